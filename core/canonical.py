@@ -1,0 +1,71 @@
+"""One canonical byte form and one digest for every noun.
+
+A digest is SHA-256 over a versioned domain tag and the canonical bytes, written ``0x`` + 64 lower-case hex
+digits, so that bytes of one noun can never pass for another. Canonical JSON is UTF-8 restricted to ASCII, keys
+sorted, no white space, finite numbers only: ``from_json(to_json(x)) == x`` and ``to_json`` of it is the same bytes.
+"""
+
+import hashlib
+import json
+from typing import Any, NewType
+
+from core.errors import FormatError
+
+Digest = NewType("Digest", str)
+Address = NewType("Address", str)
+"""An Ethereum address in EIP-55 form: an organisation's identity everywhere."""
+
+ZERO_DIGEST = Digest("0x" + "00" * 32)
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical JSON of plain data (dict, list, str, int, float, bool, None).
+
+    Raises FormatError for NaN, infinities and types that JSON does not have.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"not representable as canonical JSON: {error}") from error
+
+
+def from_json(data: bytes) -> Any:
+    """Parse canonical JSON; raises FormatError when `data` is not the canonical form of what it says."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"not JSON: {error}") from error
+    if to_json(value) != data:
+        raise FormatError("JSON is not in canonical form (sorted keys, no white space, ASCII)")
+    return value
+
+
+def domain(noun: str) -> bytes:
+    """The versioned tag that opens every digest of `noun`, for example ``covenant/adapter/v1\\0``."""
+    return f"covenant/{noun}/v1\0".encode("ascii")
+
+
+def digest(noun: str, data: bytes | memoryview) -> Digest:
+    """SHA-256 of the noun's domain tag followed by its canonical bytes."""
+    return Digest("0x" + hashlib.sha256(domain(noun) + data).hexdigest())
+
+
+def commitment(salt: bytes, value: Digest) -> Digest:
+    """Hiding commitment to a digest: SHA-256(tag ‖ 32-byte salt ‖ 32-byte digest).
+
+    Raises FormatError when the salt is not 32 bytes.
+    """
+    if len(salt) != 32:
+        raise FormatError(f"a salt has 32 bytes, got {len(salt)}")
+    return digest("commitment", salt + raw(value))
+
+
+def raw(value: Digest) -> bytes:
+    """The 32 bytes behind a digest; raises FormatError for anything else."""
+    try:
+        data = bytes.fromhex(value.removeprefix("0x"))
+    except ValueError as error:
+        raise FormatError(f"not a digest: {value!r}") from error
+    if len(data) != 32 or not value.startswith("0x"):
+        raise FormatError(f"a digest is 0x and 64 hex digits, got {value!r}")
+    return data

@@ -1,0 +1,79 @@
+"""Every exception that Covenant raises on purpose.
+
+    CovenantError                 what covenant commands turn into one line and an exit code
+    ├── UsageError                bad input: exit 2
+    │   ├── ConfigError           an unknown setting, a wrong type, a value out of range
+    │   ├── DataError             a missing folder, a malformed record (file and line)
+    │   └── ModelError            a base model or adapter that cannot be used
+    ├── FormatError               bytes that are not the canonical form they claim to be
+    ├── IntegrityError            the thing checked does not hold: exit 1
+    │   └── ForgeryError          a signature that does not belong to its claimed signer
+    ├── LedgerError               a ledger refused or could not be asked: exit 1
+    │   ├── LedgerUnreachableError   nothing answered; may be tried again
+    │   └── LedgerConflictError      the ledger says no: wrong parent, round already committed, no role
+    └── RunError                  a federation that failed: exit 1
+        ├── RunLockedError        the run has another writer
+        └── QuorumError           too few organisations took part, too often
+
+A client's fault is not an exception: it is a rejection with its reason in the RoundRecord.
+"""
+
+
+class CovenantError(Exception):
+    """Base of all exceptions of this project; ``str()`` is one line for the user."""
+
+    exit_code = 1
+
+
+class UsageError(CovenantError):
+    """Bad input. The message says what was got and what was wanted."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, has the wrong type, or lies outside its range."""
+
+
+class DataError(UsageError):
+    """Training or validation data is missing, empty or malformed."""
+
+
+class ModelError(UsageError):
+    """A base model or adapter cannot be loaded or does not fit."""
+
+
+class FormatError(CovenantError):
+    """Bytes are not the canonical form they claim to be."""
+
+
+class IntegrityError(CovenantError):
+    """Something that was checked does not hold."""
+
+
+class ForgeryError(IntegrityError):
+    """A signature was not made by the key it claims."""
+
+
+class LedgerError(CovenantError):
+    """A ledger refused a request or could not be asked."""
+
+
+class LedgerUnreachableError(LedgerError):
+    """No ledger answered; the request may be repeated."""
+
+
+class LedgerConflictError(LedgerError):
+    """The ledger refuses: wrong parent, round already committed, or missing role."""
+
+
+class RunError(CovenantError):
+    """A federation failed."""
+
+
+class RunLockedError(RunError):
+    """Another process is writing this run."""
+
+
+class QuorumError(RunError):
+    """Fewer organisations than the quorum took part, more often than allowed."""
