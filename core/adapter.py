@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from core.canonical import Digest, digest
 from core.errors import FormatError
 
 Array = NDArray[np.floating]
-_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -94,13 +95,17 @@ def _header(arrays: Mapping[str, Array]) -> bytes:
     entries, end = {}, 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+        entries[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 
-def _entries(view: memoryview) -> tuple[dict[str, dict[str, list[int]]], int]:
+def _entries(view: memoryview) -> tuple[dict[str, dict[str, Any]], int]:
     if len(view) < 8:
         raise FormatError(f"safetensors file has {len(view)} bytes, at least 8 wanted")
     (length,) = struct.unpack("<Q", view[:8])
@@ -115,7 +120,7 @@ def _entries(view: memoryview) -> tuple[dict[str, dict[str, list[int]]], int]:
     return entries, 8 + length
 
 
-def _array(entry: dict[str, list[int]], data: memoryview) -> Array:
+def _array(entry: dict[str, Any], data: memoryview) -> Array:
     start, end = entry["data_offsets"]
-    dtype = _DTYPES[str(entry["dtype"])]
-    return np.frombuffer(data[start:end], dtype=dtype).reshape(entry["shape"])
+    dtype: np.dtype[np.floating] = _DTYPES[entry["dtype"]]
+    return np.ndarray(tuple(entry["shape"]), dtype, buffer=data[start:end])

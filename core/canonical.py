@@ -41,7 +41,7 @@ def from_json(data: bytes) -> Any:
 
 
 def domain(noun: str) -> bytes:
-    """The versioned tag that opens every digest of `noun`, for example ``covenant/adapter/v1\\0``."""
+    r"""The versioned tag that opens every digest of `noun`, for example ``covenant/adapter/v1\\0``."""
     return f"covenant/{noun}/v1\0".encode("ascii")
 
 

@@ -1,0 +1,240 @@
+"""The four aggregation rules: what is shared, what is sent, and how updates become the next state.
+
+    rule        state of a lane        an update            next state
+    frozen-a    every B                B_k − B              B + Σ p_k δ_k                    exact, rank constant
+    fedavg      every A and B          (A_k − A, B_k − B)   each factor averaged apart       inexact by Σ p_k (B_k − B̄)(A_k − Ā)
+    stack       A and B, rank grows    own A_k and B_k      [A; A_k …], [B, p_k B_k …]       exact, rank R + Σ r_k
+    svd         every A and B          (A_k − A, B_k − B)   Σ p_k B_k A_k cut to rank r      residual printed
+
+frozen-a is FFA-LoRA (Sun et al., 2024, arXiv 2403.12313): A is drawn once and never trained, so a sum of updates is
+an update. fedavg is FedIT (Zhang et al., 2023, arXiv 2305.05644), stack is FLoRA (Wang et al., 2024,
+arXiv 2409.05976). Sums run in float64 with separate multiply and add, organisations in order of address, and are
+rounded once to float32: frozen-a, fedavg and stack give the same bits for any order of arrival on any machine.
+Updates may be memory-mapped; arrays are read one name at a time.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.adapter import AdapterState, Array
+from core.canonical import Address
+from core.errors import ConfigError
+
+Float64 = NDArray[np.float64]
+
+
+class WeightedUpdate(NamedTuple):
+    """An organisation's unweighted update and its weight p_k."""
+
+    organisation: Address
+    weight: float
+    state: AdapterState
+
+
+class Aggregate(NamedTuple):
+    """The next state, and the relative Frobenius norm of what it could not represent (0 for exact rules)."""
+
+    state: AdapterState
+    residual: float
+
+
+class Rule:
+    """What the four rules share: the state is an adapter, an update a difference, the aggregate linear.
+
+    `fresh` is an adapter before any training (`core.lora.fresh`): A drawn, B = 0.
+    """
+
+    name: str
+    trains_a = True
+
+    def initial(self, fresh: AdapterState) -> AdapterState:
+        """The state of a lane before round 1."""
+        return fresh
+
+    def adapter(self, state: AdapterState, fresh: AdapterState) -> AdapterState:  # noqa: ARG002 - frozen-a needs it
+        """A and B of every module, ready for a model."""
+        return state
+
+    def start(self, state: AdapterState, fresh: AdapterState) -> AdapterState:
+        """The adapter that an organisation trains; `fresh` is drawn for it and its round where A is trained."""
+        return self.adapter(state, fresh)
+
+    def update(self, state: AdapterState, trained: AdapterState) -> AdapterState:
+        """What an organisation sends, unweighted: trained − state."""
+        return AdapterState({name: trained[name] - state[name] for name in state})
+
+    def shapes(self, state: AdapterState, fresh: AdapterState) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
+        """The shape of every array of an update to this state."""
+        return state.shapes
+
+    def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
+        """The next state: fl32(f64(state) + Σ_k p_k δ_k), organisations in order of address."""
+        ordered = _ordered(updates)
+        return Aggregate(AdapterState({name: _sum(state[name], name, ordered) for name in state}), 0.0)
+
+
+class FrozenA(Rule):
+    """B^t = B^{t−1} + Σ_k p_k δ_k with one A for all, drawn once: exact, and half the traffic."""
+
+    name = "frozen-a"
+    trains_a = False
+
+    def initial(self, fresh: AdapterState) -> AdapterState:
+        """B = 0; the state holds no A."""
+        return AdapterState({name: array for name, array in fresh.arrays.items() if name.endswith(".lora_B")})
+
+    def adapter(self, state: AdapterState, fresh: AdapterState) -> AdapterState:
+        """The shared A and the state's B."""
+        return AdapterState({**fresh.arrays, **state.arrays})
+
+
+class FedAvg(Rule):
+    """Each factor averaged apart, as FedIT does: the baseline."""
+
+    name = "fedavg"
+
+
+class Stack(Rule):
+    """Every update is a block of its own: A^t = [A^{t−1}; A_1; …], B^t = [B^{t−1}, p_1 B_1, …]."""
+
+    name = "stack"
+
+    def initial(self, fresh: AdapterState) -> AdapterState:
+        """Rank 0."""
+        return AdapterState({name: _columns(name, array, 0, 0) for name, array in fresh.arrays.items()})
+
+    def start(self, state: AdapterState, fresh: AdapterState) -> AdapterState:
+        """The stack and, behind it, the block to train."""
+        return AdapterState({name: _joined(name, [state[name], fresh[name]]) for name in state})
+
+    def update(self, state: AdapterState, trained: AdapterState) -> AdapterState:
+        """The block behind the stack."""
+        return AdapterState({n: _columns(n, trained[n], state[n].shape[_axis(n)], None) for n in state})
+
+    def shapes(self, state: AdapterState, fresh: AdapterState) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
+        """One block."""
+        return fresh.shapes
+
+    def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
+        """The stack with every weighted block behind it.
+
+        Raises ConfigError when the rank would outgrow a layer's smaller side.
+        """
+        ordered = _ordered(updates)
+        return Aggregate(AdapterState({name: _stacked(state[name], name, ordered) for name in state}), 0.0)
+
+
+class Svd(Rule):
+    """Σ_k p_k (B + δ^B_k)(A + δ^A_k), re-factored to rank r by QR of the stacks and an SVD of their small core."""
+
+    name = "svd"
+
+    def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
+        """The best rank-r factors of the exact product, singular values shared evenly between them."""
+        ordered = _ordered(updates)
+        arrays: dict[str, Array] = {}
+        lost = total = 0.0
+        for module in _modules(state):
+            values, arrays[f"{module}.lora_B"], arrays[f"{module}.lora_A"] = _refactored(module, state, ordered)
+            rank = state[f"{module}.lora_A"].shape[0]
+            lost += float(np.sum(values[rank:] ** 2))
+            total += float(np.sum(values**2))
+        return Aggregate(AdapterState(arrays), float(np.sqrt(lost / total)) if total else 0.0)
+
+    def error(self, state: AdapterState, updates: Iterable[WeightedUpdate], aggregate: AdapterState) -> float:
+        """Relative Frobenius distance of a claimed aggregate from the exact product, for auditors."""
+        ordered = _ordered(updates)
+        lost = total = 0.0
+        for module in _modules(state):
+            b, a = _product_stacks(module, state, ordered)
+            claimed = -aggregate[f"{module}.lora_B"].astype(np.float64), aggregate[f"{module}.lora_A"]
+            total += _norm_of_product(b, a) ** 2
+            lost += _norm_of_product(np.hstack([b, claimed[0]]), np.vstack([a, claimed[1]])) ** 2
+        return float(np.sqrt(lost / total)) if total else float(np.sqrt(lost))
+
+
+RULES: dict[str, Rule] = {rule.name: rule for rule in (FrozenA(), FedAvg(), Stack(), Svd())}
+
+
+def weights(examples: Mapping[Address, int]) -> dict[Address, float]:
+    """p_k = n_k / Σ n_j over the admitted, in order of address; n_k comes from the genesis, never the reply."""
+    total = sum(examples.values())
+    return {address: examples[address] / total for address in sorted(examples, key=by_address)}
+
+
+def by_address(address: Address) -> int:
+    """The canonical order of organisations: their addresses as numbers."""
+    return int(address, 16)
+
+
+def _ordered(updates: Iterable[WeightedUpdate]) -> list[WeightedUpdate]:
+    return sorted(updates, key=lambda update: by_address(update.organisation))
+
+
+def _sum(start: Array, name: str, updates: list[WeightedUpdate]) -> Array:
+    total = start.astype(np.float64)
+    for update in updates:
+        scaled = update.state[name].astype(np.float64)
+        np.multiply(scaled, update.weight, out=scaled)
+        np.add(total, scaled, out=total)
+    return total.astype(np.float32)
+
+
+def _axis(name: str) -> int:
+    """The axis that counts the rank: rows of A (rank × in), columns of B (out × rank)."""
+    return 0 if name.endswith(".lora_A") else 1
+
+
+def _columns(name: str, array: Array, start: int, stop: int | None) -> Array:
+    return array[start:stop] if _axis(name) == 0 else array[:, start:stop]
+
+
+def _joined(name: str, arrays: list[Array]) -> Array:
+    return np.concatenate(arrays, axis=_axis(name))
+
+
+def _stacked(start: Array, name: str, updates: list[WeightedUpdate]) -> Array:
+    stack = _joined(name, [start, *(_weighted_block(name, update) for update in updates)])
+    rank, side = stack.shape[_axis(name)], stack.shape[1 - _axis(name)]
+    if rank > side:
+        raise ConfigError(f"stack: {name} got rank {rank}, at most {side} fits its layer: use frozen-a or svd")
+    return stack
+
+
+def _weighted_block(name: str, update: WeightedUpdate) -> Array:
+    if _axis(name) == 0:
+        return update.state[name]
+    return (update.state[name].astype(np.float64) * update.weight).astype(np.float32)
+
+
+def _modules(state: AdapterState) -> list[str]:
+    return [name.removesuffix(".lora_A") for name in state if name.endswith(".lora_A")]
+
+
+def _product_stacks(module: str, state: AdapterState, updates: list[WeightedUpdate]) -> tuple[Float64, Float64]:
+    """[p_1 B_1, …] (out × K r) and [A_1; …] (K r × in), whose product is the exact average."""
+    a, b = (state[f"{module}.lora_{factor}"].astype(np.float64) for factor in "AB")
+    return (
+        np.hstack([u.weight * (b + u.state[f"{module}.lora_B"]) for u in updates]),
+        np.vstack([a + u.state[f"{module}.lora_A"] for u in updates]),
+    )
+
+
+def _refactored(module: str, state: AdapterState, updates: list[WeightedUpdate]) -> tuple[Float64, Array, Array]:
+    """Singular values of the exact product, and its best B and A of the state's rank."""
+    rank = state[f"{module}.lora_A"].shape[0]
+    b, a = _product_stacks(module, state, updates)
+    qb, rb = np.linalg.qr(b)
+    qa, ra = np.linalg.qr(a.T)
+    u, values, vt = np.linalg.svd(rb @ ra.T)
+    root = np.sqrt(values[:rank])
+    new_b, new_a = (qb @ u[:, :rank]) * root, (vt[:rank] * root[:, None]) @ qa.T
+    return values, new_b.astype(np.float32), new_a.astype(np.float32)
+
+
+def _norm_of_product(b: Float64, a: Float64) -> float:
+    """‖B A‖_F without forming the product."""
+    return float(np.linalg.norm(np.linalg.qr(b)[1] @ np.linalg.qr(a.T)[1].T))

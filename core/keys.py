@@ -1,0 +1,127 @@
+"""secp256k1 keys, and EIP-712 signatures bound to one chain and one contract.
+
+An organisation's Ethereum address is its identity. A key is 32 bytes in a file of mode 0600 outside the checkout;
+in a simulation it is derived from the seed and the organisation's name, as development chains derive their
+accounts: such a key is public and protects nothing. Signatures are 65 bytes r ‖ s ‖ v with s in the lower half of the
+group order: the upper twin of a signature recovers the same address and is refused.
+"""
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NewType
+
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_keys.constants import SECPK1_N
+
+from core.canonical import Address, domain
+from core.errors import ForgeryError, UsageError
+
+Signature = NewType("Signature", str)
+"""``0x`` and 130 hex digits."""
+
+Fields = tuple[tuple[str, str], ...]
+"""An EIP-712 struct: (name, Solidity type) in order."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The EIP-712 domain: a signature made for one chain and contract is worthless in another."""
+
+    chain_id: int
+    contract: Address
+
+    def to_dict(self) -> dict[str, Any]:
+        """The EIP712Domain struct."""
+        return {
+            "name": "Covenant",
+            "version": "1",
+            "chainId": self.chain_id,
+            "verifyingContract": self.contract,
+        }
+
+
+@dataclass(frozen=True)
+class Key:
+    """A secp256k1 private key; `derived` marks the public keys of simulations."""
+
+    secret: bytes = field(repr=False)
+    derived: bool = False
+
+    @property
+    def address(self) -> Address:
+        """The Ethereum address in EIP-55 form."""
+        return Address(Account.from_key(self.secret).address)
+
+    def sign(self, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> Signature:
+        """Sign an EIP-712 struct `name` with the given fields."""
+        signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
+        return Signature("0x" + bytes(Account.sign_message(signable, self.secret).signature).hex())
+
+
+def derive(seed: int, name: str) -> Key:
+    """The key of an organisation in a simulation: SHA-256(tag ‖ seed ‖ name). Anybody can compute it."""
+    return Key(hashlib.sha256(domain("derived-key") + f"{seed}\0{name}".encode()).digest(), derived=True)
+
+
+def signer(signature: Signature, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> Address:
+    """The address that signed an EIP-712 struct.
+
+    Raises ForgeryError when the signature is malformed or is the upper twin of another.
+    """
+    data = _parsed(signature)
+    if int.from_bytes(data[32:64], "big") > SECPK1_N // 2:
+        raise ForgeryError("signature has its s value in the upper half of the group order")
+    signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
+    try:
+        return Address(Account.recover_message(signable, signature=data))
+    except Exception as error:
+        raise ForgeryError(f"signature recovers no address: {error}") from error
+
+
+def create(path: Path) -> Key:
+    """Make a new key file of mode 0600; raises UsageError when the file exists or lies in a git checkout."""
+    if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
+        raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret = secrets.token_bytes(32)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise UsageError(f"key file {path} exists already: choose another name") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret.hex() + "\n")
+    return Key(secret)
+
+
+def read(path: Path) -> Key:
+    """Read a key file; raises UsageError when it is missing, malformed, or readable by others."""
+    try:
+        text = path.read_text().strip()
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"key file {path}: {error.strerror}, a file of 64 hex digits wanted") from error
+    if mode & 0o077:
+        raise UsageError(f"key file {path} has mode {mode:04o}, 0600 wanted: others can read it")
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise UsageError(f"key file {path} has {len(text)} characters, 64 hex digits wanted")
+    return Key(bytes.fromhex(text))
+
+
+def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:
+    return {name: [{"name": field_name, "type": kind} for field_name, kind in fields]}
+
+
+def _parsed(signature: Signature) -> bytes:
+    try:
+        data = bytes.fromhex(signature.removeprefix("0x"))
+    except ValueError as error:
+        raise ForgeryError(f"signature is not hex: {error}") from error
+    if len(data) != 65:
+        raise ForgeryError(f"signature has {len(data)} bytes, 65 wanted")
+    return data

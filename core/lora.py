@@ -1,0 +1,63 @@
+"""An adapter before any training: A orthonormal, B zero.
+
+A is drawn from a seed so that it is the same bits on every machine and never needs to be sent: signs from SHAKE-256,
+Gram–Schmidt with exactly rounded sums (`math.fsum`), and nothing but +, ×, ÷ and √, which IEEE 754 rounds the same
+way everywhere.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.adapter import AdapterState, Array
+from core.canonical import domain
+from core.errors import ConfigError
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The modules that carry an adapter: name, inputs, outputs, in order of name; and the adapter's rank."""
+
+    modules: tuple[tuple[str, int, int], ...]
+    rank: int
+
+    @classmethod
+    def of(cls, modules: Mapping[str, tuple[int, int]], rank: int) -> "Layout":
+        """From a mapping of name to (in features, out features).
+
+        Raises ConfigError when the rank is not between 1 and every layer's smaller side.
+        """
+        for name, (inputs, outputs) in modules.items():
+            if not 1 <= rank <= min(inputs, outputs):
+                raise ConfigError(f"rank {rank} for {name} ({outputs} × {inputs}), 1 to its smaller side wanted")
+        return cls(tuple((name, *modules[name]) for name in sorted(modules)), rank)
+
+
+@lru_cache(maxsize=4)
+def fresh(layout: Layout, seed: bytes) -> AdapterState:
+    """A (rank × in, orthonormal rows) and B = 0 (out × rank) of every module, float32."""
+    arrays: dict[str, Array] = {}
+    for name, inputs, outputs in layout.modules:
+        arrays[f"{name}.lora_A"] = _orthonormal(domain("lora-a") + seed + name.encode(), layout.rank, inputs)
+        arrays[f"{name}.lora_B"] = np.zeros((outputs, layout.rank), np.float32)
+    return AdapterState(arrays)
+
+
+def _orthonormal(seed: bytes, rows: int, columns: int) -> NDArray[np.float32]:
+    bits = np.frombuffer(hashlib.shake_256(seed).digest(-(-rows * columns // 8)), np.uint8)
+    signs = np.unpackbits(bits)[: rows * columns].reshape(rows, columns) * 2.0 - 1.0
+    basis: list[Vector] = []
+    for row in signs:
+        vector = row.copy()
+        for _ in range(2):  # twice is enough (Kahan): the second pass removes what rounding left
+            for unit in basis:
+                vector -= math.fsum(vector * unit) * unit
+        basis.append(vector / math.sqrt(math.fsum(vector * vector)))
+    return np.stack(basis).astype(np.float32)

@@ -1,0 +1,280 @@
+"""Genesis, RoundRecord and what is committed of them.
+
+A federation's history is a genesis and, per lane and generation, a chain of RoundRecords that are only ever
+appended. A record names its parent, so that whoever holds the last digest holds them all. The plain digests stay
+off the chain: what goes there is salted, and the salts can be destroyed without breaking the rest of the audit.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
+
+from core import merkle
+from core.canonical import ZERO_DIGEST, Address, Digest, commitment, digest, raw, to_json
+from core.errors import ForgeryError, FormatError
+from core.keys import Domain, Fields, Key, Signature, signer
+from core.ledger import RoundCommitment, RoundKey
+from core.update import Organisation, SignedManifest
+
+T = TypeVar("T")
+
+_RECORD: Fields = (
+    ("genesis", "bytes32"),
+    ("lane", "uint32"),
+    ("generation", "uint32"),
+    ("round", "uint32"),
+    ("record", "bytes32"),
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen base model: how it was asked for, the digest of its files, how it is quantised."""
+
+    name: str
+    digest: Digest
+    quantisation: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything about local training that every organisation must do alike. Lengths are in tokens."""
+
+    rounds: int
+    local_steps: int
+    batch_size: int
+    accumulation: int
+    max_length: int
+    learning_rate: float
+    gradient_checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Participation:
+    """Who is asked in a round, how many admitted updates a round needs, how often a round is tried."""
+
+    policy: str
+    fraction: float
+    quorum: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class Genesis:
+    """Everything fixed when a federation starts.
+
+    `lanes` partition the organisations: each lane learns together. `shapes` are the arrays of an update before any
+    round (frozen-a: every lora_B), `norm_bound` the largest L2 norm an update may have. `environment` names the
+    software, instruction set and threads in which training is promised to be bit-equal.
+    """
+
+    run: str
+    coordinator: Address
+    chain: Domain
+    base: Base
+    rank: int
+    alpha: float
+    shared_a: Digest
+    rule: str
+    lanes: tuple[tuple[Address, ...], ...]
+    organisations: tuple[Organisation, ...]
+    seed: int
+    training: Training
+    participation: Participation
+    norm_bound: float
+    environment: Mapping[str, str]
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``covenant/genesis/v1``: the run's name on the chain."""
+        return digest("genesis", to_json(self.to_dict()))
+
+    def organisation(self, address: Address) -> Organisation | None:
+        """The member with this address."""
+        return next((o for o in self.organisations if o.address == address), None)
+
+    def lane_of(self, address: Address) -> int | None:
+        """The index of the lane that an organisation learns in."""
+        return next((i for i, lane in enumerate(self.lanes) if address in lane), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return asdict(self) | {"environment": dict(self.environment)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        nested = {
+            "chain": lambda v: Domain(**v),
+            "base": lambda v: Base(**v),
+            "training": lambda v: Training(**v),
+            "participation": lambda v: Participation(**v),
+            "lanes": lambda v: tuple(tuple(lane) for lane in v),
+            "organisations": lambda v: tuple(Organisation(**o) for o in v),
+        }
+        return _parsed(cls, data, nested)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A signed manifest and its weight p_k in the round's aggregate."""
+
+    signed: SignedManifest
+    weight: float
+
+    @property
+    def organisation(self) -> Address:
+        """Whose update it is."""
+        return self.signed.manifest.organisation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return self.signed.to_dict() | {"weight": self.weight}
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A reply that was not admitted: the organisation that was asked, a reason from `Reason`, and what was got."""
+
+    organisation: Address
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round of one lane.
+
+    `parent` is the digest of the record before it (the genesis digest before round 1), `admitted` stands in order of
+    address, `aggregate` is the digest of the lane's state after the round, `residual` what the rule could not
+    represent (0 for exact rules). A round below its quorum is recorded with nothing admitted, keeps its parent's
+    aggregate, and is tried again under the next `attempt`.
+    """
+
+    genesis: Digest
+    lane: int
+    generation: int
+    round: int
+    attempt: int
+    parent: Digest
+    rule: str
+    admitted: tuple[Admitted, ...]
+    rejected: tuple[Rejection, ...]
+    aggregate: Digest
+    residual: float = 0.0
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``covenant/round/v1``."""
+        return digest("round", to_json(self.to_dict()))
+
+    @property
+    def key(self) -> RoundKey:
+        """Where the round stands on a ledger."""
+        return RoundKey(self.genesis, self.lane, self.generation, self.round)
+
+    def sign(self, key: Key, domain: Domain) -> "SignedRecord":
+        """Sign as coordinator."""
+        return SignedRecord(self, key.sign(domain, "Round", _RECORD, self._message()))
+
+    def _message(self) -> dict[str, Any]:
+        place = {"lane": self.lane, "generation": self.generation, "round": self.round}
+        return place | {"genesis": raw(self.genesis), "record": raw(self.digest)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        flat = {f.name: getattr(self, f.name) for f in fields(self)}
+        lists = {
+            "admitted": [a.to_dict() for a in self.admitted],
+            "rejected": [asdict(r) for r in self.rejected],
+        }
+        return flat | lists
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        nested = {
+            "admitted": lambda v: tuple(Admitted(SignedManifest.from_dict(a), a["weight"]) for a in v),
+            "rejected": lambda v: tuple(Rejection(**r) for r in v),
+        }
+        return _parsed(cls, data, nested)
+
+
+@dataclass(frozen=True)
+class SignedRecord:
+    """A RoundRecord and the coordinator's signature."""
+
+    record: RoundRecord
+    signature: Signature
+
+    def verified(self, genesis: Genesis) -> RoundRecord:
+        """The record; raises ForgeryError when it is not this federation's coordinator who signed it."""
+        record = self.record
+        if record.genesis != genesis.digest:
+            raise ForgeryError(f"record belongs to federation {record.genesis}, {genesis.digest} wanted")
+        by = signer(self.signature, genesis.chain, "Round", _RECORD, record._message())
+        if by != genesis.coordinator:
+            raise ForgeryError(f"record of round {record.round} is signed by {by}, not by the coordinator")
+        return record
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"record": self.record.to_dict(), "signature": self.signature}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return _parsed(cls, data, {"record": RoundRecord.from_dict})
+
+
+@dataclass(frozen=True)
+class Salts:
+    """The 32-byte salts (hex) that hide a round's digests on the chain."""
+
+    aggregate: str
+    updates: Mapping[Address, str] = field(default_factory=dict)
+
+    @classmethod
+    def draw(cls, record: RoundRecord) -> Self:
+        """Fresh random salts for a record."""
+        return cls(secrets.token_hex(32), {a.organisation: secrets.token_hex(32) for a in record.admitted})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"aggregate": self.aggregate, "updates": dict(self.updates)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return _parsed(cls, data, {"updates": dict})
+
+    def leaves(self, record: RoundRecord) -> list[bytes]:
+        """The Merkle leaves of the admitted manifests, in order; raises FormatError when a salt is missing."""
+        try:
+            salts = [bytes.fromhex(self.updates[a.organisation]) for a in record.admitted]
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"round {record.round}: no salt for update of {error}") from error
+        pairs = zip(salts, record.admitted, strict=True)
+        return [merkle.leaf(raw(commitment(salt, a.signed.digest))) for salt, a in pairs]
+
+    def aggregate_commitment(self, record: RoundRecord) -> Digest:
+        """The salted digest of the round's aggregate."""
+        try:
+            salt = bytes.fromhex(self.aggregate)
+        except ValueError as error:
+            raise FormatError(f"round {record.round}: the aggregate's salt is not hex") from error
+        return commitment(salt, record.aggregate)
+
+
+def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -> RoundCommitment:
+    """What the chain is told of a record; `parent` is the lane's previous aggregate commitment."""
+    updates_root = Digest("0x" + merkle.root(salts.leaves(record)).hex())
+    return RoundCommitment(record.key, parent, updates_root, salts.aggregate_commitment(record), len(record.admitted))
+
+
+def _parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> T:
+    try:
+        return cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FormatError(f"malformed {cls.__name__}: {error}") from error

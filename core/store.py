@@ -1,0 +1,160 @@
+"""A run on disk: genesis, records, salts, anchors and content-addressed artifacts. Everything is written once.
+
+    RUN/genesis.json
+    RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
+    RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
+    RUN/anchors/L0000-G0000-R00001.json         the chain's receipt
+    RUN/artifacts/ab/cdef….safetensors          an AdapterState under its digest
+
+A file appears whole or not at all: written beside its place, fsynced, renamed, and the folder fsynced.
+"""
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core.adapter import AdapterState
+from core.canonical import Digest, digest, from_json, raw, to_json
+from core.errors import FormatError, IntegrityError, RunError, UsageError
+from core.ledger import Anchor, RoundKey
+from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
+
+
+def write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all; raises RunError when the disk is full or refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        wanted = f"{len(data)} bytes free wanted" if error.errno == errno.ENOSPC else "a writable folder wanted"
+        raise RunError(f"cannot write {path}: {os.strerror(error.errno or 0)}, {wanted}") from error
+
+
+class Artifacts:
+    """AdapterStates by digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: Digest) -> Path:
+        """Where an artifact lies."""
+        text = raw(name).hex()
+        return self.folder / text[:2] / f"{text[2:]}.safetensors"
+
+    def put(self, state: AdapterState) -> Digest:
+        """Store a state; storing it again changes nothing."""
+        if not (path := self.path(state.digest)).exists():
+            write(path, state.to_bytes())
+        return state.digest
+
+    def open(self, name: Digest) -> AdapterState:
+        """A memory-mapped state, its digest checked; pages are read as they are used.
+
+        Raises IntegrityError when it is missing or its bytes have another digest.
+        """
+        path = self.path(name)
+        try:
+            with path.open("rb") as file:
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:
+            raise IntegrityError(f"artifact {path.name} of {name} cannot be read: {error}") from error
+        if (got := digest("adapter", data)) != name:
+            raise IntegrityError(f"artifact {path.name} has digest {got}, {name} wanted")
+        return AdapterState.from_bytes(data)
+
+
+class RunFolder:
+    """One run's files. Reading is free for everyone; writing needs the run's lock (`server_app`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.artifacts = Artifacts(folder / "artifacts")
+
+    @property
+    def name(self) -> str:
+        """The run id."""
+        return self.folder.name
+
+    @property
+    def started(self) -> bool:
+        """Whether a genesis was written."""
+        return (self.folder / "genesis.json").exists()
+
+    @cached_property
+    def genesis(self) -> Genesis:
+        """The genesis; raises UsageError when there is none."""
+        if not self.started:
+            raise UsageError(f"run {self.name} has no genesis in {self.folder}: it never started")
+        return Genesis.from_dict(_read(self.folder / "genesis.json"))
+
+    def begin(self, genesis: Genesis) -> None:
+        """Write the genesis; raises RunError when the run has one already."""
+        if self.started:
+            raise RunError(f"run {self.name} has a genesis already")
+        write(self.folder / "genesis.json", to_json(genesis.to_dict()))
+
+    def append(self, signed: SignedRecord, salts: Salts) -> None:
+        """Write a record, its salts first: a record without salts could never be committed."""
+        name = _record_name(signed.record)
+        if (path := self.folder / "records" / name).exists():
+            raise RunError(f"record {name} exists already and is never rewritten")
+        write(self.folder / "salts" / name, to_json(salts.to_dict()))
+        write(path, to_json(signed.to_dict()))
+
+    def records(self) -> Iterator[SignedRecord]:
+        """All records, by lane, generation, round and attempt."""
+        for path in sorted((self.folder / "records").glob("L*.json")):
+            yield SignedRecord.from_dict(_read(path))
+
+    def salts(self, record: RoundRecord) -> Salts:
+        """The salts of a record; raises IntegrityError when they are missing."""
+        return Salts.from_dict(_read(self.folder / "salts" / _record_name(record)))
+
+    def anchor(self, key: RoundKey, anchor: Anchor) -> None:
+        """Keep the chain's receipt of a round."""
+        write(self._anchor_path(key), to_json(asdict(anchor)))
+
+    def anchor_of(self, key: RoundKey) -> Anchor | None:
+        """The chain's receipt of a round, when it has come."""
+        path = self._anchor_path(key)
+        return Anchor(**_read(path)) if path.exists() else None
+
+    def _anchor_path(self, key: RoundKey) -> Path:
+        return self.folder / "anchors" / f"{_place(key.lane, key.generation, key.round)}.json"
+
+
+def _place(lane: int, generation: int, number: int) -> str:
+    return f"L{lane:04}-G{generation:04}-R{number:05}"
+
+
+def _record_name(record: RoundRecord) -> str:
+    return f"{_place(record.lane, record.generation, record.round)}-A{record.attempt:02}.json"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return from_json(path.read_bytes())
+    except OSError as error:
+        raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
+    except FormatError as error:
+        raise IntegrityError(f"{path.name}: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
