@@ -1,0 +1,27 @@
+"""What the packed app leaves out: the embedded base model and the sample organisations.
+
+Flower packs an app without weights and puts its own folder first on `sys.path`; a package that the app never
+contains is then still found where the project is installed, whether that is a checkout or a wheel. Hence this
+package holds files and no logic that a ClientApp could need.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+BASE_MODEL = "covenant-tiny"
+
+
+def base_model() -> Path:
+    """Return the folder of the embedded base model, in Hugging Face format."""
+    return _folder("base") / BASE_MODEL
+
+
+def samples() -> Path:
+    """Return the folder with the sample organisations (NAME/train.jsonl, NAME/dev.jsonl) and validation.jsonl."""
+    return _folder("samples")
+
+
+def _folder(name: str) -> Path:
+    return Path(str(files(__name__) / name))
