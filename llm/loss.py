@@ -1,0 +1,36 @@
+"""Cross-entropy of answer tokens, the one forward pass that training and evaluation share.
+
+Only positions whose next token belongs to an answer go through the output layer: on long prompts and large
+vocabularies that layer and its logits are most of the cost.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from llm.data import IGNORED, Batch
+from llm.model import Model
+
+
+def answer_losses(model: Model, batch: Batch) -> torch.Tensor:
+    """Return −log p of every answer token of `batch` in nats, float32, in row-major order: shape (len(batch),)."""
+    answered = batch.targets != IGNORED
+    network = model.module.get_base_model()
+    with model.autocast(), _only(network.get_output_embeddings(), answered):
+        logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
+    return cross_entropy(logits.float(), batch.targets[answered], reduction="none")
+
+
+@contextmanager
+def _only(head: torch.nn.Module, answered: torch.Tensor) -> Iterator[None]:
+    def select(_head: torch.nn.Module, hidden: tuple[Any, ...]) -> tuple[torch.Tensor]:
+        return (hidden[0][answered],)
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()

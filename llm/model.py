@@ -1,0 +1,255 @@
+"""The base model, loaded once per process, with a LoRA adapter that is swapped in place.
+
+Decisions:
+
+- Whatever names a base (``covenant-tiny``, a folder, a Hub name) becomes a folder first; everything after that,
+  the digest included, reads files. Only safetensors weights are read and no code of the model's is run.
+- Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
+  a hashed adapter does not depend on how PEFT happens to wrap it.
+- The scale stays alpha / rank of the spec even when an adapter of another rank is set: the rules of aggregation
+  (a stack whose rank grows, organisations of different ranks) all assume one scale.
+- NF4 means NF4 with double quantisation. Compute is bfloat16 where the hardware has it, else float32. What is not
+  quantised is bfloat16 on CUDA and float32 on the CPU.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+import assets
+from core.adapter import AdapterState, Array
+from core.canonical import Digest, digest, to_json
+from core.errors import ModelError
+
+Quantisation = Literal["nf4", "int8", "none"]
+
+_ADAPTER = "default"
+_FILES = (
+    "config.json",
+    "*.safetensors",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "*.model",
+    "vocab*",
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load; equal specs share one model in a process."""
+
+    base: str
+    """``covenant-tiny``, a folder in Hugging Face format, or a name on the Hub."""
+    quantisation: Quantisation = "nf4"
+    rank: int = 8
+    """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
+    alpha: float = 8.0
+    device: str = "auto"
+    """``auto`` is CUDA where there is one, else the CPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A base model with one adapter; `load` makes it."""
+
+    spec: ModelSpec
+    folder: Path
+    tokenizer: Any
+    module: PeftModel
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 under ``covenant/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
+        return digest("base", to_json({path.name: _sha256(path) for path in _files(self.folder)}))
+
+    @cached_property
+    def layers(self) -> Mapping[str, LoraLayer]:
+        """The adapted layers by their path in the base model, sorted."""
+        found = dict(self.module.get_base_model().named_modules())
+        return {name: found[name] for name in sorted(found) if isinstance(found[name], LoraLayer)}
+
+    @cached_property
+    def modules(self) -> Mapping[str, tuple[int, int]]:
+        """(in_features, out_features) of every adapted layer by its path in the base model."""
+        return MappingProxyType({n: (layer.in_features, layer.out_features) for n, layer in self.layers.items()})
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return torch.device(next(self.module.parameters()).device)
+
+    def factors(self) -> Iterator[tuple[str, torch.nn.Linear]]:
+        """Yield the adapter's factors as (name in an AdapterState, linear layer that holds the weight)."""
+        for name, layer in self.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[_ADAPTER]
+            yield f"{name}.lora_B", layer.lora_B[_ADAPTER]
+
+    def set_adapter(self, state: AdapterState) -> None:
+        """Replace the adapter's values by `state`, whose rank may differ from the spec's.
+
+        Raises ModelError, and changes nothing, when a name is missing or extra or a shape does not fit.
+        """
+        self._check(state)
+        for name, linear in self.factors():
+            _replace(linear, state[name])
+
+    def get_adapter(self) -> AdapterState:
+        """Return a copy of the adapter's values in float32."""
+        return AdapterState({n: linear.weight.detach().float().cpu().numpy().copy() for n, linear in self.factors()})
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, the model is the bare base."""
+        with self.module.disable_adapter():
+            yield
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Inside, a quantised model computes in bfloat16 where the hardware has it."""
+        enabled = self.spec.quantisation != "none" and _has_bfloat16(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+            yield
+
+    def _check(self, state: AdapterState) -> None:
+        wanted = {f"{name}.{factor}" for name in self.modules for factor in ("lora_A", "lora_B")}
+        if missing := sorted(wanted - set(state)):
+            raise ModelError(f"adapter lacks {len(missing)} of {len(wanted)} arrays, for example {missing[0]}")
+        if extra := sorted(set(state) - wanted):
+            raise ModelError(f"adapter has {len(extra)} arrays that the model does not, for example {extra[0]}")
+        for name, (inputs, outputs) in self.modules.items():
+            a, b = state[f"{name}.lora_A"].shape, state[f"{name}.lora_B"].shape
+            if len(a) != 2 or len(b) != 2 or a != (b[1], inputs) or b != (outputs, a[0]):
+                raise ModelError(f"{name}: got lora_A {a} and lora_B {b}, wanted (r, {inputs}) and ({outputs}, r)")
+
+
+@lru_cache(maxsize=1)
+def load(spec: ModelSpec) -> Model:
+    """Return the model of `spec`; the most recent one is kept for the life of the process.
+
+    Raises ModelError when the base cannot be found, read, or lacks a tokenizer.
+    """
+    folder = _folder(spec.base)
+    tokenizer = _tokenizer(folder)
+    base = _base(folder, spec)
+    # PEFT draws a fresh A from the global generator: nobody else's draws may shift because of it.
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT 0.21 reads a property that transformers 5.23 renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        torch.manual_seed(0)
+        lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+        module = get_peft_model(base, lora).eval()
+    return Model(spec, folder, tokenizer, module)
+
+
+def _folder(base: str) -> Path:
+    if base == assets.BASE_MODEL:
+        return assets.base_model()
+    path = Path(base).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
+        raise ModelError(f"base model {base!r}: got no such folder, wanted a folder, OWNER/NAME or {assets.BASE_MODEL}")
+    try:
+        return Path(snapshot_download(base, allow_patterns=list(_FILES)))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"base model {base!r}: neither a folder nor on the Hub ({_first_line(error)}); wanted a folder or a name "
+            "that can be downloaded or is in the local cache"
+        ) from error
+
+
+def _tokenizer(folder: Path) -> Any:
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise ModelError(f"base model {folder}: got no tokenizer files, wanted tokenizer.json beside the weights")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_first_line(error)}") from error
+
+
+def _base(folder: Path, spec: ModelSpec) -> Any:
+    device = torch.device(_device(spec.device))
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"base model {folder}: got no safetensors weights, wanted *.safetensors and config.json")
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            device_map={"": device},
+            quantization_config=_quantisation(spec.quantisation, device),
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"base model {folder} cannot be loaded as {spec.quantisation}: {_first_line(error)}"
+        ) from error
+    for layer in base.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
+            layer.support_avx512bf16_for_cpu = False
+    return base
+
+
+def _quantisation(quantisation: Quantisation, device: torch.device) -> BitsAndBytesConfig | None:
+    if quantisation == "none":
+        return None
+    if quantisation == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if _has_bfloat16(device) else torch.float32,
+    )
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _replace(linear: torch.nn.Linear, array: Array) -> None:
+    values = torch.from_numpy(np.array(array, dtype=np.float32))
+    if linear.weight.shape == values.shape:
+        with torch.no_grad():
+            linear.weight.copy_(values)
+        return
+    linear.weight = torch.nn.Parameter(values.to(linear.weight.device))
+    linear.out_features, linear.in_features = values.shape
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,248 @@
+"""Local training: a pure function of (base model, parent adapter, data, configuration, seed).
+
+Decisions:
+
+- A fresh optimiser each call, one thread, every generator seeded from `seed` and restored afterwards: the same call
+  gives the same bytes in one software and hardware environment.
+- The learning rate follows one cosine over the whole federation; a call knows only where on it it starts.
+- A batch is `batch_size` packed rows. The loss of a step is the mean over all its answer tokens, however they fall
+  into micro-batches.
+- No weight decay: it would shrink what the others have contributed, and move columns that are meant to stay.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import count, islice
+from typing import cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers.utils import is_bitsandbytes_available
+
+from core.adapter import AdapterState
+from core.errors import ConfigError, DataError
+from llm.data import Batch, Example, Record, collate, encode, pack
+from llm.loss import answer_losses
+from llm.model import Model
+
+_WARM_UP = 0.03
+"""Part of the federation's steps over which the learning rate rises linearly."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How much and how to train; every field is checked here."""
+
+    steps: int
+    """Optimiser steps of this call."""
+    batch_size: int = 8
+    """Packed rows a micro-batch."""
+    max_length: int = 256
+    """Tokens a row."""
+    learning_rate: float = 3e-3
+    """Peak of the cosine."""
+    first_step: int = 0
+    """Steps of the federation before this call."""
+    total_steps: int = 0
+    """Steps of the whole federation; 0 means first_step + steps."""
+    accumulation: int = 1
+    """Micro-batches a step."""
+    train_a: bool = False
+    """Train A as well as B; off for frozen-a."""
+    columns: int | None = None
+    """Train only so many columns of B (rows of A); None means all from first_column on."""
+    first_column: int = 0
+    """The first column trained; a stacked adapter trains its last block only."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    clip_norm: float = 1.0
+    """Largest l2 norm of a step's gradient."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value out of its range."""
+        for name in ("steps", "batch_size", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        if self.max_length < 2:
+            raise ConfigError(f"max_length: got {self.max_length}, wanted at least 2 tokens")
+        if not (self.learning_rate > 0 and self.clip_norm > 0):
+            raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
+        if self.first_step < 0 or 0 < self.total_steps < self.first_step + self.steps:
+            raise ConfigError(f"steps {self.first_step} + {self.steps} do not fit into total_steps {self.total_steps}")
+        if self.first_column < 0 or (self.columns is not None and self.columns < 1):
+            raise ConfigError(
+                f"columns: got {self.columns} from {self.first_column}, wanted at least 1 from 0 or later"
+            )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of this call's `step`: linear warm-up, then a cosine down to zero at the federation's end."""
+        total = self.total_steps or self.first_step + self.steps
+        position = self.first_step + step
+        warm_up = max(1, math.ceil(_WARM_UP * total))
+        cosine = 0.5 * (1 + math.cos(math.pi * position / total))
+        return self.learning_rate * cosine * min(1.0, (position + 1) / warm_up)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` returns."""
+
+    adapter: AdapterState
+    """The adapter after the last step."""
+    loss: float
+    """Mean loss over all answer tokens seen, in nats, each measured before its step."""
+    tokens: int
+    """Tokens processed, prompts included, padding excluded."""
+    examples: int
+    """Examples processed."""
+    seconds: float
+    """Wall-clock time of the call."""
+
+
+def train(model: Model, records: Sequence[Record], parent: AdapterState, config: TrainConfig, seed: int) -> TrainResult:
+    """Train `parent` on `records` for `config.steps` steps; leaves the model holding the trained adapter.
+
+    Raises ModelError when `parent` does not fit the model, DataError when no record leaves an answer to learn.
+    """
+    started = time.perf_counter()
+    with reproducible(model.device, seed), _training(model, config):
+        model.set_adapter(parent)
+        loop = _Loop(model, config)
+        for step, batches in enumerate(_steps(model, records, config, seed)):
+            loop.step(batches, config.rate(step))
+    seconds = time.perf_counter() - started
+    return TrainResult(model.get_adapter(), loop.nats / loop.answers, loop.tokens, loop.examples, seconds)
+
+
+@contextmanager
+def reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """One thread and seeded generators inside, the caller's outside; deterministic kernels on CUDA."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    devices = [device] if device.type == "cuda" else []
+    torch.set_num_threads(1)
+    if devices:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+class _Loop:
+    """The optimiser and the running totals of one call."""
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        self.model, self.config = model, config
+        self.masks = _trainable(model, config)
+        self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
+        self.optimizer = _optimizer(list(self.masks), model.device)
+        self.nats, self.answers, self.tokens, self.examples = 0.0, 0, 0, 0
+
+    def step(self, batches: Sequence[Batch], rate: float) -> None:
+        """One optimiser step over the micro-batches `batches`."""
+        answers = sum(len(batch) for batch in batches)
+        for batch in batches:
+            nats = answer_losses(self.model, batch.to(self.model.device)).sum()
+            self.accelerator.backward(nats / answers)
+            self.nats += nats.item()
+            self.tokens += int((batch.owners >= 0).sum())
+            self.examples += int((batch.positions == 0).logical_and(batch.owners >= 0).sum())
+        self.answers += answers
+        for parameter, mask in self.masks.items():
+            if mask is not None and parameter.grad is not None:
+                parameter.grad.mul_(mask)
+        self.accelerator.clip_grad_norm_(list(self.masks), self.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@contextmanager
+def _training(model: Model, config: TrainConfig) -> Iterator[None]:
+    network = model.module.get_base_model()
+    model.module.train()
+    if config.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if config.gradient_checkpointing:
+            network.gradient_checkpointing_disable()
+        model.module.eval()
+
+
+def _trainable(model: Model, config: TrainConfig) -> dict[torch.nn.Parameter, torch.Tensor | None]:
+    """Set requires_grad on the factors; return the trained ones with a 0/1 mask of their trained columns."""
+    trained: dict[torch.nn.Parameter, torch.Tensor | None] = {}
+    for name, linear in model.factors():
+        is_a = name.endswith("lora_A")
+        weight = cast(torch.nn.Parameter, linear.weight)
+        weight.requires_grad_(config.train_a or not is_a)
+        if weight.requires_grad:
+            trained[weight] = _mask(weight, config, axis=0 if is_a else 1)
+    return trained
+
+
+def _mask(weight: torch.Tensor, config: TrainConfig, axis: int) -> torch.Tensor | None:
+    rank = weight.shape[axis]
+    last = rank if config.columns is None else config.first_column + config.columns
+    if config.first_column >= rank or last > rank:
+        raise ConfigError(f"columns {config.first_column} to {last} wanted of an adapter of rank {rank}")
+    if config.first_column == 0 and last == rank:
+        return None
+    inside = (torch.arange(rank, device=weight.device) >= config.first_column).logical_and(
+        torch.arange(rank, device=weight.device) < last
+    )
+    return inside.to(weight.dtype).unsqueeze(1 - axis)
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    if device.type == "cuda" and is_bitsandbytes_available():
+        # Imported here because a GPU image without bitsandbytes can still train an unquantised base.
+        paged: torch.optim.Optimizer = import_module("bitsandbytes.optim").PagedAdamW8bit(parameters, weight_decay=0.0)
+        return paged
+    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
+
+
+def _steps(model: Model, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of each step, packed from records drawn without replacement, epoch by epoch."""
+    wanted = config.steps * config.accumulation * config.batch_size
+    examples = list(_draw(model, records, config.max_length, seed, wanted * config.max_length))
+    rows = pack(examples, config.max_length)
+    if len(rows) < wanted:
+        raise DataError(f"got {len(rows)} rows of {config.max_length} tokens, wanted {wanted}")
+    batches = (
+        collate(examples, rows[first : first + config.batch_size]) for first in range(0, wanted, config.batch_size)
+    )
+    while batch := list(islice(batches, config.accumulation)):
+        yield batch
+
+
+def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, tokens: int) -> Iterator[Example]:
+    """Draw examples in a seeded permutation an epoch until they fill `tokens` tokens."""
+    rng = np.random.default_rng(seed)
+    encoded: dict[int, Example] = {}
+    drawn = 0
+    for _epoch in count():
+        before = drawn
+        for index in rng.permutation(len(records)).tolist():
+            if drawn >= tokens:
+                return
+            if index not in encoded:
+                encoded[index] = encode(model.tokenizer, records[index], max_length)
+            if len(encoded[index]) > max(encoded[index].prompt_length, 1):
+                drawn += len(encoded[index])
+                yield encoded[index]
+        if drawn == before:
+            raise DataError(f"got {len(records)} records without an answer to learn, wanted at least one")
