@@ -16,27 +16,42 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-PEOPLE = (
-    "Anna Ben Carla David Elena Frank Grace Hugo Irene Jack Karen Liam Maria Noah Olivia Peter Rosa Sam Tina Victor"
-).split()
-ITEMS = (
-    "apples books pencils marbles stickers cards cookies flowers stamps shells bottles boxes tickets balloons coins"
-).split()
-PLACES = "the market,the school,the library,a farm,the bakery,the park,a shop,the garden".split(",")
-TABLE_ROWS = (
-    "Revenue,Cost of revenue,Gross profit,Research and development,Sales and marketing,Operating income,Net income,"
-    "Interest expense,Income tax expense,Total assets,Inventories,Accounts receivable,Goodwill,Long-term debt,"
-    "Cash and cash equivalents,Raw materials,Finished goods,Deferred revenue,Depreciation,Other income"
-).split(",")
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated list."""
+    return tuple(text.split(", "))
+
+
+PEOPLE = listed(
+    "Anna, Ben, Carla, David, Elena, Frank, Grace, Hugo, Irene, Jack, Karen, Liam, Maria, Noah, Olivia, Peter, "
+    "Rosa, Sam, Tina, Victor"
+)
+ITEMS = listed(
+    "apples, books, pencils, marbles, stickers, cards, cookies, flowers, stamps, shells, bottles, boxes, "
+    "tickets, balloons, coins"
+)
+PLACES = listed("the market, the school, the library, a farm, the bakery, the park, a shop, the garden")
+TABLE_ROWS = listed(
+    "Revenue, Cost of revenue, Gross profit, Research and development, Sales and marketing, Operating income, "
+    "Net income, Interest expense, Income tax expense, Total assets, Inventories, Accounts receivable, Goodwill, "
+    "Long-term debt, Cash and cash equivalents, Raw materials, Finished goods, Deferred revenue, Depreciation, "
+    "Other income"
+)
 UNITS = ("thousand", "million")
-PREFIXES = "Familial,Juvenile,Congenital,Hereditary,Late-onset,Isolated,Progressive".split(",")
-ORGANS = "retinal,renal,hepatic,cardiac,skeletal,muscular,dermal,pulmonary,neural".split(",")
-DISORDERS = "dysplasia,dystrophy,deficiency,syndrome,ataxia,neuropathy,anemia".split(",")
-SYMPTOMS = (
-    "muscle weakness,fatigue,fever,joint pain,blurred vision,seizures,shortness of breath,weight loss,skin rash,"
-    "poor balance,hearing loss,swelling,headaches,delayed growth"
-).split(",")
-VARIABLES = "data values items numbers words rows df mylist my_dict text result names scores lines".split()
+PREFIXES = listed("Familial, Juvenile, Congenital, Hereditary, Late-onset, Isolated, Progressive")
+ORGANS = listed("retinal, renal, hepatic, cardiac, skeletal, muscular, dermal, pulmonary, neural")
+DISORDERS = listed("dysplasia, dystrophy, deficiency, syndrome, ataxia, neuropathy, anemia")
+SYMPTOMS = listed(
+    "muscle weakness, fatigue, fever, joint pain, blurred vision, seizures, shortness of breath, weight loss, "
+    "skin rash, poor balance, hearing loss, swelling, headaches, delayed growth"
+)
+VARIABLES = listed(
+    "data, values, items, numbers, words, rows, df, mylist, my_dict, text, result, names, scores, lines"
+)
+
+
+SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "coding": 4000}
+"""How many records of each domain the embedded base model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Record:
 
 def corpus(seed: int, sizes: Mapping[str, int]) -> list[Record]:
     """Return `sizes[domain]` generated records of each domain, in a seeded order of forms."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  text, not secrets
     return [record for domain, count in sizes.items() for record in _records(domain, count, rng)]
 
 

@@ -23,7 +23,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
 import random
 import time
@@ -38,13 +37,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks.base_text import Record, corpus
+from benchmarks.base_text import SIZES, Record, corpus
 from benchmarks.ngram import CharacterNgram
 
 log = logging.getLogger("train_base")
 
 DOMAINS = ("medical", "financial", "math", "coding")
-GENERATED = {"medical": 1500, "financial": 9000, "math": 9000, "coding": 4000}
 GENERATED_PARTS = 3
 """A pass over the text holds every base record and one of so many parts of the generated ones."""
 HELD_OUT_ONE_IN = 40
@@ -249,7 +247,7 @@ class Text:
             number += 1
 
     def _one_pass(self, number: int) -> list[list[Document]]:
-        rng = random.Random(self._seed * 1000 + number)
+        rng = random.Random(self._seed * 1000 + number)  # noqa: S311  order, not secrets
         documents = [*self._base, *self._generated[number % GENERATED_PARTS :: GENERATED_PARTS]]
         rng.shuffle(documents)
         rows = list(pack(documents, self._length))
@@ -394,7 +392,7 @@ class Run:
             "progress": asdict(self.progress),
         }
         torch.save(state, self._checkpoint.with_suffix(".tmp"))
-        os.replace(self._checkpoint.with_suffix(".tmp"), self._checkpoint)
+        self._checkpoint.with_suffix(".tmp").replace(self._checkpoint)
 
     def steps(self) -> Iterator[float]:
         """Train to the end, yielding each step's weighted loss in nats a token."""
@@ -438,8 +436,8 @@ def train(options: Options) -> None:
     base = [r for domain in DOMAINS for r in read_records(options.data / domain / "base.jsonl", domain)]
     held_out = [r for r in base if is_held_out(r)]
     kept = [r for r in base if not is_held_out(r)]
-    generated = corpus(options.seed, GENERATED)
-    random.Random(options.seed).shuffle(generated)
+    generated = corpus(options.seed, SIZES)
+    random.Random(options.seed).shuffle(generated)  # noqa: S311  order, not secrets
     tokenizer = build_tokenizer([f"{r.prompt}\n{r.output}" for r in [*kept, *generated[::4]]], options.vocabulary)
     model = build_model(options, tokenizer)
     pad = int(tokenizer.pad_token_id)
