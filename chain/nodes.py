@@ -1,0 +1,119 @@
+"""The chains that Covenant can talk to, behind one interface: a web3.Web3.
+
+    embedded(state)    the daemon of the state folder, started on demand; needs pip packages only
+    anvil(state)       a managed anvil with its state in the folder
+    rpc(url)           anything else: geth, Besu, a testnet
+
+Both services live under STATE/chain/. A request to a service that has ended or was killed starts it again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+from eth_typing import URI
+from web3 import HTTPProvider, Web3
+from web3.exceptions import BadResponseFormat, Web3Exception
+from web3.types import RPCEndpoint, RPCResponse
+
+from chain.anvil import binary
+from chain.development import CHAIN_IDS, ChainName
+from chain.service import Service
+from core.errors import LedgerUnreachableError, UsageError
+
+TIMEOUT_SECONDS: Final = 30.0
+
+
+class ServiceProvider(HTTPProvider):
+    """HTTP to a service that is started again when nothing answers."""
+
+    def __init__(self, service: Service, path: str = "") -> None:
+        self._service = service
+        self._path = path
+        super().__init__(
+            URI(service.ensure() + path),
+            {"timeout": TIMEOUT_SECONDS},
+            exception_retry_configuration=None,
+        )
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Ask; when the service has gone, start it and ask once more."""
+        try:
+            return super().make_request(method, params)
+        except requests.ConnectionError:
+            self.endpoint_uri = URI(self._service.ensure() + self._path)
+            return super().make_request(method, params)
+
+
+def embedded_service(state: Path) -> Service:
+    """The daemon that serves the embedded chains of a state folder."""
+    return Service(state.resolve() / "chain" / "embedded", "chain.daemon", CHAIN_IDS["public"], probe="/public")
+
+
+def anvil_service(state: Path, chain: ChainName = "public") -> Service:
+    """The anvil of a state folder, one for each chain."""
+    chain_id = CHAIN_IDS[chain]
+    folder = state.resolve() / "chain" / f"anvil-{chain}"
+    return Service(folder, "chain.anvil", chain_id, arguments=("--chain-id", str(chain_id)))
+
+
+def embedded(state: Path, chain: ChainName = "public") -> Web3:
+    """The embedded chain of a state folder.
+
+    Raises LedgerUnreachableError when its daemon does not start.
+    """
+    return Web3(ServiceProvider(embedded_service(state), f"/{chain}"))
+
+
+def anvil(state: Path, chain: ChainName = "public") -> Web3:
+    """The managed anvil of a state folder.
+
+    Raises UsageError when it is not installed, LedgerUnreachableError when it does not start.
+    """
+    binary()
+    return Web3(ServiceProvider(anvil_service(state, chain)))
+
+
+def rpc(url: str) -> Web3:
+    """A node behind a URL.
+
+    Raises UsageError when it is no HTTP URL, LedgerUnreachableError when no Ethereum node answers there.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"got chain {url!r}, wanted embedded, anvil or an http(s) URL")
+    node = Web3(HTTPProvider(URI(url), {"timeout": TIMEOUT_SECONDS}, exception_retry_configuration=None))
+    with reaching(node, "its chain id"):
+        _ = node.eth.chain_id
+    return node
+
+
+def connect(chain: str, state: Path, name: ChainName = "public") -> Web3:
+    """The node that a setting names: ``embedded``, ``anvil`` or a URL."""
+    if chain == "embedded":
+        return embedded(state, name)
+    if chain == "anvil":
+        return anvil(state, name)
+    return rpc(chain)
+
+
+@contextmanager
+def reaching(node: Web3, wanted: str) -> Iterator[None]:
+    """Turn every way of not getting an answer into LedgerUnreachableError, which names the URL and what was wanted."""
+    try:
+        yield
+    except requests.RequestException as error:
+        raise LedgerUnreachableError(
+            f"nothing answers at {_url(node)} when asked for {wanted}: {type(error).__name__}"
+        ) from error
+    except (BadResponseFormat, ValueError) as error:
+        if isinstance(error, Web3Exception) and not isinstance(error, BadResponseFormat):
+            raise
+        raise LedgerUnreachableError(
+            f"what answers at {_url(node)} when asked for {wanted} is no Ethereum node"
+        ) from error
+
+
+def _url(node: Web3) -> str:
+    return str(getattr(node.provider, "endpoint_uri", "an unnamed node"))

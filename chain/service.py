@@ -1,0 +1,181 @@
+"""A process that any number of others start on demand, of which there is one per folder.
+
+Its folder holds `lock`, held by flock as long as the process lives, `service.json` with its URL and pid, written when
+it is about to answer, and `log`. Starting it twice is harmless: who gets the lock detaches and goes on, everybody else
+exits at once. So no starter owns it: a ServerApp, which is a short-lived child of Flower, may come and go.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import chain
+from core.errors import LedgerUnreachableError
+
+LOCK: Final = "lock"
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 10.0
+_INFO: Final = "service.json"
+_LOG: Final = "log"
+_ALREADY_RUNNING: Final = 75
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as others see it: its folder, the module that runs it, and how to tell that it answers.
+
+    `probe` is the path of the URL that answers eth_chainId with `chain_id`.
+    """
+
+    folder: Path
+    module: str
+    chain_id: int
+    probe: str = ""
+    arguments: tuple[str, ...] = ()
+
+    def url(self) -> str | None:
+        """Where it answers, or None when it does not."""
+        if is_free(self.folder):
+            return None
+        info = _info(self.folder)
+        if info is None or not _answers(info["url"] + self.probe, self.chain_id):
+            return None
+        return str(info["url"])
+
+    def ensure(self) -> str:
+        """The URL of the running service; starts it when nothing runs.
+
+        Raises LedgerUnreachableError with the last line of its log when it does not come up.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        started = False
+        while time.monotonic() < deadline:
+            if url := self.url():
+                return url
+            if is_free(self.folder):
+                if started:
+                    break
+                started = self._start()
+            time.sleep(0.02)
+        raise LedgerUnreachableError(f"the chain in {self.folder} did not start: {_last_line(self.folder)}")
+
+    def stop(self) -> bool:
+        """End it and wait until it has ended; False when it did not run."""
+        info = None if is_free(self.folder) else _info(self.folder)
+        if info is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(info["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not is_free(self.folder):
+            if time.monotonic() > deadline:
+                raise LedgerUnreachableError(f"process {info['pid']} of {self.folder} does not end")
+            time.sleep(0.02)
+        return True
+
+    def _start(self) -> bool:
+        """Run the starter, which returns at once; False when another process was faster."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # The package that is imported here, and no other: a FAB or a checkout may come first on sys.path.
+        root = str(Path(chain.__file__).resolve().parent.parent)
+        with (self.folder / _LOG).open("ab") as log:
+            result = subprocess.run(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", self.module, str(self.folder), *self.arguments],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
+        return result.returncode != _ALREADY_RUNNING
+
+
+def become(folder: Path) -> IO[bytes]:
+    """Turn this process into the folder's service, detached from its starter; returns the lock, to be kept open.
+
+    Exits when the folder has a service already. Call it before threads are started or much is imported.
+    """
+    lock = take_lock(folder / LOCK)
+    if lock is None:
+        sys.exit(_ALREADY_RUNNING)
+    (folder / _INFO).unlink(missing_ok=True)
+    if os.fork():
+        # The starter waits for this process only; the lock stays with the one that goes on.
+        os._exit(0)
+    os.setsid()
+    return lock
+
+
+def announce(folder: Path, url: str) -> None:
+    """Say where the service answers."""
+    part = folder / f"{_INFO}.{os.getpid()}.part"
+    part.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+    part.replace(folder / _INFO)
+
+
+def last_port(folder: Path) -> int:
+    """The port of the folder's last service; 0 when there was none."""
+    info = _info(folder)
+    return int(info["url"].rpartition(":")[2]) if info else 0
+
+
+def take_lock(path: Path) -> IO[bytes] | None:
+    """The open lock file, or None when another process holds it; closing it, or dying, gives it back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no service runs in the folder."""
+    if not (folder / LOCK).exists():
+        return True
+    lock = take_lock(folder / LOCK)
+    if lock is None:
+        return False
+    lock.close()
+    return True
+
+
+def _info(folder: Path) -> dict[str, Any] | None:
+    try:
+        info: dict[str, Any] = json.loads((folder / _INFO).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return info
+
+
+def _answers(url: str, chain_id: int) -> bool:
+    question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+    request = urllib.request.Request(  # noqa: S310 - a loopback URL that the service wrote
+        url, json.dumps(question).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            return bool(json.load(response).get("result") == hex(chain_id))
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _last_line(folder: Path) -> str:
+    try:
+        lines = (folder / _LOG).read_text("utf-8", "replace").strip().splitlines()
+    except FileNotFoundError:
+        return "it left no log"
+    return lines[-1] if lines else "its log is empty"
