@@ -1,0 +1,105 @@
+"""Tiny random models of five architectures, saved as folders that `load` reads like any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.gemma3 import Gemma3TextConfig
+from transformers.models.llama import LlamaConfig
+from transformers.models.qwen2 import Qwen2Config
+from transformers.models.qwen3 import Qwen3Config
+from transformers.models.smollm3 import SmolLM3Config
+
+from llm.data import Message, Record
+from llm.model import Model, ModelSpec, Quantisation, load
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+_SIZES = {
+    "vocab_size": 260,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 256,
+    "bos_token_id": 257,
+    "eos_token_id": 258,
+    "pad_token_id": 256,
+    # Wide enough for a base whose answers depend on the prompt.
+    "initializer_range": 0.2,
+}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**_SIZES, tie_word_embeddings=True),
+    "qwen2": lambda: Qwen2Config(**{k: v for k, v in _SIZES.items() if k != "head_dim"}),
+    "qwen3": lambda: Qwen3Config(**_SIZES),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_SIZES, sliding_window=8, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=12
+    ),
+    "smollm3": lambda: SmolLM3Config(**_SIZES, no_rope_layers=[1, 0]),
+}
+ARCHITECTURES = tuple(CONFIGS)
+
+Loader = Callable[..., Model]
+
+
+def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer without merges: token i is byte i in the byte-level alphabet."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: index for index, symbol in enumerate(alphabet)}
+    vocabulary |= {"<pad>": 256, "<s>": 257, "</s>": 258, "<unk>": 259}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=chat_template,
+    )
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a tiny random model of an architecture."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                AutoModelForCausalLM.from_config(CONFIGS[architecture]()).save_pretrained(folder)
+            byte_tokenizer(CHAT).save_pretrained(folder)
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_tiny(base_folder: Callable[[str], Path]) -> Loader:
+    """Load a tiny model by architecture and quantisation; rank 4, scale 2."""
+
+    def load_one(architecture: str = "llama", quantisation: Quantisation = "none", rank: int = 4) -> Model:
+        return load(ModelSpec(str(base_folder(architecture)), quantisation, rank, 2.0 * rank, "cpu"))
+
+    return load_one
+
+
+@pytest.fixture
+def records() -> tuple[Record, ...]:
+    """Sixteen short questions with answers that can be learnt."""
+    return tuple(question(f"How many are {i} and {i}?", f"They are {2 * i}.") for i in range(16))
+
+
+def question(prompt: str, answer: str) -> Record:
+    return Record((Message("user", prompt),), answer)

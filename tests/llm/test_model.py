@@ -1,0 +1,242 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.adapter import AdapterState
+from core.errors import ModelError
+from llm.data import collate, encode
+from llm.evaluate import record_losses
+from llm.loss import answer_losses
+from llm.model import Model, ModelSpec, load
+
+from tests.llm.conftest import ARCHITECTURES, Loader, byte_tokenizer, question
+
+RECORDS = (question("What?", "This."), question("And who?", "The other one."))
+
+
+def random_adapter(model: Model, rank: int, seed: int = 0, scale: float = 0.1) -> AdapterState:
+    rng = np.random.default_rng(seed)
+    shapes = {}
+    for name, (inputs, outputs) in model.modules.items():
+        shapes |= {f"{name}.lora_A": (rank, inputs), f"{name}.lora_B": (outputs, rank)}
+    return AdapterState({n: scale * rng.standard_normal(s, dtype=np.float32) for n, s in shapes.items()})
+
+
+def logits(model: Model, text: str = "some text") -> torch.Tensor:
+    with torch.no_grad(), model.autocast():
+        return model.module(**model.tokenizer(text, return_tensors="pt")).logits
+
+
+@pytest.mark.parametrize("quantisation", ["none", "nf4", "int8"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_adapter_that_is_set_is_the_one_that_is_got(
+    load_tiny: Loader, architecture: str, quantisation: str
+) -> None:
+    model = load_tiny(architecture, quantisation)
+    state = random_adapter(model, rank=4)
+    model.set_adapter(state)
+    assert model.get_adapter() == state
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_linear_layers_but_the_head_are_adapted(load_tiny: Loader, architecture: str) -> None:
+    modules = load_tiny(architecture).modules
+    assert modules["model.layers.0.self_attn.q_proj"] == (48, 48)
+    assert modules["model.layers.1.mlp.down_proj"] == (80, 48)
+    assert len(modules) == 2 * 7
+    assert not any("lm_head" in name for name in modules)
+
+
+def test_set_and_get_survive_a_change_of_rank(load_tiny: Loader) -> None:
+    model = load_tiny()
+    for rank in (4, 9, 2, 4):
+        state = random_adapter(model, rank)
+        model.set_adapter(state)
+        assert model.get_adapter() == state
+
+
+@pytest.mark.parametrize("quantisation", ["none", "nf4"])
+def test_the_scale_stays_that_of_the_spec_when_the_rank_changes(load_tiny: Loader, quantisation: str) -> None:
+    model = load_tiny(quantisation=quantisation)
+    narrow = random_adapter(model, rank=4)
+    padded = AdapterState({name: _pad(name, array) for name, array in narrow.arrays.items()})
+    model.set_adapter(narrow)
+    before = logits(model)
+    model.set_adapter(padded)
+    torch.testing.assert_close(logits(model), before, rtol=1e-2 if quantisation == "nf4" else 1e-5, atol=1e-2)
+
+
+def _pad(name: str, array: np.ndarray) -> np.ndarray:
+    width = ((0, 3), (0, 0)) if name.endswith("lora_A") else ((0, 0), (0, 3))
+    return np.pad(array, width)
+
+
+def test_the_adapter_changes_the_logits_by_scale_times_b_a_x(load_tiny: Loader) -> None:
+    model = load_tiny()
+    state = random_adapter(model, rank=4)
+    model.set_adapter(state)
+    name = "model.layers.0.mlp.up_proj"
+    x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+    layer = model.layers[name]
+    with torch.no_grad():
+        delta = layer(x) - layer.base_layer(x)
+    a, b = (torch.tensor(np.array(state[f"{name}.lora_{factor}"])) for factor in "AB")
+    torch.testing.assert_close(delta, 2.0 * x @ a.T @ b.T)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_without_the_adapter_the_model_is_its_base(load_tiny: Loader, architecture: str) -> None:
+    model = load_tiny(architecture)
+    model.set_adapter(random_adapter(model, rank=4, scale=0.0))
+    base = logits(model)
+    model.set_adapter(random_adapter(model, rank=4))
+    assert not torch.equal(logits(model), base)
+    with model.without_adapter():
+        assert torch.equal(logits(model), base)
+    assert not torch.equal(logits(model), base)
+
+
+def _drop(arrays: dict[str, np.ndarray], name: str) -> None:
+    del arrays[name]
+
+
+def _rename(arrays: dict[str, np.ndarray], name: str) -> None:
+    arrays["elsewhere"] = arrays[name]
+
+
+def _broadcastable(arrays: dict[str, np.ndarray], name: str) -> None:
+    arrays[name] = np.zeros(1, np.float32)
+
+
+def _other_rank(arrays: dict[str, np.ndarray], name: str) -> None:
+    arrays[name] = np.zeros((5, arrays[name].shape[1]), np.float32)
+
+
+@pytest.mark.parametrize("spoil", [_drop, _rename, _broadcastable, _other_rank])
+def test_an_adapter_that_does_not_fit_is_refused_and_changes_nothing(
+    load_tiny: Loader, spoil: Callable[[dict[str, np.ndarray], str], None]
+) -> None:
+    model = load_tiny()
+    before = random_adapter(model, rank=4, seed=1)
+    model.set_adapter(before)
+    arrays = dict(random_adapter(model, rank=4, seed=2).arrays)
+    spoil(arrays, "model.layers.1.mlp.up_proj.lora_A")
+    with pytest.raises(ModelError):
+        model.set_adapter(AdapterState(arrays))
+    assert model.get_adapter() == before
+
+
+def test_equal_specs_share_one_model(load_tiny: Loader) -> None:
+    assert load_tiny() is load_tiny()
+
+
+def test_loading_leaves_the_global_generator_alone(base_folder: Callable[[str], Path]) -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    load(ModelSpec(str(base_folder("llama")), "none", rank=3))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_the_digest_binds_weights_config_and_tokenizer(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    digests = {_digest(base_folder("llama"))}
+    for file, change in {
+        "model.safetensors": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+        "config.json": lambda data: data.replace(b"1e-06", b"1e-05"),
+        "tokenizer_config.json": lambda data: data + b"\n",
+    }.items():
+        folder = tmp_path / file
+        shutil.copytree(base_folder("llama"), folder)
+        data = (folder / file).read_bytes()
+        (folder / file).write_bytes(change(data))
+        assert (folder / file).read_bytes() != data
+        digests.add(_digest(folder))
+    assert len(digests) == 4
+
+
+def _digest(folder: Path) -> str:
+    return load(ModelSpec(str(folder), "none")).digest
+
+
+def test_a_copy_in_another_folder_has_the_same_digest(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(base_folder("llama"), tmp_path / "copy")
+    assert _digest(tmp_path / "copy") == _digest(base_folder("llama"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nf4_evaluates_alike_before_and_after_training_mode(load_tiny: Loader, architecture: str) -> None:
+    """A CPU that repacks 4-bit weights on the first evaluation would give other logits afterwards."""
+    model = load_tiny(architecture, "nf4")
+    batch = collate([encode(model.tokenizer, record, 64) for record in RECORDS], [(0,), (1,)])
+    model.module.train()
+    training = answer_losses(model, batch).detach()
+    model.module.eval()
+    with torch.no_grad():
+        assert torch.equal(answer_losses(model, batch), training)
+    model.module.train()
+    assert torch.equal(answer_losses(model, batch).detach(), training)
+    model.module.eval()
+
+
+@pytest.mark.parametrize(("quantisation", "tolerance"), [("int8", 0.05), ("nf4", 0.5)])
+def test_a_quantised_base_predicts_nearly_as_the_plain_one(
+    load_tiny: Loader, quantisation: str, tolerance: float
+) -> None:
+    plain = record_losses(load_tiny(), None, RECORDS)
+    quantised = record_losses(load_tiny(quantisation=quantisation), None, RECORDS)
+    for a, b in zip(plain, quantised, strict=True):
+        assert a.nats / a.tokens == pytest.approx(b.nats / b.tokens, abs=tolerance)
+        assert a.nats != b.nats
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("/no/such/folder", "no such folder"),
+        ("./nowhere", "no such folder"),
+        ("nowhere", "no such folder"),
+    ],
+)
+def test_a_base_that_is_not_there_is_one_line(base: str, message: str) -> None:
+    _refused(base, message)
+
+
+def test_a_name_that_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    _refused("nobody/no-such-model", "nobody/no-such-model")
+
+
+def test_a_folder_without_a_tokenizer_is_one_line(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(base_folder("llama") / file, tmp_path)
+    _refused(str(tmp_path), "tokenizer")
+
+
+def test_a_folder_without_safetensors_is_one_line(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    shutil.copy(base_folder("llama") / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    _refused(str(tmp_path), "safetensors")
+
+
+def test_torn_weights_are_one_line(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(base_folder("llama"), tmp_path / "torn")
+    weights = tmp_path / "torn" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    _refused(str(tmp_path / "torn"), "cannot be loaded")
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    _refused(str(tmp_path), "cannot be loaded")
+
+
+def _refused(base: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        load(ModelSpec(base, "none"))
+    assert "\n" not in str(caught.value)
