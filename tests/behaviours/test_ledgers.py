@@ -1,0 +1,54 @@
+"""The claims of tests/behaviours/ledger.py on every ledger there is."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from chain.anvil import binary
+from chain.ethereum import EthereumLedger, open_ledger
+from chain.nodes import anvil_service, embedded_service
+from core.errors import UsageError
+from core.keys import derive
+from core.ledger import Ledger, MemoryLedger
+from tests.behaviours.ledger import LedgerClaims
+
+COORDINATOR = derive(1, "coordinator")
+
+
+class TestMemoryLedger(LedgerClaims):
+    @pytest.fixture()
+    def ledger(self) -> Ledger:
+        return MemoryLedger()
+
+
+@pytest.fixture(scope="module")
+def embedded_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EthereumLedger]:
+    state = tmp_path_factory.mktemp("embedded")
+    yield open_ledger("embedded", state, COORDINATOR)
+    embedded_service(state).stop()
+
+
+@pytest.fixture(scope="module")
+def anvil_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EthereumLedger]:
+    try:
+        binary()
+    except UsageError as error:
+        pytest.skip(str(error))
+    state = tmp_path_factory.mktemp("anvil")
+    yield open_ledger("anvil", state, COORDINATOR)
+    anvil_service(state).stop()
+
+
+@pytest.mark.chain
+class TestEmbeddedLedger(LedgerClaims):
+    @pytest.fixture()
+    def ledger(self, embedded_ledger: EthereumLedger) -> Ledger:
+        return embedded_ledger
+
+
+@pytest.mark.chain
+@pytest.mark.slow
+class TestAnvilLedger(LedgerClaims):
+    @pytest.fixture()
+    def ledger(self, anvil_ledger: EthereumLedger) -> Ledger:
+        return anvil_ledger
