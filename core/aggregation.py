@@ -1,11 +1,12 @@
 """The four aggregation rules: what is shared, what is sent, and how updates become the next state.
 
-    rule        state of a lane        an update            next state
-    frozen-a    every B                B_k − B              B + Σ p_k δ_k                    exact, rank constant
-    fedavg      every A and B          (A_k − A, B_k − B)   each factor averaged apart       inexact by Σ p_k (B_k − B̄)(A_k − Ā)
-    stack       A and B, rank grows    own A_k and B_k      [A; A_k …], [B, p_k B_k …]       exact, rank R + Σ r_k
-    svd         every A and B          (A_k − A, B_k − B)   Σ p_k B_k A_k cut to rank r      residual printed
+    rule      state of a lane      an update           next state
+    frozen-a  every B              B_k − B             B + Σ p_k δ_k               exact, rank constant
+    fedavg    every A and B        (A_k − A, B_k − B)  each factor averaged apart  inexact
+    stack     A and B, rank grows  own A_k and B_k     [A; A_k …], [B, p_k B_k …]  exact, rank R + Σ r_k
+    svd       every A and B        (A_k − A, B_k − B)  Σ p_k B_k A_k at rank r     residual printed
 
+fedavg differs from the average of the products by Σ p_k (B_k − B̄)(A_k − Ā).
 frozen-a is FFA-LoRA (Sun et al., 2024, arXiv 2403.12313): A is drawn once and never trained, so a sum of updates is
 an update. fedavg is FedIT (Zhang et al., 2023, arXiv 2305.05644), stack is FLoRA (Wang et al., 2024,
 arXiv 2409.05976). Sums run in float64 with separate multiply and add, organisations in order of address, and are
@@ -13,7 +14,7 @@ rounded once to float32: frozen-a, fedavg and stack give the same bits for any o
 Updates may be memory-mapped; arrays are read one name at a time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from core.adapter import AdapterState, Array
 from core.canonical import Address
 from core.errors import ConfigError
+from core.lora import factor
 
 Float64 = NDArray[np.float64]
 
@@ -75,6 +77,10 @@ class Rule:
         ordered = _ordered(updates)
         return Aggregate(AdapterState({name: _sum(state[name], name, ordered) for name in state}), 0.0)
 
+    def compose(self, lanes: Sequence[tuple[float, AdapterState]]) -> AdapterState:  # noqa: ARG002
+        """The sum of isolated lanes, each with its weight; raises ConfigError for rules that cannot be summed."""
+        raise ConfigError(f"lane-size needs aggregation frozen-a, got {self.name}: its lanes cannot be summed")
+
 
 class FrozenA(Rule):
     """B^t = B^{t−1} + Σ_k p_k δ_k with one A for all, drawn once: exact, and half the traffic."""
@@ -84,11 +90,17 @@ class FrozenA(Rule):
 
     def initial(self, fresh: AdapterState) -> AdapterState:
         """B = 0; the state holds no A."""
-        return AdapterState({name: array for name, array in fresh.arrays.items() if name.endswith(".lora_B")})
+        return factor(fresh, "B")
 
     def adapter(self, state: AdapterState, fresh: AdapterState) -> AdapterState:
         """The shared A and the state's B."""
         return AdapterState({**fresh.arrays, **state.arrays})
+
+    def compose(self, lanes: Sequence[tuple[float, AdapterState]]) -> AdapterState:
+        """B = Σ_l w_l B_l, lanes in their order."""
+        updates = [WeightedUpdate(Address(hex(i)), weight, state) for i, (weight, state) in enumerate(lanes)]
+        nothing = {name: np.zeros_like(array) for name, array in lanes[0][1].arrays.items()}
+        return AdapterState({name: _sum(array, name, updates) for name, array in nothing.items()})
 
 
 class FedAvg(Rule):
@@ -163,6 +175,11 @@ def weights(examples: Mapping[Address, int]) -> dict[Address, float]:
     """p_k = n_k / Σ n_j over the admitted, in order of address; n_k comes from the genesis, never the reply."""
     total = sum(examples.values())
     return {address: examples[address] / total for address in sorted(examples, key=by_address)}
+
+
+def rank_of(adapter: AdapterState) -> int:
+    """The rank of an adapter: rows of any lora_A."""
+    return int(next(array.shape[0] for name, array in adapter.arrays.items() if name.endswith(".lora_A")))
 
 
 def by_address(address: Address) -> int:

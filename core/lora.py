@@ -50,6 +50,11 @@ def fresh(layout: Layout, seed: bytes) -> AdapterState:
     return AdapterState(arrays)
 
 
+def factor(adapter: AdapterState, which: str) -> AdapterState:
+    """Only the "A" or only the "B" of every module."""
+    return AdapterState({name: array for name, array in adapter.arrays.items() if name.endswith(f".lora_{which}")})
+
+
 def _orthonormal(seed: bytes, rows: int, columns: int) -> NDArray[np.float32]:
     bits = np.frombuffer(hashlib.shake_256(seed).digest(-(-rows * columns // 8)), np.uint8)
     signs = np.unpackbits(bits)[: rows * columns].reshape(rows, columns) * 2.0 - 1.0

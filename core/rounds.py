@@ -48,6 +48,7 @@ class Training:
     max_length: int
     learning_rate: float
     gradient_checkpointing: bool
+    evaluate_limit: int
 
 
 @dataclass(frozen=True)

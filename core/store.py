@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from core.adapter import AdapterState
-from core.canonical import Digest, digest, from_json, raw, to_json
+from core.canonical import ZERO_DIGEST, Digest, digest, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError, RunError, UsageError
-from core.ledger import Anchor, RoundKey
-from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
+from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -92,6 +92,11 @@ class RunFolder:
         """Whether a genesis was written."""
         return (self.folder / "genesis.json").exists()
 
+    @property
+    def started_at(self) -> float:
+        """When the genesis was written, in seconds since the epoch."""
+        return (self.folder / "genesis.json").stat().st_mtime
+
     @cached_property
     def genesis(self) -> Genesis:
         """The genesis; raises UsageError when there is none."""
@@ -117,6 +122,16 @@ class RunFolder:
         """All records, by lane, generation, round and attempt."""
         for path in sorted((self.folder / "records").glob("L*.json")):
             yield SignedRecord.from_dict(_read(path))
+
+    def history(self, lane: int) -> list[SignedRecord]:
+        """The lane's rounds that admitted something, in order: its lineage."""
+        return [s for s in self.records() if s.record.lane == lane and s.record.admitted]
+
+    def commitment(self, record: RoundRecord) -> RoundCommitment:
+        """What the chain is told of a record; raises IntegrityError when a salt is missing."""
+        before = [s.record for s in self.history(record.lane) if s.record.round == record.round - 1]
+        parent = self.salts(before[-1]).aggregate_commitment(before[-1]) if before else ZERO_DIGEST
+        return commit_to(record, self.salts(record), parent)
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""

@@ -16,6 +16,7 @@ _REGISTRATION: Fields = (
     ("name", "string"),
     ("organisation", "address"),
     ("examples", "uint64"),
+    ("derived", "bool"),
     ("challenge", "bytes32"),
 )
 _MANIFEST: Fields = (
@@ -37,11 +38,15 @@ _MANIFEST: Fields = (
 
 @dataclass(frozen=True, order=True)
 class Organisation:
-    """A member as the genesis fixes it: its address, its name for people, its registered example count n_k."""
+    """A member as the genesis fixes it.
+
+    `examples` is its registered count n_k; `derived` says that its key is a simulation's, which anybody can compute.
+    """
 
     address: Address
     name: str
     examples: int
+    derived: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
@@ -85,8 +90,8 @@ class Registration:
             _registration_message(organisation, parsed.challenge)
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed registration: {error}") from error
-        if not isinstance(organisation.name, str) or not organisation.name:
-            raise FormatError("malformed registration: an organisation has a name")
+        if not isinstance(organisation.name, str) or not organisation.name or type(organisation.derived) is not bool:
+            raise FormatError(f"malformed registration: {organisation}")
         _check_count("examples", organisation.examples, 64)
         return parsed
 
@@ -195,6 +200,7 @@ def _registration_message(organisation: Organisation, challenge: Digest) -> dict
         "name": organisation.name,
         "organisation": organisation.address,
         "examples": organisation.examples,
+        "derived": organisation.derived,
         "challenge": raw(challenge),
     }
 

@@ -1,7 +1,8 @@
-"""Where a run's records come from: the embedded samples, a folder, or the Hugging Face hub."""
+"""Where a run's records and its base come from, by the settings of the run."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import assets
 from core.config import RunConfig
@@ -16,6 +17,14 @@ def read_data(config: RunConfig) -> Collection:
     """
     collection = _organisations(config)
     return replace(collection, validation=_validation(config) or collection.validation or _embedded_validation())
+
+
+def load_base(base: str, quantisation: str, rank: int, alpha: float) -> Model:
+    """The base model with an adapter, as the settings or the genesis name it; loaded once per process.
+
+    Raises ModelError.
+    """
+    return load(ModelSpec(base, cast(Quantisation, quantisation), rank, alpha))
 
 
 def _organisations(config: RunConfig) -> Collection:

@@ -1,0 +1,1 @@
+"""Who takes part in a round: the policies, and what an organisation's agent learns."""

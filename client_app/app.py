@@ -1,0 +1,131 @@
+"""The ClientApp: bind, train, evaluate.
+
+Training is a pure function of (base, parent state, data, seed, round, bid): nothing is kept between rounds, and the
+base model, loaded once per process, is never changed.
+"""
+
+import secrets
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client_app.checks import check_task
+from client_app.hosting import Host, node_of
+from client_app.signing import sign_update
+from core import lora, seeds, wire
+from core.adapter import AdapterState
+from core.aggregation import RULES, rank_of
+from core.canonical import Address, Digest
+from core.rounds import Genesis
+from core.update import Bid, Registration, UpdateManifest
+from llm.evaluate import evaluate as measure
+from llm.model import Model
+from llm.sources import load_base
+from llm.train import TrainConfig
+from llm.train import train as fit
+
+app = ClientApp()
+
+_BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
+
+
+@app.query("bind")
+def bind(message: Message, context: Context) -> Message:
+    """Answer who is hosted here, each organisation with its own signature on the challenge."""
+    query = wire.Bind.from_content(message.content)
+    node = node_of(context)
+    signed = [Registration.sign(h.organisation, query.challenge, h.key, query.chain) for h in node.hosts.values()]
+    return Message(wire.Bound(tuple(signed), node.known).to_content(), reply_to=message)
+
+
+@app.train(mods=[sign_update])
+def train(message: Message, context: Context) -> Message:
+    """Train a lane's state for one round on the organisation's own records."""
+    task = wire.Task.from_content(message.content)
+    host = node_of(context).host(task.organisation)
+    model, fresh = _equipped(task, host)
+    bid = Bid(task.genesis.training.local_steps, task.genesis.rank)
+    manifest, update = _local_round(task, host, model, fresh, bid)
+    return Message(wire.unsigned_reply(manifest, update), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the base and a lane's state on the organisation's held-out records, in nats per answer token."""
+    task = wire.Task.from_content(message.content)
+    host = node_of(context).host(task.organisation)
+    model, fresh = _equipped(task, host)
+    adapter = RULES[task.genesis.rule].adapter(task.state, fresh)
+    losses = {
+        "base": _base_loss(model, task.genesis, host),
+        "global": _loss(model, adapter, task.genesis, host),
+    }
+    return Message(wire.losses(losses), reply_to=message)
+
+
+def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:
+    """The base model and the shared adapter, after everything the organisation checks has held."""
+    genesis = task.genesis
+    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    fresh = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seeds.shared(genesis.seed))
+    check_task(task, host.organisation, model.digest, fresh)
+    return model, fresh
+
+
+def _local_round(
+    task: wire.Task, host: Host, model: Model, fresh: AdapterState, bid: Bid
+) -> tuple[UpdateManifest, AdapterState]:
+    """One round of training: the update and the manifest that describes it."""
+    genesis, rule = task.genesis, RULES[task.genesis.rule]
+    seed = seeds.local(genesis.seed, task.organisation, task.round)
+    own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
+    start = rule.start(task.state, own)
+    config = _train_config(genesis, task.round, bid, rank_of(start))
+    result = fit(model, host.data.train, start, config, seeds.as_int(seed))
+    update = rule.update(task.state, result.adapter)
+    manifest = UpdateManifest(
+        genesis=genesis.digest,
+        organisation=task.organisation,
+        lane=task.lane,
+        generation=task.generation,
+        round=task.round,
+        parent=task.parent.record.digest if task.parent else genesis.digest,
+        update=update.digest,
+        examples=len(host.data.train),
+        tokens=result.tokens,
+        bid=bid,
+        nonce=Digest("0x" + secrets.token_hex(32)),
+        metrics={"loss": result.loss, "seconds": result.seconds},
+    )
+    return manifest, update
+
+
+def _train_config(genesis: Genesis, number: int, bid: Bid, rank: int) -> TrainConfig:
+    """The federation's settings for one round; a stacked adapter trains only its last columns."""
+    training = genesis.training
+    return TrainConfig(
+        steps=bid.steps,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        max_length=training.max_length,
+        learning_rate=training.learning_rate,
+        first_step=(number - 1) * training.local_steps,
+        total_steps=training.rounds * training.local_steps,
+        gradient_checkpointing=training.gradient_checkpointing,
+        train_a=RULES[genesis.rule].trains_a,
+        first_column=rank - genesis.rank,
+        columns=bid.rank,
+    )
+
+
+def _loss(model: Model, adapter: AdapterState | None, genesis: Genesis, host: Host) -> float:
+    training = genesis.training
+    return measure(model, adapter, host.data.dev, training.max_length, training.evaluate_limit or None).loss
+
+
+def _base_loss(model: Model, genesis: Genesis, host: Host) -> float:
+    """The base never changes, so its loss is measured once per process."""
+    key = genesis.digest, host.organisation.address
+    if key not in _BASE_LOSSES:
+        _BASE_LOSSES[key] = _loss(model, None, genesis, host)
+    return _BASE_LOSSES[key]

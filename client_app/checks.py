@@ -1,0 +1,38 @@
+"""What an organisation checks before it trains: it trusts neither the coordinator nor the network."""
+
+from core import lora
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.canonical import Digest
+from core.errors import IntegrityError
+from core.update import Organisation
+from core.wire import Task
+
+
+def check_task(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:
+    """Check that a task belongs to the federation that the organisation joined, and its state to the record.
+
+    `base` is the digest of the base model here and `fresh` the adapter drawn here: both must be the genesis's.
+    Raises IntegrityError naming what was got and what was wanted.
+    """
+    genesis = task.genesis
+    _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
+    _equal("lane", task.lane, genesis.lane_of(organisation.address))
+    _equal("base model", base, genesis.base.digest)
+    _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
+    _equal("state", task.state.digest, _promised_state(task, fresh))
+
+
+def _promised_state(task: Task, fresh: AdapterState) -> Digest:
+    if task.parent is None:
+        _equal("round without a parent record", task.round, 1)
+        return RULES[task.genesis.rule].initial(fresh).digest
+    record = task.parent.verified(task.genesis)
+    _equal("parent's lane", record.lane, task.lane)
+    _equal("parent's round", record.round, task.round - 1)
+    return record.aggregate
+
+
+def _equal(what: str, got: object, wanted: object) -> None:
+    if got != wanted:
+        raise IntegrityError(f"{what} is {got}, {wanted} wanted")

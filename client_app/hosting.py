@@ -1,0 +1,81 @@
+"""Which organisations a node speaks for, and with which key and data.
+
+A deployed node hosts one organisation and says so in its node-config: ``organisation, data, key-file``. In a
+simulation node i of N hosts every organisation j with j mod N = i, so that any number of nodes will do, and keys are
+derived from the federation's seed and the organisation's name: they are public, and marked as such.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, UserConfig
+
+from core import keys
+from core.canonical import Address
+from core.config import RunConfig
+from core.errors import ConfigError, UsageError
+from core.keys import Key
+from core.update import Organisation
+from llm.data import OrganisationData
+from llm.sources import read_data
+
+
+@dataclass(frozen=True)
+class Host:
+    """One organisation at home: its key and its data, which never leave."""
+
+    key: Key
+    data: OrganisationData
+
+    @property
+    def organisation(self) -> Organisation:
+        """What it registers."""
+        return Organisation(self.key.address, self.data.name, len(self.data.train), self.key.derived)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The organisations hosted here, and how many this node knows of (0 in a deployment)."""
+
+    hosts: dict[Address, Host]
+    known: int
+
+    def host(self, address: Address) -> Host:
+        """The organisation with this address; raises UsageError when it is not hosted here."""
+        if address not in self.hosts:
+            raise UsageError(f"organisation {address} is not hosted here, one of {', '.join(self.hosts)} wanted")
+        return self.hosts[address]
+
+
+def node_of(context: Context) -> Node:
+    """The node that a ClientApp's context describes; data are read once per process."""
+    config = RunConfig.from_flat(context.run_config)
+    if "partition-id" in context.node_config:
+        place = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+        return _simulated(config, *place)
+    return _deployed(config, *(_required(context.node_config, name) for name in ("organisation", "data", "key-file")))
+
+
+@lru_cache(maxsize=64)
+def _simulated(config: RunConfig, index: int, nodes: int) -> Node:
+    organisations = read_data(config).organisations
+    hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
+    return Node({host.key.address: host for host in hosts}, known=len(organisations))
+
+
+@lru_cache(maxsize=4)
+def _deployed(config: RunConfig, name: str, data: str, key_file: str) -> Node:
+    own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
+    found = next((d for d in read_data(own).organisations if d.name == name), None)
+    if found is None:
+        raise UsageError(f"no data of organisation {name!r} in {data}")
+    host = Host(keys.read(Path(key_file)), found)
+    return Node({host.key.address: host}, known=0)
+
+
+def _required(node_config: UserConfig, name: str) -> str:
+    value = node_config.get(name)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"node-config has no {name}: --node-config 'organisation=… data=… key-file=…' wanted")
+    return value

@@ -1,0 +1,24 @@
+"""A Flower mod that signs what a train handler returns with the organisation's own key.
+
+The handler describes its update in an UpdateManifest; this is the one place where a key is used on it, so that
+handlers, and mods that change a reply before it gets here, need not know that there are keys.
+"""
+
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+
+from client_app.hosting import node_of
+from core import wire
+from core.errors import IntegrityError
+
+
+def sign_update(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Sign the manifest of a reply; raises IntegrityError when it does not describe what the reply carries."""
+    task = wire.Task.from_content(message.content)
+    reply = call_next(message, context)
+    manifest = wire.manifest_of(reply.content)
+    if (update := wire.unpack(reply.content, "update").digest) != manifest.update:
+        raise IntegrityError(f"manifest names update {manifest.update}, the reply carries {update}")
+    key = node_of(context).host(manifest.organisation).key
+    wire.attach_signature(reply.content, manifest.sign(key, task.genesis.chain).signature)
+    return reply

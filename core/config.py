@@ -1,0 +1,184 @@
+"""Every setting of a run, parsed once at the edge.
+
+A setting has one name everywhere: the long option of `covenant run`, the key of `flwr run --run-config`, the key in
+a TOML of `conf/`. Values are bool, int, float or str, as Flower's run-config allows; "" and 0 stand for "not set"
+where a docstring says so. pyproject.toml lists the same defaults (a test compares them).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from core.aggregation import RULES
+from core.errors import ConfigError
+from core.rounds import Participation, Training
+
+MODES = ("train", "unlearn", "attribute")
+QUANTISATIONS = ("nf4", "int8", "none")
+POLICIES = ("all", "random")
+PARTITIONS = ("iid", "dirichlet", "column")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One federation's settings; the docstring under a field is its documentation."""
+
+    mode: str = "train"
+    """What the ServerApp does: train, unlearn or attribute."""
+    run: str = ""
+    """The run id to create, resume or read; "" makes a new one (or reads the newest)."""
+    resume: bool = False
+    """Go on with `run` where it stopped."""
+    state: str = ""
+    """Absolute path of the state folder; "" is $COVENANT_HOME, else .covenant in the home folder."""
+    data: str = ""
+    """Absolute path of a folder with one data set per organisation, or hf:NAME; "" is the embedded samples."""
+    validation: str = ""
+    """Absolute path of a JSONL file that no organisation owns; "" is DATA/validation.jsonl, else the embedded one."""
+    organisations: int = 0
+    """How many organisations take part, in order of name; 0 is all there are."""
+    base: str = "covenant-tiny"
+    """The base model: covenant-tiny, a folder, or a Hugging Face name."""
+    quantisation: str = "nf4"
+    """How the frozen base is held: nf4, int8 or none."""
+    rank: int = 8
+    """The adapter's rank r."""
+    alpha: float = 8.0
+    """LoRA's α; an adapter is scaled by α / r."""
+    rounds: int = 3
+    """Rounds of the federation; the cosine schedule spans them all."""
+    local_steps: int = 25
+    """Optimiser steps of an organisation in a round."""
+    batch_size: int = 8
+    """Packed rows of max-length tokens in one forward pass."""
+    accumulation: int = 1
+    """Forward passes per optimiser step."""
+    max_length: int = 256
+    """Tokens in a packed row; longer records are cut."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
+    gradient_checkpointing: bool = False
+    """Trade time for activation memory."""
+    aggregation: str = "frozen-a"
+    """The rule: frozen-a, fedavg, stack or svd."""
+    lane_size: int = 0
+    """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
+    participation: str = "all"
+    """The policy that chooses who is asked in a round: all or random."""
+    fraction: float = 1.0
+    """With participation random: the share of a lane that is drawn, at least one."""
+    quorum: int = 1
+    """Admitted updates that a round needs."""
+    retries: int = 3
+    """How often a round below its quorum is tried again before the run fails."""
+    timeout: float = 3600.0
+    """Seconds to wait for the replies of a round."""
+    norm_bound: float = 100.0
+    """The largest L2 norm of an update that is admitted."""
+    chain: str = "embedded"
+    """The public chain: embedded, anvil, memory (forgotten at exit) or an RPC URL."""
+    private_chain: str = ""
+    """The members' chain, likewise; "" is none."""
+    seed: int = 7
+    """Decides the shared A, the batches, who is drawn, and the derived keys of a simulation."""
+    coordinator_key: str = ""
+    """Absolute path of the coordinator's key file; "" derives a development key from the seed."""
+    partition: str = "iid"
+    """How hf:NAME is divided: iid, dirichlet, or column=NAME."""
+    evaluate_limit: int = 64
+    """Records per data set for the evaluation of a round; 0 is all."""
+    trackers: str = ""
+    """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
+    organisation: str = ""
+    """With mode unlearn: the organisation to remove."""
+    method: str = ""
+    """With mode unlearn or attribute: the method."""
+    prompt: str = ""
+    """With mode attribute: the prompt."""
+    response: str = ""
+    """With mode attribute: the response; "" generates one."""
+
+    def __post_init__(self) -> None:
+        """Check every value; raises ConfigError saying what was got and what was wanted."""
+        for name, (low, high) in _RANGES.items():
+            _check_range(name, getattr(self, name), low, high)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
+        for name in ("state", "data", "validation", "coordinator_key"):
+            _check_path(name, getattr(self, name))
+
+    @classmethod
+    def from_flat(cls, settings: Mapping[str, Any]) -> Self:
+        """Parse kebab-case settings; raises ConfigError for an unknown key, a wrong type or a value out of range."""
+        kinds = {key(f.name): (f.name, f.type) for f in fields(cls)}
+        if unknown := sorted(set(settings) - set(kinds)):
+            raise ConfigError(f"unknown setting {unknown[0]!r}, one of {', '.join(sorted(kinds))} wanted")
+        return cls(**{kinds[k][0]: _typed(k, value, kinds[k][1]) for k, value in settings.items()})
+
+    def to_flat(self) -> dict[str, bool | int | float | str]:
+        """The settings under their public names; ``from_flat(c.to_flat()) == c``."""
+        return {key(f.name): getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def training(self) -> Training:
+        """What the genesis fixes about local training."""
+        return Training(**{f.name: getattr(self, f.name) for f in fields(Training)})
+
+    @property
+    def participating(self) -> Participation:
+        """What the genesis fixes about who takes part."""
+        return Participation(self.participation, self.fraction, self.quorum, self.retries)
+
+
+def key(name: str) -> str:
+    """A field's public name."""
+    return name.replace("_", "-")
+
+
+_TYPES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+_CHOICES = {
+    "mode": MODES,
+    "quantisation": QUANTISATIONS,
+    "aggregation": tuple(RULES),
+    "participation": POLICIES,
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "organisations": (0, 2**32),
+    "rank": (1, 4096),
+    "alpha": (1e-6, 1e6),
+    "rounds": (1, 10**6),
+    "local_steps": (1, 10**6),
+    "batch_size": (1, 10**5),
+    "accumulation": (1, 10**5),
+    "max_length": (8, 10**6),
+    "learning_rate": (1e-9, 10.0),
+    "lane_size": (0, 2**32),
+    "fraction": (1e-9, 1.0),
+    "quorum": (1, 2**32),
+    "retries": (0, 10**6),
+    "timeout": (0.1, 1e9),
+    "norm_bound": (1e-9, 1e9),
+    "seed": (0, 2**63 - 1),
+    "evaluate_limit": (0, 10**9),
+}
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name} is {value!r} ({type(value).__name__}), {_TYPES[kind]} wanted")
+    return value
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ConfigError(f"{key(name)} is {value}, {low:g} to {high:g} wanted")
+
+
+def _check_path(name: str, value: str) -> None:
+    if value and not value.startswith("hf:") and not Path(value).is_absolute():
+        raise ConfigError(f"{key(name)} is {value!r}, an absolute path wanted: Flower's processes run elsewhere")

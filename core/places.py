@@ -1,0 +1,70 @@
+"""Where a state folder keeps what. One folder holds everything of an installation but the keys.
+
+STATE/runs/RUN/          the record: every file in it is covered by `covenant verify`
+STATE/events/RUN.jsonl   what happened, for progress bars
+STATE/locks/RUN.lock     held by the one writer of a run
+STATE/chain/             the development chains
+"""
+
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from core.config import RunConfig
+from core.errors import UsageError
+from core.store import RunFolder
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class State:
+    """A state folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """The one that a run's settings name: `state`, else $COVENANT_HOME, else .covenant in the home folder."""
+        return cls(Path(config.state or os.environ.get("COVENANT_HOME") or Path.home() / ".covenant").resolve())
+
+    def run(self, name: str) -> RunFolder:
+        """A run's folder, existing or not; raises UsageError for a name that cannot be a folder."""
+        if not _RUN_ID.fullmatch(name):
+            raise UsageError(f"run id is {name!r}, up to 64 letters, digits, dots, dashes and underscores wanted")
+        return RunFolder(self.folder / "runs" / name)
+
+    def runs(self) -> list[RunFolder]:
+        """All runs that have started, oldest first."""
+        found = (RunFolder(path) for path in (self.folder / "runs").glob("*") if path.is_dir())
+        return sorted((run for run in found if run.started), key=lambda run: run.started_at)
+
+    def existing(self, name: str = "") -> RunFolder:
+        """The run of this name, or the newest; raises UsageError when there is none."""
+        if name:
+            if not (run := self.run(name)).started:
+                raise UsageError(f"no run {name!r} in {self.folder}, one of {self._names()} wanted")
+            return run
+        if not (runs := self.runs()):
+            raise UsageError(f"no run in {self.folder}: `covenant run` makes one")
+        return runs[-1]
+
+    def events(self, run: str) -> Path:
+        """The event log of a run."""
+        return self.folder / "events" / f"{run}.jsonl"
+
+    def lock(self, run: str) -> Path:
+        """The lock of a run's one writer."""
+        return self.folder / "locks" / f"{run}.lock"
+
+    def _names(self) -> str:
+        return ", ".join(run.name for run in self.runs()) or "none"
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time: 20260131-235959-ab12."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)

@@ -1,0 +1,29 @@
+"""Where randomness comes from: H(federation seed, who, when), so that nobody's depends on who else takes part."""
+
+import hashlib
+
+from core.canonical import Address, domain
+
+
+def shared(seed: int) -> bytes:
+    """The seed of the shared A."""
+    return _hash(f"{seed}", "shared-a")
+
+
+def local(seed: int, organisation: Address, number: int) -> bytes:
+    """The seed of an organisation's training in a round: its batches, and its A where A is trained afresh."""
+    return _hash(f"{seed}", organisation.lower(), f"{number}")
+
+
+def ticket(seed: int, organisation: Address, number: int) -> float:
+    """A number in [0, 1) that decides whether an organisation is drawn in a round; others do not shift it."""
+    return int.from_bytes(_hash(f"{seed}", organisation.lower(), f"{number}", "ticket")[:8], "big") / 2**64
+
+
+def as_int(seed: bytes) -> int:
+    """A seed for generators that want a non-negative 63-bit integer."""
+    return int.from_bytes(seed[:8], "big") >> 1
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.sha256(domain("seed") + "\0".join(parts).encode()).digest()

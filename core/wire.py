@@ -1,0 +1,196 @@
+"""What travels in Flower's messages: the only reader and writer of record keys.
+
+    message        content sent                         content of the reply
+    query.bind     challenge                            registrations (signed), one per hosted organisation
+    train          task, state                          manifest, signature, update
+    evaluate       task, state                          losses
+
+Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is one uint8 array,
+everything else canonical JSON. A message is addressed to (node, organisation).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from core.adapter import AdapterState
+from core.canonical import Address, Digest, from_json, to_json
+from core.errors import FormatError
+from core.keys import Domain, Signature
+from core.rounds import Genesis, SignedRecord
+from core.update import Registration, SignedManifest, UpdateManifest
+
+BIND = "query.bind"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an organisation is asked: to train or evaluate a lane's state at a round.
+
+    `parent` is the coordinator-signed record that vouches for the state, None before round 1.
+    """
+
+    genesis: Genesis
+    organisation: Address
+    lane: int
+    generation: int
+    round: int
+    parent: SignedRecord | None
+    state: AdapterState
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        task = {
+            "organisation": self.organisation,
+            "lane": self.lane,
+            "generation": self.generation,
+            "round": self.round,
+            "genesis": self.genesis.to_dict(),
+            "parent": self.parent.to_dict() if self.parent else None,
+        }
+        return RecordDict({"task": ConfigRecord({"json": to_json(task)}), "state": pack(self.state)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        task = _json(content, "task")
+        try:
+            parent = SignedRecord.from_dict(task["parent"]) if task["parent"] else None
+            genesis = Genesis.from_dict(task["genesis"])
+            place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
+        except KeyError as error:
+            raise FormatError(f"malformed task: no {error}") from error
+        return cls(genesis=genesis, parent=parent, state=unpack(content, "state"), **place)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A trained update as it arrives: its signed manifest, and the bytes it claims to describe (not yet parsed)."""
+
+    signed: SignedManifest
+    update: bytes
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a reply's content; raises FormatError."""
+        manifest = UpdateManifest.from_dict(_json(content, "manifest"))
+        signature = _config(content, "signature").get("hex")
+        if not isinstance(signature, str):
+            raise FormatError("reply carries no signature")
+        return cls(SignedManifest(manifest, Signature(signature)), _bytes(content, "update"))
+
+
+def unsigned_reply(manifest: UpdateManifest, update: AdapterState) -> RecordDict:
+    """What a train handler returns; the signing mod adds the signature."""
+    return RecordDict({"manifest": ConfigRecord({"json": to_json(manifest.to_dict())}), "update": pack(update)})
+
+
+def manifest_of(content: RecordDict) -> UpdateManifest:
+    """The manifest in a reply that is about to be signed; raises FormatError."""
+    return UpdateManifest.from_dict(_json(content, "manifest"))
+
+
+def attach_signature(content: RecordDict, signature: Signature) -> None:
+    """Add the signature to a reply."""
+    content["signature"] = ConfigRecord({"hex": signature})
+
+
+@dataclass(frozen=True)
+class Bind:
+    """The server asks a node whom it hosts: a challenge to sign, for the chain and contract of the federation."""
+
+    challenge: Digest
+    chain: Domain
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        return RecordDict({"bind": ConfigRecord({"json": to_json(asdict(self))})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        bind = _json(content, "bind")
+        try:
+            return cls(Digest(bind["challenge"]), Domain(**bind["chain"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed bind query: {error}") from error
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A node's answer: the organisations it hosts, and how many it knows of (0 in a deployment)."""
+
+    registrations: tuple[Registration, ...]
+    known: int
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        bound = {"organisations": [r.to_dict() for r in self.registrations], "known": self.known}
+        return RecordDict({"bound": ConfigRecord({"json": to_json(bound)})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        bound = _json(content, "bound")
+        try:
+            return cls(tuple(Registration.from_dict(r) for r in bound["organisations"]), int(bound["known"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"malformed bind reply: {error}") from error
+
+
+def losses(values: Mapping[str, float]) -> RecordDict:
+    """The content of an evaluation's reply: losses in nats per answer token."""
+    return RecordDict({"losses": MetricRecord(dict(values))})
+
+
+def losses_of(content: RecordDict) -> dict[str, float]:
+    """The losses in an evaluation's reply; raises FormatError."""
+    record = content.metric_records.get("losses")
+    if record is None or not all(isinstance(value, int | float) for value in record.values()):
+        raise FormatError("reply carries no losses")
+    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+
+
+def pack(state: AdapterState) -> ArrayRecord:
+    """An AdapterState's canonical bytes as one uint8 array: no per-array overhead, nothing to misread."""
+    return ArrayRecord({"bytes": Array(np.frombuffer(state.to_bytes(), np.uint8))})
+
+
+def unpack(content: RecordDict, name: str) -> AdapterState:
+    """The AdapterState in a record; raises FormatError for anything else."""
+    return AdapterState.from_bytes(_bytes(content, name))
+
+
+def _bytes(content: RecordDict, name: str) -> bytes:
+    record = content.array_records.get(name)
+    if record is None or "bytes" not in record:
+        raise FormatError(f"message carries no {name!r}")
+    try:
+        array = record["bytes"].numpy()
+    except (EOFError, OSError, TypeError, ValueError) as error:
+        raise FormatError(f"{name!r} is not a NumPy array: {error}") from error
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise FormatError(f"{name!r} is {array.dtype} of shape {array.shape}, a row of uint8 wanted")
+    return array.tobytes()
+
+
+def _config(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.config_records.get(name)
+    if record is None:
+        raise FormatError(f"message carries no {name!r}")
+    return record
+
+
+def _json(content: RecordDict, name: str) -> dict[str, Any]:
+    data = _config(content, name).get("json")
+    if not isinstance(data, bytes):
+        raise FormatError(f"message's {name!r} holds no JSON")
+    value = from_json(data)
+    if not isinstance(value, dict):
+        raise FormatError(f"message's {name!r} is not an object")
+    return value

@@ -1,0 +1,1 @@
+"""Which organisation taught which token."""

@@ -1,0 +1,149 @@
+"""The ServerApp: the one place where a federation's parts are put together.
+
+It owns the run while it lives (a lock), founds or restores the federation, and leaves when the mode's work is done.
+A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from logging import ERROR, INFO, WARNING
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+
+from chain.ethereum import open_ledger
+from core import keys
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.canonical import Address
+from core.config import RunConfig
+from core.errors import CovenantError, UsageError
+from core.keys import Domain, Key
+from core.ledger import Ledger
+from core.places import State, new_run_id
+from core.store import RunFolder
+from llm.data import Record
+from llm.evaluate import evaluate
+from llm.model import Model
+from llm.sources import load_base, read_data
+from server_app.binding import Bindings
+from server_app.events import EventLog
+from server_app.founding import found, shared_adapter
+from server_app.lock import locked
+from server_app.strategy import Covenant
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Do what the run-config's mode says."""
+    config = RunConfig.from_flat(context.run_config)
+    state = State.of(config)
+    run = state.run(config.run) if config.run else _chosen(state, config)
+    events = EventLog(state.events(run.name))
+    log(INFO, "Run %s, state in %s", run.name, state.folder)
+    try:
+        with locked(state.lock(run.name)):
+            _MODES[config.mode](grid, Setting(config, state, run, events))
+    except CovenantError as error:
+        log(ERROR, "%s", error)
+        events.write("failed", error=str(error), exit_code=error.exit_code)
+        raise
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every mode works with."""
+
+    config: RunConfig
+    state: State
+    run: RunFolder
+    events: EventLog
+
+
+def _chosen(state: State, config: RunConfig) -> RunFolder:
+    """A new run to train, the newest to read or resume."""
+    if config.mode == "train" and not config.resume:
+        return state.run(new_run_id())
+    return state.existing()
+
+
+def _train(grid: Grid, setting: Setting) -> None:
+    strategy, ledger = _federation(grid, setting)
+    genesis = strategy.genesis
+    ledger.open_run(genesis.digest, [organisation.address for organisation in genesis.organisations])
+    strategy.start(grid)
+    setting.events.write("finished", aggregate=strategy.served.digest)
+
+
+def _unlearn(grid: Grid, setting: Setting) -> None:
+    config = setting.config
+    strategy, _ = _federation(grid, setting)
+    strategy.unlearn(_address(setting.run, config.organisation), config.method)
+
+
+def _attribute(grid: Grid, setting: Setting) -> None:
+    config = setting.config
+    strategy, _ = _federation(grid, setting)
+    strategy.attribute(config.prompt, config.response or None, config.method)
+
+
+_MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
+    "train": _train,
+    "unlearn": _unlearn,
+    "attribute": _attribute,
+}
+
+
+def _federation(grid: Grid, setting: Setting) -> tuple[Covenant, Ledger]:
+    """The strategy over a founded or restored run, and its ledger."""
+    config, run = setting.config, setting.run
+    if run.started and not config.resume and config.mode == "train":
+        raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
+    key = _coordinator_key(config)
+    ledger = open_ledger(config.chain, setting.state.folder, key)
+    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    bindings = Bindings(Domain(ledger.chain_id, ledger.contract))
+    bindings.wait(grid, config.organisations, timeout=60.0)
+    if not run.started:
+        members = list(bindings.organisations.values())
+        run.begin(found(config, run.name, key.address, bindings.domain, model, members))
+    fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
+    strategy = Covenant(run, key, fresh, bindings, setting.events, ledger.commit, _validator(config, model, fresh))
+    return strategy, ledger
+
+
+def _coordinator_key(config: RunConfig) -> Key:
+    if config.coordinator_key:
+        return keys.read(Path(config.coordinator_key))
+    log(WARNING, "The coordinator's key is derived from the seed: anybody can compute it. For development only.")
+    return keys.derive(config.seed, "coordinator")
+
+
+def _validator(config: RunConfig, model: Model, fresh: AdapterState) -> Callable[[AdapterState], Mapping[str, float]]:
+    """Loss of a served state on every slice of the set that nobody owns."""
+    rule = RULES[config.aggregation]
+    slices: dict[str, list[Record]] = {}
+    for record in read_data(config).validation:
+        slices.setdefault(record.slice or "all", []).append(record)
+
+    def validate(state: AdapterState) -> dict[str, float]:
+        adapter = rule.adapter(state, fresh)
+        limit = config.evaluate_limit or None
+        return {
+            name: evaluate(model, adapter, records, config.max_length, limit).loss for name, records in slices.items()
+        }
+
+    return validate
+
+
+def _address(run: RunFolder, organisation: str) -> Address:
+    """The address of an organisation given by name or address; raises UsageError."""
+    for member in run.genesis.organisations:
+        if organisation in (member.name, member.address):
+            return member.address
+    names = ", ".join(member.name for member in run.genesis.organisations)
+    raise UsageError(f"organisation {organisation!r} is not a member, one of {names} wanted")

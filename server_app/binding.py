@@ -1,0 +1,73 @@
+"""Which node speaks for which organisation: found out by signed answers to a challenge, never by node ids."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from core import wire
+from core.canonical import Address, Digest
+from core.errors import ForgeryError, FormatError, RunError
+from core.keys import Domain
+from core.update import Organisation
+from server_app.exchange import exchange
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass
+class Bindings:
+    """Organisations by address, the node of each, and how many the nodes say there are."""
+
+    domain: Domain
+    nodes: dict[Address, int] = field(default_factory=dict)
+    organisations: dict[Address, Organisation] = field(default_factory=dict)
+    asked: set[int] = field(default_factory=set)
+    known: int = 0
+
+    def refresh(self, grid: Grid) -> None:
+        """Ask the nodes that have not been asked; forget the ones that are gone."""
+        present = set(grid.get_node_ids())
+        self.asked &= present
+        self.nodes = {address: node for address, node in self.nodes.items() if node in present}
+        challenge = Digest("0x" + secrets.token_hex(32))
+        query = wire.Bind(challenge, self.domain).to_content()
+        fresh = present - self.asked
+        messages = [(node, Message(query, node, wire.BIND, group_id="bind")) for node in sorted(fresh)]
+        for node, reply in exchange(grid, messages, timeout=60.0):
+            if reply is not None and not reply.has_error():
+                self.asked.add(node)
+                self._bind(reply, node, challenge)
+
+    def wait(self, grid: Grid, wanted: int, timeout: float) -> None:
+        """Ask until `wanted` organisations (0: as many as the nodes know of) are bound.
+
+        Raises RunError when they are not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self.refresh(grid)
+            goal = wanted or self.known
+            if goal and len(self.nodes) >= goal:
+                return
+            if time.monotonic() > deadline:
+                raise RunError(f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s")
+            time.sleep(_POLL_SECONDS)
+
+    def _bind(self, reply: Message, node: int, challenge: Digest) -> None:
+        for organisation in self._verified(reply, challenge):
+            self.nodes.setdefault(organisation.address, node)
+            self.organisations.setdefault(organisation.address, organisation)
+
+    def _verified(self, reply: Message, challenge: Digest) -> Iterator[Organisation]:
+        """The organisations that signed; a node that lies about one loses all of them."""
+        try:
+            bound = wire.Bound.from_content(reply.content)
+            found = [registration.verified(self.domain, challenge) for registration in bound.registrations]
+        except (FormatError, ForgeryError):
+            return
+        self.known = max(self.known, bound.known)
+        yield from found

@@ -1,0 +1,36 @@
+"""Messages out, replies in, one at a time.
+
+Flower's own `send_and_receive` holds every message and every reply of a round in memory. Here each message is pushed
+as it is made, and each reply pulled alone, handed over and dropped, so that the server's memory does not grow with
+the number of organisations.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+_POLL_SECONDS = 0.05
+
+K = TypeVar("K")
+
+
+def exchange(grid: Grid, messages: Iterable[tuple[K, Message]], timeout: float) -> Iterator[tuple[K, Message | None]]:
+    """Send every message under its key; yield (key, reply) as replies come.
+
+    After `timeout` seconds the keys that are still waiting come with None.
+    """
+    waiting = {message_id: key for key, message in messages for message_id in grid.push_messages([message])}
+    deadline = time.monotonic() + timeout
+    while waiting and time.monotonic() < deadline:
+        arrived = False
+        for message_id in list(waiting):
+            for reply in grid.pull_messages([message_id]):
+                arrived = True
+                yield waiting.pop(message_id), reply
+        if not arrived:
+            time.sleep(_POLL_SECONDS)
+    for key in waiting.values():
+        yield key, None

@@ -1,0 +1,87 @@
+"""How a federation is founded: everything that must not change later, written down once."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import torch
+
+from core import lora, seeds
+from core.adapter import AdapterState
+from core.aggregation import by_address
+from core.canonical import Address
+from core.config import RunConfig
+from core.errors import ConfigError, RunError
+from core.keys import Domain
+from core.rounds import Base, Genesis
+from core.update import Organisation
+from llm.model import Model
+from server_app.lanes import partition
+
+_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
+
+
+def found(
+    config: RunConfig, run: str, coordinator: Address, chain: Domain, model: Model, members: Sequence[Organisation]
+) -> Genesis:
+    """The genesis of a new federation.
+
+    Raises ConfigError for settings that cannot work with these members, RunError for two members of one name.
+    """
+    organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
+    _check_names(organisations)
+    _check_feasible(config, model, len(organisations))
+    return Genesis(
+        run=run,
+        coordinator=coordinator,
+        chain=chain,
+        base=Base(config.base, model.digest, config.quantisation),
+        rank=config.rank,
+        alpha=config.alpha,
+        shared_a=lora.factor(shared_adapter(model, config.rank, config.seed), "A").digest,
+        rule=config.aggregation,
+        lanes=partition([organisation.address for organisation in organisations], config.lane_size),
+        organisations=organisations,
+        seed=config.seed,
+        training=config.training,
+        participation=config.participating,
+        norm_bound=config.norm_bound,
+        environment=environment(),
+    )
+
+
+def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
+    """The adapter before any training: the shared A, and B = 0."""
+    return lora.fresh(lora.Layout.of(model.modules, rank), seeds.shared(seed))
+
+
+def environment() -> dict[str, str]:
+    """What bit-equal training depends on: versions, instruction set, threads."""
+    versions = {name: version(name) for name in _VERSIONS}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return versions | {
+        "python": platform.python_version(),
+        "instruction-set": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+        "threads": "1",
+    }
+
+
+def _check_names(organisations: Sequence[Organisation]) -> None:
+    names = [organisation.name for organisation in organisations]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RunError(f"two organisations are called {twice[0]!r}, different names wanted")
+    if len({organisation.derived for organisation in organisations}) > 1:
+        raise RunError("some organisations use derived keys, which anybody can compute, and some do not")
+
+
+def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
+    """Refuse at the start what would fail later."""
+    if config.lane_size and config.lane_size < members and config.aggregation != "frozen-a":
+        raise ConfigError(f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}")
+    side = min(min(shape) for shape in model.modules.values())
+    rank = config.rank * members * config.rounds
+    if config.aggregation == "stack" and rank > side:
+        raise ConfigError(f"stack would grow to rank {rank}, at most {side} fits the base's smallest layer")
+    if config.quorum > members:
+        raise ConfigError(f"quorum is {config.quorum}, at most the {members} organisations there are")

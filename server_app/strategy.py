@@ -1,0 +1,308 @@
+"""The custom strategy: one federation, round by round.
+
+    consult → send each lane's state with its signed record → admit each reply → store → order → aggregate →
+    write the RoundRecord → queue the anchor → evaluate
+
+It only appends records and stores artifacts; rewards, provenance, unlearning and audit read them. It implements
+Flower's hooks and overrides `start`, since Flower's own loop always counts from one and knows no lanes, no quorum
+and no replies one by one; in a ServerApp it is used as any other: ``strategy.start(grid)``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from logging import INFO
+from pathlib import Path
+from typing import NoReturn
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from agents.policies import POLICIES
+from core import wire
+from core.adapter import AdapterState
+from core.aggregation import RULES, WeightedUpdate, by_address, weights
+from core.canonical import Address
+from core.errors import FormatError, QuorumError, UsageError
+from core.keys import Key
+from core.ledger import RoundCommitment
+from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.store import RunFolder
+from core.update import SignedManifest
+from server_app.admission import Expected, Reason, RejectedError, admit
+from server_app.binding import Bindings
+from server_app.events import EventLog
+from server_app.exchange import exchange
+from server_app.lanes import Lane, served
+
+Ask = tuple[int, Address]
+"""Whom a message asked: (lane, organisation)."""
+
+
+@dataclass
+class Outcome:
+    """What has come of a lane's round so far."""
+
+    admitted: list[SignedManifest] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+
+    def reject(self, organisation: Address, reason: Reason, detail: str) -> None:
+        """Note why an organisation's reply does not count."""
+        self.rejected.append(Rejection(organisation, reason, detail))
+
+
+class Covenant(Strategy):
+    """Signed, admitted, recorded and anchored federated averaging of LoRA updates.
+
+    `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
+    round for the chain, and `validate` measures a served adapter on the set that nobody owns.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a composition root names its parts
+        self,
+        run: RunFolder,
+        key: Key,
+        fresh: AdapterState,
+        bindings: Bindings,
+        events: EventLog,
+        commit: Callable[[RoundCommitment], object],
+        validate: Callable[[AdapterState], Mapping[str, float]],
+        timeout: float = 3600.0,
+    ) -> None:
+        self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
+        self.events, self.commit, self.validate, self.timeout = events, commit, validate, timeout
+        self.genesis = run.genesis
+        self.rule = RULES[self.genesis.rule]
+        initial = self.rule.initial(fresh)
+        self.lanes = [Lane.restore(run, index, initial) for index in range(len(self.genesis.lanes))]
+        records = (signed.record for signed in run.records())
+        self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
+        self._outcomes: dict[int, Outcome] = {}
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,  # noqa: ARG002 - the genesis and the records fix them
+        num_rounds: int = 0,  # noqa: ARG002
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,  # noqa: ARG002
+        evaluate_config: ConfigRecord | None = None,  # noqa: ARG002
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds that are still missing; raises QuorumError when a round stays below its quorum."""
+        self.timeout = timeout or self.timeout
+        self.summary()
+        result = Result()
+        for number in range(self.round + 1, self.genesis.training.rounds + 1):
+            while self.round < number:
+                self._train_round(grid, number)
+            result.evaluate_metrics_clientapp[number] = self._evaluate_round(grid, number)
+            if evaluate_fn and (metrics := evaluate_fn(number, wire.pack(self.served))):
+                result.evaluate_metrics_serverapp[number] = metrics
+        result.arrays = wire.pack(self.served)
+        return result
+
+    @property
+    def round(self) -> int:
+        """The last round that every lane has closed."""
+        return min(lane.round for lane in self.lanes)
+
+    @property
+    def served(self) -> AdapterState:
+        """The state that is served."""
+        return served(self.genesis, self.rule, self.lanes)
+
+    def summary(self) -> None:
+        """Log what this federation is."""
+        genesis = self.genesis
+        log(INFO, "Run %s: %d organisations in %d lanes", genesis.run, len(genesis.organisations), len(genesis.lanes))
+        log(INFO, "Genesis %s, rule %s, base %s", genesis.digest, genesis.rule, genesis.base.name)
+
+    def configure_train(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,  # noqa: ARG002 - every lane has its own state
+        config: ConfigRecord,  # noqa: ARG002
+        grid: Grid,  # noqa: ARG002
+    ) -> Iterable[Message]:
+        """One message for every organisation that the policy asks, in the lanes that lack this round."""
+        return (message for _, message in self._asks(server_round))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Admit the replies of a round and close it; replies name their lane and organisation in their manifest."""
+        for reply in replies:
+            signed = wire.Reply.from_content(reply.content).signed
+            self._receive((signed.manifest.lane, signed.manifest.organisation), reply)
+        self._close(server_round)
+        return wire.pack(self.served), None
+
+    def configure_evaluate(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,  # noqa: ARG002
+        config: ConfigRecord,  # noqa: ARG002
+        grid: Grid,  # noqa: ARG002
+    ) -> Iterable[Message]:
+        """One message for every connected organisation, with the state that is served."""
+        return (message for _, message in self._evaluation_asks(server_round))
+
+    def aggregate_evaluate(
+        self,
+        server_round: int,  # noqa: ARG002 - Flower's signature
+        replies: Iterable[Message],
+    ) -> MetricRecord | None:
+        """The mean of the organisations' losses."""
+        losses = [wire.losses_of(reply.content) for reply in replies if not reply.has_error()]
+        return _means(losses) if losses else None
+
+    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> NoReturn:  # noqa: ARG002
+        """Erase an organisation, or some of its records, and return the certificate."""
+        raise UsageError(f"unlearning {organisation} by {method!r}: not available in this version")
+
+    def attribute(self, prompt: str, response: str | None, method: str) -> NoReturn:  # noqa: ARG002
+        """Trace every token of a response to the organisations that taught it."""
+        raise UsageError(f"attribution by {method!r}: not available in this version")
+
+    def _train_round(self, grid: Grid, number: int) -> None:
+        self.bindings.refresh(grid)
+        for ask, reply in exchange(grid, self._asks(number), self.timeout):
+            self._receive(ask, reply)
+        self._close(number)
+
+    def _asks(self, number: int) -> Iterator[tuple[Ask, Message]]:
+        choose = POLICIES[self.genesis.participation.policy]
+        self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.round < number}
+        asked = {index: choose(self.genesis, self.lanes[index].members, number) for index in self._outcomes}
+        self.events.write("round-started", round=number, asked=[a for members in asked.values() for a in members])
+        for index, organisations in asked.items():
+            for organisation in organisations:
+                if (node := self.bindings.nodes.get(organisation)) is not None:
+                    yield (index, organisation), self._message(wire.TRAIN, number, index, organisation, node)
+                else:
+                    self._outcomes[index].reject(organisation, Reason.NOT_CONNECTED, "no node speaks for it")
+
+    def _message(self, kind: str, number: int, index: int, organisation: Address, node: int) -> Message:
+        lane = self.lanes[index]
+        state = self.served if kind == wire.EVALUATE else lane.state
+        task = wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, state)
+        return Message(task.to_content(), node, kind, group_id=str(number))
+
+    def _receive(self, ask: Ask, reply: Message | None) -> None:
+        """Admit one reply, or note why not; either way it can be dropped afterwards."""
+        index, organisation = ask
+        outcome = self._outcomes[index]
+        try:
+            signed, update = self._admitted(index, organisation, reply)
+        except RejectedError as error:
+            outcome.reject(organisation, error.reason, error.detail)
+            self.events.write("rejected", organisation=organisation, reason=error.reason, detail=error.detail)
+        else:
+            self.run.artifacts.put(update)
+            self.nonces.add(signed.manifest.nonce)
+            outcome.admitted.append(signed)
+            self.events.write("admitted", organisation=organisation, loss=signed.manifest.metrics.get("loss"))
+
+    def _admitted(
+        self, index: int, organisation: Address, reply: Message | None
+    ) -> tuple[SignedManifest, AdapterState]:
+        if reply is None:
+            raise RejectedError(Reason.NO_REPLY, f"nothing came within {self.timeout:g} s")
+        if reply.has_error():
+            raise RejectedError(Reason.CLIENT_ERROR, _last_line(reply.error.reason))
+        try:
+            parsed = wire.Reply.from_content(reply.content)
+        except FormatError as error:
+            raise RejectedError(Reason.MALFORMED, str(error)) from error
+        return admit(parsed, self._expected(index, organisation))
+
+    def _expected(self, index: int, organisation: Address) -> Expected:
+        lane = self.lanes[index]
+        return Expected(
+            genesis=self.genesis,
+            organisation=organisation,
+            lane=index,
+            generation=lane.generation,
+            round=lane.round + 1,
+            parent=lane.parent(self.genesis),
+            shapes=self.rule.shapes(lane.state, self.fresh),
+            nonces=frozenset(self.nonces),
+        )
+
+    def _close(self, number: int) -> None:
+        """Aggregate, record and commit every lane of this round; raises QuorumError after too many attempts."""
+        for index, outcome in self._outcomes.items():
+            self._record(index, number, outcome)
+        for lane in self.lanes:
+            if lane.attempts > self.genesis.participation.retries:
+                raise QuorumError(
+                    f"lane {lane.index}, round {number}: below the quorum of {self.genesis.participation.quorum} "
+                    f"{lane.attempts} times"
+                )
+
+    def _record(self, index: int, number: int, outcome: Outcome) -> None:
+        lane = self.lanes[index]
+        admitted = self._quorate(outcome)
+        updates = [WeightedUpdate(a.organisation, a.weight, self._update(a)) for a in admitted]
+        state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
+        record = RoundRecord(
+            genesis=self.genesis.digest,
+            lane=index,
+            generation=lane.generation,
+            round=number,
+            attempt=lane.attempts + 1,
+            parent=lane.parent(self.genesis),
+            rule=self.rule.name,
+            admitted=admitted,
+            rejected=tuple(sorted(outcome.rejected, key=lambda r: by_address(r.organisation))),
+            aggregate=self.run.artifacts.put(state),
+            residual=residual,
+        )
+        signed = record.sign(self.key, self.genesis.chain)
+        self.run.append(signed, Salts.draw(record))
+        self.lanes[index] = lane.after(signed, state)
+        self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
+        if admitted:
+            self.commit(self.run.commitment(record))
+
+    def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
+        """The admitted with their weights, in order of address; none of them below the quorum."""
+        if len(outcome.admitted) < self.genesis.participation.quorum:
+            for signed in outcome.admitted:
+                outcome.reject(signed.manifest.organisation, Reason.BELOW_QUORUM, f"update {signed.manifest.update}")
+            return ()
+        examples = {o.address: o.examples for o in self.genesis.organisations}
+        by_organisation = {signed.manifest.organisation: signed for signed in outcome.admitted}
+        p = weights({address: examples[address] for address in by_organisation})
+        return tuple(Admitted(by_organisation[address], weight) for address, weight in p.items())
+
+    def _update(self, admitted: Admitted) -> AdapterState:
+        return self.run.artifacts.open(admitted.signed.manifest.update)
+
+    def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
+        losses: dict[Address, dict[str, float]] = {}
+        for organisation, reply in exchange(grid, self._evaluation_asks(number), self.timeout):
+            if reply is not None and not reply.has_error():
+                losses[organisation] = wire.losses_of(reply.content)
+        state = self.served
+        validation = dict(self.validate(state))
+        self.events.write("evaluated", round=number, aggregate=state.digest, losses=losses, validation=validation)
+        return _means(list(losses.values()))
+
+    def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
+        for lane in self.lanes:
+            for organisation in lane.members:
+                if (node := self.bindings.nodes.get(organisation)) is not None:
+                    yield organisation, self._message(wire.EVALUATE, number + 1, lane.index, organisation, node)
+
+
+def _means(losses: list[dict[str, float]]) -> MetricRecord:
+    names = sorted({name for values in losses for name in values})
+    return MetricRecord({name: sum(v[name] for v in losses if name in v) / len(losses) for name in names})
+
+
+def _last_line(reason: str | None) -> str:
+    lines = (reason or "").strip().splitlines()
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,1 @@
+"""Removing an organisation, or some of its records, with evidence."""
