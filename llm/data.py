@@ -296,8 +296,11 @@ def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
     if not tokenizer.chat_template:
         return prompt, record.answer + end
     full = _chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
+    turn = full.removeprefix(prompt).rstrip("\n")
+    if full.startswith(prompt) and record.answer.strip() in turn:
+        return prompt, turn
     # Some templates write an answered turn differently from an open one: then the answer is closed by hand.
-    return prompt, full[len(prompt) :].rstrip("\n") if full.startswith(prompt) else record.answer + end
+    return prompt, record.answer + end
 
 
 def _prompt_text(tokenizer: Any, record: Record) -> str:

@@ -24,7 +24,7 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
     another one, DataError when the data set cannot be had or divided, or a row is malformed.
     """
     kind, _, column = partition.partition("=")
-    if kind not in {"iid", "dirichlet", "column"} or (kind == "column") > bool(column):
+    if kind not in {"iid", "dirichlet", "column"} or (kind == "column" and not column) or (kind == "iid" and column):
         raise ConfigError(f"partition: got {partition!r}, wanted iid, dirichlet, dirichlet=COLUMN or column=COLUMN")
     if kind != "column" and organisations < 1:
         raise ConfigError(f"organisations: got {organisations}, wanted how many parts to make of hf:{name}")

@@ -173,12 +173,12 @@ def _training(model: Model, config: TrainConfig) -> Iterator[None]:
     network = model.module.get_base_model()
     model.module.train()
     if config.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        network.activation_checkpointing_enable()
     try:
         yield
     finally:
         if config.gradient_checkpointing:
-            network.gradient_checkpointing_disable()
+            network.activation_checkpointing_disable()
         model.module.eval()
 
 

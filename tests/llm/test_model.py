@@ -12,7 +12,6 @@ from llm.data import collate, encode
 from llm.evaluate import record_losses
 from llm.loss import answer_losses
 from llm.model import Model, ModelSpec, load
-
 from tests.llm.conftest import ARCHITECTURES, Loader, byte_tokenizer, question
 
 RECORDS = (question("What?", "This."), question("And who?", "The other one."))
@@ -20,7 +19,7 @@ RECORDS = (question("What?", "This."), question("And who?", "The other one."))
 
 def random_adapter(model: Model, rank: int, seed: int = 0, scale: float = 0.1) -> AdapterState:
     rng = np.random.default_rng(seed)
-    shapes = {}
+    shapes: dict[str, tuple[int, int]] = {}
     for name, (inputs, outputs) in model.modules.items():
         shapes |= {f"{name}.lora_A": (rank, inputs), f"{name}.lora_B": (outputs, rank)}
     return AdapterState({n: scale * rng.standard_normal(s, dtype=np.float32) for n, s in shapes.items()})
@@ -33,9 +32,7 @@ def logits(model: Model, text: str = "some text") -> torch.Tensor:
 
 @pytest.mark.parametrize("quantisation", ["none", "nf4", "int8"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_adapter_that_is_set_is_the_one_that_is_got(
-    load_tiny: Loader, architecture: str, quantisation: str
-) -> None:
+def test_an_adapter_that_is_set_is_the_one_that_is_got(load_tiny: Loader, architecture: str, quantisation: str) -> None:
     model = load_tiny(architecture, quantisation)
     state = random_adapter(model, rank=4)
     model.set_adapter(state)

@@ -1,0 +1,119 @@
+import math
+
+import pytest
+import torch
+
+from llm.data import Record, collate, encode
+from llm.evaluate import evaluate, generate, record_losses
+from llm.loss import answer_losses
+from llm.model import Model
+from llm.train import TrainConfig, train
+from tests.llm.conftest import ARCHITECTURES, Loader, question
+from tests.llm.test_model import random_adapter
+from tests.llm.test_train import parent
+
+QUANTISATIONS = ("none", "nf4", "int8")
+
+
+def alone(model: Model, record: Record) -> torch.Tensor:
+    """Losses of one record's answer from a forward pass over nothing else, all logits computed."""
+    example = encode(model.tokenizer, record, 96)
+    tokens = torch.tensor([example.tokens])
+    with torch.no_grad(), model.autocast():
+        logits = model.module(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    log_p = logits[0, :-1].float().log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
+    return -log_p[example.prompt_length - 1 :]
+
+
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_losses_equal_those_of_each_record_alone(
+    load_tiny: Loader, records: tuple[Record, ...], architecture: str, quantisation: str
+) -> None:
+    model = load_tiny(architecture, quantisation)
+    adapter = random_adapter(model, rank=4)
+    packed = record_losses(model, adapter, records, 96)
+    for record, loss in zip(records, packed, strict=True):
+        losses = alone(model, record)
+        assert loss.tokens == len(losses)
+        # bf16 and int8 round differently for other shapes of matrix.
+        assert loss.nats == pytest.approx(losses.sum().item(), rel=1e-5 if quantisation == "none" else 2e-2)
+
+
+@pytest.mark.parametrize("quantisation", ["none", "nf4"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_token_attends_to_another_example(load_tiny: Loader, architecture: str, quantisation: str) -> None:
+    """Changing a neighbour, before or behind, leaves an example's losses as they were, bit for bit."""
+    model = load_tiny(architecture, quantisation)
+    model.set_adapter(random_adapter(model, rank=4))
+    mine, other, another = (
+        encode(model.tokenizer, question(prompt, answer), 96)
+        for prompt, answer in (("Mine?", "Yes, mine."), ("aaaa?", "bbbbbb."), ("cdef?", "ghijkl."))
+    )
+    for order in ((0, 1), (1, 0)):
+        losses = []
+        for neighbour in (other, another):
+            batch = collate([mine, neighbour], [order])
+            with torch.no_grad():
+                computed = answer_losses(model, batch)
+            losses.append(computed[batch.owners[batch.targets != -100] == 0])
+        assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_evaluating_again_gives_the_same_bits(
+    load_tiny: Loader, records: tuple[Record, ...], architecture: str, quantisation: str
+) -> None:
+    model = load_tiny(architecture, quantisation)
+    adapter = random_adapter(model, rank=4)
+    first, base = evaluate(model, adapter, records), evaluate(model, None, records)
+    assert first != base
+    assert evaluate(model, adapter, records) == first
+    assert evaluate(model, None, records) == base
+
+
+def test_a_zero_adapter_evaluates_as_the_base(load_tiny: Loader, records: tuple[Record, ...]) -> None:
+    model = load_tiny()
+    assert evaluate(model, parent(model), records) == evaluate(model, None, records)
+
+
+def test_the_loss_is_the_mean_over_all_answer_tokens(load_tiny: Loader, records: tuple[Record, ...]) -> None:
+    model = load_tiny()
+    losses = record_losses(model, None, records)
+    found = evaluate(model, None, records)
+    assert found.tokens == sum(loss.tokens for loss in losses)
+    assert found.loss == pytest.approx(sum(loss.nats for loss in losses) / found.tokens)
+    assert found.perplexity == pytest.approx(math.exp(found.loss))
+
+
+def test_a_limit_takes_the_first_records(load_tiny: Loader, records: tuple[Record, ...]) -> None:
+    model = load_tiny()
+    assert evaluate(model, None, records, limit=3) == evaluate(model, None, records[:3])
+
+
+def test_a_model_that_learnt_its_records_matches_them_exactly(load_tiny: Loader) -> None:
+    model = load_tiny()
+    records = [question("Day?", "noon"), question("Night?", "moon")]
+    config = TrainConfig(60, 1, 64, learning_rate=2e-2, train_a=True)
+    adapter = train(model, records, parent(model), config, seed=1).adapter
+    assert evaluate(model, None, records, exact_match=True).exact_match == 0.0
+    assert evaluate(model, adapter, records, exact_match=True).exact_match == 1.0
+    tokens = generate(model, adapter, "Night?", max_new_tokens=20)
+    assert model.tokenizer.decode(tokens) == "moon</s>"
+
+
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
+def test_generation_is_the_argmax_of_each_step(load_tiny: Loader, quantisation: str) -> None:
+    model = load_tiny(quantisation=quantisation)
+    adapter = random_adapter(model, rank=4)
+    tokens = generate(model, adapter, "Tell me", max_new_tokens=6)
+    assert tokens == generate(model, adapter, "Tell me", max_new_tokens=6)
+    assert 0 < len(tokens) <= 6
+    if quantisation == "none":
+        context = torch.tensor([[*encode(model.tokenizer, question("Tell me", "."), 96).tokens]])
+        prompt = context[:, : encode(model.tokenizer, question("Tell me", "."), 96).prompt_length]
+        with torch.no_grad():
+            for token in tokens:
+                assert model.module(input_ids=prompt).logits[0, -1].argmax() == token
+                prompt = torch.cat([prompt, torch.tensor([[token]])], dim=1)
