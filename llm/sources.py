@@ -8,6 +8,7 @@ import assets
 from core.config import RunConfig
 from llm.data import Collection, Record, read_folder, read_records
 from llm.hub import read_hub
+from llm.model import Model, ModelSpec, Quantisation, load
 
 
 def read_data(config: RunConfig) -> Collection:
