@@ -24,11 +24,11 @@ def a_round(run: Digest, number: int = 1, parent: Digest = ZERO_DIGEST, lane: in
 class LedgerClaims:
     """One instance of the ledger may serve all claims: each opens a run of its own."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def ledger(self) -> Ledger:
         raise NotImplementedError
 
-    @pytest.fixture()
+    @pytest.fixture
     def run(self, ledger: Ledger) -> Digest:
         run = some_digest()
         ledger.open_run(run, MEMBERS)
@@ -57,9 +57,7 @@ class LedgerClaims:
     def test_a_round_that_was_not_committed_reads_as_nothing(self, ledger: Ledger, run: Digest) -> None:
         assert ledger.read(RoundKey(run, 0, 0, 1)) is None
 
-    def test_committing_the_same_round_again_returns_the_first_anchor(
-        self, ledger: Ledger, run: Digest
-    ) -> None:
+    def test_committing_the_same_round_again_returns_the_first_anchor(self, ledger: Ledger, run: Digest) -> None:
         first = a_round(run)
         anchor = ledger.commit(first)
         ledger.commit(a_round(run, 2, first.aggregate))

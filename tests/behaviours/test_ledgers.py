@@ -16,7 +16,7 @@ COORDINATOR = derive(1, "coordinator")
 
 
 class TestMemoryLedger(LedgerClaims):
-    @pytest.fixture()
+    @pytest.fixture
     def ledger(self) -> Ledger:
         return MemoryLedger()
 
@@ -41,7 +41,7 @@ def anvil_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EthereumL
 
 @pytest.mark.chain
 class TestEmbeddedLedger(LedgerClaims):
-    @pytest.fixture()
+    @pytest.fixture
     def ledger(self, embedded_ledger: EthereumLedger) -> Ledger:
         return embedded_ledger
 
@@ -49,6 +49,6 @@ class TestEmbeddedLedger(LedgerClaims):
 @pytest.mark.chain
 @pytest.mark.slow
 class TestAnvilLedger(LedgerClaims):
-    @pytest.fixture()
+    @pytest.fixture
     def ledger(self, anvil_ledger: EthereumLedger) -> Ledger:
         return anvil_ledger

@@ -1,0 +1,218 @@
+"""The durable queue that keeps the chain off a federation's critical path.
+
+A round is written to the queue's file (fsync) and anchored by a thread while the next one trains. The file is
+append-only, one canonical JSON object a line, {"commitment"} or {"key", "anchor"}; a torn last line is cut off.
+
+Every round ends up on the ledger exactly once, whatever dies in between: `Ledger.commit` is idempotent, so what has no
+anchor is simply committed again. A chain that is down is tried again until it answers. A chain that was reorganised
+has forgotten its newest rounds: the newest anchors are read again when the queue opens, when it closes, whenever it
+has been idle for a while and when the ledger refuses a round, and what is gone is committed again in order.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from core.canonical import Digest, from_json, to_json
+from core.errors import FormatError, IntegrityError, LedgerConflictError, LedgerError, RunLockedError
+from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
+
+RECHECK_SECONDS: Final = 30.0
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class CommitQueue:
+    """Commitments on their way to a ledger. One process at a time may hold a file."""
+
+    def __init__(self, path: Path, ledger: Ledger) -> None:
+        """Open or create `path` and go on with what is in it.
+
+        Raises RunLockedError when another process holds it, IntegrityError when it is damaged.
+        """
+        self._ledger = ledger
+        self._file = _open_locked(path)
+        self._commitments, self._anchors = _load(path, self._file)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._stopped = threading.Event()
+        self._failure: LedgerConflictError | OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="commit-queue", daemon=True)
+        self._thread.start()
+
+    def put(self, commitment: RoundCommitment) -> None:
+        """Make a commitment durable and return; putting it again changes nothing.
+
+        Raises LedgerConflictError when the queue holds another commitment for that round, or when the ledger has
+        refused an earlier one: the run must not go on.
+        """
+        with self._changed:
+            self._raise_failure()
+            known = self._commitments.get(commitment.key)
+            if known is None:
+                self._append({"commitment": asdict(commitment)})
+                self._commitments[commitment.key] = commitment
+                self._changed.notify_all()
+            elif known != commitment:
+                raise LedgerConflictError(f"round {commitment.key.round} is already queued with other values")
+
+    def anchors(self) -> dict[RoundKey, Anchor]:
+        """Where the rounds stand that have been anchored so far."""
+        with self._changed:
+            return dict(self._anchors)
+
+    def pending(self) -> int:
+        """How many commitments have no anchor yet."""
+        with self._changed:
+            return len(self._commitments) - len(self._anchors)
+
+    def close(self, timeout: float) -> int:
+        """Wait at most `timeout` seconds until everything is anchored; returns how many commitments are not.
+
+        They stay in the file for whoever opens it next. Raises LedgerConflictError when the ledger has refused one.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        with self._changed:
+            self._stopped.set()
+            self._file.close()
+            self._raise_failure()
+        return self.pending()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(to_json(entry) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    # What the thread does
+
+    def _run(self) -> None:
+        recheck, pause = True, _FIRST_PAUSE
+        while not self._stopped.is_set():
+            closing = self._closing
+            try:
+                self._settle(recheck or closing)
+            except (LedgerConflictError, OSError) as error:
+                self._failure = error
+                return
+            except LedgerError as error:
+                _log.warning("%s; trying again", error)
+                recheck = True
+                self._stopped.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if closing:
+                return
+            pause = _FIRST_PAUSE
+            with self._changed:
+                work = self._changed.wait_for(lambda: self._closing or self._missing(), RECHECK_SECONDS)
+            recheck = not work
+
+    def _settle(self, recheck: bool) -> None:
+        """Commit everything that has no anchor, in the order in which it was put."""
+        if recheck:
+            self._forget_reorganised()
+        while missing := self._missing():
+            try:
+                self._record(missing[0].key, self._ledger.commit(missing[0]))
+            except LedgerConflictError:
+                if not self._forget_reorganised():
+                    raise
+
+    def _missing(self) -> list[RoundCommitment]:
+        with self._changed:
+            if self._stopped.is_set():
+                return []
+            return [item for key, item in self._commitments.items() if key not in self._anchors]
+
+    def _forget_reorganised(self) -> bool:
+        """Forget the anchors that the ledger no longer has; returns whether there were any."""
+        lanes: dict[tuple[Digest, int], list[RoundKey]] = {}
+        for key in self.anchors():
+            lanes.setdefault((key.run, key.lane), []).append(key)
+        forgotten = [self._forget_in_lane(keys) for keys in lanes.values()]
+        return any(forgotten)
+
+    def _forget_in_lane(self, keys: list[RoundKey]) -> bool:
+        """Walk back from the newest anchor to the first that still stands: what lies before it stands too."""
+        forgotten = False
+        for key in sorted(keys, reverse=True):
+            found = self._ledger.read(key)
+            if found is None or found[0] != self._commitments[key]:
+                forgotten = True
+                with self._changed:
+                    del self._anchors[key]
+            elif found[1] == self._anchors[key]:
+                break
+            else:
+                self._record(key, found[1])
+        return forgotten
+
+    def _record(self, key: RoundKey, anchor: Anchor) -> None:
+        with self._changed:
+            if not self._stopped.is_set():
+                self._append({"key": asdict(key), "anchor": asdict(anchor)})
+                self._anchors[key] = anchor
+
+
+def read_anchors(path: Path) -> dict[RoundKey, Anchor]:
+    """The anchors in a queue's file, for readers; empty when there is no file. Raises IntegrityError on damage."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return _parse(path, file.read())[1]
+
+
+_Entries = tuple[dict[RoundKey, RoundCommitment], dict[RoundKey, Anchor]]
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunLockedError(f"another process holds the commit queue {path}") from error
+    return file
+
+
+def _load(path: Path, file: BinaryIO) -> _Entries:
+    """Read the whole lines and cut off a torn one."""
+    file.seek(0)
+    data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    file.truncate(len(whole))
+    return _parse(path, whole)
+
+
+def _parse(path: Path, data: bytes) -> _Entries:
+    commitments: dict[RoundKey, RoundCommitment] = {}
+    anchors: dict[RoundKey, Anchor] = {}
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            entry = from_json(line)
+            if "commitment" in entry:
+                commitment = _commitment(entry["commitment"])
+                commitments[commitment.key] = commitment
+            else:
+                anchors[RoundKey(**entry["key"])] = Anchor(**entry["anchor"])
+        except (FormatError, KeyError, TypeError) as error:
+            raise IntegrityError(f"line {number} of {path} is damaged: {error}") from error
+    return commitments, {key: anchor for key, anchor in anchors.items() if key in commitments}
+
+
+def _commitment(fields: dict[str, Any]) -> RoundCommitment:
+    return RoundCommitment(**{**fields, "key": RoundKey(**fields["key"])})
