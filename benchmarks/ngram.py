@@ -2,10 +2,12 @@
 
 Decisions:
 
-- The context runs from the prompt into the answer, so the model may use the question's last words.
 - p(c | h) = (N(hc) + T(h) p(c | h')) / (N(h) + T(h)), where N counts occurrences, T counts the distinct
   characters seen after h and h' drops the oldest character (Witten & Bell 1991; Chen & Goodman 1999, eq. 17).
-  The recursion ends in a uniform distribution over Unicode's assigned planes used by the training text plus one.
+  The recursion ends in a uniform distribution over the characters of the training text and one unknown.
+- The prompt is context in both senses: it precedes the answer, and its n-grams, then those of the answer so far,
+  are counted on top of the training text's. Without that an n-gram cannot repeat a name or a figure from the
+  question, and is no match for anything (coding: 3.1 bits a character instead of 2.1).
 """
 
 from __future__ import annotations
@@ -17,47 +19,64 @@ from collections.abc import Iterable
 START, ANSWER, END = "\x02", "\x01", "\x03"
 
 
+class Counts:
+    """How often each n-gram was seen, and for each history its total and its number of distinct followers."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.grams: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        self.followers: Counter[str] = Counter()
+
+    def read(self, text: str, i: int, known: Counter[str]) -> None:
+        """Count the n-grams that end at `text[i]`; those in `known` are no new followers. `text[0]` is a mark."""
+        for n in range(1, min(self.order, i) + 1):
+            gram = text[i - n + 1 : i + 1]
+            if not self.grams[gram] and not known.get(gram):
+                self.followers[gram[:-1]] += 1
+            self.grams[gram] += 1
+            self.totals[gram[:-1]] += 1
+
+
 class CharacterNgram:
-    """Counts of all n-grams up to `order` characters over prompts with their answers."""
+    """An n-gram model of prompts with their answers, up to `order` characters."""
 
     def __init__(self, order: int = 6) -> None:
-        self.order = order
-        self._counts: Counter[str] = Counter()
-        self._followers: Counter[str] = Counter()
-        self._totals: Counter[str] = Counter()
-        self._uniform = 1.0
+        self._trained = Counts(order)
 
     def fit(self, pairs: Iterable[tuple[str, str]]) -> CharacterNgram:
         """Count (prompt, answer) pairs and return the model itself."""
+        nothing: Counter[str] = Counter()
         for prompt, answer in pairs:
             text = _framed(prompt, answer)
-            for n in range(1, self.order + 1):
-                self._counts.update(text[i : i + n] for i in range(1, len(text) - n + 1))
-        for gram, count in self._counts.items():
-            self._followers[gram[:-1]] += 1
-            self._totals[gram[:-1]] += count
-        self._uniform = 1.0 / (self._followers[""] + 1)
+            for i in range(1, len(text)):
+                self._trained.read(text, i, nothing)
         return self
-
-    def probability(self, character: str, context: str) -> float:
-        """Return p(character | the last `order` - 1 characters of `context`)."""
-        p = self._uniform
-        width = min(self.order - 1, len(context))
-        for n in range(width + 1):
-            history = context[len(context) - n :]
-            followers = self._followers.get(history, 0)
-            if followers:
-                count = self._counts.get(history + character, 0)
-                p = (count + followers * p) / (self._totals[history] + followers)
-        return p
 
     def nats(self, prompt: str, answer: str) -> float:
         """Return -log p(answer and its end | prompt) in nats."""
         text = _framed(prompt, answer)
         first = len(text) - len(answer) - 1
-        return -sum(
-            math.log(self.probability(text[i], text[max(0, i - self.order + 1) : i])) for i in range(first, len(text))
-        )
+        seen = Counts(self._trained.order)
+        nats = 0.0
+        for i in range(1, len(text)):
+            if i >= first:
+                nats -= math.log(self.probability(text[i], text[:i], seen))
+            seen.read(text, i, self._trained.grams)
+        return nats
+
+    def probability(self, character: str, context: str, seen: Counts) -> float:
+        """Return p(character | the last characters of `context`), with what was `seen` in this text counted in."""
+        trained = self._trained
+        p = 1.0 / (trained.followers[""] + 1)
+        for n in range(min(trained.order - 1, len(context)) + 1):
+            history = context[len(context) - n :]
+            total = trained.totals.get(history, 0) + seen.totals.get(history, 0)
+            if total:
+                count = trained.grams.get(history + character, 0) + seen.grams.get(history + character, 0)
+                followers = trained.followers.get(history, 0) + seen.followers.get(history, 0)
+                p = (count + followers * p) / (total + followers)
+        return p
 
 
 def _framed(prompt: str, answer: str) -> str:

@@ -11,7 +11,9 @@ Decisions:
   and then falls linearly to zero over wall-clock time (or steps), so a busy machine still ends annealed.
 - Digits are single tokens: copying and calculating then work on places, not on chance merges.
 - Bits per character = nats of the answer's tokens and its end / ln 2 / characters of the answer, for the model, its
-  untrained self and a character 6-gram trained on the same text.
+  untrained self and a character 6-gram, which reads the same text, and once the real records alone: the harder
+  rival, because the dev answers are real too.
+- A run that is over is only measured again when the command is repeated with its `--work` folder.
 
     python -m benchmarks.train_base --data DATA --out assets/base/covenant-tiny --work BUILD --minutes 90
 """
@@ -116,6 +118,25 @@ def read_records(path: Path, domain: str) -> list[Record]:
     """Read the records of one JSON Lines file."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
     return [Record(domain, row["instruction"], row["input"], row["output"]) for row in rows]
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The three sets of records: real ones to train on, real ones to choose the weights by, and generated ones."""
+
+    base: Sequence[Record]
+    held_out: Sequence[Record]
+    generated: Sequence[Record]
+
+
+def read_corpora(data: Path, seed: int) -> Corpora:
+    """Read the base records of every domain, hold some out, and generate the rest."""
+    records = [r for domain in DOMAINS for r in read_records(data / domain / "base.jsonl", domain)]
+    generated = corpus(seed, SIZES)
+    random.Random(seed).shuffle(generated)  # noqa: S311  order, not secrets
+    return Corpora(
+        [r for r in records if not is_held_out(r)], [r for r in records if is_held_out(r)], generated
+    )
 
 
 def is_held_out(record: Record) -> bool:
@@ -318,11 +339,15 @@ def token_nats(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def answer_nats(model: PreTrainedModel, documents: Sequence[Document], pad: int) -> list[float]:
-    """Return for each document the nats of its answer and end; documents are cut at the model's 1024 positions."""
+    """Return for each document the nats of its answer and end.
+
+    A document longer than the model's positions loses the beginning of its prompt, never a part of its answer.
+    """
     model.eval()
     nats = []
     for document in documents:
-        (part, *_) = _parts(document, model.config.max_position_embeddings)
+        cut = max(0, len(document.ids) - model.config.max_position_embeddings)
+        part = Document(document.ids[cut:], document.weights[cut:], document.answer_from - cut, document.domain)
         row = token_nats(model, collate([[part]], len(part.ids), pad))[0]
         nats.append(float(row[part.answer_from :].sum()))
     model.train()
@@ -342,18 +367,24 @@ def compare_on_dev(
     options: Options,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    training: Sequence[Record],
+    corpora: Corpora,
 ) -> dict[str, dict[str, float]]:
-    """Return bits per character on every domain's dev answers: this model, untrained, and the 6-gram."""
+    """Return bits per character on every domain's dev answers: this model, untrained, and the 6-grams."""
     dev = [r for domain in DOMAINS for r in read_records(options.data / domain / "dev.jsonl", domain)]
     documents = [encode(record, tokenizer) for record in dev]
-    ngram = CharacterNgram(6).fit((record.prompt, record.output) for record in training)
     pad = int(tokenizer.pad_token_id)
     return {
         "trained": per_domain(dev, answer_nats(model, documents, pad)),
         "untrained": per_domain(dev, answer_nats(build_model(options, tokenizer), documents, pad)),
-        "character 6-gram": per_domain(dev, [ngram.nats(r.prompt, r.output) for r in dev]),
+        "character 6-gram, same text": per_domain(dev, ngram_nats([*corpora.base, *corpora.generated], dev)),
+        "character 6-gram, real records": per_domain(dev, ngram_nats(corpora.base, dev)),
     }
+
+
+def ngram_nats(training: Sequence[Record], records: Sequence[Record]) -> list[float]:
+    """Return for each record the nats of its answer and end under a character 6-gram of the training records."""
+    ngram = CharacterNgram(6).fit((record.prompt, record.output) for record in training)
+    return [ngram.nats(record.prompt, record.output) for record in records]
 
 
 # --- the run -----------------------------------------------------------------------------------------------
@@ -426,37 +457,29 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     half = AutoModelForCausalLM.from_config(model.config, dtype=torch.float16)
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
 
 
 def train(options: Options) -> None:
-    """Train, choose by the held-out records, export, and print how the result compares on the dev answers."""
+    """Train, choose by the held-out records, export, and write how the result compares on the dev answers."""
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    base = [r for domain in DOMAINS for r in read_records(options.data / domain / "base.jsonl", domain)]
-    held_out = [r for r in base if is_held_out(r)]
-    kept = [r for r in base if not is_held_out(r)]
-    generated = corpus(options.seed, SIZES)
-    random.Random(options.seed).shuffle(generated)  # noqa: S311  order, not secrets
-    tokenizer = build_tokenizer([f"{r.prompt}\n{r.output}" for r in [*kept, *generated[::4]]], options.vocabulary)
-    model = build_model(options, tokenizer)
-    pad = int(tokenizer.pad_token_id)
-    text = Text(
-        [encode(r, tokenizer) for r in kept], [encode(r, tokenizer) for r in generated], options.length, options.seed
+    corpora = read_corpora(options.data, options.seed)
+    tokenizer_text = [*corpora.base, *corpora.generated[::4]]
+    tokenizer = build_tokenizer([f"{r.prompt}\n{r.output}" for r in tokenizer_text], options.vocabulary)
+    base, generated = ([encode(r, tokenizer) for r in part] for part in (corpora.base, corpora.generated))
+    run = Run(
+        options,
+        build_model(options, tokenizer),
+        Text(base, generated, options.length, options.seed),
+        int(tokenizer.pad_token_id),
     )
-    run = Run(options, model, text, pad)
     run.resume()
-    _describe(options, run)
-    _loop(run, tokenizer, held_out)
+    log.info("%s base tokens, %s generated; %s", *(sum(len(d.ids) for d in t) for t in (base, generated)), options)
+    _loop(run, tokenizer, corpora.held_out)
     best = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32, attn_implementation="sdpa")
-    bits = compare_on_dev(options, best, tokenizer, [*kept, *generated])
-    _report(options, run, bits)
-
-
-def _describe(options: Options, run: Run) -> None:
-    count = sum(p.numel() for p in run.model.parameters())
-    tokens = sum(len(d.ids) for d in run.text._base), sum(len(d.ids) for d in run.text._generated)
-    log.info("%s parameters; %s base tokens, %s generated; %s", f"{count:,}", *(f"{t:,}" for t in tokens), options)
+    _report(options, run, compare_on_dev(options, best, tokenizer, corpora))
 
 
 def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[Record], every: float = 300.0) -> None:
@@ -466,25 +489,29 @@ def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[Recor
     losses: list[float] = []
     for loss in run.steps():
         losses.append(loss)
-        if run.progress.step % 50 == 0:
-            log.info("step %d done %.3f loss %.4f tokens %d", run.progress.step, run.done, sum(losses[-50:]) / 50,
-                     run.progress.tokens)
         if run.progress.seconds >= due or run.done >= 1.0:
             due = run.progress.seconds + every
             bits = per_domain(held_out, answer_nats(run.model, documents, run.pad))
-            log.info("held out %s", {domain: round(b, 3) for domain, b in bits.items()})
-            mean = sum(bits.values()) / len(bits)
-            if mean < run.progress.best:
-                run.progress.best = mean
-                export(run.model, tokenizer, run.options.out)
-            run.progress.history.append({"step": run.progress.step, "seconds": run.progress.seconds, **bits})
+            log.info("%.0f %% done, loss %.3f, held out %s", 100 * run.done, sum(losses) / len(losses), bits)
+            losses.clear()
+            _keep_if_best(run, tokenizer, bits)
             run.save()
+
+
+def _keep_if_best(run: Run, tokenizer: PreTrainedTokenizerFast, bits: dict[str, float]) -> None:
+    """Note the measurement, and export the weights when their mean over the domains is the lowest so far."""
+    mean = sum(bits.values()) / len(bits)
+    if mean < run.progress.best:
+        run.progress.best = mean
+        export(run.model, tokenizer, run.options.out)
+    run.progress.history.append({"step": run.progress.step, "seconds": run.progress.seconds, **bits})
 
 
 def _report(options: Options, run: Run, bits: dict[str, dict[str, float]]) -> None:
     """Write `training.json` beside the weights and log the comparison."""
+    folders = ("data", "out", "work")
     report = {
-        "options": {key: str(value) for key, value in asdict(options).items() if key not in ("data", "out", "work")},
+        "options": {key: value for key, value in asdict(options).items() if key not in folders},
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "steps": run.progress.step,
         "tokens": run.progress.tokens,
@@ -493,7 +520,7 @@ def _report(options: Options, run: Run, bits: dict[str, dict[str, float]]) -> No
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "bits_per_character": {name: {d: round(b, 3) for d, b in row.items()} for name, row in bits.items()},
-        "history": run.progress.history,
+        "held_out": [{key: round(value, 3) for key, value in entry.items()} for entry in run.progress.history],
     }
     (options.out / "training.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     log.info("bits per character of the dev answers and their ends:\n%s", json.dumps(bits, indent=1))
