@@ -57,6 +57,10 @@ class State:
         """The event log of a run."""
         return self.folder / "events" / f"{run}.jsonl"
 
+    def settings(self, run: str) -> Path:
+        """What a run was started with."""
+        return self.folder / "settings" / f"{run}.json"
+
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""
         return self.folder / "locks" / f"{run}.lock"

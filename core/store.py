@@ -1,9 +1,9 @@
-"""A run on disk: genesis, records, salts, anchors and content-addressed artifacts. Everything is written once.
+"""A run on disk: genesis, records, salts, anchors and content-addressed artifacts. What is written stays.
 
     RUN/genesis.json
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
-    RUN/anchors/L0000-G0000-R00001.json         the chain's receipt
+    RUN/anchors.jsonl                           the commit queue, with the chain's receipts (chain/queue.py)
     RUN/artifacts/ab/cdef….safetensors          an AdapterState under its digest
 
 A file appears whole or not at all: written beside its place, fsynced, renamed, and the folder fsynced.
@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Digest, digest, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError, RunError, UsageError
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import RoundCommitment
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 
 
@@ -137,17 +136,10 @@ class RunFolder:
         """The salts of a record; raises IntegrityError when they are missing."""
         return Salts.from_dict(_read(self.folder / "salts" / _record_name(record)))
 
-    def anchor(self, key: RoundKey, anchor: Anchor) -> None:
-        """Keep the chain's receipt of a round."""
-        write(self._anchor_path(key), to_json(asdict(anchor)))
-
-    def anchor_of(self, key: RoundKey) -> Anchor | None:
-        """The chain's receipt of a round, when it has come."""
-        path = self._anchor_path(key)
-        return Anchor(**_read(path)) if path.exists() else None
-
-    def _anchor_path(self, key: RoundKey) -> Path:
-        return self.folder / "anchors" / f"{_place(key.lane, key.generation, key.round)}.json"
+    @property
+    def queue(self) -> Path:
+        """The file of the commit queue: every commitment on its way to the chain, and the chain's receipts."""
+        return self.folder / "anchors.jsonl"
 
 
 def _place(lane: int, generation: int, number: int) -> str:

@@ -4,7 +4,8 @@ It owns the run while it lives (a lock), founds or restores the federation, and 
 A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
@@ -14,27 +15,30 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from chain.ethereum import open_ledger
+from chain.queue import CommitQueue
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.canonical import Address
+from core.canonical import Address, to_json
 from core.config import RunConfig
-from core.errors import CovenantError, UsageError
+from core.errors import CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
-from core.ledger import Ledger
 from core.places import State, new_run_id
-from core.store import RunFolder
+from core.store import RunFolder, write
 from llm.data import Record
 from llm.evaluate import evaluate
 from llm.model import Model
 from llm.sources import load_base, read_data
 from server_app.binding import Bindings
 from server_app.events import EventLog
-from server_app.founding import found, shared_adapter
+from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
 from server_app.strategy import Covenant
 
 app = ServerApp()
+
+_BIND_SECONDS = 120.0
+_ANCHOR_SECONDS = 120.0
 
 
 @app.main()
@@ -72,23 +76,22 @@ def _chosen(state: State, config: RunConfig) -> RunFolder:
 
 
 def _train(grid: Grid, setting: Setting) -> None:
-    strategy, ledger = _federation(grid, setting)
-    genesis = strategy.genesis
-    ledger.open_run(genesis.digest, [organisation.address for organisation in genesis.organisations])
-    strategy.start(grid)
-    setting.events.write("finished", aggregate=strategy.served.digest)
+    with _federation(grid, setting) as strategy:
+        strategy.start(grid)
+        setting.events.write("trained", aggregate=strategy.served.digest)
+    setting.events.write("finished")
 
 
 def _unlearn(grid: Grid, setting: Setting) -> None:
     config = setting.config
-    strategy, _ = _federation(grid, setting)
-    strategy.unlearn(_address(setting.run, config.organisation), config.method)
+    with _federation(grid, setting) as strategy:
+        strategy.unlearn(_address(setting.run, config.organisation), config.method)
 
 
 def _attribute(grid: Grid, setting: Setting) -> None:
     config = setting.config
-    strategy, _ = _federation(grid, setting)
-    strategy.attribute(config.prompt, config.response or None, config.method)
+    with _federation(grid, setting) as strategy:
+        strategy.attribute(config.prompt, config.response or None, config.method)
 
 
 _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
@@ -98,8 +101,12 @@ _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
 }
 
 
-def _federation(grid: Grid, setting: Setting) -> tuple[Covenant, Ledger]:
-    """The strategy over a founded or restored run, and its ledger."""
+@contextmanager
+def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
+    """The strategy over a founded or restored run, with its rounds on their way to the chain.
+
+    Leaving waits until every round is anchored; raises LedgerUnreachableError when that takes too long.
+    """
     config, run = setting.config, setting.run
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
@@ -107,13 +114,22 @@ def _federation(grid: Grid, setting: Setting) -> tuple[Covenant, Ledger]:
     ledger = open_ledger(config.chain, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
     bindings = Bindings(Domain(ledger.chain_id, ledger.contract))
-    bindings.wait(grid, config.organisations, timeout=60.0)
+    bindings.wait(grid, config.organisations, _BIND_SECONDS)
     if not run.started:
         members = list(bindings.organisations.values())
         run.begin(found(config, run.name, key.address, bindings.domain, model, members))
+        write(setting.state.settings(run.name), to_json(config.to_flat()))
+    check_unchanged(config, run.genesis)
+    ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
+    queue = CommitQueue(run.queue, ledger)
+    for signed in run.records():
+        if signed.record.admitted:
+            queue.put(run.commitment(signed.record))
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
-    strategy = Covenant(run, key, fresh, bindings, setting.events, ledger.commit, _validator(config, model, fresh))
-    return strategy, ledger
+    validate = _validator(config, model, fresh)
+    yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout)
+    if missing := queue.close(_ANCHOR_SECONDS):
+        raise LedgerUnreachableError(f"{missing} rounds wait for chain {config.chain!r}: resume to anchor them")
 
 
 def _coordinator_key(config: RunConfig) -> Key:

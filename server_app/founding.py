@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 
 import torch
@@ -10,7 +11,7 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address
-from core.config import RunConfig
+from core.config import RunConfig, key
 from core.errors import ConfigError, RunError
 from core.keys import Domain
 from core.rounds import Base, Genesis
@@ -48,6 +49,23 @@ def found(
         norm_bound=config.norm_bound,
         environment=environment(),
     )
+
+
+def check_unchanged(config: RunConfig, genesis: Genesis) -> None:
+    """Raise ConfigError when a run is resumed with settings that its genesis does not have."""
+    wanted = {
+        "base": genesis.base.name,
+        "quantisation": genesis.base.quantisation,
+        "rank": genesis.rank,
+        "alpha": genesis.alpha,
+        "aggregation": genesis.rule,
+        "seed": genesis.seed,
+        "norm_bound": genesis.norm_bound,
+        **asdict(genesis.training),
+    }
+    for name, value in wanted.items():
+        if (got := getattr(config, name)) != value:
+            raise ConfigError(f"{key(name)} is {got!r}, the run was founded with {value!r}")
 
 
 def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
