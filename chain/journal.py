@@ -1,11 +1,12 @@
 """An append-only key-value file: one checksummed, fsynced record per commit, held in memory while open.
 
-    file   = magic ‖ record*
-    record = u32 length ‖ body ‖ u32 CRC-32 of body          (little-endian)
+    file   = magic ‖ record*                                 (little-endian)
+    record = u32 length ‖ u32 complement of length ‖ body ‖ u32 CRC-32 of body
     body   = (u32 key length ‖ u32 value length ‖ key ‖ value)*    value length 0xFFFFFFFF: the key is deleted
 
-A process that dies while it writes leaves a torn last record, which is cut off on opening: at most the last commit is
-lost, never an earlier one. A broken record with others behind it is damage, not a torn write, and is refused.
+A process that dies while it writes leaves the beginning of a record, or zeros in its place, at the end of the file: it
+is cut off on opening, so that at most the last commit is lost, never an earlier one. Anything else that does not check
+is damage, not a torn write, and is refused.
 """
 
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from core.errors import IntegrityError
 
 MAGIC = b"covenant/journal/v1\0"
-_DELETED = 0xFFFFFFFF
+_ALL_BITS = _DELETED = 0xFFFFFFFF
 _PAIR = struct.Struct("<II")
 _WORD = struct.Struct("<I")
 
@@ -31,10 +32,9 @@ class Journal(MutableMapping[bytes, bytes]):
         self._values: dict[bytes, bytes] = {}
         self._pending: list[bytes] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._size = self._load(self._file.read())
+        self._size = self._load(path.read_bytes() if path.exists() else b"")
+        self._file = path.open("ab")
         self._file.truncate(self._size)
-        self._file.seek(self._size)
         if self._size == 0:
             self._append(MAGIC)
 
@@ -61,7 +61,8 @@ class Journal(MutableMapping[bytes, bytes]):
         Raises OSError when the disk refuses; what is in memory is then ahead of the file and must be given up.
         """
         body = b"".join(self._pending)
-        self._append(_WORD.pack(len(body)) + body + _WORD.pack(zlib.crc32(body)))
+        header = _PAIR.pack(len(body), len(body) ^ _ALL_BITS)
+        self._append(header + body + _WORD.pack(zlib.crc32(body)))
         self._pending.clear()
 
     def close(self) -> None:
@@ -76,23 +77,32 @@ class Journal(MutableMapping[bytes, bytes]):
 
     def _load(self, data: bytes) -> int:
         """Read every whole record; returns the length of the part that is whole."""
-        if MAGIC.startswith(data[: len(MAGIC)]) and len(data) < len(MAGIC):
+        if len(data) < len(MAGIC) and MAGIC.startswith(data):
             return 0
         if not data.startswith(MAGIC):
             raise IntegrityError(f"{self._path} is not a journal")
         position = len(MAGIC)
-        while position < len(data):
-            record = _record_at(data, position)
-            if record is None:
-                break
-            body, end = record
-            if _WORD.unpack_from(data, end - _WORD.size)[0] != zlib.crc32(body):
-                if end < len(data):
-                    raise IntegrityError(f"{self._path} is damaged at byte {position}")
-                break
+        while (body := self._record_at(data, position)) is not None:
             self._apply(body)
-            position = end
+            position += _PAIR.size + len(body) + _WORD.size
         return position
+
+    def _record_at(self, data: bytes, position: int) -> bytes | None:
+        """The body of the record at `position`; None when the file ends before the record does."""
+        start = position + _PAIR.size
+        if start > len(data) or not any(data[position:]):
+            return None
+        length, complement = _PAIR.unpack_from(data, position)
+        end = start + length
+        if length ^ complement != _ALL_BITS:
+            raise IntegrityError(f"{self._path} is damaged at byte {position}")
+        if end + _WORD.size > len(data):
+            return None
+        if _WORD.unpack_from(data, end)[0] != zlib.crc32(data[start:end]):
+            if end + _WORD.size < len(data):
+                raise IntegrityError(f"{self._path} is damaged at byte {position}")
+            return None
+        return data[start:end]
 
     def _apply(self, body: bytes) -> None:
         position = 0
@@ -106,14 +116,3 @@ class Journal(MutableMapping[bytes, bytes]):
             else:
                 self._values[key] = body[position : position + value_length]
                 position += value_length
-
-
-def _record_at(data: bytes, position: int) -> tuple[bytes, int] | None:
-    """The body of the record at `position` and where the next begins; None when the file ends inside it."""
-    start = position + _WORD.size
-    if start > len(data):
-        return None
-    end = start + int(_WORD.unpack_from(data, position)[0])
-    if end + _WORD.size > len(data):
-        return None
-    return data[start:end], end + _WORD.size

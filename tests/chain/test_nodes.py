@@ -1,0 +1,210 @@
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from web3 import Web3
+from web3.exceptions import Web3RPCError
+from web3.types import RPCEndpoint
+
+from chain.development import CHAIN_IDS, administrator
+from chain.nodes import connect, embedded, embedded_service, rpc
+from chain.service import Service, is_free
+from core.errors import LedgerUnreachableError, UsageError
+
+pytestmark = pytest.mark.chain
+ROOT = Path(__file__).parents[2]
+SOMEONE = "0x" + "11" * 20
+
+
+def signed(nonce: int, chain_id: int = CHAIN_IDS["public"]) -> bytes:
+    fields = {"to": SOMEONE, "value": 1, "gas": 21_000, "gasPrice": 2 * 10**9, "nonce": nonce, "chainId": chain_id}
+    return bytes(Account.sign_transaction(fields, administrator().secret).raw_transaction)
+
+
+def hashes(node: Web3) -> list[bytes]:
+    return [bytes(node.eth.get_block(number)["hash"]) for number in range(node.eth.block_number + 1)]
+
+
+def pid(state: Path) -> int:
+    content = json.loads((embedded_service(state).folder / "service.json").read_text())
+    return int(content["pid"])
+
+
+def kill_9(state: Path) -> None:
+    os.kill(pid(state), signal.SIGKILL)
+    while not is_free(embedded_service(state).folder):
+        time.sleep(0.01)
+
+
+STARTER = """
+import sys
+from pathlib import Path
+from chain.nodes import embedded_service
+print(embedded_service(Path(sys.argv[1])).ensure())
+"""
+
+
+def test_processes_that_start_at_once_share_one_daemon_which_outlives_them(state: Path) -> None:
+    command = [sys.executable, "-c", STARTER, str(state)]
+    starters = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)]
+    urls = {starter.communicate()[0].strip() for starter in starters}
+    assert {starter.returncode for starter in starters} == {0}
+    assert urls == {embedded_service(state).url()}
+    assert os.getsid(pid(state)) != os.getsid(0)
+
+
+def test_the_same_port_is_used_again(state: Path) -> None:
+    service = embedded_service(state)
+    first = service.ensure()
+    assert service.stop()
+    assert service.url() is None
+    assert service.ensure() == first
+
+
+def test_kill_9_between_blocks_loses_none(state: Path) -> None:
+    node = embedded(state)
+    for nonce in range(3):
+        node.eth.send_raw_transaction(signed(nonce))
+    before = hashes(node)
+    kill_9(state)
+    assert hashes(node) == before
+    node.eth.send_raw_transaction(signed(3))
+    assert hashes(node)[:-1] == before
+
+
+def test_kill_9_while_blocks_are_made_keeps_every_acknowledged_one(state: Path) -> None:
+    node = embedded(state)
+    acknowledged = []
+
+    def kill_soon() -> None:
+        time.sleep(0.05)
+        os.kill(pid(state), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_soon)
+    killer.start()
+    while killer.is_alive():
+        try:
+            # Sent to the daemon itself: the provider would start it again and send once more.
+            super(type(node.provider), node.provider).make_request(  # type: ignore[misc]  # is HTTPProvider
+                RPCEndpoint("eth_sendRawTransaction"), ["0x" + signed(len(acknowledged)).hex()]
+            )
+        except OSError:
+            break
+        acknowledged.append(bytes(Web3.keccak(signed(len(acknowledged)))))
+    killer.join()
+    assert acknowledged
+    assert len(acknowledged) <= node.eth.block_number <= len(acknowledged) + 1
+    for number, transaction in enumerate(acknowledged, start=1):
+        assert bytes(node.eth.get_block(number)["transactions"][0]) == transaction  # type: ignore[arg-type]  # a hash
+
+
+def test_a_torn_tail_loses_the_last_block_only(state: Path) -> None:
+    node = embedded(state)
+    for nonce in range(3):
+        node.eth.send_raw_transaction(signed(nonce))
+    before = hashes(node)
+    embedded_service(state).stop()
+    journal = embedded_service(state).folder / "public.journal"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    assert hashes(node) == before[:-1]
+    node.eth.send_raw_transaction(signed(2))
+    assert node.eth.get_balance(Web3.to_checksum_address(SOMEONE)) == 3
+
+
+def test_a_damaged_chain_is_not_served(state: Path) -> None:
+    service = embedded_service(state)
+    service.folder.mkdir(parents=True)
+    (service.folder / "public.journal").write_bytes(b"something else altogether")
+    with pytest.raises(LedgerUnreachableError, match="is not a journal"):
+        service.ensure()
+
+
+def test_public_and_private_are_separate_chains(state: Path) -> None:
+    public, private = embedded(state), embedded(state, "private")
+    public.eth.send_raw_transaction(signed(0))
+    assert (public.eth.chain_id, private.eth.chain_id) == (CHAIN_IDS["public"], CHAIN_IDS["private"])
+    assert (public.eth.block_number, private.eth.block_number) == (1, 0)
+
+
+def test_only_transactions_that_the_chain_can_mine_are_taken(state: Path) -> None:
+    node = embedded(state)
+    with pytest.raises(Web3RPCError, match="signed for chain 1, this is chain 6516598"):
+        node.eth.send_raw_transaction(signed(0, chain_id=1))
+    with pytest.raises(Web3RPCError, match="Invalid transaction nonce"):
+        node.eth.send_raw_transaction(signed(5))
+    with pytest.raises(Web3RPCError, match="not a signed transaction"):
+        node.eth.send_raw_transaction(b"abc")
+    assert node.eth.block_number == 0
+
+
+def test_two_chains_with_the_same_genesis_begin_alike(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    assert hashes(embedded(state)) == hashes(embedded(other))
+    embedded_service(other).stop()
+
+
+def test_the_daemon_ends_when_idle(state: Path) -> None:
+    service = replace(embedded_service(state), arguments=("--idle", "0.4"))
+    service.ensure()
+    deadline = time.monotonic() + 5
+    while not is_free(service.folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_port_that_is_taken_is_named_in_the_error(state: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        service = replace(embedded_service(state), arguments=("--port", port))
+        with pytest.raises(LedgerUnreachableError, match="Address already in use"):
+            service.ensure()
+
+
+def test_requests_that_are_none_are_answered_with_an_error(state: Path) -> None:
+    node = embedded(state)
+    ask = node.provider.make_request
+    assert ask(RPCEndpoint("eth_mine"), [])["error"]["message"] == "the method eth_mine does not exist"
+    assert "eth_getBalance" in ask(RPCEndpoint("eth_getBalance"), [])["error"]["message"]
+    assert "no block" in ask(RPCEndpoint("eth_getBalance"), [SOMEONE, "0x99"])["error"]["message"]
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """Something that speaks HTTP but is no node."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_url_where_nothing_answers_is_named_with_what_was_wanted() -> None:
+    with pytest.raises(LedgerUnreachableError, match=r"nothing answers at http://127.0.0.1:1 .* its chain id"):
+        rpc("http://127.0.0.1:1")
+
+
+def test_a_web_server_is_no_node(web_server: str) -> None:
+    with pytest.raises(LedgerUnreachableError, match=web_server):
+        rpc(web_server)
+
+
+def test_a_chain_setting_is_a_name_or_a_url(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="got chain 'ganache', wanted embedded, anvil or an http"):
+        connect("ganache", tmp_path)
+
+
+def test_a_service_that_does_not_run_cannot_be_stopped(tmp_path: Path) -> None:
+    assert not Service(tmp_path, "chain.daemon", 1).stop()
