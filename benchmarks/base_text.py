@@ -7,7 +7,8 @@ Decisions:
   sample organisations in `assets.generate`: a base that already knew an organisation's facts would make
   attribution and unlearning on the samples meaningless. A test compares the two vocabularies.
 - The forms (a table and a question about it, an arithmetic trace, a function with its tests) teach skills, above
-  all copying from the prompt and calculating, rather than facts.
+  all copying from the prompt and calculating, rather than facts. The `copying` forms do nothing else: a small model
+  that reads a few million tokens does not find out by itself that a figure of the question belongs in the answer.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ VARIABLES = listed(
 )
 
 
-SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "coding": 4000}
-"""How many records of each domain the embedded base model was trained on."""
+SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "coding": 4000, "copying": 9000}
+"""How many records of each form the embedded base model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -430,6 +431,48 @@ def _about(rng: random.Random) -> Draft:
     )
 
 
+# --- copying -----------------------------------------------------------------------------------------------
+
+
+def _pseudo_word(rng: random.Random) -> str:
+    return "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
+
+
+def _things(rng: random.Random, count: int) -> list[str]:
+    """Return words that mean nothing, names, items and figures: what follows one cannot be guessed, only copied."""
+    makers: tuple[Callable[[], str], ...] = (
+        lambda: _pseudo_word(rng),
+        lambda: rng.choice(PEOPLE + ITEMS + TABLE_ROWS + SYMPTOMS),
+        lambda: f"{rng.randint(1, 999_999):,}",
+        lambda: str(rng.randint(0, 2030)),
+    )
+    return [rng.choice(makers)() for _ in range(count)]
+
+
+def _repeat(rng: random.Random) -> Draft:
+    line = rng.choice((" ", ", ", " | ", "\n")).join(_things(rng, rng.randint(5, 30)))
+    return rng.choice(("Write this again.", "Repeat the following.", "Copy the text.")), line, line
+
+
+def _repeat_call(rng: random.Random) -> Draft:
+    arguments = ", ".join(f"{_pseudo_word(rng)}={thing!r}" for thing in _things(rng, rng.randint(1, 5)))
+    call = f"{_pseudo_word(rng)}_{_pseudo_word(rng)}({arguments})"
+    return "Write the call again.", call, call
+
+
+def _repeat_row(rng: random.Random) -> Draft:
+    table = _table(rng)
+    name = rng.choice(sorted(table.rows))
+    row = " | ".join([name, *(f"{value:,}" for value in table.rows[name])])
+    return f"Copy the row {name} of the table.", table.render(), row
+
+
+def _value_of_key(rng: random.Random) -> Draft:
+    pairs = {_pseudo_word(rng): thing for thing in _things(rng, rng.randint(2, 6))}
+    key = rng.choice(sorted(pairs))
+    return f"What is {key}?", "\n".join(f"{k} = {v}" for k, v in pairs.items()), f"{key} = {pairs[key]}"
+
+
 FORMS: Mapping[str, tuple[Callable[[random.Random], Draft], ...]] = {
     "medical": (_symptoms, _inheritance, _treatment, _about),
     "financial": (
@@ -439,4 +482,5 @@ FORMS: Mapping[str, tuple[Callable[[random.Random], Draft], ...]] = {
         _plain_arithmetic, _float_equation, _two_step_sum, _price, _fraction, _times_as_many, _hourly_wage,
     ),
     "coding": (_one_liner, _tested_function, _puzzle),
+    "copying": (_repeat, _repeat, _repeat_call, _repeat_row, _value_of_key),
 }

@@ -37,7 +37,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.base_text import SIZES, Record, corpus
 from benchmarks.ngram import CharacterNgram
@@ -63,8 +63,8 @@ PIECES = (
 )
 """GPT-2's pieces with single digits; punctuation takes the blank that parts it from a digit (" | ", " = ")."""
 
-ANSWER_WEIGHT = {"medical": 1.0, "financial": 4.0, "math": 1.5, "coding": 1.5}
-PROMPT_WEIGHT = {"medical": 0.5, "financial": 0.15, "math": 0.3, "coding": 0.3}
+ANSWER_WEIGHT = {"medical": 1.0, "financial": 4.0, "math": 1.5, "coding": 1.5, "copying": 1.0}
+PROMPT_WEIGHT = {"medical": 0.5, "financial": 0.15, "math": 0.3, "coding": 0.3, "copying": 0.05}
 FAMILIES = {"llama": "llama", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "smollm3": "smollm3"}
 HEAD_WIDTH = 32
 
@@ -466,8 +466,7 @@ def train(options: Options) -> None:
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     corpora = read_corpora(options.data, options.seed)
-    tokenizer_text = [*corpora.base, *corpora.generated[::4]]
-    tokenizer = build_tokenizer([f"{r.prompt}\n{r.output}" for r in tokenizer_text], options.vocabulary)
+    tokenizer = _tokenizer(options, corpora)
     base, generated = ([encode(r, tokenizer) for r in part] for part in (corpora.base, corpora.generated))
     run = Run(
         options,
@@ -480,6 +479,16 @@ def train(options: Options) -> None:
     _loop(run, tokenizer, corpora.held_out)
     best = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32, attn_implementation="sdpa")
     _report(options, run, compare_on_dev(options, best, tokenizer, corpora))
+
+
+def _tokenizer(options: Options, corpora: Corpora) -> PreTrainedTokenizerFast:
+    """Return the tokenizer that a resumed run began with, or else train one on the text of the domains."""
+    saved = options.work / "tokenizer"
+    if not saved.exists():
+        records = [*corpora.base, *(r for r in corpora.generated if r.domain in DOMAINS)]
+        build_tokenizer([f"{r.prompt}\n{r.output}" for r in records], options.vocabulary).save_pretrained(saved)
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(saved)
+    return tokenizer
 
 
 def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[Record], every: float = 300.0) -> None:
