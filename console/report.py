@@ -1,0 +1,117 @@
+"""A run as one JSON object, and as a table: read from its records, receipts and event log."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from chain.queue import read_anchors
+from core.canonical import Address
+from core.places import State
+from core.rounds import RoundRecord
+from core.store import RunFolder
+from server_app.events import EventLog
+
+Json = dict[str, Any]
+
+
+def report(state: State, run: RunFolder) -> Json:
+    """Everything that `covenant run` and `covenant status` say about a run; organisations by name."""
+    events, _ = EventLog.read(state.events(run.name))
+    evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
+    losses = {number: _by_name(run, event["losses"]) for number, event in sorted(evaluated.items())}
+    last = losses[max(losses)] if losses else {}
+    return {
+        "run": run.name,
+        "status": _status(run, events),
+        "genesis": run.genesis.digest,
+        "organisations": {o.name: o.address for o in run.genesis.organisations},
+        "rounds": [_round(run, number, evaluated, losses) for number in _numbers(run)],
+        "base_loss": {name: values["base"] for name, values in last.items()},
+        "final_loss": {name: values["global"] for name, values in last.items()},
+    }
+
+
+def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
+    """Tables of losses and rounds, where the adapter lies, and what to try next."""
+    console.print(_losses(result), _rounds(result))
+    aggregate = result["rounds"][-1]["aggregate"] if result["rounds"] else None
+    if aggregate:
+        console.print(f"Adapter  {run.artifacts.path(aggregate)}")
+    console.print(f"State    {state.folder}\n\nNext: covenant verify {run.name} · covenant status {run.name}")
+
+
+def _status(run: RunFolder, events: list[Json]) -> str:
+    if min(_heights(run), default=0) >= run.genesis.training.rounds:
+        return "completed"
+    return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
+
+
+def _heights(run: RunFolder) -> list[int]:
+    history = [run.history(lane) for lane in range(len(run.genesis.lanes))]
+    return [lane[-1].record.round if lane else 0 for lane in history]
+
+
+def _numbers(run: RunFolder) -> list[int]:
+    return sorted({signed.record.round for signed in run.records()})
+
+
+def _round(run: RunFolder, number: int, evaluated: dict[int, Json], losses: dict[int, dict[str, Json]]) -> Json:
+    records = [signed.record for signed in run.records() if signed.record.round == number]
+    anchors = read_anchors(run.queue)
+    names = _names(run)
+    transactions = [anchors[r.key].transaction for r in records if r.admitted and r.key in anchors]
+    event = evaluated.get(number, {})
+    current = {name: values["global"] for name, values in losses.get(number, {}).items()}
+    return {
+        "round": number,
+        "admitted": [names[a.organisation] for r in records for a in r.admitted],
+        "rejected": [rejection for r in records for rejection in _rejected(r, names)],
+        "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
+        "transaction": transactions[0] if transactions else None,
+        "transactions": transactions,
+        "loss": sum(current.values()) / len(current) if current else None,
+        "losses": current,
+        "validation": event.get("validation", {}),
+    }
+
+
+def _rejected(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
+    return [
+        {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
+        for r in record.rejected
+    ]
+
+
+def _names(run: RunFolder) -> dict[Address, str]:
+    return {organisation.address: organisation.name for organisation in run.genesis.organisations}
+
+
+def _by_name(run: RunFolder, losses: dict[Address, Json]) -> dict[str, Json]:
+    names = _names(run)
+    return {names[address]: values for address, values in sorted(losses.items(), key=lambda item: names[item[0]])}
+
+
+def _losses(result: Json) -> Table:
+    table = Table(title=f"Run {result['run']}: {result['status']}", title_justify="left")
+    for heading in ("organisation", "base loss", "final loss", "change"):
+        table.add_column(heading, justify="left" if heading == "organisation" else "right")
+    for name, base in result["base_loss"].items():
+        final = result["final_loss"][name]
+        table.add_row(name, f"{base:.3f}", f"{final:.3f}", f"{100 * (final / base - 1):+.1f} %")
+    return table
+
+
+def _rounds(result: Json) -> Table:
+    table = Table(title="Rounds (loss in nats per answer token)", title_justify="left")
+    for heading in ("round", "admitted", "rejected", "loss", "aggregate", "transaction"):
+        table.add_column(heading)
+    for entry in result["rounds"]:
+        loss = "–" if entry["loss"] is None else f"{entry['loss']:.3f}"
+        cells = (len(entry["admitted"]), len(entry["rejected"]), loss, _short(entry["aggregate"]))
+        table.add_row(str(entry["round"]), *(str(cell) for cell in cells), _short(entry["transaction"]))
+    return table
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:10]}…{digest[-4:]}" if digest else "–"

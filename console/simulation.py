@@ -1,0 +1,161 @@
+"""One run on Flower's Ray backend, under a SuperLink of its own.
+
+Flower's own local SuperLink outlives its run, freezes the environment of whoever came first and is shared by every
+checkout; `flwr run --stream` exits 0 when the run fails. So each `covenant run` starts a SuperLink on a free port with
+a FLWR_HOME that is thrown away, submits the staged app, watches the event log, asks Flower for the verdict, and ends
+every process it started, however it leaves.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from console import processes
+from console.app_folder import stage
+from core.config import RunConfig
+from core.errors import RunError
+from core.places import State
+
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+_VERDICT_SECONDS = 15.0
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A running SuperLink: its address, its Flower home, and the process."""
+
+    address: str
+    home: Path
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+
+    def flwr(self, *arguments: str) -> dict[str, Any]:
+        """Ask Flower's CLI, which answers in JSON; raises RunError with its last line when it does not."""
+        command = [*_script("flwr"), *arguments, "--format", "json"]
+        done = subprocess.run(  # noqa: S603 - Flower's own script with our arguments
+            command, cwd=self.home, env=dict(self.environment), capture_output=True, text=True, check=False
+        )
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+        except ValueError as error:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            raise RunError(f"flwr {arguments[0]} failed: {lines[-1]}") from error
+        if not answer.get("success", True):
+            raise RunError(f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}")
+        return answer
+
+
+def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> None:
+    """Run a federation to its end.
+
+    `watch` is called a few times a second and returns True when the event log says that the ServerApp has ended.
+    Raises RunError when Flower's verdict is not that the run was completed.
+    """
+    run = State.of(config).run(config.run).folder
+    processes.end_leftovers(run)
+    with tempfile.TemporaryDirectory(prefix="covenant-") as home, _superlink(Path(home), run) as link:
+        app = stage(link.home / "app")
+        overrides = link.home / "run.toml"
+        overrides.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.to_flat().items()), encoding="utf-8")
+        resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
+        answer = link.flwr(
+            "run", str(app), "covenant", "--run-config", str(overrides), "--federation-config", resources
+        )
+        _follow(link, str(answer["run-id"]), watch)
+
+
+def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool]) -> None:
+    """Wait for the run's end; raises RunError unless Flower says that it was completed."""
+    asked = time.monotonic()
+    while True:
+        ended = watch()
+        if link.process.poll() is not None:
+            raise RunError(f"the SuperLink ended with status {link.process.returncode}: `--resume` goes on")
+        if ended or time.monotonic() - asked > _VERDICT_SECONDS:
+            asked = time.monotonic()
+            status = str(link.flwr("list", "covenant", "--run-id", run_id)["runs"][0]["status"])
+            if status.startswith("finished"):
+                watch()
+                if status != "finished:completed":
+                    raise RunError(f"Flower says the run is {status}: {_server_log(link)}")
+                return
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
+    """Start a SuperLink with this home; end it, and everything below it, on leaving."""
+    port = _free_port()
+    environment = {**os.environ, **_QUIET, **processes.mark(run, os.getpid()), "FLWR_HOME": str(home)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    address = f"127.0.0.1:{port}"
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "covenant"\n\n[superlink.covenant]\naddress = "{address}"\ninsecure = true\n',
+        encoding="utf-8",
+    )
+    with (home / "superlink.log").open("wb") as log:
+        options = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
+            [*_script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    link = SuperLink(address, home, environment, process)
+    try:
+        _wait_until_healthy(link)
+        yield link
+    finally:
+        processes.end_own(run, os.getpid())
+        process.wait()
+
+
+def _wait_until_healthy(link: SuperLink) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and link.process.poll() is None:
+        try:
+            if httpx.get(f"http://{link.address}/health", timeout=1.0).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(_POLL_SECONDS)
+    raise RunError(f"the SuperLink did not answer on {link.address} in {_START_SECONDS:g} s: {_server_log(link)}")
+
+
+def _server_log(link: SuperLink) -> str:
+    """The last line of the SuperLink's log that says anything."""
+    text = (link.home / "superlink.log").read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "its log is empty"
+
+
+def _script(name: str) -> list[str]:
+    """A console script of this environment, run by this interpreter."""
+    return [sys.executable, str(Path(sys.executable).parent / name)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
