@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from eth_hash.auto import keccak
 from eth_typing import ChecksumAddress
-from eth_utils.address import to_checksum_address
+from eth_utils.address import is_address, to_checksum_address
 from hexbytes import HexBytes
 from web3 import Web3
 from web3.contract import Contract
@@ -180,7 +180,7 @@ def open_ledger(
     node = connect(chain, state)
     book = AddressBook(state, node)
     known = contract or book.find(CONTRACT)
-    if contract and not book.has_code(contract):
+    if contract and not (is_address(contract) and book.has_code(contract)):
         raise UsageError(f"there is no contract at {contract} on chain {node.eth.chain_id}")
     if key is None:
         if known is None:

@@ -7,6 +7,7 @@
 Both services live under STATE/chain/. A request to a service that has ended or was killed starts it again.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final
 import requests
 from eth_typing import URI
 from web3 import HTTPProvider, Web3
-from web3.exceptions import BadResponseFormat, Web3Exception
+from web3.exceptions import BadResponseFormat
 from web3.types import RPCEndpoint, RPCResponse
 
 from chain.anvil import binary
@@ -107,9 +108,7 @@ def reaching(node: Web3, wanted: str) -> Iterator[None]:
         raise LedgerUnreachableError(
             f"nothing answers at {_url(node)} when asked for {wanted}: {type(error).__name__}"
         ) from error
-    except (BadResponseFormat, ValueError) as error:
-        if isinstance(error, Web3Exception) and not isinstance(error, BadResponseFormat):
-            raise
+    except (BadResponseFormat, json.JSONDecodeError) as error:
         raise LedgerUnreachableError(
             f"what answers at {_url(node)} when asked for {wanted} is no Ethereum node"
         ) from error
