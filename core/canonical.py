@@ -7,6 +7,7 @@ sorted, no white space, finite numbers only: ``from_json(to_json(x)) == x`` and 
 
 import hashlib
 import json
+import re
 from typing import Any, NewType
 
 from core.errors import FormatError
@@ -16,6 +17,9 @@ Address = NewType("Address", str)
 """An Ethereum address in EIP-55 form: an organisation's identity everywhere."""
 
 ZERO_DIGEST = Digest("0x" + "00" * 32)
+
+_DIGEST = re.compile(r"0x[0-9a-f]{64}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def to_json(value: Any) -> bytes:
@@ -62,10 +66,13 @@ def commitment(salt: bytes, value: Digest) -> Digest:
 
 def raw(value: Digest) -> bytes:
     """The 32 bytes behind a digest; raises FormatError for anything else."""
-    try:
-        data = bytes.fromhex(value.removeprefix("0x"))
-    except ValueError as error:
-        raise FormatError(f"not a digest: {value!r}") from error
-    if len(data) != 32 or not value.startswith("0x"):
-        raise FormatError(f"a digest is 0x and 64 hex digits, got {value!r}")
-    return data
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise FormatError(f"a digest is 0x and 64 lower-case hex digits, got {value!r}")
+    return bytes.fromhex(value[2:])
+
+
+def address(value: object) -> Address:
+    """The value as an address; raises FormatError when it is not 0x and 40 hex digits."""
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
+        raise FormatError(f"an address is 0x and 40 hex digits, got {value!r}")
+    return Address(value)

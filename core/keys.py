@@ -8,6 +8,7 @@ group order: the upper twin of a signature recovers the same address and is refu
 
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ Signature = NewType("Signature", str)
 
 Fields = tuple[tuple[str, str], ...]
 """An EIP-712 struct: (name, Solidity type) in order."""
+
+_SIGNATURE = re.compile(r"0x[0-9a-f]{128}1[bc]")
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def signer(signature: Signature, domain: Domain, name: str, fields: Fields, mess
     data = _parsed(signature)
     if int.from_bytes(data[32:64], "big") > SECPK1_N // 2:
         raise ForgeryError("signature has its s value in the upper half of the group order")
-    signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
     try:
+        signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
         return Address(Account.recover_message(signable, signature=data))
     except Exception as error:
         raise ForgeryError(f"signature recovers no address: {error}") from error
@@ -118,10 +121,7 @@ def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:
 
 
 def _parsed(signature: Signature) -> bytes:
-    try:
-        data = bytes.fromhex(signature.removeprefix("0x"))
-    except ValueError as error:
-        raise ForgeryError(f"signature is not hex: {error}") from error
-    if len(data) != 65:
-        raise ForgeryError(f"signature has {len(data)} bytes, 65 wanted")
-    return data
+    """The 65 bytes; one signature has one spelling (lower case, v 27 or 28), so that no other file can hold it."""
+    if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
+        raise ForgeryError(f"signature is {str(signature)[:140]!r}, 0x and 130 hex digits ending in 1b or 1c wanted")
+    return bytes.fromhex(signature[2:])

@@ -5,13 +5,14 @@ appended. A record names its parent, so that whoever holds the last digest holds
 off the chain: what goes there is salted, and the salts can be destroyed without breaking the rest of the audit.
 """
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 from core import merkle
-from core.canonical import ZERO_DIGEST, Address, Digest, commitment, digest, raw, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
 from core.ledger import RoundCommitment, RoundKey
@@ -19,6 +20,7 @@ from core.update import Organisation, SignedManifest
 
 T = TypeVar("T")
 
+_SALT = re.compile(r"[0-9a-f]{64}")
 _RECORD: Fields = (
     ("genesis", "bytes32"),
     ("lane", "uint32"),
@@ -107,12 +109,13 @@ class Genesis:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         nested = {
-            "chain": lambda v: Domain(**v),
-            "base": lambda v: Base(**v),
-            "training": lambda v: Training(**v),
-            "participation": lambda v: Participation(**v),
-            "lanes": lambda v: tuple(tuple(lane) for lane in v),
-            "organisations": lambda v: tuple(Organisation(**o) for o in v),
+            "chain": lambda v: _parsed(Domain, v, {}),
+            "base": lambda v: _parsed(Base, v, {}),
+            "training": lambda v: _parsed(Training, v, {}),
+            "participation": lambda v: _parsed(Participation, v, {}),
+            "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
+            "organisations": lambda v: tuple(_parsed(Organisation, o, {}) for o in v),
+            "environment": dict,
         }
         return _parsed(cls, data, nested)
 
@@ -196,8 +199,8 @@ class RoundRecord:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         nested = {
-            "admitted": lambda v: tuple(Admitted(SignedManifest.from_dict(a), a["weight"]) for a in v),
-            "rejected": lambda v: tuple(Rejection(**r) for r in v),
+            "admitted": lambda v: tuple(_typed(Admitted(SignedManifest.from_dict(a), a["weight"])) for a in v),
+            "rejected": lambda v: tuple(_parsed(Rejection, r, {}) for r in v),
         }
         return _parsed(cls, data, nested)
 
@@ -252,20 +255,15 @@ class Salts:
 
     def leaves(self, record: RoundRecord) -> list[bytes]:
         """The Merkle leaves of the admitted manifests, in order; raises FormatError when a salt is missing."""
-        try:
-            salts = [bytes.fromhex(self.updates[a.organisation]) for a in record.admitted]
-        except (KeyError, ValueError) as error:
-            raise FormatError(f"round {record.round}: no salt for update of {error}") from error
+        if missing := [a.organisation for a in record.admitted if a.organisation not in self.updates]:
+            raise FormatError(f"round {record.round}: no salt for the update of {missing[0]}")
+        salts = [_salt(self.updates[a.organisation]) for a in record.admitted]
         pairs = zip(salts, record.admitted, strict=True)
         return [merkle.leaf(raw(commitment(salt, a.signed.digest))) for salt, a in pairs]
 
     def aggregate_commitment(self, record: RoundRecord) -> Digest:
         """The salted digest of the round's aggregate."""
-        try:
-            salt = bytes.fromhex(self.aggregate)
-        except ValueError as error:
-            raise FormatError(f"round {record.round}: the aggregate's salt is not hex") from error
-        return commitment(salt, record.aggregate)
+        return commitment(_salt(self.aggregate), record.aggregate)
 
 
 def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -> RoundCommitment:
@@ -274,8 +272,31 @@ def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -
     return RoundCommitment(record.key, parent, updates_root, salts.aggregate_commitment(record), len(record.admitted))
 
 
+def _salt(text: object) -> bytes:
+    if not isinstance(text, str) or not _SALT.fullmatch(text):
+        raise FormatError(f"a salt is 64 lower-case hex digits, got {text!r}")
+    return bytes.fromhex(text)
+
+
 def _parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> T:
     try:
-        return cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
-    except (AttributeError, KeyError, TypeError) as error:
+        parsed = cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"malformed {cls.__name__}: {error}") from error
+    return _typed(parsed)
+
+
+def _typed(value: T) -> T:
+    """The value itself; raises FormatError when a plain field has another type than it declares."""
+    for item in fields(value):  # type: ignore[arg-type] # every T here is a dataclass
+        got = getattr(value, item.name)
+        if check := _CHECKS.get(item.type):
+            check(got)
+        elif item.type in _TYPES and type(got) not in _TYPES[item.type]:
+            wanted = " or ".join(kind.__name__ for kind in _TYPES[item.type])
+            raise FormatError(f"malformed {type(value).__name__}: {item.name} is {got!r}, {wanted} wanted")
+    return value
+
+
+_CHECKS: Mapping[Any, Callable[[Any], object]] = {Digest: raw, Address: address}
+_TYPES: Mapping[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}

@@ -110,11 +110,15 @@ class RunFolder:
         write(self.folder / "genesis.json", to_json(genesis.to_dict()))
 
     def append(self, signed: SignedRecord, salts: Salts) -> None:
-        """Write a record, its salts first: a record without salts could never be committed."""
+        """Write a record, its salts first: a record without salts could never be committed.
+
+        A round that admitted nothing is never committed and has no salts.
+        """
         name = _record_name(signed.record)
         if (path := self.folder / "records" / name).exists():
             raise RunError(f"record {name} exists already and is never rewritten")
-        write(self.folder / "salts" / name, to_json(salts.to_dict()))
+        if signed.record.admitted:
+            write(self.folder / "salts" / name, to_json(salts.to_dict()))
         write(path, to_json(signed.to_dict()))
 
     def records(self) -> Iterator[SignedRecord]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.canonical import Address, Digest, digest, raw, to_json
+from core.canonical import Address, Digest, address, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
 
@@ -156,6 +156,7 @@ class UpdateManifest:
             if kind.startswith("uint"):
                 source = manifest.bid if name in {"steps", "rank"} else manifest
                 _check_count(name, getattr(source, name), int(kind[4:]))
+        address(manifest.organisation)
         for value in (manifest.genesis, manifest.parent, manifest.update, manifest.nonce):
             raw(value)
         _check_metrics(manifest.metrics)
