@@ -96,7 +96,7 @@ def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool]) -> None:
             if status.startswith("finished"):
                 watch()
                 if status != "finished:completed":
-                    raise RunError(f"Flower says the run is {status}: {_server_log(link)}")
+                    raise RunError(f"Flower says the run is {status}: {_run_log(link, run_id)}")
                 return
         time.sleep(_POLL_SECONDS)
 
@@ -141,6 +141,16 @@ def _wait_until_healthy(link: SuperLink) -> None:
         except httpx.HTTPError:
             time.sleep(_POLL_SECONDS)
     raise RunError(f"the SuperLink did not answer on {link.address} in {_START_SECONDS:g} s: {_server_log(link)}")
+
+
+def _run_log(link: SuperLink, run_id: str) -> str:
+    """The last line that the run itself logged: usually an exception."""
+    command = [*_script("flwr"), "log", run_id, "covenant", "--show"]
+    done = subprocess.run(  # noqa: S603 - Flower's own script with our arguments
+        command, cwd=link.home, env=dict(link.environment), capture_output=True, text=True, check=False
+    )
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return lines[-1] if lines else _server_log(link)
 
 
 def _server_log(link: SuperLink) -> str:
