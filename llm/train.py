@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count, islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -113,11 +113,11 @@ def train(model: Model, records: Sequence[Record], parent: AdapterState, config:
     started = time.perf_counter()
     with reproducible(model.device, seed), _training(model, config):
         model.set_adapter(parent)
-        loop = _Loop(model, config)
-        for step, batches in enumerate(_steps(model, records, config, seed)):
+        loop = Loop(model, config)
+        for step, batches in enumerate(draw_steps(model.tokenizer, records, config, seed)):
             loop.step(batches, config.rate(step))
-    seconds = time.perf_counter() - started
-    return TrainResult(model.get_adapter(), loop.nats / loop.answers, loop.tokens, loop.examples, seconds)
+    adapter = model.get_adapter()
+    return TrainResult(adapter, loop.nats / loop.answers, loop.tokens, loop.examples, time.perf_counter() - started)
 
 
 @contextmanager
@@ -138,8 +138,8 @@ def reproducible(device: torch.device, seed: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(strict)
 
 
-class _Loop:
-    """The optimiser and the running totals of one call."""
+class Loop:
+    """The optimiser of one call of `train` and its running totals; starts from the adapter the model holds."""
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
         self.model, self.config = model, config
@@ -215,13 +215,14 @@ def _optimizer(parameters: list[torch.nn.Parameter], device: torch.device) -> to
     return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
 
 
-def _steps(model: Model, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of each step, packed from records drawn without replacement, epoch by epoch."""
+def draw_steps(tokenizer: Any, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of each step, packed from records drawn without replacement, epoch by epoch.
+
+    Raises DataError when no record leaves an answer to learn.
+    """
     wanted = config.steps * config.accumulation * config.batch_size
-    examples = list(_draw(model, records, config.max_length, seed, wanted * config.max_length))
+    examples = list(_draw(tokenizer, records, config.max_length, seed, wanted * config.max_length))
     rows = pack(examples, config.max_length)
-    if len(rows) < wanted:
-        raise DataError(f"got {len(rows)} rows of {config.max_length} tokens, wanted {wanted}")
     batches = (
         collate(examples, rows[first : first + config.batch_size]) for first in range(0, wanted, config.batch_size)
     )
@@ -229,8 +230,8 @@ def _steps(model: Model, records: Sequence[Record], config: TrainConfig, seed: i
         yield batch
 
 
-def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, tokens: int) -> Iterator[Example]:
-    """Draw examples in a seeded permutation an epoch until they fill `tokens` tokens."""
+def _draw(tokenizer: Any, records: Sequence[Record], max_length: int, seed: int, tokens: int) -> Iterator[Example]:
+    """Draw examples in a seeded permutation an epoch until they hold `tokens` tokens, enough for as many full rows."""
     rng = np.random.default_rng(seed)
     encoded: dict[int, Example] = {}
     drawn = 0
@@ -240,7 +241,7 @@ def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, t
             if drawn >= tokens:
                 return
             if index not in encoded:
-                encoded[index] = encode(model.tokenizer, records[index], max_length)
+                encoded[index] = encode(tokenizer, records[index], max_length)
             if len(encoded[index]) > max(encoded[index].prompt_length, 1):
                 drawn += len(encoded[index])
                 yield encoded[index]

@@ -1,0 +1,80 @@
+"""Writes what a benchmark measured: one JSON file in benchmarks/results, one table on the terminal."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
+
+
+def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Path:
+    """Write RESULTS/NAME.json: the figures with seed, command, versions and hardware; return its path."""
+    RESULTS.mkdir(exist_ok=True)
+    report = {
+        "benchmark": name,
+        "command": command,
+        "seed": seed,
+        "hardware": hardware(),
+        "versions": versions(),
+        "figures": dict(figures),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lay out rows in columns, the first to the left, the others to the right; floats with three digits."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(line))
+        for line in ([*zip(row, widths, strict=True)] for row in cells)
+    )
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GiB, accelerator, and how busy the machine was in the last minute."""
+    return {
+        "processor": _processor(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and those of PACKAGES that are installed."""
+    found = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cell(value: object) -> str:
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,0 +1,163 @@
+"""Our training step against a bare transformers + PEFT + bitsandbytes loop, and what packing gains.
+
+    python -m benchmarks.training_step [--base covenant-tiny] [--data DIR] [--pairs 15] [--seed 7]
+
+Both steps train B of the same adapter on the same packed batches, on bases loaded apart, and take turns; the figure
+is the ratio of the median times. The bare step is what one writes by hand: forward with labels, backward, clip,
+AdamW, zero. That both compute the same loss is checked first. Packing is measured with our step alone: the same
+examples in each step, packed into rows, or one to a row and padded to the longest.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+import assets
+from benchmarks.report import table, write
+from llm.data import IGNORED, Batch, Record, collate, encode, pack, read_folder
+from llm.model import Model, ModelSpec, load
+from llm.train import Loop, TrainConfig, draw_steps, reproducible
+
+TARGET = 0.05
+"""Largest overhead of our step over the bare one."""
+
+
+@dataclass
+class Bare:
+    """A quantised model, its LoRA and its optimiser, put together by hand."""
+
+    module: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    bfloat16: bool
+
+    @classmethod
+    def load(cls, spec: ModelSpec, folder: Path) -> "Bare":
+        """Read the base from disk and wrap it, as a script without this project would."""
+        bfloat16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=nf4(bfloat16))
+        lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+        module = get_peft_model(base, lora).train()
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_("lora_B" in name)
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return cls(module, torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0, fused=True), bfloat16)
+
+    def step(self, batch: Batch) -> float:
+        """One optimiser step; returns the loss before it."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+            labels = torch.full_like(batch.tokens, IGNORED)
+            labels[:, 1:] = batch.targets[:, :-1]
+            # With a cache, transformers would not see the packing and let examples attend to each other.
+            loss = self.module(
+                input_ids=batch.tokens, position_ids=batch.positions, labels=labels, use_cache=False
+            ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.item())
+
+
+def nf4(bfloat16: bool) -> BitsAndBytesConfig:
+    """The quantisation of `llm.model`, written out."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if bfloat16 else torch.float32,
+    )
+
+
+def overhead(model: Model, bare: Bare, batches: Sequence[Batch], config: TrainConfig) -> dict[str, float]:
+    """Take turns on `batches`; returns median seconds and the ratio, after checking that the losses agree."""
+    loop = Loop(model, config)
+    ours, theirs, disagreement = [], [], 0.0
+    for index, batch in enumerate(batches):
+        nats, answers = loop.nats, loop.answers
+        started = time.perf_counter()
+        loop.step([batch], 1e-3)
+        between = time.perf_counter()
+        loss = bare.step(batch)
+        finished = time.perf_counter()
+        if index == 0:  # also the warm-up
+            disagreement = abs((loop.nats - nats) / (loop.answers - answers) / loss - 1)
+            if disagreement > 1e-2:
+                raise SystemExit(f"the two steps compute different losses, apart by {disagreement:.1%}")
+        else:
+            ours.append(between - started)
+            theirs.append(finished - between)
+    return {
+        "ours_seconds": median(ours),
+        "bare_seconds": median(theirs),
+        "overhead": median(ours) / median(theirs) - 1,
+        "first_loss_disagreement": disagreement,
+    }
+
+
+def packing(model: Model, records: Sequence[Record], config: TrainConfig, steps: int) -> dict[str, float]:
+    """Tokens a second (padding not counted) of our step on the same examples packed, and padded one to a row."""
+    examples = [encode(model.tokenizer, record, config.max_length) for record in records]
+    rows = pack(examples, config.max_length)
+    groups = [rows[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)][:steps]
+    loop = Loop(model, config)
+    tokens, packed, padded = 0, 0.0, 0.0
+    for group in groups:
+        batch, alone = collate(examples, group), collate(examples, [(index,) for row in group for index in row])
+        tokens += real_tokens(batch)
+        started = time.perf_counter()
+        loop.step([batch], 1e-3)
+        between = time.perf_counter()
+        loop.step([alone], 1e-3)
+        packed += between - started
+        padded += time.perf_counter() - between
+    return {
+        "packed": tokens / packed,
+        "padded": tokens / padded,
+        "gain": padded / packed,
+        "examples_per_row": sum(len(row) for group in groups for row in group) / sum(len(group) for group in groups),
+    }
+
+
+def real_tokens(batch: Batch) -> int:
+    """Tokens that are not padding."""
+    return int((batch.owners >= 0).sum())
+
+
+def main() -> None:
+    """Measure, print a table and write benchmarks/results/training_step.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default=assets.BASE_MODEL)
+    parser.add_argument("--data", type=Path, default=None, help="a folder of organisations; the embedded samples")
+    parser.add_argument("--pairs", type=int, default=15, help="steps of each loop")
+    parser.add_argument("--packing-steps", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    spec = ModelSpec(options.base, "nf4", device="cpu")
+    organisations = read_folder(options.data or assets.samples()).organisations
+    config = TrainConfig(steps=options.pairs + 1, batch_size=8, max_length=256)
+    model = load(spec)
+    with reproducible(model.device, options.seed):
+        model.module.train()
+        records = [record for organisation in organisations for record in organisation.train]
+        batches = [batch for step in draw_steps(model.tokenizer, records, config, options.seed) for batch in step]
+        step = overhead(model, Bare.load(spec, model.folder), batches, config)
+        speeds = {o.name: packing(model, o.train, config, options.packing_steps) for o in organisations}
+    command = f"python -m benchmarks.training_step --base {Path(options.base).name} --pairs {options.pairs}"
+    figures = {"step": step, "target_overhead": TARGET, "tokens_per_second": speeds}
+    path = write("training_step", figures, command, options.seed)
+    print(table(("step", "seconds"), [("ours", step["ours_seconds"]), ("bare", step["bare_seconds"])]))
+    print(f"overhead {step['overhead']:+.1%}, at most {TARGET:.0%} wanted\n")
+    header = ("tokens a second", "packed", "padded", "gain")
+    print(table(header, [(name, s["packed"], s["padded"], s["gain"]) for name, s in speeds.items()]))
+    print(f"\n{path}")
+
+
+if __name__ == "__main__":
+    main()
