@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {
-    AccessControlDefaultAdminRules
-} from "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
-import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
+import {FederationLedger} from "./FederationLedger.sol";
 
 /// @title The public record of federations
 /// @notice Holds one salted commitment per (run, lane, generation, round): committed once, never rewritten, its
 /// parent the lane's head. An erasure opens a new generation from an earlier round and moves the head; what was
 /// committed before stays. Nothing here is personal: every digest is salted before it arrives.
-/// @dev The administrator (handed over in two steps with a delay) grants the coordinator role, revokes
-/// organisations and pauses; no role can rewrite a round. A run belongs to the coordinator that opened it.
-contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausable {
+contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @notice What one transaction says about a round.
     /// @param run Digest of the run's genesis.
     /// @param lane Organisations that learn from each other, numbered from 0.
@@ -35,14 +30,6 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
         bytes32 updatesRoot;
         bytes32 aggregate;
         uint32 count;
-    }
-
-    /// @notice A run: who writes it, where it was opened, and keccak256 over its members (ascending, each padded
-    /// to 32 bytes). The members themselves are in the RunOpened event of that block.
-    struct Run {
-        address coordinator;
-        uint64 openedAt;
-        bytes32 members;
     }
 
     /// @notice A lane's head: the current generation, its height, and the round it forked from.
@@ -89,25 +76,24 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
         uint64 blockNumber;
     }
 
-    bytes32 public constant COORDINATOR_ROLE = keccak256("COORDINATOR_ROLE");
+    /// @notice Held by registered organisations that were not revoked.
     bytes32 public constant ORGANISATION_ROLE = keccak256("ORGANISATION_ROLE");
+    /// @notice EIP-712 type of a registration request.
     bytes32 public constant REGISTRATION_TYPEHASH =
         keccak256("Registration(address organisation,bytes32 nodeKey,uint256 nonce,uint256 deadline)");
     /// @dev Nobody holds this role: organisations enter by a signed request and leave by revocation only.
     bytes32 private constant NOBODY_ROLE = keccak256("NOBODY_ROLE");
 
-    mapping(bytes32 run => Run) private _runs;
     mapping(bytes32 run => mapping(uint32 lane => Lane)) private _lanes;
-    mapping(bytes32 run => mapping(uint32 lane => mapping(uint64 generationAndRound => Round))) private _rounds;
+    mapping(bytes32 run => mapping(uint32 lane => mapping(uint64 generationAndRound => Round))) private
+        _rounds;
     mapping(bytes32 run => mapping(bytes32 erasure => Erasure)) private _erasures;
     mapping(bytes32 run => Credit) private _credits;
     mapping(bytes32 run => mapping(address organisation => uint256)) private _claimed;
     mapping(bytes32 run => mapping(uint256 chainId => PrivateHead)) private _privateHeads;
     mapping(address organisation => Organisation) private _organisations;
 
-    event RunOpened(
-        bytes32 indexed run, address indexed coordinator, bytes32 members, address[] organisations
-    );
+    /// @notice A round was appended to its lane's head.
     event RoundCommitted(
         bytes32 indexed run,
         uint32 indexed lane,
@@ -118,9 +104,11 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
         bytes32 aggregate,
         uint32 count
     );
+    /// @notice The audit before an erasure was anchored.
     event ErasureAttested(
         bytes32 indexed run, bytes32 indexed erasure, uint32 indexed lane, bytes32 attestation
     );
+    /// @notice A lane's head moved to an earlier round.
     event GenerationOpened(
         bytes32 indexed run,
         uint32 indexed lane,
@@ -129,73 +117,67 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
         uint32 parentGeneration,
         uint32 parentRound
     );
+    /// @notice The certificate of an erasure was anchored.
     event ErasureCertified(bytes32 indexed run, bytes32 indexed erasure, bytes32 certificate);
+    /// @notice The Merkle root of cumulative credit was posted.
     event CreditsPosted(bytes32 indexed run, uint64 indexed epoch, bytes32 root);
-    event CreditClaimed(bytes32 indexed run, address indexed organisation, uint256 amount, uint256 cumulative);
+    /// @notice An organisation's credit was recorded as claimed.
+    event CreditClaimed(
+        bytes32 indexed run, address indexed organisation, uint256 amount, uint256 cumulative
+    );
+    /// @notice The head of a private chain was anchored.
     event PrivateHeadAnchored(
         bytes32 indexed run, uint256 indexed chainId, uint64 blockNumber, bytes32 blockHash
     );
+    /// @notice An organisation was registered, or changed its SuperNode key.
     event OrganisationRegistered(address indexed organisation, bytes32 nodeKey);
+    /// @notice An organisation's registration ended.
     event OrganisationRevoked(address indexed organisation);
 
-    error RunAlreadyOpen(bytes32 run);
-    error NotCoordinator(bytes32 run, address sender, address coordinator);
-    error OrganisationsNotAscending(address before, address next);
-    error NoOrganisations();
+    /// @notice Commits go to the lane's current generation, openings to the next.
     error GenerationNotCurrent(uint32 got, uint32 wanted);
+    /// @notice Rounds follow each other without gaps, and none is written twice.
     error RoundNotNext(uint32 got, uint32 wanted);
+    /// @notice A round's parent is the lane's head.
     error ParentNotHead(bytes32 got, bytes32 wanted);
+    /// @notice No such round was committed.
     error RoundUnknown(uint32 lane, uint32 generation, uint32 round);
+    /// @notice No such erasure was attested for the lane.
     error ErasureUnknown(bytes32 erasure, uint32 lane);
+    /// @notice An erasure is attested once.
     error ErasureAlreadyAttested(bytes32 erasure);
+    /// @notice An erasure opens one generation.
     error ErasureAlreadyUsed(bytes32 erasure, uint32 generation);
+    /// @notice An erasure is certified once.
     error ErasureAlreadyCertified(bytes32 erasure);
+    /// @notice Credit epochs follow each other without gaps.
     error EpochNotNext(uint64 got, uint64 wanted);
+    /// @notice The proof does not lead from the leaf to the root.
     error ProofInvalid(bytes32 root, bytes32 leaf);
+    /// @notice No more than this was claimed before.
     error NothingToClaim(uint256 cumulative, uint256 claimed);
+    /// @notice Anchors of a private chain only move forward.
     error BlockNotNewer(uint64 got, uint64 newest);
+    /// @notice The request was submitted too late.
     error SignatureExpired(uint256 deadline, uint256 timestamp);
+    /// @notice The request was not signed by the organisation.
     error SignerNotOrganisation(address signer, address organisation);
+    /// @notice The organisation was never registered.
     error OrganisationUnknown(address organisation);
+    /// @notice A revoked organisation stays revoked.
     error OrganisationAlreadyRevoked(address organisation);
-    error ZeroDigest();
 
     /// @param delay Seconds between the first and the second step of handing over the administration.
     /// @param administrator The first administrator.
     constructor(uint48 delay, address administrator)
-        AccessControlDefaultAdminRules(delay, administrator)
+        FederationLedger(delay, administrator)
         EIP712("Covenant", "1")
     {
         _setRoleAdmin(ORGANISATION_ROLE, NOBODY_ROLE);
+        _setRoleAdmin(NOBODY_ROLE, NOBODY_ROLE);
     }
 
-    modifier onlyCoordinator(bytes32 run) {
-        address coordinator = _runs[run].coordinator;
-        if (msg.sender != coordinator) revert NotCoordinator(run, msg.sender, coordinator);
-        _checkRole(COORDINATOR_ROLE);
-        _;
-    }
-
-    // ------------------------------------------------------------------------------------------------ runs
-
-    /// @notice Opens a run for its members; the sender becomes its only writer.
-    /// @param organisations Their addresses, ascending and without duplicates.
-    function openRun(bytes32 run, address[] calldata organisations)
-        external
-        whenNotPaused
-        onlyRole(COORDINATOR_ROLE)
-    {
-        if (_runs[run].coordinator != address(0)) revert RunAlreadyOpen(run);
-        if (organisations.length == 0) revert NoOrganisations();
-        for (uint256 i = 1; i < organisations.length; ++i) {
-            if (organisations[i - 1] >= organisations[i]) {
-                revert OrganisationsNotAscending(organisations[i - 1], organisations[i]);
-            }
-        }
-        bytes32 members = keccak256(abi.encodePacked(organisations));
-        _runs[run] = Run(msg.sender, uint64(block.number), members);
-        emit RunOpened(run, msg.sender, members, organisations);
-    }
+    // ---------------------------------------------------------------------------------------------- rounds
 
     /// @notice Appends a round to its lane's head. Constant cost, whatever the number of organisations.
     function commitRound(Commitment calldata c) external whenNotPaused onlyCoordinator(c.run) {
@@ -273,7 +255,11 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
 
     /// @notice Posts the Merkle root of every organisation's cumulative credit.
     /// @param epoch Numbered from 1 without gaps.
-    function postCredits(bytes32 run, uint64 epoch, bytes32 root) external whenNotPaused onlyCoordinator(run) {
+    function postCredits(bytes32 run, uint64 epoch, bytes32 root)
+        external
+        whenNotPaused
+        onlyCoordinator(run)
+    {
         uint64 wanted = _credits[run].epoch + 1;
         if (epoch != wanted) revert EpochNotNext(epoch, wanted);
         _credits[run] = Credit(root, epoch);
@@ -351,22 +337,7 @@ contract PublicLedger is AccessControlDefaultAdminRules, EIP712, Nonces, Pausabl
         emit OrganisationRevoked(organisation);
     }
 
-    /// @notice Stops every change to the record; nothing that was written changes.
-    function pause() external onlyRole(DEFAULT_ADMIN_ROLE) {
-        _pause();
-    }
-
-    /// @notice Ends a pause.
-    function unpause() external onlyRole(DEFAULT_ADMIN_ROLE) {
-        _unpause();
-    }
-
     // --------------------------------------------------------------------------------------------- reading
-
-    /// @notice The run, zero when it is not open.
-    function getRun(bytes32 run) external view returns (Run memory) {
-        return _runs[run];
-    }
 
     /// @notice The lane's current generation and height.
     function getLane(bytes32 run, uint32 lane) external view returns (Lane memory) {
