@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.canonical import Digest, digest
+from core.canonical import Digest, digest, parse_json
 from core.errors import FormatError
 
 Array = NDArray[np.floating]
@@ -111,10 +111,7 @@ def _entries(view: memoryview) -> tuple[dict[str, dict[str, Any]], int]:
     (length,) = struct.unpack("<Q", view[:8])
     if length > len(view) - 8:
         raise FormatError(f"safetensors header of {length} bytes in a file of {len(view)}")
-    try:
-        entries = json.loads(bytes(view[8 : 8 + length]))
-    except ValueError as error:
-        raise FormatError(f"safetensors header is not JSON: {error}") from error
+    entries = parse_json(bytes(view[8 : 8 + length]))
     if not isinstance(entries, dict):
         raise FormatError("safetensors header is not an object")
     return entries, 8 + length

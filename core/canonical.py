@@ -20,6 +20,9 @@ ZERO_DIGEST = Digest("0x" + "00" * 32)
 
 _DIGEST = re.compile(r"0x[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_DEEPEST = 32
+_JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def to_json(value: Any) -> bytes:
@@ -35,13 +38,28 @@ def to_json(value: Any) -> bytes:
 
 def from_json(data: bytes) -> Any:
     """Parse canonical JSON; raises FormatError when `data` is not the canonical form of what it says."""
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise FormatError(f"not JSON: {error}") from error
+    value = parse_json(data)
     if to_json(value) != data:
         raise FormatError("JSON is not in canonical form (sorted keys, no white space, ASCII)")
     return value
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON in any form; raises FormatError when it is none, or nested deeper than 32 levels.
+
+    The depth is counted first: Python's parser recurses on the C stack, and importing eth_account raises the
+    recursion limit so far that deep nesting would end the process.
+    """
+    depth = deepest = 0
+    for bracket in _JSON_STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise FormatError(f"JSON is nested {deepest} deep, at most {_DEEPEST} wanted")
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"not JSON: {error}") from error
 
 
 def domain(noun: str) -> bytes:

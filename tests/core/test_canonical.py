@@ -1,0 +1,143 @@
+"""Canonical JSON and digests: one value, one spelling, one name."""
+
+import hashlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.canonical import ZERO_DIGEST, Digest, address, commitment, digest, domain, from_json, parse_json, raw, to_json
+from core.errors import FormatError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(PLAIN)
+def test_plain_data_comes_back_as_it_went(value: Any) -> None:
+    assert from_json(to_json(value)) == value
+
+
+@given(PLAIN)
+def test_a_value_has_one_spelling(value: Any) -> None:
+    assert to_json(from_json(to_json(value))) == to_json(value)
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+def test_the_order_of_keys_does_not_matter(value: dict[str, int]) -> None:
+    assert to_json(dict(reversed(value.items()))) == to_json(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"b":1,"a":2}',
+        b'{"a": 1}',
+        b'{"a":1}\n',
+        b' {"a":1}',
+        b'{"a":1,"a":1}',
+        '{"a":"ü"}'.encode(),
+        b"1e3",
+        b"1.50",
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b'"\\u00FC"',
+        b'"\\/"',
+        b"\xef\xbb\xbf1",
+        "1".encode("utf-16"),
+        b"\xff",
+        b"",
+        b"{",
+        b"01",
+        b"1" * 5000,
+    ],
+)
+def test_any_other_spelling_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        from_json(data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": -float("inf")}, b"bytes", {1j}, object()])
+def test_what_json_cannot_say_is_refused(value: object) -> None:
+    with pytest.raises(FormatError, match="not representable"):
+        to_json(value)
+
+
+def test_only_ascii_is_written() -> None:
+    assert to_json({"name": "Zürich", "x": "\u2028"}) == b'{"name":"Z\\u00fcrich","x":"\\u2028"}'
+
+
+def test_nesting_is_bounded() -> None:
+    assert parse_json(b"[" * 32 + b"]" * 32) is not None
+    with pytest.raises(FormatError, match="nested 33 deep"):
+        parse_json(b"[" * 33 + b"]" * 33)
+
+
+def test_deep_nesting_does_not_end_the_process() -> None:
+    # In a process of its own: without the bound, this is a segmentation fault.
+    hostile = "from core import keys; from core.canonical import from_json; from_json(b'['*10**6 + b']'*10**6)"
+    done = subprocess.run([sys.executable, "-c", hostile], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FormatError" in done.stderr
+
+
+@given(st.text(alphabet='[]{}\\"a'))
+def test_brackets_inside_text_do_not_count_as_nesting(text: str) -> None:
+    value = {text * 20: [text * 20]}
+    assert from_json(to_json(value)) == value
+
+
+@pytest.mark.parametrize("data", [b'"\\"' * 10**5, b'"' + b"\\" * 10**5, b'"' * (10**5 + 1), b"]" * 10**5])
+def test_broken_text_is_refused_in_linear_time(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_json(data)
+
+
+def test_a_digest_is_sha256_under_the_nouns_tag() -> None:
+    assert domain("adapter") == b"covenant/adapter/v1\x00"
+    assert digest("adapter", b"abc") == "0x" + hashlib.sha256(b"covenant/adapter/v1\x00abc").hexdigest()
+
+
+@given(st.binary())
+def test_bytes_of_one_noun_never_pass_for_another(data: bytes) -> None:
+    assert digest("genesis", data) != digest("round", data)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_the_bytes_behind_a_digest_come_back(data: bytes) -> None:
+    assert raw(Digest("0x" + data.hex())) == data
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "0x", "ab" * 32, "0x" + "ab" * 31, "0x" + "AB" * 32, "0x" + "ab " * 32, "0x" + "ab" * 32 + "\n", 5, None],
+)
+def test_a_digest_has_one_spelling(value: Any) -> None:
+    with pytest.raises(FormatError):
+        raw(value)
+
+
+@pytest.mark.parametrize("value", ["", "0x" + "ab" * 19, "ab" * 20, "0x" + "zz" * 20, 7, None, ["0x" + "ab" * 20]])
+def test_an_address_is_forty_hex_digits(value: object) -> None:
+    with pytest.raises(FormatError):
+        address(value)
+
+
+def test_a_commitment_hides_and_binds() -> None:
+    first = commitment(bytes(32), ZERO_DIGEST)
+    assert first == "0x" + hashlib.sha256(b"covenant/commitment/v1\x00" + bytes(64)).hexdigest()
+    assert first != commitment(b"\x01" + bytes(31), ZERO_DIGEST)
+    assert first != commitment(bytes(32), digest("adapter", b""))
+
+
+@pytest.mark.parametrize("salt", [b"", bytes(31), bytes(33)])
+def test_a_salt_has_32_bytes(salt: bytes) -> None:
+    with pytest.raises(FormatError, match="32 bytes"):
+        commitment(salt, ZERO_DIGEST)
