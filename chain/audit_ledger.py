@@ -1,0 +1,211 @@
+"""What the ledger says of a run, compared with its files.
+
+The ledger is the truth about what was committed; the run's commit queue only says what was sent and where it came to
+stand, and may be missing. A round that is not on the ledger is pending while the run goes on and the queue names no
+anchor for it; it is a failure when the run is finished or the audit strict. A ledger that stops answering is one
+failure, and is asked no more.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+from chain.audit_files import Files, RecordFile
+from chain.audit_report import Findings, What
+from core.canonical import ZERO_DIGEST, Address, Digest, from_json
+from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
+from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
+from core.rounds import Genesis, RoundRecord, Salts, commit_to
+
+Sent = RoundCommitment | tuple[RoundKey, Anchor]
+"""A line of the commit queue."""
+
+QUEUE = "anchors.jsonl"
+
+
+@dataclass
+class Queue:
+    """The lines of the commit queue by round, each with its place for findings; a later anchor replaces an earlier."""
+
+    commitments: dict[RoundKey, tuple[str, RoundCommitment]] = field(default_factory=dict)
+    anchors: dict[RoundKey, tuple[str, Anchor]] = field(default_factory=dict)
+    torn: bool = False
+    """Whether the last line is incomplete, as a crash leaves it; opening the queue cuts it off."""
+
+    @classmethod
+    def read(cls, files: Files, findings: Findings) -> Self:
+        """The queue of a run, empty when there is none; damaged lines are failures."""
+        queue = cls()
+        if QUEUE not in files:
+            return queue
+        with findings.guard(What.QUEUE, QUEUE, "a readable file"):
+            *lines, tail = files.take(QUEUE).read_bytes().split(b"\n")
+            queue.torn = bool(tail)
+            for number, line in enumerate(lines, start=1):
+                where = f"{QUEUE}, line {number}"
+                with findings.guard(What.QUEUE, where, "a commitment or an anchor"):
+                    queue._enter(_sent(line), where)
+        return queue
+
+    def _enter(self, sent: Sent, where: str) -> None:
+        if isinstance(sent, tuple):
+            self.anchors[sent[0]] = where, sent[1]
+        elif sent.key in self.commitments:
+            raise IntegrityError(f"round {sent.key.round} of lane {sent.key.lane} again")
+        else:
+            self.commitments[sent.key] = where, sent
+
+
+@dataclass
+class LedgerAudit:
+    """Compares a run with a ledger; without one (offline) only its files with each other."""
+
+    ledger: Ledger | None
+    genesis: Genesis
+    files: Files
+    findings: Findings
+    complete: bool
+    """Whether every round must be on the ledger by now."""
+
+    def __post_init__(self) -> None:
+        self.digest = self.genesis.digest
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The run's commit queue; what no record asks for stays in it."""
+        return Queue.read(self.files, self.findings)
+
+    def check_run(self) -> None:
+        """Chain, contract and members are those of the genesis."""
+        where, chain = "genesis.json", self.genesis.chain
+        with self._asking(where) as ledger:
+            if ledger:
+                self.findings.expect(What.CHAIN_ID, where, chain.chain_id, ledger.chain_id)
+                self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
+                self._members(ledger.members(self.digest), where)
+
+    def check_round(self, record: RoundRecord, file: RecordFile, parent: Digest | None) -> Digest | None:
+        """Salts, commitment and anchor of a round.
+
+        `parent` is the commitment that it must name as its parent. Returns the one that the next round must name.
+        Either is None when salts that cannot be read hide it.
+        """
+        key = RoundKey(self.digest, record.lane, record.generation, record.round)
+        wanted = self._wanted(record, file, parent)
+        queued = self.queue.commitments.pop(key, None)
+        if wanted and queued:
+            self._same(queued[1], wanted, parent, f"{file.where}, {queued[0]}")
+        anchor = self._anchor(key, file)
+        with self._asking(file.where) as ledger:
+            if ledger and (found := ledger.read(key)):
+                self._committed(*found, wanted, parent, anchor, file)
+            elif ledger:
+                self._missing(anchor, file)
+        return wanted.aggregate if wanted else None
+
+    def check_end(self, lane: int, generation: int, number: int) -> None:
+        """The ledger has no round behind the last one that is recorded."""
+        where = f"round {number}, lane {lane}"
+        with self._asking(where) as ledger:
+            if ledger and (found := ledger.read(RoundKey(self.digest, lane, generation, number))):
+                self.findings.fail(What.NOT_RECORDED, where, f"a round of {found[0].count} updates", "a record of it")
+
+    def check_queue(self) -> None:
+        """Nothing was sent that no record speaks of, and a finished run left no line half-written."""
+        for left in (self.queue.commitments, self.queue.anchors):
+            for key, (where, _) in left.items():
+                place = f"round {key.round}, lane {key.lane}"
+                self.findings.fail(What.NOT_RECORDED, where, place, "a round that is recorded")
+        if self.queue.torn and self.complete:
+            self.findings.fail(What.QUEUE, QUEUE, "a last line without an end", "whole lines")
+        self.findings.checked["torn lines"] += self.queue.torn
+
+    def _members(self, found: frozenset[Address], where: str) -> None:
+        wanted = {organisation.address for organisation in self.genesis.organisations}
+        self.findings.checked["members"] += len(found)
+        if odd := sorted(found ^ wanted):
+            got = f"{len(found)}, {'without' if odd[0] in wanted else 'with'} {odd[0]}"
+            self.findings.fail(What.MEMBERS, where, got, f"the {len(wanted)} organisations of the genesis")
+
+    def _wanted(self, record: RoundRecord, file: RecordFile, parent: Digest | None) -> RoundCommitment | None:
+        """The commitment that follows from a record and its salts."""
+        where = f"{file.where}, {file.salts}"
+        with self.findings.guard(What.SALTS, where, "a salt for the aggregate and for every update"):
+            salts = self.files.read(file.salts, Salts)
+            if extra := sorted(set(salts.updates) - {admitted.organisation for admitted in record.admitted}):
+                raise IntegrityError(f"there is a salt for {extra[0]}, who was not admitted")
+            self.findings.checked["salts"] += 1
+            return commit_to(record, salts, parent or ZERO_DIGEST)
+        return None
+
+    def _anchor(self, key: RoundKey, file: RecordFile) -> tuple[str, Anchor] | None:
+        """The round's anchor in the queue, which names the genesis's chain and contract."""
+        if (found := self.queue.anchors.pop(key, None)) is None:
+            return None
+        where, anchor = f"{file.where}, {found[0]}", found[1]
+        self.findings.expect(What.CHAIN_ID, where, anchor.chain_id, self.genesis.chain.chain_id)
+        self.findings.expect(What.CONTRACT, where, anchor.contract, self.genesis.chain.contract)
+        return where, anchor
+
+    def _committed(
+        self,
+        committed: RoundCommitment,
+        receipt: Anchor,
+        wanted: RoundCommitment | None,
+        parent: Digest | None,
+        anchor: tuple[str, Anchor] | None,
+        file: RecordFile,
+    ) -> None:
+        self.findings.checked["commitments"] += 1
+        if wanted:
+            self._same(committed, wanted, parent, f"{file.where}, {file.salts}")
+        if anchor and (anchor[1].transaction, anchor[1].block) != (receipt.transaction, receipt.block):
+            got, want = (f"{a.transaction} in block {a.block}" for a in (anchor[1], receipt))
+            self.findings.fail(What.ANCHOR, anchor[0], got, want)
+
+    def _same(self, got: RoundCommitment, wanted: RoundCommitment, parent: Digest | None, where: str) -> None:
+        """What was committed or sent is what record and salts lead to."""
+        expect = self.findings.expect
+        expect(What.COUNT, where, got.count, wanted.count)
+        expect(What.UPDATES_ROOT, where, got.updates_root, wanted.updates_root)
+        expect(What.COMMITMENT, where, got.aggregate, wanted.aggregate)
+        if parent is not None:
+            expect(What.COMMITTED_PARENT, where, got.parent, parent)
+
+    def _missing(self, anchor: tuple[str, Anchor] | None, file: RecordFile) -> None:
+        if anchor:
+            self.findings.fail(What.NOT_ON_LEDGER, anchor[0], anchor[1].transaction, "a transaction on the ledger")
+        elif self.complete:
+            self.findings.fail(What.NOT_ON_LEDGER, file.where, "nothing", "the round's commitment")
+        else:
+            self.findings.checked["pending"] += 1
+
+    @contextmanager
+    def _asking(self, where: str) -> Iterator[Ledger | None]:
+        """The ledger, while it answers; what it refuses to say is a failure."""
+        try:
+            yield self.ledger
+        except LedgerUnreachableError as error:
+            self.ledger = None
+            self.findings.fail(What.CHAIN_UNREACHABLE, where, error, "an answer")
+        except LedgerError as error:
+            self.findings.fail(What.LEDGER, where, error, "storage and events that agree")
+
+
+def _sent(line: bytes) -> Sent:
+    """A line of the queue; raises FormatError when it is neither a commitment nor an anchor."""
+    entry = from_json(line)
+    try:
+        if set(entry) == {"commitment"}:
+            values = entry["commitment"]
+            sent: Sent = RoundCommitment(**{**values, "key": RoundKey(**values["key"])})
+        else:
+            sent = RoundKey(**entry.pop("key")), Anchor(**entry.pop("anchor"))
+        if isinstance(sent, tuple) and entry:
+            raise FormatError(f"unknown {min(entry)}")
+        hash(sent)  # a list in place of a number would break the first comparison by key
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FormatError(f"malformed line: {error}") from error
+    return sent

@@ -1,0 +1,232 @@
+"""Runs made without a model: real keys, manifests, rules, records, store and ledger over layers of a few numbers.
+
+A `Federation` plays the coordinator and the organisations. It lies where `Lies` tells it to: an organisation before it
+signs its manifest, the coordinator before it signs a record or commits it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from chain.queue import CommitQueue
+from core import keys, lora, seeds
+from core.adapter import AdapterState
+from core.aggregation import RULES, Rule, WeightedUpdate, by_address, rank_of, weights
+from core.canonical import ZERO_DIGEST, Address, Digest, digest
+from core.keys import Domain, Key
+from core.ledger import Ledger, MemoryLedger, RoundCommitment
+from core.lora import Layout
+from core.rounds import (
+    Admitted,
+    Base,
+    Genesis,
+    Participation,
+    Rejection,
+    RoundRecord,
+    Salts,
+    Training,
+    commit_to,
+)
+from core.store import RunFolder
+from core.update import Bid, Organisation, SignedManifest, UpdateManifest
+
+NAMES = ("coding", "financial", "mathematical", "medical")
+LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
+SEED = 7
+COORDINATOR = keys.derive(SEED, "coordinator")
+
+
+@dataclass(frozen=True)
+class Lies:
+    """What is changed before it is signed or committed; the first argument says who and where."""
+
+    genesis: Callable[[Genesis], Genesis] = lambda genesis: genesis
+    update: Callable[[str, int, AdapterState], AdapterState] = lambda _name, _round, update: update
+    manifest: Callable[[str, UpdateManifest], UpdateManifest] = lambda _name, manifest: manifest
+    record: Callable[["Federation", RoundRecord], RoundRecord] = lambda _federation, record: record
+    commitment: Callable[[RoundCommitment], RoundCommitment] = lambda commitment: commitment
+
+
+@dataclass
+class LaneState:
+    """The head of a lane."""
+
+    state: AdapterState
+    parent: Digest
+    round: int = 0
+    committed: Digest = ZERO_DIGEST
+
+
+@dataclass
+class Federation:
+    """A run in a folder, and everyone who takes part in it."""
+
+    run: RunFolder
+    genesis: Genesis
+    members: Mapping[str, Key]
+    ledger: Ledger
+    fresh: AdapterState
+    lies: Lies
+    queue: CommitQueue
+    lanes: list[LaneState] = field(default_factory=list)
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.genesis.rule]
+
+    def names(self, lane: int) -> list[str]:
+        """The members of a lane in canonical order."""
+        names = {key.address: name for name, key in self.members.items()}
+        return [names[address] for address in self.genesis.lanes[lane]]
+
+    def train(self, lane: int) -> list[SignedManifest]:
+        """Every member trains, stores and signs."""
+        return [self._signed(lane, name) for name in self.names(lane)]
+
+    def close(self, lane: int, attempt: int = 1) -> RoundRecord:
+        """A round of everyone: recorded, committed and anchored."""
+        here, signed = self.lanes[lane], self.train(lane)
+        examples = {o.address: o.examples for o in self.genesis.organisations if o.address in self.genesis.lanes[lane]}
+        p = weights(examples)
+        updates = [
+            WeightedUpdate(a, p[a], self.run.artifacts.open(s.manifest.update)) for a, s in zip(p, signed, strict=True)
+        ]
+        state, residual = self.rule.aggregate(here.state, updates)
+        admitted = tuple(Admitted(s, w) for s, w in zip(signed, p.values(), strict=True))
+        return self._record(lane, attempt, admitted, state, residual)
+
+    def fail(self, lane: int, attempt: int) -> RoundRecord:
+        """An attempt below the quorum: nobody answered."""
+        rejected = tuple(Rejection(address, "no-reply", "nothing came") for address in self.genesis.lanes[lane])
+        return self._record(lane, attempt, (), self.lanes[lane].state, 0.0, rejected)
+
+    def _signed(self, lane: int, name: str) -> SignedManifest:
+        here, key = self.lanes[lane], self.members[name]
+        update = self.lies.update(name, here.round + 1, self._update(lane, name))
+        manifest = UpdateManifest(
+            genesis=self.genesis.digest,
+            organisation=key.address,
+            lane=lane,
+            generation=0,
+            round=here.round + 1,
+            parent=here.parent,
+            update=self.run.artifacts.put(update),
+            examples=10,
+            tokens=1000,
+            bid=Bid(5, 2),
+            nonce=digest("nonce", f"{lane} {here.round} {name}".encode()),
+            metrics={"loss": 2.5},
+        )
+        return self.lies.manifest(name, manifest).sign(key, self.genesis.chain)
+
+    def _update(self, lane: int, name: str) -> AdapterState:
+        here = self.lanes[lane]
+        seed = hashlib.sha256(f"{name} {here.round}".encode()).digest()
+        random = np.random.default_rng(int.from_bytes(seed, "big"))
+        shapes = self.rule.shapes(here.state, self.fresh)
+        return AdapterState({n: random.normal(0, 0.01, shape).astype(np.float32) for n, shape in shapes.items()})
+
+    def _record(
+        self,
+        lane: int,
+        attempt: int,
+        admitted: tuple[Admitted, ...],
+        state: AdapterState,
+        residual: float,
+        rejected: tuple[Rejection, ...] = (),
+    ) -> RoundRecord:
+        here = self.lanes[lane]
+        aggregate = self.run.artifacts.put(state)
+        honest = RoundRecord(
+            self.genesis.digest, lane, 0, here.round + 1, attempt, here.parent, self.rule.name, admitted, rejected,
+            aggregate, residual,
+        )  # fmt: skip
+        record = self.lies.record(self, honest)
+        salts = Salts.draw(record)
+        self.run.append(record.sign(COORDINATOR, self.genesis.chain), salts)
+        if admitted:
+            self._commit(commit_to(record, salts, here.committed))
+            here.state, here.parent, here.round = state, record.digest, record.round
+            here.committed = salts.aggregate_commitment(record)
+        return record
+
+    def _commit(self, commitment: RoundCommitment) -> None:
+        self.queue.put(self.lies.commitment(commitment))
+
+
+def found(
+    folder: Path,
+    *,
+    rule: str = "frozen-a",
+    organisations: int = 2,
+    lanes: int = 1,
+    rounds: int = 2,
+    ledger: Ledger | None = None,
+    lies: Lies | None = None,
+    layout: Layout = LAYOUT,
+) -> Federation:
+    """A federation before its first round; organisation k is the k-th of `NAMES`, then organisation-k."""
+    lies, ledger = lies or Lies(), ledger or MemoryLedger()
+    names = [NAMES[k] if k < len(NAMES) else f"organisation-{k}" for k in range(organisations)]
+    members = {name: keys.derive(SEED, name) for name in names}
+    fresh = lora.fresh(layout, seeds.shared(SEED))
+    genesis = lies.genesis(_genesis(folder.name, rule, lanes, rounds, ledger, members, fresh))
+    run = RunFolder(folder)
+    run.begin(genesis)
+    if rule == "frozen-a":
+        run.artifacts.put(lora.factor(fresh, "A"))
+    ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])
+    queue = CommitQueue(run.queue, ledger)
+    federation = Federation(run, genesis, members, ledger, fresh, lies, queue)
+    initial = federation.rule.initial(fresh)
+    federation.lanes = [LaneState(initial, genesis.digest) for _ in genesis.lanes]
+    return federation
+
+
+def build(
+    folder: Path, *, failed: Mapping[tuple[int, int], int] | None = None, until: int | None = None, **choices: object
+) -> Federation:
+    """A federation with its rounds done (the first `until` of them).
+
+    `failed` says how often (lane, round) was below its quorum first; `choices` are those of `found`.
+    """
+    federation = found(folder, **choices)  # type: ignore[arg-type] # passed through
+    last = until or federation.genesis.training.rounds
+    for number in range(1, last + 1):
+        for lane in range(len(federation.lanes)):
+            misses = (failed or {}).get((lane, number), 0)
+            for attempt in range(1, misses + 1):
+                federation.fail(lane, attempt)
+            federation.close(lane, misses + 1)
+    assert federation.queue.close(60.0) == 0
+    return federation
+
+
+def _genesis(
+    run: str, rule: str, lanes: int, rounds: int, ledger: Ledger, members: Mapping[str, Key], fresh: AdapterState
+) -> Genesis:
+    organisations = sorted(
+        (Organisation(key.address, name, 10 * (k + 1), derived=True) for k, (name, key) in enumerate(members.items())),
+        key=lambda organisation: by_address(organisation.address),
+    )
+    addresses: list[Address] = [organisation.address for organisation in organisations]
+    return Genesis(
+        run=run,
+        coordinator=COORDINATOR.address,
+        chain=Domain(ledger.chain_id, ledger.contract),
+        base=Base("none", digest("base", b""), "none"),
+        rank=rank_of(fresh),
+        alpha=4.0,
+        shared_a=lora.factor(fresh, "A").digest,
+        rule=rule,
+        lanes=tuple(tuple(addresses[lane::lanes]) for lane in range(lanes)),
+        organisations=tuple(organisations),
+        seed=SEED,
+        training=Training(rounds, 5, 2, 1, 64, 1e-3, False, 8),
+        participation=Participation("all", 1.0, 1, 3),
+        norm_bound=10.0,
+        environment={"numpy": np.__version__},
+    )
