@@ -14,6 +14,7 @@ import json
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,9 @@ def _conversation(messages: Any, tag: str) -> Record:
 # --- tokens ----------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
-    """Tokenise a record, cut to `max_length` tokens.
+    """Tokenise a record, cut to `max_length` tokens; remembered, for every round comes back to the same records.
 
     The answer keeps all that three quarters of the row, and what the prompt leaves, can hold; a prompt that is then
     too long loses its middle: its head holds the question, its tail the marker that the answer follows.

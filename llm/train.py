@@ -233,17 +233,15 @@ def draw_steps(tokenizer: Any, records: Sequence[Record], config: TrainConfig, s
 def _draw(tokenizer: Any, records: Sequence[Record], max_length: int, seed: int, tokens: int) -> Iterator[Example]:
     """Draw examples in a seeded permutation an epoch until they hold `tokens` tokens, enough for as many full rows."""
     rng = np.random.default_rng(seed)
-    encoded: dict[int, Example] = {}
     drawn = 0
     for _epoch in count():
         before = drawn
         for index in rng.permutation(len(records)).tolist():
             if drawn >= tokens:
                 return
-            if index not in encoded:
-                encoded[index] = encode(tokenizer, records[index], max_length)
-            if len(encoded[index]) > max(encoded[index].prompt_length, 1):
-                drawn += len(encoded[index])
-                yield encoded[index]
+            example = encode(tokenizer, records[index], max_length)
+            if len(example) > max(example.prompt_length, 1):
+                drawn += len(example)
+                yield example
         if drawn == before:
             raise DataError(f"got {len(records)} records without an answer to learn, wanted at least one")

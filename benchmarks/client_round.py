@@ -1,0 +1,199 @@
+"""One client-round: this project against a loop that does what Flower's LLM template does.
+
+    python -m benchmarks.client_round [--base covenant-tiny] [--repeats 5] [--steps 10] [--large] [--seed 7]
+
+Both rounds start from the same adapter, draw the same batches (others each time), take the same optimiser step on a
+4-bit base, and end with the adapter as NumPy arrays. The template's round reads the tokenizer, rebuilds and quantises
+the base from disk, wraps it with a fresh LoRA, sets the adapter and trains; ours finds the base in the process and
+swaps the adapter in place. They take turns after one unmeasured round each. Overhead is a round's time less that of
+its optimiser steps. `--large` adds a Llama of 100 million random weights.
+
+The comparison favours the template: its Trainer (whose own set-up costs more) is replaced by our step, and it
+tokenises only what it draws, where the template maps the whole data set.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+import assets
+from benchmarks.report import table, write
+from benchmarks.training_step import nf4
+from core.adapter import AdapterState
+from llm.data import Record, read_folder
+from llm.model import Model, ModelSpec, load
+from llm.train import Loop, TrainConfig, draw_steps, reproducible, train
+
+TARGET = 0.1
+"""Largest part of the template's overhead that ours may take."""
+MILLION_100 = {
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+    "vocab_size": 20_000,
+    "tie_word_embeddings": True,
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One round: all its seconds, and those of its optimiser steps."""
+
+    total: float
+    steps: float
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that are not training."""
+        return self.total - self.steps
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client is asked to do."""
+
+    spec: ModelSpec
+    folder: Path
+    parent: AdapterState
+    records: Sequence[Record]
+    config: TrainConfig
+    seed: int
+
+
+def our_round(task: Task) -> AdapterState:
+    """Train as our ClientApp does."""
+    return train(load(task.spec), task.records, task.parent, task.config, task.seed).adapter
+
+
+def template_round(task: Task) -> AdapterState:
+    """Train as the template's ClientApp does: everything is made anew."""
+    tokenizer = AutoTokenizer.from_pretrained(task.folder, use_fast=True)
+    base = AutoModelForCausalLM.from_pretrained(
+        task.folder, quantization_config=nf4(bfloat16=True), dtype=torch.float32
+    )
+    base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    lora = LoraConfig(r=task.spec.rank, lora_alpha=task.spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    module = get_peft_model(base, lora)
+    set_peft_model_state_dict(module, _peft_names(task.parent))
+    with reproducible(torch.device("cpu"), task.seed):
+        loop = Loop(Model(task.spec, task.folder, tokenizer, module.train()), task.config)
+        for step, batches in enumerate(draw_steps(tokenizer, task.records, task.config, task.seed)):
+            loop.step(batches, task.config.rate(step))
+    return _our_names(module)
+
+
+def compare(task: Task, repeats: int) -> dict[str, float]:
+    """Take turns `repeats` times; returns medians in seconds and the ratios of ours to the template's."""
+    rounds: dict[str, Callable[[Task], AdapterState]] = {"ours": our_round, "template": template_round}
+    timings: dict[str, list[Timing]] = {name: [] for name in rounds}
+    for repeat in range(repeats + 1):
+        for name, play in rounds.items():
+            timing = timed(play, replace(task, seed=task.seed + repeat))
+            if repeat:
+                timings[name].append(timing)
+    figures = {
+        f"{name}_{part}_seconds": median(getattr(timing, part) for timing in found)
+        for name, found in timings.items()
+        for part in ("total", "steps", "overhead")
+    }
+    return figures | {
+        "overhead_ratio": figures["ours_overhead_seconds"] / figures["template_overhead_seconds"],
+        "round_ratio": figures["ours_total_seconds"] / figures["template_total_seconds"],
+    }
+
+
+def timed(play: Callable[[Task], AdapterState], task: Task) -> Timing:
+    """Time one round and the optimiser steps inside it."""
+    steps = 0.0
+    step = Loop.step
+
+    def clocked(self: Loop, *arguments: object) -> None:
+        nonlocal steps
+        started = time.perf_counter()
+        step(self, *arguments)  # type: ignore[arg-type]  # handed through as they came
+        steps += time.perf_counter() - started
+
+    with patch.object(Loop, "step", clocked):
+        started = time.perf_counter()
+        play(task)
+        return Timing(time.perf_counter() - started, steps)
+
+
+@contextmanager
+def random_base(like: Path) -> Iterator[Path]:
+    """A folder with a Llama of 100 million random weights and the tokenizer of `like`."""
+    with tempfile.TemporaryDirectory() as name:
+        AutoModelForCausalLM.from_config(LlamaConfig(**MILLION_100)).half().save_pretrained(name)
+        AutoTokenizer.from_pretrained(like).save_pretrained(name)
+        yield Path(name)
+
+
+def make_task(base: str, records: Sequence[Record], config: TrainConfig, seed: int) -> Task:
+    """Load the base once, as any process does before its first round, and describe the round."""
+    spec = ModelSpec(base, "nf4", device="cpu")
+    model = load(spec)
+    return Task(spec, model.folder, model.get_adapter(), records, config, seed)
+
+
+def main() -> None:
+    """Measure, print a table and write benchmarks/results/client_round.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default=assets.BASE_MODEL)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="optimiser steps of a round; the template's default")
+    parser.add_argument("--large", action="store_true", help="also with 100 million random weights")
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    records = read_folder(assets.samples()).organisations[0].train
+    small = TrainConfig(options.steps, batch_size=8, max_length=256)
+    task = make_task(options.base, records, small, options.seed)
+    figures = {Path(options.base).name: compare(task, options.repeats)}
+    if options.large:
+        with random_base(task.folder) as folder:
+            large = TrainConfig(options.steps, batch_size=1, max_length=256)
+            task = make_task(str(folder), records, large, options.seed)
+            figures["100 million random weights"] = compare(task, options.repeats)
+    flags = f"--base {Path(options.base).name} --repeats {options.repeats} --steps {options.steps}"
+    command = f"python -m benchmarks.client_round {flags}{' --large' if options.large else ''}"
+    path = write("client_round", {"target_overhead_ratio": TARGET, "bases": figures}, command, options.seed)
+    header = ("base", "", "round (s)", "steps (s)", "rest (s)")
+    lines = [
+        (base, who, *(f[f"{who}_{part}_seconds"] for part in ("total", "steps", "overhead")))
+        for base, f in figures.items()
+        for who in ("ours", "template")
+    ]
+    print(table(header, lines))
+    for base, found in figures.items():
+        print(
+            f"{base}: what is not training {found['overhead_ratio']:.3f} of the template's (at most {TARGET} wanted)"
+            f", the whole round {found['round_ratio']:.3f}"
+        )
+    print(path)
+
+
+def _peft_names(state: AdapterState) -> dict[str, torch.Tensor]:
+    return {f"base_model.model.{name}.weight": torch.tensor(array.copy()) for name, array in state.arrays.items()}
+
+
+def _our_names(module: PeftModel) -> AdapterState:
+    arrays = get_peft_model_state_dict(module, save_embedding_layers=False)
+    return AdapterState(
+        {name[len("base_model.model.") : -len(".weight")]: tensor.numpy() for name, tensor in arrays.items()}
+    )
+
+
+if __name__ == "__main__":
+    main()
