@@ -30,6 +30,7 @@ Fields = tuple[tuple[str, str], ...]
 """An EIP-712 struct: (name, Solidity type) in order."""
 
 _SIGNATURE = re.compile(r"0x[0-9a-f]{128}1[bc]")
+_SECRET = re.compile(rb"[0-9a-f]{64}\n?")
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def create(path: Path) -> Key:
     """Make a new key file of mode 0600; raises UsageError when the file exists or lies in a git checkout."""
     if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
         raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = secrets.token_bytes(32)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise UsageError(f"key file {path} exists already: choose another name") from error
+    except OSError as error:
+        raise UsageError(f"key file {path}: {error.strerror}, a writable folder wanted") from error
     with os.fdopen(descriptor, "w") as file:
         file.write(secret.hex() + "\n")
     return Key(secret)
@@ -105,15 +108,15 @@ def create(path: Path) -> Key:
 def read(path: Path) -> Key:
     """Read a key file; raises UsageError when it is missing, malformed, or readable by others."""
     try:
-        text = path.read_text().strip()
+        data = path.read_bytes()
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise UsageError(f"key file {path}: {error.strerror}, a file of 64 hex digits wanted") from error
     if mode & 0o077:
         raise UsageError(f"key file {path} has mode {mode:04o}, 0600 wanted: others can read it")
-    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
-        raise UsageError(f"key file {path} has {len(text)} characters, 64 hex digits wanted")
-    return Key(bytes.fromhex(text))
+    if not _SECRET.fullmatch(data) or not 0 < int(data, 16) < SECPK1_N:
+        raise UsageError(f"key file {path} has {len(data)} bytes that are no key, 64 lower-case hex digits wanted")
+    return Key(bytes.fromhex(data.decode("ascii")))
 
 
 def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:

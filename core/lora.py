@@ -20,6 +20,9 @@ from core.errors import ConfigError
 
 Vector = NDArray[np.float64]
 
+_DEPENDENT = 1e-6
+"""What is left of a row, relative to its length, when all of it but rounding was in the span of the others."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -56,13 +59,26 @@ def factor(adapter: AdapterState, which: str) -> AdapterState:
 
 
 def _orthonormal(seed: bytes, rows: int, columns: int) -> NDArray[np.float32]:
+    drawn = rows
+    while len(basis := _basis(_signs(seed, drawn, columns))) < rows:
+        drawn *= 2
+    return np.stack(basis[:rows]).astype(np.float32)
+
+
+def _signs(seed: bytes, rows: int, columns: int) -> NDArray[np.float64]:
     bits = np.frombuffer(hashlib.shake_256(seed).digest(-(-rows * columns // 8)), np.uint8)
-    signs = np.unpackbits(bits)[: rows * columns].reshape(rows, columns) * 2.0 - 1.0
+    return np.unpackbits(bits)[: rows * columns].reshape(rows, columns) * 2.0 - 1.0
+
+
+def _basis(rows: NDArray[np.float64]) -> list[Vector]:
+    """Unit vectors by Gram–Schmidt; a row that depends on those before it, as happens in narrow layers, is left out."""
     basis: list[Vector] = []
-    for row in signs:
+    for row in rows:
         vector = row.copy()
         for _ in range(2):  # twice is enough (Kahan): the second pass removes what rounding left
             for unit in basis:
                 vector -= math.fsum(vector * unit) * unit
-        basis.append(vector / math.sqrt(math.fsum(vector * vector)))
-    return np.stack(basis).astype(np.float32)
+        length = math.sqrt(math.fsum(vector * vector))
+        if length > _DEPENDENT * math.sqrt(len(row)):
+            basis.append(vector / length)
+    return basis

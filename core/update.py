@@ -3,7 +3,7 @@
 Both are EIP-712 structs, so that wallets and contracts can check them; their domain binds chain and contract.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,6 +93,8 @@ class Registration:
         if not isinstance(organisation.name, str) or not organisation.name or type(organisation.derived) is not bool:
             raise FormatError(f"malformed registration: {organisation}")
         _check_count("examples", organisation.examples, 64)
+        if organisation.examples == 0:
+            raise FormatError(f"malformed registration: {organisation.name!r} has no examples")
         return parsed
 
 
@@ -217,5 +219,5 @@ def _check_metrics(metrics: object) -> None:
     for name, value in metrics.items():
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
             raise FormatError(f"metric {name!r} is {value!r}, a number wanted")
-        if not math.isfinite(value):
+        if not abs(value) <= sys.float_info.max:  # false for NaN, and for integers that no float can hold
             raise FormatError(f"metric {name!r} is not finite")

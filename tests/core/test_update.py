@@ -1,0 +1,234 @@
+"""Registrations and manifests: what is signed is what is read, and nothing out of range is read."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.canonical import Address, Digest, from_json, to_json
+from core.errors import ForgeryError, FormatError
+from core.keys import derive
+from core.update import Bid, Organisation, Registration, SignedManifest, UpdateManifest
+from tests import federation as f
+
+GENESIS = f.genesis()
+MANIFEST = f.manifest(GENESIS)
+SIGNED = f.signed(GENESIS)
+DIGESTS = st.binary(min_size=32, max_size=32).map(lambda data: Digest("0x" + data.hex()))
+MANIFESTS = st.builds(
+    UpdateManifest,
+    genesis=DIGESTS,
+    organisation=st.sampled_from(list(f.EXAMPLES)).map(f.address),
+    lane=st.integers(0, 2**32 - 1),
+    generation=st.integers(0, 2**32 - 1),
+    round=st.integers(0, 2**32 - 1),
+    parent=DIGESTS,
+    update=DIGESTS,
+    examples=st.integers(0, 2**64 - 1),
+    tokens=st.integers(0, 2**64 - 1),
+    bid=st.builds(Bid, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    nonce=DIGESTS,
+    metrics=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+)
+
+
+@given(MANIFESTS)
+def test_a_manifest_comes_back_from_its_canonical_json(manifest: UpdateManifest) -> None:
+    back = UpdateManifest.from_dict(from_json(to_json(manifest.to_dict())))
+    assert back == manifest
+    assert back.digest == manifest.digest
+
+
+def test_a_signed_manifest_comes_back_and_is_its_signers() -> None:
+    back = SignedManifest.from_dict(from_json(to_json(SIGNED.to_dict())))
+    assert back == SIGNED
+    assert back.verified(GENESIS.chain) == MANIFEST
+
+
+FIELDS: dict[str, Any] = {
+    "genesis": f.other("genesis"),
+    "lane": 1,
+    "generation": 1,
+    "round": 2,
+    "parent": f.other("parent"),
+    "update": f.other("update"),
+    "examples": 99,
+    "tokens": 1235,
+    "bid": Bid(24, 2),
+    "nonce": f.other("nonce"),
+    "metrics": {"loss": 2.4},
+    "organisation": f.address("coding"),
+}
+
+
+def test_every_field_of_a_manifest_is_tried_below() -> None:
+    assert set(FIELDS) == set(UpdateManifest.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_signature_and_the_digest_cover_every_field(field: str) -> None:
+    changed = replace(MANIFEST, **{field: FIELDS[field]})
+    assert changed.digest != MANIFEST.digest
+    with pytest.raises(ForgeryError, match="is signed by 0x"):
+        SignedManifest(changed, SIGNED.signature).verified(GENESIS.chain)
+
+
+def test_the_rank_of_a_bid_is_signed_too() -> None:
+    changed = replace(MANIFEST, bid=Bid(25, 1))
+    with pytest.raises(ForgeryError):
+        SignedManifest(changed, SIGNED.signature).verified(GENESIS.chain)
+
+
+def test_a_manifest_signed_for_another_chain_is_forged_here() -> None:
+    elsewhere = replace(GENESIS.chain, chain_id=1)
+    with pytest.raises(ForgeryError):
+        MANIFEST.sign(f.key("medical"), elsewhere).verified(GENESIS.chain)
+
+
+def test_another_organisations_signature_is_forged() -> None:
+    with pytest.raises(ForgeryError, match=f"signed by {f.address('coding')}"):
+        MANIFEST.sign(f.key("coding"), GENESIS.chain).verified(GENESIS.chain)
+
+
+def test_a_signed_manifest_is_named_by_what_was_signed_not_by_the_signature() -> None:
+    assert replace(SIGNED, signature=f.signed(GENESIS, "coding").signature).digest == SIGNED.digest == MANIFEST.digest
+
+
+@pytest.mark.parametrize("field", ["lane", "generation", "round"])
+@pytest.mark.parametrize("value", [-1, 2**32, 1.0, "1", True, None])
+def test_small_counts_are_unsigned_and_of_32_bits(field: str, value: object) -> None:
+    with pytest.raises(FormatError, match=f"{field} is .*, an unsigned integer of 32 bits wanted"):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {field: value})
+
+
+@pytest.mark.parametrize("field", ["examples", "tokens"])
+@pytest.mark.parametrize("value", [-1, 2**64, 1.0, "1", True, None])
+def test_large_counts_are_unsigned_and_of_64_bits(field: str, value: object) -> None:
+    with pytest.raises(FormatError, match=f"{field} is .*, an unsigned integer of 64 bits wanted"):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {field: value})
+
+
+@pytest.mark.parametrize("field", ["genesis", "parent", "update", "nonce"])
+@pytest.mark.parametrize("value", ["", "0x00", "0x" + "AB" * 32, 5, None, []])
+def test_digests_are_digests(field: str, value: object) -> None:
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {field: value})
+
+
+@pytest.mark.parametrize("value", ["me", "0x" + "11" * 19, 5, None, ["0x" + "11" * 20]])
+def test_an_organisation_is_an_address(value: object) -> None:
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {"organisation": value})
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": 10**400}, {"loss": "2"}, {"loss": True}, [1], None],
+)
+def test_metrics_are_finite_numbers_by_name(metrics: object) -> None:
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {"metrics": metrics})
+
+
+@pytest.mark.parametrize(
+    "bid", [None, {}, {"steps": 1}, {"steps": 1, "rank": 1, "price": 1}, {"steps": -1, "rank": 1}, [1, 2]]
+)
+def test_a_bid_has_steps_and_rank(bid: object) -> None:
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(MANIFEST.to_dict() | {"bid": bid})
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_field_of_a_manifest_may_be_missing(field: str) -> None:
+    data = MANIFEST.to_dict()
+    del data[field]
+    if field == "metrics":
+        assert UpdateManifest.from_dict(data).metrics == {}
+        return
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [{}, [], "text", None, MANIFEST.to_dict() | {"extra": 1}])
+def test_what_is_no_manifest_is_refused(data: Any) -> None:
+    with pytest.raises(FormatError):
+        UpdateManifest.from_dict(data)
+    with pytest.raises(FormatError):
+        SignedManifest.from_dict(data)
+
+
+# --- registrations -------------------------------------------------------------------------------------------------
+
+CHALLENGE = f.other("challenge")
+KEY = f.key("medical")
+MEDICAL = Organisation(KEY.address, "medical", 100, derived=True)
+REGISTRATION = Registration.sign(MEDICAL, CHALLENGE, KEY, f.CHAIN)
+
+
+def test_a_registration_comes_back_and_is_its_signers() -> None:
+    back = Registration.from_dict(from_json(to_json(REGISTRATION.to_dict())))
+    assert back == REGISTRATION
+    assert back.verified(f.CHAIN, CHALLENGE) == MEDICAL
+
+
+def test_a_registration_answers_one_challenge() -> None:
+    with pytest.raises(ForgeryError, match="answers challenge"):
+        REGISTRATION.verified(f.CHAIN, f.other("later"))
+    with pytest.raises(ForgeryError):
+        replace(REGISTRATION, challenge=f.other("later")).verified(f.CHAIN, f.other("later"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "medica1"}, {"examples": 101}, {"derived": False}, {"address": f.address("coding")}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_signature_covers_everything_that_is_registered(changes: dict[str, Any]) -> None:
+    with pytest.raises(ForgeryError):
+        replace(REGISTRATION, organisation=replace(MEDICAL, **changes)).verified(f.CHAIN, CHALLENGE)
+
+
+def test_nobody_registers_for_another() -> None:
+    forged = Registration.sign(MEDICAL, CHALLENGE, derive(1, "mallory"), f.CHAIN)
+    with pytest.raises(ForgeryError, match="is signed by"):
+        forged.verified(f.CHAIN, CHALLENGE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""},
+        {"name": 5},
+        {"examples": 0},
+        {"examples": -1},
+        {"examples": 2**64},
+        {"examples": 1.5},
+        {"derived": 1},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_a_registration_out_of_range_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Registration.from_dict(REGISTRATION.to_dict() | {"organisation": MEDICAL.to_dict() | changes})
+
+
+@pytest.mark.parametrize("data", [{}, [], None, {"organisation": MEDICAL.to_dict()}])
+def test_what_is_no_registration_is_refused(data: Any) -> None:
+    with pytest.raises(FormatError):
+        Registration.from_dict(data)
+
+
+@pytest.mark.parametrize("value", [5, None, "me"])
+def test_a_registration_under_no_address_is_forged_and_no_crash(value: Any) -> None:
+    data = REGISTRATION.to_dict() | {"organisation": MEDICAL.to_dict() | {"address": value}}
+    with pytest.raises((FormatError, ForgeryError)):
+        Registration.from_dict(data).verified(f.CHAIN, CHALLENGE)
+
+
+def test_an_address_is_compared_as_it_is_spelt() -> None:
+    lower = replace(MEDICAL, address=Address(MEDICAL.address.lower()))
+    with pytest.raises(ForgeryError):
+        Registration.sign(lower, CHALLENGE, KEY, f.CHAIN).verified(f.CHAIN, CHALLENGE)
