@@ -34,13 +34,13 @@ def run(ledger: EthereumLedger) -> Digest:
 
 
 def ask(ledger: EthereumLedger, method: str, *params: Any) -> Any:
-    answer = ledger._node.provider.make_request(RPCEndpoint(method), list(params))
+    answer = ledger.bound.node.provider.make_request(RPCEndpoint(method), list(params))
     assert "error" not in answer, answer
     return answer["result"]
 
 
 def events(ledger: EthereumLedger) -> int:
-    return len(ledger._contract.events.RoundCommitted.get_logs(from_block=0))
+    return len(ledger.bound.events("RoundCommitted", 0, "latest", {}, wanted="rounds"))
 
 
 def rounds(run: Digest, length: int) -> list[RoundCommitment]:
@@ -80,7 +80,7 @@ def test_a_transaction_in_flight_is_not_made_twice(ledger: EthereumLedger, run: 
 
 
 def test_a_nonce_gap_is_filled(ledger: EthereumLedger, run: Digest) -> None:
-    node = ledger._node
+    node = ledger.bound.node
     account = COORDINATOR.address
     stuck = {
         "to": account,
@@ -98,7 +98,7 @@ def test_a_nonce_gap_is_filled(ledger: EthereumLedger, run: Digest) -> None:
 
 def test_a_stuck_transaction_is_replaced_by_one_that_pays_more(ledger: EthereumLedger, run: Digest) -> None:
     ask(ledger, "evm_setAutomine", False)
-    node = ledger._node
+    node = ledger.bound.node
     fields = {
         "to": COORDINATOR.address,
         "value": 0,
@@ -109,8 +109,8 @@ def test_a_stuck_transaction_is_replaced_by_one_that_pays_more(ledger: EthereumL
         "chainId": node.eth.chain_id,
     }
     node.eth.send_raw_transaction(Account.sign_transaction(fields, COORDINATOR.secret).raw_transaction)
-    assert ledger._sender is not None
-    ledger._sender._patience = 0.3
+    assert ledger.bound._sender is not None
+    ledger.bound._sender._patience = 0.3
     miner = threading.Timer(1.0, lambda: ask(ledger, "evm_setAutomine", True) or ask(ledger, "evm_mine"))
     miner.start()
     commitment = a_round(run)

@@ -35,7 +35,7 @@ def ledger(shared: Path) -> EthereumLedger:
 
 
 def gas_of(ledger: EthereumLedger, transaction: str) -> int:
-    return int(ledger._node.eth.get_transaction_receipt(transaction)["gasUsed"])  # type: ignore[arg-type]  # hex
+    return int(ledger.bound.node.eth.get_transaction_receipt(transaction)["gasUsed"])  # type: ignore[arg-type]  # hex
 
 
 def test_opening_again_finds_the_same_contract(ledger: EthereumLedger, shared: Path) -> None:
@@ -73,7 +73,7 @@ def test_an_auditor_reads_without_a_key(ledger: EthereumLedger, shared: Path) ->
 
 
 def test_an_auditor_cannot_commit(ledger: EthereumLedger, shared: Path) -> None:
-    with pytest.raises(UsageError, match="needs the coordinator's key"):
+    with pytest.raises(UsageError, match="needs the key of an account that may, got none"):
         open_ledger("embedded", shared, None).commit(a_round(some_digest()))
 
 
@@ -126,8 +126,8 @@ def test_the_members_of_a_large_run_read_back(ledger: EthereumLedger) -> None:
 
 
 def test_a_chain_that_is_gone_is_named_with_what_was_wanted(ledger: EthereumLedger) -> None:
-    ledger._node.provider.endpoint_uri = "http://127.0.0.1:1"  # type: ignore[attr-defined]  # of HTTPProvider
-    ledger._node.provider._service = Unavailable()  # type: ignore[attr-defined]  # of ServiceProvider
+    ledger.bound.node.provider.endpoint_uri = "http://127.0.0.1:1"  # type: ignore[attr-defined]  # of HTTPProvider
+    ledger.bound.node.provider._service = Unavailable()  # type: ignore[attr-defined]  # of ServiceProvider
     with pytest.raises(LedgerUnreachableError, match="it is gone"):
         ledger.read(RoundKey(ZERO_DIGEST, 0, 0, 1))
 

@@ -1,0 +1,77 @@
+"""A contract of ours on a node: the calls, events and transactions that every reader and writer of it needs."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+from eth_utils.address import to_checksum_address
+from hexbytes import HexBytes
+from web3 import Web3
+from web3.types import BlockIdentifier, EventData
+
+from chain import artefacts
+from chain.nodes import reaching
+from chain.transactions import Sender
+from core.canonical import Address, Digest
+from core.errors import UsageError
+from core.keys import Key
+from core.ledger import Anchor
+
+T = TypeVar("T")
+
+
+class BoundContract:
+    """Every method raises LedgerUnreachableError when the node does not answer; `wanted` says what for."""
+
+    def __init__(self, node: Web3, name: str, address: Address, key: Key | None = None) -> None:
+        """`name`: of the artefact; `key`: of the account that writes, without it the contract can only be read."""
+        self.node = node
+        self.address = Address(to_checksum_address(address))
+        self._name = name
+        abi = artefacts.load(name).abi
+        self._contract = node.eth.contract(address=to_checksum_address(address), abi=abi)
+        self._sender = Sender(node, key, abi) if key else None
+
+    @cached_property
+    def chain_id(self) -> int:
+        """The id of the contract's chain."""
+        with reaching(self.node, "its chain id"):
+            return int(self.node.eth.chain_id)
+
+    @property
+    def account(self) -> Address | None:
+        """The account that writes."""
+        return Address(self._sender.address) if self._sender else None
+
+    def call(self, function: str, *arguments: Any, wanted: str) -> Any:
+        """What a view function returns now; structs come as tuples."""
+        with reaching(self.node, wanted):
+            return self._contract.get_function_by_name(function)(*arguments).call()
+
+    def events(
+        self, event: str, first: int, last: BlockIdentifier, filters: dict[str, Any], *, wanted: str
+    ) -> list[EventData]:
+        """The events of blocks `first` to `last` whose indexed arguments are those of `filters`."""
+        with reaching(self.node, wanted):
+            found = self._contract.events[event]().get_logs(from_block=first, to_block=last, argument_filters=filters)
+            return list(found)
+
+    def execute(self, function: str, *arguments: Any, effect: Callable[[], T | None], wanted: str) -> T:
+        """Send a transaction unless and until `effect` returns something; see `Sender.execute`.
+
+        Raises UsageError when there is no key.
+        """
+        if self._sender is None:
+            raise UsageError(f"{wanted} needs the key of an account that may, got none")
+        data = self._contract.encode_abi(function, list(arguments))
+        return self._sender.execute({"to": self._contract.address, "data": data}, effect, wanted)
+
+    def anchor(self, event: EventData) -> Anchor:
+        """Where an event stands."""
+        transaction = HexBytes(event["transactionHash"]).to_0x_hex()
+        return Anchor(self.chain_id, self.address, transaction, event["blockNumber"])
+
+
+def to_digest(data: bytes) -> Digest:
+    """A bytes32 of the ABI as a digest."""
+    return Digest("0x" + bytes(data).hex())

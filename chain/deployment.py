@@ -1,0 +1,160 @@
+"""Finding a contract on a chain, or putting it there.
+
+STATE/chain/contracts.json remembers the address of each contract for each chain. On development chains the
+administrator that they share deploys, and gives the coordinator funds and its role. Behind a URL nothing is given: the
+coordinator's account must hold funds, and when it has to deploy the contract it becomes its administrator too.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from eth_hash.auto import keccak
+from eth_typing import ChecksumAddress
+from eth_utils.address import is_address, to_checksum_address
+from hexbytes import HexBytes
+from web3 import Web3
+from web3.types import RPCEndpoint, Wei
+
+from chain import artefacts
+from chain.addresses import created
+from chain.contract import BoundContract
+from chain.development import ALLOWANCE, FUNDS, ChainName, administrator
+from chain.nodes import connect, reaching
+from chain.transactions import Sender
+from core.canonical import Address
+from core.errors import UsageError
+from core.keys import Key
+
+HANDOVER_SECONDS: Final = 86_400
+"""How long a handover of the administration of a contract behind a URL takes at least."""
+COORDINATOR_ROLE: Final = keccak(b"COORDINATOR_ROLE")
+
+
+def bind(
+    name: str, chain: str, state: Path, key: Key | None, *, contract: Address | None = None, side: ChainName = "public"
+) -> BoundContract:
+    """The contract `name` on `chain` (``embedded``, ``anvil`` or a URL) of the folder `state`.
+
+    With a coordinator's key it is deployed when the chain has none yet, and the coordinator appointed; without it is
+    read-only, and must be known from `contract` or from the state. Any number of processes may do this at once.
+
+    Raises LedgerUnreachableError when no node answers, UsageError when no contract is known or there is no code at its
+    address, LedgerConflictError when the coordinator has no role and nobody here may give it.
+    """
+    node = connect(chain, state, side)
+    book = AddressBook(state, node)
+    if contract and not (is_address(contract) and book.has_code(contract)):
+        raise UsageError(f"there is no contract at {contract} on chain {node.eth.chain_id}")
+    if key is None:
+        known = contract or book.find(name)
+        if known is None:
+            raise UsageError(f"no contract is known for chain {chain!r}: give its address")
+        return BoundContract(node, name, known)
+    development = chain in ("embedded", "anvil")
+    owner = administrator() if development else key
+    with book.locked():
+        if development:
+            endow(node, key)
+        address = contract or book.find(name) or _deploy(node, name, owner, book)
+        _appoint(BoundContract(node, name, address, owner), key)
+    return BoundContract(node, name, address, key)
+
+
+class AddressBook:
+    """Which contract stands where: STATE/chain/contracts.json, for each chain by its id and genesis hash."""
+
+    def __init__(self, state: Path, node: Web3) -> None:
+        self._node = node
+        self._path = state / "chain" / "contracts.json"
+        with reaching(node, "its genesis block"):
+            genesis = HexBytes(node.eth.get_block(0)["hash"]).to_0x_hex()
+            self._chain = f"{node.eth.chain_id}/{genesis}"
+
+    def find(self, name: str) -> Address | None:
+        """The address of contract `name`, if its code is still there."""
+        address = self._load().get(self._chain, {}).get(name)
+        return Address(address) if address and self.has_code(address) else None
+
+    def has_code(self, address: str) -> bool:
+        """Whether there is a contract at `address`."""
+        with reaching(self._node, f"the code at {address}"):
+            return bool(self._node.eth.get_code(to_checksum_address(address)))
+
+    def enter(self, name: str, address: Address) -> None:
+        """Remember a contract. The caller holds the lock."""
+        content = self._load()
+        content.setdefault(self._chain, {})[name] = address
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+        part.replace(self._path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time deploy."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _load(self) -> dict[str, dict[str, str]]:
+        try:
+            content: dict[str, dict[str, str]] = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return content
+
+
+def endow(node: Web3, key: Key) -> None:
+    """Give an account of a development chain what it needs for its transactions."""
+    source = administrator()
+    with reaching(node, "funds"):
+        if node.client_version.startswith("anvil") and not node.eth.get_balance(_checksum(source)):
+            node.provider.make_request(RPCEndpoint("anvil_setBalance"), [source.address, hex(FUNDS)])
+
+    def funded() -> bool | None:
+        return node.eth.get_balance(_checksum(key)) >= ALLOWANCE // 2 or None
+
+    Sender(node, source, []).execute({"to": _checksum(key), "value": Wei(ALLOWANCE)}, funded, "funds")
+
+
+def _deploy(node: Web3, name: str, deployer: Key, book: AddressBook) -> Address:
+    """Deploy the contract; the deployer becomes its administrator."""
+    artefact = artefacts.load(name)
+    delay = 0 if deployer == administrator() else HANDOVER_SECONDS
+    constructor = node.eth.contract(abi=artefact.abi, bytecode=artefact.bytecode).constructor(delay, deployer.address)
+    account = _checksum(deployer)
+    with reaching(node, "the deployer's nonce"):
+        first = node.eth.get_transaction_count(account)
+
+    def deployed() -> Address | None:
+        """The contract, whichever of our transactions created it."""
+        for nonce in range(first, node.eth.get_transaction_count(account)):
+            address = to_checksum_address(created(bytes.fromhex(account[2:]), nonce))
+            if book.has_code(address):
+                return Address(address)
+        return None
+
+    sender = Sender(node, deployer, artefact.abi)
+    address = sender.execute({"data": constructor.data_in_transaction}, deployed, f"deploying {name}")
+    book.enter(name, address)
+    return address
+
+
+def _appoint(contract: BoundContract, coordinator: Key) -> None:
+    """Grant the coordinator role if the account lacks it."""
+    wanted = f"the coordinator's role of {coordinator.address}"
+    arguments = (COORDINATOR_ROLE, coordinator.address)
+    contract.execute(
+        "grantRole",
+        *arguments,
+        effect=lambda: contract.call("hasRole", *arguments, wanted=wanted) or None,
+        wanted=wanted,
+    )
+
+
+def _checksum(key: Key) -> ChecksumAddress:
+    return to_checksum_address(key.address)
