@@ -12,10 +12,11 @@ A file appears whole or not at all: written beside its place, fsynced, renamed, 
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Digest, digest, from_json, raw, to_json
@@ -23,21 +24,25 @@ from core.errors import FormatError, IntegrityError, RunError, UsageError
 from core.ledger import RoundCommitment
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 
+T = TypeVar("T")
 
-def write(path: Path, data: bytes | memoryview) -> None:
+
+def write(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file whole or not at all; raises RunError when the disk is full or refuses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        wanted = f"{len(data)} bytes free wanted" if error.errno == errno.ENOSPC else "a writable folder wanted"
+        with suppress(OSError):
+            partial.unlink()
+        size = sum(map(len, parts))
+        wanted = f"{size} bytes free wanted" if error.errno == errno.ENOSPC else "a writable folder wanted"
         raise RunError(f"cannot write {path}: {os.strerror(error.errno or 0)}, {wanted}") from error
 
 
@@ -55,7 +60,7 @@ class Artifacts:
     def put(self, state: AdapterState) -> Digest:
         """Store a state; storing it again changes nothing."""
         if not (path := self.path(state.digest)).exists():
-            write(path, state.to_bytes())
+            write(path, *state.parts())
         return state.digest
 
     def open(self, name: Digest) -> AdapterState:
@@ -101,7 +106,7 @@ class RunFolder:
         """The genesis; raises UsageError when there is none."""
         if not self.started:
             raise UsageError(f"run {self.name} has no genesis in {self.folder}: it never started")
-        return Genesis.from_dict(_read(self.folder / "genesis.json"))
+        return _read(self.folder / "genesis.json", Genesis.from_dict)
 
     def begin(self, genesis: Genesis) -> None:
         """Write the genesis; raises RunError when the run has one already."""
@@ -124,7 +129,7 @@ class RunFolder:
     def records(self) -> Iterator[SignedRecord]:
         """All records, by lane, generation, round and attempt."""
         for path in sorted((self.folder / "records").glob("L*.json")):
-            yield SignedRecord.from_dict(_read(path))
+            yield _read(path, SignedRecord.from_dict)
 
     def history(self, lane: int) -> list[SignedRecord]:
         """The lane's rounds that admitted something, in order: its lineage."""
@@ -138,7 +143,7 @@ class RunFolder:
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""
-        return Salts.from_dict(_read(self.folder / "salts" / _record_name(record)))
+        return _read(self.folder / "salts" / _record_name(record), Salts.from_dict)
 
     @property
     def queue(self) -> Path:
@@ -154,9 +159,9 @@ def _record_name(record: RoundRecord) -> str:
     return f"{_place(record.lane, record.generation, record.round)}-A{record.attempt:02}.json"
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, parse: Callable[[Any], T]) -> T:
     try:
-        return from_json(path.read_bytes())
+        return parse(from_json(path.read_bytes()))
     except OSError as error:
         raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
     except FormatError as error:

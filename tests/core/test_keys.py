@@ -176,7 +176,7 @@ def test_a_link_does_not_lead_a_key_into_a_checkout(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="own.key"):
+    with pytest.raises(UsageError, match=r"own\.key"):
         keys.create(tmp_path / "file" / "sub" / "own.key")
 
 

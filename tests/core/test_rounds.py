@@ -1,0 +1,224 @@
+"""Genesis and records: they come back as they went, name their parents, and hide on the chain what they hold."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from core import merkle
+from core.canonical import ZERO_DIGEST, commitment, from_json, raw, to_json
+from core.errors import ForgeryError, FormatError
+from core.keys import derive
+from core.ledger import RoundKey
+from core.rounds import Genesis, Rejection, RoundRecord, Salts, SignedRecord, commit_to
+from tests import federation as f
+
+GENESIS = f.genesis()
+RECORD = replace(
+    f.record(GENESIS), rejected=(Rejection(f.address("financial"), "no-reply", "nothing came"),), residual=0.25
+)
+SIGNED = RECORD.sign(f.COORDINATOR, GENESIS.chain)
+
+
+def test_a_genesis_comes_back_from_its_canonical_json() -> None:
+    back = Genesis.from_dict(from_json(to_json(GENESIS.to_dict())))
+    assert back == GENESIS
+    assert back.digest == GENESIS.digest
+
+
+def test_a_record_comes_back_from_its_canonical_json() -> None:
+    back = SignedRecord.from_dict(from_json(to_json(SIGNED.to_dict())))
+    assert back == SIGNED
+    assert back.record.digest == RECORD.digest
+    assert back.verified(GENESIS) == RECORD
+
+
+def test_salts_come_back_from_their_canonical_json() -> None:
+    salts = Salts.draw(RECORD)
+    assert Salts.from_dict(from_json(to_json(salts.to_dict()))) == salts
+
+
+CHANGES: dict[str, Any] = {
+    "run": "other",
+    "coordinator": f.address("coding"),
+    "chain": replace(GENESIS.chain, chain_id=1),
+    "base": replace(GENESIS.base, quantisation="nf4"),
+    "rank": 3,
+    "alpha": 3.0,
+    "shared_a": f.other("A"),
+    "rule": "fedavg",
+    "lanes": tuple((member.address,) for member in GENESIS.organisations),
+    "organisations": (replace(GENESIS.organisations[0], examples=1), *GENESIS.organisations[1:]),
+    "seed": 8,
+    "training": replace(GENESIS.training, local_steps=1),
+    "participation": replace(GENESIS.participation, quorum=2),
+    "norm_bound": 1.0,
+    "environment": {"threads": "2"},
+}
+
+
+def test_every_field_of_a_genesis_is_tried_below() -> None:
+    assert set(CHANGES) == {field.name for field in fields(Genesis)}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_everything_fixed_at_the_start_is_in_the_digest(field: str) -> None:
+    assert replace(GENESIS, **{field: CHANGES[field]}).digest != GENESIS.digest
+
+
+def test_members_and_lanes_are_found_by_address() -> None:
+    lanes = ((f.address("coding"), f.address("medical")), (f.address("financial"),))
+    genesis = f.genesis(("coding", "medical", "financial"), lanes=lanes)
+    member = genesis.organisation(f.address("medical"))
+    assert member is not None
+    assert (member.name, member.examples) == ("medical", 100)
+    assert [genesis.lane_of(f.address(name)) for name in ("coding", "medical", "financial")] == [0, 0, 1]
+    assert genesis.organisation(f.address("mathematical")) is None is genesis.lane_of(f.address("mathematical"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"extra": 1},
+        {"rank": "8"},
+        {"rank": 8.0},
+        {"rank": True},
+        {"alpha": "8"},
+        {"seed": None},
+        {"coordinator": "me"},
+        {"shared_a": "0x"},
+        {"lanes": [["me"]]},
+        {"lanes": 5},
+        {"organisations": [{"name": "x"}]},
+        {"organisations": None},
+        {"chain": {"chain_id": 1}},
+        {"chain": {"chain_id": "1", "contract": "0x" + "11" * 20}},
+        {"base": []},
+        {"training": {}},
+        {"participation": {"policy": 1}},
+    ],
+    ids=str,
+)
+def test_a_malformed_genesis_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="malformed|digest|address"):
+        Genesis.from_dict(GENESIS.to_dict() | changes)
+
+
+@pytest.mark.parametrize("cls", [Genesis, RoundRecord, SignedRecord, Salts])
+@pytest.mark.parametrize("data", [{}, [], None, "text", 5])
+def test_what_is_no_noun_is_refused(cls: Any, data: Any) -> None:
+    with pytest.raises(FormatError):
+        cls.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"round": "1"},
+        {"parent": "0x"},
+        {"aggregate": None},
+        {"admitted": [{}]},
+        {"admitted": 5},
+        {"rejected": [{"reason": "x"}]},
+        {"rejected": [{"organisation": "me", "reason": "x", "detail": ""}]},
+        {"residual": "0"},
+        {"extra": 0},
+    ],
+    ids=str,
+)
+def test_a_malformed_record_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        RoundRecord.from_dict(RECORD.to_dict() | changes)
+
+
+RECORD_CHANGES: dict[str, Any] = {
+    "genesis": f.other("genesis"),
+    "lane": 1,
+    "generation": 1,
+    "round": 2,
+    "attempt": 2,
+    "parent": f.other("parent"),
+    "rule": "stack",
+    "admitted": RECORD.admitted[:1],
+    "rejected": (),
+    "aggregate": f.other("aggregate"),
+    "residual": 0.5,
+}
+
+
+def test_every_field_of_a_record_is_tried_below() -> None:
+    assert set(RECORD_CHANGES) == {field.name for field in fields(RoundRecord)}
+
+
+@pytest.mark.parametrize("field", RECORD_CHANGES)
+def test_the_coordinators_signature_covers_every_field(field: str) -> None:
+    changed = replace(RECORD, **{field: RECORD_CHANGES[field]})
+    assert changed.digest != RECORD.digest
+    with pytest.raises(ForgeryError):
+        SignedRecord(changed, SIGNED.signature).verified(GENESIS)
+
+
+def test_nobody_else_signs_as_coordinator() -> None:
+    with pytest.raises(ForgeryError, match="not by the coordinator"):
+        RECORD.sign(derive(1, "mallory"), GENESIS.chain).verified(GENESIS)
+
+
+def test_a_record_of_another_federation_is_refused_before_its_signature_is_read() -> None:
+    elsewhere = f.genesis(seed=8)
+    with pytest.raises(ForgeryError, match="belongs to federation"):
+        SIGNED.verified(elsewhere)
+
+
+def test_a_record_stands_where_its_key_says() -> None:
+    assert RECORD.key == RoundKey(GENESIS.digest, 0, 0, 1)
+
+
+# --- what is committed ---------------------------------------------------------------------------------------------
+
+SALTS = Salts("01" * 32, {a.organisation: f"{i:02x}" * 32 for i, a in enumerate(RECORD.admitted, 2)})
+
+
+def test_a_commitment_is_made_of_salted_digests() -> None:
+    committed = commit_to(RECORD, SALTS, f.other("head"))
+    first, second = RECORD.admitted
+    leaves = [
+        merkle.leaf(raw(commitment(bytes([2]) * 32, first.signed.digest))),
+        merkle.leaf(raw(commitment(bytes([3]) * 32, second.signed.digest))),
+    ]
+    assert committed.key == RECORD.key
+    assert committed.parent == f.other("head")
+    assert committed.count == 2
+    assert committed.aggregate == commitment(bytes([1]) * 32, RECORD.aggregate)
+    assert raw(committed.updates_root) == merkle.root(leaves)
+
+
+def test_the_first_commitment_of_a_lane_has_no_parent() -> None:
+    assert commit_to(RECORD, SALTS).parent == ZERO_DIGEST
+
+
+def test_salts_are_drawn_anew_for_every_update_of_every_record() -> None:
+    salts = [Salts.draw(RECORD), Salts.draw(RECORD)]
+    drawn = [s.aggregate for s in salts] + [text for s in salts for text in s.updates.values()]
+    assert len(set(drawn)) == 6
+    assert all(len(text) == 64 for text in drawn)
+
+
+def test_two_runs_of_equal_digests_do_not_show_it_on_the_chain() -> None:
+    one, two = (commit_to(RECORD, Salts.draw(RECORD)) for _ in range(2))
+    assert one.aggregate != two.aggregate
+    assert one.updates_root != two.updates_root
+
+
+def test_a_missing_salt_is_named() -> None:
+    address = RECORD.admitted[1].organisation
+    partial = Salts(SALTS.aggregate, {RECORD.admitted[0].organisation: "02" * 32})
+    with pytest.raises(FormatError, match=f"no salt for the update of {address}"):
+        commit_to(RECORD, partial)
+
+
+@pytest.mark.parametrize("text", ["", "01", "zz" * 32, "AB" * 32, "01" * 33, "01 " * 32, 5, None])
+def test_a_salt_has_one_spelling(text: Any) -> None:
+    with pytest.raises(FormatError):
+        commit_to(RECORD, Salts(text, SALTS.updates))
+    with pytest.raises(FormatError):
+        commit_to(RECORD, Salts(SALTS.aggregate, dict.fromkeys(SALTS.updates, text)))
