@@ -40,7 +40,7 @@ class AdapterState:
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 under the tag ``covenant/adapter/v1``; binds names, dtypes, shapes and bytes."""
-        return digest("adapter", self.to_bytes())
+        return digest("adapter", *self.parts())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AdapterState) and self.digest == other.digest
@@ -64,9 +64,15 @@ class AdapterState:
         """Bytes of all arrays, without the header."""
         return sum(array.nbytes for array in self.arrays.values())
 
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """The canonical safetensors file piece by piece, without copying the arrays."""
+        yield _header(self.arrays)
+        for array in self.arrays.values():
+            yield array.reshape(-1).view(np.uint8).data
+
     def to_bytes(self) -> bytes:
         """The canonical safetensors file; ``AdapterState.from_bytes(s.to_bytes()) == s``."""
-        return b"".join([_header(self.arrays), *(array.tobytes() for array in self.arrays.values())])
+        return b"".join(self.parts())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> "AdapterState":

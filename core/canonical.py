@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, NewType
 
+from typing_extensions import Buffer
+
 from core.errors import FormatError
 
 Digest = NewType("Digest", str)
@@ -67,9 +69,12 @@ def domain(noun: str) -> bytes:
     return f"covenant/{noun}/v1\0".encode("ascii")
 
 
-def digest(noun: str, data: bytes | memoryview) -> Digest:
-    """SHA-256 of the noun's domain tag followed by its canonical bytes."""
-    return Digest("0x" + hashlib.sha256(domain(noun) + data).hexdigest())
+def digest(noun: str, *parts: Buffer) -> Digest:
+    """SHA-256 of the noun's domain tag followed by its canonical bytes, which may come in parts."""
+    state = hashlib.sha256(domain(noun))
+    for part in parts:
+        state.update(part)
+    return Digest("0x" + state.hexdigest())
 
 
 def commitment(salt: bytes, value: Digest) -> Digest:

@@ -73,7 +73,7 @@ class Reply:
     """A trained update as it arrives: its signed manifest, and the bytes it claims to describe (not yet parsed)."""
 
     signed: SignedManifest
-    update: bytes
+    update: memoryview
 
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
@@ -166,7 +166,7 @@ def unpack(content: RecordDict, name: str) -> AdapterState:
     return AdapterState.from_bytes(_bytes(content, name))
 
 
-def _bytes(content: RecordDict, name: str) -> bytes:
+def _bytes(content: RecordDict, name: str) -> memoryview:
     record = content.array_records.get(name)
     if record is None or "bytes" not in record:
         raise FormatError(f"message carries no {name!r}")
@@ -176,7 +176,7 @@ def _bytes(content: RecordDict, name: str) -> bytes:
         raise FormatError(f"{name!r} is not a NumPy array: {error}") from error
     if array.dtype != np.uint8 or array.ndim != 1:
         raise FormatError(f"{name!r} is {array.dtype} of shape {array.shape}, a row of uint8 wanted")
-    return array.tobytes()
+    return np.ascontiguousarray(array).data
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:

@@ -115,7 +115,7 @@ def _check_claims(manifest: UpdateManifest, expected: Expected) -> None:
         raise RejectedError(Reason.BID_OUT_OF_RANGE, f"{bid}, 1 to {most[0]} steps and rank 1 to {most[1]} wanted")
 
 
-def _parsed(data: bytes) -> AdapterState:
+def _parsed(data: memoryview) -> AdapterState:
     try:
         return AdapterState.from_bytes(data)
     except FormatError as error:
