@@ -4,11 +4,17 @@
     artefacts     ABI and bytecode by contract name
     journal       an append-only key-value file that survives kill -9
     evm           one embedded chain: py-evm over a journal
-    rpc           Ethereum's JSON-RPC over an embedded chain
-    daemon        the process that serves a state folder's embedded chains on loopback
+    rpc, server   Ethereum's JSON-RPC over the embedded chains, on loopback
+    service       a process of which there is one per folder, started on demand by any other
+    daemon, anvil the services: the embedded chains, Foundry's anvil
     development   keys, chain ids and funds of development chains; they protect nothing
     nodes         embedded | anvil | rpc behind one interface, a web3.Web3
-    ethereum      EthereumLedger: core.ledger.Ledger over a node and a contract; `open_ledger` is the way in
+    transactions  sending so that the effect happens exactly once
+    contract      a contract of ours on a node; deployment: finding it, or putting it there
+    ethereum      EthereumLedger: core.ledger.Ledger over the public contract
+    erasures, credits, registry, private    what else the contracts record
+    queue         commitments on their way to a ledger, off the critical path
+    audit         everything checked again by whoever does not trust it
 
 `open_ledger(chain, state, key)` is all that a ServerApp or an auditor needs.
 """

@@ -4,7 +4,7 @@ What is read comes from the contract's storage; the events that carry what stora
 transaction) lie in a block whose number is in storage too, and must agree with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,12 @@ class EthereumLedger:
                     raise LedgerError(f"event and storage of {wanted} disagree in block {block}")
                 return _commitment(key, values), self.bound.anchor(event)
         raise LedgerError(f"{wanted} is in storage, but its event is not in block {block}")
+
+    def is_admitted(self, key: RoundKey, manifest: Digest, proof: Sequence[bytes]) -> bool:
+        """Whether the contract finds a salted manifest among the updates of a round, by a proof of core.merkle."""
+        place = (*_place(key), key.round)
+        wanted = f"a proof in round {key.round}"
+        return bool(self.bound.call("isAdmitted", *place, raw(manifest), list(proof), wanted=wanted))
 
     def _committed(self, commitment: RoundCommitment) -> Anchor | None:
         """The anchor of the commitment; raises LedgerConflictError when the round holds another."""

@@ -1,0 +1,149 @@
+"""Erasures and generations on the public ledger.
+
+    attest            what the audit before an erasure found, and what is about to be destroyed
+    open_generation   a lane's head moves to an earlier round; later rounds stay on the ledger, outside the lane's line
+    certify           the certificate, once everything is done
+
+Each may be repeated: the same values change nothing, others raise LedgerConflictError. An erasure's id, like everything
+here, is a salted digest. `core.ledger` numbers rounds through: the first round of a generation is its parent round + 1.
+"""
+
+from dataclasses import dataclass
+
+from web3.types import EventData
+
+from chain.contract import BoundContract, to_digest
+from core.canonical import ZERO_DIGEST, Digest, raw
+from core.errors import LedgerConflictError, LedgerError
+from core.ledger import Anchor
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What the ledger says of an erasure. `generation` is 0 and `certificate` zero while there is none."""
+
+    lane: int
+    attestation: Digest
+    certificate: Digest
+    generation: int
+    attested_at: int
+
+
+@dataclass(frozen=True)
+class GenerationOpening:
+    """A lane's generation (from 1) that an erasure opens, and the round it grows from; round 0 is the beginning."""
+
+    run: Digest
+    lane: int
+    generation: int
+    erasure: Digest
+    parent_generation: int
+    parent_round: int
+
+
+@dataclass(frozen=True)
+class LaneHead:
+    """Where a lane stands: the next round is (generation, round + 1), its parent `aggregate`."""
+
+    generation: int
+    round: int
+    aggregate: Digest
+
+
+class Erasures:
+    """Every method raises LedgerUnreachableError when the node does not answer."""
+
+    def __init__(self, bound: BoundContract) -> None:
+        """`bound`: the PublicLedger contract, as `EthereumLedger.bound` has it."""
+        self._bound = bound
+
+    def head(self, run: Digest, lane: int) -> LaneHead:
+        """The lane's head; generation 0, round 0 and zero before its first round."""
+        wanted = f"the head of lane {lane}"
+        generation, height, *_ = self._bound.call("getLane", raw(run), lane, wanted=wanted)
+        aggregate = self._bound.call("getHead", raw(run), lane, wanted=wanted)
+        return LaneHead(generation, height, to_digest(aggregate))
+
+    def read(self, run: Digest, erasure: Digest) -> Erasure | None:
+        """What the ledger says of an erasure, or None."""
+        attestation, certificate, lane, generation, attested_at = self._bound.call(
+            "getErasure", raw(run), raw(erasure), wanted=f"erasure {erasure}"
+        )
+        if not attested_at:
+            return None
+        return Erasure(lane, to_digest(attestation), to_digest(certificate), generation, attested_at)
+
+    def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
+        """Anchor the audit before an erasure."""
+
+        def attested() -> Anchor | None:
+            known = self.read(run, erasure)
+            if known is None:
+                return None
+            if (known.lane, known.attestation) != (lane, attestation):
+                raise LedgerConflictError(f"erasure {erasure} is already attested as {known}")
+            return self._bound.anchor(self._event("ErasureAttested", run, erasure, known.attested_at))
+
+        return self._bound.execute(
+            "attestErasure",
+            raw(run),
+            raw(erasure),
+            lane,
+            raw(attestation),
+            effect=attested,
+            wanted=f"attesting erasure {erasure}",
+        )
+
+    def open_generation(self, opening: GenerationOpening) -> Anchor:
+        """Move a lane's head."""
+
+        def opened() -> Anchor | None:
+            known = self.read(opening.run, opening.erasure)
+            if known is None or not known.generation:
+                return None
+            event = self._event("GenerationOpened", opening.run, opening.erasure, known.attested_at)
+            names = ("lane", "generation", "parentGeneration", "parentRound")
+            got = tuple(event["args"][name] for name in names)
+            if got != (opening.lane, opening.generation, opening.parent_generation, opening.parent_round):
+                raise LedgerConflictError(f"erasure {opening.erasure} has already opened {got}, wanted {opening}")
+            return self._bound.anchor(event)
+
+        return self._bound.execute(
+            "openGeneration",
+            raw(opening.run),
+            opening.lane,
+            opening.generation,
+            raw(opening.erasure),
+            opening.parent_generation,
+            opening.parent_round,
+            effect=opened,
+            wanted=f"opening generation {opening.generation} of lane {opening.lane}",
+        )
+
+    def certify(self, run: Digest, erasure: Digest, certificate: Digest) -> Anchor:
+        """Anchor the certificate of an attested erasure."""
+
+        def certified() -> Anchor | None:
+            known = self.read(run, erasure)
+            if known is None or known.certificate == ZERO_DIGEST:
+                return None
+            if known.certificate != certificate:
+                raise LedgerConflictError(f"erasure {erasure} is already certified by {known.certificate}")
+            return self._bound.anchor(self._event("ErasureCertified", run, erasure, known.attested_at))
+
+        return self._bound.execute(
+            "certifyErasure",
+            raw(run),
+            raw(erasure),
+            raw(certificate),
+            effect=certified,
+            wanted=f"certifying erasure {erasure}",
+        )
+
+    def _event(self, name: str, run: Digest, erasure: Digest, since: int) -> EventData:
+        """The one event `name` of an erasure, from block `since` on."""
+        filters = {"run": raw(run), "erasure": raw(erasure)}
+        found = self._bound.events(name, since, "latest", filters, wanted=f"erasure {erasure}")
+        if len(found) != 1:
+            raise LedgerError(f"erasure {erasure} has {len(found)} events {name}, wanted 1")
+        return found[0]

@@ -1,0 +1,162 @@
+"""The members' private chain: salted commitments to full manifests, bids and allocations, and erasure requests.
+
+Their ciphertext is in the artifact store. Keys and key wraps are never written here: what stands on a chain could never
+be destroyed. The chain's head is anchored on the public ledger now and then, so that it cannot be rebuilt unseen.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from eth_hash.auto import keccak
+from hexbytes import HexBytes
+
+from chain import ethereum
+from chain.contract import BoundContract, to_digest
+from chain.deployment import bind
+from chain.nodes import reaching
+from core.canonical import Address, Digest, raw
+from core.errors import LedgerConflictError, LedgerError
+from core.keys import Key
+from core.ledger import Anchor, RoundKey
+
+
+class Kind(IntEnum):
+    """What a round's list of commitments is of; the contract's enum."""
+
+    MANIFESTS = 0
+    BIDS = 1
+    ALLOCATIONS = 2
+
+
+@dataclass(frozen=True)
+class PrivateHead:
+    """A block of a private chain."""
+
+    chain_id: int
+    number: int
+    block_hash: Digest
+
+
+class PrivateLedger:
+    """The PrivateLedger contract; every method raises LedgerUnreachableError when the node does not answer."""
+
+    def __init__(self, bound: BoundContract) -> None:
+        self.bound = bound
+
+    def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
+        """See `core.ledger.Ledger.open_run`."""
+        ethereum.open_run(self.bound, run, organisations)
+
+    def members(self, run: Digest) -> frozenset[Address]:
+        """See `core.ledger.Ledger.members`."""
+        return ethereum.members(self.bound, run)
+
+    def record(self, key: RoundKey, kind: Kind, commitments: Sequence[Digest]) -> Anchor:
+        """Record a round's commitments, ascending by the address of their organisation; repeating it changes nothing.
+
+        Raises LedgerConflictError when others are recorded for that round and kind.
+        """
+
+        def recorded() -> Anchor | None:
+            known = self.read(key, kind)
+            if known is None:
+                return None
+            if known[0] != tuple(commitments):
+                raise LedgerConflictError(f"other {kind.name.lower()} are already recorded for round {key.round}")
+            return known[1]
+
+        return self.bound.execute(
+            "recordRound",
+            *_place(key, kind),
+            [raw(item) for item in commitments],
+            effect=recorded,
+            wanted=f"recording the {kind.name.lower()} of round {key.round}",
+        )
+
+    def read(self, key: RoundKey, kind: Kind) -> tuple[tuple[Digest, ...], Anchor] | None:
+        """A round's commitments, or None; raises LedgerError when event and storage disagree."""
+        wanted = f"the {kind.name.lower()} of round {key.round}"
+        digest, _, block = self.bound.call("getRecord", *_place(key, kind), wanted=wanted)
+        if not block:
+            return None
+        filters = {"run": raw(key.run), "lane": key.lane, "kind": int(kind)}
+        for event in self.bound.events("RoundRecorded", block, block, filters, wanted=wanted):
+            values = event["args"]
+            if (values["generation"], values["round"]) == (key.generation, key.round):
+                if keccak(b"".join(values["commitments"])) != digest:
+                    raise LedgerError(f"{wanted} do not match their digest in block {block}")
+                return tuple(to_digest(item) for item in values["commitments"]), self.bound.anchor(event)
+        raise LedgerError(f"{wanted} are in storage, but their event is not in block {block}")
+
+    def request_erasure(self, run: Digest, request: Digest) -> None:
+        """Ask for an erasure with a member's key, by the salted digest of the signed request.
+
+        Repeating it changes nothing. Raises LedgerConflictError when another member made the same request.
+        """
+
+        def requested() -> bool | None:
+            requester = self.requester(run, request)
+            if requester is not None and requester != self.bound.account:
+                raise LedgerConflictError(f"{requester} has already requested erasure {request}")
+            return requester is not None or None
+
+        ascending = sorted(self.members(run), key=lambda address: int(address, 16))
+        self.bound.execute(
+            "requestErasure", raw(run), raw(request), ascending, effect=requested, wanted=f"requesting {request}"
+        )
+
+    def requester(self, run: Digest, request: Digest) -> Address | None:
+        """Who asked for an erasure, or None."""
+        found = self.bound.call("getRequester", raw(run), raw(request), wanted=f"the requester of {request}")
+        return Address(found) if int(found, 16) else None
+
+    def head(self) -> PrivateHead:
+        """The newest block."""
+        with reaching(self.bound.node, "its head"):
+            block = self.bound.node.eth.get_block("latest")
+        return PrivateHead(self.bound.chain_id, block["number"], to_digest(block["hash"]))
+
+    def holds(self, head: PrivateHead) -> bool:
+        """Whether the chain still has the block that was anchored."""
+        with reaching(self.bound.node, f"block {head.number}"):
+            if head.chain_id != self.bound.chain_id or head.number > self.bound.node.eth.block_number:
+                return False
+            block = self.bound.node.eth.get_block(head.number)
+        return HexBytes(block["hash"]).to_0x_hex() == head.block_hash
+
+
+def open_private_ledger(chain: str, state: Path, key: Key | None, contract: Address | None = None) -> PrivateLedger:
+    """The private ledger on `chain` (``embedded``, ``anvil`` or a URL); see `chain.deployment.bind`."""
+    return PrivateLedger(bind("PrivateLedger", chain, state, key, contract=contract, side="private"))
+
+
+def anchor_head(public: BoundContract, run: Digest, head: PrivateHead) -> None:
+    """Write a private chain's head to the public ledger; one that is anchored already, or older, changes nothing."""
+
+    def anchored() -> bool | None:
+        newest = anchored_head(public, run, head.chain_id)
+        if newest and newest.number == head.number and newest != head:
+            raise LedgerConflictError(f"private block {head.number} is anchored with another hash: {newest.block_hash}")
+        return (newest is not None and newest.number >= head.number) or None
+
+    public.execute(
+        "anchorPrivateHead",
+        raw(run),
+        head.chain_id,
+        head.number,
+        raw(head.block_hash),
+        effect=anchored,
+        wanted=f"anchoring private block {head.number}",
+    )
+
+
+def anchored_head(public: BoundContract, run: Digest, chain_id: int) -> PrivateHead | None:
+    """The newest head of a private chain that the public ledger holds, or None."""
+    block_hash, number = public.call("getPrivateHead", raw(run), chain_id, wanted="the private chain's head")
+    return PrivateHead(chain_id, number, to_digest(block_hash)) if any(block_hash) else None
+
+
+def _place(key: RoundKey, kind: Kind) -> tuple[bytes, int, int, int, int]:
+    return raw(key.run), key.lane, key.generation, key.round, int(kind)

@@ -1,0 +1,107 @@
+"""Who an organisation is: its address and its SuperNode's key, registered by its own signed request.
+
+The request is EIP-712, bound to one chain and one contract, and good once: it carries the organisation's nonce and a
+deadline. A coordinator submits it, which admits the organisation. The administrator revokes for good, from the next
+round: a round whose parent was committed after the revocation's block must not contain the organisation.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from chain.contract import BoundContract, to_digest
+from core.canonical import Address, Digest, raw
+from core.keys import Domain, Fields, Key, Signature
+
+REGISTRATION: Final[Fields] = (
+    ("organisation", "address"),
+    ("nodeKey", "bytes32"),
+    ("nonce", "uint256"),
+    ("deadline", "uint256"),
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """An organisation's signed request.
+
+    `node_key`: keccak256 of its SuperNode's public key, or zero; `deadline`: Unix time after which it is worthless.
+    """
+
+    organisation: Address
+    node_key: Digest
+    nonce: int
+    deadline: int
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """A registered organisation, and the blocks of its first registration and of its revocation (0: none)."""
+
+    node_key: Digest
+    registered_at: int
+    revoked_at: int
+
+
+def sign_registration(key: Key, domain: Domain, node_key: Digest, nonce: int, deadline: int) -> Registration:
+    """The request of the organisation that owns `key`; `nonce` as `Registry.nonce` says."""
+    message = {"organisation": key.address, "nodeKey": raw(node_key), "nonce": nonce, "deadline": deadline}
+    signature = key.sign(domain, "Registration", REGISTRATION, message)
+    return Registration(key.address, node_key, nonce, deadline, signature)
+
+
+class Registry:
+    """Every method raises LedgerUnreachableError when the node does not answer."""
+
+    def __init__(self, bound: BoundContract) -> None:
+        """`bound`: the PublicLedger contract; with the coordinator's key to register, the administrator's to revoke."""
+        self._bound = bound
+
+    @property
+    def domain(self) -> Domain:
+        """What requests are signed for."""
+        return Domain(self._bound.chain_id, self._bound.address)
+
+    def nonce(self, organisation: Address) -> int:
+        """The nonce of an organisation's next request."""
+        return int(self._bound.call("nonces", organisation, wanted=f"the nonce of {organisation}"))
+
+    def read(self, organisation: Address) -> Organisation | None:
+        """What is registered of an organisation, or None."""
+        node_key, registered_at, revoked_at = self._bound.call(
+            "getOrganisation", organisation, wanted=f"the registration of {organisation}"
+        )
+        return Organisation(to_digest(node_key), registered_at, revoked_at) if registered_at else None
+
+    def register(self, request: Registration) -> Organisation:
+        """Submit a request; submitting it again changes nothing.
+
+        Raises LedgerConflictError when the contract refuses it: expired, signed by another, revoked.
+        """
+
+        def registered() -> Organisation | None:
+            return self.read(request.organisation) if self.nonce(request.organisation) > request.nonce else None
+
+        return self._bound.execute(
+            "register",
+            request.organisation,
+            raw(request.node_key),
+            request.deadline,
+            bytes.fromhex(request.signature[2:]),
+            effect=registered,
+            wanted=f"registering {request.organisation}",
+        )
+
+    def revoke(self, organisation: Address) -> Organisation:
+        """End an organisation's registration for good; repeating it changes nothing.
+
+        Raises LedgerConflictError when it was never registered or the key is not the administrator's.
+        """
+
+        def revoked() -> Organisation | None:
+            known = self.read(organisation)
+            return known if known and known.revoked_at else None
+
+        return self._bound.execute(
+            "revokeOrganisation", organisation, effect=revoked, wanted=f"revoking {organisation}"
+        )

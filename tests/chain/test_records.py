@@ -1,0 +1,270 @@
+"""What the ledgers record besides rounds."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chain.contract import BoundContract
+from chain.credits import UNIT, Credits, CreditTree
+from chain.development import CHAIN_IDS, administrator
+from chain.erasures import Erasures, GenerationOpening, LaneHead
+from chain.ethereum import EthereumLedger, open_ledger
+from chain.nodes import embedded_service
+from chain.private import Kind, PrivateLedger, anchor_head, anchored_head, open_private_ledger
+from chain.registry import Registry, sign_registration
+from core import merkle
+from core.canonical import ZERO_DIGEST, Digest, raw
+from core.errors import LedgerConflictError, UsageError
+from core.keys import derive
+from core.ledger import RoundKey
+from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+
+pytestmark = pytest.mark.chain
+COORDINATOR = derive(1, "coordinator")
+MEMBER = derive(1, "organisation 2")
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    state = tmp_path_factory.mktemp("records")
+    yield state
+    embedded_service(state).stop()
+
+
+@pytest.fixture(scope="module")
+def ledger(state: Path) -> EthereumLedger:
+    return open_ledger("embedded", state, COORDINATOR)
+
+
+@pytest.fixture(scope="module")
+def private(state: Path) -> PrivateLedger:
+    return open_private_ledger("embedded", state, COORDINATOR)
+
+
+@pytest.fixture
+def run(ledger: EthereumLedger) -> Digest:
+    run = some_digest()
+    ledger.open_run(run, MEMBERS)
+    return run
+
+
+@pytest.fixture
+def private_run(private: PrivateLedger) -> Digest:
+    run = some_digest()
+    private.open_run(run, MEMBERS)
+    return run
+
+
+# Erasures
+
+
+def test_an_erasure_moves_the_head_and_rewrites_nothing(ledger: EthereumLedger, run: Digest) -> None:
+    erasures, erasure = Erasures(ledger.bound), some_digest()
+    first = a_round(run)
+    second = a_round(run, 2, first.aggregate)
+    third = a_round(run, 3, second.aggregate)
+    anchors = [ledger.commit(item) for item in (first, second, third)]
+    opening = GenerationOpening(run, 0, 1, erasure, 0, 1)
+    erasures.attest(run, erasure, 0, some_digest())
+    erasures.open_generation(opening)
+    assert erasures.head(run, 0) == LaneHead(1, 1, first.aggregate)
+    again = replace(a_round(run, 2, first.aggregate), key=RoundKey(run, 0, 1, 2))
+    ledger.commit(again)
+    assert erasures.head(run, 0) == LaneHead(1, 2, again.aggregate)
+    assert [ledger.read(item.key) for item in (first, second, third)] == [
+        (item, anchor) for item, anchor in zip((first, second, third), anchors, strict=True)
+    ]
+    with pytest.raises(LedgerConflictError, match="GenerationNotCurrent"):
+        ledger.commit(a_round(run, 4, third.aggregate))
+
+
+def test_each_step_of_an_erasure_may_be_repeated(ledger: EthereumLedger, run: Digest) -> None:
+    erasures, erasure, attestation, certificate = Erasures(ledger.bound), *(some_digest() for _ in range(3))
+    opening = GenerationOpening(run, 2, 1, erasure, 0, 0)
+    steps = [
+        lambda: erasures.attest(run, erasure, 2, attestation),
+        lambda: erasures.open_generation(opening),
+        lambda: erasures.certify(run, erasure, certificate),
+    ]
+    anchors = [step() for step in steps]
+    assert [step() for step in steps] == anchors
+    assert len({anchor.transaction for anchor in anchors}) == 3
+    found = erasures.read(run, erasure)
+    assert found is not None
+    assert (found.lane, found.attestation, found.certificate, found.generation) == (2, attestation, certificate, 1)
+
+
+def test_no_step_of_an_erasure_may_be_changed(ledger: EthereumLedger, run: Digest) -> None:
+    erasures, erasure = Erasures(ledger.bound), some_digest()
+    opening = GenerationOpening(run, 0, 1, erasure, 0, 0)
+    with pytest.raises(LedgerConflictError, match="ErasureUnknown"):
+        erasures.open_generation(opening)
+    erasures.attest(run, erasure, 0, some_digest())
+    with pytest.raises(LedgerConflictError, match="already attested"):
+        erasures.attest(run, erasure, 0, some_digest())
+    erasures.open_generation(opening)
+    with pytest.raises(LedgerConflictError, match="already opened"):
+        erasures.open_generation(replace(opening, generation=2))
+    erasures.certify(run, erasure, some_digest())
+    with pytest.raises(LedgerConflictError, match="already certified"):
+        erasures.certify(run, erasure, some_digest())
+
+
+def test_an_unknown_erasure_reads_as_nothing(ledger: EthereumLedger, run: Digest) -> None:
+    assert Erasures(ledger.bound).read(run, some_digest()) is None
+    assert Erasures(ledger.bound).head(run, 0) == LaneHead(0, 0, ZERO_DIGEST)
+
+
+# Proofs
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_our_membership_proofs_verify_in_the_contract(ledger: EthereumLedger, run: Digest, size: int) -> None:
+    manifests = [some_digest() for _ in range(size)]
+    leaves = [merkle.leaf(raw(item)) for item in manifests]
+    commitment = replace(a_round(run), updates_root=Digest("0x" + merkle.root(leaves).hex()))
+    ledger.commit(commitment)
+    for index, manifest in enumerate(manifests):
+        assert ledger.is_admitted(commitment.key, manifest, merkle.proof(leaves, index))
+        assert not ledger.is_admitted(commitment.key, some_digest(), merkle.proof(leaves, index))
+
+
+# Credits
+
+
+def test_credit_is_claimed_by_proof_as_it_grows(ledger: EthereumLedger, run: Digest) -> None:
+    ledger_credits, organisation = Credits(ledger.bound), min(MEMBERS)
+    for epoch, grown in enumerate((3, 5), start=1):
+        tree = CreditTree(run, dict.fromkeys(MEMBERS, grown * UNIT))
+        ledger_credits.post(epoch, tree)
+        ledger_credits.post(epoch, tree)
+        assert ledger_credits.newest(run) == (epoch, tree.root)
+        ledger_credits.claim(tree, organisation)
+        ledger_credits.claim(tree, organisation)
+        assert ledger_credits.claimed(run, organisation) == grown * UNIT
+
+
+def test_credit_that_was_not_posted_cannot_be_claimed(ledger: EthereumLedger, run: Digest) -> None:
+    ledger_credits, organisation = Credits(ledger.bound), min(MEMBERS)
+    ledger_credits.post(1, CreditTree(run, dict.fromkeys(MEMBERS, 1)))
+    with pytest.raises(LedgerConflictError, match="ProofInvalid"):
+        ledger_credits.claim(CreditTree(run, dict.fromkeys(MEMBERS, 2)), organisation)
+    with pytest.raises(LedgerConflictError, match="credit epoch 1 has root"):
+        ledger_credits.post(1, CreditTree(run, dict.fromkeys(MEMBERS, 2)))
+    with pytest.raises(LedgerConflictError, match=r"EpochNotNext\(got=3, wanted=2\)"):
+        ledger_credits.post(3, CreditTree(run, dict.fromkeys(MEMBERS, 2)))
+
+
+def test_an_outsider_has_no_proof() -> None:
+    with pytest.raises(KeyError):
+        CreditTree(some_digest(), {}).proof(COORDINATOR.address)
+
+
+# Identity
+
+
+@pytest.fixture
+def registry(ledger: EthereumLedger) -> Registry:
+    return Registry(ledger.bound)
+
+
+def deadline() -> int:
+    return int(time.time()) + 3600
+
+
+def test_an_organisation_registers_by_its_own_signature(registry: Registry) -> None:
+    key, node_key = derive(1, some_digest()), some_digest()
+    request = sign_registration(key, registry.domain, node_key, registry.nonce(key.address), deadline())
+    first = registry.register(request)
+    assert registry.register(request) == first == registry.read(key.address)
+    assert first.node_key == node_key
+    assert registry.nonce(key.address) == 1
+
+
+def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None:
+    key = derive(1, some_digest())
+    elsewhere = replace(registry.domain, chain_id=CHAIN_IDS["private"])
+    request = sign_registration(key, elsewhere, ZERO_DIGEST, 0, deadline())
+    with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
+        registry.register(request)
+    assert registry.read(key.address) is None
+
+
+def test_revocation_is_the_administrator_s_and_final(ledger: EthereumLedger, registry: Registry) -> None:
+    key = derive(1, some_digest())
+    registry.register(sign_registration(key, registry.domain, ZERO_DIGEST, 0, deadline()))
+    with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
+        registry.revoke(key.address)
+    owned = Registry(BoundContract(ledger.bound.node, "PublicLedger", ledger.contract, administrator()))
+    revoked = owned.revoke(key.address)
+    assert revoked.revoked_at > revoked.registered_at
+    with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
+        registry.register(sign_registration(key, registry.domain, ZERO_DIGEST, 1, deadline()))
+
+
+# The private chain
+
+
+def test_private_and_public_ledger_are_bound_to_different_chains(
+    ledger: EthereumLedger, private: PrivateLedger
+) -> None:
+    assert private.bound.chain_id != ledger.chain_id
+
+
+def test_a_round_s_private_commitments_read_back(private: PrivateLedger, private_run: Digest) -> None:
+    key, lists = RoundKey(private_run, 0, 0, 1), {kind: [some_digest() for _ in range(3)] for kind in Kind}
+    assert private.read(key, Kind.BIDS) is None
+    for kind, commitments in lists.items():
+        anchor = private.record(key, kind, commitments)
+        assert private.record(key, kind, commitments) == anchor
+        assert private.read(key, kind) == (tuple(commitments), anchor)
+    with pytest.raises(LedgerConflictError, match="other bids are already recorded"):
+        private.record(key, Kind.BIDS, [some_digest()])
+
+
+def test_a_member_requests_an_erasure_without_the_coordinator(
+    private: PrivateLedger, private_run: Digest, state: Path
+) -> None:
+    request = some_digest()
+    own = open_private_ledger("embedded", state, MEMBER)
+    assert own.requester(private_run, request) is None
+    own.request_erasure(private_run, request)
+    own.request_erasure(private_run, request)
+    assert private.requester(private_run, request) == MEMBER.address
+    with pytest.raises(LedgerConflictError, match="has already requested"):
+        private.request_erasure(private_run, request)
+    with pytest.raises(LedgerConflictError, match="NotMember"):
+        private.request_erasure(private_run, some_digest())
+
+
+def test_the_private_head_is_anchored_on_the_public_chain(
+    ledger: EthereumLedger, run: Digest, private: PrivateLedger
+) -> None:
+    assert anchored_head(ledger.bound, run, private.bound.chain_id) is None
+    head = private.head()
+    anchor_head(ledger.bound, run, head)
+    anchor_head(ledger.bound, run, head)
+    assert anchored_head(ledger.bound, run, private.bound.chain_id) == head
+    assert private.holds(head)
+
+
+def test_a_private_chain_that_was_rebuilt_does_not_hold_its_anchor(
+    ledger: EthereumLedger, run: Digest, private: PrivateLedger
+) -> None:
+    head = private.head()
+    assert not private.holds(replace(head, block_hash=some_digest()))
+    assert not private.holds(replace(head, number=head.number + 1))
+    assert not private.holds(replace(head, chain_id=1))
+    anchor_head(ledger.bound, run, head)
+    with pytest.raises(LedgerConflictError, match="is anchored with another hash"):
+        anchor_head(ledger.bound, run, replace(head, block_hash=some_digest()))
+
+
+def test_an_auditor_reads_everything_and_writes_nothing(ledger: EthereumLedger, run: Digest, state: Path) -> None:
+    auditor = open_ledger("embedded", state, None)
+    assert Erasures(auditor.bound).head(run, 0).round == 0
+    with pytest.raises(UsageError, match="needs the key of an account that may, got none"):
+        Credits(auditor.bound).post(1, CreditTree(run, {}))
