@@ -90,7 +90,7 @@ class _Audit:
         self, run: RunFolder, genesis: Genesis, files: Files, findings: Findings, ledger: Ledger | None, strict: bool
     ) -> None:
         self.genesis, self.files, self.findings = genesis, files, findings
-        self.entries = [self._entry(file) for file in files.records()]
+        self.entries = [self._entry(file) for file in files.records() if file.lane < len(genesis.lanes)]
         self.records = Records(genesis, findings)
         self.states = States(run.artifacts, files, genesis, findings)
         self.ledger = LedgerAudit(ledger, genesis, files, findings, strict or self._finished())

@@ -94,15 +94,17 @@ class LedgerAudit:
         """
         key = RoundKey(self.digest, record.lane, record.generation, record.round)
         wanted = self._wanted(record, file, parent)
-        queued = self.queue.commitments.pop(key, None)
-        if wanted and queued:
-            self._same(queued[1], wanted, parent, f"{file.where}, {queued[0]}")
         anchor = self._anchor(key, file)
+        committed = None
         with self._asking(file.where) as ledger:
             if ledger and (found := ledger.read(key)):
-                self._committed(*found, wanted, parent, anchor, file)
+                committed = found[0]
+                self._committed(committed, found[1], wanted, parent, anchor, file)
             elif ledger:
                 self._missing(anchor, file)
+        queued = self.queue.commitments.pop(key, None)
+        if queued and (reference := committed or wanted):
+            self._same(queued[1], reference, parent, f"{file.where}, {queued[0]}")
         return wanted.aggregate if wanted else None
 
     def check_end(self, lane: int, generation: int, number: int) -> None:

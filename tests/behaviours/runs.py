@@ -82,19 +82,14 @@ class Federation:
         names = {key.address: name for name, key in self.members.items()}
         return [names[address] for address in self.genesis.lanes[lane]]
 
-    def train(self, lane: int) -> list[SignedManifest]:
-        """Every member trains, stores and signs."""
-        return [self._signed(lane, name) for name in self.names(lane)]
-
     def close(self, lane: int, attempt: int = 1) -> RoundRecord:
         """A round of everyone: recorded, committed and anchored."""
-        here, signed = self.lanes[lane], self.train(lane)
-        examples = {o.address: o.examples for o in self.genesis.organisations if o.address in self.genesis.lanes[lane]}
-        p = weights(examples)
-        updates = [
-            WeightedUpdate(a, p[a], self.run.artifacts.open(s.manifest.update)) for a, s in zip(p, signed, strict=True)
-        ]
+        here, names = self.lanes[lane], self.names(lane)
+        p = weights({o.address: o.examples for o in self.genesis.organisations if o.name in names})
+        honest = zip(p, names, strict=True)
+        updates = [WeightedUpdate(address, p[address], self.update(lane, name)) for address, name in honest]
         state, residual = self.rule.aggregate(here.state, updates)
+        signed = [self._signed(lane, name) for name in names]
         admitted = tuple(Admitted(s, w) for s, w in zip(signed, p.values(), strict=True))
         return self._record(lane, attempt, admitted, state, residual)
 
@@ -105,7 +100,7 @@ class Federation:
 
     def _signed(self, lane: int, name: str) -> SignedManifest:
         here, key = self.lanes[lane], self.members[name]
-        update = self.lies.update(name, here.round + 1, self._update(lane, name))
+        update = self.lies.update(name, here.round + 1, self.update(lane, name))
         manifest = UpdateManifest(
             genesis=self.genesis.digest,
             organisation=key.address,
@@ -122,7 +117,8 @@ class Federation:
         )
         return self.lies.manifest(name, manifest).sign(key, self.genesis.chain)
 
-    def _update(self, lane: int, name: str) -> AdapterState:
+    def update(self, lane: int, name: str) -> AdapterState:
+        """What a member would honestly send in the lane's next round."""
         here = self.lanes[lane]
         seed = hashlib.sha256(f"{name} {here.round}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(seed, "big"))

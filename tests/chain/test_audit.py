@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chain.anvil import binary
 from chain.audit import AuditReport, What, verify, verify_on_chain
 from chain.audit_states import svd_tolerance
 from chain.ethereum import open_ledger
@@ -17,20 +16,26 @@ from chain.nodes import embedded_service
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES, by_address
-from core.canonical import Address, Digest, digest, to_json
+from core.canonical import digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
-from core.rounds import Admitted, Genesis, Rejection, RoundRecord, Salts, SignedRecord
-from core.update import UpdateManifest
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.rounds import Admitted, Rejection, RoundRecord, SignedRecord
+from core.update import Bid, UpdateManifest
 from tests.behaviours.runs import COORDINATOR, NAMES, SEED, Federation, Lies, build, found
 
 ORDER = sorted(NAMES[:3], key=lambda name: by_address(keys.derive(SEED, name).address))
 FIRST, SECOND, THIRD = ORDER
 OUTSIDER = keys.derive(SEED, "outsider")
-ROUND_1, ROUND_2_FAILED, ROUND_2 = (
-    f"records/L0000-G0000-R0000{place}.json" for place in ("1-A01", "2-A01", "2-A02")
-)
+ROUND_1, ROUND_2_FAILED, ROUND_2 = (f"records/L0000-G0000-R0000{place}.json" for place in ("1-A01", "2-A01", "2-A02"))
 SALTS_1, SALTS_2 = (name.replace("records", "salts") for name in (ROUND_1, ROUND_2))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_fsync() -> Iterator[None]:
+    """These runs need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _descriptor: None)
+        yield
 
 
 def failures(report: AuditReport) -> list[str]:
@@ -241,6 +246,11 @@ def link_out(federation: Federation) -> None:
     path.symlink_to(outside)
 
 
+def tear(federation: Federation) -> None:
+    with (federation.run.folder / "anchors.jsonl").open("ab") as file:
+        file.write(b'{"key":')
+
+
 FILES = [
     Case("a changed genesis", edit("genesis.json", lambda g: g.update(norm_bound=11.0)), What.GENESIS, "genesis.json"),
     Case("a genesis with more", edit("genesis.json", lambda g: g.update(more=1)), What.GENESIS, "genesis.json"),
@@ -328,7 +338,9 @@ FILES = [
     ),
     Case("a file too many", put("notes.txt"), What.UNEXPECTED_FILE, "notes.txt"),
     Case("a hidden file", put("records/.hidden"), What.UNEXPECTED_FILE, "records/.hidden"),
-    Case("an artifact under no digest", put("artifacts/x.safetensors"), What.UNEXPECTED_FILE, "artifacts/x.safetensors"),
+    Case(
+        "an artifact under no digest", put("artifacts/x.safetensors"), What.UNEXPECTED_FILE, "artifacts/x.safetensors"
+    ),
     Case(
         "a record of a lane that is not there",
         put("records/L0009-G0000-R00001-A01.json"),
@@ -347,19 +359,404 @@ FILES = [
         What.ANCHOR,
         "round 1, lane 0, anchors.jsonl, line 2",
     ),
-    Case("an anchor's block", edit_line(2, lambda e: e["anchor"].update(block=9)), What.ANCHOR, "anchors.jsonl, line 2"),
+    Case(
+        "an anchor's block", edit_line(2, lambda e: e["anchor"].update(block=9)), What.ANCHOR, "anchors.jsonl, line 2"
+    ),
     Case("an anchor's chain", edit_line(2, lambda e: e["anchor"].update(chain_id=9)), What.CHAIN_ID, "line 2"),
     Case("an anchor's contract", edit_line(2, lambda e: e["anchor"].update(contract="0x")), What.CONTRACT, "line 2"),
     Case("an anchor's round", edit_line(2, lambda e: e["key"].update(round=7)), What.NOT_RECORDED, "line 2"),
     Case("a round that was sent", edit_line(1, lambda e: e["commitment"].update(count=9)), What.COUNT, "line 1"),
     Case("an unknown line of the queue", edit_line(1, lambda e: e.update(more=1)), What.QUEUE, "line 1"),
-    Case("a torn line after the end", edit_line(1, lambda e: None), What.QUEUE, "anchors.jsonl"),
+    Case("a torn line after the end", tear, What.QUEUE, "anchors.jsonl"),
 ]
 
 
-def _tear(federation: Federation) -> None:
-    with (federation.run.folder / "anchors.jsonl").open("ab") as file:
-        file.write(b'{"key":')
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.name)
+def test_tampering_with_a_file_is_found_and_named(honest: Federation, case: Case) -> None:
+    case.tamper(honest)
+    assert_first(verify(honest.run, honest.ledger), case.what, case.where)
 
 
-FILES[-1] = replace(FILES[-1], tamper=_tear)
+def test_a_round_left_out_is_found_offline_by_the_commit_queue(honest: Federation) -> None:
+    (honest.run.folder / ROUND_2).unlink()
+    assert_first(verify(honest.run), What.NOT_RECORDED, "anchors.jsonl, line 3")
+
+
+def test_one_bad_item_hides_no_other(honest: Federation) -> None:
+    update_path(honest, 0).unlink()
+    edit(SALTS_2, lambda s: s.update(aggregate="00" * 32))(honest)
+    put("notes.txt")(honest)
+    found = [failure.what for failure in verify(honest.run, honest.ledger).failures]
+    assert found == [What.UPDATE, What.COMMITMENT, What.UNEXPECTED_FILE]
+
+
+def test_a_round_after_an_unreadable_update_is_still_recomputed(honest: Federation) -> None:
+    update_path(honest, 0).unlink()
+    assert verify(honest.run, honest.ledger).recomputed == 1
+
+
+@pytest.mark.parametrize("rule", ["frozen-a", "svd"])
+def test_a_flipped_byte_of_any_file_is_found_and_the_file_named(tmp_path: Path, rule: str) -> None:
+    federation = build(tmp_path / "run", rule=rule)
+    for name, data in contents(federation.run.folder).items():
+        path = federation.run.folder / name
+        for position in {0, 9, len(data) // 3, len(data) // 2, len(data) - 3, len(data) - 1}:
+            flipped = bytearray(data)
+            flipped[position] ^= 1 if position % 2 else 32
+            path.write_bytes(flipped)
+            report = verify(federation.run, federation.ledger)
+            assert any(name in failure.where for failure in report.failures), (name, position, failures(report))
+        path.write_bytes(data)
+    assert verify(federation.run, federation.ledger).ok
+
+
+# ------------------------------------------------------------------------------- lies that are signed and committed
+
+
+@dataclass(frozen=True)
+class Lie:
+    """What someone with a key does in round 2, and the first failure that it must lead to."""
+
+    name: str
+    lies: Lies
+    what: What
+    where: str
+
+
+def manifest(**changes: object) -> Lies:
+    """The first organisation signs something else in round 2."""
+
+    def change(name: str, manifest: UpdateManifest) -> UpdateManifest:
+        return replace(manifest, **changes) if (name, manifest.round) == (FIRST, 2) else manifest  # type: ignore[arg-type]
+
+    return Lies(manifest=change)
+
+
+def record(change: Callable[[Federation, RoundRecord], RoundRecord], number: int = 2) -> Lies:
+    """The coordinator signs something else about a round that admitted someone."""
+    return Lies(record=lambda federation, r: change(federation, r) if r.round == number and r.admitted else r)
+
+
+def update(change: Callable[[AdapterState], AdapterState]) -> Lies:
+    """The second organisation sends something else in round 2, and the coordinator admits it."""
+    return Lies(update=lambda name, number, state: change(state) if (name, number) == (SECOND, 2) else state)
+
+
+def commitment(**changes: object) -> Lies:
+    """The coordinator commits something else about round 2."""
+    return Lies(commitment=lambda c: replace(c, **changes) if c.key.round == 2 else c)  # type: ignore[arg-type]
+
+
+def one_array(change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Lies:
+    def changed(state: AdapterState) -> AdapterState:
+        name = next(iter(state))
+        return AdapterState({**state.arrays, name: change(state[name])})
+
+    return update(changed)
+
+
+def filled(value: float) -> Lies:
+    return one_array(lambda array: np.full_like(array, value))
+
+
+def dropped_from_the_sum(federation: Federation, r: RoundRecord) -> RoundRecord:
+    lane, names = federation.lanes[0], federation.names(0)
+    kept = [(a, federation.update(0, name)) for a, name in zip(r.admitted[1:], names[1:], strict=True)]
+    state = AdapterState({n: lane.state[n] + sum(a.weight * u[n] for a, u in kept) for n in lane.state})
+    return replace(
+        r,
+        aggregate=federation.run.artifacts.put(
+            AdapterState({n: a.astype(np.float32) for n, a in state.arrays.items()})
+        ),
+    )
+
+
+def of_an_outsider(federation: Federation, r: RoundRecord) -> RoundRecord:
+    signed = replace(r.admitted[2].signed.manifest, organisation=OUTSIDER.address).sign(
+        OUTSIDER, federation.genesis.chain
+    )
+    admitted = sorted((*r.admitted[:2], Admitted(signed, 0.5)), key=lambda a: by_address(a.organisation))
+    return replace(r, admitted=tuple(admitted))
+
+
+def signed_for_another_chain(federation: Federation, r: RoundRecord) -> RoundRecord:
+    first = r.admitted[0]
+    chain = replace(federation.genesis.chain, chain_id=9)
+    signed = first.signed.manifest.sign(federation.members[FIRST], chain)
+    return replace(r, admitted=(replace(first, signed=signed), *r.admitted[1:]))
+
+
+def weighed_anew(r: RoundRecord) -> RoundRecord:
+    return replace(r, admitted=(replace(r.admitted[0], weight=0.9), *r.admitted[1:]))
+
+
+OTHER = digest("other", b"")
+LIES = [
+    Lie("a manifest of another federation", manifest(genesis=OTHER), What.MANIFEST_GENESIS, FIRST),
+    Lie("a manifest of another round", manifest(round=1), What.MANIFEST_PLACE, FIRST),
+    Lie("a manifest of another lane", manifest(lane=1), What.MANIFEST_PLACE, FIRST),
+    Lie("a manifest of another generation", manifest(generation=1), What.MANIFEST_PLACE, FIRST),
+    Lie("a manifest of another parent", manifest(parent=OTHER), What.MANIFEST_PARENT, FIRST),
+    Lie("inflated examples", manifest(examples=10**6), What.EXAMPLES, FIRST),
+    Lie("a bid beyond the genesis", manifest(bid=Bid(5, 3)), What.BID, FIRST),
+    Lie("a nonce used before", manifest(nonce=digest("nonce", f"0 0 {SECOND}".encode())), What.NONCE, FIRST),
+    Lie("an update that is not there", manifest(update=OTHER), What.UPDATE, FIRST),
+    Lie("a signature for another chain", record(signed_for_another_chain), What.MANIFEST_SIGNATURE, FIRST),
+    Lie("an outsider admitted", record(of_an_outsider), What.WEIGHT, "round 2, lane 0"),
+    Lie("another order", record(lambda _, r: replace(r, admitted=r.admitted[::-1])), What.ORDER, "round 2, lane 0"),
+    Lie(
+        "an organisation twice",
+        record(lambda _, r: replace(r, admitted=(r.admitted[0], *r.admitted))),
+        What.ORDER,
+        "round 2, lane 0",
+    ),
+    Lie("another weight", record(lambda _, r: weighed_anew(r)), What.WEIGHT, f"round 2, lane 0, {FIRST}"),
+    Lie("an update left out of the sum", record(dropped_from_the_sum), What.AGGREGATE, "round 2, lane 0, artifacts/"),
+    Lie(
+        "the state before, unchanged",
+        record(lambda f, r: replace(r, aggregate=f.lanes[0].state.digest)),
+        What.AGGREGATE,
+        "round 2, lane 0, artifacts/",
+    ),
+    Lie("an aggregate that is not there", record(lambda _, r: replace(r, aggregate=OTHER)), What.AGGREGATE, "round 2"),
+    Lie("another residual", record(lambda _, r: replace(r, residual=0.1)), What.RESIDUAL, "round 2, lane 0"),
+    Lie("another rule", record(lambda _, r: replace(r, rule="fedavg")), What.RULE, "round 2, lane 0"),
+    Lie("another parent", record(lambda _, r: replace(r, parent=OTHER)), What.PARENT, "round 2, lane 0"),
+    Lie(
+        "a generation that was not opened",
+        Lies(record=lambda _, r: replace(r, generation=1)),
+        What.GENERATION,
+        "round 1, lane 0",
+    ),
+    Lie(
+        "an outsider refused",
+        record(lambda _, r: replace(r, rejected=(Rejection(OUTSIDER.address, "no-reply", ""),))),
+        What.REJECTED,
+        "round 2, lane 0",
+    ),
+    Lie(
+        "an empty round that moves the aggregate",
+        Lies(record=lambda f, r: r if r.admitted else replace(r, aggregate=f.genesis.shared_a)),
+        What.AGGREGATE,
+        f"round 2, lane 0, {ROUND_2_FAILED}",
+    ),
+    Lie("NaN in an update", filled(np.nan), What.FINITE, f"round 2, lane 0, {SECOND}"),
+    Lie("infinity in an update", filled(np.inf), What.FINITE, f"round 2, lane 0, {SECOND}"),
+    Lie("a norm above the bound", filled(5.0), What.NORM, f"round 2, lane 0, {SECOND}"),
+    Lie("float64", one_array(lambda array: array.astype(np.float64)), What.DTYPE, f"round 2, lane 0, {SECOND}"),
+    Lie("a shape that broadcasts", one_array(lambda array: array[:1]), What.SHAPE, f"round 2, lane 0, {SECOND}"),
+    Lie(
+        "a tensor too few",
+        update(lambda s: AdapterState(dict(list(s.arrays.items())[1:]))),
+        What.TENSORS,
+        f"round 2, lane 0, {SECOND}",
+    ),
+    Lie(
+        "a tensor too many",
+        update(lambda s: AdapterState({**s.arrays, "x": np.zeros(1, np.float32)})),
+        What.TENSORS,
+        f"round 2, lane 0, {SECOND}",
+    ),
+    Lie("another root committed", commitment(updates_root=OTHER), What.UPDATES_ROOT, "round 2, lane 0"),
+    Lie("another aggregate committed", commitment(aggregate=OTHER), What.COMMITMENT, "round 2, lane 0"),
+    Lie("another count committed", commitment(count=4), What.COUNT, "round 2, lane 0"),
+    Lie(
+        "fewer than the quorum",
+        Lies(
+            genesis=lambda g: replace(g, participation=replace(g.participation, quorum=3)),
+            record=lambda _, r: replace(r, admitted=r.admitted[:2]),
+        ),
+        What.QUORUM,
+        "round 1, lane 0",
+    ),
+    Lie("another shared A", Lies(genesis=lambda g: replace(g, shared_a=OTHER)), What.SHARED_A, "genesis.json"),
+    Lie("another seed", Lies(genesis=lambda g: replace(g, seed=8)), What.SHARED_A, "genesis.json"),
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
+def test_a_lie_that_was_signed_and_committed_is_found(tmp_path: Path, lie: Lie) -> None:
+    federation = build(tmp_path / "run", organisations=3, failed={(0, 2): 1}, lies=lie.lies)
+    assert_first(verify(federation.run, federation.ledger), lie.what, lie.where)
+
+
+def test_a_member_of_another_lane_is_found(tmp_path: Path) -> None:
+    def moved(federation: Federation, r: RoundRecord) -> RoundRecord:
+        if r.lane == 0 or r.round == 1:
+            return r
+        other = next(n for n, key in federation.members.items() if key.address == federation.genesis.lanes[0][0])
+        manifest = replace(r.admitted[0].signed.manifest, organisation=federation.members[other].address)
+        signed = manifest.sign(federation.members[other], federation.genesis.chain)
+        return replace(r, admitted=(Admitted(signed, 1.0),))
+
+    federation = build(tmp_path / "run", lanes=2, lies=Lies(record=moved))
+    assert_first(verify(federation.run, federation.ledger), What.LANE, "round 2, lane 1")
+
+
+def test_svd_factors_that_miss_the_product_are_found(tmp_path: Path) -> None:
+    def off(federation: Federation, r: RoundRecord) -> RoundRecord:
+        state = federation.run.artifacts.open(r.aggregate)
+        scaled = AdapterState({n: a * np.float32(1.001) for n, a in state.arrays.items()})
+        return replace(r, aggregate=federation.run.artifacts.put(scaled))
+
+    federation = build(tmp_path / "run", rule="svd", lies=record(off))
+    assert_first(verify(federation.run, federation.ledger), What.AGGREGATE, "round 2, lane 0")
+
+
+def test_svd_factors_of_another_machine_hold(tmp_path: Path) -> None:
+    def turned(federation: Federation, r: RoundRecord) -> RoundRecord:
+        """The same product from factors of other signs, which is as good an answer."""
+        state = federation.run.artifacts.open(r.aggregate)
+        return replace(
+            r, aggregate=federation.run.artifacts.put(AdapterState({n: -a for n, a in state.arrays.items()}))
+        )
+
+    federation = build(tmp_path / "run", rule="svd", lies=record(turned))
+    report = verify(federation.run, federation.ledger)
+    assert failures(report) == []
+    assert report.recomputed == 2
+    assert svd_tolerance(16) < 1e-6
+
+
+# ------------------------------------------------------------------------------------------------------- the ledger
+
+
+class Lying(MemoryLedger):
+    """A ledger that answers something else."""
+
+    def __init__(
+        self,
+        honest: Ledger,
+        change: Callable[[RoundCommitment, Anchor], tuple[RoundCommitment, Anchor]] | None = None,
+        error: LedgerError | None = None,
+    ) -> None:
+        self.__dict__.update(deepcopy(honest.__dict__))
+        self.change, self.error, self.asked = change, error, 0
+
+    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+        self.asked += 1
+        if self.error:
+            raise self.error
+        found = super().read(key)
+        return self.change(*found) if found and self.change else found
+
+
+def without_round(federation: Federation, number: int) -> MemoryLedger:
+    ledger = Lying(federation.ledger)
+    del ledger._rounds[RoundKey(federation.genesis.digest, 0, 0, number)]
+    return ledger
+
+
+def test_a_ledger_of_another_chain_is_found(honest: Federation) -> None:
+    ledger = Lying(honest.ledger)
+    ledger.chain_id = 5
+    assert_first(verify(honest.run, ledger), What.CHAIN_ID, "genesis.json")
+
+
+def test_a_ledger_of_another_contract_is_found(honest: Federation) -> None:
+    ledger = Lying(honest.ledger)
+    ledger.contract = OUTSIDER.address
+    assert_first(verify(honest.run, ledger), What.CONTRACT, "genesis.json")
+
+
+def test_a_ledger_with_other_members_is_found(honest: Federation) -> None:
+    ledger = Lying(honest.ledger)
+    ledger._members[honest.genesis.digest] = frozenset([OUTSIDER.address])
+    assert_first(verify(honest.run, ledger), What.MEMBERS, "genesis.json")
+
+
+def test_a_ledger_that_never_heard_of_the_run_is_found(honest: Federation) -> None:
+    report = verify(honest.run, MemoryLedger())
+    assert [failure.what for failure in report.failures] == [What.MEMBERS, What.NOT_ON_LEDGER, What.NOT_ON_LEDGER]
+
+
+def test_a_round_that_the_ledger_forgot_is_found(honest: Federation) -> None:
+    assert_first(
+        verify(honest.run, without_round(honest, 2)), What.NOT_ON_LEDGER, "round 2, lane 0, anchors.jsonl, line 4"
+    )
+
+
+def test_a_finished_run_must_be_on_the_ledger(honest: Federation) -> None:
+    without_line(honest, "anchors.jsonl", 3)
+    assert_first(verify(honest.run, without_round(honest, 2)), What.NOT_ON_LEDGER, "round 2, lane 0")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("count", 7, What.COUNT),
+        ("updates_root", OTHER, What.UPDATES_ROOT),
+        ("aggregate", OTHER, What.COMMITMENT),
+        ("parent", OTHER, What.COMMITTED_PARENT),
+    ],
+)
+def test_a_ledger_that_holds_something_else_is_found(honest: Federation, field: str, value: Any, what: What) -> None:
+    ledger = Lying(honest.ledger, lambda c, anchor: (replace(c, **{field: value}), anchor))
+    assert_first(verify(honest.run, ledger), what, f"round 1, lane 0, {SALTS_1}")
+
+
+@pytest.mark.parametrize(("field", "value"), [("transaction", "0x01"), ("block", 77)])
+def test_a_round_that_moved_on_the_chain_is_found(honest: Federation, field: str, value: Any) -> None:
+    ledger = Lying(honest.ledger, lambda c, anchor: (c, replace(anchor, **{field: value})))
+    assert_first(verify(honest.run, ledger), What.ANCHOR, "round 1, lane 0, anchors.jsonl, line 2")
+
+
+def test_a_ledger_that_does_not_answer_is_one_failure_and_asked_once(honest: Federation) -> None:
+    ledger = Lying(honest.ledger, error=LedgerUnreachableError("nothing answers at 127.0.0.1:1"))
+    report = verify(honest.run, ledger)
+    assert [failure.what for failure in report.failures] == [What.CHAIN_UNREACHABLE]
+    assert (ledger.asked, report.recomputed) == (1, 2)
+
+
+def test_a_ledger_that_contradicts_itself_is_found_in_every_round(honest: Federation) -> None:
+    ledger = Lying(honest.ledger, error=LedgerError("event and storage of round 1 disagree"))
+    report = verify(honest.run, ledger)
+    assert {failure.what for failure in report.failures} == {What.LEDGER}
+    assert "round 1, lane 0" in report.failures[0].where
+
+
+# --------------------------------------------------------------------------------------------------------- the chain
+
+
+def test_a_chain_that_cannot_be_reached_is_a_failure_and_the_files_are_audited(honest: Federation) -> None:
+    report = verify_on_chain(honest.run, "http://127.0.0.1:9", honest.run.folder.parent)
+    assert [failure.what for failure in report.failures] == [What.CHAIN_UNREACHABLE]
+    assert report.recomputed == 2
+
+
+@pytest.fixture(scope="module")
+def on_chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Federation, Path]]:
+    """A run whose rounds are on the embedded chain of a state folder."""
+    state = tmp_path_factory.mktemp("state")
+    ledger = open_ledger("embedded", state, COORDINATOR)
+    yield build(state / "runs" / "run", organisations=3, lanes=2, ledger=ledger), state
+    embedded_service(state).stop()
+
+
+@pytest.mark.chain
+def test_an_honest_run_on_the_embedded_chain_holds(on_chain: tuple[Federation, Path]) -> None:
+    federation, state = on_chain
+    report = verify_on_chain(federation.run, "embedded", state)
+    assert failures(report) == []
+    assert (report.recomputed, report.checked["commitments"]) == (4, 4)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("name", [SALTS_1, "anchors.jsonl", "genesis.json"])
+def test_a_flipped_byte_is_found_from_the_embedded_chain(on_chain: tuple[Federation, Path], name: str) -> None:
+    federation, state = on_chain
+    path = federation.run.folder / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    try:
+        report = verify_on_chain(type(federation.run)(federation.run.folder), "embedded", state)
+    finally:
+        path.write_bytes(data)
+    assert any(name in failure.where for failure in report.failures), failures(report)
+
+
+@pytest.mark.chain
+def test_a_contract_that_is_not_there_is_a_failure(on_chain: tuple[Federation, Path]) -> None:
+    federation, state = on_chain
+    report = verify_on_chain(federation.run, "embedded", state, contract=OUTSIDER.address)
+    assert [failure.what for failure in report.failures] == [What.CONTRACT]
