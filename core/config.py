@@ -18,7 +18,6 @@ from core.rounds import Participation, Training
 MODES = ("train", "unlearn", "attribute")
 QUANTISATIONS = ("nf4", "int8", "none")
 POLICIES = ("all", "random")
-PARTITIONS = ("iid", "dirichlet", "column")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class RunConfig:
     coordinator_key: str = ""
     """Absolute path of the coordinator's key file; "" derives a development key from the seed."""
     partition: str = "iid"
-    """How hf:NAME is divided: iid, dirichlet, or column=NAME."""
+    """How hf:NAME is divided: iid, dirichlet, dirichlet=COLUMN or column=COLUMN."""
     evaluate_limit: int = 64
     """Records per data set for the evaluation of a round; 0 is all."""
     trackers: str = ""
@@ -149,7 +148,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "organisations": (0, 2**32),
     "rank": (1, 4096),
     "alpha": (1e-6, 1e6),
-    "rounds": (1, 10**6),
+    "rounds": (1, 99_999),  # records sort by name, with five digits for the round and two for the attempt
     "local_steps": (1, 10**6),
     "batch_size": (1, 10**5),
     "accumulation": (1, 10**5),
@@ -158,7 +157,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lane_size": (0, 2**32),
     "fraction": (1e-9, 1.0),
     "quorum": (1, 2**32),
-    "retries": (0, 10**6),
+    "retries": (0, 98),
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
     "seed": (0, 2**63 - 1),
@@ -180,5 +179,5 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def _check_path(name: str, value: str) -> None:
-    if value and not value.startswith("hf:") and not Path(value).is_absolute():
+    if value and not (name == "data" and value.startswith("hf:")) and not Path(value).is_absolute():
         raise ConfigError(f"{key(name)} is {value!r}, an absolute path wanted: Flower's processes run elsewhere")

@@ -67,7 +67,7 @@ def _orthonormal(seed: bytes, rows: int, columns: int) -> NDArray[np.float32]:
 
 def _signs(seed: bytes, rows: int, columns: int) -> NDArray[np.float64]:
     bits = np.frombuffer(hashlib.shake_256(seed).digest(-(-rows * columns // 8)), np.uint8)
-    return np.unpackbits(bits)[: rows * columns].reshape(rows, columns) * 2.0 - 1.0
+    return np.unpackbits(bits)[: rows * columns].reshape(rows, columns).astype(np.float64) * 2.0 - 1.0
 
 
 def _basis(rows: NDArray[np.float64]) -> list[Vector]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from core.canonical import to_json
 from core.config import RunConfig
 from core.errors import UsageError
-from core.store import RunFolder
+from core.store import RunFolder, write
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -60,6 +61,12 @@ class State:
     def settings(self, run: str) -> Path:
         """What a run was started with."""
         return self.folder / "settings" / f"{run}.json"
+
+    def remember(self, config: RunConfig) -> None:
+        """Write down what a run is started with, unless that is known: a run that is resumed begins with it."""
+        path = self.settings(config.run)
+        if not path.exists():
+            write(path, to_json(config.to_flat()))
 
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""

@@ -5,15 +5,16 @@
     train          task, state                          manifest, signature, update
     evaluate       task, state                          losses
 
-Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is one uint8 array,
-everything else canonical JSON. A message is addressed to (node, organisation).
+Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is the data of one
+array (of type "safetensors", which Flower carries and never parses), everything else canonical JSON. A message is
+addressed to (node, organisation).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from core.adapter import AdapterState
@@ -26,6 +27,8 @@ from core.update import Registration, SignedManifest, UpdateManifest
 BIND = "query.bind"
 TRAIN = "train"
 EVALUATE = "evaluate"
+
+_SAFETENSORS = "safetensors"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Reply:
         manifest = UpdateManifest.from_dict(_json(content, "manifest"))
         signature = _config(content, "signature").get("hex")
         if not isinstance(signature, str):
-            raise FormatError("reply carries no signature")
+            raise FormatError("reply's signature is no text")
         return cls(SignedManifest(manifest, Signature(signature)), _bytes(content, "update"))
 
 
@@ -138,9 +141,12 @@ class Bound:
         """Parse a message's content; raises FormatError."""
         bound = _json(content, "bound")
         try:
-            return cls(tuple(Registration.from_dict(r) for r in bound["organisations"]), int(bound["known"]))
-        except (KeyError, TypeError, ValueError) as error:
+            parsed = cls(tuple(Registration.from_dict(r) for r in bound["organisations"]), bound["known"])
+        except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind reply: {error}") from error
+        if type(parsed.known) is not int or parsed.known < 0:
+            raise FormatError(f"malformed bind reply: known is {parsed.known!r}, a count wanted")
+        return parsed
 
 
 def losses(values: Mapping[str, float]) -> RecordDict:
@@ -151,14 +157,21 @@ def losses(values: Mapping[str, float]) -> RecordDict:
 def losses_of(content: RecordDict) -> dict[str, float]:
     """The losses in an evaluation's reply; raises FormatError."""
     record = content.metric_records.get("losses")
-    if record is None or not all(isinstance(value, int | float) for value in record.values()):
+    if record is None:
         raise FormatError("reply carries no losses")
-    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+    return {name: _finite(name, value) for name, value in record.items()}
+
+
+def _finite(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise FormatError(f"loss {name!r} is {value!r}, a finite number wanted")
+    return float(value)
 
 
 def pack(state: AdapterState) -> ArrayRecord:
-    """An AdapterState's canonical bytes as one uint8 array: no per-array overhead, nothing to misread."""
-    return ArrayRecord({"bytes": Array(np.frombuffer(state.to_bytes(), np.uint8))})
+    """An AdapterState's canonical bytes as one array: no overhead for each tensor, nothing to misread."""
+    data = state.to_bytes()
+    return ArrayRecord({"bytes": Array("uint8", (len(data),), _SAFETENSORS, data)})
 
 
 def unpack(content: RecordDict, name: str) -> AdapterState:
@@ -170,13 +183,10 @@ def _bytes(content: RecordDict, name: str) -> memoryview:
     record = content.array_records.get(name)
     if record is None or "bytes" not in record:
         raise FormatError(f"message carries no {name!r}")
-    try:
-        array = record["bytes"].numpy()
-    except (EOFError, OSError, TypeError, ValueError) as error:
-        raise FormatError(f"{name!r} is not a NumPy array: {error}") from error
-    if array.dtype != np.uint8 or array.ndim != 1:
-        raise FormatError(f"{name!r} is {array.dtype} of shape {array.shape}, a row of uint8 wanted")
-    return np.ascontiguousarray(array).data
+    array = record["bytes"]
+    if array.stype != _SAFETENSORS:
+        raise FormatError(f"{name!r} is an array of type {array.stype!r}, {_SAFETENSORS!r} wanted")
+    return memoryview(array.data)
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:

@@ -1,0 +1,131 @@
+"""Settings: one name each, one default each, checked at the edge and documented."""
+
+import ast
+import inspect
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import config as module
+from core.aggregation import RULES
+from core.config import RunConfig, key
+from core.errors import ConfigError
+from core.rounds import Participation, Training
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+PUBLISHED = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]["config"]
+
+
+def test_pyproject_publishes_every_setting_with_its_default() -> None:
+    assert RunConfig().to_flat() == PUBLISHED
+    assert list(RunConfig().to_flat()) == list(PUBLISHED)
+    assert {k: type(v) for k, v in RunConfig().to_flat().items()} == {k: type(v) for k, v in PUBLISHED.items()}
+
+
+def test_every_setting_is_documented() -> None:
+    (cls,) = (node for node in ast.parse(inspect.getsource(module)).body if getattr(node, "name", "") == "RunConfig")
+    assert isinstance(cls, ast.ClassDef)
+    documented = {
+        item.target.id
+        for item, after in zip(cls.body, cls.body[1:], strict=False)
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and str(after.value.value).strip()
+    }
+    assert documented == {field.name for field in fields(RunConfig)}
+
+
+def test_settings_come_back_under_their_public_names() -> None:
+    settings = RunConfig(rank=4, local_steps=7, data="/data", gradient_checkpointing=True)
+    assert RunConfig.from_flat(settings.to_flat()) == settings
+    assert settings.to_flat()["local-steps"] == 7
+
+
+def test_what_is_not_set_has_its_default() -> None:
+    assert RunConfig.from_flat({"rounds": 9}) == RunConfig(rounds=9)
+
+
+@pytest.mark.parametrize("name", ["local_steps", "Rank", "learning rate", "", "epochs"])
+def test_an_unknown_setting_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown setting {name!r}, one of .*learning-rate.* wanted"):
+        RunConfig.from_flat({name: 1})
+
+
+WRONG = {bool: (1, "true", 0.0), int: (True, 1.5, "1"), float: (True, "1"), str: (1, False, 1.0)}
+
+
+@pytest.mark.parametrize("field", fields(RunConfig), ids=lambda field: field.name)
+def test_a_wrong_type_is_refused_with_what_was_wanted(field: Any) -> None:
+    for value in (*WRONG[field.type], None, [1]):
+        with pytest.raises(
+            ConfigError, match=rf"{key(field.name)} is .*, (true or false|an integer|a number|text) wanted"
+        ):
+            RunConfig.from_flat({key(field.name): value})
+
+
+def test_an_integer_stands_for_a_number() -> None:
+    settings = RunConfig.from_flat({"alpha": 16})
+    assert settings.alpha == 16.0
+    assert type(settings.alpha) is float
+
+
+NUMBERS = [field.name for field in fields(RunConfig) if field.type in (int, float)]
+
+
+def test_every_number_has_a_range() -> None:
+    assert set(NUMBERS) == set(module._RANGES)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_outside_its_range_is_refused(name: str) -> None:
+    low, high = module._RANGES[name]
+    for good in (low, high):
+        RunConfig(**{name: good})
+    for bad in (low - 1, high * 2 + 1, float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ConfigError, match=rf"{key(name)} is .*, .* to .* wanted"):
+            RunConfig(**{name: bad})
+
+
+@pytest.mark.parametrize("name", ["mode", "quantisation", "aggregation", "participation"])
+def test_a_choice_is_one_of_those_there_are(name: str) -> None:
+    for good in module._CHOICES[name]:
+        RunConfig(**{name: good})
+    for bad in ("", "ALL", "fp4"):
+        with pytest.raises(ConfigError, match=f"{name} is {bad!r}, one of .* wanted"):
+            RunConfig(**{name: bad})
+
+
+def test_every_rule_and_policy_can_be_chosen() -> None:
+    from agents.policies import POLICIES
+
+    assert set(module._CHOICES["aggregation"]) == set(RULES)
+    assert set(module._CHOICES["participation"]) == set(POLICIES)
+
+
+@pytest.mark.parametrize("name", ["state", "data", "validation", "coordinator_key"])
+@pytest.mark.parametrize("value", ["relative", "./here", "~/home", "../up"])
+def test_relative_paths_are_refused_since_flower_runs_elsewhere(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key(name)} is '{value}', an absolute path wanted"):
+        RunConfig(**{name: value})
+
+
+def test_only_data_may_come_from_the_hub() -> None:
+    assert RunConfig(data="hf:some/set").data == "hf:some/set"
+    with pytest.raises(ConfigError, match="an absolute path wanted"):
+        RunConfig(state="hf:some/set")
+
+
+def test_the_genesis_takes_its_training_and_participation_from_the_settings() -> None:
+    settings = RunConfig(rounds=4, local_steps=2, quorum=3, participation="random", fraction=0.5)
+    assert settings.training == Training(4, 2, 8, 1, 256, 3e-3, gradient_checkpointing=False, evaluate_limit=64)
+    assert settings.participating == Participation("random", 0.5, 3, 3)
+
+
+@pytest.mark.parametrize("path", sorted((PYPROJECT.parent / "conf").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_file_of_conf_holds_settings_that_there_are(path: Path) -> None:
+    RunConfig.from_flat(RunConfig().to_flat() | tomllib.loads(path.read_text()))

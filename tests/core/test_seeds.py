@@ -1,0 +1,46 @@
+"""Randomness that depends on nobody else."""
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import seeds
+from core.canonical import Address
+from tests import federation as f
+
+SEEDS = st.integers(0, 2**63 - 1)
+MEDICAL, CODING = f.address("medical"), f.address("coding")
+
+
+def test_a_seed_is_sha256_of_who_and_when() -> None:
+    parts = b"covenant/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003"
+    assert seeds.local(7, MEDICAL, 3) == hashlib.sha256(parts).digest()
+
+
+def test_seeds_differ_by_federation_organisation_round_and_purpose() -> None:
+    drawn = [seeds.local(s, a, r) for s in (1, 2) for a in (MEDICAL, CODING) for r in (1, 2)]
+    drawn += [seeds.shared(1), seeds.shared(2)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_the_spelling_of_an_address_does_not_matter() -> None:
+    lower = Address(MEDICAL.lower())
+    assert seeds.local(1, lower, 1) == seeds.local(1, MEDICAL, 1)
+    assert seeds.ticket(1, lower, 1) == seeds.ticket(1, MEDICAL, 1)
+
+
+@given(SEEDS, st.integers(1, 10**6))
+def test_a_ticket_is_a_share(seed: int, number: int) -> None:
+    assert 0 <= seeds.ticket(seed, MEDICAL, number) < 1
+
+
+def test_tickets_are_even() -> None:
+    drawn = [seeds.ticket(1, MEDICAL, number) for number in range(4000)]
+    assert abs(sum(t < 0.25 for t in drawn) / 4000 - 0.25) < 0.03
+    assert abs(sum(drawn) / 4000 - 0.5) < 0.02
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_seed_as_an_integer_fits_63_bits(seed: bytes) -> None:
+    assert 0 <= seeds.as_int(seed) < 2**63
