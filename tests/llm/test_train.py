@@ -52,6 +52,16 @@ def test_training_again_gives_the_same_bytes(load_tiny: Loader, records: tuple[R
     assert (again.loss, again.tokens, again.examples) == (first.loss, first.tokens, first.examples)
 
 
+def test_the_seed_decides_dropout(load_tiny: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_tiny()
+    for layer in model.module.get_base_model().model.layers:
+        monkeypatch.setattr(layer.self_attn, "attention_dropout", 0.3)
+    record = [question("What?", "This.")]  # one record: every seed draws the same batches
+    first, again, other = (train(model, record, parent(model), CONFIG, seed).adapter for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
 def test_the_seed_decides_the_batches(load_tiny: Loader, records: tuple[Record, ...]) -> None:
     model = load_tiny()
     assert (
