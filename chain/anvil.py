@@ -9,6 +9,7 @@ import argparse
 import os
 import shutil
 import socket
+from importlib.resources import files
 from pathlib import Path
 
 from chain.service import announce, become, last_port
@@ -19,8 +20,9 @@ def binary() -> Path:
     """The anvil executable. Raises UsageError when there is none."""
     if found := shutil.which("anvil"):
         return Path(found)
-    modules = Path(__file__).parent / "contracts" / "node_modules" / "@foundry-rs"
-    for candidate in sorted(modules.glob("anvil-*/bin/anvil")):
+    # By way of assets, which is always the checkout's or the installed one: this file may lie in an unpacked FAB.
+    checkout = Path(str(files("assets"))).parent
+    for candidate in sorted(checkout.glob("chain/contracts/node_modules/@foundry-rs/anvil-*/bin/anvil")):
         return candidate
     raise UsageError("anvil was not found: install Foundry or run `npm ci` in chain/contracts, or use --chain embedded")
 

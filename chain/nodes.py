@@ -33,9 +33,13 @@ class ServiceProvider(HTTPProvider):
     def __init__(self, service: Service, path: str = "") -> None:
         self._service = service
         self._path = path
+        session = requests.Session()
+        # No proxy of the environment stands between us and the loopback.
+        session.trust_env = False
         super().__init__(
             URI(service.ensure() + path),
             {"timeout": TIMEOUT_SECONDS},
+            session=session,
             exception_retry_configuration=None,
         )
 

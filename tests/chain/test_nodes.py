@@ -87,13 +87,16 @@ def test_kill_9_while_blocks_are_made_keeps_every_acknowledged_one(state: Path) 
     node = embedded(state)
     acknowledged = []
 
+    some_blocks = threading.Event()
+
     def kill_soon() -> None:
-        time.sleep(0.05)
+        some_blocks.wait()
+        time.sleep(0.002)
         os.kill(pid(state), signal.SIGKILL)
 
     killer = threading.Thread(target=kill_soon)
     killer.start()
-    while killer.is_alive():
+    while True:
         try:
             # Sent to the daemon itself: the provider would start it again and send once more.
             super(type(node.provider), node.provider).make_request(  # type: ignore[misc]  # is HTTPProvider
@@ -102,6 +105,8 @@ def test_kill_9_while_blocks_are_made_keeps_every_acknowledged_one(state: Path) 
         except OSError:
             break
         acknowledged.append(bytes(Web3.keccak(signed(len(acknowledged)))))
+        if len(acknowledged) == 3:
+            some_blocks.set()
     killer.join()
     assert acknowledged
     assert len(acknowledged) <= node.eth.block_number <= len(acknowledged) + 1

@@ -1,0 +1,80 @@
+"""A state folder's development chains as a user handles them: start, look, stop, deploy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chain.contract import BoundContract
+from chain.deployment import bind
+from chain.development import CHAIN_IDS, ChainName
+from chain.nodes import anvil_service, embedded_service
+from chain.service import Service
+from core.canonical import Address
+from core.errors import UsageError
+from core.keys import Key
+
+
+@dataclass(frozen=True)
+class ChainStatus:
+    """Where the chains of a setting answer; no URLs when they do not run."""
+
+    chain: str
+    running: bool
+    urls: Mapping[ChainName, str]
+    chain_ids: Mapping[ChainName, int]
+
+
+def start(chain: str, state: Path, port: int = 0) -> ChainStatus:
+    """Start ``embedded`` or ``anvil`` unless it runs; `port` 0 is the last one or any that is free.
+
+    Raises LedgerUnreachableError when it does not come up (the port is in use), UsageError for another chain, or when a
+    port is wanted of anvil, whose two chains need two.
+    """
+    for service, _ in _services(chain, state, port):
+        service.ensure()
+    return status(chain, state)
+
+
+def status(chain: str, state: Path) -> ChainStatus:
+    """Whether and where the chains run; starts nothing."""
+    urls: dict[ChainName, str] = {}
+    for service, paths in _services(chain, state, 0):
+        url = service.url()
+        if url is not None:
+            urls.update({name: url + path for name, path in paths.items()})
+    return ChainStatus(chain, len(urls) == len(CHAIN_IDS), urls, CHAIN_IDS)
+
+
+def stop(chain: str, state: Path) -> bool:
+    """End the chains; False when none ran. The next request starts them again."""
+    stopped = [service.stop() for service, _ in _services(chain, state, 0)]
+    return any(stopped)
+
+
+def deploy(chain: str, state: Path, key: Key, private_chain: str = "") -> Mapping[str, Address]:
+    """Put both contracts where they are missing and appoint the coordinator; returns their addresses by name.
+
+    `private_chain` is where the private ledger stands, for a URL; a development chain has its own.
+    """
+    places: tuple[tuple[str, str, ChainName], ...] = (
+        ("PublicLedger", chain, "public"),
+        ("PrivateLedger", private_chain or chain, "private"),
+    )
+    contracts: dict[str, BoundContract] = {
+        name: bind(name, where, state, key, side=side) for name, where, side in places
+    }
+    return {name: contract.address for name, contract in contracts.items()}
+
+
+def _services(chain: str, state: Path, port: int) -> list[tuple[Service, Mapping[ChainName, str]]]:
+    """The processes behind a setting, and the path of each chain that it serves."""
+    if chain == "embedded":
+        service = embedded_service(state)
+        if port:
+            service = replace(service, arguments=("--port", str(port)))
+        return [(service, {name: f"/{name}" for name in CHAIN_IDS})]
+    if chain != "anvil":
+        raise UsageError(f"got chain {chain!r}, wanted embedded or anvil: others are not ours to start")
+    if port:
+        raise UsageError("a port can be chosen for the embedded chain only")
+    return [(anvil_service(state, name), {name: ""}) for name in CHAIN_IDS]
