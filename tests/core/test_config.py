@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agents.policies import POLICIES
 from core import config as module
 from core.aggregation import RULES
 from core.config import RunConfig, key
@@ -101,8 +102,6 @@ def test_a_choice_is_one_of_those_there_are(name: str) -> None:
 
 
 def test_every_rule_and_policy_can_be_chosen() -> None:
-    from agents.policies import POLICIES
-
     assert set(module._CHOICES["aggregation"]) == set(RULES)
     assert set(module._CHOICES["participation"]) == set(POLICIES)
 

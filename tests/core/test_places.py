@@ -40,12 +40,12 @@ def test_the_newest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     state = State(tmp_path)
-    with pytest.raises(UsageError, match="no run in .*: `covenant run` makes one"):
+    with pytest.raises(UsageError, match=r"no run in .*: `covenant run` makes one"):
         state.existing()
-    with pytest.raises(UsageError, match="no run 'x' in .*, one of none wanted"):
+    with pytest.raises(UsageError, match=r"no run 'x' in .*, one of none wanted"):
         state.existing("x")
     state.run("one").begin(f.genesis())
-    with pytest.raises(UsageError, match="no run 'x' in .*, one of one wanted"):
+    with pytest.raises(UsageError, match=r"no run 'x' in .*, one of one wanted"):
         state.existing("x")
 
 
