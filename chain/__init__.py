@@ -13,7 +13,8 @@
     contract      a contract of ours on a node; deployment: finding it, or putting it there
     ethereum      EthereumLedger: core.ledger.Ledger over the public contract
     erasures, credits, registry, private    what else the contracts record
-    queue         commitments on their way to a ledger, off the critical path
+    commitments, queue    rounds on their way to a ledger, off the critical path
+    control       start, show, stop and deploy, for the command line
     audit         everything checked again by whoever does not trust it
 
 `open_ledger(chain, state, key)` is all that a ServerApp or an auditor needs.

@@ -1,7 +1,8 @@
 """The members' private chain: salted commitments to full manifests, bids and allocations, and erasure requests.
 
-Their ciphertext is in the artifact store. Keys and key wraps are never written here: what stands on a chain could never
-be destroyed. The chain's head is anchored on the public ledger now and then, so that it cannot be rebuilt unseen.
+`PrivateRounds` takes them from a CommitQueue. Their ciphertext is in the artifact store. Keys and key wraps are never
+written here: what stands on a chain could never be destroyed. The chain's head is anchored on the public ledger now and
+then, so that it cannot be rebuilt unseen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from eth_hash.auto import keccak
 from hexbytes import HexBytes
 
 from chain import ethereum
+from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract, to_digest
 from chain.deployment import bind
 from chain.nodes import reaching
@@ -125,6 +127,39 @@ class PrivateLedger:
                 return False
             block = self.bound.node.eth.get_block(head.number)
         return HexBytes(block["hash"]).to_0x_hex() == head.block_hash
+
+
+class PrivateRounds:
+    """A round's three lists as one commitment, for a CommitQueue; anchors the private head now and then.
+
+    The public chain must be writable with the coordinator's key. Every step is idempotent, so a commit that was
+    interrupted anywhere is simply made again.
+    """
+
+    def __init__(self, private: PrivateLedger, public: BoundContract, anchor_every: int = 1) -> None:
+        """`anchor_every`: rounds of a lane from one anchor of the private head to the next."""
+        self._private = private
+        self._public = public
+        self._every = anchor_every
+
+    def commit(self, commitment: PrivateCommitment) -> Anchor:
+        """Record a round's lists; returns where the last of them stands. Raises as `PrivateLedger.record` does."""
+        key = commitment.key
+        self._private.record(key, Kind.MANIFESTS, commitment.manifests)
+        self._private.record(key, Kind.BIDS, commitment.bids)
+        anchor = self._private.record(key, Kind.ALLOCATIONS, commitment.allocations)
+        if key.round % self._every == 0:
+            anchor_head(self._public, key.run, self._private.head())
+        return anchor
+
+    def read(self, key: RoundKey) -> tuple[PrivateCommitment, Anchor] | None:
+        """What is recorded of a round, or None when not everything is."""
+        lists = [self._private.read(key, kind) for kind in (Kind.MANIFESTS, Kind.BIDS, Kind.ALLOCATIONS)]
+        found = [item for item in lists if item is not None]
+        if len(found) < len(lists):
+            return None
+        manifests, bids, allocations = (digests for digests, _ in found)
+        return PrivateCommitment(key, manifests, bids, allocations), found[-1][1]
 
 
 def open_private_ledger(chain: str, state: Path, key: Key | None, contract: Address | None = None) -> PrivateLedger:

@@ -1,7 +1,7 @@
 """The durable queue that keeps the chain off a federation's critical path.
 
 A round is written to the queue's file (fsync) and anchored by a thread while the next one trains. The file is
-append-only, one canonical JSON object a line, {"commitment"} or {"key", "anchor"}; a torn last line is cut off.
+append-only, one canonical JSON object a line, {tag: commitment} or {"key", "anchor"}; a torn last line is cut off.
 
 Every round ends up on the ledger exactly once, whatever dies in between: `Ledger.commit` is idempotent, so what has no
 anchor is simply committed again. A chain that is down is tried again until it answers. A chain that was reorganised
@@ -15,11 +15,12 @@ import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Generic
 
+from chain.commitments import Commitment, Recorder, parse, tag
 from core.canonical import Digest, from_json, to_json
 from core.errors import FormatError, IntegrityError, LedgerConflictError, LedgerError, RunLockedError
-from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
+from core.ledger import Anchor, RoundKey
 
 RECHECK_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.25
@@ -28,16 +29,17 @@ _LONGEST_PAUSE: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-class CommitQueue:
-    """Commitments on their way to a ledger. One process at a time may hold a file."""
+class CommitQueue(Generic[Commitment]):
+    """Commitments of one kind on their way to a ledger. One process at a time may hold a file."""
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
+    def __init__(self, path: Path, ledger: Recorder[Commitment]) -> None:
         """Open or create `path` and go on with what is in it.
 
         Raises RunLockedError when another process holds it, IntegrityError when it is damaged.
         """
-        self._ledger = ledger
+        self._ledger: Recorder[Commitment] = ledger
         self._file = _open_locked(path)
+        self._commitments: dict[RoundKey, Commitment]
         self._commitments, self._anchors = _load(path, self._file)
         self._changed = threading.Condition()
         self._closing = False
@@ -46,7 +48,7 @@ class CommitQueue:
         self._thread = threading.Thread(target=self._run, name="commit-queue", daemon=True)
         self._thread.start()
 
-    def put(self, commitment: RoundCommitment) -> None:
+    def put(self, commitment: Commitment) -> None:
         """Make a commitment durable and return; putting it again changes nothing.
 
         Raises LedgerConflictError when the queue holds another commitment for that round, or when the ledger has
@@ -56,7 +58,7 @@ class CommitQueue:
             self._raise_failure()
             known = self._commitments.get(commitment.key)
             if known is None:
-                self._append({"commitment": asdict(commitment)})
+                self._append({tag(commitment): asdict(commitment)})
                 self._commitments[commitment.key] = commitment
                 self._changed.notify_all()
             elif known != commitment:
@@ -131,7 +133,7 @@ class CommitQueue:
                 if not self._forget_reorganised():
                     raise
 
-    def _missing(self) -> list[RoundCommitment]:
+    def _missing(self) -> list[Commitment]:
         with self._changed:
             if self._stopped.is_set():
                 return []
@@ -175,7 +177,7 @@ def read_anchors(path: Path) -> dict[RoundKey, Anchor]:
         return _parse(path, file.read())[1]
 
 
-_Entries = tuple[dict[RoundKey, RoundCommitment], dict[RoundKey, Anchor]]
+_Entries = tuple[dict[RoundKey, Any], dict[RoundKey, Anchor]]
 
 
 def _open_locked(path: Path) -> BinaryIO:
@@ -199,20 +201,16 @@ def _load(path: Path, file: BinaryIO) -> _Entries:
 
 
 def _parse(path: Path, data: bytes) -> _Entries:
-    commitments: dict[RoundKey, RoundCommitment] = {}
+    commitments: dict[RoundKey, Any] = {}
     anchors: dict[RoundKey, Anchor] = {}
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             entry = from_json(line)
-            if "commitment" in entry:
-                commitment = _commitment(entry["commitment"])
-                commitments[commitment.key] = commitment
-            else:
+            if "anchor" in entry:
                 anchors[RoundKey(**entry["key"])] = Anchor(**entry["anchor"])
-        except (FormatError, KeyError, TypeError) as error:
+            else:
+                commitment = parse(entry)
+                commitments[commitment.key] = commitment
+        except (FormatError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"line {number} of {path} is damaged: {error}") from error
     return commitments, {key: anchor for key, anchor in anchors.items() if key in commitments}
-
-
-def _commitment(fields: dict[str, Any]) -> RoundCommitment:
-    return RoundCommitment(**{**fields, "key": RoundKey(**fields["key"])})

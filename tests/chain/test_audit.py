@@ -19,9 +19,10 @@ from core.aggregation import RULES, by_address
 from core.canonical import digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.lora import Layout
 from core.rounds import Admitted, Rejection, RoundRecord, SignedRecord
 from core.update import Bid, UpdateManifest
-from tests.behaviours.runs import COORDINATOR, NAMES, SEED, Federation, Lies, build, found
+from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, build, found
 
 ORDER = sorted(NAMES[:3], key=lambda name: by_address(keys.derive(SEED, name).address))
 FIRST, SECOND, THIRD = ORDER
@@ -390,6 +391,20 @@ def test_one_bad_item_hides_no_other(honest: Federation) -> None:
     assert found == [What.UPDATE, What.COMMITMENT, What.UNEXPECTED_FILE]
 
 
+def test_without_the_shared_a_the_rounds_are_recomputed_all_the_same(honest: Federation) -> None:
+    honest.run.artifacts.path(honest.genesis.shared_a).unlink()
+    report = verify(honest.run, honest.ledger)
+    assert (len(report.failures), report.recomputed) == (1, 2)
+    report = verify(honest.run, honest.ledger, layout=LAYOUT)
+    assert [failure.what for failure in report.failures] == [What.SHARED_A]
+
+
+def test_an_auditor_with_the_base_model_brings_its_layout(honest: Federation) -> None:
+    assert verify(honest.run, honest.ledger, layout=LAYOUT).ok
+    other = Layout.of({name: (inputs, outputs + 1) for name, inputs, outputs in LAYOUT.modules}, LAYOUT.rank)
+    assert_first(verify(honest.run, honest.ledger, layout=other), What.SHAPE, "round 1, lane 0")
+
+
 def test_a_round_after_an_unreadable_update_is_still_recomputed(honest: Federation) -> None:
     update_path(honest, 0).unlink()
     assert verify(honest.run, honest.ledger).recomputed == 1
@@ -722,6 +737,12 @@ def test_a_chain_that_cannot_be_reached_is_a_failure_and_the_files_are_audited(h
     report = verify_on_chain(honest.run, "http://127.0.0.1:9", honest.run.folder.parent)
     assert [failure.what for failure in report.failures] == [What.CHAIN_UNREACHABLE]
     assert report.recomputed == 2
+
+
+def test_a_genesis_that_cannot_be_read_needs_no_chain(honest: Federation) -> None:
+    put("genesis.json", b"{")(honest)
+    report = verify_on_chain(honest.run, "http://127.0.0.1:9", honest.run.folder.parent)
+    assert [failure.what for failure in report.failures] == [What.GENESIS]
 
 
 @pytest.fixture(scope="module")

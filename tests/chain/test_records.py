@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract
 from chain.credits import UNIT, Credits, CreditTree
 from chain.development import CHAIN_IDS, administrator
 from chain.erasures import Erasures, GenerationOpening, LaneHead
 from chain.ethereum import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
-from chain.private import Kind, PrivateLedger, anchor_head, anchored_head, open_private_ledger
+from chain.private import Kind, PrivateLedger, PrivateRounds, anchor_head, anchored_head, open_private_ledger
+from chain.queue import CommitQueue
 from chain.registry import Registry, sign_registration
 from core import merkle
 from core.canonical import ZERO_DIGEST, Digest, raw
@@ -268,3 +270,31 @@ def test_an_auditor_reads_everything_and_writes_nothing(ledger: EthereumLedger, 
     assert Erasures(auditor.bound).head(run, 0).round == 0
     with pytest.raises(UsageError, match="needs the key of an account that may, got none"):
         Credits(auditor.bound).post(1, CreditTree(run, {}))
+
+
+def test_private_commitments_go_through_a_queue_and_the_head_is_anchored_every_second_round(
+    ledger: EthereumLedger, private: PrivateLedger, run: Digest, tmp_path: Path
+) -> None:
+    private.open_run(run, MEMBERS)
+    target = PrivateRounds(private, ledger.bound, anchor_every=2)
+    rounds = [
+        PrivateCommitment(RoundKey(run, 0, 0, number), *(tuple(some_digest() for _ in MEMBERS) for _ in Kind))
+        for number in (1, 2, 3)
+    ]
+    queue = CommitQueue(tmp_path / "queue", target)
+    for commitment in rounds:
+        queue.put(commitment)
+    assert queue.close(30) == 0
+    assert [target.read(item.key) for item in rounds] == [(item, queue.anchors()[item.key]) for item in rounds]
+    assert CommitQueue(tmp_path / "queue", target).close(30) == 0
+    anchored = anchored_head(ledger.bound, run, private.bound.chain_id)
+    assert anchored is not None
+    assert queue.anchors()[rounds[1].key].block <= anchored.number < queue.anchors()[rounds[2].key].block
+
+
+def test_a_round_of_which_a_list_is_missing_is_not_recorded(
+    ledger: EthereumLedger, private: PrivateLedger, private_run: Digest
+) -> None:
+    key = RoundKey(private_run, 0, 0, 1)
+    private.record(key, Kind.MANIFESTS, [some_digest()])
+    assert PrivateRounds(private, ledger.bound).read(key) is None
