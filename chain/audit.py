@@ -19,7 +19,7 @@ record names but that is what its name says.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chain.audit_files import Files, RecordFile, artifact_digest, is_partial, salts_name
@@ -64,14 +64,17 @@ def verify_on_chain(
     contract, is a failure; the rest is audited all the same.
     """
     try:
-        return verify(run, open_ledger(chain, state, None, contract or run.genesis.chain.contract), strict=strict)
+        wanted = contract or run.genesis.chain.contract
+    except CovenantError:
+        return verify(run, strict=strict)  # the genesis cannot be read, and the audit says so
+    try:
+        ledger = open_ledger(chain, state, None, wanted)
     except (LedgerUnreachableError, UsageError) as error:
         what = What.CHAIN_UNREACHABLE if isinstance(error, LedgerUnreachableError) else What.CONTRACT
-        failure = Failure(what.value, chain, str(error), "the contract of the genesis")
-    except CovenantError:
-        return verify(run, strict=strict)  # the genesis cannot be read: the audit says so
-    report = verify(run, strict=strict)
-    return AuditReport(report.checked, report.recomputed, report.attested, (failure, *report.failures))
+        failure = Failure(what.value, chain, str(error), f"contract {wanted}")
+        report = verify(run, strict=strict)
+        return replace(report, failures=(failure, *report.failures))
+    return verify(run, ledger, strict=strict)
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,17 @@ class States:
     def found(self, updates: Iterable[Digest], layout: Layout | None) -> None:
         """Draw the adapter before any training again and compare its A with the genesis.
 
-        The layers' sizes are those of `layout`, else of the first readable update and, with frozen-a, of the stored A.
+        The layers' sizes are those of `layout`, else of the first readable update and, with frozen-a, of the stored A;
+        when that is missing, the rounds can be computed all the same.
         """
         shared = None
         if not self.rule.trains_a:
             shared = self.open(What.SHARED_A, self.genesis.shared_a, "genesis.json")
         update = self._first_readable(updates)
         with self.findings.guard(What.SHARED_A, "genesis.json", "layers that an adapter of this rank fits"):
-            if layout := layout or _layout(self.genesis.rank, shared, update):
+            if shared is None and layout is None and update and not self.rule.trains_a:
+                self.fresh = AdapterState({name: np.zeros_like(array) for name, array in update.arrays.items()})
+            elif layout := layout or _layout(self.genesis.rank, shared, update):
                 self.fresh = lora.fresh(layout, seeds.shared(self.genesis.seed))
                 drawn = lora.factor(self.fresh, "A").digest
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
