@@ -1,7 +1,7 @@
 """The processes of a run: all that carry its mark in their environment, and nobody else's.
 
-A run's CLI, SuperLink, ServerApp and Ray actors are separate processes, any of which may be killed. They inherit one
-environment variable, so what a dead CLI left behind can be found and ended before the run is resumed.
+A run's SuperLink, ServerApp and Ray actors are separate processes, any of which may be killed, as may the CLI that
+started them. They inherit one environment variable, so they can all be found and ended, by that CLI or by the next.
 """
 
 from collections.abc import Callable
@@ -10,56 +10,56 @@ from pathlib import Path
 
 import psutil
 
-from core.errors import RunLockedError
-
 MARK = "COVENANT_RUN_PROCESS"
 
-
-def mark(run: Path, owner: int) -> dict[str, str]:
-    """The environment variable for the processes of `run` that the CLI with process id `owner` starts."""
-    return {MARK: f"{owner}:{run}"}
+_PATIENCE_SECONDS = 5.0
 
 
-def end_leftovers(run: Path) -> int:
-    """End what a dead CLI left of a run; returns how many processes.
+def mark(run: Path) -> dict[str, str]:
+    """The environment variable for the processes of `run`."""
+    return {MARK: str(run)}
 
-    Raises RunLockedError when the CLI that started them is alive: the run has a writer.
+
+def end_all(run: Path) -> int:
+    """End every process of a run, SIGTERM before SIGKILL; returns how many there were.
+
+    Repeated until none is left: a process may start another before it ends.
     """
-    found = list(_marked(run))
-    owners = {owner for owner, _ in found if psutil.pid_exists(owner)}
-    if owners:
-        raise RunLockedError(f"run {run.name} is being written under process {min(owners)}: end that one first")
-    return end([process for _, process in found])
+    ended = 0
+    while found := marked(run):
+        _end(found)
+        ended += len(found)
+    return ended
 
 
-def end_own(run: Path, owner: int) -> int:
-    """End everything that this CLI started for a run."""
-    return end([process for other, process in _marked(run) if other == owner])
+def marked(run: Path) -> list[psutil.Process]:
+    """Every living process with the mark of `run`."""
+    return [process for process in psutil.process_iter() if _mark_of(process) == str(run)]
 
 
-def end(processes: list[psutil.Process]) -> int:
-    """SIGTERM, then SIGKILL for those that stay longer than five seconds."""
-    for process in processes:
+def alive(pid: int) -> bool:
+    """Whether a process lives; one that has ended and was not waited for does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        mark: str | None = process.environ().get(MARK)
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's
+        return None
+    return mark
+
+
+def _end(found: list[psutil.Process]) -> None:
+    for process in found:
         _quietly(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    for process in alive:
+    _, staying = psutil.wait_procs(found, timeout=_PATIENCE_SECONDS)
+    for process in staying:
         _quietly(process.kill)
-    psutil.wait_procs(alive, timeout=5)
-    return len(processes)
-
-
-def _marked(run: Path) -> list[tuple[int, psutil.Process]]:
-    """(owner, process) of every living process with the mark of `run`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            value = process.environ().get(MARK, "")
-        except (psutil.Error, OSError):  # gone meanwhile, or another user's
-            continue
-        owner, _, path = value.partition(":")
-        if path == str(run):
-            found.append((int(owner), process))
-    return found
+    psutil.wait_procs(staying, timeout=_PATIENCE_SECONDS)
 
 
 def _quietly(action: Callable[[], None]) -> None:

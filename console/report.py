@@ -37,8 +37,9 @@ def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
     console.print(_losses(result), _rounds(result))
     aggregate = result["rounds"][-1]["aggregate"] if result["rounds"] else None
     if aggregate:
-        console.print(f"Adapter  {run.artifacts.path(aggregate)}")
-    console.print(f"State    {state.folder}\n\nNext: covenant verify {run.name} · covenant status {run.name}")
+        console.print(f"Adapter  {run.artifacts.path(aggregate)}", soft_wrap=True)
+    following = " · ".join(f"covenant {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
+    console.print(f"State    {state.folder}\n\nNext: {following}", soft_wrap=True)
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:

@@ -26,10 +26,11 @@ from console.app_folder import stage
 from core.config import RunConfig
 from core.errors import RunError
 from core.places import State
+from server_app.lock import holder
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
-_VERDICT_SECONDS = 15.0
+_VERDICT_SECONDS = 5.0
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -70,8 +71,8 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
     `watch` is called a few times a second and returns True when the event log says that the ServerApp has ended.
     Raises RunError when Flower's verdict is not that the run was completed.
     """
-    run = State.of(config).run(config.run).folder
-    processes.end_leftovers(run)
+    state = State.of(config)
+    run = state.run(config.run).folder
     with tempfile.TemporaryDirectory(prefix="covenant-") as home, _superlink(Path(home), run) as link:
         app = stage(link.home / "app")
         overrides = link.home / "run.toml"
@@ -80,32 +81,41 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
         answer = link.flwr(
             "run", str(app), "covenant", "--run-config", str(overrides), "--federation-config", resources
         )
-        _follow(link, str(answer["run-id"]), watch)
+        _follow(link, str(answer["run-id"]), watch, state.lock(config.run))
 
 
-def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool]) -> None:
-    """Wait for the run's end; raises RunError unless Flower says that it was completed."""
+def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
+    """Wait for the run's end; raises RunError unless Flower says that it was completed.
+
+    Asking Flower costs the start of its CLI: while the writer of the run lives, as its lock says, there is no need.
+    """
     asked = time.monotonic()
     while True:
         ended = watch()
         if link.process.poll() is not None:
             raise RunError(f"the SuperLink ended with status {link.process.returncode}: `--resume` goes on")
-        if ended or time.monotonic() - asked > _VERDICT_SECONDS:
+        writing = (writer := holder(lock)) is not None and processes.alive(writer)
+        if ended or (not writing and time.monotonic() - asked > _VERDICT_SECONDS):
             asked = time.monotonic()
-            status = str(link.flwr("list", "covenant", "--run-id", run_id)["runs"][0]["status"])
-            if status.startswith("finished"):
+            if _finished(link, run_id):
                 watch()
-                if status != "finished:completed":
-                    raise RunError(f"Flower says the run is {status}: {_run_log(link, run_id)}")
                 return
         time.sleep(_POLL_SECONDS)
+
+
+def _finished(link: SuperLink, run_id: str) -> bool:
+    """Ask Flower whether the run is over; raises RunError when it is but was not completed."""
+    status = str(link.flwr("list", "covenant", "--run-id", run_id)["runs"][0]["status"])
+    if status.startswith("finished") and status != "finished:completed":
+        raise RunError(f"Flower says the run is {status}: {_run_log(link, run_id)}")
+    return status == "finished:completed"
 
 
 @contextmanager
 def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     """Start a SuperLink with this home; end it, and everything below it, on leaving."""
     port = _free_port()
-    environment = {**os.environ, **_QUIET, **processes.mark(run, os.getpid()), "FLWR_HOME": str(home)}
+    environment = {**os.environ, **_QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(
@@ -128,7 +138,7 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
         _wait_until_healthy(link)
         yield link
     finally:
-        processes.end_own(run, os.getpid())
+        processes.end_all(run)
         process.wait()
 
 

@@ -4,9 +4,9 @@ It owns the run while it lives (a lock), founds or restores the federation, and 
 A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from chain.ethereum import open_ledger
 from chain.queue import CommitQueue
-from core import keys
+from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.canonical import Address, to_json
+from core.canonical import Address
 from core.config import RunConfig
 from core.errors import CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
 from core.places import State, new_run_id
-from core.store import RunFolder, write
+from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
 from llm.model import Model
@@ -49,12 +49,18 @@ def main(grid: Grid, context: Context) -> None:
     run = state.run(config.run) if config.run else _chosen(state, config)
     events = EventLog(state.events(run.name))
     log(INFO, "Run %s, state in %s", run.name, state.folder)
+    with locked(state.lock(run.name)), _reporting(events):
+        _MODES[config.mode](grid, Setting(config, state, run, events))
+
+
+@contextmanager
+def _reporting(events: EventLog) -> Iterator[None]:
+    """Write a failure of the block to the event log, which belongs to whoever holds the run's lock."""
     try:
-        with locked(state.lock(run.name)):
-            _MODES[config.mode](grid, Setting(config, state, run, events))
-    except CovenantError as error:
+        yield
+    except (CovenantError, OSError) as error:
         log(ERROR, "%s", error)
-        events.write("failed", error=str(error), exit_code=error.exit_code)
+        events.write("failed", error=str(error), exit_code=getattr(error, "exit_code", 1))
         raise
 
 
@@ -110,6 +116,8 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     config, run = setting.config, setting.run
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
+    setting.state.remember(replace(config, run=run.name))
+    validation = read_data(config).validation
     key = _coordinator_key(config)
     ledger = open_ledger(config.chain, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
@@ -117,8 +125,9 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     bindings.wait(grid, config.organisations, _BIND_SECONDS)
     if not run.started:
         members = list(bindings.organisations.values())
+        if not RULES[config.aggregation].trains_a:
+            run.artifacts.put(lora.factor(shared_adapter(model, config.rank, config.seed), "A"))
         run.begin(found(config, run.name, key.address, bindings.domain, model, members))
-        write(setting.state.settings(run.name), to_json(config.to_flat()))
     check_unchanged(config, run.genesis)
     ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
     queue = CommitQueue(run.queue, ledger)
@@ -126,7 +135,7 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
         if signed.record.admitted:
             queue.put(run.commitment(signed.record))
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
-    validate = _validator(config, model, fresh)
+    validate = _validator(config, model, fresh, validation)
     yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout)
     if missing := queue.close(_ANCHOR_SECONDS):
         raise LedgerUnreachableError(f"{missing} rounds wait for chain {config.chain!r}: resume to anchor them")
@@ -139,11 +148,13 @@ def _coordinator_key(config: RunConfig) -> Key:
     return keys.derive(config.seed, "coordinator")
 
 
-def _validator(config: RunConfig, model: Model, fresh: AdapterState) -> Callable[[AdapterState], Mapping[str, float]]:
+def _validator(
+    config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]
+) -> Callable[[AdapterState], Mapping[str, float]]:
     """Loss of a served state on every slice of the set that nobody owns."""
     rule = RULES[config.aggregation]
     slices: dict[str, list[Record]] = {}
-    for record in read_data(config).validation:
+    for record in records:
         slices.setdefault(record.slice or "all", []).append(record)
 
     def validate(state: AdapterState) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""The model card that an exported adapter carries: what it is and where it comes from."""
+
+from core.canonical import Digest
+from core.store import RunFolder
+
+
+def model_card(run: RunFolder, aggregate: Digest) -> str:
+    """Markdown with the metadata block that model hubs read."""
+    genesis = run.genesis
+    organisations = "\n".join(
+        f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
+        for o in genesis.organisations
+    )
+    rounds = "\n".join(
+        f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
+        for r in (signed.record for signed in run.records())
+    )
+    return f"""\
+---
+base_model: {genesis.base.name}
+library_name: peft
+tags: [lora, federated-learning, covenant]
+---
+# Adapter of run {run.name}
+
+A LoRA adapter that {len(genesis.organisations)} organisations trained together with Covenant, aggregated by
+{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.
+
+| what | value |
+|---|---|
+| served aggregate | `{aggregate}` |
+| genesis | `{genesis.digest}` |
+| base model | {genesis.base.name}, `{genesis.base.digest}` |
+| base held as | {genesis.base.quantisation} while training |
+| rank, alpha | {genesis.rank}, {genesis.alpha:g} in every round |
+| coordinator | `{genesis.coordinator}` |
+| chain, contract | {genesis.chain.chain_id}, `{genesis.chain.contract}` |
+| seed | {genesis.seed} |
+
+## Organisations
+
+| name | address | examples | key |
+|---|---|---|---|
+{organisations}
+
+## Rounds
+
+| round | lane | admitted | rejected | aggregate | record |
+|---|---|---|---|---|---|
+{rounds}
+
+## Licence
+
+None is granted here. The adapter is a derivative of the base model and of every organisation's data: the base's
+licence and the organisations' agreement decide how it may be used.
+"""

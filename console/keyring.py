@@ -1,0 +1,39 @@
+"""`covenant keys`: an organisation's key file. The address is shown; the secret never is."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.options import JsonOption, answer
+from core import keys
+from core.keys import Key
+
+app = typer.Typer(help="An organisation's key.", no_args_is_help=True)
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="Key file [$COVENANT_KEY, else ~/.config/covenant/key].")
+]
+
+
+@app.command(epilog="Example: covenant keys new ~/keys/hospital")
+def new(file: FileArgument = None, as_json: JsonOption = False) -> None:
+    """Make a key: a file of mode 0600 outside any checkout."""
+    path = _path(file)
+    _show(path, keys.create(path), as_json)
+
+
+@app.command(epilog="Example: covenant keys show ~/keys/hospital --json")
+def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
+    """Show the address that belongs to a key."""
+    path = _path(file)
+    _show(path, keys.read(path), as_json)
+
+
+def _path(option: Path | None) -> Path:
+    return Path(option or os.environ.get("COVENANT_KEY") or "~/.config/covenant/key").expanduser().absolute()
+
+
+def _show(path: Path, key: Key, as_json: bool) -> None:
+    answer({"address": key.address, "file": str(path)}, [f"Address  {key.address}", f"File     {path}"], as_json)

@@ -1,0 +1,57 @@
+"""An adapter in PEFT's own format, which `PeftModel.from_pretrained` and vLLM load.
+
+The files are adapter_config.json, adapter_model.safetensors and a model card. PEFT's scale is lora_alpha / r, so
+lora_alpha follows the adapter's rank: an adapter whose rank has grown keeps the scale it was trained with.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from peft import LoraConfig
+from safetensors.numpy import save_file
+
+from core.adapter import AdapterState
+from core.aggregation import rank_of
+from core.errors import RunError, UsageError
+from llm.model import Model
+
+_PREFIX = "base_model.model."
+
+
+def export(model: Model, adapter: AdapterState, folder: Path, card: str) -> Path:
+    """Write A and B of every module, and `card` as README.md, into `folder`, which appears whole or not at all.
+
+    Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"export folder {folder} exists and is not empty: a new one wanted")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            partial = Path(scratch) / folder.name
+            _write(model, adapter, partial, card)
+            partial.replace(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}, a writable folder wanted") from error
+    return folder
+
+
+def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
+    folder.mkdir()
+    _config(model, rank_of(adapter)).save_pretrained(folder)
+    tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _config(model: Model, rank: int) -> LoraConfig:
+    alpha = model.spec.alpha * rank / model.spec.rank
+    return LoraConfig(
+        base_model_name_or_path=model.spec.base,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        r=rank,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
+        target_modules=sorted({name.rpartition(".")[2] for name in model.modules}),
+    )
