@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ class LedgerClaims:
     def test_a_committed_round_is_never_rewritten(self, ledger: Ledger, run: Digest, field: str) -> None:
         commitment = a_round(run)
         ledger.commit(commitment)
-        changed = replace(commitment, **{field: 3 if field == "count" else some_digest()})
+        fields: dict[str, Any] = {field: 3 if field == "count" else some_digest()}
+        changed = replace(commitment, **fields)
         with pytest.raises(LedgerConflictError, match="round 1 is already committed with other values"):
             ledger.commit(changed)
         found = ledger.read(commitment.key)

@@ -22,7 +22,7 @@ from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
 from core.rounds import Admitted, Rejection, RoundRecord, SignedRecord
 from core.update import Bid, UpdateManifest
-from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, build, found
+from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
 
 ORDER = sorted(NAMES[:3], key=lambda name: by_address(keys.derive(SEED, name).address))
 FIRST, SECOND, THIRD = ORDER
@@ -70,8 +70,37 @@ def test_a_run_with_attempts_below_the_quorum_holds(tmp_path: Path) -> None:
     assert (report.checked["records"], report.recomputed) == (7, 2)
 
 
+def unfinished(folder: Path) -> Federation:
+    """Two rounds of three."""
+    federation = found(folder / "run", rounds=3)
+    advance(federation, 2)
+    return federation
+
+
+def test_a_resumed_run_holds(tmp_path: Path) -> None:
+    federation = unfinished(tmp_path)
+    advance(federation, 3)
+    report = verify(federation.run, federation.ledger)
+    assert failures(report) == []
+    assert report.recomputed == 3
+
+
+def test_a_round_that_closes_during_the_audit_is_no_failure(tmp_path: Path) -> None:
+    federation = unfinished(tmp_path)
+
+    class Growing(Lying):
+        def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+            if key.round == 3:
+                advance(federation, 3)
+            return federation.ledger.read(key)
+
+    report = verify(federation.run, Growing(federation.ledger))
+    assert failures(report) == []
+    assert report.recomputed == 2
+
+
 def test_a_run_that_is_not_finished_holds_with_its_newest_round_pending(tmp_path: Path) -> None:
-    federation = build(tmp_path / "run", rounds=3, until=2)
+    federation = unfinished(tmp_path)
     ledger = without_round(federation, 2)
     without_line(federation, "anchors.jsonl", 3)
     assert_first(verify(federation.run, ledger, strict=True), What.NOT_ON_LEDGER, "round 2, lane 0")
@@ -82,14 +111,13 @@ def test_a_run_that_is_not_finished_holds_with_its_newest_round_pending(tmp_path
 
 def test_a_run_that_only_began_holds(tmp_path: Path) -> None:
     federation = found(tmp_path / "run")
-    assert federation.queue.close(10) == 0
     report = verify(federation.run, federation.ledger)
     assert failures(report) == []
     assert report.recomputed == 0
 
 
 def test_what_a_crash_leaves_is_counted_and_no_failure(tmp_path: Path) -> None:
-    federation = build(tmp_path / "run", rounds=3, until=2)
+    federation = unfinished(tmp_path)
     folder = federation.run.folder
     (folder / "records" / ".L0000-G0000-R00003-A01.json.77.partial").write_bytes(b"{")
     shutil.copy(folder / SALTS_1, folder / "salts" / "L0000-G0000-R00003-A01.json")

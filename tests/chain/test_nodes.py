@@ -85,7 +85,7 @@ def test_kill_9_between_blocks_loses_none(state: Path) -> None:
 
 def test_kill_9_while_blocks_are_made_keeps_every_acknowledged_one(state: Path) -> None:
     node = embedded(state)
-    acknowledged = []
+    acknowledged: list[bytes] = []
 
     some_blocks = threading.Event()
 
