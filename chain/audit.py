@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chain.audit_files import Files, RecordFile, artifact_digest, is_partial, salts_name
-from chain.audit_ledger import LedgerAudit
+from chain.audit_ledger import LedgerAudit, Queue
 from chain.audit_report import AuditReport, Failure, Findings, What
 from chain.audit_rounds import Head, Records, check_genesis
 from chain.audit_states import States
@@ -47,10 +47,15 @@ def verify(
     `strict`: rounds that are not on the ledger yet are failures even while the run goes on. `layout`: the base
     model's layers, when the auditor has them; otherwise their sizes are taken from the artifacts.
     """
-    findings, files = Findings(), Files(run.folder)
+    findings = Findings()
+    queue = Queue.read(run.queue, findings)  # before the records, which a run in progress writes first
+    files = Files(run.folder)
     genesis = _genesis(files, findings)
     if genesis:
-        _Audit(run, genesis, files, findings, ledger, strict).federation(layout)
+        entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
+        complete = strict or _finished(genesis, entries)
+        asked = LedgerAudit(ledger, genesis, files, findings, queue, complete)
+        _Audit(run, genesis, files, findings, entries, asked).federation(layout)
     _leftovers(run, files, findings, audited=genesis is not None)
     return findings.report()
 
@@ -90,13 +95,17 @@ class _Audit:
     """An audit whose genesis has been read."""
 
     def __init__(
-        self, run: RunFolder, genesis: Genesis, files: Files, findings: Findings, ledger: Ledger | None, strict: bool
+        self,
+        run: RunFolder,
+        genesis: Genesis,
+        files: Files,
+        findings: Findings,
+        entries: list[_Entry],
+        ledger: LedgerAudit,
     ) -> None:
-        self.genesis, self.files, self.findings = genesis, files, findings
-        self.entries = [self._entry(file) for file in files.records() if file.lane < len(genesis.lanes)]
+        self.genesis, self.files, self.findings, self.entries, self.ledger = genesis, files, findings, entries, ledger
         self.records = Records(genesis, findings)
         self.states = States(run.artifacts, files, genesis, findings)
-        self.ledger = LedgerAudit(ledger, genesis, files, findings, strict or self._finished())
 
     def federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
@@ -122,7 +131,8 @@ class _Audit:
             else:
                 committed = self._round(entry.signed, entry.file, head, committed)
         self.ledger.check_end(lane, 0, head.round + 1)
-        self._unused_salts(salts_name(lane, 0, head.round + 1, head.attempt + 1))
+        if head.round < self.genesis.training.rounds:
+            self._unused_salts(salts_name(lane, 0, head.round + 1, head.attempt + 1))
 
     def _round(self, signed: SignedRecord, file: RecordFile, head: Head, committed: Digest | None) -> Digest | None:
         """One record and all that hangs on it; returns the lane's newest commitment."""
@@ -154,19 +164,6 @@ class _Audit:
                 updates.append(WeightedUpdate(admitted.organisation, weights[admitted.organisation], update))
         return updates if len(updates) == len(record.admitted) else None
 
-    def _entry(self, file: RecordFile) -> _Entry:
-        try:
-            return _Entry(file, self.files.read(file.name, SignedRecord))
-        except (CovenantError, OSError) as error:
-            return _Entry(file, None, str(error))
-
-    def _finished(self) -> bool:
-        """Whether every lane has closed the last round of the genesis."""
-        last = self.genesis.training.rounds
-        records = (entry.signed.record for entry in self.entries if entry.signed)
-        closed = {record.lane for record in records if record.admitted and record.round >= last}
-        return closed >= set(range(len(self.genesis.lanes)))
-
     def _updates(self) -> Iterator[Digest]:
         """The digest of every admitted update."""
         for entry in self.entries:
@@ -179,6 +176,20 @@ class _Audit:
             with self.findings.guard(What.SALTS, name, "salts"):
                 self.files.read(name, Salts)
                 self.findings.checked["unused salts"] += 1
+
+
+def _entry(files: Files, file: RecordFile) -> _Entry:
+    try:
+        return _Entry(file, files.read(file.name, SignedRecord))
+    except (CovenantError, OSError) as error:
+        return _Entry(file, None, str(error))
+
+
+def _finished(genesis: Genesis, entries: list[_Entry]) -> bool:
+    """Whether every lane has closed the last round of the genesis."""
+    records = (entry.signed.record for entry in entries if entry.signed)
+    closed = {record.lane for record in records if record.admitted and record.round >= genesis.training.rounds}
+    return closed >= set(range(len(genesis.lanes)))
 
 
 def _genesis(files: Files, findings: Findings) -> Genesis | None:

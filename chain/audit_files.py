@@ -95,6 +95,11 @@ class Files:
                 found.append(RecordFile(lane, generation, number, attempt, name))
         return sorted(found)
 
+    def recorded_since(self, lane: int, generation: int, number: int) -> bool:
+        """Whether a round has a record that came after the files were listed, as a run in progress writes them."""
+        pattern = f"records/L{lane:04}-G{generation:04}-R{number:05}-A*.json"
+        return any(path.relative_to(self.folder).as_posix() not in self for path in self.folder.glob(pattern))
+
 
 def salts_name(lane: int, generation: int, number: int, attempt: int) -> str:
     """Where the salts of a record lie."""

@@ -9,11 +9,12 @@ failure, and is asked no more.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from chain.audit_files import Files, RecordFile
 from chain.audit_report import Findings, What
+from chain.commitments import parse
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json
 from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
@@ -35,13 +36,11 @@ class Queue:
     """Whether the last line is incomplete, as a crash leaves it; opening the queue cuts it off."""
 
     @classmethod
-    def read(cls, files: Files, findings: Findings) -> Self:
-        """The queue of a run, empty when there is none; damaged lines are failures."""
+    def read(cls, path: Path, findings: Findings) -> Self:
+        """The queue in a file, empty when there is none; damaged lines are failures."""
         queue = cls()
-        if QUEUE not in files:
-            return queue
         with findings.guard(What.QUEUE, QUEUE, "a readable file"):
-            *lines, tail = files.take(QUEUE).read_bytes().split(b"\n")
+            *lines, tail = (path.read_bytes() if path.exists() else b"").split(b"\n")
             queue.torn = bool(tail)
             for number, line in enumerate(lines, start=1):
                 where = f"{QUEUE}, line {number}"
@@ -66,16 +65,13 @@ class LedgerAudit:
     genesis: Genesis
     files: Files
     findings: Findings
+    queue: Queue
+    """The run's commit queue; what no record asks for stays in it."""
     complete: bool
     """Whether every round must be on the ledger by now."""
 
     def __post_init__(self) -> None:
         self.digest = self.genesis.digest
-
-    @cached_property
-    def queue(self) -> Queue:
-        """The run's commit queue; what no record asks for stays in it."""
-        return Queue.read(self.files, self.findings)
 
     def check_run(self) -> None:
         """Chain, contract and members are those of the genesis."""
@@ -108,21 +104,26 @@ class LedgerAudit:
         return wanted.aggregate if wanted else None
 
     def check_end(self, lane: int, generation: int, number: int) -> None:
-        """The ledger has no round behind the last one that is recorded."""
+        """The ledger has no round behind the last one that is recorded, unless it was recorded in the meantime."""
         where = f"round {number}, lane {lane}"
         with self._asking(where) as ledger:
-            if ledger and (found := ledger.read(RoundKey(self.digest, lane, generation, number))):
+            found = ledger.read(RoundKey(self.digest, lane, generation, number)) if ledger else None
+            if found and not self.files.recorded_since(lane, generation, number):
                 self.findings.fail(What.NOT_RECORDED, where, f"a round of {found[0].count} updates", "a record of it")
 
     def check_queue(self) -> None:
         """Nothing was sent that no record speaks of, and a finished run left no line half-written."""
+        if QUEUE in self.files:
+            with self.findings.guard(What.QUEUE, QUEUE, "a file of the run"):
+                self.files.take(QUEUE)
         for left in (self.queue.commitments, self.queue.anchors):
             for key, (where, _) in left.items():
                 place = f"round {key.round}, lane {key.lane}"
                 self.findings.fail(What.NOT_RECORDED, where, place, "a round that is recorded")
         if self.queue.torn and self.complete:
             self.findings.fail(What.QUEUE, QUEUE, "a last line without an end", "whole lines")
-        self.findings.checked["torn lines"] += self.queue.torn
+        elif self.queue.torn:
+            self.findings.checked["torn lines"] += 1
 
     def _members(self, found: frozenset[Address], where: str) -> None:
         wanted = {organisation.address for organisation in self.genesis.organisations}
@@ -197,17 +198,14 @@ class LedgerAudit:
 
 
 def _sent(line: bytes) -> Sent:
-    """A line of the queue; raises FormatError when it is neither a commitment nor an anchor."""
+    """A line of the queue; raises FormatError when it is neither a public commitment nor an anchor."""
     entry = from_json(line)
     try:
-        if set(entry) == {"commitment"}:
-            values = entry["commitment"]
-            sent: Sent = RoundCommitment(**{**values, "key": RoundKey(**values["key"])})
-        else:
-            sent = RoundKey(**entry.pop("key")), Anchor(**entry.pop("anchor"))
-        if isinstance(sent, tuple) and entry:
-            raise FormatError(f"unknown {min(entry)}")
+        if set(entry) == {"key", "anchor"}:
+            sent: Sent = RoundKey(**entry["key"]), Anchor(**entry["anchor"])
+        elif not isinstance(sent := parse(entry), RoundCommitment):
+            raise FormatError("a private commitment in the public queue")
         hash(sent)  # a list in place of a number would break the first comparison by key
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"malformed line: {error}") from error
     return sent

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -70,8 +71,8 @@ class Federation:
     ledger: Ledger
     fresh: AdapterState
     lies: Lies
-    queue: CommitQueue
     lanes: list[LaneState] = field(default_factory=list)
+    queue: CommitQueue[RoundCommitment] = field(init=False)
 
     @property
     def rule(self) -> Rule:
@@ -175,30 +176,32 @@ def found(
     if rule == "frozen-a":
         run.artifacts.put(lora.factor(fresh, "A"))
     ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])
-    queue = CommitQueue(run.queue, ledger)
-    federation = Federation(run, genesis, members, ledger, fresh, lies, queue)
+    federation = Federation(run, genesis, members, ledger, fresh, lies)
     initial = federation.rule.initial(fresh)
     federation.lanes = [LaneState(initial, genesis.digest) for _ in genesis.lanes]
     return federation
 
 
-def build(
-    folder: Path, *, failed: Mapping[tuple[int, int], int] | None = None, until: int | None = None, **choices: object
-) -> Federation:
-    """A federation with its rounds done (the first `until` of them).
+def build(folder: Path, *, failed: Mapping[tuple[int, int], int] | None = None, **choices: object) -> Federation:
+    """A federation with all its rounds done and anchored.
 
     `failed` says how often (lane, round) was below its quorum first; `choices` are those of `found`.
     """
     federation = found(folder, **choices)  # type: ignore[arg-type] # passed through
-    last = until or federation.genesis.training.rounds
-    for number in range(1, last + 1):
+    advance(federation, federation.genesis.training.rounds, failed or {})
+    return federation
+
+
+def advance(federation: Federation, until: int, failed: Mapping[tuple[int, int], int] = MappingProxyType({})) -> None:
+    """Start or resume a federation, do its rounds up to `until`, and wait until they are anchored."""
+    federation.queue = CommitQueue(federation.run.queue, federation.ledger)
+    for number in range(federation.lanes[0].round + 1, until + 1):
         for lane in range(len(federation.lanes)):
-            misses = (failed or {}).get((lane, number), 0)
+            misses = failed.get((lane, number), 0)
             for attempt in range(1, misses + 1):
                 federation.fail(lane, attempt)
             federation.close(lane, misses + 1)
     assert federation.queue.close(60.0) == 0
-    return federation
 
 
 def _genesis(
