@@ -1,0 +1,177 @@
+"""Admission: one claim for each reason, and nothing of a reply is used before all of them hold."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.canonical import digest
+from core.keys import derive
+from core.update import Bid, SignedManifest
+from core.wire import Reply
+from server_app.admission import Expected, Reason, RejectedError, admit
+from tests import federation as f
+from tests.core.test_keys import high_s_twin
+
+GENESIS = f.genesis()
+RULE = RULES[GENESIS.rule]
+MEDICAL = f.address("medical")
+UPDATE = f.update_of(GENESIS, "medical")
+NAME, SHAPE = next(iter(UPDATE.shapes.items()))
+EXPECTED = Expected(
+    genesis=GENESIS,
+    organisation=MEDICAL,
+    lane=0,
+    generation=0,
+    round=1,
+    parent=GENESIS.digest,
+    shapes=RULE.shapes(RULE.initial(f.fresh()), f.fresh()),
+    nonces=frozenset({f.other("seen")}),
+)
+
+
+def reply(update: AdapterState | bytes = UPDATE, by: str = "medical", **changes: Any) -> Reply:
+    """A reply that is honest but for `changes` to its manifest, signed over them."""
+    data = update if isinstance(update, bytes) else update.to_bytes()
+    values = {"update": digest("adapter", data), "organisation": MEDICAL, "lane": 0, "examples": 100} | changes
+    return Reply(f.manifest(GENESIS, "medical", **values).sign(f.key(by), GENESIS.chain), memoryview(data))
+
+
+def changed(**arrays: Any) -> Reply:
+    """An update with one array changed: NAME under a new value, None to leave it out."""
+    kept = {n: a for n, a in ({**UPDATE.arrays, **arrays}).items() if a is not None}
+    return reply(AdapterState(kept))
+
+
+def with_value(value: float) -> Reply:
+    array = UPDATE[NAME].copy()
+    array.flat[-1] = value
+    return changed(**{NAME: array})
+
+
+def signed_with(make: Callable[[SignedManifest], SignedManifest]) -> Reply:
+    honest = reply()
+    return replace(honest, signed=make(honest.signed))
+
+
+def test_an_honest_reply_is_admitted_as_it_is() -> None:
+    signed, update = admit(reply(), EXPECTED)
+    assert signed == reply().signed
+    assert update == UPDATE
+
+
+REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
+    "a key that is no member's": (
+        Reason.UNKNOWN_KEY,
+        lambda: signed_with(
+            lambda s: replace(s.manifest, organisation=derive(1, "mallory").address).sign(
+                derive(1, "mallory"), GENESIS.chain
+            )
+        ),
+    ),
+    "another member answering": (Reason.UNKNOWN_KEY, lambda: reply(by="coding", organisation=f.address("coding"))),
+    "an address in another spelling": (
+        Reason.UNKNOWN_KEY,
+        lambda: reply(organisation=MEDICAL.lower()),
+    ),
+    "another member's signature": (Reason.FORGED_SIGNATURE, lambda: reply(by="coding")),
+    "no signature": (Reason.FORGED_SIGNATURE, lambda: signed_with(lambda s: replace(s, signature=""))),
+    "the upper twin of the signature": (
+        Reason.FORGED_SIGNATURE,
+        lambda: signed_with(lambda s: replace(s, signature=high_s_twin(s.signature))),
+    ),
+    "a signature over something else": (
+        Reason.FORGED_SIGNATURE,
+        lambda: signed_with(lambda s: replace(s, manifest=replace(s.manifest, tokens=1))),
+    ),
+    "a signature for another chain": (
+        Reason.FORGED_SIGNATURE,
+        lambda: signed_with(lambda s: s.manifest.sign(f.key("medical"), replace(GENESIS.chain, chain_id=1))),
+    ),
+    "a signature for another contract": (
+        Reason.FORGED_SIGNATURE,
+        lambda: signed_with(
+            lambda s: s.manifest.sign(f.key("medical"), replace(GENESIS.chain, contract=f.address("coding")))
+        ),
+    ),
+    "another federation": (Reason.WRONG_FEDERATION, lambda: reply(genesis=f.genesis(seed=8).digest)),
+    "another lane": (Reason.WRONG_ROUND, lambda: reply(lane=1)),
+    "another generation": (Reason.WRONG_ROUND, lambda: reply(generation=1)),
+    "an earlier round": (Reason.WRONG_ROUND, lambda: reply(round=0)),
+    "a later round": (Reason.WRONG_ROUND, lambda: reply(round=2)),
+    "another parent": (Reason.WRONG_PARENT, lambda: reply(parent=f.other("parent"))),
+    "a nonce that was used": (Reason.REPLAYED_NONCE, lambda: reply(nonce=f.other("seen"))),
+    "one example too many": (Reason.INFLATED_EXAMPLES, lambda: reply(examples=101)),
+    "a billion examples": (Reason.INFLATED_EXAMPLES, lambda: reply(examples=10**9)),
+    "no steps": (Reason.BID_OUT_OF_RANGE, lambda: reply(bid=Bid(0, 2))),
+    "too many steps": (Reason.BID_OUT_OF_RANGE, lambda: reply(bid=Bid(26, 2))),
+    "no rank": (Reason.BID_OUT_OF_RANGE, lambda: reply(bid=Bid(25, 0))),
+    "too much rank": (Reason.BID_OUT_OF_RANGE, lambda: reply(bid=Bid(25, 3))),
+    "another update than it names": (
+        Reason.DIGEST_MISMATCH,
+        lambda: replace(reply(), update=memoryview(f.update_of(GENESIS, "coding").to_bytes())),
+    ),
+    "a byte more than it names": (
+        Reason.DIGEST_MISMATCH,
+        lambda: replace(reply(), update=memoryview(UPDATE.to_bytes() + b"\0")),
+    ),
+    "bytes that are no adapter": (Reason.MALFORMED, lambda: reply(b"anything at all")),
+    "no bytes": (Reason.MALFORMED, lambda: reply(b"")),
+    "a file with trailing bytes": (Reason.MALFORMED, lambda: reply(UPDATE.to_bytes() + b"\0")),
+    "a missing tensor": (Reason.MISSING_TENSOR, lambda: changed(**{NAME: None})),
+    "no tensors": (Reason.MISSING_TENSOR, lambda: reply(AdapterState({}))),
+    "a misnamed tensor": (Reason.MISSING_TENSOR, lambda: changed(**{NAME: None, NAME.upper(): UPDATE[NAME]})),
+    "an extra tensor": (Reason.EXTRA_TENSOR, lambda: changed(extra=UPDATE[NAME])),
+    "the factor that is not trained": (
+        Reason.EXTRA_TENSOR,
+        lambda: changed(**{NAME.replace("_B", "_A"): UPDATE[NAME]}),
+    ),
+    "a transposed shape": (Reason.WRONG_SHAPE, lambda: changed(**{NAME: UPDATE[NAME].T})),
+    "a shape that would broadcast": (Reason.WRONG_SHAPE, lambda: changed(**{NAME: np.ones((1,), np.float32)})),
+    "a scalar": (Reason.WRONG_SHAPE, lambda: changed(**{NAME: np.float32(1).reshape(())})),
+    "a column that would broadcast": (Reason.WRONG_SHAPE, lambda: changed(**{NAME: UPDATE[NAME][:, :1]})),
+    "one dimension more": (Reason.WRONG_SHAPE, lambda: changed(**{NAME: UPDATE[NAME][None]})),
+    "half precision": (Reason.WRONG_DTYPE, lambda: changed(**{NAME: UPDATE[NAME].astype(np.float16)})),
+    "double precision": (Reason.WRONG_DTYPE, lambda: changed(**{NAME: UPDATE[NAME].astype(np.float64)})),
+    "NaN": (Reason.NOT_FINITE, lambda: with_value(float("nan"))),
+    "infinity": (Reason.NOT_FINITE, lambda: with_value(float("inf"))),
+    "negative infinity": (Reason.NOT_FINITE, lambda: with_value(-float("inf"))),
+    "a norm above the bound": (Reason.NORM_ABOVE_BOUND, lambda: with_value(101.0)),
+    "a norm that overflows float32": (Reason.NORM_ABOVE_BOUND, lambda: with_value(3e38)),
+}
+
+
+@pytest.mark.parametrize("what", REJECTED)
+def test_is_rejected_with_its_own_reason(what: str) -> None:
+    reason, make = REJECTED[what]
+    with pytest.raises(RejectedError) as caught:
+        admit(make(), EXPECTED)
+    assert caught.value.reason is reason
+    assert caught.value.detail
+
+
+def test_every_reason_that_admission_gives_is_tried_above() -> None:
+    given_by_the_strategy = {Reason.NOT_CONNECTED, Reason.NO_REPLY, Reason.BELOW_QUORUM, Reason.CLIENT_ERROR}
+    assert {reason for reason, _ in REJECTED.values()} == set(Reason) - given_by_the_strategy
+
+
+def test_the_norm_is_over_all_arrays_together() -> None:
+    norm = float(np.sqrt(sum(float((a.astype(np.float64) ** 2).sum()) for a in UPDATE.arrays.values())))
+    bounded = replace(EXPECTED, genesis=replace(GENESIS, norm_bound=norm * (1 + 1e-9)))
+    strict = replace(EXPECTED, genesis=replace(GENESIS, norm_bound=norm * (1 - 1e-9)))
+
+    def signed(expected: Expected) -> Reply:
+        manifest = replace(reply().signed.manifest, genesis=expected.genesis.digest, parent=EXPECTED.parent)
+        return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(UPDATE.to_bytes()))
+
+    admit(signed(bounded), bounded)
+    with pytest.raises(RejectedError, match="norm-above-bound"):
+        admit(signed(strict), strict)
+
+
+def test_fewer_examples_and_a_smaller_bid_are_welcome() -> None:
+    admit(reply(examples=1, bid=Bid(1, 1)), EXPECTED)
