@@ -28,21 +28,23 @@ app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
 
 
-def run_command() -> int:
-    """Run the command line and return its exit code; errors of ours become one line."""
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; what is not a bug of ours becomes one line."""
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(arguments, standalone_mode=False) or 0)
     except CovenantError as error:
         return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except OSError as error:  # a full disk, a folder that cannot be read: the environment's fault and not a bug
-        return _fail(f"{error.strerror or error}: {error.filename or 'no file named'}", 1)
+    except click.ClickException as error:
+        return _fail(f"{error.format_message()} See --help.", error.exit_code)
+    except OSError as error:  # a full disk, a folder that cannot be read
+        return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"covenant: {message}\n")
+    sys.stderr.write(f"covenant: {' '.join(message.split())}\n")
     return code

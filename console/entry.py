@@ -7,13 +7,15 @@ import sys
 def main() -> None:
     """Run the command line; a missing requirement is told in one line."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes train at once; more threads slow all of them
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         from console.cli import run_command  # noqa: PLC0415 - what it imports may not be installed
+
+        return run_command()
     except ModuleNotFoundError as error:
-        sys.exit(_fail(f"module {error.name!r} is not installed: `make setup`, or pip install -r requirements.txt"))
-    sys.exit(run_command())
-
-
-def _fail(message: str) -> int:
-    sys.stderr.write(f"covenant: {message}\n")
-    return 2
+        wanted = "`make setup`, or pip install -r requirements.txt"
+        sys.stderr.write(f"covenant: module {error.name!r} is not installed: {wanted}\n")
+        return 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from core.adapter import AdapterState
@@ -32,8 +33,8 @@ def export(model: Model, adapter: AdapterState, folder: Path, card: str) -> Path
             partial = Path(scratch) / folder.name
             _write(model, adapter, partial, card)
             partial.replace(folder)
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}, a writable folder wanted") from error
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot write {folder}: {error}, a writable folder with room wanted") from error
     return folder
 
 
