@@ -12,7 +12,7 @@ from chain.contract import BoundContract, to_digest
 from core.canonical import Address, Digest, raw
 from core.keys import Domain, Fields, Key, Signature
 
-REGISTRATION: Final[Fields] = (
+_MEMBERSHIP: Final[Fields] = (
     ("organisation", "address"),
     ("nodeKey", "bytes32"),
     ("nonce", "uint256"),
@@ -21,7 +21,7 @@ REGISTRATION: Final[Fields] = (
 
 
 @dataclass(frozen=True)
-class Registration:
+class MembershipRequest:
     """An organisation's signed request.
 
     `node_key`: keccak256 of its SuperNode's public key, or zero; `deadline`: Unix time after which it is worthless.
@@ -43,11 +43,11 @@ class Organisation:
     revoked_at: int
 
 
-def sign_registration(key: Key, domain: Domain, node_key: Digest, nonce: int, deadline: int) -> Registration:
+def request_membership(key: Key, domain: Domain, node_key: Digest, nonce: int, deadline: int) -> MembershipRequest:
     """The request of the organisation that owns `key`; `nonce` as `Registry.nonce` says."""
     message = {"organisation": key.address, "nodeKey": raw(node_key), "nonce": nonce, "deadline": deadline}
-    signature = key.sign(domain, "Registration", REGISTRATION, message)
-    return Registration(key.address, node_key, nonce, deadline, signature)
+    signature = key.sign(domain, "Membership", _MEMBERSHIP, message)
+    return MembershipRequest(key.address, node_key, nonce, deadline, signature)
 
 
 class Registry:
@@ -73,7 +73,7 @@ class Registry:
         )
         return Organisation(to_digest(node_key), registered_at, revoked_at) if registered_at else None
 
-    def register(self, request: Registration) -> Organisation:
+    def register(self, request: MembershipRequest) -> Organisation:
         """Submit a request; submitting it again changes nothing.
 
         Raises LedgerConflictError when the contract refuses it: expired, signed by another, revoked.

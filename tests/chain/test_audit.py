@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from chain.audit import AuditReport, What, verify, verify_on_chain
 from chain.audit_states import svd_tolerance
@@ -20,7 +22,7 @@ from core.canonical import digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
-from core.rounds import Admitted, Rejection, RoundRecord, SignedRecord
+from core.rounds import Admitted, Genesis, Rejection, RoundRecord, SignedRecord
 from core.update import Bid, UpdateManifest
 from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
 
@@ -451,6 +453,55 @@ def test_a_flipped_byte_of_any_file_is_found_and_the_file_named(tmp_path: Path, 
             assert any(name in failure.where for failure in report.failures), (name, position, failures(report))
         path.write_bytes(data)
     assert verify(federation.run, federation.ledger).ok
+
+
+ODD = st.sampled_from([None, [], {}, "", "x", -1, 0, 10**30, 1e308, True, [[]], {"a": 1}, "0x" + "00" * 32])
+
+
+def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in plain data."""
+    yield before
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from paths(item, (*before, key))
+
+
+def with_odd(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    if not path:
+        return odd
+    copy = deepcopy(value)
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = odd
+    return copy
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_no_odd_value_in_any_file_stops_the_audit(original: Federation, data: st.DataObject) -> None:
+    folder = original.run.folder
+    name = data.draw(st.sampled_from(sorted(n for n in contents(folder) if n.endswith(".json"))))
+    before = (folder / name).read_bytes()
+    plain = json.loads(before)
+    spoilt = with_odd(plain, data.draw(st.sampled_from(list(paths(plain)))), data.draw(ODD))
+    assume(to_json(spoilt) != before)
+    if name.startswith("records/"):
+        spoilt = signed_if_possible(spoilt, original.genesis)
+    try:
+        (folder / name).write_bytes(to_json(spoilt))
+        report = verify(original.run, original.ledger)
+    finally:
+        (folder / name).write_bytes(before)
+    assert not report.ok or to_json(spoilt) == before
+
+
+def signed_if_possible(plain: Any, genesis: Genesis) -> Any:
+    """The coordinator itself signs what still is a record, so that the audit gets past the signature."""
+    try:
+        return RoundRecord.from_dict(plain["record"]).sign(COORDINATOR, genesis.chain).to_dict()
+    except Exception:  # noqa: BLE001 - whatever it is, it is no record
+        return plain
 
 
 # ------------------------------------------------------------------------------- lies that are signed and committed

@@ -16,7 +16,7 @@ from chain.ethereum import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from chain.private import Kind, PrivateLedger, PrivateRounds, anchor_head, anchored_head, open_private_ledger
 from chain.queue import CommitQueue
-from chain.registry import Registry, sign_registration
+from chain.registry import Registry, request_membership
 from core import merkle
 from core.canonical import ZERO_DIGEST, Digest, raw
 from core.errors import LedgerConflictError, UsageError
@@ -179,7 +179,7 @@ def deadline() -> int:
 
 def test_an_organisation_registers_by_its_own_signature(registry: Registry) -> None:
     key, node_key = derive(1, some_digest()), some_digest()
-    request = sign_registration(key, registry.domain, node_key, registry.nonce(key.address), deadline())
+    request = request_membership(key, registry.domain, node_key, registry.nonce(key.address), deadline())
     first = registry.register(request)
     assert registry.register(request) == first == registry.read(key.address)
     assert first.node_key == node_key
@@ -189,7 +189,7 @@ def test_an_organisation_registers_by_its_own_signature(registry: Registry) -> N
 def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None:
     key = derive(1, some_digest())
     elsewhere = replace(registry.domain, chain_id=CHAIN_IDS["private"])
-    request = sign_registration(key, elsewhere, ZERO_DIGEST, 0, deadline())
+    request = request_membership(key, elsewhere, ZERO_DIGEST, 0, deadline())
     with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
         registry.register(request)
     assert registry.read(key.address) is None
@@ -197,14 +197,14 @@ def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None
 
 def test_revocation_is_the_administrator_s_and_final(ledger: EthereumLedger, registry: Registry) -> None:
     key = derive(1, some_digest())
-    registry.register(sign_registration(key, registry.domain, ZERO_DIGEST, 0, deadline()))
+    registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 0, deadline()))
     with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
         registry.revoke(key.address)
     owned = Registry(BoundContract(ledger.bound.node, "PublicLedger", ledger.contract, administrator()))
     revoked = owned.revoke(key.address)
     assert revoked.revoked_at > revoked.registered_at
     with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
-        registry.register(sign_registration(key, registry.domain, ZERO_DIGEST, 1, deadline()))
+        registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 1, deadline()))
 
 
 # The private chain

@@ -79,8 +79,8 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @notice Held by registered organisations that were not revoked.
     bytes32 public constant ORGANISATION_ROLE = keccak256("ORGANISATION_ROLE");
     /// @notice EIP-712 type of a registration request.
-    bytes32 public constant REGISTRATION_TYPEHASH =
-        keccak256("Registration(address organisation,bytes32 nodeKey,uint256 nonce,uint256 deadline)");
+    bytes32 public constant MEMBERSHIP_TYPEHASH =
+        keccak256("Membership(address organisation,bytes32 nodeKey,uint256 nonce,uint256 deadline)");
     /// @dev Nobody holds this role: organisations enter by a signed request and leave by revocation only.
     bytes32 private constant NOBODY_ROLE = keccak256("NOBODY_ROLE");
 
@@ -306,7 +306,7 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @notice Registers an organisation, or changes its SuperNode key, on its own signed request.
     /// @param nodeKey keccak256 of the SuperNode's public key; zero when it has none.
     /// @param deadline Last timestamp at which the request may be submitted.
-    /// @param signature Of EIP-712 Registration, with the organisation's current nonce.
+    /// @param signature Of EIP-712 Membership, with the organisation's current nonce.
     function register(address organisation, bytes32 nodeKey, uint256 deadline, bytes calldata signature)
         external
         whenNotPaused
@@ -316,7 +316,7 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
         Organisation storage entry = _organisations[organisation];
         if (entry.revokedAt != 0) revert OrganisationAlreadyRevoked(organisation);
         bytes32 request = keccak256(
-            abi.encode(REGISTRATION_TYPEHASH, organisation, nodeKey, _useNonce(organisation), deadline)
+            abi.encode(MEMBERSHIP_TYPEHASH, organisation, nodeKey, _useNonce(organisation), deadline)
         );
         address signer = ECDSA.recoverCalldata(_hashTypedDataV4(request), signature);
         if (signer != organisation) revert SignerNotOrganisation(signer, organisation);

@@ -384,7 +384,7 @@ contract PublicLedgerTest is Fixture {
         returns (bytes memory)
     {
         bytes32 message =
-            keccak256(abi.encode(ledger.REGISTRATION_TYPEHASH(), organisation, nodeKey, nonce, deadline));
+            keccak256(abi.encode(ledger.MEMBERSHIP_TYPEHASH(), organisation, nodeKey, nonce, deadline));
         (uint8 v, bytes32 r, bytes32 s) =
             vm.sign(key, keccak256(abi.encodePacked(hex"1901", ledger.domainSeparator(), message)));
         return abi.encodePacked(r, s, v);
@@ -447,7 +447,7 @@ contract PublicLedgerTest is Fixture {
     function test_the_upper_twin_of_a_signature_is_refused() public {
         address organisation = vm.addr(KEY);
         bytes32 message = keccak256(
-            abi.encode(ledger.REGISTRATION_TYPEHASH(), organisation, bytes32("node"), 0, block.timestamp)
+            abi.encode(ledger.MEMBERSHIP_TYPEHASH(), organisation, bytes32("node"), 0, block.timestamp)
         );
         (uint8 v, bytes32 r, bytes32 s) =
             vm.sign(KEY, keccak256(abi.encodePacked(hex"1901", ledger.domainSeparator(), message)));
