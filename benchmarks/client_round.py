@@ -32,8 +32,9 @@ from benchmarks.report import table, write
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
 from llm.data import Record, read_folder
+from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
-from llm.train import Loop, TrainConfig, draw_steps, reproducible, train
+from llm.train import Loop, TrainConfig, draw_steps, train
 
 TARGET = 0.1
 """Largest part of the template's overhead that ours may take."""
@@ -89,8 +90,9 @@ def template_round(task: Task) -> AdapterState:
     module = get_peft_model(base, lora)
     set_peft_model_state_dict(module, _peft_names(task.parent))
     with reproducible(torch.device("cpu"), task.seed):
-        loop = Loop(Model(task.spec, task.folder, tokenizer, module.train()), task.config)
-        for step, batches in enumerate(draw_steps(tokenizer, task.records, task.config, task.seed)):
+        model = Model(task.spec, task.folder, tokenizer, module.train(), packs=True)
+        loop = Loop(model, task.config)
+        for step, batches in enumerate(draw_steps(model, task.records, task.config, task.seed)):
             loop.step(batches, task.config.rate(step))
     return _our_names(module)
 

@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import assets
 from benchmarks.report import table, write
 from llm.data import IGNORED, Batch, Record, collate, encode, pack, read_folder
+from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
-from llm.train import Loop, TrainConfig, draw_steps, reproducible
+from llm.train import Loop, TrainConfig, draw_steps
 
 TARGET = 0.05
 """Largest overhead of our step over the bare one."""
@@ -146,7 +147,7 @@ def main() -> None:
     with reproducible(model.device, options.seed):
         model.module.train()
         records = [record for organisation in organisations for record in organisation.train]
-        batches = [batch for step in draw_steps(model.tokenizer, records, config, options.seed) for batch in step]
+        batches = [batch for step in draw_steps(model, records, config, options.seed) for batch in step]
         step = overhead(model, Bare.load(spec, model.folder), batches, config)
         speeds = {o.name: packing(model, o.train, config, options.packing_steps) for o in organisations}
     command = f"python -m benchmarks.training_step --base {Path(options.base).name} --pairs {options.pairs}"

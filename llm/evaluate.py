@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from core.adapter import AdapterState
-from llm.data import IGNORED, Record, collate, encode, encode_prompt, pack
+from core.errors import DataError
+from llm.data import IGNORED, Record, collate, encode, encode_prompt
+from llm.determinism import reproducible
 from llm.loss import answer_losses
 from llm.model import Model
-from llm.train import reproducible
 
 _ROWS = 8
 """Packed rows a forward pass."""
@@ -51,8 +52,13 @@ def evaluate(
     *,
     exact_match: bool = False,
 ) -> Evaluation:
-    """Evaluate the first `limit` records with `adapter`, or with the bare base when it is None."""
+    """Evaluate the first `limit` records with `adapter`, or with the bare base when it is None.
+
+    Raises ModelError when `adapter` does not fit the model, DataError when there are no records.
+    """
     chosen = records[:limit]
+    if not chosen:
+        raise DataError("got no records to evaluate, wanted at least one")
     losses = record_losses(model, adapter, chosen, max_length)
     tokens = sum(loss.tokens for loss in losses)
     matched = _exact_match(model, adapter, chosen, max_length) if exact_match else None
@@ -64,7 +70,7 @@ def record_losses(
 ) -> tuple[RecordLoss, ...]:
     """Loss of each record's answer, in the order given, summed in float64."""
     examples = [encode(model.tokenizer, record, max_length) for record in records]
-    rows = pack(examples, max_length)
+    rows = model.rows(examples, max_length)
     nats, tokens = (
         torch.zeros(len(records), dtype=torch.float64),
         torch.zeros(len(records), dtype=torch.int64),

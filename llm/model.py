@@ -8,13 +8,15 @@ Decisions:
   a hashed adapter does not depend on how PEFT happens to wrap it.
 - The scale stays alpha / rank of the spec even when an adapter of another rank is set: the rules of aggregation
   (a stack whose rank grows, organisations of different ranks) all assume one scale.
+- Several examples share a row only where a probe shows that the architecture keeps them apart; some (OPT, Mamba,
+  ALiBi) ignore positions that restart, and would let them attend to each other without a word.
 - NF4 means NF4 with double quantisation. Compute is bfloat16 where the hardware has it, else float32. What is not
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -34,6 +36,7 @@ import assets
 from core.adapter import AdapterState, Array
 from core.canonical import Digest, digest, to_json
 from core.errors import ModelError
+from llm.data import Example, pack
 
 Quantisation = Literal["nf4", "int8", "none"]
 
@@ -71,6 +74,8 @@ class Model:
     folder: Path
     tokenizer: Any
     module: PeftModel
+    packs: bool
+    """Whether an example is untouched by another one before it in its row."""
 
     @cached_property
     def digest(self) -> Digest:
@@ -92,6 +97,10 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return torch.device(next(self.module.parameters()).device)
+
+    def rows(self, examples: Sequence[Example], max_length: int) -> list[tuple[int, ...]]:
+        """Return which examples share a row: packed where the model `packs`, else each alone."""
+        return pack(examples, max_length) if self.packs else [(index,) for index in range(len(examples))]
 
     def factors(self) -> Iterator[tuple[str, torch.nn.Linear]]:
         """Yield the adapter's factors as (name in an AdapterState, linear layer that holds the weight)."""
@@ -153,7 +162,7 @@ def load(spec: ModelSpec) -> Model:
         torch.manual_seed(0)
         lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         module = get_peft_model(base, lora).eval()
-    return Model(spec, folder, tokenizer, module)
+    return Model(spec, folder, tokenizer, module, _keeps_apart(base))
 
 
 def _folder(base: str) -> Path:
@@ -205,6 +214,17 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
             layer.support_avx512bf16_for_cpu = False
     return base
+
+
+def _keeps_apart(base: Any) -> bool:
+    """Compare the logits of an example after either of two others."""
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=base.device)
+    logits = []
+    for first in ((4, 5, 6), (7, 8, 9)):
+        tokens = torch.tensor([[*first, 1, 2, 3]], device=base.device)
+        with torch.no_grad():
+            logits.append(base(input_ids=tokens, position_ids=positions, use_cache=False).logits[0, 3:])
+    return torch.equal(*logits)
 
 
 def _quantisation(quantisation: Quantisation, device: torch.device) -> BitsAndBytesConfig | None:

@@ -11,14 +11,13 @@ Decisions:
 """
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count, islice
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,7 +26,8 @@ from transformers.utils import is_bitsandbytes_available
 
 from core.adapter import AdapterState
 from core.errors import ConfigError, DataError
-from llm.data import Batch, Example, Record, collate, encode, pack
+from llm.data import Batch, Example, Record, collate, encode
+from llm.determinism import reproducible
 from llm.loss import answer_losses
 from llm.model import Model
 
@@ -114,28 +114,10 @@ def train(model: Model, records: Sequence[Record], parent: AdapterState, config:
     with reproducible(model.device, seed), _training(model, config):
         model.set_adapter(parent)
         loop = Loop(model, config)
-        for step, batches in enumerate(draw_steps(model.tokenizer, records, config, seed)):
+        for step, batches in enumerate(draw_steps(model, records, config, seed)):
             loop.step(batches, config.rate(step))
     adapter = model.get_adapter()
     return TrainResult(adapter, loop.nats / loop.answers, loop.tokens, loop.examples, time.perf_counter() - started)
-
-
-@contextmanager
-def reproducible(device: torch.device, seed: int) -> Iterator[None]:
-    """One thread and seeded generators inside, the caller's outside; deterministic kernels on CUDA."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    devices = [device] if device.type == "cuda" else []
-    torch.set_num_threads(1)
-    if devices:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
 
 
 class Loop:
@@ -215,14 +197,14 @@ def _optimizer(parameters: list[torch.nn.Parameter], device: torch.device) -> to
     return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
 
 
-def draw_steps(tokenizer: Any, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of each step, packed from records drawn without replacement, epoch by epoch.
+def draw_steps(model: Model, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of each step, in rows of records drawn without replacement, epoch by epoch.
 
     Raises DataError when no record leaves an answer to learn.
     """
     wanted = config.steps * config.accumulation * config.batch_size
-    examples = list(_draw(tokenizer, records, config.max_length, seed, wanted * config.max_length))
-    rows = pack(examples, config.max_length)
+    examples = list(_draw(model, records, config.max_length, seed, wanted))
+    rows = model.rows(examples, config.max_length)
     batches = (
         collate(examples, rows[first : first + config.batch_size]) for first in range(0, wanted, config.batch_size)
     )
@@ -230,18 +212,18 @@ def draw_steps(tokenizer: Any, records: Sequence[Record], config: TrainConfig, s
         yield batch
 
 
-def _draw(tokenizer: Any, records: Sequence[Record], max_length: int, seed: int, tokens: int) -> Iterator[Example]:
-    """Draw examples in a seeded permutation an epoch until they hold `tokens` tokens, enough for as many full rows."""
+def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, rows: int) -> Iterator[Example]:
+    """Draw examples in a seeded permutation an epoch, until they fill at least `rows` rows."""
     rng = np.random.default_rng(seed)
-    drawn = 0
+    room = rows * max_length
     for _epoch in count():
-        before = drawn
+        before = room
         for index in rng.permutation(len(records)).tolist():
-            if drawn >= tokens:
+            if room <= 0:
                 return
-            example = encode(tokenizer, records[index], max_length)
+            example = encode(model.tokenizer, records[index], max_length)
             if len(example) > max(example.prompt_length, 1):
-                drawn += len(example)
+                room -= len(example) if model.packs else max_length
                 yield example
-        if drawn == before:
+        if room == before:
             raise DataError(f"got {len(records)} records without an answer to learn, wanted at least one")

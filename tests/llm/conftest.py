@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.llama import LlamaConfig
+from transformers.models.opt import OPTConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3 import Qwen3Config
 from transformers.models.smollm3 import SmolLM3Config
@@ -45,6 +46,10 @@ CONFIGS = {
     "smollm3": lambda: SmolLM3Config(**_SIZES, no_rope_layers=[1, 0]),
 }
 ARCHITECTURES = tuple(CONFIGS)
+# Its positions come from the attention mask: examples in one row would attend to each other.
+CONFIGS["opt"] = lambda: OPTConfig(
+    vocab_size=260, hidden_size=48, word_embed_proj_dim=48, ffn_dim=80, num_hidden_layers=2, num_attention_heads=4
+)
 
 Loader = Callable[..., Model]
 

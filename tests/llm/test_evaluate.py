@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from core.errors import DataError
 from llm.data import Record, collate, encode
 from llm.evaluate import evaluate, generate, record_losses
 from llm.loss import answer_losses
@@ -38,6 +39,27 @@ def test_packed_losses_equal_those_of_each_record_alone(
         assert loss.tokens == len(losses)
         # bf16 and int8 round differently for other shapes of matrix.
         assert loss.nats == pytest.approx(losses.sum().item(), rel=1e-5 if quantisation == "none" else 2e-2)
+
+
+def test_an_architecture_that_cannot_keep_examples_apart_gets_a_row_for_each(
+    load_tiny: Loader, records: tuple[Record, ...]
+) -> None:
+    model = load_tiny("opt")
+    assert not model.packs
+    for record, loss in zip(records, record_losses(model, None, records, 96), strict=True):
+        assert loss.nats == pytest.approx(alone(model, record).sum().item(), rel=1e-5)
+    result = train(model, records, parent(model), TrainConfig(4, 3, 96), seed=1)
+    assert result.examples == 12
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_usual_architectures_are_packed(load_tiny: Loader, architecture: str) -> None:
+    assert load_tiny(architecture, "nf4").packs
+
+
+def test_nothing_to_evaluate_is_a_data_error(load_tiny: Loader) -> None:
+    with pytest.raises(DataError, match="no records"):
+        evaluate(load_tiny(), None, [])
 
 
 @pytest.mark.parametrize("quantisation", ["none", "nf4"])
