@@ -9,7 +9,7 @@ import secrets
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.checks import check_task
+from client_app.checks import check_federation, check_state
 from client_app.hosting import Host, node_of
 from client_app.signing import sign_update
 from core import lora, seeds, wire
@@ -44,6 +44,7 @@ def train(message: Message, context: Context) -> Message:
     task = wire.Task.from_content(message.content)
     host = node_of(context).host(task.organisation)
     model, fresh = _equipped(task, host)
+    check_state(task, fresh)
     bid = Bid(task.genesis.training.local_steps, task.genesis.rank)
     manifest, update = _local_round(task, host, model, fresh, bid)
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
@@ -55,6 +56,8 @@ def evaluate(message: Message, context: Context) -> Message:
     task = wire.Task.from_content(message.content)
     host = node_of(context).host(task.organisation)
     model, fresh = _equipped(task, host)
+    if len(task.genesis.lanes) == 1:  # what isolated lanes add up to is nobody's signed state, and never trained on
+        check_state(task, fresh)
     adapter = RULES[task.genesis.rule].adapter(task.state, fresh)
     losses = {
         "base": _base_loss(model, task.genesis, host),
@@ -64,11 +67,11 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:
-    """The base model and the shared adapter, after everything the organisation checks has held."""
+    """The base model and the shared adapter, once they are those of the federation that the task names."""
     genesis = task.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
     fresh = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seeds.shared(genesis.seed))
-    check_task(task, host.organisation, model.digest, fresh)
+    check_federation(task, host.organisation, model.digest, fresh)
     return model, fresh
 
 

@@ -9,8 +9,8 @@ from core.update import Organisation
 from core.wire import Task
 
 
-def check_task(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:
-    """Check that a task belongs to the federation that the organisation joined, and its state to the record.
+def check_federation(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:
+    """Check that a task belongs to the federation that the organisation joined.
 
     `base` is the digest of the base model here and `fresh` the adapter drawn here: both must be the genesis's.
     Raises IntegrityError naming what was got and what was wanted.
@@ -20,6 +20,13 @@ def check_task(task: Task, organisation: Organisation, base: Digest, fresh: Adap
     _equal("lane", task.lane, genesis.lane_of(organisation.address))
     _equal("base model", base, genesis.base.digest)
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
+
+
+def check_state(task: Task, fresh: AdapterState) -> None:
+    """Check that a task's state is the one that the coordinator signed as the lane's last.
+
+    Raises IntegrityError, or ForgeryError for a record that the coordinator did not sign.
+    """
     _equal("state", task.state.digest, _promised_state(task, fresh))
 
 
@@ -29,6 +36,7 @@ def _promised_state(task: Task, fresh: AdapterState) -> Digest:
         return RULES[task.genesis.rule].initial(fresh).digest
     record = task.parent.verified(task.genesis)
     _equal("parent's lane", record.lane, task.lane)
+    _equal("parent's generation", record.generation, task.generation)
     _equal("parent's round", record.round, task.round - 1)
     return record.aggregate
 

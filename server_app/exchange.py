@@ -20,9 +20,16 @@ K = TypeVar("K")
 def exchange(grid: Grid, messages: Iterable[tuple[K, Message]], timeout: float) -> Iterator[tuple[K, Message | None]]:
     """Send every message under its key; yield (key, reply) as replies come.
 
-    After `timeout` seconds the keys that are still waiting come with None.
+    A message that cannot be sent, and after `timeout` seconds whatever is still waiting, comes with None.
     """
-    waiting = {message_id: key for key, message in messages for message_id in grid.push_messages([message])}
+    waiting: dict[str, K] = {}
+    unsent: list[K] = []
+    for key, message in messages:
+        # Flower answers with no id, or with None for one, when a node has gone or a message is too large.
+        if sent := [message_id for message_id in grid.push_messages([message]) if message_id]:
+            waiting[sent[0]] = key
+        else:
+            unsent.append(key)
     deadline = time.monotonic() + timeout
     while waiting and time.monotonic() < deadline:
         arrived = False
@@ -32,5 +39,5 @@ def exchange(grid: Grid, messages: Iterable[tuple[K, Message]], timeout: float) 
                 yield waiting.pop(message_id), reply
         if not arrived:
             time.sleep(_POLL_SECONDS)
-    for key in waiting.values():
+    for key in (*waiting.values(), *unsent):
         yield key, None

@@ -9,12 +9,12 @@ and no replies one by one; in a ServerApp it is used as any other: ``strategy.st
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from logging import INFO
 from pathlib import Path
 from typing import NoReturn
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -47,9 +47,11 @@ class Outcome:
     admitted: list[SignedManifest] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
 
-    def reject(self, organisation: Address, reason: Reason, detail: str) -> None:
+    def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation's reply does not count."""
-        self.rejected.append(Rejection(organisation, reason, detail))
+        rejection = Rejection(organisation, reason, _printable(detail))
+        self.rejected.append(rejection)
+        return rejection
 
 
 class Covenant(Strategy):
@@ -79,6 +81,7 @@ class Covenant(Strategy):
         records = (signed.record for signed in run.records())
         self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
         self._outcomes: dict[int, Outcome] = {}
+        self._sent: list[tuple[Ask, Metadata]] = []
 
     def start(
         self,
@@ -90,11 +93,14 @@ class Covenant(Strategy):
         evaluate_config: ConfigRecord | None = None,  # noqa: ARG002
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run the rounds that are still missing; raises QuorumError when a round stays below its quorum."""
+        """Run the rounds that are still missing; raises QuorumError when a round stays below its quorum.
+
+        The last round of a run that is resumed is evaluated again: it may have died before it was.
+        """
         self.timeout = timeout or self.timeout
         self.summary()
         result = Result()
-        for number in range(self.round + 1, self.genesis.training.rounds + 1):
+        for number in range(max(self.round, 1), self.genesis.training.rounds + 1):
             while self.round < number:
                 self._train_round(grid, number)
             result.evaluate_metrics_clientapp[number] = self._evaluate_round(grid, number)
@@ -127,15 +133,21 @@ class Covenant(Strategy):
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
         """One message for every organisation that the policy asks, in the lanes that lack this round."""
-        return (message for _, message in self._asks(server_round))
+        self._sent = []
+        for ask, message in self._asks(server_round):
+            self._sent.append((ask, message.metadata))
+            yield message
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Admit the replies of a round and close it; replies name their lane and organisation in their manifest."""
+        """Admit the replies to what `configure_train` sent and close the round; whoever is missing is silent."""
+        waiting = {metadata.message_id: ask for ask, metadata in self._sent}
         for reply in replies:
-            signed = wire.Reply.from_content(reply.content).signed
-            self._receive((signed.manifest.lane, signed.manifest.organisation), reply)
+            if (ask := waiting.pop(reply.metadata.reply_to_message_id, None)) is not None:
+                self._receive(ask, reply)
+        for ask in waiting.values():
+            self._receive(ask, None)
         self._close(server_round)
         return wire.pack(self.served), None
 
@@ -155,7 +167,7 @@ class Covenant(Strategy):
         replies: Iterable[Message],
     ) -> MetricRecord | None:
         """The mean of the organisations' losses."""
-        losses = [wire.losses_of(reply.content) for reply in replies if not reply.has_error()]
+        losses = [measured for reply in replies if (measured := _losses(reply))]
         return _means(losses) if losses else None
 
     def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> NoReturn:  # noqa: ARG002
@@ -197,8 +209,7 @@ class Covenant(Strategy):
         try:
             signed, update = self._admitted(index, organisation, reply)
         except RejectedError as error:
-            outcome.reject(organisation, error.reason, error.detail)
-            self.events.write("rejected", organisation=organisation, reason=error.reason, detail=error.detail)
+            self.events.write("rejected", **asdict(outcome.reject(organisation, error.reason, error.detail)))
         else:
             self.run.artifacts.put(update)
             self.nonces.add(signed.manifest.nonce)
@@ -284,8 +295,8 @@ class Covenant(Strategy):
     def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
         losses: dict[Address, dict[str, float]] = {}
         for organisation, reply in exchange(grid, self._evaluation_asks(number), self.timeout):
-            if reply is not None and not reply.has_error():
-                losses[organisation] = wire.losses_of(reply.content)
+            if measured := _losses(reply):
+                losses[organisation] = measured
         state = self.served
         validation = dict(self.validate(state))
         self.events.write("evaluated", round=number, aggregate=state.digest, losses=losses, validation=validation)
@@ -301,6 +312,21 @@ class Covenant(Strategy):
 def _means(losses: list[dict[str, float]]) -> MetricRecord:
     names = sorted({name for values in losses for name in values})
     return MetricRecord({name: sum(v[name] for v in losses if name in v) / len(losses) for name in names})
+
+
+def _losses(reply: Message | None) -> dict[str, float]:
+    """What an organisation measured; nothing when it did not answer, failed, or sent something else."""
+    if reply is None or reply.has_error():
+        return {}
+    try:
+        return wire.losses_of(reply.content)
+    except FormatError:
+        return {}
+
+
+def _printable(detail: str) -> str:
+    """At most 300 characters that no terminal obeys: much of a rejection is the client's own words."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in detail[:300])
 
 
 def _last_line(reason: str | None) -> str:

@@ -1,0 +1,236 @@
+"""Organisations without a model: they sign, lie, fail or keep silent as a test wants, on the real messages."""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from core import wire
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.canonical import Address, digest
+from core.ledger import MemoryLedger
+from core.rounds import Genesis
+from core.store import RunFolder
+from core.update import Bid, Registration, UpdateManifest
+from server_app.binding import Bindings
+from server_app.events import EventLog
+from server_app.inline import InlineGrid
+from server_app.strategy import Covenant
+from tests import federation as f
+
+Behaviour = Callable[[wire.Task], RecordDict]
+"""What an organisation replies to a training task."""
+
+
+def honest_update(task: wire.Task) -> AdapterState:
+    """A function of the organisation and the round alone."""
+    shapes = RULES[task.genesis.rule].shapes(task.state, f.fresh())
+    return f.delta(shapes, task.organisation, task.round)
+
+
+def honest_manifest(task: wire.Task, sent: AdapterState, **changes: Any) -> UpdateManifest:
+    member = task.genesis.organisation(task.organisation)
+    assert member is not None
+    values: dict[str, Any] = {
+        "genesis": task.genesis.digest,
+        "organisation": task.organisation,
+        "lane": task.lane,
+        "generation": task.generation,
+        "round": task.round,
+        "parent": task.parent.record.digest if task.parent else task.genesis.digest,
+        "update": sent.digest,
+        "examples": member.examples,
+        "tokens": 10,
+        "bid": Bid(1, 1),
+        "nonce": digest("nonce", f"{task.organisation} {task.round}".encode()),
+        "metrics": {"loss": 1.0},
+    }
+    return UpdateManifest(**values | changes)
+
+
+def answer(task: wire.Task, sent: AdapterState | None = None, signer: str = "", **changes: Any) -> RecordDict:
+    """A signed reply, honest but for what is given."""
+    sent = sent or honest_update(task)
+    manifest = honest_manifest(task, sent, **changes)
+    content = wire.unsigned_reply(manifest, sent)
+    key = f.key(signer or name_of(task.organisation))
+    wire.attach_signature(content, manifest.sign(key, task.genesis.chain).signature)
+    return content
+
+
+def name_of(address: Address) -> str:
+    return next(name for name in f.EXAMPLES if f.address(name) == address)
+
+
+def with_array(task: wire.Task, make: Callable[[np.ndarray[Any, Any]], Any]) -> AdapterState:
+    """The honest update with its first array replaced."""
+    update = honest_update(task)
+    first = next(iter(update))
+    return AdapterState({**update.arrays, first: make(update[first])})
+
+
+def sequence(*behaviours: Behaviour) -> Behaviour:
+    """One behaviour after the other, the last for ever."""
+    left = list(behaviours)
+
+    def behave(task: wire.Task) -> RecordDict:
+        return (left.pop(0) if len(left) > 1 else left[0])(task)
+
+    return behave
+
+
+def fail(task: wire.Task) -> RecordDict:
+    raise RuntimeError("first line\n\x1b[31mlast line" + "x" * 1000)
+
+
+@dataclass
+class Clients:
+    """The nodes of a grid: node i hosts every organisation j with j mod nodes = i."""
+
+    names: Sequence[str]
+    nodes: int
+    behave: Mapping[str, Behaviour] = field(default_factory=dict)
+    losses: Mapping[str, Callable[[], RecordDict]] = field(default_factory=dict)
+    evaluated: list[wire.Task] = field(default_factory=list)
+    trained: list[wire.Task] = field(default_factory=list)
+    register: Callable[[Registration], Registration] = lambda registration: registration
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        handlers = {wire.BIND: self._bind, wire.TRAIN: self._train, wire.EVALUATE: self._evaluate}
+        return Message(handlers[message.metadata.message_type](message, context), reply_to=message)
+
+    def _bind(self, message: Message, context: Context) -> RecordDict:
+        query = wire.Bind.from_content(message.content)
+        hosted = [member for member in f.members(self.names) if member.name in self._hosted(context)]
+        signed = [Registration.sign(m, query.challenge, f.key(m.name), query.chain) for m in hosted]
+        return wire.Bound(tuple(map(self.register, signed)), len(self.names)).to_content()
+
+    def _train(self, message: Message, context: Context) -> RecordDict:
+        task = wire.Task.from_content(message.content)
+        self.trained.append(task)
+        assert name_of(task.organisation) in self._hosted(context)
+        return self.behave.get(name_of(task.organisation), answer)(task)
+
+    def _evaluate(self, message: Message, context: Context) -> RecordDict:
+        task = wire.Task.from_content(message.content)
+        self.evaluated.append(task)
+        lying = self.losses.get(name_of(task.organisation))
+        return lying() if lying else wire.losses({"base": 2.0, "global": 1.0})
+
+    def _hosted(self, context: Context) -> Sequence[str]:
+        return list(self.names)[context.node_id - 1 :: self.nodes]
+
+
+class TestGrid(InlineGrid):
+    """An InlineGrid whose replies arrive in a shuffled order, and that can lose nodes, messages and replies."""
+
+    __test__ = False
+
+    def __init__(self, clients: Clients, order: int | None = None) -> None:
+        super().__init__(cast(ClientApp, clients), clients.nodes, {})
+        self.order = random.Random(order) if order is not None else None  # noqa: S311 - a test's order
+        self.gone: set[int] = set()
+        self.silent: set[Address] = set()
+        self.unsendable: set[Address] = set()
+        self._queue: list[str] = []
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in super().get_node_ids() if node not in self.gone]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        (message,) = messages
+        to = wire.Task.from_content(message.content).organisation if "task" in message.content else None
+        if to in self.unsendable:
+            return cast(list[str], [None])
+        (name,) = super().push_messages([message])
+        if to in self.silent and message.metadata.message_type == wire.TRAIN:
+            del self.replies[name]
+        elif self.order:
+            self._queue.insert(self.order.randint(0, len(self._queue)), name)
+        return [name]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        wanted = [name for name in message_ids if not self.order or name == self._queue[0]]
+        replies = super().pull_messages(wanted)
+        if self.order and replies:
+            self._queue.pop(0)
+        return replies
+
+
+class Ledger(MemoryLedger):
+    """The in-memory ledger on the chain and contract of the test federation."""
+
+    chain_id = f.CHAIN.chain_id  # type: ignore[assignment] # a constant here
+    contract = f.CHAIN.contract
+
+
+@dataclass
+class Federation:
+    """A founded run, its organisations, and strategies that may die and be restored over it."""
+
+    folder: Path
+    genesis: Genesis
+    clients: Clients
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @classmethod
+    def found(
+        cls, folder: Path, names: Sequence[str] = tuple(f.EXAMPLES), nodes: int = 2, **changes: Any
+    ) -> "Federation":
+        """Values of the genesis, its training and its participation are changed by their names."""
+        plain = f.genesis(names)
+        nested = {
+            part: replace(
+                getattr(plain, part), **{k: changes.pop(k) for k in list(changes) if hasattr(getattr(plain, part), k)}
+            )
+            for part in ("training", "participation")
+        }
+        federation = cls(folder, f.genesis(names, **nested, **changes), Clients(list(names), nodes))
+        federation.run.begin(federation.genesis)
+        federation.ledger.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+        return federation
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder / "runs" / "one")
+
+    @property
+    def events(self) -> EventLog:
+        return EventLog(self.folder / "events.jsonl")
+
+    def strategy(self, **changes: Any) -> Covenant:
+        """A strategy over the run as it lies on disk."""
+        values: dict[str, Any] = {
+            "run": self.run,
+            "key": f.COORDINATOR,
+            "fresh": f.fresh(),
+            "bindings": Bindings(self.genesis.chain),
+            "events": self.events,
+            "commit": self.ledger.commit,
+            "validate": lambda state: {"all": 0.5},
+            "timeout": 0.3,
+        }
+        return Covenant(**values | changes)
+
+    def start(self, grid: TestGrid | None = None, **changes: Any) -> Covenant:
+        """Run a strategy to its end."""
+        strategy = self.strategy(**changes)
+        strategy.start(grid or TestGrid(self.clients))
+        return strategy
+
+    def events_named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in EventLog.read(self.events.path)[0] if event["event"] == name]
+
+    def rejections(self) -> list[tuple[int, int, str, str]]:
+        """(round, attempt, organisation, reason) of everything that was rejected."""
+        return [
+            (s.record.round, s.record.attempt, name_of(r.organisation), r.reason)
+            for s in self.run.records()
+            for r in s.record.rejected
+        ]
