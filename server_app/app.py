@@ -23,6 +23,7 @@ from core.canonical import Address
 from core.config import RunConfig
 from core.errors import CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
+from core.ledger import Ledger
 from core.places import State, new_run_id
 from core.store import RunFolder
 from llm.data import Record
@@ -109,10 +110,7 @@ _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
 
 @contextmanager
 def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
-    """The strategy over a founded or restored run, with its rounds on their way to the chain.
-
-    Leaving waits until every round is anchored; raises LedgerUnreachableError when that takes too long.
-    """
+    """The strategy over a founded or restored run, with its rounds on their way to the chain."""
     config, run = setting.config, setting.run
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
@@ -130,15 +128,30 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
         run.begin(found(config, run.name, key.address, bindings.domain, model, members))
     check_unchanged(config, run.genesis)
     ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
-    queue = CommitQueue(run.queue, ledger)
-    for signed in run.records():
-        if signed.record.admitted:
-            queue.put(run.commitment(signed.record))
-    fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
-    validate = _validator(config, model, fresh, validation)
-    yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout)
-    if missing := queue.close(_ANCHOR_SECONDS):
-        raise LedgerUnreachableError(f"{missing} rounds wait for chain {config.chain!r}: resume to anchor them")
+    with _anchoring(run, ledger) as queue:
+        fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
+        validate = _validator(config, model, fresh, validation)
+        yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout)
+
+
+@contextmanager
+def _anchoring(run: RunFolder, ledger: Ledger) -> Iterator[CommitQueue]:
+    """The queue that takes a run's rounds to the chain, old ones first.
+
+    Leaving waits until every round is anchored, unless by an exception; raises LedgerUnreachableError when that takes
+    too long.
+    """
+    queue, patience = CommitQueue(run.queue, ledger), 0.0
+    try:
+        for signed in run.records():
+            if signed.record.admitted:
+                queue.put(run.commitment(signed.record))
+        yield queue
+        patience = _ANCHOR_SECONDS
+    finally:
+        missing = queue.close(patience)
+    if missing:
+        raise LedgerUnreachableError(f"{missing} rounds wait for chain {ledger.chain_id}: resume to anchor them")
 
 
 def _coordinator_key(config: RunConfig) -> Key:
