@@ -88,8 +88,10 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def load_tiny(base_folder: Callable[[str], Path]) -> Loader:
     """Load a tiny model by architecture and quantisation; rank 4, scale 2."""
 
-    def load_one(architecture: str = "llama", quantisation: Quantisation = "none", rank: int = 4) -> Model:
-        return load(ModelSpec(str(base_folder(architecture)), quantisation, rank, 2.0 * rank, "cpu"))
+    def load_one(
+        architecture: str = "llama", quantisation: Quantisation = "none", rank: int = 4, device: str = "cpu"
+    ) -> Model:
+        return load(ModelSpec(str(base_folder(architecture)), quantisation, rank, 2.0 * rank, device))
 
     return load_one
 
