@@ -1,0 +1,164 @@
+"""Which node speaks for whom: only who signs the challenge."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from core import wire
+from core.canonical import Digest
+from core.errors import RunError
+from core.keys import derive
+from core.update import Organisation, Registration
+from server_app.binding import Bindings
+from tests import federation as f
+from tests.server_app.clients import Clients, TestGrid
+
+NAMES = tuple(f.EXAMPLES)
+
+
+def bound(clients: Clients) -> Bindings:
+    bindings = Bindings(f.CHAIN)
+    bindings.refresh(TestGrid(clients))
+    return bindings
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 7])
+def test_any_number_of_nodes_hosts_every_organisation_once(nodes: int) -> None:
+    bindings = bound(Clients(NAMES, nodes))
+    assert bindings.nodes == {f.address(name): 1 + index % nodes for index, name in enumerate(NAMES)}
+    assert set(bindings.organisations.values()) == set(f.members())
+    assert bindings.known == 4
+
+
+def forged_by_another_key(registration: Registration) -> Registration:
+    challenge, organisation = registration.challenge, registration.organisation
+    return Registration.sign(organisation, challenge, derive(1, "mallory"), f.CHAIN)
+
+
+def with_more_examples(registration: Registration) -> Registration:
+    return replace(registration, organisation=replace(registration.organisation, examples=10**6))
+
+
+def for_another_challenge(registration: Registration) -> Registration:
+    key = f.key(registration.organisation.name)
+    return Registration.sign(registration.organisation, f.other("old challenge"), key, f.CHAIN)
+
+
+def for_another_chain(registration: Registration) -> Registration:
+    key = f.key(registration.organisation.name)
+    return Registration.sign(registration.organisation, registration.challenge, key, replace(f.CHAIN, chain_id=1))
+
+
+def under_no_address(registration: Registration) -> Registration:
+    return replace(registration, organisation=Organisation("nobody", "nobody", 1))  # type: ignore[arg-type] # hostile
+
+
+FORGED = [forged_by_another_key, with_more_examples, for_another_challenge, for_another_chain, under_no_address]
+
+
+@pytest.mark.parametrize("forge", FORGED, ids=lambda forge: forge.__name__)
+def test_a_forged_registration_is_ignored(forge: object) -> None:
+    def register(registration: Registration) -> Registration:
+        return forge(registration) if registration.organisation.name == "medical" else registration  # type: ignore[operator]
+
+    bindings = bound(Clients(NAMES, 4, register=register))
+    assert set(bindings.nodes) == {f.address(name) for name in NAMES if name != "medical"}
+
+
+def test_a_node_that_lies_about_one_organisation_loses_all_of_them() -> None:
+    def register(registration: Registration) -> Registration:
+        return forged_by_another_key(registration) if registration.organisation.name == "medical" else registration
+
+    bindings = bound(Clients(NAMES, 2, register=register))
+    assert set(bindings.nodes) == {f.address("financial"), f.address("coding")}
+
+
+class Answering(Clients):
+    """Node 1 answers the challenge with something else."""
+
+    content: RecordDict | None = RecordDict()
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        if context.node_id == 1 and message.metadata.message_type == wire.BIND:
+            if self.content is None:
+                raise RuntimeError("down")
+            return Message(self.content, reply_to=message)
+        return super().__call__(message, context)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        RecordDict(),
+        RecordDict({"bound": ConfigRecord({"json": b"[" * 10**5})}),
+        RecordDict({"bound": ConfigRecord({"json": b'{"known":-1,"organisations":[]}'})}),
+    ],
+    ids=["an error", "nothing", "deep JSON", "a negative count"],
+)
+def test_a_node_that_answers_with_anything_else_is_ignored(content: RecordDict | None) -> None:
+    clients = Answering(NAMES, 2)
+    clients.content = content
+    assert set(bound(clients).nodes) == {f.address("financial"), f.address("coding")}
+
+
+def test_a_node_that_failed_is_asked_again() -> None:
+    clients = Answering(NAMES, 2)
+    clients.content = None
+    bindings, grid = Bindings(f.CHAIN), TestGrid(clients)
+    bindings.refresh(grid)
+    clients.__class__ = Clients  # it is up again
+    bindings.refresh(grid)
+    assert len(bindings.nodes) == 4
+
+
+def test_an_organisation_stays_with_the_node_that_claimed_it_first() -> None:
+    """The same signed answer from a second node does not move it."""
+    everywhere = Clients(NAMES, 2)
+    everywhere._hosted = lambda context: NAMES  # type: ignore[method-assign] # both nodes host all
+    assert set(bound(everywhere).nodes.values()) == {1}
+
+
+def test_a_node_that_vanished_speaks_for_nobody_until_it_is_back() -> None:
+    bindings, grid = Bindings(f.CHAIN), TestGrid(Clients(NAMES, 2))
+    bindings.refresh(grid)
+    grid.gone = {2}
+    bindings.refresh(grid)
+    assert set(bindings.nodes.values()) == {1}
+    assert len(bindings.organisations) == 4
+    grid.gone = set()
+    bindings.refresh(grid)
+    assert len(bindings.nodes) == 4
+
+
+def test_every_question_is_a_new_challenge() -> None:
+    seen: list[Digest] = []
+
+    def register(registration: Registration) -> Registration:
+        seen.append(registration.challenge)
+        return registration
+
+    for _ in range(2):
+        bound(Clients(("medical",), 1, register=register))
+    assert len(set(seen)) == 2
+
+
+def test_waiting_ends_when_those_wanted_are_there() -> None:
+    bindings = Bindings(f.CHAIN)
+    bindings.wait(TestGrid(Clients(NAMES, 2)), wanted=0, timeout=0.0)
+    assert len(bindings.nodes) == 4
+
+
+@pytest.mark.parametrize(("wanted", "message"), [(5, "4 of 5 organisations answered in 0 s")])
+def test_waiting_in_vain_ends_with_an_error(wanted: int, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        Bindings(f.CHAIN).wait(TestGrid(Clients(NAMES, 2)), wanted, timeout=0.0)
+
+
+def test_no_node_at_all_ends_with_an_error(tmp_path: Path) -> None:
+    grid = TestGrid(Clients(NAMES, 2))
+    grid.gone = {1, 2}
+    with pytest.raises(RunError, match="0 of at least 1 organisations answered"):
+        Bindings(f.CHAIN).wait(grid, 0, timeout=0.0)
