@@ -8,6 +8,8 @@ import pytest
 import typer.main
 import yaml
 
+from benchmarks import page
+from benchmarks.report import RESULTS
 from console.cli import app
 from core.aggregation import RULES
 from core.config import RunConfig
@@ -45,6 +47,12 @@ def test_readme_tree_is_the_real_tree() -> None:
     listed = tree.listed()
     assert list(listed) == tree.tracked(), "`python -m tests.tree` writes it anew"
     assert not [path for path, text in listed.items() if not text], "a line without a description"
+
+
+def test_results_page_has_every_figure_as_its_file_has_it() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.rendered(text) == text, "`python -m benchmarks.page` writes it anew"
+    assert {path.stem for path in RESULTS.glob("*.json")} <= set(page.blocks(text))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
