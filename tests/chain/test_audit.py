@@ -318,7 +318,7 @@ FILES = [
     Case("the last round left out", remove(ROUND_2), What.NOT_RECORDED, "round 2, lane 0"),
     Case(
         "a round written anew by the coordinator",
-        rewrite(ROUND_1, lambda r: replace(r, rejected=(Rejection(r.admitted[0].organisation, "no-reply", ""),))),
+        rewrite(ROUND_1, lambda r: replace(r, residual=-0.0)),
         What.PARENT,
         f"round 2, lane 0, {ROUND_2_FAILED}",
     ),
@@ -455,7 +455,9 @@ def test_a_flipped_byte_of_any_file_is_found_and_the_file_named(tmp_path: Path, 
     assert verify(federation.run, federation.ledger).ok
 
 
-ODD = st.sampled_from([None, [], {}, "", "x", -1, 0, 10**30, 1e308, True, [[]], {"a": 1}, "0x" + "00" * 32])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, [], {}, "", "x", -1, 0, 10**30, 1e308, True, [[]], {"a": 1}, "0x" + "00" * 32]
+)
 
 
 def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -477,7 +479,7 @@ def with_odd(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
     return copy
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_no_odd_value_in_any_file_stops_the_audit(original: Federation, data: st.DataObject) -> None:
     folder = original.run.folder
@@ -486,22 +488,21 @@ def test_no_odd_value_in_any_file_stops_the_audit(original: Federation, data: st
     plain = json.loads(before)
     spoilt = with_odd(plain, data.draw(st.sampled_from(list(paths(plain)))), data.draw(ODD))
     assume(to_json(spoilt) != before)
-    if name.startswith("records/"):
-        spoilt = signed_if_possible(spoilt, original.genesis)
+    signed = signed_again(spoilt, original.genesis) if name.startswith("records/") else None
     try:
-        (folder / name).write_bytes(to_json(spoilt))
+        (folder / name).write_bytes(to_json(signed or spoilt))
         report = verify(original.run, original.ledger)
     finally:
         (folder / name).write_bytes(before)
-    assert not report.ok or to_json(spoilt) == before
+    assert signed or not report.ok
 
 
-def signed_if_possible(plain: Any, genesis: Genesis) -> Any:
-    """The coordinator itself signs what still is a record, so that the audit gets past the signature."""
+def signed_again(plain: Any, genesis: Genesis) -> Any:
+    """What still is a record, signed by the coordinator itself, so that the audit gets past the signature."""
     try:
         return RoundRecord.from_dict(plain["record"]).sign(COORDINATOR, genesis.chain).to_dict()
     except Exception:  # noqa: BLE001 - whatever it is, it is no record
-        return plain
+        return None
 
 
 # ------------------------------------------------------------------------------- lies that are signed and committed
@@ -584,6 +585,10 @@ def weighed_anew(r: RoundRecord) -> RoundRecord:
     return replace(r, admitted=(replace(r.admitted[0], weight=0.9), *r.admitted[1:]))
 
 
+def drawn(genesis: Genesis, fraction: float) -> Genesis:
+    return replace(genesis, participation=replace(genesis.participation, policy="random", fraction=fraction))
+
+
 OTHER = digest("other", b"")
 LIES = [
     Lie("a manifest of another federation", manifest(genesis=OTHER), What.MANIFEST_GENESIS, FIRST),
@@ -613,6 +618,19 @@ LIES = [
         "round 2, lane 0, artifacts/",
     ),
     Lie("an aggregate that is not there", record(lambda _, r: replace(r, aggregate=OTHER)), What.AGGREGATE, "round 2"),
+    Lie(
+        "an organisation passed over",
+        record(lambda _, r: replace(r, admitted=r.admitted[:2])),
+        What.ASKED,
+        f"round 2, lane 0, {ROUND_2}",
+    ),
+    Lie(
+        "an organisation admitted and refused",
+        record(lambda _, r: replace(r, rejected=(Rejection(r.admitted[0].organisation, "no-reply", ""),))),
+        What.ASKED,
+        f"round 2, lane 0, {ROUND_2}",
+    ),
+    Lie("everyone asked where a few are drawn", Lies(genesis=lambda g: drawn(g, 0.5)), What.ASKED, "round 1, lane 0"),
     Lie("another residual", record(lambda _, r: replace(r, residual=0.1)), What.RESIDUAL, "round 2, lane 0"),
     Lie("another rule", record(lambda _, r: replace(r, rule="fedavg")), What.RULE, "round 2, lane 0"),
     Lie("another parent", record(lambda _, r: replace(r, parent=OTHER)), What.PARENT, "round 2, lane 0"),

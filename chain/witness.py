@@ -1,0 +1,211 @@
+"""What an organisation checks of its coordinator, against a ledger of its own choosing.
+
+    sent     it remembers the manifest it signed, before it sends it
+    shown    a round's signed record and salts: signed by the coordinator, the only record for its place, growing from
+             the last one shown, with the weights that the genesis implies and the organisation's own manifest in it
+    confirm  before it trains on: every round that was shown, up to the lag, is on the ledger as it was shown
+
+So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and what is raised
+names the round. What it cannot see, because it has no other updates, is whether the aggregate was computed rightly:
+that is for whoever audits the artifacts. Without a ledger it says that it trusts the coordinator.
+
+The memory is a file of the organisation's own, one canonical JSON object a line, fsynced: a ClientApp lives for one
+message. A torn last line is cut off.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from core.aggregation import weights
+from core.canonical import Address, Digest, from_json, to_json
+from core.errors import FormatError, IntegrityError
+from core.ledger import Ledger, RoundKey
+from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
+from core.update import SignedManifest
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a witness may rely on before a round.
+
+    `trusting`: it has no ledger and believes the coordinator. `behind`: rounds that should be on the ledger by now and
+    are not; whether to train on regardless is the organisation's choice.
+    """
+
+    trusting: bool
+    behind: tuple[RoundKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A round as the organisation was shown it, in the form that the ledger has."""
+
+    key: RoundKey
+    record: Digest
+    updates_root: Digest
+    aggregate: Digest
+    count: int
+
+
+class Witness:
+    """One organisation's memory of one federation. One process at a time may hold it."""
+
+    def __init__(
+        self, path: Path, genesis: Genesis, organisation: Address, ledger: Ledger | None, lag: int = 1
+    ) -> None:
+        """Open or create the memory at `path`; `lag`: how many rounds anchors may be late.
+
+        Raises IntegrityError when the memory is damaged, or when the ledger is not the one of the genesis or knows the
+        run with other members.
+        """
+        self._path = path
+        self._genesis = genesis
+        self._organisation = organisation
+        self._ledger = ledger
+        self._lag = lag
+        self._sent: dict[RoundKey, list[Digest]] = {}
+        self._shown: dict[RoundKey, _Shown] = {}
+        self._confirmed: set[RoundKey] = set()
+        for entry in self._entries():
+            self._remember(entry)
+        if ledger:
+            self._check_ledger(ledger)
+
+    def sent(self, signed: SignedManifest) -> None:
+        """Remember an own manifest; call it before it is sent."""
+        manifest = signed.manifest
+        key = RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
+        self._write({"sent": asdict(key), "manifest": signed.digest})
+
+    def shown(self, signed: SignedRecord, salts: Salts) -> RoundRecord:
+        """Check and remember a round's record; showing it again changes nothing.
+
+        An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again. Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold.
+        """
+        record = signed.verified(self._genesis)
+        if not record.admitted:
+            self._check_own_update(record)
+            return record
+        commitment = commit_to(record, salts)
+        shown = _Shown(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
+        known = self._shown.get(record.key)
+        if known is None:
+            self._check_parent(record)
+            self._check_weights(record)
+            self._check_own_update(record)
+            self._write({"shown": asdict(shown)})
+        elif known != shown:
+            raise IntegrityError(f"{_name(record.key)}: the coordinator has shown two records")
+        return record
+
+    def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
+        """Check what stands on the ledger before training `round_number`.
+
+        Raises IntegrityError when the ledger has another round than was shown, LedgerUnreachableError when it does not
+        answer.
+        """
+        if self._ledger is None:
+            return Standing(trusting=True)
+        due = [
+            key
+            for key in sorted(self._shown.keys() - self._confirmed)
+            if (key.lane, key.generation) == (lane, generation) and key.round <= round_number - 1 - self._lag
+        ]
+        behind = tuple(key for key in due if not self._stands(self._ledger, key))
+        return Standing(trusting=False, behind=behind)
+
+    def _stands(self, ledger: Ledger, key: RoundKey) -> bool:
+        """Whether a shown round is on the ledger; raises IntegrityError when another one is."""
+        found = ledger.read(key)
+        if found is None:
+            return False
+        got, wanted = found[0], self._shown[key]
+        for name in ("aggregate", "updates_root", "count"):
+            if getattr(got, name) != getattr(wanted, name):
+                raise IntegrityError(
+                    f"{_name(key)}: the ledger has {name} {getattr(got, name)}, shown was {getattr(wanted, name)}"
+                )
+        self._write({"confirmed": asdict(key)})
+        return True
+
+    # What is checked
+
+    def _check_ledger(self, ledger: Ledger) -> None:
+        wanted = self._genesis.chain
+        if (ledger.chain_id, ledger.contract) != (wanted.chain_id, wanted.contract):
+            raise IntegrityError(
+                f"the ledger is {ledger.contract} on chain {ledger.chain_id}, "
+                f"the federation's is {wanted.contract} on chain {wanted.chain_id}"
+            )
+        members = ledger.members(self._genesis.digest)
+        if members != {organisation.address for organisation in self._genesis.organisations}:
+            raise IntegrityError(f"the ledger knows run {self._genesis.digest} with other members: {sorted(members)}")
+
+    def _check_parent(self, record: RoundRecord) -> None:
+        """A record grows from the last one shown of its lane and generation, if there is one."""
+        before = self._shown.get(RoundKey(record.genesis, record.lane, record.generation, record.round - 1))
+        if before and record.parent != before.record:
+            raise IntegrityError(f"{_name(record.key)}: its parent is {record.parent}, shown was {before.record}")
+
+    def _check_weights(self, record: RoundRecord) -> None:
+        examples = {member.address: member.examples for member in self._genesis.organisations}
+        members = [admitted.organisation for admitted in record.admitted]
+        if strangers := [member for member in members if member not in examples]:
+            raise IntegrityError(f"{_name(record.key)}: admits {strangers[0]}, which is no member")
+        wanted = weights({member: examples[member] for member in members})
+        for admitted in record.admitted:
+            if admitted.weight != wanted[admitted.organisation]:
+                raise IntegrityError(
+                    f"{_name(record.key)}: the weight of {admitted.organisation} is {admitted.weight}, "
+                    f"{wanted[admitted.organisation]} wanted"
+                )
+
+    def _check_own_update(self, record: RoundRecord) -> None:
+        """What was sent is in the record: admitted as it was sent, or rejected with a reason."""
+        sent = self._sent.get(record.key, [])
+        own = [a.signed.digest for a in record.admitted if a.organisation == self._organisation]
+        if own and own[0] not in sent:
+            raise IntegrityError(f"{_name(record.key)}: admits an update of {self._organisation} that it did not send")
+        rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
+        if sent and not own and not rejected:
+            raise IntegrityError(f"{_name(record.key)}: leaves out the update that {self._organisation} sent")
+
+    # The memory
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        if "sent" in entry:
+            self._sent.setdefault(RoundKey(**entry["sent"]), []).append(Digest(entry["manifest"]))
+        elif "shown" in entry:
+            shown = _Shown(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
+            self._shown[shown.key] = shown
+        else:
+            self._confirmed.add(RoundKey(**entry["confirmed"]))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.write(to_json(entry) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._remember(entry)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        data = b""
+        with suppress(FileNotFoundError):
+            data = self._path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            os.truncate(self._path, len(whole))
+            data = whole
+        for number, line in enumerate(data.splitlines(), start=1):
+            try:
+                yield from_json(line)
+            except FormatError as error:
+                raise IntegrityError(f"line {number} of {self._path} is damaged: {error}") from error
+
+
+def _name(key: RoundKey) -> str:
+    return f"round {key.round} of lane {key.lane}, generation {key.generation}"
