@@ -183,10 +183,9 @@ def _mask(weight: torch.Tensor, config: TrainConfig, axis: int) -> torch.Tensor 
         raise ConfigError(f"columns {config.first_column} to {last} wanted of an adapter of rank {rank}")
     if config.first_column == 0 and last == rank:
         return None
-    inside = (torch.arange(rank, device=weight.device) >= config.first_column).logical_and(
-        torch.arange(rank, device=weight.device) < last
-    )
-    return inside.to(weight.dtype).unsqueeze(1 - axis)
+    mask = torch.zeros(rank, dtype=weight.dtype, device=weight.device)
+    mask[config.first_column : last] = 1
+    return mask.unsqueeze(1 - axis)
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
