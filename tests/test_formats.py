@@ -1,0 +1,137 @@
+"""The vectors in docs/formats.md, recomputed: from the formats' description where that is short, and by the project.
+
+`python -m tests.test_formats` writes them anew, which is right only together with a new version tag.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from eth_hash.auto import keccak
+
+from core import keys, lora, merkle, seeds
+from core.adapter import AdapterState
+from core.canonical import Address, Digest, commitment, raw, to_json
+from core.keys import Domain
+from core.update import Bid, UpdateManifest
+
+PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
+_BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)
+
+DOMAIN = Domain(6516598, Address("0x336Fe6ddc487B2aC943B71E3b260C147426AaFfE"))
+KEY = keys.derive(7, "medical")
+ONES, TWOS, THREES = (Digest("0x" + f"{digit}" * 64) for digit in (1, 2, 3))
+STATE = AdapterState(
+    {"m.lora_B": np.array([[0.5], [-1.0], [0.0]], np.float32), "m.lora_A": np.array([[1.0, 2.0]], np.float32)}
+)
+MANIFEST = UpdateManifest(
+    genesis=ONES,
+    organisation=KEY.address,
+    lane=0,
+    generation=0,
+    round=1,
+    parent=ONES,
+    update=STATE.digest,
+    examples=448,
+    tokens=1000,
+    bid=Bid(25, 8),
+    nonce=TWOS,
+    metrics={"loss": 1.5},
+)
+
+
+def computed() -> dict[str, Any]:
+    """Every vector, by the project."""
+    leaves = [merkle.leaf(raw(value)) for value in (ONES, TWOS, THREES)]
+    return {
+        "adapter": {"bytes": STATE.to_bytes().hex(), "digest": STATE.digest},
+        "commitment": {"salt": "11" * 32, "value": TWOS, "digest": commitment(bytes.fromhex("11" * 32), TWOS)},
+        "derived_key": {"seed": 7, "name": "medical", "address": KEY.address},
+        "fresh_a": {
+            "module": "m",
+            "inputs": 4,
+            "outputs": 3,
+            "rank": 2,
+            "seed": 7,
+            "digest": lora.factor(lora.fresh(lora.Layout.of({"m": (4, 3)}, 2), seeds.shared(7)), "A").digest,
+        },
+        "manifest": {
+            "json": to_json(MANIFEST.to_dict()).decode(),
+            "digest": MANIFEST.digest,
+            "chain_id": DOMAIN.chain_id,
+            "contract": DOMAIN.contract,
+            "signature": MANIFEST.sign(KEY, DOMAIN).signature,
+        },
+        "merkle": {"values": [ONES, TWOS, THREES], "root": "0x" + merkle.root(leaves).hex()},
+        "seeds": {
+            "seed": 7,
+            "organisation": KEY.address,
+            "round": 1,
+            "shared": seeds.shared(7).hex(),
+            "local": seeds.local(7, KEY.address, 1).hex(),
+            "ticket": seeds.ticket(7, KEY.address, 1),
+        },
+    }
+
+
+def documented() -> dict[str, Any]:
+    """The vectors of the page."""
+    match = _BLOCK.search(PAGE.read_text(encoding="utf-8"))
+    vectors: dict[str, Any] = json.loads(match[2]) if match else {}
+    return vectors
+
+
+@pytest.mark.parametrize("name", sorted(computed()))
+def test_the_project_computes_the_documented_vector(name: str) -> None:
+    assert computed()[name] == documented()[name]
+
+
+def test_an_adapter_is_written_as_documented() -> None:
+    header = (
+        b'{"m.lora_A":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
+        b'"m.lora_B":{"dtype":"F32","shape":[3,1],"data_offsets":[8,20]}}'
+    )
+    header += b" " * (-len(header) % 8)
+    data = struct.pack("<Q", len(header)) + header + struct.pack("<5f", 1.0, 2.0, 0.5, -1.0, 0.0)
+    assert documented()["adapter"] == {"bytes": data.hex(), "digest": _digest("adapter", data)}
+
+
+def test_a_commitment_is_computed_as_documented() -> None:
+    assert documented()["commitment"]["digest"] == _digest("commitment", b"\x11" * 32 + b"\x22" * 32)
+
+
+def test_a_manifest_is_hashed_as_documented() -> None:
+    vector = documented()["manifest"]
+    assert vector["digest"] == _digest("manifest", vector["json"].encode("ascii"))
+
+
+def test_a_merkle_root_is_computed_as_documented() -> None:
+    one, two, three = (keccak(keccak(bytes([value]) * 32)) for value in (0x11, 0x22, 0x33))
+    pair = keccak(min(one, two) + max(one, two))
+    assert documented()["merkle"]["root"] == "0x" + keccak(min(pair, three) + max(pair, three)).hex()
+
+
+def test_seeds_are_hashed_as_documented() -> None:
+    vector = documented()["seeds"]
+    ticket = _seed("7", vector["organisation"].lower(), "1", "ticket")
+    assert vector["shared"] == _seed("7", "shared-a").hex()
+    assert vector["local"] == _seed("7", vector["organisation"].lower(), "1").hex()
+    assert vector["ticket"] == int.from_bytes(ticket[:8], "big") / 2**64
+
+
+def _digest(noun: str, data: bytes) -> str:
+    return "0x" + hashlib.sha256(f"covenant/{noun}/v1\0".encode() + data).hexdigest()
+
+
+def _seed(*parts: str) -> bytes:
+    return hashlib.sha256(b"covenant/seed/v1\0" + "\0".join(parts).encode()).digest()
+
+
+if __name__ == "__main__":
+    text = json.dumps(computed(), indent=2) + "\n"
+    PAGE.write_text(_BLOCK.sub(lambda match: match[1] + text + match[3], PAGE.read_text("utf-8")), "utf-8")
