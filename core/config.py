@@ -77,7 +77,7 @@ class RunConfig:
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
     chain: str = "embedded"
-    """The public chain: embedded, anvil, memory (forgotten at exit) or an RPC URL."""
+    """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
     """The members' chain, likewise; "" is none."""
     seed: int = 7

@@ -1,0 +1,285 @@
+"""Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MetricRecord
+from flwr.clientapp import ClientApp
+
+import server_app.app
+from client_app.app import app as client
+from core import keys, wire
+from core.adapter import AdapterState
+from core.canonical import Digest, from_json, to_json
+from core.config import RunConfig
+from core.errors import ConfigError, CovenantError, RunLockedError, UsageError
+from core.ledger import MemoryLedger
+from core.places import State
+from core.rounds import RoundRecord
+from core.store import RunFolder
+from core.update import UpdateManifest
+from server_app.app import app as server
+from server_app.events import EventLog
+from server_app.inline import run_inline
+from server_app.lock import locked
+from tests.commands import make_base, make_data
+
+SETTINGS = {"rank": 2, "rounds": 2, "local-steps": 2, "batch-size": 1, "max-length": 48, "evaluate-limit": 2}
+Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data") / "organisations")
+
+
+class World:
+    """Runs in one state folder on one ledger."""
+
+    def __init__(self, state: Path, base: Path, data: Path, ledger: MemoryLedger) -> None:
+        self.state, self.ledger = State(state), ledger
+        places = {"base": str(base), "data": str(data), "state": str(state), "quantisation": "none"}
+        self.settings = RunConfig().to_flat() | SETTINGS | places
+
+    def run(self, name: str, through: Any = client, nodes: int = 2, **changes: Any) -> RunFolder:
+        run_inline(server, cast(ClientApp, through), nodes, self.settings | {"run": name} | changes)
+        return self.state.run(name)
+
+    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
+        return [event for event in EventLog.read(self.state.events(name))[0] if event["event"] == kind]
+
+
+@pytest.fixture
+def world(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    ledger = MemoryLedger()
+    monkeypatch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
+    return World(tmp_path / "state", base, data, ledger)
+
+
+def aggregates(run: RunFolder) -> list[Digest]:
+    return [signed.record.aggregate for signed in run.records()]
+
+
+def updates(run: RunFolder) -> list[Digest]:
+    return [a.signed.manifest.update for signed in run.records() for a in signed.record.admitted]
+
+
+def test_a_federation_learns_and_two_runs_with_one_seed_are_equal(world: World) -> None:
+    first = world.run("first", **{"learning-rate": 0.05, "local-steps": 6})
+    second = world.run("second", nodes=3, **{"learning-rate": 0.05, "local-steps": 6})
+    assert aggregates(first) == aggregates(second)
+    assert updates(first) == updates(second)
+    assert len(updates(first)) == 6
+    losses = world.events("first", "evaluated")[-1]["losses"].values()
+    assert all(loss["global"] < loss["base"] for loss in losses)
+    assert world.events("first", "finished")
+
+
+def test_another_seed_gives_another_adapter(world: World) -> None:
+    assert aggregates(world.run("first", rounds=1)) != aggregates(world.run("second", rounds=1, seed=8))
+
+
+@pytest.mark.parametrize("rule", ["fedavg", "stack", "svd"])
+def test_every_other_rule_runs_too(world: World, rule: str) -> None:
+    run = world.run(rule, aggregation=rule)
+    assert [len(signed.record.admitted) for signed in run.records()] == [3, 3]
+    assert len(world.events(rule, "evaluated")[-1]["losses"]) == 3
+
+
+def test_every_round_is_committed(world: World) -> None:
+    run = world.run("one")
+    for signed in run.records():
+        found = world.ledger.read(signed.record.key)
+        assert found is not None
+        assert found[0] == run.commitment(signed.record)
+
+
+def test_isolated_lanes_are_composed_and_measured(world: World) -> None:
+    world.run("lanes", **{"lane-size": 1, "rounds": 1})
+    (evaluated,) = world.events("lanes", "evaluated")
+    assert len(evaluated["losses"]) == 3
+    assert len({signed.record.lane for signed in world.state.run("lanes").records()}) == 3
+
+
+# --- a hostile organisation in a real run --------------------------------------------------------------------------
+
+
+class Hostile:
+    """The real ClientApp, with what one organisation replies changed and signed again by `key`."""
+
+    def __init__(self, name: str, tamper: Tamper, signer: str = "") -> None:
+        self.address = keys.derive(7, name).address
+        self.key = keys.derive(7, signer or name)
+        self.tamper = tamper
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        reply = client(message, context)
+        if message.metadata.message_type != wire.TRAIN:
+            return reply
+        task = wire.Task.from_content(message.content)
+        if task.organisation == self.address:
+            manifest, update = self.tamper(wire.manifest_of(reply.content), wire.unpack(reply.content, "update"))
+            reply.content["manifest"] = ConfigRecord({"json": to_json(manifest.to_dict())})
+            reply.content["update"] = wire.pack(update)
+            wire.attach_signature(reply.content, manifest.sign(self.key, task.genesis.chain).signature)
+        return reply
+
+
+def _with(manifest: UpdateManifest, **changes: Any) -> UpdateManifest:
+    return UpdateManifest.from_dict(manifest.to_dict() | changes)
+
+
+def _changed(make: Callable[[Any], Any]) -> Tamper:
+    def tamper(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+        first = next(iter(update))
+        sent = AdapterState({**update.arrays, first: make(update[first])})
+        return _with(manifest, update=sent.digest), sent
+
+    return tamper
+
+
+class Replay:
+    """Sends what it sent first, for ever."""
+
+    def __init__(self) -> None:
+        self.first: tuple[UpdateManifest, AdapterState] | None = None
+
+    def __call__(self, manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+        self.first = self.first or (manifest, update)
+        return self.first
+
+
+ATTACKS: dict[str, tuple[str, Callable[[], Hostile], int]] = {
+    "NaN": ("not-finite", lambda: Hostile("medical", _changed(lambda a: a * np.float32(np.nan))), 2),
+    "a wrong shape": ("wrong-shape", lambda: Hostile("medical", _changed(lambda a: np.ones((1,), np.float32))), 2),
+    "a forged signature": ("forged-signature", lambda: Hostile("medical", lambda m, u: (m, u), signer="coding"), 2),
+    "inflated examples": (
+        "inflated-examples",
+        lambda: Hostile("medical", lambda m, u: (_with(m, examples=10**9), u)),
+        2,
+    ),
+    "a replay": ("wrong-round", lambda: Hostile("medical", Replay()), 1),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_hostile_organisation_is_rejected_and_the_run_completes(world: World, attack: str) -> None:
+    reason, make, times = ATTACKS[attack]
+    run = world.run("attacked", through=make())
+    records = [signed.verified(run.genesis) for signed in run.records()]
+    rejected = [(r.reason, r.organisation) for record in records for r in record.rejected]
+    assert rejected == [(reason, keys.derive(7, "medical").address)] * times
+    assert [record.round for record in records] == [1, 2]
+    assert all(len(record.admitted) >= 2 for record in records)
+    assert world.events("attacked", "finished")
+
+
+def test_an_organisation_that_lies_about_its_losses_does_not_end_the_run(world: World) -> None:
+    def lying(message: Message, context: Context) -> Message:
+        reply = client(message, context)
+        if message.metadata.message_type == wire.EVALUATE:
+            reply.content["losses"] = MetricRecord({"global": float("nan")})
+        return reply
+
+    world.run("lied", through=lying, rounds=1)
+    assert world.events("lied", "evaluated")[-1]["losses"] == {}
+
+
+# --- a server that cheats ------------------------------------------------------------------------------------------
+
+
+def _tampered_task(change: Callable[[dict[str, Any]], None]) -> Callable[[Message, Context], Message]:
+    def cheat(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            task = cast(dict[str, Any], from_json(cast(bytes, message.content.config_records["task"]["json"])))
+            change(task)
+            message.content["task"] = ConfigRecord({"json": to_json(task)})
+        return client(message, context)
+
+    return cheat
+
+
+CHEATS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a lane that is not its own": lambda task: task.update(lane=1),
+    "no parent record": lambda task: task.update(parent=None, round=2),
+    "another base": lambda task: task["genesis"]["base"].update(digest="0x" + "11" * 32),
+    "another shared A": lambda task: task["genesis"].update(shared_a="0x" + "11" * 32),
+    "fewer examples than registered": lambda task: [o.update(examples=1) for o in task["genesis"]["organisations"]],
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_organisations_do_not_train_when_they_are_sent(world: World, cheat: str) -> None:
+    with pytest.raises(CovenantError):
+        world.run("cheated", through=_tampered_task(CHEATS[cheat]), retries=0, rounds=1)
+    (signed,) = world.state.run("cheated").records()
+    assert {r.reason for r in signed.record.rejected} == {"client-error"}
+    assert all("wanted" in r.detail for r in signed.record.rejected)
+
+
+# --- resuming ------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would."""
+
+
+def _dying_in_round(number: int) -> Callable[[Message, Context], Message]:
+    def die(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN and wire.Task.from_content(message.content).round == number:
+            raise Killed
+        return client(message, context)
+
+    return die
+
+
+def test_a_resumed_run_ends_with_the_digests_of_one_never_killed(world: World) -> None:
+    calm = world.run("calm")
+    with pytest.raises(Killed):
+        world.run("killed", through=_dying_in_round(2))
+    assert len(list(world.state.run("killed").records())) == 1
+    assert aggregates(world.run("killed", resume=True)) == aggregates(calm)
+
+
+def test_a_run_that_is_being_written_has_no_second_writer(world: World) -> None:
+    with locked(world.state.lock("one")), pytest.raises(RunLockedError):
+        world.run("one")
+    assert not world.state.run("one").started
+
+
+def test_a_run_is_not_started_twice(world: World) -> None:
+    world.run("one", rounds=1)
+    with pytest.raises(UsageError, match="run one exists already"):
+        world.run("one", rounds=1)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rank", 4), ("seed", 8), ("local-steps", 3), ("aggregation", "fedavg")])
+def test_a_run_is_not_resumed_with_other_settings(world: World, key: str, value: Any) -> None:
+    world.run("one", rounds=1)
+    with pytest.raises(ConfigError, match=f"{key} is {value!r}, the run was founded with"):
+        world.run("one", rounds=1, resume=True, **{key: value})
+
+
+def test_a_failure_is_the_last_event(world: World) -> None:
+    with pytest.raises(ConfigError):
+        world.run("bad", quorum=9)
+    (failed,) = world.events("bad", "failed")
+    assert failed["exit_code"] == 2
+    assert "quorum is 9, at most the 3 organisations there are" in failed["error"]
+
+
+def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None:
+    genesis = world.run("one", rounds=1).genesis
+    assert [o.name for o in sorted(genesis.organisations, key=lambda o: o.name)] == ["coding", "financial", "medical"]
+    assert all(o.derived for o in genesis.organisations)
+    assert genesis.coordinator == keys.derive(7, "coordinator").address
+    assert genesis.environment["threads"] == "1"
+    assert isinstance(next(world.state.run("one").records()).record, RoundRecord)
