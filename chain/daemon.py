@@ -20,11 +20,11 @@ def main() -> None:
     folder: Path = arguments.folder.resolve()
     port = arguments.port or last_port(folder)
     # Held until the process ends.
-    with become(folder):
+    with become(folder) as lock:
         # Imported late: whoever does not get the lock must be quick to leave.
         from chain.server import serve  # noqa: PLC0415
 
-        serve(folder, port, arguments.idle, fixed_port=bool(arguments.port))
+        serve(folder, lock, port, arguments.idle, fixed_port=bool(arguments.port))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from chain.development import CHAIN_IDS, FUNDS, administrator
 from chain.evm import EmbeddedChain
@@ -82,25 +82,32 @@ class Server(ThreadingHTTPServer):
             sys.stderr.flush()
             os._exit(os.EX_IOERR)
 
-    def watch(self, lock: Path, idle: float) -> None:
-        """End the server when it is idle or its folder has gone."""
-        while lock.exists() and time.monotonic() - self.last_request < idle:
+    def watch(self, lock: IO[bytes], path: Path, idle: float) -> None:
+        """End the server when it is idle or its folder, with the lock at `path`, has gone or is another."""
+        while _is_file(lock, path) and time.monotonic() - self.last_request < idle:
             time.sleep(min(1.0, idle / 4))
         self.shutdown()
 
 
-def serve(folder: Path, port: int, idle: float, *, fixed_port: bool) -> None:
-    """Serve the folder's chains until idle or SIGTERM. The caller holds the lock."""
+def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: bool) -> None:
+    """Serve the folder's chains until idle or SIGTERM. `lock` is the service's."""
     alloc = {bytes.fromhex(administrator().address[2:]): FUNDS}
     chains = {name: EmbeddedChain(folder / f"{name}.journal", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
     server = _bind({name: JsonRpc(chain) for name, chain in chains.items()}, port, fixed=fixed_port)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    threading.Thread(target=server.watch, args=(folder / LOCK, idle), daemon=True).start()
+    threading.Thread(target=server.watch, args=(lock, folder / LOCK, idle), daemon=True).start()
     announce(folder, server.url)
     server.serve_forever(poll_interval=0.1)
     server.server_close()
     for chain in chains.values():
         chain.close()
+
+
+def _is_file(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _bind(chains: dict[str, JsonRpc], port: int, *, fixed: bool) -> Server:

@@ -84,7 +84,8 @@ class Witness:
     def shown(self, signed: SignedRecord, salts: Salts) -> RoundRecord:
         """Check and remember a round's record; showing it again changes nothing.
 
-        An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again. Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold.
+        An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again.
+        Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold.
         """
         record = signed.verified(self._genesis)
         if not record.admitted:

@@ -1,6 +1,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +165,19 @@ def test_the_daemon_ends_when_idle(state: Path) -> None:
     service.ensure()
     deadline = time.monotonic() + 5
     while not is_free(service.folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_daemon_ends_when_its_folder_is_replaced(state: Path) -> None:
+    service = embedded_service(state)
+    service.ensure()
+    old = pid(state)
+    shutil.rmtree(state / "chain")
+    service.ensure()
+    assert pid(state) != old
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{old}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
