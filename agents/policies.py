@@ -20,9 +20,7 @@ def random(genesis: Genesis, lane: Sequence[Address], number: int) -> list[Addre
 
     A ticket depends on nobody else, so the draw does not shift when an organisation leaves.
     """
-    tickets = {address: seeds.ticket(genesis.seed, address, number) for address in lane}
-    drawn = [address for address in lane if tickets[address] < genesis.participation.fraction]
-    return drawn or [min(lane, key=lambda address: tickets[address])]
+    return seeds.drawn(genesis.seed, lane, number, genesis.participation.fraction)
 
 
 POLICIES: dict[str, Policy] = {"all": everyone, "random": random}

@@ -5,13 +5,16 @@ failure names the first bad item:
 
     genesis     canonical, possible, on the ledger with its members; the shared A drawn again from its seed
     per lane, per round
-      record    the coordinator's signature, no gap, no fork, attempts counted, the parent's digest
+      record    the coordinator's signature, no gap, no fork, attempts counted, the parent's digest, nobody passed over
       manifests the organisation's signature, place, parent, membership, order, nonce, examples, bid, weight
       updates   present under their digest, arrays, finite, norm
       aggregate computed again (see audit_states)
       salts     the Merkle root and the commitment are those on the ledger; its anchor is the ledger's
     the end     neither ledger nor commit queue has a round that the records lack
     the rest    every other file
+
+What it cannot see: training itself, which is not run again; and a coordinator that signs anew what nothing later names,
+namely why it refused whom in the newest record of a lane, and attempts below the quorum.
 
 A file that nothing asked for is a failure, with three exceptions that a crash leaves and a resumed run does not mind,
 counted under `checked`: a `.partial` file, the salts of the record that would have come next, and an artifact that no
@@ -143,10 +146,12 @@ class _Audit:
             return committed
         self.records.content(record, head, where)
         if not record.admitted:
+            self.records.asked(record, where)
             self.states.open(What.AGGREGATE, record.aggregate, file.where)
             head.advance(record, head.state)
             return committed
         weights = self.records.admitted(record, head, file.where)
+        self.records.asked(record, where)
         updates = self._summable(record, head, weights, file.where)
         state = self.states.after(record, head.state, updates, file.where)
         head.advance(record, state)

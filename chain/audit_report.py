@@ -25,6 +25,7 @@ class What(StrEnum):
     PARENT = "parent"
     RULE = "rule"
     QUORUM = "quorum"
+    ASKED = "organisations asked"
     REJECTED = "rejected organisation"
     MEMBER = "member"
     LANE = "lane"

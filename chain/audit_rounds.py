@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from chain.audit_files import RecordFile
 from chain.audit_report import Findings, What
+from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, by_address, weights
 from core.canonical import Address, Digest
@@ -96,6 +97,18 @@ class Records:
             expect(What.RESIDUAL, where, record.residual, 0.0)
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
+
+    def asked(self, record: RoundRecord, where: str) -> None:
+        """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
+        participation, lane = self.genesis.participation, self.genesis.lanes[record.lane]
+        if participation.policy == "random":
+            lane = tuple(seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction))
+        elif participation.policy != "all":
+            return  # agents decide for themselves
+        heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
+        if sorted(heard) != sorted(lane):
+            names = [", ".join(sorted(map(self.name, addresses))) for addresses in (heard, lane)]
+            self.findings.fail(What.ASKED, where, *names)
 
     def admitted(self, record: RoundRecord, head: Head, place: str) -> dict[Address, float]:
         """Check the admitted organisations and their manifests; returns the weights that they must have."""

@@ -1,6 +1,7 @@
 """Where randomness comes from: H(federation seed, who, when), so that nobody's depends on who else takes part."""
 
 import hashlib
+from collections.abc import Sequence
 
 from core.canonical import Address, domain
 
@@ -18,6 +19,13 @@ def local(seed: int, organisation: Address, number: int) -> bytes:
 def ticket(seed: int, organisation: Address, number: int) -> float:
     """A number in [0, 1) that decides whether an organisation is drawn in a round; others do not shift it."""
     return int.from_bytes(_hash(f"{seed}", organisation.lower(), f"{number}", "ticket")[:8], "big") / 2**64
+
+
+def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: float) -> list[Address]:
+    """Those whose ticket for the round is below the fraction, in their order; the lowest ticket when there is none."""
+    tickets = {address: ticket(seed, address, number) for address in organisations}
+    found = [address for address in organisations if tickets[address] < fraction]
+    return found or [min(organisations, key=lambda address: tickets[address])]
 
 
 def as_int(seed: bytes) -> int:

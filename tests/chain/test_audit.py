@@ -17,7 +17,7 @@ from chain.ethereum import open_ledger
 from chain.nodes import embedded_service
 from core import keys
 from core.adapter import AdapterState
-from core.aggregation import RULES, by_address
+from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
@@ -555,15 +555,25 @@ def filled(value: float) -> Lies:
 
 
 def dropped_from_the_sum(federation: Federation, r: RoundRecord) -> RoundRecord:
-    lane, names = federation.lanes[0], federation.names(0)
-    kept = [(a, federation.update(0, name)) for a, name in zip(r.admitted[1:], names[1:], strict=True)]
-    state = AdapterState({n: lane.state[n] + sum(a.weight * u[n] for a, u in kept) for n in lane.state})
-    return replace(
-        r,
-        aggregate=federation.run.artifacts.put(
-            AdapterState({n: a.astype(np.float32) for n, a in state.arrays.items()})
-        ),
-    )
+    """The first organisation is listed, and its update is not in the sum."""
+    updates = [WeightedUpdate(a.organisation, a.weight, federation.update(0, n)) for a, n in named(r)[1:]]
+    aggregate = federation.rule.aggregate(federation.lanes[0].state, updates).state
+    return replace(r, aggregate=federation.run.artifacts.put(aggregate))
+
+
+def passed_over(federation: Federation, r: RoundRecord) -> RoundRecord:
+    """The third organisation's update is dropped in silence, and everything else is consistent."""
+    kept = named(r)[:2]
+    addresses = [a.organisation for a, _ in kept]
+    p = weights({o.address: o.examples for o in federation.genesis.organisations if o.address in addresses})
+    updates = [WeightedUpdate(a.organisation, p[a.organisation], federation.update(0, n)) for a, n in kept]
+    aggregate = federation.rule.aggregate(federation.lanes[0].state, updates).state
+    admitted = tuple(replace(a, weight=p[a.organisation]) for a, _ in kept)
+    return replace(r, admitted=admitted, aggregate=federation.run.artifacts.put(aggregate))
+
+
+def named(r: RoundRecord) -> list[tuple[Admitted, str]]:
+    return list(zip(r.admitted, ORDER, strict=True))
 
 
 def of_an_outsider(federation: Federation, r: RoundRecord) -> RoundRecord:
@@ -620,7 +630,7 @@ LIES = [
     Lie("an aggregate that is not there", record(lambda _, r: replace(r, aggregate=OTHER)), What.AGGREGATE, "round 2"),
     Lie(
         "an organisation passed over",
-        record(lambda _, r: replace(r, admitted=r.admitted[:2])),
+        record(passed_over),
         What.ASKED,
         f"round 2, lane 0, {ROUND_2}",
     ),
