@@ -33,7 +33,7 @@ from chain.audit_states import States
 from chain.ethereum import open_ledger
 from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest
-from core.errors import CovenantError, LedgerUnreachableError, UsageError
+from core.errors import CovenantError, LedgerError, LedgerUnreachableError, UsageError
 from core.ledger import Ledger
 from core.lora import Layout
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
@@ -77,7 +77,7 @@ def verify_on_chain(
         return verify(run, strict=strict)  # the genesis cannot be read, and the audit says so
     try:
         ledger = open_ledger(chain, state, None, wanted)
-    except (LedgerUnreachableError, UsageError) as error:
+    except (LedgerError, UsageError) as error:
         what = What.CHAIN_UNREACHABLE if isinstance(error, LedgerUnreachableError) else What.CONTRACT
         failure = Failure(what.value, chain, str(error), f"contract {wanted}")
         report = verify(run, strict=strict)

@@ -72,6 +72,11 @@ def test_a_run_with_attempts_below_the_quorum_holds(tmp_path: Path) -> None:
     assert (report.checked["records"], report.recomputed) == (7, 2)
 
 
+def test_a_run_that_draws_its_participants_holds(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", lies=Lies(genesis=lambda g: drawn(g, 1.0)))
+    assert failures(verify(federation.run, federation.ledger)) == []
+
+
 def unfinished(folder: Path) -> Federation:
     """Two rounds of three."""
     federation = found(folder / "run", rounds=3)
