@@ -15,6 +15,7 @@
     erasures, credits, registry, private    what else the contracts record
     commitments, queue    rounds on their way to a ledger, off the critical path
     control       start, show, stop and deploy, for the command line
+    participation a proof that an update was admitted, checked alone
     witness       what an organisation checks of its coordinator, round by round
     audit         everything checked again by whoever does not trust it
 

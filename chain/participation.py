@@ -1,90 +1,107 @@
-"""A proof that an organisation's update counted in a round, exported and checked alone.
+"""A proof that one organisation's update was admitted to one round, which can be shown to anybody and checked alone.
 
-It opens one leaf of the round's Merkle tree: the signed manifest, its salt, and the siblings up to the root that the
-ledger holds. Nothing is revealed of the other organisations; whoever checks it needs only a ledger. The contract
-agrees: `isAdmitted` takes the salted manifest and the same siblings.
+It holds the organisation's signed manifest, the salt that hid it and the siblings of its Merkle leaf; together with a
+ledger that is enough. Nothing of the other organisations is in it but hashes of salted digests. As a file it is
+canonical JSON:
+
+    {"chain": {"chain_id", "contract"}, "manifest": signed manifest, "salt": 64 hex digits, "siblings": [digest]}
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from core import merkle
-from core.canonical import Address, Digest, commitment, raw
-from core.errors import FormatError, IntegrityError, UsageError
+from core.canonical import Address, Digest, commitment, from_json, raw, to_json
+from core.errors import FormatError, IntegrityError
 from core.keys import Domain
-from core.ledger import Ledger, RoundKey
-from core.rounds import RoundRecord
-from core.store import RunFolder
-from core.update import SignedManifest, UpdateManifest
+from core.ledger import Anchor, Ledger, RoundKey
+from core.rounds import RoundRecord, Salts
+from core.update import SignedManifest
 
 
 @dataclass(frozen=True)
 class ParticipationProof:
-    """A signed manifest, its 32-byte salt, and the siblings of its leaf, from the leaf upwards."""
+    """One manifest and its way to a round's root."""
 
+    chain: Domain
     signed: SignedManifest
     salt: bytes
-    siblings: tuple[bytes, ...]
-
-    @classmethod
-    def of(cls, run: RunFolder, organisation: Address, number: int) -> Self:
-        """The proof for an organisation's update of round `number`.
-
-        Raises UsageError when it was not admitted to that round, IntegrityError when the round's salts are gone.
-        """
-        record, index = _admission(run, organisation, number)
-        salts = run.salts(record)
-        siblings = merkle.proof(salts.leaves(record), index)
-        return cls(record.admitted[index].signed, bytes.fromhex(salts.updates[organisation]), siblings)
+    siblings: tuple[Digest, ...]
 
     @property
     def key(self) -> RoundKey:
-        """Where the round stands on the ledger."""
+        """The round."""
         manifest = self.signed.manifest
         return RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
 
     @property
-    def commitment(self) -> Digest:
-        """The salted manifest, which the contract hashes into the leaf."""
+    def manifest_commitment(self) -> Digest:
+        """The salted digest of the manifest: what a leaf is made of, and what `EthereumLedger.is_admitted` takes."""
         return commitment(self.salt, self.signed.digest)
 
-    def verified(self, ledger: Ledger) -> UpdateManifest:
-        """The manifest that was admitted.
-
-        Raises ForgeryError when its organisation did not sign it for this ledger, IntegrityError when it is no member
-        of the run, the round is not on the ledger, or the update is not among the round's.
-        """
-        manifest = self.signed.verified(Domain(ledger.chain_id, ledger.contract))
-        if manifest.organisation not in ledger.members(self.key.run):
-            raise IntegrityError(f"{manifest.organisation} is no member of run {self.key.run} on the ledger")
-        if (found := ledger.read(self.key)) is None:
-            raise IntegrityError(f"round {self.key.round} of lane {self.key.lane} is not on the ledger")
-        root = "0x" + merkle.process(merkle.leaf(raw(self.commitment)), self.siblings).hex()
-        if root != found[0].updates_root:
-            raise IntegrityError(f"the proof leads to root {root}, the ledger has {found[0].updates_root}")
-        return manifest
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        siblings = [sibling.hex() for sibling in self.siblings]
-        return self.signed.to_dict() | {"salt": self.salt.hex(), "siblings": siblings}
+    @property
+    def path(self) -> tuple[bytes, ...]:
+        """The siblings as bytes."""
+        return tuple(raw(sibling) for sibling in self.siblings)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        signed = SignedManifest.from_dict(data)
+    def of(cls, record: RoundRecord, salts: Salts, organisation: Address, chain: Domain) -> Self:
+        """The proof of an organisation's update in a record; raises IntegrityError when it has none there."""
+        places = [i for i, admitted in enumerate(record.admitted) if admitted.organisation == organisation]
+        if not places:
+            raise IntegrityError(f"round {record.round} admitted no update of {organisation}")
+        siblings = merkle.proof(salts.leaves(record), places[0])
+        return cls(
+            chain,
+            record.admitted[places[0]].signed,
+            bytes.fromhex(salts.updates[organisation]),
+            tuple(Digest("0x" + sibling.hex()) for sibling in siblings),
+        )
+
+    def check(self, ledger: Ledger) -> Anchor:
+        """Where the round stands on `ledger`.
+
+        Raises IntegrityError (ForgeryError for the signature) when the proof does not hold there,
+        LedgerUnreachableError when the ledger does not answer.
+        """
+        if (ledger.chain_id, ledger.contract) != (self.chain.chain_id, self.chain.contract):
+            raise IntegrityError(f"the proof is for {self.chain}, the ledger is {ledger.contract}")
+        manifest = self.signed.verified(self.chain)
+        if manifest.organisation not in ledger.members(manifest.genesis):
+            raise IntegrityError(f"{manifest.organisation} is no member of run {manifest.genesis}")
+        found = ledger.read(self.key)
+        if found is None:
+            raise IntegrityError(f"round {manifest.round} is not on the ledger")
+        root = merkle.process(merkle.leaf(raw(self.manifest_commitment)), self.path)
+        if root != raw(found[0].updates_root):
+            raise IntegrityError(f"the proof leads to 0x{root.hex()}, the round's root is {found[0].updates_root}")
+        return found[1]
+
+    def to_json(self) -> bytes:
+        """The proof as a file."""
+        return to_json(
+            {
+                "chain": asdict(self.chain),
+                "manifest": self.signed.to_dict(),
+                "salt": self.salt.hex(),
+                "siblings": list(self.siblings),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Parse a file; raises FormatError."""
+        fields: dict[str, Any] = from_json(data)
         try:
-            return cls(signed, bytes.fromhex(data["salt"]), tuple(bytes.fromhex(s) for s in data["siblings"]))
-        except (KeyError, TypeError, ValueError) as error:
+            proof = cls(
+                Domain(**fields.pop("chain")),
+                SignedManifest.from_dict(fields.pop("manifest")),
+                bytes.fromhex(fields.pop("salt")),
+                tuple(Digest(sibling) for sibling in fields.pop("siblings")),
+            )
+            _ = proof.path, proof.manifest_commitment
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed proof of participation: {error}") from error
-
-
-def _admission(run: RunFolder, organisation: Address, number: int) -> tuple[RoundRecord, int]:
-    """The record that admitted an organisation's update of a round, and the update's place in it."""
-    for signed in run.records():
-        record = signed.record
-        admitted = [a.organisation for a in record.admitted]
-        if record.round == number and organisation in admitted:
-            return record, admitted.index(organisation)
-    raise UsageError(f"{organisation} has no admitted update in round {number} of run {run.name}")
+        if fields:
+            raise FormatError(f"malformed proof of participation: unknown {sorted(fields)}")
+        return proof

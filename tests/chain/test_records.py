@@ -14,6 +14,7 @@ from chain.development import CHAIN_IDS, administrator
 from chain.erasures import Erasures, GenerationOpening, LaneHead
 from chain.ethereum import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
+from chain.participation import ParticipationProof
 from chain.private import Kind, PrivateLedger, PrivateRounds, anchor_head, anchored_head, open_private_ledger
 from chain.queue import CommitQueue
 from chain.registry import Registry, request_membership
@@ -23,9 +24,9 @@ from core.errors import LedgerConflictError, UsageError
 from core.keys import derive
 from core.ledger import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+from tests.behaviours.runs import COORDINATOR, build
 
 pytestmark = pytest.mark.chain
-COORDINATOR = derive(1, "coordinator")
 MEMBER = derive(1, "organisation 2")
 
 
@@ -132,6 +133,16 @@ def test_our_membership_proofs_verify_in_the_contract(ledger: EthereumLedger, ru
     for index, manifest in enumerate(manifests):
         assert ledger.is_admitted(commitment.key, manifest, merkle.proof(leaves, index))
         assert not ledger.is_admitted(commitment.key, some_digest(), merkle.proof(leaves, index))
+
+
+def test_a_proof_of_participation_holds_in_the_contract_too(ledger: EthereumLedger, tmp_path: Path) -> None:
+    federation = build(tmp_path / some_digest(), rounds=1, organisations=3, ledger=ledger)
+    (signed,) = federation.run.records()
+    for admitted in signed.record.admitted:
+        salts = federation.run.salts(signed.record)
+        proof = ParticipationProof.of(signed.record, salts, admitted.organisation, federation.genesis.chain)
+        proof.check(ledger)
+        assert ledger.is_admitted(proof.key, proof.manifest_commitment, proof.path)
 
 
 # Credits
