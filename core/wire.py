@@ -179,6 +179,12 @@ def unpack(content: RecordDict, name: str) -> AdapterState:
     return AdapterState.from_bytes(_bytes(content, name))
 
 
+def release(content: RecordDict) -> None:
+    """Let go of a message's arrays: Flower's records stand in reference cycles, which would keep them for long."""
+    for record in content.array_records.values():
+        record.clear()
+
+
 def _bytes(content: RecordDict, name: str) -> memoryview:
     record = content.array_records.get(name)
     if record is None or "bytes" not in record:

@@ -215,6 +215,8 @@ class Covenant(Strategy):
             self.nonces.add(signed.manifest.nonce)
             outcome.admitted.append(signed)
             self.events.write("admitted", organisation=organisation, loss=signed.manifest.metrics.get("loss"))
+        if reply is not None and reply.has_content():
+            wire.release(reply.content)
 
     def _admitted(
         self, index: int, organisation: Address, reply: Message | None
