@@ -7,6 +7,7 @@ every process it started, however it leaves.
 """
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -30,7 +31,8 @@ from server_app.lock import holder
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
-_VERDICT_SECONDS = 5.0
+_SILENCE_SECONDS = 10.0
+_LINGER_SECONDS = 60.0
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -87,20 +89,31 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
 def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
     """Wait for the run's end; raises RunError unless Flower says that it was completed.
 
-    Asking Flower costs the start of its CLI: while the writer of the run lives, as its lock says, there is no need.
+    Asking Flower costs the start of its CLI, so it is asked when there is reason to: the writer of the run, whom its
+    lock names, is no more, or lingers long after its end.
     """
     asked = time.monotonic()
     while True:
         ended = watch()
         if link.process.poll() is not None:
             raise RunError(f"the SuperLink ended with status {link.process.returncode}: `--resume` goes on")
-        writing = (writer := holder(lock)) is not None and processes.alive(writer)
-        if ended or (not writing and time.monotonic() - asked > _VERDICT_SECONDS):
-            asked = time.monotonic()
+        if time.monotonic() - asked > _patience(ended, _is_alive(holder(lock))):
             if _finished(link, run_id):
                 watch()
                 return
+            asked = time.monotonic()
         time.sleep(_POLL_SECONDS)
+
+
+def _patience(ended: bool, writing: bool) -> float:
+    """Seconds until Flower is asked (again): by what the event log and the lock say."""
+    if writing:
+        return _LINGER_SECONDS if ended else math.inf
+    return 0.0 if ended else _SILENCE_SECONDS
+
+
+def _is_alive(pid: int | None) -> bool:
+    return pid is not None and processes.alive(pid)
 
 
 def _finished(link: SuperLink, run_id: str) -> bool:

@@ -95,6 +95,10 @@ class World:
         """Run a federation in this process."""
         return covenant(*self.run("--backend", "inline", *options, rounds=rounds))
 
+    def resume(self, run: str) -> Done:
+        """Go on with a run in this process."""
+        return covenant("run", "--resume", run, "--backend", "inline", "--state", self.state, "--json")
+
     def command(self, name: str, *arguments: object) -> Done:
         """Run another command on the state, for its JSON."""
         return covenant(*name.split(), *arguments, "--state", self.state, "--json")

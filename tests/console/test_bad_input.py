@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(world: World, monkeypatch: pyte
     assert done.code == 1
     assert "No space left on device" in done.error
     (run,) = State(world.state).runs()
-    assert world.inline("--resume", run.name).code == 0
+    assert world.resume(run.name).code == 0
     assert world.command("verify").json["ok"]
 
 
