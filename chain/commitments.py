@@ -1,10 +1,13 @@
 """What a queue carries to a ledger: commitments to one round, public (core.ledger) or private."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
-from core.canonical import Digest
+from core.canonical import Address, Digest, commitment, digest, to_json
+from core.errors import FormatError
 from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.rounds import Admitted, RoundRecord, Salts
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,24 @@ class PrivateCommitment:
     allocations: tuple[Digest, ...]
 
 
+def private_commitment(record: RoundRecord, salts: Salts) -> PrivateCommitment:
+    """What the private chain is told of a record: of each admitted organisation the manifest, its bid, and its weight.
+
+    A salt hides all three; the nouns of their digests (manifest, bid, allocation) keep them apart. Raises FormatError
+    when a salt is missing.
+    """
+
+    def hidden(digest_of: Callable[[Admitted], Digest]) -> tuple[Digest, ...]:
+        return tuple(commitment(_salt(salts, a.organisation), digest_of(a)) for a in record.admitted)
+
+    return PrivateCommitment(
+        key=record.key,
+        manifests=hidden(lambda a: a.signed.digest),
+        bids=hidden(lambda a: digest("bid", to_json(asdict(a.signed.manifest.bid)))),
+        allocations=hidden(lambda a: digest("allocation", to_json({"weight": a.weight}))),
+    )
+
+
 Commitment = TypeVar("Commitment", RoundCommitment, PrivateCommitment)
 
 
@@ -31,6 +52,12 @@ class Recorder(Protocol[Commitment]):
 
     def read(self, key: RoundKey) -> tuple[Commitment, Anchor] | None:
         """See `core.ledger.Ledger.read`."""
+
+
+def _salt(salts: Salts, organisation: Address) -> bytes:
+    if organisation not in salts.updates:
+        raise FormatError(f"no salt for the update of {organisation}")
+    return bytes.fromhex(salts.updates[organisation])
 
 
 _KINDS: dict[str, type[Any]] = {"commitment": RoundCommitment, "private": PrivateCommitment}
