@@ -34,7 +34,7 @@ def test_private_commitments_hide_everything_behind_the_salts(record: RoundRecor
 
 def test_each_list_changes_with_what_it_is_about_only(record: RoundRecord) -> None:
     salts, (first, *others) = Salts.draw(record), record.admitted
-    changed = replace(record, admitted=(replace(first, weight=0.5), *others))
+    changed = replace(record, admitted=(replace(first, weight=0.25), *others))
     before, after = private_commitment(record, salts), private_commitment(changed, salts)
     assert (before.manifests, before.bids) == (after.manifests, after.bids)
     assert before.allocations[0] != after.allocations[0]
