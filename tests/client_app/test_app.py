@@ -1,0 +1,197 @@
+"""The ClientApp on a small random model: who is hosted, what is trained, what is signed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from client_app import signing
+from client_app.app import app
+from client_app.hosting import Node, node_of
+from core import keys, lora, seeds, wire
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.config import RunConfig
+from core.errors import ConfigError, IntegrityError, UsageError
+from core.rounds import Base, Genesis
+from llm.sources import load_base
+from server_app.inline import InlineGrid
+from tests import federation as f
+from tests.commands import make_base, make_data
+
+RANK, ALPHA = 2, 2.0
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    base = make_base(tmp_path_factory.mktemp("base"))
+    data = make_data(tmp_path_factory.mktemp("data") / "organisations")
+    return {"base": str(base), "data": str(data), "quantisation": "none", "rank": RANK, "alpha": ALPHA}
+
+
+def context(run_config: Mapping[str, Any], **node_config: Any) -> Context:
+    return Context(1, 1, node_config, RecordDict(), RunConfig().to_flat() | run_config)
+
+
+def simulated(run_config: Mapping[str, Any], index: int = 0, nodes: int = 1) -> Context:
+    return context(run_config, **{"partition-id": index, "num-partitions": nodes})
+
+
+def names(node: Node) -> list[str]:
+    return [host.data.name for host in node.hosts.values()]
+
+
+# --- hosting -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 5])
+def test_in_a_simulation_every_organisation_is_hosted_once(places: dict[str, Any], nodes: int) -> None:
+    hosted = [node_of(simulated(places, index, nodes)) for index in range(nodes)]
+    assert sorted(name for node in hosted for name in names(node)) == ["coding", "financial", "medical"]
+    assert {node.known for node in hosted} == {3}
+
+
+def test_keys_of_a_simulation_are_derived_and_say_so(places: dict[str, Any]) -> None:
+    for host in node_of(simulated(places)).hosts.values():
+        assert host.key == keys.derive(7, host.data.name)
+        assert host.organisation.derived
+        assert host.organisation.examples == len(host.data.train)
+
+
+def test_a_deployed_node_hosts_one_organisation_with_its_own_key(places: dict[str, Any], tmp_path: Path) -> None:
+    key = keys.create(tmp_path / "own.key")
+    place = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")}
+    node = node_of(context(places | {"data": ""}, **place))
+    assert list(node.hosts) == [key.address]
+    assert names(node) == ["medical"]
+    assert not node.host(key.address).organisation.derived
+    assert node.known == 0
+
+
+@pytest.mark.parametrize("missing", ["organisation", "data", "key-file"])
+def test_a_deployed_node_needs_all_of_its_settings(places: dict[str, Any], tmp_path: Path, missing: str) -> None:
+    keys.create(tmp_path / "own.key")
+    place = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")} | {missing: ""}
+    with pytest.raises(ConfigError, match=f"node-config has no {missing}"):
+        node_of(context(places, **place))
+
+
+def test_a_deployed_node_without_its_organisations_data_says_so(places: dict[str, Any], tmp_path: Path) -> None:
+    keys.create(tmp_path / "own.key")
+    place = {"organisation": "absent", "data": places["data"], "key-file": str(tmp_path / "own.key")}
+    with pytest.raises(UsageError, match="no data of organisation 'absent'"):
+        node_of(context(places, **place))
+
+
+def test_a_node_speaks_for_nobody_else(places: dict[str, Any]) -> None:
+    node = node_of(simulated(places, 0, 3))
+    with pytest.raises(UsageError, match="is not hosted here"):
+        node.host(f.COORDINATOR.address)
+
+
+# --- messages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def genesis(places: dict[str, Any]) -> Genesis:
+    model = load_base(places["base"], "none", RANK, ALPHA)
+    members = sorted(
+        (h.organisation for h in node_of(simulated(places)).hosts.values()), key=lambda o: int(o.address, 16)
+    )
+    fresh = lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7))
+    config = RunConfig(rounds=2, local_steps=2, batch_size=1, max_length=48, evaluate_limit=2)
+    return f.genesis(
+        base=Base(places["base"], model.digest, "none"),
+        rank=RANK,
+        alpha=ALPHA,
+        shared_a=lora.factor(fresh, "A").digest,
+        organisations=tuple(members),
+        lanes=(tuple(member.address for member in members),),
+        training=config.training,
+    )
+
+
+def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
+    model = load_base(genesis.base.name, "none", RANK, ALPHA)
+    initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
+    values = {"lane": 0, "generation": 0, "round": 1, "parent": None, "state": initial} | changes
+    return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
+
+
+def send(places: dict[str, Any], kind: str, content: RecordDict) -> Message:
+    grid = InlineGrid(app, 1, RunConfig().to_flat() | places)
+    (reply,) = grid.send_and_receive([Message(content, 1, kind, group_id="1")])
+    return reply
+
+
+def trained(places: dict[str, Any], asked: wire.Task) -> wire.Reply:
+    reply = send(places, wire.TRAIN, asked.to_content())
+    assert not reply.has_error(), reply.error.reason
+    return wire.Reply.from_content(reply.content)
+
+
+def test_everyone_hosted_answers_the_challenge_with_a_signature(places: dict[str, Any]) -> None:
+    challenge = f.other("challenge")
+    reply = send(places, wire.BIND, wire.Bind(challenge, f.CHAIN).to_content())
+    bound = wire.Bound.from_content(reply.content)
+    members = [registration.verified(f.CHAIN, challenge) for registration in bound.registrations]
+    assert sorted(member.name for member in members) == ["coding", "financial", "medical"]
+
+
+def test_an_update_is_signed_by_its_organisation_and_is_what_was_signed(
+    places: dict[str, Any], genesis: Genesis
+) -> None:
+    reply = trained(places, task(genesis))
+    manifest = reply.signed.verified(genesis.chain)
+    update = AdapterState.from_bytes(reply.update)
+    assert manifest.update == update.digest
+    assert manifest.organisation == keys.derive(7, "medical").address
+    assert manifest.genesis == manifest.parent == genesis.digest
+    assert update.shapes == task(genesis).state.shapes
+    assert any(array.any() for array in update.arrays.values())
+    assert manifest.metrics["loss"] > 0
+    assert manifest.tokens > 0
+
+
+def test_training_is_a_pure_function_of_what_was_asked(places: dict[str, Any], genesis: Genesis) -> None:
+    first, second = (trained(places, task(genesis)).signed.manifest for _ in range(2))
+    assert first.update == second.update
+    assert first.nonce != second.nonce
+
+
+def test_organisations_learn_different_things(places: dict[str, Any], genesis: Genesis) -> None:
+    names_ = ("medical", "coding", "financial")
+    assert len({trained(places, task(genesis, name)).signed.manifest.update for name in names_}) == 3
+
+
+def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis: Genesis) -> None:
+    reply = send(places, wire.EVALUATE, task(genesis).to_content())
+    losses = wire.losses_of(reply.content)
+    assert losses["base"] == losses["global"] > 0
+
+
+def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
+    reply = send(places | {"seed": 8}, wire.TRAIN, task(genesis).to_content())
+    assert reply.has_error()
+    assert "is not hosted here" in reply.error.reason
+
+
+def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:
+    asked = task(genesis)
+    other = AdapterState({name: array + 1 for name, array in asked.state.arrays.items()})
+    reply = send(places, wire.TRAIN, task(genesis, state=other).to_content())
+    assert reply.has_error()
+    assert "state is 0x" in reply.error.reason
+
+
+def test_the_signing_mod_refuses_a_manifest_of_another_update(places: dict[str, Any], genesis: Genesis) -> None:
+    asked = task(genesis)
+    model_update = f.delta(asked.state.shapes, "one")
+    manifest = f.manifest(genesis, lane=0, organisation=asked.organisation, update=f.other("another"))
+    message = Message(asked.to_content(), 1, wire.TRAIN, group_id="1")
+    reply = RecordDict(wire.unsigned_reply(manifest, model_update))
+
+    with pytest.raises(IntegrityError, match="manifest names update"):
+        signing.sign_update(message, simulated(places), lambda asked_, context_: Message(reply, 1, wire.TRAIN))

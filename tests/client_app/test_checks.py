@@ -1,0 +1,106 @@
+"""What an organisation checks before it trains; no model is needed for it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from client_app.checks import check_federation, check_state
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.errors import ForgeryError, IntegrityError
+from core.keys import derive
+from core.update import Organisation
+from core.wire import Task
+from tests import federation as f
+
+GENESIS = f.genesis()
+FRESH = f.fresh()
+INITIAL = RULES[GENESIS.rule].initial(FRESH)
+STATE = f.delta(INITIAL.shapes, "after round 1")
+RECORD = f.record(GENESIS, aggregate=STATE.digest)
+MEDICAL = GENESIS.organisation(f.address("medical"))
+FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, None, INITIAL)
+SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, RECORD.sign(f.COORDINATOR, GENESIS.chain), STATE)
+
+
+def checked(task: Task, **changes: Any) -> None:
+    values = {"organisation": MEDICAL, "base": GENESIS.base.digest, "fresh": FRESH} | changes
+    check_federation(task, **values)
+    check_state(task, values["fresh"])
+
+
+@pytest.mark.parametrize("task", [FIRST, SECOND], ids=["first round", "second round"])
+def test_an_honest_task_passes(task: Task) -> None:
+    checked(task)
+
+
+def _genesis(**changes: Any) -> Callable[[], Task]:
+    return lambda: replace(FIRST, genesis=replace(GENESIS, **changes))
+
+
+def _signed(**changes: Any) -> Callable[[], Task]:
+    return lambda: replace(SECOND, parent=replace(RECORD, **changes).sign(f.COORDINATOR, GENESIS.chain))
+
+
+def _without_medical() -> Task:
+    return replace(FIRST, genesis=f.genesis(("coding", "financial")))
+
+
+CHEATS: dict[str, tuple[str, Callable[[], Task]]] = {
+    "a federation that it is no member of": ("organisation in the genesis is None", _without_medical),
+    "a genesis that counts its examples wrong": (
+        "organisation in the genesis is",
+        _genesis(organisations=tuple(replace(o, examples=1) for o in GENESIS.organisations)),
+    ),
+    "a lane that is not its own": ("lane is 1, 0 wanted", lambda: replace(FIRST, lane=1)),
+    "another base model": ("base model is", _genesis(base=replace(GENESIS.base, digest=f.other("base")))),
+    "another shared A": ("shared A is", _genesis(shared_a=f.other("A"))),
+    "a first state that is not zero": ("state is", lambda: replace(FIRST, state=STATE)),
+    "a later round without a record": (
+        "round without a parent record is 2, 1 wanted",
+        lambda: replace(FIRST, round=2),
+    ),
+    "another state than was recorded": ("state is", lambda: replace(SECOND, state=INITIAL)),
+    "a record of another lane": ("parent's lane is 1, 0 wanted", _signed(lane=1)),
+    "a record of another generation": ("parent's generation is 1, 0 wanted", _signed(generation=1)),
+    "a record of an earlier round": ("parent's round is 1, 2 wanted", lambda: replace(SECOND, round=3)),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_an_organisation_refuses(cheat: str) -> None:
+    message, make = CHEATS[cheat]
+    with pytest.raises(IntegrityError, match=message):
+        checked(make())
+
+
+def test_a_record_that_the_coordinator_did_not_sign_is_refused() -> None:
+    forged = RECORD.sign(derive(1, "mallory"), GENESIS.chain)
+    with pytest.raises(ForgeryError, match="not by the coordinator"):
+        checked(replace(SECOND, parent=forged))
+
+
+def test_a_record_of_another_federation_is_refused() -> None:
+    elsewhere = f.genesis(seed=8)
+    with pytest.raises(ForgeryError, match="belongs to federation"):
+        checked(replace(SECOND, genesis=elsewhere))
+
+
+def test_the_base_that_is_loaded_here_counts_not_the_one_that_is_named() -> None:
+    with pytest.raises(IntegrityError, match="base model is"):
+        checked(FIRST, base=f.other("tampered weights"))
+
+
+def test_the_a_that_is_drawn_here_counts() -> None:
+    other = AdapterState({name: -array for name, array in FRESH.arrays.items()})
+    with pytest.raises(IntegrityError, match="shared A is"):
+        checked(FIRST, fresh=other)
+
+
+def test_a_derived_key_is_not_passed_off_as_a_real_one() -> None:
+    assert MEDICAL is not None
+    real = Organisation(MEDICAL.address, MEDICAL.name, MEDICAL.examples, derived=False)
+    with pytest.raises(IntegrityError, match="organisation in the genesis"):
+        checked(FIRST, organisation=real)

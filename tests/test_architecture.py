@@ -1,0 +1,178 @@
+"""The layers, the homes of heavy libraries, and what is packed for Flower."""
+
+import ast
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
+VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "shared"}
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "web3", "ray", "datasets"}
+
+
+@cache
+def tracked() -> tuple[str, ...]:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return tuple(listing.stdout.splitlines())
+
+
+def modules() -> Iterator[Path]:
+    """Every Python file of the packages."""
+    for name in tracked():
+        if name.endswith(".py") and name.split("/")[0] in PACKAGES and (ROOT / name).exists():
+            yield ROOT / name
+
+
+# --- who may import whom -------------------------------------------------------------------------------------------
+
+
+def test_the_import_contracts_hold() -> None:
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([str(lint), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: \d+ kept, 0 broken", done.stdout)
+
+
+def test_the_contracts_name_every_package() -> None:
+    linter = PYPROJECT["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in linter["contracts"] if contract["type"] == "layers")
+    layered = {name.strip() for layer in layers for name in layer.split("|")}
+    assert set(linter["root_packages"]) == set(PACKAGES) == layered
+
+
+def imported_with(module: str) -> set[str]:
+    """The heavy libraries that a fresh process holds after importing a module."""
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_nouns_and_rules_need_no_heavy_library() -> None:
+    names = ("adapter", "aggregation", "canonical", "config", "keys", "ledger", "lora", "merkle", "places", "rounds")
+    assert imported_with(", ".join(f"core.{name}" for name in (*names, "seeds", "store", "update"))) == set()
+
+
+def test_the_chain_and_its_audit_need_neither_torch_nor_flower() -> None:
+    chain = ", ".join(f"chain.{path.stem}" for path in (ROOT / "chain").glob("*.py") if path.stem != "__init__")
+    assert imported_with(chain) <= {"web3"}
+
+
+def test_the_strategy_and_its_admission_need_no_torch() -> None:
+    assert imported_with("server_app.strategy, server_app.inline, agents.policies") == {"flwr"}
+
+
+# --- how it is laid out --------------------------------------------------------------------------------------------
+
+
+def test_every_package_is_named_for_what_it_holds() -> None:
+    parts = {part.removesuffix(".py") for name in tracked() for part in PurePosixPath(name).parts}
+    assert not parts & VAGUE
+
+
+def test_every_folder_with_code_is_a_package_or_a_known_place() -> None:
+    folders = {name.split("/")[0] for name in tracked() if name.endswith(".py") and "/" in name}
+    assert folders == {*PACKAGES, "tests", "benchmarks"}
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+def test_every_module_of_the_packages_with_code_has_tests_beside_it() -> None:
+    tested = {name.split("/")[1] for name in tracked() if re.match(r"tests/\w+/test_\w+\.py", name)}
+    with_code = {path.relative_to(ROOT).parts[0] for path in modules() if path.stat().st_size > 300}
+    assert with_code <= tested
+
+
+def test_requirements_are_pinned_exactly() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+        for line in filter(None, lines):
+            assert line.startswith("-r ") or re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z,]+\])?==[^\s,;*]+", line), line
+
+
+def test_the_project_lists_no_dependencies_since_flower_would_install_them_before_every_run() -> None:
+    assert PYPROJECT["project"]["dependencies"] == []
+    assert "optional-dependencies" not in PYPROJECT["project"]
+    assert "dependency-groups" not in PYPROJECT
+
+
+def test_nothing_secret_or_heavy_is_tracked() -> None:
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked() if (ROOT / name).exists()}
+    assert not [name for name in sizes if re.search(r"\.(key|pem|p12)$|(^|/)\.env", name)]
+    assert {name for name, size in sizes.items() if size > 2**20} <= {
+        name for name in sizes if name.startswith("assets/base/")
+    }
+    assert sum(size for name, size in sizes.items() if name.startswith("assets/base/")) < 16 * 2**20
+
+
+# --- what Flower carries -------------------------------------------------------------------------------------------
+
+
+STRAY = ("keys/medical.json", "core/keys.json", "core/notes.md", "data/train.jsonl", ".covenant/runs/one/genesis.json")
+"""What may lie about in somebody's checkout, of kinds that Flower packs unless it is told not to."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, bytes]]:
+    """Size and files of the FAB that `flwr build` makes of the checkout, with stray files in it."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in (name for name in tracked() if not name.startswith("assets/base/") and (ROOT / name).exists()):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, checkout / name)
+    for name in STRAY:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("{}")
+    data = build_fab_from_disk(checkout)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return len(data), {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_bundle_holds_the_packages_that_run_under_flower_and_nothing_else(
+    bundle: tuple[int, dict[str, bytes]],
+) -> None:
+    _, files = bundle
+    packages = ("core", "llm", "client_app", "server_app", "chain", "agents", "provenance", "unlearning")
+    for name in files:
+        part = PurePosixPath(name)
+        allowed = (
+            name == "pyproject.toml" or part.parts[0] == ".info" or (part.suffix == ".py" and part.parts[0] in packages)
+        )
+        assert allowed, name
+    assert "pyproject.toml" in files
+
+
+def test_the_bundle_holds_every_module_that_it_needs(bundle: tuple[int, dict[str, bytes]]) -> None:
+    _, files = bundle
+    packed = {path.relative_to(ROOT).parts[0] for path in modules()} - {"console", "assets"}
+    assert {str(p.relative_to(ROOT)) for p in modules() if p.relative_to(ROOT).parts[0] in packed} <= set(files)
+
+
+def test_the_bundle_is_within_flowers_limit_and_holds_no_keys_or_weights(bundle: tuple[int, dict[str, bytes]]) -> None:
+    size, files = bundle
+    assert size < 10 * 2**20
+    for name, content in files.items():
+        assert not name.endswith((".safetensors", ".bin", ".pt", ".key", ".pem")), name
+        assert b"PRIVATE KEY" not in content, name
+
+
+def test_the_apps_that_flower_starts_are_those_of_the_packages() -> None:
+    components = PYPROJECT["tool"]["flwr"]["app"]["components"]
+    for reference in components.values():
+        module, _, attribute = reference.partition(":")
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^{attribute} = (Server|Client)App\(", source, re.MULTILINE)
