@@ -1,54 +1,54 @@
-"""Experiment trackers, through accelerate: TensorBoard, Weights & Biases, MLflow.
+"""Experiment trackers for people who keep their curves elsewhere: TensorBoard, Weights & Biases or MLflow.
 
-They are followers: a run's own event log is the record, a tracker shows it. Asking for one that is not installed is a
-mistake of the user's and said at once, where accelerate would go on without it.
+Accelerate knows them all; nothing is sent anywhere unless a run asks for it by name.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Self
 
-import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 
 from core.errors import ConfigError
 
-NAMES = ("tensorboard", "wandb", "mlflow")
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+"""The setting's name of a tracker, and the package that it needs."""
 
 
-class Log(Protocol):
-    """Takes the figures of one round."""
+class Tracking:
+    """Logs the numbers of a run to every tracker that was asked for; to none when none was."""
 
-    def __call__(self, values: Mapping[str, float], step: int) -> None:
-        """Show `values` by name at `step`."""
+    def __init__(self, names: str, folder: Path, run: str, settings: Mapping[str, bool | int | float | str]) -> None:
+        """Start the trackers in `names` (comma-separated) with their files in `folder`.
+
+        Raises ConfigError for a name that is unknown or whose package is not installed.
+        """
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        for name in wanted:
+            _check(name)
+        self._accelerator = Accelerator(cpu=True, log_with=wanted, project_dir=str(folder)) if wanted else None
+        if self._accelerator:
+            self._accelerator.init_trackers(run, config=dict(settings))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers under their names at a round."""
+        if self._accelerator:
+            self._accelerator.log(dict(values), step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._accelerator:
+            self._accelerator.end_training()
 
 
-@contextmanager
-def trackers(names: str, run: str, folder: Path, settings: Mapping[str, bool | int | float | str]) -> Iterator[Log]:
-    """Start the trackers in the comma-separated `names`, end them on leaving; with none, logging does nothing.
-
-    Files lie in `folder`. Raises ConfigError for an unknown tracker or one that is not installed.
-    """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    _check(wanted)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=wanted or None, project_dir=folder)
-    accelerator.init_trackers(run, config=dict(settings))
-
-    def log(values: Mapping[str, float], step: int) -> None:
-        accelerator.log(dict(values), step=step)
-
-    try:
-        yield log
-    finally:
-        accelerator.end_training()
-
-
-def _check(wanted: list[str]) -> None:
-    installed = {str(tracker) for tracker in get_available_trackers()}
-    for name in wanted:
-        if name not in NAMES:
-            raise ConfigError(f"trackers: got {name!r}, one of {', '.join(NAMES)} wanted")
-        if name not in installed:
-            raise ConfigError(f"trackers: {name} is not installed, `pip install {name}` wanted")
+def _check(name: str) -> None:
+    if name not in TRACKERS:
+        raise ConfigError(f"trackers has {name!r}, one of {', '.join(TRACKERS)} wanted")
+    if find_spec(TRACKERS[name]) is None:
+        raise ConfigError(f"tracker {name!r} needs the package {TRACKERS[name]}: pip install {TRACKERS[name]}")

@@ -23,13 +23,14 @@ from core.canonical import Address
 from core.config import RunConfig
 from core.errors import CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
-from core.ledger import Ledger
+from core.ledger import Ledger, RoundCommitment
 from core.places import State, new_run_id
 from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
 from llm.model import Model
 from llm.sources import load_base, read_data
+from llm.tracking import Tracking
 from server_app.binding import Bindings
 from server_app.events import EventLog
 from server_app.founding import check_unchanged, found, shared_adapter
@@ -128,14 +129,15 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
         run.begin(found(config, run.name, key.address, bindings.domain, model, members))
     check_unchanged(config, run.genesis)
     ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
-    with _anchoring(run, ledger) as queue:
+    tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
+    with _anchoring(run, ledger) as queue, tracking:
         fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
         validate = _validator(config, model, fresh, validation)
-        yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout)
+        yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout, tracking.log)
 
 
 @contextmanager
-def _anchoring(run: RunFolder, ledger: Ledger) -> Iterator[CommitQueue]:
+def _anchoring(run: RunFolder, ledger: Ledger) -> Iterator[CommitQueue[RoundCommitment]]:
     """The queue that takes a run's rounds to the chain, old ones first.
 
     Leaving waits until every round is anchored, unless by an exception; raises LedgerUnreachableError when that takes

@@ -71,9 +71,11 @@ class Covenant(Strategy):
         commit: Callable[[RoundCommitment], object],
         validate: Callable[[AdapterState], Mapping[str, float]],
         timeout: float = 3600.0,
+        track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
     ) -> None:
         self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
-        self.events, self.commit, self.validate, self.timeout = events, commit, validate, timeout
+        self.events, self.commit, self.validate, self.track = events, commit, validate, track
+        self.timeout = timeout
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         initial = self.rule.initial(fresh)
@@ -302,7 +304,16 @@ class Covenant(Strategy):
         state = self.served
         validation = dict(self.validate(state))
         self.events.write("evaluated", round=number, aggregate=state.digest, losses=losses, validation=validation)
+        self.track(self._named(losses, validation), number)
         return _means(list(losses.values()))
+
+    def _named(
+        self, losses: Mapping[Address, Mapping[str, float]], validation: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The numbers of a round under the names that trackers show."""
+        names = {organisation.address: organisation.name for organisation in self.genesis.organisations}
+        curves = {f"{kind}/{names[o]}": loss for o, values in losses.items() for kind, loss in values.items()}
+        return curves | {f"validation/{name}": loss for name, loss in validation.items()}
 
     def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
         for lane in self.lanes:

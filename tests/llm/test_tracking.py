@@ -1,59 +1,31 @@
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from accelerate import tracking as accelerate_tracking
 
 from core.errors import ConfigError
-from llm.tracking import trackers
+from llm.tracking import TRACKERS, Tracking
 
 
-class Notebook(accelerate_tracking.GeneralTracker):
-    """Stands in for MLflow."""
-
-    name = "mlflow"
-    requires_logging_directory = False
-    pages: list[Any] = []  # noqa: RUF012 (what all instances wrote)
-
-    def __init__(self, run: str) -> None:
-        super().__init__()
-        self.pages.append(("start", run))
-
-    @property
-    def tracker(self) -> None:
-        return None
-
-    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
-        self.pages.append(("settings", values))
-
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        self.pages.append((step, values))
-
-    def finish(self) -> None:
-        self.pages.append("end")
-
-
-def test_a_tracker_is_told_settings_rounds_and_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(accelerate_tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Notebook)
-    monkeypatch.setattr(accelerate_tracking, "_available_trackers", [accelerate_tracking.LoggerType.MLFLOW])
-    Notebook.pages.clear()
-    with trackers("mlflow", "r1", tmp_path, {"rank": 8}) as log:
-        log({"loss": 2.5}, step=1)
-    assert Notebook.pages == [("start", "r1"), ("settings", {"rank": 8}), (1, {"loss": 2.5}), "end"]
-
-
-def test_without_trackers_logging_does_nothing(tmp_path: Path) -> None:
-    with trackers("", "r1", tmp_path, {}) as log:
-        log({"loss": 2.5}, step=1)
+def test_a_run_that_asks_for_no_tracker_writes_nothing(tmp_path: Path) -> None:
+    with Tracking("", tmp_path, "run", {}) as tracking:
+        tracking.log({"loss": 1.0}, 1)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("names", "message"), [("paper", "one of"), ("mlflow,paper", "one of"), ("mlflow", "install")])
-def test_a_tracker_that_cannot_be_had_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: str, message: str
-) -> None:
-    installed = [] if message == "install" else [accelerate_tracking.LoggerType.MLFLOW]
-    monkeypatch.setattr(accelerate_tracking, "_available_trackers", installed)
-    with pytest.raises(ConfigError, match=message), trackers(names, "r1", tmp_path, {}):
-        pass
+def test_an_unknown_tracker_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'tensorbord', one of tensorboard, wandb, mlflow wanted"):
+        Tracking("tensorbord", tmp_path, "run", {})
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "mlflow", "a_package_that_is_not_there")
+    with pytest.raises(ConfigError, match="needs the package a_package_that_is_not_there"):
+        Tracking("mlflow", tmp_path, "run", {})
+
+
+def test_the_numbers_of_a_run_reach_the_tracker(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    with Tracking("tensorboard", tmp_path, "run", {"rounds": 2}) as tracking:
+        tracking.log({"validation/medical": 3.5}, 1)
+    written = [path.read_bytes() for path in tmp_path.rglob("events.out.*")]
+    assert any(b"validation/medical" in data for data in written)
