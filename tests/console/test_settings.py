@@ -1,0 +1,68 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from console.settings import DEFAULTS, absolute, build, saved
+from core.errors import ConfigError, UsageError
+from core.places import State
+
+
+def test_what_is_nearer_wins(tmp_path: Path) -> None:
+    config = tmp_path / "x.toml"
+    config.write_text("rounds = 5\nrank = 16\nseed = 9\n", encoding="utf-8")
+    found = build({"rank": 4, "seed": 8}, ["seed=3"], config)
+    assert (found.rounds, found.rank, found.seed) == (5, 4, 3)
+    assert found == replace(DEFAULTS, rounds=5, rank=4, seed=3)
+
+
+def test_an_option_that_was_not_given_changes_nothing() -> None:
+    assert build({"rounds": None, "base": None}, [], None) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("assignment", "name", "value"),
+    [
+        ("gradient-checkpointing=true", "gradient_checkpointing", True),
+        ("alpha=4", "alpha", 4.0),
+        ("learning-rate=1e-4", "learning_rate", 1e-4),
+        ("trackers=tensorboard,wandb", "trackers", "tensorboard,wandb"),
+        ("partition=column=label", "partition", "column=label"),
+    ],
+)
+def test_a_set_value_has_its_settings_type(assignment: str, name: str, value: object) -> None:
+    got = getattr(build({}, [assignment], None), name)
+    assert (got, type(got)) == (value, type(value))
+
+
+def test_paths_are_made_absolute_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    assert absolute("data", "orgs") == str(tmp_path / "orgs")
+    assert absolute("base", "llama") == str(tmp_path / "llama")
+    for key, value in (("data", "hf:medal"), ("base", "covenant-tiny"), ("base", "owner/name"), ("data", "")):
+        assert absolute(key, value) == value
+
+
+def test_a_run_is_remembered_as_it_was_started(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    settings = replace(DEFAULTS, run="one", state=str(state.folder), rounds=9)
+    state.remember(settings)
+    state.remember(replace(settings, rounds=1))
+    assert saved(state, "one") == settings
+
+
+def test_a_state_folder_may_be_moved(tmp_path: Path) -> None:
+    State(tmp_path / "old").remember(replace(DEFAULTS, run="one", state=str(tmp_path / "old")))
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert saved(State(tmp_path / "new"), "one").state == str(tmp_path / "new")
+
+
+def test_a_run_that_nobody_started_has_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no settings of run 'two'"):
+        saved(State(tmp_path), "two")
+
+
+def test_a_setting_nobody_knows_is_named() -> None:
+    with pytest.raises(ConfigError, match="key=value with a setting's name wanted"):
+        build({}, ["learning_rate=1"], None)
