@@ -168,6 +168,7 @@ class EmbeddedChain:
         """
         transaction = self._decode(raw)
         parent = self.head
+        self._check_funds(transaction, parent)
         self._chain.header = self._chain.create_header_from_parent(
             parent, timestamp=max(int(time.time()), parent.timestamp + 1), gas_limit=parent.gas_limit
         )
@@ -200,6 +201,13 @@ class EmbeddedChain:
                 f"transaction is signed for chain {transaction.chain_id}, this is chain {self.chain_id}"
             )
         return transaction
+
+    def _check_funds(self, transaction: Any, header: Any) -> None:
+        """Say in words what py-evm would say with bytes."""
+        balance = self.state(header).get_balance(transaction.sender)
+        cost = transaction.gas * transaction.max_fee_per_gas + transaction.value
+        if balance < cost:
+            raise InvalidTransactionError(f"insufficient funds: the sender has {balance} wei, {cost} wanted")
 
     def _spoof(self, call: Call, header: Any) -> Any:
         unsigned = self._chain.create_unsigned_transaction(

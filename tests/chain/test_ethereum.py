@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from eth_utils.address import to_checksum_address
 
-from chain.development import CHAIN_IDS
+from chain.development import CHAIN_IDS, administrator
 from chain.ethereum import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from core.canonical import ZERO_DIGEST, Address
-from core.errors import LedgerConflictError, LedgerUnreachableError, UsageError
+from core.errors import LedgerConflictError, LedgerError, LedgerUnreachableError, UsageError
 from core.keys import derive
 from core.ledger import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
@@ -123,6 +123,26 @@ def test_the_members_of_a_large_run_read_back(ledger: EthereumLedger) -> None:
     run, many = some_digest(), {derive(3, str(number)).address for number in range(100)}
     ledger.open_run(run, many)
     assert ledger.members(run) == many
+
+
+def test_behind_a_url_the_coordinator_deploys_and_owns_the_contract(shared: Path, tmp_path: Path) -> None:
+    url = f"{embedded_service(shared).ensure()}/public"
+    ledger = open_ledger(url, tmp_path, administrator())
+    run = some_digest()
+    ledger.open_run(run, MEMBERS)
+    assert open_ledger(url, tmp_path, administrator()).members(run) == MEMBERS
+    assert ledger.contract != open_ledger("embedded", shared, COORDINATOR).contract
+    assert open_ledger(url, tmp_path / "elsewhere", None, ledger.contract).members(run) == MEMBERS
+
+
+def test_behind_a_url_a_coordinator_without_funds_or_role_is_told(
+    ledger: EthereumLedger, shared: Path, tmp_path: Path
+) -> None:
+    url, poor = f"{embedded_service(shared).ensure()}/public", derive(4, "poor")
+    with pytest.raises(LedgerError, match=f"the node refuses a transaction of {poor.address}: insufficient funds"):
+        open_ledger(url, tmp_path, poor)
+    with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
+        open_ledger(url, tmp_path, poor, ledger.contract)
 
 
 def test_a_chain_that_is_gone_is_named_with_what_was_wanted(ledger: EthereumLedger) -> None:
