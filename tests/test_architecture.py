@@ -52,25 +52,23 @@ def test_the_contracts_name_every_package() -> None:
     assert set(linter["root_packages"]) == set(PACKAGES) == layered
 
 
-def imported_with(module: str) -> set[str]:
-    """The heavy libraries that a fresh process holds after importing a module."""
-    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+def in_package(name: str, *, but: tuple[str, ...] = ()) -> list[str]:
+    return [f"{name}.{path.stem}" for path in (ROOT / name).glob("*.py") if path.stem not in ("__init__", *but)]
+
+
+def test_nouns_need_no_heavy_library_the_chain_only_web3_and_the_strategy_only_flower() -> None:
+    steps = {
+        "core": (in_package("core", but=("wire",)), set()),
+        "chain": (in_package("chain"), {"web3"}),
+        "strategy": (["server_app.strategy", "server_app.inline", "agents.policies"], {"web3", "flwr"}),
+    }
+    code = "import sys, importlib\n"
+    for modules_, _ in steps.values():
+        code += f"[importlib.import_module(name) for name in {modules_}]\n"
+        code += f"print(*sorted({HEAVY!r} & set(sys.modules)))\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_the_nouns_and_rules_need_no_heavy_library() -> None:
-    names = ("adapter", "aggregation", "canonical", "config", "keys", "ledger", "lora", "merkle", "places", "rounds")
-    assert imported_with(", ".join(f"core.{name}" for name in (*names, "seeds", "store", "update"))) == set()
-
-
-def test_the_chain_and_its_audit_need_neither_torch_nor_flower() -> None:
-    chain = ", ".join(f"chain.{path.stem}" for path in (ROOT / "chain").glob("*.py") if path.stem != "__init__")
-    assert imported_with(chain) <= {"web3"}
-
-
-def test_the_strategy_and_its_admission_need_no_torch() -> None:
-    assert imported_with("server_app.strategy, server_app.inline, agents.policies") == {"flwr"}
+    found = dict(zip(steps, (set(line.split()) for line in done.stdout.splitlines()), strict=True))
+    assert found == {name: allowed for name, (_, allowed) in steps.items()}
 
 
 # --- how it is laid out --------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Pat
 @ALL_RULES
 def test_order_of_arrival_and_number_of_nodes_do_not_change_the_digest(tmp_path: Path, rule: str) -> None:
     digests = set()
-    for run, (nodes, order) in enumerate([(1, None), (2, 1), (4, 2), (3, 3)]):
+    for run, (nodes, order) in enumerate([(1, None), (2, 1), (4, 2)]):
         federation = Federation.found(tmp_path / str(run), nodes=nodes, **settings(rule))
         strategy = federation.start(TestGrid(federation.clients, order))
         digests.add((strategy.served.digest, *(s.record.digest for s in federation.run.records())))
@@ -211,11 +211,11 @@ def test_records_besides_the_ones_asked_for_change_nothing(tmp_path: Path) -> No
 
 
 def test_an_old_reply_sent_again_is_refused(tmp_path: Path) -> None:
-    kept: list[RecordDict] = []
+    asked: list[wire.Task] = []
 
     def replay(task: wire.Task) -> RecordDict:
-        kept.append(answer(task))
-        return kept[0]
+        asked.append(task)
+        return answer(asked[0])
 
     federation = Federation.found(tmp_path, rounds=2)
     federation.clients.behave = {"medical": replay}
