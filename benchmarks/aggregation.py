@@ -24,14 +24,15 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from benchmarks import report
+from benchmarks.worlds import genesis_of
 from core import keys, lora, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
-from core.canonical import ZERO_DIGEST, Address, Digest, digest
+from core.canonical import Address, Digest, digest
 from core.keys import Domain, Key
-from core.rounds import Base, Genesis, Participation, Training
+from core.rounds import Genesis
 from core.store import Artifacts
-from core.update import Bid, Organisation, UpdateManifest
+from core.update import Bid, UpdateManifest
 from server_app.admission import Expected, admit
 
 _MODULES = {f"layers.{i}": (2048, 2048) for i in range(40)}
@@ -60,7 +61,7 @@ def measure(folder: Path, updates: int) -> dict[str, float]:
     rule, store = RULES["frozen-a"], Artifacts(folder)
     state = rule.initial(fresh)
     members = [keys.derive(_SEED, f"organisation {i}") for i in range(updates)]
-    genesis = _genesis(members, fresh)
+    genesis = genesis_of(members, fresh)
     with ProcessPoolExecutor(1, get_context("spawn")) as clients:
         replies = [(key, clients.submit(_reply, genesis, key, folder).result()) for key in members]
     start = _anonymous()
@@ -125,17 +126,6 @@ def _arrived(path: Path) -> RecordDict:
             "signature": ConfigRecord({"hex": signature}),
         }
     )
-
-
-def _genesis(members: list[Key], fresh: AdapterState) -> Genesis:
-    organisations = tuple(Organisation(key.address, f"organisation {i}", 1) for i, key in enumerate(members))
-    return Genesis(
-        run="benchmark", coordinator=members[0].address, chain=_CHAIN, base=Base("none", ZERO_DIGEST, "none"),
-        rank=_RANK, alpha=1.0, shared_a=lora.factor(fresh, "A").digest, rule="frozen-a",
-        lanes=(tuple(key.address for key in members),), organisations=organisations, seed=_SEED,
-        training=Training(1, 1, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),
-        participation=Participation("all", 1.0, 1, 0), norm_bound=1e6, environment={},
-    )  # fmt: skip
 
 
 def _timed(action: Callable[[], T]) -> tuple[T, float]:
