@@ -28,6 +28,7 @@ def key(name: str) -> Key:
     return derive(SEED, name)
 
 
+@cache
 def address(name: str) -> Address:
     return key(name).address
 
