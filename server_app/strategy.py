@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from logging import INFO
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
@@ -24,7 +24,7 @@ from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Address
-from core.errors import FormatError, QuorumError, UsageError
+from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
 from core.ledger import RoundCommitment
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
@@ -38,6 +38,11 @@ from server_app.lanes import Lane, served
 
 Ask = tuple[int, Address]
 """Whom a message asked: (lane, organisation)."""
+
+K = TypeVar("K")
+
+_UNKNOWN_ERROR = 0
+"""Flower's code for an error that is not the ClientApp's own."""
 
 
 @dataclass
@@ -182,9 +187,23 @@ class Covenant(Strategy):
 
     def _train_round(self, grid: Grid, number: int) -> None:
         self.bindings.refresh(grid)
-        for ask, reply in exchange(grid, self._asks(number), self.timeout):
+        for ask, reply in self._exchange(grid, self._asks(number)):
             self._receive(ask, reply)
         self._close(number)
+
+    def _exchange(self, grid: Grid, messages: Iterable[tuple[K, Message]]) -> Iterator[tuple[K, Message | None]]:
+        """Send messages and yield the replies.
+
+        Raises RunError when a worker of a simulation has died: Flower would go on giving it messages, all in vain, and
+        organisations that did nothing wrong would be rejected. In a deployment it is one organisation that fails.
+        """
+        for key, reply in exchange(grid, messages, self.timeout):
+            if reply is not None and reply.has_error() and self._worker_died(reply.error.code):
+                raise RunError(f"a worker of the simulation died: resume the run ({_last_line(reply.error.reason)})")
+            yield key, reply
+
+    def _worker_died(self, code: int) -> bool:
+        return code == _UNKNOWN_ERROR and all(member.derived for member in self.genesis.organisations)
 
     def _asks(self, number: int) -> Iterator[tuple[Ask, Message]]:
         choose = POLICIES[self.genesis.participation.policy]
@@ -298,7 +317,7 @@ class Covenant(Strategy):
 
     def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
         losses: dict[Address, dict[str, float]] = {}
-        for organisation, reply in exchange(grid, self._evaluation_asks(number), self.timeout):
+        for organisation, reply in self._exchange(grid, self._evaluation_asks(number)):
             if measured := _losses(reply):
                 losses[organisation] = measured
         state = self.served
