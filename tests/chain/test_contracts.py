@@ -1,4 +1,4 @@
-"""The contracts' own tests and the artefacts made of them; needs `npm ci` in chain/contracts, and no network."""
+"""The contracts' own tests and the artefacts made of them; needs `npm install` in chain/contracts, and no network."""
 
 import json
 import os
@@ -15,7 +15,7 @@ CONTRACTS = ["PublicLedger", "PrivateLedger"]
 
 pytestmark = [
     pytest.mark.chain,
-    pytest.mark.skipif(not (BINARIES / "forge").exists(), reason="run `npm ci` in chain/contracts first"),
+    pytest.mark.skipif(not (BINARIES / "forge").exists(), reason="run `npm install` in chain/contracts first"),
 ]
 
 
