@@ -24,7 +24,9 @@ def binary() -> Path:
     checkout = Path(str(files("assets"))).parent
     for candidate in sorted(checkout.glob("chain/contracts/node_modules/@foundry-rs/anvil-*/bin/anvil")):
         return candidate
-    raise UsageError("anvil was not found: install Foundry or run `npm install` in chain/contracts, or use --chain embedded")
+    raise UsageError(
+        "anvil was not found: install Foundry or run `npm install` in chain/contracts, or use --chain embedded"
+    )
 
 
 def main() -> None:
