@@ -127,7 +127,7 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
         if not RULES[config.aggregation].trains_a:
             run.artifacts.put(lora.factor(shared_adapter(model, config.rank, config.seed), "A"))
         run.begin(found(config, run.name, key.address, bindings.domain, model, members))
-    check_unchanged(config, run.genesis)
+    check_unchanged(config, bindings.domain, run.genesis)
     ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
     tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
     with _anchoring(run, ledger) as queue, tracking:

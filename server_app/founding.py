@@ -51,8 +51,8 @@ def found(
     )
 
 
-def check_unchanged(config: RunConfig, genesis: Genesis) -> None:
-    """Raise ConfigError when a run is resumed with settings that its genesis does not have."""
+def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis) -> None:
+    """Raise ConfigError when a run is resumed with settings, or on a chain, that its genesis does not have."""
     wanted = {
         "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
@@ -61,11 +61,23 @@ def check_unchanged(config: RunConfig, genesis: Genesis) -> None:
         "aggregation": genesis.rule,
         "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
+        "participation": genesis.participation.policy,
+        "fraction": genesis.participation.fraction,
+        "quorum": genesis.participation.quorum,
+        "retries": genesis.participation.retries,
         **asdict(genesis.training),
     }
     for name, value in wanted.items():
         if (got := getattr(config, name)) != value:
             raise ConfigError(f"{key(name)} is {got!r}, the run was founded with {value!r}")
+    members = [organisation.address for organisation in genesis.organisations]
+    if partition(members, config.lane_size) != genesis.lanes:
+        raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
+    if chain != genesis.chain:
+        raise ConfigError(
+            f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "
+            f"the run was founded with {genesis.chain.chain_id} and {genesis.chain.contract}"
+        )
 
 
 def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:

@@ -1,0 +1,132 @@
+"""What is fixed when a federation starts, and refused before it does."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from core import lora, seeds
+from core.canonical import digest
+from core.config import RunConfig
+from core.errors import ConfigError, RunError
+from core.rounds import Genesis
+from core.update import Organisation
+from llm.model import Model
+from server_app.founding import check_unchanged, found
+from tests import federation as f
+
+MODEL = cast(
+    Model, SimpleNamespace(digest=digest("base", b"weights"), modules={"model.a": (16, 15), "model.b": (14, 18)})
+)
+CONFIG = RunConfig(rank=2, rounds=2)
+MEMBERS = f.members()
+
+
+def founded(members: tuple[Organisation, ...] = MEMBERS, **changes: Any) -> Genesis:
+    return found(replace(CONFIG, **changes), "one", f.COORDINATOR.address, f.CHAIN, MODEL, members)
+
+
+def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
+    genesis = founded()
+    assert genesis.organisations == MEMBERS
+    assert genesis.base.digest == MODEL.digest
+    assert genesis.training == CONFIG.training
+    assert genesis.participation == CONFIG.participating
+    fresh = lora.fresh(lora.Layout.of(MODEL.modules, 2), seeds.shared(CONFIG.seed))
+    assert genesis.shared_a == lora.factor(fresh, "A").digest
+
+
+def test_the_order_in_which_members_arrived_does_not_matter() -> None:
+    assert founded(tuple(reversed(MEMBERS))).digest == founded().digest
+
+
+def test_the_environment_is_named() -> None:
+    named = founded().environment
+    assert {"torch", "transformers", "peft", "bitsandbytes", "numpy", "python", "instruction-set", "threads"} <= set(
+        named
+    )
+    assert all(isinstance(value, str) and value for value in named.values())
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(0, 1), (1, 4), (3, 2)])
+def test_lanes_divide_the_members(size: int, lanes: int) -> None:
+    genesis = founded(lane_size=size)
+    assert len(genesis.lanes) == lanes
+    assert {address for lane in genesis.lanes for address in lane} == {member.address for member in MEMBERS}
+
+
+def test_two_members_of_one_name_are_refused() -> None:
+    twin = replace(MEMBERS[0], address=f.COORDINATOR.address)
+    with pytest.raises(RunError, match=f"two organisations are called '{twin.name}'"):
+        founded((*MEMBERS, twin))
+
+
+def test_real_and_derived_keys_do_not_mix() -> None:
+    with pytest.raises(RunError, match="some organisations use derived keys"):
+        founded((replace(MEMBERS[0], derived=False), *MEMBERS[1:]))
+
+
+INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "lanes of a rule that cannot be summed": (
+        {"lane_size": 1, "aggregation": "fedavg"},
+        "lane-size 1 needs aggregation frozen-a, got fedavg",
+    ),
+    "a stack that would outgrow a layer": (
+        {"aggregation": "stack"},
+        "stack would grow to rank 16, at most 14 fits the base's smallest layer",
+    ),
+    "a quorum above the number of members": ({"quorum": 5}, "quorum is 5, at most the 4 organisations there are"),
+    "a rank above a layer's smaller side": ({"rank": 15}, "rank 15 for model.b"),
+}
+
+
+@pytest.mark.parametrize("what", INFEASIBLE)
+def test_settings_that_would_fail_later_are_refused_at_the_start(what: str) -> None:
+    changes, message = INFEASIBLE[what]
+    with pytest.raises(ConfigError, match=message):
+        founded(**changes)
+
+
+def test_a_stack_that_just_fits_is_founded() -> None:
+    assert founded(aggregation="stack", rounds=1).rule == "stack"
+
+
+def test_a_run_is_resumed_with_its_own_settings() -> None:
+    check_unchanged(CONFIG, f.CHAIN, founded())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("base", "other"),
+        ("quantisation", "none"),
+        ("rank", 3),
+        ("alpha", 2.0),
+        ("aggregation", "svd"),
+        ("seed", 8),
+        ("norm_bound", 1.0),
+        ("rounds", 3),
+        ("local_steps", 1),
+        ("batch_size", 1),
+        ("accumulation", 2),
+        ("max_length", 64),
+        ("learning_rate", 0.1),
+        ("gradient_checkpointing", True),
+        ("evaluate_limit", 1),
+        ("lane_size", 1),
+        ("quorum", 2),
+        ("fraction", 0.5),
+        ("participation", "random"),
+        ("retries", 0),
+    ],
+)
+def test_a_run_is_not_resumed_with_another(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name.replace('_', '-')} is {value!r}, the run was founded with"):
+        check_unchanged(replace(CONFIG, **{name: value}), f.CHAIN, founded())
+
+
+@pytest.mark.parametrize("changes", [{"chain_id": 1}, {"contract": f.COORDINATOR.address}], ids=str)
+def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"chain 'embedded' has id .*, the run was founded with 31337 and 0x5FbDB"):
+        check_unchanged(CONFIG, replace(f.CHAIN, **changes), founded())
