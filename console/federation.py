@@ -69,13 +69,16 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     _federate(settings, backend)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
-    return _finish(folder, result, as_json)
+    _print(folder, result, as_json)
+    return 0 if result["status"] == "completed" else 1
 
 
 def status(run: RunArgument = "", state: StateOption = None, as_json: JsonOption = False) -> int:
     """Rounds, participants, losses and digests of a run."""
     folder = state_of(state)
-    return _finish(folder, report(folder, folder.existing(run)), as_json)
+    result = report(folder, folder.existing(run))
+    _print(folder, result, as_json)
+    return 1 if result["status"] == "failed" else 0
 
 
 _OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "resume"}
@@ -83,12 +86,13 @@ _OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "res
 
 def _federate(settings: RunConfig, backend: Backend) -> None:
     """Run to the end; raises what the ServerApp said, rather than Flower's echo of it."""
-    state = State.of(settings)
+    state, console = State.of(settings), Console(stderr=True)
+    console.print(f"Run {settings.run}, state in {state.folder}", soft_wrap=True, highlight=False)
     with locked(state.lock(settings.run).with_suffix(".cli")):
         processes.end_all(state.run(settings.run).folder)
         with locked(state.lock(settings.run)):  # whoever else writes the run: refuse before anything is started
             state.remember(settings)
-        with watching(Console(stderr=True), state.events(settings.run), settings.rounds) as watch:
+        with watching(console, state.events(settings.run), settings.rounds) as watch:
             try:
                 BACKENDS[backend](settings, watch)
             except CovenantError as error:
@@ -112,10 +116,8 @@ def _inline(settings: RunConfig, watch: Watcher) -> None:
 BACKENDS: dict[Backend, Callable[[RunConfig, Watcher], None]] = {Backend.ray: _ray, Backend.inline: _inline}
 
 
-def _finish(state: State, result: dict[str, Any], as_json: bool) -> int:
-    """Print a run's report; exit code 1 unless the run is complete."""
+def _print(state: State, result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
         show(Console(), state, state.existing(result["run"]), result)
-    return 0 if result["status"] == "completed" else 1

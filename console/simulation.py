@@ -163,7 +163,7 @@ def _wait_until_healthy(link: SuperLink) -> None:
                 return
         except httpx.HTTPError:
             time.sleep(_POLL_SECONDS)
-    raise RunError(f"the SuperLink did not answer on {link.address} in {_START_SECONDS:g} s: {_server_log(link)}")
+    raise RunError(f"the SuperLink did not start on {link.address}: {_server_log(link)}")
 
 
 def _run_log(link: SuperLink, run_id: str) -> str:
@@ -177,10 +177,11 @@ def _run_log(link: SuperLink, run_id: str) -> str:
 
 
 def _server_log(link: SuperLink) -> str:
-    """The last line of the SuperLink's log that says anything."""
+    """The last error in the SuperLink's log, else its last line."""
     text = (link.home / "superlink.log").read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "its log is empty"
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["its log is empty"]
+    errors = [line for line in lines if "ERROR" in line]
+    return (errors or lines)[-1]
 
 
 def _script(name: str) -> list[str]:

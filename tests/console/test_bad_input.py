@@ -153,6 +153,18 @@ def test_a_port_in_use(world: World) -> None:
     assert "in use" in done.error
 
 
+def test_the_port_of_the_superlink_in_use(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("console.simulation._free_port", lambda: port)
+        done = covenant(*world.run())
+    assert done.code == 1
+    assert f"the SuperLink did not start on 127.0.0.1:{port}" in done.error
+    assert "in use" in done.error
+
+
 def test_a_state_folder_that_cannot_be_written(world: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     done = replace(world, state=tmp_path / "file" / "state").inline()
