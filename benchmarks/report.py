@@ -54,7 +54,7 @@ def hardware() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and those of PACKAGES that are installed."""
-    found = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -71,10 +71,6 @@ def _processor() -> str:
 
 
 def _cell(value: object) -> str:
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
