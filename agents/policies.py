@@ -16,11 +16,12 @@ def everyone(genesis: Genesis, lane: Sequence[Address], number: int) -> list[Add
 
 
 def random(genesis: Genesis, lane: Sequence[Address], number: int) -> list[Address]:
-    """Those whose ticket H(seed, address, round) is below the fraction; the lowest ticket when there is none.
+    """Those whose ticket H(seed, address, round) is below the fraction; a quorum of the lowest when they are fewer.
 
     A ticket depends on nobody else, so the draw does not shift when an organisation leaves.
     """
-    return seeds.drawn(genesis.seed, lane, number, genesis.participation.fraction)
+    participation = genesis.participation
+    return seeds.drawn(genesis.seed, lane, number, participation.fraction, participation.quorum)
 
 
 POLICIES: dict[str, Policy] = {"all": everyone, "random": random}

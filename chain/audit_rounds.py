@@ -102,7 +102,9 @@ class Records:
         """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
         participation, lane = self.genesis.participation, self.genesis.lanes[record.lane]
         if participation.policy == "random":
-            lane = tuple(seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction))
+            lane = tuple(
+                seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction, participation.quorum)
+            )
         elif participation.policy != "all":
             return  # agents decide for themselves
         heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]

@@ -67,7 +67,7 @@ class RunConfig:
     participation: str = "all"
     """The policy that chooses who is asked in a round: all or random."""
     fraction: float = 1.0
-    """With participation random: the share of a lane that is drawn, at least one."""
+    """With participation random: the share of a lane that is drawn, at least a quorum."""
     quorum: int = 1
     """Admitted updates that a round needs."""
     retries: int = 3

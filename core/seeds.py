@@ -21,11 +21,12 @@ def ticket(seed: int, organisation: Address, number: int) -> float:
     return int.from_bytes(_hash(f"{seed}", organisation.lower(), f"{number}", "ticket")[:8], "big") / 2**64
 
 
-def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: float) -> list[Address]:
-    """Those whose ticket for the round is below the fraction, in their order; the lowest ticket when there is none."""
+def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: float, least: int = 1) -> list[Address]:
+    """Those whose ticket for the round is below the fraction, in order; the `least` lowest when they are fewer."""
     tickets = {address: ticket(seed, address, number) for address in organisations}
-    found = [address for address in organisations if tickets[address] < fraction]
-    return found or [min(organisations, key=lambda address: tickets[address])]
+    count = max(least, sum(value < fraction for value in tickets.values()))
+    found = set(sorted(organisations, key=lambda address: tickets[address])[:count])
+    return [address for address in organisations if address in found]
 
 
 def as_int(seed: bytes) -> int:

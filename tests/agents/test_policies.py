@@ -12,8 +12,9 @@ GENESIS = f.genesis()
 LANE = GENESIS.lanes[0]
 
 
-def drawing(fraction: float) -> Genesis:
-    return replace(GENESIS, participation=replace(GENESIS.participation, policy="random", fraction=fraction))
+def drawing(fraction: float, quorum: int = 1) -> Genesis:
+    participation = replace(GENESIS.participation, policy="random", fraction=fraction, quorum=quorum)
+    return replace(GENESIS, participation=participation)
 
 
 def test_everyone_is_everyone_in_the_lanes_order() -> None:
@@ -39,6 +40,15 @@ def test_one_is_drawn_at_least() -> None:
     draws = [random(drawing(1e-9), LANE, number) for number in range(50)]
     assert all(len(drawn) == 1 for drawn in draws)
     assert len({drawn[0] for drawn in draws}) > 1
+
+
+@pytest.mark.parametrize("quorum", [1, 2, 3, 4, 9])
+def test_a_quorum_is_drawn_at_least_so_that_no_round_is_lost_from_the_start(quorum: int) -> None:
+    for number in range(50):
+        assert len(random(drawing(1e-9, quorum), LANE, number)) == min(quorum, 4)
+        enough = random(drawing(0.5), LANE, number)
+        if len(enough) >= quorum:
+            assert random(drawing(0.5, quorum), LANE, number) == enough
 
 
 @pytest.mark.parametrize("gone", range(4))
