@@ -9,6 +9,7 @@ Decisions:
   a row), with attention and positions that stop at the document's edges: training sees what evaluation shows.
 - Matrices are trained with Muon (Jordan et al. 2024), embeddings and norms with AdamW. The rate is warmed up, held
   and then falls linearly to zero over wall-clock time (or steps), so a busy machine still ends annealed.
+- Copying heads are set once, part-way (see `benchmarks.copying_heads`); the optimisers then begin afresh.
 - Digits are single tokens: copying and calculating then work on places, not on chance merges.
 - Bits per character = nats of the answer's tokens and its end / ln 2 / characters of the answer, for the model, its
   untrained self and a character 6-gram, which reads the same text, and once the real records alone: the harder
@@ -40,6 +41,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.base_text import SIZES, Record, corpus
+from benchmarks.copying_heads import set_copying_heads
 from benchmarks.ngram import CharacterNgram
 
 log = logging.getLogger("train_base")
@@ -87,6 +89,7 @@ class Options:
     rate: float
     seed: int
     threads: int
+    copying_heads_at: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Progress:
     seconds: float = 0.0
     position: int = 0
     best: float = math.inf
+    copying_heads: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -267,6 +271,11 @@ class Text:
             seen += len(rows)
             number += 1
 
+    def sample(self, count: int) -> list[Document]:
+        """Return at most `count` documents of the first pass."""
+        documents = [document for row in self._one_pass(0) for document in row]
+        return documents[:count]
+
     def _one_pass(self, number: int) -> list[list[Document]]:
         rng = random.Random(self._seed * 1000 + number)  # noqa: S311  order, not secrets
         documents = [*self._base, *self._generated[number % GENERATED_PARTS :: GENERATED_PARTS]]
@@ -293,6 +302,7 @@ def build_model(options: Options, tokenizer: PreTrainedTokenizerFast) -> PreTrai
         num_key_value_heads=heads // 2,
         head_dim=HEAD_WIDTH,
         max_position_embeddings=1024,
+        attention_bias=True,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -415,6 +425,13 @@ class Run:
                 optimiser.load_state_dict(saved)
             self.progress = Progress(**state["progress"])
 
+    def set_copying_heads(self) -> None:
+        """Set the copying heads, fitted on some of the text; what was best before is no measure for what follows."""
+        set_copying_heads(self.model, [document.ids for document in self.text.sample(200)], self.options.seed)
+        self.optimisers = build_optimisers(self.model, self.options.rate)
+        self.progress.copying_heads = True
+        self.progress.best = math.inf
+
     def save(self) -> None:
         """Write a checkpoint whole or not at all."""
         state = {
@@ -504,6 +521,8 @@ def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[Recor
             log.info("%.0f %% done, loss %.3f, held out %s", 100 * run.done, sum(losses) / len(losses), bits)
             losses.clear()
             _keep_if_best(run, tokenizer, bits)
+            if run.options.copying_heads_at <= run.done < 1.0 and not run.progress.copying_heads:
+                run.set_copying_heads()
             run.save()
 
 
@@ -550,6 +569,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--length", type=int, default=768, help="tokens in a packed row")
     parser.add_argument("--rows", type=int, default=4, help="rows in a step")
     parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--copying-heads-at", type=float, default=0.2, help="share of the time; 1 or more: never")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     return Options(**vars(parser.parse_args(arguments)))

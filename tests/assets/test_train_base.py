@@ -149,3 +149,17 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(
     second.resume()
     assert [*begun, *second.steps()] == losses
     assert losses[-1] < losses[0]
+
+
+def test_setting_the_copying_heads_is_remembered_and_begins_the_optimisers_afresh(
+    options: Options, documents: list[Document], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = _run(replace(options, hidden=256, layers=3), documents, tokenizer)
+    next(run.steps())
+    run.set_copying_heads()
+    run.save()
+    again = _run(run.options, documents, tokenizer)
+    again.resume()
+    assert again.progress.copying_heads
+    assert not any(optimiser.state for optimiser in again.optimisers)
+    torch.testing.assert_close(again.model.state_dict(), run.model.state_dict(), rtol=0, atol=0)
