@@ -8,6 +8,7 @@ Flower's hooks and overrides `start`, since Flower's own loop always counts from
 and no replies one by one; in a ServerApp it is used as any other: ``strategy.start(grid)``.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from logging import INFO
@@ -35,6 +36,8 @@ from server_app.binding import Bindings
 from server_app.events import EventLog
 from server_app.exchange import exchange
 from server_app.lanes import Lane, served
+
+_LONGEST_PAUSE = 60.0
 
 Ask = tuple[int, Address]
 """Whom a message asked: (lane, organisation)."""
@@ -77,10 +80,11 @@ class Covenant(Strategy):
         validate: Callable[[AdapterState], Mapping[str, float]],
         timeout: float = 3600.0,
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
+        retry_pause: float = 1.0,
     ) -> None:
         self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
         self.events, self.commit, self.validate, self.track = events, commit, validate, track
-        self.timeout = timeout
+        self.timeout, self.retry_pause = timeout, retry_pause
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         initial = self.rule.initial(fresh)
@@ -186,6 +190,9 @@ class Covenant(Strategy):
         raise UsageError(f"attribution by {method!r}: not available in this version")
 
     def _train_round(self, grid: Grid, number: int) -> None:
+        if attempts := max(lane.attempts for lane in self.lanes):
+            # Whoever was missing gets time to come back, twice as long each time.
+            time.sleep(min(_LONGEST_PAUSE, self.retry_pause * 2 ** (attempts - 1)))
         self.bindings.refresh(grid)
         for ask, reply in self._exchange(grid, self._asks(number)):
             self._receive(ask, reply)

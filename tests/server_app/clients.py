@@ -215,6 +215,7 @@ class Federation:
             "commit": self.ledger.commit,
             "validate": lambda state: {"all": 0.5},
             "timeout": 0.3,
+            "retry_pause": 0.0,
         }
         return Covenant(**values | changes)
 

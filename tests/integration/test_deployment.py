@@ -1,0 +1,135 @@
+"""Several machines on one: a SuperLink, and a SuperNode with a key and data of its own for every organisation."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from console.app_folder import stage
+from core import keys
+from core.places import State
+from tests.commands import PATIENCE_SECONDS, World, covenant
+
+pytestmark = [pytest.mark.slow, pytest.mark.chain]
+
+MEMBERS = ("coding", "medical")
+
+
+def test_organisations_on_machines_of_their_own_train_together(world: World, tmp_path: Path) -> None:
+    owned = {name: keys.create(tmp_path / "keys" / f"{name}.key") for name in (*MEMBERS, "coordinator")}
+    with ExitStack() as stack:
+        link, address = stack.enter_context(superlink(tmp_path))
+        for name in MEMBERS:
+            data = tmp_path / "at" / name  # each organisation sees its own data and nobody else's
+            data.mkdir(parents=True)
+            (data / f"{name}.jsonl").write_bytes((world.data / f"{name}.jsonl").read_bytes())
+            place = {"organisation": name, "data": str(data), "key-file": str(tmp_path / "keys" / f"{name}.key")}
+            stack.enter_context(supernode(tmp_path, address, name, place))
+        submit(link, address, world, tmp_path)
+        wait_for_end(world)
+
+    run = State(world.state).existing("deployed")
+    members = {organisation.name: organisation for organisation in run.genesis.organisations}
+    assert {name: member.address for name, member in members.items()} == {name: owned[name].address for name in MEMBERS}
+    assert not any(member.derived for member in members.values())
+    assert run.genesis.coordinator == owned["coordinator"].address
+    assert [len(signed.record.admitted) for signed in run.records()] == [2, 2]
+    assert covenant("verify", "deployed", "--state", world.state, "--json").json["ok"]
+
+
+@contextmanager
+def superlink(folder: Path) -> Iterator[tuple[Path, str]]:
+    """A SuperLink on a free port: (its Flower home, its address)."""
+    address = f"127.0.0.1:{free_port()}"
+    home = folder / "link"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "test"\n\n[superlink.test]\naddress = "{address}"\ninsecure = true\n'
+    )
+    options = ["--insecure", "--host", "127.0.0.1", "--port", address.split(":")[1]]
+    with process("flower-superlink", [*options, "--disable-runtime-dependency-installation"], home):
+        wait_until_healthy(address)
+        yield home, address
+
+
+@contextmanager
+def supernode(folder: Path, address: str, name: str, place: dict[str, str]) -> Iterator[None]:
+    home = folder / f"node-{name}"
+    home.mkdir()
+    node_config = " ".join(f"{key}={json.dumps(value)}" for key, value in place.items())
+    options = ["--insecure", "--superlink", address, "--port", str(free_port()), "--node-config", node_config]
+    with process("flower-supernode", options, home):
+        yield
+
+
+@contextmanager
+def process(script: str, options: list[str], home: Path) -> Iterator[None]:
+    """One of Flower's scripts with a home of its own, ended by process group."""
+    with (home / "log").open("wb") as log:
+        started = subprocess.Popen(
+            [sys.executable, str(Path(sys.executable).parent / script), *options],
+            cwd=home, env=environment(home), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        started.terminate()
+        started.wait(timeout=60)
+
+
+def submit(link: Path, address: str, world: World, folder: Path) -> None:
+    settings = {
+        "run": "deployed", "state": str(world.state), "base": str(world.base), "quantisation": "none", "rounds": 2,
+        "organisations": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "evaluate-limit": 4,
+        "coordinator-key": str(folder / "keys" / "coordinator.key"),
+    }  # fmt: skip
+    overrides = link / "run.toml"
+    overrides.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    flwr = [sys.executable, str(Path(sys.executable).parent / "flwr")]
+    app = stage(folder / "app")
+    subprocess.run(
+        [*flwr, "run", str(app), "test", "--run-config", str(overrides)], cwd=link, env=environment(link), check=True
+    )
+
+
+def wait_for_end(world: World) -> None:
+    events = State(world.state).events("deployed")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        last = events.read_text().splitlines()[-1] if events.exists() else "{}"
+        if json.loads(last).get("event") in ("finished", "failed"):
+            assert '"finished"' in last, last
+            return
+        time.sleep(0.5)
+    pytest.fail(f"the run did not end in {PATIENCE_SECONDS} s")
+
+
+def wait_until_healthy(address: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://{address}/health", timeout=1.0).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    pytest.fail(f"no SuperLink on {address}")
+
+
+def environment(home: Path) -> dict[str, str]:
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **quiet, "FLWR_HOME": str(home), "PATH": path}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
