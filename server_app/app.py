@@ -21,7 +21,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address
 from core.config import RunConfig
-from core.errors import CovenantError, LedgerUnreachableError, UsageError
+from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
 from core.ledger import Ledger, RoundCommitment
 from core.places import State, new_run_id
@@ -116,7 +116,7 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     setting.state.remember(replace(config, run=run.name))
-    validation = read_data(config).validation
+    validation = _validation_records(config)
     key = _coordinator_key(config)
     ledger = open_ledger(config.chain, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
@@ -161,6 +161,18 @@ def _coordinator_key(config: RunConfig) -> Key:
         return keys.read(Path(config.coordinator_key))
     log(WARNING, "The coordinator's key is derived from the seed: anybody can compute it. For development only.")
     return keys.derive(config.seed, "coordinator")
+
+
+def _validation_records(config: RunConfig) -> tuple[Record, ...]:
+    """The set that nobody owns; in a simulation, bad data are refused here, before anybody is asked.
+
+    Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
+    """
+    if not config.coordinator_key:
+        return read_data(config).validation
+    if not config.organisations:
+        raise ConfigError("organisations is 0: a deployment says how many it waits for")
+    return read_data(replace(config, organisations=0)).validation
 
 
 def _validator(
