@@ -1,6 +1,6 @@
 """All benchmarks that end within minutes on two cores, one after another, then the results page.
 
-    python -m benchmarks [NAME …]
+python -m benchmarks [NAME …]
 """
 
 import subprocess

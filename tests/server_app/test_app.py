@@ -276,6 +276,12 @@ def test_a_failure_is_the_last_event(world: World) -> None:
     assert "quorum is 9, at most the 3 organisations there are" in failed["error"]
 
 
+def test_a_deployment_says_how_many_organisations_it_waits_for(world: World) -> None:
+    own = {"coordinator-key": "/outside/coordinator.key"}
+    with pytest.raises(ConfigError, match="organisations is 0: a deployment says how many it waits for"):
+        world.run("deployed", **own)
+
+
 def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None:
     genesis = world.run("one", rounds=1).genesis
     assert [o.name for o in sorted(genesis.organisations, key=lambda o: o.name)] == ["coding", "financial", "medical"]
