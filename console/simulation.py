@@ -6,9 +6,12 @@ a FLWR_HOME that is thrown away, submits the staged app, watches the event log, 
 every process it started, however it leaves.
 """
 
+import hashlib
 import json
 import math
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +36,7 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _SILENCE_SECONDS = 10.0
 _LINGER_SECONDS = 60.0
+_EXCEPTION = re.compile(r"\b\w*(Error|Exception): ")
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -75,7 +79,7 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
     """
     state = State.of(config)
     run = state.run(config.run).folder
-    with tempfile.TemporaryDirectory(prefix="covenant-") as home, _superlink(Path(home), run) as link:
+    with _home(run) as home, _superlink(home, run) as link:
         app = stage(link.home / "app")
         overrides = link.home / "run.toml"
         overrides.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.to_flat().items()), encoding="utf-8")
@@ -84,6 +88,16 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
             "run", str(app), "covenant", "--run-config", str(overrides), "--federation-config", resources
         )
         _follow(link, str(answer["run-id"]), watch, state.lock(config.run))
+
+
+@contextmanager
+def _home(run: Path) -> Iterator[Path]:
+    """A temporary folder for Flower; what a CLI that was killed left of this run's is removed."""
+    prefix = f"covenant-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
@@ -167,21 +181,26 @@ def _wait_until_healthy(link: SuperLink) -> None:
 
 
 def _run_log(link: SuperLink, run_id: str) -> str:
-    """The last line that the run itself logged: usually an exception."""
+    """What the run itself logged of its end, else what the SuperLink did."""
     command = [*_script("flwr"), "log", run_id, "covenant", "--show"]
     done = subprocess.run(  # noqa: S603 - Flower's own script with our arguments
         command, cwd=link.home, env=dict(link.environment), capture_output=True, text=True, check=False
     )
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return lines[-1] if lines else _server_log(link)
+    return telling_line(done.stdout) or _server_log(link)
 
 
 def _server_log(link: SuperLink) -> str:
-    """The last error in the SuperLink's log, else its last line."""
-    text = (link.home / "superlink.log").read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["its log is empty"]
+    return (
+        telling_line((link.home / "superlink.log").read_text(encoding="utf-8", errors="replace")) or "its log is empty"
+    )
+
+
+def telling_line(log: str) -> str:
+    """The line of a log that says what went wrong: the last exception, else the last error, else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    exceptions = [line for line in lines if _EXCEPTION.search(line)]
     errors = [line for line in lines if "ERROR" in line]
-    return (errors or lines)[-1]
+    return next((found[-1] for found in (exceptions, errors, lines) if found), "")
 
 
 def _script(name: str) -> list[str]:
