@@ -4,6 +4,7 @@ Training is a pure function of (base, parent state, data, seed, round, bid): not
 base model, loaded once per process, is never changed.
 """
 
+import math
 import secrets
 
 from flwr.app import Context, Message
@@ -98,9 +99,14 @@ def _local_round(
         tokens=result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),
-        metrics={"loss": result.loss, "seconds": result.seconds},
+        metrics=_finite({"loss": result.loss, "seconds": result.seconds}),
     )
     return manifest, update
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Without what cannot be signed: training that diverged has no loss, and its update is for admission to refuse."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _train_config(genesis: Genesis, number: int, bid: Bid, rank: int) -> TrainConfig:

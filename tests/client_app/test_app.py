@@ -1,12 +1,15 @@
 """The ClientApp on a small random model: who is hosted, what is trained, what is signed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+import client_app.app
 from client_app import signing
 from client_app.app import app
 from client_app.hosting import Node, node_of
@@ -17,6 +20,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
 from core.rounds import Base, Genesis
 from llm.sources import load_base
+from llm.train import TrainResult
 from server_app.inline import InlineGrid
 from tests import federation as f
 from tests.commands import make_base, make_data
@@ -159,6 +163,19 @@ def test_training_is_a_pure_function_of_what_was_asked(places: dict[str, Any], g
     first, second = (trained(places, task(genesis)).signed.manifest for _ in range(2))
     assert first.update == second.update
     assert first.nonce != second.nonce
+
+
+def test_training_that_diverged_is_left_to_admission(
+    places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(_model: Any, _records: Any, start: AdapterState, *_: Any) -> TrainResult:
+        nowhere = {name: np.full_like(array, np.nan) for name, array in start.arrays.items()}
+        return TrainResult(AdapterState(nowhere), loss=math.nan, tokens=1, examples=1, seconds=1.0)
+
+    monkeypatch.setattr(client_app.app, "fit", diverged)
+    reply = trained(places, task(genesis))
+    assert reply.signed.verified(genesis.chain).metrics == {"seconds": 1.0}
+    assert all(np.isnan(array).all() for array in AdapterState.from_bytes(reply.update).arrays.values())
 
 
 def test_organisations_learn_different_things(places: dict[str, Any], genesis: Genesis) -> None:
