@@ -77,7 +77,7 @@ def _figures(served: "Serving", records: Sequence["Record"], max_length: int, li
 
     figures = {}
     for name, adapter in (("base", None), ("global", served.adapter)):
-        found = measure(served.model, adapter, records, max_length, limit or None, exact_match=True)
+        found = measure(served.model, adapter, records, max_length, limit or None)
         figures[name] = {"loss": found.loss, "perplexity": found.perplexity, "exact_match": found.exact_match}
     return {"records": min(len(records), limit or len(records)), **figures}
 

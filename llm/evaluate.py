@@ -6,12 +6,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from core.adapter import AdapterState
 from core.errors import DataError
 from llm.data import IGNORED, Record, collate, encode, encode_prompt
 from llm.determinism import reproducible
-from llm.loss import answer_losses
+from llm.loss import answer_logits
 from llm.model import Model
 
 _ROWS = 8
@@ -26,8 +27,11 @@ class Evaluation:
     """Nats per answer token."""
     tokens: int
     """Answer tokens, end tokens included."""
-    exact_match: float | None = None
-    """Share of records whose greedy answer equals the wanted one; None when not asked for."""
+    exact_match: float
+    """Share of records whose greedy answer is the wanted one: each of its tokens is the likeliest after those before.
+
+    No generation is needed: as long as a greedy answer is right, it continues the very tokens that the loss looks at.
+    """
 
     @property
     def perplexity(self) -> float:
@@ -37,10 +41,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RecordLoss:
-    """−log p of one record's answer, in nats, and over how many tokens."""
+    """−log p of one record's answer, in nats, over how many tokens, and how many of those were the likeliest."""
 
     nats: float
     tokens: int
+    hits: int
 
 
 def evaluate(
@@ -49,8 +54,6 @@ def evaluate(
     records: Sequence[Record],
     max_length: int = 256,
     limit: int | None = None,
-    *,
-    exact_match: bool = False,
 ) -> Evaluation:
     """Evaluate the first `limit` records with `adapter`, or with the bare base when it is None.
 
@@ -61,8 +64,8 @@ def evaluate(
         raise DataError("got no records to evaluate, wanted at least one")
     losses = record_losses(model, adapter, chosen, max_length)
     tokens = sum(loss.tokens for loss in losses)
-    matched = _exact_match(model, adapter, chosen, max_length) if exact_match else None
-    return Evaluation(sum(loss.nats for loss in losses) / tokens, tokens, matched)
+    matched = sum(loss.hits == loss.tokens for loss in losses)
+    return Evaluation(sum(loss.nats for loss in losses) / tokens, tokens, matched / len(losses))
 
 
 def record_losses(
@@ -71,45 +74,31 @@ def record_losses(
     """Loss of each record's answer, in the order given, summed in float64."""
     examples = [encode(model.tokenizer, record, max_length) for record in records]
     rows = model.rows(examples, max_length)
-    nats, tokens = (
-        torch.zeros(len(records), dtype=torch.float64),
-        torch.zeros(len(records), dtype=torch.int64),
-    )
+    nats = torch.zeros(len(records), dtype=torch.float64)
+    tokens, hits = torch.zeros(2, len(records), dtype=torch.int64)
     with _inference(model, adapter):
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])
             owners = batch.owners[batch.targets != IGNORED]
-            losses = answer_losses(model, batch.to(model.device)).double().cpu()
-            nats.index_add_(0, owners, losses)
+            logits, wanted = answer_logits(model, batch.to(model.device))
+            nats.index_add_(0, owners, cross_entropy(logits, wanted, reduction="none").double().cpu())
             tokens.index_add_(0, owners, torch.ones_like(owners))
-    return tuple(RecordLoss(n, t) for n, t in zip(nats.tolist(), tokens.tolist(), strict=True))
+            hits.index_add_(0, owners, (logits.argmax(-1) == wanted).long().cpu())
+    return tuple(RecordLoss(*found) for found in zip(nats.tolist(), tokens.tolist(), hits.tolist(), strict=True))
 
 
 def generate(model: Model, adapter: AdapterState | None, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:
     """Return the tokens that follow `prompt` greedily, the end token included when it came."""
-    return _generate(model, adapter, encode_prompt(model.tokenizer, prompt), max_new_tokens)
-
-
-def _generate(model: Model, adapter: AdapterState | None, prompt: Sequence[int], limit: int) -> tuple[int, ...]:
-    tokens = torch.tensor([prompt], device=model.device)
+    tokens = torch.tensor([encode_prompt(model.tokenizer, prompt)], device=model.device)
     with _inference(model, adapter), model.autocast():
         output = model.module.get_base_model().generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
-            max_new_tokens=limit,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=model.tokenizer.eos_token_id,
         )
-    return tuple(output[0, len(prompt) :].tolist())
-
-
-def _exact_match(model: Model, adapter: AdapterState | None, records: Sequence[Record], max_length: int) -> float:
-    matched = 0
-    for record in records:
-        example = encode(model.tokenizer, record, max_length)
-        prompt, wanted = example.tokens[: example.prompt_length], example.tokens[example.prompt_length :]
-        matched += _generate(model, adapter, prompt, len(wanted)) == wanted
-    return matched / len(records)
+    return tuple(output[0, tokens.shape[1] :].tolist())
 
 
 @contextmanager

@@ -17,11 +17,16 @@ from llm.model import Model
 
 def answer_losses(model: Model, batch: Batch) -> torch.Tensor:
     """Return −log p of every answer token of `batch` in nats, float32, in row-major order: shape (len(batch),)."""
+    return cross_entropy(*answer_logits(model, batch), reduction="none")
+
+
+def answer_logits(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the answers' logits, float32 (len(batch), vocabulary), and their tokens, int64 (len(batch),)."""
     answered = batch.targets != IGNORED
     network = model.module.get_base_model()
     with model.autocast(), _only(network.get_output_embeddings(), answered):
         logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
-    return cross_entropy(logits.float(), batch.targets[answered], reduction="none")
+    return logits.float(), batch.targets[answered]
 
 
 @contextmanager

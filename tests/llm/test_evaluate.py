@@ -119,10 +119,24 @@ def test_a_model_that_learnt_its_records_matches_them_exactly(load_tiny: Loader)
     records = [question("Day?", "noon"), question("Night?", "moon")]
     config = TrainConfig(60, 1, 64, learning_rate=2e-2, train_a=True)
     adapter = train(model, records, parent(model), config, seed=1).adapter
-    assert evaluate(model, None, records, exact_match=True).exact_match == 0.0
-    assert evaluate(model, adapter, records, exact_match=True).exact_match == 1.0
+    assert evaluate(model, None, records).exact_match == 0.0
+    assert evaluate(model, adapter, records).exact_match == 1.0
     tokens = generate(model, adapter, "Night?", max_new_tokens=20)
     assert model.tokenizer.decode(tokens) == "moon</s>"
+
+
+def test_exact_match_is_what_greedy_generation_would_give(load_tiny: Loader) -> None:
+    model = load_tiny()
+    records = [question(f"Number {i}?", "one" if i < 3 else f"{i * i}") for i in range(8)]
+    adapter = train(model, records, parent(model), TrainConfig(25, 2, 64, learning_rate=2e-2, train_a=True), 1).adapter
+    generated = [
+        generate(model, adapter, record.prompt[0].content, 8)
+        == tuple(model.tokenizer(f"{record.answer}</s>")["input_ids"])
+        for record in records
+    ]
+    found = record_losses(model, adapter, records)
+    assert [loss.hits == loss.tokens for loss in found] == generated
+    assert 0 < sum(generated) < len(records)
 
 
 @pytest.mark.parametrize("quantisation", QUANTISATIONS)
