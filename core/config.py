@@ -79,7 +79,7 @@ class RunConfig:
     chain: str = "embedded"
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
-    """The members' chain, likewise; "" is none."""
+    """The members' chain, likewise; "" is none. Not available yet: anything else is refused."""
     seed: int = 7
     """Decides the shared A, the batches, who is drawn, and the derived keys of a simulation."""
     coordinator_key: str = ""
@@ -106,6 +106,8 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
+        if self.private_chain:
+            raise ConfigError(f"private-chain is {self.private_chain!r}, not available yet: leave it out")
         for name in ("state", "data", "validation", "coordinator_key"):
             _check_path(name, getattr(self, name))
 

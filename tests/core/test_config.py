@@ -113,6 +113,11 @@ def test_relative_paths_are_refused_since_flower_runs_elsewhere(name: str, value
         RunConfig(**{name: value})
 
 
+def test_a_private_chain_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(ConfigError, match="private-chain is 'embedded', not available yet"):
+        RunConfig.from_flat({"private-chain": "embedded"})
+
+
 def test_only_data_may_come_from_the_hub() -> None:
     assert RunConfig(data="hf:some/set").data == "hf:some/set"
     with pytest.raises(ConfigError, match="an absolute path wanted"):
