@@ -14,7 +14,9 @@ from core import keys
 from core.canonical import Address
 from core.errors import UsageError
 
-app = typer.Typer(help="A development chain, and the contracts.", no_args_is_help=True)
+app = typer.Typer(
+    help="A development chain, and the contracts.", epilog="Example: covenant chain start", no_args_is_help=True
+)
 
 ChainOption = Annotated[str, typer.Option("--chain", help="embedded or anvil.")]
 AnyChainOption = Annotated[str, typer.Option("--chain", help="embedded, anvil or an RPC URL.")]

@@ -14,6 +14,7 @@ from core.errors import CovenantError
 app = typer.Typer(
     name="covenant",
     help="Federated QLoRA fine-tuning with signed updates and a public record.",
+    epilog="Example: covenant run, then covenant verify",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

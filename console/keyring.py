@@ -10,7 +10,7 @@ from console.options import JsonOption, answer
 from core import keys
 from core.keys import Key
 
-app = typer.Typer(help="An organisation's key.", no_args_is_help=True)
+app = typer.Typer(help="An organisation's key.", epilog="Example: covenant keys new", no_args_is_help=True)
 
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="Key file [$COVENANT_KEY, else ~/.config/covenant/key].")

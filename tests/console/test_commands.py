@@ -13,11 +13,11 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", ""])
 def test_help_shows_an_example(command: str) -> None:
     done = covenant(*command.split(), "--help")
     assert done.code == 0
-    assert f"Example: covenant {command}" in " ".join(done.out.split())
+    assert f"Example: covenant {command}".rstrip() in " ".join(done.out.split())
 
 
 def test_nothing_else_is_registered() -> None:
