@@ -13,7 +13,7 @@ from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError, RunError
 from core.keys import Domain
 from core.update import Organisation
-from server_app.exchange import exchange
+from server_app.exchange import exchange, last_line, printable
 
 _POLL_SECONDS = 0.5
 
@@ -27,6 +27,8 @@ class Bindings:
     organisations: dict[Address, Organisation] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
     known: int = 0
+    failure: str = ""
+    """What the last node that failed gave as its reason."""
 
     def refresh(self, grid: Grid) -> None:
         """Ask the nodes that have not been asked; forget the ones that are gone."""
@@ -38,7 +40,11 @@ class Bindings:
         fresh = present - self.asked
         messages = [(node, Message(query, node, wire.BIND, group_id="bind")) for node in sorted(fresh)]
         for node, reply in exchange(grid, messages, timeout=60.0):
-            if reply is not None and not reply.has_error():
+            if reply is None:
+                continue
+            if reply.has_error():
+                self.failure = printable(last_line(reply.error.reason))
+            else:
                 self.asked.add(node)
                 self._bind(reply, node, challenge)
 
@@ -54,7 +60,8 @@ class Bindings:
             if goal and len(self.nodes) >= goal:
                 return
             if time.monotonic() > deadline:
-                raise RunError(f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s")
+                found = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
+                raise RunError(f"{found}; a node failed: {self.failure}" if self.failure else found)
             time.sleep(_POLL_SECONDS)
 
     def _bind(self, reply: Message, node: int, challenge: Digest) -> None:

@@ -41,3 +41,14 @@ def exchange(grid: Grid, messages: Iterable[tuple[K, Message]], timeout: float) 
             time.sleep(_POLL_SECONDS)
     for key in (*waiting.values(), *unsent):
         yield key, None
+
+
+def last_line(reason: str | None) -> str:
+    """What a reply's error says in the end."""
+    lines = (reason or "").strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+def printable(words: str) -> str:
+    """At most 300 characters that no terminal obeys: a client's own words."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:300])

@@ -34,7 +34,7 @@ from core.update import SignedManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from server_app.binding import Bindings
 from server_app.events import EventLog
-from server_app.exchange import exchange
+from server_app.exchange import exchange, last_line, printable
 from server_app.lanes import Lane, served
 
 _LONGEST_PAUSE = 60.0
@@ -57,7 +57,7 @@ class Outcome:
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation's reply does not count."""
-        rejection = Rejection(organisation, reason, _printable(detail))
+        rejection = Rejection(organisation, reason, printable(detail))
         self.rejected.append(rejection)
         return rejection
 
@@ -206,7 +206,7 @@ class Covenant(Strategy):
         """
         for key, reply in exchange(grid, messages, self.timeout):
             if reply is not None and reply.has_error() and self._worker_died(reply.error.code):
-                raise RunError(f"a worker of the simulation died: resume the run ({_last_line(reply.error.reason)})")
+                raise RunError(f"a worker of the simulation died: resume the run ({last_line(reply.error.reason)})")
             yield key, reply
 
     def _worker_died(self, code: int) -> bool:
@@ -252,7 +252,7 @@ class Covenant(Strategy):
         if reply is None:
             raise RejectedError(Reason.NO_REPLY, f"nothing came within {self.timeout:g} s")
         if reply.has_error():
-            raise RejectedError(Reason.CLIENT_ERROR, _last_line(reply.error.reason))
+            raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
         try:
             parsed = wire.Reply.from_content(reply.content)
         except FormatError as error:
@@ -361,13 +361,3 @@ def _losses(reply: Message | None) -> dict[str, float]:
         return wire.losses_of(reply.content)
     except FormatError:
         return {}
-
-
-def _printable(detail: str) -> str:
-    """At most 300 characters that no terminal obeys: much of a rejection is the client's own words."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in detail[:300])
-
-
-def _last_line(reason: str | None) -> str:
-    lines = (reason or "").strip().splitlines()
-    return lines[-1] if lines else "no reason given"

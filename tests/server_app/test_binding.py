@@ -157,6 +157,13 @@ def test_waiting_in_vain_ends_with_an_error(wanted: int, message: str) -> None:
         Bindings(f.CHAIN).wait(TestGrid(Clients(NAMES, 2)), wanted, timeout=0.0)
 
 
+def test_waiting_in_vain_says_why_a_node_failed() -> None:
+    clients = Answering(NAMES, 2)
+    clients.content = None
+    with pytest.raises(RunError, match="2 of 4 organisations answered in 0 s; a node failed: RuntimeError: down"):
+        Bindings(f.CHAIN).wait(TestGrid(clients), 4, timeout=0.0)
+
+
 def test_no_node_at_all_ends_with_an_error(tmp_path: Path) -> None:
     grid = TestGrid(Clients(NAMES, 2))
     grid.gone = {1, 2}
