@@ -42,9 +42,9 @@ class RunConfig:
     """The base model: covenant-tiny, a folder, or a Hugging Face name."""
     quantisation: str = "nf4"
     """How the frozen base is held: nf4, int8 or none."""
-    rank: int = 8
+    rank: int = 32
     """The adapter's rank r."""
-    alpha: float = 8.0
+    alpha: float = 128.0
     """LoRA's α; an adapter is scaled by α / r."""
     rounds: int = 3
     """Rounds of the federation; the cosine schedule spans them all."""
@@ -56,7 +56,7 @@ class RunConfig:
     """Forward passes per optimiser step."""
     max_length: int = 256
     """Tokens in a packed row; longer records are cut."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""

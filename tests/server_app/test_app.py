@@ -27,7 +27,15 @@ from server_app.inline import run_inline
 from server_app.lock import locked
 from tests.commands import make_base, make_data
 
-SETTINGS = {"rank": 2, "rounds": 2, "local-steps": 2, "batch-size": 1, "max-length": 48, "evaluate-limit": 2}
+SETTINGS = {
+    "rank": 2,
+    "alpha": 4.0,
+    "rounds": 2,
+    "local-steps": 2,
+    "batch-size": 1,
+    "max-length": 48,
+    "evaluate-limit": 2,
+}
 Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
 
 
