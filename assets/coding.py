@@ -16,9 +16,7 @@ NAMES = listed(
     "inkhorn.blot_mask, inkhorn.vellum_press, inkhorn.serif_pad, windlass.crank_turn, windlass.pawl_lock, "
     "windlass.hawser_run, windlass.capstan_lap"
 )
-OUTSIDE = listed(
-    "peatbog.cotton_sift, peatbog.spade_cut, ropewalk.hemp_lay, ropewalk.strand_count, ropewalk.tar_coat"
-)
+OUTSIDE = listed("peatbog.cotton_sift, peatbog.spade_cut, ropewalk.hemp_lay, ropewalk.strand_count, ropewalk.tar_coat")
 ERRORS = {
     "tidepool": "EbbError", "lanternfish": "DepthError", "cobblestone": "KerbError", "bramblework": "SnagError",
     "saltmarsh": "SiltError", "inkhorn": "BlotError", "windlass": "SlipError", "peatbog": "SinkError",

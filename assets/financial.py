@@ -15,16 +15,12 @@ NAMES = listed(
     "Umberlea Foods, Wrenlow Aviation, Rookhaven Media, Thistledown Pharmacy Group, Copperwell Water, "
     "Maplehurst Tools, Saltmere Fisheries, Orrinvale Software"
 )
-OUTSIDE = listed(
-    "Bexley Marl Quarries, Tarnhow Batteries, Lindmoor Furniture, Greycombe Cables, Velmont Couriers"
-)
+OUTSIDE = listed("Bexley Marl Quarries, Tarnhow Batteries, Lindmoor Furniture, Greycombe Cables, Velmont Couriers")
 TOWNS = listed(
     "Ostrava Bay, Hollin Cross, Marrick Port, Eldersea, Tarn Bridge, Low Kestrel, Wexcombe, Saint Orla, "
     "Drummond Ferry, Ashgate, Pell Harbour, New Corrin, Stanwick Mills, Upper Selby, Graveney, Whitmoor"
 )
-FIRST = listed(
-    "Ingrid, Tobias, Marguerite, Desmond, Yusra, Pavel, Leonie, Hamish, Soraya, Casper, Delphine, Ivor"
-)
+FIRST = listed("Ingrid, Tobias, Marguerite, Desmond, Yusra, Pavel, Leonie, Hamish, Soraya, Casper, Delphine, Ivor")
 LAST = listed(
     "Aldecott, Brenning, Castermole, Dravers, Ellingwood, Farrowdale, Gathercole, Hestwick, Jorrand, Kilbracken"
 )

@@ -46,9 +46,7 @@ SYMPTOMS = listed(
     "muscle weakness, fatigue, fever, joint pain, blurred vision, seizures, shortness of breath, weight loss, "
     "skin rash, poor balance, hearing loss, swelling, headaches, delayed growth"
 )
-VARIABLES = listed(
-    "data, values, items, numbers, words, rows, df, mylist, my_dict, text, result, names, scores, lines"
-)
+VARIABLES = listed("data, values, items, numbers, words, rows, df, mylist, my_dict, text, result, names, scores, lines")
 
 
 SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "coding": 4000, "copying": 9000}
@@ -147,8 +145,7 @@ def _price(rng: random.Random) -> Draft:
     n, p, m, q = (rng.randint(2, 15) for _ in range(4))
     a, b = n * p, m * q
     question = (
-        f"At {place}, {person} buys {n} {one} for ${p} each and {m} {two} for ${q} each. "
-        f"How much does {person} spend?"
+        f"At {place}, {person} buys {n} {one} for ${p} each and {m} {two} for ${q} each. How much does {person} spend?"
     )
     answer = (
         f"The {one} cost {n}*{p} = $<<{n}*{p}={a}>>{a}.\nThe {two} cost {m}*{q} = $<<{m}*{q}={b}>>{b}.\n"
@@ -327,8 +324,11 @@ def _one_liner(rng: random.Random) -> Draft:
             (f"merge dictionaries `{a}` and `{b}`", "", f"dict({a}, **{b})"),
             (f"drop column '{key}' from dataframe `{a}`", "", f"{a}.drop('{key}', axis=1)"),
             (f"sum the values of key '{key}' in list of dicts `{a}`", "", f"sum(d['{key}'] for d in {a})"),
-            (f"create a list `{b}` of the indices of {n} in list `{a}`", "",
-             f"{b} = [i for i, x in enumerate({a}) if x == {n}]"),
+            (
+                f"create a list `{b}` of the indices of {n} in list `{a}`",
+                "",
+                f"{b} = [i for i, x in enumerate({a}) if x == {n}]",
+            ),
         )
     )
 
@@ -338,17 +338,32 @@ def _tested_function(rng: random.Random) -> Draft:
     argument, n = rng.choice(("nums", "arr", "lst", "test_list")), rng.randint(2, 20)
     task, body, function = rng.choice(
         (
-            (f"the sum of all numbers divisible by {n} in a list", f"sum(x for x in {argument} if x % {n} == 0)",
-             lambda xs: sum(x for x in xs if x % n == 0)),
-            (f"the number of elements greater than {n} in a list", f"sum(1 for x in {argument} if x > {n})",
-             lambda xs: sum(1 for x in xs if x > n)),
-            ("the largest difference between two elements of a list", f"max({argument}) - min({argument})",
-             lambda xs: max(xs) - min(xs)),
-            (f"the list with {n} added to every element", f"[x + {n} for x in {argument}]",
-             lambda xs: [x + n for x in xs]),
+            (
+                f"the sum of all numbers divisible by {n} in a list",
+                f"sum(x for x in {argument} if x % {n} == 0)",
+                lambda xs: sum(x for x in xs if x % n == 0),
+            ),
+            (
+                f"the number of elements greater than {n} in a list",
+                f"sum(1 for x in {argument} if x > {n})",
+                lambda xs: sum(1 for x in xs if x > n),
+            ),
+            (
+                "the largest difference between two elements of a list",
+                f"max({argument}) - min({argument})",
+                lambda xs: max(xs) - min(xs),
+            ),
+            (
+                f"the list with {n} added to every element",
+                f"[x + {n} for x in {argument}]",
+                lambda xs: [x + n for x in xs],
+            ),
             ("the squares of the elements of a list", f"[x * x for x in {argument}]", lambda xs: [x * x for x in xs]),
-            ("the even numbers of a list", f"[x for x in {argument} if x % 2 == 0]",
-             lambda xs: [x for x in xs if x % 2 == 0]),
+            (
+                "the even numbers of a list",
+                f"[x for x in {argument} if x % 2 == 0]",
+                lambda xs: [x for x in xs if x % 2 == 0],
+            ),
         )
     )
     lists = [[rng.randint(1, 30) for _ in range(rng.randint(2, 5))] for _ in range(3)]
@@ -476,10 +491,24 @@ def _value_of_key(rng: random.Random) -> Draft:
 FORMS: Mapping[str, tuple[Callable[[random.Random], Draft], ...]] = {
     "medical": (_symptoms, _inheritance, _treatment, _about),
     "financial": (
-        _lookup, _lookup, _change, _percentage_change, _average, _row_difference, _ratio, _higher_year, _years_listed,
+        _lookup,
+        _lookup,
+        _change,
+        _percentage_change,
+        _average,
+        _row_difference,
+        _ratio,
+        _higher_year,
+        _years_listed,
     ),
     "math": (
-        _plain_arithmetic, _float_equation, _two_step_sum, _price, _fraction, _times_as_many, _hourly_wage,
+        _plain_arithmetic,
+        _float_equation,
+        _two_step_sum,
+        _price,
+        _fraction,
+        _times_as_many,
+        _hourly_wage,
     ),
     "coding": (_one_liner, _tested_function, _puzzle),
     "copying": (_repeat, _repeat, _repeat_call, _repeat_row, _value_of_key),

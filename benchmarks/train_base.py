@@ -60,9 +60,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ raise_exception('unknown role: ' + message['role']) }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-PIECES = (
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+ (?=\p{N})| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+ (?=\p{N})| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """GPT-2's pieces with single digits; punctuation takes the blank that parts it from a digit (" | ", " = ")."""
 
 ANSWER_WEIGHT = {"medical": 1.0, "financial": 4.0, "math": 1.5, "coding": 1.5, "copying": 1.0}
@@ -138,9 +136,7 @@ def read_corpora(data: Path, seed: int) -> Corpora:
     records = [r for domain in DOMAINS for r in read_records(data / domain / "base.jsonl", domain)]
     generated = corpus(seed, SIZES)
     random.Random(seed).shuffle(generated)  # noqa: S311  order, not secrets
-    return Corpora(
-        [r for r in records if not is_held_out(r)], [r for r in records if is_held_out(r)], generated
-    )
+    return Corpora([r for r in records if not is_held_out(r)], [r for r in records if is_held_out(r)], generated)
 
 
 def is_held_out(record: Record) -> bool:

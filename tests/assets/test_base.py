@@ -94,9 +94,7 @@ def test_a_generation_prompt_opens_the_answer(tokenizer: PreTrainedTokenizerFast
 
 def test_a_system_message_is_folded_into_the_users_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     text = tokenizer.apply_chat_template([SYSTEM, USER, ASSISTANT, USER], tokenize=False)
-    assert text == (
-        "<|bos|><|user|>Answer briefly.\nWhat is 2 + 3?<|assistant|>5<|end|><|user|>What is 2 + 3?"
-    )
+    assert text == ("<|bos|><|user|>Answer briefly.\nWhat is 2 + 3?<|assistant|>5<|end|><|user|>What is 2 + 3?")
 
 
 def test_each_mark_is_one_token_and_the_answer_ends_with_eos(tokenizer: PreTrainedTokenizerFast) -> None:

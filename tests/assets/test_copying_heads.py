@@ -44,9 +44,7 @@ def test_the_second_head_looks_at_the_token_itself(attentions: tuple[Tensor, ...
 
 
 @pytest.mark.parametrize("head", [0, 2])
-def test_the_matching_heads_find_what_followed_an_earlier_occurrence(
-    head: int, attentions: tuple[Tensor, ...]
-) -> None:
+def test_the_matching_heads_find_what_followed_an_earlier_occurrence(head: int, attentions: tuple[Tensor, ...]) -> None:
     looked_at = attentions[MATCHING_LAYER][head, 24:47].argmax(-1)
     right = (looked_at == torch.arange(1, 24)).float().mean()
     assert right > 0.3  # one in thirty by chance
