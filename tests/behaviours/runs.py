@@ -61,7 +61,7 @@ class LaneState:
     committed: Digest = ZERO_DIGEST
 
 
-@dataclass
+@dataclass(repr=False)
 class Federation:
     """A run in a folder, and everyone who takes part in it."""
 
