@@ -44,7 +44,7 @@ class RunConfig:
     """How the frozen base is held: nf4, int8 or none."""
     rank: int = 32
     """The adapter's rank r."""
-    alpha: float = 128.0
+    alpha: float = 64.0
     """LoRA's α; an adapter is scaled by α / r."""
     rounds: int = 3
     """Rounds of the federation; the cosine schedule spans them all."""
