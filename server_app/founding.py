@@ -30,7 +30,7 @@ def found(
     Raises ConfigError for settings that cannot work with these members, RunError for two members of one name.
     """
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
-    _check_names(organisations)
+    _check_members(config, organisations)
     _check_feasible(config, model, len(organisations))
     return Genesis(
         run=run,
@@ -97,12 +97,16 @@ def environment() -> dict[str, str]:
     }
 
 
-def _check_names(organisations: Sequence[Organisation]) -> None:
+def _check_members(config: RunConfig, organisations: Sequence[Organisation]) -> None:
     names = [organisation.name for organisation in organisations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RunError(f"two organisations are called {twice[0]!r}, different names wanted")
     if len({organisation.derived for organisation in organisations}) > 1:
         raise RunError("some organisations use derived keys, which anybody can compute, and some do not")
+    if not config.coordinator_key and not organisations[0].derived:
+        raise ConfigError(
+            "coordinator-key is not set: among organisations with keys of their own, a derived one is no key"
+        )
 
 
 def _check_feasible(config: RunConfig, model: Model, members: int) -> None:

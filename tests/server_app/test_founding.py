@@ -62,6 +62,13 @@ def test_two_members_of_one_name_are_refused() -> None:
         founded((*MEMBERS, twin))
 
 
+def test_a_deployment_has_no_derived_coordinator() -> None:
+    own = tuple(replace(member, derived=False) for member in MEMBERS)
+    with pytest.raises(ConfigError, match="coordinator-key is not set"):
+        founded(own)
+    assert not any(member.derived for member in founded(own, coordinator_key="/outside/key").organisations)
+
+
 def test_real_and_derived_keys_do_not_mix() -> None:
     with pytest.raises(RunError, match="some organisations use derived keys"):
         founded((replace(MEMBERS[0], derived=False), *MEMBERS[1:]))
