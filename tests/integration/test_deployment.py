@@ -88,7 +88,8 @@ def process(script: str, options: list[str], home: Path) -> Iterator[None]:
 def submit(link: Path, address: str, world: World, folder: Path) -> None:
     settings = {
         "run": "deployed", "state": str(world.state), "base": str(world.base), "quantisation": "none", "rounds": 2,
-        "organisations": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "evaluate-limit": 4,
+        "organisations": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0,
+        "evaluate-limit": 4,
         "coordinator-key": str(folder / "keys" / "coordinator.key"),
     }  # fmt: skip
     overrides = link / "run.toml"
@@ -102,14 +103,14 @@ def submit(link: Path, address: str, world: World, folder: Path) -> None:
 
 def wait_for_end(world: World) -> None:
     events = State(world.state).events("deployed")
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + 3 * PATIENCE_SECONDS  # every message starts a process that loads the base anew
     while time.monotonic() < deadline:
         last = events.read_text().splitlines()[-1] if events.exists() else "{}"
         if json.loads(last).get("event") in ("finished", "failed"):
             assert '"finished"' in last, last
             return
         time.sleep(0.5)
-    pytest.fail(f"the run did not end in {PATIENCE_SECONDS} s")
+    pytest.fail(f"the run did not end in {3 * PATIENCE_SECONDS} s")
 
 
 def wait_until_healthy(address: str) -> None:

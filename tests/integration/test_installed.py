@@ -60,7 +60,15 @@ def free_port() -> int:
 
 def test_flower_runs_a_clean_checkout(checkout: Path, flower: dict[str, str], world: World) -> None:
     settings = {"state": str(world.state), "base": str(world.base), "data": str(world.data), "quantisation": "none"}
-    numbers = {"rounds": 1, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "evaluate-limit": 4}
+    numbers = {
+        "rounds": 1,
+        "local-steps": 2,
+        "batch-size": 2,
+        "max-length": 64,
+        "rank": 4,
+        "alpha": 8.0,
+        "evaluate-limit": 4,
+    }
     overrides = " ".join(f"{name}={json.dumps(value)}" for name, value in (settings | numbers).items())
     command = [sys.executable, Path(sys.executable).parent / "flwr", "run", ".", "--run-config", overrides, "--stream"]
     done = subprocess.run(
