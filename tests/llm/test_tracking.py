@@ -17,7 +17,9 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones(tmp_path: Path) -> No
         Tracking("tensorbord", tmp_path, "run", {})
 
 
-def test_a_tracker_that_is_not_installed_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(TRACKERS, "mlflow", "a_package_that_is_not_there")
     with pytest.raises(ConfigError, match="needs the package a_package_that_is_not_there"):
         Tracking("mlflow", tmp_path, "run", {})
