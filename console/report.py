@@ -7,6 +7,7 @@ from rich.table import Table
 
 from chain.queue import read_anchors
 from core.canonical import Address
+from core.ledger import Anchor, RoundKey
 from core.places import State
 from core.rounds import RoundRecord
 from core.store import RunFolder
@@ -21,12 +22,16 @@ def report(state: State, run: RunFolder) -> Json:
     evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
     losses = {number: _by_name(run, event["losses"]) for number, event in sorted(evaluated.items())}
     last = losses[max(losses)] if losses else {}
+    anchors = read_anchors(run.queue)
     return {
         "run": run.name,
         "status": _status(run, events),
         "genesis": run.genesis.digest,
         "organisations": {o.name: o.address for o in run.genesis.organisations},
-        "rounds": [_round(run, number, evaluated, losses) for number in _numbers(run)],
+        "rounds": [
+            _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
+            for number, records in _by_round(run).items()
+        ],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
     }
@@ -53,19 +58,22 @@ def _heights(run: RunFolder) -> list[int]:
     return [lane[-1].record.round if lane else 0 for lane in history]
 
 
-def _numbers(run: RunFolder) -> list[int]:
-    return sorted({signed.record.round for signed in run.records()})
+def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
+    """All records, attempts included, under their rounds."""
+    rounds: dict[int, list[RoundRecord]] = {}
+    for signed in run.records():
+        rounds.setdefault(signed.record.round, []).append(signed.record)
+    return dict(sorted(rounds.items()))
 
 
-def _round(run: RunFolder, number: int, evaluated: dict[int, Json], losses: dict[int, dict[str, Json]]) -> Json:
-    records = [signed.record for signed in run.records() if signed.record.round == number]
-    anchors = read_anchors(run.queue)
+def _round(
+    run: RunFolder, records: list[RoundRecord], anchors: dict[RoundKey, Anchor], event: Json, losses: dict[str, Json]
+) -> Json:
     names = _names(run)
     transactions = [anchors[r.key].transaction for r in records if r.admitted and r.key in anchors]
-    event = evaluated.get(number, {})
-    current = {name: values["global"] for name, values in losses.get(number, {}).items()}
+    current = {name: values["global"] for name, values in losses.items()}
     return {
-        "round": number,
+        "round": records[0].round,
         "admitted": [names[a.organisation] for r in records for a in r.admitted],
         "rejected": [rejection for r in records for rejection in _rejected(r, names)],
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),

@@ -220,15 +220,14 @@ class Covenant(Strategy):
         for index, organisations in asked.items():
             for organisation in organisations:
                 if (node := self.bindings.nodes.get(organisation)) is not None:
-                    yield (index, organisation), self._message(wire.TRAIN, number, index, organisation, node)
+                    task = self._task(index, organisation, number, self.lanes[index].state)
+                    yield (index, organisation), Message(task.to_content(), node, wire.TRAIN, group_id=str(number))
                 else:
                     self._outcomes[index].reject(organisation, Reason.NOT_CONNECTED, "no node speaks for it")
 
-    def _message(self, kind: str, number: int, index: int, organisation: Address, node: int) -> Message:
+    def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
         lane = self.lanes[index]
-        state = self.served if kind == wire.EVALUATE else lane.state
-        task = wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, state)
-        return Message(task.to_content(), node, kind, group_id=str(number))
+        return wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, state)
 
     def _receive(self, ask: Ask, reply: Message | None) -> None:
         """Admit one reply, or note why not; either way it can be dropped afterwards."""
@@ -342,10 +341,12 @@ class Covenant(Strategy):
         return curves | {f"validation/{name}": loss for name, loss in validation.items()}
 
     def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
+        state = self.served  # composed once: isolated lanes are summed
         for lane in self.lanes:
             for organisation in lane.members:
                 if (node := self.bindings.nodes.get(organisation)) is not None:
-                    yield organisation, self._message(wire.EVALUATE, number + 1, lane.index, organisation, node)
+                    content = self._task(lane.index, organisation, number + 1, state).to_content()
+                    yield organisation, Message(content, node, wire.EVALUATE, group_id=str(number + 1))
 
 
 def _means(losses: list[dict[str, float]]) -> MetricRecord:
