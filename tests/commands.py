@@ -95,9 +95,9 @@ class World:
         """Run a federation in this process."""
         return covenant(*self.run("--backend", "inline", *options, rounds=rounds))
 
-    def resume(self, run: str) -> Done:
-        """Go on with a run in this process."""
-        return covenant("run", "--resume", run, "--backend", "inline", "--state", self.state, "--json")
+    def resume(self, run: str, backend: str = "inline") -> Done:
+        """Go on with a run, by default in this process."""
+        return covenant("run", "--resume", run, "--backend", backend, "--state", self.state, "--json")
 
     def command(self, name: str, *arguments: object) -> Done:
         """Run another command on the state, for its JSON."""

@@ -98,15 +98,20 @@ def last_aggregate(done: Done) -> str:
     return str(done.json["rounds"][-1]["aggregate"])
 
 
-@pytest.mark.parametrize("victim", [cli, server_app, superlink, ray_actor, chain])
-def test_what_is_killed_does_not_change_what_is_learnt(victim: Victim, world: World, undisturbed: str) -> None:
+@pytest.mark.parametrize(
+    ("victim", "backend"),
+    [(cli, "ray"), (server_app, "inline"), (superlink, "inline"), (ray_actor, "ray"), (chain, "inline")],
+)
+def test_what_is_killed_does_not_change_what_is_learnt(
+    victim: Victim, backend: str, world: World, undisturbed: str
+) -> None:
     run = Run(world)
     run.wait_for("round-started", 2)
     victim(run).send_signal(signal.SIGKILL)
     first = ended(run.process)
     if victim is not cli:
         assert first.code == 0 or first.error
-    done = world.resume(run.name)
+    done = world.resume(run.name, backend)
     assert last_aggregate(done) == undisturbed
     assert processes.marked(run.state.run(run.name).folder) == []
     report = world.command("verify", "--strict").json
