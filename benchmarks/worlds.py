@@ -18,8 +18,10 @@ def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
     organisations = tuple(Organisation(key.address, f"organisation {i}", 1000) for i, key in enumerate(members))
     return Genesis(
         run="benchmark",
+        salt="00" * 32,
         coordinator=members[0].address,
         chain=CHAIN,
+        private=None,
         base=Base("none", ZERO_DIGEST, "none"),
         rank=rank_of(fresh),
         alpha=1.0,
@@ -27,6 +29,7 @@ def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
         rule="frozen-a",
         lanes=(tuple(key.address for key in members),),
         organisations=organisations,
+        auditors=(),
         seed=0,
         training=Training(1, 25, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),
         participation=Participation("all", 1.0, 1, 0),

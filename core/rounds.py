@@ -64,17 +64,29 @@ class Participation:
 
 
 @dataclass(frozen=True)
+class PrivateChain:
+    """The members' own chain, and every how many rounds of a lane its head is anchored on the public one."""
+
+    chain_id: int
+    contract: Address
+    anchor_every: int
+
+
+@dataclass(frozen=True)
 class Genesis:
     """Everything fixed when a federation starts.
 
-    `lanes` partition the organisations: each lane learns together. `shapes` are the arrays of an update before any
-    round (frozen-a: every lora_B), `norm_bound` the largest L2 norm an update may have. `environment` names the
-    software, instruction set and threads in which training is promised to be bit-equal.
+    `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
+    `lanes` partition the organisations: each lane learns together. `auditors` may read every artifact, besides the
+    coordinator and the organisations of a lane. `norm_bound` is the largest L2 norm an update may have. `environment`
+    names the software, instruction set and threads in which training is promised to be bit-equal.
     """
 
     run: str
+    salt: str
     coordinator: Address
     chain: Domain
+    private: PrivateChain | None
     base: Base
     rank: int
     alpha: float
@@ -82,6 +94,7 @@ class Genesis:
     rule: str
     lanes: tuple[tuple[Address, ...], ...]
     organisations: tuple[Organisation, ...]
+    auditors: tuple[Address, ...]
     seed: int
     training: Training
     participation: Participation
@@ -109,12 +122,15 @@ class Genesis:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         nested = {
+            "salt": lambda v: _salt(v).hex(),
             "chain": lambda v: _parsed(Domain, v, {}),
+            "private": lambda v: None if v is None else _parsed(PrivateChain, v, {}),
             "base": lambda v: _parsed(Base, v, {}),
             "training": lambda v: _parsed(Training, v, {}),
             "participation": lambda v: _parsed(Participation, v, {}),
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
             "organisations": lambda v: tuple(_parsed(Organisation, o, {}) for o in v),
+            "auditors": lambda v: tuple(address(auditor) for auditor in v),
             "environment": dict,
         }
         return _parsed(cls, data, nested)

@@ -1,6 +1,7 @@
 """How a federation is founded: everything that must not change later, written down once."""
 
 import platform
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -34,8 +35,10 @@ def found(
     _check_feasible(config, model, len(organisations))
     return Genesis(
         run=run,
+        salt=secrets.token_hex(32),
         coordinator=coordinator,
         chain=chain,
+        private=None,
         base=Base(config.base, model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
@@ -43,6 +46,7 @@ def found(
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size),
         organisations=organisations,
+        auditors=(),
         seed=config.seed,
         training=config.training,
         participation=config.participating,

@@ -49,8 +49,10 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
     config = RunConfig(rounds=2, learning_rate=3e-3)  # the vectors must not follow the defaults
     values: dict[str, Any] = {
         "run": "example",
+        "salt": "5a" * 32,
         "coordinator": COORDINATOR.address,
         "chain": CHAIN,
+        "private": None,
         "base": Base("tiny", digest("base", b"weights"), "none"),
         "rank": LAYOUT.rank,
         "alpha": 2.0,
@@ -58,6 +60,7 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         "rule": "frozen-a",
         "lanes": (tuple(member.address for member in organisations),),
         "organisations": organisations,
+        "auditors": (),
         "seed": SEED,
         "training": config.training,
         "participation": config.participating,

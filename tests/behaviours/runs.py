@@ -214,8 +214,10 @@ def _genesis(
     addresses: list[Address] = [organisation.address for organisation in organisations]
     return Genesis(
         run=run,
+        salt=hashlib.sha256(run.encode()).hexdigest(),
         coordinator=COORDINATOR.address,
         chain=Domain(ledger.chain_id, ledger.contract),
+        private=None,
         base=Base("none", digest("base", b""), "none"),
         rank=rank_of(fresh),
         alpha=4.0,
@@ -223,6 +225,7 @@ def _genesis(
         rule=rule,
         lanes=tuple(tuple(addresses[lane::lanes]) for lane in range(lanes)),
         organisations=tuple(organisations),
+        auditors=(),
         seed=SEED,
         training=Training(rounds, 5, 2, 1, 64, 1e-3, False, 8),
         participation=Participation("all", 1.0, 1, 3),

@@ -10,7 +10,7 @@ from core.canonical import ZERO_DIGEST, commitment, from_json, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.ledger import RoundKey
-from core.rounds import Genesis, Rejection, RoundRecord, Salts, SignedRecord, commit_to
+from core.rounds import Genesis, PrivateChain, Rejection, RoundRecord, Salts, SignedRecord, commit_to
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -39,6 +39,9 @@ def test_salts_come_back_from_their_canonical_json() -> None:
 
 
 CHANGES: dict[str, Any] = {
+    "salt": "a5" * 32,
+    "private": PrivateChain(9, f.CHAIN.contract, 1),
+    "auditors": (f.COORDINATOR.address,),
     "run": "other",
     "coordinator": f.address("coding"),
     "chain": replace(GENESIS.chain, chain_id=1),
@@ -86,6 +89,11 @@ def test_members_and_lanes_are_found_by_address() -> None:
         {"alpha": "8"},
         {"seed": None},
         {"coordinator": "me"},
+        {"salt": "5a"},
+        {"private": {}},
+        {"private": False},
+        {"private": {"chain_id": "1", "contract": f.CHAIN.contract, "anchor_every": 1}},
+        {"auditors": ["me"]},
         {"shared_a": "0x"},
         {"lanes": [["me"]]},
         {"lanes": 5},

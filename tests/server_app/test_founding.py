@@ -38,7 +38,13 @@ def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
 
 
 def test_the_order_in_which_members_arrived_does_not_matter() -> None:
-    assert founded(tuple(reversed(MEMBERS))).digest == founded().digest
+    assert founded(tuple(reversed(MEMBERS))).organisations == founded().organisations
+
+
+def test_every_federation_is_salted_anew() -> None:
+    one, another = founded(), founded()
+    assert replace(one, salt=another.salt) == another
+    assert one.digest != another.digest
 
 
 def test_the_environment_is_named() -> None:
