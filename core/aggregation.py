@@ -68,6 +68,10 @@ class Rule:
         """What an organisation sends, unweighted: trained − state."""
         return AdapterState({name: trained[name] - state[name] for name in state})
 
+    def trained(self, state: AdapterState, update: AdapterState) -> AdapterState:
+        """What an organisation trained from `state` and sent as `update`: the inverse of `update`, up to rounding."""
+        return AdapterState({name: state[name] + update[name] for name in state})
+
     def shapes(self, state: AdapterState, fresh: AdapterState) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
         """The shape of every array of an update to this state."""
         return state.shapes
@@ -125,6 +129,10 @@ class Stack(Rule):
     def update(self, state: AdapterState, trained: AdapterState) -> AdapterState:
         """The block behind the stack."""
         return AdapterState({n: _columns(n, trained[n], state[n].shape[_axis(n)], None) for n in state})
+
+    def trained(self, state: AdapterState, update: AdapterState) -> AdapterState:
+        """The stack and the block behind it."""
+        return AdapterState({name: _joined(name, [state[name], update[name]]) for name in state})
 
     def shapes(self, state: AdapterState, fresh: AdapterState) -> dict[str, tuple[int, ...]]:  # noqa: ARG002
         """One block."""

@@ -306,3 +306,12 @@ def test_updates_may_be_memory_mapped(transform: Callable[[AdapterState], Adapte
     updates = random_updates(rule, current)
     mapped = [u._replace(state=transform(u.state)) for u in updates]
     assert rule.aggregate(transform(current), mapped).state == rule.aggregate(current, updates).state
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
+def test_an_update_and_its_parent_give_back_what_was_trained(rule: Rule) -> None:
+    current = lane_state(rule)
+    update = random_updates(rule, current, 1)[0].state
+    assert rule.update(current, rule.trained(current, update)).shapes == update.shapes
+    again = rule.update(current, rule.trained(current, update))
+    assert max(float(np.abs(again[name] - update[name]).max()) for name in update) < 1e-5

@@ -1,0 +1,64 @@
+"""Where the parts of a decoder lie: what writes to the residual stream, through which norm, and what reads it.
+
+Known are the decoders whose blocks add `self_attn.o_proj` and `mlp.down_proj` to one residual stream that one RMSNorm
+and a linear head read: Llama, Qwen 2 and 3, Gemma 3, SmolLM3 and their like. Gemma norms what it adds once more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core.errors import ModelError
+from llm.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """`writers`: name of each adapted layer that writes to the residual stream, and the norm behind it, if any."""
+
+    writers: Mapping[str, torch.nn.Module | None]
+    mlps: Mapping[str, torch.nn.Module]
+    """The MLP of each block, by its name."""
+    embedding: torch.nn.Module
+    norm: torch.nn.Module
+    head: torch.nn.Linear
+
+    @property
+    def last_block(self) -> tuple[str, str]:
+        """The names of the last block's attention output projection and of its MLP."""
+        mlp = list(self.mlps)[-1]
+        return f"{mlp.removesuffix('mlp')}self_attn.o_proj", mlp
+
+
+def anatomy(model: Model) -> Anatomy:
+    """The parts of a model; raises ModelError for a decoder that is not built as this module says."""
+    network: Any = model.module.get_base_model()
+    try:
+        stack = network.model
+        writers: dict[str, torch.nn.Module | None] = {}
+        mlps: dict[str, torch.nn.Module] = {}
+        for i, block in enumerate(stack.layers):
+            place = f"model.layers.{i}."
+            # Elsewhere post_attention_layernorm is the norm before the MLP.
+            sandwich = hasattr(block, "post_feedforward_layernorm")
+            writers[f"{place}self_attn.o_proj"] = block.post_attention_layernorm if sandwich else None
+            writers[f"{place}mlp.down_proj"] = block.post_feedforward_layernorm if sandwich else None
+            mlps[f"{place}mlp"] = block.mlp
+        parts = Anatomy(writers, mlps, network.get_input_embeddings(), stack.norm, network.get_output_embeddings())
+        known = set(writers) <= set(model.layers) and len(parts.head.weight) == network.config.vocab_size
+    except AttributeError as error:
+        raise ModelError(f"attribution: a decoder like Llama's wanted, got {type(network).__name__}") from error
+    if not known or getattr(network.config, "final_logit_softcapping", None):
+        raise ModelError(f"attribution: a decoder like Llama's wanted, got {type(network).__name__}")
+    return parts
+
+
+def frozen_scale(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """The vector c with norm(h) = c ⊙ h, for h of shape (…, width): gain / rms(h), its denominator a constant."""
+    eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    ones = torch.ones(hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
+    gain: torch.Tensor = norm(ones) * (1.0 + eps) ** 0.5
+    return gain * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
