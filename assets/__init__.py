@@ -1,4 +1,4 @@
-"""What the packed app leaves out: the embedded base model and the sample organisations.
+"""What the packed app leaves out: the embedded base model, the sample organisations, and the pages.
 
 Flower packs an app without weights and puts its own folder first on `sys.path`; a package that the app never
 contains is then still found where the project is installed, whether that is a checkout or a wheel. Hence this
@@ -21,6 +21,11 @@ def base_model() -> Path:
 def samples() -> Path:
     """Return the folder with the sample organisations (NAME/train.jsonl, NAME/dev.jsonl) and validation.jsonl."""
     return _folder("samples")
+
+
+def page(name: str) -> Path:
+    """Return a file that HTML pages are made of."""
+    return _folder("pages") / name
 
 
 def _folder(name: str) -> Path:

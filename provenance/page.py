@@ -1,0 +1,129 @@
+"""A token trace as one HTML page: it loads nothing from anywhere, and works from a file.
+
+Everything but the details of a token is in the HTML; the script only shows those, and colours by one organisation.
+Text is escaped by the template engine, and the page's own policy lets no script run but that one: a token may well be
+``<script>``.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import jinja2
+
+import assets
+from core.canonical import Address
+from provenance.colours import colours
+from provenance.shares import response_shares, token_shares
+from provenance.trace import TokenScores, TokenTrace
+
+Json = dict[str, Any]
+
+BASE_COLOUR = "#8a94a0"
+_LISTED = 12
+"""Organisations with a row and a place in the legend: those with the highest scores."""
+_STRONGEST = 6
+"""Organisations in the details of a token."""
+
+
+def page(trace: TokenTrace, names: Mapping[Address, str]) -> str:
+    """The HTML of a trace; `names` has every organisation of it."""
+    view, script = _View(trace, names), _file("trace.js")
+    return _template().render(
+        trace=trace,
+        style=_file("trace.css"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        verdict=trace.response.verdict and view.organisation(trace.organisations.index(trace.response.verdict)),
+        listed=[view.organisation(k) for k in view.listed],
+        others=len(trace.organisations) - len(view.listed),
+        rows=view.rows(),
+        tokens=[view.token(token) for token in trace.tokens],
+        data={
+            "organisations": [view.organisation(k) for k in range(len(trace.organisations))],
+            "base": BASE_COLOUR,
+            "listed": view.listed,
+            "tokens": [view.details(token) for token in trace.tokens],
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A trace as plain values for the template and the script; organisations go by their index in the trace."""
+
+    trace: TokenTrace
+    names: Mapping[Address, str]
+
+    @cached_property
+    def colours(self) -> dict[Address, str]:
+        return colours(self.trace.organisations, self.names)
+
+    @cached_property
+    def listed(self) -> list[int]:
+        """The organisations with a row and a place in the legend, the highest score first."""
+        scores = self.trace.response.scores
+        return sorted(range(len(scores)), key=lambda k: -scores[k])[:_LISTED]
+
+    def organisation(self, k: int) -> Json:
+        address = self.trace.organisations[k]
+        return {"name": self.names[address], "address": address, "colour": self.colours[address]}
+
+    def rows(self) -> list[Json]:
+        """The table of shares: the listed organisations, then the base model."""
+        response, shares = self.trace.response, response_shares(self.trace)
+        rows = [
+            {**self.organisation(k), "share": shares.organisations[k], "nats": response.scores[k]} for k in self.listed
+        ]
+        base = {"name": "base model", "colour": BASE_COLOUR, "share": shares.base, "nats": response.base}
+        return [*rows, base]
+
+    def token(self, token: TokenScores) -> Json:
+        """A token of the heat map: the colour of its strongest organisation, as strong as its share."""
+        shares = token_shares(token)
+        best, share = self.organisation(shares.strongest), shares.organisations[shares.strongest]
+        return {
+            "shown": token.text.replace("\n", "↵") or "∅",  # whatever it is, it can be seen and pointed at
+            "breaks": token.text.count("\n"),
+            "colour": best["colour"],
+            "strength": round(share, 4),
+            "label": f"{token.text!r}: {best['name']} {_percent(share)}, base model {_percent(shares.base)}",
+        }
+
+    def details(self, token: TokenScores) -> Json:
+        """What the script shows of a token, and colours it by."""
+        shares = token_shares(token)
+        ranked = sorted(range(len(token.scores)), key=lambda k: -abs(token.scores[k]))[:_STRONGEST]
+        return {
+            "text": token.text,
+            "logprob": token.logprob,
+            "base": token.base,
+            "baseShare": shares.base,
+            "residual": token.residual,
+            "best": shares.strongest,
+            "shares": {k: round(shares.organisations[k], 4) for k in {shares.strongest, *self.listed}},
+            "ranked": [[k, shares.organisations[k], token.scores[k]] for k in ranked],
+        }
+
+
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"percent": _percent, "nats": _nats}
+    return environment.from_string(_file("trace.html"))
+
+
+@cache
+def _file(name: str) -> str:
+    return assets.page(name).read_text(encoding="utf-8")
