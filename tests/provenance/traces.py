@@ -21,7 +21,7 @@ def trace(count: int = 4, texts: Sequence[str] = TEXTS) -> TokenTrace:
     organisations, tokens = tuple(names(count)), []
     for index, text in enumerate(texts):
         gain = 3 * (index + 1) / len(texts)
-        scores = [0.1 * math.sin(7 * index + 3 * k) for k in range(count)]
+        scores = [0.02 * math.sin(7 * index + 3 * k) for k in range(count)]
         scores[index % count] += gain
         tokens.append(TokenScores(text, index, -0.5, tuple(scores), -0.5 - gain, gain - sum(scores)))
     (whole,) = TokenTrace("", Digest(""), "", organisations, "", tuple(tokens), _NONE, 0.0).spans([(0, len(tokens))])
