@@ -19,7 +19,7 @@ from core import keys, lora, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
-from core.rounds import Admitted, Genesis, RoundRecord
+from core.rounds import Admitted, Genesis, RoundRecord, Salts
 from core.update import Bid, SignedManifest, UpdateManifest
 from llm.model import ModelSpec, load
 
@@ -42,7 +42,8 @@ def measure(fresh: AdapterState) -> dict[str, float]:
     genesis, state = genesis_of(members, fresh), RULES["frozen-a"].initial(fresh)
     signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
-    down = _size(wire.Task(genesis, members[1].address, 0, 0, 2, record, state).to_content())
+    salts = Salts.draw(record.record)
+    down = _size(wire.Task(genesis, members[1].address, 0, 0, 2, record, salts, state).to_content())
     up = _size(_reply(signed[1], state))
     peer = _size(_template(fresh))
     return {

@@ -16,6 +16,7 @@
     commitments, queue    rounds on their way to a ledger, off the critical path
     control       start, show, stop and deploy, for the command line
     participation a proof that an update was admitted, checked alone
+    observer      a ledger read by an organisation, which does not wait for it
     witness       what an organisation checks of its coordinator, round by round
     audit         everything checked again by whoever does not trust it
 

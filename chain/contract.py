@@ -39,6 +39,12 @@ class BoundContract:
             return int(self.node.eth.chain_id)
 
     @property
+    def exists(self) -> bool:
+        """Whether there is code at the address."""
+        with reaching(self.node, f"the code at {self.address}"):
+            return bool(self.node.eth.get_code(to_checksum_address(self.address)))
+
+    @property
     def account(self) -> Address | None:
         """The account that writes."""
         return Address(self._sender.address) if self._sender else None

@@ -4,7 +4,8 @@
     anvil(state)       a managed anvil with its state in the folder
     rpc(url)           anything else: geth, Besu, a testnet
 
-Both services live under STATE/chain/. A request to a service that has ended or was killed starts it again.
+Both services live under STATE/chain/. A request to a service that has ended or was killed starts it again; `running`
+is for those who only look on, and starts nothing.
 """
 
 import json
@@ -33,13 +34,10 @@ class ServiceProvider(HTTPProvider):
     def __init__(self, service: Service, path: str = "") -> None:
         self._service = service
         self._path = path
-        session = requests.Session()
-        # No proxy of the environment stands between us and the loopback.
-        session.trust_env = False
         super().__init__(
             URI(service.ensure() + path),
             {"timeout": TIMEOUT_SECONDS},
-            session=session,
+            session=_direct(),
             exception_retry_configuration=None,
         )
 
@@ -81,14 +79,14 @@ def anvil(state: Path, chain: ChainName = "public") -> Web3:
     return Web3(ServiceProvider(anvil_service(state, chain)))
 
 
-def rpc(url: str) -> Web3:
-    """A node behind a URL.
+def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
+    """A node behind a URL, which has `timeout` seconds for every answer.
 
     Raises UsageError when it is no HTTP URL, LedgerUnreachableError when no Ethereum node answers there.
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"got chain {url!r}, wanted embedded, anvil or an http(s) URL")
-    node = Web3(HTTPProvider(URI(url), {"timeout": TIMEOUT_SECONDS}, exception_retry_configuration=None))
+    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, exception_retry_configuration=None))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
     return node
@@ -101,6 +99,22 @@ def connect(chain: str, state: Path, name: ChainName = "public") -> Web3:
     if chain == "anvil":
         return anvil(state, name)
     return rpc(chain)
+
+
+def running(chain: str, state: Path, timeout: float) -> Web3:
+    """The public node that a setting names, as it runs now; it has `timeout` seconds for every answer.
+
+    Raises LedgerUnreachableError when it does not run.
+    """
+    services = {"embedded": embedded_service, "anvil": anvil_service}
+    if chain not in services:
+        return rpc(chain, timeout)
+    service = services[chain](state)
+    if (url := service.announced()) is None:
+        raise LedgerUnreachableError(f"the chain in {service.folder} does not run")
+    settings = {"timeout": timeout}
+    provider = HTTPProvider(URI(url + service.probe), settings, _direct(), exception_retry_configuration=None)
+    return Web3(provider)
 
 
 @contextmanager
@@ -116,6 +130,13 @@ def reaching(node: Web3, wanted: str) -> Iterator[None]:
         raise LedgerUnreachableError(
             f"what answers at {_url(node)} when asked for {wanted} is no Ethereum node"
         ) from error
+
+
+def _direct() -> requests.Session:
+    """A session for the loopback: no proxy of the environment stands between."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def _url(node: Web3) -> str:

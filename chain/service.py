@@ -44,14 +44,15 @@ class Service:
     probe: str = ""
     arguments: tuple[str, ...] = ()
 
+    def announced(self) -> str | None:
+        """Where it said that it answers, or None when it does not run."""
+        info = None if is_free(self.folder) else _info(self.folder)
+        return str(info["url"]) if info else None
+
     def url(self) -> str | None:
         """Where it answers, or None when it does not."""
-        if is_free(self.folder):
-            return None
-        info = _info(self.folder)
-        if info is None or not _answers(info["url"] + self.probe, self.chain_id):
-            return None
-        return str(info["url"])
+        url = self.announced()
+        return url if url and _answers(url + self.probe, self.chain_id) else None
 
     def ensure(self) -> str:
         """The URL of the running service; starts it when nothing runs.

@@ -3,27 +3,30 @@
     sent     it remembers the manifest it signed, before it sends it
     shown    a round's signed record and salts: signed by the coordinator, the only record for its place, growing from
              the last one shown, with the weights that the genesis implies and the organisation's own manifest in it
-    confirm  before it trains on: every round that was shown, up to the lag, is on the ledger as it was shown
+    confirm  before it trains on: every round that was shown, up to the lag, is on the ledger as it was shown, and the
+             ledger is the one of the genesis, with its members
 
 So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and what is raised
 names the round. What it cannot see, because it has no other updates, is whether the aggregate was computed rightly:
-that is for whoever audits the artifacts. Without a ledger it says that it trusts the coordinator.
+that is for whoever audits the artifacts. Without a ledger it says that it trusts the coordinator; one that does not
+answer is a ledger on which nothing stands yet.
 
 The memory is a file of the organisation's own, one canonical JSON object a line, fsynced: a ClientApp lives for one
 message. A torn last line is cut off.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.aggregation import weights
 from core.canonical import Address, Digest, from_json, to_json
-from core.errors import FormatError, IntegrityError
-from core.ledger import Ledger, RoundKey
+from core.errors import FormatError, IntegrityError, LedgerUnreachableError
+from core.ledger import LedgerView, RoundKey
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 from core.update import SignedManifest
 
@@ -39,6 +42,12 @@ class Standing:
     trusting: bool
     behind: tuple[RoundKey, ...] = ()
 
+    def __str__(self) -> str:
+        if self.trusting:
+            return "there is no ledger to check"
+        missing = "; ".join(map(_name, self.behind))
+        return f"not on the ledger: {missing}" if missing else "everything due is on the ledger"
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -52,15 +61,14 @@ class _Shown:
 
 
 class Witness:
-    """One organisation's memory of one federation. One process at a time may hold it."""
+    """One organisation's memory of one federation; its messages are handled one at a time, by any process."""
 
     def __init__(
-        self, path: Path, genesis: Genesis, organisation: Address, ledger: Ledger | None, lag: int = 1
+        self, path: Path, genesis: Genesis, organisation: Address, ledger: LedgerView | None, lag: int = 1
     ) -> None:
         """Open or create the memory at `path`; `lag`: how many rounds anchors may be late.
 
-        Raises IntegrityError when the memory is damaged, or when the ledger is not the one of the genesis or knows the
-        run with other members.
+        Raises IntegrityError when the memory is damaged.
         """
         self._path = path
         self._genesis = genesis
@@ -70,10 +78,9 @@ class Witness:
         self._sent: dict[RoundKey, list[Digest]] = {}
         self._shown: dict[RoundKey, _Shown] = {}
         self._confirmed: set[RoundKey] = set()
+        self._known_ledger = False
         for entry in self._entries():
             self._remember(entry)
-        if ledger:
-            self._check_ledger(ledger)
 
     def sent(self, signed: SignedManifest) -> None:
         """Remember an own manifest; call it before it is sent."""
@@ -106,8 +113,8 @@ class Witness:
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
         """Check what stands on the ledger before training `round_number`.
 
-        Raises IntegrityError when the ledger has another round than was shown, LedgerUnreachableError when it does not
-        answer.
+        Raises IntegrityError when the ledger has another round than was shown, is not the one of the genesis, or knows
+        the run with other members.
         """
         if self._ledger is None:
             return Standing(trusting=True)
@@ -116,14 +123,17 @@ class Witness:
             for key in sorted(self._shown.keys() - self._confirmed)
             if (key.lane, key.generation) == (lane, generation) and key.round <= round_number - 1 - self._lag
         ]
-        behind = tuple(key for key in due if not self._stands(self._ledger, key))
-        return Standing(trusting=False, behind=behind)
+        with suppress(LedgerUnreachableError):
+            self._check_ledger(self._ledger)
+            for key in due:
+                self._confirm(self._ledger, key)
+        return Standing(trusting=False, behind=tuple(key for key in due if key not in self._confirmed))
 
-    def _stands(self, ledger: Ledger, key: RoundKey) -> bool:
-        """Whether a shown round is on the ledger; raises IntegrityError when another one is."""
+    def _confirm(self, ledger: LedgerView, key: RoundKey) -> None:
+        """Remember a shown round that is on the ledger; raises IntegrityError when another one is."""
         found = ledger.read(key)
         if found is None:
-            return False
+            return
         got, wanted = found[0], self._shown[key]
         for name in ("aggregate", "updates_root", "count"):
             if getattr(got, name) != getattr(wanted, name):
@@ -131,11 +141,13 @@ class Witness:
                     f"{_name(key)}: the ledger has {name} {getattr(got, name)}, shown was {getattr(wanted, name)}"
                 )
         self._write({"confirmed": asdict(key)})
-        return True
 
     # What is checked
 
-    def _check_ledger(self, ledger: Ledger) -> None:
+    def _check_ledger(self, ledger: LedgerView) -> None:
+        """Check, once for all rounds, that the ledger is the federation's."""
+        if self._known_ledger:
+            return
         wanted = self._genesis.chain
         if (ledger.chain_id, ledger.contract) != (wanted.chain_id, wanted.contract):
             raise IntegrityError(
@@ -145,6 +157,7 @@ class Witness:
         members = ledger.members(self._genesis.digest)
         if members != {organisation.address for organisation in self._genesis.organisations}:
             raise IntegrityError(f"the ledger knows run {self._genesis.digest} with other members: {sorted(members)}")
+        self._write({"ledger": asdict(wanted)})
 
     def _check_parent(self, record: RoundRecord) -> None:
         """A record grows from the last one shown of its lane and generation, if there is one."""
@@ -183,29 +196,37 @@ class Witness:
         elif "shown" in entry:
             shown = _Shown(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
             self._shown[shown.key] = shown
-        else:
+        elif "confirmed" in entry:
             self._confirmed.add(RoundKey(**entry["confirmed"]))
+        else:
+            self._known_ledger = True
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
+        with self._locked() as file:
             file.write(to_json(entry) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._remember(entry)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        data = b""
-        with suppress(FileNotFoundError):
-            data = self._path.read_bytes()
+        with self._locked() as file:
+            file.seek(0)
+            data = file.read()
             whole = data[: data.rfind(b"\n") + 1]
-            os.truncate(self._path, len(whole))
-            data = whole
-        for number, line in enumerate(data.splitlines(), start=1):
+            file.truncate(len(whole))
+        for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 yield from_json(line)
             except FormatError as error:
                 raise IntegrityError(f"line {number} of {self._path} is damaged: {error}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """The file, for one writer: a message that was given up may still be worked on by another process."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
 
 
 def _name(key: RoundKey) -> str:

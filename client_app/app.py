@@ -6,17 +6,20 @@ base model, loaded once per process, is never changed.
 
 import math
 import secrets
+from collections.abc import Mapping
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.checks import check_federation, check_state
 from client_app.hosting import Host, node_of
+from client_app.oversight import metrics
 from client_app.signing import sign_update
 from core import lora, seeds, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
+from core.errors import FormatError, IntegrityError, LedgerError
 from core.rounds import Genesis
 from core.update import Bid, Registration, UpdateManifest
 from llm.evaluate import evaluate as measure
@@ -27,6 +30,8 @@ from llm.train import train as fit
 
 app = ClientApp()
 
+_OBJECTIONABLE = (IntegrityError, FormatError, LedgerError)
+"""What checking the coordinator may find; everything else is a failure of one's own."""
 _BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
 
 
@@ -41,13 +46,20 @@ def bind(message: Message, context: Context) -> Message:
 
 @app.train(mods=[sign_update])
 def train(message: Message, context: Context) -> Message:
-    """Train a lane's state for one round on the organisation's own records."""
+    """Train a lane's state for one round on the organisation's own records, if what was sent with it holds."""
     task = wire.Task.from_content(message.content)
-    host = node_of(context).host(task.organisation)
-    model, fresh = _equipped(task, host)
-    check_state(task, fresh)
+    node = node_of(context)
+    host = node.host(task.organisation)
+    try:
+        model, fresh = _equipped(task, host)
+        check_state(task, fresh)
+        standing = node.oversight.standing(task)
+    except _OBJECTIONABLE as error:
+        return _refusal(message, wire.Refused.OBJECTED, str(error))
+    if node.oversight.abstains(standing):
+        return _refusal(message, wire.Refused.ABSTAINED, str(standing))
     bid = Bid(task.genesis.training.local_steps, task.genesis.rank)
-    manifest, update = _local_round(task, host, model, fresh, bid)
+    manifest, update = _local_round(task, host, model, fresh, bid, metrics(standing))
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
 
@@ -55,10 +67,15 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the base and a lane's state on the organisation's held-out records, in nats per answer token."""
     task = wire.Task.from_content(message.content)
-    host = node_of(context).host(task.organisation)
-    model, fresh = _equipped(task, host)
-    if len(task.genesis.lanes) == 1:  # what isolated lanes add up to is nobody's signed state, and never trained on
-        check_state(task, fresh)
+    node = node_of(context)
+    host = node.host(task.organisation)
+    try:
+        model, fresh = _equipped(task, host)
+        if len(task.genesis.lanes) == 1:  # what isolated lanes add up to is nobody's signed state, and never trained on
+            check_state(task, fresh)
+        node.oversight.show(task)
+    except _OBJECTIONABLE as error:
+        return _refusal(message, wire.Refused.OBJECTED, str(error))
     adapter = RULES[task.genesis.rule].adapter(task.state, fresh)
     losses = {
         "base": _base_loss(model, task.genesis, host),
@@ -77,7 +94,7 @@ def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:
 
 
 def _local_round(
-    task: wire.Task, host: Host, model: Model, fresh: AdapterState, bid: Bid
+    task: wire.Task, host: Host, model: Model, fresh: AdapterState, bid: Bid, standing: Mapping[str, float]
 ) -> tuple[UpdateManifest, AdapterState]:
     """One round of training: the update and the manifest that describes it."""
     genesis, rule = task.genesis, RULES[task.genesis.rule]
@@ -99,9 +116,13 @@ def _local_round(
         tokens=result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),
-        metrics=_finite({"loss": result.loss, "seconds": result.seconds}),
+        metrics=_finite({"loss": result.loss, "seconds": result.seconds, **standing}),
     )
     return manifest, update
+
+
+def _refusal(message: Message, reason: wire.Refused, detail: str) -> Message:
+    return Message(wire.Refusal(reason, detail).to_content(), reply_to=message)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

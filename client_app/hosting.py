@@ -1,8 +1,9 @@
 """Which organisations a node speaks for, and with which key and data.
 
-A deployed node hosts one organisation and says so in its node-config: ``organisation, data, key-file``. In a
-simulation node i of N hosts every organisation j with j mod N = i, so that any number of nodes will do, and keys are
-derived from the federation's seed and the organisation's name: they are public, and marked as such.
+A deployed node hosts one organisation and says so in its node-config: ``organisation, data, key-file``, and where it
+checks its coordinator (client_app/oversight.py). In a simulation node i of N hosts every organisation j with
+j mod N = i, so that any number of nodes will do, and keys are derived from the federation's seed and the organisation's
+name: they are public, and marked as such.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from flwr.app import Context, UserConfig
 
+from client_app.oversight import Oversight
 from core import keys
 from core.canonical import Address
 from core.config import RunConfig
@@ -36,10 +38,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Node:
-    """The organisations hosted here, and how many this node knows of (0 in a deployment)."""
+    """The organisations hosted here, how many this node knows of (0 in a deployment), and where it checks."""
 
     hosts: dict[Address, Host]
     known: int
+    oversight: Oversight
 
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
@@ -54,24 +57,25 @@ def node_of(context: Context) -> Node:
     if "partition-id" in context.node_config:
         place = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
         return _simulated(config, *place)
-    return _deployed(config, *(_required(context.node_config, name) for name in ("organisation", "data", "key-file")))
+    home = (_required(context.node_config, name) for name in ("organisation", "data", "key-file"))
+    return _deployed(config, Oversight.deployed(config, context.node_config), *home)
 
 
 @lru_cache(maxsize=64)
 def _simulated(config: RunConfig, index: int, nodes: int) -> Node:
     organisations = read_data(config).organisations
     hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
-    return Node({host.key.address: host for host in hosts}, known=len(organisations))
+    return Node({host.key.address: host for host in hosts}, len(organisations), Oversight.simulated(config))
 
 
 @lru_cache(maxsize=4)
-def _deployed(config: RunConfig, name: str, data: str, key_file: str) -> Node:
+def _deployed(config: RunConfig, oversight: Oversight, name: str, data: str, key_file: str) -> Node:
     own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
     found = next((d for d in read_data(own).organisations if d.name == name), None)
     if found is None:
         raise UsageError(f"no data of organisation {name!r} in {data}")
     host = Host(keys.read(Path(key_file)), found)
-    return Node({host.key.address: host}, known=0)
+    return Node({host.key.address: host}, 0, oversight)
 
 
 def _required(node_config: UserConfig, name: str) -> str:

@@ -13,12 +13,19 @@ from core.errors import IntegrityError
 
 
 def sign_update(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Sign the manifest of a reply; raises IntegrityError when it does not describe what the reply carries."""
+    """Sign the manifest of a reply, and remember it before it is sent; a refusal passes unsigned.
+
+    Raises IntegrityError when the manifest does not describe what the reply carries.
+    """
     task = wire.Task.from_content(message.content)
     reply = call_next(message, context)
+    if wire.Refusal.from_content(reply.content):
+        return reply
     manifest = wire.manifest_of(reply.content)
     if (update := wire.unpack(reply.content, "update").digest) != manifest.update:
         raise IntegrityError(f"manifest names update {manifest.update}, the reply carries {update}")
-    key = node_of(context).host(manifest.organisation).key
-    wire.attach_signature(reply.content, manifest.sign(key, task.genesis.chain).signature)
+    node = node_of(context)
+    signed = manifest.sign(node.host(manifest.organisation).key, task.genesis.chain)
+    node.oversight.witness(task).sent(signed)
+    wire.attach_signature(reply.content, signed.signature)
     return reply

@@ -18,6 +18,7 @@ from core.rounds import Participation, Training
 MODES = ("train", "unlearn", "attribute")
 QUANTISATIONS = ("nf4", "int8", "none")
 POLICIES = ("all", "random")
+LAG_POLICIES = ("flag", "abstain")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class RunConfig:
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
     """The members' chain, likewise; "" is none. Not available yet: anything else is refused."""
+    chain_lag: int = 1
+    """Rounds that anchors may be late before an organisation that reads the chain flags it."""
+    chain_lag_policy: str = "flag"
+    """What an organisation does beyond the lag: flag and train, or abstain."""
     seed: int = 7
     """Decides the shared A, the batches, who is drawn, and the derived keys of a simulation."""
     coordinator_key: str = ""
@@ -145,6 +150,7 @@ _CHOICES = {
     "quantisation": QUANTISATIONS,
     "aggregation": tuple(RULES),
     "participation": POLICIES,
+    "chain_lag_policy": LAG_POLICIES,
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "organisations": (0, 2**32),
@@ -162,6 +168,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "retries": (0, 98),
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
+    "chain_lag": (0, 99_999),
     "seed": (0, 2**63 - 1),
     "evaluate_limit": (0, 10**9),
 }

@@ -48,8 +48,8 @@ class Anchor:
     block: int
 
 
-class Ledger(Protocol):
-    """A place that remembers commitments for everyone and forgets none."""
+class LedgerView(Protocol):
+    """What anybody may ask of a ledger."""
 
     @property
     def chain_id(self) -> int:
@@ -59,14 +59,21 @@ class Ledger(Protocol):
     def contract(self) -> Address:
         """The verifying contract that EIP-712 signatures are bound to."""
 
+    def members(self, run: Digest) -> frozenset[Address]:
+        """The organisations of a run; empty when the run is unknown."""
+
+    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+        """What is committed at `key`, or None."""
+
+
+class Ledger(LedgerView, Protocol):
+    """A place that remembers commitments for everyone and forgets none."""
+
     def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
         """Register a run and its members; repeating it with the same members changes nothing.
 
         Raises LedgerConflictError when the run exists with other members.
         """
-
-    def members(self, run: Digest) -> frozenset[Address]:
-        """The organisations of a run; empty when the run is unknown."""
 
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """Append a round; committing the same values again returns the first anchor.
@@ -74,9 +81,6 @@ class Ledger(Protocol):
         Raises LedgerConflictError when the round exists with other values, its parent is not the lane's head, or
         a round between is missing; LedgerUnreachableError when nothing answers.
         """
-
-    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
-        """What is committed at `key`, or None."""
 
 
 class MemoryLedger:

@@ -3,6 +3,7 @@
 STATE/runs/RUN/          the record: every file in it is covered by `covenant verify`
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
+STATE/witness/GENESIS/   what each organisation remembers of a federation; see chain/witness.py
 STATE/chain/             the development chains
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from core.canonical import to_json
+from core.canonical import Address, Digest, address, raw, to_json
 from core.config import RunConfig
 from core.errors import UsageError
 from core.store import RunFolder, write
@@ -67,6 +68,10 @@ class State:
         path = self.settings(config.run)
         if not path.exists():
             write(path, to_json(config.to_flat()))
+
+    def witness(self, genesis: Digest, organisation: Address) -> Path:
+        """What an organisation of this state folder remembers of a federation."""
+        return self.folder / "witness" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
 
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""

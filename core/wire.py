@@ -2,8 +2,8 @@
 
     message        content sent                         content of the reply
     query.bind     challenge                            registrations (signed), one per hosted organisation
-    train          task, state                          manifest, signature, update
-    evaluate       task, state                          losses
+    train          task, state                          manifest, signature, update; or refusal
+    evaluate       task, state                          losses; or refusal
 
 Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is the data of one
 array (of type "safetensors", which Flower carries and never parses), everything else canonical JSON. A message is
@@ -13,6 +13,7 @@ addressed to (node, organisation).
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, Self
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -21,7 +22,7 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest, from_json, to_json
 from core.errors import FormatError
 from core.keys import Domain, Signature
-from core.rounds import Genesis, SignedRecord
+from core.rounds import Genesis, Salts, SignedRecord
 from core.update import Registration, SignedManifest, UpdateManifest
 
 BIND = "query.bind"
@@ -35,7 +36,8 @@ _SAFETENSORS = "safetensors"
 class Task:
     """What an organisation is asked: to train or evaluate a lane's state at a round.
 
-    `parent` is the coordinator-signed record that vouches for the state, None before round 1.
+    `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
+    which an organisation finds it on the chain.
     """
 
     genesis: Genesis
@@ -44,6 +46,7 @@ class Task:
     generation: int
     round: int
     parent: SignedRecord | None
+    salts: Salts | None
     state: AdapterState
 
     def to_content(self) -> RecordDict:
@@ -55,6 +58,7 @@ class Task:
             "round": self.round,
             "genesis": self.genesis.to_dict(),
             "parent": self.parent.to_dict() if self.parent else None,
+            "salts": self.salts.to_dict() if self.salts else None,
         }
         return RecordDict({"task": ConfigRecord({"json": to_json(task)}), "state": pack(self.state)})
 
@@ -64,11 +68,14 @@ class Task:
         task = _json(content, "task")
         try:
             parent = SignedRecord.from_dict(task["parent"]) if task["parent"] else None
+            salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             genesis = Genesis.from_dict(task["genesis"])
             place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
         except KeyError as error:
             raise FormatError(f"malformed task: no {error}") from error
-        return cls(genesis=genesis, parent=parent, state=unpack(content, "state"), **place)
+        if (parent is None) != (salts is None):
+            raise FormatError("malformed task: a record comes with its salts")
+        return cls(genesis=genesis, parent=parent, salts=salts, state=unpack(content, "state"), **place)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,36 @@ class Reply:
         if not isinstance(signature, str):
             raise FormatError("reply's signature is no text")
         return cls(SignedManifest(manifest, Signature(signature)), _bytes(content, "update"))
+
+
+class Refused(StrEnum):
+    """Why an organisation will not answer: the chain is late beyond what it allows, or what it was sent is wrong."""
+
+    ABSTAINED = "abstained"
+    OBJECTED = "objected"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What an organisation answers when it will not take part; `detail` is in its own words."""
+
+    reason: Refused
+    detail: str
+
+    def to_content(self) -> RecordDict:
+        """As a reply's content."""
+        return RecordDict({"refusal": ConfigRecord({"json": to_json(asdict(self))})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self | None:
+        """The refusal in a reply's content, None when there is none; raises FormatError."""
+        if "refusal" not in content.config_records:
+            return None
+        refusal = _json(content, "refusal")
+        try:
+            return cls(Refused(refusal["reason"]), str(refusal["detail"]))
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"malformed refusal: {error}") from error
 
 
 def unsigned_reply(manifest: UpdateManifest, update: AdapterState) -> RecordDict:

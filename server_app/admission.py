@@ -25,6 +25,8 @@ class Reason(StrEnum):
     NO_REPLY = "no-reply"
     BELOW_QUORUM = "below-quorum"
     CLIENT_ERROR = "client-error"
+    ABSTAINED = "abstained"
+    OBJECTED = "objected"
     MALFORMED = "malformed"
     UNKNOWN_KEY = "unknown-key"
     FORGED_SIGNATURE = "forged-signature"

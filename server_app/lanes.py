@@ -7,7 +7,7 @@ from typing import Self
 from core.adapter import AdapterState
 from core.aggregation import Rule
 from core.canonical import Address, Digest
-from core.rounds import Genesis, SignedRecord
+from core.rounds import Genesis, Salts, SignedRecord
 from core.store import RunFolder
 
 
@@ -19,6 +19,8 @@ class Lane:
     members: tuple[Address, ...]
     generation: int
     head: SignedRecord | None
+    salts: Salts | None
+    """Of the head."""
     state: AdapterState
     attempts: int
     """How often the round after the head was tried without a quorum."""
@@ -33,7 +35,8 @@ class Lane:
         generation = head.record.generation if head else 0
         following = head.record.round + 1 if head else 1
         attempts = sum(1 for s in records if s.record.round == following and s.record.generation == generation)
-        return cls(index, run.genesis.lanes[index], generation, head, state, attempts)
+        salts = run.salts(head.record) if head else None
+        return cls(index, run.genesis.lanes[index], generation, head, salts, state, attempts)
 
     @property
     def round(self) -> int:
@@ -44,7 +47,7 @@ class Lane:
         """What the next record and every manifest in it name as their parent."""
         return self.head.record.digest if self.head else genesis.digest
 
-    def after(self, signed: SignedRecord, state: AdapterState) -> Self:
+    def after(self, signed: SignedRecord, salts: Salts, state: AdapterState) -> Self:
         """The lane behind a new record."""
         tried = not signed.record.admitted
         return type(self)(
@@ -52,6 +55,7 @@ class Lane:
             members=self.members,
             generation=self.generation,
             head=self.head if tried else signed,
+            salts=self.salts if tried else salts,
             state=self.state if tried else state,
             attempts=self.attempts + 1 if tried else 0,
         )

@@ -227,7 +227,7 @@ class Covenant(Strategy):
 
     def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
         lane = self.lanes[index]
-        return wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, state)
+        return wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, lane.salts, state)
 
     def _receive(self, ask: Ask, reply: Message | None) -> None:
         """Admit one reply, or note why not; either way it can be dropped afterwards."""
@@ -241,7 +241,9 @@ class Covenant(Strategy):
             self.run.artifacts.put(update)
             self.nonces.add(signed.manifest.nonce)
             outcome.admitted.append(signed)
-            self.events.write("admitted", organisation=organisation, loss=signed.manifest.metrics.get("loss"))
+            metrics = signed.manifest.metrics
+            doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
+            self.events.write("admitted", organisation=organisation, loss=metrics.get("loss"), **doubts)
         if reply is not None and reply.has_content():
             wire.release(reply.content)
 
@@ -253,6 +255,8 @@ class Covenant(Strategy):
         if reply.has_error():
             raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
         try:
+            if refusal := wire.Refusal.from_content(reply.content):
+                raise RejectedError(Reason(refusal.reason), refusal.detail)
             parsed = wire.Reply.from_content(reply.content)
         except FormatError as error:
             raise RejectedError(Reason.MALFORMED, str(error)) from error
@@ -300,9 +304,9 @@ class Covenant(Strategy):
             aggregate=self.run.artifacts.put(state),
             residual=residual,
         )
-        signed = record.sign(self.key, self.genesis.chain)
-        self.run.append(signed, Salts.draw(record))
-        self.lanes[index] = lane.after(signed, state)
+        signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
+        self.run.append(signed, salts)
+        self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self.commit(self.run.commitment(record))
@@ -326,6 +330,8 @@ class Covenant(Strategy):
         for organisation, reply in self._exchange(grid, self._evaluation_asks(number)):
             if measured := _losses(reply):
                 losses[organisation] = measured
+            elif refusal := _refusal(reply):
+                self.events.write("objected", round=number, organisation=organisation, detail=printable(refusal.detail))
         state = self.served
         validation = dict(self.validate(state))
         self.events.write("evaluated", round=number, aggregate=state.digest, losses=losses, validation=validation)
@@ -352,6 +358,16 @@ class Covenant(Strategy):
 def _means(losses: list[dict[str, float]]) -> MetricRecord:
     names = sorted({name for values in losses for name in values})
     return MetricRecord({name: sum(v[name] for v in losses if name in v) / len(losses) for name in names})
+
+
+def _refusal(reply: Message | None) -> wire.Refusal | None:
+    """What an organisation has against what it was sent, if it says so."""
+    if reply is None or reply.has_error():
+        return None
+    try:
+        return wire.Refusal.from_content(reply.content)
+    except FormatError:
+        return None
 
 
 def _losses(reply: Message | None) -> dict[str, float]:

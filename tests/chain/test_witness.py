@@ -6,9 +6,9 @@ import pytest
 
 from chain.witness import Standing, Witness
 from core import keys
-from core.canonical import Address
-from core.errors import ForgeryError, IntegrityError
-from core.ledger import Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.canonical import Address, Digest
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, SignedRecord
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
@@ -201,16 +201,45 @@ class Elsewhere(MemoryLedger):
     chain_id = 1
 
 
+def test_a_ledger_that_does_not_answer_has_nothing_on_it_yet(tmp_path: Path) -> None:
+    class Silent(MemoryLedger):
+        def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+            raise LedgerUnreachableError(f"nothing answers about round {key.round}")
+
+    federation, silent = a_federation(tmp_path), Silent()
+    silent.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    by = witness(federation, tmp_path, silent)
+    standing = watch(by, federation)
+    assert [key.round for key in standing.behind] == [1, 2, 3]
+    assert str(standing).startswith("not on the ledger: round 1 of lane 0, generation 0; round 2")
+    assert watch(witness(federation, tmp_path, federation.ledger), federation).behind == ()
+
+
+def test_whose_ledger_it_is_is_asked_once(tmp_path: Path) -> None:
+    class Counting(MemoryLedger):
+        asked = 0
+
+        def members(self, run: Digest) -> frozenset[Address]:
+            self.asked += 1
+            return super().members(run)
+
+    ledger = Counting()
+    federation = a_federation(tmp_path, ledger=ledger)
+    for _ in range(2):
+        watch(witness(federation, tmp_path, ledger), federation)
+    assert ledger.asked == 1
+
+
 def test_another_chain_is_not_the_federation_s(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     with pytest.raises(IntegrityError, match=r"the ledger is 0x0000.* on chain 1, the federation's is"):
-        witness(federation, tmp_path, Elsewhere())
+        witness(federation, tmp_path, Elsewhere()).confirm(0, 0, 1)
 
 
 def test_a_ledger_that_knows_other_members_is_refused(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     with pytest.raises(IntegrityError, match="with other members"):
-        witness(federation, tmp_path, MemoryLedger())
+        witness(federation, tmp_path, MemoryLedger()).confirm(0, 0, 1)
 
 
 def test_a_torn_memory_is_cut_and_a_damaged_one_refused(tmp_path: Path) -> None:

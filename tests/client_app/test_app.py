@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 import client_app.app
-from client_app import signing
+from client_app import oversight, signing
 from client_app.app import app
 from client_app.hosting import Node, node_of
 from core import keys, lora, seeds, wire
@@ -18,6 +18,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
+from core.ledger import MemoryLedger
 from core.rounds import Base, Genesis
 from llm.sources import load_base
 from llm.train import TrainResult
@@ -32,7 +33,10 @@ RANK, ALPHA = 2, 2.0
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = make_base(tmp_path_factory.mktemp("base"))
     data = make_data(tmp_path_factory.mktemp("data") / "organisations")
-    return {"base": str(base), "data": str(data), "quantisation": "none", "rank": RANK, "alpha": ALPHA}
+    state = tmp_path_factory.mktemp("state")
+    return {
+        "base": str(base), "data": str(data), "state": str(state), "quantisation": "none", "rank": RANK, "alpha": ALPHA
+    }  # fmt: skip
 
 
 def context(run_config: Mapping[str, Any], **node_config: Any) -> Context:
@@ -117,10 +121,25 @@ def genesis(places: dict[str, Any]) -> Genesis:
     )
 
 
+class OwnLedger(MemoryLedger):
+    """The ledger of the federation, as every organisation here reads it."""
+
+    chain_id = f.CHAIN.chain_id  # type: ignore[assignment] # a constant here
+    contract = f.CHAIN.contract
+
+
+@pytest.fixture(autouse=True)
+def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
+    ledger = OwnLedger()
+    ledger.open_run(genesis.digest, [member.address for member in genesis.organisations])
+    monkeypatch.setattr(oversight, "_ledger", lambda chain, state, contract: ledger)
+    return ledger
+
+
 def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
     model = load_base(genesis.base.name, "none", RANK, ALPHA)
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
-    values = {"lane": 0, "generation": 0, "round": 1, "parent": None, "state": initial} | changes
+    values = {"lane": 0, "generation": 0, "round": 1, "parent": None, "salts": None, "state": initial} | changes
     return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
 
 
@@ -199,8 +218,10 @@ def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genes
     asked = task(genesis)
     other = AdapterState({name: array + 1 for name, array in asked.state.arrays.items()})
     reply = send(places, wire.TRAIN, task(genesis, state=other).to_content())
-    assert reply.has_error()
-    assert "state is 0x" in reply.error.reason
+    refusal = wire.Refusal.from_content(reply.content)
+    assert refusal
+    assert refusal.reason == wire.Refused.OBJECTED
+    assert "state is 0x" in refusal.detail
 
 
 def test_the_signing_mod_refuses_a_manifest_of_another_update(places: dict[str, Any], genesis: Genesis) -> None:

@@ -11,6 +11,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.errors import ForgeryError, IntegrityError
 from core.keys import derive
+from core.rounds import Salts
 from core.update import Organisation
 from core.wire import Task
 from tests import federation as f
@@ -21,8 +22,9 @@ INITIAL = RULES[GENESIS.rule].initial(FRESH)
 STATE = f.delta(INITIAL.shapes, "after round 1")
 RECORD = f.record(GENESIS, aggregate=STATE.digest)
 MEDICAL = GENESIS.organisation(f.address("medical"))
-FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, None, INITIAL)
-SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, RECORD.sign(f.COORDINATOR, GENESIS.chain), STATE)
+FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, None, None, INITIAL)
+SALTS = Salts.draw(RECORD)
+SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, RECORD.sign(f.COORDINATOR, GENESIS.chain), SALTS, STATE)
 
 
 def checked(task: Task, **changes: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from client_app import honest_signing
@@ -15,7 +15,7 @@ from client_app.hosting import node_of
 from core import wire
 from core.adapter import AdapterState
 from core.canonical import digest
-from core.keys import Key, derive
+from core.keys import derive
 from core.update import UpdateManifest
 
 Attack = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
@@ -28,16 +28,12 @@ def sign_update(message: Message, context: Context, call_next: ClientAppCallable
     reply = honest_signing.sign_update(message, context, call_next)
     if attack := ATTACKS.get(host.data.name):
         key = derive(99, "stranger") if host.data.name == "forge" else host.key
-        reply.content = _signed(
-            *attack(wire.manifest_of(reply.content), wire.unpack(reply.content, "update")), key, task
-        )
+        manifest, update = attack(wire.manifest_of(reply.content), wire.unpack(reply.content, "update"))
+        signed = manifest.sign(key, task.genesis.chain)
+        node_of(context).oversight.witness(task).sent(signed)
+        reply.content = wire.unsigned_reply(manifest, update)
+        wire.attach_signature(reply.content, signed.signature)
     return reply
-
-
-def _signed(manifest: UpdateManifest, update: AdapterState, key: Key, task: wire.Task) -> RecordDict:
-    content = wire.unsigned_reply(manifest, update)
-    wire.attach_signature(content, manifest.sign(key, task.genesis.chain).signature)
-    return content
 
 
 def _with(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:

@@ -12,7 +12,7 @@ from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
 from core.update import Bid, SignedManifest
-from core.wire import Reply
+from core.wire import Refused, Reply
 from server_app.admission import Expected, Reason, RejectedError, admit
 from tests import federation as f
 from tests.core.test_keys import high_s_twin
@@ -156,7 +156,10 @@ def test_is_rejected_with_its_own_reason(what: str) -> None:
 
 def test_every_reason_that_admission_gives_is_tried_above() -> None:
     given_by_the_strategy = {Reason.NOT_CONNECTED, Reason.NO_REPLY, Reason.BELOW_QUORUM, Reason.CLIENT_ERROR}
-    assert {reason for reason, _ in REJECTED.values()} == set(Reason) - given_by_the_strategy
+    given_by_the_organisation = {Reason(refused) for refused in Refused}
+    assert {reason for reason, _ in REJECTED.values()} == set(
+        Reason
+    ) - given_by_the_strategy - given_by_the_organisation
 
 
 def test_the_norm_is_over_all_arrays_together() -> None:

@@ -1,75 +1,24 @@
 """Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
-from flwr.clientapp import ClientApp
 
-import server_app.app
 from client_app.app import app as client
 from core import keys, wire
 from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
-from core.config import RunConfig
 from core.errors import ConfigError, CovenantError, RunLockedError, UsageError
-from core.ledger import MemoryLedger
-from core.places import State
 from core.rounds import RoundRecord
 from core.store import RunFolder
 from core.update import UpdateManifest
-from server_app.app import app as server
-from server_app.events import EventLog
-from server_app.inline import run_inline
 from server_app.lock import locked
-from tests.commands import make_base, make_data
+from tests.server_app.worlds import World
 
-SETTINGS = {
-    "rank": 2,
-    "alpha": 4.0,
-    "rounds": 2,
-    "local-steps": 2,
-    "batch-size": 1,
-    "max-length": 48,
-    "evaluate-limit": 2,
-}
 Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data") / "organisations")
-
-
-class World:
-    """Runs in one state folder on one ledger."""
-
-    def __init__(self, state: Path, base: Path, data: Path, ledger: MemoryLedger) -> None:
-        self.state, self.ledger = State(state), ledger
-        places = {"base": str(base), "data": str(data), "state": str(state), "quantisation": "none"}
-        self.settings = RunConfig().to_flat() | SETTINGS | places
-
-    def run(self, name: str, through: Any = client, nodes: int = 2, **changes: Any) -> RunFolder:
-        run_inline(server, cast(ClientApp, through), nodes, self.settings | {"run": name} | changes)
-        return self.state.run(name)
-
-    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
-        return [event for event in EventLog.read(self.state.events(name))[0] if event["event"] == kind]
-
-
-@pytest.fixture
-def world(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    ledger = MemoryLedger()
-    monkeypatch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
-    return World(tmp_path / "state", base, data, ledger)
 
 
 def aggregates(run: RunFolder) -> list[Digest]:
@@ -217,7 +166,7 @@ def _tampered_task(change: Callable[[dict[str, Any]], None]) -> Callable[[Messag
 
 CHEATS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a lane that is not its own": lambda task: task.update(lane=1),
-    "no parent record": lambda task: task.update(parent=None, round=2),
+    "no parent record": lambda task: task.update(parent=None, salts=None, round=2),
     "another base": lambda task: task["genesis"]["base"].update(digest="0x" + "11" * 32),
     "another shared A": lambda task: task["genesis"].update(shared_a="0x" + "11" * 32),
     "fewer examples than registered": lambda task: [o.update(examples=1) for o in task["genesis"]["organisations"]],
@@ -229,7 +178,7 @@ def test_organisations_do_not_train_when_they_are_sent(world: World, cheat: str)
     with pytest.raises(CovenantError):
         world.run("cheated", through=_tampered_task(CHEATS[cheat]), retries=0, rounds=1)
     (signed,) = world.state.run("cheated").records()
-    assert {r.reason for r in signed.record.rejected} == {"client-error"}
+    assert {r.reason for r in signed.record.rejected} == {"objected"}
     assert all("wanted" in r.detail for r in signed.record.rejected)
 
 

@@ -1,0 +1,78 @@
+"""A ledger as an organisation reads it: from a node of its own choosing, without a key, and without waiting for it.
+
+It is opened when it is first asked. Nothing is started for it, no answer is waited for longer than a second, and after
+it did not answer it is left alone for a while: a chain that is down costs all organisations of a process a second in
+half a minute, not a second a question.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from chain.contract import BoundContract
+from chain.ethereum import EthereumLedger
+from chain.nodes import running
+from core.canonical import Address, Digest
+from core.errors import IntegrityError, LedgerUnreachableError
+from core.ledger import Anchor, LedgerView, RoundCommitment, RoundKey
+
+PATIENCE_SECONDS: Final = 1.0
+QUIET_SECONDS: Final = 30.0
+
+T = TypeVar("T")
+
+
+class Observer:
+    """See core.ledger.LedgerView; whatever it is asked, it may raise LedgerUnreachableError."""
+
+    def __init__(self, open_: Callable[[], LedgerView], quiet: float = QUIET_SECONDS) -> None:
+        """`open_` finds the ledger; `quiet`: seconds in which it is not asked again after it did not answer."""
+        self._open = open_
+        self._quiet = quiet
+        self._ledger: LedgerView | None = None
+        self._asleep_until = 0.0
+
+    @property
+    def chain_id(self) -> int:
+        """See `LedgerView.chain_id`."""
+        return self._ask(lambda ledger: ledger.chain_id)
+
+    @property
+    def contract(self) -> Address:
+        """See `LedgerView.contract`."""
+        return self._ask(lambda ledger: ledger.contract)
+
+    def members(self, run: Digest) -> frozenset[Address]:
+        """See `LedgerView.members`."""
+        return self._ask(lambda ledger: ledger.members(run))
+
+    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+        """See `LedgerView.read`."""
+        return self._ask(lambda ledger: ledger.read(key))
+
+    def _ask(self, question: Callable[[LedgerView], T]) -> T:
+        if time.monotonic() < self._asleep_until:
+            raise LedgerUnreachableError(f"the ledger did not answer in the last {self._quiet:g} s")
+        try:
+            self._ledger = self._ledger or self._open()
+            return question(self._ledger)
+        except LedgerUnreachableError:
+            self._asleep_until = time.monotonic() + self._quiet
+            self._ledger = None  # a chain that was started again has another port
+            raise
+
+
+def observe(chain: str, state: Path, contract: Address) -> Observer:
+    """The public ledger `contract` on `chain` (``embedded``, ``anvil`` or a URL) of the folder `state`.
+
+    What it is asked raises IntegrityError when there is no such contract.
+    """
+
+    def opened() -> EthereumLedger:
+        bound = BoundContract(running(chain, state, PATIENCE_SECONDS), "PublicLedger", contract)
+        if not bound.exists:
+            raise IntegrityError(f"chain {bound.chain_id} has no contract at {contract}")
+        return EthereumLedger(bound)
+
+    return Observer(opened)

@@ -1,0 +1,94 @@
+"""A ledger that is only looked at: found when it runs, never started, and never waited for."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.ethereum import EthereumLedger, open_ledger
+from chain.nodes import embedded_service
+from chain.observer import Observer, observe
+from core.errors import IntegrityError, LedgerUnreachableError
+from core.keys import derive
+from core.ledger import MemoryLedger
+from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+
+CONTRACT = MemoryLedger.contract
+
+
+class Down:
+    """A ledger that cannot be opened until it is up."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.opened = 0
+
+    def __call__(self) -> MemoryLedger:
+        self.opened += 1
+        if not self.up:
+            raise LedgerUnreachableError("down")
+        return MemoryLedger()
+
+
+def test_a_ledger_that_did_not_answer_is_left_alone_for_a_while() -> None:
+    down = Down()
+    observer = Observer(down, quiet=0.2)
+    for _ in range(5):
+        with pytest.raises(LedgerUnreachableError):
+            observer.members(some_digest())
+    assert down.opened == 1
+    down.up = True
+    time.sleep(0.21)
+    assert observer.members(some_digest()) == frozenset()
+    assert (observer.chain_id, observer.contract) == (0, CONTRACT)
+    assert down.opened == 2
+
+
+def test_a_node_that_never_answers_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        observer, started = observe(url, Path(), CONTRACT), time.monotonic()
+        for _ in range(4):
+            with pytest.raises(LedgerUnreachableError):
+                observer.members(some_digest())
+        assert time.monotonic() - started < 2.0
+
+
+def test_a_chain_that_does_not_run_is_not_started(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnreachableError, match="does not run"):
+        observe("embedded", tmp_path, CONTRACT).members(some_digest())
+    assert embedded_service(tmp_path).url() is None
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    state = tmp_path_factory.mktemp("observed")
+    yield state
+    embedded_service(state).stop()
+
+
+@pytest.fixture(scope="module")
+def ledger(state: Path) -> EthereumLedger:
+    return open_ledger("embedded", state, derive(1, "coordinator"))
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("by_url", [False, True])
+def test_what_the_coordinator_commits_is_seen(state: Path, ledger: EthereumLedger, by_url: bool) -> None:
+    chain = f"{embedded_service(state).url()}/public" if by_url else "embedded"
+    observer, commitment = observe(chain, state, ledger.contract), a_round(some_digest())
+    ledger.open_run(commitment.key.run, MEMBERS)
+    assert observer.read(commitment.key) is None
+    anchor = ledger.commit(commitment)
+    assert observer.members(commitment.key.run) == MEMBERS
+    assert observer.read(commitment.key) == (commitment, anchor)
+    assert (observer.chain_id, observer.contract) == (ledger.chain_id, ledger.contract)
+
+
+@pytest.mark.chain
+def test_a_contract_that_is_not_there_is_a_finding(state: Path, ledger: EthereumLedger) -> None:
+    with pytest.raises(IntegrityError, match="has no contract at 0x0000"):
+        observe("embedded", state, CONTRACT).members(some_digest())
+    assert ledger.chain_id

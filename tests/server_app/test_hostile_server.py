@@ -1,0 +1,219 @@
+"""A coordinator that cheats in a real run: an honest organisation catches it, or whoever audits the run afterwards."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import server_app.app
+from chain.audit import verify
+from client_app import oversight
+from core import keys
+from core.adapter import AdapterState
+from core.canonical import Address
+from core.errors import LedgerUnreachableError, QuorumError
+from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
+from core.rounds import Admitted, Rejection, Salts
+from core.store import RunFolder
+from core.wire import Task
+from server_app.admission import Expected
+from server_app.strategy import Ask, Covenant, Outcome
+from tests.server_app.worlds import World
+
+VICTIM = keys.derive(7, "medical").address
+
+
+class TwoFaced(Covenant):
+    """Shows one organisation a history of its own: another round 1, signed all the same, and what comes of it."""
+
+    def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> Task:
+        task = super()._task(index, organisation, number, state)
+        if organisation != VICTIM or number < 2 or task.parent is None:
+            return task
+        other = self._other(number, task.parent.record.aggregate)
+        record = replace(
+            task.parent.record, aggregate=other.digest, parent=self._parents.get(number - 1, self.genesis.digest)
+        )
+        signed = record.sign(self.key, self.genesis.chain)
+        self._parents[number] = record.digest
+        self._salts.setdefault(number, Salts.draw(record))
+        return replace(task, parent=signed, salts=self._salts[number], state=other)
+
+    def _other(self, number: int, name: Any) -> AdapterState:
+        state = self.run.artifacts.open(name)
+        return AdapterState({n: array + number for n, array in state.arrays.items()})
+
+    def _expected(self, index: int, organisation: Address) -> Expected:
+        expected = super()._expected(index, organisation)
+        number = expected.round
+        return replace(expected, parent=self._parents[number]) if organisation == VICTIM and number > 1 else expected
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._parents: dict[int, Any] = {}
+        self._salts: dict[int, Salts] = {}
+
+
+class Dropping(Covenant):
+    """Leaves out what one organisation sent, from the round on that is given."""
+
+    since = 1
+
+    def _receive(self, ask: Ask, reply: Any) -> None:
+        if ask[1] != VICTIM or self.lanes[ask[0]].round + 1 < self.since:
+            super()._receive(ask, reply)
+
+
+class DroppingLast(Dropping):
+    since = 3
+
+
+class Swapping(Covenant):
+    """Puts the update of another into the mouth of one organisation, with the best signature that it can make."""
+
+    def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
+        manifests = {signed.manifest.organisation: signed for signed in outcome.admitted}
+        if VICTIM in manifests:
+            other = next(signed.manifest for address, signed in manifests.items() if address != VICTIM)
+            swapped = replace(manifests[VICTIM].manifest, update=other.update)
+            outcome.admitted = [
+                swapped.sign(self.key, self.genesis.chain) if address == VICTIM else signed
+                for address, signed in manifests.items()
+            ]
+        return super()._quorate(outcome)
+
+
+class Reweighing(Covenant):
+    """Gives one organisation half of its weight, and another the rest."""
+
+    def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
+        admitted = super()._quorate(outcome)
+        taken = next((a.weight / 2 for a in admitted if a.organisation == VICTIM), 0.0)
+        favoured = next((a.organisation for a in admitted if a.organisation != VICTIM), None)
+        shift: Mapping[Address | None, float] = {VICTIM: -taken, favoured: taken}
+        return tuple(replace(a, weight=a.weight + shift.get(a.organisation, 0.0)) for a in admitted)
+
+
+def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Covenant], **changes: Any) -> RunFolder:
+    monkeypatch.setattr(server_app.app, "Covenant", server)
+    return world.run("cheated", **{"rounds": 3, "retries": 0} | changes)
+
+
+def objections(world: World) -> list[tuple[int, Rejection]]:
+    records = (signed.record for signed in world.state.run("cheated").records())
+    return [(record.round, r) for record in records for r in record.rejected if r.reason == "objected"]
+
+
+def test_a_server_with_two_faces_is_caught_by_whom_it_shows_the_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cheated(world, monkeypatch, TwoFaced, rounds=4)
+    caught = objections(world)
+    assert [(number, r.organisation) for number, r in caught] == [(3, VICTIM), (4, VICTIM)]
+    assert caught[0][1].detail.startswith("round 1 of lane 0, generation 0: the ledger has aggregate")
+    told = [e for e in world.events("cheated", "rejected") if e["organisation"] == VICTIM]
+    assert [event["reason"] for event in told] == ["objected", "objected"]
+    assert "manifest's parent at round 2, lane 0, medical" in str(verify(run, world.ledger).failures[0])
+
+
+def test_a_server_that_drops_an_update_is_caught_by_its_owner(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = cheated(world, monkeypatch, Dropping)
+    failure = verify(run, world.ledger).failures[0]
+    assert (failure.what, failure.got) == ("organisations asked", "coding, financial")
+    assert failure.where.startswith("round 1, lane 0")
+    told = world.events("cheated", "objected")
+    assert {(event["round"], event["organisation"]) for event in told} == {(n, VICTIM) for n in (1, 2, 3)}
+    wanted = f"round 1 of lane 0, generation 0: leaves out the update that {VICTIM} sent"
+    assert {event["detail"] for event in told[:1]} == {wanted}
+
+
+def test_an_update_that_is_dropped_in_the_last_round_is_missed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheated(world, monkeypatch, DroppingLast)
+    (told,) = world.events("cheated", "objected")
+    assert (told["round"], told["organisation"]) == (3, VICTIM)
+    assert "round 3 of lane 0, generation 0: leaves out the update" in told["detail"]
+
+
+def test_a_server_that_swaps_an_update_is_caught_by_its_owner_and_by_the_audit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cheated(world, monkeypatch, Swapping)
+    caught = objections(world)
+    assert [(number, r.organisation) for number, r in caught] == [(2, VICTIM), (3, VICTIM)]
+    assert "round 1 of lane 0, generation 0: admits an update of" in caught[0][1].detail
+    failure = verify(run, world.ledger).failures[0]
+    assert failure.what == "manifest's signature"
+    assert failure.where == "round 1, lane 0, medical"
+
+
+def test_a_server_that_changes_weights_is_caught_by_everyone_and_by_the_audit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(QuorumError, match="lane 0, round 2"):
+        cheated(world, monkeypatch, Reweighing)
+    caught = objections(world)
+    assert [number for number, _ in caught] == [2, 2, 2]
+    assert all("round 1 of lane 0, generation 0: the weight of 0x" in r.detail for _, r in caught)
+    failures = verify(world.state.run("cheated"), world.ledger).failures
+    assert failures[0].what == "weight"
+    assert failures[0].where.startswith("round 1, lane 0, ")
+
+
+# --- a chain that is late ------------------------------------------------------------------------------------------
+
+
+class Empty(MemoryLedger):
+    """A chain on which nothing arrives: an organisation's view of one that is down for the coordinator."""
+
+    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+        return None
+
+
+class Down(MemoryLedger):
+    """A chain that does not answer."""
+
+    def members(self, run: object) -> frozenset[Address]:
+        raise LedgerUnreachableError("nothing answers")
+
+
+@pytest.mark.parametrize("ledger", [Empty, Down])
+def test_organisations_flag_a_late_chain_and_train(
+    world: World, monkeypatch: pytest.MonkeyPatch, ledger: type[MemoryLedger]
+) -> None:
+    run = _watched(world, monkeypatch, ledger())
+    flags = [
+        (signed.record.round, a.signed.manifest.metrics.get("behind"))
+        for signed in run.records()
+        for a in signed.record.admitted
+    ]
+    assert flags == [(1, None)] * 3 + [(2, None)] * 3 + [(3, 1)] * 3
+    assert [event.get("behind") for event in world.events("late", "admitted")] == [None] * 6 + [1] * 3
+    assert verify(run, world.ledger).ok
+
+
+def test_organisations_abstain_from_a_late_chain_when_they_were_told_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(QuorumError, match="lane 0, round 3"):
+        _watched(world, monkeypatch, Down(), **{"chain-lag-policy": "abstain", "retries": 0})
+    *_, last = world.state.run("late").records()
+    assert last.record.round == 3
+    assert {(r.reason, r.detail) for r in last.record.rejected} == {
+        ("abstained", "not on the ledger: round 1 of lane 0, generation 0")
+    }
+    assert world.run("late", resume=True, **{"rounds": 3, "retries": 0, "chain-lag-policy": "flag"})
+
+
+def _watched(world: World, monkeypatch: pytest.MonkeyPatch, ledger: MemoryLedger, **changes: Any) -> RunFolder:
+    real = world.ledger
+
+    def view(chain: str, state: Path, contract: Address) -> MemoryLedger:
+        ledger._members = real._members
+        return ledger
+
+    monkeypatch.setattr(oversight, "_ledger", view)
+    return world.run("late", **{"rounds": 3} | changes)

@@ -1,0 +1,41 @@
+"""Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from flwr.clientapp import ClientApp
+
+from client_app.app import app as client
+from core.config import RunConfig
+from core.ledger import MemoryLedger
+from core.places import State
+from core.store import RunFolder
+from server_app.app import app as server
+from server_app.events import EventLog
+from server_app.inline import run_inline
+
+SETTINGS = {
+    "rank": 2,
+    "alpha": 4.0,
+    "rounds": 2,
+    "local-steps": 2,
+    "batch-size": 1,
+    "max-length": 48,
+    "evaluate-limit": 2,
+}
+
+
+class World:
+    """Runs in one state folder on one ledger."""
+
+    def __init__(self, state: Path, base: Path, data: Path, ledger: MemoryLedger) -> None:
+        self.state, self.ledger = State(state), ledger
+        places = {"base": str(base), "data": str(data), "state": str(state), "quantisation": "none"}
+        self.settings = RunConfig().to_flat() | SETTINGS | places
+
+    def run(self, name: str, through: Any = client, nodes: int = 2, **changes: Any) -> RunFolder:
+        run_inline(server, cast(ClientApp, through), nodes, self.settings | {"run": name} | changes)
+        return self.state.run(name)
+
+    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
+        return [event for event in EventLog.read(self.state.events(name))[0] if event["event"] == kind]
