@@ -1,0 +1,129 @@
+"""A token trace in a terminal: every token in the colour of its organisation, the stronger the more it was taught.
+
+Where there are no colours, a line of letters stands under the text: the organisation's, large where more than half of
+the token is its own, and a dot where the base model's share is larger.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from core.canonical import Address
+from provenance.colours import colours, mixed
+from provenance.shares import response_shares, token_shares
+from provenance.trace import TokenScores, TokenTrace
+
+_ROWS = 12
+"""Organisations in the table: those with the highest scores."""
+_SEEN = 0.05
+"""Below this share a token keeps the terminal's own colours."""
+_BAR = 24
+"""Width of a bar of 100 %."""
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Heat:
+    """How the organisations of a trace look on a console; organisations go by their index in the trace."""
+
+    console: Console
+    organisations: tuple[Address, ...]
+    names: Mapping[Address, str]
+
+    @cached_property
+    def coloured(self) -> bool:
+        """Whether the console shows colours."""
+        return self.console.color_system is not None and not self.console.no_color
+
+    @cached_property
+    def colours(self) -> tuple[str, ...]:
+        """By organisation, #rrggbb."""
+        by_address = colours(self.organisations, self.names)
+        return tuple(by_address[organisation] for organisation in self.organisations)
+
+    @cached_property
+    def letters(self) -> tuple[str, ...]:
+        """By organisation, in order of name; those after the 26th share a plus."""
+        order = {o: i for i, o in enumerate(sorted(self.organisations, key=self.names.__getitem__))}
+        return tuple(_LETTERS[order[o]] if order[o] < len(_LETTERS) else "+" for o in self.organisations)
+
+    def token(self, token: TokenScores) -> Text:
+        """One token, coloured where the console shows colours."""
+        shares = token_shares(token)
+        share = shares.organisations[shares.strongest]
+        ground = mixed(self.colours[shares.strongest], 0.7 * share)
+        style = f"black on {ground}" if self.coloured and share >= _SEEN else ""
+        return Text(visible(token.text), style)
+
+    def mark(self, token: TokenScores) -> str:
+        """The letter of a token's organisation, or a dot."""
+        shares = token_shares(token)
+        letter, share = self.letters[shares.strongest], shares.organisations[shares.strongest]
+        if share < shares.base:
+            return "·"
+        return letter if share >= 0.5 else letter.lower()
+
+    def response(self, trace: TokenTrace) -> Text:
+        """The response: coloured text, or text over letters, in lines no wider than the console."""
+        if self.coloured:
+            return Text().join(self.token(token) for token in trace.tokens)
+        return Text("\n".join(line for pair in self._marked(trace) for line in pair))
+
+    def table(self, trace: TokenTrace) -> Table:
+        """Shares and nats of the response."""
+        shares, response = response_shares(trace), trace.response
+        ranked = sorted(range(len(self.organisations)), key=lambda k: -response.scores[k])
+        table = Table(box=None, pad_edge=False, show_edge=False)
+        for heading, width in (("taught by", 16), ("", _BAR), ("share", 6), ("nats", 9)):
+            table.add_column(heading, justify="right" if heading in ("share", "nats") else "left", min_width=width)
+        for k in ranked[:_ROWS]:
+            name = self.names[self.organisations[k]]
+            key = Text("■ ", self.colours[k]) if self.coloured else Text(f"{self.letters[k]} ")
+            table.add_row(key + Text(name), *self._share(shares.organisations[k], self.colours[k], response.scores[k]))
+        if len(ranked) > _ROWS:
+            table.add_row(f"  and {len(ranked) - _ROWS} with less")
+        table.add_row("· base model", *self._share(shares.base, "", response.base))
+        table.add_row("  residual", "", "", "–" if response.residual is None else f"{response.residual:.2f}")
+        return table
+
+    def _share(self, share: float, colour: str, nats: float) -> tuple[Text, str, str]:
+        bar = "█" * round(_BAR * share) if share else ""
+        return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{nats:.2f}"
+
+    def _marked(self, trace: TokenTrace) -> Iterator[tuple[str, str]]:
+        """Lines of text, each with its line of letters."""
+        text, marks = "", ""
+        for token in trace.tokens:
+            mark = self.mark(token)
+            for character in visible(token.text):
+                if character == "\n" or cell_len(text + character) > self.console.width:
+                    yield text, marks
+                    text, marks = "", ""
+                if character != "\n":
+                    text, marks = text + character, marks + mark * cell_len(character)
+        yield text, marks
+
+
+def show(console: Console, trace: TokenTrace, names: Mapping[Address, str]) -> None:
+    """Print a trace: the prompt, the response, the shares, and the verdict."""
+    heat = Heat(console, trace.organisations, names)
+    console.print(Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", sep="\n")
+    console.print(Text(f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"), soft_wrap=True)
+
+
+def verdict(trace: TokenTrace, names: Mapping[Address, str]) -> str:
+    """Who taught the response, and how sure that is."""
+    response = trace.response
+    if response.verdict is None:
+        return f"Verdict  none: the method abstains at a confidence of {100 * response.confidence:.0f} %"
+    return f"Verdict  {names[response.verdict]}, {100 * response.confidence:.0f} % confident"
+
+
+def visible(text: str) -> str:
+    """Text without what would steer a terminal: anything but line ends that does not print becomes �."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
