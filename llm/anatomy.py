@@ -4,13 +4,15 @@ Known are the decoders whose blocks add `self_attn.o_proj` and `mlp.down_proj` t
 and a linear head read: Llama, Qwen 2 and 3, Gemma 3, SmolLM3 and their like. Gemma norms what it adds once more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from core.errors import ModelError
+from llm.differentiate import Seen, hooked
 from llm.model import Model
 
 
@@ -55,7 +57,55 @@ def anatomy(model: Model) -> Anatomy:
     return parts
 
 
-def frozen_scale(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True, eq=False)
+class Writes:
+    """What each writer wrote to the residual stream at some positions, filled by one forward pass.
+
+    `inputs` (positions, in), `outputs` and `base` (positions, width): what the writer as a whole, and what the base
+    alone without an adapter, gave; `embedding` is what stood there first and `norm` what the last norm read.
+    """
+
+    parts: Anatomy
+    inputs: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
+
+    def at(self, positions: torch.Tensor | slice) -> "Writes":
+        """The same at some positions of the only row."""
+        return Writes(
+            self.parts,
+            {name: tensor[0, positions] for name, tensor in self.inputs.items()},
+            {name: tensor[0, positions] for name, tensor in self.outputs.items()},
+        )
+
+    def readers(self, tokens: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """How `tokens` (T,), one a position, read each writer, (T, width), and the base's part of their logits (T,).
+
+        Reading is linear once the denominators of norms are held fixed.
+        """
+        head = self.parts.head
+        last = _frozen(self.parts.norm, self.inputs["norm"]) * head.weight[tokens]
+        base = (last.double() * self.outputs["embedding"].double()).sum(-1)
+        if head.bias is not None:
+            base = base + head.bias[tokens].double()
+        readers = {}
+        for name, norm in self.parts.writers.items():
+            readers[name] = last if norm is None else last * _frozen(norm, self.outputs[name])
+            base = base + (readers[name].double() * self.outputs[f"{name}.base"].double()).sum(-1)
+        return readers, base
+
+
+@contextmanager
+def watched_writes(model: Model) -> Iterator[Writes]:
+    """Inside, a forward pass fills the value; raises ModelError for a decoder that is not built as this module says."""
+    parts, seen = anatomy(model), Seen()
+    watched = {"embedding": parts.embedding, "norm": parts.norm}
+    for name in parts.writers:
+        watched |= {name: model.layers[name], f"{name}.base": model.layers[name].get_base_layer()}
+    with hooked([(module, seen.hook(name)) for name, module in watched.items()]):
+        yield Writes(parts, seen.inputs, seen.outputs)
+
+
+def _frozen(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """The vector c with norm(h) = c ⊙ h, for h of shape (…, width): gain / rms(h), its denominator a constant."""
     eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
     hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))

@@ -266,6 +266,20 @@ def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
 
 
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds to those before it; joined, the text of all.
+
+    Of a character that several tokens spell, the last has all and the others nothing.
+    """
+    found, said = [], ""
+    for stop in range(1, len(tokens) + 1):
+        text = str(tokenizer.decode(tokens[:stop], clean_up_tokenization_spaces=False))
+        whole = stop == len(tokens) or not text.endswith("\ufffd")
+        found.append(text[len(said) :] if whole else "")
+        said = text if whole else said
+    return tuple(found)
+
+
 def pack(examples: Sequence[Example], max_length: int) -> list[tuple[int, ...]]:
     """Put examples into rows of at most `max_length` tokens, best fit in the order given.
 

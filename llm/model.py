@@ -128,6 +128,30 @@ class Model:
             yield
 
     @contextmanager
+    def scaled_adapter(self, factor: float) -> Iterator[None]:
+        """Inside, what the adapter adds counts `factor` times."""
+        before = {name: layer.scaling[_ADAPTER] for name, layer in self.layers.items()}
+        for name, layer in self.layers.items():
+            layer.scaling[_ADAPTER] = factor * before[name]
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.scaling[_ADAPTER] = before[name]
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a generated answer."""
+        found = self.module.get_base_model().generation_config.eos_token_id
+        return frozenset([] if found is None else [found] if isinstance(found, int) else found)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens that the base was built for, where it says so."""
+        found = getattr(self.module.config, "max_position_embeddings", None)
+        return None if found is None else int(found)
+
+    @contextmanager
     def autocast(self) -> Iterator[None]:
         """Inside, a quantised model computes in bfloat16 where the hardware has it."""
         enabled = self.spec.quantisation != "none" and _has_bfloat16(self.device)

@@ -1,0 +1,47 @@
+r"""How sure a verdict is, and when there is none.
+
+Scores of different methods, models and lengths have no common scale, so they are first measured in their own noise:
+
+    z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
+
+with S the response's scores and s the tokens'. The probability that organisation k taught the response is
+softmax_k(β z): β is fitted for each method on responses whose teacher is known (benchmarks/calibration.py), by maximum
+likelihood, as temperature scaling does (Guo et al., 2017, arXiv 1706.04599). Two organisations that taught the same
+thing share their probability. A method abstains where the distribution is nearly uniform, so where the scores do not
+tell the organisations apart at all; its normalised entropy does not depend on how many there are.
+"""
+
+import math
+
+import torch
+
+from core.canonical import Address
+
+SHARPNESS = {"protoken": 1.0, "gradient": 1.0, "direct-logit": 1.0, "ablation": 1.0, "shapley": 1.0}
+"""β of each method."""
+
+LEAST_CERTAINTY = 0.02
+"""Of 1 − H(p) / log K: below it a method abstains."""
+
+
+def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """Return z (K,) of token scores (T, K) and response scores (K,): zero where nothing tells organisations apart."""
+    spread = tokens - tokens.mean(dim=1, keepdim=True)
+    noise = spread.pow(2).mean(dim=1).sum().sqrt()
+    centred = response - response.mean()
+    return centred / noise if noise > 0 else torch.zeros_like(centred)
+
+
+def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """The probability (K,) that each organisation taught the response."""
+    return torch.softmax(SHARPNESS[method] * standardised(tokens, response), dim=0)
+
+
+def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:
+    """The highest probability and whose it is; None where nobody's stands out."""
+    confidence, best = chances.max(dim=0)
+    if len(organisations) > 1:
+        entropy = -torch.special.xlogy(chances, chances).sum().item()
+        if 1 - entropy / math.log(len(organisations)) < LEAST_CERTAINTY:
+            return confidence.item(), None
+    return confidence.item(), organisations[int(best)]

@@ -1,0 +1,353 @@
+r"""What each organisation contributed to the adapter that is served, in factors, never as a matrix of the model's size.
+
+At a module whose output is W x + s δ(x), with s = alpha / rank, organisation k contributes s δ_k(x), and Σ_k δ_k = δ up
+to rounding (svd: up to what the rule could not represent). Every δ_k is a sum of few terms L R x with L of shape
+(out, r) and R of shape (r, in), one of which all organisations may share. p is the weight of an update in its round,
+times the lane's share where lanes learn apart; D_k = Σ_t p_k^t δ_k^t over the rounds that admitted k.
+
+    frozen-a   D^B_k A                                                    the shared A
+    fedavg     ½ D^B_k (A_0 + A_R) + ½ B_R D^A_k                          sums exactly to B_R A_R, for B_0 = 0
+    stack      Σ_t p_k^t B_k^t A_k^t                                      a block a round
+    svd        Σ_t p_k^t [(B^t + δB_k)(A^t + δA_k) − B^t A^t]             as [p δB, p (B + δB)] · [A; δA]
+
+Organisations absent from rounds, unequal weights and ranks need nothing more. The records say what was admitted, the
+store has the updates; they are read for a chunk of organisations at a time, and kept only where all of them are small.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core import lora, seeds
+from core.adapter import AdapterState
+from core.aggregation import RULES, Rule, by_address
+from core.canonical import Address
+from core.errors import IntegrityError, UsageError
+from core.rounds import Genesis, RoundRecord
+from core.store import RunFolder
+
+Float64 = NDArray[np.float64]
+Tensors = Mapping[str, torch.Tensor]
+
+_CHUNK_BYTES = 64 * 2**20
+"""Factors that are in memory at a time where no chunk is asked for."""
+_KEPT_BYTES = 256 * 2**20
+"""Factors of all organisations are kept from one attribution to the next where they take no more."""
+_PROBES = 16
+
+
+class Term(NamedTuple):
+    """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both factors."""
+        return self.left.nbytes + self.right.nbytes
+
+    def to(self, device: torch.device) -> "Term":
+        """The same on `device`."""
+        return Term(self.left.to(device), self.right.to(device))
+
+    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """Σ_positions ⟨g, L_k R_k x⟩, shape (n, K), of x (n, positions, in) and g (n, positions, out)."""
+        left, right = self
+        inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
+        if len(right) == 1:
+            inner = gradients.transpose(1, 2) @ (inputs @ right[0].T)
+            return inner.flatten(1) @ left.flatten(1).T
+        if len(left) == 1:
+            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
+            return inner.flatten(1) @ right.flatten(1).T
+        shape = (*inputs.shape[:2], *right.shape[:2])
+        narrow = (inputs @ right.flatten(0, 1).T).view(shape)
+        wide = (gradients @ left.transpose(0, 1).flatten(1)).view(shape)
+        return (narrow * wide).sum(dim=(1, 3))
+
+
+Terms = Mapping[str, tuple[Term, ...]]
+"""The terms of a chunk of organisations, by module."""
+
+
+class Part(NamedTuple):
+    """One admitted update: whose, its weight in the served adapter, and how to read it."""
+
+    organisation: Address
+    weight: float
+    read: Callable[[], AdapterState]
+
+
+class Step(NamedTuple):
+    """One round: how to read the state that it started from and the state that it led to, and what it admitted."""
+
+    before: Callable[[], AdapterState]
+    after: Callable[[], AdapterState]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """The lineage of what is served: for each lane its rounds in order. `fresh` is the adapter before any training.
+
+    Raises UsageError when no round admitted an update.
+    """
+
+    rule: Rule
+    fresh: AdapterState
+    lanes: tuple[tuple[Step, ...], ...]
+    scale: float
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """Refuse a run without contributions."""
+        if not self.organisations:
+            raise UsageError("no round of this run has admitted an update: there are no contributions to attribute to")
+
+    @cached_property
+    def organisations(self) -> tuple[Address, ...]:
+        """Everybody who contributed, in order of address."""
+        found = {part.organisation for lane in self.lanes for step in lane for part in step.parts}
+        return tuple(sorted(found, key=by_address))
+
+    @cached_property
+    def candidates(self) -> tuple[Address, ...]:
+        """Who was admitted to the last round of a lane, in order of address."""
+        found = {part.organisation for lane in self.lanes if lane for part in lane[-1].parts}
+        return tuple(sorted(found, key=by_address))
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The adapted modules, in order of name."""
+        return tuple(name.removesuffix(".lora_A") for name in self.fresh if name.endswith(".lora_A"))
+
+    def position(self, organisation: Address) -> int:
+        """The place of an organisation among those who contributed; raises UsageError when it is none of them."""
+        if organisation not in self.organisations:
+            raise UsageError(f"{organisation} has contributed nothing to what is served")
+        return self.organisations.index(organisation)
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[slice, Terms]]:
+        """All organisations' terms, `size` organisations at a time."""
+        size = size or self._chunk
+        if len(self.organisations) * self._bytes_each <= _KEPT_BYTES:
+            yield from ((part, _rows(self._kept, part)) for part in _slices(len(self.organisations), size))
+            return
+        for part in _slices(len(self.organisations), size):
+            yield part, self._terms(self.organisations[part], self.modules)
+
+    def clients(self, modules: Sequence[str], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
+        """The adapters that the candidates trained themselves in the last round, at `modules` only."""
+        size = size or self._chunk
+        for part in _slices(len(self.candidates), size):
+            yield part, self._clients(self.candidates[part], modules)
+
+    def contract(self, inputs: Tensors, gradients: Tensors, size: int | None = None) -> torch.Tensor:
+        """Return s Σ_modules Σ_positions ⟨g, δ_k(x)⟩, float64 (n, K), of x and g of shape (n, positions, …)."""
+        rows = len(next(iter(inputs.values())))
+        scores = torch.zeros(rows, len(self.organisations), dtype=torch.float64)
+        for part, terms in self.chunks(size):
+            found = sum(term.contract(inputs[name], gradients[name]) for name in inputs for term in terms[name])
+            scores[:, part] = self.scale * torch.as_tensor(found).double().cpu()
+        return scores
+
+    def gap(self, adapter: AdapterState) -> float:
+        """‖Σ_k δ_k − B A‖ / ‖B A‖ over all modules of the served adapter, estimated with Gaussian probes."""
+        source = np.random.default_rng(0)
+        shapes = {name: adapter[f"{name}.lora_A"].shape[1] for name in self.modules}
+        probes = {name: source.normal(size=(_PROBES, width)) for name, width in shapes.items()}
+        missing = {
+            name: probes[name] @ adapter[f"{name}.lora_A"].T.astype(np.float64) @ adapter[f"{name}.lora_B"].T
+            for name in self.modules
+        }
+        total = sum(float(np.sum(output**2)) for output in missing.values())
+        for _, terms in self.chunks():
+            for name in self.modules:
+                for left, right in terms[name]:
+                    inner = torch.from_numpy(probes[name]) @ right.double().cpu().transpose(1, 2)
+                    missing[name] -= (inner @ left.double().cpu().transpose(1, 2)).sum(0).numpy()
+        lost = sum(float(np.sum(output**2)) for output in missing.values())
+        return float(np.sqrt(lost / total)) if total else float(np.sqrt(lost))
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, _CHUNK_BYTES // self._bytes_each)
+
+    @cached_property
+    def _bytes_each(self) -> int:
+        """Bytes of one organisation's factors, at most."""
+        rounds = max(len(lane) for lane in self.lanes) if self.rule.name in _BLOCKS else 1
+        return (
+            sum(array.nbytes for array in self.fresh.arrays.values()) * rounds * (2 if self.rule.name == "svd" else 1)
+        )
+
+    @cached_property
+    def _kept(self) -> Terms:
+        return self._terms(self.organisations, self.modules)
+
+    def _terms(self, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+        terms = _BLOCKS.get(self.rule.name, _summed_terms)(self, organisations, modules)
+        return {name: tuple(term.to(self.device) for term in found) for name, found in terms.items()}
+
+    def _clients(self, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+        own: dict[Address, AdapterState] = {}
+        for lane in self.lanes:
+            for part in lane[-1].parts if lane else ():
+                if part.organisation in organisations:
+                    trained = self.rule.trained(lane[-1].before(), part.read())
+                    own[part.organisation] = self.rule.adapter(trained, self.fresh)
+        found: dict[str, tuple[Term, ...]] = {}
+        for name in modules:
+            left = _tensor(np.stack([own[o][f"{name}.lora_B"] for o in organisations]))
+            rights = [own[o][f"{name}.lora_A"] for o in organisations]
+            right = _tensor(np.stack(rights if self.rule.trains_a else rights[:1]))
+            found[name] = (Term(left, right).to(self.device),)
+        return found
+
+    def parts(self, organisations: Sequence[Address]) -> Iterator[tuple[int, Step, Part]]:
+        """The admitted updates of `organisations`, each with its organisation's place among them and its round."""
+        places = {organisation: i for i, organisation in enumerate(organisations)}
+        for lane in self.lanes:
+            for step in lane:
+                for part in step.parts:
+                    if part.organisation in places:
+                        yield places[part.organisation], step, part
+
+
+def of_run(run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch.device) -> Contributions:
+    """The contributions to what a run serves on a base with these `modules` (in, out features by name).
+
+    Raises UsageError when there are none, ModelError when the base is another one.
+    """
+    genesis = run.genesis
+    fresh = lora.fresh(lora.Layout.of(modules, genesis.rank), seeds.shared(genesis.seed))
+    if lora.factor(fresh, "A").digest != genesis.shared_a:
+        raise IntegrityError(f"run {run.name}: the base here gives another shared A than the genesis names")
+    lanes = tuple(_lane(run, genesis, index, fresh) for index in range(len(genesis.lanes)))
+    return Contributions(RULES[genesis.rule], fresh, lanes, genesis.alpha / genesis.rank, device)
+
+
+def _lane(run: RunFolder, genesis: Genesis, index: int, fresh: AdapterState) -> tuple[Step, ...]:
+    examples = {o.address: o.examples for o in genesis.organisations}
+    share = sum(examples[member] for member in genesis.lanes[index]) / sum(examples.values())
+    before: Callable[[], AdapterState] = partial(RULES[genesis.rule].initial, fresh)
+    steps = []
+    for signed in run.history(index):
+        steps.append(_step(run, signed.record, share, before))
+        before = steps[-1].after
+    return tuple(steps)
+
+
+def _step(run: RunFolder, record: RoundRecord, share: float, before: Callable[[], AdapterState]) -> Step:
+    parts = tuple(
+        Part(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.manifest.update))
+        for a in record.admitted
+    )
+    return Step(before, partial(run.artifacts.open, record.aggregate), parts)
+
+
+def _summed_terms(contributions: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+    """Terms of frozen-a and fedavg, whose updates add up, factor by factor."""
+    sums: dict[str, Float64] = {}
+    for place, _, part in contributions.parts(organisations):
+        update = part.read()
+        for name in (f"{module}.lora_{which}" for module in modules for which in "AB"):
+            if name in update:
+                total = sums.setdefault(name, np.zeros((len(organisations), *update[name].shape)))
+                total[place] += part.weight * update[name].astype(np.float64)
+    fresh = contributions.fresh
+    if not contributions.rule.trains_a:
+        return {m: (_term(sums[f"{m}.lora_B"], fresh[f"{m}.lora_A"][None]),) for m in modules}
+    last = contributions.lanes[0][-1].after()
+    return {m: _bilinear(m, sums, fresh[f"{m}.lora_A"].astype(np.float64), last) for m in modules}
+
+
+def _bilinear(module: str, sums: Mapping[str, Float64], start: Float64, last: AdapterState) -> tuple[Term, ...]:
+    """½ D^B (A_0 + A_R) and ½ B_R D^A."""
+    a, b = f"{module}.lora_A", f"{module}.lora_B"
+    return _term(0.5 * sums[b], (start + last[a])[None]), _term(0.5 * last[b][None], sums[a])
+
+
+def _stacked_terms(contributions: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+    """A block p B, A for each round."""
+    blocks = _Blocks.of(organisations, modules)
+    for place, _, part in contributions.parts(organisations):
+        update = part.read()
+        for m in modules:
+            blocks.add(m, place, part.weight * update[f"{m}.lora_B"].astype(np.float64), update[f"{m}.lora_A"])
+    return blocks.terms()
+
+
+def _product_terms(contributions: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+    """[p δB, p (B + δB)] and [A; δA] for each round."""
+    blocks = _Blocks.of(organisations, modules)
+    current, before = None, contributions.fresh
+    for place, step, part in contributions.parts(organisations):
+        if step is not current:
+            current, before = step, step.before()
+        update = part.read()
+        for m in modules:
+            a, b = f"{m}.lora_A", f"{m}.lora_B"
+            change = update[b].astype(np.float64)
+            blocks.add(m, place, part.weight * change, before[a])
+            blocks.add(m, place, part.weight * (before[b] + change), update[a])
+    return blocks.terms()
+
+
+_BLOCKS = {"stack": _stacked_terms, "svd": _product_terms}
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Blocks of factors by module and organisation."""
+
+    found: Mapping[str, list[list[tuple[NDArray[np.floating], NDArray[np.floating]]]]]
+
+    @classmethod
+    def of(cls, organisations: Sequence[Address], modules: Sequence[str]) -> "_Blocks":
+        return cls({name: [[] for _ in organisations] for name in modules})
+
+    def add(self, module: str, place: int, left: NDArray[np.floating], right: NDArray[np.floating]) -> None:
+        self.found[module][place].append((left, right))
+
+    def terms(self) -> Terms:
+        """One term a module, ranks padded with zeros to the largest."""
+        return {name: (_padded(blocks),) for name, blocks in self.found.items()}
+
+
+def _padded(organisations: list[list[tuple[NDArray[np.floating], NDArray[np.floating]]]]) -> Term:
+    rank = max(sum(left.shape[1] for left, _ in blocks) for blocks in organisations)
+    example = next(blocks[0] for blocks in organisations if blocks)
+    left = np.zeros((len(organisations), example[0].shape[0], rank), np.float32)
+    right = np.zeros((len(organisations), rank, example[1].shape[1]), np.float32)
+    for place, blocks in enumerate(organisations):
+        start = 0
+        for one, other in blocks:
+            stop = start + one.shape[1]
+            left[place, :, start:stop], right[place, start:stop] = one, other
+            start = stop
+    return Term(torch.from_numpy(left), torch.from_numpy(right))
+
+
+def _rows(terms: Terms, part: slice) -> Terms:
+    return {
+        name: tuple(Term(*(f if len(f) == 1 else f[part] for f in term)) for term in t) for name, t in terms.items()
+    }
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _term(left: NDArray[np.floating], right: NDArray[np.floating]) -> Term:
+    return Term(_tensor(left), _tensor(right))
+
+
+def _tensor(array: NDArray[np.floating]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, np.float32))

@@ -1,0 +1,62 @@
+r"""`gradient`: how fast log p of a token grows with each contribution, at the served adapter.
+
+    score_k(t) = ⟨∇_δ log p(y_t | x, y_<t), δ_k⟩ = s Σ_modules Σ_positions ⟨g, L_k R_k x⟩
+
+with g (positions, out) the gradient of log p at a module's output and x (positions, in) its input. It is the first
+order of what taking a little of δ_k out would cost, in nats. Scaling every contribution at once,
+Σ_k score_k = d/dα log p(α Σ δ_k) at α = 1: the residual is what is not linear.
+
+Tokens count the positions that predict them: one forward and one backward pass for all of them (`llm/attention.py`).
+The response counts all positions, the prompt's too, whose keys and values later tokens read: one more backward pass
+of the same forward pass. With `exact`, tokens count all positions as well, at one row and backward pass a token.
+
+The inner product of gradient and update is TracIn's (Pruthi et al., 2020, arXiv 2002.08484, equation 1), taken not
+with checkpoints' training gradients but with the very updates that were added up to the served adapter.
+"""
+
+import torch
+
+from llm.data import IGNORED, Example
+from llm.differentiate import forward
+from provenance.contributions import Tensors
+from provenance.method import Effort, Scores, Subject, base_logprobs, rows_of
+
+_ROWS = 16
+"""Tokens of an exact attribution that share a forward pass."""
+
+
+def gradient(subject: Subject, example: Example, effort: Effort) -> Scores:
+    """Score tokens by own-position gradients, or exactly, and the response by all paths."""
+    contributions = subject.contributions
+    if effort.exact:
+        tokens, logprobs = total_scores(subject, example, effort)
+        base = base_logprobs(subject, example)
+        return Scores(contributions.organisations, tokens, tokens.sum(0), logprobs, base, logprobs)
+    batch = rows_of(subject, example)
+    run = forward(subject.model, batch, subject.model.layers)
+    logprobs, answers = run.logprobs, batch.targets[0] != IGNORED
+    own, everywhere = (run.gradients(logprobs.sum(), own) for own in (True, False))
+    tokens = contributions.contract(_answers(run.inputs, answers), _answers(own, answers), effort.chunk)
+    response = contributions.contract(run.inputs, everywhere, effort.chunk)[0]
+    reached, base = logprobs.detach().double().cpu(), base_logprobs(subject, example)
+    return Scores(contributions.organisations, tokens, response, reached, base, reached)
+
+
+def total_scores(subject: Subject, example: Example, effort: Effort) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (T, K) along all paths of every token, and log p (T,); the adapter counts as the model now holds it."""
+    count = len(example) - example.prompt_length
+    tokens = torch.zeros(count, len(subject.contributions.organisations), dtype=torch.float64)
+    logprobs = torch.zeros(count, dtype=torch.float64)
+    for start in range(0, count, _ROWS):
+        stop = min(start + _ROWS, count)
+        seen = Example(example.tokens[: example.prompt_length + stop], example.prompt_length)
+        run = forward(subject.model, rows_of(subject, seen, stop - start), subject.model.layers)
+        own = run.logprobs.view(stop - start, stop)[range(stop - start), range(start, stop)]
+        tokens[start:stop] = subject.contributions.contract(run.inputs, run.gradients(own.sum()), effort.chunk)
+        logprobs[start:stop] = own.detach().double().cpu()
+    return tokens, logprobs
+
+
+def _answers(tensors: Tensors, answers: torch.Tensor) -> Tensors:
+    """The positions that predict an answer, each a row of its own: (T, 1, width)."""
+    return {name: tensor[0, answers].unsqueeze(1) for name, tensor in tensors.items()}

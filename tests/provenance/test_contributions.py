@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from core.aggregation import RULES, Svd, WeightedUpdate
+from core.errors import UsageError
+from provenance import contributions as module
+from provenance.contributions import Contributions, Term
+from tests.provenance.conftest import Federate, organisation
+
+UNEVEN = ((0, 1, 2, 3), (0, 2), (1, 3), (0, 2))
+"""Organisation 1 and 3 are absent from the last round."""
+
+
+def dense(contributions: Contributions, name: str) -> torch.Tensor:
+    """Every organisation's L R at a module, (K, out, in), float64."""
+    count = len(contributions.organisations)
+    found = []
+    for part, terms in contributions.chunks(2):
+        rows = part.stop - part.start
+        products = [term.left.double() @ term.right.double() for term in terms[name]]
+        found.append(sum(product.expand(rows, -1, -1) for product in products))
+    whole = torch.cat(found)
+    assert len(whole) == count
+    return whole
+
+
+@pytest.mark.parametrize("rule", ["frozen-a", "fedavg", "stack"])
+def test_contributions_add_up_to_what_is_served(federate: Federate, rule: str) -> None:
+    subject = federate(rule_name=rule, rank=2, rounds=UNEVEN)
+    assert subject.contributions.gap(subject.adapter) < 1e-6
+    for name in list(subject.contributions.modules)[:3]:
+        b, a = (subject.adapter[f"{name}.lora_{which}"].astype(np.float64) for which in "BA")
+        assert torch.allclose(dense(subject.contributions, name).sum(0), torch.from_numpy(b @ a), atol=1e-6)
+
+
+def test_svd_contributions_add_up_to_the_product_before_truncation(federate: Federate) -> None:
+    subject = federate(rule_name="svd", rounds=((0, 1, 2),))
+    (step,) = subject.contributions.lanes[0]
+    updates = [WeightedUpdate(part.organisation, part.weight, part.read()) for part in step.parts]
+    lost = Svd().error(step.before(), updates, step.after())
+    name = subject.contributions.modules[0]
+    exact = sum(
+        u.weight
+        * (step.before()[f"{name}.lora_B"] + u.state[f"{name}.lora_B"]).astype(np.float64)
+        @ (step.before()[f"{name}.lora_A"] + u.state[f"{name}.lora_A"])
+        for u in updates
+    )
+    assert torch.allclose(dense(subject.contributions, name).sum(0), torch.from_numpy(np.asarray(exact)), atol=1e-6)
+    # The gap is relative to what is served, the rule's residual to what was exact; probes estimate it.
+    assert subject.contributions.gap(subject.adapter) == pytest.approx(lost / np.sqrt(1 - lost**2), rel=0.1)
+
+
+def test_frozen_a_contributions_are_the_weighted_sums_of_updates(federate: Federate) -> None:
+    subject = federate(rounds=UNEVEN)
+    name = subject.contributions.modules[0]
+    a = subject.adapter[f"{name}.lora_A"].astype(np.float64)
+    second = np.zeros_like(subject.adapter[f"{name}.lora_B"], dtype=np.float64)
+    for step in subject.contributions.lanes[0]:
+        for part in step.parts:
+            if part.organisation == organisation(1):
+                second += part.weight * part.read()[f"{name}.lora_B"]
+    assert torch.allclose(dense(subject.contributions, name)[1], torch.from_numpy(second @ a), atol=1e-6)
+
+
+def test_lanes_that_learn_apart_count_with_their_share(federate: Federate) -> None:
+    one = federate(rounds=((0, 1),)).contributions
+    ((step,),) = one.lanes
+    lanes = tuple(
+        (step._replace(parts=(part._replace(weight=share),)),)
+        for part, share in zip(step.parts, (0.25, 0.75), strict=True)
+    )
+    apart = replace(one, lanes=lanes)
+    rule = RULES["frozen-a"]
+    states = [rule.aggregate(step.before(), [WeightedUpdate(p.organisation, 1.0, p.read())]).state for p in step.parts]
+    served = rule.compose([(0.25, states[0]), (0.75, states[1])])
+    assert apart.gap(rule.adapter(served, one.fresh)) < 1e-6
+    assert apart.candidates == one.organisations
+
+
+@pytest.mark.parametrize("shared", ["right", "left", "neither", "both"])
+def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str) -> None:
+    torch.manual_seed(0)
+    term = Term(
+        torch.randn(1 if shared in {"left", "both"} else 5, 6, 3),
+        torch.randn(1 if shared in {"right", "both"} else 5, 3, 7),
+    )
+    x, g = torch.randn(2, 4, 7), torch.randn(2, 4, 6)
+    wanted = torch.einsum("npo,koi,npi->nk", g, term.left @ term.right, x)
+    assert torch.allclose(term.contract(x, g), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_chunks_change_nothing(federate: Federate, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    contributions = federate(rule_name=rule, rank=2, rounds=UNEVEN).contributions
+    source = torch.Generator().manual_seed(1)
+    shapes = {n: contributions.fresh[f"{n}.lora_A"].shape[1] for n in contributions.modules}
+    widths = {n: contributions.fresh[f"{n}.lora_B"].shape[0] for n in contributions.modules}
+    x = {name: torch.randn(2, 3, width, generator=source) for name, width in shapes.items()}
+    g = {name: torch.randn(2, 3, width, generator=source) for name, width in widths.items()}
+    whole = contributions.contract(x, g)
+    assert torch.allclose(contributions.contract(x, g, 3), whole, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    assert torch.allclose(replace(contributions).contract(x, g, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_rounds_clients_are_candidates(federate: Federate) -> None:
+    contributions = federate(rounds=UNEVEN).contributions
+    assert contributions.candidates == (organisation(0), organisation(2))
+    name, last = contributions.modules[0], contributions.lanes[0][-1]
+    ((part, terms),) = contributions.clients([name])
+    assert part == slice(0, 2)
+    wanted = last.before()[f"{name}.lora_B"] + last.parts[1].read()[f"{name}.lora_B"]
+    assert np.allclose(terms[name][0].left[1].numpy(), wanted)
+
+
+def test_bad_input(federate: Federate) -> None:
+    contributions = federate().contributions
+    with pytest.raises(UsageError, match="contributed nothing"):
+        contributions.position(organisation(9))
+    assert contributions.position(organisation(2)) == 2
+    with pytest.raises(UsageError, match="no round"):
+        replace(contributions, lanes=((), ()))
