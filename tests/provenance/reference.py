@@ -1,0 +1,98 @@
+"""Slow ways to the same numbers, written from the formulas: what the fast ones are compared with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from core.adapter import AdapterState
+from core.canonical import Address
+from llm.anatomy import anatomy
+from llm.data import Example
+from llm.differentiate import Hook, Seen, hooked
+from provenance.contributions import Contributions
+from provenance.method import Subject
+
+
+def client_adapters(contributions: Contributions) -> dict[Address, AdapterState]:
+    """What every client of the last round trained: its own weights, unweighted."""
+    found = {}
+    for lane in contributions.lanes:
+        for part in lane[-1].parts:
+            trained = contributions.rule.trained(lane[-1].before(), part.read())
+            found[part.organisation] = contributions.rule.adapter(trained, contributions.fresh)
+    return found
+
+
+def naive_protoken(subject: Subject, example: Example, clients: Sequence[Address]) -> torch.Tensor:
+    """ProToken as its paper does it: for each token a full pass and its backward, for each client a module replay."""
+    model, adapters = subject.model, client_adapters(subject.contributions)
+    network = model.module.get_base_model()
+    parts = anatomy(model)
+    names = [*parts.last_block, "lm_head"]
+    modules = dict(network.named_modules())
+    modules["lm_head"] = parts.head
+    scores = torch.zeros(len(example) - example.prompt_length, len(clients), dtype=torch.float64)
+    for t, stop in enumerate(range(example.prompt_length, len(example))):
+        model.set_adapter(subject.adapter)
+        seen = Seen()
+        with model.autocast(), hooked([(modules[name], seen.hook(name)) for name in names]):
+            logits = network(input_ids=torch.tensor([example.tokens[:stop]]), use_cache=False).logits
+        chosen = logits[0, -1, example.tokens[stop]]
+        gradients = torch.autograd.grad(chosen, [seen.outputs[name] for name in names])
+        for i, client in enumerate(clients):
+            model.set_adapter(adapters[client])
+            with torch.no_grad(), model.autocast():
+                for name, g in zip(names, gradients, strict=True):
+                    scores[t, i] += (modules[name](seen.inputs[name]).double() * g.double()).sum()
+    model.set_adapter(subject.adapter)
+    return scores
+
+
+def dense_contributions(contributions: Contributions) -> dict[str, torch.Tensor]:
+    """s Σ L R of every organisation, (K, out, in), by module."""
+    ((_, terms),) = contributions.chunks(len(contributions.organisations))
+    count = len(contributions.organisations)
+    return {
+        name: contributions.scale * sum((t.left @ t.right).expand(count, -1, -1) for t in found)  # type: ignore[misc]
+        for name, found in terms.items()
+    }
+
+
+def token_logprobs(subject: Subject, example: Example, extra: torch.Tensor | None = None) -> torch.Tensor:
+    """Log p (T,) with Σ_k extra_k δ_k added: a plain forward pass with the contributions as dense matrices."""
+    model = subject.model
+    matrices = dense_contributions(subject.contributions)
+
+    def adding(matrix: torch.Tensor) -> Hook:
+        def add(_module: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+            if extra is None:
+                return output
+            weights = torch.einsum("...k,koi->...oi", extra.to(matrix.dtype), matrix)
+            return output + torch.einsum("...oi,nti->nto" if extra.dim() == 1 else "toi,nti->nto", weights, given[0])
+
+        return add
+
+    network = model.module.get_base_model()
+    with model.autocast(), hooked([(model.layers[name], adding(matrix)) for name, matrix in matrices.items()]):
+        logits = network(input_ids=torch.tensor([example.tokens]), use_cache=False).logits[0].float()
+    wanted = torch.tensor(example.tokens[example.prompt_length :])
+    return logits.log_softmax(-1)[example.prompt_length - 1 : -1].gather(-1, wanted[:, None])[:, 0]
+
+
+def own_position_gradients(subject: Subject, example: Example) -> torch.Tensor:
+    """(T, K) by a backward pass a token: of an extra weight for each position and organisation, the token's own row."""
+    extra = torch.zeros(len(example), len(subject.contributions.organisations), requires_grad=True)
+    logprobs = token_logprobs(subject, example, extra)
+    rows = []
+    for t, logprob in enumerate(logprobs):
+        (gradient,) = torch.autograd.grad(logprob, extra, retain_graph=True)
+        rows.append(gradient[example.prompt_length - 1 + t])
+    return torch.stack(rows)
+
+
+def total_gradients(subject: Subject, example: Example) -> torch.Tensor:
+    """(T, K) by a backward pass a token, with one extra weight an organisation at all positions."""
+    extra = torch.zeros(len(subject.contributions.organisations), requires_grad=True)
+    logprobs = token_logprobs(subject, example, extra)
+    return torch.stack([torch.autograd.grad(logprob, extra, retain_graph=True)[0] for logprob in logprobs])
