@@ -8,7 +8,7 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, federation, keyring
+from console import adapters, audit, chains, federation, keyring, provenance
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command(epilog="Example: covenant status --json")(federation.status)
 app.command(epilog="Example: covenant verify --json")(audit.verify)
 app.command(epilog="Example: covenant evaluate --data ./data --limit 0")(adapters.evaluate)
 app.command(epilog="Example: covenant export --out ./adapter")(adapters.export)
+app.command(epilog='Example: covenant attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
+app.command(epilog="Example: covenant chat --method direct-logit")(provenance.chat)
 app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
 

@@ -15,13 +15,15 @@ from rich.text import Text
 
 from core.canonical import Address
 from provenance.colours import colours, mixed
-from provenance.shares import response_shares, token_shares
+from provenance.shares import Shares, response_shares, token_shares
 from provenance.trace import TokenScores, TokenTrace
 
 _ROWS = 12
 """Organisations in the table: those with the highest scores."""
 _SEEN = 0.05
 """Below this share a token keeps the terminal's own colours."""
+_SUMMARISED = 4
+"""Organisations in a summary of one line."""
 _BAR = 24
 """Width of a bar of 100 %."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -29,11 +31,15 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Heat:
-    """How the organisations of a trace look on a console; organisations go by their index in the trace."""
+    """How the organisations of a trace look on a console; they go by their index in the trace.
+
+    Tokens are coloured by the strongest organisation, or by `only` one.
+    """
 
     console: Console
     organisations: tuple[Address, ...]
     names: Mapping[Address, str]
+    only: Address | None = None
 
     @cached_property
     def coloured(self) -> bool:
@@ -55,18 +61,20 @@ class Heat:
     def token(self, token: TokenScores) -> Text:
         """One token, coloured where the console shows colours."""
         shares = token_shares(token)
-        share = shares.organisations[shares.strongest]
-        ground = mixed(self.colours[shares.strongest], 0.7 * share)
+        which = self._chosen(shares)
+        share = shares.organisations[which]
+        ground = mixed(self.colours[which], 0.7 * share)
         style = f"black on {ground}" if self.coloured and share >= _SEEN else ""
         return Text(visible(token.text), style)
 
     def mark(self, token: TokenScores) -> str:
         """The letter of a token's organisation, or a dot."""
         shares = token_shares(token)
-        letter, share = self.letters[shares.strongest], shares.organisations[shares.strongest]
-        if share < shares.base:
+        which = self._chosen(shares)
+        share = shares.organisations[which]
+        if share < shares.base or not share:
             return "·"
-        return letter if share >= 0.5 else letter.lower()
+        return self.letters[which] if share >= 0.5 else self.letters[which].lower()
 
     def response(self, trace: TokenTrace) -> Text:
         """The response: coloured text, or text over letters, in lines no wider than the console."""
@@ -91,6 +99,9 @@ class Heat:
         table.add_row("  residual", "", "", "–" if response.residual is None else f"{response.residual:.2f}")
         return table
 
+    def _chosen(self, shares: Shares) -> int:
+        return shares.strongest if self.only is None else self.organisations.index(self.only)
+
     def _share(self, share: float, colour: str, nats: float) -> tuple[Text, str, str]:
         bar = "█" * round(_BAR * share) if share else ""
         return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{nats:.2f}"
@@ -109,9 +120,9 @@ class Heat:
         yield text, marks
 
 
-def show(console: Console, trace: TokenTrace, names: Mapping[Address, str]) -> None:
+def show(console: Console, trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None) -> None:
     """Print a trace: the prompt, the response, the shares, and the verdict."""
-    heat = Heat(console, trace.organisations, names)
+    heat = Heat(console, trace.organisations, names, only)
     console.print(Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", sep="\n")
     console.print(Text(f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"), soft_wrap=True)
 
@@ -122,6 +133,15 @@ def verdict(trace: TokenTrace, names: Mapping[Address, str]) -> str:
     if response.verdict is None:
         return f"Verdict  none: the method abstains at a confidence of {100 * response.confidence:.0f} %"
     return f"Verdict  {names[response.verdict]}, {100 * response.confidence:.0f} % confident"
+
+
+def summary(trace: TokenTrace, names: Mapping[Address, str]) -> str:
+    """Shares of the response and the verdict, in one line."""
+    shares = response_shares(trace)
+    by_name = {names[o]: share for o, share in zip(trace.organisations, shares.organisations, strict=True)}
+    ranked = sorted(by_name.items(), key=lambda item: -item[1])[:_SUMMARISED]
+    parts = [f"{name} {100 * share:.0f} %" for name, share in [*ranked, ("base model", shares.base)]]
+    return f"{' · '.join(parts)}; {verdict(trace, names)}"
 
 
 def visible(text: str) -> str:

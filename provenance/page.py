@@ -29,15 +29,19 @@ _STRONGEST = 6
 """Organisations in the details of a token."""
 
 
-def page(trace: TokenTrace, names: Mapping[Address, str]) -> str:
-    """The HTML of a trace; `names` has every organisation of it."""
-    view, script = _View(trace, names), _file("trace.js")
+def page(trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None) -> str:
+    """The HTML of a trace, coloured at first by the strongest organisations or by `only` one.
+
+    `names` has every organisation of the trace.
+    """
+    view, script = _View(trace, names, only), _file("trace.js")
     return _template().render(
         trace=trace,
         style=_file("trace.css"),
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         verdict=trace.response.verdict and view.organisation(trace.organisations.index(trace.response.verdict)),
+        only=only,
         listed=[view.organisation(k) for k in view.listed],
         others=len(trace.organisations) - len(view.listed),
         rows=view.rows(),
@@ -57,6 +61,7 @@ class _View:
 
     trace: TokenTrace
     names: Mapping[Address, str]
+    only: Address | None
 
     @cached_property
     def colours(self) -> dict[Address, str]:
@@ -64,9 +69,11 @@ class _View:
 
     @cached_property
     def listed(self) -> list[int]:
-        """The organisations with a row and a place in the legend, the highest score first."""
+        """The organisations with a row and a place in the legend, the highest score first; `only` among them."""
         scores = self.trace.response.scores
-        return sorted(range(len(scores)), key=lambda k: -scores[k])[:_LISTED]
+        ranked = sorted(range(len(scores)), key=lambda k: -scores[k])
+        wanted = None if self.only is None else self.trace.organisations.index(self.only)
+        return [k for place, k in enumerate(ranked) if place < _LISTED or k == wanted]
 
     def organisation(self, k: int) -> Json:
         address = self.trace.organisations[k]
@@ -82,15 +89,16 @@ class _View:
         return [*rows, base]
 
     def token(self, token: TokenScores) -> Json:
-        """A token of the heat map: the colour of its strongest organisation, as strong as its share."""
+        """A token of the heat map: the colour of its organisation, as strong as its share."""
         shares = token_shares(token)
-        best, share = self.organisation(shares.strongest), shares.organisations[shares.strongest]
+        which = shares.strongest if self.only is None else self.trace.organisations.index(self.only)
+        chosen, share = self.organisation(which), shares.organisations[which]
         return {
             "shown": token.text.replace("\n", "↵") or "∅",  # whatever it is, it can be seen and pointed at
             "breaks": token.text.count("\n"),
-            "colour": best["colour"],
+            "colour": chosen["colour"],
             "strength": round(share, 4),
-            "label": f"{token.text!r}: {best['name']} {_percent(share)}, base model {_percent(shares.base)}",
+            "label": f"{token.text!r}: {chosen['name']} {_percent(share)}, base model {_percent(shares.base)}",
         }
 
     def details(self, token: TokenScores) -> Json:

@@ -1,13 +1,17 @@
-"""What a run serves, for those who only read it: the base model and the adapter that its records end with."""
+"""What a run serves, for those who only read it: the base model, the adapter its records end with, and its origin."""
 
 from dataclasses import dataclass
 
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.errors import ModelError
+from core.canonical import Address
+from core.errors import ModelError, UsageError
 from core.store import RunFolder
 from llm.model import Model
 from llm.sources import load_base
+from provenance.attribution import DEFAULT, attribute, check_method
+from provenance.method import Subject
+from provenance.trace import TokenTrace
 from server_app.founding import shared_adapter
 from server_app.lanes import Lane, served
 
@@ -31,3 +35,40 @@ def serving(run: RunFolder) -> Serving:
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
     state = served(genesis, rule, lanes)
     return Serving(model, state, rule.adapter(state, fresh))
+
+
+def subject(run: RunFolder) -> Subject:
+    """What a run serves, with who contributed what to it; raises UsageError when nobody did."""
+    found = serving(run)
+    return Subject.of(run, found.model, found.state, found.adapter)
+
+
+def trace(
+    run: RunFolder,
+    prompt: str,
+    response: str | None,
+    method: str = DEFAULT,
+    max_new_tokens: int = 64,
+    organisation: Address | None = None,
+) -> TokenTrace:
+    """Who taught the tokens of a response, or of the model's own greedy answer when it is None.
+
+    Raises UsageError for an unknown method, no prompt, an empty response, more tokens than the context holds, a run
+    without contributions, and an `organisation` that contributed nothing to what is served.
+    """
+    check_method(method)
+    if not prompt.strip():
+        raise UsageError("the prompt is empty, a question wanted")
+    asked = subject(run)
+    if organisation is not None:
+        asked.contributions.position(organisation)
+    return attribute(asked, prompt, response, method, max_new_tokens)
+
+
+def address_of(run: RunFolder, organisation: str) -> Address:
+    """The address of an organisation given by name or address; raises UsageError."""
+    for member in run.genesis.organisations:
+        if organisation in (member.name, member.address):
+            return member.address
+    names = ", ".join(member.name for member in run.genesis.organisations)
+    raise UsageError(f"organisation {organisation!r} is not a member, one of {names} wanted")

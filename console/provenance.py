@@ -1,0 +1,136 @@
+"""`covenant attribute` and `covenant chat`: who taught the tokens of an answer."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from console.heat import Heat, show, summary
+from console.options import JsonOption, RunArgument, StateOption, print_json, state_of
+from console.report import names_of
+from core.canonical import Address
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from provenance.method import Subject
+    from provenance.trace import TokenTrace
+
+_HELP = "/method NAME chooses the method, /quit ends; every line is a question of its own"
+
+MethodOption = Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley.")]
+LengthOption = Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")]
+
+
+def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
+    prompt: Annotated[str, typer.Option(help="What the user says: an instruction, its input in the lines below.")],
+    run: RunArgument = "",
+    response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
+    method: MethodOption = "gradient",
+    max_new_tokens: LengthOption = 64,
+    organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trace every token of an answer to the organisations that taught it."""
+    from server_app.serving import address_of, trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
+
+    found = state_of(state).existing(run)
+    names, only = names_of(found), address_of(found, organisation) if organisation else None
+    traced = trace(found, prompt, response, method, max_new_tokens, only)
+    if html is not None:
+        from provenance.page import page  # noqa: PLC0415
+
+        html.expanduser().write_text(page(traced, names, only), encoding="utf-8")
+    if as_json:
+        print_json(traced.to_dict(names) | ({"html": str(html)} if html else {}))
+    else:
+        show(Console(), traced, names, only)
+
+
+def chat(
+    run: RunArgument = "",
+    method: MethodOption = "direct-logit",
+    max_new_tokens: LengthOption = 256,
+    state: StateOption = None,
+) -> None:
+    """Talk to the model; every token comes in the colour of the organisation that taught it."""
+    from provenance.attribution import check_method  # noqa: PLC0415 - seconds of imports
+    from server_app.serving import subject  # noqa: PLC0415
+
+    check_method(method)
+    found = state_of(state).existing(run)
+    Chat(Console(), subject(found), names_of(found), method, max_new_tokens).talk(sys.stdin.isatty())
+
+
+class Chat:
+    """A conversation: questions from stdin, answers on the console."""
+
+    def __init__(
+        self, console: Console, asked: "Subject", names: Mapping[Address, str], method: str, max_new_tokens: int
+    ) -> None:
+        self.console, self.subject, self.names = console, asked, names
+        self.method, self.max_new_tokens = method, max_new_tokens
+
+    def talk(self, interactive: bool) -> None:
+        """Answer until /quit or the end of the input; a mistake ends it only where nobody is there to mend it."""
+        if interactive:
+            self.console.print(f"Run {self.subject.run}, coloured by {self.method}. {_HELP}.", style="dim")
+        for line in self._lines(interactive):
+            try:
+                self.answer(line)
+            except UsageError as error:
+                if not interactive:
+                    raise
+                self.console.print(str(error), style="red", markup=False)
+
+    def answer(self, line: str) -> None:
+        """Answer a question, or do what a line that begins with a slash says."""
+        if line.startswith("/"):
+            self._command(*line[1:].split(maxsplit=1))
+            return
+        trace = self._stream(line)
+        if self.method != trace.method:
+            from provenance.attribution import attribute as traced  # noqa: PLC0415
+
+            trace = traced(self.subject, line, None, self.method, self.max_new_tokens)
+            heat = Heat(self.console, trace.organisations, self.names)
+            self.console.print(heat.response(trace), soft_wrap=True)
+        self.console.print(summary(trace, self.names), style="dim", markup=False, soft_wrap=True)
+
+    def _stream(self, prompt: str) -> "TokenTrace":
+        from provenance.attribution import stream  # noqa: PLC0415
+
+        heat = Heat(self.console, self.subject.contributions.organisations, self.names)
+        steps = stream(self.subject, prompt, self.max_new_tokens)
+        while True:
+            try:
+                token = next(steps)
+            except StopIteration as end:
+                self.console.print()
+                trace: TokenTrace = end.value
+                return trace
+            self.console.print(heat.token(token), end="", soft_wrap=True)
+
+    def _command(self, name: str = "", value: str = "") -> None:
+        from provenance.attribution import check_method  # noqa: PLC0415
+
+        if name != "method" or not value:
+            raise UsageError(f"/{name} {value}".rstrip() + f" is no command here: {_HELP}")
+        check_method(value)
+        self.method = value
+
+    def _lines(self, interactive: bool) -> Iterator[str]:
+        """The questions and commands, to the end of the input or /quit."""
+        while True:
+            try:
+                line = (self.console.input("› ") if interactive else input()).strip()
+            except EOFError:
+                return
+            if line == "/quit":
+                return
+            if line:
+                yield line
