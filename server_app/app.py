@@ -19,7 +19,6 @@ from chain.queue import CommitQueue
 from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.canonical import Address
 from core.config import RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
@@ -31,10 +30,13 @@ from llm.evaluate import evaluate
 from llm.model import Model
 from llm.sources import load_base, read_data
 from llm.tracking import Tracking
+from provenance.attribution import DEFAULT
 from server_app.binding import Bindings
 from server_app.events import EventLog
+from server_app.exchange import printable
 from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
+from server_app.serving import address_of, trace
 from server_app.strategy import Covenant
 
 app = ServerApp()
@@ -93,13 +95,18 @@ def _train(grid: Grid, setting: Setting) -> None:
 def _unlearn(grid: Grid, setting: Setting) -> None:
     config = setting.config
     with _federation(grid, setting) as strategy:
-        strategy.unlearn(_address(setting.run, config.organisation), config.method)
+        strategy.unlearn(address_of(setting.run, config.organisation), config.method)
 
 
-def _attribute(grid: Grid, setting: Setting) -> None:
-    config = setting.config
-    with _federation(grid, setting) as strategy:
-        strategy.attribute(config.prompt, config.response or None, config.method)
+def _attribute(_grid: Grid, setting: Setting) -> None:
+    """Trace a response: nobody is asked, and no chain."""
+    config, run = setting.config, setting.run
+    only = address_of(run, config.organisation) if config.organisation else None
+    found = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
+    names = {organisation.address: organisation.name for organisation in run.genesis.organisations}
+    who = names[found.response.verdict] if found.response.verdict else "nobody: the method abstains"
+    log(INFO, "Taught by %s, confidence %.2f (%s): %s", who, found.response.confidence, found.method, printable(found.text))
+    setting.events.write("attributed", trace=found.to_dict(names))
 
 
 _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
@@ -192,12 +199,3 @@ def _validator(
         }
 
     return validate
-
-
-def _address(run: RunFolder, organisation: str) -> Address:
-    """The address of an organisation given by name or address; raises UsageError."""
-    for member in run.genesis.organisations:
-        if organisation in (member.name, member.address):
-            return member.address
-    names = ", ".join(member.name for member in run.genesis.organisations)
-    raise UsageError(f"organisation {organisation!r} is not a member, one of {names} wanted")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from logging import INFO
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
@@ -36,6 +36,9 @@ from server_app.binding import Bindings
 from server_app.events import EventLog
 from server_app.exchange import exchange, last_line, printable
 from server_app.lanes import Lane, served
+
+if TYPE_CHECKING:
+    from provenance.trace import TokenTrace
 
 _LONGEST_PAUSE = 60.0
 
@@ -185,9 +188,14 @@ class Covenant(Strategy):
         """Erase an organisation, or some of its records, and return the certificate."""
         raise UsageError(f"unlearning {organisation} by {method!r}: not available in this version")
 
-    def attribute(self, prompt: str, response: str | None, method: str) -> NoReturn:  # noqa: ARG002
-        """Trace every token of a response to the organisations that taught it."""
-        raise UsageError(f"attribution by {method!r}: not available in this version")
+    def attribute(self, prompt: str, response: str | None, method: str) -> "TokenTrace":
+        """Trace every token of a response, or of the model's own when it is None, to those who taught it.
+
+        Raises UsageError for bad input; see `server_app.serving.trace`.
+        """
+        from server_app.serving import trace  # noqa: PLC0415 - the base model's libraries, which a round does not need
+
+        return trace(self.run, prompt, response, method)
 
     def _train_round(self, grid: Grid, number: int) -> None:
         if attempts := max(lane.attempts for lane in self.lanes):
