@@ -105,7 +105,7 @@ def _attribute(_grid: Grid, setting: Setting) -> None:
     found = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
     names = {organisation.address: organisation.name for organisation in run.genesis.organisations}
     who = names[found.response.verdict] if found.response.verdict else "nobody: the method abstains"
-    log(INFO, "Taught by %s, confidence %.2f (%s): %s", who, found.response.confidence, found.method, printable(found.text))
+    log(INFO, "Taught by %s, confidence %.2f: %s", who, found.response.confidence, printable(found.text))
     setting.events.write("attributed", trace=found.to_dict(names))
 
 
