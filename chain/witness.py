@@ -8,8 +8,8 @@
 
 So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and what is raised
 names the round. What it cannot see, because it has no other updates, is whether the aggregate was computed rightly:
-that is for whoever audits the artifacts. Without a ledger it says that it trusts the coordinator; one that does not
-answer is a ledger on which nothing stands yet.
+that is for whoever audits the artifacts. Who has been caught once is not believed again. Without a ledger it says that
+it trusts the coordinator; one that does not answer is a ledger on which nothing stands yet.
 
 The memory is a file of the organisation's own, one canonical JSON object a line, fsynced: a ClientApp lives for one
 message. A torn last line is cut off.
@@ -79,6 +79,7 @@ class Witness:
         self._shown: dict[RoundKey, _Shown] = {}
         self._confirmed: set[RoundKey] = set()
         self._known_ledger = False
+        self._caught = ""
         for entry in self._entries():
             self._remember(entry)
 
@@ -92,12 +93,24 @@ class Witness:
         """Check and remember a round's record; showing it again changes nothing.
 
         An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again.
-        Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold.
+        Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold,
+        now or when an earlier round was shown.
         """
         record = signed.verified(self._genesis)
+        try:
+            self._check_shown(record, salts)
+        except IntegrityError as error:
+            if not self._caught:
+                self._write({"caught": str(error)})
+            raise
+        return record
+
+    def _check_shown(self, record: RoundRecord, salts: Salts) -> None:
+        if self._caught:
+            raise IntegrityError(self._caught)
         if not record.admitted:
             self._check_own_update(record)
-            return record
+            return
         commitment = commit_to(record, salts)
         shown = _Shown(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
         known = self._shown.get(record.key)
@@ -108,7 +121,6 @@ class Witness:
             self._write({"shown": asdict(shown)})
         elif known != shown:
             raise IntegrityError(f"{_name(record.key)}: the coordinator has shown two records")
-        return record
 
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
         """Check what stands on the ledger before training `round_number`.
@@ -198,6 +210,8 @@ class Witness:
             self._shown[shown.key] = shown
         elif "confirmed" in entry:
             self._confirmed.add(RoundKey(**entry["confirmed"]))
+        elif "caught" in entry:
+            self._caught = entry["caught"]
         else:
             self._known_ledger = True
 

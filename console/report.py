@@ -76,6 +76,7 @@ def _round(
         "round": records[0].round,
         "admitted": [names[a.organisation] for r in records for a in r.admitted],
         "rejected": [rejection for r in records for rejection in _rejected(r, names)],
+        "flagged": [flag for r in records for flag in _flagged(r, names)],
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
         "transaction": transactions[0] if transactions else None,
         "transactions": transactions,
@@ -90,6 +91,18 @@ def _rejected(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
         {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
         for r in record.rejected
     ]
+
+
+def _flagged(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
+    """Who trained although anchors were late (by so many rounds), or without a chain to check."""
+    flags = [
+        (
+            a.organisation,
+            {n: a.signed.manifest.metrics[n] for n in ("behind", "trusting") if n in a.signed.manifest.metrics},
+        )
+        for a in record.admitted
+    ]
+    return [{"organisation": names[address], **flag} for address, flag in flags if flag]
 
 
 def names_of(run: RunFolder) -> dict[Address, str]:

@@ -265,3 +265,17 @@ def test_a_round_that_was_tried_again_is_one_record(tmp_path: Path) -> None:
         salts = federation.run.salts(signed.record) if signed.record.admitted else Salts("00" * 32)
         by.shown(signed, salts)
     assert by.confirm(0, 0, 4) == Standing(trusting=False)
+
+
+def test_who_was_caught_is_not_believed_again(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    first, second, *_ = federation.run.records()
+    lie = reweigh(federation, replace(first.record, round=2))
+    lie = replace(lie, round=1)
+    with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
+        by.shown(lie.sign(COORDINATOR, federation.genesis.chain), Salts.draw(lie))
+    again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    for signed in (first, second):
+        with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
+            again.shown(signed, federation.run.salts(signed.record))

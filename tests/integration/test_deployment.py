@@ -25,6 +25,7 @@ MEMBERS = ("coding", "medical")
 
 def test_organisations_on_machines_of_their_own_train_together(world: World, tmp_path: Path) -> None:
     owned = {name: keys.create(tmp_path / "keys" / f"{name}.key") for name in (*MEMBERS, "coordinator")}
+    url = covenant("chain", "start", "--state", world.state, "--json").json["url"]
     with ExitStack() as stack:
         link, address = stack.enter_context(superlink(tmp_path))
         for name in MEMBERS:
@@ -32,6 +33,9 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
             data.mkdir(parents=True)
             (data / f"{name}.jsonl").write_bytes((world.data / f"{name}.jsonl").read_bytes())
             place = {"organisation": name, "data": str(data), "key-file": str(tmp_path / "keys" / f"{name}.key")}
+            place |= {"state": str(tmp_path / "at" / f"{name}-state")}
+            if name == "medical":
+                place |= {"chain-url": url}
             stack.enter_context(supernode(tmp_path, address, name, place))
         submit(link, address, world, tmp_path)
         wait_for_end(world)
@@ -42,6 +46,10 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
     assert not any(member.derived for member in members.values())
     assert run.genesis.coordinator == owned["coordinator"].address
     assert [len(signed.record.admitted) for signed in run.records()] == [2, 2]
+    trusting = {
+        a.organisation: "trusting" in a.signed.manifest.metrics for s in run.records() for a in s.record.admitted
+    }
+    assert trusting == {owned["coding"].address: True, owned["medical"].address: False}
     assert covenant("verify", "deployed", "--state", world.state, "--json").json["ok"]
 
 

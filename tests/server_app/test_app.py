@@ -189,21 +189,46 @@ class Killed(BaseException):
     """Ends a run as a signal would."""
 
 
-def _dying_in_round(number: int) -> Callable[[Message, Context], Message]:
+def _dying_in_round(number: int, after: int = 0) -> Callable[[Message, Context], Message]:
+    """Killed when so many organisations have answered in a round."""
+    left = [after]
+
     def die(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN and wire.Task.from_content(message.content).round == number:
-            raise Killed
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
         return client(message, context)
 
     return die
 
 
-def test_a_resumed_run_ends_with_the_digests_of_one_never_killed(world: World) -> None:
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_resumed_run_ends_with_the_digests_of_one_never_killed(world: World, after: int) -> None:
     calm = world.run("calm")
     with pytest.raises(Killed):
-        world.run("killed", through=_dying_in_round(2))
+        world.run("killed", through=_dying_in_round(2, after))
     assert len(list(world.state.run("killed").records())) == 1
-    assert aggregates(world.run("killed", resume=True)) == aggregates(calm)
+    resumed = world.run("killed", resume=True)
+    assert aggregates(resumed) == aggregates(calm)
+    assert [len(signed.record.admitted) for signed in resumed.records()] == [3, 3]
+    assert not world.events("killed", "objected")
+
+
+def test_a_round_that_is_tried_again_is_no_reason_to_object(world: World) -> None:
+    failures = [True]
+
+    def failing_once(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            task = wire.Task.from_content(message.content)
+            if task.round == 2 and task.organisation == keys.derive(7, "coding").address and failures:
+                failures.pop()
+                raise OSError("out of order")
+        return client(message, context)
+
+    run = world.run("tried", through=failing_once, rounds=3, quorum=3)
+    assert [len(signed.record.admitted) for signed in run.records()] == [3, 0, 3, 3]
+    assert not world.events("tried", "objected")
 
 
 def test_a_run_that_is_being_written_has_no_second_writer(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 import server_app.app
 from chain.audit import verify
 from client_app import oversight
+from console.report import report
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address
@@ -192,6 +193,9 @@ def test_organisations_flag_a_late_chain_and_train(
     ]
     assert flags == [(1, None)] * 3 + [(2, None)] * 3 + [(3, 1)] * 3
     assert [event.get("behind") for event in world.events("late", "admitted")] == [None] * 6 + [1] * 3
+    *calm, last = report(world.state, run)["rounds"]
+    assert [entry["flagged"] for entry in calm] == [[], []]
+    assert [flag["behind"] for flag in last["flagged"]] == [1, 1, 1]
     assert verify(run, world.ledger).ok
 
 
