@@ -83,12 +83,12 @@ class Heat:
         return Text("\n".join(line for pair in self._marked(trace) for line in pair))
 
     def table(self, trace: TokenTrace) -> Table:
-        """Shares and nats of the response."""
+        """Shares and scores of the response."""
         shares, response = response_shares(trace), trace.response
         ranked = sorted(range(len(self.organisations)), key=lambda k: -response.scores[k])
         table = Table(box=None, pad_edge=False, show_edge=False)
-        for heading, width in (("taught by", 16), ("", _BAR), ("share", 6), ("nats", 9)):
-            table.add_column(heading, justify="right" if heading in ("share", "nats") else "left", min_width=width)
+        for heading, width in (("taught by", 16), ("", _BAR), ("share", 6), ("score", 9)):
+            table.add_column(heading, justify="right" if heading in ("share", "score") else "left", min_width=width)
         for k in ranked[:_ROWS]:
             name = self.names[self.organisations[k]]
             key = Text("■ ", self.colours[k]) if self.coloured else Text(f"{self.letters[k]} ")
@@ -96,15 +96,15 @@ class Heat:
         if len(ranked) > _ROWS:
             table.add_row(f"  and {len(ranked) - _ROWS} with less")
         table.add_row("· base model", *self._share(shares.base, "", response.base))
-        table.add_row("  residual", "", "", "–" if response.residual is None else f"{response.residual:.2f}")
+        table.add_row("  residual", "", "", "–" if response.residual is None else f"{response.residual:z.2f}")
         return table
 
     def _chosen(self, shares: Shares) -> int:
         return shares.strongest if self.only is None else self.organisations.index(self.only)
 
-    def _share(self, share: float, colour: str, nats: float) -> tuple[Text, str, str]:
+    def _share(self, share: float, colour: str, score: float) -> tuple[Text, str, str]:
         bar = "█" * round(_BAR * share) if share else ""
-        return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{nats:.2f}"
+        return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{score:z.2f}"
 
     def _marked(self, trace: TokenTrace) -> Iterator[tuple[str, str]]:
         """Lines of text, each with its line of letters."""

@@ -38,6 +38,8 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Trace every token of an answer to the organisations that taught it."""
     from server_app.serving import address_of, trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
 
+    if html is not None and not html.expanduser().absolute().parent.is_dir():
+        raise UsageError(f"{html.parent}: got no such folder, wanted one to write {html.name} to")
     found = state_of(state).existing(run)
     names, only = names_of(found), address_of(found, organisation) if organisation else None
     traced = trace(found, prompt, response, method, max_new_tokens, only)

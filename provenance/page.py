@@ -83,9 +83,9 @@ class _View:
         """The table of shares: the listed organisations, then the base model."""
         response, shares = self.trace.response, response_shares(self.trace)
         rows = [
-            {**self.organisation(k), "share": shares.organisations[k], "nats": response.scores[k]} for k in self.listed
+            {**self.organisation(k), "share": shares.organisations[k], "score": response.scores[k]} for k in self.listed
         ]
-        base = {"name": "base model", "colour": BASE_COLOUR, "share": shares.base, "nats": response.base}
+        base = {"name": "base model", "colour": BASE_COLOUR, "share": shares.base, "score": response.base}
         return [*rows, base]
 
     def token(self, token: TokenScores) -> Json:
@@ -117,8 +117,8 @@ class _View:
         }
 
 
-def _nats(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:z.2f}"
 
 
 def _percent(share: float) -> str:
@@ -128,7 +128,7 @@ def _percent(share: float) -> str:
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": _percent, "nats": _nats}
+    environment.filters |= {"percent": _percent, "score": _score}
     return environment.from_string(_file("trace.html"))
 
 

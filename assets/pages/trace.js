@@ -3,7 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const tokens = [...document.querySelectorAll(".token")];
 const detail = document.getElementById("detail");
 const percent = (share) => `${Math.round(100 * share)} %`;
-const nats = (value) => (value === null ? "–" : value.toFixed(2));
+const shown = (score) => (score === null ? "–" : score.toFixed(2).replace("-0.00", "0.00"));
 
 function element(name, text, attributes = {}) {
   const made = document.createElement(name);
@@ -23,14 +23,14 @@ function row(name, colour, share, score) {
   bar.style.width = `${100 * share}%`;
   track.append(bar);
   const made = element("tr", "");
-  made.append(heading, track, element("td", percent(share)), element("td", nats(score)));
+  made.append(heading, track, element("td", percent(share)), element("td", shown(score)));
   return made;
 }
 
 function show(index) {
   const token = data.tokens[index];
   const title = element("p", "");
-  const text = `p = ${Math.exp(token.logprob).toPrecision(2)}, residual ${nats(token.residual)} nats`;
+  const text = `p = ${Math.exp(token.logprob).toPrecision(2)}, residual ${shown(token.residual)}`;
   title.append(element("strong", JSON.stringify(token.text)), "  ", element("span", text, { class: "quiet" }));
   const table = element("table", "", { class: "bars" });
   const body = element("tbody", "");

@@ -8,7 +8,7 @@ from console.cli import app
 from tests.commands import ORGANISATIONS, World, covenant
 
 COMMANDS = (
-    "run", "status", "verify", "evaluate", "export",
+    "run", "status", "verify", "evaluate", "export", "attribute", "chat",
     "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
 )  # fmt: skip
 

@@ -1,0 +1,102 @@
+"""One trace, whoever asks for it: the strategy's hook, the mode attribute, the function behind both."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flwr.clientapp import ClientApp
+
+import server_app.app
+from client_app.app import app as client
+from core.config import RunConfig
+from core.errors import CovenantError, UsageError
+from core.keys import derive
+from core.ledger import MemoryLedger
+from core.places import State
+from core.store import RunFolder
+from server_app.app import app as server
+from server_app.binding import Bindings
+from server_app.events import EventLog
+from server_app.founding import shared_adapter
+from server_app.inline import run_inline
+from server_app.serving import address_of, serving, trace
+from server_app.strategy import Covenant
+from tests.commands import make_base, make_data
+
+SETTINGS = {"rank": 2, "alpha": 4.0, "rounds": 1, "local-steps": 2, "batch-size": 1, "max-length": 48}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("attribute")
+    places = {"base": make_base(folder / "base"), "data": make_data(folder / "data"), "state": folder / "state"}
+    return RunConfig().to_flat() | SETTINGS | {k: str(v) for k, v in places.items()} | {"quantisation": "none"}
+
+
+@pytest.fixture(scope="module")
+def run(settings: dict[str, Any]) -> RunFolder:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_app.app, "open_ledger", lambda *_: MemoryLedger())
+        run_inline(server, client, 2, settings | {"run": "spring"})
+    return State(Path(settings["state"])).existing("spring")
+
+
+def by_mode(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    """What mode=attribute writes, where any question to a node or a chain is an error."""
+    monkeypatch.setattr(server_app.app, "open_ledger", None)
+    run_inline(server, cast(ClientApp, None), 2, settings | {"mode": "attribute", "prompt": "coding 3?"} | changes)
+    *_, event = EventLog.read(State(Path(settings["state"])).events("spring"))[0]
+    assert event["event"] == "attributed"
+    found: dict[str, Any] = event["trace"]
+    return found
+
+
+@pytest.mark.parametrize("method", ["", "protoken"])
+def test_the_mode_and_the_function_give_the_same_trace(
+    run: RunFolder, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    found = by_mode(settings, monkeypatch, run="spring", response="cod 9", method=method)
+    wanted = trace(run, "coding 3?", "cod 9", method or "gradient")
+    assert found["digest"] == wanted.digest
+    assert found["organisations"].keys() <= {"coding", "financial", "medical"}
+
+
+def test_the_mode_reads_the_newest_run_and_generates_an_answer(
+    run: RunFolder, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert by_mode(settings, monkeypatch)["digest"] == trace(run, "coding 3?", None).digest
+
+
+def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
+    model = serving(run).model
+    fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
+    bindings, events = Bindings(run.genesis.chain), EventLog(Path("/nowhere"))
+    strategy = Covenant(run, derive(7, "coordinator"), fresh, bindings, events, lambda _: None, lambda _: {})
+    assert strategy.attribute("coding 3?", "cod 9", "gradient").digest == trace(run, "coding 3?", "cod 9").digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"method": "guess"}, "method 'guess': one of gradient"),
+        ({"organisation": "hospital"}, "organisation 'hospital' is not a member, one of"),
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"run": "autumn"}, "autumn"),
+    ],
+)
+def test_bad_input_ends_the_mode_with_one_line(
+    run: RunFolder, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UsageError, match=line):
+        by_mode(settings, monkeypatch, **changes)
+
+
+def test_an_organisation_goes_by_name_or_address(run: RunFolder) -> None:
+    (coding,) = (o.address for o in run.genesis.organisations if o.name == "coding")
+    assert address_of(run, "coding") == address_of(run, coding) == coding
+
+
+def test_who_contributed_nothing_cannot_be_traced(run: RunFolder) -> None:
+    with pytest.raises(CovenantError, match="has contributed nothing to what is served") as refused:
+        trace(run, "coding 3?", "cod 9", organisation=derive(7, "hospital").address)
+    assert refused.value.exit_code == 2
