@@ -145,5 +145,5 @@ def summary(trace: TokenTrace, names: Mapping[Address, str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Text without what would steer a terminal: anything but line ends that does not print becomes �."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    """Text without what would steer a terminal: but for line ends and tabs, what does not print becomes �."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.expandtabs(4))

@@ -129,8 +129,8 @@ def test_a_chat_answers_every_line_until_it_quits(finished: World, monkeypatch: 
 
 
 def _whole(text: str) -> str:
-    """Without the bytes of a random model's answer that are no characters, and the lines that it is broken into."""
-    return text.replace("\ufffd", "").replace("\n", "")
+    """The characters that a terminal shows of a random model's answer, wherever its lines break."""
+    return "".join(c for c in text if c.isprintable() and not c.isspace() and c != "\ufffd")
 
 
 def test_a_chat_ends_with_its_input(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
