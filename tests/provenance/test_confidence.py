@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from core.canonical import Address
+from provenance.confidence import SHARPNESS, probabilities, standardised, verdict
+
+WHO = tuple(Address(f"0x{i + 1:040x}") for i in range(4))
+
+
+def random_scores(lead: float, seed: int = 0) -> torch.Tensor:
+    scores = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    scores[:, 2] += lead
+    return scores
+
+
+def test_a_scale_changes_nothing() -> None:
+    tokens = random_scores(1.0)
+    assert torch.allclose(standardised(tokens, tokens.sum(0)), standardised(1e-6 * tokens, 1e-6 * tokens.sum(0)))
+    shifted = tokens + torch.arange(8).unsqueeze(1)  # what all organisations share tells nothing
+    assert torch.allclose(standardised(tokens, tokens.sum(0)), standardised(shifted, shifted.sum(0)))
+
+
+@pytest.mark.parametrize("method", list(SHARPNESS))
+def test_a_larger_lead_is_more_confident(method: str) -> None:
+    found = [
+        probabilities(method, random_scores(lead), random_scores(lead).sum(0))[2].item() for lead in (0.0, 0.5, 2.0)
+    ]
+    assert found[0] < found[1] < found[2]
+    assert verdict(WHO, probabilities(method, random_scores(2.0), random_scores(2.0).sum(0)))[1] == WHO[2]
+
+
+def test_scores_that_tell_nothing_apart_have_no_verdict() -> None:
+    equal = torch.ones(8, 4, dtype=torch.float64)
+    chances = probabilities("gradient", equal, equal.sum(0))
+    assert verdict(WHO, chances) == (0.25, None)
+
+
+def test_two_teachers_of_the_same_share_their_probability() -> None:
+    tokens = random_scores(3.0)
+    tokens[:, 0] = tokens[:, 2]
+    chances = probabilities("gradient", tokens, tokens.sum(0))
+    confidence, who = verdict(WHO, chances)
+    assert who in {WHO[0], WHO[2]}
+    assert confidence == pytest.approx(chances[2].item())
+    assert confidence <= 0.5
+
+
+def test_one_organisation_alone_is_named() -> None:
+    assert verdict(WHO[:1], probabilities("gradient", torch.ones(3, 1), torch.ones(1))) == (1.0, WHO[0])
