@@ -79,7 +79,8 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
 def _record(genesis: Genesis, signed: list[SignedManifest], state: AdapterState) -> RoundRecord:
     p = weights({s.manifest.organisation: 1 for s in signed})
     return RoundRecord(
-        genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest, rule="frozen-a",
+        genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,
+        previous=genesis.digest, rule="frozen-a",
         admitted=tuple(Admitted(s, p[s.manifest.organisation]) for s in signed), rejected=(), aggregate=state.digest,
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ failure names the first bad item:
     the end     neither ledger nor commit queue has a round that the records lack
     the rest    every other file
 
-What it cannot see: training itself, which is not run again; and a coordinator that signs anew what nothing later names,
-namely why it refused whom in the newest record of a lane, and attempts below the quorum.
+What it cannot see: training itself, which is not run again; and what a coordinator signs anew behind a lane's newest
+round on the ledger, namely attempts below the quorum. Every record before is bound by that round's commitment.
 
 A file that nothing asked for is a failure, with three exceptions that a crash leaves and a resumed run does not mind,
 counted under `checked`: a `.partial` file, the salts of the record that would have come next, and an artifact that no
@@ -123,7 +123,7 @@ class _Audit:
 
     def _lane(self, lane: int, entries: list[_Entry]) -> None:
         initial = self.states.initial
-        head = Head(self.records.digest, initial, initial.digest if initial else None)
+        head = Head(self.records.digest, initial, initial.digest if initial else None, self.records.digest)
         committed: Digest | None = ZERO_DIGEST
         for entry in entries:
             if entry.signed is None:

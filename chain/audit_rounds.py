@@ -24,12 +24,15 @@ class Head:
     parent: Digest | None
     state: AdapterState | None
     aggregate: Digest | None
+    previous: Digest | None
+    """The record before, whatever it admitted."""
     round: int = 0
     attempt: int = 0
     """How often the round after this one was tried in vain."""
 
     def advance(self, record: RoundRecord, state: AdapterState | None) -> None:
-        """Go on from a record; one that admitted nothing changes only the attempt."""
+        """Go on from a record; one that admitted nothing changes neither round nor state."""
+        self.previous = record.digest
         if record.admitted:
             self.parent, self.state, self.aggregate = record.digest, state, record.aggregate
             self.round, self.attempt = record.round, 0
@@ -38,7 +41,7 @@ class Head:
 
     def lose(self, file: RecordFile) -> None:
         """Go on behind a record that cannot be read."""
-        self.parent = self.state = self.aggregate = None
+        self.parent = self.state = self.aggregate = self.previous = None
         self.round, self.attempt = file.round, 0
 
 
@@ -75,11 +78,13 @@ class Records:
             return False
         if record.round > head.round + 1:
             self.findings.fail(What.GAP, where, f"round {record.round}", f"round {head.round + 1}")
-            head.parent = head.state = head.aggregate = None
+            head.parent = head.state = head.aggregate = head.previous = None
             head.attempt = record.attempt - 1
         self.findings.expect(What.ATTEMPT, where, record.attempt, head.attempt + 1)
         if head.parent is not None:
             self.findings.expect(What.PARENT, where, record.parent, head.parent)
+        if head.previous is not None:
+            self.findings.expect(What.PREVIOUS, where, record.previous, head.previous)
         return True
 
     def content(self, record: RoundRecord, head: Head, where: str) -> None:

@@ -27,8 +27,8 @@ class RoundCommitment:
     """What one transaction says about a round.
 
     `parent` is the `aggregate` commitment of the lane's head (ZERO_DIGEST before its first round), `updates_root`
-    the Merkle root over the salted admitted manifests, `aggregate` the salted digest of the new adapter, `count`
-    the number of admitted updates.
+    the Merkle root over the salted admitted manifests, `aggregate` the salted digest of the round's record and
+    of the new adapter, `count` the number of admitted updates.
     """
 
     key: RoundKey

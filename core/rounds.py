@@ -166,10 +166,11 @@ class Rejection:
 class RoundRecord:
     """One round of one lane.
 
-    `parent` is the digest of the record before it (the genesis digest before round 1), `admitted` stands in order of
-    address, `aggregate` is the digest of the lane's state after the round, `residual` what the rule could not
-    represent (0 for exact rules). A round below its quorum is recorded with nothing admitted, keeps its parent's
-    aggregate, and is tried again under the next `attempt`.
+    `parent` is the digest of the record that it grows from (the genesis digest before round 1), `previous` that of the
+    record written before it, which may have admitted nothing. `admitted` stands in order of address, `aggregate` is the
+    digest of the lane's state after the round, `residual` what the rule could not represent (0 for exact rules). A
+    round below its quorum is recorded with nothing admitted, keeps its parent's aggregate, and is tried again under the
+    next `attempt`.
     """
 
     genesis: Digest
@@ -178,6 +179,7 @@ class RoundRecord:
     round: int
     attempt: int
     parent: Digest
+    previous: Digest
     rule: str
     admitted: tuple[Admitted, ...]
     rejected: tuple[Rejection, ...]
@@ -188,6 +190,11 @@ class RoundRecord:
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``covenant/round/v1``."""
         return digest("round", to_json(self.to_dict()))
+
+    @property
+    def outcome(self) -> Digest:
+        """What the round is committed by: record and aggregate, so that either can be shown without the other."""
+        return digest("outcome", raw(self.digest), raw(self.aggregate))
 
     @property
     def key(self) -> RoundKey:
@@ -278,8 +285,8 @@ class Salts:
         return [merkle.leaf(raw(commitment(salt, a.signed.digest))) for salt, a in pairs]
 
     def aggregate_commitment(self, record: RoundRecord) -> Digest:
-        """The salted digest of the round's aggregate."""
-        return commitment(_salt(self.aggregate), record.aggregate)
+        """The salted digest of the round's outcome: its record and its aggregate."""
+        return commitment(_salt(self.aggregate), record.outcome)
 
 
 def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -> RoundCommitment:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,9 +138,19 @@ class RunFolder:
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""
-        before = [s.record for s in self.history(record.lane) if s.record.round == record.round - 1]
-        parent = self.salts(before[-1]).aggregate_commitment(before[-1]) if before else ZERO_DIGEST
+        before = self._closed(record.lane, record.generation, record.round - 1)
+        parent = self.salts(before).aggregate_commitment(before) if before else ZERO_DIGEST
         return commit_to(record, self.salts(record), parent)
+
+    def _closed(self, lane: int, generation: int, number: int) -> RoundRecord | None:
+        """The record that closed a round: its last attempt."""
+        last: Path | None = None
+        for attempt in count(1):
+            path = self.folder / "records" / f"{_place(lane, generation, number)}-A{attempt:02}.json"
+            if not path.exists():
+                break
+            last = path
+        return _read(last, SignedRecord.from_dict).record if last else None
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""

@@ -4,7 +4,7 @@ Admitting returns the admitted value or raises RejectedError with one reason; no
 checks run from cheap to dear: who and where, then the bytes, then the numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,7 +65,7 @@ class Expected:
     round: int
     parent: Digest
     shapes: Mapping[str, tuple[int, ...]]
-    nonces: frozenset[Digest]
+    nonces: Set[Digest]
 
 
 def admit(reply: Reply, expected: Expected) -> tuple[SignedManifest, AdapterState]:

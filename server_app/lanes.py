@@ -22,6 +22,8 @@ class Lane:
     salts: Salts | None
     """Of the head."""
     state: AdapterState
+    previous: Digest
+    """The lane's newest record, whatever it admitted; the genesis before there is one."""
     attempts: int
     """How often the round after the head was tried without a quorum."""
 
@@ -36,7 +38,8 @@ class Lane:
         following = head.record.round + 1 if head else 1
         attempts = sum(1 for s in records if s.record.round == following and s.record.generation == generation)
         salts = run.salts(head.record) if head else None
-        return cls(index, run.genesis.lanes[index], generation, head, salts, state, attempts)
+        previous = records[-1].record.digest if records else run.genesis.digest
+        return cls(index, run.genesis.lanes[index], generation, head, salts, state, previous, attempts)
 
     @property
     def round(self) -> int:
@@ -57,6 +60,7 @@ class Lane:
             head=self.head if tried else signed,
             salts=self.salts if tried else salts,
             state=self.state if tried else state,
+            previous=signed.record.digest,
             attempts=self.attempts + 1 if tried else 0,
         )
 

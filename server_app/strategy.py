@@ -280,7 +280,7 @@ class Covenant(Strategy):
             round=lane.round + 1,
             parent=lane.parent(self.genesis),
             shapes=self.rule.shapes(lane.state, self.fresh),
-            nonces=frozenset(self.nonces),
+            nonces=self.nonces,
         )
 
     def _close(self, number: int) -> None:
@@ -306,6 +306,7 @@ class Covenant(Strategy):
             round=number,
             attempt=lane.attempts + 1,
             parent=lane.parent(self.genesis),
+            previous=lane.previous,
             rule=self.rule.name,
             admitted=admitted,
             rejected=tuple(sorted(outcome.rejected, key=lambda r: by_address(r.organisation))),

@@ -114,6 +114,7 @@ def record(founded: Genesis, names: Sequence[str] = ("medical", "coding"), **cha
         round=1,
         attempt=1,
         parent=founded.digest,
+        previous=founded.digest,
         rule=founded.rule,
         admitted=tuple(Admitted(signed(founded, name), 1 / len(names)) for name in ordered),
         rejected=(),

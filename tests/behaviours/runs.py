@@ -57,6 +57,7 @@ class LaneState:
 
     state: AdapterState
     parent: Digest
+    previous: Digest
     round: int = 0
     committed: Digest = ZERO_DIGEST
 
@@ -138,12 +139,13 @@ class Federation:
         here = self.lanes[lane]
         aggregate = self.run.artifacts.put(state)
         honest = RoundRecord(
-            self.genesis.digest, lane, 0, here.round + 1, attempt, here.parent, self.rule.name, admitted, rejected,
-            aggregate, residual,
+            self.genesis.digest, lane, 0, here.round + 1, attempt, here.parent, here.previous, self.rule.name, admitted,
+            rejected, aggregate, residual,
         )  # fmt: skip
         record = self.lies.record(self, honest)
         salts = Salts.draw(record)
         self.run.append(record.sign(COORDINATOR, self.genesis.chain), salts)
+        here.previous = record.digest
         if admitted:
             self._commit(commit_to(record, salts, here.committed))
             here.state, here.parent, here.round = state, record.digest, record.round
@@ -178,7 +180,7 @@ def found(
     ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])
     federation = Federation(run, genesis, members, ledger, fresh, lies)
     initial = federation.rule.initial(fresh)
-    federation.lanes = [LaneState(initial, genesis.digest) for _ in genesis.lanes]
+    federation.lanes = [LaneState(initial, genesis.digest, genesis.digest) for _ in genesis.lanes]
     return federation
 
 

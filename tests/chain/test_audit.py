@@ -268,6 +268,14 @@ def signed_by_someone_else(federation: Federation) -> None:
     path.write_bytes(to_json(record.sign(OUTSIDER, federation.genesis.chain).to_dict()))
 
 
+def count_attempts_anew(federation: Federation) -> None:
+    """The coordinator forgets the attempt below the quorum, and signs the round as the first."""
+    parent = SignedRecord.from_dict(json.loads((federation.run.folder / ROUND_1).read_bytes())).record.digest
+    rewrite(ROUND_2, lambda r: replace(r, attempt=1, previous=parent), to=ROUND_2_FAILED)(federation)
+    remove(ROUND_2)(federation)
+    rename(SALTS_2, SALTS_2.replace("A02", "A01"))(federation)
+
+
 def upper_twin(plain: Any) -> None:
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     text = plain["signature"]
@@ -324,8 +332,32 @@ FILES = [
     Case(
         "a round written anew by the coordinator",
         rewrite(ROUND_1, lambda r: replace(r, residual=-0.0)),
-        What.PARENT,
-        f"round 2, lane 0, {ROUND_2_FAILED}",
+        What.COMMITMENT,
+        f"round 1, lane 0, {SALTS_1}",
+    ),
+    Case(
+        "another reason in the newest round",
+        rewrite(ROUND_2, lambda r: replace(r, rejected=(Rejection(r.admitted[0].organisation, "no-reply", ""),))),
+        What.ASKED,
+        f"round 2, lane 0, {ROUND_2}",
+    ),
+    Case(
+        "another residual in the newest round",
+        rewrite(ROUND_2, lambda r: replace(r, residual=-0.0)),
+        What.COMMITMENT,
+        f"round 2, lane 0, {SALTS_2}",
+    ),
+    Case(
+        "another reason in an attempt",
+        rewrite(ROUND_2_FAILED, lambda r: replace(r, rejected=tuple(replace(x, reason="late") for x in r.rejected))),
+        What.PREVIOUS,
+        f"round 2, lane 0, {ROUND_2}",
+    ),
+    Case(
+        "attempts counted anew",
+        count_attempts_anew,
+        What.COMMITMENT,
+        f"round 2, lane 0, {SALTS_2.replace('A02', 'A01')}",
     ),
     Case(
         "a fork",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core import merkle
-from core.canonical import ZERO_DIGEST, commitment, from_json, raw, to_json
+from core.canonical import ZERO_DIGEST, commitment, digest, from_json, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.ledger import RoundKey
@@ -146,6 +146,7 @@ RECORD_CHANGES: dict[str, Any] = {
     "round": 2,
     "attempt": 2,
     "parent": f.other("parent"),
+    "previous": f.other("previous"),
     "rule": "stack",
     "admitted": RECORD.admitted[:1],
     "rejected": (),
@@ -196,7 +197,8 @@ def test_a_commitment_is_made_of_salted_digests() -> None:
     assert committed.key == RECORD.key
     assert committed.parent == f.other("head")
     assert committed.count == 2
-    assert committed.aggregate == commitment(bytes([1]) * 32, RECORD.aggregate)
+    outcome = digest("outcome", raw(RECORD.digest), raw(RECORD.aggregate))
+    assert committed.aggregate == commitment(bytes([1]) * 32, outcome)
     assert raw(committed.updates_root) == merkle.root(leaves)
 
 

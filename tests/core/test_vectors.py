@@ -103,6 +103,7 @@ def _rounds(genesis: Genesis) -> Iterator[tuple[dict[str, Any], AdapterState]]:
             round=number,
             attempt=1,
             parent=parent,
+            previous=parent,
             rule="frozen-a",
             admitted=tuple(Admitted(signed[a], p) for a, p in shares.items()),
             rejected=tuple(
@@ -299,7 +300,9 @@ def test_a_second_reader_computes_what_stands_on_the_chain() -> None:
             for a in admitted
         ]
         root = nodes[0] if len(nodes) == 1 else keccak(min(nodes) + max(nodes))
-        aggregate = "0x" + committed(salts["aggregate"], signed["record"]["aggregate"]).hex()
+        both = (sha("round", plain(signed["record"])), signed["record"]["aggregate"])
+        outcome = sha("outcome", b"".join(bytes.fromhex(digest[2:]) for digest in both))
+        aggregate = "0x" + committed(salts["aggregate"], outcome).hex()
         assert entry["commitment"] == {
             "parent": parent,
             "updates_root": "0x" + root.hex(),
