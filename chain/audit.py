@@ -1,88 +1,133 @@
 """The audit: everything that a run's files and the chain say, checked without trusting who wrote them.
 
-Nothing but RUN and a ledger is needed: no model, no data, no key. What is checked, in this order, so that the first
-failure names the first bad item:
+Nothing but RUN, a reader's key and a ledger is needed: no model, no data. What is checked, in this order, so that the
+first failure names the first bad item:
 
     genesis     canonical, possible, on the ledger with its members; the shared A drawn again from its seed
+    readers     the keys of those whom the genesis names
     per lane, per round
       record    the coordinator's signature, no gap, no fork, attempts counted, the parent's digest, nobody passed over
       manifests the organisation's signature, place, parent, membership, order, nonce, examples, bid, weight
-      updates   present under their digest, arrays, finite, norm
+      updates   present under their digest, sealed for everyone who may read them, arrays, finite, norm
       aggregate computed again (see audit_states)
       salts     the Merkle root and the commitment are those on the ledger; its anchor is the ledger's
-    the end     neither ledger nor commit queue has a round that the records lack
+      private   the members' chain says the same (see audit_private)
+    the end     neither ledger nor commit queue has a round that the records lack; the private chain holds its anchor
+    copies      the sealed copy of every document is the document
     the rest    every other file
 
 What it cannot see: training itself, which is not run again; and what a coordinator signs anew behind a lane's newest
 round on the ledger, namely attempts below the quorum. Every record before is bound by that round's commitment.
 
-A file that nothing asked for is a failure, with three exceptions that a crash leaves and a resumed run does not mind,
-counted under `checked`: a `.partial` file, the salts of the record that would have come next, and an artifact that no
-record names but that is what its name says.
+A file that nothing asked for is a failure, with exceptions that a crash leaves and a resumed run does not mind, counted
+under `checked`: a `.partial` file, the salts of the record that would have come next, and an artifact that no record
+names but that is what its name says, or whose keys never came.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final, TypeVar
 
-from chain.audit_files import Files, RecordFile, artifact_digest, is_partial, salts_name
+from chain.audit_files import Files, RecordFile, block_place, copied_document, is_partial, lane_of, salts_name
 from chain.audit_ledger import LedgerAudit, Queue
+from chain.audit_private import PrivateAudit, PrivateSource
 from chain.audit_report import AuditReport, Failure, Findings, What
 from chain.audit_rounds import Head, Records, check_genesis
 from chain.audit_states import States
+from chain.commitments import PrivateCommitment
 from chain.ethereum import open_ledger
+from chain.private import PrivateRounds, open_private_ledger
 from core.aggregation import WeightedUpdate
+from core.artifacts import KEYS, SEALED, Artifacts
 from core.canonical import ZERO_DIGEST, Address, Digest
-from core.errors import CovenantError, LedgerError, LedgerUnreachableError, UsageError
-from core.ledger import Ledger
+from core.errors import (
+    CovenantError,
+    DestroyedError,
+    IntegrityError,
+    LedgerError,
+    LedgerUnreachableError,
+    UsageError,
+)
+from core.keys import Key, PublicKey
+from core.ledger import Ledger, RoundCommitment
 from core.lora import Layout
+from core.readers import Readers
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
 from core.store import RunFolder
 
 __all__ = ["AuditReport", "Failure", "What", "verify", "verify_on_chain"]
 
+T = TypeVar("T")
+
+_NOBODY: Final = Readers(PublicKey("0x"), ())
+"""Stands for readers that cannot be read: what is sealed can still be opened, and nothing is sealed."""
+
 
 def verify(
-    run: RunFolder, ledger: Ledger | None = None, *, strict: bool = False, layout: Layout | None = None
+    run: RunFolder,
+    ledger: Ledger | None = None,
+    *,
+    private: PrivateSource | None = None,
+    strict: bool = False,
+    layout: Layout | None = None,
 ) -> AuditReport:
-    """Audit a run; without a ledger offline, which leaves salts and anchors without their counterpart.
+    """Audit a run with `run.key`; without a ledger offline, which leaves salts and anchors without their counterpart.
 
-    `strict`: rounds that are not on the ledger yet are failures even while the run goes on. `layout`: the base
-    model's layers, when the auditor has them; otherwise their sizes are taken from the artifacts.
+    `private`: the members' chain, for who may read it. `strict`: rounds that are not on the ledger yet are failures
+    even while the run goes on. `layout`: the base model's layers, when the auditor has them; otherwise their sizes are
+    taken from the artifacts.
     """
     findings = Findings()
-    queue = Queue.read(run.queue, findings)  # before the records, which a run in progress writes first
-    files = Files(run.folder)
-    genesis = _genesis(files, findings)
-    if genesis:
-        entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
-        complete = strict or _finished(genesis, entries)
-        asked = LedgerAudit(ledger, genesis, files, findings, queue, complete)
-        _Audit(run, genesis, files, findings, entries, asked).federation(layout)
-    _leftovers(run, files, findings, audited=genesis is not None)
+    # The queues come before the records, which a run in progress writes first.
+    queue = Queue.read(run.queue, RoundCommitment, findings)
+    private_queue = Queue.read(run.private_queue, PrivateCommitment, findings)
+    with findings.guard(What.STORE, "artifacts", "a store that can be listed"):
+        files = Files(run)
+        if genesis := _genesis(files, findings):
+            entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
+            complete = strict or _finished(genesis, entries)
+            asked = LedgerAudit(ledger, genesis, files, findings, queue, complete)
+            members = PrivateAudit(private, genesis, findings, private_queue, complete)
+            _Audit(run, genesis, files, findings, entries, asked, members).federation(layout)
     return findings.report()
 
 
 def verify_on_chain(
-    run: RunFolder, chain: str, state: Path, *, contract: Address | None = None, strict: bool = False
-) -> AuditReport:
+    run: RunFolder, chain: str, state: Path, *, private: str = "none", contract: Address | None = None,
+    strict: bool = False,
+) -> AuditReport:  # fmt: skip
     """Audit a run against the contract of its genesis (or `contract`) on a chain, read without a key.
 
-    `chain` is embedded, anvil or a URL, as for `open_ledger`. A chain that cannot be reached, or that has no such
-    contract, is a failure; the rest is audited all the same.
+    `chain` is embedded, anvil or a URL, as for `open_ledger`, and so is `private`, the members' chain, or none. A chain
+    that cannot be reached, or that has no such contract, is a failure; the rest is audited all the same.
     """
     try:
-        wanted = contract or run.genesis.chain.contract
+        genesis = run.genesis
     except CovenantError:
-        return verify(run, strict=strict)  # the genesis cannot be read, and the audit says so
+        return verify(run, strict=strict)  # and the audit says that it cannot be read
+    failures: list[Failure] = []
+    wanted = contract or genesis.chain.contract
+    public = _opened(failures, chain, wanted, lambda: open_ledger(chain, state, None, wanted))
+    members = None
+    if public and genesis.private and private != "none":
+        own = genesis.private.contract
+        ledger = _opened(failures, private, own, lambda: open_private_ledger(private, state, None, own))
+        members = PrivateRounds(ledger, public.bound, genesis.private.anchor_every) if ledger else None
+    report = verify(run, public, private=members, strict=strict)
+    return replace(report, failures=(*failures, *report.failures))
+
+
+def _opened(failures: list[Failure], chain: str, contract: Address, opening: Callable[[], T]) -> T | None:
+    """What `opening` opens, or None and a failure."""
     try:
-        ledger = open_ledger(chain, state, None, wanted)
+        return opening()
     except (LedgerError, UsageError) as error:
         what = What.CHAIN_UNREACHABLE if isinstance(error, LedgerUnreachableError) else What.CONTRACT
-        failure = Failure(what.value, chain, str(error), f"contract {wanted}")
-        report = verify(run, strict=strict)
-        return replace(report, failures=(failure, *report.failures))
-    return verify(run, ledger, strict=strict)
+        failures.append(Failure(what.value, chain, str(error), f"contract {contract}"))
+        return None
 
 
 @dataclass(frozen=True)
@@ -105,10 +150,15 @@ class _Audit:
         findings: Findings,
         entries: list[_Entry],
         ledger: LedgerAudit,
+        private: PrivateAudit,
     ) -> None:
-        self.genesis, self.files, self.findings, self.entries, self.ledger = genesis, files, findings, entries, ledger
+        self.genesis, self.files, self.findings, self.entries = genesis, files, findings, entries
+        self.ledger, self.private = ledger, private
         self.records = Records(genesis, findings)
-        self.states = States(run.artifacts, files, genesis, findings)
+        self.readers = self._readers()
+        self.run = run
+        self.artifacts = Artifacts(run.blobs, genesis.salt, self.readers or _NOBODY, self._key())
+        self.states = States(self.artifacts, files, genesis, findings, readers_known=self.readers is not None)
 
     def federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
@@ -116,10 +166,29 @@ class _Audit:
         if named and self.records.digest not in named:
             self.findings.fail(What.GENESIS, "genesis.json", self.records.digest, f"{min(named)}, which records name")
         self.ledger.check_run()
+        self.private.check_run()
         self.states.found(self._updates(), layout)
         for lane in range(len(self.genesis.lanes)):
             self._lane(lane, [entry for entry in self.entries if entry.file.lane == lane])
-        self.ledger.check_queue()
+        self.ledger.queue.check_end(self.files, complete=self.ledger.complete)
+        self.private.check_end(self.files)
+        self._copies()
+        self._leftovers()
+
+    def _readers(self) -> Readers | None:
+        """Whose keys the run is sealed for; None when that cannot be read."""
+        with self.findings.guard(What.READERS, "readers.json", "the keys of those whom the genesis names"):
+            readers = self.files.read("readers.json", Readers)
+            readers.check(self.genesis)
+            self.findings.checked["readers"] += len(readers.of())
+            return readers
+        return None
+
+    def _key(self) -> Key | None:
+        """The auditor's key; without one nothing that is sealed can be audited."""
+        if (key := self.run.key) is None:
+            self.findings.fail(What.READERS, "genesis.json", "no key", "the key of a reader")
+        return key
 
     def _lane(self, lane: int, entries: list[_Entry]) -> None:
         initial = self.states.initial
@@ -147,7 +216,7 @@ class _Audit:
         self.records.content(record, head, where)
         if not record.admitted:
             self.records.asked(record, where)
-            self.states.open(What.AGGREGATE, record.aggregate, file.where)
+            self.states.open(What.AGGREGATE, record.aggregate, file.where, record.lane)
             head.advance(record, head.state)
             return committed
         weights = self.records.admitted(record, head, file.where)
@@ -155,7 +224,21 @@ class _Audit:
         updates = self._summable(record, head, weights, file.where)
         state = self.states.after(record, head.state, updates, file.where)
         head.advance(record, state)
-        return self.ledger.check_round(record, file, None if gap else committed)
+        salts = self._salts(record, file)
+        committed = self.ledger.check_round(record, salts, file, None if gap else committed)
+        self.private.check_round(record, salts, file)
+        return committed
+
+    def _salts(self, record: RoundRecord, file: RecordFile) -> Salts | None:
+        """The salts of a record, one for everything that is committed; None when they cannot be read."""
+        where = f"{file.where}, {file.salts}"
+        with self.findings.guard(What.SALTS, where, "a salt for the aggregate and for every update"):
+            salts = self.files.read(file.salts, Salts)
+            if extra := sorted(set(salts.updates) - {admitted.organisation for admitted in record.admitted}):
+                raise IntegrityError(f"there is a salt for {extra[0]}, who was not admitted")
+            self.findings.checked["salts"] += 1
+            return salts
+        return None
 
     def _summable(
         self, record: RoundRecord, head: Head, weights: dict[Address, float], place: str
@@ -164,9 +247,10 @@ class _Audit:
         updates = []
         for admitted in record.admitted:
             where = f"{place}, {self.records.name(admitted.organisation)}"
-            update = self.states.update(admitted.signed.manifest.update, head.state, where)
-            if update and admitted.organisation in weights:
-                updates.append(WeightedUpdate(admitted.organisation, weights[admitted.organisation], update))
+            name, organisation = admitted.signed.manifest.update, admitted.organisation
+            if self.states.summable(name, head.state, where, record.lane) and organisation in weights:
+                source = partial(self.artifacts.open, name)
+                updates.append(WeightedUpdate(organisation, weights[organisation], source))
         return updates if len(updates) == len(record.admitted) else None
 
     def _updates(self) -> Iterator[Digest]:
@@ -181,6 +265,57 @@ class _Audit:
             with self.findings.guard(What.SALTS, name, "salts"):
                 self.files.read(name, Salts)
                 self.findings.checked["unused salts"] += 1
+
+    def _copies(self) -> None:
+        """Who has nothing but the store reads the same documents; a crash may leave the newest without a copy."""
+        for name in (document for document in self.files.documents() if document not in self.files.left):
+            place = name.removesuffix(".json")
+            self.files.take_sealed(place)
+            if f"artifacts/{place}{KEYS}" in self.files or self.ledger.complete:
+                self._copy(name, place)
+            else:
+                self.findings.checked["pending copies"] += 1
+
+    def _copy(self, name: str, place: str) -> None:
+        lane = lane_of(name)
+        with self.findings.guard(What.WRAPS, f"artifacts/{place}{KEYS}", "a key that everyone who may read can open"):
+            self.artifacts.unlock(place)
+            with self.findings.guard(What.COPY, f"artifacts/{place}{SEALED}", f"a sealed copy of {name}"):
+                if self.artifacts.open_document(name) != (self.run.folder / name).read_bytes():
+                    raise IntegrityError("another document")
+                self.findings.checked["sealed copies"] += 1
+            if self.readers:
+                self.artifacts.check_wraps(place, None if lane is None else self.genesis.lanes[lane])
+
+    def _leftovers(self) -> None:
+        """The files that no check has asked for."""
+        self.findings.checked["files"] = len(self.files.names)
+        for name in self.files.left:
+            if is_partial(name):
+                self.findings.checked["partial files"] += 1
+            elif place := block_place(name):
+                self._unreferenced(name, place)
+            elif (copied := copied_document(name)) and self._came_later(copied):
+                self.findings.checked["pending copies"] += 1
+            else:
+                self.findings.fail(What.UNEXPECTED_FILE, name, "a file", "none: no record asks for it")
+
+    def _unreferenced(self, name: str, place: str) -> None:
+        """A block that no record names: what came later, or what a crash left behind."""
+        if name.endswith(KEYS):
+            if f"artifacts/{place}{SEALED}" not in self.files:
+                self.findings.fail(What.ARTIFACT, name, "keys", "something that they open")
+            return
+        self.findings.checked["unreferenced artifacts"] += 1
+        with (
+            self.findings.guard(What.ARTIFACT, name, "the AdapterState that it is named for"),
+            suppress(DestroyedError),
+        ):
+            self.artifacts.check_block(place)
+
+    def _came_later(self, document: str) -> bool:
+        """Whether a document was written while the audit went on."""
+        return document not in self.files and (self.run.folder / document).exists()
 
 
 def _entry(files: Files, file: RecordFile) -> _Entry:
@@ -204,18 +339,3 @@ def _genesis(files: Files, findings: Findings) -> Genesis | None:
         findings.checked["genesis"] += 1
         return genesis
     return None
-
-
-def _leftovers(run: RunFolder, files: Files, findings: Findings, *, audited: bool) -> None:
-    """The files that no check has asked for. Without a genesis only artifacts can be judged."""
-    findings.checked["files"] = len(files.names)
-    for name in files.left:
-        if is_partial(name):
-            findings.checked["partial files"] += 1
-        elif digest := artifact_digest(name):
-            findings.checked["unreferenced artifacts"] += 1
-            with findings.guard(What.ARTIFACT, name, f"an AdapterState of digest {digest}"):
-                files.take(name)
-                run.artifacts.open(digest)
-        elif audited:
-            findings.fail(What.UNEXPECTED_FILE, name, "a file", "none: no record asks for it")

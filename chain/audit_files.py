@@ -1,4 +1,4 @@
-"""Every file of a run, read strictly: a file that no check has asked for is a finding of its own.
+"""Every file of a run and of its store, read strictly: one that no check has asked for is a finding of its own.
 
 A file must be exactly the canonical bytes of what it says, so that there is no place in it that no digest covers.
 Links are never followed: what an auditor reads lies in the folder that is audited.
@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from core.canonical import Digest, from_json, to_json
+from core.artifacts import KEYS, SEALED
+from core.blobs import Folder
+from core.canonical import from_json, to_json
 from core.errors import FormatError
+from core.store import RunFolder
 
 _PLACE = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
+_DOCUMENT = re.compile(r"(?:genesis|readers)\.json|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json")
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
-_ARTIFACT = re.compile(r"artifacts/([0-9a-f]{2})/([0-9a-f]{62})\.safetensors")
+_BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
+_COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
 
 
 class Noun(Protocol):
@@ -54,12 +59,17 @@ class RecordFile:
 
 
 class Files:
-    """The files under a run's folder, by their path in it, and which of them have been accounted for."""
+    """The files of a run by their path in its folder, and which of them have been accounted for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-        self.names = [path.relative_to(folder).as_posix() for path in found]
+    What is in the store has a name under ``artifacts/``, wherever the store is. It is listed last, so that nothing that
+    a listed record names can be missing because it came later.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.folder
+        beside = isinstance(run.blobs, Folder) and run.blobs.folder.is_relative_to(run.folder)
+        own = [name for name in Folder(run.folder).names() if not (beside and name.startswith("artifacts/"))]
+        self.names = own + [f"artifacts/{name}" for name in run.blobs.names()]
         self._known = frozenset(self.names)
         self._left = dict.fromkeys(self.names)
 
@@ -86,6 +96,15 @@ class Files:
             raise FormatError(f"has fields that no {noun.__name__} has")
         return value
 
+    def take_sealed(self, place: str) -> None:
+        """Account for something in the store and its keys."""
+        for suffix in (SEALED, KEYS):
+            self._left.pop(f"artifacts/{place}{suffix}", None)
+
+    def documents(self) -> list[str]:
+        """The files of the run folder of which the store has a sealed copy."""
+        return [name for name in self.names if _DOCUMENT.fullmatch(name)]
+
     def records(self) -> list[RecordFile]:
         """The files in records/ whose name is one, by lane, generation, round and attempt."""
         found = []
@@ -111,12 +130,19 @@ def is_partial(name: str) -> bool:
     return bool(_PARTIAL.fullmatch(name.rpartition("/")[2]))
 
 
-def artifact_path(name: Digest) -> str:
-    """Where an artifact lies in its run."""
-    return f"artifacts/{name[2:4]}/{name[4:]}.safetensors"
+def lane_of(name: str) -> int | None:
+    """The lane that a document is of; None when it is of all."""
+    match = re.search(r"/L(\d+)-", name)
+    return int(match[1]) if match else None
 
 
-def artifact_digest(name: str) -> Digest | None:
-    """The digest that an artifact's path claims; None when it is no artifact."""
-    match = _ARTIFACT.fullmatch(name)
-    return Digest(f"0x{match[1]}{match[2]}") if match else None
+def block_place(name: str) -> str | None:
+    """The place in the store of a block's file; None when it is none."""
+    match = _BLOCK.fullmatch(name)
+    return match[1] if match else None
+
+
+def copied_document(name: str) -> str | None:
+    """The document of which a file in the store is a sealed copy; None when it is none."""
+    match = _COPY.fullmatch(name)
+    return f"{match[1]}.json" if match else None

@@ -10,45 +10,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self
 
 from chain.audit_files import Files, RecordFile
 from chain.audit_report import Findings, What
-from chain.commitments import parse
+from chain.commitments import Commitment, parse
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json
 from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
 from core.rounds import Genesis, RoundRecord, Salts, commit_to
 
-Sent = RoundCommitment | tuple[RoundKey, Anchor]
-"""A line of the commit queue."""
-
-QUEUE = "anchors.jsonl"
-
 
 @dataclass
-class Queue:
-    """The lines of the commit queue by round, each with its place for findings; a later anchor replaces an earlier."""
+class Queue(Generic[Commitment]):
+    """The lines of a commit queue by round, each with its place for findings; a later anchor replaces an earlier."""
 
-    commitments: dict[RoundKey, tuple[str, RoundCommitment]] = field(default_factory=dict)
+    name: str
+    findings: Findings
+    commitments: dict[RoundKey, tuple[str, Commitment]] = field(default_factory=dict)
     anchors: dict[RoundKey, tuple[str, Anchor]] = field(default_factory=dict)
     torn: bool = False
     """Whether the last line is incomplete, as a crash leaves it; opening the queue cuts it off."""
 
     @classmethod
-    def read(cls, path: Path, findings: Findings) -> Self:
+    def read(cls, path: Path, kind: type[Commitment], findings: Findings) -> Self:
         """The queue in a file, empty when there is none; damaged lines are failures."""
-        queue = cls()
-        with findings.guard(What.QUEUE, QUEUE, "a readable file"):
+        queue = cls(path.name, findings)
+        with findings.guard(What.QUEUE, path.name, "a readable file"):
             *lines, tail = (path.read_bytes() if path.exists() else b"").split(b"\n")
             queue.torn = bool(tail)
             for number, line in enumerate(lines, start=1):
-                where = f"{QUEUE}, line {number}"
+                where = f"{path.name}, line {number}"
                 with findings.guard(What.QUEUE, where, "a commitment or an anchor"):
-                    queue._enter(_sent(line), where)
+                    queue._enter(_sent(line, kind), where)
         return queue
 
-    def _enter(self, sent: Sent, where: str) -> None:
+    def check_end(self, files: Files, *, complete: bool) -> None:
+        """Nothing was sent that no record speaks of, and a finished run left no line half-written."""
+        if self.name in files:
+            with self.findings.guard(What.QUEUE, self.name, "a file of the run"):
+                files.take(self.name)
+        for left in (self.commitments, self.anchors):
+            for key, (where, _) in left.items():
+                place = f"round {key.round}, lane {key.lane}"
+                self.findings.fail(What.NOT_RECORDED, where, place, "a round that is recorded")
+        if self.torn and complete:
+            self.findings.fail(What.QUEUE, self.name, "a last line without an end", "whole lines")
+        elif self.torn:
+            self.findings.checked["torn lines"] += 1
+
+    def _enter(self, sent: Commitment | tuple[RoundKey, Anchor], where: str) -> None:
         if isinstance(sent, tuple):
             self.anchors[sent[0]] = where, sent[1]
         elif sent.key in self.commitments:
@@ -65,7 +76,7 @@ class LedgerAudit:
     genesis: Genesis
     files: Files
     findings: Findings
-    queue: Queue
+    queue: Queue[RoundCommitment]
     """The run's commit queue; what no record asks for stays in it."""
     complete: bool
     """Whether every round must be on the ledger by now."""
@@ -82,14 +93,16 @@ class LedgerAudit:
                 self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
                 self._members(ledger.members(self.digest), where)
 
-    def check_round(self, record: RoundRecord, file: RecordFile, parent: Digest | None) -> Digest | None:
-        """Salts, commitment and anchor of a round.
+    def check_round(
+        self, record: RoundRecord, salts: Salts | None, file: RecordFile, parent: Digest | None
+    ) -> Digest | None:
+        """Commitment and anchor of a round.
 
         `parent` is the commitment that it must name as its parent. Returns the one that the next round must name.
-        Either is None when salts that cannot be read hide it.
+        Either is None when salts that cannot be read hide it, as does `salts` None.
         """
         key = RoundKey(self.digest, record.lane, record.generation, record.round)
-        wanted = self._wanted(record, file, parent)
+        wanted = self._wanted(record, salts, file, parent)
         anchor = self._anchor(key, file)
         committed = None
         with self._asking(file.where) as ledger:
@@ -111,20 +124,6 @@ class LedgerAudit:
             if found and not self.files.recorded_since(lane, generation, number):
                 self.findings.fail(What.NOT_RECORDED, where, f"a round of {found[0].count} updates", "a record of it")
 
-    def check_queue(self) -> None:
-        """Nothing was sent that no record speaks of, and a finished run left no line half-written."""
-        if QUEUE in self.files:
-            with self.findings.guard(What.QUEUE, QUEUE, "a file of the run"):
-                self.files.take(QUEUE)
-        for left in (self.queue.commitments, self.queue.anchors):
-            for key, (where, _) in left.items():
-                place = f"round {key.round}, lane {key.lane}"
-                self.findings.fail(What.NOT_RECORDED, where, place, "a round that is recorded")
-        if self.queue.torn and self.complete:
-            self.findings.fail(What.QUEUE, QUEUE, "a last line without an end", "whole lines")
-        elif self.queue.torn:
-            self.findings.checked["torn lines"] += 1
-
     def _members(self, found: frozenset[Address], where: str) -> None:
         wanted = {organisation.address for organisation in self.genesis.organisations}
         self.findings.checked["members"] += len(found)
@@ -132,15 +131,13 @@ class LedgerAudit:
             got = f"{len(found)}, {'without' if odd[0] in wanted else 'with'} {odd[0]}"
             self.findings.fail(What.MEMBERS, where, got, f"the {len(wanted)} organisations of the genesis")
 
-    def _wanted(self, record: RoundRecord, file: RecordFile, parent: Digest | None) -> RoundCommitment | None:
+    def _wanted(
+        self, record: RoundRecord, salts: Salts | None, file: RecordFile, parent: Digest | None
+    ) -> RoundCommitment | None:
         """The commitment that follows from a record and its salts."""
         where = f"{file.where}, {file.salts}"
         with self.findings.guard(What.SALTS, where, "a salt for the aggregate and for every update"):
-            salts = self.files.read(file.salts, Salts)
-            if extra := sorted(set(salts.updates) - {admitted.organisation for admitted in record.admitted}):
-                raise IntegrityError(f"there is a salt for {extra[0]}, who was not admitted")
-            self.findings.checked["salts"] += 1
-            return commit_to(record, salts, parent or ZERO_DIGEST)
+            return commit_to(record, salts, parent or ZERO_DIGEST) if salts else None
         return None
 
     def _anchor(self, key: RoundKey, file: RecordFile) -> tuple[str, Anchor] | None:
@@ -197,14 +194,15 @@ class LedgerAudit:
             self.findings.fail(What.LEDGER, where, error, "storage and events that agree")
 
 
-def _sent(line: bytes) -> Sent:
-    """A line of the queue; raises FormatError when it is neither a public commitment nor an anchor."""
+def _sent(line: bytes, kind: type[Commitment]) -> Commitment | tuple[RoundKey, Anchor]:
+    """A line of a queue; raises FormatError when it is neither such a commitment nor an anchor."""
     entry = from_json(line)
+    sent: Commitment | tuple[RoundKey, Anchor]
     try:
         if set(entry) == {"key", "anchor"}:
-            sent: Sent = RoundKey(**entry["key"]), Anchor(**entry["anchor"])
-        elif not isinstance(sent := parse(entry), RoundCommitment):
-            raise FormatError("a private commitment in the public queue")
+            sent = RoundKey(**entry["key"]), Anchor(**entry["anchor"])
+        elif not isinstance(sent := parse(entry), kind):
+            raise FormatError("a commitment of the other queue")
         hash(sent)  # a list in place of a number would break the first comparison by key
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"malformed line: {error}") from error

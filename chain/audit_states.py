@@ -9,20 +9,20 @@ When a round does not hold, the next one is computed from what the record claims
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from chain.audit_files import Files, artifact_path
+from chain.audit_files import Files
 from chain.audit_report import Findings, What
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Aggregate, Rule, Svd, WeightedUpdate
+from core.artifacts import KEYS, SEALED, Artifacts
 from core.canonical import Address, Digest
-from core.errors import CovenantError
+from core.errors import CovenantError, DestroyedError
 from core.lora import Layout
 from core.rounds import Genesis, RoundRecord
-from core.store import Artifacts
 
 
 @dataclass
@@ -33,7 +33,9 @@ class States:
     files: Files
     genesis: Genesis
     findings: Findings
+    readers_known: bool = True
     fresh: AdapterState | None = None
+    _wrapped: set[tuple[str, int | None]] = field(default_factory=set)
 
     @property
     def rule(self) -> Rule:
@@ -45,13 +47,33 @@ class States:
         """The state of every lane before round 1."""
         return self.rule.initial(self.fresh) if self.fresh else None
 
-    def open(self, what: What, name: Digest, where: str) -> AdapterState | None:
-        """An artifact with its digest checked; what is wrong with it is a failure."""
-        file = artifact_path(name)
-        with self.findings.guard(what, f"{where}, {file}", f"an AdapterState of digest {name}"):
-            self.files.take(file)
-            return self.artifacts.open(name)
+    def open(self, what: What, name: Digest, where: str, lane: int | None = None) -> AdapterState | None:
+        """An artifact with its digest checked, sealed for its lane (None is everybody); what is wrong is a failure."""
+        place = self.artifacts.place(name)
+        self.files.take_sealed(place)
+        file = f"{where}, artifacts/{place}{KEYS}"
+        try:
+            self.artifacts.unlock(place)
+            file = f"{where}, artifacts/{place}{SEALED}"
+            state = self.artifacts.open(name)
+        except DestroyedError as error:
+            self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
+        except CovenantError as error:
+            self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
+        else:
+            self._check_wraps(place, lane, where)
+            return state
         return None
+
+    def _check_wraps(self, place: str, lane: int | None, where: str) -> None:
+        """Everyone who may read can read; each key is looked at once."""
+        if self.readers_known and (place, lane) not in self._wrapped:
+            self._wrapped.add((place, lane))
+            members = None if lane is None else self.genesis.lanes[lane]
+            file = f"{where}, artifacts/{place}{KEYS}"
+            with self.findings.guard(What.WRAPS, file, "a key that everyone who may read can open"):
+                self.artifacts.check_wraps(place, members)
+                self.findings.checked["sealed keys"] += 1
 
     def found(self, updates: Iterable[Digest], layout: Layout | None) -> None:
         """Draw the adapter before any training again and compare its A with the genesis.
@@ -72,27 +94,27 @@ class States:
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
                 self.findings.checked["shared A"] += 1
 
-    def update(self, name: Digest, before: AdapterState | None, where: str) -> AdapterState | None:
-        """An update that can be summed: its artifact, arrays, numbers and norm checked; None when it cannot."""
-        update = self.open(What.UPDATE, name, where)
+    def summable(self, name: Digest, before: AdapterState | None, where: str, lane: int) -> bool:
+        """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
+        update = self.open(What.UPDATE, name, where, lane)
         self.findings.checked["updates"] += 1
         if update is None or before is None or self.fresh is None:
-            return None
-        where = f"{where}, {artifact_path(name)}"
+            return False
+        where = self._at(where, name)
         if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
-            return None
+            return False
         norm, bound = _norm(update), self.genesis.norm_bound
         if norm > bound:
             self.findings.fail(What.NORM, where, f"{norm:.6g}", f"at most {bound:g}")
-        return update
+        return True
 
     def after(
         self, record: RoundRecord, before: AdapterState | None, updates: list[WeightedUpdate] | None, where: str
     ) -> AdapterState | None:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
-        claimed = self.open(What.AGGREGATE, record.aggregate, where)
+        claimed = self.open(What.AGGREGATE, record.aggregate, where, record.lane)
         self.findings.checked["aggregates"] += 1
-        where = f"{where}, {artifact_path(record.aggregate)}"
+        where = self._at(where, record.aggregate)
         if before is None or self.fresh is None:
             return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
         with self.findings.guard(What.AGGREGATE, where, "updates that the rule can sum"):
@@ -164,6 +186,9 @@ class States:
                 findings.fail(What.FINITE, at, "NaN or Inf", "finite numbers")
                 return False
         return True
+
+    def _at(self, where: str, name: Digest) -> str:
+        return f"{where}, artifacts/{self.artifacts.place(name)}{SEALED}"
 
     def _first_readable(self, updates: Iterable[Digest]) -> AdapterState | None:
         for name in updates:

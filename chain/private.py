@@ -130,7 +130,7 @@ class PrivateLedger:
 
 
 class PrivateRounds:
-    """A round's three lists as one commitment, for a CommitQueue; anchors the private head now and then.
+    """A round's three lists as one commitment, for a CommitQueue and for the audit; anchors the head now and then.
 
     The public chain must be writable with the coordinator's key. Every step is idempotent, so a commit that was
     interrupted anywhere is simply made again.
@@ -141,6 +141,23 @@ class PrivateRounds:
         self._private = private
         self._public = public
         self._every = anchor_every
+
+    @property
+    def chain(self) -> tuple[int, Address]:
+        """The private chain's id and contract."""
+        return self._private.bound.chain_id, self._private.bound.address
+
+    def members(self, run: Digest) -> frozenset[Address]:
+        """The organisations of a run on the private chain."""
+        return self._private.members(run)
+
+    def anchored(self, run: Digest) -> PrivateHead | None:
+        """The newest head of the private chain that the public one holds."""
+        return anchored_head(self._public, run, self._private.bound.chain_id)
+
+    def holds(self, head: PrivateHead) -> bool:
+        """Whether the private chain still has a block."""
+        return self._private.holds(head)
 
     def commit(self, commitment: PrivateCommitment) -> Anchor:
         """Record a round's lists; returns where the last of them stands. Raises as `PrivateLedger.record` does."""

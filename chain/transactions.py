@@ -7,6 +7,7 @@ each try pays more, as nodes demand of a replacement. What is sent twice is refu
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class Sender:
-    """An account that sends transactions over a node, one at a time."""
+    """An account that sends transactions over a node, one at a time: two threads would take the same nonce."""
 
     def __init__(self, node: Web3, key: Key, abi: list[dict[str, Any]], patience: float = PATIENCE_SECONDS) -> None:
         """`abi` names the errors; `patience`: seconds until a transaction that is not mined is replaced."""
@@ -42,6 +43,7 @@ class Sender:
         self._key = key
         self._abi = abi
         self._patience = patience
+        self._sending = threading.Lock()
         self.address = to_checksum_address(key.address)
 
     def execute(self, request: TxParams, effect: Callable[[], T | None], wanted: str) -> T:
@@ -52,7 +54,7 @@ class Sender:
         Raises LedgerConflictError when the contract refuses, LedgerUnreachableError when nothing answers or nothing
         is mined, LedgerError when the node does not take the transaction (no funds).
         """
-        with reaching(self._node, wanted):
+        with self._sending, reaching(self._node, wanted):
             for attempt in range(TRIES):
                 if (result := effect()) is not None:
                     return result

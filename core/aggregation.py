@@ -11,10 +11,11 @@ frozen-a is FFA-LoRA (Sun et al., 2024, arXiv 2403.12313): A is drawn once and n
 an update. fedavg is FedIT (Zhang et al., 2023, arXiv 2305.05644), stack is FLoRA (Wang et al., 2024,
 arXiv 2409.05976). Sums run in float64 with separate multiply and add, organisations in order of address, and are
 rounded once to float32: frozen-a, fedavg and stack give the same bits for any order of arrival on any machine.
-Updates may be memory-mapped; arrays are read one name at a time.
+frozen-a and fedavg need one update in memory at a time, and the sum in float64; stack and svd need all updates.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +29,18 @@ from core.lora import factor
 Float64 = NDArray[np.float64]
 
 
-class WeightedUpdate(NamedTuple):
-    """An organisation's unweighted update and its weight p_k."""
+@dataclass(frozen=True)
+class WeightedUpdate:
+    """An organisation's unweighted update and its weight p_k; `source` may read it from a store, once for each use."""
 
     organisation: Address
     weight: float
-    state: AdapterState
+    source: AdapterState | Callable[[], AdapterState]
+
+    @property
+    def state(self) -> AdapterState:
+        """The update; raises what reading it raises."""
+        return self.source() if callable(self.source) else self.source
 
 
 class Aggregate(NamedTuple):
@@ -78,8 +85,7 @@ class Rule:
 
     def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
         """The next state: fl32(f64(state) + Σ_k p_k δ_k), organisations in order of address."""
-        ordered = _ordered(updates)
-        return Aggregate(AdapterState({name: _sum(state[name], name, ordered) for name in state}), 0.0)
+        return Aggregate(_sum(state, _ordered(updates)), 0.0)
 
     def compose(self, lanes: Sequence[tuple[float, AdapterState]]) -> AdapterState:  # noqa: ARG002
         """The sum of isolated lanes, each with its weight; raises ConfigError for rules that cannot be summed."""
@@ -103,8 +109,7 @@ class FrozenA(Rule):
     def compose(self, lanes: Sequence[tuple[float, AdapterState]]) -> AdapterState:
         """B = Σ_l w_l B_l, lanes in their order."""
         updates = [WeightedUpdate(Address(hex(i)), weight, state) for i, (weight, state) in enumerate(lanes)]
-        nothing = {name: np.zeros_like(array) for name, array in lanes[0][1].arrays.items()}
-        return AdapterState({name: _sum(array, name, updates) for name, array in nothing.items()})
+        return _sum(AdapterState({name: np.zeros_like(array) for name, array in lanes[0][1].arrays.items()}), updates)
 
 
 class FedAvg(Rule):
@@ -143,7 +148,7 @@ class Stack(Rule):
 
         Raises ConfigError when the rank would outgrow a layer's smaller side.
         """
-        ordered = _ordered(updates)
+        ordered = _read(_ordered(updates))
         return Aggregate(AdapterState({name: _stacked(state[name], name, ordered) for name in state}), 0.0)
 
 
@@ -154,7 +159,7 @@ class Svd(Rule):
 
     def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
         """The best rank-r factors of the exact product, singular values shared evenly between them."""
-        ordered = _ordered(updates)
+        ordered = _read(_ordered(updates))
         arrays: dict[str, Array] = {}
         lost = total = 0.0
         for module in _modules(state):
@@ -166,7 +171,7 @@ class Svd(Rule):
 
     def error(self, state: AdapterState, updates: Iterable[WeightedUpdate], aggregate: AdapterState) -> float:
         """Relative Frobenius distance of a claimed aggregate from the exact product, for auditors."""
-        ordered = _ordered(updates)
+        ordered = _read(_ordered(updates))
         lost = total = 0.0
         for module in _modules(state):
             b, a = _product_stacks(module, state, ordered)
@@ -199,13 +204,23 @@ def _ordered(updates: Iterable[WeightedUpdate]) -> list[WeightedUpdate]:
     return sorted(updates, key=lambda update: by_address(update.organisation))
 
 
-def _sum(start: Array, name: str, updates: list[WeightedUpdate]) -> Array:
-    total = start.astype(np.float64)
+def _read(updates: list[WeightedUpdate]) -> list[WeightedUpdate]:
+    """The same updates, all in memory."""
+    return [WeightedUpdate(update.organisation, update.weight, update.state) for update in updates]
+
+
+def _sum(start: AdapterState, updates: list[WeightedUpdate]) -> AdapterState:
+    total = {name: array.astype(np.float64) for name, array in start.arrays.items()}
     for update in updates:
-        scaled = update.state[name].astype(np.float64)
-        np.multiply(scaled, update.weight, out=scaled)
-        np.add(total, scaled, out=total)
-    return total.astype(np.float32)
+        _add(total, update.state, update.weight)
+    return AdapterState({name: total.pop(name).astype(np.float32) for name in start})
+
+
+def _add(total: Mapping[str, Float64], update: AdapterState, weight: float) -> None:
+    for name, array in total.items():
+        scaled = update[name].astype(np.float64)
+        np.multiply(scaled, weight, out=scaled)
+        np.add(array, scaled, out=array)
 
 
 def _axis(name: str) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.aggregation import RULES
-from core.errors import ConfigError
+from core.errors import ConfigError, FormatError
+from core.keys import PublicKey, address_of, public_key
 from core.rounds import Participation, Training
 
 MODES = ("train", "unlearn", "attribute")
@@ -80,7 +81,13 @@ class RunConfig:
     chain: str = "embedded"
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
-    """The members' chain, likewise; "" is none. Not available yet: anything else is refused."""
+    """The members' chain, likewise, or none; "" is the public chain's neighbour where that is embedded or anvil."""
+    anchor_every: int = 1
+    """Rounds of a lane from one anchor of the private chain's head on the public chain to the next."""
+    store: str = ""
+    """Where sealed artifacts go, a folder a run: an absolute path or a URL that fsspec opens; "" is beside the run."""
+    auditors: str = ""
+    """Comma-separated public keys of auditors, who may read every artifact; `covenant keys show` prints one's own."""
     chain_lag: int = 1
     """Rounds that anchors may be late before an organisation that reads the chain flags it."""
     chain_lag_policy: str = "flag"
@@ -111,9 +118,7 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
-        if self.private_chain:
-            raise ConfigError(f"private-chain is {self.private_chain!r}, not available yet: leave it out")
-        for name in ("state", "data", "validation", "coordinator_key"):
+        for name in ("state", "data", "validation", "coordinator_key", "store"):
             _check_path(name, getattr(self, name))
 
     @classmethod
@@ -127,6 +132,20 @@ class RunConfig:
     def to_flat(self) -> dict[str, bool | int | float | str]:
         """The settings under their public names; ``from_flat(c.to_flat()) == c``."""
         return {key(f.name): getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def private(self) -> str:
+        """The members' chain: embedded, anvil, an RPC URL, or none."""
+        return self.private_chain or (self.chain if self.chain in ("embedded", "anvil") else "none")
+
+    @property
+    def auditing(self) -> tuple[PublicKey, ...]:
+        """The auditors' keys, in order of address; raises ConfigError for what is no key."""
+        try:
+            found = {public_key(text.strip()) for text in self.auditors.split(",") if text.strip()}
+        except FormatError as error:
+            raise ConfigError(f"auditors: {error}") from error
+        return tuple(sorted(found, key=lambda key: int(address_of(key), 16)))
 
     @property
     def training(self) -> Training:
@@ -165,6 +184,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lane_size": (0, 2**32),
     "fraction": (1e-9, 1.0),
     "quorum": (1, 2**32),
+    "anchor_every": (1, 99_999),
     "retries": (0, 98),
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
@@ -188,5 +208,6 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def _check_path(name: str, value: str) -> None:
-    if value and not (name == "data" and value.startswith("hf:")) and not Path(value).is_absolute():
+    elsewhere = (name == "data" and value.startswith("hf:")) or (name == "store" and "://" in value)
+    if value and not elsewhere and not Path(value).is_absolute():
         raise ConfigError(f"{key(name)} is {value!r}, an absolute path wanted: Flower's processes run elsewhere")

@@ -7,7 +7,8 @@
     │   └── ModelError            a base model or adapter that cannot be used
     ├── FormatError               bytes that are not the canonical form they claim to be
     ├── IntegrityError            the thing checked does not hold: exit 1
-    │   └── ForgeryError          a signature that does not belong to its claimed signer
+    │   ├── ForgeryError          a signature that does not belong to its claimed signer
+    │   └── DestroyedError        something stored whose key was destroyed, as an erasure does
     ├── LedgerError               a ledger refused or could not be asked: exit 1
     │   ├── LedgerUnreachableError   nothing answered; may be tried again
     │   └── LedgerConflictError      the ledger says no: wrong parent, round already committed, no role
@@ -53,6 +54,10 @@ class IntegrityError(CovenantError):
 
 class ForgeryError(IntegrityError):
     """A signature was not made by the key it claims."""
+
+
+class DestroyedError(IntegrityError):
+    """Something is stored, and its key was destroyed: nobody can read it again."""
 
 
 class LedgerError(CovenantError):

@@ -13,23 +13,30 @@ import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NewType
 
 from eth_account import Account
 from eth_account.messages import encode_typed_data
+from eth_hash.auto import keccak
+from eth_keys import KeyAPI
 from eth_keys.constants import SECPK1_N
 
 from core.canonical import Address, domain
-from core.errors import ForgeryError, UsageError
+from core.errors import ForgeryError, FormatError, UsageError
 
 Signature = NewType("Signature", str)
 """``0x`` and 130 hex digits."""
+
+PublicKey = NewType("PublicKey", str)
+"""A compressed point of secp256k1: ``0x``, 02 or 03, and 64 hex digits."""
 
 Fields = tuple[tuple[str, str], ...]
 """An EIP-712 struct: (name, Solidity type) in order."""
 
 _SIGNATURE = re.compile(r"0x[0-9a-f]{128}1[bc]")
+_PUBLIC = re.compile(r"0x0[23][0-9a-f]{64}")
 _SECRET = re.compile(rb"[0-9a-f]{64}\n?")
 
 
@@ -57,10 +64,15 @@ class Key:
     secret: bytes = field(repr=False)
     derived: bool = False
 
-    @property
+    @cached_property
     def address(self) -> Address:
         """The Ethereum address in EIP-55 form."""
         return Address(Account.from_key(self.secret).address)
+
+    @cached_property
+    def public(self) -> PublicKey:
+        """The public key, for whom something may be sealed."""
+        return _public(KeyAPI.PrivateKey(self.secret).public_key)
 
     def sign(self, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> Signature:
         """Sign an EIP-712 struct `name` with the given fields."""
@@ -74,7 +86,14 @@ def derive(seed: int, name: str) -> Key:
 
 
 def signer(signature: Signature, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> Address:
-    """The address that signed an EIP-712 struct.
+    """The address that signed an EIP-712 struct; raises what `signing_key` raises."""
+    return address_of(signing_key(signature, domain, name, fields, message))
+
+
+def signing_key(
+    signature: Signature, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]
+) -> PublicKey:
+    """The public key that signed an EIP-712 struct.
 
     Raises ForgeryError when the signature is malformed or is the upper twin of another.
     """
@@ -83,9 +102,28 @@ def signer(signature: Signature, domain: Domain, name: str, fields: Fields, mess
         raise ForgeryError("signature has its s value in the upper half of the group order")
     try:
         signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
-        return Address(Account.recover_message(signable, signature=data))
+        hashed = keccak(b"\x19" + signable.version + signable.header + signable.body)
+        plain = KeyAPI.Signature(data[:64] + bytes([data[64] - 27]))
+        return _public(plain.recover_public_key_from_msg_hash(hashed))
     except Exception as error:
         raise ForgeryError(f"signature recovers no address: {error}") from error
+
+
+def public_key(value: object) -> PublicKey:
+    """The value as a public key; raises FormatError when it is no compressed point of the curve."""
+    if isinstance(value, str) and _PUBLIC.fullmatch(value):
+        try:
+            address_of(PublicKey(value))
+        except Exception as error:
+            raise FormatError(f"public key {value} is no point of secp256k1: {error}") from error
+        return PublicKey(value)
+    raise FormatError(f"a public key is 0x, 02 or 03, and 64 lower-case hex digits, got {str(value)[:140]!r}")
+
+
+@cache
+def address_of(public: PublicKey) -> Address:
+    """The Ethereum address that belongs to a public key."""
+    return Address(KeyAPI.PublicKey.from_compressed_bytes(bytes.fromhex(public[2:])).to_checksum_address())
 
 
 def create(path: Path) -> Key:
@@ -117,6 +155,10 @@ def read(path: Path) -> Key:
     if not _SECRET.fullmatch(data) or not 0 < int(data, 16) < SECPK1_N:
         raise UsageError(f"key file {path} has {len(data)} bytes that are no key, 64 lower-case hex digits wanted")
     return Key(bytes.fromhex(data.decode("ascii")))
+
+
+def _public(key: KeyAPI.PublicKey) -> PublicKey:
+    return PublicKey("0x" + key.to_compressed_bytes().hex())
 
 
 def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from core.canonical import Address, Digest, address, raw, to_json
+from core.blobs import write
+from core.canonical import Address, Digest, address, from_json, raw, to_json
 from core.config import RunConfig
 from core.errors import UsageError
-from core.store import RunFolder, write
+from core.store import RunFolder
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -34,11 +35,17 @@ class State:
         """The one that a run's settings name: `state`, else $COVENANT_HOME, else .covenant in the home folder."""
         return cls(Path(config.state or os.environ.get("COVENANT_HOME") or Path.home() / ".covenant").resolve())
 
-    def run(self, name: str) -> RunFolder:
-        """A run's folder, existing or not; raises UsageError for a name that cannot be a folder."""
+    def run(self, name: str, config: RunConfig | None = None) -> RunFolder:
+        """A run's folder, existing or not, with the store and the coordinator's key of `config` or its saved settings.
+
+        Raises UsageError for a name that cannot be a folder, ConfigError or FormatError for settings that are none.
+        """
         if not _RUN_ID.fullmatch(name):
             raise UsageError(f"run id is {name!r}, up to 64 letters, digits, dots, dashes and underscores wanted")
-        return RunFolder(self.folder / "runs" / name)
+        config = config or self._saved(name)
+        store = f"{config.store.rstrip('/')}/{name}" if config.store else ""
+        key = Path(config.coordinator_key) if config.coordinator_key else None
+        return RunFolder(self.folder / "runs" / name, store, key)
 
     def runs(self) -> list[RunFolder]:
         """All runs that have started, oldest first."""
@@ -76,6 +83,10 @@ class State:
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""
         return self.folder / "locks" / f"{run}.lock"
+
+    def _saved(self, run: str) -> RunConfig:
+        path = self.settings(run)
+        return RunConfig.from_flat(from_json(path.read_bytes())) if path.exists() else RunConfig()
 
     def _names(self) -> str:
         return ", ".join(run.name for run in self.runs()) or "none"

@@ -1,91 +1,42 @@
-"""A run on disk: genesis, records, salts, anchors and content-addressed artifacts. What is written stays.
+"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays.
 
     RUN/genesis.json
+    RUN/readers.json                            public keys of those who may read the artifacts
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
-    RUN/anchors.jsonl                           the commit queue, with the chain's receipts (chain/queue.py)
-    RUN/artifacts/ab/cdef….safetensors          an AdapterState under its digest
+    RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
+    RUN/artifacts/                              what is sealed (core/artifacts.py), unless it is stored elsewhere
 
-A file appears whole or not at all: written beside its place, fsynced, renamed, and the folder fsynced.
+Genesis, readers, records and salts are copied, sealed, to the artifacts: an auditor can do with those alone.
 """
 
-import errno
-import mmap
-import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.adapter import AdapterState
-from core.canonical import ZERO_DIGEST, Digest, digest, from_json, raw, to_json
+from core import keys
+from core.artifacts import Artifacts
+from core.blobs import Blobs, Folder, open_blobs, write
+from core.canonical import ZERO_DIGEST, Address, from_json, to_json
 from core.errors import FormatError, IntegrityError, RunError, UsageError
+from core.keys import Key
 from core.ledger import RoundCommitment
+from core.readers import Readers
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 
 T = TypeVar("T")
 
 
-def write(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file whole or not at all; raises RunError when the disk is full or refuses."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        size = sum(map(len, parts))
-        wanted = f"{size} bytes free wanted" if error.errno == errno.ENOSPC else "a writable folder wanted"
-        raise RunError(f"cannot write {path}: {os.strerror(error.errno or 0)}, {wanted}") from error
-
-
-class Artifacts:
-    """AdapterStates by digest."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, name: Digest) -> Path:
-        """Where an artifact lies."""
-        text = raw(name).hex()
-        return self.folder / text[:2] / f"{text[2:]}.safetensors"
-
-    def put(self, state: AdapterState) -> Digest:
-        """Store a state; storing it again changes nothing."""
-        if not (path := self.path(state.digest)).exists():
-            write(path, *state.parts())
-        return state.digest
-
-    def open(self, name: Digest) -> AdapterState:
-        """A memory-mapped state, its digest checked; pages are read as they are used.
-
-        Raises IntegrityError when it is missing or its bytes have another digest.
-        """
-        path = self.path(name)
-        try:
-            with path.open("rb") as file:
-                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:
-            raise IntegrityError(f"artifact {path.name} of {name} cannot be read: {error}") from error
-        if (got := digest("adapter", data)) != name:
-            raise IntegrityError(f"artifact {path.name} has digest {got}, {name} wanted")
-        return AdapterState.from_bytes(data)
-
-
 class RunFolder:
     """One run's files. Reading is free for everyone; writing needs the run's lock (`server_app`)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "", key: Key | Path | None = None) -> None:
+        """`store`: a folder or URL for the artifacts, "" is beside the records; `key`: a reader's, or its file."""
         self.folder = folder
-        self.artifacts = Artifacts(folder / "artifacts")
+        self._store = store
+        self._key = key
 
     @property
     def name(self) -> str:
@@ -109,11 +60,47 @@ class RunFolder:
             raise UsageError(f"run {self.name} has no genesis in {self.folder}: it never started")
         return _read(self.folder / "genesis.json", Genesis.from_dict)
 
-    def begin(self, genesis: Genesis) -> None:
-        """Write the genesis; raises RunError when the run has one already."""
+    @cached_property
+    def readers(self) -> Readers:
+        """The public keys of those who may read; raises IntegrityError when the file is missing or malformed."""
+        return _read(self.folder / "readers.json", Readers.from_dict)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """Where the artifacts are; raises ConfigError for a URL that cannot be opened."""
+        return open_blobs(self._store) if self._store else Folder(self.folder / "artifacts")
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The sealed store, read with `key`."""
+        return Artifacts(self.blobs, self.genesis.salt, self.readers, self.key)
+
+    @property
+    def key(self) -> Key | None:
+        """The reader's key that was given, else the coordinator's where anybody can derive it, else None.
+
+        Raises UsageError when its file cannot be read.
+        """
+        if self._key is not None:
+            return keys.read(self._key) if isinstance(self._key, Path) else self._key
+        derived = keys.derive(self.genesis.seed, "coordinator")
+        return derived if derived.address == self.genesis.coordinator else None
+
+    def begin(self, genesis: Genesis, readers: Readers) -> None:
+        """Write genesis and readers; raises RunError when the run has a genesis already."""
         if self.started:
             raise RunError(f"run {self.name} has a genesis already")
+        write(self.folder / "readers.json", to_json(readers.to_dict()))
         write(self.folder / "genesis.json", to_json(genesis.to_dict()))
+        self._copy("readers.json")
+        self._copy("genesis.json")
+
+    def complete_copies(self) -> None:
+        """Store the sealed copies of documents that a crash has left out."""
+        for name in ("readers.json", "genesis.json"):
+            self._copy(name)
+        for signed in self.records():
+            self._copy_round(signed.record)
 
     def append(self, signed: SignedRecord, salts: Salts) -> None:
         """Write a record, its salts first: a record without salts could never be committed.
@@ -126,6 +113,7 @@ class RunFolder:
         if signed.record.admitted:
             write(self.folder / "salts" / name, to_json(salts.to_dict()))
         write(path, to_json(signed.to_dict()))
+        self._copy_round(signed.record)
 
     def records(self) -> Iterator[SignedRecord]:
         """All records, by lane, generation, round and attempt."""
@@ -161,6 +149,21 @@ class RunFolder:
         """The file of the commit queue: every commitment on its way to the chain, and the chain's receipts."""
         return self.folder / "anchors.jsonl"
 
+    @property
+    def private_queue(self) -> Path:
+        """The file of the commit queue of the private chain."""
+        return self.folder / "private.jsonl"
+
+    def _copy_round(self, record: RoundRecord) -> None:
+        """Seal a record and its salts for its lane."""
+        name, lane = _record_name(record), self.genesis.lanes[record.lane]
+        if record.admitted:
+            self._copy(f"salts/{name}", lane)
+        self._copy(f"records/{name}", lane)
+
+    def _copy(self, name: str, members: Collection[Address] | None = None) -> None:
+        self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
+
 
 def _place(lane: int, generation: int, number: int) -> str:
     return f"L{lane:04}-G{generation:04}-R{number:05}"
@@ -177,11 +180,3 @@ def _read(path: Path, parse: Callable[[Any], T]) -> T:
         raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
     except FormatError as error:
         raise IntegrityError(f"{path.name}: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

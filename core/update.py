@@ -10,7 +10,7 @@ from typing import Any
 
 from core.canonical import Address, Digest, address, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, Signature, signer
+from core.keys import Domain, Fields, Key, PublicKey, Signature, address_of, signer, signing_key
 
 _REGISTRATION: Fields = (
     ("name", "string"),
@@ -71,11 +71,14 @@ class Registration:
         """The organisation; raises ForgeryError for another challenge or another's signature."""
         if self.challenge != challenge:
             raise ForgeryError(f"registration answers challenge {self.challenge}, {challenge} was asked")
-        message = _registration_message(self.organisation, challenge)
-        by = signer(self.signature, domain, "Registration", _REGISTRATION, message)
-        if by != self.organisation.address:
+        if (by := address_of(self.public_key(domain))) != self.organisation.address:
             raise ForgeryError(f"registration of {self.organisation.address} is signed by {by}")
         return self.organisation
+
+    def public_key(self, domain: Domain) -> PublicKey:
+        """The key that signed it, for whom the organisation's artifacts are sealed; raises ForgeryError."""
+        message = _registration_message(self.organisation, self.challenge)
+        return signing_key(self.signature, domain, "Registration", _REGISTRATION, message)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

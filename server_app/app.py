@@ -5,7 +5,7 @@ A failure is written to the event log as one line before it is raised: the CLI a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
@@ -14,7 +14,9 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
+from chain.commitments import Commitment, Recorder, private_commitment
 from chain.ethereum import open_ledger
+from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from core import keys, lora
 from core.adapter import AdapterState
@@ -22,8 +24,10 @@ from core.aggregation import RULES
 from core.config import RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
-from core.ledger import Ledger, RoundCommitment
+from core.ledger import Ledger
 from core.places import State, new_run_id
+from core.readers import Readers
+from core.rounds import Genesis, PrivateChain, RoundRecord
 from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
@@ -50,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     """Do what the run-config's mode says."""
     config = RunConfig.from_flat(context.run_config)
     state = State.of(config)
-    run = state.run(config.run) if config.run else _chosen(state, config)
+    run = state.run(config.run or _chosen(state, config), config)
     events = EventLog(state.events(run.name))
     log(INFO, "Run %s, state in %s", run.name, state.folder)
     with locked(state.lock(run.name)), _reporting(events):
@@ -78,11 +82,9 @@ class Setting:
     events: EventLog
 
 
-def _chosen(state: State, config: RunConfig) -> RunFolder:
-    """A new run to train, the newest to read or resume."""
-    if config.mode == "train" and not config.resume:
-        return state.run(new_run_id())
-    return state.existing()
+def _chosen(state: State, config: RunConfig) -> str:
+    """The name of a new run to train, or of the newest to read or resume."""
+    return new_run_id() if config.mode == "train" and not config.resume else state.existing().name
 
 
 def _train(grid: Grid, setting: Setting) -> None:
@@ -125,42 +127,90 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     setting.state.remember(replace(config, run=run.name))
     validation = _validation_records(config)
     key = _coordinator_key(config)
-    ledger = open_ledger(config.chain, setting.state.folder, key)
+    chains = _chains(config, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
-    bindings = Bindings(Domain(ledger.chain_id, ledger.contract))
+    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
     bindings.wait(grid, config.organisations, _BIND_SECONDS)
     if not run.started:
         members = list(bindings.organisations.values())
-        if not RULES[config.aggregation].trains_a:
-            run.artifacts.put(lora.factor(shared_adapter(model, config.rank, config.seed), "A"))
-        run.begin(found(config, run.name, key.address, bindings.domain, model, members))
-    check_unchanged(config, bindings.domain, run.genesis)
-    ledger.open_run(run.genesis.digest, [organisation.address for organisation in run.genesis.organisations])
+        genesis = found(config, run.name, key.address, bindings.domain, model, members, chains.to_fix(config))
+        public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
+        run.begin(genesis, Readers(key.public, public_keys, config.auditing))
+    check_unchanged(config, bindings.domain, run.genesis, chains.to_fix(config))
+    chains.open_run(run.genesis)
+    run.complete_copies()
+    fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
+    if not RULES[config.aggregation].trains_a:
+        run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
-    with _anchoring(run, ledger) as queue, tracking:
-        fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
+    with _committing(run, chains) as commit, tracking:
         validate = _validator(config, model, fresh, validation)
-        yield Covenant(run, key, fresh, bindings, setting.events, queue.put, validate, config.timeout, tracking.log)
+        yield Covenant(run, key, fresh, bindings, setting.events, commit, validate, config.timeout, tracking.log)
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The ledger that everyone reads, and the members' own, if there is one."""
+
+    public: Ledger
+    private: PrivateLedger | None
+    private_rounds: PrivateRounds | None
+
+    def to_fix(self, config: RunConfig) -> PrivateChain | None:
+        """What the genesis says of the private chain."""
+        if self.private is None:
+            return None
+        return PrivateChain(self.private.bound.chain_id, self.private.bound.address, config.anchor_every)
+
+    def open_run(self, genesis: Genesis) -> None:
+        """Open the run on every chain."""
+        for ledger in (self.public, self.private):
+            if ledger:
+                ledger.open_run(genesis.digest, [organisation.address for organisation in genesis.organisations])
+
+
+def _chains(config: RunConfig, state: Path, key: Key) -> Chains:
+    public = open_ledger(config.chain, state, key)
+    if config.private == "none":
+        return Chains(public, None, None)
+    private = open_private_ledger(config.private, state, key)
+    return Chains(public, private, PrivateRounds(private, public.bound, config.anchor_every))
 
 
 @contextmanager
-def _anchoring(run: RunFolder, ledger: Ledger) -> Iterator[CommitQueue[RoundCommitment]]:
-    """The queue that takes a run's rounds to the chain, old ones first.
+def _committing(run: RunFolder, chains: Chains) -> Iterator[Callable[[RoundRecord], None]]:
+    """What takes a run's rounds to the chains, old ones first.
 
-    Leaving waits until every round is anchored, unless by an exception; raises LedgerUnreachableError when that takes
+    Leaving waits until every round stands there, unless by an exception; raises LedgerUnreachableError when that takes
     too long.
     """
-    queue, patience = CommitQueue(run.queue, ledger), 0.0
-    try:
+    with ExitStack() as stack:
+        public = stack.enter_context(_anchoring(run.queue, chains.public))
+        rounds = chains.private_rounds
+        private = stack.enter_context(_anchoring(run.private_queue, rounds)) if rounds else None
+
+        def commit(record: RoundRecord) -> None:
+            public.put(run.commitment(record))
+            if private:
+                private.put(private_commitment(record, run.salts(record)))
+
         for signed in run.records():
             if signed.record.admitted:
-                queue.put(run.commitment(signed.record))
+                commit(signed.record)
+        yield commit
+
+
+@contextmanager
+def _anchoring(path: Path, ledger: Recorder[Commitment]) -> Iterator[CommitQueue[Commitment]]:
+    """A queue that is emptied before it is left, unless by an exception."""
+    queue, patience = CommitQueue(path, ledger), 0.0
+    try:
         yield queue
         patience = _ANCHOR_SECONDS
     finally:
         missing = queue.close(patience)
     if missing:
-        raise LedgerUnreachableError(f"{missing} rounds wait for chain {ledger.chain_id}: resume to anchor them")
+        raise LedgerUnreachableError(f"{missing} rounds of {path.name} wait for their chain: resume to anchor them")
 
 
 def _coordinator_key(config: RunConfig) -> Key:

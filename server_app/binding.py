@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from core import wire
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError, RunError
-from core.keys import Domain
+from core.keys import Domain, PublicKey
 from core.update import Organisation
 from server_app.exchange import exchange, last_line, printable
 
@@ -25,6 +25,7 @@ class Bindings:
     domain: Domain
     nodes: dict[Address, int] = field(default_factory=dict)
     organisations: dict[Address, Organisation] = field(default_factory=dict)
+    public_keys: dict[Address, PublicKey] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
     known: int = 0
     failure: str = ""
@@ -65,15 +66,16 @@ class Bindings:
             time.sleep(_POLL_SECONDS)
 
     def _bind(self, reply: Message, node: int, challenge: Digest) -> None:
-        for organisation in self._verified(reply, challenge):
+        for organisation, public in self._verified(reply, challenge):
             self.nodes.setdefault(organisation.address, node)
             self.organisations.setdefault(organisation.address, organisation)
+            self.public_keys.setdefault(organisation.address, public)
 
-    def _verified(self, reply: Message, challenge: Digest) -> Iterator[Organisation]:
-        """The organisations that signed; a node that lies about one loses all of them."""
+    def _verified(self, reply: Message, challenge: Digest) -> Iterator[tuple[Organisation, PublicKey]]:
+        """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
             bound = wire.Bound.from_content(reply.content)
-            found = [registration.verified(self.domain, challenge) for registration in bound.registrations]
+            found = [(r.verified(self.domain, challenge), r.public_key(self.domain)) for r in bound.registrations]
         except (FormatError, ForgeryError):
             return
         self.known = max(self.known, bound.known)

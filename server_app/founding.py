@@ -14,8 +14,8 @@ from core.aggregation import by_address
 from core.canonical import Address
 from core.config import RunConfig, key
 from core.errors import ConfigError, RunError
-from core.keys import Domain
-from core.rounds import Base, Genesis
+from core.keys import Domain, address_of
+from core.rounds import Base, Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
 from server_app.lanes import partition
@@ -24,7 +24,13 @@ _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "num
 
 
 def found(
-    config: RunConfig, run: str, coordinator: Address, chain: Domain, model: Model, members: Sequence[Organisation]
+    config: RunConfig,
+    run: str,
+    coordinator: Address,
+    chain: Domain,
+    model: Model,
+    members: Sequence[Organisation],
+    private: PrivateChain | None = None,
 ) -> Genesis:
     """The genesis of a new federation.
 
@@ -38,7 +44,7 @@ def found(
         salt=secrets.token_hex(32),
         coordinator=coordinator,
         chain=chain,
-        private=None,
+        private=private,
         base=Base(config.base, model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
@@ -46,7 +52,7 @@ def found(
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size),
         organisations=organisations,
-        auditors=(),
+        auditors=tuple(map(address_of, config.auditing)),
         seed=config.seed,
         training=config.training,
         participation=config.participating,
@@ -55,7 +61,7 @@ def found(
     )
 
 
-def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis) -> None:
+def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private: PrivateChain | None = None) -> None:
     """Raise ConfigError when a run is resumed with settings, or on a chain, that its genesis does not have."""
     wanted = {
         "base": genesis.base.name,
@@ -77,6 +83,10 @@ def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis) -> None:
     members = [organisation.address for organisation in genesis.organisations]
     if partition(members, config.lane_size) != genesis.lanes:
         raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
+    if private != genesis.private:
+        raise ConfigError(f"private-chain is {private}, the run was founded with {genesis.private}")
+    if (got := tuple(map(address_of, config.auditing))) != genesis.auditors:
+        raise ConfigError(f"auditors are {got}, the run was founded with {genesis.auditors}")
     if chain != genesis.chain:
         raise ConfigError(
             f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "

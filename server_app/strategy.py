@@ -11,6 +11,7 @@ and no replies one by one; in a ServerApp it is used as any other: ``strategy.st
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from logging import INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -27,7 +28,6 @@ from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Address
 from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
-from core.ledger import RoundCommitment
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.store import RunFolder
 from core.update import SignedManifest
@@ -79,7 +79,7 @@ class Covenant(Strategy):
         fresh: AdapterState,
         bindings: Bindings,
         events: EventLog,
-        commit: Callable[[RoundCommitment], object],
+        commit: Callable[[RoundRecord], object],
         validate: Callable[[AdapterState], Mapping[str, float]],
         timeout: float = 3600.0,
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
@@ -246,7 +246,7 @@ class Covenant(Strategy):
         except RejectedError as error:
             self.events.write("rejected", **asdict(outcome.reject(organisation, error.reason, error.detail)))
         else:
-            self.run.artifacts.put(update)
+            self.run.artifacts.put(update, self.lanes[index].members)
             self.nonces.add(signed.manifest.nonce)
             outcome.admitted.append(signed)
             metrics = signed.manifest.metrics
@@ -297,7 +297,7 @@ class Covenant(Strategy):
     def _record(self, index: int, number: int, outcome: Outcome) -> None:
         lane = self.lanes[index]
         admitted = self._quorate(outcome)
-        updates = [WeightedUpdate(a.organisation, a.weight, self._update(a)) for a in admitted]
+        updates = [WeightedUpdate(a.organisation, a.weight, self._stored(a)) for a in admitted]
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         record = RoundRecord(
             genesis=self.genesis.digest,
@@ -310,7 +310,7 @@ class Covenant(Strategy):
             rule=self.rule.name,
             admitted=admitted,
             rejected=tuple(sorted(outcome.rejected, key=lambda r: by_address(r.organisation))),
-            aggregate=self.run.artifacts.put(state),
+            aggregate=self.run.artifacts.put(state, lane.members),
             residual=residual,
         )
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
@@ -318,7 +318,7 @@ class Covenant(Strategy):
         self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
-            self.commit(self.run.commitment(record))
+            self.commit(record)
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
         """The admitted with their weights, in order of address; none of them below the quorum."""
@@ -331,8 +331,8 @@ class Covenant(Strategy):
         p = weights({address: examples[address] for address in by_organisation})
         return tuple(Admitted(by_organisation[address], weight) for address, weight in p.items())
 
-    def _update(self, admitted: Admitted) -> AdapterState:
-        return self.run.artifacts.open(admitted.signed.manifest.update)
+    def _stored(self, admitted: Admitted) -> Callable[[], AdapterState]:
+        return partial(self.run.artifacts.open, admitted.signed.manifest.update)
 
     def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
         losses: dict[Address, dict[str, float]] = {}

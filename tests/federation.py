@@ -13,6 +13,7 @@ from core.aggregation import RULES, by_address
 from core.canonical import Address, Digest, digest
 from core.config import RunConfig
 from core.keys import Domain, Key, derive
+from core.readers import Readers
 from core.rounds import Admitted, Base, Genesis, RoundRecord
 from core.update import Bid, Organisation, SignedManifest, UpdateManifest
 
@@ -68,6 +69,11 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         "environment": {"numpy": "2", "threads": "1"},
     }
     return Genesis(**values | changes)
+
+
+def readers(founded: Genesis) -> Readers:
+    """The keys of those whom a genesis of derived keys names; its auditors are not among them."""
+    return Readers(COORDINATOR.public, tuple(key(member.name).public for member in founded.organisations))
 
 
 def delta(shapes: Mapping[str, tuple[int, ...]], *seed: object) -> AdapterState:

@@ -20,6 +20,7 @@ from core.canonical import ZERO_DIGEST, Address, Digest, digest
 from core.keys import Domain, Key
 from core.ledger import Ledger, MemoryLedger, RoundCommitment
 from core.lora import Layout
+from core.readers import Readers
 from core.rounds import (
     Admitted,
     Base,
@@ -110,7 +111,7 @@ class Federation:
             generation=0,
             round=here.round + 1,
             parent=here.parent,
-            update=self.run.artifacts.put(update),
+            update=self.run.artifacts.put(update, self.genesis.lanes[lane]),
             examples=10,
             tokens=1000,
             bid=Bid(5, 2),
@@ -137,7 +138,7 @@ class Federation:
         rejected: tuple[Rejection, ...] = (),
     ) -> RoundRecord:
         here = self.lanes[lane]
-        aggregate = self.run.artifacts.put(state)
+        aggregate = self.run.artifacts.put(state, self.genesis.lanes[lane])
         honest = RoundRecord(
             self.genesis.digest, lane, 0, here.round + 1, attempt, here.parent, here.previous, self.rule.name, admitted,
             rejected, aggregate, residual,
@@ -173,8 +174,8 @@ def found(
     members = {name: keys.derive(SEED, name) for name in names}
     fresh = lora.fresh(layout, seeds.shared(SEED))
     genesis = lies.genesis(_genesis(folder.name, rule, lanes, rounds, ledger, members, fresh))
-    run = RunFolder(folder)
-    run.begin(genesis)
+    run = RunFolder(folder, key=COORDINATOR)
+    run.begin(genesis, Readers(COORDINATOR.public, tuple(members[o.name].public for o in genesis.organisations)))
     if rule == "frozen-a":
         run.artifacts.put(lora.factor(fresh, "A"))
     ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])

@@ -18,11 +18,12 @@ from chain.nodes import embedded_service
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
-from core.canonical import digest, to_json
+from core.canonical import Digest, digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
 from core.rounds import Admitted, Genesis, Rejection, RoundRecord, SignedRecord
+from core.store import RunFolder
 from core.update import Bid, UpdateManifest
 from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
 
@@ -175,7 +176,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def honest(original: Federation, tmp_path: Path) -> Federation:
     """A copy that a test may spoil."""
     shutil.copytree(original.run.folder, tmp_path / "run")
-    return replace(original, run=type(original.run)(tmp_path / "run"))
+    return replace(original, run=RunFolder(tmp_path / "run", key=COORDINATOR))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -252,14 +253,19 @@ def rename(name: str, to: str) -> Tampering:
     return lambda federation: (federation.run.folder / name).rename(federation.run.folder / to)
 
 
-def update_path(federation: Federation, index: int, name: str = ROUND_1) -> Path:
-    record = SignedRecord.from_dict(json.loads((federation.run.folder / name).read_bytes())).record
-    return federation.run.artifacts.path(record.admitted[index].signed.manifest.update)
+def sealed(federation: Federation, name: Digest, suffix: str = ".sealed") -> Path:
+    """Where an artifact lies in the run folder."""
+    return federation.run.folder / "artifacts" / f"{federation.run.artifacts.place(name)}{suffix}"
 
 
-def aggregate_path(federation: Federation, name: str = ROUND_1) -> Path:
+def update_path(federation: Federation, index: int, name: str = ROUND_1, suffix: str = ".sealed") -> Path:
     record = SignedRecord.from_dict(json.loads((federation.run.folder / name).read_bytes())).record
-    return federation.run.artifacts.path(record.aggregate)
+    return sealed(federation, record.admitted[index].signed.manifest.update, suffix)
+
+
+def aggregate_path(federation: Federation, name: str = ROUND_1, suffix: str = ".sealed") -> Path:
+    record = SignedRecord.from_dict(json.loads((federation.run.folder / name).read_bytes())).record
+    return sealed(federation, record.aggregate, suffix)
 
 
 def signed_by_someone_else(federation: Federation) -> None:
@@ -288,6 +294,12 @@ def link_out(federation: Federation) -> None:
     outside = federation.run.folder.parent / "outside"
     path.rename(outside)
     path.symlink_to(outside)
+
+
+def under_another_name(federation: Federation) -> None:
+    for suffix in (".sealed", ".keys"):
+        path = update_path(federation, 0, suffix=suffix)
+        shutil.copy(path, path.with_name("0" * 62 + suffix))
 
 
 def tear(federation: Federation) -> None:
@@ -400,15 +412,13 @@ FILES = [
     Case("a link instead of a file", link_out, What.AGGREGATE, "round 1, lane 0, artifacts/"),
     Case(
         "the shared A left out",
-        lambda f: f.run.artifacts.path(f.genesis.shared_a).unlink(),
+        lambda f: sealed(f, f.genesis.shared_a).unlink(),
         What.SHARED_A,
         "genesis.json, artifacts/",
     ),
     Case("a file too many", put("notes.txt"), What.UNEXPECTED_FILE, "notes.txt"),
     Case("a hidden file", put("records/.hidden"), What.UNEXPECTED_FILE, "records/.hidden"),
-    Case(
-        "an artifact under no digest", put("artifacts/x.safetensors"), What.UNEXPECTED_FILE, "artifacts/x.safetensors"
-    ),
+    Case("an artifact under no digest", put("artifacts/x"), What.UNEXPECTED_FILE, "artifacts/x"),
     Case(
         "a record of a lane that is not there",
         put("records/L0009-G0000-R00001-A01.json"),
@@ -417,7 +427,7 @@ FILES = [
     ),
     Case(
         "an artifact under another's digest",
-        lambda f: update_path(f, 0).with_name(f"{'0' * 62}.safetensors").write_bytes(update_path(f, 0).read_bytes()),
+        under_another_name,
         What.ARTIFACT,
         "0" * 62,
     ),
@@ -455,11 +465,11 @@ def test_one_bad_item_hides_no_other(honest: Federation) -> None:
     edit(SALTS_2, lambda s: s.update(aggregate="00" * 32))(honest)
     put("notes.txt")(honest)
     found = [failure.what for failure in verify(honest.run, honest.ledger).failures]
-    assert found == [What.UPDATE, What.COMMITMENT, What.UNEXPECTED_FILE]
+    assert found == [What.UPDATE, What.COMMITMENT, What.COPY, What.UNEXPECTED_FILE]
 
 
 def test_without_the_shared_a_the_rounds_are_recomputed_all_the_same(honest: Federation) -> None:
-    honest.run.artifacts.path(honest.genesis.shared_a).unlink()
+    sealed(honest, honest.genesis.shared_a).unlink()
     report = verify(honest.run, honest.ledger)
     assert (len(report.failures), report.recomputed) == (1, 2)
     report = verify(honest.run, honest.ledger, layout=LAYOUT)

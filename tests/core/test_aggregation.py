@@ -1,8 +1,11 @@
 """The four rules on arrays small enough to write the expected numbers out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -299,13 +302,30 @@ def test_other_rules_cannot_be_summed_over_lanes(name: str) -> None:
         RULES[name].compose([])
 
 
-@pytest.mark.parametrize("transform", [lambda s: s, lambda s: AdapterState.from_bytes(s.to_bytes())])
-def test_updates_may_be_memory_mapped(transform: Callable[[AdapterState], AdapterState]) -> None:
-    rule = RULES["frozen-a"]
+@pytest.mark.parametrize("name", RULES)
+def test_updates_may_be_read_when_they_are_needed(name: str) -> None:
+    rule = RULES[name]
     current = lane_state(rule)
     updates = random_updates(rule, current)
-    mapped = [u._replace(state=transform(u.state)) for u in updates]
-    assert rule.aggregate(transform(current), mapped).state == rule.aggregate(current, updates).state
+    stored = [replace(u, source=partial(AdapterState.from_bytes, u.state.to_bytes())) for u in updates]
+    assert rule.aggregate(current, stored).state == rule.aggregate(current, updates).state
+
+
+@pytest.mark.parametrize("name", ["frozen-a", "fedavg"])
+def test_one_update_is_in_memory_at_a_time(name: str) -> None:
+    """What is read of an update is dropped before the next is read."""
+    rule, alive = RULES[name], WeakSet[AdapterState]()
+    current = lane_state(rule)
+
+    def read(data: bytes) -> AdapterState:
+        assert not alive
+        state = AdapterState.from_bytes(data)
+        alive.add(state)
+        return state
+
+    updates = [replace(u, source=partial(read, u.state.to_bytes())) for u in random_updates(rule, current)]
+    rule.aggregate(current, updates)
+    assert not alive
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)

@@ -14,6 +14,7 @@ from core import config as module
 from core.aggregation import RULES
 from core.config import RunConfig, key
 from core.errors import ConfigError
+from core.keys import derive
 from core.rounds import Participation, Training
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -113,9 +114,37 @@ def test_relative_paths_are_refused_since_flower_runs_elsewhere(name: str, value
         RunConfig(**{name: value})
 
 
-def test_a_private_chain_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(ConfigError, match="private-chain is 'embedded', not available yet"):
-        RunConfig.from_flat({"private-chain": "embedded"})
+@pytest.mark.parametrize(
+    ("chain", "private", "wanted"),
+    [
+        ("embedded", "", "embedded"),
+        ("anvil", "", "anvil"),
+        ("http://127.0.0.1:8545", "", "none"),
+        ("http://127.0.0.1:8545", "http://127.0.0.1:8546", "http://127.0.0.1:8546"),
+        ("http://127.0.0.1:8545", "embedded", "embedded"),
+        ("embedded", "none", "none"),
+    ],
+)
+def test_a_development_chain_brings_a_private_one(chain: str, private: str, wanted: str) -> None:
+    assert RunConfig(chain=chain, private_chain=private).private == wanted
+
+
+def test_auditors_are_public_keys_in_order_of_address() -> None:
+    keys = [derive(1, name) for name in ("one", "two", "three")]
+    config = RunConfig(auditors=", ".join(key.public for key in (*keys, keys[0])))
+    assert config.auditing == tuple(key.public for key in sorted(keys, key=lambda key: int(key.address, 16)))
+    assert RunConfig().auditing == ()
+
+
+def test_an_auditors_address_is_no_key() -> None:
+    with pytest.raises(ConfigError, match="auditors: a public key is 0x, 02 or 03"):
+        _ = RunConfig(auditors=derive(1, "one").address).auditing
+
+
+def test_a_store_is_a_folder_or_a_url() -> None:
+    assert RunConfig(store="memory://bucket").store == "memory://bucket"
+    with pytest.raises(ConfigError, match="store is 'bucket', an absolute path wanted"):
+        RunConfig(store="bucket")
 
 
 def test_only_data_may_come_from_the_hub() -> None:

@@ -29,7 +29,7 @@ def test_a_run_id_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -
 def test_the_newest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
     state = State(tmp_path)
     for when, name in enumerate(("z-first", "a-second")):
-        state.run(name).begin(f.genesis())
+        state.run(name).begin(f.genesis(), f.readers(f.genesis()))
         os.utime(state.run(name).folder / "genesis.json", (when, when))
     state.run("never-started").folder.mkdir()
     (tmp_path / "runs" / "a-file").touch()
@@ -44,7 +44,7 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) 
         state.existing()
     with pytest.raises(UsageError, match=r"no run 'x' in .*, one of none wanted"):
         state.existing("x")
-    state.run("one").begin(f.genesis())
+    state.run("one").begin(f.genesis(), f.readers(f.genesis()))
     with pytest.raises(UsageError, match=r"no run 'x' in .*, one of one wanted"):
         state.existing("x")
 

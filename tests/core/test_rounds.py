@@ -108,7 +108,7 @@ def test_members_and_lanes_are_found_by_address() -> None:
     ids=str,
 )
 def test_a_malformed_genesis_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(FormatError, match=r"malformed|digest|address"):
+    with pytest.raises(FormatError, match=r"malformed|digest|address|salt"):
         Genesis.from_dict(GENESIS.to_dict() | changes)
 
 

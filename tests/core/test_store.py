@@ -2,32 +2,27 @@
 
 import errno
 import os
-import resource
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST
 from core.errors import IntegrityError, RunError, UsageError
+from core.keys import create
 from core.rounds import Salts
-from core.store import Artifacts, RunFolder, write
+from core.store import RunFolder
 from tests import federation as f
 
-STATE = AdapterState({"m.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2)})
-GENESIS = f.genesis()
+LANES = (("medical", "coding"), ("financial", "mathematical"))
+GENESIS = f.genesis(lanes=tuple(tuple(map(f.address, lane)) for lane in LANES))
+READERS = f.readers(GENESIS)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "runs" / "one")
-    folder.begin(GENESIS)
+    folder.begin(GENESIS, READERS)
     return folder
 
 
@@ -35,133 +30,8 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-# --- writing -------------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_written_with_the_folders_it_needs(tmp_path: Path) -> None:
-    write(tmp_path / "a" / "b" / "c", b"data")
-    assert (tmp_path / "a" / "b" / "c").read_bytes() == b"data"
-    assert files(tmp_path) == ["a/b/c"]
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    write(tmp_path / "c", b"long before")
-    write(tmp_path / "c", b"new")
-    assert (tmp_path / "c").read_bytes() == b"new"
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    def failing(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    write(tmp_path / "c", b"before")
-    monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(RunError, match=f"c: {os.strerror(code)}, .* wanted"):
-        write(tmp_path / "c", b"after")
-    assert files(tmp_path) == ["c"]
-    assert (tmp_path / "c").read_bytes() == b"before"
-
-
-def test_a_full_disk_says_how_much_was_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="No space left on device, 4 bytes free wanted"):
-        write(tmp_path / "c", b"data")
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """The kernel refuses files above 64 KiB, as it would on a full disk in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.usefixtures("small_files")
-def test_a_write_that_the_kernel_refuses_half_way_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="File too large"):
-        write(tmp_path / "big", bytes(100_000))
-    assert files(tmp_path) == []
-
-
-@pytest.mark.usefixtures("small_files")
-def test_an_artifact_that_could_not_be_stored_is_not_there(tmp_path: Path) -> None:
-    big = AdapterState({"m.lora_B": np.zeros((200, 100), np.float32)})
-    artifacts = Artifacts(tmp_path)
-    with pytest.raises(RunError):
-        artifacts.put(big)
-    with pytest.raises(IntegrityError, match="cannot be read"):
-        artifacts.open(big.digest)
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_run(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="a writable folder wanted"):
-        write(tmp_path / "file" / "sub" / "c", b"data")
-
-
-def test_a_process_killed_while_writing_leaves_no_half_file(tmp_path: Path) -> None:
-    dying = (
-        "import os, pathlib, sys; from core.store import write\n"
-        "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
-        "write(pathlib.Path(sys.argv[1]), b'half')"
-    )
-    done = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "L0.json")], check=False)
-    assert done.returncode == -9
-    assert not (tmp_path / "L0.json").exists()
-    assert all(name.startswith(".") and name.endswith(".partial") for name in files(tmp_path))
-
-
-# --- artifacts -----------------------------------------------------------------------------------------------------
-
-
-def test_an_artifact_is_found_under_its_digest(tmp_path: Path) -> None:
-    artifacts = Artifacts(tmp_path)
-    name = artifacts.put(STATE)
-    assert name == STATE.digest
-    assert artifacts.path(name) == tmp_path / name[2:4] / f"{name[4:]}.safetensors"
-    assert artifacts.open(name) == STATE
-
-
-def test_storing_an_artifact_again_changes_nothing(tmp_path: Path) -> None:
-    artifacts = Artifacts(tmp_path)
-    artifacts.put(STATE)
-    before = artifacts.path(STATE.digest).stat()
-    artifacts.put(STATE)
-    assert artifacts.path(STATE.digest).stat() == before
-
-
-@pytest.mark.parametrize("position", [0, 20, -1])
-def test_a_flipped_bit_in_an_artifact_is_found(tmp_path: Path, position: int) -> None:
-    artifacts = Artifacts(tmp_path)
-    path = artifacts.path(artifacts.put(STATE))
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(IntegrityError, match=f"has digest 0x.*, {STATE.digest} wanted"):
-        artifacts.open(STATE.digest)
-
-
-def test_another_artifact_in_its_place_is_found(tmp_path: Path) -> None:
-    artifacts = Artifacts(tmp_path)
-    write(artifacts.path(STATE.digest), AdapterState({}).to_bytes())
-    with pytest.raises(IntegrityError, match="has digest"):
-        artifacts.open(STATE.digest)
-
-
-@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
-def test_an_artifact_that_is_not_there_is_found(tmp_path: Path, content: bytes | None) -> None:
-    artifacts = Artifacts(tmp_path)
-    if content is not None:
-        write(artifacts.path(STATE.digest), content)
-    with pytest.raises(IntegrityError, match="cannot be read"):
-        artifacts.open(STATE.digest)
+def documents(run: RunFolder) -> list[str]:
+    return [name for name in files(run.folder) if not name.startswith("artifacts/")]
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -181,7 +51,7 @@ def test_the_genesis_comes_back(run: RunFolder) -> None:
 
 def test_a_run_is_founded_once(run: RunFolder) -> None:
     with pytest.raises(RunError, match="has a genesis already"):
-        run.begin(f.genesis(seed=8))
+        run.begin(f.genesis(seed=8), READERS)
     assert RunFolder(run.folder).genesis == GENESIS
 
 
@@ -230,7 +100,7 @@ def test_a_record_never_stands_without_its_salts(run: RunFolder, monkeypatch: py
     monkeypatch.setattr(os, "fsync", failing_later)
     with pytest.raises(RunError):
         append(run)
-    assert files(run.folder) == ["genesis.json", "salts/L0000-G0000-R00001-A01.json"]
+    assert documents(run) == ["genesis.json", "readers.json", "salts/L0000-G0000-R00001-A01.json"]
     monkeypatch.undo()
     append(run)
     assert len(list(run.records())) == 1
@@ -238,7 +108,8 @@ def test_a_record_never_stands_without_its_salts(run: RunFolder, monkeypatch: py
 
 def test_an_empty_round_has_no_salts(run: RunFolder) -> None:
     append(run, empty=True)
-    assert files(run.folder) == ["genesis.json", "records/L0000-G0000-R00001-A01.json"]
+    assert documents(run) == ["genesis.json", "readers.json", "records/L0000-G0000-R00001-A01.json"]
+    assert "salts/L0000-G0000-R00001-A01.json" not in run.artifacts.documents()
 
 
 def test_commitments_of_a_lane_are_chained(run: RunFolder) -> None:
@@ -289,3 +160,65 @@ def test_records_sort_by_number_up_to_the_limits_of_the_settings(run: RunFolder)
         append(run, number, attempt)
     assert [(s.record.round, s.record.attempt) for s in run.records()] == [(1, 2), (1, 99), (99_999, 1), (99_999, 99)]
     assert replace(GENESIS.participation, retries=98).retries + 1 == 99
+
+
+# --- what an auditor finds in the store ----------------------------------------------------------------------------
+
+
+def test_every_document_has_a_sealed_copy_for_those_whom_it_concerns(run: RunFolder) -> None:
+    append(run, 1)
+    append(run, 1, lane=1)
+    store = run.artifacts
+    assert store.documents() == documents(run)
+    for name in documents(run):
+        assert store.open_document(name) == (run.folder / name).read_bytes()
+    lane_0 = replace(store, key=f.key("medical"))
+    assert lane_0.open_document("genesis.json")
+    assert lane_0.open_document("records/L0000-G0000-R00001-A01.json")
+    for name in ("records/L0001-G0000-R00001-A01.json", "salts/L0001-G0000-R00001-A01.json"):
+        with pytest.raises(IntegrityError, match="is not sealed for"):
+            lane_0.open_document(name)
+
+
+def test_copies_that_a_crash_left_out_are_made_when_the_run_goes_on(run: RunFolder) -> None:
+    append(run)
+    wanted = run.artifacts.documents()
+    for name in wanted:
+        (run.folder / "artifacts" / name.replace(".json", ".sealed")).unlink()
+    run.complete_copies()
+    assert run.artifacts.documents() == wanted
+    before = {path: path.read_bytes() for path in (run.folder / "artifacts").rglob("*.sealed")}
+    run.complete_copies()
+    assert {path: path.read_bytes() for path in (run.folder / "artifacts").rglob("*.sealed")} == before
+
+
+def test_a_store_elsewhere_holds_everything_but_the_record(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", f"memory://{tmp_path.name}/run")
+    run.begin(GENESIS, READERS)
+    append(run)
+    assert files(run.folder) == documents(run)
+    assert run.artifacts.documents() == documents(run)
+    assert run.blobs.where == f"memory://{tmp_path.name}/run"
+
+
+def test_a_simulation_needs_no_key_and_a_deployment_does(tmp_path: Path) -> None:
+    simulation = RunFolder(tmp_path / "simulation")
+    simulation.begin(GENESIS, READERS)
+    assert simulation.key == f.COORDINATOR
+    owner = create(tmp_path / "key")
+    genesis = replace(GENESIS, coordinator=owner.address)
+    deployment = RunFolder(tmp_path / "deployment")
+    deployment.begin(genesis, replace(READERS, coordinator=owner.public))
+    assert deployment.key is None
+    with pytest.raises(UsageError, match="got no key, the key file of one of its readers wanted"):
+        deployment.artifacts.open_document("genesis.json")
+    for key in (owner, tmp_path / "key"):
+        assert RunFolder(deployment.folder, key=key).artifacts.open_document("genesis.json")
+
+
+@pytest.mark.parametrize("data", [None, b"", b"{}", b"5"])
+def test_damaged_readers_are_named_in_one_line(run: RunFolder, data: bytes | None) -> None:
+    path = run.folder / "readers.json"
+    path.unlink() if data is None else path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"readers\.json"):
+        _ = RunFolder(run.folder).readers

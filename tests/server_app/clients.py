@@ -15,7 +15,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, digest
 from core.ledger import MemoryLedger
-from core.rounds import Genesis
+from core.rounds import Genesis, RoundRecord
 from core.store import RunFolder
 from core.update import Bid, Registration, UpdateManifest
 from server_app.binding import Bindings
@@ -192,7 +192,7 @@ class Federation:
             for part in ("training", "participation")
         }
         federation = cls(folder, f.genesis(names, **nested, **changes), Clients(list(names), nodes))
-        federation.run.begin(federation.genesis)
+        federation.run.begin(federation.genesis, f.readers(federation.genesis))
         federation.ledger.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
         return federation
 
@@ -204,6 +204,10 @@ class Federation:
     def events(self) -> EventLog:
         return EventLog(self.folder / "events.jsonl")
 
+    def commit(self, record: RoundRecord) -> None:
+        """Put a round on the ledger at once."""
+        self.ledger.commit(self.run.commitment(record))
+
     def strategy(self, **changes: Any) -> Covenant:
         """A strategy over the run as it lies on disk."""
         values: dict[str, Any] = {
@@ -212,7 +216,7 @@ class Federation:
             "fresh": f.fresh(),
             "bindings": Bindings(self.genesis.chain),
             "events": self.events,
-            "commit": self.ledger.commit,
+            "commit": self.commit,
             "validate": lambda state: {"all": 0.5},
             "timeout": 0.3,
             "retry_pause": 0.0,
@@ -220,7 +224,10 @@ class Federation:
         return Covenant(**values | changes)
 
     def start(self, grid: TestGrid | None = None, **changes: Any) -> Covenant:
-        """Run a strategy to its end."""
+        """Run a strategy to its end, once the ledger has the rounds of earlier lives."""
+        for signed in self.run.records():
+            if signed.record.admitted:
+                self.commit(signed.record)
         strategy = self.strategy(**changes)
         strategy.start(grid or TestGrid(self.clients))
         return strategy

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-import core.store
+import core.blobs
 from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.errors import QuorumError, UsageError
 from core.ledger import RoundKey
+from core.rounds import RoundRecord
 from server_app.strategy import Covenant
 from tests import federation as f
 from tests.server_app.clients import Behaviour, Federation, TestGrid, answer, fail, name_of, sequence, with_array
@@ -267,8 +268,7 @@ def test_an_organisation_that_cannot_be_reached_is_recorded(tmp_path: Path) -> N
 def test_the_organisations_of_a_node_that_vanishes_are_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, rounds=2)
     grid = TestGrid(federation.clients)
-    commit = federation.ledger.commit
-    strategy = federation.strategy(commit=lambda commitment: (commit(commitment), grid.gone.add(2)))
+    strategy = federation.strategy(commit=lambda record: (federation.commit(record), grid.gone.add(2)))
     strategy.start(grid)
     gone = {(2, 1, name, "not-connected") for name in list(f.EXAMPLES)[1::2]}
     assert set(federation.rejections()) == gone
@@ -279,9 +279,9 @@ def test_a_node_that_comes_back_takes_part_again(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, rounds=3)
     grid = TestGrid(federation.clients)
 
-    def commit(commitment: Any) -> None:
-        federation.ledger.commit(commitment)
-        grid.gone = {2} if commitment.key.round == 1 else set()
+    def commit(record: RoundRecord) -> None:
+        federation.commit(record)
+        grid.gone = {2} if record.round == 1 else set()
 
     federation.start(grid, commit=commit)
     assert {number for number, *_ in federation.rejections()} == {2}
@@ -328,7 +328,7 @@ def test_an_empty_round_is_not_committed(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, TWO, rounds=1, quorum=2)
     federation.clients.behave = {"medical": sequence(fail, answer), "coding": sequence(answer, _fresh_nonce)}
     committed: list[RoundKey] = []
-    federation.start(commit=lambda commitment: committed.append(commitment.key))
+    federation.start(commit=lambda record: committed.append(record.key))
     assert [key.round for key in committed] == [1]
 
 
@@ -378,15 +378,15 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
 ) -> None:
     expected = undisturbed(tmp_path / "calm", names=TWO, rule=rule, rounds=2)
     federation = Federation.found(tmp_path / "killed", TWO, rule=rule, rounds=2)
-    real, kills = core.store.write, 0
+    real, kills = core.blobs._write, 0
 
-    def deadly(path: Path, *parts: Any) -> None:
-        real(path, *parts)
+    def deadly(path: Path, parts: Any) -> None:
+        real(path, parts)
         raise Killed
 
     while federation.strategy().round < 2:
         # Every life of the run gets one write further than the last, and dies right after it.
-        monkeypatch.setattr(core.store, "write", _nth(kills + 1, real, deadly))
+        monkeypatch.setattr(core.blobs, "_write", _nth(kills + 1, real, deadly))
         try:
             federation.start()
         except Killed:
@@ -409,7 +409,7 @@ def _nth(count: int, usual: Callable[..., Any], last: Callable[..., Any]) -> Cal
 def test_a_run_killed_before_the_ledger_heard_of_a_round_can_still_tell_it(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, TWO, rounds=2)
 
-    def dying(commitment: Any) -> None:
+    def dying(record: RoundRecord) -> None:
         raise Killed
 
     with pytest.raises(Killed):
@@ -436,12 +436,12 @@ def test_a_lane_that_was_ahead_when_the_run_died_waits_for_the_others(tmp_path: 
     with pytest.raises(Killed):
         federation.start(commit=_raising(Killed))
     assert [lane.round for lane in federation.strategy().lanes] == [1, 0]
-    strategy = federation.start(commit=lambda commitment: None)
+    strategy = federation.start(commit=lambda record: None)
     assert (strategy.served.digest, [s.record.digest for s in federation.run.records()]) == expected
 
 
 def _raising(error: type[BaseException]) -> Callable[[Any], None]:
-    def commit(commitment: Any) -> None:
+    def commit(record: RoundRecord) -> None:
         raise error
 
     return commit

@@ -22,6 +22,7 @@ SETTINGS = {
     "batch-size": 1,
     "max-length": 48,
     "evaluate-limit": 2,
+    "private-chain": "none",
 }
 
 
