@@ -94,8 +94,8 @@ def hooked(hooks: list[tuple[torch.nn.Module, Hook]]) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: Model) -> Iterator[None]:
-    """Inside, no parameter asks for a gradient."""
-    asking = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+    """Inside, the adapter asks for no gradient; the base never does."""
+    asking = [linear.weight for _, linear in model.factors() if linear.weight.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
     try:

@@ -124,8 +124,14 @@ class Model:
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """Inside, the model is the bare base."""
-        with self.module.disable_adapter():
+        # PEFT's own disable_adapter first describes every layer in words, which takes longer than a forward pass.
+        for layer in self.layers.values():
+            layer.enable_adapters(False)
+        try:
             yield
+        finally:
+            for layer in self.layers.values():
+                layer.enable_adapters(True)
 
     @contextmanager
     def scaled_adapter(self, factor: float) -> Iterator[None]:

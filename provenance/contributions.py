@@ -41,6 +41,10 @@ _KEPT_BYTES = 256 * 2**20
 _PROBES = 16
 
 
+Flow = tuple[torch.Tensor, torch.Tensor]
+"""Inputs x (n, positions, in) and gradients g (n, positions, out) at a module."""
+
+
 class Term(NamedTuple):
     """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one."""
 
@@ -56,19 +60,23 @@ class Term(NamedTuple):
         """The same on `device`."""
         return Term(self.left.to(device), self.right.to(device))
 
-    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """Σ_positions ⟨g, L_k R_k x⟩, shape (n, K), of x (n, positions, in) and g (n, positions, out)."""
+    def contract(self, *asked: Flow) -> torch.Tensor:
+        """Return Σ_positions ⟨g, L_k R_k x⟩, (Σ n, K), of x (n, positions, in) and g (n, positions, out) each."""
         left, right = self
-        inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
+        flows = [(x.to(left.dtype), g.to(left.dtype)) for x, g in asked]
         if len(right) == 1:
-            inner = gradients.transpose(1, 2) @ (inputs @ right[0].T)
-            return inner.flatten(1) @ left.flatten(1).T
+            inner = torch.cat([(g.transpose(1, 2) @ (x @ right[0].T)).flatten(1) for x, g in flows])
+            return inner @ left.flatten(1).T
         if len(left) == 1:
-            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
-            return inner.flatten(1) @ right.flatten(1).T
-        shape = (*inputs.shape[:2], *right.shape[:2])
-        narrow = (inputs @ right.flatten(0, 1).T).view(shape)
-        wide = (gradients @ left.transpose(0, 1).flatten(1)).view(shape)
+            inner = torch.cat([((g @ left[0]).transpose(1, 2) @ x).flatten(1) for x, g in flows])
+            return inner @ right.flatten(1).T
+        return torch.cat([self._apart(x, g) for x, g in flows])
+
+    def _apart(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """The same of one flow where organisations share neither factor."""
+        shape = (*inputs.shape[:2], *self.right.shape[:2])
+        narrow = (inputs @ self.right.flatten(0, 1).T).view(shape)
+        wide = (gradients @ self.left.transpose(0, 1).flatten(1)).view(shape)
         return (narrow * wide).sum(dim=(1, 3))
 
 
@@ -148,13 +156,20 @@ class Contributions:
         for part in _slices(len(self.candidates), size):
             yield part, self._clients(self.candidates[part], modules)
 
-    def contract(self, inputs: Tensors, gradients: Tensors, size: int | None = None) -> torch.Tensor:
-        """Return s Σ_modules Σ_positions ⟨g, δ_k(x)⟩, float64 (n, K), of x and g of shape (n, positions, …)."""
-        rows = len(next(iter(inputs.values())))
+    def contract(self, *asked: tuple[Tensors, Tensors], size: int | None = None) -> torch.Tensor:
+        """Return s Σ_modules Σ_positions ⟨g, δ_k(x)⟩, float64 (Σ n, K), of inputs x and gradients g by module.
+
+        Several questions are answered in one reading of the contributions; each has rows of its own.
+        """
+        rows = sum(len(next(iter(inputs.values()))) for inputs, _ in asked)
         scores = torch.zeros(rows, len(self.organisations), dtype=torch.float64)
         for part, terms in self.chunks(size):
-            found = sum(term.contract(inputs[name], gradients[name]) for name in inputs for term in terms[name])
-            scores[:, part] = self.scale * torch.as_tensor(found).double().cpu()
+            found = torch.zeros(rows, part.stop - part.start, device=self.device)
+            for name in asked[0][0]:
+                flows = [(inputs[name], gradients[name]) for inputs, gradients in asked]
+                for term in terms[name]:
+                    found += term.contract(*flows)
+            scores[:, part] = self.scale * found.double().cpu()
         return scores
 
     def gap(self, adapter: AdapterState) -> float:
@@ -183,9 +198,8 @@ class Contributions:
     def _bytes_each(self) -> int:
         """Bytes of one organisation's factors, at most."""
         rounds = max(len(lane) for lane in self.lanes) if self.rule.name in _BLOCKS else 1
-        return (
-            sum(array.nbytes for array in self.fresh.arrays.values()) * rounds * (2 if self.rule.name == "svd" else 1)
-        )
+        own = self.fresh if self.rule.trains_a else lora.factor(self.fresh, "B")
+        return own.nbytes * rounds * (2 if self.rule.name == "svd" else 1)
 
     @cached_property
     def _kept(self) -> Terms:
@@ -200,8 +214,8 @@ class Contributions:
         for lane in self.lanes:
             for part in lane[-1].parts if lane else ():
                 if part.organisation in organisations:
-                    trained = self.rule.trained(lane[-1].before(), part.read())
-                    own[part.organisation] = self.rule.adapter(trained, self.fresh)
+                    before, update, fresh = (_only(s, modules) for s in (lane[-1].before(), part.read(), self.fresh))
+                    own[part.organisation] = self.rule.adapter(self.rule.trained(before, update), fresh)
         found: dict[str, tuple[Term, ...]] = {}
         for name in modules:
             left = _tensor(np.stack([own[o][f"{name}.lora_B"] for o in organisations]))
@@ -333,6 +347,10 @@ def _padded(organisations: list[list[tuple[NDArray[np.floating], NDArray[np.floa
             left[place, :, start:stop], right[place, start:stop] = one, other
             start = stop
     return Term(torch.from_numpy(left), torch.from_numpy(right))
+
+
+def _only(state: AdapterState, modules: Sequence[str]) -> AdapterState:
+    return AdapterState({name: array for name, array in state.arrays.items() if name.rpartition(".")[0] in modules})
 
 
 def _rows(terms: Terms, part: slice) -> Terms:

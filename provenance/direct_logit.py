@@ -57,9 +57,11 @@ def _scores(subject: Subject, writes: Writes, logits: torch.Tensor, wanted: torc
     contributions = subject.contributions
     readers, base = writes.readers(wanted)
     tokens = contributions.contract(
-        {name: writes.inputs[name].unsqueeze(1) for name in readers},
-        {name: reader.unsqueeze(1) for name, reader in readers.items()},
-        effort.chunk,
+        (
+            {name: writes.inputs[name].unsqueeze(1) for name in readers},
+            {name: reader.unsqueeze(1) for name, reader in readers.items()},
+        ),
+        size=effort.chunk,
     )
     chosen = logits.double().gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
     logprobs = chosen - logits.double().logsumexp(-1)

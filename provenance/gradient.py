@@ -36,8 +36,9 @@ def gradient(subject: Subject, example: Example, effort: Effort) -> Scores:
     run = forward(subject.model, batch, subject.model.layers)
     logprobs, answers = run.logprobs, batch.targets[0] != IGNORED
     own, everywhere = (run.gradients(logprobs.sum(), own) for own in (True, False))
-    tokens = contributions.contract(_answers(run.inputs, answers), _answers(own, answers), effort.chunk)
-    response = contributions.contract(run.inputs, everywhere, effort.chunk)[0]
+    at_answers = _answers(run.inputs, answers), _answers(own, answers)
+    scores = contributions.contract(at_answers, (run.inputs, everywhere), size=effort.chunk)
+    tokens, response = scores[:-1], scores[-1]
     reached, base = logprobs.detach().double().cpu(), base_logprobs(subject, example)
     return Scores(contributions.organisations, tokens, response, reached, base, reached)
 
@@ -52,7 +53,7 @@ def total_scores(subject: Subject, example: Example, effort: Effort) -> tuple[to
         seen = Example(example.tokens[: example.prompt_length + stop], example.prompt_length)
         run = forward(subject.model, rows_of(subject, seen, stop - start), subject.model.layers)
         own = run.logprobs.view(stop - start, stop)[range(stop - start), range(start, stop)]
-        tokens[start:stop] = subject.contributions.contract(run.inputs, run.gradients(own.sum()), effort.chunk)
+        tokens[start:stop] = subject.contributions.contract((run.inputs, run.gradients(own.sum())), size=effort.chunk)
         logprobs[start:stop] = own.detach().double().cpu()
     return tokens, logprobs
 

@@ -89,7 +89,7 @@ def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str) -> 
     )
     x, g = torch.randn(2, 4, 7), torch.randn(2, 4, 6)
     wanted = torch.einsum("npo,koi,npi->nk", g, term.left @ term.right, x)
-    assert torch.allclose(term.contract(x, g), wanted, atol=1e-4)
+    assert torch.allclose(term.contract((x, g), (x[:1], g[:1])), torch.cat([wanted, wanted[:1]]), atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", list(RULES))
@@ -100,10 +100,10 @@ def test_chunks_change_nothing(federate: Federate, rule: str, monkeypatch: pytes
     widths = {n: contributions.fresh[f"{n}.lora_B"].shape[0] for n in contributions.modules}
     x = {name: torch.randn(2, 3, width, generator=source) for name, width in shapes.items()}
     g = {name: torch.randn(2, 3, width, generator=source) for name, width in widths.items()}
-    whole = contributions.contract(x, g)
-    assert torch.allclose(contributions.contract(x, g, 3), whole, rtol=1e-4, atol=1e-5)
+    whole = contributions.contract((x, g))
+    assert torch.allclose(contributions.contract((x, g), size=3), whole, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(module, "_KEPT_BYTES", 0)
-    assert torch.allclose(replace(contributions).contract(x, g, 1), whole, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(replace(contributions).contract((x, g), size=1), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_rounds_clients_are_candidates(federate: Federate) -> None:
