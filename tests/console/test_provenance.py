@@ -87,7 +87,7 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
         (("--prompt", "word " * 200), "the model's context holds 128"),
         (("--max-new-tokens", 0), "Invalid value for '--max-new-tokens'"),
         (("nobody",), "no run 'nobody' in"),
-        (("--html", "/nowhere/trace.html"), "/nowhere: got no such folder"),
+        (("--html", "/nowhere/trace.html"), "/nowhere/trace.html: got no such folder"),
     ],
 )
 def test_bad_input_is_one_line(finished: World, options: tuple[object, ...], line: str) -> None:
@@ -169,3 +169,43 @@ def test_a_mistake_at_a_terminal_does_not(finished: World, monkeypatch: pytest.M
 def test_json_is_one_object_even_with_a_page(finished: World, tmp_path: Path) -> None:
     done = finished.command("attribute", *QUESTION, "--html", tmp_path / "t.html")
     assert json.loads(done.out)["html"] == str(tmp_path / "t.html")
+
+
+# --- evidence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("evidence") / "evidence.json"
+    assert finished.command("attribute", *QUESTION, "--evidence", file).json["evidence"] == str(file)
+    return file
+
+
+def test_evidence_holds_without_the_run_and_against_the_chain(finished: World, bundle: Path, tmp_path: Path) -> None:
+    traced = finished.command("attribute", *QUESTION).json
+    elsewhere = World(finished.base, finished.data, tmp_path / "nothing")
+    result = elsewhere.command("evidence", bundle).json
+    assert result["ok"]
+    assert result["verdict"] == traced["response"]["verdict"]
+    assert result["trace"] == traced["digest"]
+    assert result["rounds"] == [1, 2]
+    anchored = finished.command("evidence", bundle, "--chain", "embedded").json
+    assert anchored["transactions"] == [r["transaction"] for r in finished.command("status").json["rounds"]]
+
+
+def test_evidence_of_something_else_does_not_hold(finished: World, bundle: Path, tmp_path: Path) -> None:
+    found = json.loads(bundle.read_bytes())
+    found["proofs"][0]["proof"]["manifest"]["manifest"]["tokens"] += 1
+    (tmp_path / "changed.json").write_text(json.dumps(found, separators=(",", ":"), sort_keys=True), encoding="utf-8")
+    (tmp_path / "torn.json").write_bytes(bundle.read_bytes()[:-9])
+    for name in ("changed.json", "torn.json"):
+        done = finished.command("evidence", tmp_path / name)
+        assert done.code == 1
+        assert not done.json["ok"]
+        assert done.json["failures"]
+
+
+def test_evidence_that_is_not_there_is_wrong_usage(finished: World, tmp_path: Path) -> None:
+    done = finished.command("evidence", tmp_path / "gone.json")
+    assert done.code == 2
+    assert "gone.json: No such file or directory, a file of `covenant attribute --evidence` wanted" in done.error
