@@ -8,7 +8,7 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, federation, keyring, provenance
+from console import adapters, audit, chains, evidence, federation, keyring, provenance
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(epilog="Example: covenant evaluate --data ./data --limit 0")(adapter
 app.command(epilog="Example: covenant export --out ./adapter")(adapters.export)
 app.command(epilog='Example: covenant attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
 app.command(epilog="Example: covenant chat --method direct-logit")(provenance.chat)
+app.command(epilog="Example: covenant evidence evidence.json --chain embedded")(evidence.evidence)
 app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
 

@@ -32,25 +32,37 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     max_new_tokens: LengthOption = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Write what proves the verdict: see covenant evidence.")] = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
     from server_app.serving import address_of, trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
 
-    if html is not None and not html.expanduser().absolute().parent.is_dir():
-        raise UsageError(f"{html.parent}: got no such folder, wanted one to write {html.name} to")
+    files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = state_of(state).existing(run)
     names, only = names_of(found), address_of(found, organisation) if organisation else None
     traced = trace(found, prompt, response, method, max_new_tokens, only)
-    if html is not None:
+    if "html" in files:
         from provenance.page import page  # noqa: PLC0415
 
-        html.expanduser().write_text(page(traced, names, only), encoding="utf-8")
+        files["html"].write_text(page(traced, names, only), encoding="utf-8")
+    if "evidence" in files:
+        from provenance.evidence import Evidence  # noqa: PLC0415
+
+        files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
     if as_json:
-        print_json(traced.to_dict(names) | ({"html": str(html)} if html else {}))
+        print_json(traced.to_dict(names) | {name: str(path) for name, path in files.items()})
     else:
         show(Console(), traced, names, only)
+
+
+def _writable(path: Path) -> Path:
+    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one."""
+    path = path.expanduser().absolute()
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path}: got {'a folder' if path.is_dir() else 'no such folder'}, a file to write wanted")
+    return path
 
 
 def chat(

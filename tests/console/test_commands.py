@@ -8,7 +8,7 @@ from console.cli import app
 from tests.commands import ORGANISATIONS, World, covenant
 
 COMMANDS = (
-    "run", "status", "verify", "evaluate", "export", "attribute", "chat",
+    "run", "status", "verify", "evaluate", "export", "attribute", "chat", "evidence",
     "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
 )  # fmt: skip
 
