@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from chain.audit_files import Files, RecordFile, block_place, copied_document, is_partial, lane_of, salts_name
 from chain.audit_ledger import LedgerAudit, Queue
@@ -51,19 +51,16 @@ from core.errors import (
     LedgerUnreachableError,
     UsageError,
 )
-from core.keys import Key, PublicKey
+from core.keys import Key
 from core.ledger import Ledger, RoundCommitment
 from core.lora import Layout
-from core.readers import Readers
+from core.readers import NOBODY, Readers
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
 from core.store import RunFolder
 
 __all__ = ["AuditReport", "Failure", "What", "verify", "verify_on_chain"]
 
 T = TypeVar("T")
-
-_NOBODY: Final = Readers(PublicKey("0x"), ())
-"""Stands for readers that cannot be read: what is sealed can still be opened, and nothing is sealed."""
 
 
 def verify(
@@ -157,7 +154,7 @@ class _Audit:
         self.records = Records(genesis, findings)
         self.readers = self._readers()
         self.run = run
-        self.artifacts = Artifacts(run.blobs, genesis.salt, self.readers or _NOBODY, self._key())
+        self.artifacts = Artifacts(run.blobs, genesis.salt, self.readers or NOBODY, self._key())
         self.states = States(self.artifacts, files, genesis, findings, readers_known=self.readers is not None)
 
     def federation(self, layout: Layout | None) -> None:

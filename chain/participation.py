@@ -10,6 +10,7 @@ canonical JSON:
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from chain.ethereum import EthereumLedger
 from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
@@ -76,6 +77,13 @@ class ParticipationProof:
         if root != raw(found[0].updates_root):
             raise IntegrityError(f"the proof leads to 0x{root.hex()}, the round's root is {found[0].updates_root}")
         return found[1]
+
+    def check_on_chain(self, ledger: EthereumLedger) -> Anchor:
+        """Check here, and let the contract verify the Merkle proof too; raises as `check` does."""
+        anchor = self.check(ledger)
+        if not ledger.is_admitted(self.key, self.manifest_commitment, self.path):
+            raise IntegrityError(f"the contract does not find the proof in round {self.key.round}")
+        return anchor
 
     def to_json(self) -> bytes:
         """The proof as a file."""

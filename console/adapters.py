@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from console.card import model_card
-from console.options import JsonOption, RunArgument, StateOption, answer, print_json, state_of
+from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, print_json, run_of, state_of
 from console.settings import absolute, saved
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def evaluate(
     run: RunArgument = "",
     data: Annotated[str | None, typer.Option(help="Folder of JSONL files, or hf:NAME [the run's own].")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Records of each data set; 0 is all.")] = 64,
+    key: KeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,7 +33,7 @@ def evaluate(
     from server_app.serving import serving  # noqa: PLC0415
 
     folder = state_of(state)
-    found = folder.existing(run)
+    found = run_of(folder, run, key)
     settings = saved(folder, found.name)
     if data is not None:
         settings = replace(settings, data=str(absolute("data", data)), validation="", organisations=0)
@@ -49,6 +50,7 @@ def evaluate(
 def export(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     run: RunArgument = "",
+    key: KeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +58,7 @@ def export(
     from llm.export import export as write  # noqa: PLC0415 - seconds of imports that other commands need not wait for
     from server_app.serving import serving  # noqa: PLC0415
 
-    found = state_of(state).existing(run)
+    found = run_of(state_of(state), run, key)
     served = serving(found)
     card = model_card(found, served.state.digest)
     path = write(served.model, served.adapter, out.expanduser().absolute(), card)

@@ -8,7 +8,7 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, evidence, federation, keyring, provenance
+from console import adapters, audit, chains, evidence, federation, keyring, proof, provenance
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command(epilog="Example: covenant run --data ./data --rounds 5 --json")(federation.run)
 app.command(epilog="Example: covenant status --json")(federation.status)
 app.command(epilog="Example: covenant verify --json")(audit.verify)
+app.command(epilog="Example: covenant proof --organisation medical --round 2 --out proof.json")(proof.proof)
 app.command(epilog="Example: covenant evaluate --data ./data --limit 0")(adapters.evaluate)
 app.command(epilog="Example: covenant export --out ./adapter")(adapters.export)
 app.command(epilog='Example: covenant attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)

@@ -1,4 +1,4 @@
-"""`covenant keys`: an organisation's key file. The address is shown; the secret never is."""
+"""`covenant keys`: an organisation's key file. Address and public key are shown; the secret never is."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def new(file: FileArgument = None, as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: covenant keys show ~/keys/hospital --json")
 def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
-    """Show the address that belongs to a key."""
+    """Show the address and the public key that belong to a key."""
     path = _path(file)
     _show(path, keys.read(path), as_json)
 
@@ -36,4 +36,5 @@ def _path(option: Path | None) -> Path:
 
 
 def _show(path: Path, key: Key, as_json: bool) -> None:
-    answer({"address": key.address, "file": str(path)}, [f"Address  {key.address}", f"File     {path}"], as_json)
+    lines = [f"Address  {key.address}", f"Public   {key.public}", f"File     {path}"]
+    answer({"address": key.address, "public_key": key.public, "file": str(path)}, lines, as_json)

@@ -3,21 +3,41 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from core.errors import IntegrityError, UsageError
 from core.places import State
+from core.store import RunFolder
 
 StateOption = Annotated[Path | None, typer.Option("--state", help="State folder [$COVENANT_HOME, else .covenant].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Run id; the newest without it.")]
 
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", help="Key file of a reader [the coordinator's, as the run was started with].")
+]
+
 
 def state_of(option: Path | None) -> State:
     """The state folder of a command."""
     return State(Path(option or os.environ.get("COVENANT_HOME") or ".covenant").expanduser().absolute())
+
+
+def run_of(state: State, name: str, key: Path | None) -> RunFolder:
+    """The run of this name, or the newest, and the key to read its artifacts with.
+
+    Raises UsageError when there is no such run, or no key to one whose keys cannot be derived.
+    """
+    run = state.existing(name).read_with(key.expanduser().absolute() if key else None)
+    with suppress(IntegrityError):  # a damaged genesis is for the command to name
+        if run.key or all(member.derived for member in run.genesis.organisations):
+            return run
+        raise UsageError(f"run {run.name} is sealed: got no --key, the key file of one of its readers wanted")
+    return run
 
 
 def print_json(value: Any) -> None:

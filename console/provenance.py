@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from console.heat import Heat, show, summary
-from console.options import JsonOption, RunArgument, StateOption, print_json, state_of
+from console.options import JsonOption, KeyOption, RunArgument, StateOption, print_json, run_of, state_of
 from console.report import names_of
 from core.canonical import Address
 from core.errors import UsageError
@@ -33,6 +33,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
     evidence: Annotated[Path | None, typer.Option(help="Write what proves the verdict: see covenant evidence.")] = None,
+    key: KeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +41,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     from server_app.serving import address_of, trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
 
     files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
-    found = state_of(state).existing(run)
+    found = run_of(state_of(state), run, key)
     names, only = names_of(found), address_of(found, organisation) if organisation else None
     traced = trace(found, prompt, response, method, max_new_tokens, only)
     if "html" in files:
@@ -69,6 +70,7 @@ def chat(
     run: RunArgument = "",
     method: MethodOption = "direct-logit",
     max_new_tokens: LengthOption = 256,
+    key: KeyOption = None,
     state: StateOption = None,
 ) -> None:
     """Talk to the model; every token comes in the colour of the organisation that taught it."""
@@ -76,7 +78,7 @@ def chat(
     from server_app.serving import subject  # noqa: PLC0415
 
     check_method(method)
-    found = state_of(state).existing(run)
+    found = run_of(state_of(state), run, key)
     Chat(Console(), subject(found), names_of(found), method, max_new_tokens).talk(sys.stdin.isatty())
 
 

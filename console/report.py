@@ -42,7 +42,7 @@ def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
     console.print(_losses(result), _rounds(result))
     aggregate = result["rounds"][-1]["aggregate"] if result["rounds"] else None
     if aggregate:
-        console.print(f"Adapter  {run.artifacts.path(aggregate)}", soft_wrap=True)
+        console.print(f"Adapter  {aggregate}, sealed in {run.blobs.where}", soft_wrap=True)
     following = " · ".join(f"covenant {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     console.print(f"State    {state.folder}\n\nNext: {following}", soft_wrap=True)
 

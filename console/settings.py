@@ -12,7 +12,7 @@ from core.places import State
 
 DEFAULTS = RunConfig()
 
-_PATHS = ("state", "data", "validation", "coordinator-key")
+_PATHS = ("state", "data", "validation", "coordinator-key", "store")
 
 
 def build(
@@ -87,7 +87,7 @@ def absolute(key: str, value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
     path = Path(value).expanduser()
-    if key in _PATHS and not value.startswith("hf:"):
+    if key in _PATHS and not value.startswith("hf:") and "://" not in value:
         return str(path.absolute())
     if key == "base" and (value.startswith((".", "/", "~")) or path.is_dir()):
         return str(path.absolute())

@@ -60,7 +60,7 @@ class State:
             return run
         if not (runs := self.runs()):
             raise UsageError(f"no run in {self.folder}: `covenant run` makes one")
-        return runs[-1]
+        return self.run(runs[-1].name)
 
     def events(self, run: str) -> Path:
         """The event log of a run."""

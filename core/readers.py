@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from core.canonical import Address
 from core.errors import FormatError, IntegrityError
@@ -50,3 +50,7 @@ class Readers:
         if len(data) != 3:
             raise FormatError(f"malformed Readers: {sorted(data)}")
         return parsed
+
+
+NOBODY: Final = Readers(PublicKey(""), ())
+"""Stands for readers that are not known: what is sealed can be opened, and nothing can be sealed."""

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from core import merkle
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, to_json
-from core.errors import ForgeryError, FormatError
+from core.errors import ForgeryError, FormatError, UsageError
 from core.keys import Domain, Fields, Key, Signature, signer
 from core.ledger import RoundCommitment, RoundKey
 from core.update import Organisation, SignedManifest
@@ -109,6 +109,14 @@ class Genesis:
     def organisation(self, address: Address) -> Organisation | None:
         """The member with this address."""
         return next((o for o in self.organisations if o.address == address), None)
+
+    def named(self, name: str) -> Organisation:
+        """The member of this name or address; raises UsageError."""
+        for member in self.organisations:
+            if name in (member.name, member.address):
+                return member
+        names = ", ".join(member.name for member in self.organisations)
+        raise UsageError(f"organisation {name!r} is not a member, one of {names} wanted")
 
     def lane_of(self, address: Address) -> int | None:
         """The index of the lane that an organisation learns in."""

@@ -86,6 +86,10 @@ class RunFolder:
         derived = keys.derive(self.genesis.seed, "coordinator")
         return derived if derived.address == self.genesis.coordinator else None
 
+    def read_with(self, key: Key | Path | None) -> "RunFolder":
+        """The same run, read with another key, or with its own when that is None."""
+        return RunFolder(self.folder, self._store, key or self._key)
+
     def begin(self, genesis: Genesis, readers: Readers) -> None:
         """Write genesis and readers; raises RunError when the run has a genesis already."""
         if self.started:

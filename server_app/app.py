@@ -54,7 +54,8 @@ def main(grid: Grid, context: Context) -> None:
     """Do what the run-config's mode says."""
     config = RunConfig.from_flat(context.run_config)
     state = State.of(config)
-    run = state.run(config.run or _chosen(state, config), config)
+    # What is only read is read as it was written: with the store and the key of the run's own settings.
+    run = state.run(config.run or _chosen(state, config), config if config.mode == "train" else None)
     events = EventLog(state.events(run.name))
     log(INFO, "Run %s, state in %s", run.name, state.folder)
     with locked(state.lock(run.name)), _reporting(events):

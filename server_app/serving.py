@@ -67,8 +67,4 @@ def trace(
 
 def address_of(run: RunFolder, organisation: str) -> Address:
     """The address of an organisation given by name or address; raises UsageError."""
-    for member in run.genesis.organisations:
-        if organisation in (member.name, member.address):
-            return member.address
-    names = ", ".join(member.name for member in run.genesis.organisations)
-    raise UsageError(f"organisation {organisation!r} is not a member, one of {names} wanted")
+    return run.genesis.named(organisation).address

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from console.cli import app
+from core.places import State
 from tests.commands import ORGANISATIONS, World, covenant
 
 COMMANDS = (
-    "run", "status", "verify", "evaluate", "export", "attribute", "chat", "evidence",
+    "run", "status", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence",
     "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
 )  # fmt: skip
 
@@ -54,16 +55,17 @@ def test_a_finished_run_holds(finished: World) -> None:
 @pytest.mark.chain
 def test_a_flipped_byte_is_named(world: World) -> None:
     aggregate = world.inline().json["rounds"][0]["aggregate"]
-    (path,) = world.state.glob(f"runs/*/artifacts/{aggregate[2:4]}/{aggregate[4:]}.safetensors")
+    run = State(world.state).existing()
+    path = run.folder / "artifacts" / f"{run.artifacts.place(aggregate)}.sealed"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     done = world.command("verify")
     assert done.code == 1
-    assert aggregate[4:] in done.json["failures"][0]["where"] + done.json["failures"][0]["got"]
+    assert path.name in done.json["failures"][0]["where"]
     text = covenant("verify", "--state", world.state)
     assert text.code == 1
-    assert aggregate[4:] in text.out.splitlines()[0]
+    assert path.name in text.out.splitlines()[0]
 
 
 @pytest.mark.chain
@@ -102,7 +104,7 @@ def test_a_key_is_made_once_and_never_shown(tmp_path: Path) -> None:
     assert (
         covenant("keys", "show", file, "--json").json
         == made.json
-        == {"address": made.json["address"], "file": str(file)}
+        == {"address": made.json["address"], "public_key": made.json["public_key"], "file": str(file)}
     )
     assert file.read_text(encoding="ascii").strip() not in made.out + made.err
     assert covenant("keys", "new", file).code == 2

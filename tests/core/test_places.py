@@ -1,12 +1,14 @@
 """Where things lie in a state folder."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.config import RunConfig
 from core.errors import UsageError
+from core.keys import create
 from core.places import State, new_run_id
 from tests import federation as f
 
@@ -61,3 +63,15 @@ def test_new_run_ids_differ_and_are_run_ids(tmp_path: Path) -> None:
     names = {new_run_id() for _ in range(20)}
     assert len(names) == 20
     assert all(State(tmp_path).run(name).name == name for name in names)
+
+
+def test_a_run_is_opened_with_the_store_and_the_key_that_it_was_started_with(tmp_path: Path) -> None:
+    state, key = State(tmp_path), create(tmp_path / "key")
+    genesis = f.genesis(coordinator=key.address)
+    config = RunConfig(run="one", store=f"memory://{tmp_path.name}/", coordinator_key=str(tmp_path / "key"))
+    state.remember(config)
+    state.run("one", config).begin(genesis, replace(f.readers(genesis), coordinator=key.public))
+    for run in (state.existing(), state.existing("one"), state.run("one")):
+        assert run.blobs.where == f"memory://{tmp_path.name}/one"
+        assert run.key == key
+        assert run.artifacts.open_document("genesis.json") == (run.folder / "genesis.json").read_bytes()
