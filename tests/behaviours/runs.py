@@ -6,19 +6,21 @@ signs its manifest, the coordinator before it signs a record or commits it.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from chain.commitments import PrivateCommitment, private_commitment
+from chain.private import PrivateHead
 from chain.queue import CommitQueue
 from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate, by_address, rank_of, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
 from core.keys import Domain, Key
-from core.ledger import Ledger, MemoryLedger, RoundCommitment
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
 from core.readers import Readers
 from core.rounds import (
@@ -26,6 +28,7 @@ from core.rounds import (
     Base,
     Genesis,
     Participation,
+    PrivateChain,
     Rejection,
     RoundRecord,
     Salts,
@@ -50,6 +53,7 @@ class Lies:
     manifest: Callable[[str, UpdateManifest], UpdateManifest] = lambda _name, manifest: manifest
     record: Callable[["Federation", RoundRecord], RoundRecord] = lambda _federation, record: record
     commitment: Callable[[RoundCommitment], RoundCommitment] = lambda commitment: commitment
+    private: Callable[[PrivateCommitment], PrivateCommitment] = lambda commitment: commitment
 
 
 @dataclass
@@ -63,6 +67,41 @@ class LaneState:
     committed: Digest = ZERO_DIGEST
 
 
+class MemoryPrivate:
+    """A private chain without a chain: its blocks, and the head that the public chain was told last."""
+
+    def __init__(self, anchor_every: int = 1) -> None:
+        self.chain = (1, keys.derive(SEED, "private contract").address)
+        self.anchor_every = anchor_every
+        self.rounds: dict[RoundKey, tuple[PrivateCommitment, Anchor]] = {}
+        self.organisations: frozenset[Address] = frozenset()
+        self.head: PrivateHead | None = None
+
+    def commit(self, commitment: PrivateCommitment) -> Anchor:
+        number = len(self.rounds) + 1
+        chain_id, contract = self.chain
+        anchor = Anchor(chain_id, contract, f"0x{number:064x}", number)
+        self.rounds[commitment.key] = commitment, anchor
+        if commitment.key.round % self.anchor_every == 0:
+            self.head = PrivateHead(chain_id, number, self.block_hash(number))
+        return anchor
+
+    def members(self, run: Digest) -> frozenset[Address]:
+        return self.organisations
+
+    def read(self, key: RoundKey) -> tuple[PrivateCommitment, Anchor] | None:
+        return self.rounds.get(key)
+
+    def anchored(self, run: Digest) -> PrivateHead | None:
+        return self.head
+
+    def holds(self, head: PrivateHead) -> bool:
+        return head == PrivateHead(self.chain[0], head.number, self.block_hash(head.number))
+
+    def block_hash(self, number: int) -> Digest:
+        return digest("block", f"{number}".encode())
+
+
 @dataclass(repr=False)
 class Federation:
     """A run in a folder, and everyone who takes part in it."""
@@ -74,7 +113,9 @@ class Federation:
     fresh: AdapterState
     lies: Lies
     lanes: list[LaneState] = field(default_factory=list)
+    private: MemoryPrivate | None = None
     queue: CommitQueue[RoundCommitment] = field(init=False)
+    private_queue: CommitQueue[PrivateCommitment] = field(init=False)
 
     @property
     def rule(self) -> Rule:
@@ -148,13 +189,15 @@ class Federation:
         self.run.append(record.sign(COORDINATOR, self.genesis.chain), salts)
         here.previous = record.digest
         if admitted:
-            self._commit(commit_to(record, salts, here.committed))
+            self._commit(commit_to(record, salts, here.committed), private_commitment(record, salts))
             here.state, here.parent, here.round = state, record.digest, record.round
             here.committed = salts.aggregate_commitment(record)
         return record
 
-    def _commit(self, commitment: RoundCommitment) -> None:
+    def _commit(self, commitment: RoundCommitment, private: PrivateCommitment) -> None:
         self.queue.put(self.lies.commitment(commitment))
+        if self.private:
+            self.private_queue.put(self.lies.private(private))
 
 
 def found(
@@ -165,6 +208,8 @@ def found(
     lanes: int = 1,
     rounds: int = 2,
     ledger: Ledger | None = None,
+    private: MemoryPrivate | None = None,
+    auditors: tuple[Key, ...] = (),
     lies: Lies | None = None,
     layout: Layout = LAYOUT,
 ) -> Federation:
@@ -173,13 +218,18 @@ def found(
     names = [NAMES[k] if k < len(NAMES) else f"organisation-{k}" for k in range(organisations)]
     members = {name: keys.derive(SEED, name) for name in names}
     fresh = lora.fresh(layout, seeds.shared(SEED))
-    genesis = lies.genesis(_genesis(folder.name, rule, lanes, rounds, ledger, members, fresh))
+    honest = _genesis(folder.name, rule, lanes, rounds, ledger, members, fresh)
+    honest = replace(honest, auditors=tuple(key.address for key in auditors), private=private and _fixed(private))
+    genesis = lies.genesis(honest)
     run = RunFolder(folder, key=COORDINATOR)
-    run.begin(genesis, Readers(COORDINATOR.public, tuple(members[o.name].public for o in genesis.organisations)))
+    public = tuple(members[o.name].public for o in genesis.organisations)
+    run.begin(genesis, Readers(COORDINATOR.public, public, tuple(key.public for key in auditors)))
+    if private:
+        private.organisations = frozenset(o.address for o in genesis.organisations)
     if rule == "frozen-a":
         run.artifacts.put(lora.factor(fresh, "A"))
     ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])
-    federation = Federation(run, genesis, members, ledger, fresh, lies)
+    federation = Federation(run, genesis, members, ledger, fresh, lies, private=private)
     initial = federation.rule.initial(fresh)
     federation.lanes = [LaneState(initial, genesis.digest, genesis.digest) for _ in genesis.lanes]
     return federation
@@ -198,6 +248,8 @@ def build(folder: Path, *, failed: Mapping[tuple[int, int], int] | None = None, 
 def advance(federation: Federation, until: int, failed: Mapping[tuple[int, int], int] = MappingProxyType({})) -> None:
     """Start or resume a federation, do its rounds up to `until`, and wait until they are anchored."""
     federation.queue = CommitQueue(federation.run.queue, federation.ledger)
+    if federation.private:
+        federation.private_queue = CommitQueue(federation.run.private_queue, federation.private)
     for number in range(federation.lanes[0].round + 1, until + 1):
         for lane in range(len(federation.lanes)):
             misses = failed.get((lane, number), 0)
@@ -205,6 +257,11 @@ def advance(federation: Federation, until: int, failed: Mapping[tuple[int, int],
                 federation.fail(lane, attempt)
             federation.close(lane, misses + 1)
     assert federation.queue.close(60.0) == 0
+    assert not federation.private or federation.private_queue.close(60.0) == 0
+
+
+def _fixed(private: MemoryPrivate) -> PrivateChain:
+    return PrivateChain(*private.chain, private.anchor_every)
 
 
 def _genesis(
