@@ -54,15 +54,16 @@ def trace(
     """Who taught the tokens of a response, or of the model's own greedy answer when it is None.
 
     Raises UsageError for an unknown method, no prompt, an empty response, more tokens than the context holds, a run
-    without contributions, and an `organisation` that contributed nothing to what is served.
+    without contributions, and a member `organisation` that the method finds no contribution of.
     """
     check_method(method)
     if not prompt.strip():
         raise UsageError("the prompt is empty, a question wanted")
-    asked = subject(run)
-    if organisation is not None:
-        asked.contributions.position(organisation)
-    return attribute(asked, prompt, response, method, max_new_tokens)
+    found = attribute(subject(run), prompt, response, method, max_new_tokens)
+    if organisation is not None and organisation not in found.organisations:
+        (name,) = (member.name for member in run.genesis.organisations if member.address == organisation)
+        raise UsageError(f"{name} has no part in what is served: never admitted, erased, or absent from the last round")
+    return found
 
 
 def address_of(run: RunFolder, organisation: str) -> Address:

@@ -1,5 +1,6 @@
 """One trace, whoever asks for it: the strategy's hook, the mode attribute, the function behind both."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,11 +10,12 @@ from flwr.clientapp import ClientApp
 import server_app.app
 from client_app.app import app as client
 from core.config import RunConfig
-from core.errors import CovenantError, UsageError
+from core.errors import UsageError
 from core.keys import derive
 from core.ledger import MemoryLedger
 from core.places import State
 from core.store import RunFolder
+from provenance.method import Subject
 from server_app.app import app as server
 from server_app.binding import Bindings
 from server_app.events import EventLog
@@ -23,7 +25,15 @@ from server_app.serving import address_of, serving, trace
 from server_app.strategy import Covenant
 from tests.commands import make_base, make_data
 
-SETTINGS = {"rank": 2, "alpha": 4.0, "rounds": 1, "local-steps": 2, "batch-size": 1, "max-length": 48}
+SETTINGS = {
+    "rank": 2,
+    "alpha": 4.0,
+    "rounds": 1,
+    "local-steps": 2,
+    "batch-size": 1,
+    "max-length": 48,
+    "private-chain": "none",
+}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +106,16 @@ def test_an_organisation_goes_by_name_or_address(run: RunFolder) -> None:
     assert address_of(run, "coding") == address_of(run, coding) == coding
 
 
-def test_who_contributed_nothing_cannot_be_traced(run: RunFolder) -> None:
-    with pytest.raises(CovenantError, match="has contributed nothing to what is served") as refused:
-        trace(run, "coding 3?", "cod 9", organisation=derive(7, "hospital").address)
-    assert refused.value.exit_code == 2
+def test_who_contributed_nothing_cannot_be_traced(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (coding,) = (o.address for o in run.genesis.organisations if o.name == "coding")
+    whole = Subject.of
+
+    def without_coding(*arguments: Any) -> Subject:
+        found = whole(*arguments)
+        parts = [tuple(s._replace(parts=tuple(p for p in s.parts if p.organisation != coding)) for s in lane)
+                 for lane in found.contributions.lanes]  # fmt: skip
+        return replace(found, contributions=replace(found.contributions, lanes=tuple(parts)))
+
+    monkeypatch.setattr(Subject, "of", without_coding)
+    with pytest.raises(UsageError, match="coding has no part in what is served: never admitted, erased, or absent"):
+        trace(run, "coding 3?", "cod 9", organisation=coding)
