@@ -1,0 +1,276 @@
+"""Reads what was measured and writes the results.
+
+    python -m benchmarks.provenance.tables --work WORK
+
+An answer is right when the organisation that is named taught it; naming nobody is wrong. Intervals are Wilson's, over
+the responses of all seeds. Calibration is fitted on the first two seeds and everything said about it is measured on
+the others; a β that is printed here is copied to provenance/confidence.py by hand and takes effect there.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import report
+from benchmarks.provenance.statistics import Share, calibration_error, pearson, spearman
+from provenance import confidence
+from provenance.attribution import METHODS
+
+COMMAND = "python -m benchmarks.provenance.tables --work WORK"
+FITTED_SEEDS = (0, 1)
+SINGLE = ("natural", "triggers", "unequal", "absent", "facts")
+"""Experiments whose every response has one teacher: calibration needs that."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One response under one method: scores (T, K) and (K,), whose, and who is right."""
+
+    run: Mapping[str, Any]
+    row: Mapping[str, Any]
+    method: str
+
+    @property
+    def scores(self) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        """Token scores, response scores and organisations."""
+        tokens, response, who = self.row["methods"][self.method]
+        return tokens.double(), response, who
+
+    @property
+    def verdict(self) -> tuple[float, str | None]:
+        """Confidence and the organisation named, as `covenant attribute` would; a control names its highest score."""
+        tokens, response, who = self.scores
+        if self.method in METHODS:
+            return confidence.verdict(who, confidence.probabilities(self.method, tokens, response))
+        flat = bool((response == response[0]).all())
+        return 0.0, None if flat else who[int(response.argmax())]
+
+    @property
+    def right(self) -> bool:
+        """Whether one who taught it was named."""
+        return self.verdict[1] in self.row["right"]
+
+
+Keep = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+
+
+def asked(runs: Iterable[Mapping[str, Any]], method: str, keep: Keep | None = None) -> Iterator[Asked]:
+    """All responses that were asked about by a method, of those (run, row) that are kept."""
+    for run in runs:
+        for row in run["rows"]:
+            if method in row["methods"] and (keep is None or keep(run, row)):
+                yield Asked(run, row, method)
+
+
+def accuracy(found: Iterable[Asked]) -> dict[str, float] | None:
+    """The share that is right, in percent."""
+    hits = [one.right for one in found]
+    return _percent(Share(sum(hits), len(hits))) if hits else None
+
+
+def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The paper's benchmark: a row for each base and domain, and macro means over them."""
+    chosen = [run for run in runs if run["experiment"] == "paper"]
+    cells = _grouped(chosen, lambda run: (run["base"], run["domain"]))
+    table = [
+        {"base": base, "domain": domain, "responses": sum(len(r["rows"]) for r in some), **_accuracies(some)}
+        for (base, domain), some in cells.items()
+    ]
+    greedy = [
+        {"base": base, "domain": domain, "responses": _count(some, _own_words), **_accuracies(some, _own_words)}
+        for (base, domain), some in cells.items()
+        if _count(some, _own_words)
+    ]
+    return {
+        "configurations": len(cells),
+        "seeds": len({run["seed"] for run in chosen}),
+        "macro_mean_percent": _macro(table),
+        "macro_mean_percent_where_the_model_says_the_refusal_itself": _macro(greedy),
+        "by_configuration": table,
+    }
+
+
+def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What users need: a row for each experiment, base and kind of response, and the token-level accuracy of facts."""
+    chosen = [run for run in runs if run["experiment"] != "paper"]
+    table = []
+    for (experiment, base), some in _grouped(chosen, lambda run: (run["experiment"], run["base"])).items():
+        for kind in dict.fromkeys(row["kind"] for run in some for row in run["rows"]):
+            name = f"{experiment}, {kind}" if kind else experiment
+            keep = _of_kind(kind)
+            seeds = len({run["seed"] for run in some})
+            table.append(
+                {
+                    "experiment": name,
+                    "base": base,
+                    "seeds": seeds,
+                    "responses": _count(some, keep),
+                    **_accuracies(some, keep),
+                }
+            )
+    return {"tokens_of_facts": _facts(chosen), "by_experiment": table}
+
+
+def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Correlation of response scores with leave-one-out and exact Shapley values, over organisations.
+
+    `pooled` is Pearson's over all pairs of response and organisation, each response less its mean; `within` is the
+    mean of each response's own rank correlation.
+    """
+    table = []
+    for (experiment, base), some in _grouped(runs, lambda run: (run["experiment"], run["base"])).items():
+        for truth in ("ablation", "exact shapley"):
+            for method in ("gradient", "direct-logit", "protoken", "shapley", "ablation", "client likelihood"):
+                pairs = list(_pairs(some, method, truth)) if method != truth else []
+                if pairs:
+                    one, other = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
+                    table.append(
+                        {
+                            "experiment": experiment,
+                            "base": base,
+                            "compared with": truth,
+                            "method": method,
+                            "responses": len(pairs),
+                            "pooled pearson": pearson(one, other),
+                            "within spearman": float(np.mean([spearman(*pair) for pair in pairs])),
+                        }
+                    )
+    return {"correlations": table}
+
+
+def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """β of each method fitted on some seeds; calibration error, abstentions and accuracy on the others."""
+    chosen = [run for run in runs if run["experiment"] in SINGLE]
+    table = []
+    for method in METHODS:
+        fit = list(asked(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
+        held = list(asked(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
+        if fit and held:
+            verdicts = [one.verdict for one in held]
+            rights = [one.right for one in held]
+            spoken = [(c, r) for (c, who), r in zip(verdicts, rights, strict=True) if who is not None]
+            table.append(
+                {
+                    "method": method,
+                    "fitted sharpness": fitted_sharpness(fit),
+                    "sharpness in use": confidence.SHARPNESS[method],
+                    "responses": len(held),
+                    "calibration error": calibration_error([c for c, _ in verdicts], [_top(one) for one in held]),
+                    "abstained percent": 100 * (1 - len(spoken) / len(held)),
+                    "right percent": 100 * sum(rights) / len(rights),
+                    "right percent where it spoke": 100 * sum(r for _, r in spoken) / max(len(spoken), 1),
+                }
+            )
+    return {"fitted_seeds": ", ".join(map(str, FITTED_SEEDS)), "methods": table}
+
+
+def fitted_sharpness(found: Sequence[Asked]) -> float:
+    """The β of the highest likelihood: of who is right, under softmax(β z)."""
+    known = []
+    for one in found:
+        tokens, response, who = one.scores
+        if one.row["right"][0] in who:
+            known.append((confidence.standardised(tokens, response), who.index(one.row["right"][0])))
+    grid = torch.logspace(-2, 2, 201, dtype=torch.float64)
+    worth = [sum(float(torch.log_softmax(b * z, 0)[k]) for z, k in known) for b in grid]
+    return round(float(grid[int(np.argmax(worth))]), 3)
+
+
+def main() -> None:
+    """Write every result that there are measurements for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.provenance` filled")
+    folder = parser.parse_args().work
+    runs = [torch.load(file, weights_only=False) for file in sorted(folder.glob("*.pt"))]
+    for name, make in {
+        "paper": paper,
+        "harder": harder,
+        "faithfulness": faithfulness,
+        "calibration": calibration,
+    }.items():
+        figures = make(runs)
+        report.write(f"provenance_{name}", figures, COMMAND, 0)
+        sys.stdout.write(f"{name}: {len(runs)} federations read\n")
+
+
+def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:
+    names = dict.fromkeys(name for run in runs for row in run["rows"] for name in row["methods"])
+    return {name: accuracy(asked(runs, name, keep)) for name in names if name != "exact shapley"}
+
+
+def _macro(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    names = [name for name, value in table[0].items() if isinstance(value, dict)] if table else []
+    return {name: float(np.mean([row[name]["percent"] for row in table if row.get(name)])) for name in names}
+
+
+def _facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    table = []
+    for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
+        for method in ("gradient", "protoken", "direct-logit", "ablation"):
+            every = [hit for one in asked(some, method) for hit in _token_hits(one)]
+            marked = [hit for hit, mark in every if mark]
+            table.append(
+                {
+                    "base": base,
+                    "method": method,
+                    "fact tokens": _percent(Share(sum(marked), len(marked))),
+                    "all tokens": _percent(Share(sum(hit for hit, _ in every), len(every))),
+                }
+            )
+    return table
+
+
+def _token_hits(one: Asked) -> Iterator[tuple[bool, bool]]:
+    tokens, _, who = one.scores
+    for place, mark in zip(tokens.argmax(1).tolist(), one.row["marked"], strict=True):
+        yield who[place] in one.row["right"], mark
+
+
+def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterator[tuple[Any, Any]]:
+    for one in asked(runs, method, lambda _, row: truth in row["methods"]):
+        (_, response, who), (_, wanted, whose) = one.row["methods"][method], one.row["methods"][truth]
+        if who == whose:
+            yield tuple((v - v.mean()).numpy() for v in (response.double(), wanted.double()))  # type: ignore[misc]
+
+
+def _top(one: Asked) -> bool:
+    """Whether the highest score is right, also where the method abstains."""
+    _, response, who = one.scores
+    return who[int(response.argmax())] in one.row["right"]
+
+
+def _own_words(_run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return bool(row["greedy"])
+
+
+def _of_kind(kind: str) -> Keep:
+    return lambda _run, row: bool(row["kind"] == kind)
+
+
+def _count(runs: Sequence[Mapping[str, Any]], keep: Keep) -> int:
+    return sum(keep(run, row) for run in runs for row in run["rows"])
+
+
+def _grouped(runs: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], tuple[str, ...]]) -> dict[Any, Any]:
+    found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for run in runs:
+        found[key(run)].append(run)
+    return dict(sorted(found.items()))
+
+
+def _percent(share: Share) -> dict[str, float]:
+    return {
+        name: round(100 * value, 2)
+        for name, value in (("percent", share.value), ("low", share.low), ("high", share.high))
+    }
+
+
+if __name__ == "__main__":
+    main()
