@@ -1,8 +1,9 @@
 """What it costs the server to take in and sum 100 updates of 20 MB.
 
-Every reply goes the way of a real one: parsed from the bytes of a Flower record, admitted, stored, dropped; then the
-round is aggregated from the store. Memory is anonymous resident memory (RssAnon) above the start, sampled every few
-milliseconds; time is compared with reading and hashing the same files in the same run.
+Every reply goes the way of a real one: parsed from the bytes of a Flower record, admitted, sealed for all members and
+stored, dropped; then the round is aggregated from the store, where the sum (float64, two updates) and one unsealed
+update are in memory. Memory is anonymous resident memory (RssAnon) above the start, sampled every few milliseconds;
+time is compared with reading and hashing the same files in the same run.
 
     python -m benchmarks.aggregation [--updates 100] [--folder DIR]
 """
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -28,10 +30,12 @@ from benchmarks.worlds import genesis_of
 from core import keys, lora, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
+from core.artifacts import SEALED, Artifacts
+from core.blobs import Folder
 from core.canonical import Address, Digest, digest
 from core.keys import Domain, Key
+from core.readers import Readers
 from core.rounds import Genesis
-from core.store import Artifacts
 from core.update import Bid, UpdateManifest
 from server_app.admission import Expected, admit
 
@@ -58,18 +62,20 @@ def main() -> None:
 def measure(folder: Path, updates: int) -> dict[str, float]:
     """All figures, in megabytes, seconds and ratios."""
     fresh = lora.fresh(lora.Layout.of(_MODULES, _RANK), b"benchmark")
-    rule, store = RULES["frozen-a"], Artifacts(folder)
+    rule = RULES["frozen-a"]
     state = rule.initial(fresh)
     members = [keys.derive(_SEED, f"organisation {i}") for i in range(updates)]
     genesis = genesis_of(members, fresh)
+    blobs, readers = Folder(folder), Readers(members[0].public, tuple(key.public for key in members))
+    store = Artifacts(blobs, genesis.salt, readers, members[0])
     with ProcessPoolExecutor(1, get_context("spawn")) as clients:
         replies = [(key, clients.submit(_reply, genesis, key, folder).result()) for key in members]
     start = _anonymous()
     taken, peaks_in = zip(*(_take_in(genesis, key, path, store, start) for key, path in replies), strict=True)
     names = [digest for _, digest in taken]
-    _, hashing = _timed(lambda: [digest("adapter", store.path(name).read_bytes()) for name in names])
+    _, hashing = _timed(lambda: [digest("adapter", blobs.read(store.place(name) + SEALED)) for name in names])
     with _peak(_anonymous()) as peak_sum:
-        weighted = (WeightedUpdate(o, 1 / updates, store.open(name)) for o, name in taken)
+        weighted = (WeightedUpdate(o, 1 / updates, partial(store.open, name)) for o, name in taken)
         _, summing = _timed(lambda: store.put(rule.aggregate(state, weighted).state))
     size = state.nbytes / _MB
     return {
