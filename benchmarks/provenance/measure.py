@@ -27,11 +27,11 @@ from provenance.method import Effort, Method, Scores, Subject, base_logprobs, lo
 from provenance.shapley import exact_shapley
 
 RANK, ALPHA = 16, 32.0
-FAST = ("gradient", "protoken", "direct-logit", "ablation")
+FAST = ("gradient", "protoken", "direct-logit")
 _FEW = 6
-"""Organisations of which slow methods are asked, too: in the last round,"""
-_EVERY = 4
-"""for one of so many responses."""
+"""Organisations of which the slowest methods are asked, too, in the last round."""
+_EVERY = 5
+"""Of so many responses one is also asked about by slower methods and the controls."""
 _POINTS = 4
 
 
@@ -44,14 +44,14 @@ def client_likelihood(subject: Subject, example: Example, effort: Effort) -> Sco
             with row_terms(model, terms, contributions.scale):
                 losses = answer_losses(model, rows_of(subject, example, part.stop - part.start))
             tokens[:, part] = -losses.view(part.stop - part.start, -1).double().cpu().T
-    return _control(subject, example, tokens, contributions.candidates)
+    return _control(tokens, contributions.candidates)
 
 
 def head_only(subject: Subject, example: Example, effort: Effort) -> Scores:  # noqa: ARG001
     """Control: ProToken's score of lm_head alone. No adapter sits there, so every client's is the chosen logit."""
     count = len(example) - example.prompt_length
     tokens = torch.zeros(count, len(subject.contributions.candidates), dtype=torch.float64)
-    return _control(subject, example, tokens, subject.contributions.candidates)
+    return _control(tokens, subject.contributions.candidates)
 
 
 def path(subject: Subject, example: Example, effort: Effort) -> Scores:
@@ -69,7 +69,7 @@ def path(subject: Subject, example: Example, effort: Effort) -> Scores:
 def exact(subject: Subject, example: Example, effort: Effort) -> Scores:  # noqa: ARG001
     """Shapley values from all coalitions: what faithfulness is measured against."""
     tokens = exact_shapley(subject, example)
-    return _control(subject, example, tokens, subject.contributions.organisations)
+    return _control(tokens, subject.contributions.organisations)
 
 
 def update_norm(subject: Subject, example: Example, effort: Effort) -> Scores:
@@ -82,7 +82,7 @@ def update_norm(subject: Subject, example: Example, effort: Effort) -> Scores:
                 total[part] += gram.sum(dim=(1, 2)).double().cpu()
     count = len(example) - example.prompt_length
     tokens = total.sqrt().expand(count, -1) / count
-    return _control(subject, example, tokens, subject.contributions.organisations)
+    return _control(tokens, subject.contributions.organisations)
 
 
 def chance(subject: Subject, example: Example, effort: Effort) -> Scores:  # noqa: ARG001
@@ -91,7 +91,7 @@ def chance(subject: Subject, example: Example, effort: Effort) -> Scores:  # noq
     source = torch.Generator().manual_seed(seed)
     count = len(example) - example.prompt_length
     tokens = torch.randn(count, len(subject.contributions.organisations), generator=source, dtype=torch.float64)
-    return _control(subject, example, tokens, subject.contributions.organisations)
+    return _control(tokens, subject.contributions.organisations)
 
 
 CONTROLS: Mapping[str, Method] = {
@@ -114,7 +114,7 @@ def run(experiment: str, base: str, setting: Setting, folder: Path) -> Path:
         subject.model.set_adapter(subject.adapter)
         few = number == len(task.plan.rounds) - 1 and len(task.members) <= _FEW
         for i, probe in enumerate(task.probes.get(number, ())):
-            rows.append(_ask(subject, probe, number, _methods(slow=few and i % _EVERY == 0)))
+            rows.append(_ask(subject, probe, number, _methods(some=i % _EVERY == 0, few=few)))
     where = {"experiment": experiment, "base": base, "domain": setting.domain, "seed": setting.seed}
     _save({**where, "rows": rows, "seconds": time.perf_counter() - started}, file)
     return file
@@ -125,9 +125,13 @@ def model_of(base: Path, quantisation: str = "none") -> Model:
     return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
 
 
-def _methods(*, slow: bool) -> dict[str, Method]:
-    found: dict[str, Method] = {name: METHODS[name] for name in FAST} | dict(CONTROLS)
-    return found | {"shapley": path, "exact shapley": exact} if slow else found
+def _methods(*, some: bool, few: bool) -> dict[str, Method]:
+    found: dict[str, Method] = {name: METHODS[name] for name in FAST}
+    if some:
+        found |= {"ablation": METHODS["ablation"], **CONTROLS}
+    if some and few:
+        found |= {"shapley": path, "exact shapley": exact}
+    return found
 
 
 def _ask(subject: Subject, probe: Probe, number: int, methods: Mapping[str, Method]) -> dict[str, Any]:
@@ -153,9 +157,9 @@ def _is_greedy(subject: Subject, example: Example) -> bool:
     return bool((logits.argmax(-1) == wanted).all())
 
 
-def _control(subject: Subject, example: Example, tokens: torch.Tensor, who: tuple[Address, ...]) -> Scores:
-    reached = logprobs_of(subject, example)
-    return Scores(who, tokens, tokens.sum(0), reached, torch.zeros_like(reached), None)
+def _control(tokens: torch.Tensor, who: tuple[Address, ...]) -> Scores:
+    nothing = torch.zeros(len(tokens), dtype=torch.float64)
+    return Scores(who, tokens, tokens.sum(0), nothing, nothing, None)
 
 
 def _save(value: Mapping[str, Any], file: Path) -> None:

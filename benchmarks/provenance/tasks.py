@@ -101,7 +101,7 @@ def many(setting: Setting) -> Task:
 
 def natural(setting: Setting, limit: int = 50) -> Task:
     """Four organisations, each with one real domain, and the dev answers of all."""
-    plan = Plan(rounds=(tuple(range(4)),) * 6, steps=20, max_length=192)
+    plan = Plan(rounds=(tuple(range(4)),) * 6, steps=20, batch_size=4, max_length=192)
     members = tuple(Member(setting.records(domain, "train")) for domain in DOMAINS)
     return Task(members, plan, {5: tuple(_dev(setting, plan, limit))})
 
