@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import hmac
 import json
 import re
 import struct
@@ -12,12 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coincurve import PublicKey as Point
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eth_hash.auto import keccak
 
 from core import keys, lora, merkle, seeds
 from core.adapter import AdapterState
+from core.artifacts import Artifacts
+from core.blobs import Folder
 from core.canonical import Address, Digest, commitment, raw, to_json
 from core.keys import Domain
+from core.readers import NOBODY
+from core.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
 
 PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
@@ -68,6 +75,7 @@ def computed() -> dict[str, Any]:
             "signature": MANIFEST.sign(KEY, DOMAIN).signature,
         },
         "merkle": {"values": [ONES, TWOS, THREES], "root": "0x" + merkle.root(leaves).hex()},
+        "sealed": _sealed(),
         "seeds": {
             "seed": 7,
             "organisation": KEY.address,
@@ -76,6 +84,23 @@ def computed() -> dict[str, Any]:
             "local": seeds.local(7, KEY.address, 1).hex(),
             "ticket": seeds.ticket(7, KEY.address, 1),
         },
+    }
+
+
+def _sealed() -> dict[str, Any]:
+    """A state, sealed under a key that is not random for two readers."""
+    store = Artifacts(Folder(Path()), "22" * 32, NOBODY, None)
+    place, key = store.place(STATE.digest), b"\x33" * 32
+    label = b"covenant/sealed/v1\0" + place.encode()
+    readers = [KEY, keys.derive(7, "coordinator")]
+    return {
+        "salt": store.salt,
+        "digest": STATE.digest,
+        "name": place,
+        "key": key.hex(),
+        "readers": [reader.public for reader in readers],
+        "sealed": b"".join(seal(key, label, STATE.parts())).hex(),
+        "keys": to_json(Wraps.of(key, label, [reader.public for reader in readers]).to_dict()).decode(),
     }
 
 
@@ -114,6 +139,37 @@ def test_a_merkle_root_is_computed_as_documented() -> None:
     one, two, three = (keccak(keccak(bytes([value]) * 32)) for value in (0x11, 0x22, 0x33))
     pair = keccak(min(one, two) + max(one, two))
     assert documented()["merkle"]["root"] == "0x" + keccak(min(pair, three) + max(pair, three)).hex()
+
+
+def test_an_artifact_is_sealed_as_documented() -> None:
+    vector = documented()["sealed"]
+    digest = bytes.fromhex(vector["digest"][2:])
+    name = hmac.digest(bytes.fromhex(vector["salt"]), b"covenant/block/v1\0" + digest, "sha256").hex()
+    assert vector["name"] == f"blocks/{name[:2]}/{name[2:]}"
+    label, key = b"covenant/sealed/v1\0" + vector["name"].encode(), bytes.fromhex(vector["key"])
+    plain = AESGCM(key).decrypt(bytes(12), bytes.fromhex(vector["sealed"]), label)
+    assert plain.hex() == documented()["adapter"]["bytes"]
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    wide = _hkdf(key, b"covenant/ephemeral/v1\0" + label, 48)
+    secret = (1 + int.from_bytes(wide, "big") % (order - 1)).to_bytes(32, "big")
+    ephemeral = Point.from_secret(secret).format()
+    wraps = {}
+    for reader in vector["readers"]:
+        public = bytes.fromhex(reader[2:])
+        shared = hashlib.sha256(Point(public).multiply(secret).format()).digest()
+        wrapping = _hkdf(shared, b"covenant/wrap/v1\0" + label + ephemeral + public, 32)
+        wraps[keys.address_of(reader)] = AESGCM(wrapping).encrypt(bytes(12), key, None).hex()
+    assert json.loads(vector["keys"]) == {"ephemeral": "0x" + ephemeral.hex(), "wraps": wraps}
+
+
+def _hkdf(secret: bytes, info: bytes, length: int) -> bytes:
+    """RFC 5869, by hand."""
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    block, expanded = b"", b""
+    for counter in range(1, 3):
+        block = hmac.digest(extracted, block + info + bytes([counter]), "sha256")
+        expanded += block
+    return expanded[:length]
 
 
 def test_seeds_are_hashed_as_documented() -> None:

@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(world: World, monkeypatch: pyte
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr("core.store.os.fsync", full)
+    monkeypatch.setattr("core.blobs.os.fsync", full)
     done = world.inline()
     monkeypatch.undo()
     assert done.code == 1
