@@ -79,7 +79,7 @@ def chat(
 
     check_method(method)
     found = run_of(state_of(state), run, key)
-    Chat(Console(), subject(found), names_of(found), method, max_new_tokens).talk(sys.stdin.isatty())
+    Chat(Console(highlight=False), subject(found), names_of(found), method, max_new_tokens).talk(sys.stdin.isatty())
 
 
 class Chat:
