@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -58,9 +59,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def run_by_flower(checkout: Path, flower: dict[str, str], settings: dict[str, object]) -> str:
+    """`flwr run . --stream` with these settings, and what it said."""
+    overrides = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    script = str(Path(sys.executable).parent / "flwr")
+    command = [sys.executable, script, "run", ".", "--run-config", overrides, "--stream"]
+    done = subprocess.run(
+        command, cwd=checkout, env=flower, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_flower_runs_a_clean_checkout(checkout: Path, flower: dict[str, str], world: World) -> None:
-    settings = {"state": str(world.state), "base": str(world.base), "data": str(world.data), "quantisation": "none"}
-    numbers = {
+    places: dict[str, object] = {
+        "state": str(world.state),
+        "base": str(world.base),
+        "data": str(world.data),
+        "quantisation": "none",
+    }
+    numbers: dict[str, object] = {
         "rounds": 1,
         "local-steps": 2,
         "batch-size": 2,
@@ -69,14 +87,15 @@ def test_flower_runs_a_clean_checkout(checkout: Path, flower: dict[str, str], wo
         "alpha": 8.0,
         "evaluate-limit": 4,
     }
-    overrides = " ".join(f"{name}={json.dumps(value)}" for name, value in (settings | numbers).items())
-    command = [sys.executable, Path(sys.executable).parent / "flwr", "run", ".", "--run-config", overrides, "--stream"]
-    done = subprocess.run(
-        command, cwd=checkout, env=flower, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = run_by_flower(checkout, flower, places | numbers)
     (run,) = State(world.state).runs()
-    assert EventLog.read(State(world.state).events(run.name))[0][-1]["event"] == "finished", done.stdout
+    events = State(world.state).events(run.name)
+    assert EventLog.read(events)[0][-1]["event"] == "finished", said
+    question = {"prompt": "coding 3?", "response": "cod 9", "method": "shapley"}
+    said = run_by_flower(checkout, flower, places | question | {"mode": "attribute"})
+    assert "Taught by " in said
+    traced = world.command("attribute", *(word for name, text in question.items() for word in (f"--{name}", text)))
+    assert EventLog.read(events)[0][-1]["trace"]["digest"] == traced.json["digest"]
     assert world.command("status").json["rounds"][0]["aggregate"] == world.inline().json["rounds"][0]["aggregate"]
     assert world.command("verify", run.name, "--strict").json["ok"]
 
@@ -89,14 +108,22 @@ def test_an_installed_wheel_runs_everything_embedded(checkout: Path, tmp_path: P
     (wheel,) = tmp_path.glob("covenant-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     code = "import assets, console.entry as e; assert __import__('sys').argv.pop(1) in assets.__file__; e.main()"
+
+    def installed(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(site), *arguments, "--state", str(state), "--json"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     settings = [word for s in ("local-steps=1", "batch-size=1", "evaluate-limit=1") for word in ("--set", s)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(site), "run", "--backend", "inline", "--rounds", "1", *settings,
-         "--state", str(state), "--json"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = installed("run", "--backend", "inline", "--rounds", "1", *settings)
     assert result["status"] == "completed"
     assert set(result["organisations"]) == {"coding", "financial", "mathematical", "medical"}
+    page = tmp_path / "trace.html"
+    traced = installed("attribute", "--prompt", "Which dose?", "--response", "Two a day.", "--html", str(page))
+    assert traced["response"]["scores"].keys() == result["organisations"].keys()
+    assert page.read_text(encoding="utf-8").count('class="token"') == len(traced["tokens"])
     World(tmp_path, tmp_path, state).command("chain stop")
