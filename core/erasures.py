@@ -1,0 +1,231 @@
+"""What is signed before anything is erased: the request, and what is about to happen, with what the audit found.
+
+    RUN/erasures/L0000-G0001.json       the attestation of the erasure that opens generation 1 of lane 0
+    RUN/certificates/L0000-G0001.json   the certificate, once everything is done (unlearning/certificate.py)
+
+An attestation is the point of no return: whoever finds one without a certificate finds an erasure that has to be gone
+on with. It lists every state and every salt that is about to vanish, so that an audit afterwards can tell what was
+erased from what was lost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from core.canonical import Address, Digest, address, commitment, digest, raw, to_json
+from core.errors import ForgeryError, FormatError
+from core.keys import Domain, Fields, Key, Signature, signer
+from core.rounds import Genesis
+
+METHODS = ("remove", "repair", "replay")
+
+_REQUEST: Fields = (
+    ("genesis", "bytes32"),
+    ("organisation", "address"),
+    ("method", "string"),
+    ("basis", "string"),
+    ("nonce", "bytes32"),
+)
+_ATTESTATION: Fields = (
+    ("genesis", "bytes32"),
+    ("lane", "uint32"),
+    ("generation", "uint32"),
+    ("attestation", "bytes32"),
+)
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """An organisation asks to be erased; `basis` is the legal basis that it gives, `nonce` makes it unique."""
+
+    genesis: Digest
+    organisation: Address
+    method: str
+    basis: str
+    nonce: Digest
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``covenant/erasure-request/v1``."""
+        return digest("erasure-request", to_json(asdict(self)))
+
+    def sign(self, key: Key, domain: Domain) -> "SignedRequest":
+        """Sign with the organisation's key."""
+        return SignedRequest(self, key.sign(domain, "ErasureRequest", _REQUEST, self._message()))
+
+    def _message(self) -> dict[str, Any]:
+        return asdict(self) | {"genesis": raw(self.genesis), "nonce": raw(self.nonce)}
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """A request and the signature of the organisation that it is about."""
+
+    request: ErasureRequest
+    signature: Signature
+
+    def verified(self, genesis: Genesis) -> ErasureRequest:
+        """The request; raises ForgeryError when it is for another federation, or another key signed it."""
+        request = self.request
+        if request.genesis != genesis.digest:
+            raise ForgeryError(f"the request is for federation {request.genesis}, {genesis.digest} wanted")
+        by = signer(self.signature, genesis.chain, "ErasureRequest", _REQUEST, request._message())
+        if by != request.organisation:
+            raise ForgeryError(f"the request to erase {request.organisation} is signed by {by}")
+        return request
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"request": asdict(self.request), "signature": self.signature}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        try:
+            request = ErasureRequest(**data["request"])
+            parsed = cls(request, Signature(data["signature"]))
+            raw(request.genesis), raw(request.nonce), address(request.organisation)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed erasure request: {error}") from error
+        if set(data) != {"request", "signature"}:
+            raise FormatError(f"malformed erasure request: {sorted(data)}")
+        texts(request.method, request.basis, parsed.signature)
+        if request.method not in METHODS:
+            raise FormatError(f"erasure request has method {request.method!r}, one of {', '.join(METHODS)} wanted")
+        return parsed
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What an erasure does to a lane, and what a full audit found just before.
+
+    Generation `generation` grows from (`parent_generation`, `parent_round`), sums the rounds up to `carried` again
+    without `erased` and trains those up to `rounds`. `destroyed` are the states that become unreadable, `unsalted` the
+    digests of the records whose salts vanish, `holders` who was sent a state that knew the erased. `recomputed` and
+    `attested` count the rounds of that audit, which had no failure. `salt` hides all of it on the chain.
+    """
+
+    request: SignedRequest
+    lane: int
+    generation: int
+    parent_generation: int
+    parent_round: int
+    carried: int
+    rounds: int
+    erased: tuple[Address, ...]
+    destroyed: tuple[Digest, ...]
+    unsalted: tuple[Digest, ...]
+    holders: tuple[Address, ...]
+    recomputed: int
+    attested: int
+    salt: str
+
+    @property
+    def organisation(self) -> Address:
+        """Who is erased."""
+        return self.request.request.organisation
+
+    @property
+    def method(self) -> str:
+        """How."""
+        return self.request.request.method
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``covenant/attestation/v1``."""
+        return digest("attestation", to_json(self.to_dict()))
+
+    @property
+    def erasure(self) -> Digest:
+        """The erasure's id on the chain: the salted digest of the request."""
+        return self.hide(self.request.request.digest)
+
+    def hide(self, value: Digest) -> Digest:
+        """The salted digest of a value, as the chain has it."""
+        return commitment(bytes.fromhex(self.salt), value)
+
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct that coordinator and requester sign."""
+        place = {"lane": self.lane, "generation": self.generation}
+        return place | {"genesis": raw(self.request.request.genesis), "attestation": raw(self.digest)}
+
+    def sign(self, coordinator: Key, requester: Key, domain: Domain) -> "SignedAttestation":
+        """Sign as both."""
+        both = (key.sign(domain, "Attestation", _ATTESTATION, self.message()) for key in (coordinator, requester))
+        return SignedAttestation(self, *both)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        flat = {f.name: getattr(self, f.name) for f in fields(self)}
+        lists = {name: list(flat[name]) for name in _LISTS}
+        return flat | lists | {"request": self.request.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        try:
+            lists = {name: tuple(check(item) for item in data[name]) for name, check in _LISTS.items()}
+            parsed = cls(**{**data, **lists, "request": SignedRequest.from_dict(data["request"])})
+            commitment(bytes.fromhex(parsed.salt), parsed.request.request.digest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"malformed attestation: {error}") from error
+        for name in _COUNTS:
+            if type(value := getattr(parsed, name)) is not int or not 0 <= value < 2**32:
+                raise FormatError(f"malformed attestation: {name} is {value!r}, an unsigned integer of 32 bits wanted")
+        if not parsed.generation or parsed.organisation not in parsed.erased:
+            raise FormatError("malformed attestation: generation 0, or without the organisation that asked")
+        return parsed
+
+
+@dataclass(frozen=True)
+class SignedAttestation:
+    """An attestation, signed by the coordinator and by the organisation that asked."""
+
+    attestation: Attestation
+    coordinator: Signature
+    requester: Signature
+
+    def verified(self, genesis: Genesis) -> Attestation:
+        """The attestation; raises ForgeryError for a signature that is not the claimed signer's."""
+        attestation = self.attestation
+        attestation.request.verified(genesis)
+        wanted = ((genesis.coordinator, self.coordinator), (attestation.organisation, self.requester))
+        for who, signature in wanted:
+            by = signer(signature, genesis.chain, "Attestation", _ATTESTATION, attestation.message())
+            if by != who:
+                raise ForgeryError(f"the attestation of the erasure of {attestation.organisation} is signed by {by}")
+        return attestation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        signatures = {"coordinator": self.coordinator, "requester": self.requester}
+        return {"attestation": self.attestation.to_dict()} | signatures
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        try:
+            attestation = Attestation.from_dict(data["attestation"])
+            parsed = cls(attestation, Signature(data["coordinator"]), Signature(data["requester"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed signed attestation: {error}") from error
+        if len(data) != 3:
+            raise FormatError(f"malformed signed attestation: {sorted(data)}")
+        texts(parsed.coordinator, parsed.requester)
+        return parsed
+
+
+def texts(*values: object) -> None:
+    """Raise FormatError unless each of these is text."""
+    for value in values:
+        if not isinstance(value, str):
+            raise FormatError(f"text wanted, got {value!r}")
+
+
+def _digest(value: Digest) -> Digest:
+    raw(value)
+    return value
+
+
+_LISTS = {"erased": address, "destroyed": _digest, "unsalted": _digest, "holders": address}
+_COUNTS = ("lane", "generation", "parent_generation", "parent_round", "carried", "rounds", "recomputed", "attested")

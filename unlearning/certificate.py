@@ -1,0 +1,225 @@
+"""The certificate of an erasure: canonical JSON, signed by coordinator and requester.
+
+It says what was asked, what was done, and what was reached; with the run's artifacts and the chain anybody can check it
+(unlearning/check.py). It names no state of the erased that could be read any more, and nothing of their data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from core.canonical import Address, Digest, address, digest, from_json, raw, to_json
+from core.erasures import SignedAttestation, texts
+from core.errors import ForgeryError, FormatError
+from core.keys import Domain, Fields, Key, Signature, signer
+from core.rounds import Genesis
+from unlearning.lineage import Label
+
+_CERTIFICATE: Fields = (
+    ("genesis", "bytes32"),
+    ("erasure", "bytes32"),
+    ("certificate", "bytes32"),
+)
+_RECEIPT: Fields = (
+    ("genesis", "bytes32"),
+    ("erasure", "bytes32"),
+    ("organisation", "address"),
+)
+
+LIMITS = (
+    "What an organisation copied before the erasure is out of reach: only its receipt speaks for it.",
+    "Records of rounds, without salts, and the ciphertext of what was destroyed stay: they can no longer be opened.",
+    "An approximate or interim adapter was made from updates that were trained on models which knew the erased.",
+    "Metrics are of the set that nobody owns; they show use, and prove nothing about what was forgotten.",
+)
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where a lane stood: the digest of its newest record, and of the state after it. The genesis and zero at first."""
+
+    lane: int
+    generation: int
+    round: int
+    record: Digest
+    aggregate: Digest
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An organisation says that it has deleted every copy of what it was sent that knew the erased."""
+
+    organisation: Address
+    signature: Signature
+
+    @classmethod
+    def sign(cls, genesis: Genesis, erasure: Digest, key: Key) -> Self:
+        """Sign with the organisation's key."""
+        message = _receipt(genesis.digest, erasure, key.address)
+        return cls(key.address, key.sign(genesis.chain, "DeletionReceipt", _RECEIPT, message))
+
+    def check(self, genesis: Genesis, erasure: Digest) -> None:
+        """Raise ForgeryError unless this organisation signed it for this erasure."""
+        message = _receipt(genesis.digest, erasure, self.organisation)
+        by = signer(self.signature, genesis.chain, "DeletionReceipt", _RECEIPT, message)
+        if by != self.organisation:
+            raise ForgeryError(f"the receipt of {self.organisation} is signed by {by}")
+
+
+@dataclass(frozen=True)
+class ErasureCertificate:
+    """What an erasure did.
+
+    `before` and `after` are the lane's roots, `heads` the digests of the records whose sum is served afterwards, in
+    order of lane (the genesis's for a lane without rounds, nothing for one without members). `aggregate` is the plain
+    digest of what is served, `seed` the federation's, `versions` the environment in which it ran, `metrics` losses on
+    the set that nobody owns, in nats per token, before and after. `outstanding` are the holders who gave no receipt.
+    """
+
+    attestation: SignedAttestation
+    label: str
+    before: Root
+    after: Root
+    heads: tuple[Digest, ...]
+    aggregate: Digest
+    seed: int
+    versions: Mapping[str, str]
+    metrics: Mapping[str, Mapping[str, float]]
+    receipts: tuple[Receipt, ...]
+    outstanding: tuple[Address, ...]
+    limits: tuple[str, ...] = LIMITS
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``covenant/certificate/v1``."""
+        return digest("certificate", to_json(self.to_dict()))
+
+    @property
+    def committed(self) -> Digest:
+        """What the chain is told: the digest, under the attestation's salt."""
+        return self.attestation.attestation.hide(self.digest)
+
+    def sign(self, coordinator: Key, requester: Key, domain: Domain) -> "SignedCertificate":
+        """Sign as both."""
+        message = self.message()
+        both = (key.sign(domain, "ErasureCertificate", _CERTIFICATE, message) for key in (coordinator, requester))
+        return SignedCertificate(self, *both)
+
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct that both sign."""
+        attestation = self.attestation.attestation
+        genesis = attestation.request.request.genesis
+        return {"genesis": raw(genesis), "erasure": raw(attestation.erasure), "certificate": raw(self.digest)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        flat = {f.name: getattr(self, f.name) for f in fields(self)}
+        nested = {
+            "attestation": self.attestation.to_dict(),
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "versions": dict(self.versions),
+            "metrics": {name: dict(values) for name, values in self.metrics.items()},
+            "receipts": [asdict(receipt) for receipt in self.receipts],
+        }
+        return flat | nested | {name: list(flat[name]) for name in ("heads", "outstanding", "limits")}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        try:
+            nested = {
+                "attestation": SignedAttestation.from_dict(data["attestation"]),
+                "label": Label(data["label"]).value,
+                "before": _root(data["before"]),
+                "after": _root(data["after"]),
+                "heads": tuple(_digest(head) for head in data["heads"]),
+                "aggregate": _digest(data["aggregate"]),
+                "versions": _strings(data["versions"]),
+                "metrics": {name: _numbers(values) for name, values in data["metrics"].items()},
+                "receipts": tuple(Receipt(address(r["organisation"]), r["signature"]) for r in data["receipts"]),
+                "outstanding": tuple(address(o) for o in data["outstanding"]),
+                "limits": tuple(data["limits"]),
+            }
+            parsed = cls(**{**data, **nested})
+            texts(*parsed.limits)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"malformed certificate: {error}") from error
+        if type(parsed.seed) is not int:
+            raise FormatError(f"malformed certificate: seed is {parsed.seed!r}, an integer wanted")
+        return parsed
+
+
+@dataclass(frozen=True)
+class SignedCertificate:
+    """A certificate and the signatures of coordinator and requester: what ``covenant forget`` writes."""
+
+    certificate: ErasureCertificate
+    coordinator: Signature
+    requester: Signature
+
+    def verified(self, genesis: Genesis) -> ErasureCertificate:
+        """The certificate; raises ForgeryError for a signature that is not the claimed signer's."""
+        certificate = self.certificate
+        attestation = certificate.attestation.verified(genesis)
+        wanted = ((genesis.coordinator, self.coordinator), (attestation.organisation, self.requester))
+        for who, signature in wanted:
+            by = signer(signature, genesis.chain, "ErasureCertificate", _CERTIFICATE, certificate.message())
+            if by != who:
+                raise ForgeryError(f"the certificate is signed by {by}, {who} wanted")
+        return certificate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        signatures = {"coordinator": self.coordinator, "requester": self.requester}
+        return {"certificate": self.certificate.to_dict()} | signatures
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        try:
+            certificate = ErasureCertificate.from_dict(data["certificate"])
+            parsed = cls(certificate, Signature(data["coordinator"]), Signature(data["requester"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed signed certificate: {error}") from error
+        if len(data) != 3:
+            raise FormatError(f"malformed signed certificate: {sorted(data)}")
+        texts(parsed.coordinator, parsed.requester)
+        return parsed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parse a file; raises FormatError unless it is canonical JSON of exactly a certificate."""
+        parsed = cls.from_dict(from_json(data))
+        if to_json(parsed.to_dict()) != data:
+            raise FormatError("has fields that no certificate has")
+        return parsed
+
+
+def _receipt(genesis: Digest, erasure: Digest, organisation: Address) -> dict[str, Any]:
+    return {"genesis": raw(genesis), "erasure": raw(erasure), "organisation": organisation}
+
+
+def _root(data: Mapping[str, Any]) -> Root:
+    root = Root(**data)
+    for count in (root.lane, root.generation, root.round):
+        if type(count) is not int or count < 0:
+            raise FormatError(f"malformed root: {count!r}, a count wanted")
+    _digest(root.record), _digest(root.aggregate)
+    return root
+
+
+def _digest(value: Digest) -> Digest:
+    raw(value)
+    return value
+
+
+def _strings(data: Mapping[str, Any]) -> dict[str, str]:
+    texts(*data.values())
+    return dict(data)
+
+
+def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    if odd := [value for value in data.values() if type(value) not in (int, float)]:
+        raise FormatError(f"malformed metrics: {odd[0]!r}, a number wanted")
+    return dict(data)

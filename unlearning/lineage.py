@@ -1,0 +1,110 @@
+"""What descends from what: base, updates and checkpoints of a run, read from its signed records.
+
+    genesis ← update (trained on the genesis or on a record) ← record (its parent, and the updates that it admits)
+
+A node is named by its digest: the genesis's, a manifest's, a record's. Every edge is in what somebody signed: an update
+names the record that it was trained on, a record its parent and its updates. So nobody can pass off a checkpoint that
+knew an erased organisation as one that did not: the label of what is served is computed from all its ancestors.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from core.canonical import Address, Digest
+from core.errors import IntegrityError
+from core.rounds import Genesis, RoundRecord, SignedRecord
+
+
+class Label(StrEnum):
+    """What an erasure achieved; computed, never chosen."""
+
+    EXACT = "exact"
+    """Nothing that is served descends from an update of the erased."""
+    INTERIM = "interim"
+    """The updates of the erased are out of the sum; others that are in it were trained on models that knew them."""
+    APPROXIMATE = "approximate"
+    """As interim, and trained further."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The graph: of each node what it was made of, and of each update whose it is."""
+
+    parents: Mapping[Digest, frozenset[Digest]]
+    authors: Mapping[Digest, Address]
+
+    @classmethod
+    def of(cls, genesis: Genesis, records: Iterable[SignedRecord]) -> Self:
+        """The lineage of every record that admitted something.
+
+        Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that no record
+        is.
+        """
+        parents: dict[Digest, frozenset[Digest]] = {genesis.digest: frozenset()}
+        authors: dict[Digest, Address] = {}
+        for record in (signed.verified(genesis) for signed in records):
+            if not record.admitted:
+                continue
+            for admitted in record.admitted:
+                manifest = admitted.signed.verified(genesis.chain)
+                parents[manifest.digest] = frozenset({manifest.parent})
+                authors[manifest.digest] = manifest.organisation
+            parents[record.digest] = frozenset({record.parent, *(a.signed.digest for a in record.admitted)})
+        if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
+            raise IntegrityError(f"{missing[0]} is the parent of something and stands in no record")
+        return cls(parents, authors)
+
+    def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
+        """The nodes and everything that they were made of; raises IntegrityError for a node that is not known."""
+        found: set[Digest] = set()
+        waiting = list(nodes)
+        while waiting:
+            node = waiting.pop()
+            if node not in self.parents:
+                raise IntegrityError(f"{node} is in no record of this run: nobody can tell what it was made of")
+            if node not in found:
+                found.add(node)
+                waiting.extend(self.parents[node])
+        return frozenset(found)
+
+    def updates(self, organisations: Collection[Address]) -> frozenset[Digest]:
+        """The updates of these organisations."""
+        return frozenset(update for update, author in self.authors.items() if author in organisations)
+
+    def knows(self, nodes: Iterable[Digest], organisations: Collection[Address]) -> bool:
+        """Whether an update of one of these organisations is among the ancestors of the nodes."""
+        return not self.ancestors(nodes).isdisjoint(self.updates(organisations))
+
+    def clean(self, line: Iterable[RoundRecord], organisations: Collection[Address]) -> tuple[RoundRecord, ...]:
+        """The first records of a lane's line that do not know these organisations."""
+        found: list[RoundRecord] = []
+        for record in line:
+            if self.knows([record.digest], organisations):
+                break
+            found.append(record)
+        return tuple(found)
+
+    def label(self, served: Iterable[Digest], organisations: Collection[Address], *, trained: bool) -> Label:
+        """The label of what is served after these organisations were erased.
+
+        `served` are the heads of the lanes that it is composed of, `trained` says whether rounds were trained since.
+        Raises IntegrityError when an update of the erased is itself in the sum: then nothing was erased.
+        """
+        served = frozenset(served)
+        if not self.knows(served, organisations):
+            return Label.EXACT
+        if summed := self._summed(served) & self.updates(organisations):
+            raise IntegrityError(f"update {min(summed)} of {self.authors[min(summed)]} is in what is served")
+        return Label.APPROXIMATE if trained else Label.INTERIM
+
+    def _summed(self, heads: Iterable[Digest]) -> frozenset[Digest]:
+        """The updates that the heads are the sums of: those of their own line of records."""
+        found: set[Digest] = set()
+        waiting = list(heads)
+        while waiting:
+            made_of = self.parents[waiting.pop()]
+            found |= made_of & set(self.authors)
+            waiting.extend(made_of - set(self.authors))
+        return frozenset(found)

@@ -1,0 +1,195 @@
+"""What an erasure will do, computed from the records before anything is touched.
+
+Every method opens a new generation of the lane at its last round that knows nothing of the erased, and goes on from
+there in three stretches, of which each method has its own:
+
+    ≤ parent     kept as they are
+    ≤ carried    summed again from the updates that are kept, without those of the erased
+    ≤ rounds     trained again without the erased
+
+    remove   carries everything                     interim, or exact where the lineage is clean
+    repair   carries all but the last few rounds    approximate, or exact likewise
+    replay   carries nothing                        exact
+
+A lane of which nobody is left goes back to its beginning and is not served: with lanes of one that is exact, at once,
+by any method.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from core.canonical import Address, Digest
+from core.errors import UsageError
+from core.rounds import Genesis, RoundRecord
+from unlearning.lineage import Label, Lineage
+
+_CALIBRATED = 4
+"""`repair` trains one round in so many again, at least one: a quarter of what retraining costs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An erasure to be. `erased` are all of the lane who must not be known, `organisation` the newest of them."""
+
+    organisation: Address
+    method: str
+    lane: int
+    erased: frozenset[Address]
+    parent: RoundRecord | None
+    """The record that the new generation grows from; None is the lane's beginning."""
+    carried: int
+    rounds: int
+    sums: tuple[RoundRecord, ...]
+    """The records that are summed again, in order."""
+    expected: Label
+    doomed: frozenset[Digest]
+    """States that nothing will need and that must not be readable any more."""
+    unsalted: tuple[RoundRecord, ...]
+    """Records whose salts must go too: those that know the erased."""
+    holders: tuple[Address, ...]
+    """Who was sent a state that knew the erased."""
+
+    @property
+    def start(self) -> int:
+        """The round that the new generation grows from."""
+        return self.parent.round if self.parent else 0
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A run as far as planning needs it.
+
+    `lines` holds the current line of every lane: the records that its newest state is the sum of, in order. `erased`
+    are the organisations that were erased before, each with the label that was reached.
+    """
+
+    genesis: Genesis
+    lineage: Lineage
+    records: Sequence[RoundRecord]
+    """All that admitted something, of every generation."""
+    lines: Sequence[Sequence[RoundRecord]]
+    erased: Mapping[Address, Label]
+
+    def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
+        """The members of a lane without the erased."""
+        return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
+
+
+def plan(run: Lanes, organisation: Address, method: str) -> Plan:
+    """The plan to erase an organisation of a run that is complete.
+
+    Raises UsageError for a method that there is not, an organisation that is unknown or already erased as exactly as
+    can be, the last one of the run, and a run with rounds to go.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}, one of {', '.join(METHODS)} wanted")
+    lane = _lane(run, organisation)
+    erased = frozenset(run.erased) & set(run.genesis.lanes[lane]) | {organisation}
+    line, remaining = run.lines[lane], run.remaining(lane, erased)
+    if not any(run.remaining(index, set(run.erased) | erased) for index in range(len(run.lines))):
+        raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
+    clean = run.lineage.clean(line, erased) if remaining else ()
+    parent, rounds = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
+    carried = max(METHODS[method](rounds), parent.round if parent else 0)
+    sums = tuple(record for record in line[len(clean) :] if record.round <= carried)
+    return Plan(
+        organisation=organisation,
+        method=method,
+        lane=lane,
+        erased=erased,
+        parent=parent,
+        carried=carried,
+        rounds=rounds,
+        sums=sums,
+        expected=_expected(run, parent, sums, erased, trained=carried < rounds),
+        doomed=_doomed(run, lane, clean, sums, erased),
+        unsalted=_unsalted(run, lane, erased),
+        holders=_holders(run, lane, erased),
+    )
+
+
+def _remove(rounds: int) -> int:
+    return rounds
+
+
+def _repair(rounds: int) -> int:
+    return rounds - max(1, rounds // _CALIBRATED) if rounds else 0
+
+
+def _replay(rounds: int) -> int:  # noqa: ARG001 - what the three have in common
+    return 0
+
+
+METHODS = MappingProxyType({"remove": _remove, "repair": _repair, "replay": _replay})
+"""Of each method the last round that it carries over, given the last round there is."""
+
+
+def _lane(run: Lanes, organisation: Address) -> int:
+    member = run.genesis.organisation(organisation)
+    lane = run.genesis.lane_of(organisation)
+    if member is None or lane is None:
+        raise UsageError(f"organisation {organisation} is not a member of run {run.genesis.run}")
+    if run.erased.get(organisation) is Label.EXACT:
+        raise UsageError(f"{member.name} is already erased: nothing that is served descends from it")
+    reached = min((line[-1].round if line else 0) for line in map(run.lines.__getitem__, _populated(run)))
+    if reached < (wanted := run.genesis.training.rounds):
+        raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
+    return lane
+
+
+def _populated(run: Lanes) -> list[int]:
+    """The lanes that somebody is left in."""
+    return [index for index in range(len(run.lines)) if run.remaining(index, set(run.erased))]
+
+
+def _expected(
+    run: Lanes, parent: RoundRecord | None, sums: Iterable[RoundRecord], erased: Collection[Address], *, trained: bool
+) -> Label:
+    """The label that the plan leads to: what it will make descends from its parent and from what it sums."""
+    nodes = [parent.digest] if parent else []
+    nodes += [a.signed.digest for record in sums for a in record.admitted if a.organisation not in erased]
+    if not run.lineage.knows(nodes, erased):
+        return Label.EXACT
+    return Label.APPROXIMATE if trained else Label.INTERIM
+
+
+def _doomed(
+    run: Lanes,
+    lane: int,
+    clean: Sequence[RoundRecord],
+    sums: Sequence[RoundRecord],
+    erased: Collection[Address],
+) -> frozenset[Digest]:
+    """The blocks of the erased, every aggregate that knows them, and every update trained on one and not summed again.
+
+    A state that is needed elsewhere is not doomed: what names a state is its content.
+    """
+    own = [record for record in run.records if record.lane == lane]
+    doomed: set[Digest] = set()
+    needed: set[Digest] = {record.aggregate for record in clean}
+    needed |= {a.signed.manifest.update for r in (*clean, *sums) for a in r.admitted if a.organisation not in erased}
+    for record in own:
+        if not run.lineage.knows([record.digest], erased):
+            continue
+        doomed.add(record.aggregate)
+        for admitted in record.admitted:
+            update = admitted.signed
+            if run.lineage.knows([update.digest], erased):
+                doomed.add(update.manifest.update)
+    needed |= {r.aggregate for other in run.lines for r in other if r.lane != lane}
+    return frozenset(doomed - needed)
+
+
+def _unsalted(run: Lanes, lane: int, erased: Collection[Address]) -> tuple[RoundRecord, ...]:
+    return tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], erased))
+
+
+def _holders(run: Lanes, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
+    """Whoever was sent an aggregate of the lane that knew the erased.
+
+    After every round it goes to the members, and what lanes are composed to goes to everyone.
+    """
+    if not _unsalted(run, lane, erased):
+        return ()
+    return tuple(o.address for o in run.genesis.organisations)
