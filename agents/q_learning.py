@@ -282,26 +282,30 @@ class Agent:
     def decide(self, number: int, prices: Prices) -> Action:
         """What to bid for a round; asked again it answers the same. Raises UsageError for a round before one decided.
 
-        What was bid for rounds that are still to be trained is not spent twice: a bid is offered only when the budget
-        covers it besides them.
+        A bid is made only when the budget covers it besides what was bid for rounds that are still to be trained.
         """
         if known := self.decision(number):
             return known.action
-        if self.waiting and number < self.waiting[-1].round:
-            raise UsageError(f"round {number} is over: {self.waiting[-1].round} is already decided")
-        state = self.state(number, prices)
-        reserved = sum(prices.cost(d.action, self.terms) for d in self.waiting if d.income is None and not d.cost)
-        offered = [action for action in Action if prices.cost(action, self.terms) <= self.left - reserved]
-        offered = offered or [Action.ABSTAIN]
-        cell = self.table[state]
+        state, offered = self.state(number, prices), self.offered(prices)
         if not self.frozen and self._draw() < self.table.learning.epsilon(self.decisions):
             action = offered[int(self._draw() * len(offered))]
         else:
-            action = cell.best(offered)
+            action = self.table[state].best(offered)
+        self.take(number, state, action)
+        return action
+
+    def offered(self, prices: Prices) -> list[Action]:
+        """What the budget covers besides what was bid for rounds that are still to be trained."""
+        reserved = sum(prices.cost(d.action, self.terms) for d in self.waiting if d.income is None and not d.cost)
+        return [a for a in Action if a is Action.ABSTAIN or prices.cost(a, self.terms) <= self.left - reserved]
+
+    def take(self, number: int, state: int, action: Action) -> None:
+        """Decide for a round. Raises UsageError when a later one is decided already."""
+        if self.waiting and number <= self.waiting[-1].round:
+            raise UsageError(f"round {number} is over: {self.waiting[-1].round} is already decided")
         self.decisions += 1
         self.waiting.append(Decision(number, state, action))
         self._learn()
-        return action
 
     def perform(self, number: int, prices: Prices) -> float | None:
         """Spend what a round costs that was bid for; None when it abstains, or prices rose above what is left."""

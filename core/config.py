@@ -18,7 +18,7 @@ from core.rounds import Participation, Training
 
 MODES = ("train", "unlearn", "attribute")
 QUANTISATIONS = ("nf4", "int8", "none")
-POLICIES = ("all", "random")
+POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort")
 LAG_POLICIES = ("flag", "abstain")
 
 
@@ -67,9 +67,9 @@ class RunConfig:
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
     participation: str = "all"
-    """The policy that chooses who is asked in a round: all or random."""
+    """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice or oort."""
     fraction: float = 1.0
-    """With participation random: the share of a lane that is drawn, at least a quorum."""
+    """Unless participation is all: the share of a lane that is asked, at least a quorum."""
     quorum: int = 1
     """Admitted updates that a round needs."""
     retries: int = 3

@@ -21,7 +21,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from agents.policies import POLICIES
+from agents.policies import POLICIES, Question, shown
 from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
@@ -30,7 +30,7 @@ from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.store import RunFolder
-from core.update import SignedManifest
+from core.update import Bid, SignedManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from server_app.binding import Bindings
 from server_app.events import EventLog
@@ -94,6 +94,7 @@ class Covenant(Strategy):
         self.lanes = [Lane.restore(run, index, initial) for index in range(len(self.genesis.lanes))]
         records = (signed.record for signed in run.records())
         self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
+        self._history = [[shown(s.record) for s in run.history(index)] for index in range(len(self.lanes))]
         self._outcomes: dict[int, Outcome] = {}
         self._sent: list[tuple[Ask, Metadata]] = []
 
@@ -223,7 +224,7 @@ class Covenant(Strategy):
     def _asks(self, number: int) -> Iterator[tuple[Ask, Message]]:
         choose = POLICIES[self.genesis.participation.policy]
         self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.round < number}
-        asked = {index: choose(self.genesis, self.lanes[index].members, number) for index in self._outcomes}
+        asked = {index: list(choose(self._question(index, number))) for index in self._outcomes}
         self.events.write("round-started", round=number, asked=[a for members in asked.values() for a in members])
         for index, organisations in asked.items():
             for organisation in organisations:
@@ -232,6 +233,19 @@ class Covenant(Strategy):
                     yield (index, organisation), Message(task.to_content(), node, wire.TRAIN, group_id=str(number))
                 else:
                     self._outcomes[index].reject(organisation, Reason.NOT_CONNECTED, "no node speaks for it")
+
+    def _question(self, index: int, number: int) -> Question:
+        genesis = self.genesis
+        return Question(
+            seed=genesis.seed,
+            members=self.lanes[index].members,
+            number=number,
+            full=Bid(genesis.training.local_steps, genesis.rank),
+            fraction=genesis.participation.fraction,
+            quorum=genesis.participation.quorum,
+            examples={member.address: member.examples for member in genesis.organisations},
+            history=self._history[index],
+        )
 
     def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
         lane = self.lanes[index]
@@ -318,6 +332,7 @@ class Covenant(Strategy):
         self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
+            self._history[index].append(shown(record))
             self.commit(record)
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
