@@ -1,7 +1,8 @@
 """What the chain costs: gas and bytes of a round by the number of organisations, and how long a round loop waits.
 
-A loop waits only for `CommitQueue.put`, which is measured with the chain up and with the chain gone. Committing and
-reading a round are timed too, including all questions that are asked around the transaction.
+A loop waits only for `CommitQueue.put`, once for the public chain and once for the private one, which is measured with
+both chains up and with both gone. Committing and reading a round are timed too, including all questions that are asked
+around the transaction, and for the private chain the anchor of its head.
 
     python -m benchmarks.chain [--chain embedded --chain anvil] [--rounds 20]
 """
@@ -13,14 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from eth_utils.address import to_checksum_address
 
 from benchmarks import report
 from chain import control
-from chain.commitments import Recorder
+from chain.commitments import Commitment, PrivateCommitment, Recorder
 from chain.ethereum import EthereumLedger, open_ledger
+from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
 from core.errors import LedgerUnreachableError
@@ -33,14 +35,14 @@ _GAS_LIMIT = 120_000
 _WAIT_LIMIT_MS = 50.0
 
 
-class Gone:
+class Gone(Generic[Commitment]):
     """A ledger whose chain does not answer."""
 
-    def commit(self, commitment: RoundCommitment) -> Anchor:
+    def commit(self, commitment: Commitment) -> Anchor:
         """Fail."""
         raise LedgerUnreachableError(f"gone when round {commitment.key.round} came")
 
-    def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+    def read(self, key: RoundKey) -> tuple[Commitment, Anchor] | None:
         """Fail."""
         raise LedgerUnreachableError(f"gone when asked for round {key.round}")
 
@@ -62,8 +64,10 @@ def measure(chain: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         try:
-            ledger = open_ledger(chain, state, derive(_SEED, "coordinator"))
-            return _gas(ledger) | _times(ledger, rounds) | _waits(ledger, state, rounds)
+            key = derive(_SEED, "coordinator")
+            ledger, private = open_ledger(chain, state, key), open_private_ledger(chain, state, key)
+            members = PrivateRounds(private, ledger.bound)
+            return _gas(ledger) | _times(ledger, private, rounds) | _waits(ledger, private, members, state, rounds)
         finally:
             control.stop(chain, state)
 
@@ -82,33 +86,57 @@ def _gas(ledger: EthereumLedger) -> dict[str, Any]:
     return figures
 
 
-def _times(ledger: EthereumLedger, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of committing and of reading a round."""
-    history = _opened(ledger, "times", rounds)
+def _times(ledger: EthereumLedger, private: PrivateLedger, rounds: int) -> dict[str, Any]:
+    """Median milliseconds of committing and of reading a round, and of committing it privately with its anchor."""
+    history = _opened(ledger, private, "times", rounds)
     commits = [_milliseconds(lambda item=item: ledger.commit(item)) for item in history]  # type: ignore[misc]  # bound
     reads = [_milliseconds(lambda item=item: ledger.read(item.key)) for item in history]  # type: ignore[misc]  # bound
-    return {"commit_ms": statistics.median(commits), "read_ms": statistics.median(reads)}
+    members = PrivateRounds(private, ledger.bound)
+    own = [_milliseconds(lambda item=item: members.commit(_private(item))) for item in history]  # type: ignore[misc]  # bound
+    medians = {"commit_ms": commits, "read_ms": reads, "private_commit_ms": own}
+    return {name: statistics.median(values) for name, values in medians.items()}
 
 
-def _waits(ledger: EthereumLedger, state: Path, rounds: int) -> dict[str, Any]:
-    """The longest that a round loop waits, in milliseconds, and whether every round was anchored."""
-    history = _opened(ledger, "waits", rounds)
-    up, missing = _longest_put(state / "up", ledger, history, close=60.0)
-    down, _ = _longest_put(state / "down", Gone(), history, close=0.0)
+def _waits(
+    ledger: EthereumLedger, private: PrivateLedger, members: PrivateRounds, state: Path, rounds: int
+) -> dict[str, Any]:
+    """The longest that a round loop waits for both queues, in milliseconds, and how many commitments stayed behind."""
+    history = _opened(ledger, private, "waits", rounds)
+    up, missing = _longest_wait(state / "up", ledger, members, history, close=60.0)
+    down, _ = _longest_wait(state / "down", Gone(), Gone(), history, close=0.0)
     return {"longest_wait_ms_up": up, "longest_wait_ms_down": down, "not_anchored": missing}
 
 
-def _longest_put(
-    path: Path, ledger: Recorder[RoundCommitment], history: list[RoundCommitment], close: float
+def _longest_wait(
+    folder: Path,
+    public: Recorder[RoundCommitment],
+    private: Recorder[PrivateCommitment],
+    history: list[RoundCommitment],
+    close: float,
 ) -> tuple[float, int]:
-    queue = CommitQueue(path, ledger)
-    longest = max(_milliseconds(lambda item=item: queue.put(item)) for item in history)  # type: ignore[misc]  # bound
-    return longest, queue.close(close)
+    queue, own = CommitQueue(folder / "public", public), CommitQueue(folder / "private", private)
+
+    def put(item: RoundCommitment) -> None:
+        queue.put(item)
+        own.put(_private(item))
+
+    longest = max(_milliseconds(lambda item=item: put(item)) for item in history)  # type: ignore[misc]  # bound
+    return longest, queue.close(close) + own.close(close)
 
 
-def _opened(ledger: EthereumLedger, name: str, rounds: int) -> list[RoundCommitment]:
+def _private(item: RoundCommitment) -> PrivateCommitment:
+    """What the private chain is told of a round of four organisations."""
+    manifests, bids, allocations = (
+        tuple(_digest(f"{kind} {item.key.round} {number}") for number in range(item.count))
+        for kind in ("manifest", "bid", "allocation")
+    )
+    return PrivateCommitment(item.key, manifests, bids, allocations)
+
+
+def _opened(ledger: EthereumLedger, private: PrivateLedger, name: str, rounds: int) -> list[RoundCommitment]:
     history = _history(name, rounds)
-    ledger.open_run(history[0].key.run, [derive(_SEED, str(number)).address for number in range(4)])
+    for each in (ledger, private):
+        each.open_run(history[0].key.run, [derive(_SEED, str(number)).address for number in range(4)])
     return history
 
 
