@@ -158,8 +158,11 @@ def test_everything_has_a_name_for_those_who_cannot_see_it(shown: Page, file: Pa
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_it_fits_a_phone_and_a_desk(shown: Page, file: Path, width: int) -> None:
-    shown.open(file, width=width)
+def test_it_fits_a_phone_and_a_desk_whatever_the_names_and_tokens(shown: Page, tmp_path: Path, width: int) -> None:
+    long = {organisation: name * 12 for organisation, name in names().items()}
+    (tmp_path / "trace.html").write_text(page(trace(texts=["x" * 300, "y" * 20]), long), encoding="utf-8")
+    shown.open(tmp_path / "trace.html", width=width)
+    shown.click('[data-token="0"]')
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
 
