@@ -36,6 +36,8 @@ class Paths:
     """Which paths the backward passes of one forward pass follow; may be changed between them."""
 
     own: bool = False
+    calls: int = 0
+    """How often this attention was asked during the forward pass."""
 
 
 _PATHS: ContextVar[Paths] = ContextVar("paths")
@@ -44,13 +46,14 @@ _PATHS: ContextVar[Paths] = ContextVar("paths")
 @contextmanager
 def switchable_attention(model: Model) -> Iterator[Paths]:
     """Inside, forward passes use this attention; the value says which paths their backward passes take, then too."""
-    network, paths = model.module.get_base_model(), Paths()
-    before, token = network.config._attn_implementation, _PATHS.set(paths)
-    network.set_attn_implementation(_NAME)
+    # The setting itself: set_attn_implementation walks all modules, twice a call.
+    config, paths = model.module.get_base_model().config, Paths()
+    before, token = config._attn_implementation, _PATHS.set(paths)
+    config._attn_implementation = _NAME
     try:
         yield paths
     finally:
-        network.set_attn_implementation(before)
+        config._attn_implementation = before
         _PATHS.reset(token)
 
 
@@ -64,6 +67,7 @@ class _Attention(torch.autograd.Function):
         weights = torch.softmax(query @ key.transpose(2, 3) * scale + mask, dim=-1)
         ctx.save_for_backward(query, key, value, weights)
         ctx.scale, ctx.paths = scale, _PATHS.get()
+        ctx.paths.calls += 1
         return weights @ value
 
     @staticmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from core.errors import ModelError
 from llm.attention import Paths, switchable_attention
 from llm.data import Batch
 from llm.loss import answer_logits
@@ -62,6 +63,8 @@ def forward(
     hooks = [(begin, _begin), *((module, seen.hook(name)) for name, module in modules.items())]
     with switchable_attention(model) as paths, frozen(model), torch.enable_grad(), hooked(hooks):
         logits, wanted = answer_logits(model, batch)
+    if not paths.calls:
+        raise ModelError(f"attribution: {type(model.module.get_base_model()).__name__} brings its own attention")
     return Forward(logits, wanted, seen.inputs, seen.outputs, paths)
 
 

@@ -124,14 +124,15 @@ class Model:
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """Inside, the model is the bare base."""
-        # PEFT's own disable_adapter first describes every layer in words, which takes longer than a forward pass.
+        # The flag itself: PEFT's disable_adapter takes longer than a forward pass, since it describes every layer in
+        # words, and it comes back with every factor asking for a gradient.
         for layer in self.layers.values():
-            layer.enable_adapters(False)
+            layer._disable_adapters = True
         try:
             yield
         finally:
             for layer in self.layers.values():
-                layer.enable_adapters(True)
+                layer._disable_adapters = False
 
     @contextmanager
     def scaled_adapter(self, factor: float) -> Iterator[None]:

@@ -1,14 +1,17 @@
 """The fast methods against the slow references, on random federations."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
 from core.aggregation import RULES
-from core.errors import UsageError
+from core.errors import ModelError, UsageError
+from llm.anatomy import anatomy
 from llm.data import Example
+from llm.model import Model
 from provenance.ablation import ablation
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.gradient import gradient
@@ -199,3 +202,15 @@ def narrow(federate: Federate, architecture: str, kind: str) -> Subject:
         if "lora_" not in name:
             parameter.data = parameter.data.bfloat16()
     return replace(subject, model=replace(subject.model, module=module))
+
+
+def test_attention_that_is_not_ours_is_refused(federate: Federate, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = federate()
+    monkeypatch.setattr("llm.attention._NAME", "eager")
+    with pytest.raises(ModelError, match="brings its own attention"):
+        gradient(subject, SHORT, Effort())
+
+
+def test_a_decoder_of_another_build_is_refused(load_tiny: Callable[..., Model]) -> None:
+    with pytest.raises(ModelError, match="a decoder like Llama's wanted"):
+        anatomy(load_tiny("opt"))
