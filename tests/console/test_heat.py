@@ -42,6 +42,18 @@ def test_without_colours_letters_stand_under_the_text() -> None:
     assert re.search(r"^D medical +█+ +\d+ %", text, re.MULTILINE)
 
 
+def test_one_organisation_can_be_looked_at_alone() -> None:
+    on, financial = console(coloured=False), list(names())[1]
+    heat = Heat(on, trace().organisations, names(), financial)
+    marks = {heat.mark(token).lower() for token in trace().tokens}
+    assert marks == {"b", "·"}
+    coloured = Heat(console(), trace().organisations, names(), financial)
+    styles = {str(coloured.token(token).style) for token in trace().tokens}
+    own = mixed(colours(names(), names())[financial], 0.7 * token_shares(trace().tokens[9]).organisations[1])
+    assert f"black on {own}" in styles
+    assert "" in styles
+
+
 def test_letters_stay_under_their_text_in_narrow_consoles_and_under_wide_characters() -> None:
     on = console(10, coloured=False)
     lines = str(Heat(on, trace().organisations, names()).response(trace(texts=["漢字", "かな", "abcdef", "g"]))).split(
