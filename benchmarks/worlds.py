@@ -31,7 +31,7 @@ def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
         organisations=organisations,
         auditors=(),
         seed=0,
-        training=Training(1, 25, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),
+        training=Training(1, 25, 0.0, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),
         participation=Participation("all", 1.0, 1, 0),
         norm_bound=1e6,
         environment={},

@@ -25,7 +25,7 @@ from core.update import Bid, Registration, UpdateManifest
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.sources import load_base
-from llm.train import TrainConfig
+from llm.train import TrainConfig, steps_of
 from llm.train import train as fit
 
 app = ClientApp()
@@ -58,7 +58,7 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.OBJECTED, str(error))
     if node.oversight.abstains(standing):
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
-    bid = Bid(task.genesis.training.local_steps, task.genesis.rank)
+    bid = Bid(_steps(task.genesis, model, host), task.genesis.rank)
     manifest, update = _local_round(task, host, model, fresh, bid, metrics(standing))
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
@@ -101,7 +101,7 @@ def _local_round(
     seed = seeds.local(genesis.seed, task.organisation, task.round)
     own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
     start = rule.start(task.state, own)
-    config = _train_config(genesis, task.round, bid, rank_of(start))
+    config = _train_config(genesis, task.round, bid, _steps(genesis, model, host), rank_of(start))
     result = fit(model, host.data.train, start, config, seeds.as_int(seed))
     update = rule.update(task.state, result.adapter)
     manifest = UpdateManifest(
@@ -130,8 +130,15 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _train_config(genesis: Genesis, number: int, bid: Bid, rank: int) -> TrainConfig:
-    """The federation's settings for one round; a stacked adapter trains only its last columns."""
+def _steps(genesis: Genesis, model: Model, host: Host) -> int:
+    """An organisation's steps in a whole round: as many as its data fill, at most the federation's."""
+    training = genesis.training
+    rows = training.batch_size * training.accumulation
+    return steps_of(model, host.data.train, training.local_epochs, rows, training.max_length, training.local_steps)
+
+
+def _train_config(genesis: Genesis, number: int, bid: Bid, steps: int, rank: int) -> TrainConfig:
+    """The federation's settings for one round of `steps`; a stacked adapter trains only its last columns."""
     training = genesis.training
     return TrainConfig(
         steps=bid.steps,
@@ -139,8 +146,8 @@ def _train_config(genesis: Genesis, number: int, bid: Bid, rank: int) -> TrainCo
         accumulation=training.accumulation,
         max_length=training.max_length,
         learning_rate=training.learning_rate,
-        first_step=(number - 1) * training.local_steps,
-        total_steps=training.rounds * training.local_steps,
+        first_step=(number - 1) * steps,
+        total_steps=training.rounds * steps,
         gradient_checkpointing=training.gradient_checkpointing,
         train_a=RULES[genesis.rule].trains_a,
         first_column=rank - genesis.rank,

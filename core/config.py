@@ -50,15 +50,17 @@ class RunConfig:
     """LoRA's α; an adapter is scaled by α / r."""
     rounds: int = 3
     """Rounds of the federation; the cosine schedule spans them all."""
-    local_steps: int = 25
-    """Optimiser steps of an organisation in a round."""
-    batch_size: int = 8
+    local_steps: int = 200
+    """The most optimiser steps of an organisation in a round."""
+    local_epochs: float = 2.0
+    """Passes of an organisation over its own data in a round, where they take fewer steps; 0 is no such limit."""
+    batch_size: int = 4
     """Packed rows of max-length tokens in one forward pass."""
     accumulation: int = 1
     """Forward passes per optimiser step."""
     max_length: int = 256
     """Tokens in a packed row; longer records are cut."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
@@ -118,6 +120,7 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
+        _ = self.auditing
         for name in ("state", "data", "validation", "coordinator_key", "store"):
             _check_path(name, getattr(self, name))
 
@@ -177,6 +180,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alpha": (1e-6, 1e6),
     "rounds": (1, 99_999),  # records sort by name, with five digits for the round and two for the attempt
     "local_steps": (1, 10**6),
+    "local_epochs": (0, 10**6),
     "batch_size": (1, 10**5),
     "accumulation": (1, 10**5),
     "max_length": (8, 10**6),

@@ -45,6 +45,7 @@ class Training:
 
     rounds: int
     local_steps: int
+    local_epochs: float
     batch_size: int
     accumulation: int
     max_length: int

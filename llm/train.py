@@ -12,7 +12,7 @@ Decisions:
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -211,18 +211,45 @@ def draw_steps(model: Model, records: Sequence[Record], config: TrainConfig, see
         yield batch
 
 
+def steps_of(model: Model, records: Sequence[Record], epochs: float, rows: int, max_length: int, most: int) -> int:
+    """Return how many steps of `rows` packed rows `epochs` passes over the records take, 1 to `most`; 0 epochs: `most`.
+
+    Records are read only until it is clear that `most` are too few.
+    """
+    if epochs <= 0:
+        return most
+    tokens, step = 0.0, float(rows * max_length)
+    for example in _answered(model, records, max_length):
+        tokens += epochs * _room_of(model, example, max_length)
+        if tokens > step * (most - 1):
+            return most
+    return max(1, math.ceil(tokens / step))
+
+
 def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, rows: int) -> Iterator[Example]:
     """Draw examples in a seeded permutation an epoch, until they fill at least `rows` rows."""
     rng = np.random.default_rng(seed)
     room = rows * max_length
     for _epoch in count():
         before = room
-        for index in rng.permutation(len(records)).tolist():
+        shuffled = (records[index] for index in rng.permutation(len(records)).tolist())
+        for example in _answered(model, shuffled, max_length):
+            room -= _room_of(model, example, max_length)
+            yield example
             if room <= 0:
                 return
-            example = encode(model.tokenizer, records[index], max_length)
-            if len(example) > max(example.prompt_length, 1):
-                room -= len(example) if model.packs else max_length
-                yield example
         if room == before:
             raise DataError(f"got {len(records)} records without an answer to learn, wanted at least one")
+
+
+def _answered(model: Model, records: Iterable[Record], max_length: int) -> Iterator[Example]:
+    """The examples that leave an answer to learn."""
+    for record in records:
+        example = encode(model.tokenizer, record, max_length)
+        if len(example) > max(example.prompt_length, 1):
+            yield example
+
+
+def _room_of(model: Model, example: Example, max_length: int) -> int:
+    """How much of the rows an example takes, in tokens: without packing, a row."""
+    return len(example) if model.packs else max_length

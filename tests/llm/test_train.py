@@ -12,7 +12,7 @@ from llm.data import Record, collate, encode
 from llm.evaluate import evaluate
 from llm.loss import answer_losses
 from llm.model import Model
-from llm.train import TrainConfig, train
+from llm.train import TrainConfig, steps_of, train
 from tests.llm.conftest import ARCHITECTURES, Loader, question
 
 CONFIG = TrainConfig(steps=4, batch_size=2, max_length=96, learning_rate=1e-2)
@@ -178,6 +178,19 @@ def test_an_epoch_shows_every_record_once(load_tiny: Loader) -> None:
     result = train(model, records, parent(model), replace(CONFIG, steps=3, batch_size=2, max_length=2 * length), seed=1)
     assert result.examples == 12
     assert result.tokens == 12 * length
+
+
+def test_steps_follow_the_data_up_to_a_limit(load_tiny: Loader, records: tuple[Record, ...]) -> None:
+    model = load_tiny()
+    tokens = sum(len(encode(model.tokenizer, record, 96)) for record in records)
+    once = math.ceil(tokens / (2 * 96))
+    assert once > 1
+    assert steps_of(model, records, 1.0, 2, 96, most=100) == once
+    assert steps_of(model, records, 2.0, 2, 96, most=100) == math.ceil(2 * tokens / (2 * 96))
+    assert steps_of(model, records, 1.0, 2, 96, most=once) == once
+    assert steps_of(model, records, 1.0, 2, 96, most=once - 1) == once - 1
+    assert steps_of(model, records, 0.0, 2, 96, most=7) == 7
+    assert steps_of(model, records[:1], 0.01, 2, 96, most=7) == 1
 
 
 def test_the_loss_counts_answers_only(load_tiny: Loader) -> None:
