@@ -58,7 +58,7 @@ class States:
             state = self.artifacts.open(name)
         except DestroyedError as error:
             self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
-        except CovenantError as error:
+        except (CovenantError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
             self._check_wraps(place, lane, where)

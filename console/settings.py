@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from core.blobs import open_blobs
 from core.canonical import from_json
 from core.config import RunConfig
 from core.errors import ConfigError, DataError, ModelError, UsageError
@@ -55,6 +56,8 @@ def _check_paths(config: RunConfig) -> None:
         raise DataError(f"validation {config.validation}: got no such file, wanted JSON Lines")
     if base.is_absolute() and not (base / "config.json").is_file():
         raise ModelError(f"base model {base}: got no config.json there, wanted a folder in Hugging Face format")
+    if config.store:
+        open_blobs(config.store)
     if config.coordinator_key and not Path(config.coordinator_key).is_file():
         raise ConfigError(f"coordinator-key {config.coordinator_key}: got no such file, wanted a key file")
 

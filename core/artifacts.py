@@ -17,7 +17,7 @@ from core import sealing
 from core.adapter import AdapterState
 from core.blobs import Blobs
 from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
-from core.errors import CovenantError, DestroyedError, IntegrityError, UsageError
+from core.errors import CovenantError, DestroyedError, IntegrityError, RunError, UsageError
 from core.keys import Key, address_of
 from core.readers import Readers
 from core.sealing import Wraps
@@ -105,7 +105,7 @@ class Artifacts:
 
     def _put(self, place: str, parts: Iterable[bytes | memoryview], members: Collection[Address] | None) -> None:
         label, readers = _label(place), self.readers.of(members)
-        if self.blobs.has(place + KEYS) and self.blobs.has(place + SEALED):
+        if self._has(place):
             wraps = self._wraps(place)
             if any(address_of(reader) not in wraps.wraps for reader in readers):
                 known = {address_of(reader) for reader in readers} | set(wraps.wraps)
@@ -115,6 +115,13 @@ class Artifacts:
         key = secrets.token_bytes(sealing.KEY_BYTES)
         self.blobs.write(place + SEALED, sealing.seal(key, label, parts))
         self._write_wraps(place, Wraps.of(key, label, readers))
+
+    def _has(self, place: str) -> bool:
+        """Whether something is stored with its key; raises RunError when the store cannot be reached."""
+        try:
+            return self.blobs.has(place + KEYS) and self.blobs.has(place + SEALED)
+        except OSError as error:
+            raise RunError(f"artifact {place} cannot be stored: {error}") from error
 
     def _open(self, place: str) -> bytes:
         key = self.unlock(place)

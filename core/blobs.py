@@ -8,7 +8,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -29,13 +29,13 @@ class Blobs(Protocol):
         """What is stored under a name; raises OSError, FileNotFoundError when there is nothing."""
 
     def has(self, name: str) -> bool:
-        """Whether something is stored under a name."""
+        """Whether something is stored under a name; raises OSError when the place cannot be reached."""
 
     def remove(self, name: str) -> None:
         """Take a name away for good; one that is not there changes nothing. Raises RunError."""
 
     def names(self) -> list[str]:
-        """Every name there is, sorted."""
+        """Every name there is, sorted; raises OSError when the place cannot be reached."""
 
 
 class Folder:
@@ -89,7 +89,7 @@ class Remote:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped] # noqa: PLC0415 - it has no stubs
 
         try:
-            found: tuple[Any, str] = url_to_fs(url)
+            found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"store is {url!r}, a folder or a URL that fsspec opens wanted: {error}") from error
         self._files, self._root = found
@@ -98,32 +98,45 @@ class Remote:
     def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """See `Blobs.write`."""
         try:
-            self._files.pipe_file(self._at(name), b"".join(parts))
+            with self._asking(name):
+                self._files.pipe_file(self._at(name), b"".join(parts))
         except OSError as error:
             raise RunError(f"cannot write {name} to {self.where}: {error}") from error
 
     def read(self, name: str) -> bytes | memoryview:
         """See `Blobs.read`."""
-        return bytes(self._files.cat_file(self._at(name)))
+        with self._asking(name):
+            return bytes(self._files.cat_file(self._at(name)))
 
     def has(self, name: str) -> bool:
         """See `Blobs.has`."""
-        return bool(self._files.exists(self._at(name)))
+        with self._asking(name):
+            return bool(self._files.exists(self._at(name)))
 
     def remove(self, name: str) -> None:
         """See `Blobs.remove`."""
         try:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), self._asking(name):
                 self._files.rm_file(self._at(name))
         except OSError as error:
             raise RunError(f"cannot remove {name} from {self.where}: {error}") from error
 
     def names(self) -> list[str]:
         """See `Blobs.names`."""
-        self._files.invalidate_cache()
+        with self._asking("a list of names"):
+            found = [PurePosixPath(self._files._strip_protocol(path)) for path in self._files.find(self._root)]
         root = PurePosixPath(self._files._strip_protocol(self._root))
-        found = (PurePosixPath(self._files._strip_protocol(path)) for path in self._files.find(self._root))
         return sorted(path.relative_to(root).as_posix() for path in found)
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Whatever a service's own library raises becomes an OSError."""
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{self.where} gave no {what}: {type(error).__name__}: {error}") from error
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -207,7 +207,7 @@ def _anchoring(path: Path, ledger: Recorder[Commitment]) -> Iterator[CommitQueue
     queue, patience = CommitQueue(path, ledger), 0.0
     try:
         yield queue
-        patience = _ANCHOR_SECONDS
+        patience = _ANCHOR_SECONDS + queue.pending()  # a second for each, when rounds were faster than the chain
     finally:
         missing = queue.close(patience)
     if missing:

@@ -164,3 +164,15 @@ def test_what_cannot_be_proven_is_refused_in_one_line(
     done = audited.world.command("proof", *options)
     assert done.code == 2
     assert finding in done.error
+
+
+def test_a_store_that_nobody_opens_is_refused_before_anything_starts(audited: Audited) -> None:
+    done = audited.world.inline("--store", "no-such-scheme://bucket")
+    assert done.code == 2
+    assert "a folder or a URL that fsspec opens wanted" in done.error
+
+
+def test_an_auditor_who_is_no_key_is_refused_before_anything_starts(audited: Audited) -> None:
+    done = audited.world.inline("--auditors", audited.address)
+    assert done.code == 2
+    assert "auditors: a public key is 0x, 02 or 03" in done.error

@@ -156,6 +156,25 @@ def test_a_url_that_nobody_opens_is_refused(url: str) -> None:
         Remote(url)
 
 
+def test_what_a_services_library_raises_is_an_error_of_the_place() -> None:
+    blobs = Remote("memory://somewhere")
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            def failing(*_: object) -> None:
+                raise KeyError("no credentials")
+
+            return failing
+
+    blobs._files = Broken()
+    for reading in (lambda: blobs.read("a"), lambda: blobs.has("a"), blobs.names):
+        with pytest.raises(OSError, match="KeyError: 'no credentials'"):
+            reading()
+    for writing in (lambda: blobs.write("a", [b""]), lambda: blobs.remove("a")):
+        with pytest.raises(RunError, match="no credentials"):
+            writing()
+
+
 def test_parts_are_written_one_by_one(tmp_path: Path) -> None:
     """No part is asked for before the one before it is in the file."""
     target = tmp_path / "a"
