@@ -121,7 +121,6 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
         _ = self.auditing
-        _ = self.auditing
         for name in ("state", "data", "validation", "coordinator_key", "store"):
             _check_path(name, getattr(self, name))
 
