@@ -1,53 +1,11 @@
-"""Erasures and generations on the public ledger.
-
-    attest            what the audit before an erasure found, and what is about to be destroyed
-    open_generation   a lane's head moves to an earlier round; later rounds stay on the ledger, outside the lane's line
-    certify           the certificate, once everything is done
-
-Each may be repeated: the same values change nothing, others raise LedgerConflictError. An erasure's id, like everything
-here, is a salted digest. `core.ledger` numbers rounds through: the first round of a generation is its parent round + 1.
-"""
-
-from dataclasses import dataclass
+"""Erasures and generations on the public ledger: the part of core.ledger.Ledger that EthereumLedger leaves to this."""
 
 from web3.types import EventData
 
 from chain.contract import BoundContract, to_digest
 from core.canonical import ZERO_DIGEST, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
-from core.ledger import Anchor
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """What the ledger says of an erasure. `generation` is 0 and `certificate` zero while there is none."""
-
-    lane: int
-    attestation: Digest
-    certificate: Digest
-    generation: int
-    attested_at: int
-
-
-@dataclass(frozen=True)
-class GenerationOpening:
-    """A lane's generation (from 1) that an erasure opens, and the round it grows from; round 0 is the beginning."""
-
-    run: Digest
-    lane: int
-    generation: int
-    erasure: Digest
-    parent_generation: int
-    parent_round: int
-
-
-@dataclass(frozen=True)
-class LaneHead:
-    """Where a lane stands: the next round is (generation, round + 1), its parent `aggregate`."""
-
-    generation: int
-    round: int
-    aggregate: Digest
+from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead
 
 
 class Erasures:
@@ -58,14 +16,14 @@ class Erasures:
         self._bound = bound
 
     def head(self, run: Digest, lane: int) -> LaneHead:
-        """The lane's head; generation 0, round 0 and zero before its first round."""
+        """See `Ledger.head`."""
         wanted = f"the head of lane {lane}"
         generation, height, *_ = self._bound.call("getLane", raw(run), lane, wanted=wanted)
         aggregate = self._bound.call("getHead", raw(run), lane, wanted=wanted)
         return LaneHead(generation, height, to_digest(aggregate))
 
     def read(self, run: Digest, erasure: Digest) -> Erasure | None:
-        """What the ledger says of an erasure, or None."""
+        """See `Ledger.erasure`."""
         attestation, certificate, lane, generation, attested_at = self._bound.call(
             "getErasure", raw(run), raw(erasure), wanted=f"erasure {erasure}"
         )
@@ -74,7 +32,7 @@ class Erasures:
         return Erasure(lane, to_digest(attestation), to_digest(certificate), generation, attested_at)
 
     def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
-        """Anchor the audit before an erasure."""
+        """See `Ledger.attest`."""
 
         def attested() -> Anchor | None:
             known = self.read(run, erasure)
@@ -95,7 +53,7 @@ class Erasures:
         )
 
     def open_generation(self, opening: GenerationOpening) -> Anchor:
-        """Move a lane's head."""
+        """See `Ledger.open_generation`."""
 
         def opened() -> Anchor | None:
             known = self.read(opening.run, opening.erasure)
@@ -105,7 +63,7 @@ class Erasures:
             names = ("lane", "generation", "parentGeneration", "parentRound")
             got = tuple(event["args"][name] for name in names)
             if got != (opening.lane, opening.generation, opening.parent_generation, opening.parent_round):
-                raise LedgerConflictError(f"erasure {opening.erasure} has already opened {got}, wanted {opening}")
+                raise LedgerConflictError(f"erasure {opening.erasure} is already opened: {got}, wanted {opening}")
             return self._bound.anchor(event)
 
         return self._bound.execute(
@@ -121,7 +79,7 @@ class Erasures:
         )
 
     def certify(self, run: Digest, erasure: Digest, certificate: Digest) -> Anchor:
-        """Anchor the certificate of an attested erasure."""
+        """See `Ledger.certify`."""
 
         def certified() -> Anchor | None:
             known = self.read(run, erasure)

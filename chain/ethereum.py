@@ -12,20 +12,22 @@ from eth_hash.auto import keccak
 
 from chain.contract import BoundContract, to_digest
 from chain.deployment import bind
+from chain.erasures import Erasures
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead, RoundCommitment, RoundKey
 
 
 class EthereumLedger:
     """See core.ledger.Ledger; every method raises LedgerUnreachableError when the node does not answer.
 
-    `bound` is the PublicLedger contract, for what else it records: chain.erasures, chain.credits, chain.registry.
+    `bound` is the PublicLedger contract, for what else it records: chain.credits, chain.registry.
     """
 
     def __init__(self, bound: BoundContract) -> None:
         self.bound = bound
+        self._erasures = Erasures(bound)
 
     @property
     def chain_id(self) -> int:
@@ -74,6 +76,26 @@ class EthereumLedger:
                     raise LedgerError(f"event and storage of {wanted} disagree in block {block}")
                 return _commitment(key, values), self.bound.anchor(event)
         raise LedgerError(f"{wanted} is in storage, but its event is not in block {block}")
+
+    def head(self, run: Digest, lane: int) -> LaneHead:
+        """See `Ledger.head`."""
+        return self._erasures.head(run, lane)
+
+    def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
+        """See `Ledger.erasure`."""
+        return self._erasures.read(run, erasure)
+
+    def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
+        """See `Ledger.attest`."""
+        return self._erasures.attest(run, erasure, lane, attestation)
+
+    def open_generation(self, opening: GenerationOpening) -> Anchor:
+        """See `Ledger.open_generation`."""
+        return self._erasures.open_generation(opening)
+
+    def certify(self, run: Digest, erasure: Digest, certificate: Digest) -> Anchor:
+        """See `Ledger.certify`."""
+        return self._erasures.certify(run, erasure, certificate)
 
     def is_admitted(self, key: RoundKey, manifest: Digest, proof: Sequence[bytes]) -> bool:
         """Whether the contract finds a salted manifest among the updates of a round, by a proof of core.merkle."""

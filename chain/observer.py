@@ -15,7 +15,7 @@ from chain.ethereum import EthereumLedger
 from chain.nodes import running
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError
-from core.ledger import Anchor, LedgerView, RoundCommitment, RoundKey
+from core.ledger import Anchor, Erasure, LaneHead, LedgerView, RoundCommitment, RoundKey
 
 PATIENCE_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 30.0
@@ -50,6 +50,14 @@ class Observer:
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """See `LedgerView.read`."""
         return self._ask(lambda ledger: ledger.read(key))
+
+    def head(self, run: Digest, lane: int) -> LaneHead:
+        """See `LedgerView.head`."""
+        return self._ask(lambda ledger: ledger.head(run, lane))
+
+    def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
+        """See `LedgerView.erasure`."""
+        return self._ask(lambda ledger: ledger.erasure(run, erasure))
 
     def _ask(self, question: Callable[[LedgerView], T]) -> T:
         if time.monotonic() < self._asleep_until:

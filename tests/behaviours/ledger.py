@@ -1,6 +1,7 @@
 """What every ledger promises, whatever holds it. A test module subclasses `LedgerClaims` and gives it a ledger."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from core.canonical import ZERO_DIGEST, Digest, digest
 from core.errors import LedgerConflictError
 from core.keys import derive
-from core.ledger import Ledger, RoundCommitment, RoundKey
+from core.ledger import Anchor, GenerationOpening, LaneHead, Ledger, RoundCommitment, RoundKey
 
 MEMBERS = frozenset(derive(1, f"organisation {index}").address for index in range(4))
 
@@ -103,3 +104,79 @@ class LedgerClaims:
     def test_a_round_needs_an_open_run(self, ledger: Ledger) -> None:
         with pytest.raises(LedgerConflictError):
             ledger.commit(a_round(some_digest()))
+
+    # Erasures
+
+    def test_a_lane_begins_with_nothing(self, ledger: Ledger, run: Digest) -> None:
+        assert ledger.head(run, 0) == LaneHead(0, 0, ZERO_DIGEST)
+        assert ledger.erasure(run, some_digest()) is None
+
+    def test_an_erasure_moves_the_head_and_rewrites_nothing(self, ledger: Ledger, run: Digest) -> None:
+        erasure, first = some_digest(), a_round(run)
+        second = a_round(run, 2, first.aggregate)
+        third = a_round(run, 3, second.aggregate)
+        anchors = [ledger.commit(item) for item in (first, second, third)]
+        ledger.attest(run, erasure, 0, some_digest())
+        ledger.open_generation(GenerationOpening(run, 0, 1, erasure, 0, 1))
+        assert ledger.head(run, 0) == LaneHead(1, 1, first.aggregate)
+        again = replace(a_round(run, 2, first.aggregate), key=RoundKey(run, 0, 1, 2))
+        ledger.commit(again)
+        assert ledger.head(run, 0) == LaneHead(1, 2, again.aggregate)
+        assert [ledger.read(item.key) for item in (first, second, third)] == [
+            (item, anchor) for item, anchor in zip((first, second, third), anchors, strict=True)
+        ]
+        with pytest.raises(LedgerConflictError):
+            ledger.commit(a_round(run, 4, third.aggregate))
+
+    def test_a_later_generation_may_grow_from_any_round_that_was_committed(self, ledger: Ledger, run: Digest) -> None:
+        first, erasures = a_round(run), (some_digest(), some_digest())
+        ledger.commit(first)
+        for erasure in erasures:
+            ledger.attest(run, erasure, 0, some_digest())
+        ledger.open_generation(GenerationOpening(run, 0, 1, erasures[0], 0, 0))
+        fresh = replace(a_round(run), key=RoundKey(run, 0, 1, 1))
+        ledger.commit(fresh)
+        with pytest.raises(LedgerConflictError):
+            ledger.open_generation(GenerationOpening(run, 0, 2, erasures[1], 1, 2))
+        ledger.open_generation(GenerationOpening(run, 0, 2, erasures[1], 0, 1))
+        assert ledger.head(run, 0) == LaneHead(2, 1, first.aggregate)
+
+    def test_each_step_of_an_erasure_may_be_repeated(self, ledger: Ledger, run: Digest) -> None:
+        erasure, attestation, certificate = (some_digest() for _ in range(3))
+        steps: list[Callable[[], Anchor]] = [
+            lambda: ledger.attest(run, erasure, 2, attestation),
+            lambda: ledger.open_generation(GenerationOpening(run, 2, 1, erasure, 0, 0)),
+            lambda: ledger.certify(run, erasure, certificate),
+        ]
+        anchors = [step() for step in steps]
+        assert [step() for step in steps] == anchors
+        assert len({anchor.transaction for anchor in anchors}) == 3
+        found = ledger.erasure(run, erasure)
+        assert found is not None
+        assert (found.lane, found.attestation, found.certificate, found.generation) == (2, attestation, certificate, 1)
+        assert found.attested_at == anchors[0].block
+
+    def test_no_step_of_an_erasure_may_be_changed(self, ledger: Ledger, run: Digest) -> None:
+        erasure = some_digest()
+        opening = GenerationOpening(run, 0, 1, erasure, 0, 0)
+        with pytest.raises(LedgerConflictError):
+            ledger.open_generation(opening)
+        with pytest.raises(LedgerConflictError):
+            ledger.certify(run, erasure, some_digest())
+        ledger.attest(run, erasure, 0, some_digest())
+        with pytest.raises(LedgerConflictError, match="already attested"):
+            ledger.attest(run, erasure, 0, some_digest())
+        ledger.open_generation(opening)
+        with pytest.raises(LedgerConflictError, match="already opened"):
+            ledger.open_generation(replace(opening, generation=2))
+        ledger.certify(run, erasure, some_digest())
+        with pytest.raises(LedgerConflictError, match="already certified"):
+            ledger.certify(run, erasure, some_digest())
+
+    def test_an_erasure_is_of_one_lane_of_an_open_run(self, ledger: Ledger, run: Digest) -> None:
+        erasure = some_digest()
+        ledger.attest(run, erasure, 1, some_digest())
+        with pytest.raises(LedgerConflictError):
+            ledger.open_generation(GenerationOpening(run, 0, 1, erasure, 0, 0))
+        with pytest.raises(LedgerConflictError):
+            ledger.attest(some_digest(), erasure, 0, some_digest())

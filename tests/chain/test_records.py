@@ -11,7 +11,6 @@ from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract
 from chain.credits import UNIT, Credits, CreditTree
 from chain.development import CHAIN_IDS, administrator
-from chain.erasures import Erasures, GenerationOpening, LaneHead
 from chain.ethereum import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from chain.participation import ParticipationProof
@@ -59,66 +58,6 @@ def private_run(private: PrivateLedger) -> Digest:
     run = some_digest()
     private.open_run(run, MEMBERS)
     return run
-
-
-# Erasures
-
-
-def test_an_erasure_moves_the_head_and_rewrites_nothing(ledger: EthereumLedger, run: Digest) -> None:
-    erasures, erasure = Erasures(ledger.bound), some_digest()
-    first = a_round(run)
-    second = a_round(run, 2, first.aggregate)
-    third = a_round(run, 3, second.aggregate)
-    anchors = [ledger.commit(item) for item in (first, second, third)]
-    opening = GenerationOpening(run, 0, 1, erasure, 0, 1)
-    erasures.attest(run, erasure, 0, some_digest())
-    erasures.open_generation(opening)
-    assert erasures.head(run, 0) == LaneHead(1, 1, first.aggregate)
-    again = replace(a_round(run, 2, first.aggregate), key=RoundKey(run, 0, 1, 2))
-    ledger.commit(again)
-    assert erasures.head(run, 0) == LaneHead(1, 2, again.aggregate)
-    assert [ledger.read(item.key) for item in (first, second, third)] == [
-        (item, anchor) for item, anchor in zip((first, second, third), anchors, strict=True)
-    ]
-    with pytest.raises(LedgerConflictError, match="GenerationNotCurrent"):
-        ledger.commit(a_round(run, 4, third.aggregate))
-
-
-def test_each_step_of_an_erasure_may_be_repeated(ledger: EthereumLedger, run: Digest) -> None:
-    erasures, erasure, attestation, certificate = Erasures(ledger.bound), *(some_digest() for _ in range(3))
-    opening = GenerationOpening(run, 2, 1, erasure, 0, 0)
-    steps = [
-        lambda: erasures.attest(run, erasure, 2, attestation),
-        lambda: erasures.open_generation(opening),
-        lambda: erasures.certify(run, erasure, certificate),
-    ]
-    anchors = [step() for step in steps]
-    assert [step() for step in steps] == anchors
-    assert len({anchor.transaction for anchor in anchors}) == 3
-    found = erasures.read(run, erasure)
-    assert found is not None
-    assert (found.lane, found.attestation, found.certificate, found.generation) == (2, attestation, certificate, 1)
-
-
-def test_no_step_of_an_erasure_may_be_changed(ledger: EthereumLedger, run: Digest) -> None:
-    erasures, erasure = Erasures(ledger.bound), some_digest()
-    opening = GenerationOpening(run, 0, 1, erasure, 0, 0)
-    with pytest.raises(LedgerConflictError, match="ErasureUnknown"):
-        erasures.open_generation(opening)
-    erasures.attest(run, erasure, 0, some_digest())
-    with pytest.raises(LedgerConflictError, match="already attested"):
-        erasures.attest(run, erasure, 0, some_digest())
-    erasures.open_generation(opening)
-    with pytest.raises(LedgerConflictError, match="already opened"):
-        erasures.open_generation(replace(opening, generation=2))
-    erasures.certify(run, erasure, some_digest())
-    with pytest.raises(LedgerConflictError, match="already certified"):
-        erasures.certify(run, erasure, some_digest())
-
-
-def test_an_unknown_erasure_reads_as_nothing(ledger: EthereumLedger, run: Digest) -> None:
-    assert Erasures(ledger.bound).read(run, some_digest()) is None
-    assert Erasures(ledger.bound).head(run, 0) == LaneHead(0, 0, ZERO_DIGEST)
 
 
 # Proofs
@@ -278,7 +217,7 @@ def test_a_private_chain_that_was_rebuilt_does_not_hold_its_anchor(
 
 def test_an_auditor_reads_everything_and_writes_nothing(ledger: EthereumLedger, run: Digest, state: Path) -> None:
     auditor = open_ledger("embedded", state, None)
-    assert Erasures(auditor.bound).head(run, 0).round == 0
+    assert auditor.head(run, 0).round == 0
     with pytest.raises(UsageError, match="needs the key of an account that may, got none"):
         Credits(auditor.bound).post(1, CreditTree(run, {}))
 
