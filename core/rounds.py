@@ -7,18 +7,17 @@ off the chain: what goes there is salted, and the salts can be destroyed without
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from core import merkle
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, to_json
 from core.errors import ForgeryError, FormatError, UsageError
 from core.keys import Domain, Fields, Key, Signature, signer
 from core.ledger import RoundCommitment, RoundKey
+from core.parsing import parsed, typed
 from core.update import Organisation, SignedManifest
-
-T = TypeVar("T")
 
 _SALT = re.compile(r"[0-9a-f]{64}")
 _RECORD: Fields = (
@@ -132,17 +131,17 @@ class Genesis:
         """Parse plain data; raises FormatError."""
         nested = {
             "salt": lambda v: _salt(v).hex(),
-            "chain": lambda v: _parsed(Domain, v, {}),
-            "private": lambda v: None if v is None else _parsed(PrivateChain, v, {}),
-            "base": lambda v: _parsed(Base, v, {}),
-            "training": lambda v: _parsed(Training, v, {}),
-            "participation": lambda v: _parsed(Participation, v, {}),
+            "chain": lambda v: parsed(Domain, v, {}),
+            "private": lambda v: None if v is None else parsed(PrivateChain, v, {}),
+            "base": lambda v: parsed(Base, v, {}),
+            "training": lambda v: parsed(Training, v, {}),
+            "participation": lambda v: parsed(Participation, v, {}),
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
-            "organisations": lambda v: tuple(_parsed(Organisation, o, {}) for o in v),
+            "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
             "auditors": lambda v: tuple(address(auditor) for auditor in v),
             "environment": dict,
         }
-        return _parsed(cls, data, nested)
+        return parsed(cls, data, nested)
 
 
 @dataclass(frozen=True)
@@ -231,10 +230,10 @@ class RoundRecord:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         nested = {
-            "admitted": lambda v: tuple(_typed(Admitted(SignedManifest.from_dict(a), a["weight"])) for a in v),
-            "rejected": lambda v: tuple(_parsed(Rejection, r, {}) for r in v),
+            "admitted": lambda v: tuple(typed(Admitted(SignedManifest.from_dict(a), a["weight"])) for a in v),
+            "rejected": lambda v: tuple(parsed(Rejection, r, {}) for r in v),
         }
-        return _parsed(cls, data, nested)
+        return parsed(cls, data, nested)
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class SignedRecord:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        return _parsed(cls, data, {"record": RoundRecord.from_dict})
+        return parsed(cls, data, {"record": RoundRecord.from_dict})
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,7 @@ class Salts:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        return _parsed(cls, data, {"updates": dict})
+        return parsed(cls, data, {"updates": dict})
 
     def leaves(self, record: RoundRecord) -> list[bytes]:
         """The Merkle leaves of the admitted manifests, in order; raises FormatError when a salt is missing."""
@@ -308,27 +307,3 @@ def _salt(text: object) -> bytes:
     if not isinstance(text, str) or not _SALT.fullmatch(text):
         raise FormatError(f"a salt is 64 lower-case hex digits, got {text!r}")
     return bytes.fromhex(text)
-
-
-def _parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> T:
-    try:
-        parsed = cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"malformed {cls.__name__}: {error}") from error
-    return _typed(parsed)
-
-
-def _typed(value: T) -> T:
-    """The value itself; raises FormatError when a plain field has another type than it declares."""
-    for item in fields(value):  # type: ignore[arg-type] # every T here is a dataclass
-        got = getattr(value, item.name)
-        if check := _CHECKS.get(item.type):
-            check(got)
-        elif item.type in _TYPES and type(got) not in _TYPES[item.type]:
-            wanted = " or ".join(kind.__name__ for kind in _TYPES[item.type])
-            raise FormatError(f"malformed {type(value).__name__}: {item.name} is {got!r}, {wanted} wanted")
-    return value
-
-
-_CHECKS: Mapping[Any, Callable[[Any], object]] = {Digest: raw, Address: address}
-_TYPES: Mapping[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}
