@@ -5,7 +5,8 @@ first failure names the first bad item:
 
     genesis     canonical, possible, on the ledger with its members; the shared A drawn again from its seed
     readers     the keys of those whom the genesis names
-    per lane, per round
+    generations signed, each from a round that was recorded, for an erasure that the ledger knows (audit_generations)
+    per lane, generation and round
       record    the coordinator's signature, no gap, no fork, attempts counted, the parent's digest, nobody passed over
       manifests the organisation's signature, place, parent, membership, order, nonce, examples, bid, weight
       updates   present under their digest, sealed for everyone who may read them, arrays, finite, norm
@@ -31,7 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chain.audit_files import Files, RecordFile, block_place, copied_document, is_partial, lane_of, salts_name
+from chain.audit_files import Files, RecordFile, block_place, copied_document, is_partial, place_of, salts_name
+from chain.audit_generations import Closed, Generations
 from chain.audit_ledger import LedgerAudit, Queue
 from chain.audit_private import PrivateAudit, PrivateSource
 from chain.audit_report import AuditReport, Failure, Findings, What
@@ -42,7 +44,7 @@ from chain.ethereum import open_ledger
 from chain.private import PrivateRounds, open_private_ledger
 from core.aggregation import WeightedUpdate
 from core.artifacts import KEYS, SEALED, Artifacts
-from core.canonical import ZERO_DIGEST, Address, Digest
+from core.canonical import Address, Digest
 from core.errors import (
     CovenantError,
     DestroyedError,
@@ -85,10 +87,11 @@ def verify(
         files = Files(run)
         if genesis := _genesis(files, findings):
             entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
-            complete = strict or _finished(genesis, entries)
+            generations = Generations.read(genesis, files, findings)
+            complete = strict or _finished(genesis, entries, generations)
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
-            _Audit(run, genesis, files, findings, entries, asked, members).federation(layout)
+            _Audit(run, entries, generations, asked, members).federation(layout)
     return findings.report()
 
 
@@ -142,20 +145,20 @@ class _Audit:
     def __init__(
         self,
         run: RunFolder,
-        genesis: Genesis,
-        files: Files,
-        findings: Findings,
         entries: list[_Entry],
+        generations: Generations,
         ledger: LedgerAudit,
         private: PrivateAudit,
     ) -> None:
-        self.genesis, self.files, self.findings, self.entries = genesis, files, findings, entries
-        self.ledger, self.private = ledger, private
-        self.records = Records(genesis, findings)
+        self.genesis, self.files, self.findings, self.entries = ledger.genesis, ledger.files, ledger.findings, entries
+        self.generations, self.ledger, self.private = generations, ledger, private
+        self.records = Records(self.genesis, self.findings)
         self.readers = self._readers()
         self.run = run
-        self.artifacts = Artifacts(run.blobs, genesis.salt, self.readers or NOBODY, self._key())
-        self.states = States(self.artifacts, files, genesis, findings, readers_known=self.readers is not None)
+        self.artifacts = Artifacts(run.blobs, self.genesis.salt, self.readers or NOBODY, self._key())
+        self.states = States(
+            self.artifacts, self.files, self.genesis, self.findings, readers_known=self.readers is not None
+        )
 
     def federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
@@ -188,9 +191,21 @@ class _Audit:
         return key
 
     def _lane(self, lane: int, entries: list[_Entry]) -> None:
-        initial = self.states.initial
-        head = Head(self.records.digest, initial, initial.digest if initial else None, self.records.digest)
-        committed: Digest | None = ZERO_DIGEST
+        last = self.generations.last(lane)
+        for entry in entries:
+            if entry.file.generation > last:
+                where = f"{entry.file.where}, {entry.file.name}"
+                self.findings.fail(What.GENERATION, where, entry.file.generation, f"at most {last}")
+        for generation in range(last + 1):
+            own = [entry for entry in entries if entry.file.generation == generation]
+            head = self._generation(lane, generation, own)
+        self.ledger.check_head(lane, last)
+        if head.round < self.genesis.training.rounds:
+            self._unused_salts(salts_name(lane, last, head.round + 1, head.attempt + 1))
+
+    def _generation(self, lane: int, generation: int, entries: list[_Entry]) -> Head:
+        """The rounds of one generation; returns where they end."""
+        head, committed = self.generations.begin(lane, generation, self.states, self.ledger)
         for entry in entries:
             if entry.signed is None:
                 where = f"{entry.file.where}, {entry.file.name}"
@@ -199,9 +214,9 @@ class _Audit:
                 committed = None
             else:
                 committed = self._round(entry.signed, entry.file, head, committed)
-        self.ledger.check_end(lane, 0, head.round + 1)
-        if head.round < self.genesis.training.rounds:
-            self._unused_salts(salts_name(lane, 0, head.round + 1, head.attempt + 1))
+        self.generations.newest[lane] = head.previous
+        self.ledger.check_end(lane, generation, head.round + 1)
+        return head
 
     def _round(self, signed: SignedRecord, file: RecordFile, head: Head, committed: Digest | None) -> Digest | None:
         """One record and all that hangs on it; returns the lane's newest commitment."""
@@ -212,18 +227,20 @@ class _Audit:
             return committed
         self.records.content(record, head, where)
         if not record.admitted:
-            self.records.asked(record, where)
-            self.states.open(What.AGGREGATE, record.aggregate, file.where, record.lane)
+            self.records.asked(record, head, where)
+            self.states.open(What.AGGREGATE, record.aggregate, file.where, head.members)
             head.advance(record, head.state)
             return committed
         weights = self.records.admitted(record, head, file.where)
-        self.records.asked(record, where)
+        self.records.asked(record, head, where)
         updates = self._summable(record, head, weights, file.where)
-        state = self.states.after(record, head.state, updates, file.where)
+        state = self.states.after(record, head.state, updates, file.where, head.members)
         head.advance(record, state)
         salts = self._salts(record, file)
         committed = self.ledger.check_round(record, salts, file, None if gap else committed)
         self.private.check_round(record, salts, file)
+        place = record.lane, head.generation, record.round
+        self.generations.closed[place] = Closed(record.digest, record.aggregate, committed)
         return committed
 
     def _salts(self, record: RoundRecord, file: RecordFile) -> Salts | None:
@@ -245,7 +262,7 @@ class _Audit:
         for admitted in record.admitted:
             where = f"{place}, {self.records.name(admitted.organisation)}"
             name, organisation = admitted.signed.manifest.update, admitted.organisation
-            if self.states.summable(name, head.state, where, record.lane) and organisation in weights:
+            if self.states.summable(name, head.state, where, head.members) and organisation in weights:
                 source = partial(self.artifacts.open, name)
                 updates.append(WeightedUpdate(organisation, weights[organisation], source))
         return updates if len(updates) == len(record.admitted) else None
@@ -274,7 +291,7 @@ class _Audit:
                 self.findings.checked["pending copies"] += 1
 
     def _copy(self, name: str, place: str) -> None:
-        lane = lane_of(name)
+        of = place_of(name)
         with self.findings.guard(What.WRAPS, f"artifacts/{place}{KEYS}", "a key that everyone who may read can open"):
             self.artifacts.unlock(place)
             with self.findings.guard(What.COPY, f"artifacts/{place}{SEALED}", f"a sealed copy of {name}"):
@@ -282,7 +299,7 @@ class _Audit:
                     raise IntegrityError("another document")
                 self.findings.checked["sealed copies"] += 1
             if self.readers:
-                self.artifacts.check_wraps(place, None if lane is None else self.genesis.lanes[lane])
+                self.artifacts.check_wraps(place, self.generations.members(*of) if of else None)
 
     def _leftovers(self) -> None:
         """The files that no check has asked for."""
@@ -322,11 +339,12 @@ def _entry(files: Files, file: RecordFile) -> _Entry:
         return _Entry(file, None, str(error))
 
 
-def _finished(genesis: Genesis, entries: list[_Entry]) -> bool:
-    """Whether every lane has closed the last round of the genesis."""
+def _finished(genesis: Genesis, entries: list[_Entry], generations: Generations) -> bool:
+    """Whether every lane in which somebody learns has closed the last round of the genesis in its generation."""
+    last = {lane: generations.last(lane) for lane in range(len(genesis.lanes))}
     records = (entry.signed.record for entry in entries if entry.signed)
-    closed = {record.lane for record in records if record.admitted and record.round >= genesis.training.rounds}
-    return closed >= set(range(len(genesis.lanes)))
+    closed = {(r.lane, r.generation) for r in records if r.admitted and r.round >= genesis.training.rounds}
+    return closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}
 
 
 def _genesis(files: Files, findings: Findings) -> Genesis | None:

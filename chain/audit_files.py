@@ -17,7 +17,10 @@ from core.errors import FormatError
 from core.store import RunFolder
 
 _PLACE = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
-_DOCUMENT = re.compile(r"(?:genesis|readers)\.json|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json")
+_GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
+_DOCUMENT = re.compile(
+    r"(?:genesis|readers)\.json|generations/L\d+-G\d+\.json|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json"
+)
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
 _BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
 _COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
@@ -56,6 +59,20 @@ class RecordFile:
     def salts(self) -> str:
         """The file of the record's salts."""
         return self.name.replace("records/", "salts/")
+
+
+@dataclass(frozen=True, order=True)
+class GenerationFile:
+    """A file in generations/ and the place that its name claims."""
+
+    lane: int
+    generation: int
+    name: str = field(compare=False)
+
+    @classmethod
+    def of(cls, lane: int, generation: int) -> Self:
+        """Where what opened a generation lies."""
+        return cls(lane, generation, f"generations/L{lane:04}-G{generation:04}.json")
 
 
 class Files:
@@ -114,6 +131,11 @@ class Files:
                 found.append(RecordFile(lane, generation, number, attempt, name))
         return sorted(found)
 
+    def generations(self) -> list[GenerationFile]:
+        """The files in generations/ whose name is one, by lane and generation."""
+        matches = (match for name in self.names if (match := _GENERATION.fullmatch(name)))
+        return sorted(GenerationFile(int(match[1]), int(match[2]), match[0]) for match in matches)
+
     def recorded_since(self, lane: int, generation: int, number: int) -> bool:
         """Whether a round has a record that came after the files were listed, as a run in progress writes them."""
         pattern = f"records/L{lane:04}-G{generation:04}-R{number:05}-A*.json"
@@ -130,10 +152,10 @@ def is_partial(name: str) -> bool:
     return bool(_PARTIAL.fullmatch(name.rpartition("/")[2]))
 
 
-def lane_of(name: str) -> int | None:
-    """The lane that a document is of; None when it is of all."""
-    match = re.search(r"/L(\d+)-", name)
-    return int(match[1]) if match else None
+def place_of(name: str) -> tuple[int, int] | None:
+    """The lane and generation that a document is of; None when it is of all."""
+    match = re.search(r"/L(\d+)-G(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def block_place(name: str) -> str | None:

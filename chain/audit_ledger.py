@@ -17,7 +17,7 @@ from chain.audit_report import Findings, What
 from chain.commitments import Commitment, parse
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json
 from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, Ledger, RoundCommitment, RoundKey
+from core.ledger import Anchor, GenerationOpening, Ledger, RoundCommitment, RoundKey
 from core.rounds import Genesis, RoundRecord, Salts, commit_to
 
 
@@ -123,6 +123,27 @@ class LedgerAudit:
             found = ledger.read(RoundKey(self.digest, lane, generation, number)) if ledger else None
             if found and not self.files.recorded_since(lane, generation, number):
                 self.findings.fail(What.NOT_RECORDED, where, f"a round of {found[0].count} updates", "a record of it")
+
+    def check_generation(self, opening: GenerationOpening, where: str) -> None:
+        """The ledger has opened a generation for the erasure that its record names."""
+        with self._asking(where) as ledger:
+            if ledger is None:
+                return
+            found = ledger.erasure(self.digest, opening.erasure)
+            if found and found.generation:
+                place = opening.lane, opening.generation
+                self.findings.expect(What.GENERATION, where, (found.lane, found.generation), place)
+            elif self.complete:
+                self.findings.fail(What.NOT_ON_LEDGER, where, "nothing", f"an opening for erasure {opening.erasure}")
+            else:
+                self.findings.checked["pending"] += 1
+
+    def check_head(self, lane: int, generation: int) -> None:
+        """The ledger has opened no generation that the records lack."""
+        where = f"lane {lane}"
+        with self._asking(where) as ledger:
+            if ledger and (found := ledger.head(self.digest, lane).generation) > generation:
+                self.findings.fail(What.NOT_RECORDED, where, f"generation {found}", f"generation {generation}")
 
     def _members(self, found: frozenset[Address], where: str) -> None:
         wanted = {organisation.address for organisation in self.genesis.organisations}

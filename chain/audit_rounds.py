@@ -26,6 +26,9 @@ class Head:
     aggregate: Digest | None
     previous: Digest | None
     """The record before, whatever it admitted."""
+    members: tuple[Address, ...]
+    """Who learns here."""
+    generation: int = 0
     round: int = 0
     attempt: int = 0
     """How often the round after this one was tried in vain."""
@@ -90,12 +93,12 @@ class Records:
     def content(self, record: RoundRecord, head: Head, where: str) -> None:
         """What a record says of itself: generation, rule, quorum, the refused, and an empty round's aggregate."""
         expect, quorum = self.findings.expect, self.genesis.participation.quorum
-        expect(What.GENERATION, where, record.generation, 0)
+        expect(What.GENERATION, where, record.generation, head.generation)
         expect(What.RULE, where, record.rule, self.genesis.rule)
         if record.admitted and len(record.admitted) < quorum:
             self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
         for rejection in record.rejected:
-            if self.genesis.lane_of(rejection.organisation) != record.lane:
+            if rejection.organisation not in head.members:
                 name = self.name(rejection.organisation)
                 self.findings.fail(What.REJECTED, where, name, f"a member of lane {record.lane}")
         if not record.admitted:
@@ -103,9 +106,9 @@ class Records:
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
 
-    def asked(self, record: RoundRecord, where: str) -> None:
+    def asked(self, record: RoundRecord, head: Head, where: str) -> None:
         """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
-        participation, lane = self.genesis.participation, self.genesis.lanes[record.lane]
+        participation, lane = self.genesis.participation, head.members
         if participation.policy == "random":
             lane = tuple(
                 seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction, participation.quorum)
@@ -141,15 +144,18 @@ class Records:
         place = manifest.lane, manifest.generation, manifest.round
         expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))
         expect(What.MANIFEST_PARENT, where, manifest.parent, head.parent or record.parent)
-        self._membership(manifest, record, where)
+        self._membership(manifest, record, head, where)
         self._claims(manifest, where)
         self.findings.checked["manifests"] += 1
 
-    def _membership(self, manifest: UpdateManifest, record: RoundRecord, where: str) -> None:
+    def _membership(self, manifest: UpdateManifest, record: RoundRecord, head: Head, where: str) -> None:
         if manifest.organisation not in self.members:
             self.findings.fail(What.MEMBER, where, manifest.organisation, "an organisation of the genesis")
         else:
             self.findings.expect(What.LANE, where, record.lane, self.genesis.lane_of(manifest.organisation))
+            if record.generation and manifest.organisation not in head.members:
+                want = f"a member of generation {record.generation}"
+                self.findings.fail(What.MEMBER, where, manifest.organisation, want)
 
     def _claims(self, manifest: UpdateManifest, where: str) -> None:
         """Nonce, examples and bid."""

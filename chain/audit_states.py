@@ -24,6 +24,9 @@ from core.errors import CovenantError, DestroyedError
 from core.lora import Layout
 from core.rounds import Genesis, RoundRecord
 
+Members = tuple[Address, ...] | None
+"""For whom something is sealed; None for everybody."""
+
 
 @dataclass
 class States:
@@ -35,7 +38,7 @@ class States:
     findings: Findings
     readers_known: bool = True
     fresh: AdapterState | None = None
-    _wrapped: set[tuple[str, int | None]] = field(default_factory=set)
+    _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
     def rule(self) -> Rule:
@@ -47,8 +50,8 @@ class States:
         """The state of every lane before round 1."""
         return self.rule.initial(self.fresh) if self.fresh else None
 
-    def open(self, what: What, name: Digest, where: str, lane: int | None = None) -> AdapterState | None:
-        """An artifact with its digest checked, sealed for its lane (None is everybody); what is wrong is a failure."""
+    def open(self, what: What, name: Digest, where: str, members: Members = None) -> AdapterState | None:
+        """An artifact with its digest checked, sealed for `members` (None is everybody); what is wrong is a failure."""
         place = self.artifacts.place(name)
         self.files.take_sealed(place)
         file = f"{where}, artifacts/{place}{KEYS}"
@@ -61,15 +64,14 @@ class States:
         except (CovenantError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
-            self._check_wraps(place, lane, where)
+            self._check_wraps(place, members, where)
             return state
         return None
 
-    def _check_wraps(self, place: str, lane: int | None, where: str) -> None:
+    def _check_wraps(self, place: str, members: Members, where: str) -> None:
         """Everyone who may read can read; each key is looked at once."""
-        if self.readers_known and (place, lane) not in self._wrapped:
-            self._wrapped.add((place, lane))
-            members = None if lane is None else self.genesis.lanes[lane]
+        if self.readers_known and (place, members) not in self._wrapped:
+            self._wrapped.add((place, members))
             file = f"{where}, artifacts/{place}{KEYS}"
             with self.findings.guard(What.WRAPS, file, "a key that everyone who may read can open"):
                 self.artifacts.check_wraps(place, members)
@@ -94,9 +96,9 @@ class States:
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
                 self.findings.checked["shared A"] += 1
 
-    def summable(self, name: Digest, before: AdapterState | None, where: str, lane: int) -> bool:
+    def summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
         """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
-        update = self.open(What.UPDATE, name, where, lane)
+        update = self.open(What.UPDATE, name, where, members)
         self.findings.checked["updates"] += 1
         if update is None or before is None or self.fresh is None:
             return False
@@ -109,10 +111,15 @@ class States:
         return True
 
     def after(
-        self, record: RoundRecord, before: AdapterState | None, updates: list[WeightedUpdate] | None, where: str
+        self,
+        record: RoundRecord,
+        before: AdapterState | None,
+        updates: list[WeightedUpdate] | None,
+        where: str,
+        members: Members,
     ) -> AdapterState | None:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
-        claimed = self.open(What.AGGREGATE, record.aggregate, where, record.lane)
+        claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
         self.findings.checked["aggregates"] += 1
         where = self._at(where, record.aggregate)
         if before is None or self.fresh is None:

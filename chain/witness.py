@@ -17,7 +17,7 @@ message. A torn last line is cut off.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from core.aggregation import weights
 from core.canonical import Address, Digest, from_json, to_json
 from core.errors import FormatError, IntegrityError, LedgerUnreachableError
+from core.generations import GenerationRecord, SignedGeneration
 from core.ledger import LedgerView, RoundKey
 from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
 from core.update import SignedManifest
@@ -89,23 +90,24 @@ class Witness:
         key = RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
         self._write({"sent": asdict(key), "manifest": signed.digest})
 
-    def shown(self, signed: SignedRecord, salts: Salts) -> RoundRecord:
+    def shown(self, signed: SignedRecord, salts: Salts, openings: Sequence[SignedGeneration] = ()) -> RoundRecord:
         """Check and remember a round's record; showing it again changes nothing.
 
+        `openings` are what opened the lane's generations, in order.
         An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again.
         Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold,
         now or when an earlier round was shown.
         """
         record = signed.verified(self._genesis)
         try:
-            self._check_shown(record, salts)
+            self._check_shown(record, salts, openings)
         except IntegrityError as error:
             if not self._caught:
                 self._write({"caught": str(error)})
             raise
         return record
 
-    def _check_shown(self, record: RoundRecord, salts: Salts) -> None:
+    def _check_shown(self, record: RoundRecord, salts: Salts, openings: Sequence[SignedGeneration]) -> None:
         if self._caught:
             raise IntegrityError(self._caught)
         if not record.admitted:
@@ -115,7 +117,7 @@ class Witness:
         shown = _Shown(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
         known = self._shown.get(record.key)
         if known is None:
-            self._check_parent(record)
+            self._check_parent(record, openings)
             self._check_weights(record)
             self._check_own_update(record)
             self._write({"shown": asdict(shown)})
@@ -171,11 +173,23 @@ class Witness:
             raise IntegrityError(f"the ledger knows run {self._genesis.digest} with other members: {sorted(members)}")
         self._write({"ledger": asdict(wanted)})
 
-    def _check_parent(self, record: RoundRecord) -> None:
-        """A record grows from the last one shown of its lane and generation, if there is one."""
-        before = self._shown.get(RoundKey(record.genesis, record.lane, record.generation, record.round - 1))
+    def _check_parent(self, record: RoundRecord, openings: Sequence[SignedGeneration]) -> None:
+        """A record grows from the last one shown of its lane's line, if there is one."""
+        generation = record.generation
+        if generation:
+            opening = self._opening(record, openings)
+            generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
+        before = self._shown.get(RoundKey(record.genesis, record.lane, generation, record.round - 1))
         if before and record.parent != before.record:
             raise IntegrityError(f"{_name(record.key)}: its parent is {record.parent}, shown was {before.record}")
+
+    def _opening(self, record: RoundRecord, openings: Sequence[SignedGeneration]) -> GenerationRecord:
+        """What opened a record's generation; raises IntegrityError when that was not shown."""
+        for signed in openings[record.generation - 1 : record.generation]:
+            opening = signed.verified(self._genesis)
+            if (opening.lane, opening.generation) == (record.lane, record.generation):
+                return opening
+        raise IntegrityError(f"{_name(record.key)}: it was not shown what opened the generation")
 
     def _check_weights(self, record: RoundRecord) -> None:
         examples = {member.address: member.examples for member in self._genesis.organisations}

@@ -5,6 +5,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Digest
 from core.errors import IntegrityError
+from core.generations import GenerationRecord
 from core.update import Organisation
 from core.wire import Task
 
@@ -31,14 +32,31 @@ def check_state(task: Task, fresh: AdapterState) -> None:
 
 
 def _promised_state(task: Task, fresh: AdapterState) -> Digest:
+    opening = _opening(task)
     if task.parent is None:
         _equal("round without a parent record", task.round, 1)
+        _equal("round that the generation grows from", opening.parent_round if opening else 0, 0)
         return RULES[task.genesis.rule].initial(fresh).digest
     record = task.parent.verified(task.genesis)
     _equal("parent's lane", record.lane, task.lane)
-    _equal("parent's generation", record.generation, task.generation)
+    if opening and record.round == opening.parent_round:
+        _equal("parent's generation", record.generation, opening.parent_generation)
+        _equal("parent of the generation", record.digest, opening.parent)
+    else:
+        _equal("parent's generation", record.generation, task.generation)
     _equal("parent's round", record.round, task.round - 1)
     return record.aggregate
+
+
+def _opening(task: Task) -> GenerationRecord | None:
+    """What opened the task's generation, None for the first."""
+    _equal("generation", task.generation, len(task.openings))
+    if not task.openings:
+        return None
+    opening = task.openings[-1].verified(task.genesis)
+    _equal("opening's lane", opening.lane, task.lane)
+    _equal("opening's generation", opening.generation, task.generation)
+    return opening
 
 
 def _equal(what: str, got: object, wanted: object) -> None:

@@ -59,7 +59,7 @@ class Oversight:
     def show(self, task: Task) -> None:
         """Check and remember the record that a task carries; raises IntegrityError when it does not hold."""
         if task.parent and task.salts:
-            self.witness(task).shown(task.parent, task.salts)
+            self.witness(task).shown(task.parent, task.salts, task.openings)
 
     def standing(self, task: Task) -> Standing:
         """Check the record that a task carries, and every one before it on the ledger, before training on it.
@@ -68,7 +68,7 @@ class Oversight:
         """
         witness = self.witness(task)
         if task.parent and task.salts:
-            witness.shown(task.parent, task.salts)
+            witness.shown(task.parent, task.salts, task.openings)
         standing = witness.confirm(task.lane, task.generation, task.round)
         _say(task.organisation, standing)
         return standing

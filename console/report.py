@@ -54,7 +54,7 @@ def _status(run: RunFolder, events: list[Json]) -> str:
 
 
 def _heights(run: RunFolder) -> list[int]:
-    history = [run.history(lane) for lane in range(len(run.genesis.lanes))]
+    history = [run.lineage(lane) for lane in range(len(run.genesis.lanes))]
     return [lane[-1].record.round if lane else 0 for lane in history]
 
 

@@ -4,6 +4,7 @@
     RUN/readers.json                            public keys of those who may read the artifacts
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
+    RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
     RUN/artifacts/                              what is sealed (core/artifacts.py), unless it is stored elsewhere
 
@@ -12,7 +13,7 @@ Genesis, readers, records and salts are copied, sealed, to the artifacts: an aud
 
 from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from core.artifacts import Artifacts
 from core.blobs import Blobs, Folder, open_blobs, write
 from core.canonical import ZERO_DIGEST, Address, from_json, to_json
 from core.errors import FormatError, IntegrityError, RunError, UsageError
+from core.generations import GenerationRecord, SignedGeneration, lineage
 from core.keys import Key
 from core.ledger import RoundCommitment
 from core.readers import Readers
@@ -103,6 +105,9 @@ class RunFolder:
         """Store the sealed copies of documents that a crash has left out."""
         for name in ("readers.json", "genesis.json"):
             self._copy(name)
+        for lane in range(len(self.genesis.lanes)):
+            for opening in self.generations(lane).values():
+                self._copy_generation(opening.record)
         for signed in self.records():
             self._copy_round(signed.record)
 
@@ -124,25 +129,48 @@ class RunFolder:
         for path in sorted((self.folder / "records").glob("L*.json")):
             yield _read(path, SignedRecord.from_dict)
 
-    def history(self, lane: int) -> list[SignedRecord]:
-        """The lane's rounds that admitted something, in order: its lineage."""
-        return [s for s in self.records() if s.record.lane == lane and s.record.admitted]
+    def open_generation(self, signed: SignedGeneration) -> None:
+        """Write what opens a lane's generation; raises RunError when that is open already."""
+        record = signed.record
+        if (path := self.folder / _generation_name(record.lane, record.generation)).exists():
+            raise RunError(f"generation {path.stem} is open already and never rewritten")
+        write(path, to_json(signed.to_dict()))
+        self._copy_generation(record)
+
+    def generations(self, lane: int) -> dict[int, SignedGeneration]:
+        """What opened the lane's generations, in order; nothing before the first erasure."""
+        found: dict[int, SignedGeneration] = {}
+        while (path := self.folder / _generation_name(lane, len(found) + 1)).exists():
+            found[len(found) + 1] = _read(path, SignedGeneration.from_dict)
+        return found
+
+    def members(self, lane: int, generation: int) -> tuple[Address, ...]:
+        """The organisations of a lane's generation."""
+        if not generation:
+            return self.genesis.lanes[lane]
+        return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members
+
+    def lineage(self, lane: int) -> list[SignedRecord]:
+        """The lane's rounds that its current generation has grown through, in order."""
+        openings = {generation: signed.record for generation, signed in self.generations(lane).items()}
+        return lineage((signed for signed in self.records() if signed.record.lane == lane), openings)
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""
-        before = self._closed(record.lane, record.generation, record.round - 1)
+        before = self._before(record)
         parent = self.salts(before).aggregate_commitment(before) if before else ZERO_DIGEST
         return commit_to(record, self.salts(record), parent)
 
-    def _closed(self, lane: int, generation: int, number: int) -> RoundRecord | None:
-        """The record that closed a round: its last attempt."""
-        last: Path | None = None
-        for attempt in count(1):
-            path = self.folder / "records" / f"{_place(lane, generation, number)}-A{attempt:02}.json"
-            if not path.exists():
-                break
-            last = path
-        return _read(last, SignedRecord.from_dict).record if last else None
+    def _before(self, record: RoundRecord) -> RoundRecord | None:
+        """The record that a record grows from: the last attempt of the round before, in its generation or another."""
+        generation = record.generation
+        if generation:
+            opening = _read(self.folder / _generation_name(record.lane, generation), SignedGeneration.from_dict).record
+            generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
+        place = _place(record.lane, generation, record.round - 1)
+        attempts = (self.folder / "records" / f"{place}-A{attempt:02}.json" for attempt in count(1))
+        written = list(takewhile(Path.exists, attempts))
+        return _read(written[-1], SignedRecord.from_dict).record if written else None
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""
@@ -159,11 +187,14 @@ class RunFolder:
         return self.folder / "private.jsonl"
 
     def _copy_round(self, record: RoundRecord) -> None:
-        """Seal a record and its salts for its lane."""
-        name, lane = _record_name(record), self.genesis.lanes[record.lane]
+        """Seal a record and its salts for those who learn in its lane."""
+        name, members = _record_name(record), self.members(record.lane, record.generation)
         if record.admitted:
-            self._copy(f"salts/{name}", lane)
-        self._copy(f"records/{name}", lane)
+            self._copy(f"salts/{name}", members)
+        self._copy(f"records/{name}", members)
+
+    def _copy_generation(self, record: GenerationRecord) -> None:
+        self._copy(_generation_name(record.lane, record.generation), record.members)
 
     def _copy(self, name: str, members: Collection[Address] | None = None) -> None:
         self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
@@ -171,6 +202,10 @@ class RunFolder:
 
 def _place(lane: int, generation: int, number: int) -> str:
     return f"L{lane:04}-G{generation:04}-R{number:05}"
+
+
+def _generation_name(lane: int, generation: int) -> str:
+    return f"generations/L{lane:04}-G{generation:04}.json"
 
 
 def _record_name(record: RoundRecord) -> str:

@@ -21,6 +21,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, from_json, to_json
 from core.errors import FormatError
+from core.generations import SignedGeneration
 from core.keys import Domain, Signature
 from core.rounds import Genesis, Salts, SignedRecord
 from core.update import Registration, SignedManifest, UpdateManifest
@@ -37,7 +38,7 @@ class Task:
     """What an organisation is asked: to train or evaluate a lane's state at a round.
 
     `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
-    which an organisation finds it on the chain.
+    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order.
     """
 
     genesis: Genesis
@@ -45,6 +46,7 @@ class Task:
     lane: int
     generation: int
     round: int
+    openings: tuple[SignedGeneration, ...]
     parent: SignedRecord | None
     salts: Salts | None
     state: AdapterState
@@ -57,6 +59,7 @@ class Task:
             "generation": self.generation,
             "round": self.round,
             "genesis": self.genesis.to_dict(),
+            "openings": [opening.to_dict() for opening in self.openings],
             "parent": self.parent.to_dict() if self.parent else None,
             "salts": self.salts.to_dict() if self.salts else None,
         }
@@ -68,14 +71,16 @@ class Task:
         task = _json(content, "task")
         try:
             parent = SignedRecord.from_dict(task["parent"]) if task["parent"] else None
+            openings = tuple(SignedGeneration.from_dict(opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             genesis = Genesis.from_dict(task["genesis"])
             place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
-        except KeyError as error:
-            raise FormatError(f"malformed task: no {error}") from error
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
             raise FormatError("malformed task: a record comes with its salts")
-        return cls(genesis=genesis, parent=parent, salts=salts, state=unpack(content, "state"), **place)
+        state = unpack(content, "state")
+        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, state=state, **place)
 
 
 @dataclass(frozen=True)

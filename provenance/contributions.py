@@ -252,7 +252,7 @@ def _lane(run: RunFolder, genesis: Genesis, index: int, fresh: AdapterState) -> 
     share = sum(examples[member] for member in genesis.lanes[index]) / sum(examples.values())
     before: Callable[[], AdapterState] = partial(RULES[genesis.rule].initial, fresh)
     steps = []
-    for signed in run.history(index):
+    for signed in run.lineage(index):
         steps.append(_step(run, signed.record, share, before))
         before = steps[-1].after
     return tuple(steps)

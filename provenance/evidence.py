@@ -48,7 +48,7 @@ class Evidence:
         lane = run.genesis.lane_of(who)
         if trace.run != run.name or lane is None:
             raise UsageError(f"the trace is about run {trace.run} and names {who}, this is run {run.name}")
-        records = tuple(run.history(lane))
+        records = tuple(run.lineage(lane))
         admitted = [s.record for s in records if any(a.organisation == who for a in s.record.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), who, run.genesis.chain) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)

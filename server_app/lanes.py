@@ -1,12 +1,13 @@
 """A lane as the coordinator sees it: its members, its head, and the state its next round starts from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from core.adapter import AdapterState
 from core.aggregation import Rule
 from core.canonical import Address, Digest
+from core.generations import SignedGeneration
 from core.rounds import Genesis, Salts, SignedRecord
 from core.store import RunFolder
 
@@ -18,28 +19,36 @@ class Lane:
     index: int
     members: tuple[Address, ...]
     generation: int
+    openings: tuple[SignedGeneration, ...]
+    """What opened the lane's generations, in order."""
     head: SignedRecord | None
     salts: Salts | None
     """Of the head."""
     state: AdapterState
     previous: Digest
-    """The lane's newest record, whatever it admitted; the genesis before there is one."""
+    """The generation's newest record, whatever it admitted; before there is one, what opened it, or the genesis."""
     attempts: int
     """How often the round after the head was tried without a quorum."""
 
     @classmethod
     def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
         """The lane as the run's records left it."""
-        records = [signed for signed in run.records() if signed.record.lane == index]
-        history = [signed for signed in records if signed.record.admitted]
-        head = history[-1] if history else None
-        state = run.artifacts.open(head.record.aggregate) if head else initial
-        generation = head.record.generation if head else 0
+        openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
+        opening, head = openings[-1].record if openings else None, lineage[-1] if lineage else None
+        records = [s for s in run.records() if (s.record.lane, s.record.generation) == (index, len(openings))]
         following = head.record.round + 1 if head else 1
-        attempts = sum(1 for s in records if s.record.round == following and s.record.generation == generation)
-        salts = run.salts(head.record) if head else None
-        previous = records[-1].record.digest if records else run.genesis.digest
-        return cls(index, run.genesis.lanes[index], generation, head, salts, state, previous, attempts)
+        begun = opening.digest if opening else run.genesis.digest
+        return cls(
+            index=index,
+            members=opening.members if opening else run.genesis.lanes[index],
+            generation=len(openings),
+            openings=openings,
+            head=head,
+            salts=run.salts(head.record) if head else None,
+            state=run.artifacts.open(head.record.aggregate) if head else initial,
+            previous=records[-1].record.digest if records else begun,
+            attempts=sum(signed.record.round == following for signed in records),
+        )
 
     @property
     def round(self) -> int:
@@ -53,10 +62,8 @@ class Lane:
     def after(self, signed: SignedRecord, salts: Salts, state: AdapterState) -> Self:
         """The lane behind a new record."""
         tried = not signed.record.admitted
-        return type(self)(
-            index=self.index,
-            members=self.members,
-            generation=self.generation,
+        return replace(
+            self,
             head=self.head if tried else signed,
             salts=self.salts if tried else salts,
             state=self.state if tried else state,
@@ -72,10 +79,10 @@ def partition(organisations: Sequence[Address], size: int) -> tuple[tuple[Addres
 
 
 def served(genesis: Genesis, rule: Rule, lanes: Sequence[Lane]) -> AdapterState:
-    """The state that is served: the lane's own, or the sum of isolated lanes weighted by their examples."""
+    """The state that is served: the lane's own, or the sum of isolated lanes weighted by their members' examples."""
     if len(lanes) == 1:
         return lanes[0].state
     examples = {o.address: o.examples for o in genesis.organisations}
-    total = sum(examples.values())
-    shares = [sum(examples[address] for address in lane.members) / total for lane in lanes]
+    learned = [sum(examples[address] for address in lane.members) for lane in lanes]
+    shares = [count / sum(learned) for count in learned]
     return rule.compose([(share, lane.state) for share, lane in zip(shares, lanes, strict=True)])

@@ -94,7 +94,7 @@ class Covenant(Strategy):
         self.lanes = [Lane.restore(run, index, initial) for index in range(len(self.genesis.lanes))]
         records = (signed.record for signed in run.records())
         self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
-        self._history = [[shown(s.record) for s in run.history(index)] for index in range(len(self.lanes))]
+        self._history = [[shown(s.record) for s in run.lineage(index)] for index in range(len(self.lanes))]
         self._outcomes: dict[int, Outcome] = {}
         self._sent: list[tuple[Ask, Metadata]] = []
 
@@ -127,7 +127,7 @@ class Covenant(Strategy):
     @property
     def round(self) -> int:
         """The last round that every lane has closed."""
-        return min(lane.round for lane in self.lanes)
+        return min((lane.round for lane in self.lanes if lane.members), default=self.genesis.training.rounds)
 
     @property
     def served(self) -> AdapterState:
@@ -223,7 +223,7 @@ class Covenant(Strategy):
 
     def _asks(self, number: int) -> Iterator[tuple[Ask, Message]]:
         choose = POLICIES[self.genesis.participation.policy]
-        self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.round < number}
+        self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.members and lane.round < number}
         asked = {index: list(choose(self._question(index, number))) for index in self._outcomes}
         self.events.write("round-started", round=number, asked=[a for members in asked.values() for a in members])
         for index, organisations in asked.items():
@@ -249,7 +249,9 @@ class Covenant(Strategy):
 
     def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
         lane = self.lanes[index]
-        return wire.Task(self.genesis, organisation, index, lane.generation, number, lane.head, lane.salts, state)
+        return wire.Task(
+            self.genesis, organisation, index, lane.generation, number, lane.openings, lane.head, lane.salts, state
+        )
 
     def _receive(self, ask: Ask, reply: Message | None) -> None:
         """Admit one reply, or note why not; either way it can be dropped afterwards."""

@@ -19,6 +19,7 @@ from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate, by_address, rank_of, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
+from core.generations import GenerationRecord
 from core.keys import Domain, Key
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
@@ -52,6 +53,7 @@ class Lies:
     update: Callable[[str, int, AdapterState], AdapterState] = lambda _name, _round, update: update
     manifest: Callable[[str, UpdateManifest], UpdateManifest] = lambda _name, manifest: manifest
     record: Callable[["Federation", RoundRecord], RoundRecord] = lambda _federation, record: record
+    generation: Callable[[GenerationRecord], GenerationRecord] = lambda generation: generation
     commitment: Callable[[RoundCommitment], RoundCommitment] = lambda commitment: commitment
     private: Callable[[PrivateCommitment], PrivateCommitment] = lambda commitment: commitment
 
@@ -63,6 +65,8 @@ class LaneState:
     state: AdapterState
     parent: Digest
     previous: Digest
+    members: tuple[Address, ...]
+    generation: int = 0
     round: int = 0
     committed: Digest = ZERO_DIGEST
 
@@ -122,9 +126,9 @@ class Federation:
         return RULES[self.genesis.rule]
 
     def names(self, lane: int) -> list[str]:
-        """The members of a lane in canonical order."""
+        """Who learns in a lane, in canonical order."""
         names = {key.address: name for name, key in self.members.items()}
-        return [names[address] for address in self.genesis.lanes[lane]]
+        return [names[address] for address in self.lanes[lane].members]
 
     def close(self, lane: int, attempt: int = 1) -> RoundRecord:
         """A round of everyone: recorded, committed and anchored."""
@@ -139,7 +143,7 @@ class Federation:
 
     def fail(self, lane: int, attempt: int) -> RoundRecord:
         """An attempt below the quorum: nobody answered."""
-        rejected = tuple(Rejection(address, "no-reply", "nothing came") for address in self.genesis.lanes[lane])
+        rejected = tuple(Rejection(address, "no-reply", "nothing came") for address in self.lanes[lane].members)
         return self._record(lane, attempt, (), self.lanes[lane].state, 0.0, rejected)
 
     def _signed(self, lane: int, name: str) -> SignedManifest:
@@ -149,14 +153,14 @@ class Federation:
             genesis=self.genesis.digest,
             organisation=key.address,
             lane=lane,
-            generation=0,
+            generation=here.generation,
             round=here.round + 1,
             parent=here.parent,
             update=self.run.artifacts.put(update, self.genesis.lanes[lane]),
             examples=10,
             tokens=1000,
             bid=Bid(5, 2),
-            nonce=digest("nonce", f"{lane} {here.round} {name}".encode()),
+            nonce=digest("nonce", f"{lane} {here.generation} {here.round} {name}".encode()),
             metrics={"loss": 2.5},
         )
         return self.lies.manifest(name, manifest).sign(key, self.genesis.chain)
@@ -179,10 +183,10 @@ class Federation:
         rejected: tuple[Rejection, ...] = (),
     ) -> RoundRecord:
         here = self.lanes[lane]
-        aggregate = self.run.artifacts.put(state, self.genesis.lanes[lane])
+        aggregate = self.run.artifacts.put(state, here.members)
         honest = RoundRecord(
-            self.genesis.digest, lane, 0, here.round + 1, attempt, here.parent, here.previous, self.rule.name, admitted,
-            rejected, aggregate, residual,
+            self.genesis.digest, lane, here.generation, here.round + 1, attempt, here.parent, here.previous,
+            self.rule.name, admitted, rejected, aggregate, residual,
         )  # fmt: skip
         record = self.lies.record(self, honest)
         salts = Salts.draw(record)
@@ -193,6 +197,37 @@ class Federation:
             here.state, here.parent, here.round = state, record.digest, record.round
             here.committed = salts.aggregate_commitment(record)
         return record
+
+    def fork(self, lane: int, parent_round: int, without: str = "") -> GenerationRecord:
+        """An erasure: the lane goes on from an earlier round of its line, without one of its members."""
+        here, line = self.lanes[lane], self.run.lineage(lane)
+        parent = next((s.record for s in line if s.record.round == parent_round), None)
+        gone = self.members[without].address if without else None
+        honest = GenerationRecord(
+            genesis=self.genesis.digest,
+            lane=lane,
+            generation=here.generation + 1,
+            parent_generation=parent.generation if parent else 0,
+            parent_round=parent_round,
+            parent=parent.digest if parent else self.genesis.digest,
+            previous=here.previous,
+            erasure=digest("erasure", f"{lane} {here.generation}".encode()),
+            members=tuple(member for member in here.members if member != gone),
+        )
+        generation = self.lies.generation(honest)
+        self.ledger.attest(self.genesis.digest, honest.erasure, lane, digest("attestation", b"all well"))
+        self.ledger.open_generation(honest.opening)
+        self.run.open_generation(generation.sign(COORDINATOR, self.genesis.chain))
+        self.lanes[lane] = LaneState(
+            state=self.run.artifacts.open(parent.aggregate) if parent else self.rule.initial(self.fresh),
+            parent=generation.parent,
+            previous=generation.digest,
+            members=generation.members,
+            generation=generation.generation,
+            round=parent_round,
+            committed=self.run.salts(parent).aggregate_commitment(parent) if parent else ZERO_DIGEST,
+        )
+        return generation
 
     def _commit(self, commitment: RoundCommitment, private: PrivateCommitment) -> None:
         self.queue.put(self.lies.commitment(commitment))
@@ -231,7 +266,7 @@ def found(
     ledger.open_run(genesis.digest, [o.address for o in genesis.organisations])
     federation = Federation(run, genesis, members, ledger, fresh, lies, private=private)
     initial = federation.rule.initial(fresh)
-    federation.lanes = [LaneState(initial, genesis.digest, genesis.digest) for _ in genesis.lanes]
+    federation.lanes = [LaneState(initial, genesis.digest, genesis.digest, learning) for learning in genesis.lanes]
     return federation
 
 

@@ -348,6 +348,12 @@ FILES = [
         f"round 1, lane 0, {SALTS_1}",
     ),
     Case(
+        "a generation that was not opened",
+        rewrite(ROUND_2, lambda r: replace(r, generation=1), to=ROUND_2.replace("G0000", "G0001")),
+        What.GENERATION,
+        ROUND_2.replace("G0000", "G0001"),
+    ),
+    Case(
         "another reason in the newest round",
         rewrite(ROUND_2, lambda r: replace(r, rejected=(Rejection(r.admitted[0].organisation, "no-reply", ""),))),
         What.ASKED,
@@ -691,12 +697,6 @@ LIES = [
     Lie("another residual", record(lambda _, r: replace(r, residual=0.1)), What.RESIDUAL, "round 2, lane 0"),
     Lie("another rule", record(lambda _, r: replace(r, rule="fedavg")), What.RULE, "round 2, lane 0"),
     Lie("another parent", record(lambda _, r: replace(r, parent=OTHER)), What.PARENT, "round 2, lane 0"),
-    Lie(
-        "a generation that was not opened",
-        Lies(record=lambda _, r: replace(r, generation=1)),
-        What.GENERATION,
-        "round 1, lane 0",
-    ),
     Lie(
         "an outsider refused",
         record(lambda _, r: replace(r, rejected=(Rejection(OUTSIDER.address, "no-reply", ""),))),

@@ -139,7 +139,15 @@ def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
 def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
     model = load_base(genesis.base.name, "none", RANK, ALPHA)
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
-    values = {"lane": 0, "generation": 0, "round": 1, "parent": None, "salts": None, "state": initial} | changes
+    values = {
+        "lane": 0,
+        "generation": 0,
+        "round": 1,
+        "openings": (),
+        "parent": None,
+        "salts": None,
+        "state": initial,
+    } | changes
     return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
 
 

@@ -22,9 +22,9 @@ INITIAL = RULES[GENESIS.rule].initial(FRESH)
 STATE = f.delta(INITIAL.shapes, "after round 1")
 RECORD = f.record(GENESIS, aggregate=STATE.digest)
 MEDICAL = GENESIS.organisation(f.address("medical"))
-FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, None, None, INITIAL)
+FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, (), None, None, INITIAL)
 SALTS = Salts.draw(RECORD)
-SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, RECORD.sign(f.COORDINATOR, GENESIS.chain), SALTS, STATE)
+SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD.sign(f.COORDINATOR, GENESIS.chain), SALTS, STATE)
 
 
 def checked(task: Task, **changes: Any) -> None:

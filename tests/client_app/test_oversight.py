@@ -48,7 +48,7 @@ def task(number: int) -> Task:
     admitted = tuple(replace(a, weight=EXAMPLES[a.organisation] / total) for a in RECORD.admitted)
     record = replace(RECORD, round=number - 1, admitted=admitted)
     return Task(
-        GENESIS, OWN, 0, 0, number, record.sign(f.COORDINATOR, GENESIS.chain), Salts.draw(record),
+        GENESIS, OWN, 0, 0, number, (), record.sign(f.COORDINATOR, GENESIS.chain), Salts.draw(record),
         f.update_of(GENESIS, "medical"),
     )  # fmt: skip
 

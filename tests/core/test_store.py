@@ -75,7 +75,7 @@ def test_the_history_of_a_lane_leaves_out_the_rounds_that_admitted_nothing(run: 
     append(run, 2, 1, empty=True)
     append(run, 2, 2)
     append(run, 1, lane=1)
-    assert [(s.record.round, s.record.attempt) for s in run.history(0)] == [(1, 1), (2, 2)]
+    assert [(s.record.round, s.record.attempt) for s in run.lineage(0)] == [(1, 1), (2, 2)]
 
 
 def test_a_record_is_never_rewritten(run: RunFolder) -> None:
@@ -117,11 +117,11 @@ def test_commitments_of_a_lane_are_chained(run: RunFolder) -> None:
     append(run, 2, 1, empty=True)
     append(run, 2, 2)
     append(run, 1, lane=1)
-    first, second = (run.commitment(s.record) for s in run.history(0))
+    first, second = (run.commitment(s.record) for s in run.lineage(0))
     assert first.parent == ZERO_DIGEST
     assert second.parent == first.aggregate
-    assert run.commitment(run.history(1)[0].record).parent == ZERO_DIGEST
-    assert run.commitment(run.history(0)[1].record) == second
+    assert run.commitment(run.lineage(1)[0].record).parent == ZERO_DIGEST
+    assert run.commitment(run.lineage(0)[1].record) == second
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"{", b'{"record": 1}', b"[]"])

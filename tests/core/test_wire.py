@@ -20,7 +20,7 @@ GENESIS = f.genesis()
 UPDATE = f.update_of(GENESIS, "medical")
 SIGNED = f.signed(GENESIS)
 RECORD = f.record(GENESIS).sign(f.COORDINATOR, GENESIS.chain)
-TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, RECORD, Salts.draw(RECORD.record), UPDATE)
+TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.record), UPDATE)
 CHALLENGE = f.other("challenge")
 BOUND = wire.Bound(
     tuple(Registration.sign(member, CHALLENGE, f.key(member.name), f.CHAIN) for member in GENESIS.organisations), 4

@@ -25,7 +25,7 @@ def test_lanes_divide_the_organisations_in_order(size: int, expected: list[int])
 
 def lane(index: int, members: tuple[Address, ...], value: float) -> Lane:
     state = AdapterState({"m.lora_B": np.full((2, 1), value, np.float32)})
-    return Lane(index, members, 0, None, None, state, f.other("record"), 0)
+    return Lane(index, members, 0, (), None, None, state, f.other("record"), 0)
 
 
 def test_one_lane_is_served_as_it_is() -> None:
