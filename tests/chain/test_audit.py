@@ -661,7 +661,7 @@ LIES = [
     Lie("a manifest of another parent", manifest(parent=OTHER), What.MANIFEST_PARENT, FIRST),
     Lie("inflated examples", manifest(examples=10**6), What.EXAMPLES, FIRST),
     Lie("a bid beyond the genesis", manifest(bid=Bid(5, 3)), What.BID, FIRST),
-    Lie("a nonce used before", manifest(nonce=digest("nonce", f"0 0 {SECOND}".encode())), What.NONCE, FIRST),
+    Lie("a nonce used before", manifest(nonce=digest("nonce", f"0 0 0 {SECOND}".encode())), What.NONCE, FIRST),
     Lie("an update that is not there", manifest(update=OTHER), What.UPDATE, FIRST),
     Lie("a signature for another chain", record(signed_for_another_chain), What.MANIFEST_SIGNATURE, FIRST),
     Lie("an outsider admitted", record(of_an_outsider), What.WEIGHT, "round 2, lane 0"),
