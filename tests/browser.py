@@ -55,6 +55,7 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.complaints.clear()
         self.call("Page.navigate", url=file.as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 

@@ -157,6 +157,17 @@ def test_everything_has_a_name_for_those_who_cannot_see_it(shown: Page, file: Pa
     assert ("button", f"{TEXTS[0]!r}: {share}") in seen
 
 
+def test_the_page_runs_no_script_but_its_own(shown: Page, file: Path) -> None:
+    shown.open(file)
+    shown.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.foreign = 1'}))"
+    )
+    shown.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x'}))")
+    shown.wait("document.readyState === 'complete'")
+    assert shown.evaluate("window.foreign === undefined")
+    assert sum("Content Security Policy" in complaint for complaint in shown.complaints) == 2
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_it_fits_a_phone_and_a_desk_whatever_the_names_and_tokens(shown: Page, tmp_path: Path, width: int) -> None:
     long = {organisation: name * 12 for organisation, name in names().items()}
