@@ -146,9 +146,11 @@ def _copies(updates: Float64) -> NDArray[np.int64]:
     while True:
         wider = linked @ linked
         if (wider == linked).all():
-            return linked.sum(axis=1)
+            counts: NDArray[np.int64] = linked.sum(axis=1)
+            return counts
         linked = wider
 
 
 def _mean(slices: Mapping[str, Float64]) -> Float64:
-    return np.mean(list(slices.values()), axis=0)
+    mean: Float64 = np.mean(list(slices.values()), axis=0)
+    return mean

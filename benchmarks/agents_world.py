@@ -1,0 +1,161 @@
+"""Real federated rounds of a base model in one process, without messages: what the market is fitted to and checked on.
+
+Eight organisations, two for each domain of a folder of real data: each has one half of the domain's training records.
+Training, aggregation, validation and credit are the product's own (`llm`, `core.aggregation`, `agents.credit`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from agents.credit import Round, RoundCredit, measure
+from core import lora, seeds
+from core.adapter import AdapterState
+from core.aggregation import RULES, WeightedUpdate, weights
+from core.canonical import Address
+from core.update import Bid
+from llm.data import Record, read_folder, read_records
+from llm.evaluate import evaluate
+from llm.model import Model, ModelSpec, load
+from llm.slope import slope
+from llm.train import TrainConfig, train
+
+DOMAINS = ("coding", "financial", "math", "medical")
+RULE = RULES["frozen-a"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the rounds are run: the 260 k story model, 10 rounds of 10 steps."""
+
+    rounds: int = 10
+    steps: int = 10
+    rank: int = 8
+    alpha: float = 16.0
+    batch_size: int = 4
+    max_length: int = 128
+    learning_rate: float = 6e-3
+    validation: int = 25
+    """Validation records a slice."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An organisation: its domain and its records."""
+
+    address: Address
+    domain: str
+    records: tuple[Record, ...]
+
+
+@dataclass
+class World:
+    """A federation of eight and where it stands; `riders` send something else than they trained."""
+
+    model: Model
+    members: tuple[Member, ...]
+    slices: Mapping[str, tuple[Record, ...]]
+    setting: Setting
+    seed: int
+    states: list[AdapterState] = field(default_factory=list)
+    losses: list[dict[str, float]] = field(default_factory=list)
+    sent: dict[Address, AdapterState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with an untrained adapter."""
+        layout = lora.Layout.of(self.model.modules, self.setting.rank)
+        self.fresh = lora.fresh(layout, seeds.shared(self.seed))
+        self.states.append(RULE.initial(self.fresh))
+        self.losses.append(self.validated(self.states[0]))
+
+    def round(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str] | None = None) -> RoundCredit:
+        """Train, aggregate, validate and credit a round of those who bid."""
+        updates = self.advance(bids, riders or {})
+        changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
+        earlier = self.states[-3] if len(self.states) > 2 else None
+        return measure(Round(self.states[-2], updates, self.states[-1], earlier), self._slope, changes)
+
+    def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:
+        """Train, aggregate and validate a round of those who bid; returns what was aggregated."""
+        before = self.states[-1]
+        sent: dict[Address, AdapterState] = {}
+        for member in sorted(self.members, key=lambda m: m.address in riders):
+            if member.address in bids:
+                kind = riders.get(member.address)
+                honest = self._trained(member, bids[member.address]) if kind in (None, "poisoned", "noise") else None
+                sent[member.address] = self._ridden(kind, honest, sent) if kind else honest or before
+        p = weights({m.address: len(m.records) for m in self.members if m.address in sent})
+        updates = [WeightedUpdate(a, p[a], sent[a]) for a in p]
+        self.states.append(RULE.aggregate(before, updates).state)
+        self.losses.append(self.validated(self.states[-1]))
+        self.sent = sent
+        return updates
+
+    def validated(self, state: AdapterState) -> dict[str, float]:
+        """The loss on every slice."""
+        adapter = RULE.adapter(state, self.fresh)
+        length = self.setting.max_length
+        return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.slices.items()}
+
+    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+        adapter = RULE.adapter(state, self.fresh)
+        return slope(self.model, adapter, list(state), self.slices[name], self.setting.max_length)
+
+    def _trained(self, member: Member, bid: Bid) -> AdapterState:
+        number, setting = len(self.states), self.setting
+        config = TrainConfig(
+            steps=bid.steps,
+            batch_size=setting.batch_size,
+            max_length=setting.max_length,
+            learning_rate=setting.learning_rate,
+            first_step=(number - 1) * setting.steps,
+            total_steps=setting.rounds * setting.steps,
+            columns=bid.rank,
+        )
+        seed = seeds.as_int(seeds.local(self.seed, member.address, number))
+        start = RULE.start(self.states[-1], self.fresh)
+        return RULE.update(self.states[-1], train(self.model, member.records, start, config, seed).adapter)
+
+    def _ridden(self, kind: str, honest: AdapterState | None, sent: Mapping[Address, AdapterState]) -> AdapterState:
+        """What a free-rider or saboteur sends, at the size of an honest update where it chooses one."""
+        state = self.states[-1]
+        if kind == "zero":
+            return _scaled(state, 0.0)
+        if kind == "copy":  # of the first honest update of this very round
+            return next(iter(sent.values()))
+        if kind == "old copy":  # of the first update of the round before
+            return next(iter(self.sent.values()), _scaled(state, 0.0))
+        if kind == "last":
+            earlier = self.states[-2] if len(self.states) > 1 else state
+            return AdapterState({name: state[name] - earlier[name] for name in state})
+        if kind == "poisoned":
+            return _scaled(honest or state, -2.0)
+        rng = np.random.default_rng([self.seed, len(self.states)])
+        return AdapterState(
+            {n: (np.std(a) * rng.normal(size=a.shape)).astype(np.float32) for n, a in (honest or state).arrays.items()}
+        )
+
+
+def found(folder: Path, base: Path, setting: Setting, seed: int) -> World:
+    """A federation of eight on the four domains of `folder`."""
+    model = load(ModelSpec(str(base), "none", setting.rank, setting.alpha, "cpu"))
+    data = {o.name: o.train for o in read_folder(folder).organisations}
+    members = []
+    for place, domain in enumerate(DOMAINS):
+        for half in range(2):
+            address = Address(f"0x{2 * place + half + 1:040x}")
+            members.append(Member(address, domain, tuple(data[domain][half::2])))
+    return World(model, tuple(members), _slices(folder, setting.validation), setting, seed)
+
+
+def _slices(folder: Path, limit: int) -> dict[str, tuple[Record, ...]]:
+    slices: dict[str, list[Record]] = {}
+    for record in read_records(folder / "validation.jsonl"):
+        slices.setdefault(record.slice or "all", []).append(record)
+    return {name: tuple(slices[name][:limit]) for name in sorted(slices)}
+
+
+def _scaled(state: AdapterState, factor: float) -> AdapterState:
+    return AdapterState({name: (factor * array).astype(np.float32) for name, array in state.arrays.items()})
