@@ -60,7 +60,7 @@ class RunConfig:
     """Forward passes per optimiser step."""
     max_length: int = 256
     """Tokens in a packed row; longer records are cut."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
