@@ -184,11 +184,8 @@ class Market:
 
     def costs(self, actions: NDArray[np.int64], number: int) -> Float64:
         """What everybody's actions cost in a round."""
-        steps = np.maximum(1, np.round(_EFFORTS[actions] * self.run["steps"]))
-        found: Float64 = np.where(
-            actions > 0, steps * self._step_prices(number) + self.run["traffic"] * self.traffic_prices, 0.0
-        )
-        return found
+        traffic = np.where(actions > 0, self.run["traffic"] * self.traffic_prices, 0.0)
+        return self._steps(actions) * self._step_prices(number) + traffic
 
     def preview(self, actions: NDArray[np.int64]) -> float:
         """The welfare that the next round would have: what the fall of the loss is worth to all, less all costs."""
@@ -210,14 +207,19 @@ class Market:
         self.spent += costs
         credit = self._credit(took, gains, before - losses)
         paid = self._paid(took, credit)
-        steps = np.maximum(1, np.round(_EFFORTS[took] * self.run["steps"]))
-        seconds = np.where(took > 0, steps * self.step_seconds + self.run["traffic"] * self.traffic_seconds, 0.0)
+        waited = np.where(took > 0, self.run["traffic"] * self.traffic_seconds, 0.0)
+        seconds = self._steps(took) * self.step_seconds + waited
         self.number += 1
         return Outcome(took, credit, costs, paid, losses, seconds)
 
     def _possible(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
         able = self.available[self.number] & (self.spent + self.costs(actions, self.number) <= self.budgets)
         return np.where(able, actions, 0)
+
+    def _steps(self, actions: NDArray[np.int64]) -> Float64:
+        """The local steps of everybody's action."""
+        steps = np.maximum(1, np.round(_EFFORTS[actions] * self.run["steps"]))
+        return np.where(actions > 0, steps, 0.0)
 
     def _step_prices(self, number: int) -> Float64:
         shift = self.scenario.settings["shift"]
@@ -230,7 +232,7 @@ class Market:
         weights = weights / weights.sum() if weights.any() else weights
         quality = np.where(self.kinds == "honest", self.quality, 0.0)
         quality = np.where(self.kinds == "saboteur", _POISON * self.quality, quality)
-        domains, efforts = self.domains.copy(), _EFFORTS[actions].copy()
+        domains, efforts = self.domains.copy(), self._steps(actions) / self.run["steps"]
         for rider, victim in self._copies(actions):
             quality[rider], domains[rider], efforts[rider] = quality[victim], domains[victim], efforts[victim]
         curve = self.scenario.curve

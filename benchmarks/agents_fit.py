@@ -1,0 +1,123 @@
+"""Fit the market's learning curves (`agents.market.Curve`) to real federated rounds.
+
+    python -m benchmarks.agents_fit
+
+Reads benchmarks/results/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
+measured and modelled losses on every slice after every round, by Levenberg–Marquardt. One run is held out at a time to
+say how far the curve is off on a run that it has not seen.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.market import Curve
+from benchmarks import report
+
+Float64 = NDArray[np.float64]
+SEED = 7
+_STEPS = 10
+
+
+def main() -> None:
+    """Fit, print and write."""
+    runs = json.loads((report.RESULTS / "agents_rounds.json").read_text(encoding="utf-8"))["figures"]["runs"]
+    curve = fitted(runs)
+    held_out = [error(fitted([*runs[:i], *runs[i + 1 :]]), [run]) for i, run in enumerate(runs)]
+    figures = {
+        "curve": as_data(curve),
+        "slices": sorted(runs[0]["start"]),
+        "points": sum(len(run["rounds"]) for run in runs) * len(curve.start),
+        "error_nats": error(curve, runs),
+        "held_out_error_nats": {f"run {i}": value for i, value in enumerate(held_out)},
+        "loss_fell_from_to": [float(np.mean(list(runs[0]["start"].values()))), _last(runs[0])],
+    }
+    report.write("agents_fit", figures, "python -m benchmarks.agents_fit", SEED)
+    print(json.dumps(figures, indent=1))
+
+
+def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
+    """The curve that lies closest to the runs."""
+    start = np.mean([_row(run["start"]) for run in runs], axis=0)
+    slices = len(start)
+    lowest = np.min([_row(entry["losses"]) for run in runs for entry in run["rounds"]], axis=0)
+    guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), (0.1 + 0.3 * np.eye(slices)).ravel(), [0.5, 0.0]])
+    rounds = len(runs[0]["rounds"])
+
+    def curve(parameters: Float64) -> Curve:
+        floor = start / (1 + np.exp(parameters[:slices]))
+        transfer = parameters[slices : slices + slices**2].reshape(slices, slices)
+        return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), rounds)
+
+    def residuals(parameters: Float64) -> Float64:
+        return np.concatenate([(modelled(curve(parameters), run) - measured(run)).ravel() for run in runs])
+
+    return curve(_least_squares(residuals, guess))
+
+
+def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
+    """The losses that the curve gives a run: shape (rounds, slices)."""
+    names = sorted(run["start"])
+    domains = np.array([names.index(member["domain"]) for member in run["members"]])
+    examples = np.array([member["examples"] for member in run["members"]], np.float64)
+    progress, losses = np.zeros(len(names)), []
+    for number, entry in enumerate(run["rounds"], 1):
+        efforts = np.array(entry["steps"]) / _STEPS
+        weights = np.where(efforts > 0, examples, 0.0)
+        gains = curve.gains(weights / weights.sum(), efforts, np.ones(len(efforts)), domains)
+        progress = progress + curve.rate(number, len(run["rounds"])) * gains.sum(axis=1)
+        losses.append(curve.loss(progress))
+    return np.array(losses)
+
+
+def measured(run: Mapping[str, Any]) -> Float64:
+    """The losses of a run: shape (rounds, slices)."""
+    return np.array([_row(entry["losses"]) for entry in run["rounds"]])
+
+
+def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
+    """The root mean squared difference in nats."""
+    return float(np.sqrt(np.mean([np.mean((modelled(curve, run) - measured(run)) ** 2) for run in runs])))
+
+
+def as_data(curve: Curve) -> dict[str, Any]:
+    """What `Curve.from_data` reads."""
+    arrays = {name: np.round(getattr(curve, name), 6).tolist() for name in ("start", "floor", "transfer")}
+    return arrays | {"power": round(curve.power, 6), "breadth": round(curve.breadth, 6), "rounds": curve.rounds}
+
+
+def _least_squares(residuals: Any, guess: Float64, steps: int = 200) -> Float64:
+    """Levenberg–Marquardt with a numerical Jacobian."""
+    at, damping = guess.copy(), 1e-2
+    now = residuals(at)
+    for _ in range(steps):
+        jacobian = np.stack([(residuals(at + 1e-5 * unit) - now) / 1e-5 for unit in np.eye(len(at))], axis=1)
+        square = jacobian.T @ jacobian
+        move = np.linalg.solve(square + damping * (np.diag(np.diag(square)) + 1e-9 * np.eye(len(at))), jacobian.T @ now)
+        with np.errstate(all="ignore"):
+            then = residuals(at - move)
+        if np.isfinite(then).all() and then @ then < now @ now:
+            done = 1 - (then @ then) / (now @ now) < 1e-9
+            at, now, damping = at - move, then, damping / 3
+            if done:
+                break
+        else:
+            damping *= 4
+            if damping > 1e12:
+                break
+    return at
+
+
+def _row(losses: Mapping[str, float]) -> Float64:
+    return np.array([losses[name] for name in sorted(losses)])
+
+
+def _last(run: Mapping[str, Any]) -> float:
+    return float(measured(run)[-1].mean())
+
+
+if __name__ == "__main__":
+    main()
