@@ -14,6 +14,7 @@
     ethereum      EthereumLedger: core.ledger.Ledger over the public contract
     erasures, credits, registry, private    what else the contracts record
     commitments, queue    rounds on their way to a ledger, off the critical path
+    revocations   who was revoked, asked for in the background
     control       start, show, stop and deploy, for the command line
     participation a proof that an update was admitted, checked alone
     observer      a ledger read by an organisation, which does not wait for it

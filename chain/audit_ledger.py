@@ -83,6 +83,9 @@ class LedgerAudit:
 
     def __post_init__(self) -> None:
         self.digest = self.genesis.digest
+        self.revoked: dict[Address, int] = {}
+        self._blocks: dict[Digest, int] = {}
+        """Where each commitment of a lane's head stands."""
 
     def check_run(self) -> None:
         """Chain, contract and members are those of the genesis."""
@@ -92,6 +95,7 @@ class LedgerAudit:
                 self.findings.expect(What.CHAIN_ID, where, chain.chain_id, ledger.chain_id)
                 self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
                 self._members(ledger.members(self.digest), where)
+                self.revoked = ledger.revoked(member.address for member in self.genesis.organisations)
 
     def check_round(
         self, record: RoundRecord, salts: Salts | None, file: RecordFile, parent: Digest | None
@@ -108,6 +112,8 @@ class LedgerAudit:
         with self._asking(file.where) as ledger:
             if ledger and (found := ledger.read(key)):
                 committed = found[0]
+                self._blocks[committed.aggregate] = found[1].block
+                self._check_revoked(record, self._blocks.get(committed.parent), file)
                 self._committed(committed, found[1], wanted, parent, anchor, file)
             elif ledger:
                 self._missing(anchor, file)
@@ -115,6 +121,15 @@ class LedgerAudit:
         if queued and (reference := committed or wanted):
             self._same(queued[1], reference, parent, f"{file.where}, {queued[0]}")
         return wanted.aggregate if wanted else None
+
+    def _check_revoked(self, record: RoundRecord, parent: int | None, file: RecordFile) -> None:
+        """Nobody is admitted whose registration had ended when the parent was committed, in block `parent`."""
+        for admitted in record.admitted:
+            ended = self.revoked.get(admitted.organisation)
+            if ended is not None and parent is not None and ended < parent:
+                where = f"{file.where}, {admitted.organisation}"
+                want = f"nobody who was revoked before block {parent}, where the parent stands"
+                self.findings.fail(What.REVOKED, where, f"revoked in block {ended}", want)
 
     def check_end(self, lane: int, generation: int, number: int) -> None:
         """The ledger has no round behind the last one that is recorded, unless it was recorded in the meantime."""

@@ -30,6 +30,7 @@ class What(StrEnum):
     REJECTED = "rejected organisation"
     MEMBER = "member"
     LANE = "lane"
+    REVOKED = "revoked organisation"
     ORDER = "order of organisations"
     WEIGHT = "weight"
     MANIFEST_SIGNATURE = "manifest's signature"

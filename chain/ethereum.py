@@ -13,6 +13,7 @@ from eth_hash.auto import keccak
 from chain.contract import BoundContract, to_digest
 from chain.deployment import bind
 from chain.erasures import Erasures
+from chain.registry import Registry
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
@@ -84,6 +85,12 @@ class EthereumLedger:
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `Ledger.erasure`."""
         return self._erasures.read(run, erasure)
+
+    def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
+        """See `Ledger.revoked`."""
+        registry = Registry(self.bound)
+        found = ((address, registry.read(address)) for address in organisations)
+        return {address: known.revoked_at for address, known in found if known and known.revoked_at}
 
     def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
         """See `Ledger.attest`."""

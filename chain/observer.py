@@ -6,7 +6,7 @@ half a minute, not a second a question.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -58,6 +58,10 @@ class Observer:
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `LedgerView.erasure`."""
         return self._ask(lambda ledger: ledger.erasure(run, erasure))
+
+    def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
+        """See `LedgerView.revoked`."""
+        return self._ask(lambda ledger: ledger.revoked(organisations))
 
     def _ask(self, question: Callable[[LedgerView], T]) -> T:
         if time.monotonic() < self._asleep_until:

@@ -5,13 +5,22 @@ deadline. A coordinator submits it, which admits the organisation. The administr
 round: a round whose parent was committed after the revocation's block must not contain the organisation.
 """
 
-from dataclasses import dataclass
-from typing import Final
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+from eth_hash.auto import keccak
 
 from chain.contract import BoundContract, to_digest
-from core.canonical import Address, Digest, raw
+from core.canonical import Address, Digest, from_json, raw, to_json
+from core.errors import FormatError, UsageError
 from core.keys import Domain, Fields, Key, Signature
+from core.parsing import parsed
 
+_SIGNATURE: Final = re.compile(r"0x[0-9a-f]{130}")
 _MEMBERSHIP: Final[Fields] = (
     ("organisation", "address"),
     ("nodeKey", "bytes32"),
@@ -24,14 +33,28 @@ _MEMBERSHIP: Final[Fields] = (
 class MembershipRequest:
     """An organisation's signed request.
 
-    `node_key`: keccak256 of its SuperNode's public key, or zero; `deadline`: Unix time after which it is worthless.
+    `domain`: the contract that it is for; `node_key`: `digest_of_node_key`, or zero; `deadline`: Unix time after which
+    it is worthless.
     """
 
+    domain: Domain
     organisation: Address
     node_key: Digest
     nonce: int
     deadline: int
     signature: Signature
+
+    def to_json(self) -> bytes:
+        """The request as a file."""
+        return to_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Parse a file; raises FormatError."""
+        request = parsed(cls, from_json(data), {"domain": lambda value: parsed(Domain, value, {})})
+        if not _SIGNATURE.fullmatch(str(request.signature)):
+            raise FormatError(f"malformed membership request: signature is {request.signature!r}")
+        return request
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,19 @@ def request_membership(key: Key, domain: Domain, node_key: Digest, nonce: int, d
     """The request of the organisation that owns `key`; `nonce` as `Registry.nonce` says."""
     message = {"organisation": key.address, "nodeKey": raw(node_key), "nonce": nonce, "deadline": deadline}
     signature = key.sign(domain, "Membership", _MEMBERSHIP, message)
-    return MembershipRequest(key.address, node_key, nonce, deadline, signature)
+    return MembershipRequest(domain, key.address, node_key, nonce, deadline, signature)
+
+
+def digest_of_node_key(path: Path) -> Digest:
+    """keccak256 of a SuperNode's public key (an OpenSSH file, as Flower wants it), in DER as SubjectPublicKeyInfo.
+
+    Raises UsageError for a file that holds none.
+    """
+    try:
+        key = load_ssh_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(f"got {path}: {error}, an OpenSSH public key wanted") from error
+    return to_digest(keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
 
 
 class Registry:
@@ -76,8 +111,11 @@ class Registry:
     def register(self, request: MembershipRequest) -> Organisation:
         """Submit a request; submitting it again changes nothing.
 
-        Raises LedgerConflictError when the contract refuses it: expired, signed by another, revoked.
+        Raises UsageError for a request for another contract, LedgerConflictError when the contract refuses it: expired,
+        signed by another, revoked.
         """
+        if request.domain != self.domain:
+            raise UsageError(f"got a request for {request.domain}, one for {self.domain} wanted")
 
         def registered() -> Organisation | None:
             return self.read(request.organisation) if self.nonce(request.organisation) > request.nonce else None

@@ -8,7 +8,7 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, evidence, federation, keyring, proof, provenance
+from console import adapters, audit, chains, evidence, federation, keyring, members, proof, provenance
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command(epilog="Example: covenant chat --method direct-logit")(provenance.ch
 app.command(epilog="Example: covenant evidence evidence.json --chain embedded")(evidence.evidence)
 app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
+app.add_typer(members.app, name="members")
 
 
 def run_command(arguments: list[str] | None = None) -> int:

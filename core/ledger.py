@@ -110,6 +110,12 @@ class LedgerView(Protocol):
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """What the ledger says of an erasure, or None."""
 
+    def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
+        """Those of these organisations whose registration ended, and the block in which it did.
+
+        From the next round on: a round whose parent was committed after that block must not admit them.
+        """
+
 
 class Ledger(LedgerView, Protocol):
     """A place that remembers commitments for everyone and forgets none."""
@@ -159,6 +165,7 @@ class MemoryLedger:
         self._members: dict[Digest, frozenset[Address]] = {}
         self._heads: dict[tuple[Digest, int], LaneHead] = {}
         self._erasures: dict[tuple[Digest, Digest], Erasure] = {}
+        self._revoked: dict[Address, int] = {}
         self._steps: dict[tuple[str, Digest, Digest], tuple[object, Anchor]] = {}
 
     def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
@@ -195,6 +202,14 @@ class MemoryLedger:
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `Ledger.erasure`."""
         return self._erasures.get((run, erasure))
+
+    def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
+        """See `Ledger.revoked`."""
+        return {address: self._revoked[address] for address in organisations if address in self._revoked}
+
+    def revoke(self, organisation: Address) -> None:
+        """End an organisation's registration, as the administrator does on a chain."""
+        self._revoked.setdefault(organisation, self._mined().block)
 
     def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
         """See `Ledger.attest`."""

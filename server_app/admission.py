@@ -21,6 +21,7 @@ from core.wire import Reply
 class Reason(StrEnum):
     """Why a reply is not admitted."""
 
+    REVOKED = "revoked"
     NOT_CONNECTED = "not-connected"
     NO_REPLY = "no-reply"
     BELOW_QUORUM = "below-quorum"

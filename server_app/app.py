@@ -18,6 +18,7 @@ from chain.commitments import Commitment, Recorder, private_commitment
 from chain.ethereum import open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
+from chain.revocations import watched
 from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
@@ -133,8 +134,8 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
     bindings.wait(grid, config.organisations, _BIND_SECONDS)
     if not run.started:
-        members = list(bindings.organisations.values())
-        genesis = found(config, run.name, key.address, bindings.domain, model, members, chains.to_fix(config))
+        founders = list(bindings.organisations.values())
+        genesis = found(config, run.name, key.address, bindings.domain, model, founders, chains.to_fix(config))
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
         run.begin(genesis, Readers(key.public, public_keys, config.auditing))
     check_unchanged(config, bindings.domain, run.genesis, chains.to_fix(config))
@@ -144,9 +145,12 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
-    with _committing(run, chains) as commit, tracking:
+    members = [organisation.address for organisation in run.genesis.organisations]
+    with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
         validate = _validator(config, model, fresh, validation)
-        yield Covenant(run, key, fresh, bindings, setting.events, commit, validate, config.timeout, tracking.log)
+        yield Covenant(
+            run, key, fresh, bindings, setting.events, commit, validate, config.timeout, tracking.log, revoked=revoked
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ and no replies one by one; in a ServerApp it is used as any other: ``strategy.st
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from logging import INFO
@@ -69,7 +69,8 @@ class Covenant(Strategy):
     """Signed, admitted, recorded and anchored federated averaging of LoRA updates.
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
-    round for the chain, and `validate` measures a served adapter on the set that nobody owns.
+    round for the chain, and `validate` measures a served adapter on the set that nobody owns. `revoked` are the
+    organisations that the chain no longer lets take part; it must answer at once.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - a composition root names its parts
@@ -84,10 +85,11 @@ class Covenant(Strategy):
         timeout: float = 3600.0,
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
         retry_pause: float = 1.0,
+        revoked: Callable[[], Set[Address]] = frozenset,
     ) -> None:
         self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
         self.events, self.commit, self.validate, self.track = events, commit, validate, track
-        self.timeout, self.retry_pause = timeout, retry_pause
+        self.timeout, self.retry_pause, self.revoked = timeout, retry_pause, revoked
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         initial = self.rule.initial(fresh)
@@ -228,7 +230,9 @@ class Covenant(Strategy):
         self.events.write("round-started", round=number, asked=[a for members in asked.values() for a in members])
         for index, organisations in asked.items():
             for organisation in organisations:
-                if (node := self.bindings.nodes.get(organisation)) is not None:
+                if organisation in self.revoked():
+                    self._outcomes[index].reject(organisation, Reason.REVOKED, "its registration has ended")
+                elif (node := self.bindings.nodes.get(organisation)) is not None:
                     task = self._task(index, organisation, number, self.lanes[index].state)
                     yield (index, organisation), Message(task.to_content(), node, wire.TRAIN, group_id=str(number))
                 else:
@@ -274,6 +278,8 @@ class Covenant(Strategy):
     def _admitted(
         self, index: int, organisation: Address, reply: Message | None
     ) -> tuple[SignedManifest, AdapterState]:
+        if organisation in self.revoked():
+            raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         if reply is None:
             raise RejectedError(Reason.NO_REPLY, f"nothing came within {self.timeout:g} s")
         if reply.has_error():

@@ -180,3 +180,8 @@ class LedgerClaims:
             ledger.open_generation(GenerationOpening(run, 0, 1, erasure, 0, 0))
         with pytest.raises(LedgerConflictError):
             ledger.attest(some_digest(), erasure, 0, some_digest())
+
+    # Identity
+
+    def test_nobody_is_revoked_who_was_not(self, ledger: Ledger) -> None:
+        assert ledger.revoked(MEMBERS) == {}

@@ -140,8 +140,10 @@ def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None
     key = derive(1, some_digest())
     elsewhere = replace(registry.domain, chain_id=CHAIN_IDS["private"])
     request = request_membership(key, elsewhere, ZERO_DIGEST, 0, deadline())
-    with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
+    with pytest.raises(UsageError, match="got a request for Domain"):
         registry.register(request)
+    with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
+        registry.register(replace(request, domain=registry.domain))
     assert registry.read(key.address) is None
 
 
@@ -153,6 +155,7 @@ def test_revocation_is_the_administrator_s_and_final(ledger: EthereumLedger, reg
     owned = Registry(BoundContract(ledger.bound.node, "PublicLedger", ledger.contract, administrator()))
     revoked = owned.revoke(key.address)
     assert revoked.revoked_at > revoked.registered_at
+    assert ledger.revoked([key.address, COORDINATOR.address]) == {key.address: revoked.revoked_at}
     with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
         registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 1, deadline()))
 

@@ -155,7 +155,13 @@ def test_is_rejected_with_its_own_reason(what: str) -> None:
 
 
 def test_every_reason_that_admission_gives_is_tried_above() -> None:
-    given_by_the_strategy = {Reason.NOT_CONNECTED, Reason.NO_REPLY, Reason.BELOW_QUORUM, Reason.CLIENT_ERROR}
+    given_by_the_strategy = {
+        Reason.REVOKED,
+        Reason.NOT_CONNECTED,
+        Reason.NO_REPLY,
+        Reason.BELOW_QUORUM,
+        Reason.CLIENT_ERROR,
+    }
     given_by_the_organisation = {Reason(refused) for refused in Refused}
     assert {reason for reason, _ in REJECTED.values()} == set(
         Reason

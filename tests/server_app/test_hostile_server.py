@@ -221,3 +221,49 @@ def _watched(world: World, monkeypatch: pytest.MonkeyPatch, ledger: MemoryLedger
 
     monkeypatch.setattr(oversight, "_ledger", view)
     return world.run("late", **{"rounds": 3} | changes)
+
+
+# --- a revoked organisation ----------------------------------------------------------------------------------------
+
+
+class Lenient(Covenant):
+    """Does not care who was revoked."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{**named, "revoked": frozenset})
+
+
+class RevokingInRound2(Covenant):
+    """The administrator revokes an organisation while round 2 trains; nobody is slow to hear of it."""
+
+    def _receive(self, ask: Ask, reply: Any) -> None:
+        if self.lanes[0].round == 1 and ask[1] != VICTIM:
+            self.revoked = lambda: frozenset({VICTIM})
+        super()._receive(ask, reply)
+
+
+def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ledger.revoke(VICTIM)
+    run = cheated(world, monkeypatch, Covenant)
+    rejected = [(s.record.round, r.organisation, r.reason) for s in run.records() for r in s.record.rejected]
+    assert rejected == [(number, VICTIM, "revoked") for number in (1, 2, 3)]
+    assert verify(run, world.ledger).failures == ()
+
+
+def test_an_organisation_that_is_revoked_during_a_round_is_in_none_from_then_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cheated(world, monkeypatch, RevokingInRound2)
+    admitted = {s.record.round: VICTIM in [a.organisation for a in s.record.admitted] for s in run.records()}
+    assert admitted[1]
+    assert not admitted[3]
+
+
+def test_the_audit_finds_who_admits_a_revoked_organisation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ledger.revoke(VICTIM)
+    run = cheated(world, monkeypatch, Lenient)
+    found = [failure for failure in verify(run, world.ledger).failures if failure.what == "revoked organisation"]
+    assert [failure.where for failure in found] == [f"round {number}, lane 0, {VICTIM}" for number in (2, 3)]
+    assert found[0].got == "revoked in block 1"

@@ -1,0 +1,54 @@
+"""Who of a run's organisations was revoked, asked for in the background: no round waits for the chain."""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
+from typing import Final
+
+from core.canonical import Address
+from core.errors import LedgerError
+from core.ledger import LedgerView
+
+EVERY_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Revocations:
+    """What is known of a ledger's revocations; a ledger that does not answer changes nothing of it."""
+
+    def __init__(self, ledger: LedgerView, organisations: Iterable[Address], every: float = EVERY_SECONDS) -> None:
+        """Ask once, then every so many seconds; raises LedgerUnreachableError when nothing answers the first time."""
+        self._ledger = ledger
+        self._organisations = tuple(organisations)
+        self._every = every
+        self._known: Set[Address] = frozenset(ledger.revoked(self._organisations))
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="revocations", daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> Set[Address]:
+        """The organisations that are known to be revoked; answers at once."""
+        return self._known
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every):
+            try:
+                self._known = self._known | frozenset(self._ledger.revoked(self._organisations))
+            except LedgerError as error:
+                _log.warning("%s; asking again", error)
+
+
+@contextmanager
+def watched(ledger: LedgerView, organisations: Iterable[Address]) -> Iterator[Revocations]:
+    """The revocations on a ledger, as long as the block lasts."""
+    revocations = Revocations(ledger, organisations)
+    try:
+        yield revocations
+    finally:
+        revocations.close()
