@@ -5,7 +5,7 @@ Scores of different methods, models and lengths have no common scale, so they ar
     z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
 
 with S the response's scores and s the tokens'. The probability that organisation k taught the response is
-softmax_k(β z): β is fitted for each method on responses whose teacher is known (benchmarks/calibration.py), by maximum
+softmax_k(β z): β is fitted for each method on responses whose teacher is known (benchmarks/provenance), by maximum
 likelihood, as temperature scaling does (Guo et al., 2017, arXiv 1706.04599). Two organisations that taught the same
 thing share their probability. A method abstains where the distribution is nearly uniform, so where the scores do not
 tell the organisations apart at all; its normalised entropy does not depend on how many there are.

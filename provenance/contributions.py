@@ -41,10 +41,6 @@ _KEPT_BYTES = 256 * 2**20
 _PROBES = 16
 
 
-Flow = tuple[torch.Tensor, torch.Tensor]
-"""Inputs x (n, positions, in) and gradients g (n, positions, out) at a module."""
-
-
 class Term(NamedTuple):
     """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one."""
 
@@ -60,24 +56,18 @@ class Term(NamedTuple):
         """The same on `device`."""
         return Term(self.left.to(device), self.right.to(device))
 
-    def contract(self, *asked: Flow) -> torch.Tensor:
-        """Return Σ_positions ⟨g, L_k R_k x⟩, (Σ n, K), of x (n, positions, in) and g (n, positions, out) each."""
+    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """Return Σ_positions ⟨g, L_k R_k x⟩, (n, K), of x (n, positions, in) and g (n, positions, out)."""
         left, right = self
-        flows = [(x.to(left.dtype), g.to(left.dtype)) for x, g in asked]
-        if len(right) == 1:
-            inner = torch.cat([(g.transpose(1, 2) @ (x @ right[0].T)).flatten(1) for x, g in flows])
-            return inner @ left.flatten(1).T
-        if len(left) == 1:
-            inner = torch.cat([((g @ left[0]).transpose(1, 2) @ x).flatten(1) for x, g in flows])
-            return inner @ right.flatten(1).T
-        return torch.cat([self._apart(x, g) for x, g in flows])
-
-    def _apart(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """The same of one flow where organisations share neither factor."""
-        shape = (*inputs.shape[:2], *self.right.shape[:2])
-        narrow = (inputs @ self.right.flatten(0, 1).T).view(shape)
-        wide = (gradients @ self.left.transpose(0, 1).flatten(1)).view(shape)
-        return (narrow * wide).sum(dim=(1, 3))
+        inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
+        if inputs.shape[1] > 1 and len(right) == 1:  # sum over positions before organisations enter
+            inner = gradients.transpose(1, 2) @ (inputs @ right[0].T)
+            return inner.flatten(1) @ left.flatten(1).T
+        if inputs.shape[1] > 1 and len(left) == 1:
+            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
+            return inner.flatten(1) @ right.flatten(1).T
+        narrow, wide = inputs.flatten(0, 1) @ right.transpose(1, 2), gradients.flatten(0, 1) @ left
+        return (narrow * wide).sum(-1).reshape(-1, *inputs.shape[:2]).sum(-1).T
 
 
 Terms = Mapping[str, tuple[Term, ...]]
@@ -166,9 +156,8 @@ class Contributions:
         for part, terms in self.chunks(size):
             found = torch.zeros(rows, part.stop - part.start, device=self.device)
             for name in asked[0][0]:
-                flows = [(inputs[name], gradients[name]) for inputs, gradients in asked]
                 for term in terms[name]:
-                    found += term.contract(*flows)
+                    found += torch.cat([term.contract(inputs[name], gradients[name]) for inputs, gradients in asked])
             scores[:, part] = self.scale * found.double().cpu()
         return scores
 

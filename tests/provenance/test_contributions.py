@@ -80,16 +80,17 @@ def test_lanes_that_learn_apart_count_with_their_share(federate: Federate) -> No
     assert apart.candidates == one.organisations
 
 
+@pytest.mark.parametrize("positions", [1, 4])
 @pytest.mark.parametrize("shared", ["right", "left", "neither", "both"])
-def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str) -> None:
+def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str, positions: int) -> None:
     torch.manual_seed(0)
     term = Term(
         torch.randn(1 if shared in {"left", "both"} else 5, 6, 3),
         torch.randn(1 if shared in {"right", "both"} else 5, 3, 7),
     )
-    x, g = torch.randn(2, 4, 7), torch.randn(2, 4, 6)
+    x, g = torch.randn(2, positions, 7), torch.randn(2, positions, 6)
     wanted = torch.einsum("npo,koi,npi->nk", g, term.left @ term.right, x)
-    assert torch.allclose(term.contract((x, g), (x[:1], g[:1])), torch.cat([wanted, wanted[:1]]), atol=1e-4)
+    assert torch.allclose(term.contract(x, g), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", list(RULES))
