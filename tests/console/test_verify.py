@@ -3,14 +3,16 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from core import keys
+from core.config import RunConfig
 from core.places import State
 from core.store import RunFolder
+from tests import federation as f
 from tests.commands import ORGANISATIONS, Done, World, covenant
 
 pytestmark = pytest.mark.chain
@@ -176,3 +178,41 @@ def test_an_auditor_who_is_no_key_is_refused_before_anything_starts(audited: Aud
     done = audited.world.inline("--auditors", audited.address)
     assert done.code == 2
     assert "auditors: a public key is 0x, 02 or 03" in done.error
+
+
+# --- a run whose keys nobody can derive ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Path:
+    """The state folder of a run whose members and coordinator have keys of their own, and what it was started with."""
+    owner = keys.create(tmp_path / "coordinator")
+    members = tuple(replace(member, derived=False) for member in f.members())
+    genesis = f.genesis(coordinator=owner.address, organisations=members)
+    state = State(tmp_path / "state")
+    state.run("spring").begin(genesis, replace(f.readers(genesis), coordinator=owner.public))
+    return state.folder
+
+
+@pytest.mark.parametrize("command", ["verify", "evaluate", "export --out x", "attribute --prompt x"])
+def test_a_deployed_run_wants_a_readers_key(deployed: Path, command: str) -> None:
+    done = covenant(*command.split(), "--state", deployed)
+    assert done.code == 2
+    assert "run spring is sealed: got no --key, the key file of one of its readers wanted" in done.error
+
+
+def test_the_coordinators_key_is_found_by_the_runs_settings(deployed: Path) -> None:
+    config = RunConfig(run="spring", chain="embedded", coordinator_key=str(deployed.parent / "coordinator"))
+    State(deployed).remember(config)
+    report = covenant("verify", "--state", deployed, "--json").json
+    assert "readers" not in {failure["what"] for failure in report["failures"]}
+    assert report["checked"]["sealed copies"] == 2
+
+
+def test_a_key_that_is_given_goes_before_the_settings(deployed: Path) -> None:
+    State(deployed).remember(RunConfig(run="spring", coordinator_key=str(deployed.parent / "nowhere")))
+    done = covenant("verify", "--state", deployed)
+    assert done.code == 2
+    assert "a file of 64 hex digits wanted" in done.error
+    report = covenant("verify", "--state", deployed, "--key", deployed.parent / "coordinator", "--json").json
+    assert report["checked"]["sealed copies"] == 2
