@@ -11,10 +11,11 @@ from tests.commands import ORGANISATIONS, World, covenant
 COMMANDS = (
     "run", "status", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence",
     "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
+    "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", ""])
+@pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", "members", ""])
 def test_help_shows_an_example(command: str) -> None:
     done = covenant(*command.split(), "--help")
     assert done.code == 0
