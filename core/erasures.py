@@ -8,13 +8,16 @@ on with. It lists every state and every salt that is about to vanish, so that an
 erased from what was lost.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, Self
 
 from core.canonical import Address, Digest, address, commitment, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
+from core.parsing import parsed
 from core.rounds import Genesis
 
 METHODS = ("remove", "repair", "replay")
@@ -81,18 +84,10 @@ class SignedRequest:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            request = ErasureRequest(**data["request"])
-            parsed = cls(request, Signature(data["signature"]))
-            raw(request.genesis), raw(request.nonce), address(request.organisation)
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed erasure request: {error}") from error
-        if set(data) != {"request", "signature"}:
-            raise FormatError(f"malformed erasure request: {sorted(data)}")
-        texts(request.method, request.basis, parsed.signature)
-        if request.method not in METHODS:
-            raise FormatError(f"erasure request has method {request.method!r}, one of {', '.join(METHODS)} wanted")
-        return parsed
+        signed = parsed(cls, data, {"request": lambda v: parsed(ErasureRequest, v, {})})
+        if (method := signed.request.method) not in METHODS:
+            raise FormatError(f"erasure request has method {method!r}, one of {', '.join(METHODS)} wanted")
+        return signed
 
 
 @dataclass(frozen=True)
@@ -163,18 +158,13 @@ class Attestation:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            lists = {name: tuple(check(item) for item in data[name]) for name, check in _LISTS.items()}
-            parsed = cls(**{**data, **lists, "request": SignedRequest.from_dict(data["request"])})
-            commitment(bytes.fromhex(parsed.salt), parsed.request.request.digest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"malformed attestation: {error}") from error
-        for name in _COUNTS:
-            if type(value := getattr(parsed, name)) is not int or not 0 <= value < 2**32:
-                raise FormatError(f"malformed attestation: {name} is {value!r}, an unsigned integer of 32 bits wanted")
-        if not parsed.generation or parsed.organisation not in parsed.erased:
-            raise FormatError("malformed attestation: generation 0, or without the organisation that asked")
-        return parsed
+        lists = {name: partial(_tuple, check) for name, check in _LISTS.items()}
+        found = parsed(cls, data, {"request": SignedRequest.from_dict, "salt": _salt, **lists})
+        if not 0 <= found.parent_generation < found.generation or found.organisation not in found.erased:
+            raise FormatError("malformed Attestation: it opens no generation, or leaves out who asked")
+        if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
+            raise FormatError(f"malformed Attestation: {odd[0]} is {getattr(found, odd[0])}, 32 bits wanted")
+        return found
 
 
 @dataclass(frozen=True)
@@ -204,22 +194,11 @@ class SignedAttestation:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            attestation = Attestation.from_dict(data["attestation"])
-            parsed = cls(attestation, Signature(data["coordinator"]), Signature(data["requester"]))
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed signed attestation: {error}") from error
-        if len(data) != 3:
-            raise FormatError(f"malformed signed attestation: {sorted(data)}")
-        texts(parsed.coordinator, parsed.requester)
-        return parsed
+        return parsed(cls, data, {"attestation": Attestation.from_dict})
 
 
-def texts(*values: object) -> None:
-    """Raise FormatError unless each of these is text."""
-    for value in values:
-        if not isinstance(value, str):
-            raise FormatError(f"text wanted, got {value!r}")
+def _tuple(check: Callable[[Any], Any], values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(check(value) for value in values)
 
 
 def _digest(value: Digest) -> Digest:
@@ -227,5 +206,12 @@ def _digest(value: Digest) -> Digest:
     return value
 
 
+def _salt(value: str) -> str:
+    if not _SALT.fullmatch(value):
+        raise FormatError(f"a salt is 64 lower-case hex digits, got {value!r}")
+    return value
+
+
+_SALT = re.compile(r"[0-9a-f]{64}")
 _LISTS = {"erased": address, "destroyed": _digest, "unsalted": _digest, "holders": address}
 _COUNTS = ("lane", "generation", "parent_generation", "parent_round", "carried", "rounds", "recomputed", "attested")

@@ -4,14 +4,15 @@ It says what was asked, what was done, and what was reached; with the run's arti
 (unlearning/check.py). It names no state of the erased that could be read any more, and nothing of their data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from core.canonical import Address, Digest, address, digest, from_json, raw, to_json
-from core.erasures import SignedAttestation, texts
+from core.erasures import SignedAttestation
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
+from core.parsing import parsed
 from core.rounds import Genesis
 from unlearning.lineage import Label
 
@@ -127,27 +128,19 @@ class ErasureCertificate:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            nested = {
-                "attestation": SignedAttestation.from_dict(data["attestation"]),
-                "label": Label(data["label"]).value,
-                "before": _root(data["before"]),
-                "after": _root(data["after"]),
-                "heads": tuple(_digest(head) for head in data["heads"]),
-                "aggregate": _digest(data["aggregate"]),
-                "versions": _strings(data["versions"]),
-                "metrics": {name: _numbers(values) for name, values in data["metrics"].items()},
-                "receipts": tuple(Receipt(address(r["organisation"]), r["signature"]) for r in data["receipts"]),
-                "outstanding": tuple(address(o) for o in data["outstanding"]),
-                "limits": tuple(data["limits"]),
-            }
-            parsed = cls(**{**data, **nested})
-            texts(*parsed.limits)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"malformed certificate: {error}") from error
-        if type(parsed.seed) is not int:
-            raise FormatError(f"malformed certificate: seed is {parsed.seed!r}, an integer wanted")
-        return parsed
+        nested: dict[str, Callable[[Any], object]] = {
+            "attestation": SignedAttestation.from_dict,
+            "label": lambda v: Label(v).value,
+            "before": lambda v: parsed(Root, v, {}),
+            "after": lambda v: parsed(Root, v, {}),
+            "heads": lambda v: tuple(map(_digest, v)),
+            "versions": lambda v: {name: _text(version) for name, version in v.items()},
+            "metrics": lambda v: {name: _numbers(values) for name, values in v.items()},
+            "receipts": lambda v: tuple(parsed(Receipt, receipt, {}) for receipt in v),
+            "outstanding": lambda v: tuple(map(address, v)),
+            "limits": lambda v: tuple(map(_text, v)),
+        }
+        return parsed(cls, data, nested)
 
 
 @dataclass(frozen=True)
@@ -177,36 +170,19 @@ class SignedCertificate:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            certificate = ErasureCertificate.from_dict(data["certificate"])
-            parsed = cls(certificate, Signature(data["coordinator"]), Signature(data["requester"]))
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed signed certificate: {error}") from error
-        if len(data) != 3:
-            raise FormatError(f"malformed signed certificate: {sorted(data)}")
-        texts(parsed.coordinator, parsed.requester)
-        return parsed
+        return parsed(cls, data, {"certificate": ErasureCertificate.from_dict})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Parse a file; raises FormatError unless it is canonical JSON of exactly a certificate."""
-        parsed = cls.from_dict(from_json(data))
-        if to_json(parsed.to_dict()) != data:
+        signed = cls.from_dict(from_json(data))
+        if to_json(signed.to_dict()) != data:
             raise FormatError("has fields that no certificate has")
-        return parsed
+        return signed
 
 
 def _receipt(genesis: Digest, erasure: Digest, organisation: Address) -> dict[str, Any]:
     return {"genesis": raw(genesis), "erasure": raw(erasure), "organisation": organisation}
-
-
-def _root(data: Mapping[str, Any]) -> Root:
-    root = Root(**data)
-    for count in (root.lane, root.generation, root.round):
-        if type(count) is not int or count < 0:
-            raise FormatError(f"malformed root: {count!r}, a count wanted")
-    _digest(root.record), _digest(root.aggregate)
-    return root
 
 
 def _digest(value: Digest) -> Digest:
@@ -214,12 +190,13 @@ def _digest(value: Digest) -> Digest:
     return value
 
 
-def _strings(data: Mapping[str, Any]) -> dict[str, str]:
-    texts(*data.values())
-    return dict(data)
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"text wanted, got {value!r}")
+    return value
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    if odd := [value for value in data.values() if type(value) not in (int, float)]:
+    if odd := [value for value in data.values() if type(value) not in {int, float}]:
         raise FormatError(f"malformed metrics: {odd[0]!r}, a number wanted")
     return dict(data)

@@ -1,0 +1,147 @@
+"""Requests, attestations and certificates: one form, one digest, the signers they claim."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core.canonical import from_json, to_json
+from core.erasures import Attestation, ErasureRequest, SignedAttestation, SignedRequest
+from core.errors import ForgeryError, FormatError
+from tests import federation as f
+from unlearning.certificate import ErasureCertificate, Receipt, Root, SignedCertificate
+
+GENESIS = f.genesis()
+CODING, MEDICAL = f.key("coding"), f.key("medical")
+REQUEST = ErasureRequest(GENESIS.digest, CODING.address, "remove", "GDPR Art. 17", f.other("nonce"))
+ATTESTATION = Attestation(
+    request=REQUEST.sign(CODING, GENESIS.chain),
+    lane=0,
+    generation=1,
+    parent_generation=0,
+    parent_round=1,
+    carried=2,
+    rounds=2,
+    erased=(CODING.address,),
+    destroyed=(f.other("state"),),
+    unsalted=(f.other("record"),),
+    holders=(MEDICAL.address,),
+    recomputed=2,
+    attested=0,
+    salt="7b" * 32,
+)
+ATTESTED = ATTESTATION.sign(f.COORDINATOR, CODING, GENESIS.chain)
+CERTIFICATE = ErasureCertificate(
+    attestation=ATTESTED,
+    label="interim",
+    before=Root(0, 0, 2, f.other("before"), f.other("old state")),
+    after=Root(0, 1, 2, f.other("after"), f.other("new state")),
+    heads=(f.other("after"),),
+    aggregate=f.other("served"),
+    seed=7,
+    versions={"numpy": "2"},
+    metrics={"before": {"all": 2.5}, "after": {"all": 2.75}},
+    receipts=(),
+    outstanding=(MEDICAL.address,),
+)
+SIGNED = CERTIFICATE.sign(f.COORDINATOR, CODING, GENESIS.chain)
+
+
+def test_what_is_signed_is_read_back_as_it_was_written() -> None:
+    assert SignedAttestation.from_dict(from_json(to_json(ATTESTED.to_dict()))) == ATTESTED
+    assert SignedCertificate.from_bytes(to_json(SIGNED.to_dict())) == SIGNED
+    assert ATTESTED.verified(GENESIS) == ATTESTATION
+    assert SIGNED.verified(GENESIS) == CERTIFICATE
+
+
+@pytest.mark.parametrize("name", ATTESTATION.to_dict())
+def test_every_field_of_an_attestation_is_signed(name: str) -> None:
+    value = getattr(ATTESTATION, name)
+    changes: dict[type, Any] = {int: lambda: value + 1, tuple: lambda: (), str: lambda: "00" * 32}
+    other = REQUEST.sign(MEDICAL, GENESIS.chain) if name == "request" else changes[type(value)]()
+    changed = replace(ATTESTED, attestation=replace(ATTESTATION, **{name: other}))
+    with pytest.raises(ForgeryError):
+        changed.verified(GENESIS)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        ATTESTATION.sign(MEDICAL, CODING, GENESIS.chain),
+        ATTESTATION.sign(f.COORDINATOR, MEDICAL, GENESIS.chain),
+        replace(ATTESTED, coordinator=ATTESTED.requester),
+    ],
+)
+def test_an_attestation_needs_both_signers(forged: SignedAttestation) -> None:
+    with pytest.raises(ForgeryError, match="the attestation of the erasure of"):
+        forged.verified(GENESIS)
+
+
+def test_a_request_is_the_organisation_s_own_and_for_one_federation() -> None:
+    with pytest.raises(ForgeryError, match=f"is signed by {MEDICAL.address}"):
+        REQUEST.sign(MEDICAL, GENESIS.chain).verified(GENESIS)
+    with pytest.raises(ForgeryError, match="is for federation"):
+        REQUEST.sign(CODING, GENESIS.chain).verified(f.genesis(seed=8))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generation": 0},
+        {"parent_generation": 1},
+        {"erased": []},
+        {"destroyed": ["0x"]},
+        {"lane": -1},
+        {"lane": True},
+        {"salt": "5A" * 32},
+        {"x": 1},
+        {"request": REQUEST.sign(CODING, GENESIS.chain).to_dict() | {"x": 1}},
+        {"request": SignedRequest(replace(REQUEST, method="forgive"), ATTESTED.requester).to_dict()},
+    ],
+    ids=str,
+)
+def test_a_malformed_attestation_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Attestation.from_dict(ATTESTATION.to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label": "perfect"},
+        {"heads": ["0x"]},
+        {"metrics": {"before": {"all": "2"}}},
+        {"versions": {"numpy": 2}},
+        {"limits": [1]},
+        {"receipts": [{"organisation": MEDICAL.address}]},
+        {"seed": "7"},
+        {"x": 1},
+    ],
+    ids=str,
+)
+def test_a_malformed_certificate_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        ErasureCertificate.from_dict(CERTIFICATE.to_dict() | changes)
+
+
+def test_bytes_with_anything_more_are_no_certificate() -> None:
+    data = SIGNED.to_dict()
+    data["certificate"]["before"]["x"] = 1
+    with pytest.raises(FormatError):
+        SignedCertificate.from_bytes(to_json(data))
+    with pytest.raises(FormatError, match="not in canonical form"):
+        SignedCertificate.from_bytes(to_json(SIGNED.to_dict()) + b"\n")
+
+
+def test_a_receipt_is_for_one_erasure_and_of_its_signer() -> None:
+    receipt = Receipt.sign(GENESIS, ATTESTATION.erasure, MEDICAL)
+    receipt.check(GENESIS, ATTESTATION.erasure)
+    with pytest.raises(ForgeryError):
+        receipt.check(GENESIS, f.other("erasure"))
+    with pytest.raises(ForgeryError):
+        replace(receipt, organisation=CODING.address).check(GENESIS, ATTESTATION.erasure)
+
+
+def test_nothing_plain_goes_on_the_chain() -> None:
+    plain = {REQUEST.digest, ATTESTATION.digest, CERTIFICATE.digest}
+    assert not plain & {ATTESTATION.erasure, ATTESTATION.hide(ATTESTATION.digest), CERTIFICATE.committed}
