@@ -5,6 +5,7 @@ first failure names the first bad item:
 
     genesis     canonical, possible, on the ledger with its members; the shared A drawn again from its seed
     readers     the keys of those whom the genesis names
+    erasures    attested by coordinator and organisation, known to the ledger, as is their certificate (audit_erasures)
     generations signed, each from a round that was recorded, for an erasure that the ledger knows (audit_generations)
     per lane, generation and round
       record    the coordinator's signature, no gap, no fork, attempts counted, the parent's digest, nobody passed over
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from chain.audit_erasures import Erasures
 from chain.audit_files import Files, RecordFile, block_place, copied_document, is_partial, place_of, salts_name
 from chain.audit_generations import Closed, Generations
 from chain.audit_ledger import LedgerAudit, Queue
@@ -53,6 +55,7 @@ from core.errors import (
     LedgerUnreachableError,
     UsageError,
 )
+from core.generations import lineage
 from core.keys import Key
 from core.ledger import Ledger, RoundCommitment
 from core.lora import Layout
@@ -156,8 +159,16 @@ class _Audit:
         self.readers = self._readers()
         self.run = run
         self.artifacts = Artifacts(run.blobs, self.genesis.salt, self.readers or NOBODY, self._key())
+        self.erasures = Erasures.read(self.genesis, self.files, self.findings)
+        self.lines = {lane: self._line(lane, generations.last(lane)) for lane in range(len(self.genesis.lanes))}
         self.states = States(
-            self.artifacts, self.files, self.genesis, self.findings, readers_known=self.readers is not None
+            self.artifacts,
+            self.files,
+            self.genesis,
+            self.findings,
+            readers_known=self.readers is not None,
+            erasures=self.erasures,
+            served=frozenset(name for line in self.lines.values() for record in line for name in record.states),
         )
 
     def federation(self, layout: Layout | None) -> None:
@@ -167,6 +178,7 @@ class _Audit:
             self.findings.fail(What.GENESIS, "genesis.json", self.records.digest, f"{min(named)}, which records name")
         self.ledger.check_run()
         self.private.check_run()
+        self.erasures.check(self.generations.opened, self.ledger)
         self.states.found(self._updates(), layout)
         for lane in range(len(self.genesis.lanes)):
             self._lane(lane, [entry for entry in self.entries if entry.file.lane == lane])
@@ -174,6 +186,14 @@ class _Audit:
         self.private.check_end(self.files)
         self._copies()
         self._leftovers()
+
+    def _line(self, lane: int, generation: int) -> list[RoundRecord]:
+        """The rounds that a lane's generation has grown through."""
+        records = [
+            e.signed for e in self.entries if e.signed and e.file.lane == lane and e.file.generation <= generation
+        ]
+        opened = {g: signed.record for g, signed in self.generations.opened[lane].items() if g <= generation}
+        return [signed.record for signed in lineage(records, opened)]
 
     def _readers(self) -> Readers | None:
         """Whose keys the run is sealed for; None when that cannot be read."""
@@ -232,9 +252,14 @@ class _Audit:
             head.advance(record, head.state)
             return committed
         weights = self.records.admitted(record, head, file.where)
-        self.records.asked(record, head, where)
+        if record.carried:
+            self.records.summed_again(record, head, self._line(record.lane, record.generation - 1), where)
+        else:
+            self.records.asked(record, head, where)
         updates = self._summable(record, head, weights, file.where)
+        recomputed = self.findings.recomputed
         state = self.states.after(record, head.state, updates, file.where, head.members)
+        self.findings.attested += self.findings.recomputed == recomputed and record.aggregate in self.erasures.listed
         head.advance(record, state)
         salts = self._salts(record, file)
         committed = self.ledger.check_round(record, salts, file, None if gap else committed)
@@ -246,6 +271,8 @@ class _Audit:
     def _salts(self, record: RoundRecord, file: RecordFile) -> Salts | None:
         """The salts of a record, one for everything that is committed; None when they cannot be read."""
         where = f"{file.where}, {file.salts}"
+        if record.digest in self.erasures.unsalted and self._desalted(record, file):
+            return None
         with self.findings.guard(What.SALTS, where, "a salt for the aggregate and for every update"):
             salts = self.files.read(file.salts, Salts)
             if extra := sorted(set(salts.updates) - {admitted.organisation for admitted in record.admitted}):
@@ -253,6 +280,16 @@ class _Audit:
             self.findings.checked["salts"] += 1
             return salts
         return None
+
+    def _desalted(self, record: RoundRecord, file: RecordFile) -> bool:
+        """Whether an erasure has taken a record's salts; one that is finished must have."""
+        place = file.salts.removesuffix(".json")
+        self.files.take_sealed(place)
+        left = [name for name in (file.salts, f"artifacts/{place}{KEYS}") if name in self.files]
+        if left and record.digest in self.erasures.bare:
+            self.findings.fail(What.SALTS, f"{file.where}, {left[0]}", "salts", "none: an erasure destroyed them")
+        self.findings.checked["destroyed salts"] += file.salts not in self.files
+        return file.salts not in self.files
 
     def _summable(
         self, record: RoundRecord, head: Head, weights: dict[Address, float], place: str

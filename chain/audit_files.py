@@ -14,13 +14,15 @@ from core.artifacts import KEYS, SEALED
 from core.blobs import Folder
 from core.canonical import from_json, to_json
 from core.errors import FormatError
-from core.store import RunFolder
+from core.store import RunFolder, certificate_name, erasure_name
 
 _PLACE = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
 _GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
 _DOCUMENT = re.compile(
-    r"(?:genesis|readers)\.json|generations/L\d+-G\d+\.json|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json"
+    r"(?:genesis|readers)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
+    r"|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json"
 )
+_ERASURE = re.compile(r"erasures/L(\d+)-G(\d+)\.json")
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
 _BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
 _COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
@@ -73,6 +75,25 @@ class GenerationFile:
     def of(cls, lane: int, generation: int) -> Self:
         """Where what opened a generation lies."""
         return cls(lane, generation, f"generations/L{lane:04}-G{generation:04}.json")
+
+
+@dataclass(frozen=True, order=True)
+class ErasureFile:
+    """A file in erasures/ and the place that its name claims."""
+
+    lane: int
+    generation: int
+    name: str = field(compare=False)
+
+    @classmethod
+    def of(cls, lane: int, generation: int) -> Self:
+        """Where the attestation of the erasure that opens a generation lies."""
+        return cls(lane, generation, erasure_name(lane, generation))
+
+    @property
+    def certificate(self) -> str:
+        """The file of the erasure's certificate."""
+        return certificate_name(self.lane, self.generation)
 
 
 class Files:
@@ -135,6 +156,11 @@ class Files:
         """The files in generations/ whose name is one, by lane and generation."""
         matches = (match for name in self.names if (match := _GENERATION.fullmatch(name)))
         return sorted(GenerationFile(int(match[1]), int(match[2]), match[0]) for match in matches)
+
+    def erasures(self) -> list[ErasureFile]:
+        """The files in erasures/ whose name is one, by lane and generation."""
+        matches = (match for name in self.names if (match := _ERASURE.fullmatch(name)))
+        return sorted(ErasureFile(int(match[1]), int(match[2]), match[0]) for match in matches)
 
     def recorded_since(self, lane: int, generation: int, number: int) -> bool:
         """Whether a round has a record that came after the files were listed, as a run in progress writes them."""

@@ -16,6 +16,7 @@ from chain.audit_files import Files, RecordFile
 from chain.audit_report import Findings, What
 from chain.commitments import Commitment, parse
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json
+from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
 from core.ledger import Anchor, GenerationOpening, Ledger, RoundCommitment, RoundKey
 from core.rounds import Genesis, RoundRecord, Salts, commit_to
@@ -152,6 +153,27 @@ class LedgerAudit:
                 self.findings.fail(What.NOT_ON_LEDGER, where, "nothing", f"an opening for erasure {opening.erasure}")
             else:
                 self.findings.checked["pending"] += 1
+
+    def check_erasure(self, attestation: Attestation, certificate: Digest | None, where: str) -> None:
+        """The ledger knows an erasure by what was attested, and by its certificate where there is one."""
+        with self._asking(where) as ledger:
+            if ledger is None:
+                return
+            if (found := ledger.erasure(self.digest, attestation.erasure)) is None:
+                if certificate:
+                    self.findings.fail(What.NOT_ON_LEDGER, where, "nothing", f"erasure {attestation.erasure}")
+                else:
+                    self.findings.checked["pending"] += 1
+                return
+            self.findings.expect(What.ATTESTATION, where, found.attestation, attestation.hide(attestation.digest))
+            if certificate or found.certificate != ZERO_DIGEST:
+                self._certified(found.certificate, certificate, where)
+
+    def _certified(self, found: Digest, wanted: Digest | None, where: str) -> None:
+        if found == ZERO_DIGEST and not self.complete:
+            self.findings.checked["pending"] += 1
+        else:
+            self.findings.expect(What.CERTIFICATE, where, found, wanted)
 
     def check_head(self, lane: int, generation: int) -> None:
         """The ledger has opened no generation that the records lack."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from chain.audit_erasures import Erasures
 from chain.audit_files import Files
 from chain.audit_report import Findings, What
 from core import lora, seeds
@@ -37,6 +38,9 @@ class States:
     genesis: Genesis
     findings: Findings
     readers_known: bool = True
+    erasures: Erasures | None = None
+    served: frozenset[Digest] = frozenset()
+    """The states of the rounds that are in line, which no erasure may destroy."""
     fresh: AdapterState | None = None
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
@@ -60,10 +64,13 @@ class States:
             file = f"{where}, artifacts/{place}{SEALED}"
             state = self.artifacts.open(name)
         except DestroyedError as error:
-            self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
+            if self.erasures is None or not self.erasures.destroyed(name):
+                self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
         except (CovenantError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
+            if self.erasures and name in self.erasures.gone and name not in self.served:
+                self.findings.fail(What.DESTROYED, file, "a state that can be read", "one that the erasure destroyed")
             self._check_wraps(place, members, where)
             return state
         return None

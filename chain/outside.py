@@ -12,7 +12,7 @@ from chain.audit import AuditReport, Failure, What, verify_on_chain
 from core.artifacts import Artifacts
 from core.blobs import open_blobs
 from core.canonical import Address
-from core.errors import CovenantError, UsageError
+from core.errors import CovenantError, DestroyedError, UsageError
 from core.keys import Key
 from core.readers import NOBODY
 from core.store import RunFolder
@@ -43,11 +43,13 @@ def verify_from_outside(
 
 
 def _unseal(artifacts: Artifacts, name: str, folder: Path) -> Failure | None:
-    """Write a document to the folder; what cannot be opened is a failure, and missing in what follows."""
+    """Write a document to the folder; what cannot be opened is a failure, unless its key is gone."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.write_bytes(artifacts.open_document(name))
+    except DestroyedError:
+        return None  # the audit asks for an erasure that lists it
     except CovenantError as error:
         return Failure(What.COPY.value, f"artifacts/{name}", str(error), f"a sealed copy of {name}")
     return None

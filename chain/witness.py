@@ -86,9 +86,7 @@ class Witness:
 
     def sent(self, signed: SignedManifest) -> None:
         """Remember an own manifest; call it before it is sent."""
-        manifest = signed.manifest
-        key = RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
-        self._write({"sent": asdict(key), "manifest": signed.digest})
+        self._write({"sent": asdict(_place(signed)), "manifest": signed.digest})
 
     def shown(self, signed: SignedRecord, salts: Salts, openings: Sequence[SignedGeneration] = ()) -> RoundRecord:
         """Check and remember a round's record; showing it again changes nothing.
@@ -207,8 +205,8 @@ class Witness:
     def _check_own_update(self, record: RoundRecord) -> None:
         """What was sent is in the record: admitted as it was sent, or rejected with a reason."""
         sent = self._sent.get(record.key, [])
-        own = [a.signed.digest for a in record.admitted if a.organisation == self._organisation]
-        if own and own[0] not in sent:
+        own = [a.signed for a in record.admitted if a.organisation == self._organisation]
+        if own and own[0].digest not in self._sent.get(_place(own[0]), []):
             raise IntegrityError(f"{_name(record.key)}: admits an update of {self._organisation} that it did not send")
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:
@@ -255,6 +253,12 @@ class Witness:
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
+
+
+def _place(signed: SignedManifest) -> RoundKey:
+    """The round that a manifest was made for; one that was summed again stands in a later generation."""
+    manifest = signed.manifest
+    return RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
 
 
 def _name(key: RoundKey) -> str:

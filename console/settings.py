@@ -13,7 +13,7 @@ from core.places import State
 
 DEFAULTS = RunConfig()
 
-_PATHS = ("state", "data", "validation", "coordinator-key", "store")
+_PATHS = ("state", "data", "validation", "coordinator-key", "requester-key", "store")
 
 
 def build(

@@ -106,6 +106,10 @@ class RunConfig:
     """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
     organisation: str = ""
     """With mode unlearn: the organisation to remove. With attribute: one that must have a part in what is served."""
+    basis: str = "at its own request"
+    """With mode unlearn: the legal basis that the organisation gives."""
+    requester_key: str = ""
+    """With mode unlearn: absolute path of the organisation's key file; "" derives it where the run's were derived."""
     method: str = ""
     """With mode unlearn or attribute: the method; "" is the default of attribute."""
     prompt: str = ""
@@ -121,7 +125,7 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
         _ = self.auditing
-        for name in ("state", "data", "validation", "coordinator_key", "store"):
+        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store"):
             _check_path(name, getattr(self, name))
 
     @classmethod

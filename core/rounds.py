@@ -178,7 +178,8 @@ class RoundRecord:
     record written before it, which may have admitted nothing. `admitted` stands in order of address, `aggregate` is the
     digest of the lane's state after the round, `residual` what the rule could not represent (0 for exact rules). A
     round below its quorum is recorded with nothing admitted, keeps its parent's aggregate, and is tried again under the
-    next `attempt`.
+    next `attempt`. A round that is summed again after an erasure admits manifests of an earlier generation, as they
+    were signed.
     """
 
     genesis: Digest
@@ -208,6 +209,16 @@ class RoundRecord:
     def key(self) -> RoundKey:
         """Where the round stands on a ledger."""
         return RoundKey(self.genesis, self.lane, self.generation, self.round)
+
+    @property
+    def carried(self) -> bool:
+        """Whether the round was not trained but summed again, from updates of an earlier generation."""
+        return any(admitted.signed.manifest.generation < self.generation for admitted in self.admitted)
+
+    @property
+    def states(self) -> frozenset[Digest]:
+        """The states that the round is made of: its updates, and its aggregate."""
+        return frozenset({self.aggregate, *(admitted.signed.manifest.update for admitted in self.admitted)})
 
     def sign(self, key: Key, domain: Domain) -> "SignedRecord":
         """Sign as coordinator."""

@@ -5,6 +5,8 @@
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
+    RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
+    RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
     RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
     RUN/artifacts/                              what is sealed (core/artifacts.py), unless it is stored elsewhere
 
@@ -20,7 +22,8 @@ from typing import Any, TypeVar
 from core import keys
 from core.artifacts import Artifacts
 from core.blobs import Blobs, Folder, open_blobs, write
-from core.canonical import ZERO_DIGEST, Address, from_json, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
+from core.erasures import Attestation, SignedAttestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
 from core.generations import GenerationRecord, SignedGeneration, lineage
 from core.keys import Key
@@ -108,8 +111,13 @@ class RunFolder:
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.record)
+        for attested in self.erasures():
+            self._copy(erasure_name(attested.attestation.lane, attested.attestation.generation))
+            if path := self.certificate(attested.attestation):
+                self._copy(f"certificates/{path.name}")
+        unsalted = self.unsalted()
         for signed in self.records():
-            self._copy_round(signed.record)
+            self._copy_round(signed.record, salted=signed.record.digest not in unsalted)
 
     def append(self, signed: SignedRecord, salts: Salts) -> None:
         """Write a record, its salts first: a record without salts could never be committed.
@@ -137,6 +145,41 @@ class RunFolder:
         write(path, to_json(signed.to_dict()))
         self._copy_generation(record)
 
+    def attest(self, signed: SignedAttestation) -> None:
+        """Write what an erasure is about to do; raises RunError when another one has that place."""
+        attestation = signed.attestation
+        if (path := self.folder / erasure_name(attestation.lane, attestation.generation)).exists():
+            raise RunError(f"erasure {path.stem} is attested already and never rewritten")
+        write(path, to_json(signed.to_dict()))
+        self._copy(erasure_name(attestation.lane, attestation.generation))
+
+    def certify(self, attestation: Attestation, certificate: bytes) -> Path:
+        """Write the certificate of an erasure of which everything is done; returns where."""
+        name = certificate_name(attestation.lane, attestation.generation)
+        write(self.folder / name, certificate)
+        self._copy(name)
+        return self.folder / name
+
+    def erasures(self) -> list[SignedAttestation]:
+        """The attestations of all erasures, by lane and generation."""
+        paths = sorted((self.folder / "erasures").glob("L*.json"))
+        return [_read(path, SignedAttestation.from_dict) for path in paths]
+
+    def certificate(self, attestation: Attestation) -> Path | None:
+        """Where the certificate of an erasure lies; None before there is one."""
+        path = self.folder / certificate_name(attestation.lane, attestation.generation)
+        return path if path.exists() else None
+
+    def unsalted(self) -> frozenset[Digest]:
+        """The records whose salts an erasure destroys."""
+        return frozenset(record for signed in self.erasures() for record in signed.attestation.unsalted)
+
+    def destroy_salts(self, record: RoundRecord) -> None:
+        """Destroy the salts of a record, and the key of their copy."""
+        name = f"salts/{_record_name(record)}"
+        Folder(self.folder).remove(name)
+        self.artifacts.destroy_document(name)
+
     def generations(self, lane: int) -> dict[int, SignedGeneration]:
         """What opened the lane's generations, in order; nothing before the first erasure."""
         found: dict[int, SignedGeneration] = {}
@@ -150,10 +193,13 @@ class RunFolder:
             return self.genesis.lanes[lane]
         return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members
 
-    def lineage(self, lane: int) -> list[SignedRecord]:
-        """The lane's rounds that its current generation has grown through, in order."""
-        openings = {generation: signed.record for generation, signed in self.generations(lane).items()}
-        return lineage((signed for signed in self.records() if signed.record.lane == lane), openings)
+    def lineage(self, lane: int, generation: int | None = None) -> list[SignedRecord]:
+        """The lane's rounds that a generation, by default the current one, has grown through, in order."""
+        opened = self.generations(lane)
+        last = len(opened) if generation is None else generation
+        openings = {number: signed.record for number, signed in opened.items() if number <= last}
+        own = (s for s in self.records() if s.record.lane == lane and s.record.generation <= last)
+        return lineage(own, openings)
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""
@@ -186,10 +232,10 @@ class RunFolder:
         """The file of the commit queue of the private chain."""
         return self.folder / "private.jsonl"
 
-    def _copy_round(self, record: RoundRecord) -> None:
+    def _copy_round(self, record: RoundRecord, *, salted: bool = True) -> None:
         """Seal a record and its salts for those who learn in its lane."""
         name, members = _record_name(record), self.members(record.lane, record.generation)
-        if record.admitted:
+        if record.admitted and salted:
             self._copy(f"salts/{name}", members)
         self._copy(f"records/{name}", members)
 
@@ -206,6 +252,16 @@ def _place(lane: int, generation: int, number: int) -> str:
 
 def _generation_name(lane: int, generation: int) -> str:
     return f"generations/L{lane:04}-G{generation:04}.json"
+
+
+def erasure_name(lane: int, generation: int) -> str:
+    """Where the attestation of the erasure that opens a generation lies."""
+    return f"erasures/L{lane:04}-G{generation:04}.json"
+
+
+def certificate_name(lane: int, generation: int) -> str:
+    """Where its certificate lies."""
+    return f"certificates/L{lane:04}-G{generation:04}.json"
 
 
 def _record_name(record: RoundRecord) -> str:

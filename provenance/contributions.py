@@ -28,7 +28,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, by_address
 from core.canonical import Address
 from core.errors import IntegrityError, UsageError
-from core.rounds import Genesis, RoundRecord
+from core.rounds import RoundRecord
 from core.store import RunFolder
 
 Float64 = NDArray[np.float64]
@@ -232,14 +232,20 @@ def of_run(run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch
     fresh = lora.fresh(lora.Layout.of(modules, genesis.rank), seeds.shared(genesis.seed))
     if lora.factor(fresh, "A").digest != genesis.shared_a:
         raise IntegrityError(f"run {run.name}: the base here gives another shared A than the genesis names")
-    lanes = tuple(_lane(run, genesis, index, fresh) for index in range(len(genesis.lanes)))
+    lanes = tuple(_lane(run, index, share, fresh) for index, share in enumerate(_shares(run)))
     return Contributions(RULES[genesis.rule], fresh, lanes, genesis.alpha / genesis.rank, device)
 
 
-def _lane(run: RunFolder, genesis: Genesis, index: int, fresh: AdapterState) -> tuple[Step, ...]:
-    examples = {o.address: o.examples for o in genesis.organisations}
-    share = sum(examples[member] for member in genesis.lanes[index]) / sum(examples.values())
-    before: Callable[[], AdapterState] = partial(RULES[genesis.rule].initial, fresh)
+def _shares(run: RunFolder) -> list[float]:
+    """The part of each lane in what is served: its members' examples among those of everyone who still learns."""
+    examples = {o.address: o.examples for o in run.genesis.organisations}
+    lanes = range(len(run.genesis.lanes))
+    learned = [sum(examples[o] for o in run.members(lane, len(run.generations(lane)))) for lane in lanes]
+    return [count / sum(learned) for count in learned]
+
+
+def _lane(run: RunFolder, index: int, share: float, fresh: AdapterState) -> tuple[Step, ...]:
+    before: Callable[[], AdapterState] = partial(RULES[run.genesis.rule].initial, fresh)
     steps = []
     for signed in run.lineage(index):
         steps.append(_step(run, signed.record, share, before))

@@ -14,6 +14,7 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
+from chain.audit import verify
 from chain.commitments import Commitment, Recorder, private_commitment
 from chain.ethereum import open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
@@ -22,6 +23,7 @@ from chain.revocations import watched
 from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
+from core.canonical import Address
 from core.config import RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
@@ -37,6 +39,7 @@ from llm.sources import load_base, read_data
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from server_app.binding import Bindings
+from server_app.erasing import Erasing
 from server_app.events import EventLog
 from server_app.exchange import printable
 from server_app.founding import check_unchanged, found, shared_adapter
@@ -97,9 +100,36 @@ def _train(grid: Grid, setting: Setting) -> None:
 
 
 def _unlearn(grid: Grid, setting: Setting) -> None:
-    config = setting.config
-    with _federation(grid, setting) as strategy:
-        strategy.unlearn(address_of(setting.run, config.organisation), config.method)
+    """Erase an organisation: from the records, and from what is served."""
+    config, run = setting.config, setting.run
+    if not run.started:
+        raise UsageError(f"run {run.name} has no genesis: there is nobody to erase")
+    organisation = address_of(run, config.organisation)
+    with _federation(grid, setting, leaving=organisation) as strategy:
+        strategy.unlearn(organisation, config.method)
+    setting.events.write("finished")
+
+
+def _erasing(grid: Grid, setting: Setting, chains: "Chains", train: Callable[[Grid], object]) -> Erasing:
+    config, run = setting.config, setting.run
+    return Erasing(
+        ledger=chains.public,
+        audit=lambda: verify(run, chains.public, private=chains.private_rounds, strict=True),
+        requester=lambda organisation: _requester_key(config, run, organisation),
+        basis=config.basis,
+        train=lambda: train(grid),
+    )
+
+
+def _requester_key(config: RunConfig, run: RunFolder, organisation: Address) -> Key:
+    """The key with which an organisation asks to be erased; raises UsageError without it."""
+    member = run.genesis.named(organisation)
+    if not config.requester_key and not member.derived:
+        raise ConfigError(f"requester-key is not set: the key file of {member.name}, who asks, is wanted")
+    key = keys.read(Path(config.requester_key)) if config.requester_key else keys.derive(config.seed, member.name)
+    if key.address != organisation:
+        raise ConfigError(f"requester-key is of {key.address}, that of {member.name} ({organisation}) wanted")
+    return key
 
 
 def _attribute(_grid: Grid, setting: Setting) -> None:
@@ -121,8 +151,11 @@ _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
 
 
 @contextmanager
-def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
-    """The strategy over a founded or restored run, with its rounds on their way to the chain."""
+def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) -> Iterator[Covenant]:
+    """The strategy over a founded or restored run, with its rounds on their way to the chain.
+
+    Whoever was erased, or is `leaving`, need not be there.
+    """
     config, run = setting.config, setting.run
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
@@ -132,7 +165,7 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     chains = _chains(config, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
-    bindings.wait(grid, config.organisations, _BIND_SECONDS)
+    bindings.wait(grid, _awaited(config, run, leaving), _BIND_SECONDS)
     if not run.started:
         founders = list(bindings.organisations.values())
         genesis = found(config, run.name, key.address, bindings.domain, model, founders, chains.to_fix(config))
@@ -148,9 +181,20 @@ def _federation(grid: Grid, setting: Setting) -> Iterator[Covenant]:
     members = [organisation.address for organisation in run.genesis.organisations]
     with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
         validate = _validator(config, model, fresh, validation)
-        yield Covenant(
+        strategy = Covenant(
             run, key, fresh, bindings, setting.events, commit, validate, config.timeout, tracking.log, revoked=revoked
         )
+        strategy.erasing = _erasing(grid, setting, chains, strategy.start)
+        yield strategy
+
+
+def _awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
+    """How many organisations to wait for; 0 is as many as the nodes know of."""
+    if not run.started or not config.organisations:
+        return config.organisations
+    lanes = range(len(run.genesis.lanes))
+    staying = {member for lane in lanes for member in run.members(lane, len(run.generations(lane)))}
+    return len(staying - {leaving})
 
 
 @dataclass(frozen=True)
@@ -199,8 +243,9 @@ def _committing(run: RunFolder, chains: Chains) -> Iterator[Callable[[RoundRecor
             if private:
                 private.put(private_commitment(record, run.salts(record)))
 
+        unsalted = run.unsalted()
         for signed in run.records():
-            if signed.record.admitted:
+            if signed.record.admitted and signed.record.digest not in unsalted:
                 commit(signed.record)
         yield commit
 

@@ -80,9 +80,9 @@ def partition(organisations: Sequence[Address], size: int) -> tuple[tuple[Addres
 
 def served(genesis: Genesis, rule: Rule, lanes: Sequence[Lane]) -> AdapterState:
     """The state that is served: the lane's own, or the sum of isolated lanes weighted by their members' examples."""
-    if len(lanes) == 1:
-        return lanes[0].state
+    if len(learning := [lane for lane in lanes if lane.members]) == 1:
+        return learning[0].state
     examples = {o.address: o.examples for o in genesis.organisations}
-    learned = [sum(examples[address] for address in lane.members) for lane in lanes]
+    learned = [sum(examples[address] for address in lane.members) for lane in learning]
     shares = [count / sum(learned) for count in learned]
-    return rule.compose([(share, lane.state) for share, lane in zip(shares, lanes, strict=True)])
+    return rule.compose([(share, lane.state) for share, lane in zip(shares, learning, strict=True)])

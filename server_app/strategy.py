@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from logging import INFO
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.common.logger import log
@@ -39,6 +39,8 @@ from server_app.lanes import Lane, served
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
+    from server_app.erasing import Erasing
+    from unlearning.certificate import ErasureCertificate
 
 _LONGEST_PAUSE = 60.0
 
@@ -90,6 +92,8 @@ class Covenant(Strategy):
         self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
         self.events, self.commit, self.validate, self.track = events, commit, validate, track
         self.timeout, self.retry_pause, self.revoked = timeout, retry_pause, revoked
+        self.erasing: Erasing | None = None
+        """What `unlearn` needs; whoever makes the strategy sets it."""
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         initial = self.rule.initial(fresh)
@@ -187,9 +191,32 @@ class Covenant(Strategy):
         losses = [measured for reply in replies if (measured := _losses(reply))]
         return _means(losses) if losses else None
 
-    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> NoReturn:  # noqa: ARG002
-        """Erase an organisation, or some of its records, and return the certificate."""
-        raise UsageError(f"unlearning {organisation} by {method!r}: not available in this version")
+    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> "ErasureCertificate":
+        """Erase an organisation by remove, repair or replay, and return the certificate.
+
+        Raises UsageError for bad input, also for `records`, RunError when the run does not hold or has another writer;
+        see `server_app.erasing.erase`.
+        """
+        from server_app.erasing import erase  # noqa: PLC0415 - it builds on this module
+
+        if records is not None:
+            raise UsageError(f"records {records}: only whole organisations can be erased in this version")
+        if self.erasing is None:
+            raise UsageError("this strategy was given no ledger to erase on")
+        return erase(self, self.erasing, organisation, method).certificate
+
+    def restore(self, index: int) -> None:
+        """Go on with a lane as the records have it."""
+        self.lanes[index] = Lane.restore(self.run, index, self.rule.initial(self.fresh))
+        self._history[index] = [shown(signed.record) for signed in self.run.lineage(index)]
+
+    def carry(self, index: int, records: Iterable[RoundRecord]) -> None:
+        """Sum rounds of an earlier generation again, from the updates of those who are still members."""
+        for record in records:
+            lane = self.lanes[index]
+            if record.round > lane.round:
+                kept = [a.signed for a in record.admitted if a.organisation in lane.members]
+                self._record(index, record.round, Outcome(kept))
 
     def attribute(self, prompt: str, response: str | None, method: str) -> "TokenTrace":
         """Trace every token of a response, or of the model's own when it is None, to those who taught it.

@@ -18,10 +18,13 @@ by any method.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 from core.canonical import Address, Digest
 from core.errors import UsageError
 from core.rounds import Genesis, RoundRecord
+from core.store import RunFolder
+from unlearning.certificate import SignedCertificate
 from unlearning.lineage import Label, Lineage
 
 _CALIBRATED = 4
@@ -71,6 +74,14 @@ class Lanes:
     lines: Sequence[Sequence[RoundRecord]]
     erased: Mapping[Address, Label]
 
+    @classmethod
+    def read(cls, run: RunFolder) -> Self:
+        """A run's lanes, once its records' signatures have been checked; raises ForgeryError, IntegrityError."""
+        signed = list(run.records())
+        lines = [[s.record for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
+        admitting = [s.record for s in signed if s.record.admitted]
+        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, _labels(run))
+
     def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
         """The members of a lane without the erased."""
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
@@ -93,6 +104,7 @@ def plan(run: Lanes, organisation: Address, method: str) -> Plan:
     parent, rounds = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
     carried = max(METHODS[method](rounds), parent.round if parent else 0)
     sums = tuple(record for record in line[len(clean) :] if record.round <= carried)
+    _check_quorum(run, remaining, sums, erased)
     return Plan(
         organisation=organisation,
         method=method,
@@ -125,6 +137,16 @@ METHODS = MappingProxyType({"remove": _remove, "repair": _repair, "replay": _rep
 """Of each method the last round that it carries over, given the last round there is."""
 
 
+def _labels(run: RunFolder) -> dict[Address, Label]:
+    """Who was erased, and how exactly in the end: a lane's last certificate speaks of everyone before."""
+    found: dict[Address, Label] = {}
+    for attestation in (signed.attestation for signed in run.erasures()):
+        if path := run.certificate(attestation):
+            label = Label(SignedCertificate.from_bytes(path.read_bytes()).certificate.label)
+            found |= dict.fromkeys(attestation.erased, label)
+    return found
+
+
 def _lane(run: Lanes, organisation: Address) -> int:
     member = run.genesis.organisation(organisation)
     lane = run.genesis.lane_of(organisation)
@@ -136,6 +158,18 @@ def _lane(run: Lanes, organisation: Address) -> int:
     if reached < (wanted := run.genesis.training.rounds):
         raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
     return lane
+
+
+def _check_quorum(
+    run: Lanes, remaining: Collection[Address], sums: Iterable[RoundRecord], erased: Collection[Address]
+) -> None:
+    """Whoever remains must be enough, in every round that is summed or trained again."""
+    quorum = run.genesis.participation.quorum
+    if remaining and len(remaining) < quorum:
+        raise UsageError(f"the quorum is {quorum}, and only {len(remaining)} organisations would remain in the lane")
+    for record in sums:
+        if (left := sum(a.organisation not in erased for a in record.admitted)) < quorum:
+            raise UsageError(f"round {record.round} admitted {left} others, a quorum of {quorum} wanted: use replay")
 
 
 def _populated(run: Lanes) -> list[int]:

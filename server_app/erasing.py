@@ -1,0 +1,236 @@
+"""An erasure, carried out: what `strategy.unlearn` does with a plan.
+
+    plan        from the records (unlearning/plan.py); whatever is wrong with the request is found here
+    audit       everything must hold before anything is destroyed
+    attest      signed by coordinator and organisation, written down, anchored: from here on there is no way back
+    open        the lane's new generation, on the ledger and in the records
+    rebuild     rounds are summed again, or trained again by the ordinary loop
+    destroy     keys of states, and salts
+    certify     signed by both, written down, anchored
+
+Every step may be repeated. Whoever is killed before the attestation is written has changed nothing; after it, the same
+erasure has to be asked for again, and goes on where it stopped.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chain.audit_report import AuditReport
+from core.canonical import ZERO_DIGEST, Address, Digest, to_json
+from core.erasures import Attestation, ErasureRequest, SignedAttestation
+from core.errors import LedgerUnreachableError, RunError, UsageError
+from core.generations import GenerationRecord
+from core.keys import Key
+from core.ledger import Ledger
+from core.rounds import RoundRecord
+from core.store import RunFolder
+from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
+from unlearning.lineage import Lineage
+from unlearning.plan import Lanes, Plan, plan
+
+if TYPE_CHECKING:
+    from server_app.strategy import Covenant
+
+_ANCHOR_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """What an erasure needs besides a federation.
+
+    `audit` checks the whole run, `requester` is the key of the organisation that asks, `basis` its legal basis, and
+    `train` runs the rounds that are missing and evaluates.
+    """
+
+    ledger: Ledger
+    audit: Callable[[], AuditReport]
+    requester: Callable[[Address], Key]
+    basis: str
+    train: Callable[[], object]
+
+
+def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method: str) -> SignedCertificate:
+    """Erase an organisation, or go on with that.
+
+    Raises what `plan` raises; UsageError while another erasure is unfinished; RunError when the run does not hold;
+    LedgerUnreachableError when the chain is down, with everything as it was or ready to go on.
+    """
+    run = strategy.run
+    _anchor_certificates(run, erasing.ledger)
+    metrics: dict[str, dict[str, float]] = {}
+    if (begun := _unfinished(run)) is None:
+        made = plan(Lanes.read(run), organisation, method)
+        requester = erasing.requester(organisation)
+        attestation = _attestation(run, made, requester, erasing)
+        metrics["before"] = dict(strategy.validate(strategy.served))
+        begun = attestation.sign(strategy.key, requester, strategy.genesis.chain)
+        run.attest(begun)
+    attestation = begun.attestation
+    if (attestation.organisation, attestation.method) != (organisation, method):
+        name = _name(run, attestation.organisation)
+        raise UsageError(f"the erasure of {name} by {attestation.method} is not finished: ask for that one again")
+    _open(strategy, erasing.ledger, attestation)
+    _rebuild(strategy, erasing, attestation)
+    metrics["after"] = dict(strategy.validate(strategy.served))
+    _wait_for_anchors(run, erasing.ledger, attestation.lane)
+    _destroy(run, attestation)
+    return _certify(strategy, erasing, begun, metrics)
+
+
+def _name(run: RunFolder, organisation: Address) -> str:
+    member = run.genesis.organisation(organisation)
+    return member.name if member else organisation
+
+
+def _unfinished(run: RunFolder) -> SignedAttestation | None:
+    """The erasure that was attested and has no certificate, if there is one."""
+    return next((signed for signed in run.erasures() if run.certificate(signed.attestation) is None), None)
+
+
+def _attestation(run: RunFolder, made: Plan, requester: Key, erasing: Erasing) -> Attestation:
+    """What is about to happen to a run that holds; raises RunError when it does not."""
+    report = erasing.audit()
+    if not report.ok:
+        raise RunError(f"nothing was erased, since the run does not hold: {report.failures[0]}")
+    nonce = Digest("0x" + secrets.token_hex(32))
+    request = ErasureRequest(run.genesis.digest, made.organisation, made.method, erasing.basis, nonce)
+    return Attestation(
+        request=request.sign(requester, run.genesis.chain),
+        lane=made.lane,
+        generation=len(run.generations(made.lane)) + 1,
+        parent_generation=made.parent.generation if made.parent else 0,
+        parent_round=made.start,
+        carried=made.carried,
+        rounds=made.rounds,
+        erased=tuple(sorted(made.erased)),
+        destroyed=tuple(sorted(made.doomed)),
+        unsalted=tuple(sorted(record.digest for record in made.unsalted)),
+        holders=made.holders,
+        recomputed=report.recomputed,
+        attested=report.attested,
+        salt=secrets.token_hex(32),
+    )
+
+
+def _open(strategy: "Covenant", ledger: Ledger, attestation: Attestation) -> None:
+    """Anchor the attestation and open the generation, on the ledger first."""
+    run, lane = strategy.run, attestation.lane
+    genesis = run.genesis.digest
+    ledger.attest(genesis, attestation.erasure, lane, attestation.hide(attestation.digest))
+    if attestation.generation in run.generations(lane):
+        return
+    record = _opening(run, attestation)
+    ledger.open_generation(record.opening)
+    run.open_generation(record.sign(strategy.key, run.genesis.chain))
+    strategy.restore(lane)
+
+
+def _opening(run: RunFolder, attestation: Attestation) -> GenerationRecord:
+    lane, last = attestation.lane, attestation.generation - 1
+    line = (signed.record for signed in run.lineage(lane))
+    parent = next((record for record in line if record.round == attestation.parent_round), None)
+    own = [s.record for s in run.records() if (s.record.lane, s.record.generation) == (lane, last)]
+    begun = run.generations(lane)[last].record.digest if last else run.genesis.digest
+    return GenerationRecord(
+        genesis=run.genesis.digest,
+        lane=lane,
+        generation=attestation.generation,
+        parent_generation=attestation.parent_generation,
+        parent_round=attestation.parent_round,
+        parent=parent.digest if parent else run.genesis.digest,
+        previous=own[-1].digest if own else begun,
+        erasure=attestation.erasure,
+        members=tuple(member for member in run.members(lane, last) if member not in attestation.erased),
+    )
+
+
+def _rebuild(strategy: "Covenant", erasing: Erasing, attestation: Attestation) -> None:
+    """Sum the rounds again that are carried over, and train those that are not."""
+    strategy.carry(attestation.lane, _summed(strategy.run, attestation))
+    erasing.train()
+
+
+def _summed(run: RunFolder, attestation: Attestation) -> list[RoundRecord]:
+    """The records of the line before the erasure that are summed again."""
+    line = (signed.record for signed in run.lineage(attestation.lane, attestation.generation - 1))
+    return [record for record in line if attestation.parent_round < record.round <= attestation.carried]
+
+
+def _wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:
+    """Wait until every round of the lane's line stands on the ledger; raises LedgerUnreachableError."""
+    deadline = time.monotonic() + _ANCHOR_SECONDS
+    for signed in run.lineage(lane):
+        while ledger.read(signed.record.key) is None:
+            if time.monotonic() > deadline:
+                raise LedgerUnreachableError(
+                    f"round {signed.record.round} is not on the chain yet: ask for the erasure again to go on"
+                )
+            time.sleep(0.05)
+
+
+def _destroy(run: RunFolder, attestation: Attestation) -> None:
+    """Make everything unreadable that the attestation lists, unless what is served is made of it."""
+    lines = (run.lineage(lane) for lane in range(len(run.genesis.lanes)))
+    served = {state for line in lines for signed in line for state in signed.record.states}
+    for name in attestation.destroyed:
+        if name not in served:
+            run.artifacts.destroy(name)
+    unsalted = set(attestation.unsalted)
+    for signed in run.records():
+        if signed.record.digest in unsalted:
+            run.destroy_salts(signed.record)
+
+
+def _certify(
+    strategy: "Covenant", erasing: Erasing, attested: SignedAttestation, metrics: dict[str, dict[str, float]]
+) -> SignedCertificate:
+    run, attestation = strategy.run, attested.attestation
+    lineage = Lineage.of(run.genesis, run.records())
+    heads = tuple(lane.parent(run.genesis) for lane in strategy.lanes if lane.members)
+    trained = attestation.carried < attestation.rounds
+    certificate = ErasureCertificate(
+        attestation=attested,
+        label=lineage.label(heads, attestation.erased, trained=trained).value,
+        before=_root(run, attestation.lane, attestation.generation - 1),
+        after=_root(run, attestation.lane, attestation.generation),
+        heads=heads,
+        aggregate=strategy.served.digest,
+        seed=run.genesis.seed,
+        versions=run.genesis.environment,
+        metrics=metrics,
+        receipts=(),
+        outstanding=attestation.holders,
+    )
+    signed = certificate.sign(strategy.key, erasing.requester(attestation.organisation), run.genesis.chain)
+    path = run.certify(attestation, to_json(signed.to_dict()))
+    erasing.ledger.certify(run.genesis.digest, attestation.erasure, certificate.committed)
+    strategy.events.write(
+        "erased",
+        organisation=attestation.organisation,
+        method=attestation.method,
+        label=certificate.label,
+        aggregate=certificate.aggregate,
+        certificate=str(path),
+    )
+    return signed
+
+
+def _root(run: RunFolder, lane: int, generation: int) -> Root:
+    line = run.lineage(lane, generation)
+    if not line:
+        return Root(lane, generation, 0, run.genesis.digest, ZERO_DIGEST)
+    record = line[-1].record
+    return Root(lane, generation, record.round, record.digest, record.aggregate)
+
+
+def _anchor_certificates(run: RunFolder, ledger: Ledger) -> None:
+    """Anchor what was certified when the chain was down, or the process died."""
+    for signed in run.erasures():
+        attestation = signed.attestation
+        known = ledger.erasure(run.genesis.digest, attestation.erasure)
+        if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
+            certificate = SignedCertificate.from_bytes(path.read_bytes()).certificate
+            ledger.certify(run.genesis.digest, attestation.erasure, certificate.committed)

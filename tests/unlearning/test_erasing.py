@@ -1,0 +1,143 @@
+"""Erasures from end to end: what is served afterwards, what is gone, and what can still be checked."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.audit import verify
+from core import keys
+from core.aggregation import WeightedUpdate, weights
+from core.canonical import Address, Digest
+from core.errors import DestroyedError, UsageError
+from core.store import RunFolder
+from server_app.serving import serving, subject
+from tests.server_app.worlds import World
+from tests.unlearning.conftest import NAMES
+from unlearning.certificate import ErasureCertificate, SignedCertificate
+
+
+def address(name: str) -> Address:
+    return keys.derive(7, name).address
+
+
+def forget(world: World, run: str, name: str, method: str, **changes: Any) -> ErasureCertificate:
+    settings = {"mode": "unlearn", "organisation": name, "method": method}
+    done = world.run(run, **settings, **changes)
+    return certificates(done)[-1]
+
+
+def certificates(run: RunFolder) -> list[ErasureCertificate]:
+    paths = sorted((run.folder / "certificates").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [SignedCertificate.from_bytes(path.read_bytes()).verified(run.genesis) for path in paths]
+
+
+def without(world: World, tmp_path: Path, *gone: str, **changes: Any) -> Digest:
+    """What a run in which these never took part serves."""
+    folder = tmp_path / f"without-{'-'.join(gone)}"
+    folder.mkdir(exist_ok=True)
+    for name in (*(set(NAMES) - set(gone)), "validation"):
+        shutil.copy(f"{world.settings['data']}/{name}.jsonl", folder / f"{name}.jsonl")
+    run = world.run(f"without-{'-'.join(gone)}", data=str(folder), **changes)
+    return serving(run).state.digest
+
+
+def holds(world: World, run: RunFolder) -> tuple[int, int]:
+    report = verify(run, world.ledger, strict=True)
+    assert report.failures == ()
+    return report.recomputed, report.attested
+
+
+def test_a_replay_gives_what_a_run_without_the_organisation_gives(world: World, tmp_path: Path) -> None:
+    run = world.run("together")
+    certificate = forget(world, "together", "coding", "replay")
+    assert certificate.label == "exact"
+    assert certificate.aggregate == serving(run).state.digest == without(world, tmp_path, "coding")
+    assert holds(world, run) == (2, 2)
+    assert not world.events("together", "objected")
+    assert not [r for signed in run.records() for r in signed.record.rejected]
+
+
+def test_a_lane_of_one_is_removed_exactly_and_at_once(world: World, tmp_path: Path) -> None:
+    alone = {"lane-size": 1}
+    run = world.run("alone", **alone)
+    certificate = forget(world, "alone", "coding", "remove", **alone)
+    assert certificate.label == "exact"
+    assert certificate.aggregate == serving(run).state.digest == without(world, tmp_path, "coding", **alone)
+    assert holds(world, run) == (6, 2)
+    assert address("coding") not in subject(run).contributions.organisations
+
+
+def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World) -> None:
+    run = world.run("together", rounds=3)
+    fresh = serving(run)
+    kept = [signed.record for signed in run.lineage(0)]
+    expected = fresh.state.__class__({n: 0 * array for n, array in fresh.state.arrays.items()})
+    from core.aggregation import RULES  # noqa: PLC0415
+
+    for record in kept:
+        others = [a for a in record.admitted if a.organisation != address("coding")]
+        p = weights({o.address: o.examples for o in run.genesis.organisations if o.address != address("coding")})
+        updates = [
+            WeightedUpdate(a.organisation, p[a.organisation], run.artifacts.open(a.signed.manifest.update))
+            for a in others
+        ]
+        expected = RULES["frozen-a"].aggregate(expected, updates).state
+    certificate = forget(world, "together", "coding", "remove", rounds=3)
+    assert certificate.label == "interim"
+    assert certificate.aggregate == expected.digest == serving(run).state.digest
+    assert holds(world, run) == (3, 3)
+    assert address("coding") not in subject(run).contributions.organisations
+
+
+def test_a_repair_trains_the_last_rounds_again(world: World) -> None:
+    run = world.run("together", rounds=4)
+    certificate = forget(world, "together", "coding", "repair", rounds=4)
+    assert certificate.label == "approximate"
+    line = [signed.record for signed in run.lineage(0)]
+    assert [(r.generation, r.carried, len(r.admitted)) for r in line] == [(1, True, 3)] * 3 + [(1, False, 3)]
+    assert not [r for signed in run.records() for r in signed.record.rejected]
+    assert not world.events("together", "objected")
+    assert holds(world, run) == (4, 4)
+
+
+def test_what_reveals_the_erased_cannot_be_read_again(world: World) -> None:
+    run = world.run("together")
+    line = [signed.record for signed in run.lineage(0)]
+    own = [a.signed.manifest.update for r in line for a in r.admitted if a.organisation == address("coding")]
+    tainted = [a.signed.manifest.update for a in line[1].admitted]
+    forget(world, "together", "coding", "replay")
+    for name in {*own, *tainted, *(record.aggregate for record in line)}:
+        with pytest.raises(DestroyedError):
+            run.artifacts.open(name)
+    assert not [path for path in (run.folder / "salts").iterdir() if "-G0000-" in path.name]
+
+
+def test_five_organisations_may_be_erased_one_after_another(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "six"
+    shutil.copytree(world.settings["data"], folder)
+    for name in ("educational", "legal"):
+        text = (folder / "medical.jsonl").read_text(encoding="utf-8").replace("medical", name).replace("med", name[:3])
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    data = {"data": str(folder)}
+    run = world.run("six", **data)
+    gone = ("coding", "legal", "medical", "educational", "financial")
+    for name in gone:
+        assert forget(world, "six", name, "replay", **data).label == "exact"
+    assert serving(run).state.digest == without(world, tmp_path, *gone[:1], *gone[2:3], *gone[4:])
+    assert holds(world, run) == (2, 10)
+    with pytest.raises(UsageError, match="is the last organisation"):
+        forget(world, "six", "mathematical", "remove", **data)
+
+
+def test_other_lanes_are_untouched(world: World) -> None:
+    pairs = {"lane-size": 2}
+    run = world.run("pairs", **pairs)
+    lane = run.genesis.lane_of(address("coding"))
+    assert lane is not None
+    before = [signed.to_dict() for signed in run.lineage(1 - lane)]
+    assert forget(world, "pairs", "coding", "replay", **pairs).label == "exact"
+    assert [signed.to_dict() for signed in run.lineage(1 - lane)] == before
+    assert len(run.lineage(lane)) == 2
+    assert holds(world, run) == (4, 2)
