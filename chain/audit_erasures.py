@@ -90,6 +90,8 @@ class Erasures:
             self.findings.expect(
                 What.GENERATION, where, got, (record.erasure, record.parent_generation, record.parent_round)
             )
+            if attestation.organisation not in self.genesis.lanes[file.lane]:
+                self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
             if stays := sorted(set(record.members) & set(attestation.erased)):
                 self.findings.fail(What.MEMBERS, where, f"{stays[0]} among the members", "nobody who was erased")
         ledger.check_erasure(attestation, certificate, where)

@@ -19,6 +19,7 @@ from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate, by_address, rank_of, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
+from core.erasures import Attestation, ErasureRequest, SignedAttestation
 from core.generations import GenerationRecord
 from core.keys import Domain, Key
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
@@ -198,11 +199,12 @@ class Federation:
             here.committed = salts.aggregate_commitment(record)
         return record
 
-    def fork(self, lane: int, parent_round: int, without: str = "") -> GenerationRecord:
+    def fork(self, lane: int, parent_round: int, without: str) -> GenerationRecord:
         """An erasure: the lane goes on from an earlier round of its line, without one of its members."""
         here, line = self.lanes[lane], self.run.lineage(lane)
         parent = next((s.record for s in line if s.record.round == parent_round), None)
-        gone = self.members[without].address if without else None
+        gone = self.members[without].address
+        attested = attest(self.genesis, self.members[without], lane, here.generation + 1, parent)
         honest = GenerationRecord(
             genesis=self.genesis.digest,
             lane=lane,
@@ -211,11 +213,13 @@ class Federation:
             parent_round=parent_round,
             parent=parent.digest if parent else self.genesis.digest,
             previous=here.previous,
-            erasure=digest("erasure", f"{lane} {here.generation}".encode()),
+            erasure=attested.attestation.erasure,
             members=tuple(member for member in here.members if member != gone),
         )
         generation = self.lies.generation(honest)
-        self.ledger.attest(self.genesis.digest, honest.erasure, lane, digest("attestation", b"all well"))
+        self.run.attest(attested)
+        hidden = attested.attestation.hide(attested.attestation.digest)
+        self.ledger.attest(self.genesis.digest, honest.erasure, lane, hidden)
         self.ledger.open_generation(honest.opening)
         self.run.open_generation(generation.sign(COORDINATOR, self.genesis.chain))
         self.lanes[lane] = LaneState(
@@ -233,6 +237,17 @@ class Federation:
         self.queue.put(self.lies.commitment(commitment))
         if self.private:
             self.private_queue.put(self.lies.private(private))
+
+
+def attest(genesis: Genesis, asking: Key, lane: int, generation: int, parent: RoundRecord | None) -> SignedAttestation:
+    """What is signed before a fork that destroys nothing."""
+    nonce = digest("nonce", f"{lane} {generation}".encode())
+    request = ErasureRequest(genesis.digest, asking.address, "replay", "a test", nonce).sign(asking, genesis.chain)
+    start = parent.round if parent else 0
+    return Attestation(
+        request, lane, generation, parent.generation if parent else 0, start, start, genesis.training.rounds,
+        (asking.address,), (), (), (), 0, 0, hashlib.sha256(nonce.encode()).hexdigest(),
+    ).sign(COORDINATOR, asking, genesis.chain)  # fmt: skip
 
 
 def found(

@@ -9,7 +9,7 @@ from core.generations import GenerationRecord
 from core.store import RunFolder
 from server_app.lanes import Lane
 from server_app.serving import serving
-from tests import federation as f
+from tests.behaviours.runs import attest
 from tests.server_app.worlds import World
 
 COORDINATOR = keys.derive(7, "coordinator")
@@ -21,6 +21,7 @@ def fork(world: World, run: RunFolder, parent_round: int, gone: Address = GONE, 
     line, generation = run.lineage(lane), len(run.generations(lane))
     parent = next((s.record for s in line if s.record.round == parent_round), None)
     *_, newest = (s.record for s in run.records() if s.record.lane == lane)
+    attested = attest(run.genesis, key_of(run, gone), lane, generation + 1, parent)
     record = GenerationRecord(
         genesis=run.genesis.digest,
         lane=lane,
@@ -29,13 +30,19 @@ def fork(world: World, run: RunFolder, parent_round: int, gone: Address = GONE, 
         parent_round=parent_round,
         parent=parent.digest if parent else run.genesis.digest,
         previous=newest.digest,
-        erasure=f.other(f"erasure {lane} {generation}"),
+        erasure=attested.attestation.erasure,
         members=tuple(member for member in run.members(lane, generation) if member != gone),
     )
-    world.ledger.attest(record.genesis, record.erasure, lane, f.other("attestation"))
+    hidden = attested.attestation.hide(attested.attestation.digest)
+    world.ledger.attest(record.genesis, record.erasure, lane, hidden)
+    run.attest(attested)
     world.ledger.open_generation(record.opening)
     run.open_generation(record.sign(COORDINATOR, run.genesis.chain))
     return record
+
+
+def key_of(run: RunFolder, organisation: Address) -> keys.Key:
+    return keys.derive(7, run.genesis.named(organisation).name)
 
 
 @pytest.mark.parametrize("parent_round", [0, 1])
