@@ -563,7 +563,7 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
     assert set(result.evaluate_metrics_serverapp) == {1, 2}
 
 
-def test_unlearning_says_that_it_is_not_there_yet(tmp_path: Path) -> None:
+def test_unlearning_needs_a_ledger_to_erase_on(tmp_path: Path) -> None:
     strategy = Federation.found(tmp_path).strategy()
-    with pytest.raises(UsageError, match="not available"):
+    with pytest.raises(UsageError, match="given no ledger"):
         strategy.unlearn(f.address("medical"), "remove")
