@@ -26,6 +26,8 @@ from core.errors import ConfigError, UsageError
 Float64 = NDArray[np.float64]
 RIDERS: Final = ("noise", "zero", "copy", "last")
 _POISON: Final = -2.0
+_LEAST: Final = -0.5
+"""A model does not get worse than this progress: the loss is then its start and as much again above its floor."""
 _EFFORTS: Final = np.array([action.effort for action in Action])
 
 
@@ -33,7 +35,7 @@ _EFFORTS: Final = np.array([action.effort for action in Action])
 class Curve:
     """How the loss on a slice s falls with the progress x_s there.
 
-        L_s = floor_s + (start_s − floor_s) exp(−x_s)
+        L_s = floor_s + (start_s − floor_s) / (1 + x_s)
         Δx_s = breadth · rate · Σ_k p_k effort_k^power · quality_k · transfer[s, domain of k]
 
     in a round of members k with weights p_k; breadth = (1 / Σ p_k²)^γ is what averaging over more of them is worth,
@@ -67,8 +69,7 @@ class Curve:
 
     def loss(self, progress: Float64) -> Float64:
         """The loss on every slice."""
-        found: Float64 = self.floor + (self.start - self.floor) * np.exp(-progress)
-        return found
+        return self.floor + (self.start - self.floor) / (1 + np.maximum(progress, _LEAST))
 
     def gains(self, weights: Float64, efforts: Float64, quality: Float64, domains: NDArray[np.int64]) -> Float64:
         """Everybody's part of Δx at a rate of one: shape (slices, members)."""
@@ -201,7 +202,7 @@ class Market:
         took = self._possible(np.asarray(actions, np.int64))
         gains = self._gains(took)
         before = self.scenario.curve.loss(self.progress)
-        self.progress = self.progress + gains.sum(axis=1)
+        self.progress = np.maximum(self.progress + gains.sum(axis=1), _LEAST)
         losses = self.scenario.curve.loss(self.progress)
         costs = self.costs(took, self.number)
         self.spent += costs
