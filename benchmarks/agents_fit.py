@@ -4,8 +4,8 @@
 
 Reads benchmarks/results/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
 measured and modelled losses on every slice after every round, by Levenberg–Marquardt: the floor of each slice, what an
-organisation teaches its own domain's slice and any other, and the powers of effort and breadth. One run is held out at a
-time to say how far the curve is off on a run that it has not seen. (Tried and worse on held-out runs: an exponential
+organisation teaches its own domain's slice and any other, and the powers of effort and breadth. One run is held out at
+a time to say how far the curve is off on a run that it has not seen. (Tried and worse on held-out runs: an exponential
 fall, a transfer of its own for each slice or each pair, no schedule.)
 """
 
