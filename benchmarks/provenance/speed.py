@@ -43,9 +43,9 @@ from provenance.method import Effort, Subject
 
 PROMPT, ANSWER = 64, 32
 ORGANISATIONS = (2, 6, 16, 55, 200, 1000)
-ANSWERS = (8, 16, 32, 64, 128)
-DEPTHS = (2, 4, 8, 16)
-FAST = ("gradient", "direct-logit", "protoken", "ablation")
+ANSWERS = (8, 16, 32, 64)
+DEPTHS = (2, 4, 8)
+FAST = ("gradient", "direct-logit", "protoken")
 NAIVE_MOST = 55
 """Organisations for which the naive way is still waited for."""
 MEMORY = (6, 55, 200)

@@ -5,48 +5,18 @@ from typing import Any
 
 import torch
 
-from core.adapter import AdapterState
+from benchmarks.provenance.naive import client_adapters, naive_protoken
 from core.canonical import Address
-from llm.anatomy import anatomy
 from llm.data import Example
-from llm.differentiate import Hook, Seen, hooked
+from llm.differentiate import Hook, hooked
 from provenance.contributions import Contributions
 from provenance.method import Subject
 
 
-def client_adapters(contributions: Contributions) -> dict[Address, AdapterState]:
-    """What every client of the last round trained: its own weights, unweighted."""
-    found = {}
-    for lane in contributions.lanes:
-        for part in lane[-1].parts:
-            trained = contributions.rule.trained(lane[-1].before(), part.read())
-            found[part.organisation] = contributions.rule.adapter(trained, contributions.fresh)
-    return found
-
-
-def naive_protoken(subject: Subject, example: Example, clients: Sequence[Address]) -> torch.Tensor:
-    """ProToken as its paper does it: for each token a full pass and its backward, for each client a module replay."""
-    model, adapters = subject.model, client_adapters(subject.contributions)
-    network = model.module.get_base_model()
-    parts = anatomy(model)
-    names = [*parts.last_block, "lm_head"]
-    modules = dict(network.named_modules())
-    modules["lm_head"] = parts.head
-    scores = torch.zeros(len(example) - example.prompt_length, len(clients), dtype=torch.float64)
-    for t, stop in enumerate(range(example.prompt_length, len(example))):
-        model.set_adapter(subject.adapter)
-        seen = Seen()
-        with model.autocast(), hooked([(modules[name], seen.hook(name)) for name in names]):
-            logits = network(input_ids=torch.tensor([example.tokens[:stop]]), use_cache=False).logits
-        chosen = logits[0, -1, example.tokens[stop]]
-        gradients = torch.autograd.grad(chosen, [seen.outputs[name] for name in names])
-        for i, client in enumerate(clients):
-            model.set_adapter(adapters[client])
-            with torch.no_grad(), model.autocast():
-                for name, g in zip(names, gradients, strict=True):
-                    scores[t, i] += (modules[name](seen.inputs[name]).double() * g.double()).sum()
-    model.set_adapter(subject.adapter)
-    return scores
+def paper_scores(subject: Subject, example: Example, clients: Sequence[Address]) -> torch.Tensor:
+    """ProToken's scores (T, K) as its paper finds them."""
+    adapters = client_adapters(subject.contributions)
+    return naive_protoken(subject, example, [adapters[client] for client in clients])
 
 
 def dense_contributions(contributions: Contributions) -> dict[str, torch.Tensor]:

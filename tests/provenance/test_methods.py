@@ -20,7 +20,7 @@ from provenance.protoken import protoken
 from provenance.shapley import exact_shapley, shapley
 from tests.llm.conftest import ARCHITECTURES
 from tests.provenance.conftest import EXAMPLE, Federate, organisation
-from tests.provenance.reference import naive_protoken, own_position_gradients, token_logprobs, total_gradients
+from tests.provenance.reference import own_position_gradients, paper_scores, token_logprobs, total_gradients
 
 SHORT = Example(EXAMPLE.tokens[:33], 27)
 
@@ -39,7 +39,7 @@ def close(got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
 def test_protoken_gives_the_scores_of_the_papers_procedure(federate: Federate, architecture: str) -> None:
     subject = federate(architecture)
     found = protoken(subject, EXAMPLE, Effort())
-    close(found.tokens, naive_protoken(subject, EXAMPLE, found.organisations), 1e-5)
+    close(found.tokens, paper_scores(subject, EXAMPLE, found.organisations), 1e-5)
     assert found.explained is None
 
 
@@ -48,7 +48,7 @@ def test_protoken_knows_the_clients_of_every_rule(federate: Federate, rule: str)
     subject = federate(rule_name=rule, rounds=((0, 1, 2), (0, 2)))
     found = protoken(subject, SHORT, Effort(chunk=1))
     assert found.organisations == (organisation(0), organisation(2))
-    close(found.tokens, naive_protoken(subject, SHORT, found.organisations), 1e-5)
+    close(found.tokens, paper_scores(subject, SHORT, found.organisations), 1e-5)
 
 
 # --- gradient ------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_every_method_works_on_narrow_bases(federate: Federate, architecture: st
     assert direct.explained is not None
     assert (direct.explained - direct.base - direct.tokens.sum(1)).abs().max() < 0.05
     found = protoken(subject, SHORT, Effort())
-    naive = naive_protoken(subject, SHORT, found.organisations)
+    naive = paper_scores(subject, SHORT, found.organisations)
     assert (
         torch.corrcoef(torch.stack([(s - s.mean(1, keepdim=True)).flatten() for s in (found.tokens, naive)]))[0, 1]
         > 0.99
