@@ -141,7 +141,7 @@ class Files:
 
     def documents(self) -> list[str]:
         """The files of the run folder of which the store has a sealed copy."""
-        return [name for name in self.names if _DOCUMENT.fullmatch(name)]
+        return [name for name in self.names if is_document(name)]
 
     def records(self) -> list[RecordFile]:
         """The files in records/ whose name is one, by lane, generation, round and attempt."""
@@ -166,6 +166,11 @@ class Files:
         """Whether a round has a record that came after the files were listed, as a run in progress writes them."""
         pattern = f"records/L{lane:04}-G{generation:04}-R{number:05}-A*.json"
         return any(path.relative_to(self.folder).as_posix() not in self for path in self.folder.glob(pattern))
+
+
+def is_document(name: str) -> bool:
+    """Whether a path in the run folder is that of a document, of which the store has a sealed copy."""
+    return bool(_DOCUMENT.fullmatch(name))
 
 
 def salts_name(lane: int, generation: int, number: int, attempt: int) -> str:
