@@ -19,7 +19,7 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @param round From 1; in a later generation from the parent round + 1.
     /// @param parent The aggregate of the lane's head; zero before its first round.
     /// @param updatesRoot Merkle root over the salted manifests that were admitted.
-    /// @param aggregate Salted digest of the new adapter.
+    /// @param aggregate Salted digest of the round's outcome: its record and its new adapter.
     /// @param count Number of admitted updates.
     struct Commitment {
         bytes32 run;
