@@ -37,7 +37,7 @@ def _block(path: Path) -> str:
     lines = [f"`{report['command']}`", "", _machine(report)]
     lines += ["", "| figure | value |", "|---|---:|", *rows] if rows else []
     for name, value in flat:
-        lines += ["", f"{name[0].upper()}{name[1:]}:", "", *_table(value)] if isinstance(value, list) else []
+        lines += ["", f"{name[0].upper()}{name[1:]}:", "", *_table(value)] if isinstance(value, list) and value else []
     return "".join(f"{line}\n" for line in lines)
 
 
