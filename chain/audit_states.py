@@ -64,7 +64,7 @@ class States:
             file = f"{where}, artifacts/{place}{SEALED}"
             state = self.artifacts.open(name)
         except DestroyedError as error:
-            if self.erasures is None or not self.erasures.destroyed(name):
+            if name in self.served or self.erasures is None or not self.erasures.destroyed(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
         except (CovenantError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")

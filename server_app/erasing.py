@@ -27,7 +27,8 @@ from core.keys import Key
 from core.ledger import Ledger
 from core.rounds import RoundRecord
 from core.store import RunFolder
-from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
+from unlearning.certificate import ErasureCertificate, SignedCertificate
+from unlearning.check import root
 from unlearning.lineage import Lineage
 from unlearning.plan import Lanes, Plan, plan
 
@@ -194,8 +195,8 @@ def _certify(
     certificate = ErasureCertificate(
         attestation=attested,
         label=lineage.label(heads, attestation.erased, trained=trained).value,
-        before=_root(run, attestation.lane, attestation.generation - 1),
-        after=_root(run, attestation.lane, attestation.generation),
+        before=root(run, attestation.lane, attestation.generation - 1),
+        after=root(run, attestation.lane, attestation.generation),
         heads=heads,
         aggregate=strategy.served.digest,
         seed=run.genesis.seed,
@@ -216,14 +217,6 @@ def _certify(
         certificate=str(path),
     )
     return signed
-
-
-def _root(run: RunFolder, lane: int, generation: int) -> Root:
-    line = run.lineage(lane, generation)
-    if not line:
-        return Root(lane, generation, 0, run.genesis.digest, ZERO_DIGEST)
-    record = line[-1].record
-    return Root(lane, generation, record.round, record.digest, record.aggregate)
 
 
 def _anchor_certificates(run: RunFolder, ledger: Ledger) -> None:

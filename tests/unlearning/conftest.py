@@ -32,7 +32,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return make_world(tmp_path / "state", base, data, monkeypatch)
+
+
+def make_world(state: Path, base: Path, data: Path, patch: pytest.MonkeyPatch) -> World:
+    """Four organisations on a ledger of their own."""
     ledger = MemoryLedger()
-    monkeypatch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
-    monkeypatch.setattr(oversight, "_ledger", lambda chain, state, contract: ledger)
-    return World(tmp_path / "state", base, data, ledger)
+    patch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
+    patch.setattr(oversight, "_ledger", lambda chain, state, contract: ledger)
+    return World(state, base, data, ledger)

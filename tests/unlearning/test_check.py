@@ -1,0 +1,191 @@
+"""The check of a certificate, and everything that it must not let pass."""
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import keys
+from core.canonical import ZERO_DIGEST, to_json
+from core.erasures import Attestation
+from core.ledger import MemoryLedger
+from core.store import RunFolder
+from tests import federation as f
+from tests.behaviours.runs import COORDINATOR
+from tests.unlearning.conftest import make_world
+from unlearning.certificate import Receipt, SignedCertificate
+from unlearning.check import check
+
+CODING, MEDICAL = (keys.derive(7, name) for name in ("coding", "medical"))
+
+
+@dataclass
+class Case:
+    """A certificate, the run that it is of, and the ledger; all of it may be tampered with."""
+
+    signed: SignedCertificate
+    run: RunFolder
+    ledger: MemoryLedger
+
+    def certify(self, **changes: Any) -> None:
+        """Change the certificate, sign it as both again, and tell everybody."""
+        certificate = replace(self.signed.certificate, **changes)
+        attestation = certificate.attestation.attestation
+        self.chain(attestation=attestation.hide(attestation.digest), certificate=certificate.committed)
+        self.signed = certificate.sign(COORDINATOR, CODING, self.run.genesis.chain)
+        self.rewrite("certificates/L0000-G0001.json", to_json(self.signed.to_dict()))
+
+    def attest(self, **changes: Any) -> None:
+        """Change the attestation, sign everything as both again, and tell everybody."""
+        signed = replace(self.attestation, **changes).sign(COORDINATOR, CODING, self.run.genesis.chain)
+        self.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
+        self.certify(attestation=signed)
+
+    def rewrite(self, name: str, data: bytes) -> None:
+        """A document, and its sealed copy."""
+        (self.run.folder / name).write_bytes(data)
+        self.run.artifacts.destroy_document(name)
+        self.run.artifacts.put_document(name, data)
+
+    @property
+    def attestation(self) -> Attestation:
+        return self.signed.certificate.attestation.attestation
+
+    def chain(self, **changes: Any) -> None:
+        """Change what the chain knows of the erasure."""
+        key = self.run.genesis.digest, self.attestation.erasure
+        self.ledger._erasures[key] = replace(self.ledger._erasures[key], **changes)
+
+    def found(self) -> list[str]:
+        return [str(failure) for failure in check(self.signed, self.run, self.ledger)]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[Case]:
+    """A replay of two rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world(tmp_path_factory.mktemp("state"), base, data, patch)
+        world.run("checked")
+        run = world.run("checked", mode="unlearn", organisation="coding", method="replay")
+        (path,) = (run.folder / "certificates").iterdir()
+        yield Case(SignedCertificate.from_bytes(path.read_bytes()), run, world.ledger)
+
+
+@pytest.fixture
+def case(original: Case, tmp_path: Path) -> Case:
+    """A copy to tamper with."""
+    shutil.copytree(original.run.folder, folder := tmp_path / original.run.name)
+    return Case(original.signed, RunFolder(folder), copy.deepcopy(original.ledger))
+
+
+Tamper = Callable[[Case], None]
+
+
+def _forge(case: Case) -> None:
+    case.signed = case.signed.certificate.sign(MEDICAL, CODING, case.run.genesis.chain)
+
+
+def _requester(case: Case) -> None:
+    case.signed = case.signed.certificate.sign(COORDINATOR, MEDICAL, case.run.genesis.chain)
+
+
+def _edit(case: Case) -> None:
+    case.signed = replace(case.signed, certificate=replace(case.signed.certificate, label="interim"))
+
+
+def _undestroyed(case: Case) -> None:
+    """A copy of a key that should be gone comes back."""
+    name = case.attestation.destroyed[0]
+    place = case.run.artifacts.place(name)
+    other = next(case.run.folder.glob("artifacts/blocks/*/*.keys"))
+    shutil.copy(other, case.run.folder / "artifacts" / f"{place}.keys")
+
+
+def _unlisted(case: Case) -> None:
+    case.attest(destroyed=case.attestation.destroyed[1:])
+
+
+def _served_lost(case: Case) -> None:
+    case.run.artifacts.destroy(case.signed.certificate.aggregate)
+
+
+def _served_listed(case: Case) -> None:
+    case.run.artifacts.destroy(case.signed.certificate.aggregate)
+    case.attest(destroyed=tuple(sorted((*case.attestation.destroyed, case.signed.certificate.aggregate))))
+
+
+def _receipt(case: Case) -> None:
+    other = Receipt.sign(case.run.genesis, f.other("erasure"), MEDICAL)
+    outstanding = tuple(a for a in case.attestation.holders if a != MEDICAL.address)
+    case.certify(receipts=(other,), outstanding=outstanding)
+
+
+def _stranger(case: Case) -> None:
+    stranger = keys.derive(7, "stranger")
+    case.certify(receipts=(Receipt.sign(case.run.genesis, case.attestation.erasure, stranger),))
+
+
+def _record(case: Case) -> None:
+    (case.run.folder / "records" / "L0000-G0001-R00002-A01.json").unlink()
+
+
+def _salts_back(case: Case) -> None:
+    salts = case.run.folder / "salts"
+    shutil.copy(salts / "L0000-G0001-R00001-A01.json", salts / "L0000-G0000-R00001-A01.json")
+
+
+TAMPERING: dict[str, tuple[Tamper, str]] = {
+    "another coordinator": (_forge, "signature"),
+    "another requester": (_requester, "signature"),
+    "an edited certificate": (_edit, "signature"),
+    "a better label": (lambda c: c.certify(label="interim"), "label"),
+    "another aggregate": (lambda c: c.certify(aggregate=f.other("served")), "aggregate"),
+    "a stale composition": (lambda c: c.certify(heads=(c.signed.certificate.before.record,)), "is in what is served"),
+    "an unknown head": (lambda c: c.certify(heads=(f.other("head"),)), "in no record of this run"),
+    "no heads": (lambda c: c.certify(heads=()), "heads"),
+    "another root before": (lambda c: c.certify(before=c.signed.certificate.after), "before"),
+    "another root after": (lambda c: c.certify(after=c.signed.certificate.before), "after"),
+    "another seed": (lambda c: c.certify(seed=8), "seed"),
+    "other versions": (lambda c: c.certify(versions={"torch": "1"}), "versions"),
+    "a receipt for another erasure": (_receipt, "receipts"),
+    "a receipt of a stranger": (_stranger, "receipts"),
+    "holders left out": (lambda c: c.certify(outstanding=()), "outstanding"),
+    "another method": (lambda c: c.attest(carried=1), "method"),
+    "somebody else erased too": (
+        lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",
+    ),
+    "a state that was not listed": (_unlisted, "scope"),
+    "salts that were not listed": (lambda c: c.attest(unsalted=()), "scope"),
+    "a key that came back": (_undestroyed, "cannot be read"),
+    "salts that came back": (_salts_back, "salts"),
+    "what is served, lost": (_served_lost, "destroyed artifact"),
+    "what is served, listed as destroyed": (_served_listed, "destroyed artifact"),
+    "a record lost": (_record, "after"),
+    "another attestation on the chain": (lambda c: c.chain(attestation=f.other("attestation")), "chain, attestation"),
+    "another certificate on the chain": (lambda c: c.chain(certificate=f.other("certificate")), "chain, certificate"),
+    "no certificate on the chain": (lambda c: c.chain(certificate=ZERO_DIGEST), "chain, certificate"),
+    "another lane on the chain": (lambda c: c.chain(lane=1), "chain, lane"),
+    "another generation on the chain": (lambda c: c.chain(generation=2), "chain, generation"),
+    "an erasure that the chain does not know": (lambda c: c.ledger._erasures.clear(), "on the chain"),
+}  # fmt: skip
+
+
+def test_a_certificate_holds(case: Case) -> None:
+    assert case.found() == []
+
+
+def test_signing_again_is_no_tampering(case: Case) -> None:
+    case.attest()
+    assert case.found() == []
+
+
+@pytest.mark.parametrize("kind", TAMPERING)
+def test_no_tampering_passes(case: Case, kind: str) -> None:
+    tamper, wanted = TAMPERING[kind]
+    tamper(case)
+    found = case.found()
+    assert any(wanted in failure for failure in found), found

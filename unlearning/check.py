@@ -1,0 +1,227 @@
+"""The check of an erasure certificate by whoever trusts neither coordinator nor requester.
+
+It needs the certificate, the run's artifacts with a reader's key, and the chain; no model and no data:
+
+    signatures    of coordinator and requester, on request, attestation and certificate
+    chain         knows the erasure, by this attestation and this certificate
+    run           holds as a whole (chain/audit.py): what is left is recomputed, what is attested is unreadable
+    scope         everything that reveals the erased is on the list of what was destroyed, computed from the records
+    lineage       the label is the one that follows from the ancestors of what is served
+    roots         before and after, heads and digest of what is served are those of the records
+    receipts      each of a holder; whoever gave none is listed
+
+A certificate after which others were erased still says what was done then; what is served now, the newest one says.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from chain.audit import Failure, verify
+from chain.audit_private import PrivateSource
+from core.adapter import AdapterState
+from core.aggregation import RULES
+from core.canonical import ZERO_DIGEST, Digest
+from core.erasures import Attestation
+from core.errors import CovenantError, IntegrityError
+from core.ledger import Ledger
+from core.rounds import RoundRecord
+from core.store import RunFolder
+from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
+from unlearning.lineage import Lineage
+
+
+def check(
+    signed: SignedCertificate, run: RunFolder, ledger: Ledger, private: PrivateSource | None = None
+) -> tuple[Failure, ...]:
+    """What does not hold, the first bad item first; nothing when everything does.
+
+    `private` is the members' chain, for who may read it. Raises LedgerUnreachableError when the chain does not answer.
+    """
+    try:
+        certificate = signed.verified(run.genesis)
+        lineage = Lineage.of(run.genesis, run.records())
+    except CovenantError as error:
+        return (Failure("signature", "certificate", str(error), "signatures of those who are named"),)
+    checked = _Check(run, ledger, certificate, certificate.attestation.attestation, lineage)
+    return (*checked.failures(), *verify(run, ledger, private=private, strict=True).failures)
+
+
+@dataclass(frozen=True)
+class _Check:
+    run: RunFolder
+    ledger: Ledger
+    certificate: ErasureCertificate
+    attestation: Attestation
+    lineage: Lineage
+
+    def failures(self) -> list[Failure]:
+        """Every part that does not hold; a part that cannot be read does not."""
+        parts: tuple[Callable[[], Iterator[Failure]], ...] = (
+            self._chain,
+            self._attested,
+            self._method,
+            self._members,
+            self._scope,
+            self._label,
+            self._roots,
+            self._served,
+            self._origin,
+            self._receipts,
+        )
+        found: list[Failure] = []
+        for part in parts:
+            try:
+                found.extend(part())
+            except (IntegrityError, KeyError, IndexError) as error:
+                found.append(Failure(part.__name__.strip("_"), "certificate", str(error), "what the run's records say"))
+        return found
+
+    def _chain(self) -> Iterator[Failure]:
+        """The chain was told of this attestation before, and of this certificate after."""
+        found = self.ledger.erasure(self.run.genesis.digest, self.attestation.erasure)
+        if found is None:
+            yield Failure("chain", "erasure", "nothing", f"erasure {self.attestation.erasure} on the chain")
+            return
+        yield from _same("chain, lane", found.lane, self.attestation.lane)
+        yield from _same("chain, generation", found.generation, self.attestation.generation)
+        yield from _same("chain, attestation", found.attestation, self.attestation.hide(self.attestation.digest))
+        yield from _same("chain, certificate", found.certificate, self.certificate.committed)
+
+    def _attested(self) -> Iterator[Failure]:
+        """The run's own attestation is the one in the certificate."""
+        if self.certificate.attestation not in self.run.erasures():
+            yield Failure("attestation", "erasures/", "another or none", "the one of the certificate")
+
+    def _method(self) -> Iterator[Failure]:
+        """The method went as far back as it says, and carried over what it may."""
+        attested = self.attestation
+        start, carried, rounds = attested.parent_round, attested.carried, attested.rounds
+        if not start <= carried <= max(start, rounds):
+            yield Failure("method", "carried", str(carried), f"{start} to {rounds}")
+        if attested.method == "replay" and carried != start:
+            yield Failure("method", "carried", str(carried), f"{start}: a replay carries nothing over")
+        if attested.method == "remove" and rounds and carried != rounds:
+            yield Failure("method", "carried", str(carried), f"{rounds}: a removal carries everything over")
+        for signed in self.run.lineage(attested.lane, attested.generation):
+            record = signed.record
+            if record.generation == attested.generation and record.carried != (record.round <= carried):
+                yield Failure("method", f"round {record.round}", f"carried: {record.carried}", f"up to round {carried}")
+
+    def _members(self) -> Iterator[Failure]:
+        """Who asked is among the erased, and none of them learns any more."""
+        generation = self.run.generations(self.attestation.lane)[self.attestation.generation].record
+        yield from _same("generation's erasure", generation.erasure, self.attestation.erasure)
+        if left := sorted(set(generation.members) & set(self.attestation.erased)):
+            yield Failure("members", f"generation {generation.generation}", left[0], "nobody who was erased")
+
+    def _scope(self) -> Iterator[Failure]:
+        """Whatever reveals the erased is listed: their blocks, and every state of the lane that knew them."""
+        attested = self.attestation
+        kept = {s for r in self._line(attested.generation) for s in r.states}
+        for record in self._before():
+            if not self.lineage.knows([record.digest], attested.erased):
+                continue
+            revealing = {record.aggregate}
+            revealing |= {
+                a.signed.manifest.update
+                for a in record.admitted
+                if self.lineage.knows([a.signed.digest], attested.erased)
+            }
+            if missing := sorted(revealing - kept - set(attested.destroyed)):
+                yield Failure("scope", f"round {record.round}", missing[0], "a state that was destroyed")
+            if record.digest not in attested.unsalted:
+                yield Failure(
+                    "scope", f"round {record.round}", "salts that are not listed", "salts that were destroyed"
+                )
+
+    def _label(self) -> Iterator[Failure]:
+        """The label is computed again."""
+        heads = self.certificate.heads
+        trained = self.attestation.carried < self.attestation.rounds
+        label = self.lineage.label(heads, self.attestation.erased, trained=trained)
+        yield from _same("label", self.certificate.label, label.value)
+
+    def _roots(self) -> Iterator[Failure]:
+        """Before and after are where the lane stood."""
+        lane, generation = self.attestation.lane, self.attestation.generation
+        yield from _same("before", self.certificate.before, root(self.run, lane, generation - 1))
+        yield from _same("after", self.certificate.after, root(self.run, lane, generation))
+
+    def _served(self) -> Iterator[Failure]:
+        """Heads and digest are those of what is served, if nobody was erased since."""
+        heads = [(lane, members) for lane, members in self._learning() if members]
+        own = [self.certificate.after.record] if self._line(self.attestation.generation) else []
+        if missing := [head for head in own if head not in self.certificate.heads]:
+            yield Failure("heads", "certificate", "without the lane's own", missing[0])
+        if self._superseded():
+            return
+        wanted = tuple(self._head(lane) for lane, _ in heads)
+        yield from _same("heads", self.certificate.heads, wanted)
+        yield from _same("aggregate", self.certificate.aggregate, self._composed().digest)
+
+    def _origin(self) -> Iterator[Failure]:
+        """Seed and versions are those of the genesis."""
+        yield from _same("seed", self.certificate.seed, self.run.genesis.seed)
+        yield from _same("versions", dict(self.certificate.versions), dict(self.run.genesis.environment))
+
+    def _receipts(self) -> Iterator[Failure]:
+        """Every receipt is of a holder, and every holder without one is outstanding."""
+        given = [receipt.organisation for receipt in self.certificate.receipts]
+        for receipt in self.certificate.receipts:
+            receipt.check(self.run.genesis, self.attestation.erasure)
+        wanted = tuple(holder for holder in self.attestation.holders if holder not in given)
+        yield from _same("outstanding", self.certificate.outstanding, wanted)
+        if odd := sorted(set(given) - set(self.attestation.holders)):
+            yield Failure("receipts", odd[0], "a receipt", "one of a holder")
+
+    def _line(self, generation: int) -> list[RoundRecord]:
+        return [signed.record for signed in self.run.lineage(self.attestation.lane, generation)]
+
+    def _before(self) -> Iterator[RoundRecord]:
+        """The lane's rounds before the erasure."""
+        lane, generation = self.attestation.lane, self.attestation.generation
+        for record in (signed.record for signed in self.run.records()):
+            if record.lane == lane and record.generation < generation and record.admitted:
+                yield record
+
+    def _learning(self) -> Iterator[tuple[int, int]]:
+        """Every lane, and the examples of those who learn in it."""
+        examples = {o.address: o.examples for o in self.run.genesis.organisations}
+        for lane in range(len(self.run.genesis.lanes)):
+            yield lane, sum(examples[o] for o in self.run.members(lane, len(self.run.generations(lane))))
+
+    def _superseded(self) -> bool:
+        """Whether another erasure was attested later."""
+        known = partial(self.ledger.erasure, self.run.genesis.digest)
+        own = known(self.attestation.erasure)
+        others = (known(signed.attestation.erasure) for signed in self.run.erasures())
+        return own is not None and any(other and other.attested_at > own.attested_at for other in others)
+
+    def _head(self, lane: int) -> Digest:
+        line = self.run.lineage(lane)
+        return line[-1].record.digest if line else self.run.genesis.digest
+
+    def _composed(self) -> AdapterState:
+        """What is served: a lane's state, or the sum of lanes by the examples of their members."""
+        learning = [(lane, examples) for lane, examples in self._learning() if examples]
+        states = [self.run.artifacts.open(self.run.lineage(lane)[-1].record.aggregate) for lane, _ in learning]
+        if len(states) == 1:
+            return states[0]
+        total = sum(examples for _, examples in learning)
+        shares = [examples / total for _, examples in learning]
+        return RULES[self.run.genesis.rule].compose(list(zip(shares, states, strict=True)))
+
+
+def root(run: RunFolder, lane: int, generation: int) -> Root:
+    """Where a lane stood at the end of a generation."""
+    line = run.lineage(lane, generation)
+    if not line:
+        return Root(lane, generation, 0, run.genesis.digest, ZERO_DIGEST)
+    record = line[-1].record
+    return Root(lane, generation, record.round, record.digest, record.aggregate)
+
+
+def _same(what: str, got: object, wanted: object) -> Iterator[Failure]:
+    if got != wanted:
+        yield Failure(what, "certificate", str(got), str(wanted))
