@@ -5,11 +5,12 @@ that is thrown away, and that is audited as the run itself would be.
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from chain.audit import AuditReport, Failure, What, verify_on_chain
-from chain.audit_files import is_document
 from core.artifacts import Artifacts
 from core.blobs import open_blobs
 from core.canonical import Address
@@ -28,6 +29,17 @@ def verify_from_outside(
     members' chain, for who may read it. Every round must be on the chain, unless `strict` is False. Raises UsageError
     when no run lies there, or the key opens none of it.
     """
+    with unsealed(store, key) as (run, failures):
+        report = verify_on_chain(run, url, run.folder.parent, private=private, contract=contract, strict=strict)
+        return run.genesis.run, replace(report, failures=(*failures, *report.failures))
+
+
+@contextmanager
+def unsealed(store: str, key: Key) -> Iterator[tuple[RunFolder, list[Failure]]]:
+    """A run that lies in a store, with its documents unsealed into a folder for the block, and what is wrong with them.
+
+    Raises UsageError when no run lies there, or the key opens none of it.
+    """
     artifacts = Artifacts(open_blobs(store), "", NOBODY, key)
     # An object store may hold any name, and anybody can seal something for an auditor: only documents are unsealed.
     names = [name for name in artifacts.documents() if is_document(name)]
@@ -39,9 +51,7 @@ def verify_from_outside(
         raise UsageError(f"store {store} cannot be read with the key of {key.address}: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run", store, key)
-        failures = [failure for name in names if (failure := _unseal(artifacts, name, run.folder))]
-        report = verify_on_chain(run, url, Path(folder), private=private, contract=contract, strict=strict)
-        return run.genesis.run, replace(report, failures=(*failures, *report.failures))
+        yield run, [failure for name in names if (failure := _unseal(artifacts, name, run.folder))]
 
 
 def _unseal(artifacts: Artifacts, name: str, folder: Path) -> Failure | None:

@@ -8,7 +8,7 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, evidence, federation, keyring, members, proof, provenance
+from console import adapters, audit, chains, evidence, federation, keyring, members, proof, provenance, unlearning
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command(epilog="Example: covenant export --out ./adapter")(adapters.export)
 app.command(epilog='Example: covenant attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
 app.command(epilog="Example: covenant chat --method direct-logit")(provenance.chat)
 app.command(epilog="Example: covenant evidence evidence.json --chain embedded")(evidence.evidence)
+app.command(epilog="Example: covenant forget --organisation coding --method replay")(unlearning.forget)
+app.command(epilog="Example: covenant check certificate.json --json")(unlearning.check)
 app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
 app.add_typer(members.app, name="members")

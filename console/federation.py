@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     else:
         start = replace(saved(folder, resume), run=resume, resume=True)
     settings = build(options, assignments or [], config, start)
-    _federate(settings, backend)
+    federate(settings, backend)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
     _print(folder, result, as_json)
@@ -86,7 +86,7 @@ def status(run: RunArgument = "", state: StateOption = None, as_json: JsonOption
 _OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "resume"}
 
 
-def _federate(settings: RunConfig, backend: Backend) -> None:
+def federate(settings: RunConfig, backend: Backend) -> None:
     """Run to the end; raises what the ServerApp said, rather than Flower's echo of it."""
     state, console = State.of(settings), Console(stderr=True)
     console.print(f"Run {settings.run}, state in {state.folder}", soft_wrap=True, highlight=False)

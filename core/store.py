@@ -170,6 +170,10 @@ class RunFolder:
         path = self.folder / certificate_name(attestation.lane, attestation.generation)
         return path if path.exists() else None
 
+    def unfinished(self) -> SignedAttestation | None:
+        """The erasure that was attested and has no certificate, if there is one."""
+        return next((signed for signed in self.erasures() if self.certificate(signed.attestation) is None), None)
+
     def unsalted(self) -> frozenset[Digest]:
         """The records whose salts an erasure destroys."""
         return frozenset(record for signed in self.erasures() for record in signed.attestation.unsalted)

@@ -62,7 +62,7 @@ def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method:
     run = strategy.run
     _anchor_certificates(run, erasing.ledger)
     metrics: dict[str, dict[str, float]] = {}
-    if (begun := _unfinished(run)) is None:
+    if (begun := run.unfinished()) is None:
         made = plan(Lanes.read(run), organisation, method)
         requester = erasing.requester(organisation)
         attestation = _attestation(run, made, requester, erasing)
@@ -84,11 +84,6 @@ def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method:
 def _name(run: RunFolder, organisation: Address) -> str:
     member = run.genesis.organisation(organisation)
     return member.name if member else organisation
-
-
-def _unfinished(run: RunFolder) -> SignedAttestation | None:
-    """The erasure that was attested and has no certificate, if there is one."""
-    return next((signed for signed in run.erasures() if run.certificate(signed.attestation) is None), None)
 
 
 def _attestation(run: RunFolder, made: Plan, requester: Key, erasing: Erasing) -> Attestation:

@@ -1,0 +1,154 @@
+"""`covenant forget` and `covenant check`: erase an organisation, and check the certificate that says so."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chain.audit import Failure
+from chain.ethereum import EthereumLedger, open_ledger
+from chain.outside import unsealed
+from chain.private import PrivateRounds, open_private_ledger
+from console.federation import Backend, federate
+from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, run_of, state_of
+from console.settings import absolute, build, saved
+from core import keys
+from core.config import RunConfig
+from core.errors import FormatError, UsageError
+from core.places import State
+from core.store import RunFolder
+from unlearning.certificate import SignedCertificate
+from unlearning.check import check as check_certificate
+from unlearning.plan import Lanes, plan
+
+
+def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
+    organisation: Annotated[str, typer.Option(help="Who is to be erased: name or address.")],
+    method: Annotated[str, typer.Option(help="remove, repair or replay.")],
+    run: RunArgument = "",
+    records: Annotated[Path | None, typer.Option(help="Only these records; not available in this version.")] = None,
+    basis: Annotated[str | None, typer.Option(help="The legal basis that the organisation gives.")] = None,
+    requester_key: Annotated[
+        Path | None, typer.Option(help="The organisation's key file [derived, as in a simulation].")
+    ] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="Where rounds are trained again [ray; inline if none is].")
+    ] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Erase an organisation from a run; write and anchor the certificate."""
+    started = time.monotonic()
+    folder = state_of(state)
+    if records is not None or method == "slices":
+        raise UsageError("only whole organisations can be erased in this version: --method remove, repair or replay")
+    found = folder.existing(run)
+    address = found.genesis.named(organisation).address
+    trains = _trains(found, address, method)
+    options = {"organisation": address, "method": method, "basis": basis}
+    options["requester-key"] = str(requester_key) if requester_key else None
+    settings = build(options, [], None, replace(saved(folder, found.name), run=found.name, mode="unlearn"))
+    federate(settings, backend or (Backend.ray if trains else Backend.inline))
+    path, signed = _newest(found, address)
+    certificate = signed.certificate
+    result = {
+        "run": found.name,
+        "organisation": found.genesis.named(address).name,
+        "method": method,
+        "certificate": str(path),
+        "label": certificate.label,
+        "aggregate": certificate.aggregate,
+        "metrics": {name: dict(values) for name, values in certificate.metrics.items()},
+        "outstanding": [found.genesis.named(holder).name for holder in certificate.outstanding],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    answer(result, _lines(result), as_json)
+    return 0
+
+
+def check(
+    certificate: Annotated[Path, typer.Argument(help="The certificate that `covenant forget` wrote.")],
+    chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL [the run's own].")] = None,
+    store: Annotated[str | None, typer.Option(help="From outside: folder or URL of the run's artifacts.")] = None,
+    key: KeyOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check an erasure certificate against the run's artifacts and the chain."""
+    try:
+        signed = SignedCertificate.from_bytes(certificate.expanduser().read_bytes())
+    except OSError as error:
+        raise UsageError(f"certificate {certificate}: {error.strerror}, a file of `covenant forget` wanted") from error
+    except FormatError as error:
+        failures = (Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate"),)
+        return _verdict(signed=None, failures=failures, as_json=as_json)
+    if store is not None:
+        if not chain or not key:
+            raise UsageError("--store got no --chain or no --key; whoever checks from outside has all three")
+        with unsealed(str(absolute("store", store)), keys.read(key.expanduser())) as (run, unread):
+            ledger = open_ledger(chain, run.folder.parent, None, run.genesis.chain.contract)
+            return _verdict(signed, (*unread, *check_certificate(signed, run, ledger)), as_json)
+    folder = state_of(state)
+    run = run_of(folder, _name(folder, signed), key)
+    settings = saved(folder, run.name)
+    ledger = open_ledger(chain or settings.chain, folder.folder, None, run.genesis.chain.contract)
+    private = _private(folder, settings, run, ledger)
+    return _verdict(signed, check_certificate(signed, run, ledger, private), as_json)
+
+
+def _trains(run: RunFolder, organisation: str, method: str) -> bool:
+    """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
+    if begun := run.unfinished():
+        return begun.attestation.carried < begun.attestation.rounds
+    made = plan(Lanes.read(run), run.genesis.named(organisation).address, method)
+    return made.carried < made.rounds
+
+
+def _newest(run: RunFolder, organisation: str) -> tuple[Path, SignedCertificate]:
+    """The certificate of the last erasure of an organisation."""
+    own = [signed.attestation for signed in run.erasures() if signed.attestation.organisation == organisation]
+    path = run.certificate(own[-1])
+    if path is None:
+        raise UsageError(f"the erasure of {organisation} has no certificate: ask for it again")
+    return path, SignedCertificate.from_bytes(path.read_bytes())
+
+
+def _name(state: State, signed: SignedCertificate) -> str:
+    """The run that a certificate is of; raises UsageError."""
+    wanted = signed.certificate.attestation.attestation.request.request.genesis
+    for run in state.runs():
+        if run.genesis.digest == wanted:
+            return run.name
+    raise UsageError(f"no run in {state.folder} has the genesis {wanted} of the certificate: --state or --store wanted")
+
+
+def _private(state: State, settings: RunConfig, run: RunFolder, public: EthereumLedger) -> PrivateRounds | None:
+    """The members' chain where the run has one."""
+    if run.genesis.private is None or settings.private == "none":
+        return None
+    own = open_private_ledger(settings.private, state.folder, None, run.genesis.private.contract)
+    return PrivateRounds(own, public.bound, run.genesis.private.anchor_every)
+
+
+def _verdict(signed: SignedCertificate | None, failures: tuple[Failure, ...], as_json: bool) -> int:
+    result = {"ok": not failures, "failures": [vars(failure) for failure in failures]}
+    lines = ["The certificate holds"] if not failures else [f"The certificate does not hold: {failures[0]}"]
+    if len(failures) > 1:
+        lines.append(f"and {len(failures) - 1} more; --json lists them all")
+    if signed:
+        certificate = signed.certificate
+        result |= {"label": certificate.label, "aggregate": certificate.aggregate}
+        lines.append(f"Label    {certificate.label}, by {certificate.attestation.attestation.method}")
+    answer(result, lines, as_json)
+    return 1 if failures else 0
+
+
+def _lines(result: dict[str, object]) -> list[str]:
+    return [
+        f"Erased   {result['organisation']} from run {result['run']} by {result['method']}: {result['label']}",
+        f"Adapter  {result['aggregate']}",
+        f"Written  {result['certificate']}",
+        f"Next: covenant check {result['certificate']} · covenant verify {result['run']}",
+    ]

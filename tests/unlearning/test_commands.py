@@ -1,0 +1,102 @@
+"""`covenant forget` and `covenant check`, on the embedded chain."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.control import stop
+from tests.commands import World, covenant, make_base, make_data
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Three organisations: coding, financial, medical."""
+    folder = tmp_path_factory.mktemp("forget")
+    world = World(make_base(folder / "base"), make_data(folder / "data"), folder / "state")
+    yield world
+    stop("embedded", world.state)
+
+
+def forget(world: World, run: str, name: str, method: str, *options: object) -> dict[str, object]:
+    done = world.command("forget", run, "--organisation", name, "--method", method, "--backend", "inline", *options)
+    assert done.code == 0, done.err
+    return done.json
+
+
+def test_an_organisation_is_forgotten_and_everybody_can_check_it(world: World, tmp_path: Path) -> None:
+    run = world.inline(rounds=2).json["run"]
+    assert world.command("verify", run).json["ok"]
+    result = forget(world, run, "coding", "replay", "--basis", "GDPR Art. 17 (1) (b)")
+    assert result["label"] == "exact"
+    others = World(world.base, _others(world, tmp_path), world.state).inline(rounds=2).json
+    assert result["aggregate"] == others["rounds"][-1]["aggregate"]
+    report = world.command("verify", run, "--strict").json
+    assert report["ok"], report["failures"]
+    assert (report["recomputed"], report["attested"]) == (2, 2)
+    checked = world.command("check", result["certificate"]).json
+    assert checked["ok"], checked["failures"]
+    traced = world.command("attribute", run, "--prompt", "coding 1?", "--response", "cod 1", "--method", "gradient")
+    assert "coding" not in traced.json["response"]["scores"]
+    status = world.command("status", run).json
+    assert status["status"] == "completed"
+    assert set(status["final_loss"]) == {"financial", "medical"}
+    assert status["rounds"][-1]["aggregate"] == result["aggregate"]
+    _reject_edits(world, Path(str(result["certificate"])), tmp_path)
+    again = world.command("forget", run, "--organisation", "coding", "--method", "remove")
+    assert again.code == 2
+    assert "coding is already erased" in again.error
+
+
+def _others(world: World, folder: Path) -> Path:
+    shutil.copytree(world.data, folder / "others", ignore=shutil.ignore_patterns("coding.jsonl"))
+    return folder / "others"
+
+
+def _reject_edits(world: World, path: Path, folder: Path) -> None:
+    data = json.loads(path.read_bytes())
+    data["certificate"]["label"] = "approximate"
+    edited = folder / "edited.json"
+    edited.write_bytes(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
+    broken = folder / "broken.json"
+    broken.write_bytes(path.read_bytes() + b" ")
+    for file in (edited, broken):
+        done = world.command("check", file)
+        assert done.code == 1
+        assert not done.json["ok"]
+
+
+def test_a_lane_of_one_is_forgotten_at_once(world: World, tmp_path: Path) -> None:
+    run = world.inline("--lane-size", 1).json["run"]
+    result = forget(world, run, "coding", "remove")
+    assert result["label"] == "exact"
+    others = World(world.base, _others(world, tmp_path), world.state).inline("--lane-size", 1).json
+    assert result["aggregate"] == others["rounds"][-1]["aggregate"]
+    checked = world.command("check", result["certificate"]).json
+    assert checked["ok"], checked["failures"]
+    assert world.command("verify", run, "--strict").json["ok"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--organisation", "nobody", "--method", "remove"), "organisation 'nobody' is not a member"),
+        (("--organisation", "medical", "--method", "forgive"), "method is 'forgive', one of remove, repair, replay"),
+        (("--organisation", "medical", "--method", "slices"), "only whole organisations can be erased"),
+        (("--organisation", "coding", "--method", "remove", "--records", "x"), "only whole organisations"),
+    ],
+)
+def test_bad_input_is_one_line(world: World, options: tuple[str, ...], error: str) -> None:
+    if not (world.state / "runs").exists():
+        world.inline()
+    done = world.command("forget", *options)
+    assert done.code == 2
+    assert error in done.error
+
+
+def test_a_certificate_of_another_state_folder_is_told_so(world: World, tmp_path: Path) -> None:
+    missing = covenant("check", tmp_path / "none.json", "--state", world.state)
+    assert missing.code == 2
+    assert "a file of `covenant forget` wanted" in missing.error
