@@ -219,7 +219,7 @@ class _Audit:
         for generation in range(last + 1):
             own = [entry for entry in entries if entry.file.generation == generation]
             head = self._generation(lane, generation, own)
-        self.ledger.check_head(lane, last)
+        self.ledger.check_head(lane, max(last, self.erasures.last(lane)))
         if head.round < self.genesis.training.rounds:
             self._unused_salts(salts_name(lane, last, head.round + 1, head.attempt + 1))
 

@@ -69,6 +69,10 @@ class Erasures:
                 where = ErasureFile.of(lane, generation).name
                 self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
 
+    def last(self, lane: int) -> int:
+        """The newest generation of a lane that was attested; a crash may leave it open on the ledger alone."""
+        return max((file.generation for file, _ in self.attested if file.lane == lane), default=0)
+
     def destroyed(self, name: Digest) -> bool:
         """Whether an erasure lists a state that cannot be read; each is counted once."""
         if name in self.listed and name not in self._seen:

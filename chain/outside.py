@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chain.audit import AuditReport, Failure, What, verify_on_chain
+from chain.audit_files import is_document
 from core.artifacts import Artifacts
 from core.blobs import open_blobs
 from core.canonical import Address

@@ -1,0 +1,110 @@
+"""An erasure that is killed at any step leaves the old state or the new one on its way, and can be asked for again."""
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.audit import verify
+from core.artifacts import Artifacts
+from core.errors import ForgeryError, UsageError
+from core.ledger import MemoryLedger
+from core.store import RunFolder
+from server_app.serving import serving
+from server_app.strategy import Covenant
+from tests.server_app.worlds import World
+from tests.unlearning.conftest import make_world
+from tests.unlearning.test_erasing import forget, holds
+
+
+class KilledError(BaseException):
+    """As kill -9: nothing of ours may catch it."""
+
+
+STEPS: dict[str, tuple[type, str, int, bool]] = {
+    "before the attestation": (RunFolder, "attest", 1, False),
+    "after the attestation": (RunFolder, "attest", 1, True),
+    "after it was anchored": (MemoryLedger, "attest", 1, True),
+    "after the chain opened the generation": (MemoryLedger, "open_generation", 1, True),
+    "after the generation was opened": (RunFolder, "open_generation", 1, True),
+    "between the rounds that are summed": (RunFolder, "append", 1, True),
+    "in the round that is trained": (Covenant, "_receive", 2, True),
+    "before anything is destroyed": (Artifacts, "destroy", 1, False),
+    "while it is destroyed": (Artifacts, "destroy", 3, True),
+    "while salts are destroyed": (RunFolder, "destroy_salts", 2, True),
+    "before the certificate": (RunFolder, "certify", 1, False),
+    "after the certificate": (RunFolder, "certify", 1, True),
+}
+"""A method, the call of it that is the last, and whether that one still happens."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[World]:
+    """A run of four rounds, and one like it from which coding was erased at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world(tmp_path_factory.mktemp("crash") / "state", base, data, patch)
+        world.run("smooth", rounds=4)
+        world.run("killed", rounds=4)
+        forget(world, "smooth", "coding", "repair", rounds=4)
+        yield world
+
+
+@pytest.fixture
+def world(finished: World, tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A copy that may be killed."""
+    world = make_world(tmp_path / "state", base, data, monkeypatch)
+    shutil.copytree(finished.state.folder, world.state.folder)
+    world.ledger.__dict__.update(copy.deepcopy(vars(finished.ledger)))
+    return world
+
+
+def killed(patch: pytest.MonkeyPatch, owner: type, method: str, last: int, *, done: bool) -> None:
+    original: Callable[..., Any] = getattr(owner, method)
+    calls = []
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        calls.append(method)
+        if len(calls) < last:
+            return original(*args, **kwargs)
+        if done:
+            original(*args, **kwargs)
+        raise KilledError
+
+    patch.setattr(owner, method, deadly)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_it_goes_on(world: World, finished: World, step: str) -> None:
+    owner, method, last, done = STEPS[step]
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, owner, method, last, done=done)
+        with pytest.raises(KilledError):
+            forget(world, "killed", "coding", "repair", rounds=4)
+    run = world.state.run("killed")
+    assert verify(run, world.ledger).failures == ()
+    certificate = forget(world, "killed", "coding", "repair", rounds=4)
+    assert certificate.aggregate == serving(run).state.digest == serving(finished.state.run("smooth")).state.digest
+    assert holds(world, run) == (4, 4)
+
+
+def test_another_erasure_has_to_wait(world: World) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, RunFolder, "attest", 1, done=True)
+        with pytest.raises(KilledError):
+            forget(world, "killed", "coding", "repair", rounds=4)
+    with pytest.raises(UsageError, match="the erasure of coding by repair is not finished"):
+        forget(world, "killed", "medical", "repair", rounds=4)
+
+
+def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
+    run = world.state.run("killed")
+    path = run.folder / "records" / "L0000-G0000-R00002-A01.json"
+    path.write_bytes(path.read_bytes().replace(b'"round":2', b'"round":3', 1))
+    before = sorted(path for path in run.folder.rglob("*"))
+    with pytest.raises(ForgeryError, match="not by the coordinator"):
+        forget(world, "killed", "coding", "remove", rounds=4)
+    assert sorted(path for path in run.folder.rglob("*")) == before
+    assert not run.erasures()
