@@ -92,7 +92,7 @@ def verify(
             entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = Generations.read(genesis, files, findings)
             complete = strict or _finished(genesis, entries, generations)
-            asked = LedgerAudit(ledger, genesis, files, findings, queue, complete)
+            asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
             _Audit(run, entries, generations, asked, members).federation(layout)
     return findings.report()

@@ -60,7 +60,10 @@ def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method:
     LedgerUnreachableError when the chain is down, with everything as it was or ready to go on.
     """
     run = strategy.run
-    _anchor_certificates(run, erasing.ledger)
+    for late in _anchor_certificates(run, erasing.ledger):
+        attestation = late.certificate.attestation.attestation
+        if (attestation.organisation, attestation.method) == (organisation, method):
+            return late  # all that was missing
     metrics: dict[str, dict[str, float]] = {}
     if (begun := run.unfinished()) is None:
         made = plan(Lanes.read(run), organisation, method)
@@ -214,11 +217,13 @@ def _certify(
     return signed
 
 
-def _anchor_certificates(run: RunFolder, ledger: Ledger) -> None:
-    """Anchor what was certified when the chain was down, or the process died."""
-    for signed in run.erasures():
-        attestation = signed.attestation
+def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[SignedCertificate]:
+    """Anchor what was certified when the chain was down, or the process died; returns those certificates."""
+    found = []
+    for attestation in (signed.attestation for signed in run.erasures()):
         known = ledger.erasure(run.genesis.digest, attestation.erasure)
         if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
-            certificate = SignedCertificate.from_bytes(path.read_bytes()).certificate
-            ledger.certify(run.genesis.digest, attestation.erasure, certificate.committed)
+            signed = SignedCertificate.from_bytes(path.read_bytes())
+            ledger.certify(run.genesis.digest, attestation.erasure, signed.certificate.committed)
+            found.append(signed)
+    return found

@@ -10,7 +10,7 @@ import pytest
 
 from chain.audit import verify
 from core.artifacts import Artifacts
-from core.errors import ForgeryError, UsageError
+from core.errors import RunError, UsageError
 from core.ledger import MemoryLedger
 from core.store import RunFolder
 from server_app.serving import serving
@@ -101,10 +101,11 @@ def test_another_erasure_has_to_wait(world: World) -> None:
 
 def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
     run = world.state.run("killed")
-    path = run.folder / "records" / "L0000-G0000-R00002-A01.json"
-    path.write_bytes(path.read_bytes().replace(b'"round":2', b'"round":3', 1))
+    name = next(iter(run.records())).record.admitted[0].signed.manifest.update
+    path = run.folder / "artifacts" / f"{run.artifacts.place(name)}.sealed"
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
     before = sorted(path for path in run.folder.rglob("*"))
-    with pytest.raises(ForgeryError, match="not by the coordinator"):
+    with pytest.raises(RunError, match="nothing was erased, since the run does not hold"):
         forget(world, "killed", "coding", "remove", rounds=4)
     assert sorted(path for path in run.folder.rglob("*")) == before
     assert not run.erasures()
