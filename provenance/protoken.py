@@ -11,7 +11,8 @@ Only clients of the last round are candidates, and federated weights do not ente
 The paper runs T full passes and K module replays for each. But behind the last block's attention nothing mixes
 positions, so the gradient of the sum of all tokens' logits is, at each position, that of its own token: one forward
 pass, a backward pass that ends in the last block, and K replays of two modules on all T positions at once, clients as
-rows of a batch. No adapter sits on lm_head: there every client's output is the global logit, the same for all.
+rows of a batch; the one row that they all read goes through the base's weights once. No adapter sits on lm_head: there
+every client's output is the global logit, the same for all.
 """
 
 import torch
@@ -38,8 +39,7 @@ def protoken(subject: Subject, example: Example, effort: Effort) -> Scores:
         for part, terms in contributions.clients(adapted, effort.chunk):
             with row_terms(model, terms, contributions.scale):
                 for name, module in monitored.items():
-                    inputs = run.inputs[name][0, answers].expand(part.stop - part.start, -1, -1)
-                    outputs = module(inputs).double()
+                    outputs = module(run.inputs[name][:, answers]).double()
                     scores[:, part] += (outputs * found[name][0, answers].double()).sum(-1).T
     tokens, logprobs = scores.cpu(), run.logprobs.detach().double().cpu()
     return Scores(contributions.candidates, tokens, tokens.sum(0), logprobs, base_logprobs(subject, example), None)
