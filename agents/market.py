@@ -69,7 +69,8 @@ class Curve:
 
     def loss(self, progress: Float64) -> Float64:
         """The loss on every slice."""
-        return self.floor + (self.start - self.floor) / (1 + np.maximum(progress, _LEAST))
+        found: Float64 = self.floor + (self.start - self.floor) / (1 + np.maximum(progress, _LEAST))
+        return found
 
     def gains(self, weights: Float64, efforts: Float64, quality: Float64, domains: NDArray[np.int64]) -> Float64:
         """Everybody's part of Δx at a rate of one: shape (slices, members)."""

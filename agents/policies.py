@@ -74,10 +74,13 @@ class Question:
         return {a: (number, past) for number, pasts in enumerate(self.history, 1) for a, past in pasts.items()}
 
 
-def shown(record: RoundRecord) -> dict[Address, Past]:
-    """What a round's record shows of those it admitted; a loss or duration that is not reported counts as 0."""
+def shown(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Past]:
+    """What a round's record shows of those it admitted; what is not reported or measured counts as 0."""
     metrics = {admitted.organisation: admitted.signed.manifest.metrics for admitted in record.admitted}
-    return {a: Past(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), 0.0) for a, m in metrics.items()}
+    credit = credit or {}
+    return {
+        a: Past(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), credit.get(a, 0.0)) for a, m in metrics.items()
+    }
 
 
 Policy = Callable[[Question], dict[Address, Bid]]
@@ -150,6 +153,8 @@ POLICIES: dict[str, Policy] = {
     "greedy": greedy,
     "power-of-choice": power_of_choice,
     "oort": oort,
+    "ucb": ucb,
+    "q-learning": q_learning,
 }
 """Those that a run can choose."""
 

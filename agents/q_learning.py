@@ -307,14 +307,19 @@ class Agent:
         self.waiting.append(Decision(number, state, action))
         self._learn()
 
-    def perform(self, number: int, prices: Prices) -> float | None:
-        """Spend what a round costs that was bid for; None when it abstains, or prices rose above what is left."""
+    def perform(self, number: int, prices: Prices, drafted: bool = False) -> float | None:
+        """Spend what a round costs that was bid for; None when it abstains, or prices rose above what is left.
+
+        Whoever abstained and is `drafted`, since too few bid, takes part a little.
+        """
         decision = self.decision(number)
-        if decision is None or decision.action is Action.ABSTAIN:
+        if decision is None:
             return None
-        cost = prices.cost(decision.action, self.terms)
-        if cost > self.left + decision.cost:
+        action = Action.LOW if drafted and decision.action is Action.ABSTAIN else decision.action
+        cost = prices.cost(action, self.terms)
+        if action is Action.ABSTAIN or cost > self.left + decision.cost:
             return None
+        decision.action = action
         self.spent += cost - decision.cost
         decision.cost, self.taken = cost, number
         return cost
@@ -405,14 +410,20 @@ class Notebook:
         write(self._path(generation, number), agent.to_bytes())
 
     def before(self, generation: int, number: int, terms: Terms) -> Agent | None:
-        """The agent as it was before the message of a round; None when it has not begun. Raises FormatError."""
-        wanted = self._path(generation, number).name
-        names = sorted(path.name for path in self.folder.glob("G*-R*.json") if path.name < wanted)
-        return Agent.from_bytes((self.folder / names[-1]).read_bytes(), terms) if names else None
+        """The agent as it was before the message of a round; None when it has not begun. Raises FormatError.
+
+        A generation goes on from the round of an earlier one that it forks from.
+        """
+        found = [place for place in self._places() if place[0] <= generation and place[1] < number]
+        return Agent.from_bytes(self._path(*max(found)).read_bytes(), terms) if found else None
 
     def newest(self, terms: Terms) -> Agent | None:
         """The agent as it is now. Raises FormatError."""
-        return self.before(99_999, 99_999, terms)
+        return self.before(2**32, 2**32, terms)
+
+    def _places(self) -> list[tuple[int, int]]:
+        names = (path.stem.split("-") for path in self.folder.glob("G*-R*.json"))
+        return [(int(generation[1:]), int(number[1:])) for generation, number in names]
 
     def _path(self, generation: int, number: int) -> Path:
         return self.folder / f"G{generation:05}-R{number:05}.json"

@@ -11,17 +11,18 @@ from collections.abc import Mapping
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client_app.agency import Desk, Place
 from client_app.checks import check_federation, check_state
-from client_app.hosting import Host, node_of
+from client_app.hosting import Host, Node, node_of
 from client_app.oversight import metrics
 from client_app.signing import sign_update
 from core import lora, seeds, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
-from core.errors import FormatError, IntegrityError, LedgerError
+from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.rounds import Genesis
-from core.update import Bid, Registration, UpdateManifest
+from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.sources import load_base
@@ -44,6 +45,24 @@ def bind(message: Message, context: Context) -> Message:
     return Message(wire.Bound(tuple(signed), node.known).to_content(), reply_to=message)
 
 
+@app.query("offer")
+def offer(message: Message, context: Context) -> Message:
+    """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
+    query = wire.OfferQuery.from_content(message.content)
+    node = node_of(context)
+    host, genesis = node.host(query.organisation), query.genesis
+    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    place = Place(genesis, query.organisation, query.lane, query.generation, query.round)
+    try:
+        desk = node.agency.desk(place, _steps(genesis, model, host), query.traffic)
+        desk.settle(query.paid)
+        bid = desk.offer()
+    except (FormatError, UsageError) as error:
+        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+    made = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
+    return Message(wire.offered(made.sign(host.key, genesis.chain)), reply_to=message)
+
+
 @app.train(mods=[sign_update])
 def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if what was sent with it holds."""
@@ -58,8 +77,20 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.OBJECTED, str(error))
     if node.oversight.abstains(standing):
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
-    bid = Bid(_steps(task.genesis, model, host), task.genesis.rank)
-    manifest, update = _local_round(task, host, model, fresh, bid, metrics(standing))
+    steps = _steps(task.genesis, model, host)
+    if task.genesis.participation.policy != "q-learning":
+        manifest, update = _local_round(task, host, model, fresh, Bid(steps, task.genesis.rank), metrics(standing))
+        return Message(wire.unsigned_reply(manifest, update), reply_to=message)
+    try:
+        desk = _desk(task, node, steps)
+        bid = desk.begin()
+    except (FormatError, UsageError) as error:
+        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+    if bid == ABSTAIN:
+        return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
+    coming = desk.end()
+    bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
+    manifest, update = _local_round(task, host, model, fresh, bid, {**metrics(standing), **bids})
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
 
@@ -82,6 +113,14 @@ def evaluate(message: Message, context: Context) -> Message:
         "global": _loss(model, adapter, task.genesis, host),
     }
     return Message(wire.losses(losses), reply_to=message)
+
+
+def _desk(task: wire.Task, node: Node, steps: int) -> Desk:
+    """The organisation's agent, told what was paid."""
+    place = Place(task.genesis, task.organisation, task.lane, task.generation, task.round)
+    desk = node.agency.desk(place, steps, wire.traffic(task.state))
+    desk.settle(task.paid)
+    return desk
 
 
 def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:

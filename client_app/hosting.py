@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flwr.app import Context, UserConfig
 
+from client_app.agency import Agency
 from client_app.oversight import Oversight
 from core import keys
 from core.canonical import Address
@@ -43,6 +44,7 @@ class Node:
     hosts: dict[Address, Host]
     known: int
     oversight: Oversight
+    agency: Agency
 
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
@@ -58,24 +60,27 @@ def node_of(context: Context) -> Node:
         place = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
         return _simulated(config, *place)
     home = (_required(context.node_config, name) for name in ("organisation", "data", "key-file"))
-    return _deployed(config, Oversight.deployed(config, context.node_config), *home)
+    oversight = Oversight.deployed(config, context.node_config)
+    return _deployed(config, oversight, Agency.of(config, oversight.state, context.node_config), *home)
 
 
 @lru_cache(maxsize=64)
 def _simulated(config: RunConfig, index: int, nodes: int) -> Node:
     organisations = read_data(config).organisations
     hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
-    return Node({host.key.address: host for host in hosts}, len(organisations), Oversight.simulated(config))
+    oversight = Oversight.simulated(config)
+    agency = Agency.of(config, oversight.state, {})
+    return Node({host.key.address: host for host in hosts}, len(organisations), oversight, agency)
 
 
 @lru_cache(maxsize=4)
-def _deployed(config: RunConfig, oversight: Oversight, name: str, data: str, key_file: str) -> Node:
+def _deployed(config: RunConfig, oversight: Oversight, agency: Agency, name: str, data: str, key_file: str) -> Node:
     own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
     found = next((d for d in read_data(own).organisations if d.name == name), None)
     if found is None:
         raise UsageError(f"no data of organisation {name!r} in {data}")
     host = Host(keys.read(Path(key_file)), found)
-    return Node({host.key.address: host}, 0, oversight)
+    return Node({host.key.address: host}, 0, oversight, agency)
 
 
 def _required(node_config: UserConfig, name: str) -> str:

@@ -18,7 +18,9 @@ from core.rounds import Participation, Training
 
 MODES = ("train", "unlearn", "attribute")
 QUANTISATIONS = ("nf4", "int8", "none")
-POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort")
+POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning")
+CREDITED = ("ucb", "q-learning")
+"""The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
 
 
@@ -69,9 +71,20 @@ class RunConfig:
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
     participation: str = "all"
-    """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice or oort."""
+    """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice, oort, ucb (by credit), or
+    q-learning: each organisation's agent bids."""
     fraction: float = 1.0
     """Unless participation is all: the share of a lane that is asked, at least a quorum."""
+    pool: float = 0.0
+    """With credited participation: what a round pays to all together; 0 is one for each member of the lane."""
+    step_price: float = 0.005
+    """What a local step costs an organisation; a deployed node's own node-config overrules it, as the next three."""
+    traffic_price: float = 0.01
+    """What a MiB sent or received costs it."""
+    budget: float = 1000.0
+    """What it will spend on the whole run."""
+    q_table: str = ""
+    """Absolute path of a table that its agent begins with; "" begins from zero."""
     quorum: int = 1
     """Admitted updates that a round needs."""
     retries: int = 3
@@ -125,7 +138,7 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
         _ = self.auditing
-        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store"):
+        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table"):
             _check_path(name, getattr(self, name))
 
     @classmethod
@@ -191,6 +204,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (1e-9, 10.0),
     "lane_size": (0, 2**32),
     "fraction": (1e-9, 1.0),
+    "pool": (0.0, 1e12),
+    "step_price": (0.0, 1e12),
+    "traffic_price": (0.0, 1e12),
+    "budget": (0.0, 1e12),
     "quorum": (1, 2**32),
     "anchor_every": (1, 99_999),
     "retries": (0, 98),

@@ -3,6 +3,8 @@
 STATE/runs/RUN/          the record: every file in it is covered by `covenant verify`
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
+STATE/credits/RUN/       what each round was worth, and whom it paid; see server_app/rewards.py
+STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/q_learning.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see chain/witness.py
 STATE/chain/             the development chains
 """
@@ -79,6 +81,14 @@ class State:
     def witness(self, genesis: Digest, organisation: Address) -> Path:
         """What an organisation of this state folder remembers of a federation."""
         return self.folder / "witness" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
+
+    def credits(self, run: str) -> Path:
+        """The credits of a run's rounds."""
+        return self.folder / "credits" / run
+
+    def agent(self, genesis: Digest, organisation: Address) -> Path:
+        """What the agent of an organisation of this state folder has saved."""
+        return self.folder / "agents" / raw(genesis).hex() / address(organisation)
 
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""

@@ -19,6 +19,15 @@ _REGISTRATION: Fields = (
     ("derived", "bool"),
     ("challenge", "bytes32"),
 )
+_OFFER: Fields = (
+    ("genesis", "bytes32"),
+    ("organisation", "address"),
+    ("lane", "uint32"),
+    ("generation", "uint32"),
+    ("round", "uint32"),
+    ("steps", "uint32"),
+    ("rank", "uint32"),
+)
 _MANIFEST: Fields = (
     ("genesis", "bytes32"),
     ("organisation", "address"),
@@ -107,6 +116,76 @@ class Bid:
 
     steps: int
     rank: int
+
+
+ABSTAIN = Bid(0, 0)
+"""What an organisation bids that will not take part."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an organisation bids for a round to come when it is asked apart; `ABSTAIN` for none."""
+
+    genesis: Digest
+    organisation: Address
+    lane: int
+    generation: int
+    round: int
+    bid: Bid
+
+    def sign(self, key: Key, domain: Domain) -> "SignedOffer":
+        """Sign with the organisation's key."""
+        return SignedOffer(self, key.sign(domain, "Offer", _OFFER, self._message()))
+
+    def _message(self) -> dict[str, Any]:
+        place = {"lane": self.lane, "generation": self.generation, "round": self.round}
+        return place | asdict(self.bid) | {"genesis": raw(self.genesis), "organisation": self.organisation}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Offer":
+        """Parse plain data; raises FormatError."""
+        try:
+            offer = cls(**{**data, "bid": Bid(**data["bid"])})
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed offer: {error}") from error
+        for name in ("lane", "generation", "round"):
+            _check_count(name, getattr(offer, name), 32)
+        for name in ("steps", "rank"):
+            _check_count(name, getattr(offer.bid, name), 32)
+        address(offer.organisation)
+        raw(offer.genesis)
+        return offer
+
+
+@dataclass(frozen=True)
+class SignedOffer:
+    """An offer and the signature of its organisation."""
+
+    offer: Offer
+    signature: Signature
+
+    def verified(self, domain: Domain) -> Offer:
+        """The offer; raises ForgeryError when another key signed it."""
+        by = signer(self.signature, domain, "Offer", _OFFER, self.offer._message())
+        if by != self.offer.organisation:
+            raise ForgeryError(f"offer of {self.offer.organisation} is signed by {by}")
+        return self.offer
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"offer": self.offer.to_dict(), "signature": self.signature}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "SignedOffer":
+        """Parse plain data; raises FormatError."""
+        try:
+            return cls(Offer.from_dict(data["offer"]), Signature(data["signature"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed signed offer: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     message        content sent                         content of the reply
     query.bind     challenge                            registrations (signed), one per hosted organisation
+    query.offer    whom, what for, what was paid        offer (signed); or refusal
     train          task, state                          manifest, signature, update; or refusal
     evaluate       task, state                          losses; or refusal
 
@@ -12,7 +13,7 @@ addressed to (node, organisation).
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -24,9 +25,10 @@ from core.errors import FormatError
 from core.generations import SignedGeneration
 from core.keys import Domain, Signature
 from core.rounds import Genesis, Salts, SignedRecord
-from core.update import Registration, SignedManifest, UpdateManifest
+from core.update import Registration, SignedManifest, SignedOffer, UpdateManifest
 
 BIND = "query.bind"
+OFFER = "query.offer"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
@@ -38,7 +40,8 @@ class Task:
     """What an organisation is asked: to train or evaluate a lane's state at a round.
 
     `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
-    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order.
+    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order. `paid` is
+    what the organisation was paid for earlier rounds, by round, where credit is measured.
     """
 
     genesis: Genesis
@@ -50,6 +53,7 @@ class Task:
     parent: SignedRecord | None
     salts: Salts | None
     state: AdapterState
+    paid: Mapping[int, float] = field(default_factory=dict)
 
     def to_content(self) -> RecordDict:
         """As a message's content."""
@@ -62,6 +66,7 @@ class Task:
             "openings": [opening.to_dict() for opening in self.openings],
             "parent": self.parent.to_dict() if self.parent else None,
             "salts": self.salts.to_dict() if self.salts else None,
+            "paid": _paid_to_json(self.paid),
         }
         return RecordDict({"task": ConfigRecord({"json": to_json(task)}), "state": pack(self.state)})
 
@@ -75,12 +80,65 @@ class Task:
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             genesis = Genesis.from_dict(task["genesis"])
             place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
+            paid = _paid_from_json(task["paid"])
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
             raise FormatError("malformed task: a record comes with its salts")
         state = unpack(content, "state")
-        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, state=state, **place)
+        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, state=state, paid=paid, **place)
+
+
+@dataclass(frozen=True)
+class OfferQuery:
+    """The server asks an organisation apart what it bids for a round, as it does whoever did not reply to the last.
+
+    `paid` is what it was paid for earlier rounds, `traffic` the MiB that a round sends and receives.
+    """
+
+    genesis: Genesis
+    organisation: Address
+    lane: int
+    generation: int
+    round: int
+    traffic: float
+    paid: Mapping[int, float]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        plain = {name: getattr(self, name) for name in ("organisation", "lane", "generation", "round", "traffic")}
+        query = plain | {"genesis": self.genesis.to_dict(), "paid": _paid_to_json(self.paid)}
+        return RecordDict({"offer": ConfigRecord({"json": to_json(query)})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = _json(content, "offer")
+        try:
+            plain = {name: query[name] for name in ("organisation", "lane", "generation", "round", "traffic")}
+            return cls(genesis=Genesis.from_dict(query["genesis"]), paid=_paid_from_json(query["paid"]), **plain)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query for an offer: {error}") from error
+
+
+def offered(signed: SignedOffer) -> RecordDict:
+    """The content of the reply to a query for an offer."""
+    return RecordDict({"offered": ConfigRecord({"json": to_json(signed.to_dict())})})
+
+
+def offer_of(content: RecordDict) -> SignedOffer:
+    """The offer in a reply; raises FormatError."""
+    return SignedOffer.from_dict(_json(content, "offered"))
+
+
+def _paid_to_json(paid: Mapping[int, float]) -> dict[str, float]:
+    return {str(number): amount for number, amount in paid.items()}
+
+
+def _paid_from_json(paid: Any) -> dict[int, float]:
+    if not isinstance(paid, dict) or not all(number.isdecimal() for number in paid):
+        raise FormatError(f"what was paid is {paid!r}, amounts by round wanted")
+    return {int(number): _finite(f"payment of round {number}", amount) for number, amount in paid.items()}
 
 
 @dataclass(frozen=True)
@@ -219,6 +277,11 @@ def pack(state: AdapterState) -> ArrayRecord:
 def unpack(content: RecordDict, name: str) -> AdapterState:
     """The AdapterState in a record; raises FormatError for anything else."""
     return AdapterState.from_bytes(_bytes(content, name))
+
+
+def traffic(state: AdapterState) -> float:
+    """MiB that a round sends and receives for a state of this size."""
+    return 2 * state.nbytes / 2**20
 
 
 def release(content: RecordDict) -> None:

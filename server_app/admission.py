@@ -14,7 +14,7 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
 from core.errors import CovenantError, ForgeryError, FormatError
 from core.rounds import Genesis
-from core.update import SignedManifest, UpdateManifest
+from core.update import Bid, SignedManifest, UpdateManifest
 from core.wire import Reply
 
 
@@ -112,10 +112,15 @@ def _check_claims(manifest: UpdateManifest, expected: Expected) -> None:
     registered = member.examples if member else 0
     if manifest.examples > registered:
         raise RejectedError(Reason.INFLATED_EXAMPLES, f"{manifest.examples} examples, {registered} registered")
-    most = expected.genesis.training.local_steps, expected.genesis.rank
-    if not (1 <= manifest.bid.steps <= most[0] and 1 <= manifest.bid.rank <= most[1]):
-        bid = f"{manifest.bid.steps} steps at rank {manifest.bid.rank}"
-        raise RejectedError(Reason.BID_OUT_OF_RANGE, f"{bid}, 1 to {most[0]} steps and rank 1 to {most[1]} wanted")
+    check_bid(manifest.bid, expected.genesis)
+
+
+def check_bid(bid: Bid, genesis: Genesis) -> None:
+    """Raises RejectedError for a bid that is not in the range that the federation offers."""
+    steps, rank = genesis.training.local_steps, genesis.rank
+    if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
+        got = f"{bid.steps} steps at rank {bid.rank}"
+        raise RejectedError(Reason.BID_OUT_OF_RANGE, f"{got}, 1 to {steps} steps and rank 1 to {rank} wanted")
 
 
 def _parsed(data: memoryview) -> AdapterState:

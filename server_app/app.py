@@ -14,17 +14,19 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
+from agents import credit
 from chain.audit import verify
 from chain.commitments import Commitment, Recorder, private_commitment
-from chain.ethereum import open_ledger
+from chain.credits import UNIT, Credits, CreditTree
+from chain.ethereum import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from chain.revocations import watched
 from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.canonical import Address
-from core.config import RunConfig
+from core.canonical import Address, Digest
+from core.config import CREDITED, RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
 from core.ledger import Ledger
@@ -35,6 +37,7 @@ from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
 from llm.model import Model
+from llm.slope import slope
 from llm.sources import load_base, read_data
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
@@ -44,6 +47,7 @@ from server_app.events import EventLog
 from server_app.exchange import printable
 from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
+from server_app.rewards import Rewards
 from server_app.serving import address_of, trace
 from server_app.strategy import Covenant
 
@@ -182,10 +186,22 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
         validate = _validator(config, model, fresh, validation)
         strategy = Covenant(
-            run, key, fresh, bindings, setting.events, commit, validate, config.timeout, tracking.log, revoked=revoked
+            run,
+            key,
+            fresh,
+            bindings,
+            setting.events,
+            commit,
+            validate,
+            config.timeout,
+            tracking.log,
+            revoked=revoked,
+            rewards=_rewards(setting, model, fresh, validation, validate),
         )
         strategy.erasing = _erasing(grid, setting, chains, strategy.start)
         yield strategy
+        if strategy.rewards and isinstance(chains.public, EthereumLedger):
+            _post(Credits(chains.public.bound), run.genesis.digest, strategy.rewards)
 
 
 def _awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
@@ -286,16 +302,53 @@ def _validator(
     config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]
 ) -> Callable[[AdapterState], Mapping[str, float]]:
     """Loss of a served state on every slice of the set that nobody owns."""
-    rule = RULES[config.aggregation]
-    slices: dict[str, list[Record]] = {}
-    for record in records:
-        slices.setdefault(record.slice or "all", []).append(record)
+    rule, slices = RULES[config.aggregation], _slices(config, records)
 
     def validate(state: AdapterState) -> dict[str, float]:
         adapter = rule.adapter(state, fresh)
-        limit = config.evaluate_limit or None
-        return {
-            name: evaluate(model, adapter, records, config.max_length, limit).loss for name, records in slices.items()
-        }
+        return {name: evaluate(model, adapter, records, config.max_length).loss for name, records in slices.items()}
 
     return validate
+
+
+def _slices(config: RunConfig, records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The first records of every slice, as many as are evaluated."""
+    slices: dict[str, list[Record]] = {}
+    for record in records:
+        slices.setdefault(record.slice or "all", []).append(record)
+    return {name: found[: config.evaluate_limit or None] for name, found in slices.items()}
+
+
+def _rewards(
+    setting: Setting,
+    model: Model,
+    fresh: AdapterState,
+    records: Iterable[Record],
+    validate: Callable[[AdapterState], Mapping[str, float]],
+) -> Rewards | None:
+    """What credits the rounds, where the policy needs it; raises ConfigError for a rule whose rounds cannot be."""
+    config = setting.config
+    if config.participation not in CREDITED:
+        return None
+    if config.aggregation not in credit.RULES:
+        wanted = " or ".join(credit.RULES)
+        raise ConfigError(f"participation {config.participation} needs aggregation {wanted}, got {config.aggregation}")
+    rule, slices = RULES[config.aggregation], _slices(config, records)
+
+    def steepest(state: AdapterState, name: str) -> tuple[float, AdapterState]:
+        return slope(model, rule.adapter(state, fresh), list(state), slices[name], config.max_length)
+
+    def measured(done: credit.Round) -> credit.RoundCredit:
+        before, after = validate(done.before), validate(done.after)
+        return credit.measure(done, steepest, {name: (before[name], after[name]) for name in slices})
+
+    return Rewards(setting.state.credits(setting.run.name), setting.run, config.pool, measured)
+
+
+def _post(credits: Credits, run: Digest, rewards: Rewards) -> None:
+    """Put the organisations' cumulative payments on the public chain, where each can claim its own by proof."""
+    cumulative = {address: round(amount * UNIT) for address, amount in rewards.cumulative().items()}
+    if cumulative:
+        tree, (epoch, root) = CreditTree(run, cumulative), credits.newest(run)
+        if root != tree.root:
+            credits.post(epoch + 1, tree)

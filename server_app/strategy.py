@@ -21,7 +21,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from agents.policies import POLICIES, Question, shown
+from agents.policies import POLICIES, Past, Question, shown
 from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
@@ -30,12 +30,14 @@ from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.store import RunFolder
-from core.update import Bid, SignedManifest
+from core.update import ABSTAIN, Bid, SignedManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from server_app.binding import Bindings
 from server_app.events import EventLog
 from server_app.exchange import exchange, last_line, printable
 from server_app.lanes import Lane, served
+from server_app.offers import Wanted, answered, coming
+from server_app.rewards import Rewards
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
@@ -72,7 +74,8 @@ class Covenant(Strategy):
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
     round for the chain, and `validate` measures a served adapter on the set that nobody owns. `revoked` are the
-    organisations that the chain no longer lets take part; it must answer at once.
+    organisations that the chain no longer lets take part; it must answer at once. `rewards` credits every round, where
+    the policy needs it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - a composition root names its parts
@@ -88,6 +91,7 @@ class Covenant(Strategy):
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
         retry_pause: float = 1.0,
         revoked: Callable[[], Set[Address]] = frozenset,
+        rewards: Rewards | None = None,
     ) -> None:
         self.run, self.key, self.fresh, self.bindings = run, key, fresh, bindings
         self.events, self.commit, self.validate, self.track = events, commit, validate, track
@@ -100,7 +104,9 @@ class Covenant(Strategy):
         self.lanes = [Lane.restore(run, index, initial) for index in range(len(self.genesis.lanes))]
         records = (signed.record for signed in run.records())
         self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
-        self._history = [[shown(s.record) for s in run.lineage(index)] for index in range(len(self.lanes))]
+        self.rewards = rewards
+        self._history = [self._shown(index) for index in range(len(self.lanes))]
+        self._bids: dict[int, dict[Address, Bid]] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._sent: list[tuple[Ask, Metadata]] = []
 
@@ -151,9 +157,10 @@ class Covenant(Strategy):
         server_round: int,
         arrays: ArrayRecord,  # noqa: ARG002 - every lane has its own state
         config: ConfigRecord,  # noqa: ARG002
-        grid: Grid,  # noqa: ARG002
+        grid: Grid,
     ) -> Iterable[Message]:
         """One message for every organisation that the policy asks, in the lanes that lack this round."""
+        self._consult(grid, server_round)
         self._sent = []
         for ask, message in self._asks(server_round):
             self._sent.append((ask, message.metadata))
@@ -208,7 +215,7 @@ class Covenant(Strategy):
     def restore(self, index: int) -> None:
         """Go on with a lane as the records have it."""
         self.lanes[index] = Lane.restore(self.run, index, self.rule.initial(self.fresh))
-        self._history[index] = [shown(signed.record) for signed in self.run.lineage(index)]
+        self._history[index] = self._shown(index)
 
     def carry(self, index: int, records: Iterable[RoundRecord]) -> None:
         """Sum rounds of an earlier generation again, from the updates of those who are still members."""
@@ -232,9 +239,49 @@ class Covenant(Strategy):
             # Whoever was missing gets time to come back, twice as long each time.
             time.sleep(min(_LONGEST_PAUSE, self.retry_pause * 2 ** (attempts - 1)))
         self.bindings.refresh(grid)
+        self._consult(grid, number)
         for ask, reply in self._exchange(grid, self._asks(number)):
             self._receive(ask, reply)
         self._close(number)
+
+    def _consult(self, grid: Grid, number: int) -> None:
+        """Gather the agents' bids for a round: those that came with the last round, and those asked for apart."""
+        if self.genesis.participation.policy != "q-learning":
+            return
+        open_lanes = [lane for lane in self.lanes if lane.members and lane.round < number]
+        found = {lane.index: coming(lane, self.genesis) for lane in open_lanes}
+        for (index, organisation), reply in self._exchange(grid, self._offer_asks(number, found)):
+            try:
+                wanted = Wanted(self.genesis, organisation, index, self.lanes[index].generation, number)
+                found[index][organisation] = answered(reply, wanted)
+            except RejectedError as error:
+                found[index][organisation] = ABSTAIN
+                self.events.write("bid-rejected", round=number, organisation=organisation, reason=str(error))
+        self._bids = {i: {a: bid for a, bid in bids.items() if bid != ABSTAIN} for i, bids in found.items()}
+        for index, bids in found.items():
+            self.events.write("bids", lane=index, round=number, bids={a: asdict(bid) for a, bid in bids.items()})
+
+    def _offer_asks(self, number: int, found: Mapping[int, Mapping[Address, Bid]]) -> Iterator[tuple[Ask, Message]]:
+        for index, known in found.items():
+            lane = self.lanes[index]
+            for organisation in lane.members:
+                node = self.bindings.nodes.get(organisation)
+                if organisation in known or node is None or organisation in self.revoked():
+                    continue
+                paid = self.rewards.paid(index, organisation) if self.rewards else {}
+                query = wire.OfferQuery(
+                    self.genesis, organisation, index, lane.generation, number, wire.traffic(lane.state), paid
+                )
+                yield (index, organisation), Message(query.to_content(), node, wire.OFFER, group_id=str(number))
+
+    def _shown(self, index: int) -> list[Mapping[Address, Past]]:
+        """What the rounds of a lane's lineage showed, with their credit."""
+        if self.rewards:
+            self.rewards.restore(index, self.rule.initial(self.fresh))
+        return [shown(s.record, self._credit(s.record)) for s in self.run.lineage(index)]
+
+    def _credit(self, record: RoundRecord) -> Mapping[Address, float]:
+        return self.rewards.of(record.lane, record.round) if self.rewards else {}
 
     def _exchange(self, grid: Grid, messages: Iterable[tuple[K, Message]]) -> Iterator[tuple[K, Message | None]]:
         """Send messages and yield the replies.
@@ -276,12 +323,22 @@ class Covenant(Strategy):
             quorum=genesis.participation.quorum,
             examples={member.address: member.examples for member in genesis.organisations},
             history=self._history[index],
+            bids=self._bids.get(index, {}),
         )
 
     def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
         lane = self.lanes[index]
         return wire.Task(
-            self.genesis, organisation, index, lane.generation, number, lane.openings, lane.head, lane.salts, state
+            genesis=self.genesis,
+            organisation=organisation,
+            lane=index,
+            generation=lane.generation,
+            round=number,
+            openings=lane.openings,
+            parent=lane.head,
+            salts=lane.salts,
+            state=state,
+            paid=self.rewards.paid(index, organisation) if self.rewards else {},
         )
 
     def _receive(self, ask: Ask, reply: Message | None) -> None:
@@ -367,7 +424,10 @@ class Covenant(Strategy):
         self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
-            self._history[index].append(shown(record))
+            if self.rewards:
+                credit = self.rewards.credit(record, state)
+                self.events.write("credited", lane=index, round=number, **credit)
+            self._history[index].append(shown(record, self._credit(record)))
             self.commit(record)
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:

@@ -16,7 +16,7 @@ LANE = GENESIS.lanes[0]
 FULL = Bid(25, 2)
 MANY = tuple(Address(f"0x{index:040x}") for index in range(1, 33))
 CHOOSING = ("random", "round-robin", "greedy", "power-of-choice", "oort", "ucb")
-EVERY: dict[str, Policy] = {**POLICIES, "ucb": policies.ucb, "q-learning": policies.q_learning}
+EVERY: dict[str, Policy] = POLICIES
 
 
 def question(number: int = 1, fraction: float = 1.0, quorum: int = 1, members: tuple[Address, ...] = LANE) -> Question:
@@ -178,4 +178,4 @@ def test_a_record_shows_loss_and_seconds_of_those_it_admitted() -> None:
 
 
 def test_policies_are_found_under_their_settings() -> None:
-    assert set(POLICIES) == {"all", "random", "round-robin", "greedy", "power-of-choice", "oort"}
+    assert set(POLICIES) == {*CHOOSING, "all", "q-learning"}

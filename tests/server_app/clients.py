@@ -99,10 +99,17 @@ class Clients:
     losses: Mapping[str, Callable[[], RecordDict]] = field(default_factory=dict)
     evaluated: list[wire.Task] = field(default_factory=list)
     trained: list[wire.Task] = field(default_factory=list)
+    offers: Mapping[str, Callable[[wire.OfferQuery], RecordDict]] = field(default_factory=dict)
+    queried: list[wire.OfferQuery] = field(default_factory=list)
     register: Callable[[Registration], Registration] = lambda registration: registration
 
     def __call__(self, message: Message, context: Context) -> Message:
-        handlers = {wire.BIND: self._bind, wire.TRAIN: self._train, wire.EVALUATE: self._evaluate}
+        handlers = {
+            wire.BIND: self._bind,
+            wire.OFFER: self._offer,
+            wire.TRAIN: self._train,
+            wire.EVALUATE: self._evaluate,
+        }
         return Message(handlers[message.metadata.message_type](message, context), reply_to=message)
 
     def _bind(self, message: Message, context: Context) -> RecordDict:
@@ -110,6 +117,11 @@ class Clients:
         hosted = [member for member in f.members(self.names) if member.name in self._hosted(context)]
         signed = [Registration.sign(m, query.challenge, f.key(m.name), query.chain) for m in hosted]
         return wire.Bound(tuple(map(self.register, signed)), len(self.names)).to_content()
+
+    def _offer(self, message: Message, context: Context) -> RecordDict:
+        query = wire.OfferQuery.from_content(message.content)
+        self.queried.append(query)
+        return self.offers[name_of(query.organisation)](query)
 
     def _train(self, message: Message, context: Context) -> RecordDict:
         task = wire.Task.from_content(message.content)
