@@ -2,7 +2,7 @@
 
     python -m benchmarks.agents_fit
 
-Reads benchmarks/results/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
+Reads benchmarks/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
 measured and modelled losses on every slice after every round, by Levenberg–Marquardt: the floor of each slice, what an
 organisation teaches its own domain's slice and any other, and the powers of effort and breadth. One run is held out at
 a time to say how far the curve is off on a run that it has not seen. (Tried and worse on held-out runs: an exponential
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.market import Curve
-from benchmarks import report
+from benchmarks import agents_rounds, report
 
 Float64 = NDArray[np.float64]
 SEED = 7
@@ -26,7 +26,7 @@ _STEPS = 10
 
 def main() -> None:
     """Fit, print and write."""
-    runs = json.loads((report.RESULTS / "agents_rounds.json").read_text(encoding="utf-8"))["figures"]["runs"]
+    runs = json.loads(agents_rounds.PATH.read_text(encoding="utf-8"))["figures"]["runs"]
     curve = fitted(runs)
     held_out = [error(fitted([*runs[:i], *runs[i + 1 :]]), [run]) for i, run in enumerate(runs)]
     figures = {

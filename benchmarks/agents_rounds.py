@@ -18,6 +18,8 @@ from benchmarks import report
 from benchmarks.agents_world import Setting, found
 
 SEED = 7
+PATH = Path(__file__).with_suffix(".json")
+"""Raw material, not a result: it is not on the results page."""
 ABSTAIN = (0.0, 0.5, 0.25, 0.75, 0.5, 0.25)
 """The probability of abstaining, by run; in the first run everybody takes part in full."""
 
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     options = parser.parse_args()
     runs = [_run(options.data, options.base, seed) for seed in range(len(ABSTAIN))]
-    report.write("agents_rounds", {"runs": runs}, "python -m benchmarks.agents_rounds", SEED)
+    report.write("agents_rounds", {"runs": runs}, "python -m benchmarks.agents_rounds", SEED).rename(PATH)
 
 
 def _run(data: Path, base: Path, run: int) -> dict[str, object]:
