@@ -15,6 +15,8 @@ from console.federation import Backend, federate
 from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, run_of, state_of
 from console.settings import absolute, build, saved
 from core import keys
+from core.canonical import Address
+from core.canonical import address as parsed_address
 from core.config import RunConfig
 from core.errors import FormatError, UsageError
 from core.places import State
@@ -72,6 +74,7 @@ def check(
     certificate: Annotated[Path, typer.Argument(help="The certificate that `covenant forget` wrote.")],
     chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL [the run's own].")] = None,
     store: Annotated[str | None, typer.Option(help="From outside: folder or URL of the run's artifacts.")] = None,
+    address: Annotated[str | None, typer.Option(help="From outside: the contract's address.")] = None,
     key: KeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -85,10 +88,10 @@ def check(
         failures = (Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate"),)
         return _verdict(signed=None, failures=failures, as_json=as_json)
     if store is not None:
-        if not chain or not key:
-            raise UsageError("--store got no --chain or no --key; whoever checks from outside has all three")
+        if not chain or not address or not key:
+            raise UsageError("--store got no --chain, --address or --key; whoever checks from outside has all four")
         with unsealed(str(absolute("store", store)), keys.read(key.expanduser())) as (run, unread):
-            ledger = open_ledger(chain, run.folder.parent, None, run.genesis.chain.contract)
+            ledger = open_ledger(chain, run.folder.parent, None, _contract(address))
             return _verdict(signed, (*unread, *check_certificate(signed, run, ledger)), as_json)
     folder = state_of(state)
     run = run_of(folder, _name(folder, signed), key)
@@ -96,6 +99,13 @@ def check(
     ledger = open_ledger(chain or settings.chain, folder.folder, None, run.genesis.chain.contract)
     private = _private(folder, settings, run, ledger)
     return _verdict(signed, check_certificate(signed, run, ledger, private), as_json)
+
+
+def _contract(text: str) -> Address:
+    try:
+        return parsed_address(text)
+    except FormatError as error:
+        raise UsageError(f"--address: {error}") from error
 
 
 def _trains(run: RunFolder, organisation: str, method: str) -> bool:

@@ -79,6 +79,7 @@ class _Check:
 
     def _chain(self) -> Iterator[Failure]:
         """The chain was told of this attestation before, and of this certificate after."""
+        yield from _same("chain, contract", self.ledger.contract, self.run.genesis.chain.contract)
         found = self.ledger.erasure(self.run.genesis.digest, self.attestation.erasure)
         if found is None:
             yield Failure("chain", "erasure", "nothing", f"erasure {self.attestation.erasure} on the chain")

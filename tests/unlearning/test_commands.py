@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chain.control import stop
+from core.keys import derive
 from tests.commands import World, covenant, make_base, make_data
 
 
@@ -77,6 +78,20 @@ def test_a_lane_of_one_is_forgotten_at_once(world: World, tmp_path: Path) -> Non
     checked = world.command("check", result["certificate"]).json
     assert checked["ok"], checked["failures"]
     assert world.command("verify", run, "--strict").json["ok"]
+    from_outside = world.command("check", result["certificate"], *_outside(world, run, tmp_path)).json
+    assert from_outside["ok"], from_outside["failures"]
+    assert world.command("check", result["certificate"], "--store", tmp_path).code == 2
+
+
+def _outside(world: World, run: str, folder: Path) -> tuple[object, ...]:
+    """What somebody has who is a reader of the run, and has nothing of it but the store."""
+    key = folder / "reader.key"
+    key.touch(0o600)
+    key.write_text(derive(7, "coordinator").secret.hex() + "\n", encoding="ascii")
+    chain = world.command("chain status").json
+    contract = json.loads((world.state / "runs" / run / "genesis.json").read_bytes())["chain"]["contract"]
+    store = world.state / "runs" / run / "artifacts"
+    return ("--store", store, "--chain", chain["url"], "--address", contract, "--key", key)
 
 
 @pytest.mark.parametrize(
