@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import policies
-from agents.market import RIDERS, Curve, Market, Outcome, Scenario
+from agents.market import RIDERS, Market, Outcome, Scenario
 from agents.policies import Past, Policy, Question
 from agents.q_learning import Action, Agent, QTable
-from benchmarks import report
+from benchmarks import agents_fit, report
 from core.canonical import Address
 from core.update import Bid
 
@@ -242,16 +242,17 @@ def measured(played: Mapping[str, list[Played]], charge: float) -> dict[str, Any
         for name, runs in played.items()
     }
     final = {name: np.array([run.losses[-1] for run in runs]) for name, runs in played.items()}
-    against = {}
-    for name in ("q-learning", "q-learning pre-trained"):
-        against[name] = {
-            other: {
-                "cost_to_target_percent": _interval(100 * (cost[name] / cost[other] - 1)),
-                "final_loss_percent": _interval(100 * (final[name] / final[other] - 1)),
-            }
-            for other in ("all", "oort", "random")
+    against = [
+        {
+            "agents": name,
+            "against": other,
+            "cost_to_target_percent": _interval(100 * (cost[name] / cost[other] - 1)),
+            "final_loss_percent": _interval(100 * (final[name] / final[other] - 1)),
         }
-    return {"policies": found, "against": against}
+        for name in ("q-learning", "q-learning pre-trained")
+        for other in ("all", "oort", "random")
+    ]
+    return {"policies": [{"policy": name} | values for name, values in found.items()], "against": against}
 
 
 def _figures(runs: Sequence[Played], targets: Sequence[float], best: Sequence[float], charge: float) -> dict[str, str]:
@@ -312,9 +313,7 @@ def _shown(market: Market, outcome: Outcome) -> dict[Address, Past]:
 
 
 def _scenario() -> Scenario:
-    path = report.RESULTS / "agents_fit.json"
-    fit = json.loads(path.read_text(encoding="utf-8"))["figures"]["curve"]
-    return Scenario.read(SCENARIO, Curve.from_data(fit))
+    return Scenario.read(SCENARIO, agents_fit.read())
 
 
 def _count(scenario: Scenario, which: str) -> int:

@@ -30,12 +30,12 @@ def main() -> None:
     curve = fitted(runs)
     held_out = [error(fitted([*runs[:i], *runs[i + 1 :]]), [run]) for i, run in enumerate(runs)]
     figures = {
-        "curve": as_data(curve),
-        "slices": sorted(runs[0]["start"]),
+        "curve": as_data(curve, sorted(runs[0]["start"])),
         "points": sum(len(run["rounds"]) for run in runs) * len(curve.start),
         "error_nats": error(curve, runs),
         "held_out_error_nats": {f"run {i}": value for i, value in enumerate(held_out)},
-        "loss_fell_from_to": [float(np.mean(list(runs[0]["start"].values()))), _last(runs[0])],
+        "start_nats": float(np.mean(list(runs[0]["start"].values()))),
+        "end_nats_of_everyone_in_full": _last(runs[0]),
     }
     report.write("agents_fit", figures, "python -m benchmarks.agents_fit", SEED)
     print(json.dumps(figures, indent=1))
@@ -86,10 +86,21 @@ def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
     return float(np.sqrt(np.mean([np.mean((modelled(curve, run) - measured(run)) ** 2) for run in runs])))
 
 
-def as_data(curve: Curve) -> dict[str, Any]:
-    """What `Curve.from_data` reads."""
-    arrays = {name: np.round(getattr(curve, name), 6).tolist() for name in ("start", "floor", "transfer")}
-    return arrays | {"power": round(curve.power, 6), "breadth": round(curve.breadth, 6), "rounds": curve.rounds}
+def as_data(curve: Curve, slices: Sequence[str]) -> dict[str, Any]:
+    """The curve as figures: start and floor by slice, what is taught to one's own slice and to others."""
+    named = {n: dict(zip(slices, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
+    own, other = float(curve.transfer[0, 0]), float(curve.transfer[0, 1])
+    scalars = {"own": own, "other": other, "power": curve.power, "breadth": curve.breadth}
+    return named | {name: round(value, 6) for name, value in scalars.items()} | {"rounds": curve.rounds}
+
+
+def read() -> Curve:
+    """The curve that was fitted."""
+    found = json.loads((report.RESULTS / "agents_fit.json").read_text(encoding="utf-8"))["figures"]["curve"]
+    count = len(found["start"])
+    transfer = found["own"] * np.eye(count) + found["other"] * (1 - np.eye(count))
+    plain = {name: list(found[name].values()) for name in ("start", "floor")}
+    return Curve.from_data(found | plain | {"transfer": transfer})
 
 
 def _least_squares(residuals: Any, guess: Float64, steps: int = 200) -> Float64:
