@@ -143,6 +143,12 @@ class Contributions:
     def clients(self, modules: Sequence[str], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
         """The adapters that the candidates trained themselves in the last round, at `modules` only."""
         size = size or self._chunk
+        if len(self.candidates) * self._bytes_each <= _KEPT_BYTES:
+            key = tuple(modules)
+            if key not in self._kept_clients:
+                self._kept_clients[key] = self._clients(self.candidates, modules)
+            yield from ((part, _rows(self._kept_clients[key], part)) for part in _slices(len(self.candidates), size))
+            return
         for part in _slices(len(self.candidates), size):
             yield part, self._clients(self.candidates[part], modules)
 
@@ -189,6 +195,11 @@ class Contributions:
         rounds = max(len(lane) for lane in self.lanes) if self.rule.name in _BLOCKS else 1
         own = self.fresh if self.rule.trains_a else lora.factor(self.fresh, "B")
         return own.nbytes * rounds * (2 if self.rule.name == "svd" else 1)
+
+    @cached_property
+    def _kept_clients(self) -> dict[tuple[str, ...], Terms]:
+        """The candidates' own adapters, by the modules that were asked for."""
+        return {}
 
     @cached_property
     def _kept(self) -> Terms:

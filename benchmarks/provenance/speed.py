@@ -47,7 +47,7 @@ DEPTHS = (2, 4, 8)
 FAST = ("gradient", "direct-logit", "protoken")
 NAIVE_MOST = 55
 """Organisations for which the naive way is still waited for."""
-MEMORY = (6, 200)
+MEMORY = (6, 55, 200)
 PICTURE = Path(__file__).parents[2] / "docs" / "provenance-growth.svg"
 _WORDS = "A patient asks which medicine helps against a headache, and how much of it is safe to take in one day. " * 8
 

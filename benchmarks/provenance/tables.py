@@ -3,7 +3,7 @@
     python -m benchmarks.provenance.tables --work WORK
 
 An answer is right when the organisation that is named taught it; naming nobody is wrong. Intervals are Wilson's, over
-the responses of all seeds. Calibration is fitted on the first two seeds and everything said about it is measured on
+the responses of all seeds. Calibration is fitted on the even seeds and everything said about it is measured on
 the others; a β that is printed here is copied to provenance/confidence.py by hand and takes effect there.
 """
 
@@ -21,10 +21,10 @@ import torch
 from benchmarks import report
 from benchmarks.provenance.statistics import Share, calibration_error, pearson, spearman
 from provenance import confidence
-from provenance.attribution import METHODS
+from provenance.attribution import DEFAULT, METHODS
 
 COMMAND = "python -m benchmarks.provenance.tables --work WORK"
-FITTED_SEEDS = (0, 1)
+FITTED_SEEDS = (0, 2, 4)
 SINGLE = ("natural", "triggers", "unequal", "absent", "facts")
 """Experiments whose every response has one teacher: calibration needs that."""
 
@@ -58,6 +58,10 @@ class Asked:
         return self.verdict[1] in self.row["right"]
 
 
+TARGETS = {"natural": 98.0, "triggers": 90.0, "many": 96.0}
+"""Percent right that the default method should reach."""
+PAPER_TARGET = 99.0
+
 Keep = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 
 
@@ -80,7 +84,13 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chosen = [run for run in runs if run["experiment"] == "paper"]
     cells = _grouped(chosen, lambda run: (run["base"], run["domain"]))
     table = [
-        {"base": base, "domain": domain, "responses": sum(len(r["rows"]) for r in some), **_accuracies(some)}
+        {
+            "base": base,
+            "domain": domain,
+            "seeds": len(some),
+            "responses": sum(len(r["rows"]) for r in some),
+            **_accuracies(some),
+        }
         for (base, domain), some in cells.items()
     ]
     greedy = [
@@ -88,10 +98,14 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for (base, domain), some in cells.items()
         if _count(some, _own_words)
     ]
+    macro = _macro(table)
     return {
+        "target_percent": PAPER_TARGET,
+        "missed_by": max(0.0, PAPER_TARGET - macro[DEFAULT]) if macro else None,
         "configurations": len(cells),
-        "seeds": len({run["seed"] for run in chosen}),
-        "macro_mean_percent": _macro(table),
+        "of_configurations": 16,
+        "responses": sum(len(run["rows"]) for run in chosen),
+        "macro_mean_percent": macro,
         "macro_mean_percent_where_the_model_says_the_refusal_itself": _macro(greedy),
         "by_configuration": table,
     }
@@ -115,7 +129,18 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     **_accuracies(some, keep),
                 }
             )
-    return {"tokens_of_facts": _facts(chosen), "by_experiment": table}
+    targets = [
+        {
+            "experiment": row["experiment"],
+            "base": row["base"],
+            "wanted": TARGETS[row["experiment"]],
+            "reached": row[DEFAULT],
+            "missed by": max(0.0, TARGETS[row["experiment"]] - row[DEFAULT]["percent"]),
+        }
+        for row in table
+        if row["experiment"] in TARGETS
+    ]
+    return {"targets": targets, "tokens_of_facts": _facts(chosen), "by_experiment": table}
 
 
 def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
