@@ -192,6 +192,11 @@ class QTable:
             target - cell.values[which][action]
         )
 
+    @property
+    def visits(self) -> dict[str, int]:
+        """How many rounds were learnt from, by action."""
+        return {action.name.lower(): sum(cell.visits[action] for cell in self.cells.values()) for action in Action}
+
     def to_data(self) -> dict[str, Any]:
         """Plain data, the seen states alone."""
         cells = {str(state): [*cell.values, cell.visits] for state, cell in sorted(self.cells.items())}

@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 from console import processes
-from console.options import JsonOption, RunArgument, StateOption, print_json, state_of
+from console.agents import described, learnt
+from console.options import JsonOption, RunArgument, StateOption, answer, print_json, state_of
 from console.progress import Watcher, watching
 from console.report import report, show
 from console.settings import DEFAULTS, build, saved
@@ -75,9 +76,18 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0 if result["status"] == "completed" else 1
 
 
-def status(run: RunArgument = "", state: StateOption = None, as_json: JsonOption = False) -> int:
+def status(
+    run: RunArgument = "",
+    agents: Annotated[bool, typer.Option("--agents", help="Show what the organisations' agents have learnt.")] = False,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Rounds, participants, losses and digests of a run."""
     folder = state_of(state)
+    if agents:
+        found = learnt(folder, folder.existing(run))
+        answer({"run": folder.existing(run).name, "agents": found}, list(described(found)) or ["no agents"], as_json)
+        return 0
     result = report(folder, folder.existing(run))
     _print(folder, result, as_json)
     return 1 if result["status"] == "failed" else 0
