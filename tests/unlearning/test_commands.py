@@ -9,6 +9,8 @@ import pytest
 
 from chain.control import stop
 from core.keys import derive
+from core.places import State
+from server_app.lock import locked
 from tests.commands import World, covenant, make_base, make_data
 
 
@@ -109,6 +111,15 @@ def test_bad_input_is_one_line(world: World, options: tuple[str, ...], error: st
     done = world.command("forget", *options)
     assert done.code == 2
     assert error in done.error
+
+
+def test_a_run_with_another_writer_is_left_alone(world: World) -> None:
+    run = world.inline().json["run"]
+    with locked(State(world.state).lock(run)):
+        done = world.command("forget", run, "--organisation", "medical", "--method", "remove")
+    assert done.code == 1
+    assert f"run {run} is being written by process" in done.error
+    assert not (world.state / "runs" / run / "erasures").exists()
 
 
 def test_a_certificate_of_another_state_folder_is_told_so(world: World, tmp_path: Path) -> None:
