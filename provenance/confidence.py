@@ -17,8 +17,8 @@ import torch
 
 from core.canonical import Address
 
-SHARPNESS = {"protoken": 1.0, "gradient": 1.0, "direct-logit": 1.0, "ablation": 1.0, "shapley": 1.0}
-"""β of each method."""
+SHARPNESS = {"protoken": 0.66, "gradient": 1.00, "direct-logit": 0.66, "ablation": 0.72, "shapley": 0.87}
+"""β of each method, as `python -m benchmarks.provenance.tables` fitted it."""
 
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
