@@ -11,7 +11,7 @@ import pytest
 from chain.queue import CommitQueue, read_anchors
 from core.canonical import ZERO_DIGEST, Digest
 from core.errors import IntegrityError, LedgerConflictError, LedgerUnreachableError, RunLockedError
-from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
+from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment, RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 
 
@@ -41,7 +41,8 @@ class FaultyLedger(MemoryLedger):
             del self._rounds[key]
         self._heads.clear()
         for commitment, _ in self._rounds.values():
-            self._heads[commitment.key.run, commitment.key.lane, commitment.key.generation] = commitment
+            key = commitment.key
+            self._heads[key.run, key.lane] = LaneHead(key.generation, key.round, commitment.aggregate)
 
     def _check_is_up(self) -> None:
         if self.down:

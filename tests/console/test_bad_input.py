@@ -50,7 +50,7 @@ def test_wrong_usage_is_told_at_once(
     Path("broken.toml").write_text("rounds = = 3", encoding="utf-8")
     Path("unknown.toml").write_text("rouns = 3", encoding="utf-8")
     Path("typed.toml").write_text("validation = 5", encoding="utf-8")
-    monkeypatch.setattr("console.federation._federate", None)  # nothing may get so far
+    monkeypatch.setattr("console.federation.federate", None)  # nothing may get so far
     done = covenant(*world.run(), *options)
     assert done.code == 2
     assert line in done.error
