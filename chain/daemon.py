@@ -19,12 +19,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     folder: Path = arguments.folder.resolve()
     port = arguments.port or last_port(folder)
-    # Held until the process ends.
-    with become(folder) as lock:
-        # Imported late: whoever does not get the lock must be quick to leave.
-        from chain.server import serve  # noqa: PLC0415
+    # Held until the process ends, and has written why: whoever waits for it reads that when the lock is free.
+    lock = become(folder)
+    # Imported late: whoever does not get the lock must be quick to leave.
+    from chain.server import serve  # noqa: PLC0415
 
-        serve(folder, lock, port, arguments.idle, fixed_port=bool(arguments.port))
+    serve(folder, lock, port, arguments.idle, fixed_port=bool(arguments.port))
 
 
 def _parser() -> argparse.ArgumentParser:
