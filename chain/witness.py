@@ -190,7 +190,7 @@ class Witness:
         raise IntegrityError(f"{_name(record.key)}: it was not shown what opened the generation")
 
     def _check_weights(self, record: RoundRecord) -> None:
-        examples = {member.address: member.examples for member in self._genesis.organisations}
+        examples = self._genesis.examples
         members = [admitted.organisation for admitted in record.admitted]
         if strangers := [member for member in members if member not in examples]:
             raise IntegrityError(f"{_name(record.key)}: admits {strangers[0]}, which is no member")

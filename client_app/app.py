@@ -79,7 +79,8 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
     steps = _steps(task.genesis, model, host)
     if task.genesis.participation.policy != "q-learning":
-        manifest, update = _local_round(task, host, model, fresh, Bid(steps, task.genesis.rank), metrics(standing))
+        bid = Bid(steps, task.genesis.rank)
+        manifest, update = _local_round(task, host, model, fresh, bid, steps, metrics(standing))
         return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
         desk = _desk(task, node, steps)
@@ -90,7 +91,7 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
     coming = desk.end()
     bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
-    manifest, update = _local_round(task, host, model, fresh, bid, {**metrics(standing), **bids})
+    manifest, update = _local_round(task, host, model, fresh, bid, steps, {**metrics(standing), **bids})
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
 
@@ -133,14 +134,20 @@ def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:
 
 
 def _local_round(
-    task: wire.Task, host: Host, model: Model, fresh: AdapterState, bid: Bid, standing: Mapping[str, float]
+    task: wire.Task,
+    host: Host,
+    model: Model,
+    fresh: AdapterState,
+    bid: Bid,
+    steps: int,
+    standing: Mapping[str, float],
 ) -> tuple[UpdateManifest, AdapterState]:
-    """One round of training: the update and the manifest that describes it."""
+    """One round of training, of `steps` in full: the update and the manifest that describes it."""
     genesis, rule = task.genesis, RULES[task.genesis.rule]
     seed = seeds.local(genesis.seed, task.organisation, task.round)
     own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
     start = rule.start(task.state, own)
-    config = _train_config(genesis, task.round, bid, _steps(genesis, model, host), rank_of(start))
+    config = _train_config(genesis, task.round, bid, steps, rank_of(start))
     result = fit(model, host.data.train, start, config, seeds.as_int(seed))
     update = rule.update(task.state, result.adapter)
     manifest = UpdateManifest(

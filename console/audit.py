@@ -7,11 +7,10 @@ import typer
 
 from chain.audit import AuditReport, verify_on_chain
 from chain.outside import verify_from_outside
-from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, run_of, state_of
+from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, contract_of, run_of, state_of
 from console.settings import absolute, saved
 from core import keys
-from core.canonical import address as parsed_address
-from core.errors import FormatError, UsageError
+from core.errors import UsageError
 
 
 def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -45,10 +44,7 @@ def _from_outside(
     wanted = {"--address": contract, "--store": store, "--key": key}
     if missing := [option for option, value in wanted.items() if not value]:
         raise UsageError(f"--from-chain got no {missing[0]}; an auditor has {', '.join(wanted)}")
-    try:
-        at = parsed_address(contract)
-    except FormatError as error:
-        raise UsageError(f"--address: {error}") from error
+    at = contract_of(str(contract))
     own = keys.read(Path(str(key)).expanduser())
     return verify_from_outside(url, at, str(absolute("store", store)), own, private=private)
 

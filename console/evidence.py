@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from chain.ethereum import open_ledger
-from console.options import JsonOption, StateOption, answer, state_of
-from core.errors import FormatError, IntegrityError, UsageError
+from console.options import JsonOption, StateOption, answer, read_file, state_of
+from core.errors import FormatError, IntegrityError
 from core.ledger import Anchor
 from provenance.evidence import Evidence
 
@@ -20,12 +20,7 @@ def evidence(
     as_json: JsonOption = False,
 ) -> int:
     """Check the evidence of a verdict: signatures, lineage and Merkle proofs, and with --chain their commitments."""
-    try:
-        data = file.expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"evidence {file}: {error.strerror}, a file of `covenant attribute --evidence` wanted"
-        ) from error
+    data = read_file("evidence", file, "a file of `covenant attribute --evidence`")
     try:
         bundle = Evidence.from_bytes(data)
         bundle.verified()

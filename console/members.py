@@ -11,7 +11,7 @@ from chain.contract import BoundContract
 from chain.deployment import bind
 from chain.development import administrator
 from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
-from console.options import JsonOption, StateOption, answer, state_of
+from console.options import JsonOption, StateOption, answer, read_file, state_of
 from core import keys
 from core.canonical import ZERO_DIGEST, Address
 from core.errors import UsageError
@@ -65,7 +65,7 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Register the organisation that signed a request."""
-    signed = MembershipRequest.from_json(_read(file))
+    signed = MembershipRequest.from_json(read_file("got", file, "a signed request"))
     coordinator = _key(key, chain, "coordinator")
     if key is None:  # on a development chain the administrator makes itself a coordinator
         bind("PublicLedger", chain, state_of(state).folder, coordinator, contract=_contract(address))
@@ -120,13 +120,6 @@ def _key(option: Path | None, chain: str, whose: str) -> Key:
     if chain not in ("embedded", "anvil"):
         raise UsageError(f"got no --key, the key file of the {whose} on {chain} wanted")
     return administrator()
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"got {file}: {error.strerror}, a signed request wanted") from error
 
 
 def _show(organisation: str, found: Organisation | None, as_json: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import IntegrityError, UsageError
+from core.canonical import Address, address
+from core.errors import FormatError, IntegrityError, UsageError
 from core.places import State
 from core.store import RunFolder
 
@@ -38,6 +39,22 @@ def run_of(state: State, name: str, key: Path | None) -> RunFolder:
             return run
         raise UsageError(f"run {run.name} is sealed: got no --key, the key file of one of its readers wanted")
     return run
+
+
+def read_file(what: str, path: Path, wanted: str) -> bytes:
+    """What a file holds; raises UsageError, with what was got and what was wanted, when it cannot be read."""
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise UsageError(f"{what} {path}: {error.strerror}, {wanted} wanted") from error
+
+
+def contract_of(option: str) -> Address:
+    """The contract that --address names; raises UsageError."""
+    try:
+        return address(option)
+    except FormatError as error:
+        raise UsageError(f"--address: {error}") from error
 
 
 def print_json(value: Any) -> None:

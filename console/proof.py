@@ -7,7 +7,7 @@ import typer
 
 from chain.ethereum import open_ledger
 from chain.participation import ParticipationProof
-from console.options import JsonOption, RunArgument, StateOption, answer, state_of
+from console.options import JsonOption, RunArgument, StateOption, answer, read_file, state_of
 from core.blobs import write
 from core.errors import IntegrityError, UsageError
 from core.places import State
@@ -44,10 +44,7 @@ def proof(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _check(path: Path, chain: str, state: State, as_json: bool) -> int:
-    try:
-        held = ParticipationProof.from_json(path.expanduser().read_bytes())
-    except OSError as error:
-        raise UsageError(f"proof {path}: {error.strerror}, a file of `covenant proof` wanted") from error
+    held = ParticipationProof.from_json(read_file("proof", path, "a file of `covenant proof`"))
     manifest = held.signed.manifest
     said = {"organisation": manifest.organisation, "genesis": manifest.genesis, "round": manifest.round}
     try:

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from console.heat import Heat, show, summary
 from console.options import JsonOption, KeyOption, RunArgument, StateOption, print_json, run_of, state_of
-from console.report import names_of
 from core.canonical import Address
 from core.errors import UsageError
 
@@ -38,11 +37,12 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
-    from server_app.serving import address_of, trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
+    from server_app.serving import trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
 
     files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = run_of(state_of(state), run, key)
-    names, only = names_of(found), address_of(found, organisation) if organisation else None
+    names = found.genesis.names
+    only = found.genesis.named(organisation).address if organisation else None
     traced = trace(found, prompt, response, method, max_new_tokens, only)
     if "html" in files:
         from provenance.page import page  # noqa: PLC0415
@@ -79,7 +79,7 @@ def chat(
 
     check_method(method)
     found = run_of(state_of(state), run, key)
-    Chat(Console(highlight=False), subject(found), names_of(found), method, max_new_tokens).talk(sys.stdin.isatty())
+    Chat(Console(highlight=False), subject(found), found.genesis.names, method, max_new_tokens).talk(sys.stdin.isatty())
 
 
 class Chat:

@@ -69,7 +69,7 @@ def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
 def _round(
     run: RunFolder, records: list[RoundRecord], anchors: dict[RoundKey, Anchor], event: Json, losses: dict[str, Json]
 ) -> Json:
-    names = names_of(run)
+    names = run.genesis.names
     transactions = [anchors[r.key].transaction for r in records if r.admitted and r.key in anchors]
     current = {name: values["global"] for name, values in losses.items()}
     return {
@@ -105,13 +105,8 @@ def _flagged(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
     return [{"organisation": names[address], **flag} for address, flag in flags if flag]
 
 
-def names_of(run: RunFolder) -> dict[Address, str]:
-    """What the organisations of a run are called."""
-    return {organisation.address: organisation.name for organisation in run.genesis.organisations}
-
-
 def _by_name(run: RunFolder, losses: dict[Address, Json]) -> dict[str, Json]:
-    names = names_of(run)
+    names = run.genesis.names
     return {names[address]: values for address, values in sorted(losses.items(), key=lambda item: names[item[0]])}
 
 

@@ -12,11 +12,19 @@ from chain.ethereum import EthereumLedger, open_ledger
 from chain.outside import unsealed
 from chain.private import PrivateRounds, open_private_ledger
 from console.federation import Backend, federate
-from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, run_of, state_of
+from console.options import (
+    JsonOption,
+    KeyOption,
+    RunArgument,
+    StateOption,
+    answer,
+    contract_of,
+    read_file,
+    run_of,
+    state_of,
+)
 from console.settings import absolute, build, saved
 from core import keys
-from core.canonical import Address
-from core.canonical import address as parsed_address
 from core.config import RunConfig
 from core.errors import FormatError, UsageError
 from core.places import State
@@ -80,10 +88,9 @@ def check(
     as_json: JsonOption = False,
 ) -> int:
     """Check an erasure certificate against the run's artifacts and the chain."""
+    data = read_file("certificate", certificate, "a file of `covenant forget`")
     try:
-        signed = SignedCertificate.from_bytes(certificate.expanduser().read_bytes())
-    except OSError as error:
-        raise UsageError(f"certificate {certificate}: {error.strerror}, a file of `covenant forget` wanted") from error
+        signed = SignedCertificate.from_bytes(data)
     except FormatError as error:
         failures = (Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate"),)
         return _verdict(signed=None, failures=failures, as_json=as_json)
@@ -91,7 +98,7 @@ def check(
         if not chain or not address or not key:
             raise UsageError("--store got no --chain, --address or --key; whoever checks from outside has all four")
         with unsealed(str(absolute("store", store)), keys.read(key.expanduser())) as (run, unread):
-            ledger = open_ledger(chain, run.folder.parent, None, _contract(address))
+            ledger = open_ledger(chain, run.folder.parent, None, contract_of(address))
             return _verdict(signed, (*unread, *check_certificate(signed, run, ledger)), as_json)
     folder = state_of(state)
     run = run_of(folder, _name(folder, signed), key)
@@ -99,13 +106,6 @@ def check(
     ledger = open_ledger(chain or settings.chain, folder.folder, None, run.genesis.chain.contract)
     private = _private(folder, settings, run, ledger)
     return _verdict(signed, check_certificate(signed, run, ledger, private), as_json)
-
-
-def _contract(text: str) -> Address:
-    try:
-        return parsed_address(text)
-    except FormatError as error:
-        raise UsageError(f"--address: {error}") from error
 
 
 def _trains(run: RunFolder, organisation: str, method: str) -> bool:

@@ -110,6 +110,16 @@ class Genesis:
         """The member with this address."""
         return next((o for o in self.organisations if o.address == address), None)
 
+    @property
+    def names(self) -> dict[Address, str]:
+        """What the members are called."""
+        return {member.address: member.name for member in self.organisations}
+
+    @property
+    def examples(self) -> dict[Address, int]:
+        """How many examples every member registered: n_k."""
+        return {member.address: member.examples for member in self.organisations}
+
     def named(self, name: str) -> Organisation:
         """The member of this name or address; raises UsageError."""
         for member in self.organisations:

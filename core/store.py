@@ -191,8 +191,10 @@ class RunFolder:
             found[len(found) + 1] = _read(path, SignedGeneration.from_dict)
         return found
 
-    def members(self, lane: int, generation: int) -> tuple[Address, ...]:
-        """The organisations of a lane's generation."""
+    def members(self, lane: int, generation: int | None = None) -> tuple[Address, ...]:
+        """The organisations of a lane's generation, by default the current one."""
+        if generation is None:
+            generation = len(self.generations(lane))
         if not generation:
             return self.genesis.lanes[lane]
         return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members

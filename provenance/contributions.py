@@ -249,9 +249,9 @@ def of_run(run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch
 
 def _shares(run: RunFolder) -> list[float]:
     """The part of each lane in what is served: its members' examples among those of everyone who still learns."""
-    examples = {o.address: o.examples for o in run.genesis.organisations}
+    examples = run.genesis.examples
     lanes = range(len(run.genesis.lanes))
-    learned = [sum(examples[o] for o in run.members(lane, len(run.generations(lane)))) for lane in lanes]
+    learned = [sum(examples[o] for o in run.members(lane)) for lane in lanes]
     return [count / sum(learned) for count in learned]
 
 

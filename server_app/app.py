@@ -48,7 +48,7 @@ from server_app.exchange import printable
 from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
 from server_app.rewards import Rewards
-from server_app.serving import address_of, trace
+from server_app.serving import trace
 from server_app.strategy import Covenant
 
 app = ServerApp()
@@ -108,7 +108,7 @@ def _unlearn(grid: Grid, setting: Setting) -> None:
     config, run = setting.config, setting.run
     if not run.started:
         raise UsageError(f"run {run.name} has no genesis: there is nobody to erase")
-    organisation = address_of(run, config.organisation)
+    organisation = run.genesis.named(config.organisation).address
     with _federation(grid, setting, leaving=organisation) as strategy:
         strategy.unlearn(organisation, config.method)
     setting.events.write("finished")
@@ -139,9 +139,9 @@ def _requester_key(config: RunConfig, run: RunFolder, organisation: Address) -> 
 def _attribute(_grid: Grid, setting: Setting) -> None:
     """Trace a response: nobody is asked, and no chain."""
     config, run = setting.config, setting.run
-    only = address_of(run, config.organisation) if config.organisation else None
+    only = run.genesis.named(config.organisation).address if config.organisation else None
     found = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
-    names = {organisation.address: organisation.name for organisation in run.genesis.organisations}
+    names = run.genesis.names
     who = names[found.response.verdict] if found.response.verdict else "nobody: the method abstains"
     log(INFO, "Taught by %s, confidence %.2f: %s", who, found.response.confidence, printable(found.text))
     setting.events.write("attributed", trace=found.to_dict(names))
@@ -209,7 +209,7 @@ def _awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
     if not run.started or not config.organisations:
         return config.organisations
     lanes = range(len(run.genesis.lanes))
-    staying = {member for lane in lanes for member in run.members(lane, len(run.generations(lane)))}
+    staying = {member for lane in lanes for member in run.members(lane)}
     return len(staying - {leaving})
 
 

@@ -82,7 +82,7 @@ def served(genesis: Genesis, rule: Rule, lanes: Sequence[Lane]) -> AdapterState:
     """The state that is served: the lane's own, or the sum of isolated lanes weighted by their members' examples."""
     if len(learning := [lane for lane in lanes if lane.members]) == 1:
         return learning[0].state
-    examples = {o.address: o.examples for o in genesis.organisations}
+    examples = genesis.examples
     learned = [sum(examples[address] for address in lane.members) for lane in learning]
     shares = [count / sum(learned) for count in learned]
     return rule.compose([(share, lane.state) for share, lane in zip(shares, learning, strict=True)])

@@ -61,11 +61,6 @@ def trace(
         raise UsageError("the prompt is empty, a question wanted")
     found = attribute(subject(run), prompt, response, method, max_new_tokens)
     if organisation is not None and organisation not in found.organisations:
-        (name,) = (member.name for member in run.genesis.organisations if member.address == organisation)
+        name = run.genesis.names[organisation]
         raise UsageError(f"{name} has no part in what is served: never admitted, erased, or absent from the last round")
     return found
-
-
-def address_of(run: RunFolder, organisation: str) -> Address:
-    """The address of an organisation given by name or address; raises UsageError."""
-    return run.genesis.named(organisation).address

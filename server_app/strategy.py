@@ -321,7 +321,7 @@ class Covenant(Strategy):
             full=Bid(genesis.training.local_steps, genesis.rank),
             fraction=genesis.participation.fraction,
             quorum=genesis.participation.quorum,
-            examples={member.address: member.examples for member in genesis.organisations},
+            examples=genesis.examples,
             history=self._history[index],
             bids=self._bids.get(index, {}),
         )
@@ -436,7 +436,7 @@ class Covenant(Strategy):
             for signed in outcome.admitted:
                 outcome.reject(signed.manifest.organisation, Reason.BELOW_QUORUM, f"update {signed.manifest.update}")
             return ()
-        examples = {o.address: o.examples for o in self.genesis.organisations}
+        examples = self.genesis.examples
         by_organisation = {signed.manifest.organisation: signed for signed in outcome.admitted}
         p = weights({address: examples[address] for address in by_organisation})
         return tuple(Admitted(by_organisation[address], weight) for address, weight in p.items())
@@ -461,7 +461,7 @@ class Covenant(Strategy):
         self, losses: Mapping[Address, Mapping[str, float]], validation: Mapping[str, float]
     ) -> dict[str, float]:
         """The numbers of a round under the names that trackers show."""
-        names = {organisation.address: organisation.name for organisation in self.genesis.organisations}
+        names = self.genesis.names
         curves = {f"{kind}/{names[o]}": loss for o, values in losses.items() for kind, loss in values.items()}
         return curves | {f"validation/{name}": loss for name, loss in validation.items()}
 

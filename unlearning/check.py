@@ -188,9 +188,9 @@ class _Check:
 
     def _learning(self) -> Iterator[tuple[int, int]]:
         """Every lane, and the examples of those who learn in it."""
-        examples = {o.address: o.examples for o in self.run.genesis.organisations}
+        examples = self.run.genesis.examples
         for lane in range(len(self.run.genesis.lanes)):
-            yield lane, sum(examples[o] for o in self.run.members(lane, len(self.run.generations(lane))))
+            yield lane, sum(examples[o] for o in self.run.members(lane))
 
     def _superseded(self) -> bool:
         """Whether another erasure was attested later."""

@@ -3,11 +3,8 @@ from pathlib import Path
 
 import pytest
 
-import server_app.app
-from client_app import oversight
-from core.ledger import MemoryLedger
 from tests.commands import make_base, make_data
-from tests.server_app.worlds import World
+from tests.server_app.worlds import World, make_world
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +25,4 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def world(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    ledger = MemoryLedger()
-    monkeypatch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
-    monkeypatch.setattr(oversight, "_ledger", lambda chain, state, contract: ledger)
-    return World(tmp_path / "state", base, data, ledger)
+    return make_world(tmp_path / "state", base, data, monkeypatch)

@@ -21,7 +21,7 @@ from server_app.binding import Bindings
 from server_app.events import EventLog
 from server_app.founding import shared_adapter
 from server_app.inline import run_inline
-from server_app.serving import address_of, serving, trace
+from server_app.serving import serving, trace
 from server_app.strategy import Covenant
 from tests.commands import make_base, make_data
 
@@ -103,7 +103,7 @@ def test_bad_input_ends_the_mode_with_one_line(
 
 def test_an_organisation_goes_by_name_or_address(run: RunFolder) -> None:
     (coding,) = (o.address for o in run.genesis.organisations if o.name == "coding")
-    assert address_of(run, "coding") == address_of(run, coding) == coding
+    assert run.genesis.named("coding").address == run.genesis.named(coding).address == coding
 
 
 def test_who_contributed_nothing_cannot_be_traced(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

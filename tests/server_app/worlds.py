@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from flwr.clientapp import ClientApp
 
 from client_app.app import app as client
@@ -40,3 +41,11 @@ class World:
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         return [event for event in EventLog.read(self.state.events(name))[0] if event["event"] == kind]
+
+
+def make_world(state: Path, base: Path, data: Path, patch: pytest.MonkeyPatch) -> World:
+    """A world whose coordinator and organisations share a ledger of their own."""
+    ledger = MemoryLedger()
+    patch.setattr("server_app.app.open_ledger", lambda chain, state, key: ledger)
+    patch.setattr("client_app.oversight._ledger", lambda chain, state, contract: ledger)
+    return World(state, base, data, ledger)

@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import server_app.app
-from client_app import oversight
-from core.ledger import MemoryLedger
 from tests.commands import make_base, make_data
-from tests.server_app.worlds import World
+from tests.server_app.worlds import World, make_world
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 
@@ -33,11 +30,3 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return make_world(tmp_path / "state", base, data, monkeypatch)
-
-
-def make_world(state: Path, base: Path, data: Path, patch: pytest.MonkeyPatch) -> World:
-    """Four organisations on a ledger of their own."""
-    ledger = MemoryLedger()
-    patch.setattr(server_app.app, "open_ledger", lambda chain, state, key: ledger)
-    patch.setattr(oversight, "_ledger", lambda chain, state, contract: ledger)
-    return World(state, base, data, ledger)

@@ -16,7 +16,7 @@ from core.ledger import MemoryLedger
 from core.store import RunFolder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
-from tests.unlearning.conftest import make_world
+from tests.server_app.worlds import make_world
 from unlearning.certificate import Receipt, SignedCertificate
 from unlearning.check import check
 

@@ -15,8 +15,7 @@ from core.ledger import MemoryLedger
 from core.store import RunFolder
 from server_app.serving import serving
 from server_app.strategy import Covenant
-from tests.server_app.worlds import World
-from tests.unlearning.conftest import make_world
+from tests.server_app.worlds import World, make_world
 from tests.unlearning.test_erasing import forget, holds
 
 
