@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.provenance.federation import address, federate
+from benchmarks.in_process import address
+from benchmarks.provenance.federation import federate
 from benchmarks.provenance.tasks import EXPERIMENTS, Probe, Setting
 from core.canonical import Address
 from llm.data import Example

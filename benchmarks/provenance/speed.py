@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import assets
 from benchmarks import report
-from benchmarks.provenance.federation import RULE, address
+from benchmarks.in_process import RULE, address
 from benchmarks.provenance.naive import client_adapters, naive_protoken
 from benchmarks.provenance.plot import Curve, Panel, plot
 from core import lora

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assets import samples
-from benchmarks.provenance.federation import Member, Plan
+from benchmarks.in_process import Member, Plan
 from llm.data import Example, Message, Record, encode, read_records
 from llm.model import Model
 
