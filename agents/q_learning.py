@@ -26,7 +26,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
-from core.blobs import write
+from core.blobs import Folder, write
 from core.canonical import from_json, to_json
 from core.errors import ConfigError, FormatError, UsageError
 from core.update import Bid
@@ -425,6 +425,16 @@ class Notebook:
     def newest(self, terms: Terms) -> Agent | None:
         """The agent as it is now. Raises FormatError."""
         return self.before(2**32, 2**32, terms)
+
+    def forget(self, generation: int, number: int) -> int:
+        """Delete the states of generations before `generation` that are later than round `number`; returns how many.
+
+        So an agent no longer knows what rounds paid that an erasure took back. Raises RunError.
+        """
+        gone = [place for place in self._places() if place[0] < generation and place[1] > number]
+        for place in gone:
+            Folder(self.folder).remove(self._path(*place).name)
+        return len(gone)
 
     def _places(self) -> list[tuple[int, int]]:
         names = (path.stem.split("-") for path in self.folder.glob("G*-R*.json"))

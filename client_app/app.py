@@ -1,4 +1,4 @@
-"""The ClientApp: bind, train, evaluate.
+"""The ClientApp: bind, bid, train, evaluate, delete.
 
 Training is a pure function of (base, parent state, data, seed, round, bid): nothing is kept between rounds, and the
 base model, loaded once per process, is never changed.
@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from client_app.agency import Desk, Place
 from client_app.checks import check_federation, check_state
+from client_app.deletion import delete as forget
 from client_app.hosting import Host, Node, node_of
 from client_app.oversight import metrics
 from client_app.signing import sign_update
@@ -61,6 +62,19 @@ def offer(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     made = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
     return Message(wire.offered(made.sign(host.key, genesis.chain)), reply_to=message)
+
+
+@app.query("delete")
+def delete(message: Message, context: Context) -> Message:
+    """Delete what the organisation keeps that knew somebody who was erased, and answer with a signed receipt."""
+    query = wire.Deletion.from_content(message.content)
+    node = node_of(context)
+    host = node.host(query.organisation)
+    try:
+        receipt = forget(query, host, node)
+    except _OBJECTIONABLE as error:
+        return _refusal(message, wire.Refused.OBJECTED, str(error))
+    return Message(wire.deleted(receipt), reply_to=message)
 
 
 @app.train(mods=[sign_update])

@@ -18,8 +18,11 @@ from chain.observer import Observer, observe
 from chain.witness import Standing, Witness
 from core.canonical import Address
 from core.config import LAG_POLICIES, RunConfig
-from core.errors import ConfigError
+from core.erasures import Attestation
+from core.errors import ConfigError, IntegrityError
+from core.ledger import LedgerView
 from core.places import State
+from core.rounds import Genesis
 from core.wire import Task
 
 
@@ -52,7 +55,7 @@ class Oversight:
     def witness(self, task: Task) -> Witness:
         """The memory of the organisation that a task is for."""
         genesis = task.genesis
-        ledger = _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None
+        ledger = self._ledger(genesis)
         path = self.state.witness(genesis.digest, task.organisation)
         return Witness(path, genesis, task.organisation, ledger, self.lag)
 
@@ -72,6 +75,22 @@ class Oversight:
         standing = witness.confirm(task.lane, task.generation, task.round)
         _say(task.organisation, standing)
         return standing
+
+    def check_attested(self, genesis: Genesis, attestation: Attestation) -> None:
+        """Check that the organisation's own ledger, if it has one, knows an erasure by this attestation.
+
+        Raises IntegrityError when it does not, LedgerUnreachableError when it does not answer.
+        """
+        if (ledger := self._ledger(genesis)) is None:
+            return
+        known = ledger.erasure(genesis.digest, attestation.erasure)
+        wanted = attestation.hide(attestation.digest)
+        if known is None or known.attestation != wanted:
+            got = known.attestation if known else "nothing"
+            raise IntegrityError(f"the ledger has {got} of erasure {attestation.erasure}, {wanted} wanted")
+
+    def _ledger(self, genesis: Genesis) -> LedgerView | None:
+        return _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None
 
     def abstains(self, standing: Standing) -> bool:
         """Whether the organisation will not train on what stands so."""

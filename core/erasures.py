@@ -1,4 +1,4 @@
-"""What is signed before anything is erased: the request, and what is about to happen, with what the audit found.
+"""What is signed of an erasure: the request, what is about to happen with what the audit found, and receipts.
 
     RUN/erasures/L0000-G0001.json       the attestation of the erasure that opens generation 1 of lane 0
     RUN/certificates/L0000-G0001.json   the certificate, once everything is done (unlearning/certificate.py)
@@ -34,6 +34,11 @@ _ATTESTATION: Fields = (
     ("lane", "uint32"),
     ("generation", "uint32"),
     ("attestation", "bytes32"),
+)
+_RECEIPT: Fields = (
+    ("genesis", "bytes32"),
+    ("erasure", "bytes32"),
+    ("organisation", "address"),
 )
 
 
@@ -195,6 +200,36 @@ class SignedAttestation:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         return parsed(cls, data, {"attestation": Attestation.from_dict})
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An organisation says that it has deleted every copy of what it was sent that knew the erased."""
+
+    organisation: Address
+    signature: Signature
+
+    @classmethod
+    def sign(cls, genesis: Genesis, erasure: Digest, key: Key) -> Self:
+        """Sign with the organisation's key."""
+        message = _receipt(genesis.digest, erasure, key.address)
+        return cls(key.address, key.sign(genesis.chain, "DeletionReceipt", _RECEIPT, message))
+
+    def check(self, genesis: Genesis, erasure: Digest) -> None:
+        """Raise ForgeryError unless this organisation signed it for this erasure."""
+        message = _receipt(genesis.digest, erasure, self.organisation)
+        by = signer(self.signature, genesis.chain, "DeletionReceipt", _RECEIPT, message)
+        if by != self.organisation:
+            raise ForgeryError(f"the receipt of {self.organisation} is signed by {by}")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return parsed(cls, data, {})
+
+
+def _receipt(genesis: Digest, erasure: Digest, organisation: Address) -> dict[str, Any]:
+    return {"genesis": raw(genesis), "erasure": raw(erasure), "organisation": organisation}
 
 
 def _tuple(check: Callable[[Any], Any], values: Iterable[Any]) -> tuple[Any, ...]:

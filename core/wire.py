@@ -3,6 +3,7 @@
     message        content sent                         content of the reply
     query.bind     challenge                            registrations (signed), one per hosted organisation
     query.offer    whom, what for, what was paid        offer (signed); or refusal
+    query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
     train          task, state                          manifest, signature, update; or refusal
     evaluate       task, state                          losses; or refusal
 
@@ -21,6 +22,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, from_json, to_json
+from core.erasures import Receipt, SignedAttestation
 from core.errors import FormatError
 from core.generations import SignedGeneration
 from core.keys import Domain, Signature
@@ -29,6 +31,7 @@ from core.update import Registration, SignedManifest, SignedOffer, UpdateManifes
 
 BIND = "query.bind"
 OFFER = "query.offer"
+DELETE = "query.delete"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
@@ -129,6 +132,40 @@ def offered(signed: SignedOffer) -> RecordDict:
 def offer_of(content: RecordDict) -> SignedOffer:
     """The offer in a reply; raises FormatError."""
     return SignedOffer.from_dict(_json(content, "offered"))
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The server asks an organisation to delete whatever it keeps that knew somebody who was erased."""
+
+    genesis: Genesis
+    organisation: Address
+    attested: SignedAttestation
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {"genesis": self.genesis.to_dict(), "organisation": self.organisation}
+        return RecordDict({"delete": ConfigRecord({"json": to_json(query | {"attested": self.attested.to_dict()})})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = _json(content, "delete")
+        try:
+            attested = SignedAttestation.from_dict(query["attested"])
+            return cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query to delete: {error}") from error
+
+
+def deleted(receipt: Receipt) -> RecordDict:
+    """The content of the reply to a query to delete."""
+    return RecordDict({"deleted": ConfigRecord({"json": to_json(asdict(receipt))})})
+
+
+def receipt_of(content: RecordDict) -> Receipt:
+    """The receipt in a reply; raises FormatError."""
+    return Receipt.from_dict(_json(content, "deleted"))
 
 
 def _paid_to_json(paid: Mapping[int, float]) -> dict[str, float]:

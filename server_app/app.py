@@ -7,6 +7,7 @@ A failure is written to the event log as one line before it is raised: the CLI a
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from provenance.attribution import DEFAULT
 from server_app.binding import Bindings
 from server_app.erasing import Erasing
 from server_app.events import EventLog
-from server_app.exchange import printable
+from server_app.exchange import exchange, printable
 from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
 from server_app.rewards import Rewards
@@ -55,6 +56,7 @@ app = ServerApp()
 
 _BIND_SECONDS = 120.0
 _ANCHOR_SECONDS = 120.0
+_RECEIPT_SECONDS = 300.0
 
 
 @app.main()
@@ -122,6 +124,7 @@ def _erasing(grid: Grid, setting: Setting, chains: "Chains", train: Callable[[Gr
         requester=lambda organisation: _requester_key(config, run, organisation),
         basis=config.basis,
         train=lambda: train(grid),
+        ask=partial(exchange, grid, timeout=min(config.timeout, _RECEIPT_SECONDS)),
     )
 
 

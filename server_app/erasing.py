@@ -6,6 +6,7 @@
     open        the lane's new generation, on the ledger and in the records
     rebuild     rounds are summed again, or trained again by the ordinary loop
     destroy     keys of states, and salts
+    receipts    every holder is asked to delete what it keeps, and signs for it (server_app/receipts.py)
     certify     signed by both, written down, anchored
 
 Every step may be repeated. Whoever is killed before the attestation is written has changed nothing; after it, the same
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from chain.audit_report import AuditReport
 from core.canonical import ZERO_DIGEST, Address, Digest, to_json
-from core.erasures import Attestation, ErasureRequest, SignedAttestation
+from core.erasures import Attestation, ErasureRequest, Receipt, SignedAttestation
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.generations import GenerationRecord
 from core.keys import Key
 from core.ledger import Ledger
 from core.rounds import RoundRecord
 from core.store import RunFolder
+from server_app.receipts import Ask, gather
 from unlearning.certificate import ErasureCertificate, SignedCertificate
 from unlearning.check import root
 from unlearning.lineage import Lineage
@@ -42,8 +44,9 @@ _ANCHOR_SECONDS = 120.0
 class Erasing:
     """What an erasure needs besides a federation.
 
-    `audit` checks the whole run, `requester` is the key of the organisation that asks, `basis` its legal basis, and
-    `train` runs the rounds that are missing and evaluates.
+    `audit` checks the whole run, `requester` is the key of the organisation that asks, `basis` its legal basis,
+    `train` runs the rounds that are missing and evaluates, and `ask` sends messages to organisations, each with the
+    reply that comes in time.
     """
 
     ledger: Ledger
@@ -51,6 +54,7 @@ class Erasing:
     requester: Callable[[Address], Key]
     basis: str
     train: Callable[[], object]
+    ask: Ask
 
 
 def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method: str) -> SignedCertificate:
@@ -81,7 +85,8 @@ def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method:
     metrics["after"] = dict(strategy.validate(strategy.served))
     _wait_for_anchors(run, erasing.ledger, attestation.lane)
     _destroy(run, attestation)
-    return _certify(strategy, erasing, begun, metrics)
+    receipts = gather(run.genesis, begun, strategy.bindings.nodes, erasing.ask, strategy.events)
+    return _certify(strategy, erasing, begun, metrics, receipts)
 
 
 def _name(run: RunFolder, organisation: Address) -> str:
@@ -184,12 +189,17 @@ def _destroy(run: RunFolder, attestation: Attestation) -> None:
 
 
 def _certify(
-    strategy: "Covenant", erasing: Erasing, attested: SignedAttestation, metrics: dict[str, dict[str, float]]
+    strategy: "Covenant",
+    erasing: Erasing,
+    attested: SignedAttestation,
+    metrics: dict[str, dict[str, float]],
+    receipts: tuple[Receipt, ...],
 ) -> SignedCertificate:
     run, attestation = strategy.run, attested.attestation
     lineage = Lineage.of(run.genesis, run.records())
     heads = tuple(lane.parent(run.genesis) for lane in strategy.lanes if lane.members)
     trained = attestation.carried < attestation.rounds
+    given = {receipt.organisation for receipt in receipts}
     certificate = ErasureCertificate(
         attestation=attested,
         label=lineage.label(heads, attestation.erased, trained=trained).value,
@@ -200,8 +210,8 @@ def _certify(
         seed=run.genesis.seed,
         versions=run.genesis.environment,
         metrics=metrics,
-        receipts=(),
-        outstanding=attestation.holders,
+        receipts=receipts,
+        outstanding=tuple(holder for holder in attestation.holders if holder not in given),
     )
     signed = certificate.sign(strategy.key, erasing.requester(attestation.organisation), run.genesis.chain)
     path = run.certify(attestation, to_json(signed.to_dict()))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from core.canonical import Address, Digest, address, digest, from_json, raw, to_json
-from core.erasures import SignedAttestation
+from core.erasures import Receipt, SignedAttestation
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
 from core.parsing import parsed
@@ -20,11 +20,6 @@ _CERTIFICATE: Fields = (
     ("genesis", "bytes32"),
     ("erasure", "bytes32"),
     ("certificate", "bytes32"),
-)
-_RECEIPT: Fields = (
-    ("genesis", "bytes32"),
-    ("erasure", "bytes32"),
-    ("organisation", "address"),
 )
 
 LIMITS = (
@@ -44,27 +39,6 @@ class Root:
     round: int
     record: Digest
     aggregate: Digest
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """An organisation says that it has deleted every copy of what it was sent that knew the erased."""
-
-    organisation: Address
-    signature: Signature
-
-    @classmethod
-    def sign(cls, genesis: Genesis, erasure: Digest, key: Key) -> Self:
-        """Sign with the organisation's key."""
-        message = _receipt(genesis.digest, erasure, key.address)
-        return cls(key.address, key.sign(genesis.chain, "DeletionReceipt", _RECEIPT, message))
-
-    def check(self, genesis: Genesis, erasure: Digest) -> None:
-        """Raise ForgeryError unless this organisation signed it for this erasure."""
-        message = _receipt(genesis.digest, erasure, self.organisation)
-        by = signer(self.signature, genesis.chain, "DeletionReceipt", _RECEIPT, message)
-        if by != self.organisation:
-            raise ForgeryError(f"the receipt of {self.organisation} is signed by {by}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +110,7 @@ class ErasureCertificate:
             "heads": lambda v: tuple(map(_digest, v)),
             "versions": lambda v: {name: _text(version) for name, version in v.items()},
             "metrics": lambda v: {name: _numbers(values) for name, values in v.items()},
-            "receipts": lambda v: tuple(parsed(Receipt, receipt, {}) for receipt in v),
+            "receipts": lambda v: tuple(map(Receipt.from_dict, v)),
             "outstanding": lambda v: tuple(map(address, v)),
             "limits": lambda v: tuple(map(_text, v)),
         }
@@ -179,10 +153,6 @@ class SignedCertificate:
         if to_json(signed.to_dict()) != data:
             raise FormatError("has fields that no certificate has")
         return signed
-
-
-def _receipt(genesis: Digest, erasure: Digest, organisation: Address) -> dict[str, Any]:
-    return {"genesis": raw(genesis), "erasure": raw(erasure), "organisation": organisation}
 
 
 def _digest(value: Digest) -> Digest:

@@ -8,11 +8,12 @@ It needs the certificate, the run's artifacts with a reader's key, and the chain
     scope         everything that reveals the erased is on the list of what was destroyed, computed from the records
     lineage       the label is the one that follows from the ancestors of what is served
     roots         before and after, heads and digest of what is served are those of the records
-    receipts      each of a holder; whoever gave none is listed
+    receipts      each of a holder, for this erasure; whoever gave none is listed, and nobody twice
 
 A certificate after which others were erased still says what was done then; what is served now, the newest one says.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -121,7 +122,7 @@ class _Check:
         attested = self.attestation
         kept = {s for r in self._line(attested.generation) for s in r.states}
         for record in self._before():
-            if not self.lineage.knows([record.digest], attested.erased):
+            if not self._knows(record):
                 continue
             revealing = {record.aggregate}
             revealing |= {
@@ -167,14 +168,23 @@ class _Check:
         yield from _same("versions", dict(self.certificate.versions), dict(self.run.genesis.environment))
 
     def _receipts(self) -> Iterator[Failure]:
-        """Every receipt is of a holder, and every holder without one is outstanding."""
-        given = [receipt.organisation for receipt in self.certificate.receipts]
+        """Whoever was sent a state that knew the erased is a holder, and stands once in one of two lists.
+
+        Either with its receipt for this erasure, or outstanding.
+        """
+        holders = self.attestation.holders
+        if any(self._knows(record) for record in self._before()):
+            yield from _same("holders", holders, tuple(o.address for o in self.run.genesis.organisations))
         for receipt in self.certificate.receipts:
             receipt.check(self.run.genesis, self.attestation.erasure)
-        wanted = tuple(holder for holder in self.attestation.holders if holder not in given)
-        yield from _same("outstanding", self.certificate.outstanding, wanted)
-        if odd := sorted(set(given) - set(self.attestation.holders)):
-            yield Failure("receipts", odd[0], "a receipt", "one of a holder")
+        given, outstanding = [r.organisation for r in self.certificate.receipts], self.certificate.outstanding
+        for holder, count in sorted(Counter((*given, *outstanding)).items()):
+            if holder not in holders:
+                yield Failure("receipts", holder, "listed", "only who held what was erased")
+            elif count > 1:
+                yield Failure("receipts", holder, f"listed {count} times", "a receipt, or outstanding")
+        for holder in sorted(set(holders) - {*given, *outstanding}):
+            yield Failure("receipts", holder, "not listed", "a receipt, or outstanding")
 
     def _line(self, generation: int) -> list[RoundRecord]:
         return [signed.record for signed in self.run.lineage(self.attestation.lane, generation)]
@@ -185,6 +195,9 @@ class _Check:
         for record in (signed.record for signed in self.run.records()):
             if record.lane == lane and record.generation < generation and record.admitted:
                 yield record
+
+    def _knows(self, record: RoundRecord) -> bool:
+        return self.lineage.knows([record.digest], self.attestation.erased)
 
     def _learning(self) -> Iterator[tuple[int, int]]:
         """Every lane, and the examples of those who learn in it."""

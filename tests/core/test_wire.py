@@ -11,10 +11,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from core import wire
 from core.adapter import AdapterState
 from core.canonical import digest, to_json
+from core.erasures import Receipt
 from core.errors import FormatError
 from core.rounds import Salts
 from core.update import Registration, SignedManifest
 from tests import federation as f
+from tests.erasures import attested
 
 GENESIS = f.genesis()
 UPDATE = f.update_of(GENESIS, "medical")
@@ -31,6 +33,25 @@ def reply(signed: SignedManifest = SIGNED, update: AdapterState = UPDATE) -> Rec
     content = wire.unsigned_reply(signed.manifest, update)
     wire.attach_signature(content, signed.signature)
     return content
+
+
+def test_a_query_to_delete_and_its_receipt_arrive_as_they_were_sent() -> None:
+    query = wire.Deletion(GENESIS, f.address("medical"), attested(GENESIS))
+    assert wire.Deletion.from_content(query.to_content()) == query
+    receipt = Receipt.sign(GENESIS, query.attested.attestation.erasure, f.key("medical"))
+    assert wire.receipt_of(wire.deleted(receipt)) == receipt
+
+
+@pytest.mark.parametrize("broken", [{}, {"organisation": 1}, {"organisation": "0x", "signature": "0x"}, {"x": 1}])
+def test_a_broken_receipt_is_a_format_error(broken: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        wire.receipt_of(RecordDict({"deleted": ConfigRecord({"json": to_json(broken)})}))
+
+
+def test_a_query_to_delete_without_an_attestation_is_a_format_error() -> None:
+    plain = {"genesis": GENESIS.to_dict(), "organisation": f.address("medical")}
+    with pytest.raises(FormatError, match="malformed query to delete"):
+        wire.Deletion.from_content(RecordDict({"delete": ConfigRecord({"json": to_json(plain)})}))
 
 
 def test_a_task_arrives_as_it_was_sent() -> None:

@@ -6,30 +6,16 @@ from typing import Any
 import pytest
 
 from core.canonical import from_json, to_json
-from core.erasures import Attestation, ErasureRequest, SignedAttestation, SignedRequest
+from core.erasures import Attestation, Receipt, SignedAttestation, SignedRequest
 from core.errors import ForgeryError, FormatError
 from tests import federation as f
-from unlearning.certificate import ErasureCertificate, Receipt, Root, SignedCertificate
+from tests.erasures import attestation
+from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
 
 GENESIS = f.genesis()
 CODING, MEDICAL = f.key("coding"), f.key("medical")
-REQUEST = ErasureRequest(GENESIS.digest, CODING.address, "remove", "GDPR Art. 17", f.other("nonce"))
-ATTESTATION = Attestation(
-    request=REQUEST.sign(CODING, GENESIS.chain),
-    lane=0,
-    generation=1,
-    parent_generation=0,
-    parent_round=1,
-    carried=2,
-    rounds=2,
-    erased=(CODING.address,),
-    destroyed=(f.other("state"),),
-    unsalted=(f.other("record"),),
-    holders=(MEDICAL.address,),
-    recomputed=2,
-    attested=0,
-    salt="7b" * 32,
-)
+ATTESTATION = attestation(GENESIS, holders=(MEDICAL.address,))
+REQUEST = ATTESTATION.request.request
 ATTESTED = ATTESTATION.sign(f.COORDINATOR, CODING, GENESIS.chain)
 CERTIFICATE = ErasureCertificate(
     attestation=ATTESTED,

@@ -11,13 +11,13 @@ import pytest
 
 from core import keys
 from core.canonical import ZERO_DIGEST, to_json
-from core.erasures import Attestation
+from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.store import RunFolder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.server_app.worlds import make_world
-from unlearning.certificate import Receipt, SignedCertificate
+from unlearning.certificate import SignedCertificate
 from unlearning.check import check
 
 CODING, MEDICAL = (keys.derive(7, name) for name in ("coding", "medical"))
@@ -118,15 +118,35 @@ def _served_listed(case: Case) -> None:
     case.attest(destroyed=tuple(sorted((*case.attestation.destroyed, case.signed.certificate.aggregate))))
 
 
-def _receipt(case: Case) -> None:
+def _receipts(case: Case) -> tuple[Receipt, ...]:
+    return case.signed.certificate.receipts
+
+
+def _other_erasure(case: Case) -> None:
+    """One of the receipts was given for another erasure."""
+    own = next(r for r in _receipts(case) if r.organisation == MEDICAL.address)
     other = Receipt.sign(case.run.genesis, f.other("erasure"), MEDICAL)
-    outstanding = tuple(a for a in case.attestation.holders if a != MEDICAL.address)
-    case.certify(receipts=(other,), outstanding=outstanding)
+    case.certify(receipts=tuple(other if r == own else r for r in _receipts(case)))
+
+
+def _other_signer(case: Case) -> None:
+    """One of the receipts is another's, under its name."""
+    first, second, *others = _receipts(case)
+    case.certify(receipts=(replace(first, signature=second.signature), second, *others))
 
 
 def _stranger(case: Case) -> None:
     stranger = keys.derive(7, "stranger")
-    case.certify(receipts=(Receipt.sign(case.run.genesis, case.attestation.erasure, stranger),))
+    case.certify(receipts=(*_receipts(case), Receipt.sign(case.run.genesis, case.attestation.erasure, stranger)))
+
+
+def _holders(case: Case) -> None:
+    """The attestation forgets a holder, and the certificate too."""
+    left = case.attestation.holders[1:]
+    kept = tuple(r for r in _receipts(case) if r.organisation in left)
+    signed = replace(case.attestation, holders=left).sign(COORDINATOR, CODING, case.run.genesis.chain)
+    case.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
+    case.certify(attestation=signed, receipts=kept)
 
 
 def _record(case: Case) -> None:
@@ -151,9 +171,15 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "another root after": (lambda c: c.certify(after=c.signed.certificate.before), "after"),
     "another seed": (lambda c: c.certify(seed=8), "seed"),
     "other versions": (lambda c: c.certify(versions={"torch": "1"}), "versions"),
-    "a receipt for another erasure": (_receipt, "receipts"),
-    "a receipt of a stranger": (_stranger, "receipts"),
-    "holders left out": (lambda c: c.certify(outstanding=()), "outstanding"),
+    "a receipt for another erasure": (_other_erasure, "receipts"),
+    "a receipt that another signed": (_other_signer, "receipts"),
+    "a receipt of a stranger": (_stranger, "only who held what was erased"),
+    "a receipt twice": (lambda c: c.certify(receipts=(*_receipts(c), _receipts(c)[0])), "listed 2 times"),
+    "a receipt, and outstanding": (
+        lambda c: c.certify(outstanding=(_receipts(c)[0].organisation,)), "listed 2 times",
+    ),
+    "a receipt left out": (lambda c: c.certify(receipts=_receipts(c)[1:]), "not listed"),
+    "a holder who is not attested": (_holders, "holders"),
     "another method": (lambda c: c.attest(carried=1), "method"),
     "somebody else erased too": (
         lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",

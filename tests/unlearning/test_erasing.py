@@ -57,6 +57,8 @@ def test_a_replay_gives_what_a_run_without_the_organisation_gives(world: World, 
     assert holds(world, run) == (2, 2)
     assert not world.events("together", "objected")
     assert not [r for signed in run.records() for r in signed.record.rejected]
+    assert not certificate.outstanding
+    assert {receipt.organisation for receipt in certificate.receipts} == {address(name) for name in NAMES}
 
 
 def test_a_lane_of_one_is_removed_exactly_and_at_once(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""An erasure made of plain values: coding asks to be erased from the small federation of tests/federation.py."""
+
+from dataclasses import replace
+from typing import Any
+
+from core.erasures import Attestation, ErasureRequest, SignedAttestation
+from core.rounds import Genesis
+from tests import federation as f
+
+
+def attestation(genesis: Genesis, **changes: Any) -> Attestation:
+    """Of generation 1 of lane 0, which grows from round 1; everybody held what is erased."""
+    asked = ErasureRequest(genesis.digest, f.address("coding"), "remove", "GDPR Art. 17", f.other("nonce"))
+    made = Attestation(
+        request=asked.sign(f.key("coding"), genesis.chain),
+        lane=0,
+        generation=1,
+        parent_generation=0,
+        parent_round=1,
+        carried=2,
+        rounds=2,
+        erased=(f.address("coding"),),
+        destroyed=(f.other("state"),),
+        unsalted=(f.other("record"),),
+        holders=tuple(member.address for member in genesis.organisations),
+        recomputed=2,
+        attested=0,
+        salt="7b" * 32,
+    )
+    return replace(made, **changes)
+
+
+def attested(genesis: Genesis, coordinator: str = "", requester: str = "coding", **changes: Any) -> SignedAttestation:
+    """The same, signed by coordinator and requester, or by others."""
+    key = f.key(coordinator) if coordinator else f.COORDINATOR
+    return attestation(genesis, **changes).sign(key, f.key(requester), genesis.chain)
