@@ -5,14 +5,14 @@ them: through keys and values a later token's gradient reaches earlier positions
 attention, and its backward pass, when `Paths.own` is set, keeps of the gradients of keys and values only what the
 position's own query gives them:
 
-    o_t = Σ_s P_ts v_s,  P_t = softmax_s(q_t·k_s c + mask),  dS_ts = P_ts (do_t·v_s − Σ_u P_tu do_t·v_u)
-    all paths:  dq_t = c Σ_s dS_ts k_s   dk_s = c Σ_t dS_ts q_t   dv_s = Σ_t P_ts do_t
-    own path:   dq_t = c Σ_s dS_ts k_s   dk_t = c dS_tt q_t       dv_t = P_tt do_t
+    o_t = Σ_s P_ts v_s,  P_t = softmax_s(q_t·k_s + mask),  dS_ts = P_ts (do_t·v_s − do_t·o_t)
+    all paths:  dq_t = Σ_s dS_ts k_s   dk_s = Σ_t dS_ts q_t   dv_s = Σ_t P_ts do_t
+    own path:   dq_t = Σ_s dS_ts k_s   dk_t = dS_tt q_t       dv_t = P_tt do_t
 
 With it the gradient of a sum of token scores is, at each position and at every depth, the exact gradient of that
 position's own score with respect to what is computed there. Both backward passes can follow one forward pass.
-Softmax and products run in float32 or wider. Rotary positions, norms of queries and keys, grouped heads and sliding
-windows happen outside, or in the mask.
+Softmax and products run in float32 or wider. The scale, rotary positions, norms of queries and keys, grouped heads and
+sliding windows happen outside, or in the mask.
 """
 
 from collections.abc import Iterator
@@ -62,24 +62,25 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        weights = torch.softmax(query @ key.transpose(2, 3) * scale + mask, dim=-1)
-        ctx.save_for_backward(query, key, value, weights)
-        ctx.scale, ctx.paths = scale, _PATHS.get()
+        weights = torch.softmax((query @ key.transpose(2, 3)).add_(mask), dim=-1)
+        output = weights @ value
+        ctx.save_for_backward(query, key, value, weights, output)
+        ctx.paths = _PATHS.get()
         ctx.paths.calls += 1
-        return weights @ value
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, weights = ctx.saved_tensors
+        query, key, value, weights, output = ctx.saved_tensors
         (grad,) = grads
-        scores = weights * (reach := grad @ value.transpose(2, 3)) - weights * (weights * reach).sum(-1, keepdim=True)
-        scores = scores * ctx.scale
+        mean = (grad * output).sum(-1, keepdim=True)
+        scores = (grad @ value.transpose(2, 3)).sub_(mean).mul_(weights)
         if ctx.paths.own:
             to_key, to_value = (matrix.diagonal(dim1=2, dim2=3).unsqueeze(-1) for matrix in (scores, weights))
-            return scores @ key, to_key * query, to_value * grad, None, None
-        return scores @ key, scores.transpose(2, 3) @ query, weights.transpose(2, 3) @ grad, None, None
+            return scores @ key, to_key * query, to_value * grad, None
+        return scores @ key, scores.transpose(2, 3) @ query, weights.transpose(2, 3) @ grad, None
 
 
 def _attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
@@ -99,8 +100,8 @@ def _attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     groups = query.shape[1] // key.shape[1]
     with torch.autocast(query.device.type, enabled=False):
         key, value = (tensor.to(wide).repeat_interleave(groups, dim=1) for tensor in (key, value))
-        mask = attention_mask.to(wide).clamp(min=torch.finfo(wide).min)
-        output: torch.Tensor = _Attention.apply(query.to(wide), key, value, mask, scaling)  # type: ignore[no-untyped-call]
+        mask = attention_mask.to(wide)
+        output: torch.Tensor = _Attention.apply(query.to(wide) * scaling, key, value, mask)  # type: ignore[no-untyped-call]
     return output.transpose(1, 2).to(query.dtype).contiguous(), None
 
 
