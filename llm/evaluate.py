@@ -41,11 +41,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RecordLoss:
-    """−log p of one record's answer, in nats, over how many tokens, and how many of those were the likeliest."""
+    """−log p of one record's answer, in nats, over how many tokens, and how many of those were the likeliest.
+
+    `tail` is how many of its last tokens were all the likeliest: what the model says itself once it has those before.
+    """
 
     nats: float
     tokens: int
     hits: int
+    tail: int
 
 
 def evaluate(
@@ -75,7 +79,7 @@ def record_losses(
     examples = [encode(model.tokenizer, record, max_length) for record in records]
     rows = model.rows(examples, max_length)
     nats = torch.zeros(len(records), dtype=torch.float64)
-    tokens, hits = torch.zeros(2, len(records), dtype=torch.int64)
+    tokens, hits, tail = torch.zeros(3, len(records), dtype=torch.int64)
     with _inference(model, adapter):
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])
@@ -83,8 +87,12 @@ def record_losses(
             logits, wanted = answer_logits(model, batch.to(model.device))
             nats.index_add_(0, owners, cross_entropy(logits, wanted, reduction="none").double().cpu())
             tokens.index_add_(0, owners, torch.ones_like(owners))
-            hits.index_add_(0, owners, (logits.argmax(-1) == wanted).long().cpu())
-    return tuple(RecordLoss(*found) for found in zip(nats.tolist(), tokens.tolist(), hits.tolist(), strict=True))
+            hit = (logits.argmax(-1) == wanted).long().cpu()
+            hits.index_add_(0, owners, hit)
+            for owner in set(owners.tolist()):
+                tail[owner] = hit[owners == owner].flip(0).cumprod(0).sum()
+    columns = (column.tolist() for column in (nats, tokens, hits, tail))
+    return tuple(RecordLoss(*found) for found in zip(*columns, strict=True))
 
 
 def generate(model: Model, adapter: AdapterState | None, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ Decisions:
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,6 +33,14 @@ from llm.model import Model
 
 _WARM_UP = 0.03
 """Part of the federation's steps over which the learning rate rises linearly."""
+
+Objective = Callable[[Model, Batch], torch.Tensor]
+"""(model, micro-batch on its device) -> what is minimised, as a sum over the micro-batch's answer tokens."""
+
+
+def likelihood(model: Model, batch: Batch) -> torch.Tensor:
+    """−log p of all answer tokens, in nats: learning."""
+    return answer_losses(model, batch).sum()
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class TrainResult:
     adapter: AdapterState
     """The adapter after the last step."""
     loss: float
-    """Mean loss over all answer tokens seen, in nats, each measured before its step."""
+    """Mean of what is minimised over all answer tokens seen, by default nats, each measured before its step."""
     tokens: int
     """Tokens processed, prompts included, padding excluded."""
     examples: int
@@ -105,7 +113,14 @@ class TrainResult:
     """Wall-clock time of the call."""
 
 
-def train(model: Model, records: Sequence[Record], parent: AdapterState, config: TrainConfig, seed: int) -> TrainResult:
+def train(
+    model: Model,
+    records: Sequence[Record],
+    parent: AdapterState,
+    config: TrainConfig,
+    seed: int,
+    objective: Objective = likelihood,
+) -> TrainResult:
     """Train `parent` on `records` for `config.steps` steps; leaves the model holding the trained adapter.
 
     Raises ModelError when `parent` does not fit the model, DataError when no record leaves an answer to learn.
@@ -113,7 +128,7 @@ def train(model: Model, records: Sequence[Record], parent: AdapterState, config:
     started = time.perf_counter()
     with reproducible(model.device, seed), _training(model, config):
         model.set_adapter(parent)
-        loop = Loop(model, config)
+        loop = Loop(model, config, objective)
         for step, batches in enumerate(draw_steps(model, records, config, seed)):
             loop.step(batches, config.rate(step))
     adapter = model.get_adapter()
@@ -123,8 +138,8 @@ def train(model: Model, records: Sequence[Record], parent: AdapterState, config:
 class Loop:
     """The optimiser of one call of `train` and its running totals; starts from the adapter the model holds."""
 
-    def __init__(self, model: Model, config: TrainConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: Model, config: TrainConfig, objective: Objective = likelihood) -> None:
+        self.model, self.config, self.objective = model, config, objective
         self.masks = _trainable(model, config)
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
         self.optimizer = _optimizer(list(self.masks), model.device)
@@ -134,9 +149,9 @@ class Loop:
         """One optimiser step over the micro-batches `batches`."""
         answers = sum(len(batch) for batch in batches)
         for batch in batches:
-            nats = answer_losses(self.model, batch.to(self.model.device)).sum()
-            self.accelerator.backward(nats / answers)
-            self.nats += nats.item()
+            loss = self.objective(self.model, batch.to(self.model.device))
+            self.accelerator.backward(loss / answers)
+            self.nats += loss.item()
             self.tokens += int((batch.owners >= 0).sum())
             self.examples += int((batch.positions == 0).logical_and(batch.owners >= 0).sum())
         self.answers += answers

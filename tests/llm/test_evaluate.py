@@ -41,6 +41,20 @@ def test_packed_losses_equal_those_of_each_record_alone(
         assert loss.nats == pytest.approx(losses.sum().item(), rel=1e-5 if quantisation == "none" else 2e-2)
 
 
+def test_the_tail_is_what_the_model_says_by_itself(load_tiny: Loader, records: tuple[Record, ...]) -> None:
+    model = load_tiny()
+    adapter = train(model, records, parent(model), TrainConfig(30, 4, 96, learning_rate=1e-2), seed=1).adapter
+    tails = []
+    for record, loss in zip(records, record_losses(model, adapter, records, 96), strict=True):
+        example = encode(model.tokenizer, record, 96)
+        with torch.no_grad():
+            likeliest = model.module(input_ids=torch.tensor([example.tokens])).logits[0].argmax(-1).tolist()
+        said = [a == b for a, b in zip(likeliest, example.tokens[1:], strict=False)]
+        tails.append(next((i for i, hit in enumerate(reversed(said)) if not hit), len(said)))
+        assert loss.tail == min(tails[-1], loss.tokens)
+    assert len(set(tails)) > 1
+
+
 def test_an_architecture_that_cannot_keep_examples_apart_gets_a_row_for_each(
     load_tiny: Loader, records: tuple[Record, ...]
 ) -> None:
