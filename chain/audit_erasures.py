@@ -98,6 +98,9 @@ class Erasures:
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
             if stays := sorted(set(record.members) & set(attestation.erased)):
                 self.findings.fail(What.MEMBERS, where, f"{stays[0]} among the members", "nobody who was erased")
+            if not attestation.whole and attestation.organisation not in record.members:
+                want = f"{attestation.organisation}, of whom only records were erased"
+                self.findings.fail(What.MEMBERS, where, f"{len(record.members)} members", want)
         ledger.check_erasure(attestation, certificate, where)
 
     def _certificate(self, attestation: Attestation, file: ErasureFile) -> Digest | None:

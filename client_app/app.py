@@ -1,4 +1,4 @@
-"""The ClientApp: bind, bid, train, evaluate, delete.
+"""The ClientApp: bind, bid, train, evaluate, delete, forget.
 
 Training is a pure function of (base, parent state, data, seed, round, bid): nothing is kept between rounds, and the
 base model, loaded once per process, is never changed.
@@ -6,13 +6,14 @@ base model, loaded once per process, is never changed.
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.agency import Desk, Place
-from client_app.checks import check_federation, check_state
+from client_app.checks import check_federation, check_request, check_state
 from client_app.deletion import delete as forget
 from client_app.hosting import Host, Node, node_of
 from client_app.oversight import metrics
@@ -24,10 +25,11 @@ from core.canonical import Address, Digest
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.rounds import Genesis
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
+from llm.data import Record
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.sources import load_base
-from llm.train import TrainConfig, steps_of
+from llm.train import TrainConfig, steps_of, untrained
 from llm.train import train as fit
 
 app = ClientApp()
@@ -55,7 +57,8 @@ def offer(message: Message, context: Context) -> Message:
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
     place = Place(genesis, query.organisation, query.lane, query.generation, query.round)
     try:
-        desk = node.agency.desk(place, _steps(genesis, model, host), query.traffic)
+        steps = _steps(genesis, model, node.records(host, genesis, query.lane))
+        desk = node.agency.desk(place, steps, query.traffic)
         desk.settle(query.paid)
         bid = desk.offer()
     except (FormatError, UsageError) as error:
@@ -77,6 +80,25 @@ def delete(message: Message, context: Context) -> Message:
     return Message(wire.deleted(receipt), reply_to=message)
 
 
+@app.query("records")
+def recall(message: Message, context: Context) -> Message:
+    """Answer, on the organisation's own request to erase records, which it holds; and forget them when told to."""
+    query = wire.RecordsQuery.from_content(message.content)
+    node = node_of(context)
+    host = node.host(query.request.request.organisation)
+    noted = node.forgotten(host, query.genesis)
+    try:
+        check_request(query, node.member(host, query.genesis), host.key)
+        held = Counter(record.digest for record in noted.left(host.data.train))
+        if query.forget:
+            noted.note({record: held.pop(record) for record in query.records if record in held})
+        gone = noted.counts()
+    except _OBJECTIONABLE as error:
+        return _refusal(message, wire.Refused.OBJECTED, str(error))
+    known = (tuple(record for record in query.records if record in found) for found in (held, gone))
+    return Message(wire.RecordsAnswer(*known).to_content(), reply_to=message)
+
+
 @app.train(mods=[sign_update])
 def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if what was sent with it holds."""
@@ -84,17 +106,18 @@ def train(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(task.organisation)
     try:
-        model, fresh = _equipped(task, host)
+        model, fresh = _equipped(task, node, host)
         check_state(task, fresh)
         standing = node.oversight.standing(task)
     except _OBJECTIONABLE as error:
         return _refusal(message, wire.Refused.OBJECTED, str(error))
     if node.oversight.abstains(standing):
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
-    steps = _steps(task.genesis, model, host)
+    records = node.records(host, task.genesis, task.lane)
+    steps = _steps(task.genesis, model, records)
     if task.genesis.participation.policy != "q-learning":
         bid = Bid(steps, task.genesis.rank)
-        manifest, update = _local_round(task, host, model, fresh, bid, steps, metrics(standing))
+        manifest, update = _local_round(task, records, model, fresh, bid, steps, metrics(standing))
         return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
         desk = _desk(task, node, steps)
@@ -105,7 +128,7 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
     coming = desk.end()
     bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
-    manifest, update = _local_round(task, host, model, fresh, bid, steps, {**metrics(standing), **bids})
+    manifest, update = _local_round(task, records, model, fresh, bid, steps, {**metrics(standing), **bids})
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
 
@@ -116,7 +139,7 @@ def evaluate(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(task.organisation)
     try:
-        model, fresh = _equipped(task, host)
+        model, fresh = _equipped(task, node, host)
         if len(task.genesis.lanes) == 1:  # what isolated lanes add up to is nobody's signed state, and never trained on
             check_state(task, fresh)
         node.oversight.show(task)
@@ -138,31 +161,35 @@ def _desk(task: wire.Task, node: Node, steps: int) -> Desk:
     return desk
 
 
-def _equipped(task: wire.Task, host: Host) -> tuple[Model, AdapterState]:
+def _equipped(task: wire.Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the shared adapter, once they are those of the federation that the task names."""
     genesis = task.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
     fresh = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seeds.shared(genesis.seed))
-    check_federation(task, host.organisation, model.digest, fresh)
+    check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh
 
 
 def _local_round(
     task: wire.Task,
-    host: Host,
+    records: Sequence[Record],
     model: Model,
     fresh: AdapterState,
     bid: Bid,
     steps: int,
     standing: Mapping[str, float],
 ) -> tuple[UpdateManifest, AdapterState]:
-    """One round of training, of `steps` in full: the update and the manifest that describes it."""
+    """One round of training, of `steps` in full: the update and the manifest that describes it.
+
+    A slice without records has nothing to learn: its update is zero.
+    """
     genesis, rule = task.genesis, RULES[task.genesis.rule]
-    seed = seeds.local(genesis.seed, task.organisation, task.round)
+    part = genesis.lanes_of(task.organisation).index(task.lane)
+    seed = seeds.local(genesis.seed, task.organisation, task.round, part)
     own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
     start = rule.start(task.state, own)
     config = _train_config(genesis, task.round, bid, steps, rank_of(start))
-    result = fit(model, host.data.train, start, config, seeds.as_int(seed))
+    result = fit(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
     update = rule.update(task.state, result.adapter)
     manifest = UpdateManifest(
         genesis=genesis.digest,
@@ -172,7 +199,7 @@ def _local_round(
         round=task.round,
         parent=task.parent.record.digest if task.parent else genesis.digest,
         update=update.digest,
-        examples=len(host.data.train),
+        examples=len(records),
         tokens=result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),
@@ -190,11 +217,11 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _steps(genesis: Genesis, model: Model, host: Host) -> int:
-    """An organisation's steps in a whole round: as many as its data fill, at most the federation's."""
+def _steps(genesis: Genesis, model: Model, records: Sequence[Record]) -> int:
+    """An organisation's steps in a whole round: as many as its records fill, at most the federation's."""
     training = genesis.training
     rows = training.batch_size * training.accumulation
-    return steps_of(model, host.data.train, training.local_epochs, rows, training.max_length, training.local_steps)
+    return steps_of(model, records, training.local_epochs, rows, training.max_length, training.local_steps)
 
 
 def _train_config(genesis: Genesis, number: int, bid: Bid, steps: int, rank: int) -> TrainConfig:

@@ -4,10 +4,12 @@ from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Digest
+from core.erasures import hidden
 from core.errors import IntegrityError
 from core.generations import GenerationRecord
+from core.keys import Key
 from core.update import Organisation
-from core.wire import Task
+from core.wire import RecordsQuery, Task
 
 
 def check_federation(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:
@@ -18,9 +20,21 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     """
     genesis = task.genesis
     _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
-    _equal("lane", task.lane, genesis.lane_of(organisation.address))
+    if task.lane not in (lanes := genesis.lanes_of(organisation.address)):
+        raise IntegrityError(f"lane is {task.lane}, {' or '.join(map(str, lanes))} wanted")
     _equal("base model", base, genesis.base.digest)
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
+
+
+def check_request(query: RecordsQuery, organisation: Organisation, key: Key) -> None:
+    """Check that the organisation itself wants exactly these records erased from the federation that it joined.
+
+    Raises IntegrityError, so that nobody else learns which records it has; ForgeryError for a request that is not its.
+    """
+    request = query.request.verified(query.genesis)
+    _equal("organisation in the genesis", query.genesis.organisation(organisation.address), organisation)
+    wanted = hidden(key, request.nonce, query.records), len(query.records)
+    _equal("records of the request, and how many", (request.records, request.count), wanted)
 
 
 def check_state(task: Task, fresh: AdapterState) -> None:

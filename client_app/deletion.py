@@ -10,10 +10,10 @@ ledger must know the erasure.
 
 from agents.q_learning import Notebook
 from client_app.hosting import Host, Node
-from core.canonical import Address
 from core.erasures import Attestation, Receipt
 from core.errors import IntegrityError
 from core.rounds import Genesis
+from core.update import Organisation
 from core.wire import Deletion
 
 
@@ -25,7 +25,7 @@ def delete(query: Deletion, host: Host, node: Node) -> Receipt:
     """
     genesis = query.genesis
     attestation = query.attested.verified(genesis)
-    _check(genesis, attestation, host)
+    _check(genesis, attestation, node.member(host, genesis))
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
@@ -33,10 +33,10 @@ def delete(query: Deletion, host: Host, node: Node) -> Receipt:
     return Receipt.sign(genesis, attestation.erasure, host.key)
 
 
-def _check(genesis: Genesis, attestation: Attestation, host: Host) -> None:
+def _check(genesis: Genesis, attestation: Attestation, member: Organisation) -> None:
     """It is the organisation's own federation, and one of its holders is asked."""
-    own: Address = host.organisation.address
-    if genesis.organisation(own) != host.organisation:
-        raise IntegrityError(f"genesis {genesis.digest} has {genesis.organisation(own)}, {host.organisation} wanted")
+    own = member.address
+    if genesis.organisation(own) != member:
+        raise IntegrityError(f"genesis {genesis.digest} has {genesis.organisation(own)}, {member} wanted")
     if own not in attestation.holders:
         raise IntegrityError(f"the attestation does not list {own} among those who held what is erased")

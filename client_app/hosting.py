@@ -6,21 +6,23 @@ j mod N = i, so that any number of nodes will do, and keys are derived from the 
 name: they are public, and marked as such.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, UserConfig
 
 from client_app.agency import Agency
+from client_app.forgotten import Forgotten
 from client_app.oversight import Oversight
-from core import keys
+from core import keys, seeds
 from core.canonical import Address
 from core.config import RunConfig
-from core.errors import ConfigError, UsageError
+from core.errors import ConfigError, IntegrityError, UsageError
 from core.keys import Key
+from core.rounds import Genesis
 from core.update import Organisation
-from llm.data import OrganisationData
+from llm.data import OrganisationData, Record
 from llm.sources import read_data
 
 
@@ -51,6 +53,32 @@ class Node:
         if address not in self.hosts:
             raise UsageError(f"organisation {address} is not hosted here, one of {', '.join(self.hosts)} wanted")
         return self.hosts[address]
+
+    def forgotten(self, host: Host, genesis: Genesis) -> Forgotten:
+        """What an organisation has erased from a federation."""
+        return Forgotten(self.oversight.state.forgotten(genesis.digest, host.key.address))
+
+    def member(self, host: Host, genesis: Genesis) -> Organisation:
+        """The organisation as it registered: with the records that it has forgotten since, be they still there or not.
+
+        Raises FormatError when its note of them is damaged.
+        """
+        noted = self.forgotten(host, genesis)
+        examples = len(noted.left(host.data.train)) + sum(noted.counts().values())
+        return replace(host.organisation, examples=examples)
+
+    def records(self, host: Host, genesis: Genesis, lane: int) -> tuple[Record, ...]:
+        """What an organisation trains on in a lane: its slice of what it has not forgotten, in the order of its data.
+
+        Raises FormatError when its note of what it has forgotten is damaged, IntegrityError for another's lane.
+        """
+        left = self.forgotten(host, genesis).left(host.data.train)
+        lanes = genesis.lanes_of(host.key.address)
+        if lane not in lanes:
+            raise IntegrityError(f"lane is {lane}, {' or '.join(map(str, lanes))} wanted")
+        if len(lanes) == 1:
+            return left
+        return tuple(r for r in left if seeds.slice_of(r.digest, len(lanes)) == lanes.index(lane))
 
 
 def node_of(context: Context) -> Node:

@@ -15,7 +15,7 @@ def learnt(state: State, run: RunFolder) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for member in run.genesis.organisations:
-        lane = run.genesis.lane_of(member.address) or 0
+        lane, *_ = run.genesis.lanes_of(member.address)
         terms = Terms(1.0, len(run.genesis.lanes[lane]), run.genesis.training.rounds, 1, 0.0, 0.0)
         agent = Notebook(state.agent(run.genesis.digest, member.address)).newest(terms)
         if agent:

@@ -1,4 +1,4 @@
-"""`covenant forget` and `covenant check`: erase an organisation, and check the certificate that says so."""
+"""`covenant forget` and `covenant check`: erase an organisation or records of it, and check the certificate."""
 
 import time
 from dataclasses import replace
@@ -25,20 +25,22 @@ from console.options import (
 )
 from console.settings import absolute, build, saved
 from core import keys
+from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FormatError, UsageError
 from core.places import State
 from core.store import RunFolder
 from unlearning.certificate import SignedCertificate
 from unlearning.check import check as check_certificate
-from unlearning.plan import Lanes, plan
+from unlearning.plan import Lanes, plans
+from unlearning.records import read_digests, slices_of
 
 
 def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     organisation: Annotated[str, typer.Option(help="Who is to be erased: name or address.")],
-    method: Annotated[str, typer.Option(help="remove, repair or replay.")],
+    method: Annotated[str, typer.Option(help="remove, repair or replay; for records slices or replay.")],
     run: RunArgument = "",
-    records: Annotated[Path | None, typer.Option(help="Only these records; not available in this version.")] = None,
+    records: Annotated[Path | None, typer.Option(help="Erase only the records in this JSONL file.")] = None,
     basis: Annotated[str | None, typer.Option(help="The legal basis that the organisation gives.")] = None,
     requester_key: Annotated[
         Path | None, typer.Option(help="The organisation's key file [derived, as in a simulation].")
@@ -49,25 +51,27 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Erase an organisation from a run; write and anchor the certificate."""
+    """Erase an organisation, or some of its records, from a run; write and anchor the certificate."""
     started = time.monotonic()
     folder = state_of(state)
-    if records is not None or method == "slices":
-        raise UsageError("only whole organisations can be erased in this version: --method remove, repair or replay")
     found = folder.existing(run)
     address = found.genesis.named(organisation).address
-    trains = _trains(found, address, method)
+    file = absolute("records", records) if records else None
+    trains = _trains(found, address, method, file)
     options = {"organisation": address, "method": method, "basis": basis}
     options["requester-key"] = str(requester_key) if requester_key else None
+    options["records"] = str(file) if file else None
     settings = build(options, [], None, replace(saved(folder, found.name), run=found.name, mode="unlearn"))
     federate(settings, backend or (Backend.ray if trains else Backend.inline))
-    path, signed = _newest(found, address)
+    paths, signed = _newest(found, address)
     certificate = signed.certificate
-    result = {
+    result: dict[str, object] = {
         "run": found.name,
         "organisation": found.genesis.named(address).name,
+        "records": certificate.attestation.attestation.request.request.count or None,
         "method": method,
-        "certificate": str(path),
+        "certificate": str(paths[-1]),
+        "certificates": [str(path) for path in paths],
         "label": certificate.label,
         "aggregate": certificate.aggregate,
         "metrics": {name: dict(values) for name, values in certificate.metrics.items()},
@@ -108,21 +112,23 @@ def check(
     return _verdict(signed, check_certificate(signed, run, ledger, private), as_json)
 
 
-def _trains(run: RunFolder, organisation: str, method: str) -> bool:
+def _trains(run: RunFolder, organisation: Address, method: str, records: Path | None) -> bool:
     """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
-    if begun := run.unfinished():
-        return begun.attestation.carried < begun.attestation.rounds
-    made = plan(Lanes.read(run), run.genesis.named(organisation).address, method)
-    return made.carried < made.rounds
+    if run.unfinished():
+        return any(signed.attestation.carried < signed.attestation.rounds for signed in run.erasures())
+    slices = slices_of(run.genesis, organisation, read_digests(records)) if records else None
+    return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, slices))
 
 
-def _newest(run: RunFolder, organisation: str) -> tuple[Path, SignedCertificate]:
-    """The certificate of the last erasure of an organisation."""
-    own = [signed.attestation for signed in run.erasures() if signed.attestation.organisation == organisation]
-    path = run.certificate(own[-1])
-    if path is None:
+def _newest(run: RunFolder, organisation: Address) -> tuple[list[Path], SignedCertificate]:
+    """The certificates of what an organisation has asked for last, by lane, and the last of them."""
+    own = [s.attestation for s in run.erasures() if s.attestation.organisation == organisation]
+    found = [(path, one.request) for one in own if (path := run.certificate(one))]
+    if not found:
         raise UsageError(f"the erasure of {organisation} has no certificate: ask for it again")
-    return path, SignedCertificate.from_bytes(path.read_bytes())
+    _, request = max(found, key=lambda one: one[0].stat().st_mtime_ns)
+    paths = [path for path, other in found if other == request]
+    return paths, SignedCertificate.from_bytes(paths[-1].read_bytes())
 
 
 def _name(state: State, signed: SignedCertificate) -> str:
@@ -156,8 +162,9 @@ def _verdict(signed: SignedCertificate | None, failures: tuple[Failure, ...], as
 
 
 def _lines(result: dict[str, object]) -> list[str]:
+    what = f"{result['records']} records of {result['organisation']}" if result["records"] else result["organisation"]
     return [
-        f"Erased   {result['organisation']} from run {result['run']} by {result['method']}: {result['label']}",
+        f"Erased   {what} from run {result['run']} by {result['method']}: {result['label']}",
         f"Adapter  {result['aggregate']}",
         f"Written  {result['certificate']}",
         f"Next: covenant check {result['certificate']} · covenant verify {result['run']}",

@@ -70,6 +70,8 @@ class RunConfig:
     """The rule: frozen-a, fedavg, stack or svd."""
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
+    slices: int = 1
+    """With lane-size 1: the slices an organisation's records are in, each with an adapter of its own (see `forget`)."""
     participation: str = "all"
     """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice, oort, ucb (by credit), or
     q-learning: each organisation's agent bids."""
@@ -118,7 +120,9 @@ class RunConfig:
     trackers: str = ""
     """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
     organisation: str = ""
-    """With mode unlearn: the organisation to remove. With attribute: one that must have a part in what is served."""
+    """With mode unlearn: who asks to be erased. With attribute: one that must have a part in what is served."""
+    records: str = ""
+    """With mode unlearn: absolute path of a JSONL file of the records to erase; "" erases the whole organisation."""
     basis: str = "at its own request"
     """With mode unlearn: the legal basis that the organisation gives."""
     requester_key: str = ""
@@ -138,7 +142,7 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
         _ = self.auditing
-        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table"):
+        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 
     @classmethod
@@ -203,6 +207,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_length": (8, 10**6),
     "learning_rate": (1e-9, 10.0),
     "lane_size": (0, 2**32),
+    "slices": (1, 1000),
     "fraction": (1e-9, 1.0),
     "pool": (0.0, 1e12),
     "step_price": (0.0, 1e12),

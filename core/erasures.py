@@ -8,24 +8,29 @@ on with. It lists every state and every salt that is about to vanish, so that an
 erased from what was lost.
 """
 
+import hmac
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Self
 
-from core.canonical import Address, Digest, address, commitment, digest, raw, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, domain, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, Key, Signature, signer
 from core.parsing import parsed
 from core.rounds import Genesis
 
-METHODS = ("remove", "repair", "replay")
+METHODS = ("remove", "repair", "replay", "slices")
+OF_RECORDS = ("replay", "slices")
+"""The methods that erase records, and leave the organisation where it is."""
 
 _REQUEST: Fields = (
     ("genesis", "bytes32"),
     ("organisation", "address"),
     ("method", "string"),
+    ("records", "bytes32"),
+    ("count", "uint32"),
     ("basis", "string"),
     ("nonce", "bytes32"),
 )
@@ -44,13 +49,24 @@ _RECEIPT: Fields = (
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """An organisation asks to be erased; `basis` is the legal basis that it gives, `nonce` makes it unique."""
+    """An organisation asks that it be erased, or `count` of its records.
+
+    `records` hides which ones (see `hidden`); it is zero, as `count`, for the whole organisation. `basis` is the legal
+    basis that it gives, `nonce` makes the request unique.
+    """
 
     genesis: Digest
     organisation: Address
     method: str
+    records: Digest
+    count: int
     basis: str
     nonce: Digest
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is about the whole organisation."""
+        return not self.count
 
     @property
     def digest(self) -> Digest:
@@ -62,7 +78,20 @@ class ErasureRequest:
         return SignedRequest(self, key.sign(domain, "ErasureRequest", _REQUEST, self._message()))
 
     def _message(self) -> dict[str, Any]:
-        return asdict(self) | {"genesis": raw(self.genesis), "nonce": raw(self.nonce)}
+        digests = {name: raw(getattr(self, name)) for name in ("genesis", "records", "nonce")}
+        return asdict(self) | digests
+
+
+def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
+    """The commitment to records in a request of this nonce; zero for none.
+
+    Its salt is HMAC-SHA256 of the nonce under the organisation's secret key: whoever knows a record but not the key
+    cannot tell whether it was erased, and the organisation can show it at any time.
+    """
+    if not records:
+        return ZERO_DIGEST
+    salt = hmac.digest(key.secret, domain("records-salt") + raw(nonce), "sha256")
+    return commitment(salt, digest("records", *map(raw, sorted(set(records)))))
 
 
 @dataclass(frozen=True)
@@ -90,8 +119,12 @@ class SignedRequest:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         signed = parsed(cls, data, {"request": lambda v: parsed(ErasureRequest, v, {})})
-        if (method := signed.request.method) not in METHODS:
-            raise FormatError(f"erasure request has method {method!r}, one of {', '.join(METHODS)} wanted")
+        request = signed.request
+        methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "slices")
+        if request.method not in methods:
+            raise FormatError(f"erasure request has method {request.method!r}, one of {', '.join(methods)} wanted")
+        if not 0 <= request.count < 2**32 or request.whole != (request.records == ZERO_DIGEST):
+            raise FormatError(f"erasure request is about {request.count} records, committed as {request.records}")
         return signed
 
 
@@ -100,7 +133,8 @@ class Attestation:
     """What an erasure does to a lane, and what a full audit found just before.
 
     Generation `generation` grows from (`parent_generation`, `parent_round`), sums the rounds up to `carried` again
-    without `erased` and trains those up to `rounds`. `destroyed` are the states that become unreadable, `unsalted` the
+    without `erased` and trains those up to `rounds`; an organisation that erases records only is not among `erased`
+    and trains without them. `destroyed` are the states that become unreadable, `unsalted` the
     digests of the records whose salts vanish, `holders` who was sent a state that knew the erased. `recomputed` and
     `attested` count the rounds of that audit, which had no failure. `salt` hides all of it on the chain.
     """
@@ -122,8 +156,13 @@ class Attestation:
 
     @property
     def organisation(self) -> Address:
-        """Who is erased."""
+        """Who asked: it is erased, or records of it."""
         return self.request.request.organisation
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole organisation is erased."""
+        return self.request.request.whole
 
     @property
     def method(self) -> str:
@@ -165,8 +204,10 @@ class Attestation:
         """Parse plain data; raises FormatError."""
         lists = {name: partial(_tuple, check) for name, check in _LISTS.items()}
         found = parsed(cls, data, {"request": SignedRequest.from_dict, "salt": _salt, **lists})
-        if not 0 <= found.parent_generation < found.generation or found.organisation not in found.erased:
-            raise FormatError("malformed Attestation: it opens no generation, or leaves out who asked")
+        if not 0 <= found.parent_generation < found.generation:
+            raise FormatError("malformed Attestation: it opens no generation")
+        if found.whole != (found.organisation in found.erased):
+            raise FormatError("malformed Attestation: it leaves out who asked, or erases who asked for records only")
         if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
             raise FormatError(f"malformed Attestation: {odd[0]} is {getattr(found, odd[0])}, 32 bits wanted")
         return found

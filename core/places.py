@@ -6,6 +6,7 @@ STATE/locks/RUN.lock     held by the one writer of a run
 STATE/credits/RUN/       what each round was worth, and whom it paid; see server_app/rewards.py
 STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/q_learning.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see chain/witness.py
+STATE/forgotten/GENESIS/ the records that each organisation has erased from a federation; see client_app/forgotten.py
 STATE/chain/             the development chains
 """
 
@@ -81,6 +82,10 @@ class State:
     def witness(self, genesis: Digest, organisation: Address) -> Path:
         """What an organisation of this state folder remembers of a federation."""
         return self.folder / "witness" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
+
+    def forgotten(self, genesis: Digest, organisation: Address) -> Path:
+        """The records that an organisation of this state folder has erased from a federation."""
+        return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"
 
     def credits(self, run: str) -> Path:
         """The credits of a run's rounds."""

@@ -128,9 +128,9 @@ class Genesis:
         names = ", ".join(member.name for member in self.organisations)
         raise UsageError(f"organisation {name!r} is not a member, one of {names} wanted")
 
-    def lane_of(self, address: Address) -> int | None:
-        """The index of the lane that an organisation learns in."""
-        return next((i for i, lane in enumerate(self.lanes) if address in lane), None)
+    def lanes_of(self, address: Address) -> tuple[int, ...]:
+        """The indices of the lanes that an organisation learns in, one for each of its slices; none for a stranger."""
+        return tuple(i for i, lane in enumerate(self.lanes) if address in lane)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from core.canonical import Address, domain
+from core.canonical import Address, Digest, domain, raw
 
 
 def shared(seed: int) -> bytes:
@@ -11,9 +11,15 @@ def shared(seed: int) -> bytes:
     return _hash(f"{seed}", "shared-a")
 
 
-def local(seed: int, organisation: Address, number: int) -> bytes:
-    """The seed of an organisation's training in a round: its batches, and its A where A is trained afresh."""
-    return _hash(f"{seed}", organisation.lower(), f"{number}")
+def local(seed: int, organisation: Address, number: int, part: int = 0) -> bytes:
+    """The seed of an organisation's training in a round, for its slice `part`: its batches, and its A where drawn."""
+    return _hash(f"{seed}", organisation.lower(), f"{number}", *([f"slice-{part}"] if part else []))
+
+
+def slice_of(record: Digest, slices: int) -> int:
+    """The slice that a record is in, 0 to `slices` − 1: by its content alone, so that no other record moves it."""
+    drawn = hashlib.sha256(domain("slice") + raw(record)).digest()
+    return int.from_bytes(drawn[:8], "big") % slices
 
 
 def ticket(seed: int, organisation: Address, number: int) -> float:

@@ -4,6 +4,7 @@
     query.bind     challenge                            registrations (signed), one per hosted organisation
     query.offer    whom, what for, what was paid        offer (signed); or refusal
     query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
+    query.records  request to erase records (signed)    which of them are held, which forgotten; or refusal
     train          task, state                          manifest, signature, update; or refusal
     evaluate       task, state                          losses; or refusal
 
@@ -13,7 +14,7 @@ addressed to (node, organisation).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -21,8 +22,8 @@ from typing import Any, Self
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from core.adapter import AdapterState
-from core.canonical import Address, Digest, from_json, to_json
-from core.erasures import Receipt, SignedAttestation
+from core.canonical import Address, Digest, from_json, raw, to_json
+from core.erasures import Receipt, SignedAttestation, SignedRequest
 from core.errors import FormatError
 from core.generations import SignedGeneration
 from core.keys import Domain, Signature
@@ -32,6 +33,7 @@ from core.update import Registration, SignedManifest, SignedOffer, UpdateManifes
 BIND = "query.bind"
 OFFER = "query.offer"
 DELETE = "query.delete"
+RECORDS = "query.records"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
@@ -166,6 +168,68 @@ def deleted(receipt: Receipt) -> RecordDict:
 def receipt_of(content: RecordDict) -> Receipt:
     """The receipt in a reply; raises FormatError."""
     return Receipt.from_dict(_json(content, "deleted"))
+
+
+@dataclass(frozen=True)
+class RecordsQuery:
+    """The server asks an organisation which of these records it holds; with `forget` it is to train without them.
+
+    `request` is the organisation's own, about these records and no others.
+    """
+
+    genesis: Genesis
+    request: SignedRequest
+    records: tuple[Digest, ...]
+    forget: bool
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {
+            "genesis": self.genesis.to_dict(),
+            "request": self.request.to_dict(),
+            "records": list(self.records),
+            "forget": self.forget,
+        }
+        return RecordDict({"records": ConfigRecord({"json": to_json(query)})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = _json(content, "records")
+        try:
+            request, forget = SignedRequest.from_dict(query["request"]), query["forget"] is True
+            return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query for records: {error}") from error
+
+
+@dataclass(frozen=True)
+class RecordsAnswer:
+    """Which records an organisation trains on, and which it has forgotten; it knows none of the rest."""
+
+    held: tuple[Digest, ...]
+    forgotten: tuple[Digest, ...]
+
+    def to_content(self) -> RecordDict:
+        """As a reply's content."""
+        answer = {"held": list(self.held), "forgotten": list(self.forgotten)}
+        return RecordDict({"known": ConfigRecord({"json": to_json(answer)})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a reply's content; raises FormatError."""
+        answer = _json(content, "known")
+        try:
+            return cls(_digests(answer["held"]), _digests(answer["forgotten"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed answer about records: {error}") from error
+
+
+def _digests(values: Iterable[Digest]) -> tuple[Digest, ...]:
+    found = tuple(values)
+    for value in found:
+        raw(value)
+    return found
 
 
 def _paid_to_json(paid: Mapping[int, float]) -> dict[str, float]:

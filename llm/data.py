@@ -14,13 +14,14 @@ import json
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import torch
 
+from core.canonical import Digest, digest, to_json
 from core.errors import DataError
 
 IGNORED = -100
@@ -48,6 +49,12 @@ class Record:
     answer: str
     slice: str = ""
     """The domain a validation record belongs to; empty when it has none."""
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 of prompt and answer as canonical JSON under ``covenant/record/v1``: what an erasure knows it by."""
+        turns = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
+        return digest("record", to_json({"prompt": turns, "answer": self.answer}))
 
 
 @dataclass(frozen=True)

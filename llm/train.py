@@ -135,6 +135,11 @@ def train(
     return TrainResult(adapter, loop.nats / loop.answers, loop.tokens, loop.examples, time.perf_counter() - started)
 
 
+def untrained(adapter: AdapterState) -> TrainResult:
+    """What training on no records comes to: the same adapter, and no loss."""
+    return TrainResult(adapter, math.nan, 0, 0, 0.0)
+
+
 class Loop:
     """The optimiser of one call of `train` and its running totals; starts from the adapter the model holds."""
 

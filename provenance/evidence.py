@@ -45,10 +45,10 @@ class Evidence:
         """
         if (who := trace.response.verdict) is None:
             raise UsageError("the method abstained: there is no verdict to give evidence of")
-        lane = run.genesis.lane_of(who)
-        if trace.run != run.name or lane is None:
+        lanes = run.genesis.lanes_of(who)
+        if trace.run != run.name or not lanes:
             raise UsageError(f"the trace is about run {trace.run} and names {who}, this is run {run.name}")
-        records = tuple(run.lineage(lane))
+        records = tuple(signed for lane in lanes for signed in run.lineage(lane))
         admitted = [s.record for s in records if any(a.organisation == who for a in s.record.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), who, run.genesis.chain) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
@@ -83,11 +83,11 @@ class Evidence:
     def _lineage(self, who: Address) -> list[RoundRecord]:
         """The records, each signed and the child of the one before, ending with what was served."""
         records = [signed.verified(self.genesis) for signed in self.records]
-        lane, parent = self.genesis.lane_of(who), self.genesis.digest
+        heads = dict.fromkeys(self.genesis.lanes_of(who), self.genesis.digest)
         for record in records:
-            if record.parent != parent or record.lane != lane:
+            if record.parent != (parent := heads.get(record.lane)):
                 raise IntegrityError(f"round {record.round} names parent {record.parent}, {parent} wanted")
-            parent = record.digest
+            heads[record.lane] = record.digest
         if not records:
             raise IntegrityError("the evidence has no records")
         if len(self.genesis.lanes) == 1 and records[-1].aggregate != self.trace.aggregate:

@@ -106,13 +106,14 @@ def _train(grid: Grid, setting: Setting) -> None:
 
 
 def _unlearn(grid: Grid, setting: Setting) -> None:
-    """Erase an organisation: from the records, and from what is served."""
+    """Erase an organisation, or records of it: from the records, and from what is served."""
     config, run = setting.config, setting.run
     if not run.started:
         raise UsageError(f"run {run.name} has no genesis: there is nobody to erase")
     organisation = run.genesis.named(config.organisation).address
-    with _federation(grid, setting, leaving=organisation) as strategy:
-        strategy.unlearn(organisation, config.method)
+    records = Path(config.records) if config.records else None
+    with _federation(grid, setting, leaving=None if records else organisation) as strategy:
+        strategy.unlearn(organisation, config.method, records)
     setting.events.write("finished")
 
 

@@ -1,38 +1,43 @@
 """An erasure, carried out: what `strategy.unlearn` does with a plan.
 
     plan        from the records (unlearning/plan.py); whatever is wrong with the request is found here
+    ask         the organisation, when only records are erased: does it train on them (server_app/recall.py)
     audit       everything must hold before anything is destroyed
     attest      signed by coordinator and organisation, written down, anchored: from here on there is no way back
     open        the lane's new generation, on the ledger and in the records
+    forget      the organisation trains without the records from here on
     rebuild     rounds are summed again, or trained again by the ordinary loop
     destroy     keys of states, and salts
     receipts    every holder is asked to delete what it keeps, and signs for it (server_app/receipts.py)
     certify     signed by both, written down, anchored
 
 Every step may be repeated. Whoever is killed before the attestation is written has changed nothing; after it, the same
-erasure has to be asked for again, and goes on where it stopped.
+erasure has to be asked for again, and goes on where it stopped. An organisation that learns in several lanes, one for
+each slice of its records, is attested in all of them before any is opened, and certified when all are done.
 """
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chain.audit_report import AuditReport
 from core.canonical import ZERO_DIGEST, Address, Digest, to_json
-from core.erasures import Attestation, ErasureRequest, Receipt, SignedAttestation
+from core.erasures import Attestation, ErasureRequest, Receipt, SignedAttestation, SignedRequest, hidden
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.generations import GenerationRecord
 from core.keys import Key
 from core.ledger import Ledger
-from core.rounds import RoundRecord
+from core.rounds import Genesis, RoundRecord
 from core.store import RunFolder
+from server_app.recall import check_held, forget
 from server_app.receipts import Ask, gather
-from unlearning.certificate import ErasureCertificate, SignedCertificate
+from unlearning.certificate import LIMITS, LIMITS_OF_RECORDS, ErasureCertificate, SignedCertificate
 from unlearning.check import root
 from unlearning.lineage import Lineage
-from unlearning.plan import Lanes, Plan, plan
+from unlearning.plan import Lanes, Plan, plans
+from unlearning.records import slices_of
 
 if TYPE_CHECKING:
     from server_app.strategy import Covenant
@@ -57,52 +62,123 @@ class Erasing:
     ask: Ask
 
 
-def erase(strategy: "Covenant", erasing: Erasing, organisation: Address, method: str) -> SignedCertificate:
-    """Erase an organisation, or go on with that.
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be erased: an organisation, or these records of it (digests, each once, in order)."""
 
-    Raises what `plan` raises; UsageError while another erasure is unfinished; RunError when the run does not hold;
+    organisation: Address
+    method: str
+    records: tuple[Digest, ...] = ()
+
+    def slices(self, genesis: Genesis) -> frozenset[int] | None:
+        """The slices of the organisation that the records are in; None for the whole organisation."""
+        return slices_of(genesis, self.organisation, self.records) if self.records else None
+
+    def asked_by(self, request: ErasureRequest, requester: Callable[[Address], Key]) -> bool:
+        """Whether a request is about exactly this."""
+        place = self.organisation, self.method, len(self.records)
+        if (request.organisation, request.method, request.count) != place:
+            return False
+        return request.whole or request.records == hidden(requester(self.organisation), request.nonce, self.records)
+
+
+def erase(strategy: "Covenant", erasing: Erasing, wanted: Wanted) -> tuple[SignedCertificate, ...]:
+    """Erase an organisation or some of its records, or go on with that; returns one certificate for each lane.
+
+    Raises what `plans` raises; UsageError while another erasure is unfinished, and for records that the organisation
+    does not train on; RunError when the run does not hold, or the organisation does not answer about its records;
     LedgerUnreachableError when the chain is down, with everything as it was or ready to go on.
     """
     run = strategy.run
-    for late in _anchor_certificates(run, erasing.ledger):
-        attestation = late.certificate.attestation.attestation
-        if (attestation.organisation, attestation.method) == (organisation, method):
-            return late  # all that was missing
+    late = _anchor_certificates(run, erasing.ledger)
     metrics: dict[str, dict[str, float]] = {}
-    if (begun := run.unfinished()) is None:
-        made = plan(Lanes.read(run), organisation, method)
-        requester = erasing.requester(organisation)
-        attestation = _attestation(run, made, requester, erasing)
+    if begun := run.unfinished():
+        request = begun.attestation.request
+        _check_same(run, erasing, wanted, request.request)
+    elif done := next((r for r in late if wanted.asked_by(r.request, erasing.requester)), None):
+        return _certificates(run, done)  # all that was missing
+    else:
+        request = _request(strategy, erasing, wanted)
+    if made := _missing(run, wanted, request):
+        attestations = _attestations(run, made, request, erasing)
         metrics["before"] = dict(strategy.validate(strategy.served))
-        begun = attestation.sign(strategy.key, requester, strategy.genesis.chain)
-        run.attest(begun)
-    attestation = begun.attestation
-    if (attestation.organisation, attestation.method) != (organisation, method):
-        name = _name(run, attestation.organisation)
-        raise UsageError(f"the erasure of {name} by {attestation.method} is not finished: ask for that one again")
-    _open(strategy, erasing.ledger, attestation)
-    _rebuild(strategy, erasing, attestation)
+        requester = erasing.requester(wanted.organisation)
+        for attestation in attestations:
+            run.attest(attestation.sign(strategy.key, requester, strategy.genesis.chain))
+    attested = _attested(run, request)
+    for signed in attested:
+        _open(strategy, erasing.ledger, signed.attestation)
+    if wanted.records:
+        node = strategy.bindings.nodes.get(wanted.organisation)
+        forget(run.genesis, request, wanted.records, node, erasing.ask)
+    _rebuild(strategy, erasing, attested)
     metrics["after"] = dict(strategy.validate(strategy.served))
-    _wait_for_anchors(run, erasing.ledger, attestation.lane)
-    _destroy(run, attestation)
-    receipts = gather(run.genesis, begun, strategy.bindings.nodes, erasing.ask, strategy.events)
-    return _certify(strategy, erasing, begun, metrics, receipts)
+    for signed in attested:
+        _wait_for_anchors(run, erasing.ledger, signed.attestation.lane)
+        _destroy(run, signed.attestation)
+    for signed in attested:
+        if run.certificate(signed.attestation) is None:
+            receipts = gather(run.genesis, signed, strategy.bindings.nodes, erasing.ask, strategy.events)
+            _certify(strategy, erasing, signed, metrics, receipts)
+    return _certificates(run, request)
 
 
-def _name(run: RunFolder, organisation: Address) -> str:
-    member = run.genesis.organisation(organisation)
-    return member.name if member else organisation
+def _check_same(run: RunFolder, erasing: Erasing, wanted: Wanted, begun: ErasureRequest) -> None:
+    """An erasure that has begun goes on before any other; raises UsageError when another one is wanted."""
+    if not wanted.asked_by(begun, erasing.requester):
+        name = run.genesis.names[begun.organisation]
+        what = name if begun.whole else f"{begun.count} records of {name}"
+        raise UsageError(f"the erasure of {what} by {begun.method} is not finished: ask for that one again")
 
 
-def _attestation(run: RunFolder, made: Plan, requester: Key, erasing: Erasing) -> Attestation:
+def _request(strategy: "Covenant", erasing: Erasing, wanted: Wanted) -> SignedRequest:
+    """The organisation's signed request, once there are plans for it and it trains on the records."""
+    run, nonce = strategy.run, Digest("0x" + secrets.token_hex(32))
+    plans(Lanes.read(run), wanted.organisation, wanted.method, wanted.slices(run.genesis))
+    key = erasing.requester(wanted.organisation)
+    records, count = hidden(key, nonce, wanted.records), len(wanted.records)
+    plain = ErasureRequest(run.genesis.digest, wanted.organisation, wanted.method, records, count, erasing.basis, nonce)
+    request = plain.sign(key, run.genesis.chain)
+    if wanted.records:
+        node = strategy.bindings.nodes.get(wanted.organisation)
+        check_held(run.genesis, request, wanted.records, node, erasing.ask)
+    return request
+
+
+def _attested(run: RunFolder, request: SignedRequest) -> list[SignedAttestation]:
+    """What was attested for a request, by lane."""
+    return [signed for signed in run.erasures() if signed.attestation.request == request]
+
+
+def _certificates(run: RunFolder, request: SignedRequest) -> tuple[SignedCertificate, ...]:
+    """The certificates of a request of which everything is done, by lane."""
+    paths = (run.certificate(signed.attestation) for signed in _attested(run, request))
+    return tuple(SignedCertificate.from_bytes(path.read_bytes()) for path in paths if path)
+
+
+def _missing(run: RunFolder, wanted: Wanted, request: SignedRequest) -> tuple[Plan, ...]:
+    """The plans of the lanes that nothing was attested of: no lane is opened before all of them are."""
+    lanes, slices = run.genesis.lanes_of(wanted.organisation), wanted.slices(run.genesis)
+    known = {signed.attestation.lane for signed in _attested(run, request)}
+    if known >= {lane for place, lane in enumerate(lanes) if slices is None or place in slices}:
+        return ()
+    made = plans(Lanes.read(run), wanted.organisation, wanted.method, slices)
+    return tuple(one for one in made if one.lane not in known)
+
+
+def _attestations(
+    run: RunFolder, made: tuple[Plan, ...], request: SignedRequest, erasing: Erasing
+) -> tuple[Attestation, ...]:
     """What is about to happen to a run that holds; raises RunError when it does not."""
     report = erasing.audit()
     if not report.ok:
         raise RunError(f"nothing was erased, since the run does not hold: {report.failures[0]}")
-    nonce = Digest("0x" + secrets.token_hex(32))
-    request = ErasureRequest(run.genesis.digest, made.organisation, made.method, erasing.basis, nonce)
+    return tuple(_attestation(run, one, request, report) for one in made)
+
+
+def _attestation(run: RunFolder, made: Plan, request: SignedRequest, report: AuditReport) -> Attestation:
     return Attestation(
-        request=request.sign(requester, run.genesis.chain),
+        request=request,
         lane=made.lane,
         generation=len(run.generations(made.lane)) + 1,
         parent_generation=made.parent.generation if made.parent else 0,
@@ -151,9 +227,10 @@ def _opening(run: RunFolder, attestation: Attestation) -> GenerationRecord:
     )
 
 
-def _rebuild(strategy: "Covenant", erasing: Erasing, attestation: Attestation) -> None:
+def _rebuild(strategy: "Covenant", erasing: Erasing, attested: Iterable[SignedAttestation]) -> None:
     """Sum the rounds again that are carried over, and train those that are not."""
-    strategy.carry(attestation.lane, _summed(strategy.run, attestation))
+    for signed in attested:
+        strategy.carry(signed.attestation.lane, _summed(strategy.run, signed.attestation))
     erasing.train()
 
 
@@ -202,7 +279,7 @@ def _certify(
     given = {receipt.organisation for receipt in receipts}
     certificate = ErasureCertificate(
         attestation=attested,
-        label=lineage.label(heads, attestation.erased, trained=trained).value,
+        label=lineage.label(heads, lineage.erased(attestation), trained=trained).value,
         before=root(run, attestation.lane, attestation.generation - 1),
         after=root(run, attestation.lane, attestation.generation),
         heads=heads,
@@ -212,6 +289,7 @@ def _certify(
         metrics=metrics,
         receipts=receipts,
         outstanding=tuple(holder for holder in attestation.holders if holder not in given),
+        limits=LIMITS if attestation.whole else LIMITS + LIMITS_OF_RECORDS,
     )
     signed = certificate.sign(strategy.key, erasing.requester(attestation.organisation), run.genesis.chain)
     path = run.certify(attestation, to_json(signed.to_dict()))
@@ -219,6 +297,7 @@ def _certify(
     strategy.events.write(
         "erased",
         organisation=attestation.organisation,
+        records=attestation.request.request.count,
         method=attestation.method,
         label=certificate.label,
         aggregate=certificate.aggregate,
@@ -227,13 +306,13 @@ def _certify(
     return signed
 
 
-def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[SignedCertificate]:
-    """Anchor what was certified when the chain was down, or the process died; returns those certificates."""
+def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[SignedRequest]:
+    """Anchor what was certified when the chain was down, or the process died; returns what was asked for there."""
     found = []
     for attestation in (signed.attestation for signed in run.erasures()):
         known = ledger.erasure(run.genesis.digest, attestation.erasure)
         if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
             signed = SignedCertificate.from_bytes(path.read_bytes())
             ledger.certify(run.genesis.digest, attestation.erasure, signed.certificate.committed)
-            found.append(signed)
+            found.append(attestation.request)
     return found

@@ -50,7 +50,7 @@ def found(
         alpha=config.alpha,
         shared_a=lora.factor(shared_adapter(model, config.rank, config.seed), "A").digest,
         rule=config.aggregation,
-        lanes=partition([organisation.address for organisation in organisations], config.lane_size),
+        lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.slices),
         organisations=organisations,
         auditors=tuple(map(address_of, config.auditing)),
         seed=config.seed,
@@ -69,6 +69,7 @@ def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private:
         "rank": genesis.rank,
         "alpha": genesis.alpha,
         "aggregation": genesis.rule,
+        "slices": len(genesis.lanes_of(genesis.organisations[0].address)),
         "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
         "participation": genesis.participation.policy,
@@ -81,7 +82,7 @@ def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private:
         if (got := getattr(config, name)) != value:
             raise ConfigError(f"{key(name)} is {got!r}, the run was founded with {value!r}")
     members = [organisation.address for organisation in genesis.organisations]
-    if partition(members, config.lane_size) != genesis.lanes:
+    if partition(members, config.lane_size, config.slices) != genesis.lanes:
         raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
     if private != genesis.private:
         raise ConfigError(f"private-chain is {private}, the run was founded with {genesis.private}")
@@ -125,7 +126,12 @@ def _check_members(config: RunConfig, organisations: Sequence[Organisation]) -> 
 
 def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
     """Refuse at the start what would fail later."""
-    if config.lane_size and config.lane_size < members and config.aggregation != "frozen-a":
+    if config.slices > 1 and config.lane_size != 1:
+        raise ConfigError(f"slices is {config.slices} with lane-size {config.lane_size}, lane-size 1 wanted")
+    if config.slices > 1 and config.participation == "q-learning":
+        raise ConfigError(f"slices is {config.slices} with participation q-learning: an agent bids for one lane")
+    apart = 0 < config.lane_size < members or config.slices > 1
+    if apart and config.aggregation != "frozen-a":
         raise ConfigError(f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}")
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds

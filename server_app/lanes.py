@@ -72,10 +72,11 @@ class Lane:
         )
 
 
-def partition(organisations: Sequence[Address], size: int) -> tuple[tuple[Address, ...], ...]:
-    """Lanes of `size` in order of address (0: one lane of all); the last may be smaller."""
+def partition(organisations: Sequence[Address], size: int, slices: int = 1) -> tuple[tuple[Address, ...], ...]:
+    """Lanes of `size` in order of address (0: one lane of all), each `slices` times; the last may be smaller."""
     step = size or len(organisations)
-    return tuple(tuple(organisations[start : start + step]) for start in range(0, len(organisations), step))
+    lanes = (tuple(organisations[start : start + step]) for start in range(0, len(organisations), step))
+    return tuple(lane for lane in lanes for _ in range(slices))
 
 
 def served(genesis: Genesis, rule: Rule, lanes: Sequence[Lane]) -> AdapterState:

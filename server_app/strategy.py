@@ -199,18 +199,19 @@ class Covenant(Strategy):
         return _means(losses) if losses else None
 
     def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> "ErasureCertificate":
-        """Erase an organisation by remove, repair or replay, and return the certificate.
+        """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by slices or replay.
 
-        Raises UsageError for bad input, also for `records`, RunError when the run does not hold or has another writer;
-        see `server_app.erasing.erase`.
+        Returns the certificate; the last one, where the organisation learns in several lanes. Raises UsageError for bad
+        input, DataError for a bad file, RunError when the run does not hold or has another writer; see
+        `server_app.erasing.erase`.
         """
-        from server_app.erasing import erase  # noqa: PLC0415 - it builds on this module
+        from server_app.erasing import Wanted, erase  # noqa: PLC0415 - it builds on this module
+        from unlearning.records import read_digests  # noqa: PLC0415 - likewise
 
-        if records is not None:
-            raise UsageError(f"records {records}: only whole organisations can be erased in this version")
         if self.erasing is None:
             raise UsageError("this strategy was given no ledger to erase on")
-        return erase(self, self.erasing, organisation, method).certificate
+        wanted = Wanted(organisation, method, read_digests(records) if records else ())
+        return erase(self, self.erasing, wanted)[-1].certificate
 
     def restore(self, index: int) -> None:
         """Go on with a lane as the records have it."""
@@ -467,8 +468,9 @@ class Covenant(Strategy):
 
     def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
         state = self.served  # composed once: isolated lanes are summed
+        first = {organisation: lane for lane in reversed(self.lanes) for organisation in lane.members}
         for lane in self.lanes:
-            for organisation in lane.members:
+            for organisation in (o for o in lane.members if first[o] is lane):
                 if (node := self.bindings.nodes.get(organisation)) is not None:
                     content = self._task(lane.index, organisation, number + 1, state).to_content()
                     yield organisation, Message(content, node, wire.EVALUATE, group_id=str(number + 1))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from core.canonical import ZERO_DIGEST
 from core.erasures import Attestation, ErasureRequest, SignedAttestation
 from core.rounds import Genesis
 from tests import federation as f
@@ -10,7 +11,8 @@ from tests import federation as f
 
 def attestation(genesis: Genesis, **changes: Any) -> Attestation:
     """Of generation 1 of lane 0, which grows from round 1; everybody held what is erased."""
-    asked = ErasureRequest(genesis.digest, f.address("coding"), "remove", "GDPR Art. 17", f.other("nonce"))
+    nonce = f.other("nonce")
+    asked = ErasureRequest(genesis.digest, f.address("coding"), "remove", ZERO_DIGEST, 0, "GDPR Art. 17", nonce)
     made = Attestation(
         request=asked.sign(f.key("coding"), genesis.chain),
         lane=0,

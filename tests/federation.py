@@ -94,7 +94,7 @@ def manifest(founded: Genesis, name: str = "medical", **changes: Any) -> UpdateM
     values: dict[str, Any] = {
         "genesis": founded.digest,
         "organisation": address(name),
-        "lane": founded.lane_of(address(name)),
+        "lane": founded.lanes_of(address(name))[0],
         "generation": 0,
         "round": 1,
         "parent": founded.digest,

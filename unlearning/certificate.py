@@ -28,6 +28,11 @@ LIMITS = (
     "An approximate or interim adapter was made from updates that were trained on models which knew the erased.",
     "Metrics are of the set that nobody owns; they show use, and prove nothing about what was forgotten.",
 )
+LIMITS_OF_RECORDS = (
+    "That the organisation trained without the records, it says itself: nobody else has seen its data.",
+    "A record is known by its content: one that says the same in other words stays, and so does another owner's copy.",
+    "The organisation's weight in what is served is still that of the examples it registered, the erased included.",
+)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from chain.audit_private import PrivateSource
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import ZERO_DIGEST, Digest
-from core.erasures import Attestation
+from core.erasures import OF_RECORDS, Attestation
 from core.errors import CovenantError, IntegrityError
 from core.ledger import Ledger
 from core.rounds import RoundRecord
@@ -101,8 +101,10 @@ class _Check:
         start, carried, rounds = attested.parent_round, attested.carried, attested.rounds
         if not start <= carried <= max(start, rounds):
             yield Failure("method", "carried", str(carried), f"{start} to {rounds}")
-        if attested.method == "replay" and carried != start:
-            yield Failure("method", "carried", str(carried), f"{start}: a replay carries nothing over")
+        if attested.method in OF_RECORDS and carried != start:
+            yield Failure("method", "carried", str(carried), f"{start}: {attested.method} carries nothing over")
+        if attested.method == "slices":
+            yield from _same("method, slices", len(self.run.genesis.lanes[attested.lane]), 1)
         if attested.method == "remove" and rounds and carried != rounds:
             yield Failure("method", "carried", str(carried), f"{rounds}: a removal carries everything over")
         for signed in self.run.lineage(attested.lane, attested.generation):
@@ -111,24 +113,30 @@ class _Check:
                 yield Failure("method", f"round {record.round}", f"carried: {record.carried}", f"up to round {carried}")
 
     def _members(self) -> Iterator[Failure]:
-        """Who asked is among the erased, and none of them learns any more."""
+        """None of the erased learns any more; whoever erased records only still does."""
         generation = self.run.generations(self.attestation.lane)[self.attestation.generation].record
         yield from _same("generation's erasure", generation.erasure, self.attestation.erasure)
         if left := sorted(set(generation.members) & set(self.attestation.erased)):
             yield Failure("members", f"generation {generation.generation}", left[0], "nobody who was erased")
+        if not self.attestation.whole and self.attestation.organisation not in generation.members:
+            yield Failure("members", f"generation {generation.generation}", "without who erased records", "who asked")
 
     def _scope(self) -> Iterator[Failure]:
-        """Whatever reveals the erased is listed: their blocks, and every state of the lane that knew them."""
-        attested = self.attestation
+        """Whatever reveals the erased is listed: their blocks, and every state of the lane that knew them.
+
+        What has the same content as a state that is in line, or of another lane, was not destroyed.
+        """
+        attested, updates = self.attestation, self._erased
         kept = {s for r in self._line(attested.generation) for s in r.states}
+        kept |= {
+            s for signed in self.run.records() if signed.record.lane != attested.lane for s in signed.record.states
+        }
         for record in self._before():
             if not self._knows(record):
                 continue
             revealing = {record.aggregate}
             revealing |= {
-                a.signed.manifest.update
-                for a in record.admitted
-                if self.lineage.knows([a.signed.digest], attested.erased)
+                a.signed.manifest.update for a in record.admitted if self.lineage.knows([a.signed.digest], updates)
             }
             if missing := sorted(revealing - kept - set(attested.destroyed)):
                 yield Failure("scope", f"round {record.round}", missing[0], "a state that was destroyed")
@@ -141,7 +149,7 @@ class _Check:
         """The label is computed again."""
         heads = self.certificate.heads
         trained = self.attestation.carried < self.attestation.rounds
-        label = self.lineage.label(heads, self.attestation.erased, trained=trained)
+        label = self.lineage.label(heads, self._erased, trained=trained)
         yield from _same("label", self.certificate.label, label.value)
 
     def _roots(self) -> Iterator[Failure]:
@@ -197,7 +205,12 @@ class _Check:
                 yield record
 
     def _knows(self, record: RoundRecord) -> bool:
-        return self.lineage.knows([record.digest], self.attestation.erased)
+        return self.lineage.knows([record.digest], self._erased)
+
+    @property
+    def _erased(self) -> frozenset[Digest]:
+        """The updates that the erasure is about."""
+        return self.lineage.erased(self.attestation)
 
     def _learning(self) -> Iterator[tuple[int, int]]:
         """Every lane, and the examples of those who learn in it."""
@@ -206,10 +219,11 @@ class _Check:
             yield lane, sum(examples[o] for o in self.run.members(lane))
 
     def _superseded(self) -> bool:
-        """Whether another erasure was attested later."""
+        """Whether another erasure was attested later: one that was asked for by itself."""
         known = partial(self.ledger.erasure, self.run.genesis.digest)
         own = known(self.attestation.erasure)
-        others = (known(signed.attestation.erasure) for signed in self.run.erasures())
+        attested = (signed.attestation for signed in self.run.erasures())
+        others = (known(other.erasure) for other in attested if other.request != self.attestation.request)
         return own is not None and any(other and other.attested_at > own.attested_at for other in others)
 
     def _head(self, lane: int) -> Digest:

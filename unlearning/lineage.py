@@ -7,21 +7,23 @@ names the record that it was trained on, a record its parent and its updates. So
 knew an erased organisation as one that did not: the label of what is served is computed from all its ancestors.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
 from core.canonical import Address, Digest
+from core.erasures import Attestation
 from core.errors import IntegrityError
 from core.rounds import Genesis, RoundRecord, SignedRecord
+from core.update import UpdateManifest
 
 
 class Label(StrEnum):
     """What an erasure achieved; computed, never chosen."""
 
     EXACT = "exact"
-    """Nothing that is served descends from an update of the erased."""
+    """Nothing that is served descends from an update of the erased, or from one that learnt from erased records."""
     INTERIM = "interim"
     """The updates of the erased are out of the sum; others that are in it were trained on models that knew them."""
     APPROXIMATE = "approximate"
@@ -30,10 +32,10 @@ class Label(StrEnum):
 
 @dataclass(frozen=True)
 class Lineage:
-    """The graph: of each node what it was made of, and of each update whose it is."""
+    """The graph: of each node what it was made of, and of each update who made it where."""
 
     parents: Mapping[Digest, frozenset[Digest]]
-    authors: Mapping[Digest, Address]
+    manifests: Mapping[Digest, UpdateManifest]
 
     @classmethod
     def of(cls, genesis: Genesis, records: Iterable[SignedRecord]) -> Self:
@@ -43,18 +45,18 @@ class Lineage:
         is.
         """
         parents: dict[Digest, frozenset[Digest]] = {genesis.digest: frozenset()}
-        authors: dict[Digest, Address] = {}
+        manifests: dict[Digest, UpdateManifest] = {}
         for record in (signed.verified(genesis) for signed in records):
             if not record.admitted:
                 continue
             for admitted in record.admitted:
                 manifest = admitted.signed.verified(genesis.chain)
                 parents[manifest.digest] = frozenset({manifest.parent})
-                authors[manifest.digest] = manifest.organisation
+                manifests[manifest.digest] = manifest
             parents[record.digest] = frozenset({record.parent, *(a.signed.digest for a in record.admitted)})
         if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
             raise IntegrityError(f"{missing[0]} is the parent of something and stands in no record")
-        return cls(parents, authors)
+        return cls(parents, manifests)
 
     def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
         """The nodes and everything that they were made of; raises IntegrityError for a node that is not known."""
@@ -71,32 +73,46 @@ class Lineage:
 
     def updates(self, organisations: Collection[Address]) -> frozenset[Digest]:
         """The updates of these organisations."""
-        return frozenset(update for update, author in self.authors.items() if author in organisations)
+        return frozenset(update for update, made in self.manifests.items() if made.organisation in organisations)
 
-    def knows(self, nodes: Iterable[Digest], organisations: Collection[Address]) -> bool:
-        """Whether an update of one of these organisations is among the ancestors of the nodes."""
-        return not self.ancestors(nodes).isdisjoint(self.updates(organisations))
+    def taught(self, organisation: Address, lane: int, generation: int) -> frozenset[Digest]:
+        """The updates that an organisation made in a lane before a generation: each may know any of its records."""
+        place = organisation, lane
+        own = ((update, made) for update, made in self.manifests.items() if (made.organisation, made.lane) == place)
+        return frozenset(update for update, made in own if made.generation < generation)
 
-    def clean(self, line: Iterable[RoundRecord], organisations: Collection[Address]) -> tuple[RoundRecord, ...]:
-        """The first records of a lane's line that do not know these organisations."""
+    def erased(self, attestation: Attestation) -> frozenset[Digest]:
+        """The updates that an erasure is about: those of the erased, and those that learnt from erased records."""
+        found = self.updates(attestation.erased)
+        if attestation.whole:
+            return found
+        return found | self.taught(attestation.organisation, attestation.lane, attestation.generation)
+
+    def knows(self, nodes: Iterable[Digest], updates: Set[Digest]) -> bool:
+        """Whether one of these updates is among the ancestors of the nodes."""
+        return not self.ancestors(nodes).isdisjoint(updates)
+
+    def clean(self, line: Iterable[RoundRecord], updates: Set[Digest]) -> tuple[RoundRecord, ...]:
+        """The first records of a lane's line that do not know these updates."""
         found: list[RoundRecord] = []
         for record in line:
-            if self.knows([record.digest], organisations):
+            if self.knows([record.digest], updates):
                 break
             found.append(record)
         return tuple(found)
 
-    def label(self, served: Iterable[Digest], organisations: Collection[Address], *, trained: bool) -> Label:
-        """The label of what is served after these organisations were erased.
+    def label(self, served: Iterable[Digest], updates: Set[Digest], *, trained: bool) -> Label:
+        """The label of what is served after these updates were erased.
 
         `served` are the heads of the lanes that it is composed of, `trained` says whether rounds were trained since.
-        Raises IntegrityError when an update of the erased is itself in the sum: then nothing was erased.
+        Raises IntegrityError when one of the updates is itself in the sum: then nothing was erased.
         """
         served = frozenset(served)
-        if not self.knows(served, organisations):
+        if not self.knows(served, updates):
             return Label.EXACT
-        if summed := self._summed(served) & self.updates(organisations):
-            raise IntegrityError(f"update {min(summed)} of {self.authors[min(summed)]} is in what is served")
+        if summed := self._summed(served) & updates:
+            who = self.manifests[min(summed)].organisation
+            raise IntegrityError(f"update {min(summed)} of {who} is in what is served")
         return Label.APPROXIMATE if trained else Label.INTERIM
 
     def _summed(self, heads: Iterable[Digest]) -> frozenset[Digest]:
@@ -105,6 +121,6 @@ class Lineage:
         waiting = list(heads)
         while waiting:
             made_of = self.parents[waiting.pop()]
-            found |= made_of & set(self.authors)
-            waiting.extend(made_of - set(self.authors))
+            found |= made_of & set(self.manifests)
+            waiting.extend(made_of - set(self.manifests))
         return frozenset(found)

@@ -11,16 +11,23 @@ there in three stretches, of which each method has its own:
     repair   carries all but the last few rounds    approximate, or exact likewise
     replay   carries nothing                        exact
 
+Records may be erased, too: then the organisation stays, and trains without them. The lane goes back behind the first
+round that the organisation was admitted to, for each of its updates may know any of its records.
+
+    slices   replay, in the slices that hold the records, each of which is a lane of the organisation alone
+    replay   replay, in whatever lane the organisation learns in
+
 A lane of which nobody is left goes back to its beginning and is not served: with lanes of one that is exact, at once,
 by any method.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
 from core.canonical import Address, Digest
+from core.erasures import OF_RECORDS
 from core.errors import UsageError
 from core.rounds import Genesis, RoundRecord
 from core.store import RunFolder
@@ -29,11 +36,12 @@ from unlearning.lineage import Label, Lineage
 
 _CALIBRATED = 4
 """`repair` trains one round in so many again, at least one: a quarter of what retraining costs."""
+_ANY_GENERATION = 2**32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An erasure to be. `erased` are all of the lane who must not be known, `organisation` the newest of them."""
+    """A lane's erasure to be. `organisation` asks; `erased` are all of the lane who must not be known."""
 
     organisation: Address
     method: str
@@ -87,20 +95,34 @@ class Lanes:
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
 
 
-def plan(run: Lanes, organisation: Address, method: str) -> Plan:
-    """The plan to erase an organisation of a run that is complete.
+def plans(run: Lanes, organisation: Address, method: str, slices: Collection[int] | None = None) -> tuple[Plan, ...]:
+    """The plans to erase an organisation of a run that is complete, one for each of its lanes.
 
-    Raises UsageError for a method that there is not, an organisation that is unknown or already erased as exactly as
-    can be, the last one of the run, and a run with rounds to go.
+    `slices`: only records, which are in these of its slices. Raises UsageError for a method that there is not, or not
+    for this, an organisation that is unknown or already erased as exactly as can be, the last one of the run, and a run
+    with rounds to go.
     """
-    if method not in METHODS:
-        raise UsageError(f"method is {method!r}, one of {', '.join(METHODS)} wanted")
-    lane = _lane(run, organisation)
-    erased = frozenset(run.erased) & set(run.genesis.lanes[lane]) | {organisation}
-    line, remaining = run.lines[lane], run.remaining(lane, erased)
-    if not any(run.remaining(index, set(run.erased) | erased) for index in range(len(run.lines))):
+    _check_method(run.genesis, organisation, method, slices)
+    lanes = _lanes(run, organisation)
+    gone = set(run.erased) | {organisation}
+    if slices is not None:
+        if organisation in run.erased:
+            raise UsageError(f"{run.genesis.names[organisation]} is already erased: it learns nothing any more")
+        lanes = tuple(lanes[place] for place in sorted(slices))
+    elif not any(run.remaining(index, gone) for index in range(len(run.lines))):
         raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
-    clean = run.lineage.clean(line, erased) if remaining else ()
+    return tuple(_plan(run, lane, organisation, method, whole=slices is None) for lane in lanes)
+
+
+def _plan(run: Lanes, lane: int, organisation: Address, method: str, *, whole: bool) -> Plan:
+    erased = frozenset(run.erased) & set(run.genesis.lanes[lane])
+    if whole:
+        erased |= {organisation}
+    updates = run.lineage.updates(erased)
+    if not whole:
+        updates |= run.lineage.taught(organisation, lane, _ANY_GENERATION)
+    line, remaining = run.lines[lane], run.remaining(lane, erased)
+    clean = run.lineage.clean(line, updates) if remaining else ()
     parent, rounds = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
     carried = max(METHODS[method](rounds), parent.round if parent else 0)
     sums = tuple(record for record in line[len(clean) :] if record.round <= carried)
@@ -114,10 +136,10 @@ def plan(run: Lanes, organisation: Address, method: str) -> Plan:
         carried=carried,
         rounds=rounds,
         sums=sums,
-        expected=_expected(run, parent, sums, erased, trained=carried < rounds),
-        doomed=_doomed(run, lane, clean, sums, erased),
-        unsalted=_unsalted(run, lane, erased),
-        holders=_holders(run, lane, erased),
+        expected=_expected(run, parent, sums, updates, trained=carried < rounds),
+        doomed=_doomed(run, lane, clean, sums, updates),
+        unsalted=_unsalted(run, lane, updates),
+        holders=_holders(run, lane, updates),
     )
 
 
@@ -133,7 +155,7 @@ def _replay(rounds: int) -> int:  # noqa: ARG001 - what the three have in common
     return 0
 
 
-METHODS = MappingProxyType({"remove": _remove, "repair": _repair, "replay": _replay})
+METHODS = MappingProxyType({"remove": _remove, "repair": _repair, "replay": _replay, "slices": _replay})
 """Of each method the last round that it carries over, given the last round there is."""
 
 
@@ -147,17 +169,28 @@ def _labels(run: RunFolder) -> dict[Address, Label]:
     return found
 
 
-def _lane(run: Lanes, organisation: Address) -> int:
+def _check_method(genesis: Genesis, organisation: Address, method: str, slices: Collection[int] | None) -> None:
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}, one of {', '.join(METHODS)} wanted")
+    if slices is None and method == "slices":
+        raise UsageError("method slices erases records: --records FILE wanted, or another method for the organisation")
+    if slices is not None and method not in OF_RECORDS:
+        raise UsageError(f"method {method} erases whole organisations: slices or replay wanted for records")
+    if method == "slices" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
+        raise UsageError("method slices needs lanes of one organisation: replay wanted where several learn together")
+
+
+def _lanes(run: Lanes, organisation: Address) -> tuple[int, ...]:
+    """The lanes of an organisation that can be erased from a run that is complete."""
     member = run.genesis.organisation(organisation)
-    lane = run.genesis.lane_of(organisation)
-    if member is None or lane is None:
+    if member is None:
         raise UsageError(f"organisation {organisation} is not a member of run {run.genesis.run}")
     if run.erased.get(organisation) is Label.EXACT:
         raise UsageError(f"{member.name} is already erased: nothing that is served descends from it")
     reached = min((line[-1].round if line else 0) for line in map(run.lines.__getitem__, _populated(run)))
     if reached < (wanted := run.genesis.training.rounds):
         raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
-    return lane
+    return run.genesis.lanes_of(organisation)
 
 
 def _check_quorum(
@@ -178,12 +211,12 @@ def _populated(run: Lanes) -> list[int]:
 
 
 def _expected(
-    run: Lanes, parent: RoundRecord | None, sums: Iterable[RoundRecord], erased: Collection[Address], *, trained: bool
+    run: Lanes, parent: RoundRecord | None, sums: Iterable[RoundRecord], updates: Set[Digest], *, trained: bool
 ) -> Label:
     """The label that the plan leads to: what it will make descends from its parent and from what it sums."""
     nodes = [parent.digest] if parent else []
-    nodes += [a.signed.digest for record in sums for a in record.admitted if a.organisation not in erased]
-    if not run.lineage.knows(nodes, erased):
+    nodes += [a.signed.digest for record in sums for a in record.admitted if a.signed.digest not in updates]
+    if not run.lineage.knows(nodes, updates):
         return Label.EXACT
     return Label.APPROXIMATE if trained else Label.INTERIM
 
@@ -193,37 +226,38 @@ def _doomed(
     lane: int,
     clean: Sequence[RoundRecord],
     sums: Sequence[RoundRecord],
-    erased: Collection[Address],
+    updates: Set[Digest],
 ) -> frozenset[Digest]:
-    """The blocks of the erased, every aggregate that knows them, and every update trained on one and not summed again.
+    """The erased updates, every aggregate that knows them, and every update trained on one and not summed again.
 
     A state that is needed elsewhere is not doomed: what names a state is its content.
     """
     own = [record for record in run.records if record.lane == lane]
     doomed: set[Digest] = set()
     needed: set[Digest] = {record.aggregate for record in clean}
-    needed |= {a.signed.manifest.update for r in (*clean, *sums) for a in r.admitted if a.organisation not in erased}
+    kept = (a.signed for r in (*clean, *sums) for a in r.admitted)
+    needed |= {signed.manifest.update for signed in kept if signed.digest not in updates}
     for record in own:
-        if not run.lineage.knows([record.digest], erased):
+        if not run.lineage.knows([record.digest], updates):
             continue
         doomed.add(record.aggregate)
         for admitted in record.admitted:
             update = admitted.signed
-            if run.lineage.knows([update.digest], erased):
+            if run.lineage.knows([update.digest], updates):
                 doomed.add(update.manifest.update)
-    needed |= {r.aggregate for other in run.lines for r in other if r.lane != lane}
+    needed |= {state for other in run.lines for r in other if r.lane != lane for state in r.states}
     return frozenset(doomed - needed)
 
 
-def _unsalted(run: Lanes, lane: int, erased: Collection[Address]) -> tuple[RoundRecord, ...]:
-    return tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], erased))
+def _unsalted(run: Lanes, lane: int, updates: Set[Digest]) -> tuple[RoundRecord, ...]:
+    return tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], updates))
 
 
-def _holders(run: Lanes, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
+def _holders(run: Lanes, lane: int, updates: Set[Digest]) -> tuple[Address, ...]:
     """Whoever was sent an aggregate of the lane that knew the erased.
 
     After every round it goes to the members, and what lanes are composed to goes to everyone.
     """
-    if not _unsalted(run, lane, erased):
+    if not _unsalted(run, lane, updates):
         return ()
     return tuple(o.address for o in run.genesis.organisations)

@@ -242,7 +242,8 @@ class Federation:
 def attest(genesis: Genesis, asking: Key, lane: int, generation: int, parent: RoundRecord | None) -> SignedAttestation:
     """What is signed before a fork that destroys nothing."""
     nonce = digest("nonce", f"{lane} {generation}".encode())
-    request = ErasureRequest(genesis.digest, asking.address, "replay", "a test", nonce).sign(asking, genesis.chain)
+    plain = ErasureRequest(genesis.digest, asking.address, "replay", ZERO_DIGEST, 0, "a test", nonce)
+    request = plain.sign(asking, genesis.chain)
     start = parent.round if parent else 0
     return Attestation(
         request, lane, generation, parent.generation if parent else 0, start, start, genesis.training.rounds,

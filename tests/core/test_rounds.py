@@ -75,8 +75,9 @@ def test_members_and_lanes_are_found_by_address() -> None:
     member = genesis.organisation(f.address("medical"))
     assert member is not None
     assert (member.name, member.examples) == ("medical", 100)
-    assert [genesis.lane_of(f.address(name)) for name in ("coding", "medical", "financial")] == [0, 0, 1]
-    assert genesis.organisation(f.address("mathematical")) is None is genesis.lane_of(f.address("mathematical"))
+    assert [genesis.lanes_of(f.address(name)) for name in ("coding", "medical", "financial")] == [(0,), (0,), (1,)]
+    assert genesis.organisation(f.address("mathematical")) is None
+    assert genesis.lanes_of(f.address("mathematical")) == ()
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,13 @@ def test_lanes_divide_the_members(size: int, lanes: int) -> None:
     assert {address for lane in genesis.lanes for address in lane} == {member.address for member in MEMBERS}
 
 
+def test_every_slice_is_a_lane_of_its_organisation() -> None:
+    genesis = founded(lane_size=1, slices=3)
+    assert [genesis.lanes_of(member.address) for member in genesis.organisations] == [
+        tuple(range(start, start + 3)) for start in range(0, 12, 3)
+    ]
+
+
 def test_two_members_of_one_name_are_refused() -> None:
     twin = replace(MEMBERS[0], address=f.COORDINATOR.address)
     with pytest.raises(RunError, match=f"two organisations are called '{twin.name}'"):
@@ -84,6 +91,11 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "lanes of a rule that cannot be summed": (
         {"lane_size": 1, "aggregation": "fedavg"},
         "lane-size 1 needs aggregation frozen-a, got fedavg",
+    ),
+    "slices of who learns with others": ({"slices": 4, "lane_size": 2}, "slices is 4 with lane-size 2"),
+    "slices for which an agent bids": (
+        {"slices": 2, "lane_size": 1, "participation": "q-learning"},
+        "slices is 2 with participation q-learning",
     ),
     "a stack that would outgrow a layer": (
         {"aggregation": "stack"},
@@ -128,6 +140,7 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
         ("gradient_checkpointing", True),
         ("evaluate_limit", 1),
         ("lane_size", 1),
+        ("slices", 2),
         ("quorum", 2),
         ("fraction", 0.5),
         ("participation", "random"),

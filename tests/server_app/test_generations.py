@@ -76,8 +76,7 @@ def test_a_forked_federation_may_fork_again(world: World) -> None:
 def test_a_lane_in_which_nobody_is_left_serves_nothing(world: World) -> None:
     changes = {"lane-size": 1, "rounds": 2}
     run = world.run("alone", **changes)
-    lane = run.genesis.lane_of(GONE)
-    assert lane is not None
+    (lane,) = run.genesis.lanes_of(GONE)
     fork(world, run, 0, lane=lane)
     run = world.run("alone", resume=True, **changes)
     assert run.members(lane, 1) == ()

@@ -23,6 +23,19 @@ def test_lanes_divide_the_organisations_in_order(size: int, expected: list[int])
     assert [address for lane in lanes for address in lane] == ADDRESSES
 
 
+def test_slices_are_lanes_of_one_next_to_each_other() -> None:
+    assert partition(ADDRESSES[:2], 1, 3) == ((ADDRESSES[0],),) * 3 + ((ADDRESSES[1],),) * 3
+
+
+def test_slices_share_the_weight_of_their_organisation() -> None:
+    medical, financial = f.address("medical"), f.address("financial")
+    genesis = f.genesis(("medical", "financial"), lanes=((medical,),) * 2 + ((financial,),) * 2)
+    lanes = [lane(i, members, 2.0**i) for i, members in enumerate(genesis.lanes)]
+    got = served(genesis, RULES["frozen-a"], lanes)
+    expected = 0.25 * (1 + 2) / 2 + 0.75 * (4 + 8) / 2
+    np.testing.assert_array_equal(got["m.lora_B"], np.full((2, 1), expected, np.float32))
+
+
 def lane(index: int, members: tuple[Address, ...], value: float) -> Lane:
     state = AdapterState({"m.lora_B": np.full((2, 1), value, np.float32)})
     return Lane(index, members, 0, (), None, None, state, f.other("record"), 0)

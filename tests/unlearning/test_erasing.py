@@ -136,8 +136,7 @@ def test_five_organisations_may_be_erased_one_after_another(world: World, tmp_pa
 def test_other_lanes_are_untouched(world: World) -> None:
     pairs = {"lane-size": 2}
     run = world.run("pairs", **pairs)
-    lane = run.genesis.lane_of(address("coding"))
-    assert lane is not None
+    (lane,) = run.genesis.lanes_of(address("coding"))
     before = [signed.to_dict() for signed in run.lineage(1 - lane)]
     assert forget(world, "pairs", "coding", "replay", **pairs).label == "exact"
     assert [signed.to_dict() for signed in run.lineage(1 - lane)] == before

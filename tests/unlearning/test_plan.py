@@ -10,7 +10,7 @@ from core.errors import ForgeryError, IntegrityError, UsageError
 from core.rounds import Admitted, RoundRecord, SignedRecord
 from tests import federation as f
 from unlearning.lineage import Label, Lineage
-from unlearning.plan import Lanes, Plan, plan
+from unlearning.plan import Lanes, Plan, plans
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 
@@ -66,7 +66,8 @@ class History:
         return Lanes(self.genesis, lineage, [s.record for s in self.records], lines, erased or {})
 
     def plan(self, name: str, method: str, **erased: Label) -> Plan:
-        return plan(self.lanes({f.address(n): label for n, label in erased.items()}), f.address(name), method)
+        (made,) = plans(self.lanes({f.address(n): label for n, label in erased.items()}), f.address(name), method)
+        return made
 
 
 def together(*rounds: Sequence[str]) -> History:
@@ -148,7 +149,8 @@ def test_an_interim_erasure_may_be_made_exact_and_an_exact_one_not_again() -> No
 def test_what_was_carried_keeps_the_taint_of_what_it_was_trained_on() -> None:
     history = together(*EVERYONE)
     history.carry(history.plan("coding", "remove"))
-    lineage, erased = history.lanes().lineage, [f.address("coding")]
+    lineage = history.lanes().lineage
+    erased = lineage.updates([f.address("coding")])
     assert lineage.knows([history.head(0)], erased)
     assert lineage.label([history.head(0)], erased, trained=False) is Label.INTERIM
     assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
@@ -157,7 +159,8 @@ def test_what_was_carried_keeps_the_taint_of_what_it_was_trained_on() -> None:
 def test_what_still_sums_the_erased_has_no_label() -> None:
     history = together(*EVERYONE)
     with pytest.raises(IntegrityError, match=f"of {f.address('coding')} is in what is served"):
-        history.lanes().lineage.label([history.head(0)], [f.address("coding")], trained=False)
+        lineage = history.lanes().lineage
+        lineage.label([history.head(0)], lineage.updates([f.address("coding")]), trained=False)
 
 
 def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> None:
@@ -167,7 +170,8 @@ def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> N
     history.train("medical", generation=1)
     manifest = f.signed(history.genesis, "financial", generation=1, round=2, parent=stale)
     history.append(0, 1, (Admitted(manifest, 1.0),))
-    lineage, erased = history.lanes().lineage, [f.address("coding")]
+    lineage = history.lanes().lineage
+    erased = lineage.updates([f.address("coding")])
     before = history.lines[0][0].record.digest
     assert lineage.label([before], erased, trained=True) is Label.EXACT
     assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
@@ -176,7 +180,8 @@ def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> N
 def test_a_checkpoint_that_no_record_vouches_for_is_refused() -> None:
     history = together(*EVERYONE)
     with pytest.raises(IntegrityError, match="in no record of this run"):
-        history.lanes().lineage.label([digest("round", b"other")], [f.address("coding")], trained=True)
+        lineage = history.lanes().lineage
+        lineage.label([digest("round", b"other")], lineage.updates([f.address("coding")]), trained=True)
     history.records.pop(0)
     with pytest.raises(IntegrityError, match="is the parent of something and stands in no record"):
         history.lanes()
@@ -193,14 +198,14 @@ def test_a_record_of_another_signer_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "method", "error"),
     [
-        ("coding", "forgive", "method is 'forgive', one of remove, repair, replay wanted"),
+        ("coding", "forgive", "method is 'forgive', one of remove, repair, replay, slices wanted"),
         ("nobody", "remove", "is not a member of run example"),
     ],
 )
 def test_bad_input(name: str, method: str, error: str) -> None:
     history = together(*EVERYONE)
     with pytest.raises(UsageError, match=error):
-        plan(history.lanes(), f.key(name).address, method)
+        plans(history.lanes(), f.key(name).address, method)
 
 
 def test_a_run_with_rounds_to_go_is_refused() -> None:
@@ -216,3 +221,77 @@ def test_the_last_organisation_is_refused() -> None:
     history.carry(history.plan("medical", "remove", **dict.fromkeys(NAMES[1:3], Label.EXACT)))
     with pytest.raises(UsageError, match="is the last organisation"):
         history.plan("coding", "remove", **others)
+
+
+class Sliced(History):
+    """Each organisation alone in two lanes, one for each slice of its records; two rounds are done."""
+
+    def __init__(self) -> None:
+        super().__init__(rounds=2)
+        members = [m.address for m in f.members()]
+        self.genesis = replace(self.genesis, lanes=tuple((member,) for member in members for _ in range(2)))
+        self.lines = [[] for _ in self.genesis.lanes]
+        for lane, (member,) in enumerate(self.genesis.lanes * 2):
+            name = next(name for name in NAMES if f.address(name) == member)
+            self.train(name, lane=lane % len(self.lines), nonce=f"{lane}")
+
+    def of(self, name: str) -> tuple[int, ...]:
+        return self.genesis.lanes_of(f.address(name))
+
+
+def test_records_are_erased_from_the_lanes_of_their_slices_only() -> None:
+    history = Sliced()
+    first, second = history.of("coding")
+    assert second == first + 1
+    (made,) = plans(history.lanes(), f.address("coding"), "slices", {1})
+    assert (made.lane, made.parent, made.carried, made.rounds, made.erased) == (second, None, 0, 2, frozenset())
+    assert made.expected is Label.EXACT
+    own = [signed.record for signed in history.lines[second]]
+    assert [record.digest for record in made.unsalted] == [record.digest for record in own]
+    assert [plan.lane for plan in plans(history.lanes(), f.address("coding"), "slices", {0, 1})] == [first, second]
+
+
+def test_a_state_that_another_slice_has_too_is_not_doomed() -> None:
+    history = Sliced()
+    (made,) = plans(history.lanes(), f.address("coding"), "slices", {1})
+    update = history.lines[made.lane][0].record.admitted[0].signed.manifest.update
+    twin = history.lines[history.of("coding")[0]][0].record.admitted[0].signed.manifest.update
+    assert update == twin  # named by its round alone here, as the zero of slices without records is
+    assert update not in made.doomed
+
+
+def test_a_whole_organisation_is_erased_from_all_its_lanes() -> None:
+    history = Sliced()
+    made = plans(history.lanes(), f.address("coding"), "remove")
+    assert [(plan.lane, plan.rounds, plan.expected) for plan in made] == [
+        (lane, 0, Label.EXACT) for lane in history.of("coding")
+    ]
+    assert all(plan.erased == {f.address("coding")} for plan in made)
+
+
+def test_records_of_who_learns_with_others_are_erased_by_a_replay_behind_its_first_round() -> None:
+    history = together(*LATE)
+    (made,) = plans(history.lanes(), f.address("coding"), "replay", {0})
+    assert (made.start, made.carried, made.rounds, made.erased) == (2, 2, 4, frozenset())
+    assert made.expected is Label.EXACT
+    assert made.doomed == history.plan("coding", "replay").doomed
+
+
+@pytest.mark.parametrize(
+    ("method", "slices", "error"),
+    [
+        ("slices", None, "method slices erases records"),
+        ("remove", {0}, "method remove erases whole organisations: slices or replay wanted"),
+        ("repair", {0}, "method repair erases whole organisations"),
+        ("slices", {0}, "replay wanted where several learn together"),
+    ],
+)
+def test_a_method_that_is_not_for_this_is_refused(method: str, slices: set[int] | None, error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        plans(together(*EVERYONE).lanes(), f.address("coding"), method, slices)
+
+
+def test_records_of_who_is_erased_are_erased_already() -> None:
+    lanes = together(*EVERYONE).lanes({f.address("coding"): Label.INTERIM})
+    with pytest.raises(UsageError, match="coding is already erased"):
+        plans(lanes, f.address("coding"), "replay", {0})

@@ -1,0 +1,43 @@
+"""The records that an organisation has erased from a federation: it trains as if they had never been there.
+
+    forgotten/GENESIS/ADDRESS.json      {digest of a record: how often its data held it}
+
+What is noted is a digest and a number: so a record that is still in the files, or comes back, is not learnt again, and
+the organisation goes on under the number of examples that it registered. Its files are its own to clean.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.blobs import write
+from core.canonical import Digest, from_json, raw, to_json
+from core.errors import FormatError
+from llm.data import Record
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """One organisation's note for one federation, in its own state folder."""
+
+    path: Path
+
+    def counts(self) -> dict[Digest, int]:
+        """How often each forgotten record was in the data; raises FormatError when the note is damaged."""
+        if not self.path.exists():
+            return {}
+        noted = from_json(self.path.read_bytes())
+        if not isinstance(noted, dict) or not all(type(count) is int and count > 0 for count in noted.values()):
+            raise FormatError(f"{self.path} is damaged: digests of records and counts wanted")
+        for record in noted:
+            raw(record)
+        return noted
+
+    def note(self, held: Mapping[Digest, int]) -> None:
+        """Add records, durably; raises RunError when that cannot be written."""
+        write(self.path, to_json(self.counts() | dict(held)))
+
+    def left(self, records: Iterable[Record]) -> tuple[Record, ...]:
+        """Those of the records that are not forgotten, in their order."""
+        gone = self.counts()
+        return tuple(record for record in records if not gone or record.digest not in gone)

@@ -1,0 +1,237 @@
+"""Erasing records: the slices that saw them are trained again as if they had never been there, and nothing else is."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.audit import verify
+from core import seeds
+from core.canonical import Digest
+from core.config import RunConfig
+from core.erasures import hidden
+from core.errors import DestroyedError, UsageError
+from core.store import RunFolder
+from llm.data import Record, read_records
+from server_app.serving import serving, subject
+from tests.server_app.worlds import World
+from tests.unlearning.conftest import NAMES
+from tests.unlearning.test_erasing import address, certificates, holds
+from unlearning.certificate import LIMITS_OF_RECORDS, ErasureCertificate, SignedCertificate
+from unlearning.check import check
+
+SLICES = 2
+SLICED = {"lane-size": 1, "slices": SLICES, "rounds": 2, "local-steps": 6}
+"""Steps enough for every record of a slice to be learnt in every round."""
+
+
+@pytest.fixture(autouse=True)
+def _own_dev_sets(world: World, tmp_path: Path) -> None:
+    """Data with a dev.jsonl, so that a record less to train on is the only change."""
+    folder = tmp_path / "organisations"
+    for name in NAMES:
+        text = Path(f"{world.settings['data']}/{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "train.jsonl").write_text("".join(text[:-2]), encoding="utf-8")
+        (folder / name / "dev.jsonl").write_text("".join(text[-2:]), encoding="utf-8")
+    text = Path(f"{world.settings['data']}/validation.jsonl").read_text(encoding="utf-8")
+    (folder / "validation.jsonl").write_text(text, encoding="utf-8")
+    world.settings["data"] = str(folder)
+
+
+def of_slice(part: int) -> Callable[[Record], bool]:
+    return lambda record: seeds.slice_of(record.digest, SLICES) == part
+
+
+def picked(world: World, wanted: Callable[[Record], bool], most: int = 100) -> list[str]:
+    """Lines of coding's data, at most so many."""
+    path = Path(world.settings["data"]) / "coding" / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line, record in zip(lines, read_records(path), strict=True) if wanted(record)][:most]
+
+
+def written(tmp_path: Path, lines: list[str], name: str = "erased.jsonl") -> str:
+    path = tmp_path / name
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def forget(world: World, run: str, file: str, method: str = "slices", **changes: object) -> list[ErasureCertificate]:
+    known = len(list(certificates(world.state.run(run))))
+    done = world.run(run, mode="unlearn", organisation="coding", method=method, records=file, **changes)
+    return certificates(done)[known:]
+
+
+def without(world: World, tmp_path: Path, lines: list[str], **changes: object) -> RunFolder:
+    """A run whose data never had these lines."""
+    folder = tmp_path / "without"
+    for path in Path(world.settings["data"]).rglob("*.jsonl"):
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        (copy := folder / path.relative_to(world.settings["data"])).parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text("".join(line for line in kept if line not in lines), encoding="utf-8")
+    return world.run("without", data=str(folder), **changes)
+
+
+def heads(run: RunFolder) -> list[Digest]:
+    return [run.lineage(lane)[-1].record.aggregate for lane in range(len(run.genesis.lanes))]
+
+
+def checked(world: World, run: RunFolder) -> list[str]:
+    """What does not hold of any certificate of a run."""
+    paths = sorted((run.folder / "certificates").iterdir())
+    signed = [SignedCertificate.from_bytes(path.read_bytes()) for path in paths]
+    return [str(failure) for one in signed for failure in check(one, run, world.ledger)]
+
+
+def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_path: Path) -> None:
+    lines = picked(world, of_slice(1), most=2)
+    assert len(lines) == 2
+    run = world.run("sliced", **SLICED)
+    first, second = run.genesis.lanes_of(address("coding"))
+    before, line = heads(run), [signed.record for signed in run.lineage(second)]
+    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    assert certificate.label == "exact"
+    assert certificate.aggregate == serving(run).state.digest
+    after = heads(run)
+    assert after == heads(without(world, tmp_path, lines, **SLICED))
+    assert [lane for lane in range(len(before)) if after[lane] != before[lane]] == [second]
+    assert [len(run.generations(lane)) for lane in (first, second)] == [0, 1]
+    gone = {state for record in line for state in record.states} - {s for r in run.lineage(second) for s in r.record.states}
+    assert line[-1].aggregate in gone
+    for state in gone:
+        with pytest.raises(DestroyedError):
+            run.artifacts.open(state)
+    assert holds(world, run) == (2 * len(before), 2)
+    assert checked(world, run) == []
+    assert not [r for signed in run.records() for r in signed.record.rejected]
+    assert not world.events("sliced", "objected")
+    assert address("coding") in subject(run).contributions.organisations
+
+
+def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp_path: Path) -> None:
+    lines = picked(world, of_slice(0), most=1)
+    run = world.run("sliced", **SLICED)
+    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    request = certificate.attestation.attestation.request.request
+    (record,) = read_records(tmp_path / "erased.jsonl")
+    from core import keys  # noqa: PLC0415
+
+    assert (request.count, request.method, request.whole) == (1, "slices", False)
+    assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
+    assert request.records != hidden(keys.derive(7, "medical"), request.nonce, [record.digest])
+    assert set(LIMITS_OF_RECORDS) <= set(certificate.limits)
+    everything = b"".join(path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+    assert record.digest.encode() not in everything
+    assert record.answer.encode() not in everything
+
+
+def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp_path: Path) -> None:
+    lines = [*picked(world, of_slice(0), most=1), *picked(world, of_slice(1), most=1)]
+    run = world.run("sliced", **SLICED)
+    before = heads(run)
+    found = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    lanes = run.genesis.lanes_of(address("coding"))
+    assert [c.attestation.attestation.lane for c in found] == list(lanes)
+    assert len({c.attestation.attestation.request for c in found}) == 1
+    assert {c.label for c in found} == {"exact"}
+    after = heads(run)
+    assert after == heads(without(world, tmp_path, lines, **SLICED))
+    assert {lane for lane in range(len(before)) if after[lane] != before[lane]} == set(lanes)
+    assert holds(world, run) == (2 * len(before), 4)
+    assert checked(world, run) == []
+
+
+def test_a_slice_may_lose_all_its_records(world: World, tmp_path: Path) -> None:
+    lines = picked(world, of_slice(0))
+    run = world.run("sliced", **SLICED)
+    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    state = run.artifacts.open(certificate.after.aggregate)
+    assert not any(array.any() for array in state.arrays.values())
+    assert heads(run) == heads(without(world, tmp_path, lines, **SLICED))
+    assert holds(world, run)[1] == 2
+    assert checked(world, run) == []
+
+
+def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_path: Path) -> None:
+    one, other, *_ = picked(world, of_slice(1))
+    run = world.run("sliced", **SLICED)
+    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    (certificate,) = forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+    assert certificate.after.generation == 2
+    assert heads(run) == heads(without(world, tmp_path, [one, other], **SLICED))
+    assert checked(world, run) == []
+    world.run("sliced", mode="unlearn", organisation="coding", method="remove", **SLICED)
+    found = certificates(run)[2:]
+    assert [c.attestation.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
+    assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
+    assert address("coding") not in subject(run).contributions.organisations
+    assert verify(run, world.ledger, strict=True).failures == ()
+    assert checked(world, run) == []
+    with pytest.raises(UsageError, match="coding is already erased"):
+        forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+
+
+def test_the_organisation_may_clean_its_files_afterwards(world: World, tmp_path: Path) -> None:
+    one, other, *_ = picked(world, of_slice(1))
+    run = world.run("sliced", **SLICED)
+    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    reference = without(world, tmp_path, [one], **SLICED)
+    world.settings["data"] = str(tmp_path / "without")
+    forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+    second = run.genesis.lanes_of(address("coding"))[1]
+    assert heads(run)[:second] == heads(reference)[:second]
+    assert len(run.generations(second)) == 2
+    assert not world.events("sliced", "objected")
+    assert checked(world, run) == []
+
+
+def test_who_learns_with_others_erases_records_by_a_replay(world: World, tmp_path: Path) -> None:
+    lines = picked(world, lambda _: True, most=3)
+    run = world.run("together")
+    (certificate,) = forget(world, "together", written(tmp_path, lines), method="replay")
+    assert certificate.label == "exact"
+    assert run.members(0) == run.genesis.lanes[0]
+
+    def updates(of: RunFolder) -> set[Digest]:  # of the first round, which weights do not touch
+        return {a.signed.manifest.update for a in of.lineage(0)[0].record.admitted}
+
+    assert updates(run) == updates(without(world, tmp_path, lines))
+    assert holds(world, run) == (2, 2)
+    assert checked(world, run) == []
+
+
+def _unknown(world: World) -> list[str]:
+    return [*picked(world, of_slice(0), most=1), json.dumps({"question": "who?", "answer": "nobody"}) + "\n"]
+
+
+def _held_out(world: World) -> list[str]:
+    return Path(f"{world.settings['data']}/coding/dev.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (_unknown, "1 of 2 records are not in the training data of coding"),
+        (_held_out, "2 of 2 records are not in the training data of coding: what it holds out is never learnt"),
+    ],
+)
+def test_records_that_are_not_in_the_data_change_nothing(
+    world: World, tmp_path: Path, lines: Callable[[World], list[str]], error: str
+) -> None:
+    run = world.run("sliced", **SLICED)
+    before = sorted(path for path in world.state.folder.rglob("*") if "events" not in path.parts)
+    with pytest.raises(UsageError, match=error):
+        forget(world, "sliced", written(tmp_path, lines(world)), **SLICED)
+    assert sorted(path for path in world.state.folder.rglob("*") if "events" not in path.parts) == before
+    assert not run.erasures()
+
+
+def test_records_are_erased_once(world: World, tmp_path: Path) -> None:
+    one, other, *_ = picked(world, of_slice(1))
+    world.run("sliced", **SLICED)
+    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    with pytest.raises(UsageError, match="1 of 1 records of coding are already erased"):
+        forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    with pytest.raises(UsageError, match="1 of 2 records of coding are already erased"):
+        forget(world, "sliced", written(tmp_path, [one, other]), **SLICED)

@@ -1,0 +1,19 @@
+"""The records that an organisation wants erased: a file in the formats of its data, known by their content."""
+
+from pathlib import Path
+
+from core import seeds
+from core.canonical import Address, Digest
+from core.rounds import Genesis
+from llm.data import read_records
+
+
+def read_digests(path: Path) -> tuple[Digest, ...]:
+    """The digests of the records in a JSON Lines file, each once, in order. Raises DataError."""
+    return tuple(sorted({record.digest for record in read_records(path)}))
+
+
+def slices_of(genesis: Genesis, organisation: Address, records: tuple[Digest, ...]) -> frozenset[int]:
+    """The slices of an organisation that the records are in."""
+    slices = len(genesis.lanes_of(organisation))
+    return frozenset(seeds.slice_of(record, slices) for record in records)
