@@ -74,7 +74,7 @@ def _round(
     current = {name: values["global"] for name, values in losses.items()}
     return {
         "round": records[0].round,
-        "admitted": [names[a.organisation] for r in records for a in r.admitted],
+        "admitted": list(dict.fromkeys(names[a.organisation] for r in records for a in r.admitted)),
         "rejected": [rejection for r in records for rejection in _rejected(r, names)],
         "flagged": [flag for r in records for flag in _flagged(r, names)],
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),

@@ -10,6 +10,7 @@ import pytest
 from chain.control import stop
 from core.keys import derive
 from core.places import State
+from llm.data import read_folder
 from server_app.lock import locked
 from tests.commands import World, covenant, make_base, make_data
 
@@ -85,6 +86,37 @@ def test_a_lane_of_one_is_forgotten_at_once(world: World, tmp_path: Path) -> Non
     assert world.command("check", result["certificate"], "--store", tmp_path).code == 2
 
 
+def test_records_are_forgotten_and_everybody_can_check_it(world: World, tmp_path: Path) -> None:
+    sliced = ("--lane-size", 1, "--slices", 2)
+    run = world.inline(*sliced).json["run"]
+    other = {"question": "coding 12?", "answer": "of nobody"}
+    (file := tmp_path / "erased.jsonl").write_text(json.dumps(other) + "\n", encoding="utf-8")
+    options = ("--organisation", "coding", "--method", "slices", "--records", file, "--backend", "inline")
+    refused = world.command("forget", run, *options)
+    assert refused.code == 2
+    assert "1 of 1 records are not in the training data of coding" in refused.error
+    data = read_folder(world.data).organisations[0]
+    erased = [{"question": r.prompt[0].content, "answer": r.answer} for r in data.train[:4]]
+    file.write_text("".join(json.dumps(record) + "\n" for record in erased), encoding="utf-8")
+    wrong = world.command("forget", run, "--organisation", "coding", "--method", "remove", "--records", file)
+    assert wrong.code == 2
+    assert "method remove erases whole organisations: slices or replay wanted" in wrong.error
+    done = world.command("forget", run, *options)
+    assert done.code == 0, done.err
+    result = done.json
+    assert (result["records"], result["label"], result["method"]) == (4, "exact", "slices")
+    assert result["certificates"][-1] == result["certificate"]
+    for certificate in result["certificates"]:
+        checked = world.command("check", certificate).json
+        assert checked["ok"], checked["failures"]
+    report = world.command("verify", run, "--strict").json
+    assert report["ok"], report["failures"]
+    assert report["attested"] == len(result["certificates"])
+    status = world.command("status", run).json
+    assert set(status["final_loss"]) == {"coding", "financial", "medical"}
+    assert sorted(status["rounds"][0]["admitted"]) == ["coding", "financial", "medical"]
+
+
 def _outside(world: World, run: str, folder: Path) -> tuple[object, ...]:
     """What somebody has who is a reader of the run, and has nothing of it but the store."""
     key = folder / "reader.key"
@@ -101,8 +133,8 @@ def _outside(world: World, run: str, folder: Path) -> tuple[object, ...]:
     [
         (("--organisation", "nobody", "--method", "remove"), "organisation 'nobody' is not a member"),
         (("--organisation", "medical", "--method", "forgive"), "method is 'forgive', one of remove, repair, replay"),
-        (("--organisation", "medical", "--method", "slices"), "only whole organisations can be erased"),
-        (("--organisation", "coding", "--method", "remove", "--records", "x"), "only whole organisations"),
+        (("--organisation", "medical", "--method", "slices"), "method slices erases records: --records FILE wanted"),
+        (("--organisation", "coding", "--method", "replay", "--records", "x"), "x: cannot be read as UTF-8 text"),
     ],
 )
 def test_bad_input_is_one_line(world: World, options: tuple[str, ...], error: str) -> None:

@@ -158,8 +158,8 @@ def test_what_was_carried_keeps_the_taint_of_what_it_was_trained_on() -> None:
 
 def test_what_still_sums_the_erased_has_no_label() -> None:
     history = together(*EVERYONE)
+    lineage = history.lanes().lineage
     with pytest.raises(IntegrityError, match=f"of {f.address('coding')} is in what is served"):
-        lineage = history.lanes().lineage
         lineage.label([history.head(0)], lineage.updates([f.address("coding")]), trained=False)
 
 
@@ -179,8 +179,8 @@ def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> N
 
 def test_a_checkpoint_that_no_record_vouches_for_is_refused() -> None:
     history = together(*EVERYONE)
+    lineage = history.lanes().lineage
     with pytest.raises(IntegrityError, match="in no record of this run"):
-        lineage = history.lanes().lineage
         lineage.label([digest("round", b"other")], lineage.updates([f.address("coding")]), trained=True)
     history.records.pop(0)
     with pytest.raises(IntegrityError, match="is the parent of something and stands in no record"):

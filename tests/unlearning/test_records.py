@@ -1,7 +1,7 @@
 """Erasing records: the slices that saw them are trained again as if they had never been there, and nothing else is."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ import pytest
 from chain.audit import verify
 from core import seeds
 from core.canonical import Digest
-from core.config import RunConfig
 from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
 from core.store import RunFolder
@@ -97,7 +96,9 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
     assert after == heads(without(world, tmp_path, lines, **SLICED))
     assert [lane for lane in range(len(before)) if after[lane] != before[lane]] == [second]
     assert [len(run.generations(lane)) for lane in (first, second)] == [0, 1]
-    gone = {state for record in line for state in record.states} - {s for r in run.lineage(second) for s in r.record.states}
+    gone = {state for record in line for state in record.states} - {
+        s for r in run.lineage(second) for s in r.record.states
+    }
     assert line[-1].aggregate in gone
     for state in gone:
         with pytest.raises(DestroyedError):
