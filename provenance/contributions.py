@@ -11,7 +11,8 @@ times the lane's share where lanes learn apart; D_k = Σ_t p_k^t δ_k^t over the
     svd        Σ_t p_k^t [(B^t + δB_k)(A^t + δA_k) − B^t A^t]             as [p δB, p (B + δB)] · [A; δA]
 
 Organisations absent from rounds, unequal weights and ranks need nothing more. The records say what was admitted, the
-store has the updates; they are read for a chunk of organisations at a time, and kept only where all of them are small.
+store has the updates. They are read once, and summed one organisation after the other; the terms are kept in memory
+where all of them are small, else in a file that is read a chunk of organisations at a time (`provenance/terms.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,48 +31,17 @@ from core.canonical import Address
 from core.errors import IntegrityError, UsageError
 from core.rounds import RoundRecord
 from core.store import RunFolder
+from provenance.terms import Chunk, Term, Terms, chunks, keep
 
 Float64 = NDArray[np.float64]
 Tensors = Mapping[str, torch.Tensor]
 
-_CHUNK_BYTES = 64 * 2**20
-"""Factors that are in memory at a time where no chunk is asked for."""
-_KEPT_BYTES = 256 * 2**20
-"""Factors of all organisations are kept from one attribution to the next where they take no more."""
+_KEPT_BYTES = 32 * 2**20
+"""Factors stay in memory from one attribution to the next where those of all organisations take no more."""
+_CHUNK_BYTES = 16 * 2**20
+"""Else they lie in a file, and so much of it is in memory at a time."""
 _PROBES = 16
-
-
-class Term(NamedTuple):
-    """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one."""
-
-    left: torch.Tensor
-    right: torch.Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both factors."""
-        return self.left.nbytes + self.right.nbytes
-
-    def to(self, device: torch.device) -> "Term":
-        """The same on `device`."""
-        return Term(self.left.to(device), self.right.to(device))
-
-    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """Return Σ_positions ⟨g, L_k R_k x⟩, (n, K), of x (n, positions, in) and g (n, positions, out)."""
-        left, right = self
-        inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
-        if inputs.shape[1] > 1 and len(right) == 1:  # sum over positions before organisations enter
-            inner = gradients.transpose(1, 2) @ (inputs @ right[0].T)
-            return inner.flatten(1) @ left.flatten(1).T
-        if inputs.shape[1] > 1 and len(left) == 1:
-            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
-            return inner.flatten(1) @ right.flatten(1).T
-        narrow, wide = inputs.flatten(0, 1) @ right.transpose(1, 2), gradients.flatten(0, 1) @ left
-        return (narrow * wide).sum(-1).reshape(-1, *inputs.shape[:2]).sum(-1).T
-
-
-Terms = Mapping[str, tuple[Term, ...]]
-"""The terms of a chunk of organisations, by module."""
+_Make = Callable[[Sequence[Address], Sequence[str]], Terms]
 
 
 class Part(NamedTuple):
@@ -132,38 +102,34 @@ class Contributions:
         return self.organisations.index(organisation)
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[slice, Terms]]:
-        """All organisations' terms, `size` organisations at a time."""
-        size = size or self._chunk
-        if len(self.organisations) * self._bytes_each <= _KEPT_BYTES:
-            yield from ((part, _rows(self._kept, part)) for part in _slices(len(self.organisations), size))
-            return
-        for part in _slices(len(self.organisations), size):
-            yield part, self._terms(self.organisations[part], self.modules)
+        """All organisations' terms, at most `size` organisations at a time."""
+        yield from chunks(self._kept, size)
+
+    def together(self) -> Terms:
+        """The terms of all organisations at once, however large: for few of them."""
+        return self._terms(self.organisations, self.modules)
 
     def clients(self, modules: Sequence[str], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
         """The adapters that the candidates trained themselves in the last round, at `modules` only."""
-        size = size or self._chunk
-        if len(self.candidates) * self._bytes_each <= _KEPT_BYTES:
-            key = tuple(modules)
-            if key not in self._kept_clients:
-                self._kept_clients[key] = self._clients(self.candidates, modules)
-            yield from ((part, _rows(self._kept_clients[key], part)) for part in _slices(len(self.candidates), size))
-            return
-        for part in _slices(len(self.candidates), size):
-            yield part, self._clients(self.candidates[part], modules)
+        key = tuple(modules)
+        if key not in self._kept_clients:
+            self._kept_clients[key] = self._keep(self._clients, self.candidates, key)
+        yield from chunks(self._kept_clients[key], size)
 
     def contract(self, *asked: tuple[Tensors, Tensors], size: int | None = None) -> torch.Tensor:
         """Return s Σ_modules Σ_positions ⟨g, δ_k(x)⟩, float64 (Σ n, K), of inputs x and gradients g by module.
 
         Several questions are answered in one reading of the contributions; each has rows of its own.
         """
-        rows = sum(len(next(iter(inputs.values()))) for inputs, _ in asked)
-        scores = torch.zeros(rows, len(self.organisations), dtype=torch.float64)
+        counts = [len(next(iter(inputs.values()))) for inputs, _ in asked]
+        scores = torch.zeros(sum(counts), len(self.organisations), dtype=torch.float64)
         for part, terms in self.chunks(size):
-            found = torch.zeros(rows, part.stop - part.start, device=self.device)
+            found = torch.zeros(sum(counts), part.stop - part.start, device=self.device)
+            questions = list(zip(torch.split(found, counts), asked, strict=True))
             for name in asked[0][0]:
                 for term in terms[name]:
-                    found += torch.cat([term.contract(inputs[name], gradients[name]) for inputs, gradients in asked])
+                    for rows, (inputs, gradients) in questions:
+                        rows.add_(term.contract(inputs[name], gradients[name]))
             scores[:, part] = self.scale * found.double().cpu()
         return scores
 
@@ -185,25 +151,33 @@ class Contributions:
         lost = sum(float(np.sum(output**2)) for output in missing.values())
         return float(np.sqrt(lost / total)) if total else float(np.sqrt(lost))
 
-    @property
-    def _chunk(self) -> int:
-        return max(1, _CHUNK_BYTES // self._bytes_each)
+    @cached_property
+    def _kept(self) -> list[Chunk]:
+        return self._keep(self._terms, self.organisations, self.modules)
 
     @cached_property
-    def _bytes_each(self) -> int:
-        """Bytes of one organisation's factors, at most."""
-        rounds = max(len(lane) for lane in self.lanes) if self.rule.name in _BLOCKS else 1
-        own = self.fresh if self.rule.trains_a else lora.factor(self.fresh, "B")
-        return own.nbytes * rounds * (2 if self.rule.name == "svd" else 1)
-
-    @cached_property
-    def _kept_clients(self) -> dict[tuple[str, ...], Terms]:
+    def _kept_clients(self) -> dict[tuple[str, ...], list[Chunk]]:
         """The candidates' own adapters, by the modules that were asked for."""
         return {}
 
     @cached_property
-    def _kept(self) -> Terms:
-        return self._terms(self.organisations, self.modules)
+    def _parts_of(self) -> Mapping[Address, Sequence[Part]]:
+        """Every organisation's admitted updates, in order of lane and round."""
+        found: dict[Address, list[Part]] = {organisation: [] for organisation in self.organisations}
+        for _, _, part in self.parts(self.organisations):
+            found[part.organisation].append(part)
+        return found
+
+    def _keep(self, make: _Make, who: Sequence[Address], modules: Sequence[str]) -> list[Chunk]:
+        each = self._bytes_each(modules)
+        most = len(who) if len(who) * each <= _KEPT_BYTES else max(1, _CHUNK_BYTES // each)
+        return keep(len(who), most, lambda part: make(who[part], modules))
+
+    def _bytes_each(self, modules: Sequence[str]) -> int:
+        """Bytes of one organisation's factors, at most."""
+        rounds = max(len(lane) for lane in self.lanes) if self.rule.name in _BLOCKS else 1
+        own = _only(self.fresh if self.rule.trains_a else lora.factor(self.fresh, "B"), modules)
+        return own.nbytes * rounds * (2 if self.rule.name == "svd" else 1)
 
     def _terms(self, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
         terms = _BLOCKS.get(self.rule.name, _summed_terms)(self, organisations, modules)
@@ -211,17 +185,29 @@ class Contributions:
 
     def _clients(self, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
         own: dict[Address, AdapterState] = {}
+        fresh = _only(self.fresh, modules)
         for lane in self.lanes:
-            for part in lane[-1].parts if lane else ():
-                if part.organisation in organisations:
-                    before, update, fresh = (_only(s, modules) for s in (lane[-1].before(), part.read(), self.fresh))
-                    own[part.organisation] = self.rule.adapter(self.rule.trained(before, update), fresh)
+            asked = [part for part in (lane[-1].parts if lane else ()) if part.organisation in organisations]
+            before = _only(lane[-1].before(), modules) if asked else fresh
+            for part in asked:
+                own[part.organisation] = self.rule.adapter(
+                    self.rule.trained(before, _only(part.read(), modules)), fresh
+                )
         found: dict[str, tuple[Term, ...]] = {}
         for name in modules:
-            left = _tensor(np.stack([own[o][f"{name}.lora_B"] for o in organisations]))
+            left = _tensor(np.stack([own[o][f"{name}.lora_B"].T for o in organisations])).mT
             rights = [own[o][f"{name}.lora_A"] for o in organisations]
             right = _tensor(np.stack(rights if self.rule.trains_a else rights[:1]))
             found[name] = (Term(left, right).to(self.device),)
+        return found
+
+    def total(self, organisation: Address, names: Sequence[str]) -> dict[str, Float64]:
+        """D_k of one organisation: its weighted updates of these arrays, summed over all rounds."""
+        found: dict[str, Float64] = {}
+        for part in self._parts_of[organisation]:
+            update = part.read()
+            for name in names:
+                found[name] = part.weight * update[name].astype(np.float64) + found.get(name, 0.0)
         return found
 
     def parts(self, organisations: Sequence[Address]) -> Iterator[tuple[int, Step, Part]]:
@@ -274,24 +260,29 @@ def _step(run: RunFolder, record: RoundRecord, share: float, before: Callable[[]
 
 def _summed_terms(contributions: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
     """Terms of frozen-a and fedavg, whose updates add up, factor by factor."""
-    sums: dict[str, Float64] = {}
-    for place, _, part in contributions.parts(organisations):
-        update = part.read()
-        for name in (f"{module}.lora_{which}" for module in modules for which in "AB"):
-            if name in update:
-                total = sums.setdefault(name, np.zeros((len(organisations), *update[name].shape)))
-                total[place] += part.weight * update[name].astype(np.float64)
-    fresh = contributions.fresh
-    if not contributions.rule.trains_a:
-        return {m: (_term(sums[f"{m}.lora_B"], fresh[f"{m}.lora_A"][None]),) for m in modules}
+    trains_a, fresh = contributions.rule.trains_a, contributions.fresh
+    own = _only(fresh if trains_a else lora.factor(fresh, "B"), modules)
+    # B transposed: see Term.
+    sums = {n: np.zeros((len(organisations), *_upright(n, own[n]).shape), np.float32) for n in own}
+    for place, organisation in enumerate(organisations):
+        for name, total in contributions.total(organisation, tuple(own)).items():
+            sums[name][place] = _upright(name, total)
+    factors = {name: torch.from_numpy(array) for name, array in sums.items()}
+    if not trains_a:
+        return {m: (Term(factors[f"{m}.lora_B"].mT, _tensor(fresh[f"{m}.lora_A"][None])),) for m in modules}
     last = contributions.lanes[0][-1].after()
-    return {m: _bilinear(m, sums, fresh[f"{m}.lora_A"].astype(np.float64), last) for m in modules}
+    return {m: _bilinear(m, factors, fresh[f"{m}.lora_A"].astype(np.float64), last) for m in modules}
 
 
-def _bilinear(module: str, sums: Mapping[str, Float64], start: Float64, last: AdapterState) -> tuple[Term, ...]:
+def _bilinear(module: str, sums: Mapping[str, torch.Tensor], start: Float64, last: AdapterState) -> tuple[Term, ...]:
     """½ D^B (A_0 + A_R) and ½ B_R D^A."""
     a, b = f"{module}.lora_A", f"{module}.lora_B"
-    return _term(0.5 * sums[b], (start + last[a])[None]), _term(0.5 * last[b][None], sums[a])
+    return Term(sums[b].mT, _tensor(0.5 * (start + last[a])[None])), Term(_tensor(0.5 * last[b][None]), sums[a])
+
+
+def _upright(name: str, array: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A as it is, B transposed: the rank first."""
+    return array if name.endswith(".lora_A") else array.T
 
 
 def _stacked_terms(contributions: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
@@ -334,7 +325,7 @@ class _Blocks:
         return cls({name: [[] for _ in organisations] for name in modules})
 
     def add(self, module: str, place: int, left: NDArray[np.floating], right: NDArray[np.floating]) -> None:
-        self.found[module][place].append((left, right))
+        self.found[module][place].append((left.astype(np.float32), right))
 
     def terms(self) -> Terms:
         """One term a module, ranks padded with zeros to the largest."""
@@ -344,33 +335,19 @@ class _Blocks:
 def _padded(organisations: list[list[tuple[NDArray[np.floating], NDArray[np.floating]]]]) -> Term:
     rank = max(sum(left.shape[1] for left, _ in blocks) for blocks in organisations)
     example = next(blocks[0] for blocks in organisations if blocks)
-    left = np.zeros((len(organisations), example[0].shape[0], rank), np.float32)
+    left = np.zeros((len(organisations), rank, example[0].shape[0]), np.float32)
     right = np.zeros((len(organisations), rank, example[1].shape[1]), np.float32)
     for place, blocks in enumerate(organisations):
         start = 0
         for one, other in blocks:
             stop = start + one.shape[1]
-            left[place, :, start:stop], right[place, start:stop] = one, other
+            left[place, start:stop], right[place, start:stop] = one.T, other
             start = stop
-    return Term(torch.from_numpy(left), torch.from_numpy(right))
+    return Term(torch.from_numpy(left).mT, torch.from_numpy(right))
 
 
 def _only(state: AdapterState, modules: Sequence[str]) -> AdapterState:
     return AdapterState({name: array for name, array in state.arrays.items() if name.rpartition(".")[0] in modules})
-
-
-def _rows(terms: Terms, part: slice) -> Terms:
-    return {
-        name: tuple(Term(*(f if len(f) == 1 else f[part] for f in term)) for term in t) for name, t in terms.items()
-    }
-
-
-def _slices(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _term(left: NDArray[np.floating], right: NDArray[np.floating]) -> Term:
-    return Term(_tensor(left), _tensor(right))
 
 
 def _tensor(array: NDArray[np.floating]) -> torch.Tensor:

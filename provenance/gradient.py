@@ -16,7 +16,7 @@ with checkpoints' training gradients but with the very updates that were added u
 
 import torch
 
-from llm.data import IGNORED, Example
+from llm.data import Example
 from llm.differentiate import forward
 from provenance.contributions import Tensors
 from provenance.method import Effort, Scores, Subject, base_logprobs, rows_of
@@ -34,7 +34,7 @@ def gradient(subject: Subject, example: Example, effort: Effort) -> Scores:
         return Scores(contributions.organisations, tokens, tokens.sum(0), logprobs, base, logprobs)
     batch = rows_of(subject, example)
     run = forward(subject.model, batch, subject.model.layers)
-    logprobs, answers = run.logprobs, batch.targets[0] != IGNORED
+    logprobs, answers = run.logprobs, slice(example.prompt_length - 1, len(example) - 1)
     own, everywhere = (run.gradients(logprobs.sum(), own) for own in (True, False))
     at_answers = _answers(run.inputs, answers), _answers(own, answers)
     scores = contributions.contract(at_answers, (run.inputs, everywhere), size=effort.chunk)
@@ -58,6 +58,6 @@ def total_scores(subject: Subject, example: Example, effort: Effort) -> tuple[to
     return tokens, logprobs
 
 
-def _answers(tensors: Tensors, answers: torch.Tensor) -> Tensors:
+def _answers(tensors: Tensors, answers: slice) -> Tensors:
     """The positions that predict an answer, each a row of its own: (T, 1, width)."""
     return {name: tensor[0, answers].unsqueeze(1) for name, tensor in tensors.items()}

@@ -21,9 +21,9 @@ from core.errors import UsageError
 from llm.data import Example
 from llm.loss import answer_losses
 from llm.rows import row_terms
-from provenance.contributions import Term
 from provenance.gradient import total_scores
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of, rows_of
+from provenance.terms import Term
 
 _ROWS = 32
 _MOST = 10
@@ -62,7 +62,7 @@ def exact_shapley(subject: Subject, example: Example) -> torch.Tensor:
 
 def _worths(subject: Subject, example: Example, joined: torch.Tensor) -> torch.Tensor:
     """Log p (C, T) of every token under each coalition: `joined` (C, K) holds 0 and 1."""
-    ((_, terms),) = subject.contributions.chunks(len(subject.contributions.organisations))
+    terms = subject.contributions.together()
     found = []
     with torch.no_grad(), subject.model.without_adapter():
         for some in torch.split(joined, _ROWS):

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from core.aggregation import RULES, Svd, WeightedUpdate
 from core.errors import UsageError
 from provenance import contributions as module
-from provenance.contributions import Contributions, Term
+from provenance.contributions import Contributions
 from tests.provenance.conftest import Federate, organisation
 
 UNEVEN = ((0, 1, 2, 3), (0, 2), (1, 3), (0, 2))
@@ -80,19 +81,6 @@ def test_lanes_that_learn_apart_count_with_their_share(federate: Federate) -> No
     assert apart.candidates == one.organisations
 
 
-@pytest.mark.parametrize("positions", [1, 4])
-@pytest.mark.parametrize("shared", ["right", "left", "neither", "both"])
-def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str, positions: int) -> None:
-    torch.manual_seed(0)
-    term = Term(
-        torch.randn(1 if shared in {"left", "both"} else 5, 6, 3),
-        torch.randn(1 if shared in {"right", "both"} else 5, 3, 7),
-    )
-    x, g = torch.randn(2, positions, 7), torch.randn(2, positions, 6)
-    wanted = torch.einsum("npo,koi,npi->nk", g, term.left @ term.right, x)
-    assert torch.allclose(term.contract(x, g), wanted, atol=1e-4)
-
-
 @pytest.mark.parametrize("rule", list(RULES))
 def test_chunks_change_nothing(federate: Federate, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     contributions = federate(rule_name=rule, rank=2, rounds=UNEVEN).contributions
@@ -104,7 +92,27 @@ def test_chunks_change_nothing(federate: Federate, rule: str, monkeypatch: pytes
     whole = contributions.contract((x, g))
     assert torch.allclose(contributions.contract((x, g), size=3), whole, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(module, "_KEPT_BYTES", 0)
-    assert torch.allclose(replace(contributions).contract((x, g), size=1), whole, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    in_a_file = replace(contributions)
+    for _ in range(2):
+        assert torch.allclose(in_a_file.contract((x, g)), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["frozen-a", "fedavg", "svd"])
+def test_memory_does_not_grow_with_the_organisations(
+    federate: Federate, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = []
+    for count in (8, 32):
+        contributions = federate(rule_name=rule, rank=24, rounds=(tuple(range(count)),)).contributions
+        monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+        monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * contributions._bytes_each(contributions.modules))
+        tracemalloc.start()
+        places = [part for part, _ in contributions.chunks()]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert places == [slice(start, start + 4) for start in range(0, count, 4)]
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_the_last_rounds_clients_are_candidates(federate: Federate) -> None:

@@ -1,0 +1,110 @@
+"""Low-rank terms of many organisations: contracting them, and keeping them between questions in bounded memory."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+
+class Term(NamedTuple):
+    """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one.
+
+    Contracting is fastest where left's memory is in the order (K, r, out).
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    def to(self, device: torch.device) -> "Term":
+        """The same on `device`."""
+        return Term(self.left.to(device), self.right.to(device))
+
+    def of(self, part: slice) -> "Term":
+        """The same of some organisations."""
+        return Term(*(factor if len(factor) == 1 else factor[part] for factor in self))
+
+    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """Return Σ_positions ⟨g, L_k R_k x⟩, (n, K), of x (n, positions, in) and g (n, positions, out)."""
+        left, right = self
+        inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
+        if inputs.shape[1] > 1 and len(right) == 1:  # sum over positions before organisations enter
+            inner = (inputs @ right[0].T).transpose(1, 2) @ gradients
+            return inner.flatten(1) @ left.mT.flatten(1).T
+        if inputs.shape[1] > 1 and len(left) == 1:
+            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
+            return inner.flatten(1) @ right.flatten(1).T
+        narrow = inputs @ right.flatten(0, 1).T
+        wide = gradients @ left.mT.flatten(0, 1).T
+        rank = right.shape[1]
+        return (narrow.reshape(*narrow.shape[:2], -1, rank) * wide.reshape(*wide.shape[:2], -1, rank)).sum((1, -1))
+
+
+Terms = Mapping[str, tuple[Term, ...]]
+"""The terms of a chunk of organisations, by module."""
+Chunk = tuple[slice, Callable[[], Terms]]
+"""Places of organisations, and how to get their terms."""
+
+
+def keep(count: int, most: int, make: Callable[[slice], Terms]) -> list[Chunk]:
+    """Make the terms of `count` organisations once: they stay in memory where they are at most `most`.
+
+    Else chunks of `most` lie in a file without a name, of which nothing stays in memory; it goes with the last of them.
+    """
+    if count <= most:
+        terms = make(slice(0, count))
+        return [(slice(0, count), lambda: terms)]
+    file = _Scratch()
+    return [(part, file.add(make(part))) for part in slices(count, most)]
+
+
+def chunks(kept: Sequence[Chunk], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
+    """All that is kept, at most `size` organisations at a time."""
+    for part, read in kept:
+        terms, count = read(), part.stop - part.start
+        for inner in slices(count, size or count):
+            some = {name: tuple(term.of(inner) for term in found) for name, found in terms.items()}
+            yield slice(part.start + inner.start, part.start + inner.stop), some
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """0 to `count`, `size` at a time."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+class _Scratch:
+    """A file without a name, which is closed when nobody can read from it any more."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def add(self, terms: Terms) -> Callable[[], Terms]:
+        """Append terms; returns how to read them back."""
+        start = self._file.seek(0, os.SEEK_END)
+        for factor in _stored(terms):
+            self._file.write(factor.contiguous().cpu().numpy().data)
+        shapes = [factor.shape for factor in _stored(terms)]
+        counts = {name: len(found) for name, found in terms.items()}
+        return partial(self._read, start, counts, shapes, next(_stored(terms)).device)
+
+    def _read(self, start: int, counts: Mapping[str, int], shapes: Sequence[torch.Size], device: torch.device) -> Terms:
+        data = torch.empty(sum(shape.numel() for shape in shapes))
+        self._file.seek(start)
+        self._file.readinto(data.numpy().data)
+        flat = torch.split(data.to(device), [shape.numel() for shape in shapes])
+        factors = (factor.view(shape) for factor, shape in zip(flat, shapes, strict=True))
+        return {
+            name: tuple(Term(next(factors).mT, next(factors)) for _ in range(count)) for name, count in counts.items()
+        }
+
+
+def _stored(terms: Terms) -> Iterator[torch.Tensor]:
+    """The factors in the order of the file, left ones as they lie in memory, (K, r, out)."""
+    for found in terms.values():
+        for left, right in found:
+            yield left.mT
+            yield right
