@@ -79,8 +79,8 @@ def verify(
     """Audit a run with `run.key`; without a ledger offline, which leaves salts and anchors without their counterpart.
 
     `private`: the members' chain, for who may read it. `strict`: rounds that are not on the ledger yet are failures
-    even while the run goes on. `layout`: the base model's layers, when the auditor has them; otherwise their sizes are
-    taken from the artifacts.
+    even while the run, or an erasure, goes on. `layout`: the base model's layers, when the auditor has them; otherwise
+    their sizes are taken from the artifacts.
     """
     findings = Findings()
     # The queues come before the records, which a run in progress writes first.
@@ -91,7 +91,7 @@ def verify(
         if genesis := _genesis(files, findings):
             entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = Generations.read(genesis, files, findings)
-            complete = strict or _finished(genesis, entries, generations)
+            complete = strict or (_finished(genesis, entries, generations) and not _erasing(files))
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
             _Audit(run, entries, generations, asked, members).federation(layout)
@@ -382,6 +382,11 @@ def _finished(genesis: Genesis, entries: list[_Entry], generations: Generations)
     records = (entry.signed.record for entry in entries if entry.signed)
     closed = {(r.lane, r.generation) for r in records if r.admitted and r.round >= genesis.training.rounds}
     return closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}
+
+
+def _erasing(files: Files) -> bool:
+    """Whether an erasure is under way, whose rounds may still be on their way to the ledger."""
+    return any(file.certificate not in files for file in files.erasures())
 
 
 def _genesis(files: Files, findings: Findings) -> Genesis | None:

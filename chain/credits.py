@@ -6,7 +6,7 @@ what `abi.encode` gives the contract; leaves stand in the order of their address
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from chain.contract import BoundContract, to_digest
 from core import merkle
@@ -24,6 +24,11 @@ class CreditTree:
     run: Digest
     cumulative: Mapping[Address, int]
 
+    @classmethod
+    def of(cls, run: Digest, amounts: Mapping[Address, float]) -> Self:
+        """The tree of amounts in whole credits."""
+        return cls(run, {organisation: round(amount * UNIT) for organisation, amount in amounts.items()})
+
     @property
     def root(self) -> Digest:
         """The root that is posted."""
@@ -34,6 +39,11 @@ class CreditTree:
         if organisation not in self.cumulative:
             raise KeyError(organisation)
         return merkle.proof(self._leaves(), self._order().index(organisation))
+
+    def holds(self, organisation: Address, root: Digest) -> bool:
+        """Whether an organisation's leaf leads to a root by its proof, as the contract works it out."""
+        leaf = credit_leaf(self.run, organisation, self.cumulative[organisation])
+        return to_digest(merkle.process(leaf, self.proof(organisation))) == root
 
     def _order(self) -> list[Address]:
         return sorted(self.cumulative, key=lambda address: int(address, 16))

@@ -8,7 +8,19 @@ import sys
 import click
 import typer
 
-from console import adapters, audit, chains, evidence, federation, keyring, members, proof, provenance, unlearning
+from console import (
+    adapters,
+    audit,
+    chains,
+    claims,
+    evidence,
+    federation,
+    keyring,
+    members,
+    proof,
+    provenance,
+    unlearning,
+)
 from core.errors import CovenantError
 
 app = typer.Typer(
@@ -22,6 +34,7 @@ app = typer.Typer(
 )
 app.command(epilog="Example: covenant run --data ./data --rounds 5 --json")(federation.run)
 app.command(epilog="Example: covenant status --json")(federation.status)
+app.command(epilog="Example: covenant credits --organisation medical --claim")(claims.credits)
 app.command(epilog="Example: covenant verify --json")(audit.verify)
 app.command(epilog="Example: covenant proof --organisation medical --round 2 --out proof.json")(proof.proof)
 app.command(epilog="Example: covenant evaluate --data ./data --limit 0")(adapters.evaluate)

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from console import processes
-from console.agents import described, learnt
+from console.agents import described, learnt, market
 from console.options import JsonOption, RunArgument, StateOption, answer, print_json, state_of
 from console.progress import Watcher, watching
 from console.report import report, show
@@ -25,6 +25,7 @@ from console.simulation import run_simulation
 from core.config import RunConfig, key
 from core.errors import CovenantError
 from core.places import State, new_run_id
+from core.store import RunFolder
 from server_app.lock import locked
 
 NODES = 2
@@ -79,16 +80,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def status(
     run: RunArgument = "",
-    agents: Annotated[bool, typer.Option("--agents", help="Show what the organisations' agents have learnt.")] = False,
+    agents: Annotated[bool, typer.Option("--agents", help="Show bids, credits, payments and learnt policies.")] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Rounds, participants, losses and digests of a run."""
     folder = state_of(state)
     if agents:
-        found = learnt(folder, folder.existing(run))
-        answer({"run": folder.existing(run).name, "agents": found}, list(described(found)) or ["no agents"], as_json)
-        return 0
+        return _agents(folder, folder.existing(run), as_json)
     result = report(folder, folder.existing(run))
     _print(folder, result, as_json)
     return 1 if result["status"] == "failed" else 0
@@ -127,6 +126,16 @@ def _inline(settings: RunConfig, watch: Watcher) -> None:
 
 
 BACKENDS: dict[Backend, Callable[[RunConfig, Watcher], None]] = {Backend.ray: _ray, Backend.inline: _inline}
+
+
+def _agents(state: State, run: RunFolder, as_json: bool) -> int:
+    """What agents bid, earned and learnt; their budget is known where they are simulated."""
+    simulated = all(member.derived for member in run.genesis.organisations)
+    rounds = market(state, run)
+    found = learnt(state, run, saved(state, run.name).budget if simulated else None)
+    lines = list(described(found, rounds)) or ["no agents"]
+    answer({"run": run.name, "rounds": rounds, "agents": found}, lines, as_json)
+    return 0
 
 
 def _print(state: State, result: dict[str, Any], as_json: bool) -> None:

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from agents import credit
 from chain.audit import verify
 from chain.commitments import Commitment, Recorder, private_commitment
-from chain.credits import UNIT, Credits, CreditTree
+from chain.credits import Credits, CreditTree
 from chain.ethereum import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
@@ -351,8 +351,6 @@ def _rewards(
 
 def _post(credits: Credits, run: Digest, rewards: Rewards) -> None:
     """Put the organisations' cumulative payments on the public chain, where each can claim its own by proof."""
-    cumulative = {address: round(amount * UNIT) for address, amount in rewards.cumulative().items()}
-    if cumulative:
-        tree, (epoch, root) = CreditTree(run, cumulative), credits.newest(run)
-        if root != tree.root:
-            credits.post(epoch + 1, tree)
+    tree, (epoch, root) = CreditTree.of(run, rewards.cumulative()), credits.newest(run)
+    if tree.cumulative and root != tree.root:
+        credits.post(epoch + 1, tree)

@@ -7,7 +7,7 @@
 Every file can be measured again from the record that it names, and is, when it is missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.blobs import write
 from core.canonical import Address, from_json, to_json
-from core.errors import DestroyedError, FormatError
+from core.errors import DestroyedError, FormatError, UsageError
 from core.rounds import RoundRecord
 from core.store import RunFolder
 
@@ -40,7 +40,7 @@ class Rewards:
         self._paid[lane], self._credit[lane] = {}, {}
         lineage = [signed.record for signed in self.run.lineage(lane)]
         for place, record in enumerate(lineage):
-            found = self._read(record)
+            found = _read(self.folder, record)
             if found is None:
                 self._states[lane] = self._last_two(lineage[:place], initial)
                 found = self._measured(record, self.run.artifacts.open(record.aggregate))
@@ -74,14 +74,7 @@ class Rewards:
 
     def cumulative(self) -> dict[Address, float]:
         """Every organisation's payments of all rounds and lanes."""
-        total: dict[Address, float] = {}
-        for paid in self._rounds():
-            for organisation, amount in paid.items():
-                total[organisation] = total.get(organisation, 0.0) + amount
-        return total
-
-    def _rounds(self) -> Iterator[Mapping[Address, float]]:
-        return (paid for rounds in self._paid.values() for paid in rounds.values())
+        return _sums(paid for rounds in self._paid.values() for paid in rounds.values())
 
     def _measured(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
         """Measure a round, and write its file."""
@@ -94,18 +87,8 @@ class Rewards:
         pool = self.pool or float(len(self.run.genesis.lanes[record.lane]))
         slices = {name: asdict(part) | {"credits": dict(part.credits)} for name, part in credit.slices.items()}
         found = {"record": record.digest, "slices": slices, "incomes": incomes(credit.mean, pool)}
-        write(self._path(record), to_json(found))
+        write(_path(self.folder, record), to_json(found))
         return found
-
-    def _read(self, record: RoundRecord) -> dict[str, Any] | None:
-        path = self._path(record)
-        if not path.exists():
-            return None
-        try:
-            found: dict[str, Any] = from_json(path.read_bytes())
-        except FormatError:
-            return None
-        return found if isinstance(found, dict) and found.get("record") == record.digest else None
 
     def _keep(self, record: RoundRecord, found: Mapping[str, Any]) -> None:
         slices = list(found["slices"].values())
@@ -113,5 +96,44 @@ class Rewards:
         self._paid.setdefault(record.lane, {})[record.round] = found["incomes"]
         self._credit.setdefault(record.lane, {})[record.round] = mean
 
-    def _path(self, record: RoundRecord) -> Path:
-        return self.folder / f"L{record.lane:04}-G{record.generation:04}-R{record.round:05}.json"
+
+def credited(folder: Path, run: RunFolder) -> Iterator[tuple[RoundRecord, dict[str, Any] | None]]:
+    """The rounds of a run's lineage, lane by lane, each with what was measured; None where that is missing."""
+    for lane in range(len(run.genesis.lanes)):
+        for signed in run.lineage(lane):
+            yield signed.record, _read(folder, signed.record)
+
+
+def cumulative(folder: Path, run: RunFolder) -> dict[Address, float]:
+    """Every organisation's payments of all rounds and lanes, read and not measured.
+
+    Raises UsageError when a round was not credited.
+    """
+    rounds = list(credited(folder, run))
+    if missing := [record for record, found in rounds if found is None]:
+        place = f"round {missing[0].round} of lane {missing[0].lane}"
+        raise UsageError(f"run {run.name} has no credits of {place} in {folder}: resume the run to measure them")
+    return _sums(found["incomes"] for _, found in rounds if found)
+
+
+def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
+    total: dict[Address, float] = {}
+    for paid in rounds:
+        for organisation, amount in paid.items():
+            total[organisation] = total.get(organisation, 0.0) + amount
+    return total
+
+
+def _read(folder: Path, record: RoundRecord) -> dict[str, Any] | None:
+    path = _path(folder, record)
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = from_json(path.read_bytes())
+    except FormatError:
+        return None
+    return found if isinstance(found, dict) and found.get("record") == record.digest else None
+
+
+def _path(folder: Path, record: RoundRecord) -> Path:
+    return folder / f"L{record.lane:04}-G{record.generation:04}-R{record.round:05}.json"

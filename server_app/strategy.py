@@ -257,7 +257,7 @@ class Covenant(Strategy):
                 found[index][organisation] = answered(reply, wanted)
             except RejectedError as error:
                 found[index][organisation] = ABSTAIN
-                self.events.write("bid-rejected", round=number, organisation=organisation, reason=str(error))
+                self.events.write("bid-rejected", round=number, organisation=organisation, reason=printable(str(error)))
         self._bids = {i: {a: bid for a, bid in bids.items() if bid != ABSTAIN} for i, bids in found.items()}
         for index, bids in found.items():
             self.events.write("bids", lane=index, round=number, bids={a: asdict(bid) for a, bid in bids.items()})

@@ -1,11 +1,19 @@
 """What `covenant status --agents` says of the agents of a run."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms
-from console.agents import described, learnt
+from chain.control import stop
+from console.agents import described, learnt, market
 from core.places import State
+from server_app.events import EventLog
 from tests import federation as f
+from tests.commands import World, covenant
 from tests.server_app.clients import Federation
 
 TERMS = Terms(4.0, 4, 10, 10, 1.0, 100.0)
@@ -20,15 +28,131 @@ def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
         agent.perform(number, PRICES)
         agent.settle(number, 2.0)
     Notebook(state.agent(federation.genesis.digest, f.address("medical"))).save(0, 8, agent)
-    found = learnt(state, federation.run)
+    found = learnt(state, federation.run, 100.0)
     assert set(found) == {"medical"}
     assert found["medical"]["spent"] == agent.spent
+    assert found["medical"]["left"] == agent.left
     lines = list(described(found))
-    assert lines[0] == f"medical: spent {agent.spent:.3f}, earned 16.000, 8 decisions"
+    left = f"{agent.left:.3f} left of 100"
+    assert lines[0] == f"medical: spent {agent.spent:.3f}, {left}, earned 16.000, 8 decisions"
+    assert next(described(learnt(state, federation.run))).startswith(f"medical: spent {agent.spent:.3f}, earned")
     assert any("cost fair" in line for line in lines)
     assert any(line.startswith("  full") and "█" in line for line in lines)
     assert any("it takes part" in line for line in lines)
 
 
 def test_a_run_without_agents_has_none(tmp_path: Path) -> None:
-    assert learnt(State(tmp_path), Federation.found(tmp_path).run) == {}
+    run = Federation.found(tmp_path).run
+    assert learnt(State(tmp_path), run) == {}
+    assert market(State(tmp_path), run) == []
+
+
+def test_bids_are_shown_with_what_became_of_them(tmp_path: Path) -> None:
+    """Of the round's last attempt; nothing that a client says reaches the terminal as more than text."""
+    federation, state = Federation.found(tmp_path, ("coding", "financial", "medical")), State(tmp_path)
+    federation.start()
+    events = EventLog(state.events(federation.run.name))
+    coding, financial, medical = (f.address(name) for name in ("coding", "financial", "medical"))
+    events.write("bid-rejected", round=1, organisation=financial, reason="no-reply: its agent did not answer")
+    events.write("bids", lane=0, round=1, bids={})
+    events.write("round-started", round=1, asked=[])
+    events.write("bid-rejected", round=1, organisation=medical, reason="bid-out-of-range: 9 steps")
+    events.write("bids", lane=0, round=1, bids={coding: {"steps": 2, "rank": 1}})
+    events.write("round-started", round=1, asked=[coding])
+    (first,) = market(state, federation.run)
+    assert first["bids"] == {
+        "coding": {"status": "accepted", "steps": 2, "rank": 1},
+        "financial": {"status": "abstained"},
+        "medical": {"status": "rejected", "reason": "bid-out-of-range: 9 steps"},
+    }
+    lines = list(described({}, [first]))
+    assert lines[0] == "Round 1, lane 0"
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "bid paid",
+        "coding 2 steps, rank 1 –",
+        "financial abstained –",
+        "medical bid-out-of-range: 9 steps –",
+    ]
+
+
+@pytest.fixture(scope="module")
+def paid(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A run whose agents bid, and that pays them."""
+    world = World(base, data, tmp_path_factory.mktemp("paid") / "state")
+    done = world.inline("--participation", "q-learning", "--set", "budget=50.0", rounds=3)
+    assert done.code == 0, done.err
+    yield world
+    stop("embedded", world.state)
+
+
+def test_a_run_of_agents_verifies_and_shows_every_round(paid: World) -> None:
+    assert paid.command("verify", "--strict").json["ok"]
+    shown = paid.command("status", "--agents").json
+    assert [entry["round"] for entry in shown["rounds"]] == [1, 2, 3]
+    for entry in shown["rounds"]:
+        assert set(entry["bids"]) == {"coding", "financial", "medical"}
+        assert {bid["status"] for bid in entry["bids"].values()} <= {"accepted", "abstained"}
+        assert set(entry["credits"]) == {"coding", "financial", "medical"}  # a slice of each
+        assert sum(entry["paid"].values()) == pytest.approx(3.0) or not any(entry["paid"].values())
+    for agent in shown["agents"].values():
+        assert agent["left"] == 50.0 - agent["spent"] >= 0
+    paying = {name for entry in shown["rounds"] for name, amount in entry["paid"].items() if amount}
+    assert paying
+    plain = covenant("status", "--agents", "--state", paid.state).out
+    assert "Round 3, lane 0" in plain
+    assert "paid" in plain
+
+
+def test_credit_is_proved_and_claimed_on_the_chain(paid: World) -> None:
+    shown = paid.command("status", "--agents").json
+    found = paid.command("credits").json
+    earned = {name: sum(entry["paid"].get(name, 0.0) for entry in shown["rounds"]) for name in found["credits"]}
+    assert found["epoch"] == 1
+    assert {name: entry["earned"] for name, entry in found["credits"].items()} == pytest.approx(earned)
+    assert all(entry["proof_ok"] and entry["claimed"] == 0 for entry in found["credits"].values())
+    best = max(earned, key=lambda name: earned[name])
+    for _ in range(2):  # once more changes nothing
+        claimed = paid.command("credits", "--organisation", best, "--claim").json["credits"]
+        assert set(claimed) == {best}
+        assert claimed[best]["claimed"] == pytest.approx(earned[best])
+        assert claimed[best]["claimable"] == 0
+    others = paid.command("credits").json["credits"]
+    assert {name for name, entry in others.items() if entry["claimed"]} == {best}
+
+
+def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: World) -> None:
+    (path,) = (paid.state / "credits").glob("*/L0000-G0000-R00002.json")
+    before = path.read_bytes()
+    changed: dict[str, Any] = json.loads(before)
+    changed["incomes"] = {address: amount + 1.0 for address, amount in changed["incomes"].items()}
+    try:
+        path.write_text(json.dumps(changed, sort_keys=True, separators=(",", ":")), encoding="ascii")
+        done = paid.command("credits")
+        assert done.code == 1
+        assert not any(entry["proof_ok"] for entry in done.json["credits"].values())
+        refused = paid.command("credits", "--organisation", "coding", "--claim")
+        assert refused.code == 2
+        assert "has another root on the chain (epoch 1)" in refused.error
+        path.unlink()
+        assert "no credits of round 2 of lane 0" in paid.command("credits").error
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--claim",), "--claim got no --organisation"),
+        (("--organisation", "nobody"), "organisation 'nobody' is not a member"),
+    ],
+)
+def test_wrong_usage_of_credits_is_told(paid: World, options: tuple[str, ...], error: str) -> None:
+    done = paid.command("credits", *options)
+    assert done.code == 2
+    assert error in done.error
+
+
+def test_a_run_that_pays_nobody_has_no_credits(finished: World) -> None:
+    done = finished.command("credits")
+    assert done.code == 2
+    assert "pays nobody: participation is all" in done.error

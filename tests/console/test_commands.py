@@ -9,8 +9,8 @@ from core.places import State
 from tests.commands import ORGANISATIONS, World, covenant
 
 COMMANDS = (
-    "run", "status", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget", "check",
-    "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
+    "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget",
+    "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 

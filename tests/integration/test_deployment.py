@@ -15,8 +15,12 @@ import pytest
 
 from console.app_folder import stage
 from core import keys
+from core.canonical import Address
 from core.places import State
+from core.store import RunFolder
+from server_app.events import EventLog
 from tests.commands import PATIENCE_SECONDS, World, covenant
+from unlearning.certificate import SignedCertificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
@@ -37,20 +41,32 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
             if name == "medical":
                 place |= {"chain-url": url}
             stack.enter_context(supernode(tmp_path, address, name, place))
-        submit(link, address, world, tmp_path)
+        submit(link, world, tmp_path)
         wait_for_end(world)
+        requester = str(tmp_path / "keys" / "medical.key")
+        erasure = {"mode": "unlearn", "organisation": "medical", "method": "remove", "requester-key": requester}
+        submit(link, world, tmp_path, **erasure)
+        wait_for_end(world, 2)
 
     run = State(world.state).existing("deployed")
     members = {organisation.name: organisation for organisation in run.genesis.organisations}
     assert {name: member.address for name, member in members.items()} == {name: owned[name].address for name in MEMBERS}
     assert not any(member.derived for member in members.values())
     assert run.genesis.coordinator == owned["coordinator"].address
-    assert [len(signed.record.admitted) for signed in run.records()] == [2, 2]
-    trusting = {
-        a.organisation: "trusting" in a.signed.manifest.metrics for s in run.records() for a in s.record.admitted
-    }
+    line = [signed.record for signed in run.records() if not signed.record.generation]
+    assert [len(record.admitted) for record in line] == [2, 2]
+    trusting = {a.organisation: "trusting" in a.signed.manifest.metrics for record in line for a in record.admitted}
     assert trusting == {owned["coding"].address: True, owned["medical"].address: False}
     assert covenant("verify", "deployed", "--state", world.state, "--json").json["ok"]
+    (path,) = (run.folder / "certificates").iterdir()
+    certificate = SignedCertificate.from_bytes(path.read_bytes()).verified(run.genesis)
+    assert {receipt.organisation for receipt in certificate.receipts} == set(members_of(run))
+    assert not certificate.outstanding
+    assert covenant("check", path, "--state", world.state, "--json").json["ok"]
+
+
+def members_of(run: RunFolder) -> list[Address]:
+    return [organisation.address for organisation in run.genesis.organisations]
 
 
 @contextmanager
@@ -93,29 +109,30 @@ def process(script: str, options: list[str], home: Path) -> Iterator[None]:
         started.wait(timeout=60)
 
 
-def submit(link: Path, address: str, world: World, folder: Path) -> None:
+def submit(link: Path, world: World, folder: Path, **changes: str) -> None:
     settings = {
         "run": "deployed", "state": str(world.state), "base": str(world.base), "quantisation": "none", "rounds": 2,
         "organisations": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0,
         "evaluate-limit": 4,
-        "coordinator-key": str(folder / "keys" / "coordinator.key"),
+        "coordinator-key": str(folder / "keys" / "coordinator.key"), **changes,
     }  # fmt: skip
     overrides = link / "run.toml"
     overrides.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     flwr = [sys.executable, str(Path(sys.executable).parent / "flwr")]
-    app = stage(folder / "app")
+    app = stage(folder / f"app-{changes.get('mode', 'train')}")
     subprocess.run(
         [*flwr, "run", str(app), "test", "--run-config", str(overrides)], cwd=link, env=environment(link), check=True
     )
 
 
-def wait_for_end(world: World) -> None:
-    events = State(world.state).events("deployed")
+def wait_for_end(world: World, times: int = 1) -> None:
+    """Until the ServerApp has ended so many times."""
+    path = State(world.state).events("deployed")
     deadline = time.monotonic() + 3 * PATIENCE_SECONDS  # every message starts a process that loads the base anew
     while time.monotonic() < deadline:
-        last = events.read_text().splitlines()[-1] if events.exists() else "{}"
-        if json.loads(last).get("event") in ("finished", "failed"):
-            assert '"finished"' in last, last
+        ends = [event for event in EventLog.read(path)[0] if event["event"] in ("finished", "failed")]
+        if len(ends) == times:
+            assert ends[-1]["event"] == "finished", ends[-1]
             return
         time.sleep(0.5)
     pytest.fail(f"the run did not end in {3 * PATIENCE_SECONDS} s")

@@ -10,7 +10,7 @@ import pytest
 
 from chain.audit import verify
 from core.artifacts import Artifacts
-from core.errors import RunError, UsageError
+from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.ledger import MemoryLedger
 from core.store import RunFolder
 from server_app.serving import serving
@@ -87,6 +87,50 @@ def test_killed_at_any_step_it_goes_on(world: World, finished: World, step: str)
     certificate = forget(world, "killed", "coding", "repair", rounds=4)
     assert certificate.aggregate == serving(run).state.digest == serving(finished.state.run("smooth")).state.digest
     assert holds(world, run) == (4, 4)
+
+
+@pytest.mark.parametrize("asked", ["attest", "open_generation", "commit", "certify"])
+def test_a_chain_that_is_down_is_told_and_waited_for(world: World, finished: World, asked: str) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise LedgerUnreachableError("nothing answers")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryLedger, asked, down)
+        patch.setattr("server_app.erasing._ANCHOR_SECONDS", 0.2)
+        with pytest.raises(LedgerUnreachableError, match=r"nothing answers|round 1 is not on the chain yet"):
+            forget(world, "killed", "coding", "remove", rounds=4)
+    run = world.state.run("killed")
+    assert verify(run, world.ledger).failures == ()
+    assert len(run.erasures()) == 1
+    forget(world, "killed", "coding", "remove", rounds=4)
+    assert len(run.erasures()) == 1
+    assert run.unfinished() is None
+    assert holds(world, run) == (4, 4)
+
+
+def test_a_chain_that_does_not_answer_before_leaves_the_run_as_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> None:
+        raise LedgerUnreachableError("nothing answers")
+
+    run = world.state.run("killed")
+    before = sorted(run.folder.rglob("*"))
+    monkeypatch.setattr("server_app.app.open_ledger", down)
+    with pytest.raises(LedgerUnreachableError, match="nothing answers"):
+        forget(world, "killed", "coding", "remove", rounds=4)
+    assert sorted(run.folder.rglob("*")) == before
+
+
+def test_a_run_still_training_is_told_to_be_resumed_and_left_alone(world: World) -> None:
+    world.run("short", rounds=2)
+    run = world.state.run("short")
+    last = max((run.folder / "records").iterdir())
+    last.unlink()  # it was killed before its last round was closed
+    before = sorted(run.folder.rglob("*"))
+    with pytest.raises(UsageError, match="run short has done 1 of 2 rounds: resume it first"):
+        forget(world, "short", "coding", "remove", rounds=2)
+    assert sorted(run.folder.rglob("*")) == before
 
 
 def test_another_erasure_has_to_wait(world: World) -> None:
