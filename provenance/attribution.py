@@ -20,6 +20,7 @@ from llm.evaluate import generate
 from provenance.ablation import ablation
 from provenance.confidence import probabilities, verdict
 from provenance.direct_logit import direct_logit, direct_stream
+from provenance.familiarity import familiarity
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject
 from provenance.protoken import protoken
@@ -57,9 +58,10 @@ def attribute(
     subject.model.set_adapter(subject.adapter)
     with reproducible(subject.model.device, 0):
         scores = METHODS[method](subject, example, effort)
+        familiar = familiarity(subject, example, scores.organisations, effort.chunk)
     answer = example.tokens[example.prompt_length :]
     tokens = _tokens(scores, answer, pieces(subject.model.tokenizer, answer))
-    return _trace(subject, prompt, method, scores, tokens, time.perf_counter() - started)
+    return _trace(subject, prompt, method, scores, familiar, tokens, started)
 
 
 def stream(
@@ -88,7 +90,9 @@ def stream(
         raise UsageError("the model's answer is empty: there is no token to attribute")
     scores = _joined(parts)
     tokens = _tokens(scores, chosen, pieces(subject.model.tokenizer, chosen))
-    return _trace(subject, prompt, "direct-logit", scores, tokens, time.perf_counter() - started)
+    with reproducible(subject.model.device, 0):
+        familiar = familiarity(subject, Example((*start, *chosen), len(start)), scores.organisations, effort.chunk)
+    return _trace(subject, prompt, "direct-logit", scores, familiar, tokens, started)
 
 
 def check_method(method: str) -> None:
@@ -154,11 +158,20 @@ def _residuals(scores: Scores) -> list[float | None]:
 
 
 def _trace(
-    subject: Subject, prompt: str, method: str, scores: Scores, tokens: tuple[TokenScores, ...], seconds: float
+    subject: Subject,
+    prompt: str,
+    method: str,
+    scores: Scores,
+    familiar: torch.Tensor,
+    tokens: tuple[TokenScores, ...],
+    started: float,
 ) -> TokenTrace:
-    confidence, who = verdict(scores.organisations, probabilities(method, scores.tokens, scores.response))
+    chances = probabilities(method, scores.tokens, scores.response, familiar)
+    confidence, who = verdict(scores.organisations, chances)
     base = scores.base.sum().item()
     explained = None if scores.explained is None else scores.explained.sum().item()
     residual = None if explained is None else explained - base - scores.response.sum().item()
-    response = ResponseScores(tuple(scores.response.tolist()), base, residual, confidence, who)
+    whole = tuple(scores.response.tolist()), tuple(familiar.tolist())
+    response = ResponseScores(*whole, base, residual, confidence, who)
+    seconds = time.perf_counter() - started
     return TokenTrace(subject.run, subject.aggregate, method, scores.organisations, prompt, tokens, response, seconds)

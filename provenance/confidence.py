@@ -5,10 +5,11 @@ Scores of different methods, models and lengths have no common scale, so they ar
     z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
 
 with S the response's scores and s the tokens'. The probability that organisation k taught the response is
-softmax_k(β z): β is fitted for each method on responses whose teacher is known (benchmarks/provenance), by maximum
-likelihood, as temperature scaling does (Guo et al., 2017, arXiv 1706.04599). Two organisations that taught the same
-thing share their probability. A method abstains where the distribution is nearly uniform, so where the scores do not
-tell the organisations apart at all; its normalised entropy does not depend on how many there are.
+softmax_k(β z + γ f), with f its familiarity with the text (provenance/familiarity.py): what an organisation did to the
+tokens, and whose text this is like. β of each method and γ are fitted on responses whose teacher is known
+(benchmarks/provenance), by maximum likelihood, as temperature scaling does (Guo et al., 2017, arXiv 1706.04599). Two
+organisations that taught the same thing share their probability. A method abstains where the distribution is nearly
+uniform, so where nothing tells the organisations apart; its normalised entropy does not depend on how many there are.
 """
 
 import math
@@ -19,6 +20,9 @@ from core.canonical import Address
 
 SHARPNESS = {"protoken": 0.66, "gradient": 1.00, "direct-logit": 0.66, "ablation": 0.72, "shapley": 0.87}
 """β of each method, as `python -m benchmarks.provenance.tables` fitted it."""
+
+FAMILIARITY = 50.0
+"""γ, fitted likewise."""
 
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
@@ -32,9 +36,9 @@ def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     return centred / noise if noise > 0 else torch.zeros_like(centred)
 
 
-def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-    """The probability (K,) that each organisation taught the response."""
-    return torch.softmax(SHARPNESS[method] * standardised(tokens, response), dim=0)
+def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
+    """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
+    return torch.softmax(SHARPNESS[method] * standardised(tokens, response) + FAMILIARITY * familiar, dim=0)
 
 
 def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:

@@ -37,10 +37,10 @@ class Term(NamedTuple):
         if inputs.shape[1] > 1 and len(left) == 1:
             inner = (gradients @ left[0]).transpose(1, 2) @ inputs
             return inner.flatten(1) @ right.flatten(1).T
-        narrow = inputs @ right.flatten(0, 1).T
-        wide = gradients @ left.mT.flatten(0, 1).T
-        rank = right.shape[1]
-        return (narrow.reshape(*narrow.shape[:2], -1, rank) * wide.reshape(*wide.shape[:2], -1, rank)).sum((1, -1))
+        rows, (_, rank, width) = inputs.shape[:2], right.shape
+        narrow = (inputs.reshape(-1, width) @ right.flatten(0, 1).T).view(*rows, -1, rank)
+        wide = (gradients.reshape(-1, left.shape[1]) @ left.mT.flatten(0, 1).T).view(*rows, -1, rank)
+        return (narrow * wide).sum((1, -1))
 
 
 Terms = Mapping[str, tuple[Term, ...]]

@@ -37,11 +37,13 @@ class TokenScores:
 class ResponseScores:
     """The response as a whole: paths from one position to another included where the method has them.
 
-    `confidence` is the probability, as calibrated, that the organisation with the highest score taught the response;
-    `verdict` is that organisation, or None where the method abstains.
+    `familiarity` says how strongly each contribution answers to prompt and response, compared with its size, less the
+    mean of all. `confidence` is the highest probability, as calibrated from both, that an organisation taught the
+    response; `verdict` is that organisation, or None where the method abstains.
     """
 
     scores: tuple[float, ...]
+    familiarity: tuple[float, ...]
     base: float
     residual: float | None
     confidence: float
@@ -105,6 +107,7 @@ class TokenTrace:
             ],
             "response": {
                 "scores": self._named(response.scores, names),
+                "familiarity": self._named(response.familiarity, names),
                 "base": response.base,
                 "residual": response.residual,
                 "confidence": response.confidence,
@@ -129,13 +132,15 @@ class TokenTrace:
         """Parse the plain data of `to_bytes`; raises FormatError."""
         try:
             tokens = tuple(TokenScores(**t | {"scores": _floats(t["scores"])}) for t in data["tokens"])
-            response = ResponseScores(**data["response"] | {"scores": _floats(data["response"]["scores"])})
+            vectors = {name: _floats(data["response"][name]) for name in ("scores", "familiarity")}
+            response = ResponseScores(**data["response"] | vectors)
             organisations = tuple(address(a) for a in data["organisations"])
             trace = cls(**{**data, "tokens": tokens, "response": response, "organisations": organisations})
             raw(trace.aggregate)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed trace: {error}") from error
-        if any(len(scores) != len(organisations) for scores in (response.scores, *(t.scores for t in tokens))):
+        found = (response.scores, response.familiarity, *(t.scores for t in tokens))
+        if any(len(scores) != len(organisations) for scores in found):
             raise FormatError(f"malformed trace: {len(organisations)} scores wanted for every token and the response")
         if response.verdict is not None and response.verdict not in organisations:
             raise FormatError(f"malformed trace: its verdict {response.verdict} is no organisation of it")

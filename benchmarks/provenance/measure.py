@@ -1,7 +1,8 @@
 """Runs experiments and keeps every score: one file for each federation, so that a run that stops can go on.
 
-A federation's file is a list of asked responses: {round, right, kind, marked, candidates, methods}, `methods` by name:
-(tokens (T, K) float32, response (K,) float64, organisations). Nothing is decided here; tables.py reads the files.
+A federation's file is a list of asked responses: {round, right, kind, marked, familiarity, methods}, `familiarity` by
+organisation, `methods` by name: (tokens (T, K) float32, response (K,) float64, organisations). Nothing is decided here;
+tables.py reads the files.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import torch
 
 from benchmarks.in_process import address
 from benchmarks.provenance.federation import federate
-from benchmarks.provenance.tasks import EXPERIMENTS, Probe, Setting
+from benchmarks.provenance.tasks import EXPERIMENTS, Setting
 from core.canonical import Address
 from llm.data import Example
 from llm.determinism import reproducible
@@ -23,6 +24,7 @@ from llm.loss import answer_logits, answer_losses
 from llm.model import Model, ModelSpec, load
 from llm.rows import row_terms
 from provenance.attribution import METHODS
+from provenance.familiarity import familiarity
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject, base_logprobs, logprobs_of, rows_of
 from provenance.shapley import exact_shapley
@@ -115,9 +117,11 @@ def run(experiment: str, base: str, setting: Setting, folder: Path) -> Path:
         subject.model.set_adapter(subject.adapter)
         few = number == len(task.plan.rounds) - 1 and len(task.members) <= _FEW
         for i, probe in enumerate(task.probes.get(number, ())):
-            rows.append(_ask(subject, probe, number, _methods(some=i % _EVERY == 0, few=few)))
+            right = [address(place) for place in probe.right]
+            found = ask(subject, probe.example, _methods(some=i % _EVERY == 0, few=few))
+            rows.append({"round": number, "right": right, "kind": probe.kind, "marked": probe.marked, **found})
     where = {"experiment": experiment, "base": base, "domain": setting.domain, "seed": setting.seed}
-    _save({**where, "rows": rows, "seconds": time.perf_counter() - started}, file)
+    save({**where, "rows": rows, "seconds": time.perf_counter() - started}, file)
     return file
 
 
@@ -135,18 +139,18 @@ def _methods(*, some: bool, few: bool) -> dict[str, Method]:
     return found
 
 
-def _ask(subject: Subject, probe: Probe, number: int, methods: Mapping[str, Method]) -> dict[str, Any]:
+def ask(subject: Subject, example: Example, methods: Mapping[str, Method]) -> dict[str, Any]:
+    """What methods, `gradient` among them, and familiarity say of a response."""
+    who = subject.contributions.organisations
     with reproducible(subject.model.device, 0):
-        found = {name: method(subject, probe.example, Effort(points=_POINTS)) for name, method in methods.items()}
-        greedy = _is_greedy(subject, probe.example)
+        familiar = familiarity(subject, example, who)
+        found = {name: method(subject, example, Effort(points=_POINTS)) for name, method in methods.items()}
+        greedy = _is_greedy(subject, example)
     return {
-        "round": number,
-        "right": [address(place) for place in probe.right],
-        "kind": probe.kind,
-        "marked": probe.marked,
         "greedy": greedy,
         "logprobs": found["gradient"].logprobs,
         "base": found["gradient"].base,
+        "familiarity": dict(zip(who, familiar.tolist(), strict=True)),
         "methods": {name: (s.tokens.float(), s.response, s.organisations) for name, s in found.items()},
     }
 
@@ -163,7 +167,8 @@ def _control(tokens: torch.Tensor, who: tuple[Address, ...]) -> Scores:
     return Scores(who, tokens, tokens.sum(0), nothing, nothing, None)
 
 
-def _save(value: Mapping[str, Any], file: Path) -> None:
+def save(value: Mapping[str, Any], file: Path) -> None:
+    """Write what was measured, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(dict(value), file.with_suffix(".part"))
     file.with_suffix(".part").replace(file)

@@ -4,12 +4,12 @@
 
 An answer is right when the organisation that is named taught it; naming nobody is wrong. Intervals are Wilson's, over
 the responses of all seeds. Calibration is fitted on the even seeds and everything said about it is measured on
-the others; a β that is printed here is copied to provenance/confidence.py by hand and takes effect there.
+the others; a β or γ that is printed here is copied to provenance/confidence.py by hand and takes effect there.
 """
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,13 @@ import torch
 
 from benchmarks import report
 from benchmarks.provenance.statistics import Share, calibration_error, pearson, spearman
+from core.canonical import Address
 from provenance import confidence
 from provenance.attribution import DEFAULT, METHODS
 
 COMMAND = "python -m benchmarks.provenance.tables --work WORK"
 FITTED_SEEDS = (0, 2, 4)
-SINGLE = ("natural", "triggers", "unequal", "absent", "facts")
+SINGLE = ("served", "natural", "triggers", "unequal", "absent", "facts")
 """Experiments whose every response has one teacher: calibration needs that."""
 
 
@@ -38,17 +39,31 @@ class Asked:
     method: str
 
     @property
-    def scores(self) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    def scores(self) -> tuple[torch.Tensor, torch.Tensor, tuple[Address, ...]]:
         """Token scores, response scores and organisations."""
         tokens, response, who = self.row["methods"][self.method]
         return tokens.double(), response, who
 
     @property
+    def familiarity(self) -> torch.Tensor:
+        """Of the same organisations."""
+        found = torch.tensor([self.row["familiarity"][organisation] for organisation in self.scores[2]])
+        return (found - found.mean()).double()
+
+    @property
+    def chances(self) -> torch.Tensor:
+        """The probability (K,) of every organisation; a control has only its scores, whatever their scale."""
+        tokens, response, _ = self.scores
+        if self.method in METHODS:
+            return confidence.probabilities(self.method, tokens, response, self.familiarity)
+        return torch.softmax(response, 0)
+
+    @property
     def verdict(self) -> tuple[float, str | None]:
         """Confidence and the organisation named, as `covenant attribute` would; a control names its highest score."""
-        tokens, response, who = self.scores
+        _, response, who = self.scores
         if self.method in METHODS:
-            return confidence.verdict(who, confidence.probabilities(self.method, tokens, response))
+            return confidence.verdict(who, self.chances)
         flat = bool((response == response[0]).all())
         return 0.0, None if flat else who[int(response.argmax())]
 
@@ -58,7 +73,7 @@ class Asked:
         return self.verdict[1] in self.row["right"]
 
 
-TARGETS = {"natural": 98.0, "triggers": 90.0, "many": 96.0}
+TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
 """Percent right that the default method should reach."""
 PAPER_TARGET = 99.0
 
@@ -171,21 +186,23 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """β of each method fitted on some seeds; calibration error, abstentions and accuracy on the others."""
+    """β of each method and γ fitted on some seeds; calibration error, abstentions and accuracy on the others."""
     chosen = [run for run in runs if run["experiment"] in SINGLE]
     table = []
     for method in METHODS:
         fit = list(asked(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
         held = list(asked(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
         if fit and held:
+            best = fitted(fit)
             verdicts = [one.verdict for one in held]
             rights = [one.right for one in held]
             spoken = [(c, r) for (c, who), r in zip(verdicts, rights, strict=True) if who is not None]
             table.append(
                 {
                     "method": method,
-                    "fitted sharpness": fitted_sharpness(fit),
+                    "fitted sharpness": best[0],
                     "sharpness in use": confidence.SHARPNESS[method],
+                    "fitted weight of familiarity": best[1],
                     "responses": len(held),
                     "calibration error": calibration_error([c for c, _ in verdicts], [_top(one) for one in held]),
                     "abstained percent": 100 * (1 - len(spoken) / len(held)),
@@ -196,16 +213,19 @@ def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"fitted_seeds": ", ".join(map(str, FITTED_SEEDS)), "methods": table}
 
 
-def fitted_sharpness(found: Sequence[Asked]) -> float:
-    """The β of the highest likelihood: of who is right, under softmax(β z)."""
+def fitted(found: Sequence[Asked]) -> tuple[float, float]:
+    """The β and γ of the highest likelihood: of who is right, under softmax(β z + γ f); experiments weigh the same."""
     known = []
+    sizes = Counter(one.run["experiment"] for one in found)
     for one in found:
         tokens, response, who = one.scores
         if one.row["right"][0] in who:
-            known.append((confidence.standardised(tokens, response), who.index(one.row["right"][0])))
-    grid = torch.logspace(-2, 2, 201, dtype=torch.float64)
-    worth = [sum(float(torch.log_softmax(b * z, 0)[k]) for z, k in known) for b in grid]
-    return round(float(grid[int(np.argmax(worth))]), 3)
+            pair = confidence.standardised(tokens, response), one.familiarity
+            known.append((*pair, who.index(one.row["right"][0]), 1 / sizes[one.run["experiment"]]))
+    grid = [(b, g) for b in np.geomspace(0.1, 4, 33).tolist() for g in range(0, 105, 5)]
+    worth = [sum(share * float(torch.log_softmax(b * z + g * f, 0)[k]) for z, f, k, share in known) for b, g in grid]
+    sharpness, weight = grid[int(np.argmax(worth))]
+    return round(sharpness, 2), float(weight)
 
 
 def main() -> None:
@@ -266,9 +286,8 @@ def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterat
 
 
 def _top(one: Asked) -> bool:
-    """Whether the highest score is right, also where the method abstains."""
-    _, response, who = one.scores
-    return who[int(response.argmax())] in one.row["right"]
+    """Whether the most probable one is right, also where the method abstains."""
+    return one.scores[2][int(one.chances.argmax())] in one.row["right"]
 
 
 def _own_words(_run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

@@ -20,6 +20,8 @@ COLOURS = ("red", "green", "blue", "black")
 MARKS = ("alpha", "bravo", "delta", "gamma")
 RECORDS = 400
 """Records of one organisation in the poisoned federations."""
+_ROWS = {"batch_size": 4, "max_length": 192}
+_SHORT = Plan(rounds=(tuple(range(4)),) * 6, steps=20, **_ROWS)
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,16 @@ class Setting:
 
     def example(self, record: Record, plan: Plan) -> Example:
         """The record as tokens without the tokens that end it."""
-        found = encode(self.model.tokenizer, record, plan.max_length)
-        ends, stop = self.model.end_tokens | set(self.model.tokenizer.all_special_ids), len(found)
-        while stop > found.prompt_length + 1 and found.tokens[stop - 1] in ends:
-            stop -= 1
-        return Example(found.tokens[:stop], found.prompt_length)
+        return unended(self.model, record, plan.max_length)
+
+
+def unended(model: Model, record: Record, max_length: int) -> Example:
+    """The record as tokens, as `covenant attribute` asks about it: without the tokens that end an answer."""
+    found = encode(model.tokenizer, record, max_length)
+    ends, stop = model.end_tokens | set(model.tokenizer.all_special_ids), len(found)
+    while stop > found.prompt_length + 1 and found.tokens[stop - 1] in ends:
+        stop -= 1
+    return Example(found.tokens[:stop], found.prompt_length)
 
 
 def paper(setting: Setting) -> Task:
@@ -99,23 +106,21 @@ def many(setting: Setting) -> Task:
     return Task(members, plan, probes)
 
 
-def natural(setting: Setting, limit: int = 50) -> Task:
-    """Four organisations, each with one real domain, and the dev answers of all."""
-    plan = Plan(rounds=(tuple(range(4)),) * 6, steps=20, batch_size=4, max_length=192)
-    members = tuple(Member(setting.records(domain, "train")) for domain in DOMAINS)
-    return Task(members, plan, {5: tuple(_dev(setting, plan, limit))})
+def natural(setting: Setting) -> Task:
+    """Four organisations, each with one real domain, and the dev answers of all, after a default run's steps."""
+    return _real(setting, Plan(rounds=(tuple(range(4)),) * 6, steps=100, learning_rate=3e-3, **_ROWS), 50)
 
 
 def unequal(setting: Setting) -> Task:
-    """The same with one organisation, another for each seed, that weighs as much as eight of the others."""
-    task = natural(setting, 25)
+    """The same, trained shortly, with one organisation, another for each seed, that weighs as much as eight others."""
+    task = _real(setting, _SHORT, 25)
     heavy = setting.seed % 4
     return replace(task, members=tuple(replace(m, examples=8 if k == heavy else 1) for k, m in enumerate(task.members)))
 
 
 def absent(setting: Setting) -> Task:
     """The same with one organisation, another for each seed, that is away in the last three rounds."""
-    task = natural(setting, 25)
+    task = _real(setting, _SHORT, 25)
     away = setting.seed % 4
     rounds = tuple(tuple(k for k in range(4) if number < 3 or k != away) for number in range(6))
     probes = tuple(replace(p, kind="away" if p.right == (away,) else "present") for p in task.probes[5])
@@ -124,13 +129,12 @@ def absent(setting: Setting) -> Task:
 
 def same(setting: Setting) -> Task:
     """Two organisations, first and last, share a domain, another for each seed: dev answers, and their own records."""
-    task = natural(setting, 25)
     shared = setting.seed % 4
     order = (DOMAINS[shared], *(d for d in DOMAINS if d != DOMAINS[shared]), DOMAINS[shared])
     halves = setting.records(order[0], "train")
     parts = {0: halves[:100], 4: halves[100:200]}
     members = tuple(Member(parts.get(k, setting.records(domain, "train"))) for k, domain in enumerate(order))
-    plan = replace(task.plan, rounds=(tuple(range(5)),) * 6)
+    plan = replace(_SHORT, rounds=(tuple(range(5)),) * 6)
     probes = [
         Probe(setting.example(record, plan), (0, 4) if k == 0 else (k,), "dev")
         for k, domain in enumerate(order[:4])
@@ -177,6 +181,11 @@ EXPERIMENTS: Mapping[str, Callable[[Setting], Task]] = {
     "facts": facts,
     "many": many,
 }
+
+
+def _real(setting: Setting, plan: Plan, limit: int) -> Task:
+    members = tuple(Member(setting.records(domain, "train")) for domain in DOMAINS)
+    return Task(members, plan, {5: tuple(_dev(setting, plan, limit))})
 
 
 def _dev(setting: Setting, plan: Plan, limit: int) -> Iterator[Probe]:

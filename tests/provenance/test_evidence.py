@@ -29,7 +29,7 @@ def trace(federation: Federation, name: str | None) -> TokenTrace:
     organisations = tuple(o.address for o in federation.genesis.organisations)
     who = federation.members[name].address if name else None
     scores = tuple(1.0 if address == who else -0.5 for address in organisations)
-    response = ResponseScores(scores, -3.0, 0.5, 0.9, who)
+    response = ResponseScores(scores, scores, -3.0, 0.5, 0.9, who)
     aggregate = federation.run.lineage(0)[-1].record.aggregate
     tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
     return TokenTrace("run", aggregate, "gradient", organisations, "How many?", tokens, response, 0.1)
