@@ -87,12 +87,15 @@ class Heat:
         shares, response = response_shares(trace), trace.response
         ranked = sorted(range(len(self.organisations)), key=lambda k: -response.scores[k])
         table = Table(box=None, pad_edge=False, show_edge=False)
-        for heading, width in (("taught by", 16), ("", _BAR), ("share", 6), ("score", 9)):
-            table.add_column(heading, justify="right" if heading in ("share", "score") else "left", min_width=width)
+        for heading, width in (("taught by", 16), ("", _BAR)):
+            table.add_column(heading, min_width=width)
+        for heading, width in (("share", 6), ("score", 9), ("familiar", 9)):
+            table.add_column(heading, justify="right", min_width=width)
         for k in ranked[:_ROWS]:
             name = self.names[self.organisations[k]]
             key = Text("■ ", self.colours[k]) if self.coloured else Text(f"{self.letters[k]} ")
-            table.add_row(key + Text(name), *self._share(shares.organisations[k], self.colours[k], response.scores[k]))
+            share = self._share(shares.organisations[k], self.colours[k], response.scores[k])
+            table.add_row(key + Text(name), *share, f"{response.familiarity[k]:+z.2f}")
         if len(ranked) > _ROWS:
             table.add_row(f"  and {len(ranked) - _ROWS} with less")
         table.add_row("· base model", *self._share(shares.base, "", response.base))

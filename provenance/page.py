@@ -83,9 +83,21 @@ class _View:
         """The table of shares: the listed organisations, then the base model."""
         response, shares = self.trace.response, response_shares(self.trace)
         rows = [
-            {**self.organisation(k), "share": shares.organisations[k], "score": response.scores[k]} for k in self.listed
+            {
+                **self.organisation(k),
+                "share": shares.organisations[k],
+                "score": response.scores[k],
+                "familiarity": response.familiarity[k],
+            }
+            for k in self.listed
         ]
-        base = {"name": "base model", "colour": BASE_COLOUR, "share": shares.base, "score": response.base}
+        base = {
+            "name": "base model",
+            "colour": BASE_COLOUR,
+            "share": shares.base,
+            "score": response.base,
+            "familiarity": None,
+        }
         return [*rows, base]
 
     def token(self, token: TokenScores) -> Json:

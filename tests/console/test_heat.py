@@ -68,6 +68,7 @@ def test_the_table_has_shares_nats_the_base_and_the_residual() -> None:
     shares = response_shares(found)
     for k, organisation in enumerate(found.organisations):
         wanted = rf"{names()[organisation]} +█* +{100 * shares.organisations[k]:.0f} % +{found.response.scores[k]:.2f}"
+        wanted += rf" +{re.escape(f'{found.response.familiarity[k]:+z.2f}')}"
         assert re.search(wanted, text)
     assert re.search(rf"base model +█+ +{100 * shares.base:.0f} % +{found.response.base:.2f}", text)
     assert re.search(rf"residual +{found.response.residual:.2f}".replace("-", "[-]"), text)
