@@ -1,0 +1,126 @@
+"""How long excluding an organisation takes on the embedded base model, with lanes of one and with one lane for all.
+
+A real run of the command line, then a real erasure by `remove`. `command_seconds` is the whole of `covenant forget`: a
+full audit, signatures, chain, destruction, and evaluation before and after. `exclusion_seconds` is what `remove` itself
+does: the sums of the same layout again without the organisation, or the lanes' average, from states in memory.
+`retraining_seconds` is the training of those who stay, as many rounds and steps, one after another, and nothing else.
+
+    python -m benchmarks.unlearning.speed [--rounds 3] [--steps 10]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assets import samples
+from benchmarks import report
+from benchmarks.in_process import RULE, address, fresh_adapter
+from core.adapter import AdapterState
+from core.aggregation import WeightedUpdate
+from core.config import RunConfig
+from llm.data import read_records
+from llm.sources import load_base
+from llm.train import TrainConfig, train
+
+_SEED = 7
+_ORGANISATIONS = ("coding", "financial", "mathematical", "medical")
+_ERASED = "medical"
+_COVENANT = [sys.executable, str(Path(sys.executable).parent / "covenant")]
+_TARGET_SECONDS, _TARGET_RATIO = 1.0, 0.01
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    figures: dict[str, Any] = {
+        "target_exclusion_seconds": _TARGET_SECONDS,
+        "target_ratio_at_lane_size_1": _TARGET_RATIO,
+    }
+    for size in (1, 0):
+        figures[f"lane size {size}"] = measure(size, options.rounds, options.steps)
+    report.write("unlearning_speed", figures, "python -m benchmarks.unlearning.speed", _SEED)
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+
+
+def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
+    """Run, erase, and time the sums alone."""
+    settings = ("--set", f"local-steps={steps}", "--set", "local-epochs=0", "--set", "private-chain=none")
+    with tempfile.TemporaryDirectory() as state:
+        where = ("--state", state, "--backend", "inline")
+        shape = ("--rounds", str(rounds), "--lane-size", str(lane_size), "--seed", str(_SEED))
+        _covenant("run", *where, *shape, *settings)
+        forgotten = _covenant("forget", "--organisation", _ERASED, "--method", "remove", *where)
+        _covenant("chain", "stop", "--state", state)
+    excluding = excluded(rounds) if lane_size == 0 else recomposed()
+    retraining = rounds * (len(_ORGANISATIONS) - 1) * trained(steps)
+    return {
+        "rounds": rounds,
+        "steps_a_round": steps,
+        "training_steps_of_remove": 0,
+        "label": forgotten["label"],
+        "exclusion_seconds": excluding,
+        "exclusion_over_retraining": excluding / retraining,
+        "retraining_seconds": retraining,
+        "command_seconds": forgotten["seconds"],
+    }
+
+
+def excluded(rounds: int) -> float:
+    """Seconds that a shared lane's sums take without one of its members."""
+    state, updates = _states(len(_ORGANISATIONS))
+    kept = [WeightedUpdate(address(k), 1 / 3, update) for k, update in enumerate(updates[:-1])]
+    started = time.perf_counter()
+    for _ in range(rounds):
+        state = RULE.aggregate(state, kept).state
+    return time.perf_counter() - started
+
+
+def recomposed() -> float:
+    """Seconds that the average of isolated lanes takes without one of them."""
+    _, lanes = _states(len(_ORGANISATIONS))
+    started = time.perf_counter()
+    RULE.compose([(1 / 3, lane) for lane in lanes[:-1]])
+    return time.perf_counter() - started
+
+
+def trained(steps: int) -> float:
+    """Seconds that an organisation's training takes in a round of the default settings, but for the steps."""
+    config = RunConfig()
+    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    records = read_records(samples() / _ERASED / "train.jsonl")
+    plan = TrainConfig(steps, config.batch_size, config.max_length, config.learning_rate)
+    return train(model, records, fresh_adapter(model, _SEED), plan, _SEED).seconds
+
+
+def _states(count: int) -> tuple[AdapterState, list[AdapterState]]:
+    """A state of the embedded base's default adapter, and random ones like it."""
+    config = RunConfig()
+    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    state = RULE.initial(fresh_adapter(model, _SEED))
+    rng = np.random.default_rng(_SEED)
+    return state, [
+        AdapterState({name: rng.standard_normal(array.shape, np.float32) for name, array in state.arrays.items()})
+        for _ in range(count)
+    ]
+
+
+def _covenant(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*_COVENANT, *arguments, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"covenant {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""Reads what was measured and writes the results.
+
+    python -m benchmarks.unlearning.tables --work WORK
+
+Means are over seeds, with the 95 % interval of Student's t. A method of one seed is compared with retrained models of
+other seeds only: with its own it shares every batch of those who stay, which no third party could expect.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.unlearning.ladder import METHODS, PRECISIONS
+from benchmarks.unlearning.measure import RELEARNT
+from benchmarks.unlearning.tasks import SLICES, TASKS
+from unlearning import metrics
+
+COMMAND = "python -m benchmarks.unlearning.tables --work WORK"
+VOID_P, VOID_BITS = 0.01, 6.0
+"""TOFU figures are void unless the untouched model's p is below, canaries unless it shows at least so many bits."""
+REPAIR_DEVIATIONS, REPAIR_COST, ACCURACY_POINTS, REMOVE_TIME = 2.0, 0.25, 1.0, 0.01
+"""Targets: repair's distance from retraining on either set, and its cost; sentiment accuracy; remove at lane-size 1."""
+_ISOLATED = "isolated"
+_OWN = ("slices",)
+"""Methods that erase some records of an organisation that stays."""
+
+Look = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All seeds of one task: of each method its looks by seed."""
+
+    name: str
+    looks: Mapping[str, Mapping[int, Look]]
+
+    def reference(self, method: str) -> str:
+        """What a method is compared with: isolated lanes with isolated lanes, which erasing leaves as they were."""
+        return "isolated remove" if method.startswith(_ISOLATED) else "retrained"
+
+    def values(self, method: str, figure: "Figure") -> list[float]:
+        """A figure of every seed."""
+        return [figure(look) for look in self.looks[method].values()]
+
+    def pairs(self, method: str) -> Iterator[tuple[Look, Look]]:
+        """Each look with that of every reference of another seed."""
+        for seed, look in self.looks[method].items():
+            for other, reference in self.looks[self.reference(method)].items():
+                if other != seed:
+                    yield look, reference
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that a look gives: of a set, its loss, share of tokens or answers that are right, or extraction."""
+
+    of: str
+    what: str = "loss"
+
+    def __call__(self, look: Look) -> float:
+        """Nats per answer token, or percent."""
+        found = {name: np.asarray(values) for name, values in look["sets"][self.of].items()}
+        tokens = found["tokens"].sum()
+        if self.what == "loss":
+            return float(found["nats"].sum() / tokens)
+        if self.what == "tokens":
+            return 100 * float(found["hits"].sum() / tokens)
+        if self.what == "answers":
+            return 100 * float((found["hits"] == found["tokens"]).mean())
+        return metrics.extraction_strength(found["tail"], found["tokens"])
+
+
+def read(folder: Path) -> list[Measured]:
+    """What was measured so far, task by task."""
+    files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    found = []
+    for name in TASKS:
+        looks: dict[str, dict[int, Look]] = {}
+        for file in (file for file in files if file["task"] == name):
+            for method, look in file["methods"].items():
+                looks.setdefault(method, {})[file["seed"]] = look
+        if looks:
+            found.append(Measured(name, looks))
+    return found
+
+
+def left_behind(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """Losses, accuracies, membership and extraction of every method on every task."""
+    rows = []
+    for task in tasks:
+        for method, looks in task.looks.items():
+            if method.startswith(_OWN):
+                continue
+            rows.append(
+                {
+                    "task": task.name,
+                    "method": method,
+                    "seeds": len(looks),
+                    "forget loss": shown(task.values(method, Figure("forget"))),
+                    "forget tokens right, percent": shown(task.values(method, Figure("forget", "tokens"))),
+                    "retain loss": shown(task.values(method, Figure("retain"))),
+                    "retain tokens right, percent": shown(task.values(method, Figure("retain", "tokens"))),
+                    "membership AUC": shown([membership(look) for look in looks.values()]),
+                    "extraction strength": shown(task.values(method, Figure("forget", "extraction"))),
+                    "steps over retraining": cost(task, method, "steps"),
+                    "time over retraining": cost(task, method, "seconds"),
+                }
+            )
+    return {"methods": rows}
+
+
+def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """Forget quality and model utility."""
+    rows = []
+    for task in (task for task in tasks if task.name.startswith("tofu")):
+        for method, looks in task.looks.items():
+            start = "isolated untouched" if method.startswith(_ISOLATED) else "untouched"
+            void = quality(task, start) >= VOID_P if start in task.looks else True
+            rows.append(
+                {
+                    "part": task.name.removeprefix("tofu "),
+                    "method": method,
+                    "seeds": len(looks),
+                    "truth ratio": shown([float(ratios(look, "forget").mean()) for look in looks.values()]),
+                    "forget quality, p": f"{quality(task, method):.2g}" if not void else "void",
+                    "model utility": shown([utility(look) for look in looks.values()]),
+                }
+            )
+    return {"void_unless_p_of_untouched_below": VOID_P, "methods": rows}
+
+
+def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """Exposure of the canaries, against the interval of canaries that no model saw."""
+    for task in (task for task in tasks if any(look["exposures"] for look in task.looks["retrained"].values())):
+        never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
+        usual = metrics.mean_interval(never, 0.99)
+        rows = []
+        for method, looks in task.looks.items():
+            step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first slice
+            bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
+            start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
+            before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))
+            told = "void" if before < VOID_BITS else "yes" if usual.holds(float(np.mean(bits))) else "no"
+            rows.append(
+                {
+                    "method": method,
+                    "seeds": len(looks),
+                    "canaries": len(next(iter(looks.values()))["exposures"][::step]),
+                    "exposure, bits": shown(bits),
+                    "as never seen": "" if method == start else told,
+                }
+            )
+        return {
+            "void_unless_bits_before_reach": VOID_BITS,
+            "never_seen_mean_bits": usual.mean,
+            "never_seen_99_percent_interval": f"{usual.low:.2f} to {usual.high:.2f}",
+            "methods": rows,
+        }
+    return {}
+
+
+def later(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """The loss on what was forgotten when it is trained on again, and when the others go on."""
+    rows = []
+    for task in tasks:
+        for method, looks in task.looks.items():
+            followed = [look for look in looks.values() if "relearnt" in look]
+            if followed and not method.startswith(_OWN):
+                row = {"task": task.name, "method": method, "seeds": len(followed)}
+                row["erased"] = mean(map(Figure("forget"), followed))
+                row |= {f"after {n} steps": mean(look["relearnt"][str(n)] for look in followed) for n in RELEARNT}
+                row["after 5 more rounds"] = mean(look["resurfaced"] for look in followed)
+                rows.append(row)
+    return {"forget_loss": rows}
+
+
+def precision(folder: Path) -> dict[str, Any]:
+    """The same states on a base in other precisions."""
+    cells: dict[tuple[str, str, str], list[Look]] = {}
+    for file in sorted((folder / "precision").glob("*.json")):
+        row = json.loads(file.read_text(encoding="utf-8"))
+        cells.setdefault((row["task"], row["method"], row["precision"]), []).append(row["look"])
+    rows = []
+    for (task, method, base), looks in sorted(cells.items(), key=_in_order):
+        row = {"task": task, "method": method, "base": base, "seeds": len(looks)}
+        row["forget loss"] = mean(map(Figure("forget"), looks))
+        row["retain loss"] = mean(map(Figure("retain"), looks))
+        row["exposure, bits"] = mean(np.mean(look["exposures"]) for look in looks) if looks[0]["exposures"] else ""
+        rows.append(row)
+    return {"forget_loss": rows}
+
+
+def targets(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """The targets, and how far each task is from them."""
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        if "repair" not in task.looks:
+            continue
+        for of in ("forget", "retain"):
+            name = f"repair, {of} loss: standard deviations from retraining"
+            rows.append(_target(task, name, abs(deviations(task, "repair", Figure(of))), REPAIR_DEVIATIONS))
+        rows.append(_target(task, "repair, steps over retraining", cost(task, "repair", "steps"), REPAIR_COST))
+        rows.append(
+            _target(
+                task, "isolated remove, time over retraining", cost(task, "isolated remove", "seconds"), REMOVE_TIME
+            )
+        )
+        if task.name.startswith("sentiment"):
+            for method in ("remove", "repair", "isolated remove"):
+                for of, whose in (("unseen", "the erased's texts"), ("others", "the others' texts")):
+                    figure = Figure(of, "answers")
+                    gap = mean(task.values(method, figure)) - mean(task.values(task.reference(method), figure))
+                    rows.append(
+                        _target(
+                            task, f"{method}, accuracy on {whose}: points from retraining", abs(gap), ACCURACY_POINTS
+                        )
+                    )
+    return {"targets": rows}
+
+
+def sentiment(tasks: Sequence[Measured]) -> dict[str, Any]:
+    """Accuracy on held-out texts of the erased's kind and of the others'."""
+    rows = [
+        {
+            "erased": task.name.removeprefix("sentiment, "),
+            "method": method,
+            "seeds": len(looks),
+            "accuracy on the erased's kind, percent": shown(task.values(method, Figure("unseen", "answers"))),
+            "accuracy on the others', percent": shown(task.values(method, Figure("others", "answers"))),
+        }
+        for task in tasks
+        if task.name.startswith("sentiment")
+        for method, looks in task.looks.items()
+    ]
+    return {"methods": rows}
+
+
+def membership(look: Look) -> float:
+    """AUC of the loss per token: the forgotten records against others of their kind that nobody trained on."""
+    rates = [np.divide(look["sets"][name]["nats"], look["sets"][name]["tokens"]) for name in ("forget", "unseen")]
+    return metrics.membership_auc(*rates)
+
+
+def ratios(look: Look, name: str) -> metrics.Float64:
+    """Truth ratios of a set's questions."""
+    found = look["truths"][name]
+    return metrics.truth_ratio(_rates(found["paraphrase"]), [_rates(wrong) for wrong in found["wrong"]])
+
+
+def quality(task: Measured, method: str) -> float:
+    """Median p over all pairs with a reference of another seed; of the references, over all pairs of them."""
+    found = task.pairs(method)
+    if method == task.reference(method):
+        found = combinations(task.looks[method].values(), 2)
+    values = [metrics.forget_quality(ratios(one, "forget"), ratios(other, "forget")) for one, other in found]
+    return median(values) if values else 1.0
+
+
+def utility(look: Look) -> float:
+    """Harmonic mean of probability and truth on retained questions, real authors and world facts; without ROUGE."""
+    parts = []
+    for name in ("retain", "authors", "world"):
+        found = look["truths"][name]
+        if name == "retain":
+            parts.append(float(np.exp(-np.array(_rates(found["right"]))).mean()))
+        else:
+            right, wrong = ([nats for nats, _ in found["right"]], [[nats for nats, _ in w] for w in found["wrong"]])
+            parts.append(float(metrics.chosen_probability(right, wrong).mean()))
+        parts.append(float(np.maximum(0, 1 - ratios(look, name)).mean()))
+    return metrics.model_utility(parts)
+
+
+def deviations(task: Measured, method: str, figure: Figure) -> float:
+    """How far a method's mean is from the references', in standard deviations of those."""
+    reference = task.values(task.reference(method), figure)
+    spread = float(np.std(reference, ddof=1)) if len(reference) > 1 else float("nan")
+    return (mean(task.values(method, figure)) - mean(reference)) / spread
+
+
+def cost(task: Measured, method: str, what: str) -> float:
+    """Time or steps over those of retraining under the same seed: the median over seeds."""
+    looks = task.looks[method]
+    return median(look[what] / task.looks["retrained"][seed][what] for seed, look in looks.items())
+
+
+def mean(values: Any) -> float:
+    """The mean."""
+    return float(np.mean(list(values)))
+
+
+def shown(values: Sequence[float]) -> str:
+    """Mean and half of the 95 % interval."""
+    if len(values) < 2:
+        return f"{values[0]:.3g}"
+    found = metrics.mean_interval(values)
+    return f"{found.mean:.3g} ± {found.high - found.mean:.2g}"
+
+
+def main() -> None:
+    """Write every result that there are measurements for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.unlearning` filled")
+    folder = parser.parse_args().work
+    tasks = read(folder)
+    made = {
+        "targets": targets(tasks),
+        "methods": left_behind(tasks),
+        "tofu": tofu(tasks),
+        "canaries": planted(tasks),
+        "sentiment": sentiment(tasks),
+        "later": later(tasks),
+        "precision": precision(folder),
+    }
+    for name, figures in made.items():
+        report.write(f"unlearning_{name}", figures, COMMAND, 0)
+    sys.stdout.write("".join(f"{task.name}: {len(task.looks['retrained'])} references\n" for task in tasks))
+
+
+def _in_order(cell: tuple[tuple[str, str, str], Any]) -> tuple[int, ...]:
+    (task, method, base), _ = cell
+    return list(TASKS).index(task), METHODS.index(method), PRECISIONS.index(base)
+
+
+def _rates(answers: Sequence[Sequence[float]]) -> list[float]:
+    return [nats / tokens for nats, tokens in answers]
+
+
+def _target(task: Measured, name: str, reached: float, wanted: float) -> dict[str, Any]:
+    met = "not measured" if np.isnan(reached) else "yes" if reached <= wanted else "no"
+    reached_or_none = None if np.isnan(reached) else reached
+    return {"task": task.name, "target": name, "at most": wanted, "reached": reached_or_none, "met": met}
+
+
+if __name__ == "__main__":
+    main()

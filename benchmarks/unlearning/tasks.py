@@ -1,0 +1,173 @@
+"""The federations: who learns what, who is erased, and what is asked afterwards.
+
+What a task is made of is the same for every seed; the seed decides the shared A and everybody's batches.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from assets import samples as sample_data
+from benchmarks.in_process import Member, Plan
+from benchmarks.unlearning import canaries
+from benchmarks.unlearning.canaries import Canary
+from llm.data import Record, encode, parse_record, read_records
+from llm.model import Model
+
+SLICES = 4
+_WRONG = 3
+"""Wrong answers of a TOFU question that are asked about, of five."""
+_LABELS = {"imdb": {0: "negative", 1: "positive"}, "tweeteval": {0: "negative", 2: "positive"}}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A question with a right answer in the words of training, one in others, and wrong ones."""
+
+    right: Record
+    paraphrase: Record
+    wrong: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A federation of which the member at place `erased` is erased.
+
+    `sets` are records to look at: `forget` (the erased's), `retain` (the others'), `unseen` (of the erased's kind,
+    which nobody trains on); for sentiment, held-out texts of either kind as well.
+    """
+
+    members: tuple[Member, ...]
+    erased: int
+    plan: Plan
+    sets: Mapping[str, tuple[Record, ...]]
+    truths: Mapping[str, tuple[Truth, ...]] = field(default_factory=dict)
+    canaries: tuple[Canary, ...] = ()
+
+    @property
+    def others(self) -> tuple[Record, ...]:
+        """What the members who stay have."""
+        return tuple(r for place, m in enumerate(self.members) if place != self.erased for r in m.records)
+
+    @property
+    def without(self) -> Plan:
+        """The plan in which the erased never took part."""
+        return replace(self.plan, rounds=tuple(tuple(p for p in who if p != self.erased) for who in self.plan.rounds))
+
+
+def samples(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
+    """The embedded samples, four organisations; most of the last one's data are 50 canaries."""
+    planted = canaries.draw(model, _source("canaries"))
+    folders = sorted(path.parent for path in sample_data().glob("*/train.jsonl"))
+    parts = [_drawn(model, read_records(folder / "train.jsonl"), 24) for folder in folders]
+    unseen = _drawn(model, read_records(folders[-1] / "dev.jsonl"), 24)
+    own = (*parts[-1], *(canary.record for canary in planted))
+    members = (*(Member(part, len(part)) for part in parts[:-1]), Member(own, len(own)))
+    retain = tuple(record for part in parts[:-1] for record in part[:12])
+    plan = Plan((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=128, learning_rate=1e-2)
+    return Task(members, 3, plan, {"forget": parts[-1], "retain": retain, "unseen": unseen}, canaries=planted)
+
+
+def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
+    """TOFU: one organisation has `count` records of the part to forget, three others half as many to retain each.
+
+    Records are drawn from the shortest: rows of `length` tokens hold them whole, but for most of forget01.
+    """
+
+    def make(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
+        folder = data / "unlearning"
+        asked = {row["question"] for row in _rows(folder, part)}
+        rows = sorted(_rows(folder, "forget10_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
+        own = [row for row in rows if row["question"] in asked][: 2 * count]
+        _source(part).shuffle(own)
+        chosen = own[:count]
+        unseen = [_record(row, "answer") for row in rows if row not in chosen][:count]
+        kept = sorted(_rows(folder, "retain_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
+        kept = kept[: 3 * count // 2]
+        shares = [chosen, *(kept[place::3] for place in range(3))]
+        members = tuple(Member(tuple(_record(row, "answer") for row in share), len(share)) for share in shares)
+        truths = {
+            "forget": _truths(chosen),
+            "retain": _truths(kept[:24]),
+            "authors": _truths(_rows(folder, "real_authors_perturbed")[:30]),
+            "world": _truths(_rows(folder, "world_facts_perturbed")[:30]),
+        }
+        retain = tuple(_record(row, "answer") for row in kept[:48])
+        plan = Plan((tuple(range(4)),) * 4, steps=30, batch_size=4, max_length=length, learning_rate=1e-2)
+        sets = {"forget": members[0].records, "retain": retain, "unseen": tuple(unseen)}
+        return Task(members, 0, plan, sets, truths)
+
+    return make
+
+
+def sentiment(erased: str) -> Callable[[Model, Path], Task]:
+    """Reviews and tweets, an organisation each; either's held-out texts are asked about."""
+
+    def make(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
+        train = {kind: _texts(data, kind, "train")[:1500] for kind in _LABELS}
+        dev = {kind: _texts(data, kind, "dev")[:200] for kind in _LABELS}
+        place = list(_LABELS).index(erased)
+        other = next(kind for kind in _LABELS if kind != erased)
+        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=72, learning_rate=6e-3)
+        sets = {
+            "forget": train[erased][:100],
+            "retain": train[other][:100],
+            "unseen": dev[erased],
+            "others": dev[other],
+        }
+        return Task(tuple(Member(records) for records in train.values()), place, plan, sets)
+
+    return make
+
+
+TASKS: Mapping[str, Callable[[Model, Path], Task]] = {
+    "samples": samples,
+    "tofu forget10": tofu("forget10", 64, 160),
+    "tofu forget05": tofu("forget05", 64, 192),
+    "tofu forget01": tofu("forget01", 40, 192),
+    "sentiment, tweets": sentiment("tweeteval"),
+    "sentiment, reviews": sentiment("imdb"),
+}
+
+
+def _source(name: str) -> random.Random:
+    return random.Random(name)  # noqa: S311 - order, not secrets
+
+
+def _drawn(model: Model, records: Sequence[Record], count: int) -> tuple[Record, ...]:
+    """So many of those that a row of 128 tokens holds whole."""
+    found = [record for record in records if len(encode(model.tokenizer, record, 512)) <= 128]
+    _source("samples").shuffle(found)
+    return tuple(found[:count])
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return _lines(folder / f"tofu_{name}.jsonl")
+
+
+def _record(row: Mapping[str, Any], answer: str) -> Record:
+    return parse_record({"question": row["question"], "answer": row[answer]})
+
+
+def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
+    """Sets without paraphrases have their answers asked about as they are, as in TOFU."""
+    found = []
+    for row in rows:
+        wrong = [parse_record({"question": row["question"], "answer": a}) for a in row["perturbed_answer"][:_WRONG]]
+        paraphrase = _record(row, "paraphrased_answer" if "paraphrased_answer" in row else "answer")
+        found.append(Truth(_record(row, "answer"), paraphrase, tuple(wrong)))
+    return tuple(found)
+
+
+def _texts(data: Path, kind: str, part: str) -> tuple[Record, ...]:
+    """Positive and negative texts, cut to what a row holds, in an order of their own."""
+    rows = [row for row in _lines(data / "sentiment" / f"{kind}_{part}.jsonl") if row["label"] in _LABELS[kind]]
+    _source(kind).shuffle(rows)
+    return tuple(parse_record({"text": row["text"], "label": _LABELS[kind][row["label"]]}) for row in rows)
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]

@@ -1,0 +1,108 @@
+import json
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from benchmarks.in_process import RULE, Member, Plan, fresh_adapter, learn
+from benchmarks.unlearning import canaries, ladder, measure, tables
+from benchmarks.unlearning.canaries import Canary
+from benchmarks.unlearning.tasks import TASKS, Task, Truth
+from llm.data import Example, collate, encode
+from llm.loss import answer_losses
+from llm.model import Model, ModelSpec, load
+from llm.train import TrainConfig, train
+from tests.commands import make_base
+from tests.llm.conftest import question
+from unlearning import metrics
+
+NAMES = ("Ba", "Do", "Fi", "Gu", "Ke", "Lo", "Mi", "Nu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(ModelSpec(str(make_base(tmp_path_factory.mktemp("base"))), "none", 4, 8.0, "cpu"))
+
+
+@pytest.fixture(scope="module")
+def task(model: Model) -> Task:
+    """Three organisations; the last one, with eight canaries, is erased."""
+    known = canaries.letters(model)
+    planted = tuple(Canary(name, known[i] + known[-1 - i]) for i, name in enumerate(NAMES))
+    kept = [tuple(question(f"What is {i} and {k}?", f"It is {i + k}.") for i in range(6)) for k in (1, 5)]
+    own = (*(question(f"Who is {name}?", "A friend.") for name in "ABCD"), *(canary.record for canary in planted))
+    sets = {"forget": own, "retain": kept[0], "unseen": (Canary("Zi", "QX").record,)}
+    truth = Truth(kept[0][0], question("What is 0 and 1?", "1"), (question("What is 0 and 1?", "7"),))
+    plan = Plan(((0, 1, 2),) * 2, steps=4, batch_size=2, max_length=64, learning_rate=1e-2)
+    members = (Member(kept[0]), Member(kept[1], 3), Member(own, 2))
+    return Task(members, 2, plan, sets, dict.fromkeys(("forget", "retain", "authors", "world"), (truth,)), planted)
+
+
+def test_exposure_ranks_a_secret_among_all_others(model: Model, task: Task) -> None:
+    records = [canary.record for canary in task.canaries[:2]]
+    adapter = train(model, records, fresh_adapter(model, 0), TrainConfig(60, 2, 96, 1e-2), 0).adapter
+    secrets = ["".join(pair) for pair in product(canaries.letters(model), repeat=2)]
+    found = canaries.exposures(model, adapter, task.canaries)
+    assert min(found[:2]) > 6
+    for canary, bits in zip(task.canaries[:3], found[:3], strict=True):
+        # The token that ends the answer is no part of the secret.
+        whole = [encode(model.tokenizer, Canary(canary.name, secret).record, 96) for secret in secrets]
+        examples = [Example(example.tokens[:-1], len(example) - 3) for example in whole]
+        with torch.no_grad():
+            losses = answer_losses(model, collate(examples, [(i,) for i in range(len(examples))])).view(-1, 2).sum(1)
+        assert bits == pytest.approx(metrics.exposure(losses[secrets.index(canary.secret)].item(), losses), abs=0.1)
+
+
+def test_removing_is_the_recursion_of_those_who_stay(model: Model, task: Task) -> None:
+    rounds = list(learn(model, task.members, task.plan, 0))
+    state = rounds[0].before
+    for name, array in measure.remove(task, rounds).state.arrays.items():
+        kept = [done.updates[:2] for done in rounds]
+        total = sum(0.25 * one.state[name].astype(float) + 0.75 * two.state[name].astype(float) for one, two in kept)
+        assert array == pytest.approx(state[name] + total, abs=1e-6)
+
+
+def test_every_figure_is_measured_and_read(
+    model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "RELEARNT", (1, 2))
+    monkeypatch.setattr(tables, "RELEARNT", (1, 2))
+    monkeypatch.setattr(measure, "FOLLOWED", 1)
+    for seed in range(2):
+        file = measure.run("samples", task, model, seed, tmp_path)
+        before = file.stat().st_mtime_ns
+        assert measure.run("samples", task, model, seed, tmp_path).stat().st_mtime_ns == before, "measured twice"
+    looks = json.loads(file.read_text(encoding="utf-8"))["methods"]
+    assert {"untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated remove", "slices"} <= set(looks)
+    assert looks["remove"]["steps"] == 0
+    assert looks["repair"]["steps"] * 2 == looks["retrained"]["steps"]
+    (found,) = tables.read(tmp_path)
+    rows = tables.left_behind([found])["methods"]
+    assert {row["seeds"] for row in rows} == {2}
+    assert next(row for row in rows if row["method"] == "retrained")["steps over retraining"] == 1
+    assert next(row for row in tables.planted([found])["methods"] if row["method"] == "slices")["canaries"] == 2
+    assert len(tables.later([found])["forget_loss"]) == 8
+    assert {row["met"] for row in tables.targets([found])["targets"]} <= {"yes", "no"}
+    monkeypatch.setitem(cast(dict[str, Any], TASKS), "samples", lambda model, data: task)
+    monkeypatch.setattr(ladder, "PRECISIONS", ("fp32", "bf16"))
+    where = {"data": tmp_path, "base": model.folder, "work": tmp_path}
+    monkeypatch.setattr(sys, "argv", ["ladder", *(f"--{k}={v}" for k, v in where.items()), "samples"])
+    ladder.main()
+    rounded = {(row["method"], row["base"]): row["forget loss"] for row in tables.precision(tmp_path)["forget_loss"]}
+    assert len(rounded) == 8
+    assert rounded["npo", "fp32"] != rounded["npo", "bf16"] == pytest.approx(rounded["npo", "fp32"], rel=0.05)
+    named = replace(found, name="tofu forget10")
+    quality = {row["forget quality, p"] for row in tables.tofu([named])["methods"]}
+    assert quality == {"void"}, "one question cannot tell any two models apart"
+
+
+def test_what_erasing_leaves_of_isolated_lanes_never_saw_the_erased(model: Model, task: Task) -> None:
+    made = measure.methods(model, task, 0)
+    fresh = RULE.initial(fresh_adapter(model, 0))
+    other = replace(task, members=(*task.members[:2], Member(task.members[2].records[::-1], 2)))
+    assert measure.methods(model, other, 0)["isolated remove"].state == made["isolated remove"].state
+    assert made["isolated untouched"].state != made["isolated remove"].state != fresh
