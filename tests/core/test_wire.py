@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from core import wire
 from core.adapter import AdapterState
 from core.canonical import digest, to_json
-from core.erasures import Receipt
+from core.erasures import ErasureRequest, Receipt
 from core.errors import FormatError
 from core.rounds import Salts
 from core.update import Registration, SignedManifest
@@ -52,6 +52,34 @@ def test_a_query_to_delete_without_an_attestation_is_a_format_error() -> None:
     plain = {"genesis": GENESIS.to_dict(), "organisation": f.address("medical")}
     with pytest.raises(FormatError, match="malformed query to delete"):
         wire.Deletion.from_content(RecordDict({"delete": ConfigRecord({"json": to_json(plain)})}))
+
+
+REQUEST = ErasureRequest(
+    GENESIS.digest, f.address("medical"), "slices", f.other("records"), 2, "GDPR Art. 17", f.other("nonce")
+).sign(f.key("medical"), GENESIS.chain)
+RECORDS = wire.RecordsQuery(GENESIS, REQUEST, (f.other("one"), f.other("two")), forget=True)
+
+
+def test_a_query_for_records_and_its_answer_arrive_as_they_were_sent() -> None:
+    assert wire.RecordsQuery.from_content(RECORDS.to_content()) == RECORDS
+    assert not wire.RecordsQuery.from_content(replace(RECORDS, forget=False).to_content()).forget
+    answer = wire.RecordsAnswer((f.other("one"),), (f.other("two"),))
+    assert wire.RecordsAnswer.from_content(answer.to_content()) == answer
+
+
+@pytest.mark.parametrize(
+    "broken", [{"records": ["0x"]}, {"records": 1}, {"request": {}}, {"genesis": {}}, {"records": None}], ids=str
+)
+def test_a_broken_query_for_records_is_a_format_error(broken: dict[str, Any]) -> None:
+    plain = {"genesis": GENESIS.to_dict(), "request": REQUEST.to_dict(), "records": [], "forget": False} | broken
+    with pytest.raises(FormatError):
+        wire.RecordsQuery.from_content(RecordDict({"records": ConfigRecord({"json": to_json(plain)})}))
+
+
+@pytest.mark.parametrize("broken", [{}, {"held": [], "forgotten": 1}, {"held": ["x"], "forgotten": []}], ids=str)
+def test_a_broken_answer_about_records_is_a_format_error(broken: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        wire.RecordsAnswer.from_content(RecordDict({"known": ConfigRecord({"json": to_json(broken)})}))
 
 
 def test_a_task_arrives_as_it_was_sent() -> None:

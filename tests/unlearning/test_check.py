@@ -1,6 +1,7 @@
 """The check of a certificate, and everything that it must not let pass."""
 
 import copy
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from core.canonical import ZERO_DIGEST, to_json
 from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.store import RunFolder
+from llm.data import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.server_app.worlds import make_world
@@ -73,6 +75,29 @@ def original(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -
         run = world.run("checked", mode="unlearn", organisation="coding", method="replay")
         (path,) = (run.folder / "certificates").iterdir()
         yield Case(SignedCertificate.from_bytes(path.read_bytes()), run, world.ledger)
+
+
+@pytest.fixture(scope="module")
+def of_records(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[Case]:
+    """A replay without three records."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world(tmp_path_factory.mktemp("state"), base, data, patch)
+        world.run("records")
+        records = tmp_path_factory.mktemp("records") / "erased.jsonl"
+        train = read_folder(data).organisations[0].train[:3]
+        lines = (json.dumps({"question": r.prompt[0].content, "answer": r.answer}) + "\n" for r in train)
+        records.write_text("".join(lines), encoding="utf-8")
+        erase = {"mode": "unlearn", "organisation": "coding", "method": "replay", "records": str(records)}
+        run = world.run("records", **erase)
+        (path,) = (run.folder / "certificates").iterdir()
+        yield Case(SignedCertificate.from_bytes(path.read_bytes()), run, world.ledger)
+
+
+@pytest.fixture
+def record_case(of_records: Case, tmp_path: Path) -> Case:
+    """A copy to tamper with."""
+    shutil.copytree(of_records.run.folder, folder := tmp_path / of_records.run.name)
+    return Case(of_records.signed, RunFolder(folder), copy.deepcopy(of_records.ledger))
 
 
 @pytest.fixture
@@ -214,4 +239,55 @@ def test_no_tampering_passes(case: Case, kind: str) -> None:
     tamper, wanted = TAMPERING[kind]
     tamper(case)
     found = case.found()
+    assert any(wanted in failure for failure in found), found
+
+
+def _request(case: Case, key: keys.Key = CODING, **changes: Any) -> None:
+    """Another request, signed by this key, with everything else signed again."""
+    plain = replace(case.attestation.request.request, **changes)
+    case.attest(request=plain.sign(key, case.run.genesis.chain))
+
+
+def _unsigned(case: Case, **changes: Any) -> None:
+    signed = case.attestation.request
+    case.attest(request=replace(signed, request=replace(signed.request, **changes)))
+
+
+def _left(case: Case) -> None:
+    """Who erased records only has no part in the generation any more."""
+    signed = case.run.generations(0)[1]
+    members = tuple(member for member in signed.record.members if member != CODING.address)
+    changed = replace(signed.record, members=members).sign(COORDINATOR, case.run.genesis.chain)
+    case.rewrite("generations/L0000-G0001.json", to_json(changed.to_dict()))
+
+
+TAMPERING_WITH_RECORDS: dict[str, tuple[Tamper, str]] = {
+    "fewer records than were signed": (lambda c: _unsigned(c, count=2), "signature"),
+    "other records than were signed": (lambda c: _unsigned(c, records=f.other("records")), "signature"),
+    "records of another's request": (lambda c: _request(c, key=MEDICAL, count=2), "signature"),
+    "fewer records, signed again": (lambda c: _request(c, count=2), "on the chain"),
+    "other records, signed again": (lambda c: _request(c, records=f.other("records")), "on the chain"),
+    "slices where several learn together": (lambda c: _request(c, method="slices"), "method, slices"),
+    "the whole organisation instead": (lambda c: _request(c, records=ZERO_DIGEST, count=0), "leaves out who asked"),
+    "the organisation erased too": (lambda c: c.attest(erased=(CODING.address,)), "for records only"),
+    "the organisation gone": (_left, "members"),
+    "a round that was carried over": (lambda c: c.attest(carried=1), "method"),
+    "an update that knew them, not listed": (_unlisted, "scope"),
+    "salts of what knew them, not listed": (lambda c: c.attest(unsalted=()), "scope"),
+    "another label": (lambda c: c.certify(label="approximate"), "label"),
+    "what knew them, served": (lambda c: c.certify(heads=(c.signed.certificate.before.record,)), "in what is served"),
+}  # fmt: skip
+
+
+def test_a_certificate_of_records_holds(record_case: Case) -> None:
+    assert record_case.found() == []
+    record_case.attest()
+    assert record_case.found() == []
+
+
+@pytest.mark.parametrize("kind", TAMPERING_WITH_RECORDS)
+def test_no_tampering_with_records_passes(record_case: Case, kind: str) -> None:
+    tamper, wanted = TAMPERING_WITH_RECORDS[kind]
+    tamper(record_case)
+    found = record_case.found()
     assert any(wanted in failure for failure in found), found

@@ -1,21 +1,27 @@
 """Erasing records: the slices that saw them are trained again as if they had never been there, and nothing else is."""
 
+import copy
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from chain.audit import verify
-from core import seeds
+from client_app.forgotten import Forgotten
+from core import keys, seeds
+from core.artifacts import Artifacts
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
 from core.store import RunFolder
 from llm.data import Record, read_records
 from server_app.serving import serving, subject
-from tests.server_app.worlds import World
+from server_app.strategy import Covenant
+from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
+from tests.unlearning.test_crash import KilledError, killed
 from tests.unlearning.test_erasing import address, certificates, holds
 from unlearning.certificate import LIMITS_OF_RECORDS, ErasureCertificate, SignedCertificate
 from unlearning.check import check
@@ -25,18 +31,29 @@ SLICED = {"lane-size": 1, "slices": SLICES, "rounds": 2, "local-steps": 6}
 """Steps enough for every record of a slice to be learnt in every round."""
 
 
-@pytest.fixture(autouse=True)
-def _own_dev_sets(world: World, tmp_path: Path) -> None:
-    """Data with a dev.jsonl, so that a record less to train on is the only change."""
-    folder = tmp_path / "organisations"
-    for name in NAMES:
-        text = Path(f"{world.settings['data']}/{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / name).mkdir(parents=True)
-        (folder / name / "train.jsonl").write_text("".join(text[:-2]), encoding="utf-8")
-        (folder / name / "dev.jsonl").write_text("".join(text[-2:]), encoding="utf-8")
-    text = Path(f"{world.settings['data']}/validation.jsonl").read_text(encoding="utf-8")
-    (folder / "validation.jsonl").write_text(text, encoding="utf-8")
-    world.settings["data"] = str(folder)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[World]:
+    """A run in slices, on data with a dev.jsonl, so that a record less to train on is the only change."""
+    folder = tmp_path_factory.mktemp("records")
+    for name in NAMES[:2]:
+        text = (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / "data" / name).mkdir(parents=True)
+        (folder / "data" / name / "train.jsonl").write_text("".join(text[:-2]), encoding="utf-8")
+        (folder / "data" / name / "dev.jsonl").write_text("".join(text[-2:]), encoding="utf-8")
+    shutil.copy(data / "validation.jsonl", folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world(folder / "state", base, folder / "data", patch)
+        world.run("sliced", **SLICED)
+        yield world
+
+
+@pytest.fixture
+def world(finished: World, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A copy of its own for every test."""
+    world = make_world(tmp_path / "state", base, Path(finished.settings["data"]), monkeypatch)
+    shutil.copytree(finished.state.folder, world.state.folder)
+    world.ledger.__dict__.update(copy.deepcopy(vars(finished.ledger)))
+    return world
 
 
 def of_slice(part: int) -> Callable[[Record], bool]:
@@ -86,7 +103,7 @@ def checked(world: World, run: RunFolder) -> list[str]:
 def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(1), most=2)
     assert len(lines) == 2
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     first, second = run.genesis.lanes_of(address("coding"))
     before, line = heads(run), [signed.record for signed in run.lineage(second)]
     (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
@@ -112,12 +129,10 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
 
 def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(0), most=1)
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
     request = certificate.attestation.attestation.request.request
     (record,) = read_records(tmp_path / "erased.jsonl")
-    from core import keys  # noqa: PLC0415
-
     assert (request.count, request.method, request.whole) == (1, "slices", False)
     assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
     assert request.records != hidden(keys.derive(7, "medical"), request.nonce, [record.digest])
@@ -129,7 +144,7 @@ def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp
 
 def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp_path: Path) -> None:
     lines = [*picked(world, of_slice(0), most=1), *picked(world, of_slice(1), most=1)]
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     before = heads(run)
     found = forget(world, "sliced", written(tmp_path, lines), **SLICED)
     lanes = run.genesis.lanes_of(address("coding"))
@@ -145,7 +160,7 @@ def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp
 
 def test_a_slice_may_lose_all_its_records(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(0))
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
     state = run.artifacts.open(certificate.after.aggregate)
     assert not any(array.any() for array in state.arrays.values())
@@ -156,7 +171,7 @@ def test_a_slice_may_lose_all_its_records(world: World, tmp_path: Path) -> None:
 
 def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     forget(world, "sliced", written(tmp_path, [one]), **SLICED)
     (certificate,) = forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
     assert certificate.after.generation == 2
@@ -175,7 +190,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
 
 def test_the_organisation_may_clean_its_files_afterwards(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     forget(world, "sliced", written(tmp_path, [one]), **SLICED)
     reference = without(world, tmp_path, [one], **SLICED)
     world.settings["data"] = str(tmp_path / "without")
@@ -220,7 +235,7 @@ def _held_out(world: World) -> list[str]:
 def test_records_that_are_not_in_the_data_change_nothing(
     world: World, tmp_path: Path, lines: Callable[[World], list[str]], error: str
 ) -> None:
-    run = world.run("sliced", **SLICED)
+    run = world.state.run("sliced")
     before = sorted(path for path in world.state.folder.rglob("*") if "events" not in path.parts)
     with pytest.raises(UsageError, match=error):
         forget(world, "sliced", written(tmp_path, lines(world)), **SLICED)
@@ -230,9 +245,82 @@ def test_records_that_are_not_in_the_data_change_nothing(
 
 def test_records_are_erased_once(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    world.run("sliced", **SLICED)
     forget(world, "sliced", written(tmp_path, [one]), **SLICED)
     with pytest.raises(UsageError, match="1 of 1 records of coding are already erased"):
         forget(world, "sliced", written(tmp_path, [one]), **SLICED)
     with pytest.raises(UsageError, match="1 of 2 records of coding are already erased"):
         forget(world, "sliced", written(tmp_path, [one, other]), **SLICED)
+
+
+STEPS: dict[str, tuple[type, str, int, bool]] = {
+    "before the first attestation": (RunFolder, "attest", 1, False),
+    "between the attestations": (RunFolder, "attest", 1, True),
+    "after the last attestation": (RunFolder, "attest", 2, True),
+    "between the generations": (RunFolder, "open_generation", 1, True),
+    "before the organisation has noted it": (Forgotten, "note", 1, False),
+    "after it has": (Forgotten, "note", 1, True),
+    "while it trains": (Covenant, "_receive", 3, True),
+    "while states are destroyed": (Artifacts, "destroy", 5, True),
+    "before the first certificate": (RunFolder, "certify", 1, False),
+    "between the certificates": (RunFolder, "certify", 1, True),
+    "after the last certificate": (RunFolder, "certify", 2, True),
+}
+"""A method, the call of it that is the last, and whether that one still happens."""
+
+
+@pytest.fixture(scope="module")
+def expected(finished: World, tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[Digest]:
+    """Where the lanes stand without a record of either slice."""
+    folder = tmp_path_factory.mktemp("expected")
+    with pytest.MonkeyPatch.context() as patch:
+        world = make_world(folder / "state", base, Path(finished.settings["data"]), patch)
+        return heads(without(world, folder, one_of_each(world), **SLICED))
+
+
+def one_of_each(world: World) -> list[str]:
+    return [line for part in range(SLICES) for line in picked(world, of_slice(part), most=1)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_it_goes_on(world: World, expected: list[Digest], tmp_path: Path, step: str) -> None:
+    owner, method, last, done = STEPS[step]
+    file = written(tmp_path, one_of_each(world))
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, owner, method, last, done=done)
+        with pytest.raises(KilledError):
+            forget(world, "sliced", file, **SLICED)
+    run = world.state.run("sliced")
+    assert verify(run, world.ledger).failures == ()
+    forget(world, "sliced", file, **SLICED)
+    found = certificates(run)
+    assert heads(run) == expected
+    assert {c.label for c in found} == {"exact"}
+    assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert len({c.attestation.attestation.request for c in found}) == 1
+    assert holds(world, run)[1] == 4
+
+
+def test_another_erasure_waits_for_one_that_has_begun(world: World, tmp_path: Path) -> None:
+    one, other, *_ = picked(world, of_slice(1))
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, RunFolder, "attest", 1, done=True)
+        with pytest.raises(KilledError):
+            forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    waits = "the erasure of 1 records of coding by slices is not finished"
+    with pytest.raises(UsageError, match=waits):
+        forget(world, "sliced", written(tmp_path, [other], "other.jsonl"), **SLICED)
+    with pytest.raises(UsageError, match=waits):
+        world.run("sliced", mode="unlearn", organisation="coding", method="remove", **SLICED)
+
+
+def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: World) -> None:
+    whole = {"mode": "unlearn", "organisation": "coding", "method": "remove", **SLICED}
+    with pytest.MonkeyPatch.context() as patch:
+        killed(patch, RunFolder, "certify", 1, done=True)
+        with pytest.raises(KilledError):
+            world.run("sliced", **whole)
+    run = world.run("sliced", **whole)
+    found = certificates(run)
+    assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
+    assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert checked(world, run) == []
