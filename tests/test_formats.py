@@ -22,10 +22,12 @@ from core.adapter import AdapterState
 from core.artifacts import Artifacts
 from core.blobs import Folder
 from core.canonical import Address, Digest, commitment, raw, to_json
+from core.erasures import hidden
 from core.keys import Domain
 from core.readers import NOBODY
 from core.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
+from llm.data import Message, Record
 
 PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
 _BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)
@@ -33,6 +35,7 @@ _BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)
 DOMAIN = Domain(6516598, Address("0x336Fe6ddc487B2aC943B71E3b260C147426AaFfE"))
 KEY = keys.derive(7, "medical")
 ONES, TWOS, THREES = (Digest("0x" + f"{digit}" * 64) for digit in (1, 2, 3))
+RECORD = Record((Message("user", "Which dose?"),), "None.")
 STATE = AdapterState(
     {"m.lora_B": np.array([[0.5], [-1.0], [0.0]], np.float32), "m.lora_A": np.array([[1.0, 2.0]], np.float32)}
 )
@@ -75,6 +78,18 @@ def computed() -> dict[str, Any]:
             "signature": MANIFEST.sign(KEY, DOMAIN).signature,
         },
         "merkle": {"values": [ONES, TWOS, THREES], "root": "0x" + merkle.root(leaves).hex()},
+        "erased_records": {
+            "key": "derived_key",
+            "nonce": TWOS,
+            "records": [ONES, THREES],
+            "commitment": hidden(KEY, TWOS, [THREES, ONES]),
+        },
+        "record": {
+            "json": to_json({"prompt": [{"role": "user", "content": "Which dose?"}], "answer": "None."}).decode(),
+            "digest": RECORD.digest,
+            "slices": 4,
+            "slice": seeds.slice_of(RECORD.digest, 4),
+        },
         "sealed": _sealed(),
         "seeds": {
             "seed": 7,
@@ -102,6 +117,19 @@ def _sealed() -> dict[str, Any]:
         "sealed": b"".join(seal(key, label, STATE.parts())).hex(),
         "keys": to_json(Wraps.of(key, label, [reader.public for reader in readers]).to_dict()).decode(),
     }
+
+
+def test_a_record_and_what_hides_it_are_computed_as_documented() -> None:
+    vector = documented()["record"]
+    found = hashlib.sha256(b"covenant/record/v1\0" + vector["json"].encode()).digest()
+    assert "0x" + found.hex() == vector["digest"]
+    drawn = hashlib.sha256(b"covenant/slice/v1\0" + found).digest()
+    assert int.from_bytes(drawn[:8], "big") % vector["slices"] == vector["slice"]
+    erased = documented()["erased_records"]
+    nonce, records = bytes.fromhex(erased["nonce"][2:]), [bytes.fromhex(r[2:]) for r in erased["records"]]
+    salt = hmac.digest(KEY.secret, b"covenant/records-salt/v1\0" + nonce, "sha256")
+    value = hashlib.sha256(b"covenant/records/v1\0" + b"".join(records)).digest()
+    assert "0x" + hashlib.sha256(b"covenant/commitment/v1\0" + salt + value).hexdigest() == erased["commitment"]
 
 
 def documented() -> dict[str, Any]:
