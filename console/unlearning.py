@@ -115,7 +115,8 @@ def check(
 def _trains(run: RunFolder, organisation: Address, method: str, records: Path | None) -> bool:
     """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
     if run.unfinished():
-        return any(signed.attestation.carried < signed.attestation.rounds for signed in run.erasures())
+        begun = [s.attestation for s in run.erasures() if run.certificate(s.attestation) is None]
+        return any(attestation.carried < attestation.rounds for attestation in begun)
     slices = slices_of(run.genesis, organisation, read_digests(records)) if records else None
     return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, slices))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.canonical import from_json, to_json
-from core.erasures import Attestation, Receipt, SignedAttestation, SignedRequest
+from core.canonical import ZERO_DIGEST, from_json, to_json
+from core.erasures import Attestation, Receipt, SignedAttestation, SignedRequest, hidden
 from core.errors import ForgeryError, FormatError
 from tests import federation as f
 from tests.erasures import attestation
@@ -82,7 +82,18 @@ def test_a_request_is_the_organisation_s_own_and_for_one_federation() -> None:
         {"salt": "5A" * 32},
         {"x": 1},
         {"request": REQUEST.sign(CODING, GENESIS.chain).to_dict() | {"x": 1}},
-        {"request": SignedRequest(replace(REQUEST, method="forgive"), ATTESTED.requester).to_dict()},
+        *(
+            {"request": SignedRequest(replace(REQUEST, **odd), ATTESTED.requester).to_dict()}
+            for odd in (
+                {"method": "forgive"},
+                {"method": "slices"},  # of no records
+                {"count": 2},  # hidden by nothing
+                {"records": f.other("records")},  # none of them
+                {"method": "remove", "records": f.other("records"), "count": 2},
+                {"method": "slices", "records": f.other("records"), "count": -1},
+                {"method": "slices", "records": f.other("records"), "count": 2},  # whose organisation is erased, too
+            )
+        ),
     ],
     ids=str,
 )
@@ -108,6 +119,27 @@ def test_a_malformed_attestation_is_refused(changes: dict[str, Any]) -> None:
 def test_a_malformed_certificate_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
         ErasureCertificate.from_dict(CERTIFICATE.to_dict() | changes)
+
+
+def test_an_attestation_of_records_erases_nobody() -> None:
+    asked = replace(REQUEST, method="slices", records=f.other("records"), count=2).sign(CODING, GENESIS.chain)
+    made = replace(ATTESTATION, request=asked, erased=())
+    assert Attestation.from_dict(from_json(to_json(made.to_dict()))) == made
+    assert not made.whole
+    assert made.sign(f.COORDINATOR, CODING, GENESIS.chain).verified(GENESIS) == made
+
+
+def test_records_are_hidden_from_who_does_not_have_the_key() -> None:
+    records = [f.other("one"), f.other("two")]
+    found = hidden(CODING, REQUEST.nonce, records)
+    assert found == hidden(CODING, REQUEST.nonce, [*reversed(records), records[0]])
+    others = [
+        hidden(MEDICAL, REQUEST.nonce, records),
+        hidden(CODING, f.other("another nonce"), records),
+        hidden(CODING, REQUEST.nonce, records[:1]),
+    ]
+    assert len({found, *others}) == 4
+    assert hidden(CODING, REQUEST.nonce, []) == ZERO_DIGEST
 
 
 def test_bytes_with_anything_more_are_no_certificate() -> None:
