@@ -212,4 +212,5 @@ def _placed(genesis: Genesis) -> bool:
     slices = len(genesis.lanes) // len(addresses) if addresses else 0
     if slices > 1:
         return [list(lane) for lane in genesis.lanes] == [[address] for address in addresses for _ in range(slices)]
-    return sorted(address for lane in genesis.lanes for address in lane) == sorted(addresses)
+    placed = [address for lane in genesis.lanes for address in lane]
+    return all(genesis.lanes) and sorted(placed) == sorted(addresses)
