@@ -1,9 +1,10 @@
 """`covenant forget` and `covenant check`: erase an organisation or records of it, and check the certificate."""
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +31,7 @@ from core.config import RunConfig
 from core.errors import FormatError, UsageError
 from core.places import State
 from core.store import RunFolder
-from unlearning.certificate import SignedCertificate
+from unlearning.certificate import ErasureCertificate, SignedCertificate
 from unlearning.check import check as check_certificate
 from unlearning.plan import Lanes, plans
 from unlearning.records import read_digests, slices_of
@@ -63,19 +64,21 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     options["records"] = str(file) if file else None
     settings = build(options, [], None, replace(saved(folder, found.name), run=found.name, mode="unlearn"))
     federate(settings, backend or (Backend.ray if trains else Backend.inline))
-    paths, signed = _newest(found, address)
-    certificate = signed.certificate
-    result: dict[str, object] = {
+    written = _newest(found, address)
+    certificate = list(written.values())[-1]
+    outstanding = {holder for one in written.values() for holder in one.outstanding}
+    result: dict[str, Any] = {
         "run": found.name,
         "organisation": found.genesis.named(address).name,
         "records": certificate.attestation.attestation.request.request.count or None,
         "method": method,
-        "certificate": str(paths[-1]),
-        "certificates": [str(path) for path in paths],
+        "certificate": str(list(written)[-1]),
+        "certificates": [str(path) for path in written],
         "label": certificate.label,
         "aggregate": certificate.aggregate,
         "metrics": {name: dict(values) for name, values in certificate.metrics.items()},
-        "outstanding": [found.genesis.named(holder).name for holder in certificate.outstanding],
+        "receipts": _names(found, {r.organisation for one in written.values() for r in one.receipts} - outstanding),
+        "outstanding": _names(found, outstanding),
         "seconds": round(time.monotonic() - started, 3),
     }
     answer(result, _lines(result), as_json)
@@ -118,18 +121,28 @@ def _trains(run: RunFolder, organisation: Address, method: str, records: Path | 
         begun = [s.attestation for s in run.erasures() if run.certificate(s.attestation) is None]
         return any(attestation.carried < attestation.rounds for attestation in begun)
     slices = slices_of(run.genesis, organisation, read_digests(records)) if records else None
-    return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, slices))
+    try:
+        return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, slices))
+    except UsageError:
+        own = (s.attestation for s in run.erasures() if s.attestation.organisation == organisation)
+        if any(run.certificate(attestation) for attestation in own):
+            return False  # the chain may not have been told yet; the ServerApp finds out, or says the same
+        raise
 
 
-def _newest(run: RunFolder, organisation: Address) -> tuple[list[Path], SignedCertificate]:
-    """The certificates of what an organisation has asked for last, by lane, and the last of them."""
+def _names(run: RunFolder, organisations: Collection[Address]) -> list[str]:
+    return [member.name for member in run.genesis.organisations if member.address in organisations]
+
+
+def _newest(run: RunFolder, organisation: Address) -> dict[Path, ErasureCertificate]:
+    """The certificates of what an organisation has asked for last, by lane."""
     own = [s.attestation for s in run.erasures() if s.attestation.organisation == organisation]
     found = [(path, one.request) for one in own if (path := run.certificate(one))]
     if not found:
         raise UsageError(f"the erasure of {organisation} has no certificate: ask for it again")
     _, request = max(found, key=lambda one: one[0].stat().st_mtime_ns)
-    paths = [path for path, other in found if other == request]
-    return paths, SignedCertificate.from_bytes(paths[-1].read_bytes())
+    paths = (path for path, other in found if other == request)
+    return {path: SignedCertificate.from_bytes(path.read_bytes()).certificate for path in paths}
 
 
 def _name(state: State, signed: SignedCertificate) -> str:
@@ -162,11 +175,13 @@ def _verdict(signed: SignedCertificate | None, failures: tuple[Failure, ...], as
     return 1 if failures else 0
 
 
-def _lines(result: dict[str, object]) -> list[str]:
+def _lines(result: dict[str, Any]) -> list[str]:
     what = f"{result['records']} records of {result['organisation']}" if result["records"] else result["organisation"]
+    given, missing = (", ".join(result[kind]) or "none" for kind in ("receipts", "outstanding"))
     return [
         f"Erased   {what} from run {result['run']} by {result['method']}: {result['label']}",
         f"Adapter  {result['aggregate']}",
+        f"Receipts {given}; outstanding: {missing}",
         f"Written  {result['certificate']}",
         f"Next: covenant check {result['certificate']} · covenant verify {result['run']}",
     ]

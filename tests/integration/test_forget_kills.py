@@ -47,6 +47,16 @@ def undisturbed(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
     return digest
 
 
+def test_a_replay_on_ray_gathers_everybodys_receipt(world: World, undisturbed: Digests) -> None:
+    world.inline(rounds=ROUNDS)
+    done = world.command("forget", "--organisation", ERASED, "--method", "replay", "--backend", "ray")
+    assert done.code == 0, done.err
+    assert done.json["aggregate"] == undisturbed("replay")
+    assert sorted(done.json["receipts"]) == ["coding", "financial", "medical"]
+    assert done.json["outstanding"] == []
+    assert world.command("check", done.json["certificate"]).json["ok"]
+
+
 def words(method: str) -> tuple[object, ...]:
     return ("--organisation", ERASED, "--method", method, "--backend", "inline")
 

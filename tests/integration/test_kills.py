@@ -119,6 +119,32 @@ def test_what_is_killed_does_not_change_what_is_learnt(
     assert report["recomputed"] == ROUNDS
 
 
+def test_an_agent_goes_on_from_its_saved_table_when_its_client_is_killed(
+    new_world: Callable[[], World],
+) -> None:
+    """The organisations' processes are Ray's actors: with them go the agents, but for what they have saved."""
+    agents = ("--participation", "q-learning")
+    quiet, world = new_world(), new_world()
+    expected = last_aggregate(quiet.inline(*agents, rounds=ROUNDS))
+    run = Run(world, *agents)
+    run.wait_for("round-started", 2)
+    begun = tables(world)
+    assert begun
+    ray_actor(run).send_signal(signal.SIGKILL)
+    first = ended(run.process)
+    assert first.code == 0 or first.error
+    assert last_aggregate(world.resume(run.name)) == expected
+    assert tables(world) == tables(quiet)
+    assert begun.items() <= tables(world).items()
+    assert {name for _, name in tables(world)} >= {f"G00000-R{ROUNDS:05}.json"}
+    assert world.command("verify", "--strict").json["ok"]
+
+
+def tables(world: World) -> dict[tuple[str, str], bytes]:
+    """What the agents have saved, by organisation and file."""
+    return {(path.parent.name, path.name): path.read_bytes() for path in world.state.glob("agents/*/*/*.json")}
+
+
 @pytest.mark.parametrize("moment", range(10))
 def test_ten_random_moments(moment: int, world: World, undisturbed: str) -> None:
     """Kill the one process that is CLI, server and clients, after a random time of which much is the start."""

@@ -45,7 +45,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def forget(world: World) -> Done:
-    return world.command("forget", "--organisation", "coding", "--method", "repair", "--backend", "inline")
+    return world.command("forget", "--organisation", "coding", "--method", "replay", "--backend", "inline")
 
 
 def after(patch: pytest.MonkeyPatch, owner: type, method: str, down: Callable[[], None]) -> None:

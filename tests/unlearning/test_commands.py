@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from chain.control import stop
+from chain.ethereum import EthereumLedger
+from core.errors import LedgerUnreachableError
 from core.keys import derive
 from core.places import State
 from llm.data import read_folder
@@ -35,6 +37,7 @@ def test_an_organisation_is_forgotten_and_everybody_can_check_it(world: World, t
     assert world.command("verify", run).json["ok"]
     result = forget(world, run, "coding", "replay", "--basis", "GDPR Art. 17 (1) (b)")
     assert result["label"] == "exact"
+    assert (result["receipts"], result["outstanding"]) == (list(status_names(world, run)), [])
     others = World(world.base, _others(world, tmp_path), world.state).inline(rounds=2).json
     assert result["aggregate"] == others["rounds"][-1]["aggregate"]
     report = world.command("verify", run, "--strict").json
@@ -52,6 +55,12 @@ def test_an_organisation_is_forgotten_and_everybody_can_check_it(world: World, t
     again = world.command("forget", run, "--organisation", "coding", "--method", "remove")
     assert again.code == 2
     assert "coding is already erased" in again.error
+
+
+def status_names(world: World, run: str) -> dict[str, str]:
+    """The organisations in order of address."""
+    found: dict[str, str] = world.command("status", run).json["organisations"]
+    return found
 
 
 def _others(world: World, folder: Path) -> Path:
@@ -126,6 +135,28 @@ def _outside(world: World, run: str, folder: Path) -> tuple[object, ...]:
     contract = json.loads((world.state / "runs" / run / "genesis.json").read_bytes())["chain"]["contract"]
     store = world.state / "runs" / run / "artifacts"
     return ("--store", store, "--chain", chain["url"], "--address", contract, "--key", key)
+
+
+def test_a_certificate_that_the_chain_was_not_told_of_is_anchored_when_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of an erasure that is exact, which could not be asked for again."""
+
+    def down(*_: object) -> None:
+        raise LedgerUnreachableError("nothing answers")
+
+    run = world.inline("--lane-size", 1).json["run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EthereumLedger, "certify", down)
+        done = world.command("forget", run, "--organisation", "coding", "--method", "remove", "--backend", "inline")
+    assert done.code == 1
+    assert "nothing answers" in done.error
+    (path,) = (world.state / "runs" / run / "certificates").iterdir()
+    assert not world.command("check", path).json["ok"]
+    before = path.read_bytes()
+    assert forget(world, run, "coding", "remove")["certificate"] == str(path)
+    assert path.read_bytes() == before
+    assert world.command("check", path).json["ok"]
 
 
 @pytest.mark.parametrize(
