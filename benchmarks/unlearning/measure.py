@@ -2,8 +2,8 @@
 
 A file is {task, seed, methods: {name: look}}; of the seeds beyond the first few only the retrained model is made. A
 look holds `seconds`, `steps` (optimiser steps of all members), `sets` (of each record nats, tokens, hits and tail),
-`truths` (nats and tokens of right, paraphrased and wrong answers) and `exposures`; of the first seeds also `relearnt`
-and `resurfaced`. Nothing is decided here; tables.py reads the files.
+`truths` (nats and tokens of right, paraphrased and wrong answers) and `exposures`. The adapters of the first seeds are
+kept for follow.py. Nothing is decided here; tables.py reads the files.
 """
 
 import json
@@ -22,15 +22,15 @@ from core.aggregation import weights
 from llm.data import Record
 from llm.evaluate import record_losses
 from llm.model import Model, ModelSpec, load
-from llm.train import TrainConfig, train
+from llm.train import TrainConfig
 from unlearning.npo import BridgeConfig, bridge
 
 RANK, ALPHA = 16, 32.0
 SEEDS, REFERENCES, FOLLOWED = 5, 8, 2
-"""Seeds with all methods, with the retrained model, and with relearning and resurfacing."""
-RELEARNT = (10, 50, 100)
+"""Seeds with all methods, with the retrained model, and whose adapters are kept."""
+METHODS = ("untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated untouched", "isolated remove")
+"""All that erase the whole organisation, or do not."""
 T = TypeVar("T")
-_RESURFACING = 5
 _REPAIRED = 4
 """`repair` trains a quarter of the rounds again, as unlearning/plan.py has it."""
 _BRIDGES = {"npo": BridgeConfig(TrainConfig(1), "npo", 0.1), "simnpo": BridgeConfig(TrainConfig(1), "simnpo", 2.5)}
@@ -60,9 +60,7 @@ def run(name: str, task: Task, model: Model, seed: int, folder: Path) -> Path:
     for method, one in made.items():
         adapter = RULE.adapter(one.state, fresh_adapter(model, seed))
         looks[method] = {"seconds": one.seconds, "steps": one.steps} | look(model, adapter, task)
-        if seed < FOLLOWED and (task.canaries or task.truths):
-            looks[method] |= {"relearnt": relearnt(model, adapter, task, seed)}
-            looks[method] |= {"resurfaced": resurfaced(model, one.state, task, seed)}
+        if seed < FOLLOWED:
             save(adapter.to_bytes(), kept(folder, name, seed, method))
     save(json.dumps({"task": name, "seed": seed, "methods": looks}).encode(), file)
     return file
@@ -165,24 +163,6 @@ def look(model: Model, adapter: AdapterState, task: Task) -> dict[str, Any]:
     }
 
 
-def relearnt(model: Model, adapter: AdapterState, task: Task, seed: int) -> dict[str, float]:
-    """The loss on the forgotten records when they are trained on again, after so many steps."""
-    found, done = {}, 0
-    for steps in RELEARNT:
-        rate, total = task.plan.learning_rate / 2, RELEARNT[-1]
-        config = TrainConfig(steps - done, 2, task.plan.max_length, rate, first_step=done, total_steps=total)
-        adapter = train(model, task.members[task.erased].records, adapter, config, seed).adapter
-        found[str(steps)], done = _loss(model, adapter, task), steps
-    return found
-
-
-def resurfaced(model: Model, state: AdapterState, task: Task, seed: int) -> float:
-    """The loss on the forgotten records after more rounds of those who remain."""
-    plan = replace(task.without, rounds=task.without.rounds[:1] * _RESURFACING, steps=task.plan.steps // 4)
-    later = list(learn(model, task.members, plan, seed, state))[-1].after
-    return _loss(model, RULE.adapter(later, fresh_adapter(model, seed)), task)
-
-
 def _alone(model: Model, task: Task, place: int, seed: int) -> AdapterState:
     plan = replace(task.plan, rounds=((place,),) * len(task.plan.rounds))
     return list(learn(model, task.members, plan, seed))[-1].after
@@ -216,11 +196,6 @@ def _answers(model: Model, adapter: AdapterState, truths: Sequence[Truth], lengt
         found["paraphrase"].append(next(losses))
         found["wrong"].append([next(losses) for _ in truth.wrong])
     return found
-
-
-def _loss(model: Model, adapter: AdapterState, task: Task) -> float:
-    losses = record_losses(model, adapter, task.sets["forget"], task.plan.max_length)
-    return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
 
 
 def _examples(task: Task) -> dict[Any, int]:

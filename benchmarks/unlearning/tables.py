@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.unlearning.ladder import METHODS, PRECISIONS
-from benchmarks.unlearning.measure import RELEARNT
+from benchmarks.unlearning.follow import PRECISIONS, RELEARNT
+from benchmarks.unlearning.measure import METHODS
 from benchmarks.unlearning.tasks import SLICES, TASKS
 from unlearning import metrics
 
@@ -168,29 +168,22 @@ def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
     return {}
 
 
-def later(tasks: Sequence[Measured]) -> dict[str, Any]:
+def later(folder: Path) -> dict[str, Any]:
     """The loss on what was forgotten when it is trained on again, and when the others go on."""
     rows = []
-    for task in tasks:
-        for method, looks in task.looks.items():
-            followed = [look for look in looks.values() if "relearnt" in look]
-            if followed and not method.startswith(_OWN):
-                row = {"task": task.name, "method": method, "seeds": len(followed)}
-                row["erased"] = mean(map(Figure("forget"), followed))
-                row |= {f"after {n} steps": mean(look["relearnt"][str(n)] for look in followed) for n in RELEARNT}
-                row["after 5 more rounds"] = mean(look["resurfaced"] for look in followed)
-                rows.append(row)
+    for (task, method), found in _cells(folder / "later", ("task", "method")).items():
+        row = {"task": task, "method": method, "seeds": len(found), "erased": mean(one["loss"] for one in found)}
+        row |= {f"after {n} steps": mean(one["relearnt"][str(n)] for one in found) for n in RELEARNT}
+        row["after 5 more rounds"] = mean(one["resurfaced"] for one in found)
+        rows.append(row)
     return {"forget_loss": rows}
 
 
 def precision(folder: Path) -> dict[str, Any]:
     """The same states on a base in other precisions."""
-    cells: dict[tuple[str, str, str], list[Look]] = {}
-    for file in sorted((folder / "precision").glob("*.json")):
-        row = json.loads(file.read_text(encoding="utf-8"))
-        cells.setdefault((row["task"], row["method"], row["precision"]), []).append(row["look"])
     rows = []
-    for (task, method, base), looks in sorted(cells.items(), key=_in_order):
+    for (task, method, base), found in _cells(folder / "precision", ("task", "method", "precision")).items():
+        looks = [one["look"] for one in found]
         row = {"task": task, "method": method, "base": base, "seeds": len(looks)}
         row["forget loss"] = mean(map(Figure("forget"), looks))
         row["retain loss"] = mean(map(Figure("retain"), looks))
@@ -317,7 +310,7 @@ def main() -> None:
         "tofu": tofu(tasks),
         "canaries": planted(tasks),
         "sentiment": sentiment(tasks),
-        "later": later(tasks),
+        "later": later(folder),
         "precision": precision(folder),
     }
     for name, figures in made.items():
@@ -325,9 +318,14 @@ def main() -> None:
     sys.stdout.write("".join(f"{task.name}: {len(task.looks['retrained'])} references\n" for task in tasks))
 
 
-def _in_order(cell: tuple[tuple[str, str, str], Any]) -> tuple[int, ...]:
-    (task, method, base), _ = cell
-    return list(TASKS).index(task), METHODS.index(method), PRECISIONS.index(base)
+def _cells(folder: Path, names: Sequence[str]) -> dict[tuple[str, ...], list[Any]]:
+    """The rows of a folder, together when they have equal values of these names; in the order of tasks and methods."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for file in sorted(folder.glob("*.json")):
+        row = json.loads(file.read_text(encoding="utf-8"))
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    order = [*TASKS, *METHODS, *PRECISIONS]
+    return dict(sorted(found.items(), key=lambda cell: [order.index(name) for name in cell[0]]))
 
 
 def _rates(answers: Sequence[Sequence[float]]) -> list[float]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from benchmarks.in_process import RULE, Member, Plan, fresh_adapter, learn
-from benchmarks.unlearning import canaries, ladder, measure, tables
+from benchmarks.unlearning import canaries, follow, measure, tables
 from benchmarks.unlearning.canaries import Canary
 from benchmarks.unlearning.tasks import TASKS, Task, Truth
 from llm.data import Example, collate, encode
 from llm.loss import answer_losses
-from llm.model import Model, ModelSpec, load
+from llm.model import Model
 from llm.train import TrainConfig, train
 from tests.commands import make_base
 from tests.llm.conftest import question
@@ -25,7 +25,7 @@ NAMES = ("Ba", "Do", "Fi", "Gu", "Ke", "Lo", "Mi", "Nu")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(ModelSpec(str(make_base(tmp_path_factory.mktemp("base"))), "none", 4, 8.0, "cpu"))
+    return measure.model_of(make_base(tmp_path_factory.mktemp("base")))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,6 @@ def test_removing_is_the_recursion_of_those_who_stay(model: Model, task: Task) -
 def test_every_figure_is_measured_and_read(
     model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "RELEARNT", (1, 2))
-    monkeypatch.setattr(tables, "RELEARNT", (1, 2))
     monkeypatch.setattr(measure, "FOLLOWED", 1)
     for seed in range(2):
         file = measure.run("samples", task, model, seed, tmp_path)
@@ -85,19 +83,32 @@ def test_every_figure_is_measured_and_read(
     assert {row["seeds"] for row in rows} == {2}
     assert next(row for row in rows if row["method"] == "retrained")["steps over retraining"] == 1
     assert next(row for row in tables.planted([found])["methods"] if row["method"] == "slices")["canaries"] == 2
-    assert len(tables.later([found])["forget_loss"]) == 8
+    assert all(measure.kept(tmp_path, "samples", 0, method).exists() for method in measure.METHODS)
     assert {row["met"] for row in tables.targets([found])["targets"]} <= {"yes", "no"}
-    monkeypatch.setitem(cast(dict[str, Any], TASKS), "samples", lambda model, data: task)
-    monkeypatch.setattr(ladder, "PRECISIONS", ("fp32", "bf16"))
-    where = {"data": tmp_path, "base": model.folder, "work": tmp_path}
-    monkeypatch.setattr(sys, "argv", ["ladder", *(f"--{k}={v}" for k, v in where.items()), "samples"])
-    ladder.main()
-    rounded = {(row["method"], row["base"]): row["forget loss"] for row in tables.precision(tmp_path)["forget_loss"]}
-    assert len(rounded) == 8
-    assert rounded["npo", "fp32"] != rounded["npo", "bf16"] == pytest.approx(rounded["npo", "fp32"], rel=0.05)
     named = replace(found, name="tofu forget10")
     quality = {row["forget quality, p"] for row in tables.tofu([named])["methods"]}
     assert quality == {"void"}, "one question cannot tell any two models apart"
+
+
+def test_kept_states_are_followed(model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast(dict[str, Any], TASKS), "samples", lambda model, data: task)
+    monkeypatch.setattr(follow, "PRECISIONS", ("fp32", "bf16"))
+    monkeypatch.setattr(follow, "RELEARNT", (1, 2))
+    monkeypatch.setattr(tables, "RELEARNT", (1, 2))
+    state = next(iter(learn(model, task.members, task.plan, 0))).after
+    for method in ("untouched", "npo"):
+        adapter = RULE.adapter(state, fresh_adapter(model, 0))
+        measure.save(adapter.to_bytes(), measure.kept(tmp_path, "samples", 0, method))
+    for what in ("later", "precision"):
+        where = {"data": tmp_path, "base": model.folder, "work": tmp_path}
+        monkeypatch.setattr(sys, "argv", ["follow", *(f"--{k}={v}" for k, v in where.items()), what, "samples"])
+        follow.main()
+    one, other = tables.later(tmp_path)["forget_loss"]
+    assert (one["method"], other["method"]) == ("untouched", "npo")
+    assert one["after 2 steps"] == other["after 2 steps"] < one["erased"]
+    rounded = {(row["method"], row["base"]): row["forget loss"] for row in tables.precision(tmp_path)["forget_loss"]}
+    assert len(rounded) == 4
+    assert rounded["npo", "fp32"] != rounded["npo", "bf16"] == pytest.approx(rounded["npo", "fp32"], rel=0.05)
 
 
 def test_what_erasing_leaves_of_isolated_lanes_never_saw_the_erased(model: Model, task: Task) -> None:

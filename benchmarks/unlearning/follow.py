@@ -1,0 +1,113 @@
+"""Goes on with the states that were kept: trains on them again, lets the others go on, or rounds the base.
+
+    python -m benchmarks.unlearning.follow --data DATA --base BASE --work WORK later|precision TASK …
+
+`later` trains every method's state on what was forgotten again, and from the same state goes on for more rounds of
+those who remain. `precision` looks at the models before and retrained and at two methods, one summed and one
+approximate, on a base in bf16 (the adapter, too), int8 and NF4. Writes WORK/later and WORK/precision for tables.py, a
+file a state; what is there is left alone.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.in_process import RULE, fresh_adapter, learn
+from benchmarks.unlearning.measure import FOLLOWED, METHODS, kept, look, model_of, save
+from benchmarks.unlearning.tasks import TASKS, Task
+from core import lora
+from core.adapter import AdapterState
+from llm.evaluate import evaluate
+from llm.model import Model, load
+from llm.train import TrainConfig, train
+
+PRECISIONS = ("fp32", "bf16", "int8", "nf4")
+ROUNDED = ("untouched", "retrained", "remove", "npo")
+RELEARNT = (10, 50, 100)
+_RESURFACING = 5
+
+
+def main() -> None:
+    """Read the command line and do either."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with unlearning and sentiment")
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.unlearning` filled")
+    parser.add_argument("what", choices=("later", "precision"))
+    parser.add_argument("task", nargs="+", help=f"some of: {'; '.join(TASKS)}")
+    options = parser.parse_args()
+    for file, row in _later(options) if options.what == "later" else _precision(options):
+        save(json.dumps(row).encode(), file)
+        sys.stderr.write(f"{file.stem}\n")
+
+
+def relearnt(model: Model, adapter: AdapterState, task: Task, seed: int) -> dict[str, float]:
+    """The loss on the forgotten records when they are trained on again, after so many steps."""
+    found, done = {}, 0
+    for steps in RELEARNT:
+        rate, total = task.plan.learning_rate / 2, RELEARNT[-1]
+        config = TrainConfig(steps - done, 2, task.plan.max_length, rate, first_step=done, total_steps=total)
+        adapter = train(model, task.members[task.erased].records, adapter, config, seed).adapter
+        found[str(steps)], done = _loss(model, adapter, task), steps
+    return found
+
+
+def resurfaced(model: Model, adapter: AdapterState, task: Task, seed: int) -> float:
+    """The loss on the forgotten records after more rounds of those who remain."""
+    plan = replace(task.without, rounds=task.without.rounds[:1] * _RESURFACING, steps=task.plan.steps // 4)
+    state = list(learn(model, task.members, plan, seed, lora.factor(adapter, "B")))[-1].after
+    return _loss(model, RULE.adapter(state, fresh_adapter(model, seed)), task)
+
+
+def base_in(base: Path, precision: str) -> Model:
+    """The base in a precision; for bf16 all weights of a model of its own are cast."""
+    if precision != "bf16":
+        return model_of(base, "none" if precision == "fp32" else precision)
+    load.cache_clear()
+    model = model_of(base)
+    model.module.to(torch.bfloat16)
+    load.cache_clear()
+    return model
+
+
+def _later(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
+    model = model_of(options.base)
+    for seed in range(FOLLOWED):
+        for name in options.task:
+            task = TASKS[name](model, options.data)
+            for method in METHODS:
+                state = kept(options.work, name, seed, method)
+                file = options.work / "later" / f"{state.stem}.json"
+                if state.exists() and not file.exists():
+                    adapter = AdapterState.from_bytes(state.read_bytes())
+                    row = {"task": name, "seed": seed, "method": method, "loss": _loss(model, adapter, task)}
+                    row["relearnt"] = relearnt(model, adapter, task, seed)
+                    yield file, row | {"resurfaced": resurfaced(model, adapter, task, seed)}
+
+
+def _precision(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for precision in PRECISIONS:
+        model = base_in(options.base, precision)
+        for name in options.task:
+            task = TASKS[name](model, options.data)
+            for seed in range(FOLLOWED):
+                for method in ROUNDED:
+                    state = kept(options.work, name, seed, method)
+                    file = options.work / "precision" / f"{state.stem}-{precision}.json"
+                    if state.exists() and not file.exists():
+                        found = look(model, AdapterState.from_bytes(state.read_bytes()), task)
+                        yield file, {"task": name, "method": method, "precision": precision, "look": found}
+
+
+def _loss(model: Model, adapter: AdapterState, task: Task) -> float:
+    return evaluate(model, adapter, task.sets["forget"], task.plan.max_length).loss
+
+
+if __name__ == "__main__":
+    main()
