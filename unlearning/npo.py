@@ -31,12 +31,12 @@ METHODS = ("npo", "simnpo")
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """Which loss, with which constants; the defaults are those of the papers on TOFU."""
+    """Which loss, with which constants; the papers choose the rate and the weights anew for each model and data set."""
 
     training: TrainConfig
     method: str = "npo"
     beta: float = 0.1
-    """β: 0.1 for npo, 2.5 for simnpo."""
+    """β: 0.1 in NPO's paper; SimNPO's, which divides by the answer's length, is around 2.5."""
     gamma: float = 0.0
     """γ, the margin of simnpo."""
     retain: float = 1.0
