@@ -222,7 +222,7 @@ def fitted(found: Sequence[Asked]) -> tuple[float, float]:
         if one.row["right"][0] in who:
             pair = confidence.standardised(tokens, response), one.familiarity
             known.append((*pair, who.index(one.row["right"][0]), 1 / sizes[one.run["experiment"]]))
-    grid = [(b, g) for b in np.geomspace(0.1, 4, 33).tolist() for g in range(0, 105, 5)]
+    grid = [(b, g) for b in np.geomspace(0.1, 4, 17).tolist() for g in range(0, 210, 10)]
     worth = [sum(share * float(torch.log_softmax(b * z + g * f, 0)[k]) for z, f, k, share in known) for b, g in grid]
     sharpness, weight = grid[int(np.argmax(worth))]
     return round(sharpness, 2), float(weight)
