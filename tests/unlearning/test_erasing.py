@@ -104,6 +104,23 @@ def test_a_repair_trains_the_last_rounds_again(world: World) -> None:
     assert holds(world, run) == (4, 4)
 
 
+def test_agents_forget_what_rounds_paid_that_were_taken_back(world: World) -> None:
+    """Tables of the rounds since coding came are gone from every organisation; those of the replay are there."""
+    agents = {"participation": "q-learning", "rounds": 3}
+    run = world.run("bidding", **agents)
+    folder = world.state.agent(run.genesis.digest, address("medical")).parent
+    before = {(path.parent.name, path.name) for path in folder.glob("*/*.json")}
+    certificate = forget(world, "bidding", "coding", "replay", **agents)
+    assert certificate.label == "exact"
+    assert not certificate.outstanding
+    after = {(path.parent.name, path.name) for path in folder.glob("*/*.json")}
+    taken_back = {(who, name) for who, name in before if name != "G00000-R00000.json"}
+    assert taken_back
+    assert not taken_back & after
+    assert {name for _, name in after - before} >= {f"G00001-R{number:05}.json" for number in (1, 2, 3)}
+    assert holds(world, run) == (3, 3)
+
+
 def test_what_reveals_the_erased_cannot_be_read_again(world: World) -> None:
     run = world.run("together")
     line = [signed.record for signed in run.lineage(0)]
