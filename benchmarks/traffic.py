@@ -19,6 +19,7 @@ from core import keys, lora, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
+from core.composition import Composition
 from core.rounds import Admitted, Genesis, RoundRecord, Salts
 from core.update import Bid, SignedManifest, UpdateManifest
 from llm.model import ModelSpec, load
@@ -43,7 +44,7 @@ def measure(fresh: AdapterState) -> dict[str, float]:
     signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
     salts = Salts.draw(record.record)
-    down = _size(wire.Task(genesis, members[1].address, 0, 0, 2, (), record, salts, state).to_content())
+    down = _size(wire.Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state)).to_content())
     up = _size(_reply(signed[1], state))
     peer = _size(_template(fresh))
     return {

@@ -28,6 +28,7 @@ def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
         shared_a=lora.factor(fresh, "A").digest,
         rule="frozen-a",
         lanes=(tuple(key.address for key in members),),
+        composition="sum",
         organisations=organisations,
         auditors=(),
         seed=0,

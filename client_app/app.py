@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.agency import Desk, Place
-from client_app.checks import check_federation, check_request, check_state
+from client_app.checks import check_federation, check_request, check_served, check_state
 from client_app.deletion import delete as forget
 from client_app.hosting import Host, Node, node_of
 from client_app.oversight import metrics
@@ -22,6 +22,7 @@ from core import lora, seeds, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
+from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.rounds import Genesis
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
@@ -134,21 +135,20 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Measure the base and a lane's state on the organisation's held-out records, in nats per answer token."""
+    """Measure the base and what is served on the organisation's held-out records, in nats per answer token."""
     task = wire.Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
     try:
         model, fresh = _equipped(task, node, host)
-        if len(task.genesis.lanes) == 1:  # what isolated lanes add up to is nobody's signed state, and never trained on
-            check_state(task, fresh)
+        check_served(task, fresh)
         node.oversight.show(task)
     except _OBJECTIONABLE as error:
         return _refusal(message, wire.Refused.OBJECTED, str(error))
-    adapter = RULES[task.genesis.rule].adapter(task.state, fresh)
+    rule = RULES[task.genesis.rule]
     losses = {
         "base": _base_loss(model, task.genesis, host),
-        "global": _loss(model, adapter, task.genesis, host),
+        "global": _loss(model, task.served.map(lambda state: rule.adapter(state, fresh)), task.genesis, host),
     }
     return Message(wire.losses(losses), reply_to=message)
 
@@ -242,7 +242,7 @@ def _train_config(genesis: Genesis, number: int, bid: Bid, steps: int, rank: int
     )
 
 
-def _loss(model: Model, adapter: AdapterState | None, genesis: Genesis, host: Host) -> float:
+def _loss(model: Model, adapter: Composition | None, genesis: Genesis, host: Host) -> float:
     training = genesis.training
     return measure(model, adapter, host.data.dev, training.max_length, training.evaluate_limit or None).loss
 

@@ -45,6 +45,22 @@ def check_state(task: Task, fresh: AdapterState) -> None:
     _equal("state", task.state.digest, _promised_state(task, fresh))
 
 
+def check_served(task: Task, fresh: AdapterState) -> None:
+    """Check that what is served has the organisation's own lane in it, as the coordinator signed it.
+
+    A sum of several lanes is nobody's signed state: it is measured, never trained on. Raises as `check_state` does.
+    """
+    genesis, served = task.genesis, task.served
+    if genesis.composition == "sum" and len(genesis.lanes) > 1:
+        _equal("composition", served.kind, "sum")
+        return
+    if len(served.parts) > 1:
+        _equal("composition", served.kind, genesis.composition)
+    states, promised = [state.digest for state in served.states], _promised_state(task, fresh)
+    if promised not in states:
+        raise IntegrityError(f"state is {', '.join(states)}, {promised} wanted")
+
+
 def _promised_state(task: Task, fresh: AdapterState) -> Digest:
     opening = _opening(task)
     if task.parent is None:

@@ -28,7 +28,7 @@ def evaluate(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Loss, perplexity and exact match of the base and the global adapter, on every data set."""
+    """Loss, perplexity and exact match of the base and of what the run serves, on every data set."""
     from llm.sources import read_data  # noqa: PLC0415 - seconds of imports that other commands need not wait for
     from server_app.serving import serving  # noqa: PLC0415
 
@@ -54,16 +54,28 @@ def export(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the adapter as PEFT and vLLM load it, with a model card."""
+    """Write the adapter as PEFT and vLLM load it, with a model card; lanes that are not summed, each in a folder."""
     from llm.export import export as write  # noqa: PLC0415 - seconds of imports that other commands need not wait for
     from server_app.serving import serving  # noqa: PLC0415
 
     found = run_of(state_of(state), run, key)
     served = serving(found)
-    card = model_card(found, served.state.digest)
-    path = write(served.model, served.adapter, out.expanduser().absolute(), card)
-    result = {"run": found.name, "aggregate": served.state.digest, "path": str(path)}
-    answer(result, [f"Adapter  {path}"], as_json)
+    parts = dict(zip(_folders(served), served.adapter.parts, strict=True))
+    adapters = {name: part.state for name, part in parts.items()}
+    path = write(served.model, adapters, out.expanduser().absolute(), model_card(found, served.state.digest))
+    result = {
+        "run": found.name,
+        "aggregate": served.state.digest,
+        "path": str(path),
+        "composition": served.adapter.kind,
+        "adapters": [{"path": str(path / name), "share": part.share} for name, part in parts.items()],
+    }
+    answer(result, [f"Adapter  {path / name}" for name in parts], as_json)
+
+
+def _folders(served: "Serving") -> list[str]:
+    """Where each adapter goes: one into the folder itself, lanes into folders of their own."""
+    return [""] if len(served.adapter.parts) == 1 else [f"lane-{lane}" for lane in served.lanes]
 
 
 def _data_sets(sets: "Collection") -> Iterator[tuple[str, Sequence["Record"]]]:
@@ -85,7 +97,7 @@ def _figures(served: "Serving", records: Sequence["Record"], max_length: int, li
 
 
 def _table(result: Json) -> Table:
-    table = Table(title=f"Run {result['run']}: base → global adapter", title_justify="left")
+    table = Table(title=f"Run {result['run']}: base → what is served", title_justify="left")
     for heading in ("data set", "records", "loss", "perplexity", "exact match"):
         table.add_column(heading, justify="left" if heading == "data set" else "right")
     for name, figures in result["data_sets"].items():

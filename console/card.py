@@ -1,11 +1,12 @@
 """The model card that an exported adapter carries: what it is and where it comes from."""
 
 from core.canonical import Digest
+from core.rounds import Genesis
 from core.store import RunFolder
 
 
 def model_card(run: RunFolder, aggregate: Digest) -> str:
-    """Markdown with the metadata block that model hubs read."""
+    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of what the run serves."""
     genesis = run.genesis
     organisations = "\n".join(
         f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
@@ -24,7 +25,7 @@ tags: [lora, federated-learning, covenant]
 # Adapter of run {run.name}
 
 A LoRA adapter that {len(genesis.organisations)} organisations trained together with Covenant, aggregated by
-{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.
+{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_apart(genesis)}
 
 | what | value |
 |---|---|
@@ -54,3 +55,11 @@ A LoRA adapter that {len(genesis.organisations)} organisations trained together 
 None is granted here. The adapter is a derivative of the base model and of every organisation's data: the base's
 licence and the organisations' agreement decide how it may be used.
 """
+
+
+def _apart(genesis: Genesis) -> str:
+    """What to know of one lane's adapter among several."""
+    if genesis.composition == "sum":
+        return ""
+    ways = {"ensemble": "mixes their next-token probabilities", "routing": "answers each prompt with one of them"}
+    return f"\n\nIt is one of {len(genesis.lanes)} lanes that learned apart: the run {ways[genesis.composition]}."

@@ -49,6 +49,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     aggregation: Annotated[str | None, typer.Option(help="frozen-a, fedavg, stack or svd.")] = None,
     lane_size: Annotated[int | None, typer.Option(help="Organisations that learn together; 0 is all.")] = None,
     slices: Annotated[int | None, typer.Option(help="With lane-size 1: slices of an organisation's records.")] = None,
+    composition: Annotated[str | None, typer.Option(help="How lanes are served: sum, ensemble or routing.")] = None,
     participation: Annotated[str | None, typer.Option(help="Who is asked: all, random, oort, q-learning …")] = None,
     chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL.")] = None,
     private_chain: Annotated[str | None, typer.Option(help="The members' chain, likewise, or none.")] = None,

@@ -14,6 +14,7 @@ from core.canonical import Address
 from core.errors import UsageError
 
 if TYPE_CHECKING:
+    from provenance.apart import Apart
     from provenance.method import Subject
     from provenance.trace import TokenTrace
 
@@ -68,7 +69,9 @@ def _writable(path: Path) -> Path:
 
 def chat(
     run: RunArgument = "",
-    method: MethodOption = "direct-logit",
+    method: Annotated[
+        str, typer.Option(help="As for attribute [direct-logit, while generating; gradient for an ensemble].")
+    ] = "",
     max_new_tokens: LengthOption = 256,
     key: KeyOption = None,
     state: StateOption = None,
@@ -77,8 +80,9 @@ def chat(
     from provenance.attribution import check_method  # noqa: PLC0415 - seconds of imports
     from server_app.serving import subject  # noqa: PLC0415
 
-    check_method(method)
     found = run_of(state_of(state), run, key)
+    method = method or ("gradient" if found.genesis.composition == "ensemble" else "direct-logit")
+    check_method(method)
     Chat(Console(highlight=False), subject(found), found.genesis.names, method, max_new_tokens).talk(sys.stdin.isatty())
 
 
@@ -86,7 +90,7 @@ class Chat:
     """A conversation: questions from stdin, answers on the console."""
 
     def __init__(
-        self, console: Console, asked: "Subject", names: Mapping[Address, str], method: str, max_new_tokens: int
+        self, console: Console, asked: "Subject | Apart", names: Mapping[Address, str], method: str, max_new_tokens: int
     ) -> None:
         self.console, self.subject, self.names = console, asked, names
         self.method, self.max_new_tokens = method, max_new_tokens
@@ -108,20 +112,23 @@ class Chat:
         if line.startswith("/"):
             self._command(*line[1:].split(maxsplit=1))
             return
-        trace = self._stream(line)
-        if self.method != trace.method:
-            from provenance.attribution import attribute as traced  # noqa: PLC0415
+        from provenance.attribution import answering  # noqa: PLC0415
+        from provenance.attribution import attribute as traced  # noqa: PLC0415
+        from provenance.method import Subject  # noqa: PLC0415
 
-            trace = traced(self.subject, line, None, self.method, self.max_new_tokens)
+        asked = answering(self.subject, line)
+        trace = self._stream(asked, line) if isinstance(asked, Subject) else None
+        if trace is None or self.method != trace.method:
+            trace = traced(asked, line, None, self.method, self.max_new_tokens)
             heat = Heat(self.console, trace.organisations, self.names)
             self.console.print(heat.response(trace), soft_wrap=True)
         self.console.print(summary(trace, self.names), style="dim", markup=False, soft_wrap=True)
 
-    def _stream(self, prompt: str) -> "TokenTrace":
+    def _stream(self, asked: "Subject", prompt: str) -> "TokenTrace":
         from provenance.attribution import stream  # noqa: PLC0415
 
-        heat = Heat(self.console, self.subject.contributions.organisations, self.names)
-        steps = stream(self.subject, prompt, self.max_new_tokens)
+        heat = Heat(self.console, asked.organisations, self.names)
+        steps = stream(asked, prompt, self.max_new_tokens)
         while True:
             try:
                 token = next(steps)

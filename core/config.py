@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.aggregation import RULES
+from core.composition import COMPOSITIONS
 from core.errors import ConfigError, FormatError
 from core.keys import PublicKey, address_of, public_key
 from core.rounds import Participation, Training
@@ -72,6 +73,8 @@ class RunConfig:
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
     slices: int = 1
     """With lane-size 1: the slices an organisation's records are in, each with an adapter of its own (see `forget`)."""
+    composition: str = "sum"
+    """How lanes are served: sum (one adapter), ensemble (their probabilities mixed) or routing (a lane a prompt)."""
     participation: str = "all"
     """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice, oort, ucb (by credit), or
     q-learning: each organisation's agent bids."""
@@ -192,6 +195,7 @@ _CHOICES = {
     "mode": MODES,
     "quantisation": QUANTISATIONS,
     "aggregation": tuple(RULES),
+    "composition": COMPOSITIONS,
     "participation": POLICIES,
     "chain_lag_policy": LAG_POLICIES,
 }

@@ -77,7 +77,8 @@ class Genesis:
     """Everything fixed when a federation starts.
 
     `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
-    `lanes` partition the organisations: each lane learns together. `auditors` may read every artifact, besides the
+    `lanes` partition the organisations: each lane learns together; `composition` says how they are served
+    (core/composition.py). `auditors` may read every artifact, besides the
     coordinator and the organisations of a lane. `norm_bound` is the largest L2 norm an update may have. `environment`
     names the software, instruction set and threads in which training is promised to be bit-equal.
     """
@@ -93,6 +94,7 @@ class Genesis:
     shared_a: Digest
     rule: str
     lanes: tuple[tuple[Address, ...], ...]
+    composition: str
     organisations: tuple[Organisation, ...]
     auditors: tuple[Address, ...]
     seed: int

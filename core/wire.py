@@ -14,7 +14,7 @@ addressed to (node, organisation).
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -23,6 +23,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, from_json, raw, to_json
+from core.composition import Composition, Part
 from core.erasures import Receipt, SignedAttestation, SignedRequest
 from core.errors import FormatError
 from core.generations import SignedGeneration
@@ -42,11 +43,12 @@ _SAFETENSORS = "safetensors"
 
 @dataclass(frozen=True)
 class Task:
-    """What an organisation is asked: to train or evaluate a lane's state at a round.
+    """What an organisation is asked: to train a lane's state at a round, or to evaluate what is served.
 
     `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
-    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order. `paid` is
-    what the organisation was paid for earlier rounds, by round, where credit is measured.
+    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order. `served`
+    is the state to train, or everything that is served. `paid` is what the organisation was paid for earlier rounds, by
+    round, where credit is measured.
     """
 
     genesis: Genesis
@@ -57,8 +59,15 @@ class Task:
     openings: tuple[SignedGeneration, ...]
     parent: SignedRecord | None
     salts: Salts | None
-    state: AdapterState
+    served: Composition
     paid: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def state(self) -> AdapterState:
+        """The one state that there is to train; raises FormatError when there are several."""
+        if len(self.served.parts) != 1:
+            raise FormatError(f"malformed task: {len(self.served.parts)} states to train, one wanted")
+        return self.served.states[0]
 
     def to_content(self) -> RecordDict:
         """As a message's content."""
@@ -72,8 +81,10 @@ class Task:
             "parent": self.parent.to_dict() if self.parent else None,
             "salts": self.salts.to_dict() if self.salts else None,
             "paid": _paid_to_json(self.paid),
+            "composition": self.served.kind,
+            "shares": [part.share for part in self.served.parts],
         }
-        return RecordDict({"task": ConfigRecord({"json": to_json(task)}), "state": pack(self.state)})
+        return RecordDict({"task": ConfigRecord({"json": to_json(task)}), "state": pack(self.served)})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
@@ -86,12 +97,19 @@ class Task:
             genesis = Genesis.from_dict(task["genesis"])
             place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
             paid = _paid_from_json(task["paid"])
+            served = Composition(task["composition"], tuple(_served(task["shares"], content)))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
             raise FormatError("malformed task: a record comes with its salts")
-        state = unpack(content, "state")
-        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, state=state, paid=paid, **place)
+        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, **place)
+
+
+def _served(shares: list[Any], content: RecordDict) -> Iterator[Part]:
+    for name, share in zip(_names(len(shares)), shares, strict=True):
+        if not isinstance(share, float) or not 0 < share <= 1:
+            raise FormatError(f"malformed task: share {share!r}, more than 0 and at most 1 wanted")
+        yield Part(share, AdapterState.from_bytes(_bytes(content, "state", name)))
 
 
 @dataclass(frozen=True)
@@ -369,10 +387,11 @@ def _finite(name: str, value: object) -> float:
     return float(value)
 
 
-def pack(state: AdapterState) -> ArrayRecord:
-    """An AdapterState's canonical bytes as one array: no overhead for each tensor, nothing to misread."""
-    data = state.to_bytes()
-    return ArrayRecord({"bytes": Array("uint8", (len(data),), _SAFETENSORS, data)})
+def pack(served: AdapterState | Composition) -> ArrayRecord:
+    """Each state's canonical bytes as one array: no overhead for each tensor, nothing to misread."""
+    states = served.states if isinstance(served, Composition) else (served,)
+    data = zip(_names(len(states)), (state.to_bytes() for state in states), strict=True)
+    return ArrayRecord({name: Array("uint8", (len(found),), _SAFETENSORS, found) for name, found in data})
 
 
 def unpack(content: RecordDict, name: str) -> AdapterState:
@@ -391,11 +410,16 @@ def release(content: RecordDict) -> None:
         record.clear()
 
 
-def _bytes(content: RecordDict, name: str) -> memoryview:
+def _names(count: int) -> list[str]:
+    """What the arrays of so many states are called."""
+    return ["bytes"] if count == 1 else [f"bytes.{number}" for number in range(count)]
+
+
+def _bytes(content: RecordDict, name: str, part: str = "bytes") -> memoryview:
     record = content.array_records.get(name)
-    if record is None or "bytes" not in record:
+    if record is None or part not in record:
         raise FormatError(f"message carries no {name!r}")
-    array = record["bytes"]
+    array = record[part]
     if array.stype != _SAFETENSORS:
         raise FormatError(f"{name!r} is an array of type {array.stype!r}, {_SAFETENSORS!r} wanted")
     return memoryview(array.data)

@@ -1,22 +1,32 @@
-"""Loss of a model on records, and greedy generation. Equal calls give equal bits."""
+"""Loss of a model on records, and greedy generation. Equal calls give equal bits.
+
+What is measured is the bare base, an adapter, or a composition of several (core/composition.py): an ensemble's
+probabilities are mixed in log space, token by token; routing chooses an adapter for each prompt before anything is
+answered, the one under which the prompt is likeliest, of equals the first.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from core.adapter import AdapterState
+from core.composition import Composition, Part
 from core.errors import DataError
-from llm.data import IGNORED, Record, collate, encode, encode_prompt
+from llm.data import IGNORED, Batch, Example, Record, collate, encode, encode_prompt
 from llm.determinism import reproducible
 from llm.loss import answer_logits
 from llm.model import Model
 
 _ROWS = 8
 """Packed rows a forward pass."""
+
+Adapters = AdapterState | Composition | None
+"""What stands on the base: one adapter, several, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class RecordLoss:
 
 def evaluate(
     model: Model,
-    adapter: AdapterState | None,
+    adapter: Adapters,
     records: Sequence[Record],
     max_length: int = 256,
     limit: int | None = None,
@@ -73,32 +83,43 @@ def evaluate(
 
 
 def record_losses(
-    model: Model, adapter: AdapterState | None, records: Sequence[Record], max_length: int = 256
+    model: Model, adapter: Adapters, records: Sequence[Record], max_length: int = 256
 ) -> tuple[RecordLoss, ...]:
     """Loss of each record's answer, in the order given, summed in float64."""
     examples = [encode(model.tokenizer, record, max_length) for record in records]
-    rows = model.rows(examples, max_length)
-    nats = torch.zeros(len(records), dtype=torch.float64)
-    tokens, hits, tail = torch.zeros(3, len(records), dtype=torch.int64)
-    with _inference(model, adapter):
-        for first in range(0, len(rows), _ROWS):
-            batch = collate(examples, rows[first : first + _ROWS])
-            owners = batch.owners[batch.targets != IGNORED]
-            logits, wanted = answer_logits(model, batch.to(model.device))
-            nats.index_add_(0, owners, cross_entropy(logits, wanted, reduction="none").double().cpu())
-            tokens.index_add_(0, owners, torch.ones_like(owners))
-            hit = (logits.argmax(-1) == wanted).long().cpu()
-            hits.index_add_(0, owners, hit)
-            for owner in set(owners.tolist()):
-                tail[owner] = hit[owners == owner].flip(0).cumprod(0).sum()
-    columns = (column.tolist() for column in (nats, tokens, hits, tail))
-    return tuple(RecordLoss(*found) for found in zip(*columns, strict=True))
+    if not isinstance(adapter, Composition) or adapter.kind != "routing":
+        return _losses(model, _parts(adapter), examples, max_length)
+    chosen = route(model, adapter, [example.tokens[: example.prompt_length] for example in examples])
+    found: dict[int, RecordLoss] = {}
+    for number, part in enumerate(adapter.parts):
+        routed = [index for index, choice in enumerate(chosen) if choice == number]
+        found |= zip(routed, _losses(model, (part,), [examples[index] for index in routed], max_length), strict=True)
+    return tuple(found[index] for index in range(len(examples)))
 
 
-def generate(model: Model, adapter: AdapterState | None, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:
+def route(model: Model, adapters: Composition, prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Which part answers each prompt, given as tokens: the one with the highest log p of it per token, or the first.
+
+    The first token, which nothing comes before, counts for nobody.
+    """
+    if len(adapters.parts) == 1:
+        return (0,) * len(prompts)
+    examples = [Example(prompt, 1) for prompt in prompts if len(prompt) > 1]
+    longest = max(map(len, examples), default=0)
+    nats = [[loss.nats for loss in _losses(model, (part,), examples, longest)] for part in adapters.parts]
+    best = iter(min(range(len(nats)), key=lambda part: nats[part][index]) for index in range(len(examples)))
+    return tuple(next(best) if len(prompt) > 1 else 0 for prompt in prompts)
+
+
+def generate(model: Model, adapter: Adapters, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:
     """Return the tokens that follow `prompt` greedily, the end token included when it came."""
-    tokens = torch.tensor([encode_prompt(model.tokenizer, prompt)], device=model.device)
-    with _inference(model, adapter), model.autocast():
+    start, parts = encode_prompt(model.tokenizer, prompt), _parts(adapter)
+    if isinstance(adapter, Composition) and adapter.kind == "routing":
+        parts = (adapter.parts[route(model, adapter, [start])[0]],)
+    if len(parts) > 1:
+        return _mixed_answer(model, parts, start, max_new_tokens)
+    tokens = torch.tensor([start], device=model.device)
+    with _inference(model, parts), model.autocast():
         output = model.module.get_base_model().generate(
             input_ids=tokens,
             attention_mask=torch.ones_like(tokens),
@@ -109,13 +130,79 @@ def generate(model: Model, adapter: AdapterState | None, prompt: str, max_new_to
     return tuple(output[0, tokens.shape[1] :].tolist())
 
 
+def _parts(adapter: Adapters) -> tuple[Part, ...]:
+    """What is mixed: nothing for the bare base, else one or more."""
+    if adapter is None:
+        return ()
+    return adapter.parts if isinstance(adapter, Composition) else (Part(1.0, adapter),)
+
+
+def _losses(
+    model: Model, parts: Sequence[Part], examples: Sequence[Example], max_length: int
+) -> tuple[RecordLoss, ...]:
+    """Loss of each example's answer under the mixture of some adapters, or the bare base."""
+    rows = model.rows(examples, max_length)
+    nats = torch.zeros(len(examples), dtype=torch.float64)
+    tokens, hits, tail = torch.zeros(3, len(examples), dtype=torch.int64)
+    with _inference(model, parts):
+        for first in range(0, len(rows), _ROWS):
+            batch = collate(examples, rows[first : first + _ROWS])
+            owners = batch.owners[batch.targets != IGNORED]
+            logits, wanted = _predicted(model, parts, batch.to(model.device))
+            nats.index_add_(0, owners, cross_entropy(logits, wanted, reduction="none").double().cpu())
+            tokens.index_add_(0, owners, torch.ones_like(owners))
+            hit = (logits.argmax(-1) == wanted).long().cpu()
+            hits.index_add_(0, owners, hit)
+            for owner in set(owners.tolist()):
+                tail[owner] = hit[owners == owner].flip(0).cumprod(0).sum()
+    columns = (column.tolist() for column in (nats, tokens, hits, tail))
+    return tuple(RecordLoss(*found) for found in zip(*columns, strict=True))
+
+
+def _predicted(model: Model, parts: Sequence[Part], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The answers' logits (log probabilities, of a mixture) and their tokens."""
+    if len(parts) < 2:
+        return answer_logits(model, batch)
+    return _mixed(model, parts, lambda _: answer_logits(model, batch)[0]), batch.targets[batch.targets != IGNORED]
+
+
+def _mixed(model: Model, parts: Sequence[Part], logits: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    """Return log Σ_l w_l p_l over the last axis; `logits` computes those of part l, which the model then holds."""
+    total = torch.tensor(-math.inf, device=model.device)
+    for number, part in enumerate(parts):
+        model.set_adapter(part.state)
+        total = torch.logaddexp(total, math.log(part.share) + logits(number).float().log_softmax(-1))
+    return total
+
+
+def _mixed_answer(model: Model, parts: Sequence[Part], prompt: Sequence[int], most: int) -> tuple[int, ...]:
+    """The likeliest token of the mixture, again and again; each part keeps its own keys and values."""
+    network: Any = model.module.get_base_model()
+    caches: list[Any] = [None] * len(parts)
+    seen = torch.tensor([prompt], device=model.device)
+    answer: list[int] = []
+
+    def last(number: int) -> torch.Tensor:
+        output = network(input_ids=seen, past_key_values=caches[number], use_cache=True, logits_to_keep=1)
+        caches[number] = output.past_key_values
+        found: torch.Tensor = output.logits[0, -1]
+        return found
+
+    with _inference(model, parts), model.autocast():
+        while len(answer) < most and not model.end_tokens.intersection(answer[-1:]):
+            seen = _mixed(model, parts, last).argmax().view(1, 1)
+            answer.append(int(seen))
+    return tuple(answer)
+
+
 @contextmanager
-def _inference(model: Model, adapter: AdapterState | None) -> Iterator[None]:
-    if adapter is not None:
-        model.set_adapter(adapter)
+def _inference(model: Model, parts: Sequence[Part]) -> Iterator[None]:
+    """Without gradients, with an adapter that stands alone in place; of several, whoever predicts sets each."""
+    if len(parts) == 1:
+        model.set_adapter(parts[0].state)
     with (
         reproducible(model.device, 0),
         torch.no_grad(),
-        model.without_adapter() if adapter is None else nullcontext(),
+        nullcontext() if parts else model.without_adapter(),
     ):
         yield

@@ -1,10 +1,11 @@
-"""An adapter in PEFT's own format, which `PeftModel.from_pretrained` and vLLM load.
+"""Adapters in PEFT's own format, which `PeftModel.from_pretrained` and vLLM load.
 
 The files are adapter_config.json, adapter_model.safetensors and a model card. PEFT's scale is lora_alpha / r, so
 lora_alpha follows the adapter's rank: an adapter whose rank has grown keeps the scale it was trained with.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from llm.model import Model
 _PREFIX = "base_model.model."
 
 
-def export(model: Model, adapter: AdapterState, folder: Path, card: str) -> Path:
-    """Write A and B of every module, and `card` as README.md, into `folder`, which appears whole or not at all.
+def export(model: Model, adapters: Mapping[str, AdapterState], folder: Path, card: str) -> Path:
+    """Write A and B of every module, with `card` as README.md, into `folder`, which appears whole or not at all.
+
+    `adapters` go to the folders of their names in it; "" is the folder itself.
 
     Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
     """
@@ -31,7 +34,8 @@ def export(model: Model, adapter: AdapterState, folder: Path, card: str) -> Path
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             partial = Path(scratch) / folder.name
-            _write(model, adapter, partial, card)
+            for name, adapter in adapters.items():
+                _write(model, adapter, partial / name, card)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {folder}: {error}, a writable folder with room wanted") from error
@@ -39,7 +43,7 @@ def export(model: Model, adapter: AdapterState, folder: Path, card: str) -> Path
 
 
 def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     _config(model, rank_of(adapter)).save_pretrained(folder)
     tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -13,11 +13,13 @@ from types import MappingProxyType
 
 import torch
 
+from core.canonical import Address
 from core.errors import UsageError
 from llm.data import Example, Message, Record, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from provenance.ablation import ablation
+from provenance.apart import Apart, mixed, mixed_familiarity
 from provenance.confidence import probabilities, verdict
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.familiarity import familiarity
@@ -41,7 +43,7 @@ _UNCUT = 2**31
 
 
 def attribute(
-    subject: Subject,
+    subject: Subject | Apart,
     prompt: str,
     response: str | None = None,
     method: str = DEFAULT,
@@ -50,31 +52,35 @@ def attribute(
 ) -> TokenTrace:
     """Score every token of `response`, or of the greedy answer when it is None; equal calls give equal scores.
 
-    Raises UsageError for an unknown method, an empty response, or more tokens than the model's context.
+    Raises UsageError for an unknown method, one that says nothing of an ensemble where that is served, an empty
+    response, or more tokens than the model's context.
     """
     started = time.perf_counter()
     check_method(method)
+    subject = answering(subject, prompt)
     example = _example(subject, prompt, response, max_new_tokens)
-    subject.model.set_adapter(subject.adapter)
     with reproducible(subject.model.device, 0):
-        scores = METHODS[method](subject, example, effort)
-        familiar = familiarity(subject, example, scores.organisations, effort.chunk)
+        scores = _scored(subject, example, method, effort)
+        familiar = _familiar(subject, example, scores.organisations, effort.chunk)
     answer = example.tokens[example.prompt_length :]
     tokens = _tokens(scores, answer, pieces(subject.model.tokenizer, answer))
     return _trace(subject, prompt, method, scores, familiar, tokens, started)
 
 
 def stream(
-    subject: Subject,
+    subject: Subject | Apart,
     prompt: str,
     max_new_tokens: int = 64,
     effort: Effort = Effort(),  # noqa: B008 - frozen
 ) -> Generator[TokenScores, None, TokenTrace]:
     """Generate greedily and yield each token with its `direct-logit` scores; returns the trace of all of them.
 
-    Raises UsageError for a prompt longer than the model's context, or an answer without a token.
+    Raises UsageError for a prompt longer than the model's context, an answer without a token, or an ensemble.
     """
     started = time.perf_counter()
+    subject = answering(subject, prompt)
+    if isinstance(subject, Apart):
+        raise UsageError("an ensemble's tokens cannot be attributed while it generates, only its whole answer")
     start = encode_prompt(subject.model.tokenizer, prompt)
     room = _room(subject, len(start), max_new_tokens)
     subject.model.set_adapter(subject.adapter)
@@ -95,13 +101,35 @@ def stream(
     return _trace(subject, prompt, "direct-logit", scores, familiar, tokens, started)
 
 
+def answering(subject: Subject | Apart, prompt: str) -> Subject | Apart:
+    """What answers a prompt: of lanes that it is routed to, one."""
+    if isinstance(subject, Subject):
+        return subject
+    return subject.answering(encode_prompt(subject.model.tokenizer, prompt))
+
+
 def check_method(method: str) -> None:
     """Raise UsageError for a method that there is not."""
     if method not in METHODS:
         raise UsageError(f"method {method!r}: one of {', '.join(METHODS)} wanted")
 
 
-def _example(subject: Subject, prompt: str, response: str | None, max_new_tokens: int) -> Example:
+def _scored(subject: Subject | Apart, example: Example, method: str, effort: Effort) -> Scores:
+    if isinstance(subject, Apart):
+        return mixed(subject, example, method, effort)
+    subject.model.set_adapter(subject.adapter)
+    return METHODS[method](subject, example, effort)
+
+
+def _familiar(
+    subject: Subject | Apart, example: Example, organisations: Sequence[Address], size: int | None
+) -> torch.Tensor:
+    if isinstance(subject, Apart):
+        return mixed_familiarity(subject, example, size)
+    return familiarity(subject, example, organisations, size)
+
+
+def _example(subject: Subject | Apart, prompt: str, response: str | None, max_new_tokens: int) -> Example:
     """Prompt and answer as tokens, the answer without the tokens that end it."""
     model = subject.model
     start = encode_prompt(model.tokenizer, prompt)
@@ -120,7 +148,7 @@ def _example(subject: Subject, prompt: str, response: str | None, max_new_tokens
     return Example((*start, *answer), len(start))
 
 
-def _room(subject: Subject, used: int, wanted: int) -> int:
+def _room(subject: Subject | Apart, used: int, wanted: int) -> int:
     """How many more tokens fit the context, at most `wanted`; raises UsageError when it is none."""
     if wanted < 1:
         raise UsageError(f"max-new-tokens is {wanted}, at least 1 wanted")
@@ -158,7 +186,7 @@ def _residuals(scores: Scores) -> list[float | None]:
 
 
 def _trace(
-    subject: Subject,
+    subject: Subject | Apart,
     prompt: str,
     method: str,
     scores: Scores,

@@ -28,6 +28,7 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, by_address
 from core.canonical import Address
+from core.composition import shares
 from core.errors import IntegrityError, UsageError
 from core.rounds import RoundRecord
 from core.store import RunFolder
@@ -220,8 +221,12 @@ class Contributions:
                         yield places[part.organisation], step, part
 
 
-def of_run(run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch.device) -> Contributions:
+def of_run(
+    run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch.device, lane: int | None = None
+) -> Contributions:
     """The contributions to what a run serves on a base with these `modules` (in, out features by name).
+
+    With `lane`, those to the state of that lane alone.
 
     Raises UsageError when there are none, ModelError when the base is another one.
     """
@@ -229,16 +234,14 @@ def of_run(run: RunFolder, modules: Mapping[str, tuple[int, int]], device: torch
     fresh = lora.fresh(lora.Layout.of(modules, genesis.rank), seeds.shared(genesis.seed))
     if lora.factor(fresh, "A").digest != genesis.shared_a:
         raise IntegrityError(f"run {run.name}: the base here gives another shared A than the genesis names")
-    lanes = tuple(_lane(run, index, share, fresh) for index, share in enumerate(_shares(run)))
+    weighed = enumerate(_shares(run)) if lane is None else [(lane, 1.0)]
+    lanes = tuple(_lane(run, index, share, fresh) for index, share in weighed)
     return Contributions(RULES[genesis.rule], fresh, lanes, genesis.alpha / genesis.rank, device)
 
 
-def _shares(run: RunFolder) -> list[float]:
-    """The part of each lane in what is served: its members' examples among those of everyone who still learns."""
-    examples = run.genesis.examples
-    lanes = range(len(run.genesis.lanes))
-    learned = [sum(examples[o] for o in run.members(lane)) for lane in lanes]
-    return [count / sum(learned) for count in learned]
+def _shares(run: RunFolder) -> tuple[float, ...]:
+    """The part of each lane in what is served."""
+    return shares(run.genesis, [run.members(lane) for lane in range(len(run.genesis.lanes))])
 
 
 def _lane(run: RunFolder, index: int, share: float, fresh: AdapterState) -> tuple[Step, ...]:

@@ -34,6 +34,14 @@ def familiarity(
 
     The model holds the served adapter. `size` organisations are looked at at a time.
     """
+    contributions = subject.contributions
+    found = strength(subject, example, size)
+    chosen = found[[contributions.position(organisation) for organisation in organisations]]
+    return chosen - chosen.mean()
+
+
+def strength(subject: Subject, example: Example, size: int | None = None) -> torch.Tensor:
+    """Return f (K,) of everybody who contributed, before it is compared with the others'."""
     contributions, seen = subject.contributions, Seen()
     names = keys(contributions.modules)
     hooks = [(subject.model.layers[name], seen.hook(name)) for name in names]
@@ -43,8 +51,7 @@ def familiarity(
     for part, terms in contributions.chunks(size):
         logs = torch.stack([_answered(_joined(terms[name]), seen.inputs[name][0]) for name in names])
         found[part] = logs.double().mean(0).cpu()
-    chosen = found[[contributions.position(organisation) for organisation in organisations]]
-    return chosen - chosen.mean()
+    return found
 
 
 def keys(modules: tuple[str, ...]) -> tuple[str, ...]:

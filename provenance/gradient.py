@@ -25,17 +25,22 @@ _ROWS = 16
 """Tokens of an exact attribution that share a forward pass."""
 
 
-def gradient(subject: Subject, example: Example, effort: Effort) -> Scores:
-    """Score tokens by own-position gradients, or exactly, and the response by all paths."""
+def gradient(subject: Subject, example: Example, effort: Effort, counts: torch.Tensor | None = None) -> Scores:
+    """Score tokens by own-position gradients, or exactly, and the response by all paths.
+
+    `counts` (T,) is how much of each token's log p counts, for it and for the response; all of it when it is None.
+    """
     contributions = subject.contributions
     if effort.exact:
         tokens, logprobs = total_scores(subject, example, effort)
         base = base_logprobs(subject, example)
+        tokens = tokens if counts is None else counts.unsqueeze(1) * tokens
         return Scores(contributions.organisations, tokens, tokens.sum(0), logprobs, base, logprobs)
     batch = rows_of(subject, example)
     run = forward(subject.model, batch, subject.model.layers)
     logprobs, answers = run.logprobs, slice(example.prompt_length - 1, len(example) - 1)
-    own, everywhere = (run.gradients(logprobs.sum(), own) for own in (True, False))
+    total = logprobs.sum() if counts is None else counts.to(logprobs) @ logprobs
+    own, everywhere = (run.gradients(total, own) for own in (True, False))
     at_answers = _answers(run.inputs, answers), _answers(own, answers)
     scores = contributions.contract(at_answers, (run.inputs, everywhere), size=effort.chunk)
     tokens, response = scores[:-1], scores[-1]

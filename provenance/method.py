@@ -28,17 +28,24 @@ class Subject:
     adapter: AdapterState
     contributions: Contributions
 
+    @property
+    def organisations(self) -> tuple[Address, ...]:
+        """Everybody who contributed, in order of address."""
+        return self.contributions.organisations
+
     @classmethod
-    def of(cls, run: RunFolder, model: Model, state: AdapterState, adapter: AdapterState) -> Self:
-        """What a run serves: its state, and that as the A and B of every module.
+    def of(
+        cls, run: RunFolder, model: Model, aggregate: Digest, adapter: AdapterState, lane: int | None = None
+    ) -> Self:
+        """What a run serves, by its digest: `adapter`, which one lane trained, or all when it is None.
 
         Raises UsageError when it has no contributions, IntegrityError when they do not add up to what is served.
         """
-        contributions = of_run(run, model.modules, model.device)
+        contributions = of_run(run, model.modules, model.device, lane)
         gap = contributions.gap(adapter)
         if gap > _ROUNDING and run.genesis.rule != "svd":
             raise IntegrityError(f"run {run.name}: contributions miss what is served by {gap:.1e} of it, 0 wanted")
-        return cls(run.name, state.digest, model, adapter, contributions)
+        return cls(run.name, aggregate, model, adapter, contributions)
 
 
 @dataclass(frozen=True)

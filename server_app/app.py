@@ -27,6 +27,7 @@ from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
+from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
@@ -304,13 +305,13 @@ def _validation_records(config: RunConfig) -> tuple[Record, ...]:
 
 def _validator(
     config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]
-) -> Callable[[AdapterState], Mapping[str, float]]:
-    """Loss of a served state on every slice of the set that nobody owns."""
+) -> Callable[[Composition], Mapping[str, float]]:
+    """Loss of what is served on every slice of the set that nobody owns."""
     rule, slices = RULES[config.aggregation], _slices(config, records)
 
-    def validate(state: AdapterState) -> dict[str, float]:
-        adapter = rule.adapter(state, fresh)
-        return {name: evaluate(model, adapter, records, config.max_length).loss for name, records in slices.items()}
+    def validate(served: Composition) -> dict[str, float]:
+        adapters = served.map(lambda state: rule.adapter(state, fresh))
+        return {name: evaluate(model, adapters, records, config.max_length).loss for name, records in slices.items()}
 
     return validate
 
@@ -328,7 +329,7 @@ def _rewards(
     model: Model,
     fresh: AdapterState,
     records: Iterable[Record],
-    validate: Callable[[AdapterState], Mapping[str, float]],
+    validate: Callable[[Composition], Mapping[str, float]],
 ) -> Rewards | None:
     """What credits the rounds, where the policy needs it; raises ConfigError for a rule whose rounds cannot be."""
     config = setting.config
@@ -343,7 +344,7 @@ def _rewards(
         return slope(model, rule.adapter(state, fresh), list(state), slices[name], config.max_length)
 
     def measured(done: credit.Round) -> credit.RoundCredit:
-        before, after = validate(done.before), validate(done.after)
+        before, after = validate(Composition.of(done.before)), validate(Composition.of(done.after))
         return credit.measure(done, steepest, {name: (before[name], after[name]) for name in slices})
 
     return Rewards(setting.state.credits(setting.run.name), setting.run, config.pool, measured)

@@ -51,6 +51,7 @@ def found(
         shared_a=lora.factor(shared_adapter(model, config.rank, config.seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.slices),
+        composition=config.composition,
         organisations=organisations,
         auditors=tuple(map(address_of, config.auditing)),
         seed=config.seed,
@@ -70,6 +71,7 @@ def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private:
         "alpha": genesis.alpha,
         "aggregation": genesis.rule,
         "slices": len(genesis.lanes_of(genesis.organisations[0].address)),
+        "composition": genesis.composition,
         "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
         "participation": genesis.participation.policy,
@@ -131,8 +133,13 @@ def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
     if config.slices > 1 and config.participation == "q-learning":
         raise ConfigError(f"slices is {config.slices} with participation q-learning: an agent bids for one lane")
     apart = 0 < config.lane_size < members or config.slices > 1
-    if apart and config.aggregation != "frozen-a":
-        raise ConfigError(f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}")
+    if apart and config.composition == "sum" and config.aggregation != "frozen-a":
+        raise ConfigError(
+            f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}: lanes of another rule "
+            "have no sum, composition ensemble or routing serves them"
+        )
+    if not apart and config.composition != "sum":
+        raise ConfigError(f"composition {config.composition} needs lanes: lane-size 1 to {members - 1} wanted")
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
     if config.aggregation == "stack" and rank > side:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from core.adapter import AdapterState
-from core.aggregation import Rule
 from core.canonical import Address, Digest
+from core.composition import Composition, compose
 from core.generations import SignedGeneration
 from core.rounds import Genesis, Salts, SignedRecord
 from core.store import RunFolder
@@ -79,11 +79,6 @@ def partition(organisations: Sequence[Address], size: int, slices: int = 1) -> t
     return tuple(lane for lane in lanes for _ in range(slices))
 
 
-def served(genesis: Genesis, rule: Rule, lanes: Sequence[Lane]) -> AdapterState:
-    """The state that is served: the lane's own, or the sum of isolated lanes weighted by their members' examples."""
-    if len(learning := [lane for lane in lanes if lane.members]) == 1:
-        return learning[0].state
-    examples = genesis.examples
-    learned = [sum(examples[address] for address in lane.members) for lane in learning]
-    shares = [count / sum(learned) for count in learned]
-    return rule.compose([(share, lane.state) for share, lane in zip(shares, learning, strict=True)])
+def served(genesis: Genesis, lanes: Sequence[Lane]) -> Composition:
+    """What is served of the lanes as they stand."""
+    return compose(genesis, [(lane.members, lane.state) for lane in lanes])

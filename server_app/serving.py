@@ -1,14 +1,15 @@
-"""What a run serves, for those who only read it: the base model, the adapter its records end with, and its origin."""
+"""What a run serves, for those who only read it: the base model, what its records end with, and its origin."""
 
 from dataclasses import dataclass
 
-from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address
+from core.composition import Composition
 from core.errors import ModelError, UsageError
 from core.store import RunFolder
 from llm.model import Model
 from llm.sources import load_base
+from provenance.apart import Apart
 from provenance.attribution import DEFAULT, attribute, check_method
 from provenance.method import Subject
 from provenance.trace import TokenTrace
@@ -18,11 +19,13 @@ from server_app.lanes import Lane, served
 
 @dataclass(frozen=True)
 class Serving:
-    """A base model and what is served on it: the state as recorded, and as A and B of every module."""
+    """A base model and what is served on it: states as recorded, and as A and B of every module."""
 
     model: Model
-    state: AdapterState
-    adapter: AdapterState
+    state: Composition
+    adapter: Composition
+    lanes: tuple[int, ...]
+    """Those that somebody learns in, in order: each a part, unless they are summed."""
 
 
 def serving(run: RunFolder) -> Serving:
@@ -33,14 +36,19 @@ def serving(run: RunFolder) -> Serving:
         raise ModelError(f"base model {genesis.base.name} is {model.digest} here, {genesis.base.digest} wanted")
     fresh, rule = shared_adapter(model, genesis.rank, genesis.seed), RULES[genesis.rule]
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
-    state = served(genesis, rule, lanes)
-    return Serving(model, state, rule.adapter(state, fresh))
+    state = served(genesis, lanes)
+    learning = tuple(lane.index for lane in lanes if lane.members)
+    return Serving(model, state, state.map(lambda part: rule.adapter(part, fresh)), learning)
 
 
-def subject(run: RunFolder) -> Subject:
+def subject(run: RunFolder) -> Subject | Apart:
     """What a run serves, with who contributed what to it; raises UsageError when nobody did."""
     found = serving(run)
-    return Subject.of(run, found.model, found.state, found.adapter)
+    digest, adapters = found.state.digest, found.adapter
+    if len(adapters.parts) == 1:
+        return Subject.of(run, found.model, digest, adapters.states[0])
+    parts = zip(found.lanes, adapters.states, strict=True)
+    return Apart(adapters, tuple(Subject.of(run, found.model, digest, adapter, lane) for lane, adapter in parts))
 
 
 def trace(
@@ -62,5 +70,8 @@ def trace(
     found = attribute(subject(run), prompt, response, method, max_new_tokens)
     if organisation is not None and organisation not in found.organisations:
         name = run.genesis.names[organisation]
-        raise UsageError(f"{name} has no part in what is served: never admitted, erased, or absent from the last round")
+        raise UsageError(
+            f"{name} has no part in what is served: never admitted, erased, absent from the last round, "
+            "or in another lane than the one that answers"
+        )
     return found

@@ -26,6 +26,7 @@ from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Address
+from core.composition import Composition
 from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
@@ -73,7 +74,7 @@ class Covenant(Strategy):
     """Signed, admitted, recorded and anchored federated averaging of LoRA updates.
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
-    round for the chain, and `validate` measures a served adapter on the set that nobody owns. `revoked` are the
+    round for the chain, and `validate` measures what is served on the set that nobody owns. `revoked` are the
     organisations that the chain no longer lets take part; it must answer at once. `rewards` credits every round, where
     the policy needs it.
     """
@@ -86,7 +87,7 @@ class Covenant(Strategy):
         bindings: Bindings,
         events: EventLog,
         commit: Callable[[RoundRecord], object],
-        validate: Callable[[AdapterState], Mapping[str, float]],
+        validate: Callable[[Composition], Mapping[str, float]],
         timeout: float = 3600.0,
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
         retry_pause: float = 1.0,
@@ -142,9 +143,9 @@ class Covenant(Strategy):
         return min((lane.round for lane in self.lanes if lane.members), default=self.genesis.training.rounds)
 
     @property
-    def served(self) -> AdapterState:
-        """The state that is served."""
-        return served(self.genesis, self.rule, self.lanes)
+    def served(self) -> Composition:
+        """What is served."""
+        return served(self.genesis, self.lanes)
 
     def summary(self) -> None:
         """Log what this federation is."""
@@ -186,7 +187,7 @@ class Covenant(Strategy):
         config: ConfigRecord,  # noqa: ARG002
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
-        """One message for every connected organisation, with the state that is served."""
+        """One message for every connected organisation, with what is served."""
         return (message for _, message in self._evaluation_asks(server_round))
 
     def aggregate_evaluate(
@@ -308,7 +309,7 @@ class Covenant(Strategy):
                 if organisation in self.revoked():
                     self._outcomes[index].reject(organisation, Reason.REVOKED, "its registration has ended")
                 elif (node := self.bindings.nodes.get(organisation)) is not None:
-                    task = self._task(index, organisation, number, self.lanes[index].state)
+                    task = self._task(index, organisation, Composition.of(self.lanes[index].state))
                     yield (index, organisation), Message(task.to_content(), node, wire.TRAIN, group_id=str(number))
                 else:
                     self._outcomes[index].reject(organisation, Reason.NOT_CONNECTED, "no node speaks for it")
@@ -327,18 +328,18 @@ class Covenant(Strategy):
             bids=self._bids.get(index, {}),
         )
 
-    def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> wire.Task:
+    def _task(self, index: int, organisation: Address, to_send: Composition) -> wire.Task:
         lane = self.lanes[index]
         return wire.Task(
             genesis=self.genesis,
             organisation=organisation,
             lane=index,
             generation=lane.generation,
-            round=number,
+            round=lane.round + 1,
             openings=lane.openings,
             parent=lane.head,
             salts=lane.salts,
-            state=state,
+            served=to_send,
             paid=self.rewards.paid(index, organisation) if self.rewards else {},
         )
 
@@ -452,9 +453,9 @@ class Covenant(Strategy):
                 losses[organisation] = measured
             elif refusal := _refusal(reply):
                 self.events.write("objected", round=number, organisation=organisation, detail=printable(refusal.detail))
-        state = self.served
-        validation = dict(self.validate(state))
-        self.events.write("evaluated", round=number, aggregate=state.digest, losses=losses, validation=validation)
+        composed = self.served
+        validation = dict(self.validate(composed))
+        self.events.write("evaluated", round=number, aggregate=composed.digest, losses=losses, validation=validation)
         self.track(self._named(losses, validation), number)
         return _means(list(losses.values()))
 
@@ -467,12 +468,12 @@ class Covenant(Strategy):
         return curves | {f"validation/{name}": loss for name, loss in validation.items()}
 
     def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
-        state = self.served  # composed once: isolated lanes are summed
+        composed = self.served  # once, for all
         first = {organisation: lane for lane in reversed(self.lanes) for organisation in lane.members}
         for lane in self.lanes:
             for organisation in (o for o in lane.members if first[o] is lane):
                 if (node := self.bindings.nodes.get(organisation)) is not None:
-                    content = self._task(lane.index, organisation, number + 1, state).to_content()
+                    content = self._task(lane.index, organisation, composed).to_content()
                     yield organisation, Message(content, node, wire.EVALUATE, group_id=str(number + 1))
 
 

@@ -62,6 +62,7 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         "shared_a": lora.factor(fresh(), "A").digest,
         "rule": "frozen-a",
         "lanes": (tuple(member.address for member in organisations),),
+        "composition": "sum",
         "organisations": organisations,
         "auditors": (),
         "seed": SEED,

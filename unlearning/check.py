@@ -20,9 +20,8 @@ from functools import partial
 
 from chain.audit import Failure, verify
 from chain.audit_private import PrivateSource
-from core.adapter import AdapterState
-from core.aggregation import RULES
 from core.canonical import ZERO_DIGEST, Digest
+from core.composition import Composition, compose
 from core.erasures import OF_RECORDS, Attestation
 from core.errors import CovenantError, IntegrityError
 from core.ledger import Ledger
@@ -160,14 +159,12 @@ class _Check:
 
     def _served(self) -> Iterator[Failure]:
         """Heads and digest are those of what is served, if nobody was erased since."""
-        heads = [(lane, members) for lane, members in self._learning() if members]
         own = [self.certificate.after.record] if self._line(self.attestation.generation) else []
         if missing := [head for head in own if head not in self.certificate.heads]:
             yield Failure("heads", "certificate", "without the lane's own", missing[0])
         if self._superseded():
             return
-        wanted = tuple(self._head(lane) for lane, _ in heads)
-        yield from _same("heads", self.certificate.heads, wanted)
+        yield from _same("heads", self.certificate.heads, tuple(map(self._head, self._learning())))
         yield from _same("aggregate", self.certificate.aggregate, self._composed().digest)
 
     def _origin(self) -> Iterator[Failure]:
@@ -212,11 +209,9 @@ class _Check:
         """The updates that the erasure is about."""
         return self.lineage.erased(self.attestation)
 
-    def _learning(self) -> Iterator[tuple[int, int]]:
-        """Every lane, and the examples of those who learn in it."""
-        examples = self.run.genesis.examples
-        for lane in range(len(self.run.genesis.lanes)):
-            yield lane, sum(examples[o] for o in self.run.members(lane))
+    def _learning(self) -> list[int]:
+        """The lanes in which somebody learns."""
+        return [lane for lane in range(len(self.run.genesis.lanes)) if self.run.members(lane)]
 
     def _superseded(self) -> bool:
         """Whether another erasure was attested later: one that was asked for by itself."""
@@ -230,15 +225,11 @@ class _Check:
         line = self.run.lineage(lane)
         return line[-1].record.digest if line else self.run.genesis.digest
 
-    def _composed(self) -> AdapterState:
-        """What is served: a lane's state, or the sum of lanes by the examples of their members."""
-        learning = [(lane, examples) for lane, examples in self._learning() if examples]
-        states = [self.run.artifacts.open(self.run.lineage(lane)[-1].record.aggregate) for lane, _ in learning]
-        if len(states) == 1:
-            return states[0]
-        total = sum(examples for _, examples in learning)
-        shares = [examples / total for _, examples in learning]
-        return RULES[self.run.genesis.rule].compose(list(zip(shares, states, strict=True)))
+    def _composed(self) -> Composition:
+        """What is served."""
+        run = self.run
+        heads = {lane: run.lineage(lane)[-1].record.aggregate for lane in self._learning()}
+        return compose(run.genesis, [(run.members(lane), run.artifacts.open(head)) for lane, head in heads.items()])
 
 
 def root(run: RunFolder, lane: int, generation: int) -> Root:

@@ -257,6 +257,7 @@ def found(
     rule: str = "frozen-a",
     organisations: int = 2,
     lanes: int = 1,
+    composition: str = "sum",
     rounds: int = 2,
     ledger: Ledger | None = None,
     private: MemoryPrivate | None = None,
@@ -270,7 +271,12 @@ def found(
     members = {name: keys.derive(SEED, name) for name in names}
     fresh = lora.fresh(layout, seeds.shared(SEED))
     honest = _genesis(folder.name, rule, lanes, rounds, ledger, members, fresh)
-    honest = replace(honest, auditors=tuple(key.address for key in auditors), private=private and _fixed(private))
+    honest = replace(
+        honest,
+        composition=composition,
+        auditors=tuple(key.address for key in auditors),
+        private=private and _fixed(private),
+    )
     genesis = lies.genesis(honest)
     run = RunFolder(folder, key=COORDINATOR)
     public = tuple(members[o.name].public for o in genesis.organisations)
@@ -335,6 +341,7 @@ def _genesis(
         shared_a=lora.factor(fresh, "A").digest,
         rule=rule,
         lanes=tuple(tuple(addresses[lane::lanes]) for lane in range(lanes)),
+        composition="sum",
         organisations=tuple(organisations),
         auditors=(),
         seed=SEED,

@@ -16,6 +16,7 @@ from client_app.hosting import Node, node_of
 from core import keys, lora, seeds, wire
 from core.adapter import AdapterState
 from core.aggregation import RULES
+from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
 from core.ledger import MemoryLedger
@@ -146,7 +147,7 @@ def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
         "openings": (),
         "parent": None,
         "salts": None,
-        "state": initial,
+        "served": Composition.of(initial),
     } | changes
     return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
 
@@ -225,7 +226,7 @@ def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[s
 def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:
     asked = task(genesis)
     other = AdapterState({name: array + 1 for name, array in asked.state.arrays.items()})
-    reply = send(places, wire.TRAIN, task(genesis, state=other).to_content())
+    reply = send(places, wire.TRAIN, task(genesis, served=Composition.of(other)).to_content())
     refusal = wire.Refusal.from_content(reply.content)
     assert refusal
     assert refusal.reason == wire.Refused.OBJECTED

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from client_app.checks import check_federation, check_state
+from client_app.checks import check_federation, check_served, check_state
 from core.adapter import AdapterState
 from core.aggregation import RULES
+from core.composition import Composition, Part
 from core.errors import ForgeryError, IntegrityError
 from core.keys import derive
 from core.rounds import Salts
@@ -20,17 +21,51 @@ GENESIS = f.genesis()
 FRESH = f.fresh()
 INITIAL = RULES[GENESIS.rule].initial(FRESH)
 STATE = f.delta(INITIAL.shapes, "after round 1")
+SERVED = Composition.of(STATE)
 RECORD = f.record(GENESIS, aggregate=STATE.digest)
 MEDICAL = GENESIS.organisation(f.address("medical"))
-FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, (), None, None, INITIAL)
+FIRST = Task(GENESIS, f.address("medical"), 0, 0, 1, (), None, None, Composition.of(INITIAL))
 SALTS = Salts.draw(RECORD)
-SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD.sign(f.COORDINATOR, GENESIS.chain), SALTS, STATE)
+SECOND = Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD.sign(f.COORDINATOR, GENESIS.chain), SALTS, SERVED)
 
 
 def checked(task: Task, **changes: Any) -> None:
     values = {"organisation": MEDICAL, "base": GENESIS.base.digest, "fresh": FRESH} | changes
     check_federation(task, **values)
     check_state(task, values["fresh"])
+
+
+def evaluation(kind: str, parts: tuple[AdapterState, ...], said: str = "ensemble") -> Task:
+    """Medical, alone in the first of two lanes, is asked to measure these parts."""
+    lanes = ((f.address("medical"),), tuple(o.address for o in GENESIS.organisations if o.name != "medical"))
+    genesis = replace(GENESIS, lanes=lanes, composition=said)
+    parent = replace(RECORD, genesis=genesis.digest).sign(f.COORDINATOR, genesis.chain)
+    served = Composition(kind, tuple(Part(1 / len(parts), state) for state in parts))
+    return replace(SECOND, genesis=genesis, parent=parent, served=served)
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "routing"])
+def test_what_is_served_of_lanes_has_ones_own_as_it_was_signed(kind: str) -> None:
+    check_served(evaluation(kind, (INITIAL, STATE), said=kind), FRESH)
+    check_served(evaluation("sum", (STATE,), said=kind), FRESH)  # nobody else is left
+    check_served(evaluation("sum", (INITIAL,), said="sum"), FRESH)  # a sum is nobody's signed state
+    check_served(SECOND, FRESH)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (evaluation("ensemble", (INITIAL, INITIAL)), "state is"),
+        (evaluation("sum", (INITIAL,)), "state is"),
+        (evaluation("routing", (INITIAL, STATE)), "composition is routing, ensemble wanted"),
+        (evaluation("ensemble", (INITIAL, STATE), said="sum"), "composition is ensemble, sum wanted"),
+        (replace(SECOND, served=Composition.of(INITIAL)), "state is"),
+        (replace(SECOND, served=Composition("ensemble", (Part(0.5, STATE),) * 2)), "composition is ensemble, sum"),
+    ],
+)
+def test_what_is_served_without_ones_own_lane_is_refused(task: Task, message: str) -> None:
+    with pytest.raises(IntegrityError, match=message):
+        check_served(task, FRESH)
 
 
 @pytest.mark.parametrize("task", [FIRST, SECOND], ids=["first round", "second round"])
@@ -59,12 +94,12 @@ CHEATS: dict[str, tuple[str, Callable[[], Task]]] = {
     "a lane that is not its own": ("lane is 1, 0 wanted", lambda: replace(FIRST, lane=1)),
     "another base model": ("base model is", _genesis(base=replace(GENESIS.base, digest=f.other("base")))),
     "another shared A": ("shared A is", _genesis(shared_a=f.other("A"))),
-    "a first state that is not zero": ("state is", lambda: replace(FIRST, state=STATE)),
+    "a first state that is not zero": ("state is", lambda: replace(FIRST, served=SERVED)),
     "a later round without a record": (
         "round without a parent record is 2, 1 wanted",
         lambda: replace(FIRST, round=2),
     ),
-    "another state than was recorded": ("state is", lambda: replace(SECOND, state=INITIAL)),
+    "another state than was recorded": ("state is", lambda: replace(SECOND, served=Composition.of(INITIAL))),
     "a record of another lane": ("parent's lane is 1, 0 wanted", _signed(lane=1)),
     "a record of another generation": ("parent's generation is 1, 0 wanted", _signed(generation=1)),
     "a record of an earlier round": ("parent's round is 1, 2 wanted", lambda: replace(SECOND, round=3)),

@@ -11,6 +11,7 @@ import pytest
 from chain.witness import Standing
 from client_app import oversight
 from client_app.oversight import Oversight, metrics
+from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError
 from core.ledger import LedgerView, MemoryLedger, RoundKey
@@ -49,7 +50,7 @@ def task(number: int) -> Task:
     record = replace(RECORD, round=number - 1, admitted=admitted)
     return Task(
         GENESIS, OWN, 0, 0, number, (), record.sign(f.COORDINATOR, GENESIS.chain), Salts.draw(record),
-        f.update_of(GENESIS, "medical"),
+        Composition.of(f.update_of(GENESIS, "medical")),
     )  # fmt: skip
 
 

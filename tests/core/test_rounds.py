@@ -51,6 +51,7 @@ CHANGES: dict[str, Any] = {
     "shared_a": f.other("A"),
     "rule": "fedavg",
     "lanes": tuple((member.address,) for member in GENESIS.organisations),
+    "composition": "routing",
     "organisations": (replace(GENESIS.organisations[0], examples=1), *GENESIS.organisations[1:]),
     "seed": 8,
     "training": replace(GENESIS.training, local_steps=1),

@@ -10,7 +10,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from core import wire
 from core.adapter import AdapterState
-from core.canonical import digest, to_json
+from core.canonical import digest, from_json, to_json
+from core.composition import Composition, Part
 from core.erasures import ErasureRequest, Receipt
 from core.errors import FormatError
 from core.rounds import Salts
@@ -22,7 +23,8 @@ GENESIS = f.genesis()
 UPDATE = f.update_of(GENESIS, "medical")
 SIGNED = f.signed(GENESIS)
 RECORD = f.record(GENESIS).sign(f.COORDINATOR, GENESIS.chain)
-TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.record), UPDATE)
+SERVED = Composition.of(UPDATE)
+TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.record), SERVED)
 CHALLENGE = f.other("challenge")
 BOUND = wire.Bound(
     tuple(Registration.sign(member, CHALLENGE, f.key(member.name), f.CHAIN) for member in GENESIS.organisations), 4
@@ -221,3 +223,44 @@ def test_losses_are_finite_numbers(value: Any) -> None:
 def test_a_reply_without_losses_is_malformed(content: RecordDict) -> None:
     with pytest.raises(FormatError, match="carries no losses"):
         wire.losses_of(content)
+
+
+# --- what is served of several lanes -------------------------------------------------------------------------------
+
+
+def ensemble(**changes: Any) -> RecordDict:
+    """A task with two states; `changes` overwrite what its JSON says."""
+    parts = (Part(0.25, UPDATE), Part(0.75, f.update_of(GENESIS, "coding")))
+    content = replace(TASK, served=Composition("ensemble", parts)).to_content()
+    plain = from_json(content.config_records["task"]["json"])
+    content["task"] = ConfigRecord({"json": to_json(plain | changes)})
+    return content
+
+
+def test_a_composition_arrives_as_it_was_sent() -> None:
+    task = wire.Task.from_content(ensemble())
+    assert task.served.kind == "ensemble"
+    assert task.served.parts == ((0.25, UPDATE), (0.75, f.update_of(GENESIS, "coding")))
+    with pytest.raises(FormatError, match="2 states to train, one wanted"):
+        _ = task.state
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"composition": "median"},
+        {"composition": "sum"},
+        {"composition": 1},
+        {"shares": []},
+        {"shares": [1.0]},
+        {"shares": [0.5, 0.25, 0.25]},
+        {"shares": [0.0, 1.0]},
+        {"shares": [-0.5, 1.5]},
+        {"shares": ["half", 0.5]},
+        {"shares": [True, 0.5]},
+        {"shares": 2},
+    ],
+)
+def test_a_broken_composition_is_a_format_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        wire.Task.from_content(ensemble(**changes))

@@ -15,6 +15,7 @@ from llm.export import export
 from llm.model import Model
 from tests.federation import delta
 from tests.llm.conftest import Loader
+from tests.llm.test_model import random_adapter
 
 TOKENS = torch.arange(24).reshape(2, 12)
 
@@ -45,7 +46,7 @@ def logits(module: torch.nn.Module) -> torch.Tensor:
 def test_peft_loads_what_is_served(name: str, load_tiny: Loader, tmp_path: Path) -> None:
     model = load_tiny()
     adapter = aggregated(model, name)
-    export(model, adapter, tmp_path / "adapter", "card")
+    export(model, {"": adapter}, tmp_path / "adapter", "card")
     base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     bare = logits(base)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -55,10 +56,23 @@ def test_peft_loads_what_is_served(name: str, load_tiny: Loader, tmp_path: Path)
     assert loaded.peft_config["default"].r == rank_of(adapter) == (16 if name == "stack" else 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT's own
+def test_lanes_are_adapters_of_their_own(load_tiny: Loader, tmp_path: Path) -> None:
+    model = load_tiny()
+    lanes = {f"lane-{number}": random_adapter(model, rank=4, seed=number) for number in range(2)}
+    export(model, lanes, tmp_path / "adapters", "card")
+    for name, adapter in lanes.items():
+        base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa")
+        loaded = PeftModel.from_pretrained(base.eval(), tmp_path / "adapters" / name).eval()
+        model.set_adapter(adapter)
+        torch.testing.assert_close(logits(loaded), logits(model.module), rtol=0.0, atol=0.0)
+        assert (tmp_path / "adapters" / name / "README.md").read_text(encoding="utf-8") == "card"
+
+
 def test_a_folder_with_content_is_left_alone(load_tiny: Loader, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty"):
-        export(load_tiny(), aggregated(load_tiny(), "fedavg"), tmp_path, "card")
+        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path, "card")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -68,5 +82,5 @@ def test_a_failed_export_leaves_nothing(load_tiny: Loader, tmp_path: Path, monke
 
     monkeypatch.setattr("llm.export.save_file", full)
     with pytest.raises(RunError, match="No space left"):
-        export(load_tiny(), aggregated(load_tiny(), "fedavg"), tmp_path / "adapter", "card")
+        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path / "adapter", "card")
     assert list(tmp_path.iterdir()) == []

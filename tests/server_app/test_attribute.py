@@ -117,5 +117,5 @@ def test_who_contributed_nothing_cannot_be_traced(run: RunFolder, monkeypatch: p
         return replace(found, contributions=replace(found.contributions, lanes=tuple(parts)))
 
     monkeypatch.setattr(Subject, "of", without_coding)
-    with pytest.raises(UsageError, match="coding has no part in what is served: never admitted, erased, or absent"):
+    with pytest.raises(UsageError, match="coding has no part in what is served: never admitted, erased, absent"):
         trace(run, "coding 3?", "cod 9", organisation=coding)

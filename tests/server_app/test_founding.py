@@ -97,6 +97,14 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
         {"slices": 2, "lane_size": 1, "participation": "q-learning"},
         "slices is 2 with participation q-learning",
     ),
+    "an ensemble of one lane": (
+        {"composition": "ensemble"},
+        "composition ensemble needs lanes: lane-size 1 to 3 wanted",
+    ),
+    "routing to one lane of all": (
+        {"composition": "routing", "lane_size": 4},
+        "composition routing needs lanes: lane-size 1 to 3 wanted",
+    ),
     "a stack that would outgrow a layer": (
         {"aggregation": "stack"},
         "stack would grow to rank 16, at most 14 fits the base's smallest layer",
@@ -115,6 +123,11 @@ def test_settings_that_would_fail_later_are_refused_at_the_start(what: str) -> N
 
 def test_a_stack_that_just_fits_is_founded() -> None:
     assert founded(aggregation="stack", rounds=1).rule == "stack"
+
+
+def test_lanes_of_any_rule_are_founded_where_they_are_not_summed() -> None:
+    genesis = founded(lane_size=1, aggregation="fedavg", composition="ensemble")
+    assert (genesis.composition, genesis.rule, len(genesis.lanes)) == ("ensemble", "fedavg", 4)
 
 
 def test_a_run_is_resumed_with_its_own_settings() -> None:
@@ -141,6 +154,7 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
         ("evaluate_limit", 1),
         ("lane_size", 1),
         ("slices", 2),
+        ("composition", "routing"),
         ("quorum", 2),
         ("fraction", 0.5),
         ("participation", "random"),

@@ -14,6 +14,7 @@ from console.report import report
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address
+from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
 from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
 from core.rounds import Admitted, Rejection, Salts
@@ -29,8 +30,9 @@ VICTIM = keys.derive(7, "medical").address
 class TwoFaced(Covenant):
     """Shows one organisation a history of its own: another round 1, signed all the same, and what comes of it."""
 
-    def _task(self, index: int, organisation: Address, number: int, state: AdapterState) -> Task:
-        task = super()._task(index, organisation, number, state)
+    def _task(self, index: int, organisation: Address, to_send: Composition) -> Task:
+        task = super()._task(index, organisation, to_send)
+        number = task.round
         if organisation != VICTIM or number < 2 or task.parent is None:
             return task
         other = self._other(number, task.parent.record.aggregate)
@@ -40,7 +42,7 @@ class TwoFaced(Covenant):
         signed = record.sign(self.key, self.genesis.chain)
         self._parents[number] = record.digest
         self._salts.setdefault(number, Salts.draw(record))
-        return replace(task, parent=signed, salts=self._salts[number], state=other)
+        return replace(task, parent=signed, salts=self._salts[number], served=Composition.of(other))
 
     def _other(self, number: int, name: Any) -> AdapterState:
         state = self.run.artifacts.open(name)

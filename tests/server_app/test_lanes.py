@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from core.adapter import AdapterState
-from core.aggregation import RULES
 from core.canonical import Address
+from core.composition import Composition
 from core.errors import ConfigError
 from server_app.lanes import Lane, partition, served
 from tests import federation as f
@@ -31,7 +31,7 @@ def test_slices_share_the_weight_of_their_organisation() -> None:
     medical, financial = f.address("medical"), f.address("financial")
     genesis = f.genesis(("medical", "financial"), lanes=((medical,),) * 2 + ((financial,),) * 2)
     lanes = [lane(i, members, 2.0**i) for i, members in enumerate(genesis.lanes)]
-    got = served(genesis, RULES["frozen-a"], lanes)
+    (got,) = served(genesis, lanes).states
     expected = 0.25 * (1 + 2) / 2 + 0.75 * (4 + 8) / 2
     np.testing.assert_array_equal(got["m.lora_B"], np.full((2, 1), expected, np.float32))
 
@@ -44,18 +44,19 @@ def lane(index: int, members: tuple[Address, ...], value: float) -> Lane:
 def test_one_lane_is_served_as_it_is() -> None:
     genesis = f.genesis()
     alone = lane(0, genesis.lanes[0], 3.0)
-    assert served(genesis, RULES["fedavg"], [alone]) is alone.state
+    assert served(genesis, [alone]).states[0] is alone.state
 
 
 def test_several_lanes_are_served_as_the_sum_weighted_by_their_examples() -> None:
     medical, financial = f.address("medical"), f.address("financial")
     genesis = f.genesis(("medical", "financial"), lanes=((medical,), (financial,)))
-    got = served(genesis, RULES["frozen-a"], [lane(0, (medical,), 4.0), lane(1, (financial,), 8.0)])
-    np.testing.assert_array_equal(got["m.lora_B"], np.full((2, 1), 0.25 * 4 + 0.75 * 8, np.float32))
+    got = served(genesis, [lane(0, (medical,), 4.0), lane(1, (financial,), 8.0)])
+    assert got == Composition.of(got.states[0])
+    np.testing.assert_array_equal(got.states[0]["m.lora_B"], np.full((2, 1), 0.25 * 4 + 0.75 * 8, np.float32))
 
 
 def test_lanes_of_a_rule_that_cannot_be_summed_are_refused() -> None:
     medical, financial = f.address("medical"), f.address("financial")
-    genesis = f.genesis(("medical", "financial"), lanes=((medical,), (financial,)))
+    genesis = f.genesis(("medical", "financial"), lanes=((medical,), (financial,)), rule="stack")
     with pytest.raises(ConfigError, match="needs aggregation frozen-a"):
-        served(genesis, RULES["stack"], [lane(0, (medical,), 1.0), lane(1, (financial,), 1.0)])
+        served(genesis, [lane(0, (medical,), 1.0), lane(1, (financial,), 1.0)])

@@ -15,6 +15,7 @@ from core import wire
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
+from core.composition import Composition
 from core.errors import QuorumError, UsageError
 from core.ledger import RoundKey
 from core.rounds import RoundRecord
@@ -75,7 +76,7 @@ def test_order_of_arrival_and_number_of_nodes_do_not_change_the_digest(tmp_path:
 
 def test_a_stack_grows_by_every_update(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, **settings("stack"))
-    assert rank_of(federation.start().served) == 4
+    assert rank_of(federation.start().served.states[0]) == 4
 
 
 def test_every_round_stands_on_the_ledger_under_salted_digests(tmp_path: Path) -> None:
@@ -462,14 +463,14 @@ def test_isolated_organisations_learn_nothing_from_each_other(tmp_path: Path) ->
     for name in names:
         alone = Federation.found(tmp_path / name, (name,), rounds=2).start()
         (index,) = together.genesis.lanes_of(f.address(name))
-        assert strategy.lanes[index].state == alone.served
+        assert Composition.of(strategy.lanes[index].state) == alone.served
 
 
 def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, TWO, lanes=_alone(TWO), rounds=1)
     strategy = federation.start()
     shares = {f.address("medical"): 0.2, f.address("coding"): 0.8}
-    for name, array in strategy.served.arrays.items():
+    for name, array in strategy.served.states[0].arrays.items():
         parts = sum(shares[lane.members[0]] * lane.state[name].astype(np.float64) for lane in strategy.lanes)
         np.testing.assert_array_equal(array, np.asarray(parts).astype(np.float32))
     assert {task.state.digest for task in federation.clients.evaluated} == {strategy.served.digest}
@@ -522,7 +523,7 @@ def hooked(federation: Federation, rounds: int) -> Covenant:
         replies = [reply for _, names in sent for reply in grid.pull_messages(names)]
         aggregated, _ = strategy.aggregate_train(number, replies)
         assert aggregated is not None
-        assert aggregated["bytes"].data == strategy.served.to_bytes()
+        assert aggregated["bytes"].data == strategy.served.states[0].to_bytes()
         asked = list(strategy.configure_evaluate(number, arrays, config, grid))
         answers = [reply for message in asked for reply in grid.pull_messages(grid.push_messages([message]))]
         metrics = strategy.aggregate_evaluate(number, answers)
@@ -556,7 +557,7 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
         return MetricRecord({"score": 1.0})
 
     result = strategy.start(TestGrid(federation.clients), evaluate_fn=evaluate)
-    assert wire.unpack(RecordDict({"served": result.arrays}), "served") == strategy.served
+    assert wire.unpack(RecordDict({"served": result.arrays}), "served") == strategy.served.states[0]
     assert result.evaluate_metrics_clientapp[2] == MetricRecord({"base": 2.0, "global": 1.0})
     assert seen == [1, 2]
     assert set(result.evaluate_metrics_serverapp) == {1, 2}

@@ -124,7 +124,7 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
     assert checked(world, run) == []
     assert not [r for signed in run.records() for r in signed.record.rejected]
     assert not world.events("sliced", "objected")
-    assert address("coding") in subject(run).contributions.organisations
+    assert address("coding") in subject(run).organisations
 
 
 def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     found = certificates(run)[2:]
     assert [c.attestation.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
     assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
-    assert address("coding") not in subject(run).contributions.organisations
+    assert address("coding") not in subject(run).organisations
     assert verify(run, world.ledger, strict=True).failures == ()
     assert checked(world, run) == []
     with pytest.raises(UsageError, match="coding is already erased"):
