@@ -1,8 +1,8 @@
 """One forward pass of an example, from which gradients at every module can be asked more than once.
 
 Scores of contributions need, for each module that computes W x + s Σ_k δ_k(x), the input x and the gradient g of what
-is explained at the module's output: then ⟨g, s δ_k(x)⟩ is the part of contribution k. The adapter's own weights get
-no gradient, so that the backward pass costs about as much as the forward pass.
+is explained at the output: then ⟨g, s δ_k(x)⟩ is the part of contribution k. The adapter is added here, as plain
+values, and not by PEFT: its weights get no gradient, so that a backward pass costs less than the forward pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,7 @@ class Forward:
     wanted: torch.Tensor
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
+    _hidden: torch.Tensor
     _paths: Paths
 
     @property
@@ -44,10 +45,21 @@ class Forward:
         """The log probability of every answer token in nats: shape (answers,)."""
         return self.scores - self.logits.logsumexp(-1)
 
-    def gradients(self, of: torch.Tensor, own: bool = False) -> dict[str, torch.Tensor]:
-        """Gradient of the scalar `of` at every output; with `own` only along each position's own path."""
+    def gradients(self, of: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Gradient of the scalar `of` logits at every output."""
+        return self._gradients(self._at_head(of), own=False)
+
+    def both_gradients(self, of: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The gradient only along each position's own path, and that along all paths."""
+        start = self._at_head(of)
+        return self._gradients(start, own=True), self._gradients(start, own=False)
+
+    def _at_head(self, of: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(of, self._hidden, retain_graph=True)[0]
+
+    def _gradients(self, start: torch.Tensor, own: bool) -> dict[str, torch.Tensor]:
         self._paths.own = own
-        found = torch.autograd.grad(of, list(self.outputs.values()), retain_graph=True)
+        found = torch.autograd.grad(self._hidden, list(self.outputs.values()), start, retain_graph=True)
         return dict(zip(self.outputs, found, strict=True))
 
 
@@ -58,14 +70,19 @@ def forward(
 
     `entry` is the input embedding when it is None. Raises ModelError for attention that cannot be differentiated so.
     """
-    seen = Seen()
-    begin = model.module.get_base_model().get_input_embeddings() if entry is None else entry
-    hooks = [(begin, _begin), *((module, seen.hook(name)) for name, module in modules.items())]
-    with switchable_attention(model) as paths, frozen(model), torch.enable_grad(), hooked(hooks):
+    seen, network, read = Seen(), model.module.get_base_model(), []
+    begin = network.get_input_embeddings() if entry is None else entry
+    hooks = [
+        (network.get_output_embeddings(), lambda _head, given, _logits: read.append(given[0])),
+        *((layer, _adapting(*model.served(name))) for name, layer in model.layers.items()),
+        (begin, _begin),
+        *((module, seen.hook(name)) for name, module in modules.items()),
+    ]
+    with switchable_attention(model) as paths, model.without_adapter(), torch.enable_grad(), hooked(hooks):
         logits, wanted = answer_logits(model, batch)
     if not paths.calls:
         raise ModelError(f"attribution: {type(model.module.get_base_model()).__name__} brings its own attention")
-    return Forward(logits, wanted, seen.inputs, seen.outputs, paths)
+    return Forward(logits, wanted, seen.inputs, seen.outputs, read[0], paths)
 
 
 @dataclass
@@ -95,17 +112,15 @@ def hooked(hooks: list[tuple[torch.nn.Module, Hook]]) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def frozen(model: Model) -> Iterator[None]:
-    """Inside, the adapter asks for no gradient; the base never does."""
-    asking = [linear.weight for _, linear in model.factors() if linear.weight.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+def _adapting(left: torch.Tensor, right: torch.Tensor) -> Hook:
+    """Adds left (out, r) right (r, in) x to a layer's output."""
+
+    def add(_layer: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        inner = given[0].to(right.dtype).flatten(0, -2) @ right.T
+        wide = output.to(left.dtype).flatten(0, -2)
+        return torch.addmm(wide, inner, left.T).view(output.shape).to(output.dtype)
+
+    return add
 
 
 def _begin(_module: torch.nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:

@@ -108,6 +108,12 @@ class Model:
             yield f"{name}.lora_A", layer.lora_A[_ADAPTER]
             yield f"{name}.lora_B", layer.lora_B[_ADAPTER]
 
+    def served(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the adapter adds at a layer as it now stands: scale · B (out, r) and A (r, in), plain values."""
+        layer = self.layers[name]
+        a, b = layer.lora_A[_ADAPTER].weight.detach(), layer.lora_B[_ADAPTER].weight.detach()
+        return layer.scaling[_ADAPTER] * b, a
+
     def set_adapter(self, state: AdapterState) -> None:
         """Replace the adapter's values by `state`, whose rank may differ from the spec's.
 

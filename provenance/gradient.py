@@ -40,7 +40,7 @@ def gradient(subject: Subject, example: Example, effort: Effort, counts: torch.T
     run = forward(subject.model, batch, subject.model.layers)
     logprobs, answers = run.logprobs, slice(example.prompt_length - 1, len(example) - 1)
     total = logprobs.sum() if counts is None else counts.to(logprobs) @ logprobs
-    own, everywhere = (run.gradients(total, own) for own in (True, False))
+    own, everywhere = run.both_gradients(total)
     at_answers = _answers(run.inputs, answers), _answers(own, answers)
     scores = contributions.contract(at_answers, (run.inputs, everywhere), size=effort.chunk)
     tokens, response = scores[:-1], scores[-1]
