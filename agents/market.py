@@ -103,7 +103,10 @@ class Scenario:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A round: who took part at which effort, credit in nats, cost and income (each by member), mean loss, seconds."""
+    """A round by member: who took part at which effort, credit and training loss in nats, cost, income, seconds.
+
+    `losses` are those on the validation slices after it.
+    """
 
     actions: NDArray[np.int64]
     credit: Float64
@@ -111,6 +114,16 @@ class Outcome:
     incomes: Float64
     losses: Float64
     seconds: Float64
+    training: Float64
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What a round did: credit and training loss by member, and the loss on every slice after it."""
+
+    credit: Float64
+    training: Float64
+    losses: Float64
 
 
 class Market:
@@ -201,18 +214,23 @@ class Market:
         if self.over:
             raise UsageError(f"the market's {self.rounds} rounds are over")
         took = self._possible(np.asarray(actions, np.int64))
+        costs = self.costs(took, self.number)
+        self.spent += costs
+        done = self.effect(took)
+        paid = self._paid(took, done.credit)
+        waited = np.where(took > 0, self.run["traffic"] * self.traffic_seconds, 0.0)
+        seconds = self._steps(took) * self.step_seconds + waited
+        self.number += 1
+        return Outcome(took, done.credit, costs, paid, done.losses, seconds, done.training)
+
+    def effect(self, took: NDArray[np.int64]) -> Effect:
+        """Train a round of those who take part. Bad data show as a higher training loss."""
         gains = self._gains(took)
         before = self.scenario.curve.loss(self.progress)
         self.progress = np.maximum(self.progress + gains.sum(axis=1), _LEAST)
         losses = self.scenario.curve.loss(self.progress)
-        costs = self.costs(took, self.number)
-        self.spent += costs
-        credit = self._credit(took, gains, before - losses)
-        paid = self._paid(took, credit)
-        waited = np.where(took > 0, self.run["traffic"] * self.traffic_seconds, 0.0)
-        seconds = self._steps(took) * self.step_seconds + waited
-        self.number += 1
-        return Outcome(took, credit, costs, paid, losses, seconds)
+        training = losses[self.domains] + (1 - self.quality)
+        return Effect(self._credit(took, gains, before - losses), training, losses)
 
     def _possible(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
         able = self.available[self.number] & (self.spent + self.costs(actions, self.number) <= self.budgets)

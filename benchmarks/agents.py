@@ -28,9 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import policies
 from agents.market import RIDERS, Market, Outcome, Scenario
-from agents.policies import Past, Policy, Question
+from agents.policies import POLICIES, Past, Policy, Question
 from agents.q_learning import Action, Agent, QTable
 from benchmarks import agents_fit, report
 from core.canonical import Address
@@ -49,9 +48,10 @@ Chooser = Callable[[Market, Sequence[Outcome]], NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """One run: its market at the end, and every round of it."""
+    """One run: what its members are, the market's terms, the mean loss at the start, and every round."""
 
-    market: Market
+    kinds: NDArray[np.str_]
+    run: Mapping[str, Any]
     start: float
     rounds: tuple[Outcome, ...]
 
@@ -74,7 +74,7 @@ class Played:
     @property
     def welfare(self) -> float:
         """What the fall of the loss is worth to all, less all costs."""
-        worth = self.market.run["value"] * self.market.members * (self.start - self.losses[-1])
+        worth = self.run["value"] * len(self.kinds) * (self.start - self.losses[-1])
         return float(worth - self.costs.sum())
 
 
@@ -110,7 +110,8 @@ def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTa
     """Every policy on every trace."""
     played: dict[str, list[Played]] = {}
     for trace in traces:
-        for name, chooser in _choosers(scenario, members, trace, taught).items():
+        named = choosers(Market(scenario, members, trace), trace, taught) | {"oracle": oracle}
+        for name, chooser in named.items():
             played.setdefault(name, []).append(play(Market(scenario, members, trace), chooser))
     return played
 
@@ -121,7 +122,7 @@ def play(market: Market, choose: Chooser) -> Played:
     while not market.over:
         actions = np.where(market.kinds == "saboteur", int(Action.FULL), choose(market, rounds))
         rounds.append(market.step(actions))
-    return Played(market, start, tuple(rounds))
+    return Played(market.kinds, market.run, start, tuple(rounds))
 
 
 def pre_trained(scenario: Scenario, members: int) -> tuple[QTable, float]:
@@ -177,7 +178,7 @@ def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
             full=Bid(market.run["steps"], RANK),
             fraction=fraction,
             examples={_address(k): int(n) for k, n in enumerate(market.examples)},
-            history=[_shown(market, outcome) for outcome in rounds],
+            history=[_shown(outcome) for outcome in rounds],
         )
         actions[[int(address, 16) for address in policy(question)]] = Action.FULL
         return actions
@@ -204,26 +205,18 @@ def oracle(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
     return actions
 
 
-def _choosers(scenario: Scenario, members: int, trace: int, taught: QTable) -> dict[str, Chooser]:
+def choosers(market: Market, trace: int, taught: QTable) -> dict[str, Chooser]:
+    """Every policy that a run can choose, new for one run on this market; the agents from zero and taught."""
+    scenario, members = market.scenario, market.members
     fraction = scenario.settings["policies"]["fraction"]
-    named: dict[str, Policy] = {
-        "all": policies.everyone,
-        "random": policies.random,
-        "round-robin": policies.round_robin,
-        "greedy": policies.greedy,
-        "power-of-choice": policies.power_of_choice,
-        "ucb": policies.ucb,
-        "oort": policies.oort,
-    }
-    choosers = {name: selected(policy, trace, fraction) for name, policy in named.items()}
-    terms = [Market(scenario, members, trace).terms(k) for k in range(members)]
+    named = {name: policy for name, policy in POLICIES.items() if name != "q-learning"}
+    terms = [market.terms(k) for k in range(members)]
     seeds = [trace * members + k for k in range(members)]
     new = [Agent(t, s, QTable(scenario.learning)) for t, s in zip(terms, seeds, strict=True)]
     old = [Agent(t, s, deepcopy(taught), decisions=_EXPERIENCED) for t, s in zip(terms, seeds, strict=True)]
-    return choosers | {
+    return {name: selected(policy, trace, fraction) for name, policy in named.items()} | {
         "q-learning": consulted(new),
         "q-learning pre-trained": consulted(old),
-        "oracle": oracle,
     }
 
 
@@ -234,7 +227,7 @@ _EXPERIENCED = 100
 def measured(played: Mapping[str, list[Played]], charge: float) -> dict[str, Any]:
     """All figures of one number of organisations, and how they meet the targets."""
     targets = [run.start - 0.9 * (run.start - run.losses[-1]) for run in played["all"]]
-    best = [run.welfare for run in played["oracle"]]
+    best = [run.welfare for run in played["oracle"]] if "oracle" in played else None
     found = {name: _figures(runs, targets, best, 0.0) for name, runs in played.items()}
     found["q-learning charged"] = _figures(played["q-learning pre-trained"], targets, best, charge)
     cost = {
@@ -255,10 +248,12 @@ def measured(played: Mapping[str, list[Played]], charge: float) -> dict[str, Any
     return {"policies": [{"policy": name} | values for name, values in found.items()], "against": against}
 
 
-def _figures(runs: Sequence[Played], targets: Sequence[float], best: Sequence[float], charge: float) -> dict[str, str]:
+def _figures(
+    runs: Sequence[Played], targets: Sequence[float], best: Sequence[float] | None, charge: float
+) -> dict[str, str]:
     reached = [_to_target(run, target) for run, target in zip(runs, targets, strict=True)]
-    honest = [run.market.kinds == "honest" for run in runs]
-    riders = [np.isin(run.market.kinds, RIDERS) for run in runs]
+    honest = [run.kinds == "honest" for run in runs]
+    riders = [np.isin(run.kinds, RIDERS) for run in runs]
     pays = [float(run.payoffs[h].mean()) for run, h in zip(runs, honest, strict=True)]
     incomes = [np.sum([o.incomes for o in run.rounds], axis=0) for run in runs]
     rides = [float(i[r].mean() / max(i[h].mean(), 1e-9)) for i, r, h in zip(incomes, riders, honest, strict=True)]
@@ -275,12 +270,14 @@ def _figures(runs: Sequence[Played], targets: Sequence[float], best: Sequence[fl
         "worst_slice_loss": [float(run.rounds[-1].losses.max()) for run in runs],
         "fairness_jain": [_jain(i[h]) for i, h in zip(incomes, honest, strict=True)],
         "welfare": welfare,
-        "regret_to_oracle": [b - w for b, w in zip(best, welfare, strict=True)],
         "honest_payoff": pays,
         "worst_honest_payoff": worst,
         "honest_worse_than_abstaining_share": losing,
         "rider_income_over_honest": rides,
+        "rider_payoff": [float(run.payoffs[r].mean()) for run, r in zip(runs, riders, strict=True)],
     }
+    if best is not None:
+        found["regret_to_oracle"] = [b - w for b, w in zip(best, welfare, strict=True)]
     return {name: _interval(np.array(values, np.float64)) for name, values in found.items()}
 
 
@@ -289,7 +286,7 @@ def _to_target(run: Played, target: float) -> tuple[bool, float, float, float]:
     below = np.flatnonzero(run.losses <= target)
     last = int(below[0]) if len(below) else len(run.losses) - 1
     took = sum(int((outcome.actions > 0).sum()) for outcome in run.rounds[: last + 1])
-    return bool(len(below)), float(run.costs[: last + 1].sum()), float(last + 1), took * run.market.run["traffic"]
+    return bool(len(below)), float(run.costs[: last + 1].sum()), float(last + 1), took * run.run["traffic"]
 
 
 def _jain(values: Float64) -> float:
@@ -303,11 +300,10 @@ def _interval(values: Float64) -> str:
     return f"{float(np.mean(values)):.4g} ± {half:.2g}"
 
 
-def _shown(market: Market, outcome: Outcome) -> dict[Address, Past]:
-    """What the round showed: the loss of an organisation's domain, higher where its data are worse."""
-    losses = outcome.losses[market.domains] + (1 - market.quality)
+def _shown(outcome: Outcome) -> dict[Address, Past]:
+    """What the round showed of those who took part."""
     return {
-        _address(k): Past(float(losses[k]), float(outcome.seconds[k]), float(outcome.credit[k]))
+        _address(k): Past(float(outcome.training[k]), float(outcome.seconds[k]), float(outcome.credit[k]))
         for k in np.flatnonzero(outcome.actions)
     }
 
@@ -321,7 +317,7 @@ def _count(scenario: Scenario, which: str) -> int:
     return int(last - first + 1)
 
 
-def _address(member: int) -> Address:
+def _address(member: int | np.integer[Any]) -> Address:
     return Address(f"0x{member:040x}")
 
 

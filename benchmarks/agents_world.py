@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.credit import Round, RoundCredit, measure
+from agents.credit import POINTS, Round, RoundCredit, measure
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
@@ -39,6 +39,8 @@ class Setting:
     learning_rate: float = 6e-3
     validation: int = 25
     """Validation records a slice."""
+    points: int = POINTS
+    """Gradients a slice and round for the credit."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class World:
     states: list[AdapterState] = field(default_factory=list)
     losses: list[dict[str, float]] = field(default_factory=list)
     sent: dict[Address, AdapterState] = field(default_factory=dict)
+    trained: dict[Address, float] = field(default_factory=dict)
+    """Mean training loss of those who trained in the last round."""
 
     def __post_init__(self) -> None:
         """Begin with an untrained adapter."""
@@ -75,12 +79,14 @@ class World:
         updates = self.advance(bids, riders or {})
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
-        return measure(Round(self.states[-2], updates, self.states[-1], earlier), self._slope, changes)
+        done = Round(self.states[-2], updates, self.states[-1], earlier)
+        return measure(done, self._slope, changes, self.setting.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:
         """Train, aggregate and validate a round of those who bid; returns what was aggregated."""
         before = self.states[-1]
         sent: dict[Address, AdapterState] = {}
+        self.trained = {}
         for member in sorted(self.members, key=lambda m: m.address in riders):
             if member.address in bids:
                 kind = riders.get(member.address)
@@ -88,7 +94,7 @@ class World:
                 sent[member.address] = self._ridden(kind, honest, sent) if kind else honest or before
         p = weights({m.address: len(m.records) for m in self.members if m.address in sent})
         updates = [WeightedUpdate(a, p[a], sent[a]) for a in p]
-        self.states.append(RULE.aggregate(before, updates).state)
+        self.states.append(RULE.aggregate(before, updates).state if updates else before)
         self.losses.append(self.validated(self.states[-1]))
         self.sent = sent
         return updates
@@ -116,7 +122,9 @@ class World:
         )
         seed = seeds.as_int(seeds.local(self.seed, member.address, number))
         start = RULE.start(self.states[-1], self.fresh)
-        return RULE.update(self.states[-1], train(self.model, member.records, start, config, seed).adapter)
+        done = train(self.model, member.records, start, config, seed)
+        self.trained[member.address] = done.loss
+        return RULE.update(self.states[-1], done.adapter)
 
     def _ridden(self, kind: str, honest: AdapterState | None, sent: Mapping[Address, AdapterState]) -> AdapterState:
         """What a free-rider or saboteur sends, at the size of an honest update where it chooses one."""
@@ -124,7 +132,7 @@ class World:
         if kind == "zero":
             return _scaled(state, 0.0)
         if kind == "copy":  # of the first honest update of this very round
-            return next(iter(sent.values()))
+            return next(iter(sent.values()), _scaled(state, 0.0))
         if kind == "old copy":  # of the first update of the round before
             return next(iter(self.sent.values()), _scaled(state, 0.0))
         if kind == "last":
