@@ -53,7 +53,8 @@ class Evaluation:
 class RecordLoss:
     """−log p of one record's answer, in nats, over how many tokens, and how many of those were the likeliest.
 
-    `tail` is how many of its last tokens were all the likeliest: what the model says itself once it has those before.
+    `tail` is how many of its last tokens were all the likeliest, the token that ends it aside: what the model says by
+    itself once it has those before.
     """
 
     nats: float
@@ -144,6 +145,7 @@ def _losses(
     rows = model.rows(examples, max_length)
     nats = torch.zeros(len(examples), dtype=torch.float64)
     tokens, hits, tail = torch.zeros(3, len(examples), dtype=torch.int64)
+    ends = torch.tensor(sorted(model.end_tokens | {model.tokenizer.eos_token_id}))
     with _inference(model, parts):
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])
@@ -153,8 +155,9 @@ def _losses(
             tokens.index_add_(0, owners, torch.ones_like(owners))
             hit = (logits.argmax(-1) == wanted).long().cpu()
             hits.index_add_(0, owners, hit)
+            spoken = ~torch.isin(wanted.cpu(), ends)
             for owner in set(owners.tolist()):
-                tail[owner] = hit[owners == owner].flip(0).cumprod(0).sum()
+                tail[owner] = hit[spoken & (owners == owner)].flip(0).cumprod(0).sum()
     columns = (column.tolist() for column in (nats, tokens, hits, tail))
     return tuple(RecordLoss(*found) for found in zip(*columns, strict=True))
 

@@ -74,9 +74,13 @@ class Figure:
             return float(found["nats"].sum() / tokens)
         if self.what == "tokens":
             return 100 * float(found["hits"].sum() / tokens)
-        if self.what == "answers":
-            return 100 * float((found["hits"] == found["tokens"]).mean())
-        return metrics.extraction_strength(found["tail"], found["tokens"])
+        spoken = np.maximum(found["tokens"] - 1, 1)  # all but the token that ends an answer
+        said = np.minimum(found["tail"], spoken)
+        return (
+            100 * float((said == spoken).mean())
+            if self.what == "answers"
+            else metrics.extraction_strength(said, spoken)
+        )
 
 
 def read(folder: Path) -> list[Measured]:
