@@ -46,7 +46,7 @@ from chain.ethereum import open_ledger
 from chain.private import PrivateRounds, open_private_ledger
 from core.aggregation import WeightedUpdate
 from core.artifacts import KEYS, SEALED, Artifacts
-from core.canonical import Address, Digest
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import (
     CovenantError,
     DestroyedError,
@@ -91,7 +91,7 @@ def verify(
         if genesis := _genesis(files, findings):
             entries = [_entry(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = Generations.read(genesis, files, findings)
-            complete = strict or (_finished(genesis, entries, generations) and not _erasing(files))
+            complete = strict or (_finished(genesis, entries, generations) and not _erasing(run, ledger))
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
             _Audit(run, entries, generations, asked, members).federation(layout)
@@ -384,9 +384,19 @@ def _finished(genesis: Genesis, entries: list[_Entry], generations: Generations)
     return closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}
 
 
-def _erasing(files: Files) -> bool:
-    """Whether an erasure is under way, whose rounds may still be on their way to the ledger."""
-    return any(file.certificate not in files for file in files.erasures())
+def _erasing(run: RunFolder, ledger: Ledger | None) -> bool:
+    """Whether an erasure is under way, whose rounds may still be on their way to the ledger.
+
+    It is until the ledger was told of its certificate; what cannot be read or asked is for other checks to name.
+    """
+    with suppress(CovenantError):
+        for attestation in (signed.attestation for signed in run.erasures()):
+            if run.certificate(attestation) is None:
+                return True
+            known = ledger.erasure(run.genesis.digest, attestation.erasure) if ledger else None
+            if known and known.certificate == ZERO_DIGEST:
+                return True
+    return False
 
 
 def _genesis(files: Files, findings: Findings) -> Genesis | None:

@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chain.audit_report import AuditReport
+from chain.queue import read_anchors
 from core.canonical import ZERO_DIGEST, Address, Digest, to_json
 from core.erasures import Attestation, ErasureRequest, Receipt, SignedAttestation, SignedRequest, hidden
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.generations import GenerationRecord
 from core.keys import Key
-from core.ledger import Ledger
+from core.ledger import Ledger, RoundKey
 from core.rounds import Genesis, RoundRecord
 from core.store import RunFolder
 from server_app.recall import check_held, forget
@@ -241,15 +242,23 @@ def _summed(run: RunFolder, attestation: Attestation) -> list[RoundRecord]:
 
 
 def _wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:
-    """Wait until every round of the lane's line stands on the ledger; raises LedgerUnreachableError."""
+    """Wait until every round of the lane's line stands on the ledger, and on the members' own.
+
+    Raises LedgerUnreachableError.
+    """
     deadline = time.monotonic() + _ANCHOR_SECONDS
-    for signed in run.lineage(lane):
-        while ledger.read(signed.record.key) is None:
-            if time.monotonic() > deadline:
-                raise LedgerUnreachableError(
-                    f"round {signed.record.round} is not on the chain yet: ask for the erasure again to go on"
-                )
-            time.sleep(0.05)
+    waiting = [signed.record.key for signed in run.lineage(lane)]
+    while waiting := _unanchored(run, ledger, waiting):
+        if time.monotonic() > deadline:
+            raise LedgerUnreachableError(
+                f"round {waiting[0].round} is not on the chain yet: ask for the erasure again to go on"
+            )
+        time.sleep(0.05)
+
+
+def _unanchored(run: RunFolder, ledger: Ledger, keys: Iterable[RoundKey]) -> list[RoundKey]:
+    own = read_anchors(run.private_queue) if run.genesis.private else None
+    return [key for key in keys if ledger.read(key) is None or (own is not None and key not in own)]
 
 
 def _destroy(run: RunFolder, attestation: Attestation) -> None:

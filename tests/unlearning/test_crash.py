@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from chain.audit import verify
 from core.artifacts import Artifacts
+from core.canonical import ZERO_DIGEST
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.ledger import MemoryLedger
 from core.store import RunFolder
@@ -87,6 +89,22 @@ def test_killed_at_any_step_it_goes_on(world: World, finished: World, step: str)
     certificate = forget(world, "killed", "coding", "repair", rounds=4)
     assert certificate.aggregate == serving(run).state.digest == serving(finished.state.run("smooth")).state.digest
     assert holds(world, run) == (4, 4)
+
+
+def test_a_certificate_without_its_copy_is_pending_until_the_chain_knows_it(world: World) -> None:
+    """Killed just after it was written: its copy, and rounds on the members' chain, may still be missing."""
+    run = world.state.run("smooth")
+    (attestation,) = (signed.attestation for signed in run.erasures())
+    place = run.genesis.digest, attestation.erasure
+    told = world.ledger._erasures[place]
+    world.ledger._erasures[place] = replace(told, certificate=ZERO_DIGEST)
+    for path in (run.folder / "artifacts" / "certificates").iterdir():
+        path.unlink()
+    report = verify(run, world.ledger)
+    assert report.failures == ()
+    assert report.checked["pending copies"] == 1
+    world.ledger._erasures[place] = told
+    assert "certificates/L0000-G0001" in str(verify(run, world.ledger).failures[0])
 
 
 @pytest.mark.parametrize("asked", ["attest", "open_generation", "commit", "certify"])
