@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import report
-from benchmarks.provenance.statistics import Share, calibration_error, pearson, spearman
+from benchmarks.provenance.statistics import Share, calibration_error, pearson, resampled, spearman
 from core.canonical import Address
 from provenance import confidence
 from provenance.attribution import DEFAULT, METHODS
@@ -91,7 +91,7 @@ def asked(runs: Iterable[Mapping[str, Any]], method: str, keep: Keep | None = No
 def accuracy(found: Iterable[Asked]) -> dict[str, float] | None:
     """The share that is right, in percent."""
     hits = [one.right for one in found]
-    return _percent(Share(sum(hits), len(hits))) if hits else None
+    return percent(Share(sum(hits), len(hits))) if hits else None
 
 
 def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Correlation of response scores with leave-one-out and exact Shapley values, over organisations.
 
-    `pooled` is Pearson's over all pairs of response and organisation, each response less its mean; `within` is the
-    mean of each response's own rank correlation.
+    `pooled` is Pearson's over all pairs of response and organisation, each response less its mean, with an interval
+    over responses; `within` is the mean of each response's own rank correlation.
     """
     table = []
     for (experiment, base), some in _grouped(runs, lambda run: (run["experiment"], run["base"])).items():
@@ -179,6 +179,7 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                             "method": method,
                             "responses": len(pairs),
                             "pooled pearson": pearson(one, other),
+                            "95 % of it": "{:.3f} to {:.3f}".format(*resampled(*zip(*pairs, strict=True))),
                             "within spearman": float(np.mean([spearman(*pair) for pair in pairs])),
                         }
                     )
@@ -265,8 +266,8 @@ def _facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 {
                     "base": base,
                     "method": method,
-                    "fact tokens": _percent(Share(sum(marked), len(marked))),
-                    "all tokens": _percent(Share(sum(hit for hit, _ in every), len(every))),
+                    "fact tokens": percent(Share(sum(marked), len(marked))),
+                    "all tokens": percent(Share(sum(hit for hit, _ in every), len(every))),
                 }
             )
     return table
@@ -309,7 +310,8 @@ def _grouped(runs: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]
     return dict(sorted(found.items()))
 
 
-def _percent(share: Share) -> dict[str, float]:
+def percent(share: Share) -> dict[str, float]:
+    """In percent, with its interval, as the page shows it."""
     return {
         name: round(100 * value, 2)
         for name, value in (("percent", share.value), ("low", share.low), ("high", share.high))

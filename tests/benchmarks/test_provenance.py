@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from benchmarks.page import rendered
-from benchmarks.provenance.plot import Curve, Panel, plot
-from benchmarks.provenance.statistics import Share, calibration_error, pearson, spearman
+from benchmarks.plot import Curve, Panel, plot
+from benchmarks.provenance.statistics import Share, calibration_error, pearson, resampled, spearman
 
 
 def test_wilsons_interval() -> None:
@@ -21,6 +21,17 @@ def test_correlations() -> None:
     assert pearson(one, 2 * one + 1) == pytest.approx(1)
     assert spearman(one, -(one**3)) == pytest.approx(-1)
     assert pearson(one, np.ones(4)) == 0
+
+
+def test_resampling_holds_the_correlation_between_its_ends() -> None:
+    source = np.random.default_rng(1)
+    values = [v - v.mean() for v in source.normal(size=(200, 6))]
+    others = [v - v.mean() for v in np.array(values) + source.normal(size=(200, 6))]
+    low, high = resampled(values, others)
+    assert low < pearson(np.concatenate(values), np.concatenate(others)) < high
+    assert low < math.sqrt(0.5) < high
+    assert high - low < 0.1
+    assert resampled(values, values) == pytest.approx((1, 1))
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
