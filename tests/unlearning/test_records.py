@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
 from core.store import RunFolder
 from llm.data import Record, read_records
-from server_app.serving import serving, subject
+from provenance.evidence import Evidence
+from server_app.serving import serving, subject, trace
 from server_app.strategy import Covenant
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
@@ -324,3 +326,14 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
     assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
     assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
     assert checked(world, run) == []
+
+
+def test_a_verdict_on_who_learns_in_slices_has_evidence_from_all_of_them(world: World) -> None:
+    run = world.state.run("sliced")
+    found = trace(run, "coding 1?", "cod 1", "gradient")
+    scores = found.response.scores
+    who = found.organisations[scores.index(max(scores))]  # also where the method abstains
+    bundle = Evidence.of(run, replace(found, response=replace(found.response, verdict=who)))
+    assert bundle.verified() == who
+    assert {signed.record.lane for signed in bundle.records} == set(run.genesis.lanes_of(who))
+    assert len(bundle.proofs) == 2 * SLICES
