@@ -28,7 +28,7 @@ import assets
 from benchmarks import report
 from benchmarks.in_process import RULE, address
 from benchmarks.provenance.naive import client_adapters, naive_protoken
-from benchmarks.provenance.plot import Curve, Panel, plot
+from benchmarks.plot import Curve, Panel, plot
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
