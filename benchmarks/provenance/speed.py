@@ -27,8 +27,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import assets
 from benchmarks import report
 from benchmarks.in_process import RULE, address
-from benchmarks.provenance.naive import client_adapters, naive_protoken
 from benchmarks.plot import Curve, Panel, plot
+from benchmarks.provenance.naive import client_adapters, naive_protoken
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
@@ -36,7 +36,7 @@ from llm.data import Example
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load
-from provenance.attribution import METHODS
+from provenance.attribution import METHODS, attribute
 from provenance.contributions import Contributions, Part, Step
 from provenance.method import Effort, Subject
 
@@ -89,12 +89,17 @@ def against_naive(curves: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
 
 
 def against_generation(model: Model, repeats: int) -> dict[str, Any]:
-    """Seconds to generate 32 tokens greedily with a cache, and attribution of as many as a part of that."""
+    """Seconds to generate 32 tokens greedily with a cache, and attribution of as many as a part of that.
+
+    `attribute` is all of it by the default method, as a command does it: scores, familiarity, verdict and texts.
+    """
     subject, example = subject_of(model, 6), example_of(model)
     prompt = model.tokenizer.decode(example.tokens[:PROMPT], skip_special_tokens=True)
     made = max(len(generate(model, subject.adapter, prompt, ANSWER)), 1)
     takes = seconds(lambda: generate(model, subject.adapter, prompt, ANSWER), repeats) * ANSWER / made
     parts = {name: seconds(_call(name, subject, example), repeats) / takes for name in FAST}
+    answer = model.tokenizer.decode(example.tokens[PROMPT:], skip_special_tokens=True)
+    parts["attribute"] = seconds(lambda: attribute(subject, prompt, answer), repeats) / takes
     return {"generation_seconds": takes, "generated_tokens": made, "attribution_to_generation": parts}
 
 
