@@ -11,8 +11,9 @@ The state is what an organisation knows of itself, each part in a few classes (4
 The reward of a round is its payoff, income − cost, over an equal share of the pool: 0 for abstaining. Learning is
 double Q-learning (van Hasselt, 2010, algorithm 1): of two tables one, drawn, moves towards the value that the *other*
 gives to the action it likes best itself, Q_a(s, u) += α [r + γ Q_b(s', argmax_u Q_a(s', u)) − Q_a(s, u)]. ε falls with
-the decisions made, α with the visits to a cell. To take part starts at an optimistic value in proportion to
-its effort, to abstain at 0, which is what it pays.
+the decisions made, α with the visits to a cell. To abstain starts at 0, which is what it pays; to take part at an
+optimistic value in proportion to its effort. But where the rounds are known to pay less than they cost a state that was
+never seen starts at what that makes one expect, (gain − 1) · cost: there is hope in what is unknown alone.
 
 A round is bid for before the one before it is paid (the bid for t + 1 is made at message t, when the credits up to
 t − 1 are known): a decision waits in the agent until its reward and the next decision are there. Draws come from a
@@ -132,6 +133,12 @@ class Learning:
         return max(self.step_least, math.pow(visits, -self.step_power))
 
 
+_EXPECTED: Final[Mapping[str, float]] = {"nothing": -1.0, "loss": -0.5}
+"""The payoff of a round over its cost, in the middle of the classes of gain in which it is a loss."""
+_COST: Final = (0.25, 1.0, 2.0)
+"""The price of a full round over an equal share, about the middle of each class of cost."""
+
+
 @dataclass
 class Cell:
     """One state: the value of every action in each of the two tables, and how often each was learnt from."""
@@ -140,9 +147,12 @@ class Cell:
     visits: list[int]
 
     @classmethod
-    def fresh(cls, optimism: float) -> Self:
+    def fresh(cls, state: int, optimism: float) -> Self:
         """A state that was never seen."""
-        start = [optimism * action.effort for action in Action]
+        parts = parts_of(state)
+        expected = _EXPECTED.get(CLASSES["gain"][parts["gain"]])
+        full = optimism if expected is None else expected * _COST[parts["cost"]]
+        start = [full * action.effort for action in Action]
         return cls((list(start), list(start)), [0] * len(Action))
 
     def mean(self, action: int) -> float:
@@ -176,12 +186,12 @@ class QTable:
         self.cells = dict(cells or {})
 
     def __getitem__(self, state: int) -> Cell:
-        return self.cells.get(state) or Cell.fresh(self.learning.optimism)
+        return self.cells.get(state) or Cell.fresh(state, self.learning.optimism)
 
     def learn(self, state: int, action: Action, reward: float, after: int | None, coin: float) -> None:
         """Move one table, `coin` in [0, 1) says which, towards the reward and what comes `after` (None: the end)."""
         which = int(coin < 0.5)
-        cell = self.cells.setdefault(state, Cell.fresh(self.learning.optimism))
+        cell = self.cells.setdefault(state, Cell.fresh(state, self.learning.optimism))
         target = reward
         if after is not None:
             own, other = self[after].values[which], self[after].values[1 - which]

@@ -250,3 +250,19 @@ def test_what_was_learnt_is_shown_as_a_table_and_in_words() -> None:
     sentences = list(explain(player.table))
     assert sentences
     assert all(sentence.endswith("rounds).") and "fair price" in sentence for sentence in sentences)
+
+
+def test_there_is_hope_in_the_unknown_and_not_where_rounds_are_known_to_be_a_loss() -> None:
+    table = QTable(Learning(optimism=1.0))
+
+    def state(gain: int, cost: int) -> int:
+        return state_of({"gain": gain, "cost": cost, "budget": 2, "phase": 0, "staleness": 0})
+
+    unknown, nothing, loss, profit = range(4)
+    for cost in range(3):
+        assert table[state(unknown, cost)].best() is table[state(profit, cost)].best() is Action.FULL
+        assert table[state(nothing, cost)].best() is table[state(loss, cost)].best() is Action.ABSTAIN
+    assert table[state(nothing, 2)].mean(Action.FULL) < table[state(nothing, 1)].mean(Action.FULL) < 0
+    assert table[state(nothing, 1)].mean(Action.FULL) < table[state(loss, 1)].mean(Action.FULL)
+    table.learn(state(loss, 1), Action.LOW, 1.0, None, 0.7)
+    assert table[state(loss, 1)].mean(Action.FULL) < 0, "what is learnt of one action leaves the others as they began"
