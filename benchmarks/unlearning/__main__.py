@@ -1,4 +1,4 @@
-"""Run the tasks, all of them for the first seed, then for the next.
+"""Run the tasks: all of them for the first seed, then the retrained models of the last, then the other seeds.
 
     python -m benchmarks.unlearning --data DATA --base BASE --work WORK [TASK …]
 
@@ -12,12 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.unlearning.measure import REFERENCES, model_of, run
+from benchmarks.unlearning.measure import REFERENCES, SEEDS, model_of, run
 from benchmarks.unlearning.tasks import TASKS
 
 
 def main() -> None:
-    """Read the command line and measure what is wanted, seed by seed."""
+    """Read the command line and measure what is wanted, seed by seed: soon there is something to compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with unlearning and sentiment")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     model = model_of(options.base)
     tasks = {name: TASKS[name](model, options.data) for name in options.task or TASKS}
-    for seed in range(REFERENCES):
+    for seed in (0, *range(SEEDS, REFERENCES), *range(1, SEEDS)):
         for name, task in tasks.items():
             started = time.perf_counter()
             file = run(name, task, model, seed, options.work)

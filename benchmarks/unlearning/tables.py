@@ -128,14 +128,14 @@ def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
     for task in (task for task in tasks if task.name.startswith("tofu")):
         for method, looks in task.looks.items():
             start = "isolated untouched" if method.startswith(_ISOLATED) else "untouched"
-            void = quality(task, start) >= VOID_P if start in task.looks else True
+            before, reached = quality(task, start), quality(task, method)
             rows.append(
                 {
                     "part": task.name.removeprefix("tofu "),
                     "method": method,
                     "seeds": len(looks),
                     "truth ratio": shown([float(ratios(look, "forget").mean()) for look in looks.values()]),
-                    "forget quality, p": f"{quality(task, method):.2g}" if not void else "void",
+                    "forget quality, p": "void" if before is not None and before >= VOID_P else reached,
                     "model utility": shown([utility(look) for look in looks.values()]),
                 }
             )
@@ -253,13 +253,15 @@ def ratios(look: Look, name: str) -> metrics.Float64:
     return metrics.truth_ratio(_rates(found["paraphrase"]), [_rates(wrong) for wrong in found["wrong"]])
 
 
-def quality(task: Measured, method: str) -> float:
+def quality(task: Measured, method: str) -> float | None:
     """Median p over all pairs with a reference of another seed; of the references, over all pairs of them."""
+    if method not in task.looks:
+        return None
     found = task.pairs(method)
     if method == task.reference(method):
         found = combinations(task.looks[method].values(), 2)
     values = [metrics.forget_quality(ratios(one, "forget"), ratios(other, "forget")) for one, other in found]
-    return median(values) if values else 1.0
+    return median(values) if values else None
 
 
 def utility(look: Look) -> float:
