@@ -4,7 +4,7 @@ It owns the run while it lives (a lock), founds or restores the federation, and 
 A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,10 +24,8 @@ from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from chain.revocations import watched
 from core import keys, lora
-from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
-from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
@@ -36,11 +34,7 @@ from core.places import State, new_run_id
 from core.readers import Readers
 from core.rounds import Genesis, PrivateChain, RoundRecord
 from core.store import RunFolder
-from llm.data import Record
-from llm.evaluate import evaluate
-from llm.model import Model
-from llm.slope import slope
-from llm.sources import load_base, read_data
+from llm.sources import load_base
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from server_app.binding import Bindings
@@ -49,6 +43,7 @@ from server_app.events import EventLog
 from server_app.exchange import exchange, printable
 from server_app.founding import check_unchanged, found, shared_adapter
 from server_app.lock import locked
+from server_app.measuring import Measuring, validation_records
 from server_app.rewards import Rewards
 from server_app.serving import trace
 from server_app.strategy import Covenant
@@ -169,7 +164,7 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     setting.state.remember(replace(config, run=run.name))
-    validation = _validation_records(config)
+    validation = validation_records(config)
     key = _coordinator_key(config)
     chains = _chains(config, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
@@ -189,7 +184,7 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
     members = [organisation.address for organisation in run.genesis.organisations]
     with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
-        validate = _validator(config, model, fresh, validation)
+        measuring = Measuring.of(config, model, fresh, validation)
         strategy = Covenant(
             run,
             key,
@@ -197,11 +192,11 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
             bindings,
             setting.events,
             commit,
-            validate,
+            measuring.losses,
             config.timeout,
             tracking.log,
             revoked=revoked,
-            rewards=_rewards(setting, model, fresh, validation, validate),
+            rewards=_rewards(setting, measuring),
         )
         strategy.erasing = _erasing(grid, setting, chains, strategy.start)
         yield strategy
@@ -291,46 +286,7 @@ def _coordinator_key(config: RunConfig) -> Key:
     return keys.derive(config.seed, "coordinator")
 
 
-def _validation_records(config: RunConfig) -> tuple[Record, ...]:
-    """The set that nobody owns; in a simulation, bad data are refused here, before anybody is asked.
-
-    Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
-    """
-    if not config.coordinator_key:
-        return read_data(config).validation
-    if not config.organisations:
-        raise ConfigError("organisations is 0: a deployment says how many it waits for")
-    return read_data(replace(config, organisations=0)).validation
-
-
-def _validator(
-    config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]
-) -> Callable[[Composition], Mapping[str, float]]:
-    """Loss of what is served on every slice of the set that nobody owns."""
-    rule, slices = RULES[config.aggregation], _slices(config, records)
-
-    def validate(served: Composition) -> dict[str, float]:
-        adapters = served.map(lambda state: rule.adapter(state, fresh))
-        return {name: evaluate(model, adapters, records, config.max_length).loss for name, records in slices.items()}
-
-    return validate
-
-
-def _slices(config: RunConfig, records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The first records of every slice, as many as are evaluated."""
-    slices: dict[str, list[Record]] = {}
-    for record in records:
-        slices.setdefault(record.slice or "all", []).append(record)
-    return {name: found[: config.evaluate_limit or None] for name, found in slices.items()}
-
-
-def _rewards(
-    setting: Setting,
-    model: Model,
-    fresh: AdapterState,
-    records: Iterable[Record],
-    validate: Callable[[Composition], Mapping[str, float]],
-) -> Rewards | None:
+def _rewards(setting: Setting, measuring: Measuring) -> Rewards | None:
     """What credits the rounds, where the policy needs it; raises ConfigError for a rule whose rounds cannot be."""
     config = setting.config
     if config.participation not in CREDITED:
@@ -338,16 +294,7 @@ def _rewards(
     if config.aggregation not in credit.RULES:
         wanted = " or ".join(credit.RULES)
         raise ConfigError(f"participation {config.participation} needs aggregation {wanted}, got {config.aggregation}")
-    rule, slices = RULES[config.aggregation], _slices(config, records)
-
-    def steepest(state: AdapterState, name: str) -> tuple[float, AdapterState]:
-        return slope(model, rule.adapter(state, fresh), list(state), slices[name], config.max_length)
-
-    def measured(done: credit.Round) -> credit.RoundCredit:
-        before, after = validate(Composition.of(done.before)), validate(Composition.of(done.after))
-        return credit.measure(done, steepest, {name: (before[name], after[name]) for name in slices})
-
-    return Rewards(setting.state.credits(setting.run.name), setting.run, config.pool, measured)
+    return Rewards(setting.state.credits(setting.run.name), setting.run, config.pool, measuring.credit)
 
 
 def _post(credits: Credits, run: Digest, rewards: Rewards) -> None:

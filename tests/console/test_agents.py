@@ -120,6 +120,14 @@ def test_credit_is_proved_and_claimed_on_the_chain(paid: World) -> None:
     assert {name for name, entry in others.items() if entry["claimed"]} == {best}
 
 
+def test_an_auditor_measures_the_same_credit_again(paid: World) -> None:
+    found = paid.command("credits", "--measure")
+    assert found.code == 0, found.err
+    for entry in found.json["credits"].values():
+        assert entry["measured"] == pytest.approx(entry["earned"], rel=1e-9, abs=1e-12)
+        assert entry["measured_ok"]
+
+
 def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: World) -> None:
     (path,) = (paid.state / "credits").glob("*/L0000-G0000-R00002.json")
     before = path.read_bytes()
@@ -130,6 +138,9 @@ def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: Wo
         done = paid.command("credits")
         assert done.code == 1
         assert not any(entry["proof_ok"] for entry in done.json["credits"].values())
+        again = paid.command("credits", "--measure", "--organisation", "coding")
+        assert again.code == 1
+        assert not again.json["credits"]["coding"]["measured_ok"]
         refused = paid.command("credits", "--organisation", "coding", "--claim")
         assert refused.code == 2
         assert "has another root on the chain (epoch 1)" in refused.error

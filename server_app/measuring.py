@@ -1,0 +1,88 @@
+"""What is measured on the set that nobody owns: the loss of what is served, and what a round was worth."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from agents import credit
+from core.adapter import AdapterState
+from core.aggregation import RULES, Rule
+from core.canonical import Address
+from core.composition import Composition
+from core.config import RunConfig
+from core.errors import ConfigError, ModelError
+from core.store import RunFolder
+from llm.data import Record
+from llm.evaluate import evaluate
+from llm.model import Model
+from llm.slope import slope
+from llm.sources import load_base, read_data
+from server_app.founding import shared_adapter
+from server_app.rewards import Rewards
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A base model, the adapter before any training, and the set that nobody owns, by slices."""
+
+    model: Model
+    fresh: AdapterState
+    rule: Rule
+    slices: Mapping[str, Sequence[Record]]
+    max_length: int
+
+    @classmethod
+    def of(cls, config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]) -> "Measuring":
+        """With the first records of every slice, as many as are evaluated."""
+        slices: dict[str, list[Record]] = {}
+        for record in records:
+            slices.setdefault(record.slice or "all", []).append(record)
+        first = {name: found[: config.evaluate_limit or None] for name, found in slices.items()}
+        return cls(model, fresh, RULES[config.aggregation], first, config.max_length)
+
+    def losses(self, served: Composition) -> dict[str, float]:
+        """The loss of what is served on every slice, in nats per answer token."""
+        adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
+        return {
+            name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.slices.items()
+        }
+
+    def credit(self, done: credit.Round) -> credit.RoundCredit:
+        """What a round was worth, slice by slice."""
+        before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
+        return credit.measure(done, self._slope, {name: (before[name], after[name]) for name in self.slices})
+
+    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+        adapter = self.rule.adapter(state, self.fresh)
+        return slope(self.model, adapter, list(state), self.slices[name], self.max_length)
+
+
+def validation_records(config: RunConfig) -> tuple[Record, ...]:
+    """The set that nobody owns; in a simulation, bad data are refused here, before anybody is asked.
+
+    Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
+    """
+    if not config.coordinator_key:
+        return read_data(config).validation
+    if not config.organisations:
+        raise ConfigError("organisations is 0: a deployment says how many it waits for")
+    return read_data(replace(config, organisations=0)).validation
+
+
+def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
+    """Every organisation's payments, measured anew from the records and artifacts of a run.
+
+    `config` names base and validation data as they are here. Raises ModelError when the base is not the genesis's.
+    """
+    genesis = run.genesis
+    model = load_base(config.base, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    if model.digest != genesis.base.digest:
+        raise ModelError(f"base model {config.base} is {model.digest} here, {genesis.base.digest} wanted")
+    fresh = shared_adapter(model, genesis.rank, genesis.seed)
+    measuring = Measuring.of(config, model, fresh, validation_records(config))
+    with TemporaryDirectory() as folder:
+        rewards = Rewards(Path(folder), run, config.pool, measuring.credit)
+        for lane in range(len(genesis.lanes)):
+            rewards.restore(lane, measuring.rule.initial(fresh))
+        return rewards.cumulative()
