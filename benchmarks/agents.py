@@ -38,7 +38,7 @@ from core.update import Bid
 SCENARIO = Path(__file__).parent.parent / "conf" / "agents" / "market.toml"
 RANK = 8
 SEED = 7
-_T95 = {10: 2.262, 20: 2.093}
+_T95 = {5: 2.776, 10: 2.262, 20: 2.093}
 """Student's t, two-sided 95 %, by the number of traces."""
 
 Float64 = NDArray[np.float64]
@@ -81,7 +81,7 @@ class Played:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    scenario = _scenario()
+    scenario = read_market()
     parser.add_argument("--members", type=int, nargs="*", default=scenario.settings["members"]["counts"])
     parser.add_argument("--traces", type=int, choices=sorted(_T95), default=20)
     options = parser.parse_args()
@@ -229,7 +229,8 @@ def measured(played: Mapping[str, list[Played]], charge: float) -> dict[str, Any
     targets = [run.start - 0.9 * (run.start - run.losses[-1]) for run in played["all"]]
     best = [run.welfare for run in played["oracle"]] if "oracle" in played else None
     found = {name: _figures(runs, targets, best, 0.0) for name, runs in played.items()}
-    found["q-learning charged"] = _figures(played["q-learning pre-trained"], targets, best, charge)
+    if "q-learning pre-trained" in played:
+        found["q-learning charged"] = _figures(played["q-learning pre-trained"], targets, best, charge)
     cost = {
         name: np.array([_to_target(r, t)[1] for r, t in zip(runs, targets, strict=True)])
         for name, runs in played.items()
@@ -239,11 +240,12 @@ def measured(played: Mapping[str, list[Played]], charge: float) -> dict[str, Any
         {
             "agents": name,
             "against": other,
-            "cost_to_target_percent": _interval(100 * (cost[name] / cost[other] - 1)),
-            "final_loss_percent": _interval(100 * (final[name] / final[other] - 1)),
+            "cost_to_target_percent": interval(100 * (cost[name] / cost[other] - 1)),
+            "final_loss_percent": interval(100 * (final[name] / final[other] - 1)),
         }
         for name in ("q-learning", "q-learning pre-trained")
         for other in ("all", "oort", "random")
+        if {name, other} <= cost.keys()
     ]
     return {"policies": [{"policy": name} | values for name, values in found.items()], "against": against}
 
@@ -278,7 +280,7 @@ def _figures(
     }
     if best is not None:
         found["regret_to_oracle"] = [b - w for b, w in zip(best, welfare, strict=True)]
-    return {name: _interval(np.array(values, np.float64)) for name, values in found.items()}
+    return {name: interval(np.array(values, np.float64)) for name, values in found.items()}
 
 
 def _to_target(run: Played, target: float) -> tuple[bool, float, float, float]:
@@ -295,7 +297,8 @@ def _jain(values: Float64) -> float:
     return float(np.sum(values)) ** 2 / (len(values) * square) if square > 0 else 1.0
 
 
-def _interval(values: Float64) -> str:
+def interval(values: Float64) -> str:
+    """The mean and half of its 95 % interval."""
     half = _T95[len(values)] * float(np.std(values, ddof=1)) / np.sqrt(len(values))
     return f"{float(np.mean(values)):.4g} ± {half:.2g}"
 
@@ -308,7 +311,8 @@ def _shown(outcome: Outcome) -> dict[Address, Past]:
     }
 
 
-def _scenario() -> Scenario:
+def read_market() -> Scenario:
+    """The market of conf/agents/market.toml on the curve that was fitted."""
     return Scenario.read(SCENARIO, agents_fit.read())
 
 

@@ -1,6 +1,7 @@
 """Who takes part, on real federated runs: the policies and the agents, and what each kind of free-rider earns.
 
-    python -m benchmarks.agents_real --data FOLDER --base FOLDER [--only NAME …] [--report]
+    python -m benchmarks.agents_real --data FOLDER --base FOLDER [--only NAME …] [--traces FIRST LAST]
+    python -m benchmarks.agents_real_tables
 
 Prices, pool, availability and riders are those of conf/agents/real.toml, the same for every policy, trace by trace;
 training, aggregation, validation and credit are real (`benchmarks.agents_world`). The figures are those of
@@ -9,7 +10,8 @@ that the market's training traces have taught, "charged" pays for it. An organis
 spends nothing: its payoff is 0, whatever the others do.
 
 A free-rider trains nothing and says that its training loss was the loss on its own domain's slice. Runs are kept one by
-one in ~/.cache/covenant-benchmarks/agents, so that a measurement that stops can go on. `--report` runs nothing.
+one in ~/.cache/covenant-benchmarks/agents, so that a measurement that stops can go on.
+The second command makes tables of them.
 """
 
 import argparse
@@ -48,7 +50,7 @@ NAMES = (
     "power-of-choice",
 )
 """In the order in which they are measured."""
-_PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
+PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
 
 Float64 = NDArray[np.float64]
 Raw = dict[str, Any]
@@ -107,28 +109,29 @@ class Federation(Market):
 
 
 def main() -> None:
-    """Run what is missing, then print and write."""
+    """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--base", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="policies to run, or rides")
-    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--traces", type=int, nargs=2, default=(0, 2**31), help="so that processes can share the work")
     options = parser.parse_args()
     scenario = Scenario.read(SCENARIO, agents_fit.read())
-    if not options.report:
-        run, training = scenario.settings["run"], scenario.settings["training"]
-        world = found(options.data, options.base, Setting(run["rounds"], run["steps"], **training), SEED)
-        _compare(scenario, world, options.only or [*NAMES])
-        if not options.only or "rides" in options.only:
-            _ride(scenario, world)
+    run, training = scenario.settings["run"], scenario.settings["training"]
+    world = found(options.data, options.base, Setting(run["rounds"], run["steps"], **training), SEED)
+    names = options.only or [*NAMES, "rides"]
+    traces = range(options.traces[0], options.traces[1] + 1)
+    _compare(scenario, world, [name for name in NAMES if name in names], traces)
+    if "rides" in names:
+        _ride(scenario, world, traces)
 
 
-def _compare(scenario: Scenario, world: World, names: Sequence[str]) -> None:
-    """Every policy that is wanted on every trace, one file a run."""
-    taught, _ = agents.pre_trained(Scenario.read(agents.SCENARIO, scenario.curve), 32)
-    for name, trace in itertools.product(names, _traces(scenario, "traces", "test")):
-        path = _path(name, trace)
-        if name in NAMES and not path.exists():
+def _compare(scenario: Scenario, world: World, names: Sequence[str], traces: range) -> None:
+    """Every policy that is wanted on every trace that is, one file a run."""
+    taught, _ = agents.pre_trained(agents.read_market(), 32)
+    for name, trace in itertools.product(names, traces_of(scenario, "traces", "test")):
+        path = path_of(name, trace)
+        if trace in traces and not path.exists():
             started = time.process_time()
             market = Federation(scenario, _again(world, trace), trace)
             played = agents.play(market, agents.choosers(market, trace, taught)[name])
@@ -136,13 +139,13 @@ def _compare(scenario: Scenario, world: World, names: Sequence[str]) -> None:
             sys.stderr.write(f"{name}, trace {trace}: {played.losses[-1]:.3f}, {time.process_time() - started:.0f} s\n")
 
 
-def _ride(scenario: Scenario, world: World) -> None:
+def _ride(scenario: Scenario, world: World, traces: range) -> None:
     """Each kind of rider apart: everybody takes part in full in every round; who rides is drawn by the trace."""
     rides = scenario.settings["rides"]
     full = Bid(world.setting.steps, world.setting.rank)
-    for trace, kind in itertools.product(_traces(scenario, "rides", "traces"), rides["kinds"]):
-        path = _path(f"ride {kind}", trace)
-        if not path.exists():
+    for trace, kind in itertools.product(traces_of(scenario, "rides", "traces"), rides["kinds"]):
+        path = path_of(f"ride {kind}", trace)
+        if trace in traces and not path.exists():
             again = _again(world, trace)
             rider = again.members[trace % len(again.members)].address
             bids = dict.fromkeys((member.address for member in again.members), full)
@@ -156,18 +159,20 @@ def _again(world: World, seed: int) -> World:
     return World(world.model, world.members, world.slices, world.setting, seed)
 
 
-def _traces(scenario: Scenario, section: str, name: str) -> range:
+def traces_of(scenario: Scenario, section: str, name: str) -> range:
+    """The numbers of the traces that a section of the file names."""
     first, last = scenario.settings[section][name]
     return range(first, last + 1)
 
 
-def _path(name: str, trace: int) -> Path:
+def path_of(name: str, trace: int) -> Path:
+    """Where a run is kept."""
     return RAW / f"{name.replace(' ', '-')}-{trace}.json"
 
 
 def _keep(path: Path, market: Federation, played: Played) -> None:
     rounds = [
-        {name: getattr(outcome, name).tolist() for name in _PLAIN} | {"slices": _slices(credit) if credit else {}}
+        {name: getattr(outcome, name).tolist() for name in PLAIN} | {"slices": _slices(credit) if credit else {}}
         for outcome, credit in zip(played.rounds, market.credits, strict=True)
     ]
     _write(path, {"kinds": market.kinds.tolist(), "start": played.start, "rounds": rounds})
