@@ -2,7 +2,7 @@
 
     sum        one adapter: B = Σ_l w_l B_l
     ensemble   a mixture: p(token) = Σ_l w_l p_l(token), the lanes' next-token probabilities, each under its own adapter
-    routing    one lane for each prompt: the one under whose adapter the prompt is likeliest
+    routing    one lane for each prompt: the one whose adapter is most familiar with it (llm/familiarity.py)
 
 w_l is a lane's share: its members' examples among those of everyone who still learns. Who measures, generates or
 attributes gets a Composition, and never sees lanes. Of one lane all three are that lane's state.

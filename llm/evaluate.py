@@ -2,7 +2,7 @@
 
 What is measured is the bare base, an adapter, or a composition of several (core/composition.py): an ensemble's
 probabilities are mixed in log space, token by token; routing chooses an adapter for each prompt before anything is
-answered, the one under which the prompt is likeliest, of equals the first.
+answered, the one most familiar with it (llm/familiarity.py), of equals the first.
 """
 
 import math
@@ -19,6 +19,7 @@ from core.composition import Composition, Part
 from core.errors import DataError
 from llm.data import IGNORED, Batch, Example, Record, collate, encode, encode_prompt
 from llm.determinism import reproducible
+from llm.familiarity import familiarities
 from llm.loss import answer_logits
 from llm.model import Model
 
@@ -99,17 +100,14 @@ def record_losses(
 
 
 def route(model: Model, adapters: Composition, prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Which part answers each prompt, given as tokens: the one with the highest log p of it per token, or the first.
+    """Which part answers each prompt, given as tokens: the one most familiar with it, of equals the first.
 
-    The first token, which nothing comes before, counts for nobody.
+    A part that is zero answers only where all are.
     """
     if len(adapters.parts) == 1:
         return (0,) * len(prompts)
-    examples = [Example(prompt, 1) for prompt in prompts if len(prompt) > 1]
-    longest = max(map(len, examples), default=0)
-    nats = [[loss.nats for loss in _losses(model, (part,), examples, longest)] for part in adapters.parts]
-    best = iter(min(range(len(nats)), key=lambda part: nats[part][index]) for index in range(len(examples)))
-    return tuple(next(best) if len(prompt) > 1 else 0 for prompt in prompts)
+    with _inference(model, ()):
+        return tuple(found.index(max(found)) for found in familiarities(model, adapters.states, prompts))
 
 
 def generate(model: Model, adapter: Adapters, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from llm.differentiate import Seen, hooked
+from llm.familiarity import keys
 from llm.loss import answer_logits
 from provenance.contributions import Contributions
-from provenance.familiarity import familiarity, keys
+from provenance.familiarity import familiarity
 from provenance.method import Subject, rows_of
 from tests.provenance.conftest import EXAMPLE, Federate
 
@@ -76,8 +77,3 @@ def test_who_contributed_nothing_is_never_the_most_familiar(
     found = familiarity(subject, EXAMPLE, who)
     assert torch.isfinite(found).all()
     assert found.argmin() == 0
-
-
-def test_it_reads_feed_forward_keys_where_there_are_some() -> None:
-    assert keys(("a.q_proj", "a.up_proj", "a.gate_proj")) == ("a.up_proj", "a.gate_proj")
-    assert keys(("a.q_proj", "a.v_proj")) == ("a.q_proj", "a.v_proj")
