@@ -38,7 +38,7 @@ def main() -> None:
     figures = {
         "real": agents.measured(played, charge),
         "free-riders and saboteurs": list(_ridden(scenario)),
-        "negative credit of the honest": list(_negative(runs["all"])),
+        "negative credit of the honest": list(negative(runs["all"])),
     }
     report.write("agents_real", figures, "python -m benchmarks.agents_real", SEED)
     PICTURE.write_text(drawn(played), encoding="utf-8")
@@ -78,7 +78,7 @@ def _ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
         if len(runs) < len(paths):
             continue
-        shares = np.array([_shares(run) for run in runs])
+        shares = np.array([shares(run) for run in runs])
         names = (
             "credit_over_honest",
             "income_over_honest",
@@ -88,7 +88,7 @@ def _ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
         yield {"kind": kind, "runs": len(runs)} | {n: interval(shares[:, i]) for i, n in enumerate(names)}
 
 
-def _shares(run: Mapping[str, Any]) -> list[float]:
+def shares(run: Mapping[str, Any]) -> list[float]:
     """Credit and income of the rider, then of the first of the honest, over the mean of the other honest."""
     credit, income = dict.fromkeys(_addresses(), 0.0), dict.fromkeys(_addresses(), 0.0)
     for slices in run["rounds"]:
@@ -106,7 +106,7 @@ def _shares(run: Mapping[str, Any]) -> list[float]:
     ]
 
 
-def _negative(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def negative(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """By domain: how often an honest organisation's credit was negative, and what such rounds did where (10⁻³ nats)."""
     for place, domain in enumerate(DOMAINS):
         cases = [case for run in runs for member in (2 * place, 2 * place + 1) for case in _cases(run, member, domain)]
