@@ -1,28 +1,43 @@
 r"""How sure a verdict is, and when there is none.
 
-Scores of different methods, models and lengths have no common scale, so they are first measured in their own noise:
+A response is weighed by what its scores S (K,) say, in their own unit and in their own noise,
 
     z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
 
-with S the response's scores and s the tokens'. The probability that organisation k taught the response is
-softmax_k(β z + γ f), with f its familiarity with the text (provenance/familiarity.py): what an organisation did to the
-tokens, and whose text this is like. β of each method and γ are fitted on responses whose teacher is known
-(benchmarks/provenance), by maximum likelihood, as temperature scaling does (Guo et al., 2017, arXiv 1706.04599). Two
-organisations that taught the same thing share their probability. A method abstains where the distribution is nearly
-uniform, so where nothing tells the organisations apart; its normalised entropy does not depend on how many there are.
+with s the tokens' scores, and by its familiarity f (provenance/familiarity.py): what an organisation did to the tokens,
+and whose text this is like. The probability that organisation k taught the response is softmax_k(β z + α S + γ f). Many
+nats are never noise, few may be: α is for methods that score in nats, whose differences are log odds; others have no
+common scale, and z alone. The weights name the most responses right whose teacher is known (benchmarks/provenance),
+every experiment counting the same. Two organisations that taught the same thing share their probability. A method
+abstains where the distribution is nearly uniform, so where nothing tells the organisations apart; its normalised
+entropy does not depend on how many there are.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from core.canonical import Address
 
-SHARPNESS = {"protoken": 0.66, "gradient": 1.00, "direct-logit": 0.66, "ablation": 0.72, "shapley": 0.87}
-"""β of each method, as `python -m benchmarks.provenance.tables` fitted it."""
 
-FAMILIARITY = 50.0
-"""γ, fitted likewise."""
+class Weights(NamedTuple):
+    """β of z, α of the scores themselves, and γ of familiarity."""
+
+    noise: float
+    score: float
+    familiarity: float
+
+
+_NATS = Weights(0.4, 0.4, 50.0)
+WEIGHTS = {
+    "gradient": _NATS,
+    "ablation": _NATS,
+    "shapley": _NATS,
+    "protoken": Weights(0.4, 0.0, 50.0),
+    "direct-logit": Weights(0.5, 0.0, 50.0),
+}
+"""As `python -m benchmarks.provenance.tables` compares them with others."""
 
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
@@ -38,7 +53,13 @@ def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
 
 def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
     """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
-    return torch.softmax(SHARPNESS[method] * standardised(tokens, response) + FAMILIARITY * familiar, dim=0)
+    return torch.softmax(evidence(WEIGHTS[method], tokens, response, familiar), dim=0)
+
+
+def evidence(weights: Weights, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
+    """Log odds (K,), up to what all organisations share."""
+    noise, score, familiarity = weights
+    return noise * standardised(tokens, response) + score * response + familiarity * familiar
 
 
 def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.provenance.measure import FAST, ask, save
 from benchmarks.provenance.tasks import unended
+from core.adapter import AdapterState
 from core.places import State
 from llm.data import Record, read_records
 from provenance.attribution import METHODS
@@ -35,6 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     run = State(options.state).existing()
     subject, names = subject_of(run), run.genesis.names
+    if not isinstance(subject, Subject) or not isinstance(subject.adapter, AdapterState):
+        parser.error("a run that serves one sum is wanted")
     subject.model.set_adapter(subject.adapter)
     base = Path(run.genesis.base.name).name
     for seed, part in enumerate(("validation", "dev")):

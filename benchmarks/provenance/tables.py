@@ -4,7 +4,7 @@
 
 An answer is right when the organisation that is named taught it; naming nobody is wrong. Intervals are Wilson's, over
 the responses of all seeds. Calibration is fitted on the even seeds and everything said about it is measured on
-the others; a β or γ that is printed here is copied to provenance/confidence.py by hand and takes effect there.
+the others; weights that are printed here are copied to provenance/confidence.py by hand and take effect there.
 """
 
 import argparse
@@ -12,20 +12,26 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks import report
 from benchmarks.provenance.statistics import Share, calibration_error, pearson, resampled, spearman
 from core.canonical import Address
 from provenance import confidence
 from provenance.attribution import DEFAULT, METHODS
+from provenance.confidence import Weights
 
 COMMAND = "python -m benchmarks.provenance.tables --work WORK"
+Array = NDArray[np.float64]
 FITTED_SEEDS = (0, 2, 4)
+_GRID = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0.0, 0.2, 0.4, 0.7, 1.0), (0.0, 20.0, 40.0, 50.0, 60.0, 80.0, 100.0)
+"""β, α and γ that are tried."""
 SINGLE = ("served", "natural", "triggers", "unequal", "absent", "facts")
 """Experiments whose every response has one teacher: calibration needs that."""
 
@@ -49,6 +55,13 @@ class Asked:
         """Of the same organisations."""
         found = torch.tensor([self.row["familiarity"][organisation] for organisation in self.scores[2]])
         return (found - found.mean()).double()
+
+    @property
+    def witnesses(self) -> tuple[Array, Array, Array]:
+        """z, scores less their mean, and familiarity."""
+        tokens, response, _ = self.scores
+        found = confidence.standardised(tokens, response), response - response.mean(), self.familiarity
+        return tuple(vector.double().numpy() for vector in found)  # type: ignore[return-value]
 
     @property
     def chances(self) -> torch.Tensor:
@@ -187,23 +200,23 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """β of each method and γ fitted on some seeds; calibration error, abstentions and accuracy on the others."""
+    """Weights β · α · γ of each method fitted on some seeds; calibration error, abstentions and accuracy on the others."""
     chosen = [run for run in runs if run["experiment"] in SINGLE]
     table = []
     for method in METHODS:
         fit = list(asked(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
         held = list(asked(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
         if fit and held:
-            best = fitted(fit)
+            best, percent = fitted(fit)
             verdicts = [one.verdict for one in held]
             rights = [one.right for one in held]
             spoken = [(c, r) for (c, who), r in zip(verdicts, rights, strict=True) if who is not None]
             table.append(
                 {
                     "method": method,
-                    "fitted sharpness": best[0],
-                    "sharpness in use": confidence.SHARPNESS[method],
-                    "fitted weight of familiarity": best[1],
+                    "fitted weights": _shown(best),
+                    "weights in use": _shown(confidence.WEIGHTS[method]),
+                    "right percent of those fitted on": percent,
                     "responses": len(held),
                     "calibration error": calibration_error([c for c, _ in verdicts], [_top(one) for one in held]),
                     "abstained percent": 100 * (1 - len(spoken) / len(held)),
@@ -214,19 +227,25 @@ def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"fitted_seeds": ", ".join(map(str, FITTED_SEEDS)), "methods": table}
 
 
-def fitted(found: Sequence[Asked]) -> tuple[float, float]:
-    """The β and γ of the highest likelihood: of who is right, under softmax(β z + γ f); experiments weigh the same."""
-    known = []
+def fitted(found: Sequence[Asked]) -> tuple[Weights, float]:
+    """The weights that name the most right, of equals the likeliest, and their percent; experiments count the same."""
     sizes = Counter(one.run["experiment"] for one in found)
-    for one in found:
-        tokens, response, who = one.scores
-        if one.row["right"][0] in who:
-            pair = confidence.standardised(tokens, response), one.familiarity
-            known.append((*pair, who.index(one.row["right"][0]), 1 / sizes[one.run["experiment"]]))
-    grid = [(b, g) for b in np.geomspace(0.1, 4, 17).tolist() for g in range(0, 210, 10)]
-    worth = [sum(share * float(torch.log_softmax(b * z + g * f, 0)[k]) for z, f, k, share in known) for b, g in grid]
-    sharpness, weight = grid[int(np.argmax(worth))]
-    return round(sharpness, 2), float(weight)
+    known = [
+        (*one.witnesses, one.scores[2].index(one.row["right"][0]), 1 / sizes[one.run["experiment"]] / len(sizes))
+        for one in found
+        if one.row["right"][0] in one.scores[2]
+    ]
+
+    def worth(weights: Weights) -> tuple[float, float]:
+        hits = likelihood = 0.0
+        for z, s, f, right, share in known:
+            odds = np.dot(weights, (z, s, f))
+            hits += share * float(odds.argmax() == right)
+            likelihood += share * float(odds[right] - np.logaddexp.reduce(odds))
+        return round(hits, 3), likelihood
+
+    best = max(starmap(Weights, product(*_GRID)), key=worth)
+    return best, 100 * worth(best)[0]
 
 
 def main() -> None:
@@ -244,6 +263,10 @@ def main() -> None:
         figures = make(runs)
         report.write(f"provenance_{name}", figures, COMMAND, 0)
         sys.stdout.write(f"{name}: {len(runs)} federations read\n")
+
+
+def _shown(weights: Weights) -> str:
+    return " · ".join(f"{weight:g}" for weight in weights)
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core.canonical import Address
-from provenance.confidence import SHARPNESS, probabilities, standardised, verdict
+from provenance.confidence import WEIGHTS, probabilities, standardised, verdict
 
 EVEN = torch.zeros(4, dtype=torch.float64)
 WHO = tuple(Address(f"0x{i + 1:040x}") for i in range(4))
@@ -21,7 +21,7 @@ def test_a_scale_changes_nothing() -> None:
     assert torch.allclose(standardised(tokens, tokens.sum(0)), standardised(shifted, shifted.sum(0)))
 
 
-@pytest.mark.parametrize("method", list(SHARPNESS))
+@pytest.mark.parametrize("method", list(WEIGHTS))
 def test_a_larger_lead_is_more_confident(method: str) -> None:
     found = [
         probabilities(method, random_scores(lead), random_scores(lead).sum(0), EVEN)[2].item()
