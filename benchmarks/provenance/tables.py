@@ -200,7 +200,7 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Weights β · α · γ of each method fitted on some seeds; calibration error, abstentions and accuracy on the others."""
+    """Weights β · α · γ of each method fitted on some seeds; what they and those in use are worth on the others."""
     chosen = [run for run in runs if run["experiment"] in SINGLE]
     table = []
     for method in METHODS:
