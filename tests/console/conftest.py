@@ -22,6 +22,15 @@ def world(base: Path, data: Path, tmp_path: Path) -> World:
     return World(base, data, tmp_path / "state")
 
 
+@pytest.fixture(scope="session", params=["ensemble", "routing"])
+def composed(request: pytest.FixtureRequest, base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with one finished run of lanes of one, served as an ensemble or by routing."""
+    made = World(base, data, tmp_path_factory.mktemp(request.param) / "state")
+    done = made.inline("--lane-size", 1, "--composition", request.param)
+    assert done.code == 0, done.err
+    return made
+
+
 @pytest.fixture(scope="session")
 def finished(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world with one finished run of two rounds."""
