@@ -139,7 +139,7 @@ def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
                     "model utility": shown([utility(look) for look in looks.values()]),
                 }
             )
-    return {"void_unless_p_of_untouched_below": VOID_P, "methods": rows}
+    return {"void_unless_p_of_untouched_below": VOID_P, "methods": rows} if rows else {}
 
 
 def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
@@ -319,7 +319,8 @@ def main() -> None:
         "later": later(folder),
         "precision": precision(folder),
     }
-    for name, figures in made.items():
+    measured = {name: figures for name, figures in made.items() if any(figures.values())}
+    for name, figures in measured.items():
         report.write(f"unlearning_{name}", figures, COMMAND, 0)
     sys.stdout.write("".join(f"{task.name}: {len(task.looks['retrained'])} references\n" for task in tasks))
 

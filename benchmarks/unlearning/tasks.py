@@ -20,6 +20,8 @@ from llm.model import Model
 SLICES = 4
 _WRONG = 3
 """Wrong answers of a TOFU question that are asked about, of five."""
+_CHARACTERS = 90
+"""Of a text. Rows hold them whole: a prompt that is cut to leave room for its label gives the label's length away."""
 _LABELS = {"imdb": {0: "negative", 1: "positive"}, "tweeteval": {0: "negative", 2: "positive"}}
 
 
@@ -111,7 +113,7 @@ def sentiment(erased: str) -> Callable[[Model, Path], Task]:
         dev = {kind: _texts(data, kind, "dev")[:200] for kind in _LABELS}
         place = list(_LABELS).index(erased)
         other = next(kind for kind in _LABELS if kind != erased)
-        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=72, learning_rate=6e-3)
+        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=112, learning_rate=6e-3)
         sets = {
             "forget": train[erased][:100],
             "retain": train[other][:100],
@@ -163,10 +165,12 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
 
 
 def _texts(data: Path, kind: str, part: str) -> tuple[Record, ...]:
-    """Positive and negative texts, cut to what a row holds, in an order of their own."""
+    """Positive and negative texts, the beginning of each, in an order of their own."""
     rows = [row for row in _lines(data / "sentiment" / f"{kind}_{part}.jsonl") if row["label"] in _LABELS[kind]]
     _source(kind).shuffle(rows)
-    return tuple(parse_record({"text": row["text"], "label": _LABELS[kind][row["label"]]}) for row in rows)
+    return tuple(
+        parse_record({"text": row["text"][:_CHARACTERS], "label": _LABELS[kind][row["label"]]}) for row in rows
+    )
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
