@@ -20,8 +20,9 @@ from llm.model import Model
 SLICES = 4
 _WRONG = 3
 """Wrong answers of a TOFU question that are asked about, of five."""
-_CHARACTERS = 90
-"""Of a text. Rows hold them whole: a prompt that is cut to leave room for its label gives the label's length away."""
+_ROW, _CHARACTERS = 112, 90
+"""Tokens of a row and characters of a text: rows hold texts whole, for a prompt that is cut to leave room for its label
+gives away how long that is."""
 _LABELS = {"imdb": {0: "negative", 1: "positive"}, "tweeteval": {0: "negative", 2: "positive"}}
 
 
@@ -108,12 +109,12 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
 def sentiment(erased: str) -> Callable[[Model, Path], Task]:
     """Reviews and tweets, an organisation each; either's held-out texts are asked about."""
 
-    def make(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
-        train = {kind: _texts(data, kind, "train")[:1500] for kind in _LABELS}
-        dev = {kind: _texts(data, kind, "dev")[:200] for kind in _LABELS}
+    def make(model: Model, data: Path) -> Task:
+        train = {kind: _texts(model, data, kind, "train")[:1500] for kind in _LABELS}
+        dev = {kind: _texts(model, data, kind, "dev")[:200] for kind in _LABELS}
         place = list(_LABELS).index(erased)
         other = next(kind for kind in _LABELS if kind != erased)
-        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=112, learning_rate=6e-3)
+        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=_ROW, learning_rate=6e-3)
         sets = {
             "forget": train[erased][:100],
             "retain": train[other][:100],
@@ -164,13 +165,14 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
     return tuple(found)
 
 
-def _texts(data: Path, kind: str, part: str) -> tuple[Record, ...]:
+def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]:
     """Positive and negative texts, the beginning of each, in an order of their own."""
     rows = [row for row in _lines(data / "sentiment" / f"{kind}_{part}.jsonl") if row["label"] in _LABELS[kind]]
     _source(kind).shuffle(rows)
-    return tuple(
-        parse_record({"text": row["text"][:_CHARACTERS], "label": _LABELS[kind][row["label"]]}) for row in rows
+    found = (
+        parse_record({"text": row["text"][:_CHARACTERS], "label": _LABELS[kind][row["label"]]}) for row in rows[:2000]
     )
+    return tuple(record for record in found if len(encode(model.tokenizer, record, 512)) < _ROW)
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
