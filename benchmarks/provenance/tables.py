@@ -154,7 +154,7 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for kind in dict.fromkeys(row["kind"] for run in some for row in run["rows"]):
             name = f"{experiment}, {kind}" if kind else experiment
             keep = _of_kind(kind)
-            seeds = len({run["seed"] for run in some})
+            seeds = len({run["seed"] for run in some if any(keep(run, row) for row in run["rows"])})
             table.append(
                 {
                     "experiment": name,
