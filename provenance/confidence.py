@@ -5,7 +5,7 @@ A response is weighed by what its scores S (K,) say, in their own unit and in th
     z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
 
 with s the tokens' scores, and by its familiarity f (provenance/familiarity.py): what an organisation did to the tokens,
-tokens, and whose text this is like. The probability that organisation k taught the response is
+and whose text this is like. The probability that organisation k taught the response is
 softmax_k(β z + α S + γ f). Many nats are never noise, few may be: α is for methods that score in nats, whose
 differences are log odds; others have no common scale, and z alone. The weights are chosen on responses whose teacher
 is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
