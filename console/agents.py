@@ -100,7 +100,7 @@ def _round(
 
 
 def _bid(bid: Json | None, reason: str | None) -> Json:
-    if bid is not None:
+    if bid is not None and bid["steps"]:
         return {"status": "accepted", **bid}
     if reason is None:
         return {"status": "abstained"}

@@ -57,7 +57,8 @@ def test_bids_are_shown_with_what_became_of_them(tmp_path: Path) -> None:
     events.write("bids", lane=0, round=1, bids={})
     events.write("round-started", round=1, asked=[])
     events.write("bid-rejected", round=1, organisation=medical, reason="bid-out-of-range: 9 steps")
-    events.write("bids", lane=0, round=1, bids={coding: {"steps": 2, "rank": 1}})
+    bids = {coding: {"steps": 2, "rank": 1}, financial: {"steps": 0, "rank": 0}}
+    events.write("bids", lane=0, round=1, bids=bids)
     events.write("round-started", round=1, asked=[coding])
     (first,) = market(state, federation.run)
     assert first["bids"] == {
