@@ -78,14 +78,14 @@ def _ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
         if len(runs) < len(paths):
             continue
-        shares = np.array([shares(run) for run in runs])
+        found = np.array([shares(run) for run in runs])
         names = (
             "credit_over_honest",
             "income_over_honest",
             "credit_of_first_over_honest",
             "income_of_first_over_honest",
         )
-        yield {"kind": kind, "runs": len(runs)} | {n: interval(shares[:, i]) for i, n in enumerate(names)}
+        yield {"kind": kind, "runs": len(runs)} | {n: interval(found[:, i]) for i, n in enumerate(names)}
 
 
 def shares(run: Mapping[str, Any]) -> list[float]:
