@@ -37,7 +37,7 @@ def main() -> None:
     charge = training * MEMBERS / 32 / len(traces_of(scenario, "traces", "test"))
     figures = {
         "real": agents.measured(played, charge),
-        "free-riders and saboteurs": list(_ridden(scenario)),
+        "free-riders and saboteurs": list(ridden(scenario)),
         "negative credit of the honest": list(negative(runs["all"])),
     }
     report.write("agents_real", figures, "python -m benchmarks.agents_real", SEED)
@@ -71,7 +71,7 @@ def _played(scenario: Scenario, run: Mapping[str, Any]) -> Played:
     return Played(np.array(run["kinds"]), scenario.settings["run"], run["start"], tuple(rounds))
 
 
-def _ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
+def ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
     """Each kind's credit and income over the mean of the honest, over all rounds of a run."""
     for kind in scenario.settings["rides"]["kinds"]:
         paths = [path_of(f"ride {kind}", trace) for trace in traces_of(scenario, "rides", "traces")]

@@ -1,7 +1,9 @@
 """Real rounds of a tiny model under prices and availability, and the tables that are made of such runs."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,19 @@ def test_a_riders_share_is_of_the_mean_of_the_other_honest() -> None:
     credits = dict(zip(ADDRESSES, (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -2.0), strict=True))
     run = {"rider": ADDRESSES[7], "rounds": [{"coding": {"credits": credits}}]}
     assert agents_real_tables.shares(run) == pytest.approx([-2.0, 0.0, 0.5, 0.5])
+
+
+def test_a_kind_of_rider_is_told_once_all_its_traces_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents_real, "RAW", tmp_path)
+    credits = dict(zip(ADDRESSES, (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.25), strict=True))
+    run = {"rider": ADDRESSES[7], "rounds": [{"coding": {"credits": credits}}]}
+    traces = agents_real.traces_of(SCENARIO, "rides", "traces")
+    for trace in traces:
+        assert list(agents_real_tables.ridden(SCENARIO)) == []
+        agents_real.path_of("ride zero", trace).write_text(json.dumps(run), encoding="utf-8")
+    (row,) = agents_real_tables.ridden(SCENARIO)
+    assert (row["kind"], row["runs"]) == ("zero", len(traces))
+    assert _mean(row["credit_over_honest"]) == pytest.approx(0.25)
 
 
 def test_negative_credit_is_told_apart_by_slice() -> None:
