@@ -53,13 +53,9 @@ def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
 
 def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
     """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
-    return torch.softmax(evidence(WEIGHTS[method], tokens, response, familiar), dim=0)
-
-
-def evidence(weights: Weights, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
-    """Log odds (K,), up to what all organisations share."""
-    noise, score, familiarity = weights
-    return noise * standardised(tokens, response) + score * response + familiarity * familiar
+    noise, score, familiarity = WEIGHTS[method]
+    odds = noise * standardised(tokens, response) + score * response + familiarity * familiar
+    return torch.softmax(odds, dim=0)
 
 
 def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:
