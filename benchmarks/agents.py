@@ -34,12 +34,11 @@ from agents.q_learning import Action, Agent, QTable
 from benchmarks import agents_fit, report
 from core.canonical import Address
 from core.update import Bid
+from unlearning.metrics import mean_interval
 
 SCENARIO = Path(__file__).parent.parent / "conf" / "agents" / "market.toml"
 RANK = 8
 SEED = 7
-_T95 = {5: 2.776, 10: 2.262, 20: 2.093}
-"""Student's t, two-sided 95 %, by the number of traces."""
 
 Float64 = NDArray[np.float64]
 Chooser = Callable[[Market, Sequence[Outcome]], NDArray[np.int64]]
@@ -83,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     scenario = read_market()
     parser.add_argument("--members", type=int, nargs="*", default=scenario.settings["members"]["counts"])
-    parser.add_argument("--traces", type=int, choices=sorted(_T95), default=20)
+    parser.add_argument("--traces", type=int, choices=(5, 10, 20), default=20)
     options = parser.parse_args()
     first, _ = scenario.settings["traces"]["test"]
     traces = range(first, first + options.traces)
@@ -299,8 +298,8 @@ def _jain(values: Float64) -> float:
 
 def interval(values: Float64) -> str:
     """The mean and half of its 95 % interval."""
-    half = _T95[len(values)] * float(np.std(values, ddof=1)) / np.sqrt(len(values))
-    return f"{float(np.mean(values)):.4g} ± {half:.2g}"
+    found = mean_interval(values)
+    return f"{found.mean:.4g} ± {found.high - found.mean:.2g}"
 
 
 def _shown(outcome: Outcome) -> dict[Address, Past]:

@@ -6,6 +6,7 @@ All functions are pure and take losses that were measured elsewhere, in nats (âˆ
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,6 +119,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half)
 
 
+@cache
 def student_quantile(freedom: int, level: float) -> float:
     """The t between whose negative and positive `level` of Student's distribution lies; relative error below 1e-6.
 
