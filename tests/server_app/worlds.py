@@ -1,5 +1,7 @@
 """Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
 
+import copy
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +43,11 @@ class World:
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         return [event for event in EventLog.read(self.state.events(name))[0] if event["event"] == kind]
+
+    def take_over(self, other: "World") -> None:
+        """Become a copy of another world, which stays as it is; the own state folder is not made yet."""
+        shutil.copytree(other.state.folder, self.state.folder)
+        self.ledger.__dict__.update(copy.deepcopy(vars(other.ledger)))
 
 
 def make_world(state: Path, base: Path, data: Path, patch: pytest.MonkeyPatch) -> World:

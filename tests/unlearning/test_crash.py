@@ -1,7 +1,5 @@
 """An erasure that is killed at any step leaves the old state or the new one on its way, and can be asked for again."""
 
-import copy
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -
 def world(finished: World, tmp_path: Path, base: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A copy that may be killed."""
     world = make_world(tmp_path / "state", base, data, monkeypatch)
-    shutil.copytree(finished.state.folder, world.state.folder)
-    world.ledger.__dict__.update(copy.deepcopy(vars(finished.ledger)))
+    world.take_over(finished)
     return world
 
 

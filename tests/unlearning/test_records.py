@@ -1,6 +1,5 @@
 """Erasing records: the slices that saw them are trained again as if they had never been there, and nothing else is."""
 
-import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,8 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -
 def world(finished: World, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A copy of its own for every test."""
     world = make_world(tmp_path / "state", base, Path(finished.settings["data"]), monkeypatch)
-    shutil.copytree(finished.state.folder, world.state.folder)
-    world.ledger.__dict__.update(copy.deepcopy(vars(finished.ledger)))
+    world.take_over(finished)
     return world
 
 
