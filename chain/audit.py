@@ -220,7 +220,7 @@ class _Audit:
             own = [entry for entry in entries if entry.file.generation == generation]
             head = self._generation(lane, generation, own)
         self.ledger.check_head(lane, max(last, self.erasures.last(lane)))
-        if head.round < self.genesis.training.rounds:
+        if head.round < self.generations.rounds(lane, last):
             self._unused_salts(salts_name(lane, last, head.round + 1, head.attempt + 1))
 
     def _generation(self, lane: int, generation: int, entries: list[_Entry]) -> Head:
@@ -377,10 +377,12 @@ def _entry(files: Files, file: RecordFile) -> _Entry:
 
 
 def _finished(genesis: Genesis, entries: list[_Entry], generations: Generations) -> bool:
-    """Whether every lane in which somebody learns has closed the last round of the genesis in its generation."""
+    """Whether every lane in which somebody learns has closed the last round of its generation."""
     last = {lane: generations.last(lane) for lane in range(len(genesis.lanes))}
     records = (entry.signed.record for entry in entries if entry.signed)
-    closed = {(r.lane, r.generation) for r in records if r.admitted and r.round >= genesis.training.rounds}
+    closed = {
+        (r.lane, r.generation) for r in records if r.admitted and r.round >= generations.rounds(r.lane, r.generation)
+    }
     return closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}
 
 

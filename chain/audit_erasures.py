@@ -13,7 +13,7 @@ from chain.audit_report import Findings, What
 from core.canonical import Digest, digest, from_json, to_json
 from core.erasures import Attestation, SignedAttestation
 from core.errors import FormatError
-from core.generations import SignedGeneration
+from core.generations import GenerationRecord, SignedGeneration
 from core.rounds import Genesis
 
 
@@ -90,10 +90,7 @@ class Erasures:
             self.findings.fail(What.GENERATION, where, "nothing", f"generation {attestation.generation}, opened by it")
         if opening:
             record = opening.record
-            got = attestation.erasure, attestation.parent_generation, attestation.parent_round
-            self.findings.expect(
-                What.GENERATION, where, got, (record.erasure, record.parent_generation, record.parent_round)
-            )
+            self.findings.expect(What.GENERATION, where, _placed(attestation), _placed(record))
             if attestation.organisation not in self.genesis.lanes[file.lane]:
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
             if stays := sorted(set(record.members) & set(attestation.erased)):
@@ -115,3 +112,8 @@ class Erasures:
             self.findings.checked["certificates"] += 1
             return attestation.hide(digest("certificate", to_json(data["certificate"])))
         return None
+
+
+def _placed(of: Attestation | GenerationRecord) -> tuple[Digest, int, int, int]:
+    """What attestation and generation say alike."""
+    return of.erasure, of.parent_generation, of.parent_round, of.rounds

@@ -64,6 +64,11 @@ class Generations:
         signed = self.opened[lane].get(generation)
         return signed.record.members if signed else self.genesis.lanes[lane]
 
+    def rounds(self, lane: int, generation: int) -> int:
+        """The round that a lane's generation is complete with."""
+        signed = self.opened[lane].get(generation)
+        return signed.record.rounds if signed else self.genesis.training.rounds
+
     def begin(self, lane: int, generation: int, states: States, ledger: LedgerAudit) -> tuple[Head, Digest | None]:
         """Where a generation begins, and the commitment that its first round must name."""
         if generation == 0:

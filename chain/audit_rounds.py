@@ -109,11 +109,12 @@ class Records:
     def asked(self, record: RoundRecord, head: Head, where: str) -> None:
         """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
         participation, lane = self.genesis.participation, head.members
-        if participation.policy == "random":
+        policy = self.genesis.policy(record.round)
+        if policy == "random":
             lane = tuple(
                 seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction, participation.quorum)
             )
-        elif participation.policy != "all":
+        elif policy != "all":
             return  # agents decide for themselves
         heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
         if sorted(heard) != sorted(lane):

@@ -24,7 +24,7 @@ from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
-from core.rounds import Genesis
+from core.rounds import Genesis, Stage
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
 from llm.data import Record
 from llm.evaluate import evaluate as measure
@@ -116,9 +116,10 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
     records = node.records(host, task.genesis, task.lane)
     steps = _steps(task.genesis, model, records)
-    if task.genesis.participation.policy != "q-learning":
-        bid = Bid(steps, task.genesis.rank)
-        manifest, update = _local_round(task, records, model, fresh, bid, steps, metrics(standing))
+    stage = task.genesis.training.stage(task.round, steps)
+    if task.genesis.policy(task.round) != "q-learning":
+        bid = Bid(stage.steps, task.genesis.rank)
+        manifest, update = _local_round(task, records, model, fresh, bid, stage, metrics(standing))
         return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
         desk = _desk(task, node, steps)
@@ -129,7 +130,7 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
     coming = desk.end()
     bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
-    manifest, update = _local_round(task, records, model, fresh, bid, steps, {**metrics(standing), **bids})
+    manifest, update = _local_round(task, records, model, fresh, bid, stage, {**metrics(standing), **bids})
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
 
 
@@ -176,10 +177,10 @@ def _local_round(
     model: Model,
     fresh: AdapterState,
     bid: Bid,
-    steps: int,
+    stage: Stage,
     standing: Mapping[str, float],
 ) -> tuple[UpdateManifest, AdapterState]:
-    """One round of training, of `steps` in full: the update and the manifest that describes it.
+    """One round of training at a `stage` of the schedule: the update and the manifest that describes it.
 
     A slice without records has nothing to learn: its update is zero.
     """
@@ -188,7 +189,7 @@ def _local_round(
     seed = seeds.local(genesis.seed, task.organisation, task.round, part)
     own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
     start = rule.start(task.state, own)
-    config = _train_config(genesis, task.round, bid, steps, rank_of(start))
+    config = _train_config(genesis, stage, bid, rank_of(start))
     result = fit(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
     update = rule.update(task.state, result.adapter)
     manifest = UpdateManifest(
@@ -224,8 +225,8 @@ def _steps(genesis: Genesis, model: Model, records: Sequence[Record]) -> int:
     return steps_of(model, records, training.local_epochs, rows, training.max_length, training.local_steps)
 
 
-def _train_config(genesis: Genesis, number: int, bid: Bid, steps: int, rank: int) -> TrainConfig:
-    """The federation's settings for one round of `steps`; a stacked adapter trains only its last columns."""
+def _train_config(genesis: Genesis, stage: Stage, bid: Bid, rank: int) -> TrainConfig:
+    """The federation's settings for one round; a stacked adapter trains only its last columns."""
     training = genesis.training
     return TrainConfig(
         steps=bid.steps,
@@ -233,8 +234,8 @@ def _train_config(genesis: Genesis, number: int, bid: Bid, steps: int, rank: int
         accumulation=training.accumulation,
         max_length=training.max_length,
         learning_rate=training.learning_rate,
-        first_step=(number - 1) * steps,
-        total_steps=training.rounds * steps,
+        first_step=stage.first_step,
+        total_steps=stage.total_steps,
         gradient_checkpointing=training.gradient_checkpointing,
         train_a=RULES[genesis.rule].trains_a,
         first_column=rank - genesis.rank,

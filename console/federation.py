@@ -105,7 +105,7 @@ def federate(settings: RunConfig, backend: Backend) -> None:
         processes.end_all(state.run(settings.run).folder)
         with locked(state.lock(settings.run)):  # whoever else writes the run: refuse before anything is started
             state.remember(settings)
-        with watching(console, state.events(settings.run), settings.rounds) as watch:
+        with watching(console, state.events(settings.run)) as watch:
             try:
                 BACKENDS[backend](settings, watch)
             except CovenantError as error:

@@ -15,12 +15,12 @@ from server_app.events import EventLog
 class Watcher:
     """Follows an event log from where it ends now; knows when the ServerApp has ended, and how."""
 
-    def __init__(self, path: Path, progress: Progress, rounds: int) -> None:
+    def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
         _, self.offset = EventLog.read(path)
         self.ended = False
         self.failure: CovenantError | None = None
-        self.rounds = progress.add_task("starting", total=rounds)
+        self.rounds = progress.add_task("starting", total=None)
         self.replies = progress.add_task("replies", total=None, visible=False)
 
     def __call__(self) -> bool:
@@ -33,7 +33,8 @@ class Watcher:
     def _show(self, event: dict[str, Any]) -> None:
         name = event["event"]
         if name == "round-started":
-            self.progress.update(self.rounds, description="rounds", completed=event["round"] - 1)
+            done, total = event["round"] - 1, event["rounds"]
+            self.progress.update(self.rounds, description="rounds", completed=done, total=total)
             self.progress.reset(self.replies, total=len(event["asked"]), visible=True)
         elif name in ("admitted", "rejected"):
             self.progress.advance(self.replies)
@@ -47,8 +48,8 @@ class Watcher:
 
 
 @contextmanager
-def watching(console: Console, path: Path, rounds: int) -> Iterator[Watcher]:
+def watching(console: Console, path: Path) -> Iterator[Watcher]:
     """Bars on `console` while the block runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Watcher(path, progress, rounds)
+        yield Watcher(path, progress)

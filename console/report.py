@@ -48,14 +48,15 @@ def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:
-    if min(_heights(run), default=0) >= run.genesis.training.rounds:
+    if all(_complete(run, lane) for lane in range(len(run.genesis.lanes))):
         return "completed"
     return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
 
 
-def _heights(run: RunFolder) -> list[int]:
-    history = [run.lineage(lane) for lane in range(len(run.genesis.lanes))]
-    return [lane[-1].record.round if lane else 0 for lane in history]
+def _complete(run: RunFolder, lane: int) -> bool:
+    """Whether a lane has closed its last round; where nobody is left there is none to close."""
+    line = run.lineage(lane)
+    return not run.members(lane) or (bool(line) and line[-1].record.round >= run.last_round(lane))
 
 
 def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:

@@ -30,8 +30,8 @@ class GenerationRecord:
     """A lane's generation (from 1): it grows from round `parent_round` of `parent_generation` (round 0: the beginning).
 
     `parent` is the digest of that round's record (the genesis digest for round 0), `previous` that of the lane's newest
-    record of any generation. `erasure` is the salted digest by which the ledger knows why; `members` go on, in order of
-    address.
+    record of any generation. `rounds` is the round that it is complete with, `erasure` the salted digest by which the
+    ledger knows why; `members` go on, in order of address.
     """
 
     genesis: Digest
@@ -41,6 +41,7 @@ class GenerationRecord:
     parent_round: int
     parent: Digest
     previous: Digest
+    rounds: int
     erasure: Digest
     members: tuple[Address, ...]
 
@@ -78,6 +79,9 @@ class GenerationRecord:
         record = parsed(cls, data, {"members": lambda v: tuple(address(member) for member in v)})
         if not 0 <= record.parent_generation < record.generation or record.parent_round < 0:
             place = f"round {record.parent_round} of generation {record.parent_generation}"
+            raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
+        if record.rounds < record.parent_round:
+            place = f"round {record.parent_round} and ends with round {record.rounds}"
             raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
         return record
 

@@ -19,6 +19,8 @@ from core.ledger import RoundCommitment, RoundKey
 from core.parsing import parsed, typed
 from core.update import Organisation, SignedManifest
 
+CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
+"""A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 _SALT = re.compile(r"[0-9a-f]{64}")
 _RECORD: Fields = (
     ("genesis", "bytes32"),
@@ -39,8 +41,20 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The optimiser steps of a whole round, those before it on the learning rate's schedule, and all of that."""
+
+    steps: int
+    first_step: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
 class Training:
-    """Everything about local training that every organisation must do alike. Lengths are in tokens."""
+    """Everything about local training that every organisation must do alike. Lengths are in tokens.
+
+    Rounds behind the last are a calibration: short ones, over which the learning rate goes through its schedule again.
+    """
 
     rounds: int
     local_steps: int
@@ -51,6 +65,23 @@ class Training:
     learning_rate: float
     gradient_checkpointing: bool
     evaluate_limit: int
+
+    @property
+    def calibration_rounds(self) -> int:
+        """The rounds of one calibration."""
+        return self.rounds * CALIBRATION_ROUNDS
+
+    def calibrates(self, number: int) -> bool:
+        """Whether a round, from 1, lies behind the federation's last."""
+        return number > self.rounds
+
+    def stage(self, number: int, steps: int) -> Stage:
+        """Where round `number` stands for an organisation that does `steps` in a whole round of the federation."""
+        if not self.calibrates(number):
+            return Stage(steps, (number - 1) * steps, self.rounds * steps)
+        short = max(1, steps // CALIBRATION_STEPS)
+        place = (number - self.rounds - 1) % self.calibration_rounds
+        return Stage(short, place * short, self.calibration_rounds * short)
 
 
 @dataclass(frozen=True)
@@ -107,6 +138,10 @@ class Genesis:
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``covenant/genesis/v1``: the run's name on the chain."""
         return digest("genesis", to_json(self.to_dict()))
+
+    def policy(self, number: int) -> str:
+        """Who is asked in a round: to a calibration everyone, without bids and unpaid."""
+        return "all" if self.training.calibrates(number) else self.participation.policy
 
     def organisation(self, address: Address) -> Organisation | None:
         """The member with this address."""

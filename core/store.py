@@ -199,6 +199,11 @@ class RunFolder:
             return self.genesis.lanes[lane]
         return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members
 
+    def last_round(self, lane: int) -> int:
+        """The round that a lane's current generation is complete with."""
+        opened = self.generations(lane)
+        return opened[len(opened)].record.rounds if opened else self.genesis.training.rounds
+
     def lineage(self, lane: int, generation: int | None = None) -> list[SignedRecord]:
         """The lane's rounds that a generation, by default the current one, has grown through, in order."""
         opened = self.generations(lane)

@@ -223,6 +223,7 @@ def _opening(run: RunFolder, attestation: Attestation) -> GenerationRecord:
         parent_round=attestation.parent_round,
         parent=parent.digest if parent else run.genesis.digest,
         previous=own[-1].digest if own else begun,
+        rounds=attestation.rounds,
         erasure=attestation.erasure,
         members=tuple(member for member in run.members(lane, last) if member not in attestation.erased),
     )

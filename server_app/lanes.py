@@ -25,6 +25,8 @@ class Lane:
     salts: Salts | None
     """Of the head."""
     state: AdapterState
+    rounds: int
+    """The round that the lane is complete with."""
     previous: Digest
     """The generation's newest record, whatever it admitted; before there is one, what opened it, or the genesis."""
     attempts: int
@@ -46,6 +48,7 @@ class Lane:
             head=head,
             salts=run.salts(head.record) if head else None,
             state=run.artifacts.open(head.record.aggregate) if head else initial,
+            rounds=run.last_round(index),
             previous=records[-1].record.digest if records else begun,
             attempts=sum(signed.record.round == following for signed in records),
         )
@@ -54,6 +57,15 @@ class Lane:
     def round(self) -> int:
         """The number of the last round that admitted something; 0 before the first."""
         return self.head.record.round if self.head else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every round is closed; where nobody is left there is none to close."""
+        return not self.members or self.round >= self.rounds
+
+    def lacks(self, number: int) -> bool:
+        """Whether a round is still to be closed."""
+        return not self.complete and self.round < number
 
     def parent(self, genesis: Genesis) -> Digest:
         """What the next record and every manifest in it name as their parent."""

@@ -38,7 +38,7 @@ class Rewards:
     def restore(self, lane: int, initial: AdapterState) -> None:
         """Read the credits of a lane's lineage, and measure those that are missing."""
         self._paid[lane], self._credit[lane] = {}, {}
-        lineage = [signed.record for signed in self.run.lineage(lane)]
+        lineage = _paying(self.run, lane)
         for place, record in enumerate(lineage):
             found = _read(self.folder, record)
             if found is None:
@@ -100,8 +100,14 @@ class Rewards:
 def credited(folder: Path, run: RunFolder) -> Iterator[tuple[RoundRecord, dict[str, Any] | None]]:
     """The rounds of a run's lineage, lane by lane, each with what was measured; None where that is missing."""
     for lane in range(len(run.genesis.lanes)):
-        for signed in run.lineage(lane):
-            yield signed.record, _read(folder, signed.record)
+        for record in _paying(run, lane):
+            yield record, _read(folder, record)
+
+
+def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
+    """The rounds of a lane's lineage that are paid: all but those of a calibration."""
+    records = (signed.record for signed in run.lineage(lane))
+    return [record for record in records if not run.genesis.training.calibrates(record.round)]
 
 
 def cumulative(folder: Path, run: RunFolder) -> dict[Address, float]:

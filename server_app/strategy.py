@@ -128,9 +128,11 @@ class Covenant(Strategy):
         self.timeout = timeout or self.timeout
         self.summary()
         result = Result()
-        for number in range(max(self.round, 1), self.genesis.training.rounds + 1):
+        for number in range(max(self.round, 1), self.rounds + 1):
             while self.round < number:
                 self._train_round(grid, number)
+            if self.genesis.training.calibrates(number) and number < self.rounds:
+                continue  # a calibration is judged by its end
             result.evaluate_metrics_clientapp[number] = self._evaluate_round(grid, number)
             if evaluate_fn and (metrics := evaluate_fn(number, wire.pack(self.served))):
                 result.evaluate_metrics_serverapp[number] = metrics
@@ -140,7 +142,12 @@ class Covenant(Strategy):
     @property
     def round(self) -> int:
         """The last round that every lane has closed."""
-        return min((lane.round for lane in self.lanes if lane.members), default=self.genesis.training.rounds)
+        return min((lane.round for lane in self.lanes if not lane.complete), default=self.rounds)
+
+    @property
+    def rounds(self) -> int:
+        """The round that the last lane is complete with."""
+        return max(lane.rounds for lane in self.lanes)
 
     @property
     def served(self) -> Composition:
@@ -248,9 +255,9 @@ class Covenant(Strategy):
 
     def _consult(self, grid: Grid, number: int) -> None:
         """Gather the agents' bids for a round: those that came with the last round, and those asked for apart."""
-        if self.genesis.participation.policy != "q-learning":
+        if self.genesis.policy(number) != "q-learning":
             return
-        open_lanes = [lane for lane in self.lanes if lane.members and lane.round < number]
+        open_lanes = [lane for lane in self.lanes if lane.lacks(number)]
         found = {lane.index: coming(lane, self.genesis) for lane in open_lanes}
         for (index, organisation), reply in self._exchange(grid, self._offer_asks(number, found)):
             try:
@@ -300,10 +307,11 @@ class Covenant(Strategy):
         return code == _UNKNOWN_ERROR and all(member.derived for member in self.genesis.organisations)
 
     def _asks(self, number: int) -> Iterator[tuple[Ask, Message]]:
-        choose = POLICIES[self.genesis.participation.policy]
-        self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.members and lane.round < number}
+        choose = POLICIES[self.genesis.policy(number)]
+        self._outcomes = {lane.index: Outcome() for lane in self.lanes if lane.lacks(number)}
         asked = {index: list(choose(self._question(index, number))) for index in self._outcomes}
-        self.events.write("round-started", round=number, asked=[a for members in asked.values() for a in members])
+        everyone = [organisation for members in asked.values() for organisation in members]
+        self.events.write("round-started", round=number, rounds=self.rounds, asked=everyone)
         for index, organisations in asked.items():
             for organisation in organisations:
                 if organisation in self.revoked():
@@ -426,7 +434,7 @@ class Covenant(Strategy):
         self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
-            if self.rewards:
+            if self.rewards and not self.genesis.training.calibrates(number):
                 credit = self.rewards.credit(record, state)
                 self.events.write("credited", lane=index, round=number, **credit)
             self._history[index].append(shown(record, self._credit(record)))

@@ -22,13 +22,14 @@ from chain.audit import Failure, verify
 from chain.audit_private import PrivateSource
 from core.canonical import ZERO_DIGEST, Digest
 from core.composition import Composition, compose
-from core.erasures import OF_RECORDS, Attestation
+from core.erasures import Attestation
 from core.errors import CovenantError, IntegrityError
 from core.ledger import Ledger
 from core.rounds import RoundRecord
 from core.store import RunFolder
 from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
 from unlearning.lineage import Lineage
+from unlearning.plan import METHODS
 
 
 def check(
@@ -97,15 +98,13 @@ class _Check:
     def _method(self) -> Iterator[Failure]:
         """The method went as far back as it says, and carried over what it may."""
         attested = self.attestation
-        start, carried, rounds = attested.parent_round, attested.carried, attested.rounds
-        if not start <= carried <= max(start, rounds):
-            yield Failure("method", "carried", str(carried), f"{start} to {rounds}")
-        if attested.method in OF_RECORDS and carried != start:
-            yield Failure("method", "carried", str(carried), f"{start}: {attested.method} carries nothing over")
+        left = self.run.members(attested.lane, attested.generation)
+        last = root(self.run, attested.lane, attested.generation - 1).round if left else 0
+        wanted = METHODS[attested.method].reach(self.run.genesis.training, attested.parent_round, last)
+        yield from _same("method, rounds carried over and in all", (attested.carried, attested.rounds), wanted)
+        carried = wanted[0]
         if attested.method == "slices":
             yield from _same("method, slices", len(self.run.genesis.lanes[attested.lane]), 1)
-        if attested.method == "remove" and rounds and carried != rounds:
-            yield Failure("method", "carried", str(carried), f"{rounds}: a removal carries everything over")
         for signed in self.run.lineage(attested.lane, attested.generation):
             record = signed.record
             if record.generation == attested.generation and record.carried != (record.round <= carried):

@@ -7,9 +7,9 @@ there in three stretches, of which each method has its own:
     ≤ carried    summed again from the updates that are kept, without those of the erased
     ≤ rounds     trained again without the erased
 
-    remove   carries everything                     interim, or exact where the lineage is clean
-    repair   carries all but the last few rounds    approximate, or exact likewise
-    replay   carries nothing                        exact
+    remove   carries everything                             interim, or exact where the lineage is clean
+    repair   carries everything, and adds a calibration     approximate, or exact likewise
+    replay   carries nothing                                exact
 
 Records may be erased, too: then the organisation stays, and trains without them. The lane goes back behind the first
 round that the organisation was admitted to, for each of its updates may know any of its records.
@@ -29,13 +29,11 @@ from typing import Self
 from core.canonical import Address, Digest
 from core.erasures import OF_RECORDS
 from core.errors import UsageError
-from core.rounds import Genesis, RoundRecord
+from core.rounds import Genesis, RoundRecord, Training
 from core.store import RunFolder
 from unlearning.certificate import SignedCertificate
 from unlearning.lineage import Label, Lineage
 
-_CALIBRATED = 4
-"""`repair` trains one round in so many again, at least one: a quarter of what retraining costs."""
 _ANY_GENERATION = 2**32
 
 
@@ -81,6 +79,8 @@ class Lanes:
     """All that admitted something, of every generation."""
     lines: Sequence[Sequence[RoundRecord]]
     erased: Mapping[Address, Label]
+    last: Sequence[int]
+    """The round that each lane is complete with."""
 
     @classmethod
     def read(cls, run: RunFolder) -> Self:
@@ -88,7 +88,8 @@ class Lanes:
         signed = list(run.records())
         lines = [[s.record for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
         admitting = [s.record for s in signed if s.record.admitted]
-        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, _labels(run))
+        last = [run.last_round(lane) for lane in range(len(run.genesis.lanes))]
+        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, _labels(run), last)
 
     def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
         """The members of a lane without the erased."""
@@ -123,8 +124,8 @@ def _plan(run: Lanes, lane: int, organisation: Address, method: str, *, whole: b
         updates |= run.lineage.taught(organisation, lane, _ANY_GENERATION)
     line, remaining = run.lines[lane], run.remaining(lane, erased)
     clean = run.lineage.clean(line, updates) if remaining else ()
-    parent, rounds = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
-    carried = max(METHODS[method](rounds), parent.round if parent else 0)
+    parent, last = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
+    carried, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
     sums = tuple(record for record in line[len(clean) :] if record.round <= carried)
     _check_quorum(run, remaining, sums, erased)
     return Plan(
@@ -143,20 +144,33 @@ def _plan(run: Lanes, lane: int, organisation: Address, method: str, *, whole: b
     )
 
 
-def _remove(rounds: int) -> int:
-    return rounds
+@dataclass(frozen=True)
+class Method:
+    """Whether the rounds behind the parent are summed again, and whether a calibration follows."""
+
+    carries: bool
+    calibrates: bool = False
+
+    def reach(self, training: Training, start: int, last: int) -> tuple[int, int]:
+        """The last round that is carried over, and the last of all.
+
+        `start` is the parent's round and `last` the lane's newest, 0 where nobody is left.
+        """
+        if not last:
+            return 0, 0
+        if not self.carries:
+            return start, max(start, training.rounds)
+        return last, last + (training.calibration_rounds if self.calibrates else 0)
 
 
-def _repair(rounds: int) -> int:
-    return rounds - max(1, rounds // _CALIBRATED) if rounds else 0
-
-
-def _replay(rounds: int) -> int:  # noqa: ARG001 - what the three have in common
-    return 0
-
-
-METHODS = MappingProxyType({"remove": _remove, "repair": _repair, "replay": _replay, "slices": _replay})
-"""Of each method the last round that it carries over, given the last round there is."""
+METHODS = MappingProxyType(
+    {
+        "remove": Method(carries=True),
+        "repair": Method(carries=True, calibrates=True),
+        "replay": Method(carries=False),
+        "slices": Method(carries=False),
+    }
+)
 
 
 def _labels(run: RunFolder) -> dict[Address, Label]:
@@ -176,6 +190,8 @@ def _check_method(genesis: Genesis, organisation: Address, method: str, slices: 
         raise UsageError("method slices erases records: --records FILE wanted, or another method for the organisation")
     if slices is not None and method not in OF_RECORDS:
         raise UsageError(f"method {method} erases whole organisations: slices or replay wanted for records")
+    if METHODS[method].calibrates and genesis.rule == "stack":
+        raise UsageError(f"method {method} adds rounds, and a stacked adapter grows with each: remove or replay wanted")
     if method == "slices" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
         raise UsageError("method slices needs lanes of one organisation: replay wanted where several learn together")
 
@@ -187,9 +203,10 @@ def _lanes(run: Lanes, organisation: Address) -> tuple[int, ...]:
         raise UsageError(f"organisation {organisation} is not a member of run {run.genesis.run}")
     if run.erased.get(organisation) is Label.EXACT:
         raise UsageError(f"{member.name} is already erased: nothing that is served descends from it")
-    reached = min((line[-1].round if line else 0) for line in map(run.lines.__getitem__, _populated(run)))
-    if reached < (wanted := run.genesis.training.rounds):
-        raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
+    for lane in _populated(run):
+        reached = run.lines[lane][-1].round if run.lines[lane] else 0
+        if reached < (wanted := run.last[lane]):
+            raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
     return run.genesis.lanes_of(organisation)
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.unlearning.measure import REFERENCES, SEEDS, model_of, run
+from benchmarks.unlearning.measure import REFERENCES, SEEDS, run, task_of
 from benchmarks.unlearning.tasks import TASKS
 
 
@@ -24,10 +24,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for what was measured")
     parser.add_argument("task", nargs="*", help=f"some of: {'; '.join(TASKS)}")
     options = parser.parse_args()
-    model = model_of(options.base)
-    tasks = {name: TASKS[name](model, options.data) for name in options.task or TASKS}
+    tasks = {name: task_of(name, options.base, options.data) for name in options.task or TASKS}
     for seed in (0, *range(SEEDS, REFERENCES), *range(1, SEEDS)):
-        for name, task in tasks.items():
+        for name, (task, model) in tasks.items():
             started = time.perf_counter()
             file = run(name, task, model, seed, options.work)
             sys.stderr.write(f"{time.strftime('%X')} {file.stem} {time.perf_counter() - started:.0f} s\n")

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from assets import BASE_MODEL
 from benchmarks.in_process import RULE, Member, Plan, Round, address, fresh_adapter, learn
 from benchmarks.unlearning import canaries
-from benchmarks.unlearning.tasks import SLICES, Task, Truth
+from benchmarks.unlearning.tasks import EMBEDDED, SLICES, TASKS, Task, Truth
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import weights
+from core.rounds import CALIBRATION_ROUNDS, CALIBRATION_STEPS
 from llm.data import Record
 from llm.evaluate import record_losses
 from llm.model import Model, ModelSpec, load
@@ -31,8 +33,6 @@ SEEDS, REFERENCES, FOLLOWED = 5, 8, 2
 METHODS = ("untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated untouched", "isolated remove")
 """All that erase the whole organisation, or do not."""
 T = TypeVar("T")
-_REPAIRED = 4
-"""`repair` trains a quarter of the rounds again, as unlearning/plan.py has it."""
 _BRIDGES = {"npo": BridgeConfig(TrainConfig(1), "npo", 0.1), "simnpo": BridgeConfig(TrainConfig(1), "simnpo", 2.5)}
 
 
@@ -45,9 +45,15 @@ class Made:
     steps: int
 
 
-def model_of(base: Path, quantisation: str = "none") -> Model:
+def model_of(base: Path | str, quantisation: str = "none") -> Model:
     """A base with a fresh adapter of the size that all tasks use."""
     return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
+
+
+def task_of(name: str, base: Path, data: Path) -> tuple[Task, Model]:
+    """A task, and the model that it is for: a small one at `base`, or the embedded one."""
+    model = model_of(BASE_MODEL if name in EMBEDDED else base)
+    return TASKS[name](model, data), model
 
 
 def run(name: str, task: Task, model: Model, seed: int, folder: Path) -> Path:
@@ -56,6 +62,8 @@ def run(name: str, task: Task, model: Model, seed: int, folder: Path) -> Path:
     if file.exists():
         return file
     made = methods(model, task, seed) if seed < SEEDS else {"retrained": retrained(model, task, seed)}
+    if seed < SEEDS and name not in EMBEDDED:
+        made |= further(model, task, made["untouched"].state, seed)
     looks: dict[str, Any] = {}
     for method, one in made.items():
         adapter = RULE.adapter(one.state, fresh_adapter(model, seed))
@@ -72,19 +80,24 @@ def kept(folder: Path, name: str, seed: int, method: str) -> Path:
 
 
 def methods(model: Model, task: Task, seed: int) -> dict[str, Made]:
-    """Every method's state. `isolated` is lane-size 1: each trains alone, and what is served is their average."""
+    """The state of every main method."""
     rounds, seconds = _timed(lambda: list(learn(model, task.members, task.plan, seed)))
-    together = Made(rounds[-1].after, seconds, _steps(task.plan))
+    return {
+        "untouched": Made(rounds[-1].after, seconds, _steps(task.plan)),
+        "retrained": retrained(model, task, seed),
+        "remove": remove(task, rounds),
+        "repair": repair(model, task, rounds, seed),
+    }
+
+
+def further(model: Model, task: Task, untouched: AdapterState, seed: int) -> dict[str, Made]:
+    """The others' states. `isolated` is lane-size 1: each trains alone, and what is served is their average."""
     lanes, seconds = _timed(lambda: [_alone(model, task, place, seed) for place in range(len(task.members))])
     everybody = [*range(len(lanes))]
     rest = [place for place in everybody if place != task.erased]
     removed, removing = _timed(lambda: composed(task, lanes, rest))
     made = {
-        "untouched": together,
-        "retrained": retrained(model, task, seed),
-        "remove": remove(task, rounds),
-        "repair": repair(model, task, rounds, seed),
-        **{name: _bridged(model, task, together.state, name, seed) for name in _BRIDGES},
+        **{name: _bridged(model, task, untouched, name, seed) for name in _BRIDGES},
         "isolated untouched": Made(composed(task, lanes, everybody), seconds, _steps(task.plan)),
         "isolated remove": Made(removed, removing, 0),
     }
@@ -112,14 +125,20 @@ def remove(task: Task, rounds: Sequence[Round]) -> Made:
 
 
 def repair(model: Model, task: Task, rounds: Sequence[Round], seed: int) -> Made:
-    """`remove` but for the last quarter of the rounds, which are trained again."""
-    last = range(len(rounds) - max(1, len(rounds) // _REPAIRED), len(rounds))
+    """`remove`, and a calibration behind the last round."""
+    plan = calibration(task.without)
 
     def repaired() -> AdapterState:
-        start = remove(task, rounds[: last.start]).state
-        return list(learn(model, task.members, task.without, seed, start, last))[-1].after
+        start = remove(task, rounds).state
+        return list(learn(model, task.members, plan, seed, start))[-1].after
 
-    return Made(*_timed(repaired), _steps(task.without) * len(last) // len(rounds))
+    return Made(*_timed(repaired), _steps(plan))
+
+
+def calibration(plan: Plan) -> Plan:
+    """The short rounds of those who take part in a plan's first."""
+    rounds = plan.rounds[:1] * (CALIBRATION_ROUNDS * len(plan.rounds))
+    return replace(plan, rounds=rounds, steps=max(1, plan.steps // CALIBRATION_STEPS))
 
 
 def composed(task: Task, lanes: Sequence[AdapterState], places: Sequence[int]) -> AdapterState:
@@ -171,7 +190,7 @@ def _alone(model: Model, task: Task, place: int, seed: int) -> AdapterState:
 def _bridged(model: Model, task: Task, state: AdapterState, name: str, seed: int) -> Made:
     """As many steps as `repair` gives each member, at a tenth of the learning rate."""
     plan = task.plan
-    steps = plan.steps * max(1, len(plan.rounds) // _REPAIRED)
+    steps = _steps(calibration(replace(plan, rounds=((0,),) * len(plan.rounds))))
     config = TrainConfig(steps, plan.batch_size, plan.max_length, plan.learning_rate / 10)
     start = RULE.adapter(state, fresh_adapter(model, seed))
     own = task.members[task.erased].records

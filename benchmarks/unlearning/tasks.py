@@ -20,9 +20,9 @@ from llm.model import Model
 SLICES = 4
 _WRONG = 3
 """Wrong answers of a TOFU question that are asked about, of five."""
-_ROW, _CHARACTERS = 112, 90
-"""Tokens of a row and characters of a text: rows hold texts whole, for a prompt that is cut to leave room for its label
-gives away how long that is."""
+_ROW, _CHARACTERS, _SHARD = 120, 120, 1300
+"""Tokens of a row, characters of a text, and texts of an organisation. Rows hold texts whole, for a prompt that is cut
+to leave room for its label gives away how long that is."""
 _LABELS = {"imdb": {0: "negative", 1: "positive"}, "tweeteval": {0: "negative", 2: "positive"}}
 
 
@@ -40,7 +40,7 @@ class Task:
     """A federation of which the member at place `erased` is erased.
 
     `sets` are records to look at: `forget` (the erased's), `retain` (the others'), `unseen` (of the erased's kind,
-    which nobody trains on); for sentiment, held-out texts of either kind as well.
+    which nobody trains on); for sentiment `unseen` and `others` are held-out texts of either kind.
     """
 
     members: tuple[Member, ...]
@@ -99,7 +99,7 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
             "world": _truths(_rows(folder, "world_facts_perturbed")[:30]),
         }
         retain = tuple(_record(row, "answer") for row in kept[:48])
-        plan = Plan((tuple(range(4)),) * 4, steps=30, batch_size=4, max_length=length, learning_rate=1e-2)
+        plan = Plan((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=length, learning_rate=1e-2)
         sets = {"forget": members[0].records, "retain": retain, "unseen": tuple(unseen)}
         return Task(members, 0, plan, sets, truths)
 
@@ -107,21 +107,20 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
 
 
 def sentiment(erased: str) -> Callable[[Model, Path], Task]:
-    """Reviews and tweets, an organisation each; either's held-out texts are asked about."""
+    """Two organisations with texts of one kind, of which one is erased, and one with texts of the other kind."""
 
     def make(model: Model, data: Path) -> Task:
-        train = {kind: _texts(model, data, kind, "train")[:1500] for kind in _LABELS}
-        dev = {kind: _texts(model, data, kind, "dev")[:200] for kind in _LABELS}
-        place = list(_LABELS).index(erased)
         other = next(kind for kind in _LABELS if kind != erased)
-        plan = Plan(((0, 1),) * 4, steps=20, batch_size=16, max_length=_ROW, learning_rate=6e-3)
+        own, others = _texts(model, data, erased, "train"), _texts(model, data, other, "train")
+        shards = own[:_SHARD], own[_SHARD : 2 * _SHARD], others[:_SHARD]
         sets = {
-            "forget": train[erased][:100],
-            "retain": train[other][:100],
-            "unseen": dev[erased],
-            "others": dev[other],
+            "forget": shards[0][:100],
+            "retain": shards[1][:50] + shards[2][:50],
+            "unseen": _texts(model, data, erased, "dev")[:360],
+            "others": _texts(model, data, other, "dev")[:360],
         }
-        return Task(tuple(Member(records) for records in train.values()), place, plan, sets)
+        plan = Plan((tuple(range(3)),) * 4, steps=24, batch_size=16, max_length=_ROW, learning_rate=6e-3)
+        return Task(tuple(Member(shard) for shard in shards), 0, plan, sets)
 
     return make
 
@@ -131,9 +130,12 @@ TASKS: Mapping[str, Callable[[Model, Path], Task]] = {
     "tofu forget10": tofu("forget10", 64, 160),
     "tofu forget05": tofu("forget05", 64, 192),
     "tofu forget01": tofu("forget01", 40, 192),
+    "samples, embedded base": samples,
     "sentiment, tweets": sentiment("tweeteval"),
     "sentiment, reviews": sentiment("imdb"),
 }
+EMBEDDED = frozenset({"samples, embedded base", "sentiment, tweets", "sentiment, reviews"})
+"""Tasks of the embedded base, with the main methods only; the small one learns no sentiment in a few minutes."""
 
 
 def _source(name: str) -> random.Random:
@@ -166,13 +168,23 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
 
 
 def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]:
-    """Positive and negative texts, the beginning of each, in an order of their own."""
-    rows = [row for row in _lines(data / "sentiment" / f"{kind}_{part}.jsonl") if row["label"] in _LABELS[kind]]
+    """As many positive texts as negative ones, by turns: the end of each, where reviews come to their point."""
+    rows = _lines(data / "sentiment" / f"{kind}_{part}.jsonl")
     _source(kind).shuffle(rows)
-    found = (
-        parse_record({"text": row["text"][:_CHARACTERS], "label": _LABELS[kind][row["label"]]}) for row in rows[:2000]
-    )
-    return tuple(record for record in found if len(encode(model.tokenizer, record, 512)) < _ROW)
+    by_label = [
+        [
+            record
+            for row in rows
+            if row["label"] == label
+            if len(encode(model.tokenizer, record := _sentiment(row["text"], word), 512)) < _ROW
+        ]
+        for label, word in _LABELS[kind].items()
+    ]
+    return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
+
+
+def _sentiment(text: str, label: str) -> Record:
+    return parse_record({"text": text[-_CHARACTERS:], "label": label})
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

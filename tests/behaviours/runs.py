@@ -213,6 +213,7 @@ class Federation:
             parent_round=parent_round,
             parent=parent.digest if parent else self.genesis.digest,
             previous=here.previous,
+            rounds=attested.attestation.rounds,
             erasure=attested.attestation.erasure,
             members=tuple(member for member in here.members if member != gone),
         )

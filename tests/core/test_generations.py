@@ -23,6 +23,7 @@ GENERATION = GenerationRecord(
     parent_round=1,
     parent=PLAIN.digest,
     previous=f.other("newest"),
+    rounds=2,
     erasure=f.other("erasure"),
     members=GENESIS.lanes[0][1:],
 )
@@ -42,6 +43,7 @@ CHANGES: dict[str, Any] = {
     "parent_round": 2,
     "parent": f.other("parent"),
     "previous": f.other("previous"),
+    "rounds": 3,
     "erasure": f.other("another"),
     "members": GENESIS.lanes[0],
 }
@@ -68,6 +70,7 @@ def test_a_generation_that_the_coordinator_did_not_sign_is_refused() -> None:
         {"generation": 0},
         {"parent_generation": 1},
         {"parent_round": -1},
+        {"rounds": 0},
         {"members": ["me"]},
         {"erasure": "0x"},
         {"x": 1},

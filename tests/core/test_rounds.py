@@ -10,7 +10,7 @@ from core.canonical import ZERO_DIGEST, commitment, digest, from_json, raw, to_j
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.ledger import RoundKey
-from core.rounds import Genesis, PrivateChain, Rejection, RoundRecord, Salts, SignedRecord, commit_to
+from core.rounds import Genesis, PrivateChain, Rejection, RoundRecord, Salts, SignedRecord, Stage, commit_to
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -234,3 +234,28 @@ def test_a_salt_has_one_spelling(text: Any) -> None:
         commit_to(RECORD, Salts(text, SALTS.updates))
     with pytest.raises(FormatError):
         commit_to(RECORD, Salts(SALTS.aggregate, dict.fromkeys(SALTS.updates, text)))
+
+
+TRAINING = replace(f.genesis().training, rounds=3)
+
+
+@pytest.mark.parametrize(
+    ("number", "steps", "stage"),
+    [
+        (1, 25, Stage(25, 0, 75)),
+        (3, 25, Stage(25, 50, 75)),
+        (4, 25, Stage(3, 0, 18)),  # behind the last: twice as many rounds, each an eighth as long
+        (9, 25, Stage(3, 15, 18)),
+        (10, 25, Stage(3, 0, 18)),  # a second calibration
+        (4, 1, Stage(1, 0, 6)),
+    ],
+)
+def test_a_calibration_goes_through_the_schedule_again_in_short_rounds(number: int, steps: int, stage: Stage) -> None:
+    assert TRAINING.stage(number, steps) == stage
+    assert TRAINING.calibrates(number) is (number > 3)
+
+
+def test_nobody_chooses_whom_a_calibration_asks() -> None:
+    genesis = f.genesis()
+    drawn = replace(genesis, training=TRAINING, participation=replace(genesis.participation, policy="random"))
+    assert [drawn.policy(number) for number in (1, 3, 4)] == ["random", "random", "all"]

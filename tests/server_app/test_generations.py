@@ -30,6 +30,7 @@ def fork(world: World, run: RunFolder, parent_round: int, gone: Address = GONE, 
         parent_round=parent_round,
         parent=parent.digest if parent else run.genesis.digest,
         previous=newest.digest,
+        rounds=attested.attestation.rounds,
         erasure=attested.attestation.erasure,
         members=tuple(member for member in run.members(lane, generation) if member != gone),
     )

@@ -206,6 +206,7 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "a receipt left out": (lambda c: c.certify(receipts=_receipts(c)[1:]), "not listed"),
     "a holder who is not attested": (_holders, "holders"),
     "another method": (lambda c: c.attest(carried=1), "method"),
+    "more rounds than the method has": (lambda c: c.attest(rounds=3), "method"),
     "somebody else erased too": (
         lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",
     ),

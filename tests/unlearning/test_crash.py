@@ -42,12 +42,12 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[World]:
-    """A run of four rounds, and one like it from which coding was erased at once."""
+    """A run of two rounds, and one like it from which coding was erased at once."""
     with pytest.MonkeyPatch.context() as patch:
         world = make_world(tmp_path_factory.mktemp("crash") / "state", base, data, patch)
-        world.run("smooth", rounds=4)
-        world.run("killed", rounds=4)
-        forget(world, "smooth", "coding", "repair", rounds=4)
+        world.run("smooth", rounds=2)
+        world.run("killed", rounds=2)
+        forget(world, "smooth", "coding", "repair", rounds=2)
         yield world
 
 
@@ -80,12 +80,12 @@ def test_killed_at_any_step_it_goes_on(world: World, finished: World, step: str)
     with pytest.MonkeyPatch.context() as patch:
         killed(patch, owner, method, last, done=done)
         with pytest.raises(KilledError):
-            forget(world, "killed", "coding", "repair", rounds=4)
+            forget(world, "killed", "coding", "repair", rounds=2)
     run = world.state.run("killed")
     assert verify(run, world.ledger).failures == ()
-    certificate = forget(world, "killed", "coding", "repair", rounds=4)
+    certificate = forget(world, "killed", "coding", "repair", rounds=2)
     assert certificate.aggregate == serving(run).state.digest == serving(finished.state.run("smooth")).state.digest
-    assert holds(world, run) == (4, 4)
+    assert holds(world, run) == (6, 2)
 
 
 def test_a_certificate_without_its_copy_is_pending_until_the_chain_knows_it(world: World) -> None:
@@ -113,14 +113,14 @@ def test_a_chain_that_is_down_is_told_and_waited_for(world: World, finished: Wor
         patch.setattr(MemoryLedger, asked, down)
         patch.setattr("server_app.erasing._ANCHOR_SECONDS", 0.2)
         with pytest.raises(LedgerUnreachableError, match=r"nothing answers|round 1 is not on the chain yet"):
-            forget(world, "killed", "coding", "remove", rounds=4)
+            forget(world, "killed", "coding", "remove", rounds=2)
     run = world.state.run("killed")
     assert verify(run, world.ledger).failures == ()
     assert len(run.erasures()) == 1
-    forget(world, "killed", "coding", "remove", rounds=4)
+    forget(world, "killed", "coding", "remove", rounds=2)
     assert len(run.erasures()) == 1
     assert run.unfinished() is None
-    assert holds(world, run) == (4, 4)
+    assert holds(world, run) == (2, 2)
 
 
 def test_a_chain_that_does_not_answer_before_leaves_the_run_as_it_was(
@@ -133,7 +133,7 @@ def test_a_chain_that_does_not_answer_before_leaves_the_run_as_it_was(
     before = sorted(run.folder.rglob("*"))
     monkeypatch.setattr("server_app.app.open_ledger", down)
     with pytest.raises(LedgerUnreachableError, match="nothing answers"):
-        forget(world, "killed", "coding", "remove", rounds=4)
+        forget(world, "killed", "coding", "remove", rounds=2)
     assert sorted(run.folder.rglob("*")) == before
 
 
@@ -152,9 +152,9 @@ def test_another_erasure_has_to_wait(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
         killed(patch, RunFolder, "attest", 1, done=True)
         with pytest.raises(KilledError):
-            forget(world, "killed", "coding", "repair", rounds=4)
+            forget(world, "killed", "coding", "repair", rounds=2)
     with pytest.raises(UsageError, match="the erasure of coding by repair is not finished"):
-        forget(world, "killed", "medical", "repair", rounds=4)
+        forget(world, "killed", "medical", "repair", rounds=2)
 
 
 def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
@@ -164,6 +164,6 @@ def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
     path.write_bytes(b"\0" + path.read_bytes()[1:])
     before = sorted(path for path in run.folder.rglob("*"))
     with pytest.raises(RunError, match="nothing was erased, since the run does not hold"):
-        forget(world, "killed", "coding", "remove", rounds=4)
+        forget(world, "killed", "coding", "remove", rounds=2)
     assert sorted(path for path in run.folder.rglob("*")) == before
     assert not run.erasures()

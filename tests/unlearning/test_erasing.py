@@ -14,6 +14,7 @@ from core.canonical import Address, Digest
 from core.composition import COMPOSITIONS
 from core.errors import DestroyedError, UsageError
 from core.store import RunFolder
+from server_app.rewards import cumulative
 from server_app.serving import serving, subject
 from tests.server_app.worlds import World
 from tests.unlearning.conftest import NAMES
@@ -96,15 +97,56 @@ def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World
     assert address("coding") not in subject(run).organisations
 
 
-def test_a_repair_trains_the_last_rounds_again(world: World) -> None:
-    run = world.run("together", rounds=4)
-    certificate = forget(world, "together", "coding", "repair", rounds=4)
+def test_a_repair_sums_every_round_again_and_adds_short_ones(world: World) -> None:
+    steps = {"local-steps": 16}
+    run = world.run("together", **steps)
+    certificate = forget(world, "together", "coding", "repair", **steps)
     assert certificate.label == "approximate"
     line = [signed.record for signed in run.lineage(0)]
-    assert [(r.generation, r.carried, len(r.admitted)) for r in line] == [(1, True, 3)] * 3 + [(1, False, 3)]
+    assert [(r.generation, r.carried, len(r.admitted)) for r in line] == [(1, True, 3)] * 2 + [(1, False, 3)] * 4
+    assert {a.signed.manifest.bid.steps for record in line[2:] for a in record.admitted} == {2}
     assert not [r for signed in run.records() for r in signed.record.rejected]
     assert not world.events("together", "objected")
-    assert holds(world, run) == (4, 4)
+    assert [event["round"] for event in world.events("together", "evaluated")] == [1, 2, 2, 6]
+    assert holds(world, run) == (6, 2)
+
+
+def test_after_a_repair_others_may_be_erased_by_any_method(world: World, tmp_path: Path) -> None:
+    run = world.run("together")
+    forget(world, "together", "coding", "repair")
+    assert forget(world, "together", "medical", "repair").label == "approximate"
+    assert [signed.record.round for signed in run.lineage(0)] == list(range(1, 11))
+    assert [signed.record.carried for signed in run.lineage(0)] == [True] * 6 + [False] * 4
+    assert forget(world, "together", "financial", "replay").label == "exact"
+    assert serving(run).state.digest == without(world, tmp_path, "coding", "medical", "financial")
+    assert holds(world, run)[0] == 2
+
+
+def test_a_repair_leaves_other_lanes_as_they_are(world: World) -> None:
+    pairs = {"lane-size": 2}
+    run = world.run("pairs", **pairs)
+    (lane,) = run.genesis.lanes_of(address("coding"))
+    forget(world, "pairs", "coding", "repair", **pairs)
+    assert [len(run.lineage(index)) for index in (lane, 1 - lane)] == [6, 2]
+    assert holds(world, run) == (8, 2)
+
+
+def test_nobody_bids_or_is_paid_in_a_calibration(world: World) -> None:
+    agents = {"participation": "q-learning", "rounds": 2}
+    run = world.run("bidding", **agents)
+    certificate = forget(world, "bidding", "coding", "repair", **agents)
+    line = [signed.record for signed in run.lineage(0)]
+    assert [len(record.admitted) for record in line[2:]] == [3] * 4
+    assert {event["round"] for event in world.events("bidding", "bids")} == {1, 2}
+    assert {event["round"] for event in world.events("bidding", "credited")} == {1, 2}
+    assert certificate.label == "approximate"
+    assert set(cumulative(world.state.credits("bidding"), run)) <= set(run.genesis.names)
+
+
+def test_a_stacked_adapter_cannot_be_repaired(world: World) -> None:
+    world.run("stacked", aggregation="stack", rank=1)
+    with pytest.raises(UsageError, match="a stacked adapter grows"):
+        forget(world, "stacked", "coding", "repair", aggregation="stack", rank=1)
 
 
 def test_agents_forget_what_rounds_paid_that_were_taken_back(world: World) -> None:
