@@ -30,6 +30,7 @@ def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
         lanes=(tuple(key.address for key in members),),
         composition="sum",
         organisations=organisations,
+        validation=ZERO_DIGEST,
         auditors=(),
         seed=0,
         training=Training(1, 25, 0.0, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),

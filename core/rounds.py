@@ -109,9 +109,10 @@ class Genesis:
 
     `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
     `lanes` partition the organisations: each lane learns together; `composition` says how they are served
-    (core/composition.py). `auditors` may read every artifact, besides the
-    coordinator and the organisations of a lane. `norm_bound` is the largest L2 norm an update may have. `environment`
-    names the software, instruction set and threads in which training is promised to be bit-equal.
+    (core/composition.py). `validation` is the digest of the set that nobody owns, on which rounds are credited.
+    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `norm_bound` is the
+    largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
+    is promised to be bit-equal.
     """
 
     run: str
@@ -127,6 +128,7 @@ class Genesis:
     lanes: tuple[tuple[Address, ...], ...]
     composition: str
     organisations: tuple[Organisation, ...]
+    validation: Digest
     auditors: tuple[Address, ...]
     seed: int
     training: Training

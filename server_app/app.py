@@ -41,9 +41,9 @@ from server_app.binding import Bindings
 from server_app.erasing import Erasing
 from server_app.events import EventLog
 from server_app.exchange import exchange, printable
-from server_app.founding import check_unchanged, found, shared_adapter
+from server_app.founding import Ground, check_unchanged, found, shared_adapter
 from server_app.lock import locked
-from server_app.measuring import Measuring, validation_records
+from server_app.measuring import Measuring, digest_of, validation_records
 from server_app.rewards import Rewards
 from server_app.serving import trace
 from server_app.strategy import Covenant
@@ -170,12 +170,13 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
     bindings.wait(grid, _awaited(config, run, leaving), _BIND_SECONDS)
+    ground = Ground(model, digest_of(validation), bindings.domain, chains.to_fix(config))
     if not run.started:
         founders = list(bindings.organisations.values())
-        genesis = found(config, run.name, key.address, bindings.domain, model, founders, chains.to_fix(config))
+        genesis = found(config, run.name, key.address, ground, founders)
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
         run.begin(genesis, Readers(key.public, public_keys, config.auditing))
-    check_unchanged(config, bindings.domain, run.genesis, chains.to_fix(config))
+    check_unchanged(config, ground, run.genesis)
     chains.open_run(run.genesis)
     run.complete_copies()
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)

@@ -3,7 +3,7 @@
 import platform
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import torch
@@ -11,9 +11,9 @@ import torch
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import by_address
-from core.canonical import Address
+from core.canonical import Address, Digest
 from core.config import RunConfig, key
-from core.errors import ConfigError, RunError
+from core.errors import ConfigError, DataError, ModelError, RunError
 from core.keys import Domain, address_of
 from core.rounds import Base, Genesis, PrivateChain
 from core.update import Organisation
@@ -23,14 +23,18 @@ from server_app.lanes import partition
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a federation stands on: a base, the digest of the set that nobody owns, and chains."""
+
+    model: Model
+    validation: Digest
+    chain: Domain
+    private: PrivateChain | None = None
+
+
 def found(
-    config: RunConfig,
-    run: str,
-    coordinator: Address,
-    chain: Domain,
-    model: Model,
-    members: Sequence[Organisation],
-    private: PrivateChain | None = None,
+    config: RunConfig, run: str, coordinator: Address, ground: Ground, members: Sequence[Organisation]
 ) -> Genesis:
     """The genesis of a new federation.
 
@@ -38,21 +42,22 @@ def found(
     """
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     _check_members(config, organisations)
-    _check_feasible(config, model, len(organisations))
+    _check_feasible(config, ground.model, len(organisations))
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
         coordinator=coordinator,
-        chain=chain,
-        private=private,
-        base=Base(config.base, model.digest, config.quantisation),
+        chain=ground.chain,
+        private=ground.private,
+        base=Base(config.base, ground.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(shared_adapter(model, config.rank, config.seed), "A").digest,
+        shared_a=lora.factor(shared_adapter(ground.model, config.rank, config.seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.slices),
         composition=config.composition,
         organisations=organisations,
+        validation=ground.validation,
         auditors=tuple(map(address_of, config.auditing)),
         seed=config.seed,
         training=config.training,
@@ -62,8 +67,11 @@ def found(
     )
 
 
-def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private: PrivateChain | None = None) -> None:
-    """Raise ConfigError when a run is resumed with settings, or on a chain, that its genesis does not have."""
+def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None:
+    """Raise when a run is resumed with settings, or on a ground, that its genesis does not have.
+
+    ConfigError, ModelError for the base, or DataError for the set that nobody owns.
+    """
     wanted = {
         "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
@@ -86,11 +94,15 @@ def check_unchanged(config: RunConfig, chain: Domain, genesis: Genesis, private:
     members = [organisation.address for organisation in genesis.organisations]
     if partition(members, config.lane_size, config.slices) != genesis.lanes:
         raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
-    if private != genesis.private:
-        raise ConfigError(f"private-chain is {private}, the run was founded with {genesis.private}")
+    if (base := ground.model.digest) != genesis.base.digest:
+        raise ModelError(f"base model {config.base} is {base}, the run was founded with {genesis.base.digest}")
+    if ground.validation != genesis.validation:
+        raise DataError(f"the validation set is {ground.validation}, the run was founded with {genesis.validation}")
+    if ground.private != genesis.private:
+        raise ConfigError(f"private-chain is {ground.private}, the run was founded with {genesis.private}")
     if (got := tuple(map(address_of, config.auditing))) != genesis.auditors:
         raise ConfigError(f"auditors are {got}, the run was founded with {genesis.auditors}")
-    if chain != genesis.chain:
+    if (chain := ground.chain) != genesis.chain:
         raise ConfigError(
             f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "
             f"the run was founded with {genesis.chain.chain_id} and {genesis.chain.contract}"

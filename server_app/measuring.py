@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from agents import credit
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule
-from core.canonical import Address
+from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
 from core.config import RunConfig
-from core.errors import ConfigError, ModelError
+from core.errors import ConfigError, DataError, ModelError
 from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
@@ -70,17 +70,26 @@ def validation_records(config: RunConfig) -> tuple[Record, ...]:
     return read_data(replace(config, organisations=0)).validation
 
 
+def digest_of(validation: Iterable[Record]) -> Digest:
+    """SHA-256 of slices and digests of the set that nobody owns, in order, under ``covenant/validation/v1``."""
+    return digest("validation", to_json([[record.slice, record.digest] for record in validation]))
+
+
 def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
     """Every organisation's payments, measured anew from the records and artifacts of a run.
 
-    `config` names base and validation data as they are here. Raises ModelError when the base is not the genesis's.
+    `config` names base and validation data as they are here. Raises ModelError or DataError when they are not those of
+    the genesis.
     """
     genesis = run.genesis
     model = load_base(config.base, genesis.base.quantisation, genesis.rank, genesis.alpha)
     if model.digest != genesis.base.digest:
         raise ModelError(f"base model {config.base} is {model.digest} here, {genesis.base.digest} wanted")
+    validation = validation_records(config)
+    if (got := digest_of(validation)) != genesis.validation:
+        raise DataError(f"the validation set is {got} here, {genesis.validation} wanted")
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
-    measuring = Measuring.of(config, model, fresh, validation_records(config))
+    measuring = Measuring.of(config, model, fresh, validation)
     with TemporaryDirectory() as folder:
         rewards = Rewards(Path(folder), run, config.pool, measuring.credit)
         for lane in range(len(genesis.lanes)):

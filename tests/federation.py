@@ -64,6 +64,7 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         "lanes": (tuple(member.address for member in organisations),),
         "composition": "sum",
         "organisations": organisations,
+        "validation": digest("validation", b"[]"),
         "auditors": (),
         "seed": SEED,
         "training": config.training,

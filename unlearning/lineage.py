@@ -1,8 +1,10 @@
 """What descends from what: base, updates and checkpoints of a run, read from its signed records.
 
-    genesis ← update (trained on the genesis or on a record) ← record (its parent, and the updates that it admits)
+    genesis    of the base and of the set that nobody owns, by which agents are paid; it fixes every setting
+    update     of the genesis or of the record that it was trained on
+    record     of its parent, and of the updates that it admits
 
-A node is named by its digest: the genesis's, a manifest's, a record's. Every edge is in what somebody signed: an update
+A node is named by its digest: a manifest's, a record's, that of the base's files. Somebody signed every edge: an update
 names the record that it was trained on, a record its parent and its updates. So nobody can pass off a checkpoint that
 knew an erased organisation as one that did not: the label of what is served is computed from all its ancestors.
 """
@@ -44,7 +46,11 @@ class Lineage:
         Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that no record
         is.
         """
-        parents: dict[Digest, frozenset[Digest]] = {genesis.digest: frozenset()}
+        given = genesis.base.digest, genesis.validation
+        parents: dict[Digest, frozenset[Digest]] = {
+            **dict.fromkeys(given, frozenset()),
+            genesis.digest: frozenset(given),
+        }
         manifests: dict[Digest, UpdateManifest] = {}
         for record in (signed.verified(genesis) for signed in records):
             if not record.admitted:

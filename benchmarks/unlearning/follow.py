@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.in_process import RULE, fresh_adapter, learn
-from benchmarks.unlearning.measure import FOLLOWED, METHODS, kept, look, model_of, save
+from benchmarks.unlearning.measure import METHODS, SEEDS, base_of, kept, look, model_of, save, task_of
 from benchmarks.unlearning.tasks import TASKS, Task
 from core import lora
 from core.adapter import AdapterState
@@ -65,7 +65,7 @@ def resurfaced(model: Model, adapter: AdapterState, task: Task, seed: int) -> fl
     return _loss(model, RULE.adapter(state, fresh_adapter(model, seed)), task)
 
 
-def base_in(base: Path, precision: str) -> Model:
+def base_in(base: str, precision: str) -> Model:
     """The base in a precision; for bf16 all weights of a model of its own are cast."""
     if precision != "bf16":
         return model_of(base, "none" if precision == "fp32" else precision)
@@ -77,10 +77,9 @@ def base_in(base: Path, precision: str) -> Model:
 
 
 def _later(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
-    model = model_of(options.base)
-    for seed in range(FOLLOWED):
-        for name in options.task:
-            task = TASKS[name](model, options.data)
+    for name in options.task:
+        task, model = task_of(name, options.base, options.data)
+        for seed in range(SEEDS):
             for method in METHODS:
                 state = kept(options.work, name, seed, method)
                 file = options.work / "later" / f"{state.stem}.json"
@@ -93,10 +92,10 @@ def _later(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]
 
 def _precision(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
     for precision in PRECISIONS:
-        model = base_in(options.base, precision)
         for name in options.task:
+            model = base_in(base_of(name, options.base), precision)
             task = TASKS[name](model, options.data)
-            for seed in range(FOLLOWED):
+            for seed in range(SEEDS):
                 for method in ROUNDED:
                     state = kept(options.work, name, seed, method)
                     file = options.work / "precision" / f"{state.stem}-{precision}.json"

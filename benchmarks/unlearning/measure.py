@@ -28,8 +28,8 @@ from llm.train import TrainConfig
 from unlearning.npo import BridgeConfig, bridge
 
 RANK, ALPHA = 16, 32.0
-SEEDS, REFERENCES, FOLLOWED = 5, 8, 2
-"""Seeds with all methods, with the retrained model, and whose adapters are kept."""
+SEEDS, REFERENCES = 5, 8
+"""Seeds with all methods, whose adapters are kept, and with the retrained model."""
 METHODS = ("untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated untouched", "isolated remove")
 """All that erase the whole organisation, or do not."""
 T = TypeVar("T")
@@ -45,15 +45,20 @@ class Made:
     steps: int
 
 
-def model_of(base: Path | str, quantisation: str = "none") -> Model:
+def model_of(base: str, quantisation: str = "none") -> Model:
     """A base with a fresh adapter of the size that all tasks use."""
-    return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
+    return load(ModelSpec(base, quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
 
 
 def task_of(name: str, base: Path, data: Path) -> tuple[Task, Model]:
-    """A task, and the model that it is for: a small one at `base`, or the embedded one."""
-    model = model_of(BASE_MODEL if name in EMBEDDED else base)
+    """A task, and the model that it is for."""
+    model = model_of(base_of(name, base))
     return TASKS[name](model, data), model
+
+
+def base_of(name: str, small: Path) -> str:
+    """The base that a task is for: the embedded one, or the small one."""
+    return BASE_MODEL if name in EMBEDDED else str(small)
 
 
 def run(name: str, task: Task, model: Model, seed: int, folder: Path) -> Path:
@@ -68,7 +73,7 @@ def run(name: str, task: Task, model: Model, seed: int, folder: Path) -> Path:
     for method, one in made.items():
         adapter = RULE.adapter(one.state, fresh_adapter(model, seed))
         looks[method] = {"seconds": one.seconds, "steps": one.steps} | look(model, adapter, task)
-        if seed < FOLLOWED:
+        if seed < SEEDS:
             save(adapter.to_bytes(), kept(folder, name, seed, method))
     save(json.dumps({"task": name, "seed": seed, "methods": looks}).encode(), file)
     return file

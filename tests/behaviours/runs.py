@@ -344,6 +344,7 @@ def _genesis(
         lanes=tuple(tuple(addresses[lane::lanes]) for lane in range(lanes)),
         composition="sum",
         organisations=tuple(organisations),
+        validation=digest("validation", b"[]"),
         auditors=(),
         seed=SEED,
         training=Training(rounds, 5, 0.0, 2, 1, 64, 1e-3, False, 8),

@@ -25,7 +25,7 @@ NAMES = ("Ba", "Do", "Fi", "Gu", "Ke", "Lo", "Mi", "Nu")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return measure.model_of(make_base(tmp_path_factory.mktemp("base")))
+    return measure.model_of(str(make_base(tmp_path_factory.mktemp("base"))))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_removing_is_the_recursion_of_those_who_stay(model: Model, task: Task) -
 def test_every_figure_is_measured_and_read(
     model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "FOLLOWED", 1)
+    monkeypatch.setattr(measure, "SEEDS", 2)
     for seed in range(2):
         file = measure.run("samples", task, model, seed, tmp_path)
         before = file.stat().st_mtime_ns

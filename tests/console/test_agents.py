@@ -129,6 +129,17 @@ def test_an_auditor_measures_the_same_credit_again(paid: World) -> None:
         assert entry["measured_ok"]
 
 
+def test_credit_is_measured_on_the_set_of_the_genesis_alone(paid: World) -> None:
+    file = paid.data / "validation.jsonl"
+    before = file.read_bytes()
+    try:
+        file.write_bytes(b"".join(reversed(before.splitlines(keepends=True))))
+        assert "the validation set is 0x" in paid.command("credits", "--measure").error
+        assert "the run was founded with" in paid.resume(paid.command("status").json["run"]).error
+    finally:
+        file.write_bytes(before)
+
+
 def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: World) -> None:
     (path,) = (paid.state / "credits").glob("*/L0000-G0000-R00002.json")
     before = path.read_bytes()

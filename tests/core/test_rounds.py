@@ -53,6 +53,7 @@ CHANGES: dict[str, Any] = {
     "lanes": tuple((member.address,) for member in GENESIS.organisations),
     "composition": "routing",
     "organisations": (replace(GENESIS.organisations[0], examples=1), *GENESIS.organisations[1:]),
+    "validation": f.other("validation"),
     "seed": 8,
     "training": replace(GENESIS.training, local_steps=1),
     "participation": replace(GENESIS.participation, quorum=2),

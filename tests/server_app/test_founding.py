@@ -9,11 +9,11 @@ import pytest
 from core import lora, seeds
 from core.canonical import digest
 from core.config import RunConfig
-from core.errors import ConfigError, RunError
-from core.rounds import Genesis
+from core.errors import ConfigError, CovenantError, DataError, ModelError, RunError
+from core.rounds import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
-from server_app.founding import check_unchanged, found
+from server_app.founding import Ground, check_unchanged, found
 from tests import federation as f
 
 MODEL = cast(
@@ -21,10 +21,11 @@ MODEL = cast(
 )
 CONFIG = RunConfig(rank=2, rounds=2)
 MEMBERS = f.members()
+GROUND = Ground(MODEL, digest("validation", b"[]"), f.CHAIN)
 
 
 def founded(members: tuple[Organisation, ...] = MEMBERS, **changes: Any) -> Genesis:
-    return found(replace(CONFIG, **changes), "one", f.COORDINATOR.address, f.CHAIN, MODEL, members)
+    return found(replace(CONFIG, **changes), "one", f.COORDINATOR.address, GROUND, members)
 
 
 def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
@@ -131,7 +132,7 @@ def test_lanes_of_any_rule_are_founded_where_they_are_not_summed() -> None:
 
 
 def test_a_run_is_resumed_with_its_own_settings() -> None:
-    check_unchanged(CONFIG, f.CHAIN, founded())
+    check_unchanged(CONFIG, GROUND, founded())
 
 
 @pytest.mark.parametrize(
@@ -163,10 +164,23 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
 )
 def test_a_run_is_not_resumed_with_another(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name.replace('_', '-')} is {value!r}, the run was founded with"):
-        check_unchanged(replace(CONFIG, **{name: value}), f.CHAIN, founded())
+        check_unchanged(replace(CONFIG, **{name: value}), GROUND, founded())
 
 
 @pytest.mark.parametrize("changes", [{"chain_id": 1}, {"contract": f.COORDINATOR.address}], ids=str)
 def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"chain 'embedded' has id .*, the run was founded with 31337 and 0x5FbDB"):
-        check_unchanged(CONFIG, replace(f.CHAIN, **changes), founded())
+        check_unchanged(CONFIG, replace(GROUND, chain=replace(f.CHAIN, **changes)), founded())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "what"),
+    [
+        ({"model": SimpleNamespace(digest=f.other("base"))}, ModelError, "base model"),
+        ({"validation": f.other("validation")}, DataError, "the validation set"),
+        ({"private": PrivateChain(9, f.CHAIN.contract, 1)}, ConfigError, "private-chain"),
+    ],
+)
+def test_a_run_is_not_resumed_on_another_ground(changes: dict[str, Any], error: type[CovenantError], what: str) -> None:
+    with pytest.raises(error, match=f"{what} .*, the run was founded with"):
+        check_unchanged(CONFIG, replace(GROUND, **changes), founded())

@@ -157,6 +157,14 @@ def test_what_was_carried_keeps_the_taint_of_what_it_was_trained_on() -> None:
     assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
 
 
+def test_what_is_served_descends_from_the_base_and_the_set_that_nobody_owns() -> None:
+    history = together(*EVERYONE)
+    genesis, lineage = history.genesis, history.lanes().lineage
+    found = lineage.ancestors([history.head(0)])
+    assert {genesis.base.digest, genesis.validation, genesis.digest} <= found
+    assert lineage.parents[genesis.digest] == {genesis.base.digest, genesis.validation}
+
+
 def test_what_still_sums_the_erased_has_no_label() -> None:
     history = together(*EVERYONE)
     lineage = history.lanes().lineage
