@@ -34,6 +34,7 @@ from core.store import RunFolder
 from core.update import ABSTAIN, Bid, SignedManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from server_app.binding import Bindings
+from server_app.evaluation import curves, losses_in, means, refusal_in
 from server_app.events import EventLog
 from server_app.exchange import exchange, last_line, printable
 from server_app.lanes import Lane, served
@@ -203,8 +204,8 @@ class Covenant(Strategy):
         replies: Iterable[Message],
     ) -> MetricRecord | None:
         """The mean of the organisations' losses."""
-        losses = [measured for reply in replies if (measured := _losses(reply))]
-        return _means(losses) if losses else None
+        losses = [measured for reply in replies if (measured := losses_in(reply))]
+        return means(losses) if losses else None
 
     def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> "ErasureCertificate":
         """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by slices or replay.
@@ -457,23 +458,15 @@ class Covenant(Strategy):
     def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
         losses: dict[Address, dict[str, float]] = {}
         for organisation, reply in self._exchange(grid, self._evaluation_asks(number)):
-            if measured := _losses(reply):
+            if measured := losses_in(reply):
                 losses[organisation] = measured
-            elif refusal := _refusal(reply):
+            elif refusal := refusal_in(reply):
                 self.events.write("objected", round=number, organisation=organisation, detail=printable(refusal.detail))
         composed = self.served
         validation = dict(self.validate(composed))
         self.events.write("evaluated", round=number, aggregate=composed.digest, losses=losses, validation=validation)
-        self.track(self._named(losses, validation), number)
-        return _means(list(losses.values()))
-
-    def _named(
-        self, losses: Mapping[Address, Mapping[str, float]], validation: Mapping[str, float]
-    ) -> dict[str, float]:
-        """The numbers of a round under the names that trackers show."""
-        names = self.genesis.names
-        curves = {f"{kind}/{names[o]}": loss for o, values in losses.items() for kind, loss in values.items()}
-        return curves | {f"validation/{name}": loss for name, loss in validation.items()}
+        self.track(curves(self.genesis.names, losses, validation), number)
+        return means(list(losses.values()))
 
     def _evaluation_asks(self, number: int) -> Iterator[tuple[Address, Message]]:
         composed = self.served  # once, for all
@@ -483,28 +476,3 @@ class Covenant(Strategy):
                 if (node := self.bindings.nodes.get(organisation)) is not None:
                     content = self._task(lane.index, organisation, composed).to_content()
                     yield organisation, Message(content, node, wire.EVALUATE, group_id=str(number + 1))
-
-
-def _means(losses: list[dict[str, float]]) -> MetricRecord:
-    names = sorted({name for values in losses for name in values})
-    return MetricRecord({name: sum(v[name] for v in losses if name in v) / len(losses) for name in names})
-
-
-def _refusal(reply: Message | None) -> wire.Refusal | None:
-    """What an organisation has against what it was sent, if it says so."""
-    if reply is None or reply.has_error():
-        return None
-    try:
-        return wire.Refusal.from_content(reply.content)
-    except FormatError:
-        return None
-
-
-def _losses(reply: Message | None) -> dict[str, float]:
-    """What an organisation measured; nothing when it did not answer, failed, or sent something else."""
-    if reply is None or reply.has_error():
-        return {}
-    try:
-        return wire.losses_of(reply.content)
-    except FormatError:
-        return {}
