@@ -144,32 +144,30 @@ def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
 
 def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
     """Exposure of the canaries, against the interval of canaries that no model saw."""
-    for task in (task for task in tasks if any(look["exposures"] for look in task.looks["retrained"].values())):
-        never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
-        usual = metrics.mean_interval(never, 0.99)
-        rows = []
-        for method, looks in task.looks.items():
-            step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first slice
-            bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
-            start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
-            before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))
-            told = "void" if before < VOID_BITS else "yes" if usual.holds(float(np.mean(bits))) else "no"
-            rows.append(
-                {
-                    "method": method,
-                    "seeds": len(looks),
-                    "canaries": len(next(iter(looks.values()))["exposures"][::step]),
-                    "exposure, bits": shown(bits),
-                    "as never seen": "" if method == start else told,
-                }
-            )
-        return {
-            "void_unless_bits_before_reach": VOID_BITS,
-            "never_seen_mean_bits": usual.mean,
-            "never_seen_99_percent_interval": f"{usual.low:.2f} to {usual.high:.2f}",
-            "methods": rows,
+    holding = (task for task in tasks if any(look["exposures"] for look in task.looks["retrained"].values()))
+    rows = [row for task in holding for row in exposed(task)]
+    return {"void_unless_bits_before_reach": VOID_BITS, "methods": rows} if rows else {}
+
+
+def exposed(task: Measured) -> Iterator[dict[str, Any]]:
+    """The exposure after every method of one task."""
+    never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
+    usual = metrics.mean_interval(never, 0.99)
+    for method, looks in task.looks.items():
+        step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first slice
+        bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
+        start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
+        before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))
+        told = "void" if before < VOID_BITS else "yes" if usual.holds(float(np.mean(bits))) else "no"
+        yield {
+            "task": task.name,
+            "method": method,
+            "seeds": len(looks),
+            "canaries": len(next(iter(looks.values()))["exposures"][::step]),
+            "exposure, bits": shown(bits),
+            "never seen, 99 percent": f"{usual.low:.2f} to {usual.high:.2f}",
+            "as never seen": "" if method == start else told,
         }
-    return {}
 
 
 def later(folder: Path) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def test_kept_states_are_followed(model: Model, task: Task, tmp_path: Path, monk
 
 
 def test_what_erasing_leaves_of_isolated_lanes_never_saw_the_erased(model: Model, task: Task) -> None:
-    made = measure.methods(model, task, 0)
     fresh = RULE.initial(fresh_adapter(model, 0))
+    made = measure.further(model, task, fresh, 0)
     other = replace(task, members=(*task.members[:2], Member(task.members[2].records[::-1], 2)))
-    assert measure.methods(model, other, 0)["isolated remove"].state == made["isolated remove"].state
+    assert measure.further(model, other, fresh, 0)["isolated remove"].state == made["isolated remove"].state
     assert made["isolated untouched"].state != made["isolated remove"].state != fresh
