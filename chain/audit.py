@@ -234,6 +234,8 @@ class _Audit:
                 committed = None
             else:
                 committed = self._round(entry.signed, entry.file, head, committed)
+        if head.round > (last := self.generations.rounds(lane, generation)):
+            self.findings.fail(What.ROUNDS, f"lane {lane}", f"round {head.round}", f"at most round {last}")
         self.generations.newest[lane] = head.previous
         self.ledger.check_end(lane, generation, head.round + 1)
         return head

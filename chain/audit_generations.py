@@ -83,6 +83,8 @@ class Generations:
         if (newest := self.newest.get(lane)) is not None:
             self.findings.expect(What.PREVIOUS, where, record.previous, newest)
         self._check_members(record, where)
+        if record.rounds > (most := self.genesis.training.most(generation)):
+            self.findings.fail(What.ROUNDS, where, f"round {record.rounds}", f"at most round {most}")
         ledger.check_generation(record.opening, where)
         return self._fork(record, where, states)
 

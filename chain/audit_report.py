@@ -21,6 +21,7 @@ class What(StrEnum):
     GENERATION = "generation"
     GAP = "missing round"
     FORK = "second record of a round"
+    ROUNDS = "last round"
     ATTEMPT = "attempt"
     PARENT = "parent"
     PREVIOUS = "record before"

@@ -38,11 +38,15 @@ def check_request(query: RecordsQuery, organisation: Organisation, key: Key) -> 
 
 
 def check_state(task: Task, fresh: AdapterState) -> None:
-    """Check that a task's state is the one that the coordinator signed as the lane's last.
+    """Check that a task's state is the one that the coordinator signed as the lane's last, and has a round after it.
 
     Raises IntegrityError, or ForgeryError for a record that the coordinator did not sign.
     """
     _equal("state", task.state.digest, _promised_state(task, fresh))
+    training, opening = task.genesis.training, _opening(task)
+    last = opening.rounds if opening else training.rounds
+    _at_most(f"rounds of generation {task.generation} are", last, training.most(task.generation))
+    _at_most("round is", task.round, last)
 
 
 def check_served(task: Task, fresh: AdapterState) -> None:
@@ -87,6 +91,11 @@ def _opening(task: Task) -> GenerationRecord | None:
     _equal("opening's lane", opening.lane, task.lane)
     _equal("opening's generation", opening.generation, task.generation)
     return opening
+
+
+def _at_most(what: str, got: int, most: int) -> None:
+    if got > most:
+        raise IntegrityError(f"{what} {got}, at most {most} wanted")
 
 
 def _equal(what: str, got: object, wanted: object) -> None:

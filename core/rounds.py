@@ -71,6 +71,10 @@ class Training:
         """The rounds of one calibration."""
         return self.rounds * CALIBRATION_ROUNDS
 
+    def most(self, generation: int) -> int:
+        """The last round that a lane's generation may have: each opens with one calibration at most."""
+        return self.rounds + generation * self.calibration_rounds
+
     def calibrates(self, number: int) -> bool:
         """Whether a round, from 1, lies behind the federation's last."""
         return number > self.rounds

@@ -66,6 +66,13 @@ def test_a_generation_that_was_only_opened_holds(tmp_path: Path) -> None:
     assert federation.ledger.head(federation.genesis.digest, 0).generation == 1
 
 
+def test_a_round_behind_the_last_is_found(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=2)
+    advance(federation, 3)
+    (failure,) = verify(federation.run, federation.ledger).failures
+    assert (failure.what, failure.where, failure.got) == (What.ROUNDS, "lane 0", "round 3")
+
+
 def generation(**changes: Any) -> Lies:
     return Lies(generation=lambda record: replace(record, **changes))
 
@@ -83,6 +90,8 @@ LIES: dict[str, tuple[Lies, What, str]] = {
     "another record before": (generation(previous=some_digest()), What.PREVIOUS, OPENING),
     "an erasure that nobody attested": (generation(erasure=some_digest()), What.NOT_ON_LEDGER, OPENING),
     "an organisation from nowhere": (generation(members=(COORDINATOR.address,)), What.MEMBERS, OPENING),
+    "more rounds than were attested": (generation(rounds=4), What.GENERATION, "erasures/L0000-G0001.json"),
+    "more rounds than a repair adds": (generation(rounds=10), What.ROUNDS, OPENING),
     "an organisation that is erased and admitted": (Lies(record=come_back), What.MEMBER, "round 2, lane 0, "),
 }
 

@@ -11,6 +11,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.composition import Composition, Part
 from core.errors import ForgeryError, IntegrityError
+from core.generations import GenerationRecord
 from core.keys import derive
 from core.rounds import Salts
 from core.update import Organisation
@@ -85,6 +86,20 @@ def _without_medical() -> Task:
     return replace(FIRST, genesis=f.genesis(("coding", "financial")))
 
 
+def _repaired(number: int, rounds: int) -> Task:
+    """Medical is asked for a round of a generation that says how many it has."""
+    opening = GenerationRecord(
+        GENESIS.digest, 0, 1, 0, 0, GENESIS.digest, RECORD.digest, rounds, f.other("erasure"), GENESIS.lanes[0]
+    )
+    parent = replace(RECORD, generation=1, round=number - 1).sign(f.COORDINATOR, GENESIS.chain)
+    openings = (opening.sign(f.COORDINATOR, GENESIS.chain),)
+    return replace(SECOND, generation=1, round=number, openings=openings, parent=parent)
+
+
+def test_the_last_round_of_a_repair_passes() -> None:
+    checked(_repaired(6, rounds=6))
+
+
 CHEATS: dict[str, tuple[str, Callable[[], Task]]] = {
     "a federation that it is no member of": ("organisation in the genesis is None", _without_medical),
     "a genesis that counts its examples wrong": (
@@ -103,6 +118,12 @@ CHEATS: dict[str, tuple[str, Callable[[], Task]]] = {
     "a record of another lane": ("parent's lane is 1, 0 wanted", _signed(lane=1)),
     "a record of another generation": ("parent's generation is 1, 0 wanted", _signed(generation=1)),
     "a record of an earlier round": ("parent's round is 1, 2 wanted", lambda: replace(SECOND, round=3)),
+    "a round behind the last": ("round is 3, at most 2 wanted", lambda: replace(_signed(round=2)(), round=3)),
+    "a round behind those of a repair": ("round is 7, at most 6 wanted", lambda: _repaired(7, rounds=6)),
+    "more rounds than a repair adds": (
+        "rounds of generation 1 are 7, at most 6 wanted",
+        lambda: _repaired(7, rounds=7),
+    ),
 }
 
 
