@@ -111,7 +111,10 @@ class Contributions:
         return self._terms(self.organisations, self.modules)
 
     def clients(self, modules: Sequence[str], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
-        """The adapters that the candidates trained themselves in the last round, at `modules` only."""
+        """The adapters that the candidates trained themselves in the last round, at `modules` only.
+
+        Of an organisation with several slices it is the mean of theirs.
+        """
         key = tuple(modules)
         if key not in self._kept_clients:
             self._kept_clients[key] = self._keep(self._clients, self.candidates, key)
@@ -185,19 +188,18 @@ class Contributions:
         return {name: tuple(term.to(self.device) for term in found) for name, found in terms.items()}
 
     def _clients(self, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
-        own: dict[Address, AdapterState] = {}
+        own: dict[Address, list[AdapterState]] = {}
         fresh = _only(self.fresh, modules)
         for lane in self.lanes:
             asked = [part for part in (lane[-1].parts if lane else ()) if part.organisation in organisations]
             before = _only(lane[-1].before(), modules) if asked else fresh
             for part in asked:
-                own[part.organisation] = self.rule.adapter(
-                    self.rule.trained(before, _only(part.read(), modules)), fresh
-                )
+                trained = self.rule.trained(before, _only(part.read(), modules))
+                own.setdefault(part.organisation, []).append(self.rule.adapter(trained, fresh))
         found: dict[str, tuple[Term, ...]] = {}
         for name in modules:
-            left = _tensor(np.stack([own[o][f"{name}.lora_B"].T for o in organisations])).mT
-            rights = [own[o][f"{name}.lora_A"] for o in organisations]
+            left = _tensor(np.stack([_mean(own[o], f"{name}.lora_B").T for o in organisations])).mT
+            rights = [own[o][0][f"{name}.lora_A"] for o in organisations]
             right = _tensor(np.stack(rights if self.rule.trains_a else rights[:1]))
             found[name] = (Term(left, right).to(self.device),)
         return found
@@ -347,6 +349,11 @@ def _padded(organisations: list[list[tuple[NDArray[np.floating], NDArray[np.floa
             left[place, start:stop], right[place, start:stop] = one.T, other
             start = stop
     return Term(torch.from_numpy(left).mT, torch.from_numpy(right))
+
+
+def _mean(states: Sequence[AdapterState], name: str) -> NDArray[np.float32]:
+    """An array's mean over the slices of an organisation, which share A: lanes of other rules are not summed."""
+    return states[0][name] if len(states) == 1 else np.mean([state[name] for state in states], 0, np.float32)
 
 
 def _only(state: AdapterState, modules: Sequence[str]) -> AdapterState:

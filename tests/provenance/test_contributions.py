@@ -8,7 +8,7 @@ import torch
 from core.aggregation import RULES, Svd, WeightedUpdate
 from core.errors import UsageError
 from provenance import contributions as module
-from provenance.contributions import Contributions
+from provenance.contributions import Contributions, Float64, Step
 from tests.provenance.conftest import Federate, organisation
 
 UNEVEN = ((0, 1, 2, 3), (0, 2), (1, 3), (0, 2))
@@ -123,6 +123,19 @@ def test_the_last_rounds_clients_are_candidates(federate: Federate) -> None:
     assert part == slice(0, 2)
     wanted = last.before()[f"{name}.lora_B"] + last.parts[1].read()[f"{name}.lora_B"]
     assert np.allclose(terms[name][0].left[1].numpy(), wanted)
+
+
+def test_a_client_of_several_slices_is_their_mean(federate: Federate) -> None:
+    contributions = federate(rounds=((0, 1), (0, 1))).contributions
+    (lane,) = contributions.lanes
+    name = contributions.modules[0]
+
+    def client(*lanes: tuple[Step, ...]) -> Float64:
+        ((_, terms),) = replace(contributions, lanes=lanes).clients([name])
+        return terms[name][0].left.double().numpy()
+
+    assert np.allclose(client(lane, lane[:1]), (client(lane) + client(lane[:1])) / 2)
+    assert not np.allclose(client(lane, lane[:1]), client(lane[:1]))
 
 
 def test_bad_input(federate: Federate) -> None:
