@@ -15,7 +15,7 @@ from chain.audit_states import States
 from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import CovenantError
-from core.generations import GenerationRecord, SignedGeneration
+from core.generations import GenerationRecord, SignedGeneration, last_round
 from core.rounds import Genesis
 
 
@@ -67,7 +67,7 @@ class Generations:
     def rounds(self, lane: int, generation: int) -> int:
         """The round that a lane's generation is complete with."""
         signed = self.opened[lane].get(generation)
-        return signed.record.rounds if signed else self.genesis.training.rounds
+        return last_round(self.genesis, signed.record if signed else None)
 
     def begin(self, lane: int, generation: int, states: States, ledger: LedgerAudit) -> tuple[Head, Digest | None]:
         """Where a generation begins, and the commitment that its first round must name."""

@@ -115,14 +115,13 @@ def train(message: Message, context: Context) -> Message:
     if node.oversight.abstains(standing):
         return _refusal(message, wire.Refused.ABSTAINED, str(standing))
     records = node.records(host, task.genesis, task.lane)
-    steps = _steps(task.genesis, model, records)
-    stage = task.genesis.training.stage(task.round, steps)
+    stage = task.genesis.training.stage(task.round, _steps(task.genesis, model, records))
     if task.genesis.policy(task.round) != "q-learning":
         bid = Bid(stage.steps, task.genesis.rank)
         manifest, update = _local_round(task, records, model, fresh, bid, stage, metrics(standing))
         return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
-        desk = _desk(task, node, steps)
+        desk = _desk(task, node, stage.steps)
         bid = desk.begin()
     except (FormatError, UsageError) as error:
         return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")

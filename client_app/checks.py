@@ -6,7 +6,7 @@ from core.aggregation import RULES
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import IntegrityError
-from core.generations import GenerationRecord
+from core.generations import GenerationRecord, last_round
 from core.keys import Key
 from core.update import Organisation
 from core.wire import RecordsQuery, Task
@@ -42,10 +42,10 @@ def check_state(task: Task, fresh: AdapterState) -> None:
 
     Raises IntegrityError, or ForgeryError for a record that the coordinator did not sign.
     """
-    _equal("state", task.state.digest, _promised_state(task, fresh))
-    training, opening = task.genesis.training, _opening(task)
-    last = opening.rounds if opening else training.rounds
-    _at_most(f"rounds of generation {task.generation} are", last, training.most(task.generation))
+    opening = _opening(task)
+    _equal("state", task.state.digest, _promised_state(task, fresh, opening))
+    last = last_round(task.genesis, opening)
+    _at_most(f"rounds of generation {task.generation} are", last, task.genesis.training.most(task.generation))
     _at_most("round is", task.round, last)
 
 
@@ -60,13 +60,12 @@ def check_served(task: Task, fresh: AdapterState) -> None:
         return
     if len(served.parts) > 1:
         _equal("composition", served.kind, genesis.composition)
-    states, promised = [state.digest for state in served.states], _promised_state(task, fresh)
+    states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
     if promised not in states:
         raise IntegrityError(f"state is {', '.join(states)}, {promised} wanted")
 
 
-def _promised_state(task: Task, fresh: AdapterState) -> Digest:
-    opening = _opening(task)
+def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord | None) -> Digest:
     if task.parent is None:
         _equal("round without a parent record", task.round, 1)
         _equal("round that the generation grows from", opening.parent_round if opening else 0, 0)

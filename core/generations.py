@@ -86,6 +86,11 @@ class GenerationRecord:
         return record
 
 
+def last_round(genesis: Genesis, opening: GenerationRecord | None) -> int:
+    """The round that a lane is complete with under what opened its generation; None is the first."""
+    return opening.rounds if opening else genesis.training.rounds
+
+
 @dataclass(frozen=True)
 class SignedGeneration:
     """A GenerationRecord and the coordinator's signature."""

@@ -25,7 +25,7 @@ from core.blobs import Blobs, Folder, open_blobs, write
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
 from core.erasures import Attestation, SignedAttestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
-from core.generations import GenerationRecord, SignedGeneration, lineage
+from core.generations import GenerationRecord, SignedGeneration, last_round, lineage
 from core.keys import Key
 from core.ledger import RoundCommitment
 from core.readers import Readers
@@ -202,7 +202,7 @@ class RunFolder:
     def last_round(self, lane: int) -> int:
         """The round that a lane's current generation is complete with."""
         opened = self.generations(lane)
-        return opened[len(opened)].record.rounds if opened else self.genesis.training.rounds
+        return last_round(self.genesis, opened[len(opened)].record if opened else None)
 
     def lineage(self, lane: int, generation: int | None = None) -> list[SignedRecord]:
         """The lane's rounds that a generation, by default the current one, has grown through, in order."""

@@ -60,8 +60,8 @@ class Asked:
     def witnesses(self) -> tuple[Array, Array, Array]:
         """z, scores less their mean, and familiarity."""
         tokens, response, _ = self.scores
-        found = confidence.standardised(tokens, response), response - response.mean(), self.familiarity
-        return tuple(vector.double().numpy() for vector in found)  # type: ignore[return-value]
+        z = confidence.standardised(tokens, response)
+        return z.double().numpy(), (response - response.mean()).double().numpy(), self.familiarity.double().numpy()
 
     @property
     def chances(self) -> torch.Tensor:

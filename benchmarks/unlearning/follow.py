@@ -11,7 +11,7 @@ file a state; what is there is left alone.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from benchmarks.unlearning.tasks import TASKS, Task
 from core import lora
 from core.adapter import AdapterState
 from llm.evaluate import evaluate
-from llm.model import Model, load
+from llm.model import Model, Quantisation, load
 from llm.train import TrainConfig, train
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
+_QUANTISED: Mapping[str, Quantisation] = {"fp32": "none", "int8": "int8", "nf4": "nf4"}
 ROUNDED = ("untouched", "retrained", "remove", "npo")
 RELEARNT = (10, 50, 100)
 _RESURFACING = 5
@@ -68,7 +69,7 @@ def resurfaced(model: Model, adapter: AdapterState, task: Task, seed: int) -> fl
 def base_in(base: str, precision: str) -> Model:
     """The base in a precision; for bf16 all weights of a model of its own are cast."""
     if precision != "bf16":
-        return model_of(base, "none" if precision == "fp32" else precision)
+        return model_of(base, _QUANTISED[precision])
     load.cache_clear()
     model = model_of(base)
     model.module.to(torch.bfloat16)

@@ -23,7 +23,7 @@ from core.aggregation import weights
 from core.rounds import CALIBRATION_ROUNDS, CALIBRATION_STEPS
 from llm.data import Record
 from llm.evaluate import record_losses
-from llm.model import Model, ModelSpec, load
+from llm.model import Model, ModelSpec, Quantisation, load
 from llm.train import TrainConfig
 from unlearning.npo import BridgeConfig, bridge
 
@@ -45,9 +45,9 @@ class Made:
     steps: int
 
 
-def model_of(base: str, quantisation: str = "none") -> Model:
+def model_of(base: str, quantisation: Quantisation = "none") -> Model:
     """A base with a fresh adapter of the size that all tasks use."""
-    return load(ModelSpec(base, quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
+    return load(ModelSpec(base, quantisation, RANK, ALPHA, "cpu"))
 
 
 def task_of(name: str, base: Path, data: Path) -> tuple[Task, Model]:
@@ -195,7 +195,8 @@ def _alone(model: Model, task: Task, place: int, seed: int) -> AdapterState:
 def _bridged(model: Model, task: Task, state: AdapterState, name: str, seed: int) -> Made:
     """As many steps as `repair` gives each member, at a tenth of the learning rate."""
     plan = task.plan
-    steps = _steps(calibration(replace(plan, rounds=((0,),) * len(plan.rounds))))
+    short = calibration(plan)
+    steps = short.steps * len(short.rounds)
     config = TrainConfig(steps, plan.batch_size, plan.max_length, plan.learning_rate / 10)
     start = RULE.adapter(state, fresh_adapter(model, seed))
     own = task.members[task.erased].records
