@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 
 from core.canonical import Address
 from core.places import State
+from provenance.trace import TokenTrace
 from server_app.serving import serving
 from tests.commands import ORGANISATIONS, World
 from tests.console.test_provenance import talk
@@ -32,9 +33,9 @@ def test_a_chat_says_what_is_served_and_who_taught_it(composed: World, monkeypat
     kind = State(composed.state).existing().genesis.composition
     seen: list[tuple[str, tuple[int, ...], int]] = []
 
-    def noting(trace: object, names: dict[Address, str]) -> str:
-        tokens = tuple(token.token for token in trace.tokens)  # type: ignore[attr-defined]
-        seen.append((trace.method, tokens, len(trace.organisations)))  # type: ignore[attr-defined]
+    def noting(trace: TokenTrace, names: dict[Address, str]) -> str:
+        tokens = tuple(token.token for token in trace.tokens)
+        seen.append((trace.method, tokens, len(trace.organisations)))
         return ""
 
     monkeypatch.setattr("console.provenance.summary", noting)

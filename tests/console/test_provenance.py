@@ -10,6 +10,7 @@ from core.canonical import Address
 from core.places import State
 from llm.data import encode, encode_prompt, parse_record
 from provenance.attribution import METHODS
+from provenance.trace import TokenTrace
 from server_app.serving import serving, trace
 from tests.commands import ORGANISATIONS, World, covenant
 
@@ -140,8 +141,8 @@ def test_a_chat_ends_with_its_input(finished: World, monkeypatch: pytest.MonkeyP
 def test_a_chat_can_change_the_method(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
-    def noting(trace: object, names: dict[Address, str]) -> str:
-        used.append(trace.method)  # type: ignore[attr-defined]
+    def noting(trace: TokenTrace, names: dict[Address, str]) -> str:
+        used.append(trace.method)
         return ""
 
     monkeypatch.setattr("console.provenance.summary", noting)
