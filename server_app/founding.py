@@ -18,6 +18,7 @@ from core.keys import Domain, address_of
 from core.rounds import Base, Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
+from llm.sources import load_base
 from server_app.lanes import partition
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
@@ -112,6 +113,14 @@ def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None
 def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
     """The adapter before any training: the shared A, and B = 0."""
     return lora.fresh(lora.Layout.of(model.modules, rank), seeds.shared(seed))
+
+
+def base_of(genesis: Genesis, name: str) -> Model:
+    """The base of a genesis, loaded from `name`; raises ModelError when it is another one here."""
+    model = load_base(name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    if model.digest != genesis.base.digest:
+        raise ModelError(f"base model {name} is {model.digest} here, {genesis.base.digest} wanted")
+    return model
 
 
 def environment() -> dict[str, str]:

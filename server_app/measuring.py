@@ -11,14 +11,14 @@ from core.aggregation import RULES, Rule
 from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
 from core.config import RunConfig
-from core.errors import ConfigError, DataError, ModelError
+from core.errors import ConfigError, DataError
 from core.store import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
 from llm.model import Model
 from llm.slope import slope
-from llm.sources import load_base, read_data
-from server_app.founding import shared_adapter
+from llm.sources import read_data
+from server_app.founding import base_of, shared_adapter
 from server_app.rewards import Rewards
 
 
@@ -82,9 +82,7 @@ def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
     the genesis.
     """
     genesis = run.genesis
-    model = load_base(config.base, genesis.base.quantisation, genesis.rank, genesis.alpha)
-    if model.digest != genesis.base.digest:
-        raise ModelError(f"base model {config.base} is {model.digest} here, {genesis.base.digest} wanted")
+    model = base_of(genesis, config.base)
     validation = validation_records(config)
     if (got := digest_of(validation)) != genesis.validation:
         raise DataError(f"the validation set is {got} here, {genesis.validation} wanted")

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from core.aggregation import RULES
 from core.canonical import Address
 from core.composition import Composition
-from core.errors import ModelError, UsageError
+from core.errors import UsageError
 from core.store import RunFolder
 from llm.model import Model
-from llm.sources import load_base
 from provenance.apart import Apart
 from provenance.attribution import DEFAULT, attribute, check_method
 from provenance.method import Subject
 from provenance.trace import TokenTrace
-from server_app.founding import shared_adapter
+from server_app.founding import base_of, shared_adapter
 from server_app.lanes import Lane, served
 
 
@@ -31,9 +30,7 @@ class Serving:
 def serving(run: RunFolder) -> Serving:
     """What a run serves now; raises ModelError when the base here is not the one of the genesis."""
     genesis = run.genesis
-    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
-    if model.digest != genesis.base.digest:
-        raise ModelError(f"base model {genesis.base.name} is {model.digest} here, {genesis.base.digest} wanted")
+    model = base_of(genesis, genesis.base.name)
     fresh, rule = shared_adapter(model, genesis.rank, genesis.seed), RULES[genesis.rule]
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
     state = served(genesis, lanes)
