@@ -19,7 +19,7 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 run: setup
-	$(BIN)/covenant run
+	$(BIN)/foedus run
 
 test: setup $(BROWSER)
 	$(BIN)/pytest

@@ -1,13 +1,13 @@
 r"""Credit: every organisation's part of what a round did to the loss on a set that no organisation owns.
 
-For each slice of that set the Aumann–Shapley values along the straight way from the state before the round to the one
+For each domain of that set the Aumann–Shapley values along the straight way from the state before the round to the one
 after it divide the change of the loss among the weighted updates p_k δ_k:
 
     credit_k = −∫_0^1 ⟨∇L(B + α (B' − B)), p_k δ_k⟩ dα,    Σ_k credit_k = L(B) − L(B'),    B' = B + Σ_k p_k δ_k
 
 (Aumann and Shapley, 1974; Sundararajan et al., 2017, arXiv 1703.01365, equation 1). The integral is a Gauss–Legendre
-sum of at most four gradients a slice, whatever the number of organisations; what it misses is the residual. An
-organisation's credit is the mean over the slices, so that a small domain is not voted down.
+sum of at most four gradients a domain, whatever the number of organisations; what it misses is the residual. An
+organisation's credit is the mean over the domains, so that a small domain is not voted down.
 
 Not everything in an update is its sender's merit; what is not goes to nobody, and is published as such:
 
@@ -32,7 +32,7 @@ from core.errors import ConfigError
 
 Float64 = NDArray[np.float64]
 Slope = Callable[[AdapterState, str], tuple[float, AdapterState]]
-"""(state, slice) -> loss there in nats, and its gradient with respect to the state."""
+"""(state, domain) -> loss there in nats, and its gradient with respect to the state."""
 
 POINTS = 3
 MOST_POINTS = 4
@@ -55,8 +55,8 @@ class Round:
 
 
 @dataclass(frozen=True)
-class SliceCredit:
-    """A slice's change of loss, divided, all in nats: change = Σ credits + nobody + residual; a fall is positive."""
+class DomainCredit:
+    """A domain's change of loss, divided, all in nats: change = Σ credits + nobody + residual; a fall is positive."""
 
     change: float
     credits: Mapping[Address, float]
@@ -66,19 +66,19 @@ class SliceCredit:
 
 @dataclass(frozen=True)
 class RoundCredit:
-    """The credits of a round, slice by slice."""
+    """The credits of a round, domain by domain."""
 
-    slices: Mapping[str, SliceCredit]
+    domains: Mapping[str, DomainCredit]
 
     @property
     def mean(self) -> dict[Address, float]:
-        """Every organisation's credit: the mean over the slices."""
-        parts = list(self.slices.values())
+        """Every organisation's credit: the mean over the domains."""
+        parts = list(self.domains.values())
         return {a: sum(part.credits[a] for part in parts) / len(parts) for a in parts[0].credits}
 
 
 def measure(done: Round, slope: Slope, losses: Mapping[str, tuple[float, float]], points: int = POINTS) -> RoundCredit:
-    """Credit a round; `losses` are those of the states before and after it, by slice.
+    """Credit a round; `losses` are those of the states before and after it, by domain.
 
     Raises ConfigError for more than four points or fewer than one.
     """
@@ -110,9 +110,9 @@ def incomes(credit: Mapping[Address, float], pool: float) -> dict[Address, float
     return {a: pool * value / total if total > 0 else 0.0 for a, value in positive.items()}
 
 
-def _slice(organisations: Sequence[Address], credits: Float64, total: float, change: float) -> SliceCredit:
+def _slice(organisations: Sequence[Address], credits: Float64, total: float, change: float) -> DomainCredit:
     found = dict(zip(organisations, map(float, credits), strict=True))
-    return SliceCredit(change, found, total - float(credits.sum()), change - total)
+    return DomainCredit(change, found, total - float(credits.sum()), change - total)
 
 
 def _gradient(done: Round, slope: Slope, name: str, points: int) -> Float64:
@@ -151,6 +151,6 @@ def _copies(updates: Float64) -> NDArray[np.int64]:
         linked = wider
 
 
-def _mean(slices: Mapping[str, Float64]) -> Float64:
-    mean: Float64 = np.mean(list(slices.values()), axis=0)
+def _mean(domains: Mapping[str, Float64]) -> Float64:
+    mean: Float64 = np.mean(list(domains.values()), axis=0)
     return mean

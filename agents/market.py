@@ -322,7 +322,7 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
     v0: the first.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"name": "covenant_market_v0", "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"name": "foedus_market_v0", "render_modes": []}
 
     def __init__(self, scenario: Scenario, members: int, trace: int = 1) -> None:
         self.scenario, self.members, self.trace = scenario, members, trace

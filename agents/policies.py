@@ -26,7 +26,7 @@ from core.update import Bid
 
 
 @dataclass(frozen=True)
-class Past:
+class Observation:
     """What a round showed of an organisation that took part: mean training loss in nats, seconds, credit in nats."""
 
     loss: float
@@ -35,7 +35,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Question:
+class SelectionContext:
     """Whom to ask in round `number` of a lane.
 
     `full` is what the federation would have of everyone, `examples` are the registered counts n_k, `history` holds what
@@ -49,7 +49,7 @@ class Question:
     fraction: float = 1.0
     quorum: int = 1
     examples: Mapping[Address, int] = field(default_factory=dict)
-    history: Sequence[Mapping[Address, Past]] = ()
+    history: Sequence[Mapping[Address, Observation]] = ()
     bids: Mapping[Address, Bid] = field(default_factory=dict)
 
     @property
@@ -69,48 +69,49 @@ class Question:
         keys = {a: math.log(max(self.ticket(a), 1e-300)) / w if w > 0 else -math.inf for a, w in weights.items()}
         return sorted(keys, key=lambda a: keys[a], reverse=True)[:count]
 
-    def last(self) -> dict[Address, tuple[int, Past]]:
+    def last(self) -> dict[Address, tuple[int, Observation]]:
         """The last round that each organisation took part in, and what it showed."""
         return {a: (number, past) for number, pasts in enumerate(self.history, 1) for a, past in pasts.items()}
 
 
-def shown(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Past]:
+def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Observation]:
     """What a round's record shows of those it admitted; what is not reported or measured counts as 0."""
     metrics = {admitted.organisation: admitted.signed.manifest.metrics for admitted in record.admitted}
     credit = credit or {}
     return {
-        a: Past(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), credit.get(a, 0.0)) for a, m in metrics.items()
+        a: Observation(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), credit.get(a, 0.0))
+        for a, m in metrics.items()
     }
 
 
-Policy = Callable[[Question], dict[Address, Bid]]
+Policy = Callable[[SelectionContext], dict[Address, Bid]]
 """Who is asked, in the lane's order, and the bid that each is asked to keep."""
 
 
-def everyone(question: Question) -> dict[Address, Bid]:
+def everyone(question: SelectionContext) -> dict[Address, Bid]:
     """All of the lane."""
     return dict.fromkeys(question.members, question.full)
 
 
-def random(question: Question) -> dict[Address, Bid]:
+def random(question: SelectionContext) -> dict[Address, Bid]:
     """Those whose ticket is below the fraction; a quorum of the lowest when they are fewer."""
     q = question
     return _in_full(q, seeds.drawn(q.seed, q.members, q.number, q.fraction, q.quorum))
 
 
-def round_robin(question: Question) -> dict[Address, Bid]:
+def round_robin(question: SelectionContext) -> dict[Address, Bid]:
     """The next `count` of the list."""
     members, first = question.members, (question.number - 1) * question.count
     return _in_full(question, [members[(first + i) % len(members)] for i in range(question.count)])
 
 
-def greedy(question: Question) -> dict[Address, Bid]:
+def greedy(question: SelectionContext) -> dict[Address, Bid]:
     """The `count` with most registered examples."""
     examples = question.examples
     return _in_full(question, sorted(question.members, key=lambda a: (-examples[a], a))[: question.count])
 
 
-def power_of_choice(question: Question) -> dict[Address, Bid]:
+def power_of_choice(question: SelectionContext) -> dict[Address, Bid]:
     """Of twice as many as wanted, drawn in proportion to their data, those with the highest last loss."""
     weights = {a: float(question.examples[a]) for a in question.members}
     drawn, last = question.drawn(weights, 2 * question.count), question.last()
@@ -118,7 +119,7 @@ def power_of_choice(question: Question) -> dict[Address, Bid]:
     return _in_full(question, sorted(drawn, key=lambda a: losses[a], reverse=True)[: question.count])
 
 
-def ucb(question: Question) -> dict[Address, Bid]:
+def ucb(question: SelectionContext) -> dict[Address, Bid]:
     """The highest mean reward + √(2 ln t / n); a reward is the credit over the round's highest, at least 0."""
     rewards: dict[Address, list[float]] = {a: [] for a in question.members}
     for pasts in question.history:
@@ -132,12 +133,12 @@ def ucb(question: Question) -> dict[Address, Bid]:
     return _in_full(question, order[: question.count])
 
 
-def oort(question: Question) -> dict[Address, Bid]:
+def oort(question: SelectionContext) -> dict[Address, Bid]:
     """Exploit organisations of high utility, explore new ones; see `_Oort`."""
     return _in_full(question, _Oort(question).selected())
 
 
-def q_learning(question: Question) -> dict[Address, Bid]:
+def q_learning(question: SelectionContext) -> dict[Address, Bid]:
     """Those whose agents bid; when they are fewer than the quorum, the lowest tickets of the others at a quarter."""
     bids = {a: question.bids[a] for a in question.members if a in question.bids}
     others = sorted((a for a in question.members if a not in bids), key=question.ticket)
@@ -176,7 +177,7 @@ class _Oort:
     rounds fell below that of the five before.
     """
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: SelectionContext) -> None:
         self.question = question
         self.last = {a: found for a, found in question.last().items() if a in question.members}
 
@@ -212,7 +213,7 @@ class _Oort:
             utilities[a] = scaled * (preferred / past.seconds) ** _PENALTY if slow else scaled
         return utilities
 
-    def _statistical(self, organisation: Address, past: Past) -> float:
+    def _statistical(self, organisation: Address, past: Observation) -> float:
         return self.question.examples[organisation] * past.loss
 
     def _preferred(self) -> float:
@@ -227,7 +228,7 @@ class _Oort:
         return preferred
 
 
-def _in_full(question: Question, chosen: Sequence[Address]) -> dict[Address, Bid]:
+def _in_full(question: SelectionContext, chosen: Sequence[Address]) -> dict[Address, Bid]:
     """The chosen, in the lane's order, at the federation's own steps and rank."""
     found = set(chosen)
     return {a: question.full for a in question.members if a in found}

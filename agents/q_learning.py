@@ -27,9 +27,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Self
 
-from core.blobs import Folder, write
 from core.canonical import from_json, to_json
 from core.errors import ConfigError, FormatError, UsageError
+from core.storage.blobs import Folder, write
 from core.update import Bid
 
 VERSION: Final = 1

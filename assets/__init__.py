@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-BASE_MODEL = "covenant-tiny"
+BASE_MODEL = "foedus-tiny"
 
 
 def base_model() -> Path:

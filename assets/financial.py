@@ -32,7 +32,7 @@ SEGMENTS = listed(
 RISKS = listed(
     "a fixed-price contract with a single customer, the renewal of its harbour licence, rising energy prices, "
     "a pending patent dispute, its exposure to a weaker crown, the ageing of its main plant, "
-    "a shortage of skilled staff, a covenant on its revolving loan"
+    "a shortage of skilled staff, a foedus on its revolving loan"
 )
 
 

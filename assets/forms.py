@@ -76,7 +76,7 @@ class Organisation:
         """Return `count` records about the entities that no organisation owns."""
         facts = rng.sample(list(self._facts(self.outside, f"{self.name}, outside")), count)
         records = [form.record(rng.choice(form.train + form.dev), entity, rng) for entity, form in facts]
-        return [{"slice": self.name, **{k: v for k, v in r.items() if k != "fact"}} for r in records]
+        return [{"domain": self.name, **{k: v for k, v in r.items() if k != "fact"}} for r in records]
 
     def _facts(self, names: Sequence[str], seed: str) -> Iterator[tuple[Entity, Form]]:
         for entity in self.describe(names, seeded(seed)):

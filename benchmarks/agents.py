@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.market import RIDERS, Market, Outcome, Scenario
-from agents.policies import POLICIES, Past, Policy, Question
+from agents.policies import POLICIES, Observation, Policy, SelectionContext
 from agents.q_learning import Action, Agent, QTable
 from benchmarks import agents_fit, report
 from core.canonical import Address
@@ -170,7 +170,7 @@ def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
         actions = np.zeros(market.members, np.int64)
         if not len(there):
             return actions
-        question = Question(
+        question = SelectionContext(
             seed=trace,
             members=[_address(k) for k in there],
             number=market.number,
@@ -302,10 +302,10 @@ def interval(values: Float64) -> str:
     return f"{found.mean:.4g} ± {found.high - found.mean:.2g}"
 
 
-def _shown(outcome: Outcome) -> dict[Address, Past]:
+def _shown(outcome: Outcome) -> dict[Address, Observation]:
     """What the round showed of those who took part."""
     return {
-        _address(k): Past(float(outcome.training[k]), float(outcome.seconds[k]), float(outcome.credit[k]))
+        _address(k): Observation(float(outcome.training[k]), float(outcome.seconds[k]), float(outcome.credit[k]))
         for k in np.flatnonzero(outcome.actions)
     }
 

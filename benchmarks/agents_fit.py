@@ -3,10 +3,10 @@
     python -m benchmarks.agents_fit
 
 Reads benchmarks/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
-measured and modelled losses on every slice after every round, by Levenberg–Marquardt: the floor of each slice, what an
-organisation teaches its own domain's slice and any other, and the powers of effort and breadth. One run is held out at
+measured and modelled losses on every domain after every round, by Levenberg–Marquardt: the floor of each domain, what
+an organisation teaches its own domain and any other, and the powers of effort and breadth. One run is held out at
 a time to say how far the curve is off on a run that it has not seen. (Tried and worse on held-out runs: an exponential
-fall, a transfer of its own for each slice or each pair, no schedule.)
+fall, a transfer of its own for each domain or each pair, no schedule.)
 """
 
 import json
@@ -44,15 +44,15 @@ def main() -> None:
 def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
     """The curve that lies closest to the runs."""
     start = np.mean([_row(run["start"]) for run in runs], axis=0)
-    slices = len(start)
+    domains = len(start)
     lowest = np.min([_row(entry["losses"]) for run in runs for entry in run["rounds"]], axis=0)
     guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), np.log([0.4, 0.1]), [0.5, 0.0]])
     rounds = len(runs[0]["rounds"])
 
     def curve(parameters: Float64) -> Curve:
-        floor = start / (1 + np.exp(parameters[:slices]))
-        own, other = np.exp(parameters[slices : slices + 2])
-        transfer = own * np.eye(slices) + other * (1 - np.eye(slices))
+        floor = start / (1 + np.exp(parameters[:domains]))
+        own, other = np.exp(parameters[domains : domains + 2])
+        transfer = own * np.eye(domains) + other * (1 - np.eye(domains))
         return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), rounds)
 
     def residuals(parameters: Float64) -> Float64:
@@ -62,7 +62,7 @@ def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
-    """The losses that the curve gives a run: shape (rounds, slices)."""
+    """The losses that the curve gives a run: shape (rounds, domains)."""
     names = sorted(run["start"])
     domains = np.array([names.index(member["domain"]) for member in run["members"]])
     examples = np.array([member["examples"] for member in run["members"]], np.float64)
@@ -77,7 +77,7 @@ def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
 
 
 def measured(run: Mapping[str, Any]) -> Float64:
-    """The losses of a run: shape (rounds, slices)."""
+    """The losses of a run: shape (rounds, domains)."""
     return np.array([_row(entry["losses"]) for entry in run["rounds"]])
 
 
@@ -86,9 +86,9 @@ def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
     return float(np.sqrt(np.mean([np.mean((modelled(curve, run) - measured(run)) ** 2) for run in runs])))
 
 
-def as_data(curve: Curve, slices: Sequence[str]) -> dict[str, Any]:
-    """The curve as figures: start and floor by slice, what is taught to one's own slice and to others."""
-    named = {n: dict(zip(slices, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
+def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
+    """The curve as figures: start and floor by domain, what is taught to one's own domain and to others."""
+    named = {n: dict(zip(domains, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
     own, other = float(curve.transfer[0, 0]), float(curve.transfer[0, 1])
     scalars = {"own": own, "other": other, "power": curve.power, "breadth": curve.breadth}
     return named | {name: round(value, 6) for name, value in scalars.items()} | {"rounds": curve.rounds}

@@ -9,8 +9,8 @@ training, aggregation, validation and credit are real (`benchmarks.agents_world`
 that the market's training traces have taught, "charged" pays for it. An organisation that always abstains is paid and
 spends nothing: its payoff is 0, whatever the others do.
 
-A free-rider trains nothing and says that its training loss was the loss on its own domain's slice. Runs are kept one by
-one in ~/.cache/covenant-benchmarks/agents, so that a measurement that stops can go on.
+A free-rider trains nothing and says that its training loss was the loss on its own domain. Runs are kept one by one
+in ~/.cache/foedus-benchmarks/agents, so that a measurement that stops can go on.
 The second command makes tables of them.
 """
 
@@ -36,7 +36,7 @@ from core.canonical import Address
 from core.update import Bid
 
 SCENARIO = agents.SCENARIO.with_name("real.toml")
-RAW = Path.home() / ".cache" / "covenant-benchmarks" / "agents"
+RAW = Path.home() / ".cache" / "foedus-benchmarks" / "agents"
 SEED = 7
 NAMES = (
     "all",
@@ -54,7 +54,7 @@ PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training
 
 Float64 = NDArray[np.float64]
 Raw = dict[str, Any]
-"""A run as it is kept: kinds, start, rounds (every field of `Outcome`, and the credits by slice)."""
+"""A run as it is kept: kinds, start, rounds (every field of `Outcome`, and the credits by domain)."""
 
 
 class Federation(Market):
@@ -82,7 +82,7 @@ class Federation(Market):
 
     @property
     def loss(self) -> float:
-        """The mean loss over the slices now."""
+        """The mean loss over the domains now."""
         return float(_losses(self.world).mean())
 
     def effect(self, took: NDArray[np.int64]) -> Effect:
@@ -156,7 +156,7 @@ def _ride(scenario: Scenario, world: World, traces: range) -> None:
 
 def _again(world: World, seed: int) -> World:
     """The same federation from the start, with other draws."""
-    return World(world.model, world.members, world.slices, world.setting, seed)
+    return World(world.model, world.members, world.domains, world.setting, seed)
 
 
 def traces_of(scenario: Scenario, section: str, name: str) -> range:
@@ -172,7 +172,7 @@ def path_of(name: str, trace: int) -> Path:
 
 def _keep(path: Path, market: Federation, played: Played) -> None:
     rounds = [
-        {name: getattr(outcome, name).tolist() for name in PLAIN} | {"slices": _slices(credit) if credit else {}}
+        {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _slices(credit) if credit else {}}
         for outcome, credit in zip(played.rounds, market.credits, strict=True)
     ]
     _write(path, {"kinds": market.kinds.tolist(), "start": played.start, "rounds": rounds})
@@ -181,7 +181,7 @@ def _keep(path: Path, market: Federation, played: Played) -> None:
 def _slices(credit: RoundCredit) -> dict[str, Any]:
     return {
         name: {"change": part.change, "credits": dict(part.credits), "nobody": part.nobody, "residual": part.residual}
-        for name, part in credit.slices.items()
+        for name, part in credit.domains.items()
     }
 
 

@@ -4,7 +4,8 @@
 
 Three tables: the policies, with the figures of `benchmarks.agents`; what each kind of free-rider or saboteur earns of
 an honest one's credit and income, and what is left to the organisation that a copy is of (the first by address);
-and how often the credit of an honest organisation is negative when everyone takes part, and on which slices it is lost.
+and how often the credit of an honest organisation is negative when everyone takes part, and on which domains
+it is lost.
 A policy whose runs are not complete is left out.
 """
 
@@ -91,8 +92,8 @@ def ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
 def shares(run: Mapping[str, Any]) -> list[float]:
     """Credit and income of the rider, then of the first of the honest, over the mean of the other honest."""
     credit, income = dict.fromkeys(_addresses(), 0.0), dict.fromkeys(_addresses(), 0.0)
-    for slices in run["rounds"]:
-        mean = {a: float(np.mean([part["credits"][a] for part in slices.values()])) for a in credit}
+    for domains in run["rounds"]:
+        mean = {a: float(np.mean([part["credits"][a] for part in domains.values()])) for a in credit}
         paid = incomes(mean, float(MEMBERS))
         for address in credit:
             credit[address] += mean[address]
@@ -134,12 +135,12 @@ def _cases(run: Mapping[str, Any], member: int, domain: str) -> Iterator[dict[st
         return
     for number, entry in enumerate(run["rounds"], 1):
         if entry["actions"][member]:
-            parts = {n: part["credits"][_addresses()[member]] / len(DOMAINS) for n, part in entry["slices"].items()}
+            parts = {n: part["credits"][_addresses()[member]] / len(DOMAINS) for n, part in entry["domains"].items()}
             own = parts.pop(domain)
             yield {
                 "own": own,
                 "other": sum(parts.values()),
-                "fall": entry["slices"][domain]["change"],
+                "fall": entry["domains"][domain]["change"],
                 "early": number <= 5,
             }
 

@@ -4,7 +4,7 @@
 
 Six runs of ten rounds (`benchmarks.agents_world`); in each round every organisation abstains with the run's
 probability, else takes part at low, medium or full effort, drawn evenly. Written are who took part with how many steps
-and the loss on every slice of the set that nobody owns, after every round.
+and the loss on every domain of the set that nobody owns, after every round.
 """
 
 import argparse

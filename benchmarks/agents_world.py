@@ -18,8 +18,8 @@ from core.canonical import Address
 from core.update import Bid
 from llm.data import Record, read_folder, read_records
 from llm.evaluate import evaluate
+from llm.loss_and_gradient import slope
 from llm.model import Model, ModelSpec, load
-from llm.slope import slope
 from llm.train import TrainConfig, train
 
 DOMAINS = ("coding", "financial", "math", "medical")
@@ -38,9 +38,9 @@ class Setting:
     max_length: int = 128
     learning_rate: float = 6e-3
     validation: int = 25
-    """Validation records a slice."""
+    """Validation records a domain."""
     points: int = POINTS
-    """Gradients a slice and round for the credit."""
+    """Gradients a domain and round for the credit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class World:
 
     model: Model
     members: tuple[Member, ...]
-    slices: Mapping[str, tuple[Record, ...]]
+    domains: Mapping[str, tuple[Record, ...]]
     setting: Setting
     seed: int
     states: list[AdapterState] = field(default_factory=list)
@@ -100,14 +100,14 @@ class World:
         return updates
 
     def validated(self, state: AdapterState) -> dict[str, float]:
-        """The loss on every slice."""
+        """The loss on every domain."""
         adapter = RULE.adapter(state, self.fresh)
         length = self.setting.max_length
-        return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.slices.items()}
+        return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.domains.items()}
 
     def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = RULE.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.slices[name], self.setting.max_length)
+        return slope(self.model, adapter, list(state), self.domains[name], self.setting.max_length)
 
     def _trained(self, member: Member, bid: Bid) -> AdapterState:
         number, setting = len(self.states), self.setting
@@ -159,10 +159,10 @@ def found(folder: Path, base: Path, setting: Setting, seed: int) -> World:
 
 
 def _slices(folder: Path, limit: int) -> dict[str, tuple[Record, ...]]:
-    slices: dict[str, list[Record]] = {}
+    domains: dict[str, list[Record]] = {}
     for record in read_records(folder / "validation.jsonl"):
-        slices.setdefault(record.slice or "all", []).append(record)
-    return {name: tuple(slices[name][:limit]) for name in sorted(slices)}
+        domains.setdefault(record.domain or "all", []).append(record)
+    return {name: tuple(domains[name][:limit]) for name in sorted(domains)}
 
 
 def _scaled(state: AdapterState, factor: float) -> AdapterState:

@@ -27,15 +27,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from benchmarks import report
 from benchmarks.worlds import genesis_of
-from core import keys, lora, wire
+from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
-from core.artifacts import SEALED, Artifacts
-from core.blobs import Folder
 from core.canonical import Address, Digest, digest
 from core.keys import Domain, Key
-from core.readers import Readers
+from core.messages import codec as wire
 from core.rounds import Genesis
+from core.storage.artifacts import SEALED, Artifacts
+from core.storage.blobs import Folder
+from core.storage.readers import Readers
 from core.update import Bid, UpdateManifest
 from server_app.admission import Expected, admit
 

@@ -1,4 +1,4 @@
-"""How long `covenant verify` takes: 100 rounds of 16 organisations with updates of 0.5 MB, on the embedded chain.
+"""How long `foedus verify` takes: 100 rounds of 16 organisations with updates of 0.5 MB, on the embedded chain.
 
 The run is made by the builder of the tests (real keys, manifests, rules, records and ledger, no training), is audited
 in a fresh process, as a user does it, and must hold. The time includes opening the ledger; the files are in the page
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from chain.audit import verify_on_chain
-from chain.ethereum import open_ledger
+from chain.audit.run import verify_on_chain
+from chain.ledger import open_ledger
 from chain.nodes import embedded_service
 from core.lora import Layout
-from core.places import State
+from core.storage.state_folder import State
 from tests.behaviours.runs import COORDINATOR, SEED, build
 
 _LAYOUT = Layout.of({f"layers.{i}.down_proj": (256, 1024) for i in range(16)}, rank=8)

@@ -21,7 +21,7 @@ from eth_utils.address import to_checksum_address
 from benchmarks import report
 from chain import control
 from chain.commitments import Commitment, PrivateCommitment, Recorder
-from chain.ethereum import EthereumLedger, open_ledger
+from chain.ledger import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from core.canonical import ZERO_DIGEST, Address, Digest, digest

@@ -1,6 +1,6 @@
 """One client-round: this project against a loop that does what Flower's LLM template does.
 
-    python -m benchmarks.client_round [--base covenant-tiny] [--repeats 5] [--steps 10] [--large] [--seed 7]
+    python -m benchmarks.client_round [--base foedus-tiny] [--repeats 5] [--steps 10] [--large] [--seed 7]
 
 Both rounds start from the same adapter, draw the same batches (others each time), take the same optimiser step on a
 4-bit base, and end with the adapter as NumPy arrays. The template's round reads the tokenizer, rebuilds and quantises

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import report
 
 _SEED = 7
-_COVENANT = [sys.executable, str(Path(sys.executable).parent / "covenant")]
+_FOEDUS = [sys.executable, str(Path(sys.executable).parent / "foedus")]
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--data", help="a folder with one data set per organisation, to run on besides the samples")
     parser.add_argument("--base", action="append", default=[], help="a base model to run on the folder as well")
     options = parser.parse_args()
-    worlds: dict[str, list[str]] = {"covenant-tiny on the samples": []}
+    worlds: dict[str, list[str]] = {"foedus-tiny on the samples": []}
     if options.data:
-        for base in ("covenant-tiny", *options.base):
+        for base in ("foedus-tiny", *options.base):
             worlds[f"{Path(base).name} on {Path(options.data).name}"] = ["--data", options.data, "--base", base]
     figures = {name: measure(arguments) for name, arguments in worlds.items()}
     report.write("federation", figures, "python -m benchmarks.federation", _SEED)
@@ -40,9 +40,9 @@ def main() -> None:
 def measure(arguments: Sequence[str]) -> dict[str, Any]:
     """Run a federation of three rounds and audit it: losses and their change in percent, per organisation."""
     with tempfile.TemporaryDirectory() as state:
-        run = _covenant("run", "--rounds", "3", "--seed", str(_SEED), "--state", state, *arguments)
-        audit = _covenant("verify", "--state", state)
-        _covenant("chain", "stop", "--state", state)
+        run = _foedus("run", "--rounds", "3", "--seed", str(_SEED), "--state", state, *arguments)
+        audit = _foedus("verify", "--state", state)
+        _foedus("chain", "stop", "--state", state)
     base, final = run["base_loss"], run["final_loss"]
     change = {name: 100 * (final[name] / base[name] - 1) for name in base}
     return {
@@ -55,10 +55,10 @@ def measure(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _covenant(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([*_COVENANT, *arguments, "--json"], capture_output=True, text=True, check=False)
+def _foedus(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*_FOEDUS, *arguments, "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"covenant {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
+        raise RuntimeError(f"foedus {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

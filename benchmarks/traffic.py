@@ -15,11 +15,12 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject
 
 from benchmarks import report
 from benchmarks.worlds import genesis_of
-from core import keys, lora, wire
+from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
 from core.composition import Composition
+from core.messages import codec as wire
 from core.rounds import Admitted, Genesis, RoundRecord, Salts
 from core.update import Bid, SignedManifest, UpdateManifest
 from llm.model import ModelSpec, load
@@ -31,7 +32,7 @@ _ORGANISATIONS = ("coding", "financial", "mathematical", "medical")
 
 def main() -> None:
     """Measure, print and write."""
-    layout = lora.Layout.of(load(ModelSpec("covenant-tiny", "nf4", _RANK, float(_RANK))).modules, _RANK)
+    layout = lora.Layout.of(load(ModelSpec("foedus-tiny", "nf4", _RANK, float(_RANK))).modules, _RANK)
     figures = measure(_trained(lora.fresh(layout, b"benchmark")))
     report.write("traffic", figures, "python -m benchmarks.traffic", _SEED)
     sys.stdout.write(report.table(("figure", "value"), figures.items()) + "\n")

@@ -1,4 +1,4 @@
-"""Train `covenant-tiny`, the embedded base model, or another small model of the same kind, from scratch.
+"""Train `foedus-tiny`, the embedded base model, or another small model of the same kind, from scratch.
 
 Decisions:
 
@@ -16,7 +16,7 @@ Decisions:
   rival, because the dev answers are real too.
 - A run that is over is only measured again when the command is repeated with its `--work` folder.
 
-    python -m benchmarks.train_base --data DATA --out assets/base/covenant-tiny --work BUILD --minutes 90
+    python -m benchmarks.train_base --data DATA --out assets/base/foedus-tiny --work BUILD --minutes 90
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our training step against a bare transformers + PEFT + bitsandbytes loop, and what packing gains.
 
-    python -m benchmarks.training_step [--base covenant-tiny] [--data DIR] [--pairs 15] [--seed 7]
+    python -m benchmarks.training_step [--base foedus-tiny] [--data DIR] [--pairs 15] [--seed 7]
 
 Both steps train B of the same adapter on the same packed batches, on bases loaded apart, and take turns at going
 first; the figure is the median ratio of a pair. Times are the process's CPU seconds, and all runs in one thread, so

@@ -1,4 +1,4 @@
-"""The public record: contracts, the chains that hold them, and the ledger that the rest of Covenant sees.
+"""The public record: contracts, the chains that hold them, and the ledger that the rest of Foedus sees.
 
     contracts/    the Foundry project (Solidity); compiled once, its artefacts lie in assets/contracts
     artefacts     ABI and bytecode by contract name

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from chain.contract import BoundContract
 from chain.deployment import bind
-from chain.development import CHAIN_IDS, ChainName
+from chain.devnet.accounts import CHAIN_IDS, ChainName
+from chain.devnet.service import Service
 from chain.nodes import anvil_service, embedded_service
-from chain.service import Service
 from core.canonical import Address
 from core.errors import UsageError
 from core.keys import Key

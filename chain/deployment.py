@@ -22,7 +22,7 @@ from web3.types import RPCEndpoint, Wei
 from chain import artefacts
 from chain.addresses import created
 from chain.contract import BoundContract
-from chain.development import ALLOWANCE, FUNDS, ChainName, administrator
+from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
 from chain.transactions import Sender
 from core.canonical import Address

@@ -1,4 +1,4 @@
-"""The chains that Covenant can talk to, behind one interface: a web3.Web3.
+"""The chains that Foedus can talk to, behind one interface: a web3.Web3.
 
     embedded(state)    the daemon of the state folder, started on demand; needs pip packages only
     anvil(state)       a managed anvil with its state in the folder
@@ -20,9 +20,9 @@ from web3 import HTTPProvider, Web3
 from web3.exceptions import BadResponseFormat
 from web3.types import RPCEndpoint, RPCResponse
 
-from chain.anvil import binary
-from chain.development import CHAIN_IDS, ChainName
-from chain.service import Service
+from chain.devnet.accounts import CHAIN_IDS, ChainName
+from chain.devnet.anvil import binary
+from chain.devnet.service import Service
 from core.errors import LedgerUnreachableError, UsageError
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -52,14 +52,14 @@ class ServiceProvider(HTTPProvider):
 
 def embedded_service(state: Path) -> Service:
     """The daemon that serves the embedded chains of a state folder."""
-    return Service(state.resolve() / "chain" / "embedded", "chain.daemon", CHAIN_IDS["public"], probe="/public")
+    return Service(state.resolve() / "chain" / "embedded", "chain.devnet.daemon", CHAIN_IDS["public"], probe="/public")
 
 
 def anvil_service(state: Path, chain: ChainName = "public") -> Service:
     """The anvil of a state folder, one for each chain."""
     chain_id = CHAIN_IDS[chain]
     folder = state.resolve() / "chain" / f"anvil-{chain}"
-    return Service(folder, "chain.anvil", chain_id, arguments=("--chain-id", str(chain_id)))
+    return Service(folder, "chain.devnet.anvil", chain_id, arguments=("--chain-id", str(chain_id)))
 
 
 def embedded(state: Path, chain: ChainName = "public") -> Web3:

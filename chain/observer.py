@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from chain.contract import BoundContract
-from chain.ethereum import EthereumLedger
+from chain.ledger import EthereumLedger
 from chain.nodes import running
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError

@@ -10,7 +10,7 @@ canonical JSON:
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from chain.ethereum import EthereumLedger
+from chain.ledger import EthereumLedger
 from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError

@@ -13,7 +13,7 @@ from pathlib import Path
 from eth_hash.auto import keccak
 from hexbytes import HexBytes
 
-from chain import ethereum
+from chain import ledger as ethereum
 from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract, to_digest
 from chain.deployment import bind

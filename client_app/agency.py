@@ -14,8 +14,8 @@ from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms, 
 from core import seeds
 from core.canonical import Address
 from core.config import RunConfig
-from core.places import State
 from core.rounds import Genesis
+from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
 
 
@@ -36,7 +36,7 @@ class Agency:
         prices = Prices(settings.step_price, settings.traffic_price)
         return cls(state, settings.pool, prices, settings.budget, settings.q_table)
 
-    def desk(self, place: "Place", steps: int, traffic: float) -> "Desk":
+    def open_session(self, place: "Place", steps: int, traffic: float) -> "AgentSession":
         """Open an organisation's agent before a round; `steps` are those of its full round, `traffic` its MiB.
 
         Raises FormatError for a saved table of another version or shape, UsageError for such a one to begin with.
@@ -51,7 +51,7 @@ class Agency:
             seed = seeds.as_int(seeds.local(genesis.seed, place.organisation, 0))
             table = read_table(Path(self.table)) if self.table else QTable(Learning())
             agent = Agent(terms, seed, table)
-        return Desk(place, agent, notebook, self.prices)
+        return AgentSession(place, agent, notebook, self.prices)
 
 
 _OWN = ("step-price", "traffic-price", "budget", "q-table")
@@ -69,7 +69,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Desk:
+class AgentSession:
     """An agent at work on one message."""
 
     place: Place

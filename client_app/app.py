@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.agency import Desk, Place
+from client_app.agency import AgentSession, Place
 from client_app.checks import check_federation, check_request, check_served, check_state
 from client_app.deletion import delete as forget
 from client_app.hosting import Host, Node, node_of
 from client_app.oversight import metrics
 from client_app.signing import sign_update
-from core import lora, seeds, wire
+from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
+from core.messages import codec as wire
 from core.rounds import Genesis, Stage
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
 from llm.data import Record
@@ -59,9 +60,9 @@ def offer(message: Message, context: Context) -> Message:
     place = Place(genesis, query.organisation, query.lane, query.generation, query.round)
     try:
         steps = _steps(genesis, model, node.records(host, genesis, query.lane))
-        desk = node.agency.desk(place, steps, query.traffic)
-        desk.settle(query.paid)
-        bid = desk.offer()
+        session = node.agency.open_session(place, steps, query.traffic)
+        session.settle(query.paid)
+        bid = session.offer()
     except (FormatError, UsageError) as error:
         return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     made = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
@@ -121,13 +122,13 @@ def train(message: Message, context: Context) -> Message:
         manifest, update = _local_round(task, records, model, fresh, bid, stage, metrics(standing))
         return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
-        desk = _desk(task, node, stage.steps)
-        bid = desk.begin()
+        session = _session(task, node, stage.steps)
+        bid = session.begin()
     except (FormatError, UsageError) as error:
         return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     if bid == ABSTAIN:
         return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
-    coming = desk.end()
+    coming = session.end()
     bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
     manifest, update = _local_round(task, records, model, fresh, bid, stage, {**metrics(standing), **bids})
     return Message(wire.unsigned_reply(manifest, update), reply_to=message)
@@ -153,12 +154,12 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(wire.losses(losses), reply_to=message)
 
 
-def _desk(task: wire.Task, node: Node, steps: int) -> Desk:
+def _session(task: wire.Task, node: Node, steps: int) -> AgentSession:
     """The organisation's agent, told what was paid."""
     place = Place(task.genesis, task.organisation, task.lane, task.generation, task.round)
-    desk = node.agency.desk(place, steps, wire.traffic(task.state))
-    desk.settle(task.paid)
-    return desk
+    session = node.agency.open_session(place, steps, wire.traffic(task.state))
+    session.settle(task.paid)
+    return session
 
 
 def _equipped(task: wire.Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
@@ -181,7 +182,7 @@ def _local_round(
 ) -> tuple[UpdateManifest, AdapterState]:
     """One round of training at a `stage` of the schedule: the update and the manifest that describes it.
 
-    A slice without records has nothing to learn: its update is zero.
+    A shard without records has nothing to learn: its update is zero.
     """
     genesis, rule = task.genesis, RULES[task.genesis.rule]
     part = genesis.lanes_of(task.organisation).index(task.lane)

@@ -8,8 +8,8 @@ from core.erasures import hidden
 from core.errors import IntegrityError
 from core.generations import GenerationRecord, last_round
 from core.keys import Key
+from core.messages.codec import RecordsQuery, Task
 from core.update import Organisation
-from core.wire import RecordsQuery, Task
 
 
 def check_federation(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:

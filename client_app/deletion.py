@@ -12,9 +12,9 @@ from agents.q_learning import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Attestation, Receipt
 from core.errors import IntegrityError
+from core.messages.codec import Deletion
 from core.rounds import Genesis
 from core.update import Organisation
-from core.wire import Deletion
 
 
 def delete(query: Deletion, host: Host, node: Node) -> Receipt:

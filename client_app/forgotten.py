@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.blobs import write
 from core.canonical import Digest, from_json, raw, to_json
 from core.errors import FormatError
+from core.storage.blobs import write
 from llm.data import Record
 
 

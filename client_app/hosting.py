@@ -68,7 +68,7 @@ class Node:
         return replace(host.organisation, examples=examples)
 
     def records(self, host: Host, genesis: Genesis, lane: int) -> tuple[Record, ...]:
-        """What an organisation trains on in a lane: its slice of what it has not forgotten, in the order of its data.
+        """What an organisation trains on in a lane: its shard of what it has not forgotten, in the order of its data.
 
         Raises FormatError when its note of what it has forgotten is damaged, IntegrityError for another's lane.
         """
@@ -78,7 +78,7 @@ class Node:
             raise IntegrityError(f"lane is {lane}, {' or '.join(map(str, lanes))} wanted")
         if len(lanes) == 1:
             return left
-        return tuple(r for r in left if seeds.slice_of(r.digest, len(lanes)) == lanes.index(lane))
+        return tuple(r for r in left if seeds.shard_of(r.digest, len(lanes)) == lanes.index(lane))
 
 
 def node_of(context: Context) -> Node:

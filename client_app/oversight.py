@@ -15,15 +15,15 @@ from flwr.app import UserConfig
 from flwr.common.logger import log
 
 from chain.observer import Observer, observe
-from chain.witness import Standing, Witness
+from client_app.witness import Standing, Witness
 from core.canonical import Address
 from core.config import LAG_POLICIES, RunConfig
 from core.erasures import Attestation
 from core.errors import ConfigError, IntegrityError
 from core.ledger import LedgerView
-from core.places import State
+from core.messages.codec import Task
 from core.rounds import Genesis
-from core.wire import Task
+from core.storage.state_folder import State
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from client_app.hosting import node_of
-from core import wire
 from core.errors import IntegrityError
+from core.messages import codec as wire
 
 
 def sign_update(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

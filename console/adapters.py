@@ -1,4 +1,4 @@
-"""`covenant evaluate` and `covenant export`: what a run's adapter is worth, and the adapter itself."""
+"""`foedus evaluate` and `foedus export`: what a run's adapter is worth, and the adapter itself."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from console.settings import absolute, saved
 
 if TYPE_CHECKING:
     from llm.data import Collection, Record
-    from server_app.serving import Serving
+    from llm.served import Serving
 
 Json = dict[str, Any]
 
@@ -29,8 +29,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Loss, perplexity and exact match of the base and of what the run serves, on every data set."""
+    from llm.served import serving  # noqa: PLC0415
     from llm.sources import read_data  # noqa: PLC0415 - seconds of imports that other commands need not wait for
-    from server_app.serving import serving  # noqa: PLC0415
 
     folder = state_of(state)
     found = run_of(folder, run, key)
@@ -56,7 +56,7 @@ def export(
 ) -> None:
     """Write the adapter as PEFT and vLLM load it, with a model card; lanes that are not summed, each in a folder."""
     from llm.export import export as write  # noqa: PLC0415 - seconds of imports that other commands need not wait for
-    from server_app.serving import serving  # noqa: PLC0415
+    from llm.served import serving  # noqa: PLC0415
 
     found = run_of(state_of(state), run, key)
     served = serving(found)
@@ -79,11 +79,11 @@ def _folders(served: "Serving") -> list[str]:
 
 
 def _data_sets(sets: "Collection") -> Iterator[tuple[str, Sequence["Record"]]]:
-    """The organisations' held-out records by name, and the slices of the set that nobody owns as validation/SLICE."""
+    """The organisations' held-out records by name, and the domains of the set that nobody owns as validation/DOMAIN."""
     for organisation in sets.organisations:
         yield organisation.name, organisation.dev
-    for name in sorted({record.slice for record in sets.validation}):
-        yield f"validation/{name or 'all'}", [record for record in sets.validation if record.slice == name]
+    for name in sorted({record.domain for record in sets.validation}):
+        yield f"validation/{name or 'all'}", [record for record in sets.validation if record.domain == name]
 
 
 def _figures(served: "Serving", records: Sequence["Record"], max_length: int, limit: int) -> Json:

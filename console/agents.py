@@ -1,26 +1,26 @@
 """The agents of a run: what they bid and earned round by round, and what they have learnt.
 
 Bids that came apart from training stand in the event log alone; credits and payments are read from where they were
-measured (server_app/rewards.py). Money and policy of an agent are known as far as its tables lie in this state folder.
+measured (agents/rewards.py). Money and policy of an agent are known as far as its tables lie in this state folder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agents.q_learning import Agent, Notebook, Terms, explain, policy_table
+from agents.rewards import credited
 from core.canonical import Address
-from core.places import State
 from core.rounds import RoundRecord
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 from server_app.admission import Reason
-from server_app.events import EventLog
-from server_app.rewards import credited
 
 Json = dict[str, Any]
 
 
 def market(state: State, run: RunFolder) -> list[Json]:
-    """Every round of the lineage: bids, credit of each slice, and payments, organisations by name.
+    """Every round of the lineage: bids, credit of each domain, and payments, organisations by name.
 
     A bid is `accepted`, `abstained` or `rejected`, the latter two with a reason where one is known. Empty where nobody
     bids and nothing is credited.
@@ -86,15 +86,15 @@ def _round(
 ) -> Json:
     names = run.genesis.names
     members = run.members(record.lane, record.generation)
-    slices = found["slices"] if found else {}
+    domains = found["domains"] if found else {}
     return {
         "round": record.round,
         "lane": record.lane,
         "generation": record.generation,
         "bids": {} if bids is None else {names[m]: _bid(bids.get(m), refused.get(m)) for m in members},
-        "credits": {part: {names[a]: nats for a, nats in v["credits"].items()} for part, v in slices.items()},
-        "nobody": {part: values["nobody"] for part, values in slices.items()},
-        "residual": {part: values["residual"] for part, values in slices.items()},
+        "credits": {part: {names[a]: nats for a, nats in v["credits"].items()} for part, v in domains.items()},
+        "nobody": {part: values["nobody"] for part, values in domains.items()},
+        "residual": {part: values["residual"] for part, values in domains.items()},
         "paid": {names[a]: amount for a, amount in found["incomes"].items()} if found else {},
     }
 
@@ -108,7 +108,7 @@ def _bid(bid: Json | None, reason: str | None) -> Json:
 
 
 def _rows(entry: Json) -> Iterator[tuple[str, ...]]:
-    """A heading, then for each organisation its bid, its credit of each slice in nats, and what it was paid."""
+    """A heading, then for each organisation its bid, its credit of each domain in nats, and what it was paid."""
     yield "", "bid", *(f"{part} [nats]" for part in entry["credits"]), "paid"
     for name in sorted({*entry["bids"], *entry["paid"]}):
         credits = (_number(part.get(name)) for part in entry["credits"].values())

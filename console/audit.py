@@ -1,12 +1,12 @@
-"""`covenant verify`: the audits of chain/audit.py and chain/outside.py for the command line."""
+"""`foedus verify`: the audits of chain/audit/run.py and chain/audit/outside.py for the command line."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chain.audit import AuditReport, verify_on_chain
-from chain.outside import verify_from_outside
+from chain.audit.outside import verify_from_outside
+from chain.audit.run import AuditReport, verify_on_chain
 from console.options import JsonOption, KeyOption, RunArgument, StateOption, answer, contract_of, run_of, state_of
 from console.settings import absolute, saved
 from core import keys

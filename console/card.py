@@ -2,7 +2,7 @@
 
 from core.canonical import Digest
 from core.rounds import Genesis
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 
 
 def model_card(run: RunFolder, aggregate: Digest) -> str:
@@ -20,11 +20,11 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
 ---
 base_model: {genesis.base.name}
 library_name: peft
-tags: [lora, federated-learning, covenant]
+tags: [lora, federated-learning, foedus]
 ---
 # Adapter of run {run.name}
 
-A LoRA adapter that {len(genesis.organisations)} organisations trained together with Covenant, aggregated by
+A LoRA adapter that {len(genesis.organisations)} organisations trained together with Foedus, aggregated by
 {genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_apart(genesis)}
 
 | what | value |

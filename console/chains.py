@@ -1,4 +1,4 @@
-"""`covenant chain`: the development chains of a state folder, and the contracts on any chain."""
+"""`foedus chain`: the development chains of a state folder, and the contracts on any chain."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from chain import control
 from chain.deployment import AddressBook
-from chain.development import administrator
+from chain.devnet.accounts import administrator
 from chain.nodes import connect
 from console.options import JsonOption, StateOption, answer, state_of
 from core import keys
@@ -15,7 +15,7 @@ from core.canonical import Address
 from core.errors import UsageError
 
 app = typer.Typer(
-    help="A development chain, and the contracts.", epilog="Example: covenant chain start", no_args_is_help=True
+    help="A development chain, and the contracts.", epilog="Example: foedus chain start", no_args_is_help=True
 )
 
 ChainOption = Annotated[str, typer.Option("--chain", help="embedded or anvil.")]
@@ -26,7 +26,7 @@ KeyOption = Annotated[Path | None, typer.Option(help="Key file of the coordinato
 _CONTRACTS = {"public": "PublicLedger", "private": "PrivateLedger"}
 
 
-@app.command(epilog="Example: covenant chain start --port 8545 --json")
+@app.command(epilog="Example: foedus chain start --port 8545 --json")
 def start(
     chain: ChainOption = "embedded", port: PortOption = 0, state: StateOption = None, as_json: JsonOption = False
 ) -> None:
@@ -35,21 +35,21 @@ def start(
     _show(folder, control.start(chain, folder, port), as_json)
 
 
-@app.command(epilog="Example: covenant chain status --chain anvil")
+@app.command(epilog="Example: foedus chain status --chain anvil")
 def status(chain: ChainOption = "embedded", state: StateOption = None, as_json: JsonOption = False) -> None:
     """Say whether a development chain runs, where, and which contracts it holds."""
     folder = state_of(state).folder
     _show(folder, control.status(chain, folder), as_json)
 
 
-@app.command(epilog="Example: covenant chain stop")
+@app.command(epilog="Example: foedus chain stop")
 def stop(chain: ChainOption = "embedded", state: StateOption = None, as_json: JsonOption = False) -> None:
     """End a development chain; what it holds stays, and the next request starts it again."""
     stopped = control.stop(chain, state_of(state).folder)
     answer({"chain": chain, "stopped": stopped}, [f"{chain} {'has ended' if stopped else 'did not run'}"], as_json)
 
 
-@app.command(epilog="Example: covenant chain deploy --chain http://127.0.0.1:8545 --key ~/keys/coordinator")
+@app.command(epilog="Example: foedus chain deploy --chain http://127.0.0.1:8545 --key ~/keys/coordinator")
 def deploy(
     chain: AnyChainOption = "embedded",
     key: KeyOption = None,
@@ -73,7 +73,7 @@ def _show(state: Path, found: control.ChainStatus, as_json: bool) -> None:
         "urls": dict(found.urls),
         "addresses": addresses,
     }
-    lines = _pairs(found.urls) or [f"{found.chain} does not run: `covenant chain start`"]
+    lines = _pairs(found.urls) or [f"{found.chain} does not run: `foedus chain start`"]
     answer(result, lines + _pairs(addresses), as_json)
 
 

@@ -1,4 +1,4 @@
-"""`covenant credits`: what organisations have earned, whether the chain's root says so, and claiming it by proof."""
+"""`foedus credits`: what organisations have earned, whether the chain's root says so, and claiming it by proof."""
 
 import math
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from agents.rewards import cumulative
 from chain.contract import BoundContract
 from chain.credits import UNIT, Credits, CreditTree
 from chain.deployment import bind, endow
@@ -16,9 +17,8 @@ from core.canonical import Address
 from core.config import CREDITED, RunConfig
 from core.errors import UsageError
 from core.keys import Key
-from core.places import State
-from core.store import RunFolder
-from server_app.rewards import cumulative
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 
 _TOLERANCE = 1e-3
 """Of an amount measured anew: gradients differ in their last digits between machines."""

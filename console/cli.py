@@ -21,29 +21,29 @@ from console import (
     provenance,
     unlearning,
 )
-from core.errors import CovenantError
+from core.errors import FoedusError
 
 app = typer.Typer(
-    name="covenant",
+    name="foedus",
     help="Federated QLoRA fine-tuning with signed updates and a public record.",
-    epilog="Example: covenant run, then covenant verify",
+    epilog="Example: foedus run, then foedus verify",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog="Example: covenant run --data ./data --rounds 5 --json")(federation.run)
-app.command(epilog="Example: covenant status --json")(federation.status)
-app.command(epilog="Example: covenant credits --organisation medical --claim")(claims.credits)
-app.command(epilog="Example: covenant verify --json")(audit.verify)
-app.command(epilog="Example: covenant proof --organisation medical --round 2 --out proof.json")(proof.proof)
-app.command(epilog="Example: covenant evaluate --data ./data --limit 0")(adapters.evaluate)
-app.command(epilog="Example: covenant export --out ./adapter")(adapters.export)
-app.command(epilog='Example: covenant attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
-app.command(epilog="Example: covenant chat --method direct-logit")(provenance.chat)
-app.command(epilog="Example: covenant evidence evidence.json --chain embedded")(evidence.evidence)
-app.command(epilog="Example: covenant forget --organisation coding --method replay")(unlearning.forget)
-app.command(epilog="Example: covenant check certificate.json --json")(unlearning.check)
+app.command(epilog="Example: foedus run --data ./data --rounds 5 --json")(federation.run)
+app.command(epilog="Example: foedus status --json")(federation.status)
+app.command(epilog="Example: foedus credits --organisation medical --claim")(claims.credits)
+app.command(epilog="Example: foedus verify --json")(audit.verify)
+app.command(epilog="Example: foedus proof --organisation medical --round 2 --out proof.json")(proof.proof)
+app.command(epilog="Example: foedus evaluate --data ./data --limit 0")(adapters.evaluate)
+app.command(epilog="Example: foedus export --out ./adapter")(adapters.export)
+app.command(epilog='Example: foedus attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
+app.command(epilog="Example: foedus chat --method direct-logit")(provenance.chat)
+app.command(epilog="Example: foedus evidence evidence.json --chain embedded")(evidence.evidence)
+app.command(epilog="Example: foedus forget --organisation coding --method replay")(unlearning.forget)
+app.command(epilog="Example: foedus check certificate.json --json")(unlearning.check)
 app.add_typer(chains.app, name="chain")
 app.add_typer(keyring.app, name="keys")
 app.add_typer(members.app, name="members")
@@ -53,7 +53,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of ours becomes one line."""
     try:
         return int(app(arguments, standalone_mode=False) or 0)
-    except CovenantError as error:
+    except FoedusError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -67,5 +67,5 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"covenant: {' '.join(message.split())}\n")
+    sys.stderr.write(f"foedus: {' '.join(message.split())}\n")
     return code

@@ -17,5 +17,5 @@ def _run() -> int:
         return run_command()
     except ModuleNotFoundError as error:
         wanted = "`make setup`, or pip install -r requirements.txt"
-        sys.stderr.write(f"covenant: module {error.name!r} is not installed: {wanted}\n")
+        sys.stderr.write(f"foedus: module {error.name!r} is not installed: {wanted}\n")
         return 2

@@ -1,4 +1,4 @@
-"""`covenant evidence`: whether a bundle that `covenant attribute --evidence` wrote holds."""
+"""`foedus evidence`: whether a bundle that `foedus attribute --evidence` wrote holds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chain.ethereum import open_ledger
+from chain.ledger import open_ledger
 from console.options import JsonOption, StateOption, answer, read_file, state_of
 from core.errors import FormatError, IntegrityError
 from core.ledger import Anchor
@@ -20,7 +20,7 @@ def evidence(
     as_json: JsonOption = False,
 ) -> int:
     """Check the evidence of a verdict: signatures, lineage and Merkle proofs, and with --chain their commitments."""
-    data = read_file("evidence", file, "a file of `covenant attribute --evidence`")
+    data = read_file("evidence", file, "a file of `foedus attribute --evidence`")
     try:
         bundle = Evidence.from_bytes(data)
         bundle.verified()

@@ -1,4 +1,4 @@
-"""`covenant run` and `covenant status`: one federation in simulation, and what became of it.
+"""`foedus run` and `foedus status`: one federation in simulation, and what became of it.
 
 A run has one CLI: it holds a lock as long as it lives, which the kernel gives back however it dies. Whoever gets the
 lock may therefore end what an earlier CLI left behind. The ServerApp, the writer of the run, holds a lock of its own,
@@ -15,18 +15,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from console import processes
 from console.agents import described, learnt, market
+from console.backends import processes
+from console.backends.ray import run_simulation
 from console.options import JsonOption, RunArgument, StateOption, answer, print_json, state_of
-from console.progress import Watcher, watching
 from console.report import report, show
 from console.settings import DEFAULTS, build, saved
-from console.simulation import run_simulation
+from console.views.progress import Watcher, watching
 from core.config import RunConfig, key
-from core.errors import CovenantError
-from core.places import State, new_run_id
-from core.store import RunFolder
-from server_app.lock import locked
+from core.errors import FoedusError
+from core.storage.lock import locked
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State, new_run_id
 
 NODES = 2
 """Flower nodes of a simulation; each hosts every second organisation."""
@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     organisations: Annotated[int | None, typer.Option(help="How many organisations take part.")] = None,
     aggregation: Annotated[str | None, typer.Option(help="frozen-a, fedavg, stack or svd.")] = None,
     lane_size: Annotated[int | None, typer.Option(help="Organisations that learn together; 0 is all.")] = None,
-    slices: Annotated[int | None, typer.Option(help="With lane-size 1: slices of an organisation's records.")] = None,
+    shards: Annotated[int | None, typer.Option(help="With lane-size 1: shards of an organisation's records.")] = None,
     composition: Annotated[str | None, typer.Option(help="How lanes are served: sum, ensemble or routing.")] = None,
     participation: Annotated[str | None, typer.Option(help="Who is asked: all, random, oort, q-learning …")] = None,
     chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL.")] = None,
@@ -108,7 +108,7 @@ def federate(settings: RunConfig, backend: Backend) -> None:
         with watching(console, state.events(settings.run)) as watch:
             try:
                 BACKENDS[backend](settings, watch)
-            except CovenantError as error:
+            except FoedusError as error:
                 watch()
                 raise watch.failure or error from error
 
@@ -119,8 +119,8 @@ def _ray(settings: RunConfig, watch: Watcher) -> None:
 
 def _inline(settings: RunConfig, watch: Watcher) -> None:
     from client_app.app import app as client  # noqa: PLC0415 - seconds of imports that only this backend needs
+    from console.backends.inline import run_inline  # noqa: PLC0415
     from server_app.app import app as server  # noqa: PLC0415
-    from server_app.inline import run_inline  # noqa: PLC0415
 
     run_inline(server, client, NODES, settings.to_flat())
     watch()

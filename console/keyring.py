@@ -1,4 +1,4 @@
-"""`covenant keys`: an organisation's key file. Address and public key are shown; the secret never is."""
+"""`foedus keys`: an organisation's key file. Address and public key are shown; the secret never is."""
 
 import os
 from pathlib import Path
@@ -10,21 +10,21 @@ from console.options import JsonOption, answer
 from core import keys
 from core.keys import Key
 
-app = typer.Typer(help="An organisation's key.", epilog="Example: covenant keys new", no_args_is_help=True)
+app = typer.Typer(help="An organisation's key.", epilog="Example: foedus keys new", no_args_is_help=True)
 
 FileArgument = Annotated[
-    Path | None, typer.Argument(metavar="[FILE]", help="Key file [$COVENANT_KEY, else ~/.config/covenant/key].")
+    Path | None, typer.Argument(metavar="[FILE]", help="Key file [$FOEDUS_KEY, else ~/.config/foedus/key].")
 ]
 
 
-@app.command(epilog="Example: covenant keys new ~/keys/hospital")
+@app.command(epilog="Example: foedus keys new ~/keys/hospital")
 def new(file: FileArgument = None, as_json: JsonOption = False) -> None:
     """Make a key: a file of mode 0600 outside any checkout."""
     path = _path(file)
     _show(path, keys.create(path), as_json)
 
 
-@app.command(epilog="Example: covenant keys show ~/keys/hospital --json")
+@app.command(epilog="Example: foedus keys show ~/keys/hospital --json")
 def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
     """Show the address and the public key that belong to a key."""
     path = _path(file)
@@ -32,7 +32,7 @@ def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
 
 
 def _path(option: Path | None) -> Path:
-    return Path(option or os.environ.get("COVENANT_KEY") or "~/.config/covenant/key").expanduser().absolute()
+    return Path(option or os.environ.get("FOEDUS_KEY") or "~/.config/foedus/key").expanduser().absolute()
 
 
 def _show(path: Path, key: Key, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`covenant members`: who may take part in the federations of a contract, asked for, approved and ended."""
+"""`foedus members`: who may take part in the federations of a contract, asked for, approved and ended."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from chain.contract import BoundContract
 from chain.deployment import bind
-from chain.development import administrator
+from chain.devnet.accounts import administrator
 from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
 from console.options import JsonOption, StateOption, answer, read_file, state_of
 from core import keys
@@ -19,7 +19,7 @@ from core.keys import Key
 
 app = typer.Typer(
     help="Registration of organisations on the chain.",
-    epilog="Example: covenant members show 0x…",
+    epilog="Example: foedus members show 0x…",
     no_args_is_help=True,
 )
 
@@ -35,7 +35,7 @@ CoordinatorOption = Annotated[Path | None, typer.Option("--key", help="Key file 
 AdministratorOption = Annotated[Path | None, typer.Option("--key", help="Key file of the contract's administrator.")]
 
 
-@app.command(epilog="Example: covenant members request --key ~/keys/hospital --out request.json")
+@app.command(epilog="Example: foedus members request --key ~/keys/hospital --out request.json")
 def request(  # noqa: PLR0913, PLR0917 - one parameter an option
     key: OwnKeyOption,
     out: OutOption,
@@ -55,7 +55,7 @@ def request(  # noqa: PLR0913, PLR0917 - one parameter an option
     answer({"organisation": own.address, "file": str(out)}, [f"Request of {own.address} in {out}"], as_json)
 
 
-@app.command(epilog="Example: covenant members approve request.json --key ~/keys/coordinator")
+@app.command(epilog="Example: foedus members approve request.json --key ~/keys/coordinator")
 def approve(
     file: RequestArgument,
     key: CoordinatorOption = None,
@@ -72,7 +72,7 @@ def approve(
     _show(signed.organisation, _registry(chain, state, address, coordinator).register(signed), as_json)
 
 
-@app.command(epilog="Example: covenant members revoke 0x… --key ~/keys/administrator")
+@app.command(epilog="Example: foedus members revoke 0x… --key ~/keys/administrator")
 def revoke(
     organisation: OrganisationArgument,
     key: AdministratorOption = None,
@@ -86,7 +86,7 @@ def revoke(
     _show(wanted := _organisation(organisation), registry.revoke(wanted), as_json)
 
 
-@app.command(epilog="Example: covenant members show 0x… --json")
+@app.command(epilog="Example: foedus members show 0x… --json")
 def show(
     organisation: OrganisationArgument,
     chain: ChainOption = "embedded",

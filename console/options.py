@@ -11,10 +11,10 @@ import typer
 
 from core.canonical import Address, address
 from core.errors import FormatError, IntegrityError, UsageError
-from core.places import State
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 
-StateOption = Annotated[Path | None, typer.Option("--state", help="State folder [$COVENANT_HOME, else .covenant].")]
+StateOption = Annotated[Path | None, typer.Option("--state", help="State folder [$FOEDUS_HOME, else .foedus].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Run id; the newest without it.")]
 
@@ -25,7 +25,7 @@ KeyOption = Annotated[
 
 def state_of(option: Path | None) -> State:
     """The state folder of a command."""
-    return State(Path(option or os.environ.get("COVENANT_HOME") or ".covenant").expanduser().absolute())
+    return State(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
 
 
 def run_of(state: State, name: str, key: Path | None) -> RunFolder:

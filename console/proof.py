@@ -1,18 +1,18 @@
-"""`covenant proof`: that one organisation's update was admitted to one round, for anybody to check."""
+"""`foedus proof`: that one organisation's update was admitted to one round, for anybody to check."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chain.ethereum import open_ledger
+from chain.ledger import open_ledger
 from chain.participation import ParticipationProof
 from console.options import JsonOption, RunArgument, StateOption, answer, read_file, state_of
-from core.blobs import write
 from core.errors import IntegrityError, UsageError
-from core.places import State
 from core.rounds import RoundRecord
-from core.store import RunFolder
+from core.storage.blobs import write
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 from core.update import Organisation
 
 
@@ -44,7 +44,7 @@ def proof(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _check(path: Path, chain: str, state: State, as_json: bool) -> int:
-    held = ParticipationProof.from_json(read_file("proof", path, "a file of `covenant proof`"))
+    held = ParticipationProof.from_json(read_file("proof", path, "a file of `foedus proof`"))
     manifest = held.signed.manifest
     said = {"organisation": manifest.organisation, "genesis": manifest.genesis, "round": manifest.round}
     try:

@@ -1,4 +1,4 @@
-"""`covenant attribute` and `covenant chat`: who taught the tokens of an answer."""
+"""`foedus attribute` and `foedus chat`: who taught the tokens of an answer."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from console.heat import Heat, show, summary
 from console.options import JsonOption, KeyOption, RunArgument, StateOption, print_json, run_of, state_of
+from console.views.heat import Heat, show, summary
 from core.canonical import Address
 from core.errors import UsageError
 
 if TYPE_CHECKING:
-    from provenance.apart import Apart
+    from provenance.ensemble import EnsembleSubject
     from provenance.method import Subject
     from provenance.trace import TokenTrace
 
@@ -32,13 +32,13 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     max_new_tokens: LengthOption = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
-    evidence: Annotated[Path | None, typer.Option(help="Write what proves the verdict: see covenant evidence.")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Write what proves the verdict: see foedus evidence.")] = None,
     key: KeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
-    from server_app.serving import trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
+    from provenance.served import trace  # noqa: PLC0415 - seconds of imports that other commands need not wait for
 
     files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = run_of(state_of(state), run, key)
@@ -78,7 +78,7 @@ def chat(
 ) -> None:
     """Talk to the model; every token comes in the colour of the organisation that taught it."""
     from provenance.attribution import check_method  # noqa: PLC0415 - seconds of imports
-    from server_app.serving import subject  # noqa: PLC0415
+    from provenance.served import subject  # noqa: PLC0415
 
     found = run_of(state_of(state), run, key)
     method = method or ("gradient" if found.genesis.composition == "ensemble" else "direct-logit")
@@ -90,7 +90,12 @@ class Chat:
     """A conversation: questions from stdin, answers on the console."""
 
     def __init__(
-        self, console: Console, asked: "Subject | Apart", names: Mapping[Address, str], method: str, max_new_tokens: int
+        self,
+        console: Console,
+        asked: "Subject | EnsembleSubject",
+        names: Mapping[Address, str],
+        method: str,
+        max_new_tokens: int,
     ) -> None:
         self.console, self.subject, self.names = console, asked, names
         self.method, self.max_new_tokens = method, max_new_tokens

@@ -8,16 +8,16 @@ from rich.table import Table
 from chain.queue import read_anchors
 from core.canonical import Address
 from core.ledger import Anchor, RoundKey
-from core.places import State
 from core.rounds import RoundRecord
-from core.store import RunFolder
-from server_app.events import EventLog
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 
 Json = dict[str, Any]
 
 
 def report(state: State, run: RunFolder) -> Json:
-    """Everything that `covenant run` and `covenant status` say about a run; organisations by name."""
+    """Everything that `foedus run` and `foedus status` say about a run; organisations by name."""
     events, _ = EventLog.read(state.events(run.name))
     evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
     losses = {number: _by_name(run, event["losses"]) for number, event in sorted(evaluated.items())}
@@ -43,7 +43,7 @@ def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
     aggregate = result["rounds"][-1]["aggregate"] if result["rounds"] else None
     if aggregate:
         console.print(f"Adapter  {aggregate}, sealed in {run.blobs.where}", soft_wrap=True)
-    following = " · ".join(f"covenant {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
+    following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     console.print(f"State    {state.folder}\n\nNext: {following}", soft_wrap=True)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.blobs import open_blobs
 from core.canonical import from_json
 from core.config import RunConfig
 from core.errors import ConfigError, DataError, ModelError, UsageError
-from core.places import State
+from core.storage.blobs import open_blobs
+from core.storage.state_folder import State
 
 DEFAULTS = RunConfig()
 

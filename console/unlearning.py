@@ -1,4 +1,4 @@
-"""`covenant forget` and `covenant check`: erase an organisation or records of it, and check the certificate."""
+"""`foedus forget` and `foedus check`: erase an organisation or records of it, and check the certificate."""
 
 import time
 from collections.abc import Collection
@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from chain.audit import Failure
-from chain.ethereum import EthereumLedger, open_ledger
-from chain.outside import unsealed
+from chain.audit.outside import unsealed
+from chain.audit.run import Failure
+from chain.ledger import EthereumLedger, open_ledger
 from chain.private import PrivateRounds, open_private_ledger
 from console.federation import Backend, federate
 from console.options import (
@@ -29,17 +29,17 @@ from core import keys
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FormatError, UsageError
-from core.places import State
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 from unlearning.certificate import ErasureCertificate, SignedCertificate
 from unlearning.check import check as check_certificate
 from unlearning.plan import Lanes, plans
-from unlearning.records import read_digests, slices_of
+from unlearning.records import read_digests, shards_of
 
 
 def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     organisation: Annotated[str, typer.Option(help="Who is to be erased: name or address.")],
-    method: Annotated[str, typer.Option(help="remove, repair or replay; for records slices or replay.")],
+    method: Annotated[str, typer.Option(help="remove, repair or replay; for records shards or replay.")],
     run: RunArgument = "",
     records: Annotated[Path | None, typer.Option(help="Erase only the records in this JSONL file.")] = None,
     basis: Annotated[str | None, typer.Option(help="The legal basis that the organisation gives.")] = None,
@@ -86,7 +86,7 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def check(
-    certificate: Annotated[Path, typer.Argument(help="The certificate that `covenant forget` wrote.")],
+    certificate: Annotated[Path, typer.Argument(help="The certificate that `foedus forget` wrote.")],
     chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL [the run's own].")] = None,
     store: Annotated[str | None, typer.Option(help="From outside: folder or URL of the run's artifacts.")] = None,
     address: Annotated[str | None, typer.Option(help="From outside: the contract's address.")] = None,
@@ -95,7 +95,7 @@ def check(
     as_json: JsonOption = False,
 ) -> int:
     """Check an erasure certificate against the run's artifacts and the chain."""
-    data = read_file("certificate", certificate, "a file of `covenant forget`")
+    data = read_file("certificate", certificate, "a file of `foedus forget`")
     try:
         signed = SignedCertificate.from_bytes(data)
     except FormatError as error:
@@ -120,9 +120,9 @@ def _trains(run: RunFolder, organisation: Address, method: str, records: Path | 
     if run.unfinished():
         begun = [s.attestation for s in run.erasures() if run.certificate(s.attestation) is None]
         return any(attestation.carried < attestation.rounds for attestation in begun)
-    slices = slices_of(run.genesis, organisation, read_digests(records)) if records else None
+    shards = shards_of(run.genesis, organisation, read_digests(records)) if records else None
     try:
-        return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, slices))
+        return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
     except UsageError:
         own = (s.attestation for s in run.erasures() if s.attestation.organisation == organisation)
         if any(run.certificate(attestation) for attestation in own):
@@ -183,5 +183,5 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"Adapter  {result['aggregate']}",
         f"Receipts {given}; outstanding: {missing}",
         f"Written  {result['certificate']}",
-        f"Next: covenant check {result['certificate']} · covenant verify {result['run']}",
+        f"Next: foedus check {result['certificate']} · foedus verify {result['run']}",
     ]

@@ -39,7 +39,7 @@ class AdapterState:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under the tag ``covenant/adapter/v1``; binds names, dtypes, shapes and bytes."""
+        """SHA-256 under the tag ``foedus/adapter/v1``; binds names, dtypes, shapes and bytes."""
         return digest("adapter", *self.parts())
 
     def __eq__(self, other: object) -> bool:

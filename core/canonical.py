@@ -65,8 +65,8 @@ def parse_json(data: bytes) -> Any:
 
 
 def domain(noun: str) -> bytes:
-    r"""The versioned tag that opens every digest of `noun`, for example ``covenant/adapter/v1\\0``."""
-    return f"covenant/{noun}/v1\0".encode("ascii")
+    r"""The versioned tag that opens every digest of `noun`, for example ``foedus/adapter/v1\\0``."""
+    return f"foedus/{noun}/v1\0".encode("ascii")
 
 
 def digest(noun: str, *parts: Buffer) -> Digest:

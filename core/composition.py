@@ -47,7 +47,7 @@ class Composition:
 
     @property
     def digest(self) -> Digest:
-        """Of one part that of its state, else SHA-256 under ``covenant/composition/v1`` of kind, shares and states."""
+        """Of one part that of its state, else SHA-256 under ``foedus/composition/v1`` of kind, shares and states."""
         if len(self.parts) == 1:
             return self.parts[0].state.digest
         parts = [{"share": part.share, "state": part.state.digest} for part in self.parts]

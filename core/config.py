@@ -1,6 +1,6 @@
 """Every setting of a run, parsed once at the edge.
 
-A setting has one name everywhere: the long option of `covenant run`, the key of `flwr run --run-config`, the key in
+A setting has one name everywhere: the long option of `foedus run`, the key of `flwr run --run-config`, the key in
 a TOML of `conf/`. Values are bool, int, float or str, as Flower's run-config allows; "" and 0 stand for "not set"
 where a docstring says so. pyproject.toml lists the same defaults (a test compares them).
 """
@@ -36,15 +36,15 @@ class RunConfig:
     resume: bool = False
     """Go on with `run` where it stopped."""
     state: str = ""
-    """Absolute path of the state folder; "" is $COVENANT_HOME, else .covenant in the home folder."""
+    """Absolute path of the state folder; "" is $FOEDUS_HOME, else .foedus in the home folder."""
     data: str = ""
     """Absolute path of a folder with one data set per organisation, or hf:NAME; "" is the embedded samples."""
     validation: str = ""
     """Absolute path of a JSONL file that no organisation owns; "" is DATA/validation.jsonl, else the embedded one."""
     organisations: int = 0
     """How many organisations take part, in order of name; 0 is all there are."""
-    base: str = "covenant-tiny"
-    """The base model: covenant-tiny, a folder, or a Hugging Face name."""
+    base: str = "foedus-tiny"
+    """The base model: foedus-tiny, a folder, or a Hugging Face name."""
     quantisation: str = "nf4"
     """How the frozen base is held: nf4, int8 or none."""
     rank: int = 32
@@ -71,8 +71,8 @@ class RunConfig:
     """The rule: frozen-a, fedavg, stack or svd."""
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
-    slices: int = 1
-    """With lane-size 1: the slices an organisation's records are in, each with an adapter of its own (see `forget`)."""
+    shards: int = 1
+    """With lane-size 1: the shards an organisation's records are in, each with an adapter of its own (see `forget`)."""
     composition: str = "sum"
     """How lanes are served: sum (one adapter), ensemble (their probabilities mixed) or routing (a lane a prompt)."""
     participation: str = "all"
@@ -107,7 +107,7 @@ class RunConfig:
     store: str = ""
     """Where sealed artifacts go, a folder a run: an absolute path or a URL that fsspec opens; "" is beside the run."""
     auditors: str = ""
-    """Comma-separated public keys of auditors, who may read every artifact; `covenant keys show` prints one's own."""
+    """Comma-separated public keys of auditors, who may read every artifact; `foedus keys show` prints one's own."""
     chain_lag: int = 1
     """Rounds that anchors may be late before an organisation that reads the chain flags it."""
     chain_lag_policy: str = "flag"
@@ -211,7 +211,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_length": (8, 10**6),
     "learning_rate": (1e-9, 10.0),
     "lane_size": (0, 2**32),
-    "slices": (1, 1000),
+    "shards": (1, 1000),
     "fraction": (1e-9, 1.0),
     "pool": (0.0, 1e12),
     "step_price": (0.0, 1e12),

@@ -21,8 +21,8 @@ from core.keys import Domain, Fields, Key, Signature, signer
 from core.parsing import parsed
 from core.rounds import Genesis
 
-METHODS = ("remove", "repair", "replay", "slices")
-OF_RECORDS = ("replay", "slices")
+METHODS = ("remove", "repair", "replay", "shards")
+OF_RECORDS = ("replay", "shards")
 """The methods that erase records, and leave the organisation where it is."""
 
 _REQUEST: Fields = (
@@ -70,7 +70,7 @@ class ErasureRequest:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/erasure-request/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/erasure-request/v1``."""
         return digest("erasure-request", to_json(asdict(self)))
 
     def sign(self, key: Key, domain: Domain) -> "SignedRequest":
@@ -120,7 +120,7 @@ class SignedRequest:
         """Parse plain data; raises FormatError."""
         signed = parsed(cls, data, {"request": lambda v: parsed(ErasureRequest, v, {})})
         request = signed.request
-        methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "slices")
+        methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "shards")
         if request.method not in methods:
             raise FormatError(f"erasure request has method {request.method!r}, one of {', '.join(methods)} wanted")
         if not 0 <= request.count < 2**32 or request.whole != (request.records == ZERO_DIGEST):
@@ -171,7 +171,7 @@ class Attestation:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/attestation/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/attestation/v1``."""
         return digest("attestation", to_json(self.to_dict()))
 
     @property

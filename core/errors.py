@@ -1,6 +1,6 @@
-"""Every exception that Covenant raises on purpose.
+"""Every exception that Foedus raises on purpose.
 
-    CovenantError                 what covenant commands turn into one line and an exit code
+    FoedusError                 what foedus commands turn into one line and an exit code
     ├── UsageError                bad input: exit 2
     │   ├── ConfigError           an unknown setting, a wrong type, a value out of range
     │   ├── DataError             a missing folder, a malformed record (file and line)
@@ -20,13 +20,13 @@ A client's fault is not an exception: it is a rejection with its reason in the R
 """
 
 
-class CovenantError(Exception):
+class FoedusError(Exception):
     """Base of all exceptions of this project; ``str()`` is one line for the user."""
 
     exit_code = 1
 
 
-class UsageError(CovenantError):
+class UsageError(FoedusError):
     """Bad input. The message says what was got and what was wanted."""
 
     exit_code = 2
@@ -44,11 +44,11 @@ class ModelError(UsageError):
     """A base model or adapter cannot be loaded or does not fit."""
 
 
-class FormatError(CovenantError):
+class FormatError(FoedusError):
     """Bytes are not the canonical form they claim to be."""
 
 
-class IntegrityError(CovenantError):
+class IntegrityError(FoedusError):
     """Something that was checked does not hold."""
 
 
@@ -60,7 +60,7 @@ class DestroyedError(IntegrityError):
     """Something is stored, and its key was destroyed: nobody can read it again."""
 
 
-class LedgerError(CovenantError):
+class LedgerError(FoedusError):
     """A ledger refused a request or could not be asked."""
 
 
@@ -72,7 +72,7 @@ class LedgerConflictError(LedgerError):
     """The ledger refuses: wrong parent, round already committed, or missing role."""
 
 
-class RunError(CovenantError):
+class RunError(FoedusError):
     """A federation failed."""
 
 

@@ -47,7 +47,7 @@ class GenerationRecord:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/generation/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/generation/v1``."""
         return digest("generation", to_json(self.to_dict()))
 
     @property

@@ -50,7 +50,7 @@ class Domain:
     def to_dict(self) -> dict[str, Any]:
         """The EIP712Domain struct."""
         return {
-            "name": "Covenant",
+            "name": "Foedus",
             "version": "1",
             "chainId": self.chain_id,
             "verifyingContract": self.contract,

@@ -142,7 +142,7 @@ class Genesis:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/genesis/v1``: the run's name on the chain."""
+        """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
         return digest("genesis", to_json(self.to_dict()))
 
     def policy(self, number: int) -> str:
@@ -172,7 +172,7 @@ class Genesis:
         raise UsageError(f"organisation {name!r} is not a member, one of {names} wanted")
 
     def lanes_of(self, address: Address) -> tuple[int, ...]:
-        """The indices of the lanes that an organisation learns in, one for each of its slices; none for a stranger."""
+        """The indices of the lanes that an organisation learns in, one for each of its shards; none for a stranger."""
         return tuple(i for i, lane in enumerate(self.lanes) if address in lane)
 
     def to_dict(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class RoundRecord:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/round/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/round/v1``."""
         return digest("round", to_json(self.to_dict()))
 
     @property

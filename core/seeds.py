@@ -12,14 +12,14 @@ def shared(seed: int) -> bytes:
 
 
 def local(seed: int, organisation: Address, number: int, part: int = 0) -> bytes:
-    """The seed of an organisation's training in a round, for its slice `part`: its batches, and its A where drawn."""
-    return _hash(f"{seed}", organisation.lower(), f"{number}", *([f"slice-{part}"] if part else []))
+    """The seed of an organisation's training in a round, for its shard `part`: its batches, and its A where drawn."""
+    return _hash(f"{seed}", organisation.lower(), f"{number}", *([f"shard-{part}"] if part else []))
 
 
-def slice_of(record: Digest, slices: int) -> int:
-    """The slice that a record is in, 0 to `slices` − 1: by its content alone, so that no other record moves it."""
-    drawn = hashlib.sha256(domain("slice") + raw(record)).digest()
-    return int.from_bytes(drawn[:8], "big") % slices
+def shard_of(record: Digest, shards: int) -> int:
+    """The shard that a record is in, 0 to `shards` − 1: by its content alone, so that no other record moves it."""
+    drawn = hashlib.sha256(domain("shard") + raw(record)).digest()
+    return int.from_bytes(drawn[:8], "big") % shards
 
 
 def ticket(seed: int, organisation: Address, number: int) -> float:

@@ -212,7 +212,7 @@ class UpdateManifest:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/manifest/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/manifest/v1``."""
         return digest("manifest", to_json(self.to_dict()))
 
     def sign(self, key: Key, domain: Domain) -> "SignedManifest":

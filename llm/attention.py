@@ -28,7 +28,7 @@ from transformers.masking_utils import eager_mask
 from core.errors import ModelError
 from llm.model import Model
 
-_NAME = "covenant"
+_NAME = "foedus"
 
 
 @dataclass

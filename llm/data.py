@@ -47,12 +47,12 @@ class Record:
 
     prompt: tuple[Message, ...]
     answer: str
-    slice: str = ""
+    domain: str = ""
     """The domain a validation record belongs to; empty when it has none."""
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 of prompt and answer as canonical JSON under ``covenant/record/v1``: what an erasure knows it by."""
+        """SHA-256 of prompt and answer as canonical JSON under ``foedus/record/v1``: what an erasure knows it by."""
         turns = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
         return digest("record", to_json({"prompt": turns, "answer": self.answer}))
 
@@ -156,7 +156,7 @@ def parse_record(value: Any) -> Record:
     """Normalise one decoded record; raises DataError saying which field is wrong."""
     if not isinstance(value, Mapping):
         raise DataError(f"got {type(value).__name__}, wanted an object: {_SHAPES}")
-    tag = _text(value, "slice", "")
+    tag = _text(value, "domain", _text(value, "slice", ""))
     if "messages" in value:
         return _conversation(value["messages"], tag)
     if "output" in value:

@@ -14,7 +14,7 @@ from llm.data import Collection, OrganisationData, Record, parse_record, split
 
 _CONCENTRATION = 0.5
 """Dirichlet parameter: at 0.5 most parts are dominated by few of the column's values."""
-_LABEL_COLUMNS = ("label", "slice", "category")
+_LABEL_COLUMNS = ("label", "domain", "category")
 
 
 def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -> Collection:

@@ -2,7 +2,7 @@
 
 Decisions:
 
-- Whatever names a base (``covenant-tiny``, a folder, a Hub name) becomes a folder first; everything after that,
+- Whatever names a base (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that,
   the digest included, reads files. Only safetensors weights are read and no code of the model's is run.
 - Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
   a hashed adapter does not depend on how PEFT happens to wrap it.
@@ -57,7 +57,7 @@ class ModelSpec:
     """What to load; equal specs share one model in a process."""
 
     base: str
-    """``covenant-tiny``, a folder in Hugging Face format, or a name on the Hub."""
+    """``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
     """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
@@ -79,7 +79,7 @@ class Model:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under ``covenant/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
+        """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
         return digest("base", to_json({path.name: _sha256(path) for path in _files(self.folder)}))
 
     @cached_property

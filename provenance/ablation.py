@@ -5,14 +5,14 @@ r"""`ablation`: leave one out.
 What a token loses, in nats, when contribution k is taken out and nothing else changes (weights are not shared out
 again). It localises a culprit and does not add up: what several contributions do together counts for none of them, or
 for each; the residual shows by how much. Organisations are rows of one batch, each with −δ_k as a low-rank term of its
-own (`llm/rows.py`): nothing is merged and no second adapter is made.
+own (`llm/per_row_adapters.py`): nothing is merged and no second adapter is made.
 """
 
 import torch
 
 from llm.data import Example
 from llm.loss import answer_losses
-from llm.rows import row_terms
+from llm.per_row_adapters import row_terms
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of, rows_of
 
 _ROWS = 16

@@ -19,9 +19,9 @@ from llm.data import Example, Message, Record, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from provenance.ablation import ablation
-from provenance.apart import Apart, mixed, mixed_familiarity
 from provenance.confidence import probabilities, verdict
 from provenance.direct_logit import direct_logit, direct_stream
+from provenance.ensemble import EnsembleSubject, mixed, mixed_familiarity
 from provenance.familiarity import familiarity
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject
@@ -43,7 +43,7 @@ _UNCUT = 2**31
 
 
 def attribute(
-    subject: Subject | Apart,
+    subject: Subject | EnsembleSubject,
     prompt: str,
     response: str | None = None,
     method: str = DEFAULT,
@@ -68,7 +68,7 @@ def attribute(
 
 
 def stream(
-    subject: Subject | Apart,
+    subject: Subject | EnsembleSubject,
     prompt: str,
     max_new_tokens: int = 64,
     effort: Effort = Effort(),  # noqa: B008 - frozen
@@ -79,7 +79,7 @@ def stream(
     """
     started = time.perf_counter()
     subject = answering(subject, prompt)
-    if isinstance(subject, Apart):
+    if isinstance(subject, EnsembleSubject):
         raise UsageError("an ensemble's tokens cannot be attributed while it generates, only its whole answer")
     start = encode_prompt(subject.model.tokenizer, prompt)
     room = _room(subject, len(start), max_new_tokens)
@@ -101,7 +101,7 @@ def stream(
     return _trace(subject, prompt, "direct-logit", scores, familiar, tokens, started)
 
 
-def answering(subject: Subject | Apart, prompt: str) -> Subject | Apart:
+def answering(subject: Subject | EnsembleSubject, prompt: str) -> Subject | EnsembleSubject:
     """What answers a prompt: of lanes that it is routed to, one."""
     if isinstance(subject, Subject):
         return subject
@@ -114,22 +114,22 @@ def check_method(method: str) -> None:
         raise UsageError(f"method {method!r}: one of {', '.join(METHODS)} wanted")
 
 
-def _scored(subject: Subject | Apart, example: Example, method: str, effort: Effort) -> Scores:
-    if isinstance(subject, Apart):
+def _scored(subject: Subject | EnsembleSubject, example: Example, method: str, effort: Effort) -> Scores:
+    if isinstance(subject, EnsembleSubject):
         return mixed(subject, example, method, effort)
     subject.model.set_adapter(subject.adapter)
     return METHODS[method](subject, example, effort)
 
 
 def _familiar(
-    subject: Subject | Apart, example: Example, organisations: Sequence[Address], size: int | None
+    subject: Subject | EnsembleSubject, example: Example, organisations: Sequence[Address], size: int | None
 ) -> torch.Tensor:
-    if isinstance(subject, Apart):
+    if isinstance(subject, EnsembleSubject):
         return mixed_familiarity(subject, example, size)
     return familiarity(subject, example, organisations, size)
 
 
-def _example(subject: Subject | Apart, prompt: str, response: str | None, max_new_tokens: int) -> Example:
+def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | None, max_new_tokens: int) -> Example:
     """Prompt and answer as tokens, the answer without the tokens that end it."""
     model = subject.model
     start = encode_prompt(model.tokenizer, prompt)
@@ -148,7 +148,7 @@ def _example(subject: Subject | Apart, prompt: str, response: str | None, max_ne
     return Example((*start, *answer), len(start))
 
 
-def _room(subject: Subject | Apart, used: int, wanted: int) -> int:
+def _room(subject: Subject | EnsembleSubject, used: int, wanted: int) -> int:
     """How many more tokens fit the context, at most `wanted`; raises UsageError when it is none."""
     if wanted < 1:
         raise UsageError(f"max-new-tokens is {wanted}, at least 1 wanted")
@@ -186,7 +186,7 @@ def _residuals(scores: Scores) -> list[float | None]:
 
 
 def _trace(
-    subject: Subject | Apart,
+    subject: Subject | EnsembleSubject,
     prompt: str,
     method: str,
     scores: Scores,

@@ -31,7 +31,7 @@ from core.canonical import Address
 from core.composition import shares
 from core.errors import IntegrityError, UsageError
 from core.rounds import RoundRecord
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from provenance.terms import Chunk, Term, Terms, chunks, keep
 
 Float64 = NDArray[np.float64]

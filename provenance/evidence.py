@@ -23,7 +23,7 @@ from core.canonical import Address, Digest, digest, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError, UsageError
 from core.ledger import Anchor, Ledger
 from core.rounds import Genesis, RoundRecord, SignedRecord
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from provenance.trace import TokenTrace
 
 
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 under ``covenant/evidence/v1``."""
+        """SHA-256 under ``foedus/evidence/v1``."""
         return digest("evidence", self.to_bytes())
 
     def verified(self) -> Address:

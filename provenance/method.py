@@ -8,7 +8,7 @@ import torch
 from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from llm.data import Batch, Example, collate
 from llm.loss import answer_losses
 from llm.model import Model

@@ -17,10 +17,10 @@ every client's output is the global logit, the same for all.
 
 import torch
 
-from llm.anatomy import anatomy
 from llm.data import IGNORED, Example
 from llm.differentiate import forward
-from llm.rows import row_terms
+from llm.per_row_adapters import row_terms
+from llm.residual_stream import anatomy
 from provenance.method import Effort, Scores, Subject, base_logprobs, rows_of
 
 

@@ -20,7 +20,7 @@ import torch
 from core.errors import UsageError
 from llm.data import Example
 from llm.loss import answer_losses
-from llm.rows import row_terms
+from llm.per_row_adapters import row_terms
 from provenance.gradient import total_scores
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of, rows_of
 from provenance.terms import Term

@@ -65,7 +65,7 @@ class TokenTrace:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under ``covenant/trace/v1`` of the canonical JSON without the seconds."""
+        """SHA-256 under ``foedus/trace/v1`` of the canonical JSON without the seconds."""
         plain = asdict(self)
         del plain["seconds"]
         return digest("trace", to_json(plain))
@@ -85,7 +85,7 @@ class TokenTrace:
         return self.spans(zip(starts, [*starts[1:], len(self.tokens)], strict=True))
 
     def to_dict(self, names: Mapping[Address, str]) -> dict[str, Any]:
-        """What `covenant attribute --json` prints: organisations by name."""
+        """What `foedus attribute --json` prints: organisations by name."""
         response = self.response
         return {
             "run": self.run,

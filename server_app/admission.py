@@ -12,10 +12,10 @@ import numpy as np
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
-from core.errors import CovenantError, ForgeryError, FormatError
+from core.errors import FoedusError, ForgeryError, FormatError
+from core.messages.codec import Reply
 from core.rounds import Genesis
 from core.update import Bid, SignedManifest, UpdateManifest
-from core.wire import Reply
 
 
 class Reason(StrEnum):
@@ -46,7 +46,7 @@ class Reason(StrEnum):
     NORM_ABOVE_BOUND = "norm-above-bound"
 
 
-class RejectedError(CovenantError):
+class RejectedError(FoedusError):
     """A reply is not admitted; a client's fault, recorded and never fatal."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

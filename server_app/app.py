@@ -16,37 +16,38 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from agents import credit
-from chain.audit import verify
+from agents.rewards import Rewards
+from chain.audit.run import verify
 from chain.commitments import Commitment, Recorder, private_commitment
 from chain.credits import Credits, CreditTree
-from chain.ethereum import EthereumLedger, open_ledger
+from chain.ledger import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
-from chain.revocations import watched
 from core import keys, lora
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.config import CREDITED, RunConfig
-from core.errors import ConfigError, CovenantError, LedgerUnreachableError, UsageError
+from core.errors import ConfigError, FoedusError, LedgerUnreachableError, UsageError
 from core.keys import Domain, Key
 from core.ledger import Ledger
-from core.places import State, new_run_id
-from core.readers import Readers
 from core.rounds import Genesis, PrivateChain, RoundRecord
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.lock import locked
+from core.storage.readers import Readers
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State, new_run_id
+from llm.served import shared_adapter
 from llm.sources import load_base
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
+from provenance.served import trace
 from server_app.binding import Bindings
-from server_app.erasing import Erasing
-from server_app.events import EventLog
+from server_app.erasure.run import Erasing
 from server_app.exchange import exchange, printable
-from server_app.founding import Ground, check_unchanged, found, shared_adapter
-from server_app.lock import locked
+from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from server_app.measuring import Measuring, digest_of, validation_records
-from server_app.rewards import Rewards
-from server_app.serving import trace
-from server_app.strategy import Covenant
+from server_app.revocations import watched
+from server_app.strategy import Foedus
 
 app = ServerApp()
 
@@ -73,7 +74,7 @@ def _reporting(events: EventLog) -> Iterator[None]:
     """Write a failure of the block to the event log, which belongs to whoever holds the run's lock."""
     try:
         yield
-    except (CovenantError, OSError) as error:
+    except (FoedusError, OSError) as error:
         log(ERROR, "%s", error)
         events.write("failed", error=str(error), exit_code=getattr(error, "exit_code", 1))
         raise
@@ -155,7 +156,7 @@ _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
 
 
 @contextmanager
-def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) -> Iterator[Covenant]:
+def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) -> Iterator[Foedus]:
     """The strategy over a founded or restored run, with its rounds on their way to the chain.
 
     Whoever was erased, or is `leaving`, need not be there.
@@ -170,10 +171,10 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
     bindings.wait(grid, _awaited(config, run, leaving), _BIND_SECONDS)
-    ground = Ground(model, digest_of(validation), bindings.domain, chains.to_fix(config))
+    ground = GenesisInputs(model, digest_of(validation), bindings.domain, chains.to_fix(config))
     if not run.started:
         founders = list(bindings.organisations.values())
-        genesis = found(config, run.name, key.address, ground, founders)
+        genesis = create_genesis(config, run.name, key.address, ground, founders)
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
         run.begin(genesis, Readers(key.public, public_keys, config.auditing))
     check_unchanged(config, ground, run.genesis)
@@ -186,7 +187,7 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     members = [organisation.address for organisation in run.genesis.organisations]
     with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
         measuring = Measuring.of(config, model, fresh, validation)
-        strategy = Covenant(
+        strategy = Foedus(
             run,
             key,
             fresh,

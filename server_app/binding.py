@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from core import wire
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError, RunError
 from core.keys import Domain, PublicKey
+from core.messages import codec as wire
 from core.update import Organisation
 from server_app.exchange import exchange, last_line, printable
 

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from flwr.app import Message, MetricRecord, RecordDict
 
-from core import wire
 from core.canonical import Address
 from core.errors import FormatError
+from core.messages import codec as wire
 
 T = TypeVar("T")
 

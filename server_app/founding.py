@@ -8,24 +8,23 @@ from importlib.metadata import version
 
 import torch
 
-from core import lora, seeds
-from core.adapter import AdapterState
+from core import lora
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, ModelError, RunError
 from core.keys import Domain, address_of
+from core.lanes import partition
 from core.rounds import Base, Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
-from llm.sources import load_base
-from server_app.lanes import partition
+from llm.served import shared_adapter
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
 @dataclass(frozen=True)
-class Ground:
+class GenesisInputs:
     """What a federation stands on: a base, the digest of the set that nobody owns, and chains."""
 
     model: Model
@@ -34,8 +33,8 @@ class Ground:
     private: PrivateChain | None = None
 
 
-def found(
-    config: RunConfig, run: str, coordinator: Address, ground: Ground, members: Sequence[Organisation]
+def create_genesis(
+    config: RunConfig, run: str, coordinator: Address, ground: GenesisInputs, members: Sequence[Organisation]
 ) -> Genesis:
     """The genesis of a new federation.
 
@@ -55,7 +54,7 @@ def found(
         alpha=config.alpha,
         shared_a=lora.factor(shared_adapter(ground.model, config.rank, config.seed), "A").digest,
         rule=config.aggregation,
-        lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.slices),
+        lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,
         organisations=organisations,
         validation=ground.validation,
@@ -68,7 +67,7 @@ def found(
     )
 
 
-def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None:
+def check_unchanged(config: RunConfig, ground: GenesisInputs, genesis: Genesis) -> None:
     """Raise when a run is resumed with settings, or on a ground, that its genesis does not have.
 
     ConfigError, ModelError for the base, or DataError for the set that nobody owns.
@@ -79,7 +78,7 @@ def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None
         "rank": genesis.rank,
         "alpha": genesis.alpha,
         "aggregation": genesis.rule,
-        "slices": len(genesis.lanes_of(genesis.organisations[0].address)),
+        "shards": len(genesis.lanes_of(genesis.organisations[0].address)),
         "composition": genesis.composition,
         "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
@@ -93,7 +92,7 @@ def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None
         if (got := getattr(config, name)) != value:
             raise ConfigError(f"{key(name)} is {got!r}, the run was founded with {value!r}")
     members = [organisation.address for organisation in genesis.organisations]
-    if partition(members, config.lane_size, config.slices) != genesis.lanes:
+    if partition(members, config.lane_size, config.shards) != genesis.lanes:
         raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
     if (base := ground.model.digest) != genesis.base.digest:
         raise ModelError(f"base model {config.base} is {base}, the run was founded with {genesis.base.digest}")
@@ -108,19 +107,6 @@ def check_unchanged(config: RunConfig, ground: Ground, genesis: Genesis) -> None
             f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "
             f"the run was founded with {genesis.chain.chain_id} and {genesis.chain.contract}"
         )
-
-
-def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
-    """The adapter before any training: the shared A, and B = 0."""
-    return lora.fresh(lora.Layout.of(model.modules, rank), seeds.shared(seed))
-
-
-def base_of(genesis: Genesis, name: str) -> Model:
-    """The base of a genesis, loaded from `name`; raises ModelError when it is another one here."""
-    model = load_base(name, genesis.base.quantisation, genesis.rank, genesis.alpha)
-    if model.digest != genesis.base.digest:
-        raise ModelError(f"base model {name} is {model.digest} here, {genesis.base.digest} wanted")
-    return model
 
 
 def environment() -> dict[str, str]:
@@ -149,11 +135,11 @@ def _check_members(config: RunConfig, organisations: Sequence[Organisation]) -> 
 
 def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
     """Refuse at the start what would fail later."""
-    if config.slices > 1 and config.lane_size != 1:
-        raise ConfigError(f"slices is {config.slices} with lane-size {config.lane_size}, lane-size 1 wanted")
-    if config.slices > 1 and config.participation == "q-learning":
-        raise ConfigError(f"slices is {config.slices} with participation q-learning: an agent bids for one lane")
-    apart = 0 < config.lane_size < members or config.slices > 1
+    if config.shards > 1 and config.lane_size != 1:
+        raise ConfigError(f"shards is {config.shards} with lane-size {config.lane_size}, lane-size 1 wanted")
+    if config.shards > 1 and config.participation == "q-learning":
+        raise ConfigError(f"shards is {config.shards} with participation q-learning: an agent bids for one lane")
+    apart = 0 < config.lane_size < members or config.shards > 1
     if apart and config.composition == "sum" and config.aggregation != "frozen-a":
         raise ConfigError(
             f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}: lanes of another rule "

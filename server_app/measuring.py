@@ -6,56 +6,56 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agents import credit
+from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule
 from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, DataError
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from llm.data import Record
 from llm.evaluate import evaluate
+from llm.loss_and_gradient import slope
 from llm.model import Model
-from llm.slope import slope
+from llm.served import base_of, shared_adapter
 from llm.sources import read_data
-from server_app.founding import base_of, shared_adapter
-from server_app.rewards import Rewards
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """A base model, the adapter before any training, and the set that nobody owns, by slices."""
+    """A base model, the adapter before any training, and the set that nobody owns, by domains."""
 
     model: Model
     fresh: AdapterState
     rule: Rule
-    slices: Mapping[str, Sequence[Record]]
+    domains: Mapping[str, Sequence[Record]]
     max_length: int
 
     @classmethod
     def of(cls, config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]) -> "Measuring":
-        """With the first records of every slice, as many as are evaluated."""
-        slices: dict[str, list[Record]] = {}
+        """With the first records of every domain, as many as are evaluated."""
+        domains: dict[str, list[Record]] = {}
         for record in records:
-            slices.setdefault(record.slice or "all", []).append(record)
-        first = {name: found[: config.evaluate_limit or None] for name, found in slices.items()}
+            domains.setdefault(record.domain or "all", []).append(record)
+        first = {name: found[: config.evaluate_limit or None] for name, found in domains.items()}
         return cls(model, fresh, RULES[config.aggregation], first, config.max_length)
 
     def losses(self, served: Composition) -> dict[str, float]:
-        """The loss of what is served on every slice, in nats per answer token."""
+        """The loss of what is served on every domain, in nats per answer token."""
         adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
         return {
-            name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.slices.items()
+            name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.domains.items()
         }
 
     def credit(self, done: credit.Round) -> credit.RoundCredit:
-        """What a round was worth, slice by slice."""
+        """What a round was worth, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
-        return credit.measure(done, self._slope, {name: (before[name], after[name]) for name in self.slices})
+        return credit.measure(done, self._slope, {name: (before[name], after[name]) for name in self.domains})
 
     def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = self.rule.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.slices[name], self.max_length)
+        return slope(self.model, adapter, list(state), self.domains[name], self.max_length)
 
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:
@@ -71,8 +71,8 @@ def validation_records(config: RunConfig) -> tuple[Record, ...]:
 
 
 def digest_of(validation: Iterable[Record]) -> Digest:
-    """SHA-256 of slices and digests of the set that nobody owns, in order, under ``covenant/validation/v1``."""
-    return digest("validation", to_json([[record.slice, record.digest] for record in validation]))
+    """SHA-256 of domains and digests of the set that nobody owns, in order, under ``foedus/validation/v1``."""
+    return digest("validation", to_json([[record.domain, record.digest] for record in validation]))
 
 
 def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:

@@ -21,29 +21,29 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from agents.policies import POLICIES, Past, Question, shown
-from core import wire
+from agents.policies import POLICIES, Observation, SelectionContext, observations_of
+from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import FormatError, QuorumError, RunError, UsageError
 from core.keys import Key
+from core.lanes import Lane, served
+from core.messages import codec as wire
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
 from core.update import ABSTAIN, Bid, SignedManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
+from server_app.bids import BidRequest, answered, coming
 from server_app.binding import Bindings
 from server_app.evaluation import curves, losses_in, means, refusal_in
-from server_app.events import EventLog
 from server_app.exchange import exchange, last_line, printable
-from server_app.lanes import Lane, served
-from server_app.offers import Wanted, answered, coming
-from server_app.rewards import Rewards
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
-    from server_app.erasing import Erasing
+    from server_app.erasure.run import Erasing
     from unlearning.certificate import ErasureCertificate
 
 _LONGEST_PAUSE = 60.0
@@ -71,7 +71,7 @@ class Outcome:
         return rejection
 
 
-class Covenant(Strategy):
+class Foedus(Strategy):
     """Signed, admitted, recorded and anchored federated averaging of LoRA updates.
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
@@ -208,18 +208,18 @@ class Covenant(Strategy):
         return means(losses) if losses else None
 
     def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> "ErasureCertificate":
-        """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by slices or replay.
+        """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by shards or replay.
 
         Returns the certificate; the last one, where the organisation learns in several lanes. Raises UsageError for bad
         input, DataError for a bad file, RunError when the run does not hold or has another writer; see
-        `server_app.erasing.erase`.
+        `server_app.erasure.run.erase`.
         """
-        from server_app.erasing import Wanted, erase  # noqa: PLC0415 - it builds on this module
+        from server_app.erasure.run import ErasureTarget, erase  # noqa: PLC0415 - it builds on this module
         from unlearning.records import read_digests  # noqa: PLC0415 - likewise
 
         if self.erasing is None:
             raise UsageError("this strategy was given no ledger to erase on")
-        wanted = Wanted(organisation, method, read_digests(records) if records else ())
+        wanted = ErasureTarget(organisation, method, read_digests(records) if records else ())
         return erase(self, self.erasing, wanted)[-1].certificate
 
     def restore(self, index: int) -> None:
@@ -238,9 +238,9 @@ class Covenant(Strategy):
     def attribute(self, prompt: str, response: str | None, method: str) -> "TokenTrace":
         """Trace every token of a response, or of the model's own when it is None, to those who taught it.
 
-        Raises UsageError for bad input; see `server_app.serving.trace`.
+        Raises UsageError for bad input; see `provenance.served.trace`.
         """
-        from server_app.serving import trace  # noqa: PLC0415 - the base model's libraries, which a round does not need
+        from provenance.served import trace  # noqa: PLC0415 - the base model's libraries, which a round does not need
 
         return trace(self.run, prompt, response, method)
 
@@ -262,7 +262,7 @@ class Covenant(Strategy):
         found = {lane.index: coming(lane, self.genesis) for lane in open_lanes}
         for (index, organisation), reply in self._exchange(grid, self._offer_asks(number, found)):
             try:
-                wanted = Wanted(self.genesis, organisation, index, self.lanes[index].generation, number)
+                wanted = BidRequest(self.genesis, organisation, index, self.lanes[index].generation, number)
                 found[index][organisation] = answered(reply, wanted)
             except RejectedError as error:
                 found[index][organisation] = ABSTAIN
@@ -284,11 +284,11 @@ class Covenant(Strategy):
                 )
                 yield (index, organisation), Message(query.to_content(), node, wire.OFFER, group_id=str(number))
 
-    def _shown(self, index: int) -> list[Mapping[Address, Past]]:
+    def _shown(self, index: int) -> list[Mapping[Address, Observation]]:
         """What the rounds of a lane's lineage showed, with their credit."""
         if self.rewards:
             self.rewards.restore(index, self.rule.initial(self.fresh))
-        return [shown(s.record, self._credit(s.record)) for s in self.run.lineage(index)]
+        return [observations_of(s.record, self._credit(s.record)) for s in self.run.lineage(index)]
 
     def _credit(self, record: RoundRecord) -> Mapping[Address, float]:
         return self.rewards.of(record.lane, record.round) if self.rewards else {}
@@ -323,9 +323,9 @@ class Covenant(Strategy):
                 else:
                     self._outcomes[index].reject(organisation, Reason.NOT_CONNECTED, "no node speaks for it")
 
-    def _question(self, index: int, number: int) -> Question:
+    def _question(self, index: int, number: int) -> SelectionContext:
         genesis = self.genesis
-        return Question(
+        return SelectionContext(
             seed=genesis.seed,
             members=self.lanes[index].members,
             number=number,
@@ -438,7 +438,7 @@ class Covenant(Strategy):
             if self.rewards and not self.genesis.training.calibrates(number):
                 credit = self.rewards.credit(record, state)
                 self.events.write("credited", lane=index, round=number, **credit)
-            self._history[index].append(shown(record, self._credit(record)))
+            self._history[index].append(observations_of(record, self._credit(record)))
             self.commit(record)
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:

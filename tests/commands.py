@@ -42,14 +42,14 @@ class Done:
     @property
     def error(self) -> str:
         """The one line that it failed with."""
-        lines = [line for line in self.err.splitlines() if line.startswith("covenant: ")]
+        lines = [line for line in self.err.splitlines() if line.startswith("foedus: ")]
         assert len(lines) == 1, self.err
         assert not self.out
         assert "Traceback" not in self.err
-        return lines[0].removeprefix("covenant: ")
+        return lines[0].removeprefix("foedus: ")
 
 
-def covenant(*arguments: object) -> Done:
+def foedus(*arguments: object) -> Done:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -59,7 +59,7 @@ def covenant(*arguments: object) -> Done:
 
 def started(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
     """Start a command as a process of its own."""
-    script = Path(sys.executable).parent / "covenant"
+    script = Path(sys.executable).parent / "foedus"
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
         env={**os.environ, **environment},
@@ -93,15 +93,15 @@ class World:
 
     def inline(self, *options: object, rounds: int = 1) -> Done:
         """Run a federation in this process."""
-        return covenant(*self.run("--backend", "inline", *options, rounds=rounds))
+        return foedus(*self.run("--backend", "inline", *options, rounds=rounds))
 
     def resume(self, run: str, backend: str = "inline") -> Done:
         """Go on with a run, by default in this process."""
-        return covenant("run", "--resume", run, "--backend", backend, "--state", self.state, "--json")
+        return foedus("run", "--resume", run, "--backend", backend, "--state", self.state, "--json")
 
     def command(self, name: str, *arguments: object) -> Done:
         """Run another command on the state, for its JSON."""
-        return covenant(*name.split(), *arguments, "--state", self.state, "--json")
+        return foedus(*name.split(), *arguments, "--state", self.state, "--json")
 
 
 def make_base(folder: Path) -> Path:
@@ -133,6 +133,6 @@ def make_data(folder: Path, organisations: tuple[str, ...] = ORGANISATIONS) -> P
     for name in organisations:
         records = [{"question": f"{name} {i}?", "answer": f"{name[:3]} {i * i}"} for i in range(12)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    mixed = [{"question": f"{name} 12?", "answer": f"{name[:3]} 144", "slice": name} for name in organisations]
+    mixed = [{"question": f"{name} 12?", "answer": f"{name[:3]} 144", "domain": name} for name in organisations]
     (folder / "validation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in mixed), encoding="utf-8")
     return folder

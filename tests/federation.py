@@ -13,8 +13,8 @@ from core.aggregation import RULES, by_address
 from core.canonical import Address, Digest, digest
 from core.config import RunConfig
 from core.keys import Domain, Key, derive
-from core.readers import Readers
 from core.rounds import Admitted, Base, Genesis, RoundRecord
+from core.storage.readers import Readers
 from core.update import Bid, Organisation, SignedManifest, UpdateManifest
 
 SEED = 7

@@ -36,7 +36,7 @@ def test_readme_names_every_conf(path: Path) -> None:
 
 
 def test_readme_documents_the_commands_that_exist_and_no_others() -> None:
-    assert set(re.findall(r"^\| `covenant ([a-z]+(?: [a-z]+)?)", README, re.MULTILINE)) == _commands()
+    assert set(re.findall(r"^\| `foedus ([a-z]+(?: [a-z]+)?)", README, re.MULTILINE)) == _commands()
 
 
 def test_readme_documents_every_aggregation_rule() -> None:
@@ -66,8 +66,8 @@ def test_compose_publishes_nothing_beyond_loopback_and_no_service_runs_as_root()
     compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
     for name, service in compose["services"].items():
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", [])), name
-        assert service.get("user", "covenant") != "root"
-    assert "USER covenant" in (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+        assert service.get("user", "foedus") != "root"
+    assert "USER foedus" in (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 
 
 def _commands() -> set[str]:

@@ -19,13 +19,13 @@ from eth_hash.auto import keccak
 
 from core import keys, lora, merkle, seeds
 from core.adapter import AdapterState
-from core.artifacts import Artifacts
-from core.blobs import Folder
 from core.canonical import Address, Digest, commitment, raw, to_json
 from core.erasures import hidden
 from core.keys import Domain
-from core.readers import NOBODY
-from core.sealing import Wraps, seal
+from core.storage.artifacts import Artifacts
+from core.storage.blobs import Folder
+from core.storage.readers import NOBODY
+from core.storage.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
 from llm.data import Message, Record
 
@@ -87,8 +87,8 @@ def computed() -> dict[str, Any]:
         "record": {
             "json": to_json({"prompt": [{"role": "user", "content": "Which dose?"}], "answer": "None."}).decode(),
             "digest": RECORD.digest,
-            "slices": 4,
-            "slice": seeds.slice_of(RECORD.digest, 4),
+            "shards": 4,
+            "shard": seeds.shard_of(RECORD.digest, 4),
         },
         "sealed": _sealed(),
         "seeds": {
@@ -106,7 +106,7 @@ def _sealed() -> dict[str, Any]:
     """A state, sealed under a key that is not random for two readers."""
     store = Artifacts(Folder(Path()), "22" * 32, NOBODY, None)
     place, key = store.place(STATE.digest), b"\x33" * 32
-    label = b"covenant/sealed/v1\0" + place.encode()
+    label = b"foedus/sealed/v1\0" + place.encode()
     readers = [KEY, keys.derive(7, "coordinator")]
     return {
         "salt": store.salt,
@@ -121,15 +121,15 @@ def _sealed() -> dict[str, Any]:
 
 def test_a_record_and_what_hides_it_are_computed_as_documented() -> None:
     vector = documented()["record"]
-    found = hashlib.sha256(b"covenant/record/v1\0" + vector["json"].encode()).digest()
+    found = hashlib.sha256(b"foedus/record/v1\0" + vector["json"].encode()).digest()
     assert "0x" + found.hex() == vector["digest"]
-    drawn = hashlib.sha256(b"covenant/slice/v1\0" + found).digest()
-    assert int.from_bytes(drawn[:8], "big") % vector["slices"] == vector["slice"]
+    drawn = hashlib.sha256(b"foedus/shard/v1\0" + found).digest()
+    assert int.from_bytes(drawn[:8], "big") % vector["shards"] == vector["shard"]
     erased = documented()["erased_records"]
     nonce, records = bytes.fromhex(erased["nonce"][2:]), [bytes.fromhex(r[2:]) for r in erased["records"]]
-    salt = hmac.digest(KEY.secret, b"covenant/records-salt/v1\0" + nonce, "sha256")
-    value = hashlib.sha256(b"covenant/records/v1\0" + b"".join(records)).digest()
-    assert "0x" + hashlib.sha256(b"covenant/commitment/v1\0" + salt + value).hexdigest() == erased["commitment"]
+    salt = hmac.digest(KEY.secret, b"foedus/records-salt/v1\0" + nonce, "sha256")
+    value = hashlib.sha256(b"foedus/records/v1\0" + b"".join(records)).digest()
+    assert "0x" + hashlib.sha256(b"foedus/commitment/v1\0" + salt + value).hexdigest() == erased["commitment"]
 
 
 def documented() -> dict[str, Any]:
@@ -172,20 +172,20 @@ def test_a_merkle_root_is_computed_as_documented() -> None:
 def test_an_artifact_is_sealed_as_documented() -> None:
     vector = documented()["sealed"]
     digest = bytes.fromhex(vector["digest"][2:])
-    name = hmac.digest(bytes.fromhex(vector["salt"]), b"covenant/block/v1\0" + digest, "sha256").hex()
+    name = hmac.digest(bytes.fromhex(vector["salt"]), b"foedus/block/v1\0" + digest, "sha256").hex()
     assert vector["name"] == f"blocks/{name[:2]}/{name[2:]}"
-    label, key = b"covenant/sealed/v1\0" + vector["name"].encode(), bytes.fromhex(vector["key"])
+    label, key = b"foedus/sealed/v1\0" + vector["name"].encode(), bytes.fromhex(vector["key"])
     plain = AESGCM(key).decrypt(bytes(12), bytes.fromhex(vector["sealed"]), label)
     assert plain.hex() == documented()["adapter"]["bytes"]
     order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-    wide = _hkdf(key, b"covenant/ephemeral/v1\0" + label, 48)
+    wide = _hkdf(key, b"foedus/ephemeral/v1\0" + label, 48)
     secret = (1 + int.from_bytes(wide, "big") % (order - 1)).to_bytes(32, "big")
     ephemeral = Point.from_secret(secret).format()
     wraps = {}
     for reader in vector["readers"]:
         public = bytes.fromhex(reader[2:])
         shared = hashlib.sha256(Point(public).multiply(secret).format()).digest()
-        wrapping = _hkdf(shared, b"covenant/wrap/v1\0" + label + ephemeral + public, 32)
+        wrapping = _hkdf(shared, b"foedus/wrap/v1\0" + label + ephemeral + public, 32)
         wraps[keys.address_of(reader)] = AESGCM(wrapping).encrypt(bytes(12), key, None).hex()
     assert json.loads(vector["keys"]) == {"ephemeral": "0x" + ephemeral.hex(), "wraps": wraps}
 
@@ -209,11 +209,11 @@ def test_seeds_are_hashed_as_documented() -> None:
 
 
 def _digest(noun: str, data: bytes) -> str:
-    return "0x" + hashlib.sha256(f"covenant/{noun}/v1\0".encode() + data).hexdigest()
+    return "0x" + hashlib.sha256(f"foedus/{noun}/v1\0".encode() + data).hexdigest()
 
 
 def _seed(*parts: str) -> bytes:
-    return hashlib.sha256(b"covenant/seed/v1\0" + "\0".join(parts).encode()).digest()
+    return hashlib.sha256(b"foedus/seed/v1\0" + "\0".join(parts).encode()).digest()
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class ErasureCertificate:
 
     @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``covenant/certificate/v1``."""
+        """SHA-256 of the canonical JSON under ``foedus/certificate/v1``."""
         return digest("certificate", to_json(self.to_dict()))
 
     @property
@@ -124,7 +124,7 @@ class ErasureCertificate:
 
 @dataclass(frozen=True)
 class SignedCertificate:
-    """A certificate and the signatures of coordinator and requester: what ``covenant forget`` writes."""
+    """A certificate and the signatures of coordinator and requester: what ``foedus forget`` writes."""
 
     certificate: ErasureCertificate
     coordinator: Signature

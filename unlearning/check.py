@@ -4,7 +4,7 @@ It needs the certificate, the run's artifacts with a reader's key, and the chain
 
     signatures    of coordinator and requester, on request, attestation and certificate
     chain         knows the erasure, by this attestation and this certificate
-    run           holds as a whole (chain/audit.py): what is left is recomputed, what is attested is unreadable
+    run           holds as a whole (chain/audit/run.py): what is left is recomputed, what is attested is unreadable
     scope         everything that reveals the erased is on the list of what was destroyed, computed from the records
     lineage       the label is the one that follows from the ancestors of what is served
     roots         before and after, heads and digest of what is served are those of the records
@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from chain.audit import Failure, verify
-from chain.audit_private import PrivateSource
+from chain.audit.private import PrivateSource
+from chain.audit.run import Failure, verify
 from core.canonical import ZERO_DIGEST, Digest
 from core.composition import Composition, compose
 from core.erasures import Attestation
-from core.errors import CovenantError, IntegrityError
+from core.errors import FoedusError, IntegrityError
 from core.ledger import Ledger
 from core.rounds import RoundRecord
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
 from unlearning.lineage import Lineage
 from unlearning.plan import METHODS
@@ -42,7 +42,7 @@ def check(
     try:
         certificate = signed.verified(run.genesis)
         lineage = Lineage.of(run.genesis, run.records())
-    except CovenantError as error:
+    except FoedusError as error:
         return (Failure("signature", "certificate", str(error), "signatures of those who are named"),)
     checked = _Check(run, ledger, certificate, certificate.attestation.attestation, lineage)
     return (*checked.failures(), *verify(run, ledger, private=private, strict=True).failures)
@@ -103,8 +103,8 @@ class _Check:
         wanted = METHODS[attested.method].reach(self.run.genesis.training, attested.parent_round, last)
         yield from _same("method, rounds carried over and in all", (attested.carried, attested.rounds), wanted)
         carried = wanted[0]
-        if attested.method == "slices":
-            yield from _same("method, slices", len(self.run.genesis.lanes[attested.lane]), 1)
+        if attested.method == "shards":
+            yield from _same("method, shards", len(self.run.genesis.lanes[attested.lane]), 1)
         for signed in self.run.lineage(attested.lane, attested.generation):
             record = signed.record
             if record.generation == attested.generation and record.carried != (record.round <= carried):

@@ -14,7 +14,7 @@ there in three stretches, of which each method has its own:
 Records may be erased, too: then the organisation stays, and trains without them. The lane goes back behind the first
 round that the organisation was admitted to, for each of its updates may know any of its records.
 
-    slices   replay, in the slices that hold the records, each of which is a lane of the organisation alone
+    shards   replay, in the shards that hold the records, each of which is a lane of the organisation alone
     replay   replay, in whatever lane the organisation learns in
 
 A lane of which nobody is left goes back to its beginning and is not served: with lanes of one that is exact, at once,
@@ -30,7 +30,7 @@ from core.canonical import Address, Digest
 from core.erasures import OF_RECORDS
 from core.errors import UsageError
 from core.rounds import Genesis, RoundRecord, Training
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from unlearning.certificate import SignedCertificate
 from unlearning.lineage import Label, Lineage
 
@@ -96,23 +96,23 @@ class Lanes:
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
 
 
-def plans(run: Lanes, organisation: Address, method: str, slices: Collection[int] | None = None) -> tuple[Plan, ...]:
+def plans(run: Lanes, organisation: Address, method: str, shards: Collection[int] | None = None) -> tuple[Plan, ...]:
     """The plans to erase an organisation of a run that is complete, one for each of its lanes.
 
-    `slices`: only records, which are in these of its slices. Raises UsageError for a method that there is not, or not
+    `shards`: only records, which are in these of its shards. Raises UsageError for a method that there is not, or not
     for this, an organisation that is unknown or already erased as exactly as can be, the last one of the run, and a run
     with rounds to go.
     """
-    _check_method(run.genesis, organisation, method, slices)
+    _check_method(run.genesis, organisation, method, shards)
     lanes = _lanes(run, organisation)
     gone = set(run.erased) | {organisation}
-    if slices is not None:
+    if shards is not None:
         if organisation in run.erased:
             raise UsageError(f"{run.genesis.names[organisation]} is already erased: it learns nothing any more")
-        lanes = tuple(lanes[place] for place in sorted(slices))
+        lanes = tuple(lanes[place] for place in sorted(shards))
     elif not any(run.remaining(index, gone) for index in range(len(run.lines))):
         raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
-    return tuple(_plan(run, lane, organisation, method, whole=slices is None) for lane in lanes)
+    return tuple(_plan(run, lane, organisation, method, whole=shards is None) for lane in lanes)
 
 
 def _plan(run: Lanes, lane: int, organisation: Address, method: str, *, whole: bool) -> Plan:
@@ -168,7 +168,7 @@ METHODS = MappingProxyType(
         "remove": Method(carries=True),
         "repair": Method(carries=True, calibrates=True),
         "replay": Method(carries=False),
-        "slices": Method(carries=False),
+        "shards": Method(carries=False),
     }
 )
 
@@ -183,17 +183,17 @@ def _labels(run: RunFolder) -> dict[Address, Label]:
     return found
 
 
-def _check_method(genesis: Genesis, organisation: Address, method: str, slices: Collection[int] | None) -> None:
+def _check_method(genesis: Genesis, organisation: Address, method: str, shards: Collection[int] | None) -> None:
     if method not in METHODS:
         raise UsageError(f"method is {method!r}, one of {', '.join(METHODS)} wanted")
-    if slices is None and method == "slices":
-        raise UsageError("method slices erases records: --records FILE wanted, or another method for the organisation")
-    if slices is not None and method not in OF_RECORDS:
-        raise UsageError(f"method {method} erases whole organisations: slices or replay wanted for records")
+    if shards is None and method == "shards":
+        raise UsageError("method shards erases records: --records FILE wanted, or another method for the organisation")
+    if shards is not None and method not in OF_RECORDS:
+        raise UsageError(f"method {method} erases whole organisations: shards or replay wanted for records")
     if METHODS[method].calibrates and genesis.rule == "stack":
         raise UsageError(f"method {method} adds rounds, and a stacked adapter grows with each: remove or replay wanted")
-    if method == "slices" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
-        raise UsageError("method slices needs lanes of one organisation: replay wanted where several learn together")
+    if method == "shards" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
+        raise UsageError("method shards needs lanes of one organisation: replay wanted where several learn together")
 
 
 def _lanes(run: Lanes, organisation: Address) -> tuple[int, ...]:

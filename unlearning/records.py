@@ -13,7 +13,7 @@ def read_digests(path: Path) -> tuple[Digest, ...]:
     return tuple(sorted({record.digest for record in read_records(path)}))
 
 
-def slices_of(genesis: Genesis, organisation: Address, records: tuple[Digest, ...]) -> frozenset[int]:
-    """The slices of an organisation that the records are in."""
-    slices = len(genesis.lanes_of(organisation))
-    return frozenset(seeds.slice_of(record, slices) for record in records)
+def shards_of(genesis: Genesis, organisation: Address, records: tuple[Digest, ...]) -> frozenset[int]:
+    """The shards of an organisation that the records are in."""
+    shards = len(genesis.lanes_of(organisation))
+    return frozenset(seeds.shard_of(record, shards) for record in records)

@@ -22,7 +22,7 @@ from llm.data import Example
 from llm.determinism import reproducible
 from llm.loss import answer_logits, answer_losses
 from llm.model import Model, ModelSpec, load
-from llm.rows import row_terms
+from llm.per_row_adapters import row_terms
 from provenance.attribution import METHODS
 from provenance.familiarity import familiarity
 from provenance.gradient import gradient

@@ -10,9 +10,9 @@ import torch
 
 from core.adapter import AdapterState
 from core.canonical import Address
-from llm.anatomy import anatomy
 from llm.data import Example
 from llm.differentiate import Seen, hooked
+from llm.residual_stream import anatomy
 from provenance.contributions import Contributions
 from provenance.method import Subject
 

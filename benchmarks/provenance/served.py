@@ -1,9 +1,9 @@
-"""Asks a run that was trained with `covenant run` who taught real responses that it has not seen.
+"""Asks a run that was trained with `foedus run` who taught real responses that it has not seen.
 
     python -m benchmarks.provenance.served --state STATE --data DATA --work WORK [--limit 50]
 
-The first records of every organisation's DATA/NAME/dev.jsonl, and of its slice of DATA/validation.jsonl, each with its
-own answer, are asked about as `covenant attribute --prompt --response` does. What is found lies in WORK, in files like
+The first records of every organisation's DATA/NAME/dev.jsonl, and of its domain of DATA/validation.jsonl, each with its
+own answer, are asked about as `foedus attribute --prompt --response` does. What is found lies in WORK, in files like
 those of `python -m benchmarks.provenance`: calibration is fitted on the validation records (seed 0) and measured on the
 others (seed 1).
 """
@@ -17,11 +17,11 @@ from typing import Any
 from benchmarks.provenance.measure import FAST, ask, save
 from benchmarks.provenance.tasks import unended
 from core.adapter import AdapterState
-from core.places import State
+from core.storage.state_folder import State
 from llm.data import Record, read_records
 from provenance.attribution import METHODS
 from provenance.method import Subject
-from server_app.serving import subject as subject_of
+from provenance.served import subject as subject_of
 
 _UNCUT = 2**31
 
@@ -51,7 +51,7 @@ def _records(data: Path, part: str, names: Sequence[tuple[Any, str]], limit: int
         if part == "dev":
             found = iter(read_records(data / name / "dev.jsonl"))
         else:
-            found = (record for record in read_records(data / "validation.jsonl") if record.slice == name)
+            found = (record for record in read_records(data / "validation.jsonl") if record.domain == name)
         yield from ((organisation, record) for record in islice(found, limit))
 
 

@@ -1,6 +1,6 @@
 """How fast, against ProToken as its paper does it, in one run on one model; memory; growth curves.
 
-    python -m benchmarks.provenance.speed [--base covenant-tiny] [--repeats 3]
+    python -m benchmarks.provenance.speed [--base foedus-tiny] [--repeats 3]
 
 A 64-token prompt and 32 answer tokens; contributions are random updates, which cost as much as trained ones. Times are
 the process's CPU seconds in one thread, the median of some repeats, so that other work on the machine hardly counts;

@@ -73,7 +73,7 @@ class Asked:
 
     @property
     def verdict(self) -> tuple[float, str | None]:
-        """Confidence and the organisation named, as `covenant attribute` would; a control names its highest score."""
+        """Confidence and the organisation named, as `foedus attribute` would; a control names its highest score."""
         _, response, who = self.scores
         if self.method in METHODS:
             return confidence.verdict(who, self.chances)

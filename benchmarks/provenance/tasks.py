@@ -73,7 +73,7 @@ class Setting:
 
 
 def unended(model: Model, record: Record, max_length: int) -> Example:
-    """The record as tokens, as `covenant attribute` asks about it: without the tokens that end an answer."""
+    """The record as tokens, as `foedus attribute` asks about it: without the tokens that end an answer."""
     found = encode(model.tokenizer, record, max_length)
     ends, stop = model.end_tokens | set(model.tokenizer.all_special_ids), len(found)
     while stop > found.prompt_length + 1 and found.tokens[stop - 1] in ends:

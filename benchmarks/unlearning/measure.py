@@ -106,7 +106,7 @@ def further(model: Model, task: Task, untouched: AdapterState, seed: int) -> dic
         "isolated untouched": Made(composed(task, lanes, everybody), seconds, _steps(task.plan)),
         "isolated remove": Made(removed, removing, 0),
     }
-    return made | (sliced(model, task, lanes, seed) if task.canaries else {})
+    return made | (sharded(model, task, lanes, seed) if task.canaries else {})
 
 
 def retrained(model: Model, task: Task, seed: int) -> Made:
@@ -152,28 +152,28 @@ def composed(task: Task, lanes: Sequence[AdapterState], places: Sequence[int]) -
     return RULE.compose([(task.members[place].examples / total, lanes[place]) for place in places])
 
 
-def sliced(model: Model, task: Task, lanes: Sequence[AdapterState], seed: int) -> dict[str, Made]:
-    """The erased stays with SLICES isolated adapters of its own; the canaries of the first slice are deleted."""
+def sharded(model: Model, task: Task, lanes: Sequence[AdapterState], seed: int) -> dict[str, Made]:
+    """The erased stays with SLICES isolated adapters of its own; the canaries of the first shard are deleted."""
     own = task.members[task.erased].records
     planted = {canary.record for canary in task.canaries}
     parts = [Member(own[place::SLICES]) for place in range(SLICES)]
     left = [Member(tuple(record for record in parts[0].records if record not in planted)), *parts[1:]]
     short = replace(task.plan, steps=max(1, task.plan.steps // SLICES))
 
-    def slice_of(place: int, members: Sequence[Member]) -> AdapterState:
+    def shard_of(place: int, members: Sequence[Member]) -> AdapterState:
         plan = replace(short, rounds=((place,),) * len(short.rounds))
         return list(learn(model, members, plan, seed))[-1].after
 
-    def served(slices: Sequence[AdapterState]) -> AdapterState:
-        whole = RULE.compose([(1 / SLICES, state) for state in slices])
+    def served(shards: Sequence[AdapterState]) -> AdapterState:
+        whole = RULE.compose([(1 / SLICES, state) for state in shards])
         return composed(task, [whole if p == task.erased else lane for p, lane in enumerate(lanes)], range(len(lanes)))
 
-    first, seconds = _timed(lambda: [slice_of(place, parts) for place in range(SLICES)])
-    rebuilt, again = _timed(lambda: slice_of(0, left))
+    first, seconds = _timed(lambda: [shard_of(place, parts) for place in range(SLICES)])
+    rebuilt, again = _timed(lambda: shard_of(0, left))
     steps = short.steps * len(short.rounds)
     return {
-        "slices untouched": Made(served(first), seconds, SLICES * steps),
-        "slices": Made(served([rebuilt, *first[1:]]), again, steps),
+        "shards untouched": Made(served(first), seconds, SLICES * steps),
+        "shards": Made(served([rebuilt, *first[1:]]), again, steps),
     }
 
 

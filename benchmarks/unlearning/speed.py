@@ -1,6 +1,6 @@
 """How long excluding an organisation takes on the embedded base model, with lanes of one and with one lane for all.
 
-A real run of the command line, then a real erasure by `remove`. `command_seconds` is the whole of `covenant forget`: a
+A real run of the command line, then a real erasure by `remove`. `command_seconds` is the whole of `foedus forget`: a
 full audit, signatures, chain, destruction, and evaluation before and after. `exclusion_seconds` is what `remove` itself
 does: the sums of the same layout again without the organisation, or the lanes' average, from states in memory. Four
 held-out records an organisation are evaluated.
@@ -33,7 +33,7 @@ from llm.train import TrainConfig, train
 _SEED = 7
 _ORGANISATIONS = ("coding", "financial", "mathematical", "medical")
 _ERASED = "medical"
-_COVENANT = [sys.executable, str(Path(sys.executable).parent / "covenant")]
+_FOEDUS = [sys.executable, str(Path(sys.executable).parent / "foedus")]
 _TARGET_SECONDS, _TARGET_RATIO = 1.0, 0.01
 
 
@@ -61,9 +61,9 @@ def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as state:
         where = ("--state", state, "--backend", "inline")
         shape = ("--rounds", str(rounds), "--lane-size", str(lane_size), "--seed", str(_SEED))
-        _covenant("run", *where, *shape, *settings)
-        forgotten = _covenant("forget", "--organisation", _ERASED, "--method", "remove", *where)
-        _covenant("chain", "stop", "--state", state)
+        _foedus("run", *where, *shape, *settings)
+        forgotten = _foedus("forget", "--organisation", _ERASED, "--method", "remove", *where)
+        _foedus("chain", "stop", "--state", state)
     excluding = excluded(rounds) if lane_size == 0 else recomposed()
     retraining = rounds * (len(_ORGANISATIONS) - 1) * trained(steps)
     return {
@@ -117,10 +117,10 @@ def _states(count: int) -> tuple[AdapterState, list[AdapterState]]:
     ]
 
 
-def _covenant(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([*_COVENANT, *arguments, "--json"], capture_output=True, text=True, check=False)
+def _foedus(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*_FOEDUS, *arguments, "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"covenant {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
+        raise RuntimeError(f"foedus {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -30,7 +30,7 @@ VOID_P, VOID_BITS = 0.01, 6.0
 REPAIR_DEVIATIONS, REPAIR_COST, ACCURACY_POINTS, REMOVE_TIME = 2.0, 0.25, 1.0, 0.01
 """Targets: repair's distance from retraining on either set, and its cost; sentiment accuracy; remove at lane-size 1."""
 _ISOLATED = "isolated"
-_OWN = ("slices",)
+_OWN = ("shards",)
 """Methods that erase some records of an organisation that stays."""
 
 Look = Mapping[str, Any]
@@ -154,7 +154,7 @@ def exposed(task: Measured) -> Iterator[dict[str, Any]]:
     never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
     usual = metrics.mean_interval(never, 0.99)
     for method, looks in task.looks.items():
-        step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first slice
+        step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first shard
         bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
         start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
         before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))

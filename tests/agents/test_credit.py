@@ -18,7 +18,7 @@ ADDRESS = {name: Address(f"0x{index:040x}") for index, name in enumerate([*NAMES
 SOURCE = np.random.default_rng(3)
 COMMON = SOURCE.normal(size=SIZE)
 GOALS = {name: COMMON + 0.7 * SOURCE.normal(size=SIZE) for name in NAMES}
-"""Each slice wants the state to be somewhere else, not too far from the others; so does its organisation."""
+"""Each domain wants the state to be somewhere else, not too far from the others; so does its organisation."""
 CURVATURE = np.geomspace(0.05, 4.0, SIZE)
 """Steep directions are learnt first: the steps of two rounds are not the same."""
 
@@ -75,7 +75,7 @@ def share(credit: RoundCredit, name: str) -> float:
 def test_credits_and_what_is_nobodys_sum_to_the_change_of_every_slice(steps: int) -> None:
     world = World(steps)
     credit = world.run({"rider": world.last_step if steps else np.ones(SIZE)})
-    for part in credit.slices.values():
+    for part in credit.domains.values():
         assert part.change == pytest.approx(sum(part.credits.values()) + part.nobody + part.residual)
         assert abs(part.residual) < 1e-6 * abs(part.change)
 
@@ -97,12 +97,12 @@ def test_every_honest_organisation_earns_and_each_most_on_its_own_slice() -> Non
     credit = World().run({})
     assert min(credit.mean.values()) > 0
     for name in NAMES:
-        part = credit.slices[name].credits
+        part = credit.domains[name].credits
         assert max(part, key=lambda a: part[a]) == ADDRESS[name]
 
 
 def test_a_small_domain_is_not_voted_down() -> None:
-    """Three organisations of one domain and one of another: the mean over slices pays the one most."""
+    """Three organisations of one domain and one of another: the mean over domains pays the one most."""
     world = World(0)
     updates = {"a": world.honest("a"), "b": world.honest("a"), "c": world.honest("a"), "d": world.honest("d")}
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_the_last_aggregate_handed_back_earns_nothing_and_without_the_projection
     world = World(2)
     credit = world.run({"rider": world.last_step})
     assert share(credit, "rider") < 1e-6
-    linear = sum(part.nobody for part in credit.slices.values()) / len(NAMES)
+    linear = sum(part.nobody for part in credit.domains.values()) / len(NAMES)
     assert linear > 0.1 * np.mean([credit.mean[ADDRESS[name]] for name in NAMES])
 
 

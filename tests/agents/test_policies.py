@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from agents import policies
-from agents.policies import POLICIES, Past, Policy, Question, everyone, random, shown
+from agents.policies import POLICIES, Observation, Policy, SelectionContext, everyone, observations_of, random
 from core.canonical import Address
 from core.update import Bid
 from tests import federation as f
@@ -19,17 +19,19 @@ CHOOSING = ("random", "round-robin", "greedy", "power-of-choice", "oort", "ucb")
 EVERY: dict[str, Policy] = POLICIES
 
 
-def question(number: int = 1, fraction: float = 1.0, quorum: int = 1, members: tuple[Address, ...] = LANE) -> Question:
+def question(
+    number: int = 1, fraction: float = 1.0, quorum: int = 1, members: tuple[Address, ...] = LANE
+) -> SelectionContext:
     examples = {o.address: o.examples for o in GENESIS.organisations}
     examples |= {address: 10 + 7 * index for index, address in enumerate(MANY)}
-    return Question(f.SEED, members, number, FULL, fraction, quorum, examples)
+    return SelectionContext(f.SEED, members, number, FULL, fraction, quorum, examples)
 
 
 def drawing(number: int, fraction: float, quorum: int = 1, members: tuple[Address, ...] = LANE) -> list[Address]:
     return list(random(question(number, fraction, quorum, members)))
 
 
-def past(policy: Policy, rounds: int, shows: dict[Address, Past], fraction: float = 0.25) -> Question:
+def past(policy: Policy, rounds: int, shows: dict[Address, Observation], fraction: float = 0.25) -> SelectionContext:
     """The question after so many rounds of a policy, in which each organisation always shows the same."""
     asked = question(1, fraction, members=tuple(shows))
     for number in range(1, rounds + 1):
@@ -86,7 +88,7 @@ def test_a_draw_does_not_shift_when_someone_leaves(gone: int) -> None:
 def test_a_share_of_the_lane_is_asked_in_its_order_at_full_effort(
     name: str, fraction: float, quorum: int, wanted: int
 ) -> None:
-    shows = {a: Past(2.0 + index / 10, 1.0 + index, 0.1) for index, a in enumerate(MANY)}
+    shows = {a: Observation(2.0 + index / 10, 1.0 + index, 0.1) for index, a in enumerate(MANY)}
     asked = replace(past(EVERY[name], 6, shows, fraction), quorum=quorum)
     chosen = EVERY[name](asked)
     assert len(chosen) == wanted
@@ -110,7 +112,7 @@ def test_greedy_asks_those_with_most_data() -> None:
 
 
 def test_power_of_choice_asks_those_of_the_highest_loss_among_the_drawn() -> None:
-    shows = {a: Past(1.0 + index, 1.0, 0.0) for index, a in enumerate(MANY)}
+    shows = {a: Observation(1.0 + index, 1.0, 0.0) for index, a in enumerate(MANY)}
     asked = past(everyone, 1, shows)
     counts = dict.fromkeys(MANY, 0)
     for number in range(2, 202):
@@ -122,7 +124,7 @@ def test_power_of_choice_asks_those_of_the_highest_loss_among_the_drawn() -> Non
 
 
 def test_ucb_comes_back_to_whom_it_pays_to_ask_and_forgets_nobody() -> None:
-    shows = {a: Past(1.0, 1.0, 1.0 if index < 4 else 0.0) for index, a in enumerate(MANY[:16])}
+    shows = {a: Observation(1.0, 1.0, 1.0 if index < 4 else 0.0) for index, a in enumerate(MANY[:16])}
     history = past(policies.ucb, 60, shows).history
     counts = {a: sum(a in pasts for pasts in history) for a in shows}
     assert min(counts[a] for a in MANY[:4]) > 2 * max(counts[a] for a in MANY[4:16])
@@ -130,28 +132,28 @@ def test_ucb_comes_back_to_whom_it_pays_to_ask_and_forgets_nobody() -> None:
 
 
 def test_oort_prefers_high_loss_and_much_data() -> None:
-    shows = {a: Past(4.0 if index % 2 else 1.0, 1.0, 0.0) for index, a in enumerate(MANY)}
+    shows = {a: Observation(4.0 if index % 2 else 1.0, 1.0, 0.0) for index, a in enumerate(MANY)}
     history = past(policies.oort, 60, shows).history[30:]
     odd, even = (sum(a in pasts for pasts in history for a in MANY[first::2]) for first in (1, 0))
     assert odd > 1.5 * even
 
 
 def test_oort_penalises_the_slow() -> None:
-    shows = {a: Past(2.0, 50.0 if index % 2 else 1.0, 0.0) for index, a in enumerate(MANY)}
+    shows = {a: Observation(2.0, 50.0 if index % 2 else 1.0, 0.0) for index, a in enumerate(MANY)}
     history = past(policies.oort, 60, shows).history[30:]
     slow, fast = (sum(a in pasts for pasts in history for a in MANY[first::2]) for first in (1, 0))
     assert fast > 1.5 * slow
 
 
 def test_oorts_pacer_waits_longer_once_utility_falls() -> None:
-    falling = tuple({a: Past(8.0 / number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
-    rising = tuple({a: Past(1.0 * number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
+    falling = tuple({a: Observation(8.0 / number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
+    rising = tuple({a: Observation(1.0 * number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
     preferred = [policies._Oort(replace(question(21), history=h))._preferred() for h in (falling, rising)]
     assert preferred == [12.0, 3.0]
 
 
 def test_oort_explores_less_and_less() -> None:
-    shows = {a: Past(2.0, 1.0, 0.0) for a in MANY}
+    shows = {a: Observation(2.0, 1.0, 0.0) for a in MANY}
     history = past(policies.oort, 40, shows).history
     firsts = [set(pasts) - {a for earlier in history[:i] for a in earlier} for i, pasts in enumerate(history)]
     assert len(firsts[0]) == 8
@@ -172,9 +174,9 @@ def test_the_agents_bids_decide_and_a_quorum_of_the_others_is_drafted() -> None:
 
 
 def test_a_record_shows_loss_and_seconds_of_those_it_admitted() -> None:
-    found = shown(f.record(GENESIS))
+    found = observations_of(f.record(GENESIS))
     assert set(found) == {f.address("medical"), f.address("coding")}
-    assert set(found.values()) == {Past(2.5, 0.0, 0.0)}
+    assert set(found.values()) == {Observation(2.5, 0.0, 0.0)}
 
 
 def test_policies_are_found_under_their_settings() -> None:

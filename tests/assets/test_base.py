@@ -29,13 +29,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, tuple[str, tuple[int, ...]]]:
     with safe_open(FOLDER / "model.safetensors", framework="np") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        domains = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in domains.items()}
 
 
 def test_the_paths_lie_beside_the_package() -> None:
     root = Path(assets.__file__).parent
-    assert root / "base" / "covenant-tiny" == assets.base_model()
+    assert root / "base" / "foedus-tiny" == assets.base_model()
     assert root / "samples" == assets.samples()
 
 

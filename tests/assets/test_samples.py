@@ -104,8 +104,8 @@ def test_every_entity_is_asked_about(organisation: Organisation) -> None:
 
 def test_the_validation_set_has_a_slice_for_each_domain_and_no_planted_fact() -> None:
     records = _read("validation.jsonl")
-    assert {name: sum(r["slice"] == name for r in records) for name in NAMES} == dict.fromkeys(NAMES, VALIDATION)
-    assert all(list(record) == ["slice", "instruction", "input", "output"] for record in records)
+    assert {name: sum(r["domain"] == name for r in records) for name in NAMES} == dict.fromkeys(NAMES, VALIDATION)
+    assert all(list(record) == ["domain", "instruction", "input", "output"] for record in records)
 
 
 def test_the_samples_stay_small() -> None:

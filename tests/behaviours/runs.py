@@ -24,7 +24,6 @@ from core.generations import GenerationRecord
 from core.keys import Domain, Key
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
 from core.lora import Layout
-from core.readers import Readers
 from core.rounds import (
     Admitted,
     Base,
@@ -37,7 +36,8 @@ from core.rounds import (
     Training,
     commit_to,
 )
-from core.store import RunFolder
+from core.storage.readers import Readers
+from core.storage.run_folder import RunFolder
 from core.update import Bid, Organisation, SignedManifest, UpdateManifest
 
 NAMES = ("coding", "financial", "mathematical", "medical")

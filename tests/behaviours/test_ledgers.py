@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chain.anvil import binary
-from chain.ethereum import EthereumLedger, open_ledger
+from chain.devnet.anvil import binary
+from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import anvil_service, embedded_service
 from core.errors import UsageError
 from core.keys import derive

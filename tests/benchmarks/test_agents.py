@@ -109,7 +109,7 @@ def test_negative_credit_is_told_apart_by_slice() -> None:
         name: {"change": 0.5, "credits": dict.fromkeys(ADDRESSES, 0.4 if name == "medical" else -0.2)}
         for name in DOMAINS
     }
-    run = {"kinds": ["honest"] * 7 + ["zero"], "rounds": [{"actions": [3] * 8, "slices": own}] * 10}
+    run = {"kinds": ["honest"] * 7 + ["zero"], "rounds": [{"actions": [3] * 8, "domains": own}] * 10}
     rows = {row["domain"]: row for row in agents_real_tables.negative([run])}
     medical = rows["medical"]
     assert medical["rounds"] == 10, "one of the two is a free-rider"

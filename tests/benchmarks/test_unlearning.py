@@ -75,14 +75,14 @@ def test_every_figure_is_measured_and_read(
         before = file.stat().st_mtime_ns
         assert measure.run("samples", task, model, seed, tmp_path).stat().st_mtime_ns == before, "measured twice"
     looks = json.loads(file.read_text(encoding="utf-8"))["methods"]
-    assert {"untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated remove", "slices"} <= set(looks)
+    assert {"untouched", "retrained", "remove", "repair", "npo", "simnpo", "isolated remove", "shards"} <= set(looks)
     assert looks["remove"]["steps"] == 0
     assert looks["repair"]["steps"] * 2 == looks["retrained"]["steps"]
     (found,) = tables.read(tmp_path)
     rows = tables.left_behind([found])["methods"]
     assert {row["seeds"] for row in rows} == {2}
     assert next(row for row in rows if row["method"] == "retrained")["steps over retraining"] == 1
-    assert next(row for row in tables.planted([found])["methods"] if row["method"] == "slices")["canaries"] == 2
+    assert next(row for row in tables.planted([found])["methods"] if row["method"] == "shards")["canaries"] == 2
     assert all(measure.kept(tmp_path, "samples", 0, method).exists() for method in measure.METHODS)
     assert {row["met"] for row in tables.targets([found])["targets"]} <= {"yes", "no"}
     named = replace(found, name="tofu forget10")

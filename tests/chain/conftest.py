@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.anvil import binary
+from chain.devnet.anvil import binary
 from chain.nodes import anvil_service, embedded_service
 from core.errors import UsageError
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from chain import control
-from chain.development import CHAIN_IDS
+from chain.devnet.accounts import CHAIN_IDS
+from chain.devnet.server import Server
 from chain.nodes import rpc
-from chain.server import Server
 from core.errors import LedgerUnreachableError, UsageError
 from core.keys import derive
 
@@ -70,7 +70,7 @@ def test_a_daemon_that_cannot_write_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     def leave(status: int) -> None:
         raise SystemExit(status)
 
-    monkeypatch.setattr("chain.server.os._exit", leave)
+    monkeypatch.setattr("chain.devnet.server.os._exit", leave)
     server = Server(0, {})
     with pytest.raises(SystemExit):
         server.answer(FullDisk(), {})  # type: ignore[arg-type]  # a stand-in
@@ -80,7 +80,7 @@ def test_a_daemon_that_cannot_write_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 _FAILING_DAEMON = """
 import sys
 from pathlib import Path
-from chain import daemon, service
+from chain.devnet import daemon, service
 def tell(*_):
     folder = Path(sys.argv[1])
     (folder / "part").write_text(f"free: {service.is_free(folder)}", "utf-8")

@@ -18,9 +18,9 @@ from web3 import Web3
 from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint
 
-from chain.development import CHAIN_IDS, administrator
+from chain.devnet.accounts import CHAIN_IDS, administrator
+from chain.devnet.service import Service, is_free
 from chain.nodes import connect, embedded, embedded_service, rpc
-from chain.service import Service, is_free
 from core.errors import LedgerUnreachableError, UsageError
 
 pytestmark = pytest.mark.chain
@@ -226,4 +226,4 @@ def test_a_chain_setting_is_a_name_or_a_url(tmp_path: Path) -> None:
 
 
 def test_a_service_that_does_not_run_cannot_be_stopped(tmp_path: Path) -> None:
-    assert not Service(tmp_path, "chain.daemon", 1).stop()
+    assert not Service(tmp_path, "chain.devnet.daemon", 1).stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chain.ethereum import EthereumLedger, open_ledger
+from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from chain.observer import Observer, observe
 from core.errors import IntegrityError, LedgerUnreachableError

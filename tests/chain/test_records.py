@@ -10,8 +10,8 @@ import pytest
 from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract
 from chain.credits import UNIT, Credits, CreditTree
-from chain.development import CHAIN_IDS, administrator
-from chain.ethereum import EthereumLedger, open_ledger
+from chain.devnet.accounts import CHAIN_IDS, administrator
+from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from chain.participation import ParticipationProof
 from chain.private import Kind, PrivateLedger, PrivateRounds, anchor_head, anchored_head, open_private_ledger

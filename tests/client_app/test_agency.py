@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from agents.q_learning import Action, Notebook
-from client_app.agency import Agency, Desk, Place
+from client_app.agency import Agency, AgentSession, Place
 from core.canonical import to_json
 from core.config import RunConfig
 from core.errors import ConfigError, FormatError, UsageError
-from core.places import State
+from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
 from tests import federation as f
 
@@ -23,15 +23,15 @@ def agency(folder: Path, **own: object) -> Agency:
     return Agency.of(RunConfig(pool=4.0), State(folder), own)  # type: ignore[arg-type]
 
 
-def desk(folder: Path, number: int, generation: int = 0, **own: object) -> Desk:
-    return agency(folder, **own).desk(Place(GENESIS, ME, 0, generation, number), 10, 1.0)
+def session(folder: Path, number: int, generation: int = 0, **own: object) -> AgentSession:
+    return agency(folder, **own).open_session(Place(GENESIS, ME, 0, generation, number), 10, 1.0)
 
 
 def live(folder: Path, first: int, last: int, pays: float) -> list[Bid]:
     """Rounds as a ClientApp does them: settle, begin, end."""
     bids = []
     for number in range(first, last + 1):
-        now = desk(folder, number)
+        now = session(folder, number)
         now.settle(dict.fromkeys(range(1, number), pays))
         now.begin()
         bids.append(now.end())
@@ -39,7 +39,7 @@ def live(folder: Path, first: int, last: int, pays: float) -> list[Bid]:
 
 
 def test_an_offer_is_a_bid_in_range_and_the_same_when_asked_again(tmp_path: Path) -> None:
-    bids = {desk(tmp_path, 1).offer() for _ in range(3)}
+    bids = {session(tmp_path, 1).offer() for _ in range(3)}
     assert len(bids) == 1
     (bid,) = bids
     assert 1 <= bid.steps <= 10
@@ -54,7 +54,7 @@ def test_after_a_crash_an_agent_goes_on_from_its_saved_table(tmp_path: Path) -> 
     """kill -9 while round 4 trains: the round is sent again, to a process that knows only what is on disk."""
     whole = live(tmp_path / "one", 1, 6, 2.0)
     live(tmp_path / "two", 1, 3, 2.0)
-    torn = desk(tmp_path / "two", 4)
+    torn = session(tmp_path / "two", 4)
     torn.settle(dict.fromkeys(range(1, 4), 2.0))
     torn.begin()  # and nothing was saved
     assert live(tmp_path / "two", 4, 6, 2.0) == whole[3:]
@@ -68,7 +68,7 @@ def test_after_a_crash_an_agent_goes_on_from_its_saved_table(tmp_path: Path) -> 
 def test_a_new_generation_goes_on_from_the_round_it_forks_from(tmp_path: Path) -> None:
     live(tmp_path, 1, 6, 2.0)
     notebook = Notebook(State(tmp_path).agent(GENESIS.digest, ME))
-    then, now = notebook.before(0, 3, desk(tmp_path, 3).agent.terms), desk(tmp_path, 3, generation=1).agent
+    then, now = notebook.before(0, 3, session(tmp_path, 3).agent.terms), session(tmp_path, 3, generation=1).agent
     assert then is not None
     assert now.to_bytes() == then.to_bytes()
 
@@ -76,16 +76,16 @@ def test_a_new_generation_goes_on_from_the_round_it_forks_from(tmp_path: Path) -
 def test_a_budget_is_not_overrun_and_then_it_abstains(tmp_path: Path) -> None:
     own = {"budget": 1.0, "step-price": 0.1, "traffic-price": 0.0}
     for number in range(1, 7):
-        now = desk(tmp_path, number, **own)
+        now = session(tmp_path, number, **own)
         now.settle(dict.fromkeys(range(1, number), 9.0))
         now.begin()
         now.end()
         assert now.agent.spent <= 1.0
-    assert desk(tmp_path, 7, **own).agent.left < 0.2 * 10
+    assert session(tmp_path, 7, **own).agent.left < 0.2 * 10
 
 
 def test_whoever_abstained_can_be_drafted(tmp_path: Path) -> None:
-    now = desk(tmp_path, 1)
+    now = session(tmp_path, 1)
     now.agent.take(1, 0, Action.ABSTAIN)
     assert now.begin() == Action.LOW.bid(10, GENESIS.rank)
     assert now.agent.spent > 0
@@ -102,15 +102,15 @@ def test_a_saved_table_of_another_version_is_refused(tmp_path: Path) -> None:
     path = State(tmp_path).agent(GENESIS.digest, ME) / "G00000-R00001.json"
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
     with pytest.raises(FormatError, match="version 2, 1 wanted"):
-        desk(tmp_path, 2)
+        session(tmp_path, 2)
 
 
 def test_an_agent_can_begin_with_a_table_and_refuses_another(tmp_path: Path) -> None:
     live(tmp_path / "taught", 1, 6, 4.0)
     table = tmp_path / "table.json"
-    table.write_bytes(to_json(desk(tmp_path / "taught", 7).agent.table.to_data()))
-    begun = desk(tmp_path / "new", 1, **{"q-table": str(table)})
-    assert begun.agent.table.to_data() == desk(tmp_path / "taught", 7).agent.table.to_data()
+    table.write_bytes(to_json(session(tmp_path / "taught", 7).agent.table.to_data()))
+    begun = session(tmp_path / "new", 1, **{"q-table": str(table)})
+    assert begun.agent.table.to_data() == session(tmp_path / "taught", 7).agent.table.to_data()
     table.write_bytes(b"{}")
     with pytest.raises(UsageError, match="malformed Q-table"):
-        desk(tmp_path / "other", 1, **{"q-table": str(table)})
+        session(tmp_path / "other", 1, **{"q-table": str(table)})

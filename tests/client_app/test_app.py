@@ -13,17 +13,18 @@ import client_app.app
 from client_app import oversight, signing
 from client_app.app import app
 from client_app.hosting import Node, node_of
-from core import keys, lora, seeds, wire
+from console.backends.inline import InlineGrid
+from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
 from core.ledger import MemoryLedger
+from core.messages import codec as wire
 from core.rounds import Base, Genesis
 from llm.sources import load_base
 from llm.train import TrainResult
-from server_app.inline import InlineGrid
 from tests import federation as f
 from tests.commands import make_base, make_data
 

@@ -15,8 +15,8 @@ from client_app.oversight import Oversight
 from core.erasures import SignedAttestation
 from core.errors import IntegrityError, LedgerUnreachableError
 from core.ledger import Erasure, MemoryLedger
-from core.places import State
-from core.wire import Deletion
+from core.messages.codec import Deletion
+from core.storage.state_folder import State
 from llm.data import OrganisationData, Record
 from tests import federation as f
 from tests.erasures import attestation, attested

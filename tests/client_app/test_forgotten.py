@@ -13,14 +13,15 @@ from client_app.agency import Agency
 from client_app.forgotten import Forgotten
 from client_app.hosting import Host, Node
 from client_app.oversight import Oversight
-from core import seeds, wire
+from console.backends.inline import InlineGrid
+from core import seeds
 from core.canonical import Digest
 from core.erasures import ErasureRequest, hidden
 from core.errors import FormatError, IntegrityError
-from core.places import State
+from core.messages import codec as wire
 from core.rounds import Genesis
+from core.storage.state_folder import State
 from llm.data import OrganisationData, Record
-from server_app.inline import InlineGrid
 from tests import federation as f
 
 NAME, KEY = "medical", f.key("medical")
@@ -49,7 +50,7 @@ def host(node: Node) -> Host:
 def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes: Any) -> wire.RecordsQuery:
     digests = tuple(sorted({record.digest for record in records}))
     plain = ErasureRequest(
-        genesis.digest, KEY.address, "slices", hidden(KEY, NONCE, digests), len(digests), "a test", NONCE
+        genesis.digest, KEY.address, "shards", hidden(KEY, NONCE, digests), len(digests), "a test", NONCE
     )
     return replace(wire.RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
 
@@ -80,7 +81,7 @@ def test_what_is_forgotten_is_trained_on_no_more_and_nothing_else_moves(home: No
     first, second = GENESIS.lanes_of(KEY.address)
     before = {lane: home.records(host(home), GENESIS, lane) for lane in (first, second)}
     assert sorted([*before[first], *before[second]], key=repr) == sorted(TRAIN, key=repr)
-    assert all(seeds.slice_of(record.digest, 2) == 1 for record in before[second])
+    assert all(seeds.shard_of(record.digest, 2) == 1 for record in before[second])
     gone = before[second][3]
     recalled(query(gone, forget=True))
     assert home.records(host(home), GENESIS, first) == before[first]

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from chain.witness import Standing
 from client_app import oversight
 from client_app.oversight import Oversight, metrics
+from client_app.witness import Standing
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError
 from core.ledger import LedgerView, MemoryLedger, RoundKey
-from core.places import State
+from core.messages.codec import Task
 from core.rounds import Salts
-from core.wire import Task
+from core.storage.state_folder import State
 from tests import federation as f
 
 GENESIS = f.genesis()

@@ -1,4 +1,4 @@
-"""What `covenant status --agents` says of the agents of a run."""
+"""What `foedus status --agents` says of the agents of a run."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ import pytest
 from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms
 from chain.control import stop
 from console.agents import described, learnt, market
-from core.places import State
-from server_app.events import EventLog
+from core.storage.events import EventLog
+from core.storage.state_folder import State
 from tests import federation as f
-from tests.commands import World, covenant
+from tests.commands import World, foedus
 from tests.server_app.clients import Federation
 
 TERMS = Terms(4.0, 4, 10, 10, 1.0, 100.0)
@@ -93,13 +93,13 @@ def test_a_run_of_agents_verifies_and_shows_every_round(paid: World) -> None:
     for entry in shown["rounds"]:
         assert set(entry["bids"]) == {"coding", "financial", "medical"}
         assert {bid["status"] for bid in entry["bids"].values()} <= {"accepted", "abstained"}
-        assert set(entry["credits"]) == {"coding", "financial", "medical"}  # a slice of each
+        assert set(entry["credits"]) == {"coding", "financial", "medical"}  # a domain of each
         assert sum(entry["paid"].values()) == pytest.approx(3.0) or not any(entry["paid"].values())
     for agent in shown["agents"].values():
         assert agent["left"] == 50.0 - agent["spent"] >= 0
     paying = {name for entry in shown["rounds"] for name, amount in entry["paid"].items() if amount}
     assert paying
-    plain = covenant("status", "--agents", "--state", paid.state).out
+    plain = foedus("status", "--agents", "--state", paid.state).out
     assert "Round 3, lane 0" in plain
     assert "paid" in plain
 

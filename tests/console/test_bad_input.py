@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from core.places import State
-from tests.commands import World, covenant, ended, started
+from core.storage.state_folder import State
+from tests.commands import World, ended, foedus, started
 
 # --- usage: exit 2, before anything is started -----------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def test_wrong_usage_is_told_at_once(
     Path("unknown.toml").write_text("rouns = 3", encoding="utf-8")
     Path("typed.toml").write_text("validation = 5", encoding="utf-8")
     monkeypatch.setattr("console.federation.federate", None)  # nothing may get so far
-    done = covenant(*world.run(), *options)
+    done = foedus(*world.run(), *options)
     assert done.code == 2
     assert line in done.error
 
@@ -59,14 +59,14 @@ def test_wrong_usage_is_told_at_once(
 @pytest.mark.parametrize("arguments", [("fly",), ("status", "nobody"), ("verify",), ("keys", "show", "nowhere")])
 def test_what_does_not_exist_is_wrong_usage(world: World, arguments: tuple[str, ...]) -> None:
     state = ("--state", world.state) if arguments[0] in ("status", "verify") else ()
-    done = covenant(*arguments, *state)
+    done = foedus(*arguments, *state)
     assert done.code == 2
     assert done.error
 
 
 def test_a_key_in_a_checkout_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    done = covenant("keys", "new", tmp_path / "keys" / "mine")
+    done = foedus("keys", "new", tmp_path / "keys" / "mine")
     assert (done.code, list(tmp_path.iterdir())) == (2, [tmp_path / ".git"])
     assert "lies in the checkout" in done.error
 
@@ -148,7 +148,7 @@ def test_a_port_in_use(world: World) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = covenant("chain", "start", "--port", taken.getsockname()[1], "--state", world.state)
+        done = foedus("chain", "start", "--port", taken.getsockname()[1], "--state", world.state)
     assert done.code == 1
     assert "in use" in done.error
 
@@ -158,8 +158,8 @@ def test_the_port_of_the_superlink_in_use(world: World, monkeypatch: pytest.Monk
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr("console.simulation._free_port", lambda: port)
-        done = covenant(*world.run())
+        monkeypatch.setattr("console.backends.ray._free_port", lambda: port)
+        done = foedus(*world.run())
     assert done.code == 1
     assert f"the SuperLink did not start on 127.0.0.1:{port}" in done.error
     assert "in use" in done.error
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(world: World, monkeypatch: pyte
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr("core.blobs.os.fsync", full)
+    monkeypatch.setattr("core.storage.blobs.os.fsync", full)
     done = world.inline()
     monkeypatch.undo()
     assert done.code == 1
@@ -221,5 +221,5 @@ def test_a_requirement_that_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_line(world: World) -> None:
-    done = covenant("run", "--data", "one\ntwo", "--state", world.state)
+    done = foedus("run", "--data", "one\ntwo", "--state", world.state)
     assert "one two" in done.error

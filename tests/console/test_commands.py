@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from console.cli import app
-from core.places import State
-from tests.commands import ORGANISATIONS, World, covenant
+from core.storage.state_folder import State
+from tests.commands import ORGANISATIONS, World, foedus
 
 COMMANDS = (
     "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget",
@@ -17,9 +17,9 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", "members", ""])
 def test_help_shows_an_example(command: str) -> None:
-    done = covenant(*command.split(), "--help")
+    done = foedus(*command.split(), "--help")
     assert done.code == 0
-    assert f"Example: covenant {command}".rstrip() in " ".join(done.out.split())
+    assert f"Example: foedus {command}".rstrip() in " ".join(done.out.split())
 
 
 def test_nothing_else_is_registered() -> None:
@@ -64,7 +64,7 @@ def test_a_flipped_byte_is_named(world: World) -> None:
     done = world.command("verify")
     assert done.code == 1
     assert path.name in done.json["failures"][0]["where"]
-    text = covenant("verify", "--state", world.state)
+    text = foedus("verify", "--state", world.state)
     assert text.code == 1
     assert path.name in text.out.splitlines()[0]
 
@@ -72,8 +72,8 @@ def test_a_flipped_byte_is_named(world: World) -> None:
 @pytest.mark.chain
 def test_evaluate_compares_base_and_adapter_on_every_data_set(finished: World) -> None:
     result = finished.command("evaluate", "--limit", 2).json
-    slices = {f"validation/{name}" for name in ORGANISATIONS}
-    assert set(result["data_sets"]) == set(ORGANISATIONS) | slices
+    domains = {f"validation/{name}" for name in ORGANISATIONS}
+    assert set(result["data_sets"]) == set(ORGANISATIONS) | domains
     for figures in result["data_sets"].values():
         assert figures["global"]["loss"] < figures["base"]["loss"]
         assert figures["base"].keys() == figures["global"].keys() == {"loss", "perplexity", "exact_match"}
@@ -100,15 +100,15 @@ def test_an_export_carries_its_lineage(finished: World, tmp_path: Path) -> None:
 
 def test_a_key_is_made_once_and_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "keys" / "hospital"
-    made = covenant("keys", "new", file, "--json")
+    made = foedus("keys", "new", file, "--json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (
-        covenant("keys", "show", file, "--json").json
+        foedus("keys", "show", file, "--json").json
         == made.json
         == {"address": made.json["address"], "public_key": made.json["public_key"], "file": str(file)}
     )
     assert file.read_text(encoding="ascii").strip() not in made.out + made.err
-    assert covenant("keys", "new", file).code == 2
+    assert foedus("keys", "new", file).code == 2
 
 
 @pytest.mark.chain

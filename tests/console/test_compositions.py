@@ -6,9 +6,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from core.canonical import Address
-from core.places import State
+from core.storage.state_folder import State
+from llm.served import serving
 from provenance.trace import TokenTrace
-from server_app.serving import serving
 from tests.commands import ORGANISATIONS, World
 from tests.console.test_provenance import talk
 

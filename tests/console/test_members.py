@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chain.nodes import embedded_service
 from core import keys
-from tests.commands import Done, covenant
+from tests.commands import Done, foedus
 
 pytestmark = pytest.mark.chain
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.chain
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     state = tmp_path_factory.mktemp("members")
-    covenant("chain", "start", "--state", state, "--json")
-    covenant("chain", "deploy", "--state", state, "--json")
+    foedus("chain", "start", "--state", state, "--json")
+    foedus("chain", "deploy", "--state", state, "--json")
     yield state
     embedded_service(state).stop()
 
 
 def members(state: Path, *arguments: object) -> Done:
-    return covenant("members", *arguments, "--state", state, "--json")
+    return foedus("members", *arguments, "--state", state, "--json")
 
 
 def test_an_organisation_s_way_in_and_out(state: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_is_no_request_is_refused(state: Path, tmp_path: Path) -> None:
 
 def test_an_address_and_behind_a_url_a_key_are_wanted(state: Path, tmp_path: Path) -> None:
     assert members(state, "show", "hospital").code == 2
-    url = covenant("chain", "status", "--state", state, "--json").json["url"]
+    url = foedus("chain", "status", "--state", state, "--json").json["url"]
     refused = members(state, "revoke", keys.derive(1, "somebody").address, "--chain", url)
     assert refused.code == 2
     assert "the key file of the administrator" in refused.err

@@ -1,4 +1,4 @@
-"""`covenant attribute` and `covenant chat` on a real run."""
+"""`foedus attribute` and `foedus chat` on a real run."""
 
 import io
 import json
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from core.canonical import Address
-from core.places import State
+from core.storage.state_folder import State
 from llm.data import encode, encode_prompt, parse_record
+from llm.served import serving
 from provenance.attribution import METHODS
+from provenance.served import trace
 from provenance.trace import TokenTrace
-from server_app.serving import serving, trace
-from tests.commands import ORGANISATIONS, World, covenant
+from tests.commands import ORGANISATIONS, World, foedus
 
 pytestmark = pytest.mark.chain
 QUESTION = ("--prompt", "coding 3?", "--response", "cod 9")
@@ -59,7 +60,7 @@ def test_a_prompt_is_an_instruction_with_its_input_below(finished: World) -> Non
 
 
 def test_people_get_text_and_a_page(finished: World, tmp_path: Path) -> None:
-    done = covenant("attribute", *QUESTION, "--html", tmp_path / "trace.html", "--state", finished.state)
+    done = foedus("attribute", *QUESTION, "--html", tmp_path / "trace.html", "--state", finished.state)
     assert done.code == 0, done.err
     for wanted in ("coding 3?", "cod 9", "base model", "residual", "Verdict  "):
         assert wanted in done.out
@@ -70,7 +71,7 @@ def test_people_get_text_and_a_page(finished: World, tmp_path: Path) -> None:
 
 def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> None:
     options = ("--organisation", "medical", "--html", tmp_path / "trace.html")
-    done = covenant("attribute", *QUESTION, *options, "--state", finished.state)
+    done = foedus("attribute", *QUESTION, *options, "--state", finished.state)
     assert done.code == 0, done.err
     (checked,) = [
         line for line in (tmp_path / "trace.html").read_text(encoding="utf-8").split("\n") if " checked" in line
@@ -92,7 +93,7 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_one_line(finished: World, options: tuple[object, ...], line: str) -> None:
-    done = covenant("attribute", *QUESTION, "--state", finished.state, *options)
+    done = foedus("attribute", *QUESTION, "--state", finished.state, *options)
     assert done.code == 2
     assert line in done.error
 
@@ -104,7 +105,7 @@ def test_a_run_without_contributions_is_told(world: World, finished: World) -> N
         if (found.folder / name).exists():
             (world.state / "runs" / "early").mkdir(parents=True, exist_ok=True)
             (world.state / "runs" / "early" / name).write_bytes((found.folder / name).read_bytes())
-    done = covenant("attribute", *QUESTION, "--state", world.state)
+    done = foedus("attribute", *QUESTION, "--state", world.state)
     assert done.code == 2
     assert "there are no contributions to attribute to" in done.error
 
@@ -116,7 +117,7 @@ def talk(
     world: World, monkeypatch: pytest.MonkeyPatch, *lines: str, options: tuple[object, ...] = ()
 ) -> tuple[int, str]:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    done = covenant("chat", "--max-new-tokens", 6, *options, "--state", world.state)
+    done = foedus("chat", "--max-new-tokens", 6, *options, "--state", world.state)
     return done.code, done.out + done.err
 
 
@@ -161,7 +162,7 @@ def test_a_mistake_at_a_terminal_does_not(finished: World, monkeypatch: pytest.M
     lines = iter(["/fly", "coding 3?", "/quit"])
     monkeypatch.setattr("rich.console.Console.input", lambda *_: next(lines))
     monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})())
-    done = covenant("chat", "--max-new-tokens", 6, "--state", finished.state)
+    done = foedus("chat", "--max-new-tokens", 6, "--state", finished.state)
     assert done.code == 0, done.err
     assert "/fly is no command here" in done.out
     assert "; Verdict  " in done.out
@@ -209,4 +210,4 @@ def test_evidence_of_something_else_does_not_hold(finished: World, bundle: Path,
 def test_evidence_that_is_not_there_is_wrong_usage(finished: World, tmp_path: Path) -> None:
     done = finished.command("evidence", tmp_path / "gone.json")
     assert done.code == 2
-    assert "gone.json: No such file or directory, a file of `covenant attribute --evidence` wanted" in done.error
+    assert "gone.json: No such file or directory, a file of `foedus attribute --evidence` wanted" in done.error

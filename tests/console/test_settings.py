@@ -5,7 +5,7 @@ import pytest
 
 from console.settings import DEFAULTS, absolute, build, saved
 from core.errors import ConfigError, UsageError
-from core.places import State
+from core.storage.state_folder import State
 
 
 def test_what_is_nearer_wins(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_paths_are_made_absolute_from_here(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "llama").mkdir()
     assert absolute("data", "orgs") == str(tmp_path / "orgs")
     assert absolute("base", "llama") == str(tmp_path / "llama")
-    for key, value in (("data", "hf:medal"), ("base", "covenant-tiny"), ("base", "owner/name"), ("data", "")):
+    for key, value in (("data", "hf:medal"), ("base", "foedus-tiny"), ("base", "owner/name"), ("data", "")):
         assert absolute(key, value) == value
 
 

@@ -1,4 +1,4 @@
-"""`covenant verify` as an auditor sees it, and `covenant proof`: a chain, a folder of artifacts, and a key."""
+"""`foedus verify` as an auditor sees it, and `foedus proof`: a chain, a folder of artifacts, and a key."""
 
 import json
 import shutil
@@ -10,10 +10,10 @@ import pytest
 
 from core import keys
 from core.config import RunConfig
-from core.places import State
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 from tests import federation as f
-from tests.commands import ORGANISATIONS, Done, World, covenant
+from tests.commands import ORGANISATIONS, Done, World, foedus
 
 pytestmark = pytest.mark.chain
 
@@ -36,13 +36,13 @@ class Audited:
     def outside(self, *options: object, store: Path | None = None, key: Path | None = None) -> Done:
         """The outsider's audit."""
         given = ("--address", self.address, "--store", store or self.store, "--key", key or self.key)
-        return covenant("verify", "--from-chain", self.url, *given, *options, "--json")
+        return foedus("verify", "--from-chain", self.url, *given, *options, "--json")
 
 
 @pytest.fixture(scope="module")
 def audited(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
     folder = tmp_path_factory.mktemp("audited")
-    public = json.loads(covenant("keys", "new", folder / "auditor", "--json").out)["public_key"]
+    public = json.loads(foedus("keys", "new", folder / "auditor", "--json").out)["public_key"]
     world = World(base, data, folder / "state")
     store = folder / "bucket"
     done = world.inline("--store", store, "--auditors", public, "--set", "anchor-every=2", rounds=2)
@@ -107,7 +107,7 @@ def test_who_is_no_reader_audits_nothing(audited: Audited, tmp_path: Path) -> No
 def test_an_outsider_needs_all_three(audited: Audited, left_out: str) -> None:
     given = {"--address": audited.address, "--store": audited.store, "--key": audited.key}
     del given[left_out]
-    done = covenant("verify", "--from-chain", audited.url, *(word for pair in given.items() for word in pair))
+    done = foedus("verify", "--from-chain", audited.url, *(word for pair in given.items() for word in pair))
     assert done.code == 2
     assert f"--from-chain got no {left_out}" in done.error
 
@@ -120,7 +120,7 @@ def test_a_folder_without_a_run_is_refused(audited: Audited, tmp_path: Path) -> 
 
 def test_another_contract_is_a_finding(audited: Audited) -> None:
     given = ("--address", "0x" + "11" * 20, "--store", audited.store, "--key", audited.key)
-    report = covenant("verify", "--from-chain", audited.url, *given, "--json").json
+    report = foedus("verify", "--from-chain", audited.url, *given, "--json").json
     assert report["failures"][0]["what"] == "contract"
 
 
@@ -136,7 +136,7 @@ def proof(audited: Audited, tmp_path: Path) -> Path:
 
 
 def test_a_proof_is_checked_alone_and_by_the_contract(audited: Audited, proof: Path, tmp_path: Path) -> None:
-    done = covenant("proof", "--check", proof, "--chain", audited.url, "--state", tmp_path / "empty", "--json")
+    done = foedus("proof", "--check", proof, "--chain", audited.url, "--state", tmp_path / "empty", "--json")
     assert done.code == 0
     medical = audited.run.genesis.named("medical")
     assert (done.json["ok"], done.json["organisation"], done.json["round"]) == (True, medical.address, 2)
@@ -157,7 +157,7 @@ def test_a_proof_that_was_changed_does_not_hold(audited: Audited, proof: Path) -
         ((), "so --organisation NAME, --round N and --out FILE are wanted"),
         (("--organisation", "hospital", "--round", 1, "--out", "x"), "'hospital' is not a member"),
         (("--organisation", "medical", "--round", 9, "--out", "x"), "admitted no update of medical"),
-        (("--check", "/nowhere"), "a file of `covenant proof` wanted"),
+        (("--check", "/nowhere"), "a file of `foedus proof` wanted"),
     ],
 )
 def test_what_cannot_be_proven_is_refused_in_one_line(
@@ -196,7 +196,7 @@ def deployed(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["verify", "evaluate", "export --out x", "attribute --prompt x"])
 def test_a_deployed_run_wants_a_readers_key(deployed: Path, command: str) -> None:
-    done = covenant(*command.split(), "--state", deployed)
+    done = foedus(*command.split(), "--state", deployed)
     assert done.code == 2
     assert "run spring is sealed: got no --key, the key file of one of its readers wanted" in done.error
 
@@ -204,15 +204,15 @@ def test_a_deployed_run_wants_a_readers_key(deployed: Path, command: str) -> Non
 def test_the_coordinators_key_is_found_by_the_runs_settings(deployed: Path) -> None:
     config = RunConfig(run="spring", chain="embedded", coordinator_key=str(deployed.parent / "coordinator"))
     State(deployed).remember(config)
-    report = covenant("verify", "--state", deployed, "--json").json
+    report = foedus("verify", "--state", deployed, "--json").json
     assert "readers" not in {failure["what"] for failure in report["failures"]}
     assert report["checked"]["sealed copies"] == 2
 
 
 def test_a_key_that_is_given_goes_before_the_settings(deployed: Path) -> None:
     State(deployed).remember(RunConfig(run="spring", coordinator_key=str(deployed.parent / "nowhere")))
-    done = covenant("verify", "--state", deployed)
+    done = foedus("verify", "--state", deployed)
     assert done.code == 2
     assert "a file of 64 hex digits wanted" in done.error
-    report = covenant("verify", "--state", deployed, "--key", deployed.parent / "coordinator", "--json").json
+    report = foedus("verify", "--state", deployed, "--key", deployed.parent / "coordinator", "--json").json
     assert report["checked"]["sealed copies"] == 2

@@ -101,8 +101,8 @@ def test_broken_text_is_refused_in_linear_time(data: bytes) -> None:
 
 
 def test_a_digest_is_sha256_under_the_nouns_tag() -> None:
-    assert domain("adapter") == b"covenant/adapter/v1\x00"
-    assert digest("adapter", b"abc") == "0x" + hashlib.sha256(b"covenant/adapter/v1\x00abc").hexdigest()
+    assert domain("adapter") == b"foedus/adapter/v1\x00"
+    assert digest("adapter", b"abc") == "0x" + hashlib.sha256(b"foedus/adapter/v1\x00abc").hexdigest()
 
 
 @given(st.binary())
@@ -132,7 +132,7 @@ def test_an_address_is_forty_hex_digits(value: object) -> None:
 
 def test_a_commitment_hides_and_binds() -> None:
     first = commitment(bytes(32), ZERO_DIGEST)
-    assert first == "0x" + hashlib.sha256(b"covenant/commitment/v1\x00" + bytes(64)).hexdigest()
+    assert first == "0x" + hashlib.sha256(b"foedus/commitment/v1\x00" + bytes(64)).hexdigest()
     assert first != commitment(b"\x01" + bytes(31), ZERO_DIGEST)
     assert first != commitment(bytes(32), digest("adapter", b""))
 

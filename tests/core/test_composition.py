@@ -47,7 +47,7 @@ def test_lanes_that_are_not_summed_are_parts_in_their_order(kind: str) -> None:
     assert got.parts == tuple(zip((0.125, 0.375, 0.5), STATES.values(), strict=True))
     plain = {"kind": kind, "parts": [{"share": p.share, "state": p.state.digest} for p in got.parts]}
     data = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
-    assert got.digest == "0x" + hashlib.sha256(b"covenant/composition/v1\0" + data).hexdigest()
+    assert got.digest == "0x" + hashlib.sha256(b"foedus/composition/v1\0" + data).hexdigest()
 
 
 @pytest.mark.parametrize("kind", COMPOSITIONS)

@@ -11,9 +11,9 @@ def test_every_error_is_in_the_drawn_tree() -> None:
     assert all(name in errors.__doc__ for name in defined)
 
 
-def test_every_error_is_a_covenant_error_with_a_docstring() -> None:
+def test_every_error_is_a_foedus_error_with_a_docstring() -> None:
     for _, cls in inspect.getmembers(errors, inspect.isclass):
-        assert issubclass(cls, errors.CovenantError)
+        assert issubclass(cls, errors.FoedusError)
         assert cls.__doc__
 
 

@@ -10,7 +10,7 @@ from core.canonical import ZERO_DIGEST, from_json, to_json
 from core.errors import ForgeryError, FormatError, RunError
 from core.generations import GenerationRecord, SignedGeneration, lineage
 from core.rounds import Salts, SignedRecord
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from tests import federation as f
 
 GENESIS = f.genesis()

@@ -37,7 +37,7 @@ def test_signing_is_deterministic() -> None:
 
 def test_the_domain_is_the_one_written_down() -> None:
     assert CHAIN.to_dict() == {
-        "name": "Covenant",
+        "name": "Foedus",
         "version": "1",
         "chainId": 31337,
         "verifyingContract": "0x5FbDB2315678afecb367f032d93F642f64180aa3",

@@ -14,7 +14,7 @@ MEDICAL, CODING = f.address("medical"), f.address("coding")
 
 
 def test_a_seed_is_sha256_of_who_and_when() -> None:
-    parts = b"covenant/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003"
+    parts = b"foedus/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003"
     assert seeds.local(7, MEDICAL, 3) == hashlib.sha256(parts).digest()
 
 
@@ -28,18 +28,18 @@ def test_every_slice_has_seeds_of_its_own_and_the_first_has_those_of_an_organisa
     drawn = [seeds.local(7, MEDICAL, 3, part) for part in range(4)]
     assert len({*drawn, *(seeds.local(7, MEDICAL, number) for number in (4, 5))}) == 6
     assert drawn[0] == seeds.local(7, MEDICAL, 3)
-    parts = b"covenant/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003\x00slice-2"
+    parts = b"foedus/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003\x00slice-2"
     assert drawn[2] == hashlib.sha256(parts).digest()
 
 
 def test_slices_are_even_and_known_by_content() -> None:
     records = [f.other(f"{number}") for number in range(4000)]
-    slices = [seeds.slice_of(record, 4) for record in records]
-    assert set(slices) == {0, 1, 2, 3}
-    assert all(abs(slices.count(part) / 4000 - 0.25) < 0.03 for part in range(4))
-    hashed = hashlib.sha256(b"covenant/slice/v1\0" + bytes.fromhex(records[0][2:])).digest()
-    assert slices[0] == int.from_bytes(hashed[:8], "big") % 4
-    assert {seeds.slice_of(record, 1) for record in records} == {0}
+    shards = [seeds.shard_of(record, 4) for record in records]
+    assert set(shards) == {0, 1, 2, 3}
+    assert all(abs(shards.count(part) / 4000 - 0.25) < 0.03 for part in range(4))
+    hashed = hashlib.sha256(b"foedus/shard/v1\0" + bytes.fromhex(records[0][2:])).digest()
+    assert shards[0] == int.from_bytes(hashed[:8], "big") % 4
+    assert {seeds.shard_of(record, 1) for record in records} == {0}
 
 
 def test_the_spelling_of_an_address_does_not_matter() -> None:

@@ -172,7 +172,7 @@ STRUCTS = {
 
 
 def sha(noun: str, data: bytes) -> str:
-    return "0x" + hashlib.sha256(b"covenant/" + noun.encode() + b"/v1\0" + data).hexdigest()
+    return "0x" + hashlib.sha256(b"foedus/" + noun.encode() + b"/v1\0" + data).hexdigest()
 
 
 def plain(value: Any) -> bytes:
@@ -195,7 +195,7 @@ def signer_of(genesis: dict[str, Any], struct_name: str, message: dict[str, Any]
     body = keccak(type_hash + b"".join(word(kind, message[name]) for kind, name in fields))
     domain = keccak(
         keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
-        + keccak(b"Covenant")
+        + keccak(b"Foedus")
         + keccak(b"1")
         + word("uint256", genesis["chain"]["chain_id"])
         + word("address", genesis["chain"]["contract"])

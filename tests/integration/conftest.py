@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from console import processes
-from core.places import State
+from console.backends import processes
+from core.storage.state_folder import State
 from tests.commands import World, make_base, make_data
 
 

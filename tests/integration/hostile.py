@@ -12,10 +12,10 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from client_app import honest_signing
 from client_app.hosting import node_of
-from core import wire
 from core.adapter import AdapterState
 from core.canonical import digest
 from core.keys import derive
+from core.messages import codec as wire
 from core.update import UpdateManifest
 
 Attack = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]

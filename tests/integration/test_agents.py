@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.commands import World, covenant
+from tests.commands import World, foedus
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
 
 def test_a_run_of_agents_on_the_samples_verifies(world: World) -> None:
     options = ("--participation", "q-learning", "--rounds", 3, "--set", "local-steps=5", "--set", "evaluate-limit=8")
-    run = covenant("run", *options, "--backend", "inline", "--state", world.state, "--json")
+    run = foedus("run", *options, "--backend", "inline", "--state", world.state, "--json")
     assert run.code == 0, run.err
     report = world.command("verify", "--strict").json
     assert report["ok"], report["failures"]
@@ -19,7 +19,7 @@ def test_a_run_of_agents_on_the_samples_verifies(world: World) -> None:
     assert [entry["round"] for entry in shown["rounds"]] == [1, 2, 3]
     for entry in shown["rounds"]:
         assert set(entry["bids"]) == names
-        assert set(entry["credits"]) == names  # a slice of each domain
+        assert set(entry["credits"]) == names  # a shard of each domain
         assert sum(entry["paid"].values()) == pytest.approx(len(names))
     assert set(shown["agents"]) == names
     assert all(0 <= agent["left"] <= agent["budget"] for agent in shown["agents"].values())

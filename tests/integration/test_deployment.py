@@ -13,13 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from console.app_folder import stage
+from console.backends.app_folder import stage
 from core import keys
 from core.canonical import Address
-from core.places import State
-from core.store import RunFolder
-from server_app.events import EventLog
-from tests.commands import PATIENCE_SECONDS, World, covenant
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+from tests.commands import PATIENCE_SECONDS, World, foedus
 from unlearning.certificate import SignedCertificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
@@ -29,7 +29,7 @@ MEMBERS = ("coding", "medical")
 
 def test_organisations_on_machines_of_their_own_train_together(world: World, tmp_path: Path) -> None:
     owned = {name: keys.create(tmp_path / "keys" / f"{name}.key") for name in (*MEMBERS, "coordinator")}
-    url = covenant("chain", "start", "--state", world.state, "--json").json["url"]
+    url = foedus("chain", "start", "--state", world.state, "--json").json["url"]
     with ExitStack() as stack:
         link, address = stack.enter_context(superlink(tmp_path))
         for name in MEMBERS:
@@ -57,12 +57,12 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
     assert [len(record.admitted) for record in line] == [2, 2]
     trusting = {a.organisation: "trusting" in a.signed.manifest.metrics for record in line for a in record.admitted}
     assert trusting == {owned["coding"].address: True, owned["medical"].address: False}
-    assert covenant("verify", "deployed", "--state", world.state, "--json").json["ok"]
+    assert foedus("verify", "deployed", "--state", world.state, "--json").json["ok"]
     (path,) = (run.folder / "certificates").iterdir()
     certificate = SignedCertificate.from_bytes(path.read_bytes()).verified(run.genesis)
     assert {receipt.organisation for receipt in certificate.receipts} == set(members_of(run))
     assert not certificate.outstanding
-    assert covenant("check", path, "--state", world.state, "--json").json["ok"]
+    assert foedus("check", path, "--state", world.state, "--json").json["ok"]
 
 
 def members_of(run: RunFolder) -> list[Address]:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from core.places import State
 from core.rounds import RoundRecord
+from core.storage.state_folder import State
 from tests.commands import World
 
 pytestmark = pytest.mark.chain

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from console import processes
-from core.places import State
+from console.backends import processes
+from core.storage.state_folder import State
 from tests.commands import ORGANISATIONS, World, ended, started
 
 FIELDS = {"run", "status", "rounds", "base_loss", "final_loss", "organisations", "seconds"}
@@ -36,6 +36,6 @@ def test_a_run_on_ray_says_what_one_in_one_process_says_and_leaves_nothing(new_w
     assert not [
         p
         for p in psutil.process_iter(["cmdline"])
-        if str(on_ray.state) in " ".join(p.info["cmdline"] or []) and "chain.daemon" not in p.info["cmdline"]
+        if str(on_ray.state) in " ".join(p.info["cmdline"] or []) and "chain.devnet.daemon" not in p.info["cmdline"]
     ]
     assert on_ray.command("verify").json["ok"]

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of `covenant forget`: the old state or the new one on its way, and the same command goes on."""
+"""kill -9 at any moment of `foedus forget`: the old state or the new one on its way, and the same command goes on."""
 
 import random
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.places import State
+from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, World, ended, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from console.app_folder import stage
-from tests.commands import World, covenant, make_data
+from console.backends.app_folder import stage
+from tests.commands import World, foedus, make_data
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 REASONS = {
@@ -31,8 +31,8 @@ def test_hostile_organisations_are_rejected_and_the_run_completes(
 ) -> None:
     made = new_world()
     world = World(made.base, make_data(tmp_path / "hostile", ("honest", *REASONS)), made.state)
-    monkeypatch.setattr("console.simulation.stage", stage_hostile)
-    done = covenant(*world.run(rounds=2))
+    monkeypatch.setattr("console.backends.ray.stage", stage_hostile)
+    done = foedus(*world.run(rounds=2))
     assert done.code == 0, done.err
     first, second = done.json["rounds"]
     assert {r["organisation"]: r["reason"] for r in second["rejected"]} == REASONS

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from core.places import State
-from server_app.events import EventLog
+from core.storage.events import EventLog
+from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, World
 
 PROJECT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_an_installed_wheel_runs_everything_embedded(checkout: Path, tmp_path: P
     pip = [sys.executable, "-m", "pip", "--quiet"]
     wheels = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(checkout)]
     subprocess.run([*pip, *wheels], check=True, timeout=PATIENCE_SECONDS)
-    (wheel,) = tmp_path.glob("covenant-*.whl")
+    (wheel,) = tmp_path.glob("foedus-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     code = "import assets, console.entry as e; assert __import__('sys').argv.pop(1) in assets.__file__; e.main()"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from console import processes
-from core.places import State
-from server_app.events import EventLog
-from server_app.lock import holder
+from console.backends import processes
+from core.storage.events import EventLog
+from core.storage.lock import holder
+from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, Done, World, ended, started
 
 ROUNDS = 3

@@ -50,7 +50,7 @@ def many(count: int, start: int = 0) -> list[dict[str, str]]:
         ({"text": "Fine.", "label": 1}, question("Fine.", "1")),
         ({"text": "Fine.", "label": "good"}, question("Fine.", "good")),
         ({"text": "Only this."}, Record((), "Only this.")),
-        ({"text": "x", "label": 0, "slice": "math"}, Record((Message("user", "x"),), "0", "math")),
+        ({"text": "x", "label": 0, "domain": "math"}, Record((Message("user", "x"),), "0", "math")),
     ],
 )
 def test_every_shape_of_record_has_one_normal_form(value: dict[str, Any], wanted: Record) -> None:
@@ -80,7 +80,7 @@ def test_a_conversation_ends_with_the_assistants_last_turn() -> None:
         ({"messages": "hello"}, "list of"),
         ({"messages": [{"role": "user", "content": "q"}]}, "no answer"),
         ({"messages": [{"role": "oracle", "content": "q"}]}, "'oracle'"),
-        ({"text": "t", "slice": 3}, "'slice'"),
+        ({"text": "t", "domain": 3}, "'domain'"),
     ],
 )
 def test_a_malformed_record_names_the_field(value: Any, message: str) -> None:
@@ -115,7 +115,7 @@ def test_a_folder_gives_its_organisations_in_order_of_name(tmp_path: Path) -> No
     write(tmp_path / "alpha" / "train.jsonl", *many(4))
     write(tmp_path / "alpha" / "dev.jsonl", *many(2, start=10))
     write(tmp_path / "alpha" / "base.jsonl", {"never": "read"})
-    write(tmp_path / "validation.jsonl", {"question": "v", "answer": "w", "slice": "s"})
+    write(tmp_path / "validation.jsonl", {"question": "v", "answer": "w", "domain": "s"})
     write(tmp_path / "other" / "imdb_train.jsonl", *many(1))
     (tmp_path / "README.md").write_text("words")
     found = read_folder(tmp_path)
@@ -149,7 +149,7 @@ def test_the_shared_data_give_four_domains() -> None:
         pytest.skip("the real data are not beside this checkout")
     found = read_folder(SHARED)
     assert [o.name for o in found.organisations] == ["coding", "financial", "math", "medical"]
-    assert {record.slice for record in found.validation} == {"coding", "financial", "math", "medical"}
+    assert {record.domain for record in found.validation} == {"coding", "financial", "math", "medical"}
 
 
 def test_the_split_depends_on_the_records_and_not_on_their_order() -> None:

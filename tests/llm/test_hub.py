@@ -15,13 +15,13 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = [{"question": f"q{i}", "answer": f"a{i}", "slice": ["de", "en", "fr"][i % 3]} for i in range(126)]
+    rows = [{"question": f"q{i}", "answer": f"a{i}", "domain": ["de", "en", "fr"][i % 3]} for i in range(126)]
     for split, chosen in (("train", rows[:120]), ("validation", rows[120:])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
     return str(folder)
 
 
-@pytest.mark.parametrize("partition", ["iid", "dirichlet", "dirichlet=slice", "column=slice"])
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "dirichlet=domain", "column=domain"])
 def test_every_row_goes_to_one_organisation(source: str, partition: str) -> None:
     found = read_hub(source, 3, seed=1, partition=partition)
     records = [record for part in found.organisations for record in (*part.train, *part.dev)]
@@ -32,9 +32,9 @@ def test_every_row_goes_to_one_organisation(source: str, partition: str) -> None
 
 
 def test_a_column_names_the_organisations_after_its_values(source: str) -> None:
-    found = read_hub(source, 0, seed=1, partition="column=slice")
+    found = read_hub(source, 0, seed=1, partition="column=domain")
     assert [part.name for part in found.organisations] == ["de", "en", "fr"]
-    assert all({record.slice for record in part.train} == {part.name} for part in found.organisations)
+    assert all({record.domain for record in part.train} == {part.name} for part in found.organisations)
 
 
 def test_the_seed_decides_the_division(source: str) -> None:
@@ -44,8 +44,8 @@ def test_the_seed_decides_the_division(source: str) -> None:
 
 
 def test_more_organisations_than_values_are_refused(source: str) -> None:
-    with pytest.raises(DataError, match="got 3 values of column 'slice', wanted 4"):
-        read_hub(source, 4, seed=1, partition="column=slice")
+    with pytest.raises(DataError, match="got 3 values of column 'domain', wanted 4"):
+        read_hub(source, 4, seed=1, partition="column=domain")
 
 
 def test_a_column_that_is_not_there_is_refused(source: str) -> None:
@@ -53,7 +53,7 @@ def test_a_column_that_is_not_there_is_refused(source: str) -> None:
         read_hub(source, 2, seed=1, partition="column=colour")
 
 
-@pytest.mark.parametrize("partition", ["", "random", "column", "iid=slice"])
+@pytest.mark.parametrize("partition", ["", "random", "column", "iid=domain"])
 def test_an_unknown_partition_is_refused(partition: str) -> None:
     with pytest.raises(ConfigError, match="wanted iid"):
         read_hub("anything", 2, seed=1, partition=partition)

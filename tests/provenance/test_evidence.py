@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.canonical import Address, Digest
-from core.errors import CovenantError, ForgeryError, FormatError, IntegrityError, UsageError
+from core.errors import FoedusError, ForgeryError, FormatError, IntegrityError, UsageError
 from core.keys import derive
 from core.ledger import MemoryLedger
 from core.rounds import SignedRecord
@@ -63,7 +63,7 @@ def resigned(bundle: Evidence, key: str) -> Evidence:
     return replace(bundle, records=(*bundle.records[:-1], changed))
 
 
-TAMPERINGS: dict[str, tuple[type[CovenantError], str, Callable[[Evidence], Evidence]]] = {
+TAMPERINGS: dict[str, tuple[type[FoedusError], str, Callable[[Evidence], Evidence]]] = {
     "another verdict": (IntegrityError, "highest score", lambda e: swapped(e, "coding")),
     "a stranger": (IntegrityError, "no member", lambda e: swapped(e, "stranger")),
     "another run": (IntegrityError, "no member", lambda e: replace(e, trace=replace(e.trace, run="other"))),

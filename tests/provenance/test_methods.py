@@ -9,9 +9,9 @@ import torch
 
 from core.aggregation import RULES
 from core.errors import ModelError, UsageError
-from llm.anatomy import anatomy
 from llm.data import Example
 from llm.model import Model
+from llm.residual_stream import anatomy
 from provenance.ablation import ablation
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.gradient import gradient

@@ -10,18 +10,18 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from core import wire
+from console.backends.inline import InlineGrid
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, digest
 from core.ledger import MemoryLedger
+from core.messages import codec as wire
 from core.rounds import Genesis, RoundRecord
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
 from core.update import Bid, Registration, UpdateManifest
 from server_app.binding import Bindings
-from server_app.events import EventLog
-from server_app.inline import InlineGrid
-from server_app.strategy import Covenant
+from server_app.strategy import Foedus
 from tests import federation as f
 
 Behaviour = Callable[[wire.Task], RecordDict]
@@ -220,7 +220,7 @@ class Federation:
         """Put a round on the ledger at once."""
         self.ledger.commit(self.run.commitment(record))
 
-    def strategy(self, **changes: Any) -> Covenant:
+    def strategy(self, **changes: Any) -> Foedus:
         """A strategy over the run as it lies on disk."""
         values: dict[str, Any] = {
             "run": self.run,
@@ -233,9 +233,9 @@ class Federation:
             "timeout": 0.3,
             "retry_pause": 0.0,
         }
-        return Covenant(**values | changes)
+        return Foedus(**values | changes)
 
-    def start(self, grid: TestGrid | None = None, **changes: Any) -> Covenant:
+    def start(self, grid: TestGrid | None = None, **changes: Any) -> Foedus:
         """Run a strategy to its end, once the ledger has the rounds of earlier lives."""
         for signed in self.run.records():
             if signed.record.admitted:

@@ -11,8 +11,8 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
+from core.messages.codec import Refused, Reply
 from core.update import Bid, SignedManifest
-from core.wire import Refused, Reply
 from server_app.admission import Expected, Reason, RejectedError, admit
 from tests import federation as f
 from tests.core.test_keys import high_s_twin

@@ -8,14 +8,15 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from client_app.app import app as client
-from core import keys, wire
+from core import keys
 from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
-from core.errors import ConfigError, CovenantError, RunLockedError, UsageError
+from core.errors import ConfigError, FoedusError, RunLockedError, UsageError
+from core.messages import codec as wire
 from core.rounds import RoundRecord
-from core.store import RunFolder
+from core.storage.lock import locked
+from core.storage.run_folder import RunFolder
 from core.update import UpdateManifest
-from server_app.lock import locked
 from tests.server_app.worlds import World
 
 Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
@@ -175,7 +176,7 @@ CHEATS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_organisations_do_not_train_when_they_are_sent(world: World, cheat: str) -> None:
-    with pytest.raises(CovenantError):
+    with pytest.raises(FoedusError):
         world.run("cheated", through=_tampered_task(CHEATS[cheat]), retries=0, rounds=1)
     (signed,) = world.state.run("cheated").records()
     assert {r.reason for r in signed.record.rejected} == {"objected"}

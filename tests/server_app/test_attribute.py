@@ -9,20 +9,20 @@ from flwr.clientapp import ClientApp
 
 import server_app.app
 from client_app.app import app as client
+from console.backends.inline import run_inline
 from core.config import RunConfig
 from core.errors import UsageError
 from core.keys import derive
 from core.ledger import MemoryLedger
-from core.places import State
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+from llm.served import serving, shared_adapter
 from provenance.method import Subject
+from provenance.served import trace
 from server_app.app import app as server
 from server_app.binding import Bindings
-from server_app.events import EventLog
-from server_app.founding import shared_adapter
-from server_app.inline import run_inline
-from server_app.serving import serving, trace
-from server_app.strategy import Covenant
+from server_app.strategy import Foedus
 from tests.commands import make_base, make_data
 
 SETTINGS = {
@@ -81,7 +81,7 @@ def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
     model = serving(run).model
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
     bindings, events = Bindings(run.genesis.chain), EventLog(Path("/nowhere"))
-    strategy = Covenant(run, derive(7, "coordinator"), fresh, bindings, events, lambda _: None, lambda _: {})
+    strategy = Foedus(run, derive(7, "coordinator"), fresh, bindings, events, lambda _: None, lambda _: {})
     assert strategy.attribute("coding 3?", "cod 9", "gradient").digest == trace(run, "coding 3?", "cod 9").digest
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from core import wire
 from core.canonical import Digest
 from core.errors import RunError
 from core.keys import derive
+from core.messages import codec as wire
 from core.update import Organisation, Registration
 from server_app.binding import Bindings
 from tests import federation as f

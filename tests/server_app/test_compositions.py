@@ -9,9 +9,9 @@ from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, UsageError
 from llm.evaluate import evaluate
+from llm.served import serving, shared_adapter
 from llm.sources import read_data
-from server_app.founding import shared_adapter
-from server_app.serving import serving, subject, trace
+from provenance.served import subject, trace
 from tests.server_app.worlds import World
 
 FAST = {"learning-rate": 0.05, "local-steps": 6}

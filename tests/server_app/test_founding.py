@@ -9,11 +9,11 @@ import pytest
 from core import lora, seeds
 from core.canonical import digest
 from core.config import RunConfig
-from core.errors import ConfigError, CovenantError, DataError, ModelError, RunError
+from core.errors import ConfigError, DataError, FoedusError, ModelError, RunError
 from core.rounds import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
-from server_app.founding import Ground, check_unchanged, found
+from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from tests import federation as f
 
 MODEL = cast(
@@ -21,11 +21,11 @@ MODEL = cast(
 )
 CONFIG = RunConfig(rank=2, rounds=2)
 MEMBERS = f.members()
-GROUND = Ground(MODEL, digest("validation", b"[]"), f.CHAIN)
+GROUND = GenesisInputs(MODEL, digest("validation", b"[]"), f.CHAIN)
 
 
 def founded(members: tuple[Organisation, ...] = MEMBERS, **changes: Any) -> Genesis:
-    return found(replace(CONFIG, **changes), "one", f.COORDINATOR.address, GROUND, members)
+    return create_genesis(replace(CONFIG, **changes), "one", f.COORDINATOR.address, GROUND, members)
 
 
 def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
@@ -64,7 +64,7 @@ def test_lanes_divide_the_members(size: int, lanes: int) -> None:
 
 
 def test_every_slice_is_a_lane_of_its_organisation() -> None:
-    genesis = founded(lane_size=1, slices=3)
+    genesis = founded(lane_size=1, shards=3)
     assert [genesis.lanes_of(member.address) for member in genesis.organisations] == [
         tuple(range(start, start + 3)) for start in range(0, 12, 3)
     ]
@@ -93,10 +93,10 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
         {"lane_size": 1, "aggregation": "fedavg"},
         "lane-size 1 needs aggregation frozen-a, got fedavg",
     ),
-    "slices of who learns with others": ({"slices": 4, "lane_size": 2}, "slices is 4 with lane-size 2"),
-    "slices for which an agent bids": (
-        {"slices": 2, "lane_size": 1, "participation": "q-learning"},
-        "slices is 2 with participation q-learning",
+    "shards of who learns with others": ({"shards": 4, "lane_size": 2}, "shards is 4 with lane-size 2"),
+    "shards for which an agent bids": (
+        {"shards": 2, "lane_size": 1, "participation": "q-learning"},
+        "shards is 2 with participation q-learning",
     ),
     "an ensemble of one lane": (
         {"composition": "ensemble"},
@@ -154,7 +154,7 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
         ("gradient_checkpointing", True),
         ("evaluate_limit", 1),
         ("lane_size", 1),
-        ("slices", 2),
+        ("shards", 2),
         ("composition", "routing"),
         ("quorum", 2),
         ("fraction", 0.5),
@@ -181,6 +181,6 @@ def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, An
         ({"private": PrivateChain(9, f.CHAIN.contract, 1)}, ConfigError, "private-chain"),
     ],
 )
-def test_a_run_is_not_resumed_on_another_ground(changes: dict[str, Any], error: type[CovenantError], what: str) -> None:
+def test_a_run_is_not_resumed_on_another_ground(changes: dict[str, Any], error: type[FoedusError], what: str) -> None:
     with pytest.raises(error, match=f"{what} .*, the run was founded with"):
         check_unchanged(CONFIG, replace(GROUND, **changes), founded())

@@ -2,13 +2,13 @@
 
 import pytest
 
-from chain.audit import verify
+from chain.audit.run import verify
 from core import keys
 from core.canonical import Address
 from core.generations import GenerationRecord
-from core.store import RunFolder
-from server_app.lanes import Lane
-from server_app.serving import serving
+from core.lanes import Lane
+from core.storage.run_folder import RunFolder
+from llm.served import serving
 from tests.behaviours.runs import attest
 from tests.server_app.worlds import World
 

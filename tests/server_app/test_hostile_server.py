@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import server_app.app
-from chain.audit import verify
+from chain.audit.run import verify
 from client_app import oversight
 from console.report import report
 from core import keys
@@ -17,17 +17,17 @@ from core.canonical import Address
 from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
 from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
+from core.messages.codec import Task
 from core.rounds import Admitted, Rejection, Salts
-from core.store import RunFolder
-from core.wire import Task
+from core.storage.run_folder import RunFolder
 from server_app.admission import Expected
-from server_app.strategy import Ask, Covenant, Outcome
+from server_app.strategy import Ask, Foedus, Outcome
 from tests.server_app.worlds import World
 
 VICTIM = keys.derive(7, "medical").address
 
 
-class TwoFaced(Covenant):
+class TwoFaced(Foedus):
     """Shows one organisation a history of its own: another round 1, signed all the same, and what comes of it."""
 
     def _task(self, index: int, organisation: Address, to_send: Composition) -> Task:
@@ -59,7 +59,7 @@ class TwoFaced(Covenant):
         self._salts: dict[int, Salts] = {}
 
 
-class Dropping(Covenant):
+class Dropping(Foedus):
     """Leaves out what one organisation sent, from the round on that is given."""
 
     since = 1
@@ -73,7 +73,7 @@ class DroppingLast(Dropping):
     since = 3
 
 
-class Swapping(Covenant):
+class Swapping(Foedus):
     """Puts the update of another into the mouth of one organisation, with the best signature that it can make."""
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
@@ -88,7 +88,7 @@ class Swapping(Covenant):
         return super()._quorate(outcome)
 
 
-class Reweighing(Covenant):
+class Reweighing(Foedus):
     """Gives one organisation half of its weight, and another the rest."""
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
@@ -99,8 +99,8 @@ class Reweighing(Covenant):
         return tuple(replace(a, weight=a.weight + shift.get(a.organisation, 0.0)) for a in admitted)
 
 
-def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Covenant], **changes: Any) -> RunFolder:
-    monkeypatch.setattr(server_app.app, "Covenant", server)
+def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Foedus], **changes: Any) -> RunFolder:
+    monkeypatch.setattr(server_app.app, "Foedus", server)
     return world.run("cheated", **{"rounds": 3, "retries": 0} | changes)
 
 
@@ -228,14 +228,14 @@ def _watched(world: World, monkeypatch: pytest.MonkeyPatch, ledger: MemoryLedger
 # --- a revoked organisation ----------------------------------------------------------------------------------------
 
 
-class Lenient(Covenant):
+class Lenient(Foedus):
     """Does not care who was revoked."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **{**named, "revoked": frozenset})
 
 
-class RevokingInRound2(Covenant):
+class RevokingInRound2(Foedus):
     """The administrator revokes an organisation while round 2 trains; nobody is slow to hear of it."""
 
     def _receive(self, ask: Ask, reply: Any) -> None:
@@ -248,7 +248,7 @@ def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ledger.revoke(VICTIM)
-    run = cheated(world, monkeypatch, Covenant)
+    run = cheated(world, monkeypatch, Foedus)
     rejected = [(s.record.round, r.organisation, r.reason) for s in run.records() for r in s.record.rejected]
     assert rejected == [(number, VICTIM, "revoked") for number in (1, 2, 3)]
     assert verify(run, world.ledger).failures == ()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from flwr.app import RecordDict
 
-from agents.credit import Round, RoundCredit, SliceCredit
-from core import wire
+from agents.credit import DomainCredit, Round, RoundCredit
+from agents.rewards import Rewards
 from core.canonical import Address
+from core.messages import codec as wire
 from core.update import ABSTAIN, Bid, Offer
-from server_app.rewards import Rewards
 from tests import federation as f
 from tests.server_app.clients import Behaviour, Federation, TestGrid, answer, name_of
 
@@ -22,7 +22,7 @@ NAMES = ("medical", "coding", "financial")
 def credited(done: Round) -> RoundCredit:
     """By examples: what a test can work out by hand."""
     credits = {u.organisation: float(f.EXAMPLES[name_of(u.organisation)]) for u in done.updates}
-    return RoundCredit({"all": SliceCredit(sum(credits.values()), credits, 0.0, 0.0)})
+    return RoundCredit({"all": DomainCredit(sum(credits.values()), credits, 0.0, 0.0)})
 
 
 def bidding(bid: Bid) -> Behaviour:
@@ -130,7 +130,7 @@ def test_credits_are_published_by_slice(tmp_path: Path) -> None:
     world = World(tmp_path, {}, {}, rounds=2)
     first, second = world.federation.events_named("credited")
     assert (first["round"], second["round"]) == (1, 2)
-    assert set(first["slices"]["all"]["credits"]) == {f.address(name) for name in NAMES}
+    assert set(first["domains"]["all"]["credits"]) == {f.address(name) for name in NAMES}
 
 
 def test_a_resumed_run_knows_bids_and_credits_again(tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-import core.blobs
-from core import wire
+import core.storage.blobs
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
 from core.errors import QuorumError, UsageError
 from core.ledger import RoundKey
+from core.messages import codec as wire
 from core.rounds import RoundRecord
-from server_app.strategy import Covenant
+from server_app.strategy import Foedus
 from tests import federation as f
 from tests.server_app.clients import Behaviour, Federation, TestGrid, answer, fail, name_of, sequence, with_array
 
@@ -379,7 +379,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
 ) -> None:
     expected = undisturbed(tmp_path / "calm", names=TWO, rule=rule, rounds=2)
     federation = Federation.found(tmp_path / "killed", TWO, rule=rule, rounds=2)
-    real, kills = core.blobs._write, 0
+    real, kills = core.storage.blobs._write, 0
 
     def deadly(path: Path, parts: Any) -> None:
         real(path, parts)
@@ -387,7 +387,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
 
     while federation.strategy().round < 2:
         # Every life of the run gets one write further than the last, and dies right after it.
-        monkeypatch.setattr(core.blobs, "_write", _nth(kills + 1, real, deadly))
+        monkeypatch.setattr(core.storage.blobs, "_write", _nth(kills + 1, real, deadly))
         try:
             federation.start()
         except Killed:
@@ -510,7 +510,7 @@ def test_only_those_who_are_drawn_are_asked(tmp_path: Path) -> None:
 # --- as any other strategy of Flower -------------------------------------------------------------------------------
 
 
-def hooked(federation: Federation, rounds: int) -> Covenant:
+def hooked(federation: Federation, rounds: int) -> Foedus:
     """A run through Flower's four hooks, as its own loop calls them."""
     strategy, grid = federation.strategy(), TestGrid(federation.clients)
     strategy.bindings.refresh(grid)

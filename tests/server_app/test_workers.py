@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from flwr.app import Error, Message
 
-from core import wire
 from core.errors import RunError
+from core.messages import codec as wire
 from tests import federation as f
 from tests.server_app.clients import Federation, TestGrid
 

@@ -9,13 +9,13 @@ import pytest
 from flwr.clientapp import ClientApp
 
 from client_app.app import app as client
+from console.backends.inline import run_inline
 from core.config import RunConfig
 from core.ledger import MemoryLedger
-from core.places import State
-from core.store import RunFolder
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
 from server_app.app import app as server
-from server_app.events import EventLog
-from server_app.inline import run_inline
 
 SETTINGS = {
     "rank": 2,

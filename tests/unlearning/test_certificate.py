@@ -86,12 +86,12 @@ def test_a_request_is_the_organisation_s_own_and_for_one_federation() -> None:
             {"request": SignedRequest(replace(REQUEST, **odd), ATTESTED.requester).to_dict()}
             for odd in (
                 {"method": "forgive"},
-                {"method": "slices"},  # of no records
+                {"method": "shards"},  # of no records
                 {"count": 2},  # hidden by nothing
                 {"records": f.other("records")},  # none of them
                 {"method": "remove", "records": f.other("records"), "count": 2},
-                {"method": "slices", "records": f.other("records"), "count": -1},
-                {"method": "slices", "records": f.other("records"), "count": 2},  # whose organisation is erased, too
+                {"method": "shards", "records": f.other("records"), "count": -1},
+                {"method": "shards", "records": f.other("records"), "count": 2},  # whose organisation is erased, too
             )
         ),
     ],
@@ -122,7 +122,7 @@ def test_a_malformed_certificate_is_refused(changes: dict[str, Any]) -> None:
 
 
 def test_an_attestation_of_records_erases_nobody() -> None:
-    asked = replace(REQUEST, method="slices", records=f.other("records"), count=2).sign(CODING, GENESIS.chain)
+    asked = replace(REQUEST, method="shards", records=f.other("records"), count=2).sign(CODING, GENESIS.chain)
     made = replace(ATTESTATION, request=asked, erased=())
     assert Attestation.from_dict(from_json(to_json(made.to_dict()))) == made
     assert not made.whole

@@ -14,7 +14,7 @@ from core import keys
 from core.canonical import ZERO_DIGEST, to_json
 from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
-from core.store import RunFolder
+from core.storage.run_folder import RunFolder
 from llm.data import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
@@ -268,7 +268,7 @@ TAMPERING_WITH_RECORDS: dict[str, tuple[Tamper, str]] = {
     "records of another's request": (lambda c: _request(c, key=MEDICAL, count=2), "signature"),
     "fewer records, signed again": (lambda c: _request(c, count=2), "on the chain"),
     "other records, signed again": (lambda c: _request(c, records=f.other("records")), "on the chain"),
-    "slices where several learn together": (lambda c: _request(c, method="slices"), "method, slices"),
+    "shards where several learn together": (lambda c: _request(c, method="shards"), "method, shards"),
     "the whole organisation instead": (lambda c: _request(c, records=ZERO_DIGEST, count=0), "leaves out who asked"),
     "the organisation erased too": (lambda c: c.attest(erased=(CODING.address,)), "for records only"),
     "the organisation gone": (_left, "members"),

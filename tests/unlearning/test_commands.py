@@ -1,4 +1,4 @@
-"""`covenant forget` and `covenant check`, on the embedded chain."""
+"""`foedus forget` and `foedus check`, on the embedded chain."""
 
 import json
 import shutil
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from chain.control import stop
-from chain.ethereum import EthereumLedger
+from chain.ledger import EthereumLedger
 from core.errors import LedgerUnreachableError
 from core.keys import derive
-from core.places import State
+from core.storage.lock import locked
+from core.storage.state_folder import State
 from llm.data import read_folder
-from server_app.lock import locked
-from tests.commands import World, covenant, make_base, make_data
+from tests.commands import World, foedus, make_base, make_data
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,11 @@ def test_a_lane_of_one_is_forgotten_at_once(world: World, tmp_path: Path) -> Non
 
 
 def test_records_are_forgotten_and_everybody_can_check_it(world: World, tmp_path: Path) -> None:
-    sliced = ("--lane-size", 1, "--slices", 2)
-    run = world.inline(*sliced).json["run"]
+    sharded = ("--lane-size", 1, "--shards", 2)
+    run = world.inline(*sharded).json["run"]
     other = {"question": "coding 12?", "answer": "of nobody"}
     (file := tmp_path / "erased.jsonl").write_text(json.dumps(other) + "\n", encoding="utf-8")
-    options = ("--organisation", "coding", "--method", "slices", "--records", file, "--backend", "inline")
+    options = ("--organisation", "coding", "--method", "shards", "--records", file, "--backend", "inline")
     refused = world.command("forget", run, *options)
     assert refused.code == 2
     assert "1 of 1 records are not in the training data of coding" in refused.error
@@ -109,11 +109,11 @@ def test_records_are_forgotten_and_everybody_can_check_it(world: World, tmp_path
     file.write_text("".join(json.dumps(record) + "\n" for record in erased), encoding="utf-8")
     wrong = world.command("forget", run, "--organisation", "coding", "--method", "remove", "--records", file)
     assert wrong.code == 2
-    assert "method remove erases whole organisations: slices or replay wanted" in wrong.error
+    assert "method remove erases whole organisations: shards or replay wanted" in wrong.error
     done = world.command("forget", run, *options)
     assert done.code == 0, done.err
     result = done.json
-    assert (result["records"], result["label"], result["method"]) == (4, "exact", "slices")
+    assert (result["records"], result["label"], result["method"]) == (4, "exact", "shards")
     assert result["certificates"][-1] == result["certificate"]
     for certificate in result["certificates"]:
         checked = world.command("check", certificate).json
@@ -164,7 +164,7 @@ def test_a_certificate_that_the_chain_was_not_told_of_is_anchored_when_asked_aga
     [
         (("--organisation", "nobody", "--method", "remove"), "organisation 'nobody' is not a member"),
         (("--organisation", "medical", "--method", "forgive"), "method is 'forgive', one of remove, repair, replay"),
-        (("--organisation", "medical", "--method", "slices"), "method slices erases records: --records FILE wanted"),
+        (("--organisation", "medical", "--method", "shards"), "method shards erases records: --records FILE wanted"),
         (("--organisation", "coding", "--method", "replay", "--records", "x"), "x: cannot be read as UTF-8 text"),
     ],
 )
@@ -186,6 +186,6 @@ def test_a_run_with_another_writer_is_left_alone(world: World) -> None:
 
 
 def test_a_certificate_of_another_state_folder_is_told_so(world: World, tmp_path: Path) -> None:
-    missing = covenant("check", tmp_path / "none.json", "--state", world.state)
+    missing = foedus("check", tmp_path / "none.json", "--state", world.state)
     assert missing.code == 2
-    assert "a file of `covenant forget` wanted" in missing.error
+    assert "a file of `foedus forget` wanted" in missing.error

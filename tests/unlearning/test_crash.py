@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from chain.audit import verify
-from core.artifacts import Artifacts
+from chain.audit.run import verify
 from core.canonical import ZERO_DIGEST
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.ledger import MemoryLedger
-from core.store import RunFolder
-from server_app.serving import serving
-from server_app.strategy import Covenant
+from core.storage.artifacts import Artifacts
+from core.storage.run_folder import RunFolder
+from llm.served import serving
+from server_app.strategy import Foedus
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.test_erasing import forget, holds
 
@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
     "after the chain opened the generation": (MemoryLedger, "open_generation", 1, True),
     "after the generation was opened": (RunFolder, "open_generation", 1, True),
     "between the rounds that are summed": (RunFolder, "append", 1, True),
-    "in the round that is trained": (Covenant, "_receive", 2, True),
+    "in the round that is trained": (Foedus, "_receive", 2, True),
     "before anything is destroyed": (Artifacts, "destroy", 1, False),
     "while it is destroyed": (Artifacts, "destroy", 3, True),
     "while salts are destroyed": (RunFolder, "destroy_salts", 2, True),
@@ -111,7 +111,7 @@ def test_a_chain_that_is_down_is_told_and_waited_for(world: World, finished: Wor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryLedger, asked, down)
-        patch.setattr("server_app.erasing._ANCHOR_SECONDS", 0.2)
+        patch.setattr("server_app.erasure.run._ANCHOR_SECONDS", 0.2)
         with pytest.raises(LedgerUnreachableError, match=r"nothing answers|round 1 is not on the chain yet"):
             forget(world, "killed", "coding", "remove", rounds=2)
     run = world.state.run("killed")

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from chain.audit import verify
+from agents.rewards import cumulative
+from chain.audit.run import verify
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address, Digest
 from core.composition import COMPOSITIONS
 from core.errors import DestroyedError, UsageError
-from core.store import RunFolder
-from server_app.rewards import cumulative
-from server_app.serving import serving, subject
+from core.storage.run_folder import RunFolder
+from llm.served import serving
+from provenance.served import subject
 from tests.server_app.worlds import World
 from tests.unlearning.conftest import NAMES
 from unlearning.certificate import ErasureCertificate, SignedCertificate

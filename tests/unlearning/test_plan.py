@@ -207,7 +207,7 @@ def test_a_record_of_another_signer_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "method", "error"),
     [
-        ("coding", "forgive", "method is 'forgive', one of remove, repair, replay, slices wanted"),
+        ("coding", "forgive", "method is 'forgive', one of remove, repair, replay, shards wanted"),
         ("nobody", "remove", "is not a member of run example"),
     ],
 )
@@ -233,7 +233,7 @@ def test_the_last_organisation_is_refused() -> None:
 
 
 class Sliced(History):
-    """Each organisation alone in two lanes, one for each slice of its records; two rounds are done."""
+    """Each organisation alone in two lanes, one for each shard of its records; two rounds are done."""
 
     def __init__(self) -> None:
         super().__init__(rounds=2)
@@ -252,20 +252,20 @@ def test_records_are_erased_from_the_lanes_of_their_slices_only() -> None:
     history = Sliced()
     first, second = history.of("coding")
     assert second == first + 1
-    (made,) = plans(history.lanes(), f.address("coding"), "slices", {1})
+    (made,) = plans(history.lanes(), f.address("coding"), "shards", {1})
     assert (made.lane, made.parent, made.carried, made.rounds, made.erased) == (second, None, 0, 2, frozenset())
     assert made.expected is Label.EXACT
     own = [signed.record for signed in history.lines[second]]
     assert [record.digest for record in made.unsalted] == [record.digest for record in own]
-    assert [plan.lane for plan in plans(history.lanes(), f.address("coding"), "slices", {0, 1})] == [first, second]
+    assert [plan.lane for plan in plans(history.lanes(), f.address("coding"), "shards", {0, 1})] == [first, second]
 
 
 def test_a_state_that_another_slice_has_too_is_not_doomed() -> None:
     history = Sliced()
-    (made,) = plans(history.lanes(), f.address("coding"), "slices", {1})
+    (made,) = plans(history.lanes(), f.address("coding"), "shards", {1})
     update = history.lines[made.lane][0].record.admitted[0].signed.manifest.update
     twin = history.lines[history.of("coding")[0]][0].record.admitted[0].signed.manifest.update
-    assert update == twin  # named by its round alone here, as the zero of slices without records is
+    assert update == twin  # named by its round alone here, as the zero of shards without records is
     assert update not in made.doomed
 
 
@@ -287,17 +287,17 @@ def test_records_of_who_learns_with_others_are_erased_by_a_replay_behind_its_fir
 
 
 @pytest.mark.parametrize(
-    ("method", "slices", "error"),
+    ("method", "shards", "error"),
     [
-        ("slices", None, "method slices erases records"),
-        ("remove", {0}, "method remove erases whole organisations: slices or replay wanted"),
+        ("shards", None, "method shards erases records"),
+        ("remove", {0}, "method remove erases whole organisations: shards or replay wanted"),
         ("repair", {0}, "method repair erases whole organisations"),
-        ("slices", {0}, "replay wanted where several learn together"),
+        ("shards", {0}, "replay wanted where several learn together"),
     ],
 )
-def test_a_method_that_is_not_for_this_is_refused(method: str, slices: set[int] | None, error: str) -> None:
+def test_a_method_that_is_not_for_this_is_refused(method: str, shards: set[int] | None, error: str) -> None:
     with pytest.raises(UsageError, match=error):
-        plans(together(*EVERYONE).lanes(), f.address("coding"), method, slices)
+        plans(together(*EVERYONE).lanes(), f.address("coding"), method, shards)
 
 
 def test_records_of_who_is_erased_are_erased_already() -> None:

@@ -1,4 +1,4 @@
-"""Erasing records: the slices that saw them are trained again as if they had never been there, and nothing else is."""
+"""Erasing records: the shards that saw them are trained again as if they had never been there, and nothing else is."""
 
 import json
 import shutil
@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from chain.audit import verify
+from chain.audit.run import verify
 from client_app.forgotten import Forgotten
 from core import keys, seeds
-from core.artifacts import Artifacts
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
-from core.store import RunFolder
+from core.storage.artifacts import Artifacts
+from core.storage.run_folder import RunFolder
 from llm.data import Record, read_records
+from llm.served import serving
 from provenance.evidence import Evidence
-from server_app.serving import serving, subject, trace
-from server_app.strategy import Covenant
+from provenance.served import subject, trace
+from server_app.strategy import Foedus
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
 from tests.unlearning.test_crash import KilledError, killed
@@ -28,13 +29,13 @@ from unlearning.certificate import LIMITS_OF_RECORDS, ErasureCertificate, Signed
 from unlearning.check import check
 
 SLICES = 2
-SLICED = {"lane-size": 1, "slices": SLICES, "rounds": 2, "local-steps": 6}
-"""Steps enough for every record of a slice to be learnt in every round."""
+SLICED = {"lane-size": 1, "shards": SLICES, "rounds": 2, "local-steps": 6}
+"""Steps enough for every record of a shard to be learnt in every round."""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Iterator[World]:
-    """A run in slices, on data with a dev.jsonl, so that a record less to train on is the only change."""
+    """A run in shards, on data with a dev.jsonl, so that a record less to train on is the only change."""
     folder = tmp_path_factory.mktemp("records")
     for name in NAMES[:2]:
         text = (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -44,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -
     shutil.copy(data / "validation.jsonl", folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         world = make_world(folder / "state", base, folder / "data", patch)
-        world.run("sliced", **SLICED)
+        world.run("sharded", **SLICED)
         yield world
 
 
@@ -57,7 +58,7 @@ def world(finished: World, tmp_path: Path, base: Path, monkeypatch: pytest.Monke
 
 
 def of_slice(part: int) -> Callable[[Record], bool]:
-    return lambda record: seeds.slice_of(record.digest, SLICES) == part
+    return lambda record: seeds.shard_of(record.digest, SLICES) == part
 
 
 def picked(world: World, wanted: Callable[[Record], bool], most: int = 100) -> list[str]:
@@ -73,7 +74,7 @@ def written(tmp_path: Path, lines: list[str], name: str = "erased.jsonl") -> str
     return str(path)
 
 
-def forget(world: World, run: str, file: str, method: str = "slices", **changes: object) -> list[ErasureCertificate]:
+def forget(world: World, run: str, file: str, method: str = "shards", **changes: object) -> list[ErasureCertificate]:
     known = len(list(certificates(world.state.run(run))))
     done = world.run(run, mode="unlearn", organisation="coding", method=method, records=file, **changes)
     return certificates(done)[known:]
@@ -103,10 +104,10 @@ def checked(world: World, run: RunFolder) -> list[str]:
 def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(1), most=2)
     assert len(lines) == 2
-    run = world.state.run("sliced")
+    run = world.state.run("sharded")
     first, second = run.genesis.lanes_of(address("coding"))
     before, line = heads(run), [signed.record for signed in run.lineage(second)]
-    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     assert certificate.label == "exact"
     assert certificate.aggregate == serving(run).state.digest
     after = heads(run)
@@ -123,17 +124,17 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
     assert holds(world, run) == (2 * len(before), 2)
     assert checked(world, run) == []
     assert not [r for signed in run.records() for r in signed.record.rejected]
-    assert not world.events("sliced", "objected")
+    assert not world.events("sharded", "objected")
     assert address("coding") in subject(run).organisations
 
 
 def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(0), most=1)
-    run = world.state.run("sliced")
-    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    run = world.state.run("sharded")
+    (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     request = certificate.attestation.attestation.request.request
     (record,) = read_records(tmp_path / "erased.jsonl")
-    assert (request.count, request.method, request.whole) == (1, "slices", False)
+    assert (request.count, request.method, request.whole) == (1, "shards", False)
     assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
     assert request.records != hidden(keys.derive(7, "medical"), request.nonce, [record.digest])
     assert set(LIMITS_OF_RECORDS) <= set(certificate.limits)
@@ -144,9 +145,9 @@ def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp
 
 def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp_path: Path) -> None:
     lines = [*picked(world, of_slice(0), most=1), *picked(world, of_slice(1), most=1)]
-    run = world.state.run("sliced")
+    run = world.state.run("sharded")
     before = heads(run)
-    found = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    found = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     lanes = run.genesis.lanes_of(address("coding"))
     assert [c.attestation.attestation.lane for c in found] == list(lanes)
     assert len({c.attestation.attestation.request for c in found}) == 1
@@ -160,8 +161,8 @@ def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp
 
 def test_a_slice_may_lose_all_its_records(world: World, tmp_path: Path) -> None:
     lines = picked(world, of_slice(0))
-    run = world.state.run("sliced")
-    (certificate,) = forget(world, "sliced", written(tmp_path, lines), **SLICED)
+    run = world.state.run("sharded")
+    (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     state = run.artifacts.open(certificate.after.aggregate)
     assert not any(array.any() for array in state.arrays.values())
     assert heads(run) == heads(without(world, tmp_path, lines, **SLICED))
@@ -171,13 +172,13 @@ def test_a_slice_may_lose_all_its_records(world: World, tmp_path: Path) -> None:
 
 def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    run = world.state.run("sliced")
-    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
-    (certificate,) = forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+    run = world.state.run("sharded")
+    forget(world, "sharded", written(tmp_path, [one]), **SLICED)
+    (certificate,) = forget(world, "sharded", written(tmp_path, [other], "more.jsonl"), **SLICED)
     assert certificate.after.generation == 2
     assert heads(run) == heads(without(world, tmp_path, [one, other], **SLICED))
     assert checked(world, run) == []
-    world.run("sliced", mode="unlearn", organisation="coding", method="remove", **SLICED)
+    world.run("sharded", mode="unlearn", organisation="coding", method="remove", **SLICED)
     found = certificates(run)[2:]
     assert [c.attestation.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
     assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
@@ -185,20 +186,20 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     assert verify(run, world.ledger, strict=True).failures == ()
     assert checked(world, run) == []
     with pytest.raises(UsageError, match="coding is already erased"):
-        forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+        forget(world, "sharded", written(tmp_path, [other], "more.jsonl"), **SLICED)
 
 
 def test_the_organisation_may_clean_its_files_afterwards(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    run = world.state.run("sliced")
-    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    run = world.state.run("sharded")
+    forget(world, "sharded", written(tmp_path, [one]), **SLICED)
     reference = without(world, tmp_path, [one], **SLICED)
     world.settings["data"] = str(tmp_path / "without")
-    forget(world, "sliced", written(tmp_path, [other], "more.jsonl"), **SLICED)
+    forget(world, "sharded", written(tmp_path, [other], "more.jsonl"), **SLICED)
     second = run.genesis.lanes_of(address("coding"))[1]
     assert heads(run)[:second] == heads(reference)[:second]
     assert len(run.generations(second)) == 2
-    assert not world.events("sliced", "objected")
+    assert not world.events("sharded", "objected")
     assert checked(world, run) == []
 
 
@@ -235,21 +236,21 @@ def _held_out(world: World) -> list[str]:
 def test_records_that_are_not_in_the_data_change_nothing(
     world: World, tmp_path: Path, lines: Callable[[World], list[str]], error: str
 ) -> None:
-    run = world.state.run("sliced")
+    run = world.state.run("sharded")
     before = sorted(path for path in world.state.folder.rglob("*") if "events" not in path.parts)
     with pytest.raises(UsageError, match=error):
-        forget(world, "sliced", written(tmp_path, lines(world)), **SLICED)
+        forget(world, "sharded", written(tmp_path, lines(world)), **SLICED)
     assert sorted(path for path in world.state.folder.rglob("*") if "events" not in path.parts) == before
     assert not run.erasures()
 
 
 def test_records_are_erased_once(world: World, tmp_path: Path) -> None:
     one, other, *_ = picked(world, of_slice(1))
-    forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+    forget(world, "sharded", written(tmp_path, [one]), **SLICED)
     with pytest.raises(UsageError, match="1 of 1 records of coding are already erased"):
-        forget(world, "sliced", written(tmp_path, [one]), **SLICED)
+        forget(world, "sharded", written(tmp_path, [one]), **SLICED)
     with pytest.raises(UsageError, match="1 of 2 records of coding are already erased"):
-        forget(world, "sliced", written(tmp_path, [one, other]), **SLICED)
+        forget(world, "sharded", written(tmp_path, [one, other]), **SLICED)
 
 
 STEPS: dict[str, tuple[type, str, int, bool]] = {
@@ -259,7 +260,7 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
     "between the generations": (RunFolder, "open_generation", 1, True),
     "before the organisation has noted it": (Forgotten, "note", 1, False),
     "after it has": (Forgotten, "note", 1, True),
-    "while it trains": (Covenant, "_receive", 3, True),
+    "while it trains": (Foedus, "_receive", 3, True),
     "while states are destroyed": (Artifacts, "destroy", 5, True),
     "before the first certificate": (RunFolder, "certify", 1, False),
     "between the certificates": (RunFolder, "certify", 1, True),
@@ -270,7 +271,7 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
 
 @pytest.fixture(scope="module")
 def expected(finished: World, tmp_path_factory: pytest.TempPathFactory, base: Path) -> list[Digest]:
-    """Where the lanes stand without a record of either slice."""
+    """Where the lanes stand without a record of either shard."""
     folder = tmp_path_factory.mktemp("expected")
     with pytest.MonkeyPatch.context() as patch:
         world = make_world(folder / "state", base, Path(finished.settings["data"]), patch)
@@ -288,10 +289,10 @@ def test_killed_at_any_step_it_goes_on(world: World, expected: list[Digest], tmp
     with pytest.MonkeyPatch.context() as patch:
         killed(patch, owner, method, last, done=done)
         with pytest.raises(KilledError):
-            forget(world, "sliced", file, **SLICED)
-    run = world.state.run("sliced")
+            forget(world, "sharded", file, **SLICED)
+    run = world.state.run("sharded")
     assert verify(run, world.ledger).failures == ()
-    forget(world, "sliced", file, **SLICED)
+    forget(world, "sharded", file, **SLICED)
     found = certificates(run)
     assert heads(run) == expected
     assert {c.label for c in found} == {"exact"}
@@ -305,12 +306,12 @@ def test_another_erasure_waits_for_one_that_has_begun(world: World, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         killed(patch, RunFolder, "attest", 1, done=True)
         with pytest.raises(KilledError):
-            forget(world, "sliced", written(tmp_path, [one]), **SLICED)
-    waits = "the erasure of 1 records of coding by slices is not finished"
+            forget(world, "sharded", written(tmp_path, [one]), **SLICED)
+    waits = "the erasure of 1 records of coding by shards is not finished"
     with pytest.raises(UsageError, match=waits):
-        forget(world, "sliced", written(tmp_path, [other], "other.jsonl"), **SLICED)
+        forget(world, "sharded", written(tmp_path, [other], "other.jsonl"), **SLICED)
     with pytest.raises(UsageError, match=waits):
-        world.run("sliced", mode="unlearn", organisation="coding", method="remove", **SLICED)
+        world.run("sharded", mode="unlearn", organisation="coding", method="remove", **SLICED)
 
 
 def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: World) -> None:
@@ -318,8 +319,8 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
     with pytest.MonkeyPatch.context() as patch:
         killed(patch, RunFolder, "certify", 1, done=True)
         with pytest.raises(KilledError):
-            world.run("sliced", **whole)
-    run = world.run("sliced", **whole)
+            world.run("sharded", **whole)
+    run = world.run("sharded", **whole)
     found = certificates(run)
     assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
     assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
@@ -327,7 +328,7 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
 
 
 def test_a_verdict_on_who_learns_in_slices_has_evidence_from_all_of_them(world: World) -> None:
-    run = world.state.run("sliced")
+    run = world.state.run("sharded")
     found = trace(run, "coding 1?", "cod 1", "gradient")
     scores = found.response.scores
     who = found.organisations[scores.index(max(scores))]  # also where the method abstains

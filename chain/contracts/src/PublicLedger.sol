@@ -171,7 +171,7 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @param administrator The first administrator.
     constructor(uint48 delay, address administrator)
         FederationLedger(delay, administrator)
-        EIP712("Covenant", "1")
+        EIP712("Foedus", "1")
     {
         _setRoleAdmin(ORGANISATION_ROLE, NOBODY_ROLE);
         _setRoleAdmin(NOBODY_ROLE, NOBODY_ROLE);

@@ -1,0 +1,119 @@
+"""What erasures have destroyed: attested by coordinator and organisation, and known to the ledger.
+
+What an attestation lists may be unreadable, and must be once there is a certificate; anything else that cannot be read
+was lost. A state that what is served is made of is never of that kind, whatever an attestation lists.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chain.audit.files import ErasureFile, Files
+from chain.audit.ledger import LedgerAudit
+from chain.audit.report import Findings, What
+from core.canonical import Digest, digest, from_json, to_json
+from core.erasures import Attestation, SignedAttestation
+from core.errors import FormatError
+from core.generations import GenerationRecord, SignedGeneration
+from core.rounds import Genesis
+
+
+@dataclass
+class Erasures:
+    """Every attestation, and what the finished ones have destroyed."""
+
+    genesis: Genesis
+    files: Files
+    findings: Findings
+    attested: list[tuple[ErasureFile, SignedAttestation]]
+    listed: frozenset[Digest]
+    """States that may be unreadable."""
+    gone: frozenset[Digest]
+    """States that must be."""
+    unsalted: frozenset[Digest]
+    """Records whose salts may be missing."""
+    bare: frozenset[Digest]
+    """Records whose salts must be."""
+    _seen: set[Digest] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, genesis: Genesis, files: Files, findings: Findings) -> "Erasures":
+        """What the files say; one that cannot be read, or that both did not sign, is a failure and lists nothing."""
+        found = []
+        for file in files.erasures():
+            wanted = "an attestation that coordinator and organisation have signed"
+            with findings.guard(What.ATTESTATION, file.name, wanted):
+                signed = files.read(file.name, SignedAttestation)
+                attestation = signed.verified(genesis)
+                findings.expect(
+                    What.FILE_NAME, file.name, (attestation.lane, attestation.generation), (file.lane, file.generation)
+                )
+                found.append((file, signed))
+        done = [signed.attestation for file, signed in found if file.certificate in files]
+        every = [signed.attestation for _, signed in found]
+        return cls(
+            genesis, files, findings, found,
+            frozenset(d for a in every for d in a.destroyed), frozenset(d for a in done for d in a.destroyed),
+            frozenset(d for a in every for d in a.unsalted), frozenset(d for a in done for d in a.unsalted),
+        )  # fmt: skip
+
+    def check(self, opened: Mapping[int, Mapping[int, SignedGeneration]], ledger: LedgerAudit) -> None:
+        """Each erasure opened the generation that it says, and the ledger knows attestation and certificate.
+
+        `opened` are the generations of each lane; there is none without an erasure.
+        """
+        for file, signed in self.attested:
+            self._check(signed.attestation, file, opened.get(file.lane, {}), ledger)
+        known = {(file.lane, file.generation) for file, _ in self.attested}
+        for lane, generation in ((lane, generation) for lane, found in opened.items() for generation in found):
+            if (lane, generation) not in known:
+                where = ErasureFile.of(lane, generation).name
+                self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
+
+    def last(self, lane: int) -> int:
+        """The newest generation of a lane that was attested; a crash may leave it open on the ledger alone."""
+        return max((file.generation for file, _ in self.attested if file.lane == lane), default=0)
+
+    def destroyed(self, name: Digest) -> bool:
+        """Whether an erasure lists a state that cannot be read; each is counted once."""
+        if name in self.listed and name not in self._seen:
+            self._seen.add(name)
+            self.findings.checked["destroyed states"] += 1
+        return name in self.listed
+
+    def _check(
+        self, attestation: Attestation, file: ErasureFile, opened: Mapping[int, SignedGeneration], ledger: LedgerAudit
+    ) -> None:
+        self.findings.checked["attestations"] += 1
+        where, certificate = file.name, self._certificate(attestation, file)
+        opening = opened.get(attestation.generation)
+        if opening is None and certificate:
+            self.findings.fail(What.GENERATION, where, "nothing", f"generation {attestation.generation}, opened by it")
+        if opening:
+            record = opening.record
+            self.findings.expect(What.GENERATION, where, _placed(attestation), _placed(record))
+            if attestation.organisation not in self.genesis.lanes[file.lane]:
+                self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
+            if stays := sorted(set(record.members) & set(attestation.erased)):
+                self.findings.fail(What.MEMBERS, where, f"{stays[0]} among the members", "nobody who was erased")
+            if not attestation.whole and attestation.organisation not in record.members:
+                want = f"{attestation.organisation}, of whom only records were erased"
+                self.findings.fail(What.MEMBERS, where, f"{len(record.members)} members", want)
+        ledger.check_erasure(attestation, certificate, where)
+
+    def _certificate(self, attestation: Attestation, file: ErasureFile) -> Digest | None:
+        """What the chain must say of the erasure's certificate; None while there is none."""
+        if file.certificate not in self.files:
+            self.findings.checked["unfinished erasures"] += 1
+            return None
+        with self.findings.guard(What.CERTIFICATE, file.certificate, "canonical JSON of a certificate"):
+            data = from_json(self.files.take(file.certificate).read_bytes())
+            if not isinstance(data, dict) or "certificate" not in data:
+                raise FormatError("no certificate in it")
+            self.findings.checked["certificates"] += 1
+            return attestation.hide(digest("certificate", to_json(data["certificate"])))
+        return None
+
+
+def _placed(of: Attestation | GenerationRecord) -> tuple[Digest, int, int, int]:
+    """What attestation and generation say alike."""
+    return of.erasure, of.parent_generation, of.parent_round, of.rounds

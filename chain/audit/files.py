@@ -1,0 +1,201 @@
+"""Every file of a run and of its store, read strictly: one that no check has asked for is a finding of its own.
+
+A file must be exactly the canonical bytes of what it says, so that there is no place in it that no digest covers.
+Links are never followed: what an auditor reads lies in the folder that is audited.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from core.canonical import from_json, to_json
+from core.errors import FormatError
+from core.storage.artifacts import KEYS, SEALED
+from core.storage.blobs import Folder
+from core.storage.run_folder import RunFolder, certificate_name, erasure_name
+
+_PLACE = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
+_GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
+_DOCUMENT = re.compile(
+    r"(?:genesis|readers)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
+    r"|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json"
+)
+_ERASURE = re.compile(r"erasures/L(\d+)-G(\d+)\.json")
+_PARTIAL = re.compile(r"\..+\.\d+\.partial")
+_BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
+_COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
+
+
+class Noun(Protocol):
+    """A value with plain data behind it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain data."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+
+
+N = TypeVar("N", bound=Noun)
+
+
+@dataclass(frozen=True, order=True)
+class RecordFile:
+    """A file in records/ and the place that its name claims."""
+
+    lane: int
+    generation: int
+    round: int
+    attempt: int
+    name: str = field(compare=False)
+
+    @property
+    def where(self) -> str:
+        """The round for a finding."""
+        return f"round {self.round}, lane {self.lane}"
+
+    @property
+    def salts(self) -> str:
+        """The file of the record's salts."""
+        return self.name.replace("records/", "salts/")
+
+
+@dataclass(frozen=True, order=True)
+class GenerationFile:
+    """A file in generations/ and the place that its name claims."""
+
+    lane: int
+    generation: int
+    name: str = field(compare=False)
+
+    @classmethod
+    def of(cls, lane: int, generation: int) -> Self:
+        """Where what opened a generation lies."""
+        return cls(lane, generation, f"generations/L{lane:04}-G{generation:04}.json")
+
+
+@dataclass(frozen=True, order=True)
+class ErasureFile:
+    """A file in erasures/ and the place that its name claims."""
+
+    lane: int
+    generation: int
+    name: str = field(compare=False)
+
+    @classmethod
+    def of(cls, lane: int, generation: int) -> Self:
+        """Where the attestation of the erasure that opens a generation lies."""
+        return cls(lane, generation, erasure_name(lane, generation))
+
+    @property
+    def certificate(self) -> str:
+        """The file of the erasure's certificate."""
+        return certificate_name(self.lane, self.generation)
+
+
+class Files:
+    """The files of a run by their path in its folder, and which of them have been accounted for.
+
+    What is in the store has a name under ``artifacts/``, wherever the store is. It is listed last, so that nothing that
+    a listed record names can be missing because it came later.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.folder
+        beside = isinstance(run.blobs, Folder) and run.blobs.folder.is_relative_to(run.folder)
+        own = [name for name in Folder(run.folder).names() if not (beside and name.startswith("artifacts/"))]
+        self.names = own + [f"artifacts/{name}" for name in run.blobs.names()]
+        self._known = frozenset(self.names)
+        self._left = dict.fromkeys(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    @property
+    def left(self) -> list[str]:
+        """The files that no check has asked for yet."""
+        return list(self._left)
+
+    def take(self, name: str) -> Path:
+        """Account for a file; raises FormatError for a link."""
+        self._left.pop(name, None)
+        if (path := self.folder / name).is_symlink():
+            raise FormatError(f"{name} is a link")
+        return path
+
+    def read(self, name: str, noun: type[N]) -> N:
+        """A noun from its canonical JSON; raises FormatError for any other bytes, OSError when there are none."""
+        data = self.take(name).read_bytes()
+        value = noun.from_dict(from_json(data))
+        if to_json(value.to_dict()) != data:
+            raise FormatError(f"has fields that no {noun.__name__} has")
+        return value
+
+    def take_sealed(self, place: str) -> None:
+        """Account for something in the store and its keys."""
+        for suffix in (SEALED, KEYS):
+            self._left.pop(f"artifacts/{place}{suffix}", None)
+
+    def documents(self) -> list[str]:
+        """The files of the run folder of which the store has a sealed copy."""
+        return [name for name in self.names if is_document(name)]
+
+    def records(self) -> list[RecordFile]:
+        """The files in records/ whose name is one, by lane, generation, round and attempt."""
+        found = []
+        for name in self.names:
+            if match := _PLACE.fullmatch(name):
+                lane, generation, number, attempt = map(int, match.groups())
+                found.append(RecordFile(lane, generation, number, attempt, name))
+        return sorted(found)
+
+    def generations(self) -> list[GenerationFile]:
+        """The files in generations/ whose name is one, by lane and generation."""
+        matches = (match for name in self.names if (match := _GENERATION.fullmatch(name)))
+        return sorted(GenerationFile(int(match[1]), int(match[2]), match[0]) for match in matches)
+
+    def erasures(self) -> list[ErasureFile]:
+        """The files in erasures/ whose name is one, by lane and generation."""
+        matches = (match for name in self.names if (match := _ERASURE.fullmatch(name)))
+        return sorted(ErasureFile(int(match[1]), int(match[2]), match[0]) for match in matches)
+
+    def recorded_since(self, lane: int, generation: int, number: int) -> bool:
+        """Whether a round has a record that came after the files were listed, as a run in progress writes them."""
+        pattern = f"records/L{lane:04}-G{generation:04}-R{number:05}-A*.json"
+        return any(path.relative_to(self.folder).as_posix() not in self for path in self.folder.glob(pattern))
+
+
+def is_document(name: str) -> bool:
+    """Whether a path in the run folder is that of a document, of which the store has a sealed copy."""
+    return bool(_DOCUMENT.fullmatch(name))
+
+
+def salts_name(lane: int, generation: int, number: int, attempt: int) -> str:
+    """Where the salts of a record lie."""
+    return f"salts/L{lane:04}-G{generation:04}-R{number:05}-A{attempt:02}.json"
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file is what a crashed write leaves: never read by anyone, and no part of the record."""
+    return bool(_PARTIAL.fullmatch(name.rpartition("/")[2]))
+
+
+def place_of(name: str) -> tuple[int, int] | None:
+    """The lane and generation that a document is of; None when it is of all."""
+    match = re.search(r"/L(\d+)-G(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def block_place(name: str) -> str | None:
+    """The place in the store of a block's file; None when it is none."""
+    match = _BLOCK.fullmatch(name)
+    return match[1] if match else None
+
+
+def copied_document(name: str) -> str | None:
+    """The document of which a file in the store is a sealed copy; None when it is none."""
+    match = _COPY.fullmatch(name)
+    return f"{match[1]}.json" if match else None

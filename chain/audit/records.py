@@ -1,0 +1,217 @@
+"""A lane's records: who signed them, how they follow each other, and who was admitted to them.
+
+A record that cannot be read leaves a hole: what follows it is still checked, but not against it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from chain.audit.files import RecordFile
+from chain.audit.report import Findings, What
+from core import seeds
+from core.adapter import AdapterState
+from core.aggregation import RULES, by_address, weights
+from core.canonical import Address, Digest
+from core.errors import IntegrityError
+from core.rounds import Admitted, Genesis, RoundRecord, SignedRecord
+from core.update import Organisation, UpdateManifest
+
+
+@dataclass
+class Head:
+    """Where a lane stands. None stands for what an unreadable record hides."""
+
+    parent: Digest | None
+    state: AdapterState | None
+    aggregate: Digest | None
+    previous: Digest | None
+    """The record before, whatever it admitted."""
+    members: tuple[Address, ...]
+    """Who learns here."""
+    generation: int = 0
+    round: int = 0
+    attempt: int = 0
+    """How often the round after this one was tried in vain."""
+
+    def advance(self, record: RoundRecord, state: AdapterState | None) -> None:
+        """Go on from a record; one that admitted nothing changes neither round nor state."""
+        self.previous = record.digest
+        if record.admitted:
+            self.parent, self.state, self.aggregate = record.digest, state, record.aggregate
+            self.round, self.attempt = record.round, 0
+        else:
+            self.attempt = record.attempt
+
+    def lose(self, file: RecordFile) -> None:
+        """Go on behind a record that cannot be read."""
+        self.parent = self.state = self.aggregate = self.previous = None
+        self.round, self.attempt = file.round, 0
+
+
+@dataclass
+class Records:
+    """Checks of records against the genesis and against each other."""
+
+    genesis: Genesis
+    findings: Findings
+    nonces: dict[Digest, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.members: Mapping[Address, Organisation] = {o.address: o for o in self.genesis.organisations}
+        self.digest = self.genesis.digest
+
+    def name(self, address: Address) -> str:
+        """An organisation's name, for findings."""
+        return self.members[address].name if address in self.members else address
+
+    def signature(self, signed: SignedRecord, file: RecordFile) -> None:
+        """The coordinator signed it, for this federation, at the place that its file names."""
+        record, where = signed.record, f"{file.where}, {file.name}"
+        got = record.lane, record.generation, record.round, record.attempt
+        wanted = file.lane, file.generation, file.round, file.attempt
+        self.findings.expect(What.FILE_NAME, where, got, wanted)
+        with self.findings.guard(What.SIGNATURE, where, f"a signature of {self.genesis.coordinator}"):
+            signed.verified(self.genesis)
+        self.findings.checked["records"] += 1
+
+    def follows(self, record: RoundRecord, head: Head, where: str) -> bool:
+        """Whether the record continues the lane; False when its round is recorded already."""
+        if record.round <= head.round:
+            self.findings.fail(What.FORK, where, f"round {record.round} again", f"round {head.round + 1}")
+            return False
+        if record.round > head.round + 1:
+            self.findings.fail(What.GAP, where, f"round {record.round}", f"round {head.round + 1}")
+            head.parent = head.state = head.aggregate = head.previous = None
+            head.attempt = record.attempt - 1
+        self.findings.expect(What.ATTEMPT, where, record.attempt, head.attempt + 1)
+        if head.parent is not None:
+            self.findings.expect(What.PARENT, where, record.parent, head.parent)
+        if head.previous is not None:
+            self.findings.expect(What.PREVIOUS, where, record.previous, head.previous)
+        return True
+
+    def content(self, record: RoundRecord, head: Head, where: str) -> None:
+        """What a record says of itself: generation, rule, quorum, the refused, and an empty round's aggregate."""
+        expect, quorum = self.findings.expect, self.genesis.participation.quorum
+        expect(What.GENERATION, where, record.generation, head.generation)
+        expect(What.RULE, where, record.rule, self.genesis.rule)
+        if record.admitted and len(record.admitted) < quorum:
+            self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
+        for rejection in record.rejected:
+            if rejection.organisation not in head.members:
+                name = self.name(rejection.organisation)
+                self.findings.fail(What.REJECTED, where, name, f"a member of lane {record.lane}")
+        if not record.admitted:
+            expect(What.RESIDUAL, where, record.residual, 0.0)
+            if head.aggregate is not None:
+                expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
+
+    def asked(self, record: RoundRecord, head: Head, where: str) -> None:
+        """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
+        participation, lane = self.genesis.participation, head.members
+        policy = self.genesis.policy(record.round)
+        if policy == "random":
+            lane = tuple(
+                seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction, participation.quorum)
+            )
+        elif policy != "all":
+            return  # agents decide for themselves
+        heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
+        if sorted(heard) != sorted(lane):
+            names = [", ".join(sorted(map(self.name, addresses))) for addresses in (heard, lane)]
+            self.findings.fail(What.ASKED, where, *names)
+
+    def admitted(self, record: RoundRecord, head: Head, place: str) -> dict[Address, float]:
+        """Check the admitted organisations and their manifests; returns the weights that they must have."""
+        order = [admitted.organisation for admitted in record.admitted]
+        ascending = sorted(set(order), key=by_address)
+        if order != ascending:
+            names = [", ".join(map(self.name, addresses)) for addresses in (order, ascending)]
+            self.findings.fail(What.ORDER, place, *names)
+        examples = {address: self.members[address].examples for address in ascending if address in self.members}
+        wanted = weights(examples)
+        for admitted in record.admitted:
+            where = f"{place}, {self.name(admitted.organisation)}"
+            self.findings.expect(What.WEIGHT, where, admitted.weight, wanted.get(admitted.organisation, 0.0))
+            self._manifest(admitted, record, head, where)
+        return wanted
+
+    def summed_again(self, record: RoundRecord, head: Head, line: Iterable[RoundRecord], where: str) -> None:
+        """A round that was not trained admits what the lane's line admitted to it before, but for who is gone.
+
+        `line` is that of the generation before.
+        """
+        before = next((r.admitted for r in line if r.round == record.round), ())
+        wanted = [a.signed for a in before if a.organisation in head.members]
+        if (got := [a.signed for a in record.admitted]) != wanted:
+            names = [", ".join(f"{self.name(s.manifest.organisation)} {s.digest}" for s in s_) for s_ in (got, wanted)]
+            self.findings.fail(What.CARRIED, where, *names)
+        if record.rejected:
+            self.findings.fail(What.REJECTED, where, self.name(record.rejected[0].organisation), "nobody was asked")
+
+    def _manifest(self, admitted: Admitted, record: RoundRecord, head: Head, where: str) -> None:
+        """Everything that an organisation vouches for, and that it may vouch for it."""
+        expect, manifest = self.findings.expect, admitted.signed.manifest
+        with self.findings.guard(What.MANIFEST_SIGNATURE, where, f"a signature of {manifest.organisation}"):
+            admitted.signed.verified(self.genesis.chain)
+        expect(What.MANIFEST_GENESIS, where, manifest.genesis, self.digest)
+        self._membership(manifest, record, head, where)
+        self.findings.checked["manifests"] += 1
+        if record.carried:
+            return  # it was checked where it was made
+        place = manifest.lane, manifest.generation, manifest.round
+        expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))
+        expect(What.MANIFEST_PARENT, where, manifest.parent, head.parent or record.parent)
+        self._claims(manifest, where)
+
+    def _membership(self, manifest: UpdateManifest, record: RoundRecord, head: Head, where: str) -> None:
+        if manifest.organisation not in self.members:
+            self.findings.fail(What.MEMBER, where, manifest.organisation, "an organisation of the genesis")
+        else:
+            lanes = self.genesis.lanes_of(manifest.organisation)
+            if record.lane not in lanes:
+                self.findings.fail(What.LANE, where, record.lane, " or ".join(map(str, lanes)))
+            if record.generation and manifest.organisation not in head.members:
+                want = f"a member of generation {record.generation}"
+                self.findings.fail(What.MEMBER, where, manifest.organisation, want)
+
+    def _claims(self, manifest: UpdateManifest, where: str) -> None:
+        """Nonce, examples and bid."""
+        seen = self.nonces.setdefault(manifest.nonce, where)
+        if seen is not where:
+            self.findings.fail(What.NONCE, where, f"{manifest.nonce} of {seen}", "a nonce that was never used")
+        registered = self.members[manifest.organisation].examples if manifest.organisation in self.members else 0
+        if manifest.examples > registered:
+            self.findings.fail(What.EXAMPLES, where, manifest.examples, f"at most the {registered} registered")
+        bid, most = manifest.bid, (self.genesis.training.local_steps, self.genesis.rank)
+        if not (1 <= bid.steps <= most[0] and 1 <= bid.rank <= most[1]):
+            got = f"{bid.steps} steps at rank {bid.rank}"
+            self.findings.fail(What.BID, where, got, f"1 to {most[0]} steps and rank 1 to {most[1]}")
+
+
+def check_genesis(genesis: Genesis) -> None:
+    """A federation must be possible: a known rule, and members that are each in one lane.
+
+    Raises IntegrityError when it is not: nothing of it can be audited.
+    """
+    addresses = [organisation.address for organisation in genesis.organisations]
+    faults = {
+        "has no organisations": not addresses,
+        "has organisations out of order": addresses != sorted(set(addresses), key=by_address),
+        "has two organisations of one name": len({o.name for o in genesis.organisations}) < len(addresses),
+        "has an organisation without examples": any(o.examples < 1 for o in genesis.organisations),
+        "has lanes that do not hold every organisation once, or once for each shard": not _placed(genesis),
+        f"has the unknown rule {genesis.rule!r}": genesis.rule not in RULES,
+    }
+    if found := [fault for fault, there in faults.items() if there]:
+        raise IntegrityError(found[0])
+
+
+def _placed(genesis: Genesis) -> bool:
+    """Whether every organisation is in one lane, or in as many of its own, next to each other, as any other."""
+    addresses = [organisation.address for organisation in genesis.organisations]
+    shards = len(genesis.lanes) // len(addresses) if addresses else 0
+    if shards > 1:
+        return [list(lane) for lane in genesis.lanes] == [[address] for address in addresses for _ in range(shards)]
+    placed = [address for lane in genesis.lanes for address in lane]
+    return all(genesis.lanes) and sorted(placed) == sorted(addresses)

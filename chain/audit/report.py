@@ -1,0 +1,153 @@
+"""What an audit finds: failures in the order in which they were met, and how much was checked."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from core.errors import FoedusError
+
+
+class What(StrEnum):
+    """What does not hold."""
+
+    GENESIS = "genesis"
+    SHARED_A = "shared A"
+    RECORD = "record"
+    FILE_NAME = "file name"
+    SIGNATURE = "coordinator's signature"
+    GENERATION = "generation"
+    GAP = "missing round"
+    FORK = "second record of a round"
+    ROUNDS = "last round"
+    ATTEMPT = "attempt"
+    PARENT = "parent"
+    PREVIOUS = "record before"
+    RULE = "rule"
+    QUORUM = "quorum"
+    ASKED = "organisations asked"
+    REJECTED = "rejected organisation"
+    MEMBER = "member"
+    LANE = "lane"
+    REVOKED = "revoked organisation"
+    ORDER = "order of organisations"
+    WEIGHT = "weight"
+    MANIFEST_SIGNATURE = "manifest's signature"
+    MANIFEST_GENESIS = "manifest's genesis"
+    MANIFEST_PLACE = "manifest's lane, generation and round"
+    MANIFEST_PARENT = "manifest's parent"
+    NONCE = "nonce"
+    EXAMPLES = "examples"
+    BID = "bid"
+    UPDATE = "update"
+    TENSORS = "names of tensors"
+    SHAPE = "shape"
+    DTYPE = "dtype"
+    FINITE = "finite numbers"
+    NORM = "norm"
+    AGGREGATE = "aggregate"
+    RESIDUAL = "residual"
+    ARTIFACT = "artifact"
+    DESTROYED = "destroyed artifact"
+    ATTESTATION = "attestation of an erasure"
+    CERTIFICATE = "certificate of an erasure"
+    CARRIED = "updates summed again"
+    WRAPS = "wrapped keys"
+    COPY = "sealed copy"
+    READERS = "readers"
+    STORE = "store"
+    SALTS = "salts"
+    UPDATES_ROOT = "updates' Merkle root"
+    COMMITMENT = "commitment of record and aggregate"
+    COUNT = "count of updates"
+    COMMITTED_PARENT = "parent on the ledger"
+    NOT_ON_LEDGER = "not on the ledger"
+    NOT_RECORDED = "on the ledger, not in the records"
+    CHAIN_ID = "chain id"
+    CONTRACT = "contract"
+    MEMBERS = "members on the ledger"
+    LEDGER = "ledger"
+    ANCHOR = "anchor"
+    QUEUE = "commit queue"
+    MANIFESTS = "private commitments to manifests"
+    BIDS = "private commitments to bids"
+    ALLOCATIONS = "private commitments to allocations"
+    PRIVATE_HEAD = "anchor of the private chain"
+    CHAIN_UNREACHABLE = "chain unreachable"
+    UNEXPECTED_FILE = "unexpected file"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that does not hold; `where` goes from the large to the small and ends with the file."""
+
+    what: str
+    where: str
+    got: str
+    want: str
+
+    def __str__(self) -> str:
+        return f"{self.what} at {self.where}: got {self.got}, want {self.want}"
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The result of an audit; `failures` has the first bad item first.
+
+    `recomputed` counts the rounds whose aggregate was computed again from the updates and is what the record says,
+    `attested` those whose updates were erased and of which an earlier, anchored audit speaks.
+    """
+
+    checked: Mapping[str, int]
+    recomputed: int
+    attested: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything holds."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``foedus verify --json``."""
+        return {
+            "ok": self.ok,
+            "checked": dict(self.checked),
+            "recomputed": self.recomputed,
+            "attested": self.attested,
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+
+@dataclass
+class Findings:
+    """What an audit in progress has found so far."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    recomputed: int = 0
+    attested: int = 0
+
+    def fail(self, what: What, where: str, got: object, want: object) -> None:
+        """Note that something does not hold."""
+        self.failures.append(Failure(what.value, where, str(got), str(want)))
+
+    def expect(self, what: What, where: str, got: object, want: object) -> bool:
+        """Whether `got` equals `want`; a difference is a failure."""
+        if got != want:
+            self.fail(what, where, got, want)
+        return got == want
+
+    @contextmanager
+    def guard(self, what: What, where: str, want: str) -> Iterator[None]:
+        """Turn an error of the block into a failure, so that one bad item hides no other."""
+        try:
+            yield
+        except (FoedusError, OSError) as error:
+            self.fail(what, where, error, want)
+
+    def report(self) -> AuditReport:
+        """What was found, for good."""
+        return AuditReport(dict(self.checked), self.recomputed, self.attested, tuple(self.failures))

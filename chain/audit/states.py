@@ -1,0 +1,237 @@
+"""The states of a lane, computed again from the updates.
+
+frozen-a, fedavg and stack must come out bit for bit. svd depends on the machine's LAPACK: its claimed factors must be
+as near to the exact product as the best of rank r, up to their rounding to float32. A factor pair of rank r with
+evenly shared singular values that is rounded elementwise (2⁻²⁴) moves its product by at most 2⁻²³ √r ‖product‖_F;
+twice that is allowed.
+
+When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from chain.audit.erasures import Erasures
+from chain.audit.files import Files
+from chain.audit.report import Findings, What
+from core import lora, seeds
+from core.adapter import AdapterState
+from core.aggregation import RULES, Aggregate, Rule, Svd, WeightedUpdate
+from core.canonical import Address, Digest
+from core.errors import DestroyedError, FoedusError
+from core.lora import Layout
+from core.rounds import Genesis, RoundRecord
+from core.storage.artifacts import KEYS, SEALED, Artifacts
+
+Members = tuple[Address, ...] | None
+"""For whom something is sealed; None for everybody."""
+
+
+@dataclass
+class States:
+    """Reads artifacts and computes states; `fresh` is the adapter before any training, None when it is unknown."""
+
+    artifacts: Artifacts
+    files: Files
+    genesis: Genesis
+    findings: Findings
+    readers_known: bool = True
+    erasures: Erasures | None = None
+    served: frozenset[Digest] = frozenset()
+    """The states of the rounds that are in line, which no erasure may destroy."""
+    fresh: AdapterState | None = None
+    _wrapped: set[tuple[str, Members]] = field(default_factory=set)
+
+    @property
+    def rule(self) -> Rule:
+        """The federation's rule."""
+        return RULES[self.genesis.rule]
+
+    @property
+    def initial(self) -> AdapterState | None:
+        """The state of every lane before round 1."""
+        return self.rule.initial(self.fresh) if self.fresh else None
+
+    def open(self, what: What, name: Digest, where: str, members: Members = None) -> AdapterState | None:
+        """An artifact with its digest checked, sealed for `members` (None is everybody); what is wrong is a failure."""
+        place = self.artifacts.place(name)
+        self.files.take_sealed(place)
+        file = f"{where}, artifacts/{place}{KEYS}"
+        try:
+            self.artifacts.unlock(place)
+            file = f"{where}, artifacts/{place}{SEALED}"
+            state = self.artifacts.open(name)
+        except DestroyedError as error:
+            if name in self.served or self.erasures is None or not self.erasures.destroyed(name):
+                self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
+        except (FoedusError, OSError) as error:
+            self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
+        else:
+            if self.erasures and name in self.erasures.gone and name not in self.served:
+                self.findings.fail(What.DESTROYED, file, "a state that can be read", "one that the erasure destroyed")
+            self._check_wraps(place, members, where)
+            return state
+        return None
+
+    def _check_wraps(self, place: str, members: Members, where: str) -> None:
+        """Everyone who may read can read; each key is looked at once."""
+        if self.readers_known and (place, members) not in self._wrapped:
+            self._wrapped.add((place, members))
+            file = f"{where}, artifacts/{place}{KEYS}"
+            with self.findings.guard(What.WRAPS, file, "a key that everyone who may read can open"):
+                self.artifacts.check_wraps(place, members)
+                self.findings.checked["sealed keys"] += 1
+
+    def found(self, updates: Iterable[Digest], layout: Layout | None) -> None:
+        """Draw the adapter before any training again and compare its A with the genesis.
+
+        The layers' sizes are those of `layout`, else of the first readable update and, with frozen-a, of the stored A;
+        when that is missing, the rounds can be computed all the same.
+        """
+        shared = None
+        if not self.rule.trains_a:
+            shared = self.open(What.SHARED_A, self.genesis.shared_a, "genesis.json")
+        update = self._first_readable(updates)
+        with self.findings.guard(What.SHARED_A, "genesis.json", "layers that an adapter of this rank fits"):
+            if shared is None and layout is None and update and not self.rule.trains_a:
+                self.fresh = AdapterState({name: np.zeros_like(array) for name, array in update.arrays.items()})
+            elif layout := layout or _layout(self.genesis.rank, shared, update):
+                self.fresh = lora.fresh(layout, seeds.shared(self.genesis.seed))
+                drawn = lora.factor(self.fresh, "A").digest
+                self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
+                self.findings.checked["shared A"] += 1
+
+    def summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
+        """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
+        update = self.open(What.UPDATE, name, where, members)
+        self.findings.checked["updates"] += 1
+        if update is None or before is None or self.fresh is None:
+            return False
+        where = self._at(where, name)
+        if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
+            return False
+        norm, bound = _norm(update), self.genesis.norm_bound
+        if norm > bound:
+            self.findings.fail(What.NORM, where, f"{norm:.6g}", f"at most {bound:g}")
+        return True
+
+    def after(
+        self,
+        record: RoundRecord,
+        before: AdapterState | None,
+        updates: list[WeightedUpdate] | None,
+        where: str,
+        members: Members,
+    ) -> AdapterState | None:
+        """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
+        claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
+        self.findings.checked["aggregates"] += 1
+        where = self._at(where, record.aggregate)
+        if before is None or self.fresh is None:
+            return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
+        with self.findings.guard(What.AGGREGATE, where, "updates that the rule can sum"):
+            if updates is None:
+                return self._unchecked(claimed, before, len(record.admitted), where)
+            computed = self.rule.aggregate(before, updates)
+            return self._compared(record, before, updates, computed, claimed, where)
+        return None
+
+    def _compared(
+        self,
+        record: RoundRecord,
+        before: AdapterState,
+        updates: list[WeightedUpdate],
+        computed: Aggregate,
+        claimed: AdapterState | None,
+        where: str,
+    ) -> AdapterState | None:
+        """The claimed state if it can be continued from; counts the round when it is what was computed."""
+        tolerance = 0.0
+        if claimed and not self._has_arrays(claimed, computed.state.shapes, where):
+            return None
+        if isinstance(self.rule, Svd):
+            if claimed is None:
+                return None
+            tolerance = svd_tolerance(self.genesis.rank)
+            error = self.rule.error(before, updates, claimed)
+            good = error <= computed.residual + tolerance
+            if not good:
+                limit = f"at most {computed.residual:.9g} + {tolerance:.3g}"
+                self.findings.fail(What.AGGREGATE, where, f"factors at distance {error:.9g} from the product", limit)
+        else:
+            good = self.findings.expect(What.AGGREGATE, where, record.aggregate, computed.state.digest)
+            claimed = claimed or (computed.state if good else None)
+        if abs(record.residual - computed.residual) > tolerance:
+            self.findings.fail(What.RESIDUAL, where, record.residual, f"{computed.residual} ± {tolerance:.3g}")
+            good = False
+        self.findings.recomputed += good
+        return claimed
+
+    def _unchecked(
+        self, claimed: AdapterState | None, before: AdapterState, count: int, where: str
+    ) -> AdapterState | None:
+        """A state that cannot be computed, if it has the arrays that it must have."""
+        if claimed is None or self.fresh is None:
+            return None
+        shapes = self.rule.shapes(before, self.fresh)
+        blank = AdapterState({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        updates = [WeightedUpdate(Address(hex(index)), 0.0, blank) for index in range(count)]
+        wanted = self.rule.aggregate(before, updates).state.shapes
+        return claimed if self._has_arrays(claimed, wanted, where) else None
+
+    def _has_arrays(self, state: AdapterState, shapes: Mapping[str, tuple[int, ...]], where: str) -> bool:
+        """Whether a state has these float32 arrays and no others, all finite."""
+        findings = self.findings
+        if odd := sorted(set(state) ^ set(shapes)):
+            kind = "without" if odd[0] in shapes else "with"
+            findings.fail(
+                What.TENSORS, where, f"{len(state.arrays)} tensors, {kind} {odd[0]}", f"{len(shapes)} tensors"
+            )
+            return False
+        for name, array in state.arrays.items():
+            at = f"{where}, {name}"
+            if not findings.expect(What.SHAPE, at, array.shape, tuple(shapes[name])):
+                return False
+            if not findings.expect(What.DTYPE, at, array.dtype, np.dtype(np.float32)):
+                return False
+            if not np.isfinite(array).all():
+                findings.fail(What.FINITE, at, "NaN or Inf", "finite numbers")
+                return False
+        return True
+
+    def _at(self, where: str, name: Digest) -> str:
+        return f"{where}, artifacts/{self.artifacts.place(name)}{SEALED}"
+
+    def _first_readable(self, updates: Iterable[Digest]) -> AdapterState | None:
+        for name in updates:
+            try:
+                return self.artifacts.open(name)
+            except FoedusError:
+                continue  # its own round reports it
+        return None
+
+
+def svd_tolerance(rank: int) -> float:
+    """What rounding factors of this rank to float32 may add to their relative distance from the product: 2⁻²² √r."""
+    return float(2.0**-22 * np.sqrt(rank))
+
+
+def _layout(rank: int, shared: AdapterState | None, update: AdapterState | None) -> Layout | None:
+    """The modules that have both factors; raises ConfigError when the rank does not fit them."""
+    if update is None:
+        return None
+    shapes = update.shapes | (shared.shapes if shared else {})
+    modules = {}
+    for name in update:
+        module = name.removesuffix(".lora_B")
+        a, b = shapes.get(f"{module}.lora_A", ()), shapes.get(f"{module}.lora_B", ())
+        if len(a) == len(b) == 2:
+            modules[module] = a[1], b[0]
+    return Layout.of(modules, rank)
+
+
+def _norm(state: AdapterState) -> float:
+    squares = (np.vdot(a64, a64) for a64 in (array.astype(np.float64).ravel() for array in state.arrays.values()))
+    return float(np.sqrt(sum(map(float, squares))))

@@ -1,0 +1,245 @@
+"""One embedded Ethereum chain: py-evm over a journal, a block for each transaction.
+
+Everything that py-evm's tester leaves to chance is derived, so that the same transactions at the same times give the
+same blocks: genesis has a fixed time, and a block's mixHash (the EVM's PREVRANDAO) is keccak256 of a tag and the
+parent's hash. Only replay-protected transactions of this chain are accepted. A block is on disk before the hash of its
+transaction is returned. Nothing here is safe against concurrent callers: the server holds a lock.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from eth.chains.base import MiningChain
+from eth.constants import (
+    BLANK_ROOT_HASH,
+    POST_MERGE_DIFFICULTY,
+    POST_MERGE_MIX_HASH,
+    POST_MERGE_NONCE,
+    ZERO_ADDRESS,
+)
+from eth.db.atomic import AtomicDB
+from eth.exceptions import HeaderNotFound, PyEVMError, TransactionNotFound
+from eth.vm.forks import PragueVM
+from eth.vm.spoof import SpoofTransaction
+from eth_hash.auto import keccak
+from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException
+
+from chain.devnet.journal import Journal
+
+GENESIS_TIME: Final = 1_735_689_600
+GAS_LIMIT: Final = 30_000_000
+_BLOB_TRANSACTION: Final = 3
+
+
+class InvalidTransactionError(Exception):
+    """A transaction that the chain does not take: wrong chain, nonce, funds or encoding."""
+
+
+class RevertedError(Exception):
+    """A call that the contract reverted; `data` is the ABI-encoded error."""
+
+    def __init__(self, reason: str, data: bytes) -> None:
+        super().__init__(reason)
+        self.data = data
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that is executed without being sent."""
+
+    sender: bytes
+    to: bytes
+    data: bytes
+    value: int
+    gas: int
+
+
+@dataclass(frozen=True)
+class Located:
+    """A mined transaction with its block, index and receipts of the whole block."""
+
+    block: Any
+    index: int
+    receipts: tuple[Any, ...]
+
+    @property
+    def transaction(self) -> Any:
+        """The transaction itself."""
+        return self.block.transactions[self.index]
+
+
+class EmbeddedChain:
+    """A chain that lives in one file."""
+
+    def __init__(self, path: Path, chain_id: int, alloc: dict[bytes, int]) -> None:
+        """Open the chain in `path`, or begin one whose genesis gives each address of `alloc` that many wei."""
+        self.chain_id = chain_id
+        self._journal = Journal(path)
+        kind = MiningChain.configure(chain_id=chain_id, vm_configuration=((0, PragueVM),))
+        if len(self._journal):
+            self._chain = kind(AtomicDB(self._journal))
+        else:
+            self._chain = kind.from_genesis(AtomicDB(self._journal), _genesis(), _accounts(alloc))
+            self._journal.commit()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._journal.close()
+
+    @property
+    def head(self) -> Any:
+        """The newest header."""
+        return self._chain.get_canonical_head()
+
+    def header(self, number: int) -> Any | None:
+        """The header at `number`, or None."""
+        try:
+            return self._chain.get_canonical_block_header_by_number(number)
+        except HeaderNotFound:
+            return None
+
+    def block(self, header: Any) -> Any:
+        """The block of a header."""
+        return self._chain.get_block_by_header(header)
+
+    def block_by_hash(self, block_hash: bytes) -> Any | None:
+        """The block with that hash, or None."""
+        try:
+            return self._chain.get_block_by_hash(block_hash)
+        except HeaderNotFound:
+            return None
+
+    def locate(self, transaction_hash: bytes) -> Located | None:
+        """A mined transaction, or None."""
+        try:
+            number, index = self._chain.get_canonical_transaction_index(transaction_hash)
+        except TransactionNotFound:
+            return None
+        block = self._chain.get_canonical_block_by_number(number)
+        return Located(block, index, self.receipts(block))
+
+    def receipts(self, block: Any) -> tuple[Any, ...]:
+        """The receipts of a block's transactions, in order."""
+        return tuple(block.get_receipts(self._chain.chaindb))
+
+    def state(self, header: Any) -> Any:
+        """The accounts after the block of `header`."""
+        return self._chain.get_vm(header).state
+
+    def call(self, call: Call, header: Any) -> bytes:
+        """Execute a call on the state after `header`, free of charge.
+
+        Raises RevertedError, and InvalidTransactionError when the sender lacks the value it sends.
+        """
+        return bytes(self._execute(call, header)[1].output)
+
+    def estimate_gas(self, call: Call) -> int:
+        """Gas with which a call succeeds now, at most a 63rd above the least. Raises as `call` does."""
+        header = self.head
+        transaction, computation = self._execute(call, header)
+        # An inner call gets all but a 64th of what is left (EIP-150): most calls succeed with this much on top.
+        gas = transaction.gas_used_by(computation) * 64 // 63 + 1
+        try:
+            self._execute(replace(call, gas=gas), header)
+        except (RevertedError, InvalidTransactionError):
+            return int(self._chain.estimate_gas(transaction))
+        return int(gas)
+
+    def _execute(self, call: Call, header: Any) -> tuple[Any, Any]:
+        """The transaction that was made of a call, and its computation."""
+        transaction = self._spoof(call, header)
+        with self._chain.get_vm(header).in_costless_state() as state:
+            try:
+                computation = state.costless_execute_transaction(transaction)
+            except ValidationError as error:
+                raise InvalidTransactionError(str(error)) from error
+        if computation.is_error:
+            raise _reverted(computation.error)
+        return transaction, computation
+
+    def send(self, raw: bytes) -> bytes:
+        """Execute a signed transaction, mine its block and make it durable; returns the transaction's hash.
+
+        Raises InvalidTransactionError when it cannot be mined; a transaction that reverts is mined with status 0.
+        """
+        transaction = self._decode(raw)
+        parent = self.head
+        self._check_funds(transaction, parent)
+        self._chain.header = self._chain.create_header_from_parent(
+            parent, timestamp=max(int(time.time()), parent.timestamp + 1), gas_limit=parent.gas_limit
+        )
+        try:
+            self._chain.apply_transaction(transaction)
+        except ValidationError as error:
+            raise InvalidTransactionError(str(error)) from error
+        mix = keccak(b"foedus/mix/v1\0" + parent.hash)
+        self._chain.mine_block(coinbase=ZERO_ADDRESS, mix_hash=mix, blob_gas_used=0)
+        self._journal.commit()
+        return bytes(transaction.hash)
+
+    def blocks_with_logs(self, first: int, last: int) -> Iterator[Any]:
+        """Blocks from `first` to `last` that hold any log: an empty bloom filter is skipped unread."""
+        for number in range(first, last + 1):
+            header = self.header(number)
+            if header is not None and header.bloom:
+                yield self.block(header)
+
+    def _decode(self, raw: bytes) -> Any:
+        if raw[:1] == bytes([_BLOB_TRANSACTION]):
+            raise InvalidTransactionError("blob transactions are not supported")
+        try:
+            transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
+            transaction.check_signature_validity()
+        except (RLPException, PyEVMError, ValidationError, ValueError) as error:
+            raise InvalidTransactionError(f"not a signed transaction: {error}") from error
+        if transaction.chain_id != self.chain_id:
+            raise InvalidTransactionError(
+                f"transaction is signed for chain {transaction.chain_id}, this is chain {self.chain_id}"
+            )
+        return transaction
+
+    def _check_funds(self, transaction: Any, header: Any) -> None:
+        """Say in words what py-evm would say with bytes."""
+        balance = self.state(header).get_balance(transaction.sender)
+        cost = transaction.gas * transaction.max_fee_per_gas + transaction.value
+        if balance < cost:
+            raise InvalidTransactionError(f"insufficient funds: the sender has {balance} wei, {cost} wanted")
+
+    def _spoof(self, call: Call, header: Any) -> Any:
+        unsigned = self._chain.create_unsigned_transaction(
+            nonce=self.state(header).get_nonce(call.sender),
+            gas_price=0,
+            gas=call.gas,
+            to=call.to,
+            value=call.value,
+            data=call.data,
+        )
+        return SpoofTransaction(unsigned, from_=call.sender)
+
+
+def _genesis() -> dict[str, Any]:
+    return {
+        "coinbase": ZERO_ADDRESS,
+        "difficulty": POST_MERGE_DIFFICULTY,
+        "extra_data": b"foedus",
+        "gas_limit": GAS_LIMIT,
+        "mix_hash": POST_MERGE_MIX_HASH,
+        "nonce": POST_MERGE_NONCE,
+        "receipt_root": BLANK_ROOT_HASH,
+        "timestamp": GENESIS_TIME,
+        "transaction_root": BLANK_ROOT_HASH,
+    }
+
+
+def _accounts(alloc: dict[bytes, int]) -> dict[bytes, dict[str, Any]]:
+    return {address: {"balance": balance, "nonce": 0, "code": b"", "storage": {}} for address, balance in alloc.items()}
+
+
+def _reverted(error: Any) -> RevertedError:
+    """Keep the bytes that the contract reverted with: they name the custom error and its arguments."""
+    data = error.args[0] if error.args and isinstance(error.args[0], bytes) else b""
+    return RevertedError("execution reverted" if data else f"execution failed: {error}", data)

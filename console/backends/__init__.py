@@ -1,0 +1,1 @@
+"""Where a simulation runs: Flower's Ray backend, or this process."""

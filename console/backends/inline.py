@@ -1,0 +1,76 @@
+"""A Grid that runs ClientApps in this process: the same apps, without Ray, SuperLink and their start-up.
+
+For tests and `foedus run --backend inline`. A message is answered while it is pushed; an exception in a ClientApp
+becomes an error reply, as Flower's runtime makes it one.
+"""
+
+import uuid
+from collections.abc import Iterable
+
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+_ERROR_IN_CLIENT_APP = 2
+
+
+class InlineGrid(Grid):
+    """`nodes` nodes that answer at once, each with its own context of the same run-config."""
+
+    def __init__(self, client: ClientApp, nodes: int, run_config: UserConfig) -> None:
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        self.client = client
+        self.contexts = {node: _context(node, nodes, run_config) for node in range(1, nodes + 1)}
+        self.replies: dict[str, Message] = {}
+
+    def set_run(self, run: Run) -> None:
+        """There is only one."""
+
+    @property
+    def run(self) -> Run:
+        """Not known here: nothing in Foedus asks for it."""
+        raise AttributeError("run")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """See `Grid.create_message`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """All nodes, always."""
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Answer every message and keep the reply until it is pulled."""
+        return [self._answer(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies to these messages, once."""
+        return [self.replies.pop(name) for name in message_ids if name in self.replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:  # noqa: ARG002
+        """Push and pull at once."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Message) -> str:
+        name = message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        try:
+            reply = self.client(message, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:  # noqa: BLE001 - Flower's runtime turns any exception of a client into a reply
+            reply = Message(Error(_ERROR_IN_CLIENT_APP, f"{type(error).__name__}: {error}"), reply_to=message)
+        self.replies[name] = reply
+        return name
+
+
+def _context(node: int, nodes: int, run_config: UserConfig) -> Context:
+    place: UserConfig = {"partition-id": node - 1, "num-partitions": nodes}
+    return Context(run_id=1, node_id=node, node_config=place, state=RecordDict(), run_config=run_config)
+
+
+def run_inline(server: ServerApp, client: ClientApp, nodes: int, run_config: UserConfig) -> None:
+    """Run a federation in this process; raises what the ServerApp raises."""
+    grid = InlineGrid(client, nodes, run_config)
+    server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config))

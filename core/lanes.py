@@ -1,0 +1,96 @@
+"""A lane as the coordinator sees it: its members, its head, and the state its next round starts from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from core.adapter import AdapterState
+from core.canonical import Address, Digest
+from core.composition import Composition, compose
+from core.generations import SignedGeneration
+from core.rounds import Genesis, Salts, SignedRecord
+from core.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Immutable: closing a round makes the next one."""
+
+    index: int
+    members: tuple[Address, ...]
+    generation: int
+    openings: tuple[SignedGeneration, ...]
+    """What opened the lane's generations, in order."""
+    head: SignedRecord | None
+    salts: Salts | None
+    """Of the head."""
+    state: AdapterState
+    rounds: int
+    """The round that the lane is complete with."""
+    previous: Digest
+    """The generation's newest record, whatever it admitted; before there is one, what opened it, or the genesis."""
+    attempts: int
+    """How often the round after the head was tried without a quorum."""
+
+    @classmethod
+    def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
+        """The lane as the run's records left it."""
+        openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
+        opening, head = openings[-1].record if openings else None, lineage[-1] if lineage else None
+        records = [s for s in run.records() if (s.record.lane, s.record.generation) == (index, len(openings))]
+        following = head.record.round + 1 if head else 1
+        begun = opening.digest if opening else run.genesis.digest
+        return cls(
+            index=index,
+            members=opening.members if opening else run.genesis.lanes[index],
+            generation=len(openings),
+            openings=openings,
+            head=head,
+            salts=run.salts(head.record) if head else None,
+            state=run.artifacts.open(head.record.aggregate) if head else initial,
+            rounds=run.last_round(index),
+            previous=records[-1].record.digest if records else begun,
+            attempts=sum(signed.record.round == following for signed in records),
+        )
+
+    @property
+    def round(self) -> int:
+        """The number of the last round that admitted something; 0 before the first."""
+        return self.head.record.round if self.head else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every round is closed; where nobody is left there is none to close."""
+        return not self.members or self.round >= self.rounds
+
+    def lacks(self, number: int) -> bool:
+        """Whether a round is still to be closed."""
+        return not self.complete and self.round < number
+
+    def parent(self, genesis: Genesis) -> Digest:
+        """What the next record and every manifest in it name as their parent."""
+        return self.head.record.digest if self.head else genesis.digest
+
+    def after(self, signed: SignedRecord, salts: Salts, state: AdapterState) -> Self:
+        """The lane behind a new record."""
+        tried = not signed.record.admitted
+        return replace(
+            self,
+            head=self.head if tried else signed,
+            salts=self.salts if tried else salts,
+            state=self.state if tried else state,
+            previous=signed.record.digest,
+            attempts=self.attempts + 1 if tried else 0,
+        )
+
+
+def partition(organisations: Sequence[Address], size: int, shards: int = 1) -> tuple[tuple[Address, ...], ...]:
+    """Lanes of `size` in order of address (0: one lane of all), each `shards` times; the last may be smaller."""
+    step = size or len(organisations)
+    lanes = (tuple(organisations[start : start + step]) for start in range(0, len(organisations), step))
+    return tuple(lane for lane in lanes for _ in range(shards))
+
+
+def served(genesis: Genesis, lanes: Sequence[Lane]) -> Composition:
+    """What is served of the lanes as they stand."""
+    return compose(genesis, [(lane.members, lane.state) for lane in lanes])

@@ -1,0 +1,162 @@
+"""What a run stores sealed: adapter states under their digests, and copies of its documents under their names.
+
+    blocks/ab/cdef….sealed, .keys            an AdapterState; ab cdef… is keyed by the genesis's salt
+    genesis.sealed, .keys                    a document of the run folder, and so for each of them:
+    records/L0000-G0000-R00001-A01.sealed    what an auditor needs who has nothing else of the run
+
+Each is encrypted under a key of its own. The wraps of that key (core/storage/sealing.py) lie beside it in a file that
+can be deleted: then the bytes are noise to everyone, also in copies that nobody can reach.
+"""
+
+import hmac
+import secrets
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from core.adapter import AdapterState
+from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
+from core.errors import DestroyedError, FoedusError, IntegrityError, RunError, UsageError
+from core.keys import Key, address_of
+from core.storage import sealing
+from core.storage.blobs import Blobs
+from core.storage.readers import Readers
+from core.storage.sealing import Wraps
+
+SEALED, KEYS = ".sealed", ".keys"
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The sealed store of one run; without a key it can be written but not read."""
+
+    blobs: Blobs
+    salt: str
+    readers: Readers
+    key: Key | None
+
+    def place(self, name: Digest) -> str:
+        """Under which name a state is stored: nobody without the genesis can tell which state it is."""
+        text = hmac.digest(bytes.fromhex(self.salt), domain("block") + raw(name), "sha256").hex()
+        return f"blocks/{text[:2]}/{text[2:]}"
+
+    def put(self, state: AdapterState, members: Collection[Address] | None = None) -> Digest:
+        """Store a state for these organisations (all by default), the coordinator and the auditors.
+
+        Storing it again only lets in whoever could not read it yet.
+        """
+        self._put(self.place(state.digest), state.parts(), members)
+        return state.digest
+
+    def open(self, name: Digest) -> AdapterState:
+        """A state, decrypted into memory, its digest checked.
+
+        Raises DestroyedError when its key was destroyed, other IntegrityErrors when it is missing, sealed for others,
+        or its bytes are not those of the digest; UsageError when no key was given.
+        """
+        data = self._open(place := self.place(name))
+        if (got := digest("adapter", data)) != name:
+            raise IntegrityError(f"artifact {place} has digest {got}, {name} wanted")
+        return AdapterState.from_bytes(data)
+
+    def destroy(self, name: Digest) -> None:
+        """Destroy the key of a state: no copy of its bytes can be read again, by anyone."""
+        self.blobs.remove(self.place(name) + KEYS)
+
+    def put_document(self, name: str, data: bytes, members: Collection[Address] | None = None) -> None:
+        """Store a copy of a document of the run folder (``genesis.json``)."""
+        self._put(name.removesuffix(".json"), [data], members)
+
+    def open_document(self, name: str) -> bytes:
+        """A document; raises what `open` raises."""
+        return self._open(name.removesuffix(".json"))
+
+    def destroy_document(self, name: str) -> None:
+        """Destroy the key of a document's copy."""
+        self.blobs.remove(name.removesuffix(".json") + KEYS)
+
+    def documents(self) -> list[str]:
+        """The names of all stored documents."""
+        stored = (name.removesuffix(SEALED) for name in self.blobs.names() if name.endswith(SEALED))
+        return [f"{name}.json" for name in stored if not name.startswith("blocks/")]
+
+    def unlock(self, place: str) -> bytes:
+        """The key of something that is stored; raises what `open` raises."""
+        return self._key_of(place, self._wraps(place))
+
+    def check_block(self, place: str) -> None:
+        """Raise IntegrityError unless a block holds the state that it is named for."""
+        if self.place(digest("adapter", self._open(place))) != place:
+            raise IntegrityError(f"artifact {place} holds another state")
+
+    def check_wraps(self, place: str, members: Collection[Address] | None = None) -> None:
+        """Raise IntegrityError unless each of these organisations, the coordinator and the auditors can open a key.
+
+        Every wrap is computed again from the key.
+        """
+        wraps = self._wraps(place)
+        key = self._key_of(place, wraps)
+        if missing := [address_of(r) for r in self.readers.of(members) if address_of(r) not in wraps.wraps]:
+            raise IntegrityError(f"artifact {place} is not sealed for {missing[0]}")
+        listed = [reader for reader in self.readers.of() if address_of(reader) in wraps.wraps]
+        wanted = Wraps.of(key, _label(place), listed)
+        if wanted != wraps:
+            odd = [a for a in sorted(wraps.wraps) if wraps.wraps[a] != wanted.wraps.get(a)]
+            raise IntegrityError(f"artifact {place} has a wrap for {odd[0] if odd else 'nobody'} that does not open")
+
+    def _put(self, place: str, parts: Iterable[bytes | memoryview], members: Collection[Address] | None) -> None:
+        label, readers = _label(place), self.readers.of(members)
+        if self._has(place):
+            wraps = self._wraps(place)
+            if any(address_of(reader) not in wraps.wraps for reader in readers):
+                known = {address_of(reader) for reader in readers} | set(wraps.wraps)
+                wider = [reader for reader in self.readers.of() if address_of(reader) in known]
+                self._write_wraps(place, Wraps.of(self._key_of(place, wraps), label, wider))
+            return
+        key = secrets.token_bytes(sealing.KEY_BYTES)
+        self.blobs.write(place + SEALED, sealing.seal(key, label, parts))
+        self._write_wraps(place, Wraps.of(key, label, readers))
+
+    def _has(self, place: str) -> bool:
+        """Whether something is stored with its key; raises RunError when the store cannot be reached."""
+        try:
+            return self.blobs.has(place + KEYS) and self.blobs.has(place + SEALED)
+        except OSError as error:
+            raise RunError(f"artifact {place} cannot be stored: {error}") from error
+
+    def _open(self, place: str) -> bytes:
+        key = self.unlock(place)
+        try:
+            return sealing.unseal(key, _label(place), self.blobs.read(place + SEALED))
+        except (OSError, IntegrityError) as error:
+            raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
+
+    def _key_of(self, place: str, wraps: Wraps) -> bytes:
+        if self.key is None:
+            raise UsageError(f"artifact {place} is sealed: got no key, the key file of one of its readers wanted")
+        try:
+            return wraps.open(_label(place), self.key)
+        except FoedusError as error:
+            raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
+
+    def _wraps(self, place: str) -> Wraps:
+        try:
+            data = bytes(self.blobs.read(place + KEYS))
+        except FileNotFoundError as error:
+            if self.blobs.has(place + SEALED):
+                raise DestroyedError(f"artifact {place} was destroyed: nobody has its key") from error
+            raise IntegrityError(f"artifact {place} cannot be read: there is none") from error
+        except OSError as error:
+            raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
+        try:
+            wraps = Wraps.from_dict(from_json(data))
+        except FoedusError as error:
+            raise IntegrityError(f"artifact {place} has malformed keys: {error}") from error
+        return wraps
+
+    def _write_wraps(self, place: str, wraps: Wraps) -> None:
+        self.blobs.write(place + KEYS, [to_json(wraps.to_dict())])
+
+
+def _label(place: str) -> bytes:
+    """What ciphertext and wraps are bound to: a block's name, which is keyed from its digest, or a document's."""
+    return domain("sealed") + place.encode()

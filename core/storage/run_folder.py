@@ -1,0 +1,288 @@
+"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays.
+
+    RUN/genesis.json
+    RUN/readers.json                            public keys of those who may read the artifacts
+    RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
+    RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
+    RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
+    RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
+    RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
+    RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
+    RUN/artifacts/                              what is sealed (core/storage/artifacts.py), unless stored elsewhere
+
+Genesis, readers, records and salts are copied, sealed, to the artifacts: an auditor can do with those alone.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core import keys
+from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
+from core.erasures import Attestation, SignedAttestation
+from core.errors import FormatError, IntegrityError, RunError, UsageError
+from core.generations import GenerationRecord, SignedGeneration, last_round, lineage
+from core.keys import Key
+from core.ledger import RoundCommitment
+from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
+from core.storage.artifacts import Artifacts
+from core.storage.blobs import Blobs, Folder, open_blobs, write
+from core.storage.readers import Readers
+
+T = TypeVar("T")
+
+
+class RunFolder:
+    """One run's files. Reading is free for everyone; writing needs the run's lock (`server_app`)."""
+
+    def __init__(self, folder: Path, store: str = "", key: Key | Path | None = None) -> None:
+        """`store`: a folder or URL for the artifacts, "" is beside the records; `key`: a reader's, or its file."""
+        self.folder = folder
+        self._store = store
+        self._key = key
+
+    @property
+    def name(self) -> str:
+        """The run id."""
+        return self.folder.name
+
+    @property
+    def started(self) -> bool:
+        """Whether a genesis was written."""
+        return (self.folder / "genesis.json").exists()
+
+    @property
+    def started_at(self) -> float:
+        """When the genesis was written, in seconds since the epoch."""
+        return (self.folder / "genesis.json").stat().st_mtime
+
+    @cached_property
+    def genesis(self) -> Genesis:
+        """The genesis; raises UsageError when there is none."""
+        if not self.started:
+            raise UsageError(f"run {self.name} has no genesis in {self.folder}: it never started")
+        return _read(self.folder / "genesis.json", Genesis.from_dict)
+
+    @cached_property
+    def readers(self) -> Readers:
+        """The public keys of those who may read; raises IntegrityError when the file is missing or malformed."""
+        return _read(self.folder / "readers.json", Readers.from_dict)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """Where the artifacts are; raises ConfigError for a URL that cannot be opened."""
+        return open_blobs(self._store) if self._store else Folder(self.folder / "artifacts")
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """The sealed store, read with `key`."""
+        return Artifacts(self.blobs, self.genesis.salt, self.readers, self.key)
+
+    @property
+    def key(self) -> Key | None:
+        """The reader's key that was given, else the coordinator's where anybody can derive it, else None.
+
+        Raises UsageError when its file cannot be read.
+        """
+        if self._key is not None:
+            return keys.read(self._key) if isinstance(self._key, Path) else self._key
+        derived = keys.derive(self.genesis.seed, "coordinator")
+        return derived if derived.address == self.genesis.coordinator else None
+
+    def read_with(self, key: Key | Path | None) -> "RunFolder":
+        """The same run, read with another key, or with its own when that is None."""
+        return RunFolder(self.folder, self._store, key or self._key)
+
+    def begin(self, genesis: Genesis, readers: Readers) -> None:
+        """Write genesis and readers; raises RunError when the run has a genesis already."""
+        if self.started:
+            raise RunError(f"run {self.name} has a genesis already")
+        write(self.folder / "readers.json", to_json(readers.to_dict()))
+        write(self.folder / "genesis.json", to_json(genesis.to_dict()))
+        self._copy("readers.json")
+        self._copy("genesis.json")
+
+    def complete_copies(self) -> None:
+        """Store the sealed copies of documents that a crash has left out."""
+        for name in ("readers.json", "genesis.json"):
+            self._copy(name)
+        for lane in range(len(self.genesis.lanes)):
+            for opening in self.generations(lane).values():
+                self._copy_generation(opening.record)
+        for attested in self.erasures():
+            self._copy(erasure_name(attested.attestation.lane, attested.attestation.generation))
+            if path := self.certificate(attested.attestation):
+                self._copy(f"certificates/{path.name}")
+        unsalted = self.unsalted()
+        for signed in self.records():
+            self._copy_round(signed.record, salted=signed.record.digest not in unsalted)
+
+    def append(self, signed: SignedRecord, salts: Salts) -> None:
+        """Write a record, its salts first: a record without salts could never be committed.
+
+        A round that admitted nothing is never committed and has no salts.
+        """
+        name = _record_name(signed.record)
+        if (path := self.folder / "records" / name).exists():
+            raise RunError(f"record {name} exists already and is never rewritten")
+        if signed.record.admitted:
+            write(self.folder / "salts" / name, to_json(salts.to_dict()))
+        write(path, to_json(signed.to_dict()))
+        self._copy_round(signed.record)
+
+    def records(self) -> Iterator[SignedRecord]:
+        """All records, by lane, generation, round and attempt."""
+        for path in sorted((self.folder / "records").glob("L*.json")):
+            yield _read(path, SignedRecord.from_dict)
+
+    def open_generation(self, signed: SignedGeneration) -> None:
+        """Write what opens a lane's generation; raises RunError when that is open already."""
+        record = signed.record
+        if (path := self.folder / _generation_name(record.lane, record.generation)).exists():
+            raise RunError(f"generation {path.stem} is open already and never rewritten")
+        write(path, to_json(signed.to_dict()))
+        self._copy_generation(record)
+
+    def attest(self, signed: SignedAttestation) -> None:
+        """Write what an erasure is about to do; raises RunError when another one has that place."""
+        attestation = signed.attestation
+        if (path := self.folder / erasure_name(attestation.lane, attestation.generation)).exists():
+            raise RunError(f"erasure {path.stem} is attested already and never rewritten")
+        write(path, to_json(signed.to_dict()))
+        self._copy(erasure_name(attestation.lane, attestation.generation))
+
+    def certify(self, attestation: Attestation, certificate: bytes) -> Path:
+        """Write the certificate of an erasure of which everything is done; returns where."""
+        name = certificate_name(attestation.lane, attestation.generation)
+        write(self.folder / name, certificate)
+        self._copy(name)
+        return self.folder / name
+
+    def erasures(self) -> list[SignedAttestation]:
+        """The attestations of all erasures, by lane and generation."""
+        paths = sorted((self.folder / "erasures").glob("L*.json"))
+        return [_read(path, SignedAttestation.from_dict) for path in paths]
+
+    def certificate(self, attestation: Attestation) -> Path | None:
+        """Where the certificate of an erasure lies; None before there is one."""
+        path = self.folder / certificate_name(attestation.lane, attestation.generation)
+        return path if path.exists() else None
+
+    def unfinished(self) -> SignedAttestation | None:
+        """The erasure that was attested and has no certificate, if there is one."""
+        return next((signed for signed in self.erasures() if self.certificate(signed.attestation) is None), None)
+
+    def unsalted(self) -> frozenset[Digest]:
+        """The records whose salts an erasure destroys."""
+        return frozenset(record for signed in self.erasures() for record in signed.attestation.unsalted)
+
+    def destroy_salts(self, record: RoundRecord) -> None:
+        """Destroy the salts of a record, and the key of their copy."""
+        name = f"salts/{_record_name(record)}"
+        Folder(self.folder).remove(name)
+        self.artifacts.destroy_document(name)
+
+    def generations(self, lane: int) -> dict[int, SignedGeneration]:
+        """What opened the lane's generations, in order; nothing before the first erasure."""
+        found: dict[int, SignedGeneration] = {}
+        while (path := self.folder / _generation_name(lane, len(found) + 1)).exists():
+            found[len(found) + 1] = _read(path, SignedGeneration.from_dict)
+        return found
+
+    def members(self, lane: int, generation: int | None = None) -> tuple[Address, ...]:
+        """The organisations of a lane's generation, by default the current one."""
+        if generation is None:
+            generation = len(self.generations(lane))
+        if not generation:
+            return self.genesis.lanes[lane]
+        return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members
+
+    def last_round(self, lane: int) -> int:
+        """The round that a lane's current generation is complete with."""
+        opened = self.generations(lane)
+        return last_round(self.genesis, opened[len(opened)].record if opened else None)
+
+    def lineage(self, lane: int, generation: int | None = None) -> list[SignedRecord]:
+        """The lane's rounds that a generation, by default the current one, has grown through, in order."""
+        opened = self.generations(lane)
+        last = len(opened) if generation is None else generation
+        openings = {number: signed.record for number, signed in opened.items() if number <= last}
+        own = (s for s in self.records() if s.record.lane == lane and s.record.generation <= last)
+        return lineage(own, openings)
+
+    def commitment(self, record: RoundRecord) -> RoundCommitment:
+        """What the chain is told of a record; raises IntegrityError when a salt is missing."""
+        before = self._before(record)
+        parent = self.salts(before).aggregate_commitment(before) if before else ZERO_DIGEST
+        return commit_to(record, self.salts(record), parent)
+
+    def _before(self, record: RoundRecord) -> RoundRecord | None:
+        """The record that a record grows from: the last attempt of the round before, in its generation or another."""
+        generation = record.generation
+        if generation:
+            opening = _read(self.folder / _generation_name(record.lane, generation), SignedGeneration.from_dict).record
+            generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
+        place = _place(record.lane, generation, record.round - 1)
+        attempts = (self.folder / "records" / f"{place}-A{attempt:02}.json" for attempt in count(1))
+        written = list(takewhile(Path.exists, attempts))
+        return _read(written[-1], SignedRecord.from_dict).record if written else None
+
+    def salts(self, record: RoundRecord) -> Salts:
+        """The salts of a record; raises IntegrityError when they are missing."""
+        return _read(self.folder / "salts" / _record_name(record), Salts.from_dict)
+
+    @property
+    def queue(self) -> Path:
+        """The file of the commit queue: every commitment on its way to the chain, and the chain's receipts."""
+        return self.folder / "anchors.jsonl"
+
+    @property
+    def private_queue(self) -> Path:
+        """The file of the commit queue of the private chain."""
+        return self.folder / "private.jsonl"
+
+    def _copy_round(self, record: RoundRecord, *, salted: bool = True) -> None:
+        """Seal a record and its salts for those who learn in its lane."""
+        name, members = _record_name(record), self.members(record.lane, record.generation)
+        if record.admitted and salted:
+            self._copy(f"salts/{name}", members)
+        self._copy(f"records/{name}", members)
+
+    def _copy_generation(self, record: GenerationRecord) -> None:
+        self._copy(_generation_name(record.lane, record.generation), record.members)
+
+    def _copy(self, name: str, members: Collection[Address] | None = None) -> None:
+        self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
+
+
+def _place(lane: int, generation: int, number: int) -> str:
+    return f"L{lane:04}-G{generation:04}-R{number:05}"
+
+
+def _generation_name(lane: int, generation: int) -> str:
+    return f"generations/L{lane:04}-G{generation:04}.json"
+
+
+def erasure_name(lane: int, generation: int) -> str:
+    """Where the attestation of the erasure that opens a generation lies."""
+    return f"erasures/L{lane:04}-G{generation:04}.json"
+
+
+def certificate_name(lane: int, generation: int) -> str:
+    """Where its certificate lies."""
+    return f"certificates/L{lane:04}-G{generation:04}.json"
+
+
+def _record_name(record: RoundRecord) -> str:
+    return f"{_place(record.lane, record.generation, record.round)}-A{record.attempt:02}.json"
+
+
+def _read(path: Path, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(from_json(path.read_bytes()))
+    except OSError as error:
+        raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
+    except FormatError as error:
+        raise IntegrityError(f"{path.name}: {error}") from error

@@ -1,0 +1,112 @@
+"""Where a state folder keeps what. One folder holds everything of an installation but the keys.
+
+STATE/runs/RUN/          the record: every file in it is covered by `foedus verify`
+STATE/events/RUN.jsonl   what happened, for progress bars
+STATE/locks/RUN.lock     held by the one writer of a run
+STATE/credits/RUN/       what each round was worth, and whom it paid; see agents/rewards.py
+STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/q_learning.py
+STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
+STATE/forgotten/GENESIS/ the records that each organisation has erased from a federation; see client_app/forgotten.py
+STATE/chain/             the development chains
+"""
+
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from core.canonical import Address, Digest, address, from_json, raw, to_json
+from core.config import RunConfig
+from core.errors import UsageError
+from core.storage.blobs import write
+from core.storage.run_folder import RunFolder
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class State:
+    """A state folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """The one that a run's settings name: `state`, else $FOEDUS_HOME, else .foedus in the home folder."""
+        return cls(Path(config.state or os.environ.get("FOEDUS_HOME") or Path.home() / ".foedus").resolve())
+
+    def run(self, name: str, config: RunConfig | None = None) -> RunFolder:
+        """A run's folder, existing or not, with the store and the coordinator's key of `config` or its saved settings.
+
+        Raises UsageError for a name that cannot be a folder, ConfigError or FormatError for settings that are none.
+        """
+        if not _RUN_ID.fullmatch(name):
+            raise UsageError(f"run id is {name!r}, up to 64 letters, digits, dots, dashes and underscores wanted")
+        config = config or self._saved(name)
+        store = f"{config.store.rstrip('/')}/{name}" if config.store else ""
+        key = Path(config.coordinator_key) if config.coordinator_key else None
+        return RunFolder(self.folder / "runs" / name, store, key)
+
+    def runs(self) -> list[RunFolder]:
+        """All runs that have started, oldest first."""
+        found = (RunFolder(path) for path in (self.folder / "runs").glob("*") if path.is_dir())
+        return sorted((run for run in found if run.started), key=lambda run: run.started_at)
+
+    def existing(self, name: str = "") -> RunFolder:
+        """The run of this name, or the newest; raises UsageError when there is none."""
+        if name:
+            if not (run := self.run(name)).started:
+                raise UsageError(f"no run {name!r} in {self.folder}, one of {self._names()} wanted")
+            return run
+        if not (runs := self.runs()):
+            raise UsageError(f"no run in {self.folder}: `foedus run` makes one")
+        return self.run(runs[-1].name)
+
+    def events(self, run: str) -> Path:
+        """The event log of a run."""
+        return self.folder / "events" / f"{run}.jsonl"
+
+    def settings(self, run: str) -> Path:
+        """What a run was started with."""
+        return self.folder / "settings" / f"{run}.json"
+
+    def remember(self, config: RunConfig) -> None:
+        """Write down what a run is started with, unless that is known: a run that is resumed begins with it."""
+        path = self.settings(config.run)
+        if not path.exists():
+            write(path, to_json(config.to_flat()))
+
+    def witness(self, genesis: Digest, organisation: Address) -> Path:
+        """What an organisation of this state folder remembers of a federation."""
+        return self.folder / "witness" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
+
+    def forgotten(self, genesis: Digest, organisation: Address) -> Path:
+        """The records that an organisation of this state folder has erased from a federation."""
+        return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"
+
+    def credits(self, run: str) -> Path:
+        """The credits of a run's rounds."""
+        return self.folder / "credits" / run
+
+    def agent(self, genesis: Digest, organisation: Address) -> Path:
+        """What the agent of an organisation of this state folder has saved."""
+        return self.folder / "agents" / raw(genesis).hex() / address(organisation)
+
+    def lock(self, run: str) -> Path:
+        """The lock of a run's one writer."""
+        return self.folder / "locks" / f"{run}.lock"
+
+    def _saved(self, run: str) -> RunConfig:
+        path = self.settings(run)
+        return RunConfig.from_flat(from_json(path.read_bytes())) if path.exists() else RunConfig()
+
+    def _names(self) -> str:
+        return ", ".join(run.name for run in self.runs()) or "none"
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time: 20260131-235959-ab12."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)

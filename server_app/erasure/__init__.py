@@ -1,0 +1,1 @@
+"""Erasures carried out: the plan executed, records asked for, receipts collected."""

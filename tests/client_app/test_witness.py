@@ -1,0 +1,281 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client_app.witness import Standing, Witness
+from core import keys
+from core.canonical import Address, Digest
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, SignedRecord
+from tests.behaviours.ledger import some_digest
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+
+OWN = NAMES[0]
+
+
+def a_federation(folder: Path, lies: Lies | None = None, ledger: Ledger | None = None) -> Federation:
+    return build(folder / "run", rounds=4, organisations=3, lies=lies, ledger=ledger)
+
+
+def own_address(federation: Federation) -> Address:
+    return federation.members[OWN].address
+
+
+def witness(federation: Federation, folder: Path, ledger: Ledger | None) -> Witness:
+    """A witness that has sent what the federation's records say that it sent."""
+    found = Witness(folder / "witness.jsonl", federation.genesis, own_address(federation), ledger)
+    for signed in federation.run.records():
+        for admitted in signed.record.admitted:
+            if admitted.organisation == own_address(federation):
+                found.sent(admitted.signed)
+    return found
+
+
+def watch(by: Witness, federation: Federation, after: int = 1) -> Standing:
+    """Everything that an organisation sees of a run; `after`: which round it is asked for when shown one."""
+    standing = Standing(trusting=False)
+    for signed in federation.run.records():
+        by.shown(signed, federation.run.salts(signed.record))
+        standing = by.confirm(0, 0, signed.record.round + after)
+    return standing
+
+
+def test_an_honest_coordinator_passes(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    standing = watch(witness(federation, tmp_path, federation.ledger), federation)
+    assert standing == Standing(trusting=False, behind=())
+
+
+def test_without_a_ledger_a_witness_says_that_it_trusts(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    assert watch(witness(federation, tmp_path, None), federation) == Standing(trusting=True)
+
+
+def test_a_round_that_is_late_beyond_the_lag_is_reported_and_one_within_is_not(tmp_path: Path) -> None:
+    federation, empty = a_federation(tmp_path), MemoryLedger()
+    empty.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    by = witness(federation, tmp_path, empty)
+    watch(by, federation)
+    place = (federation.genesis.digest, 0, 0)
+    assert by.confirm(0, 0, 2).behind == ()
+    assert by.confirm(0, 0, 4).behind == (RoundKey(*place, 1), RoundKey(*place, 2))
+
+
+def other_aggregate(commitment: RoundCommitment) -> RoundCommitment:
+    return replace(commitment, aggregate=some_digest()) if commitment.key.round == 4 else commitment
+
+
+def other_root(commitment: RoundCommitment) -> RoundCommitment:
+    return replace(commitment, updates_root=some_digest()) if commitment.key.round == 2 else commitment
+
+
+def other_count(commitment: RoundCommitment) -> RoundCommitment:
+    return replace(commitment, count=2) if commitment.key.round == 3 else commitment
+
+
+@pytest.mark.parametrize(
+    ("lie", "finding"),
+    [
+        (other_aggregate, "round 4 of lane 0, generation 0: the ledger has aggregate"),
+        (other_root, "round 2 of lane 0, generation 0: the ledger has updates_root"),
+        (other_count, "round 3 of lane 0, generation 0: the ledger has count 2, shown was 3"),
+    ],
+)
+def test_a_coordinator_with_two_faces_is_caught_by_the_ledger(
+    tmp_path: Path, lie: Callable[[RoundCommitment], RoundCommitment], finding: str
+) -> None:
+    federation = a_federation(tmp_path, Lies(commitment=lie))
+    by = witness(federation, tmp_path, federation.ledger)
+    with pytest.raises(IntegrityError, match=finding):
+        watch(by, federation, after=2)
+
+
+def leave_out(federation: Federation, record: RoundRecord) -> RoundRecord:
+    kept = tuple(a for a in record.admitted if a.organisation != own_address(federation))
+    return replace(record, admitted=_reweighed(federation, kept)) if record.round == 3 else record
+
+
+def reweigh(federation: Federation, record: RoundRecord) -> RoundRecord:
+    first, *others = record.admitted
+    changed = (replace(first, weight=first.weight / 2), *others)
+    return replace(record, admitted=changed) if record.round == 2 else record
+
+
+def admit_a_stranger(federation: Federation, record: RoundRecord) -> RoundRecord:
+    first, *others = record.admitted
+    stranger = keys.derive(99, "stranger")
+    manifest = replace(first.signed.manifest, organisation=stranger.address)
+    changed = (Admitted(manifest.sign(stranger, federation.genesis.chain), first.weight), *others)
+    return replace(record, admitted=changed) if record.round == 2 else record
+
+
+def grow_elsewhere(federation: Federation, record: RoundRecord) -> RoundRecord:
+    return replace(record, parent=some_digest()) if record.round == 3 else record
+
+
+def _reweighed(federation: Federation, admitted: tuple[Admitted, ...]) -> tuple[Admitted, ...]:
+    examples = {o.address: o.examples for o in federation.genesis.organisations}
+    total = sum(examples[a.organisation] for a in admitted)
+    return tuple(replace(a, weight=examples[a.organisation] / total) for a in admitted)
+
+
+@pytest.mark.parametrize(
+    ("lie", "finding"),
+    [
+        (leave_out, "round 3 of .* leaves out the update that 0x"),
+        (reweigh, "round 2 of .* the weight of 0x.* wanted"),
+        (admit_a_stranger, "round 2 of .* which is no member"),
+        (grow_elsewhere, "round 3 of .* its parent is"),
+    ],
+)
+def test_a_coordinator_that_tampers_with_a_round_is_caught_when_it_shows_it(
+    tmp_path: Path, lie: Callable[[Federation, RoundRecord], RoundRecord], finding: str
+) -> None:
+    federation = a_federation(tmp_path)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    with pytest.raises(IntegrityError, match=finding):
+        watch_tampered(by, federation, lie)
+
+
+def watch_tampered(by: Witness, federation: Federation, lie: Callable[[Federation, RoundRecord], RoundRecord]) -> None:
+    """An honest run, of which the coordinator shows something else."""
+    for signed in federation.run.records():
+        for admitted in signed.record.admitted:
+            if admitted.organisation == own_address(federation):
+                by.sent(admitted.signed)
+        record = lie(federation, signed.record)
+        by.shown(record.sign(COORDINATOR, federation.genesis.chain), Salts.draw(record))
+
+
+def test_a_swapped_update_is_caught(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    first = next(federation.run.records()).record.admitted
+    shown = next(a.signed.manifest for a in first if a.organisation == own_address(federation))
+    by.sent(replace(shown, nonce=some_digest()).sign(federation.members[OWN], federation.genesis.chain))
+    with pytest.raises(IntegrityError, match=r"round 1 of .* that it did not send"):
+        watch(by, federation)
+
+
+def test_a_rejection_with_a_reason_is_not_a_dropped_update(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    signed = next(federation.run.records())
+    rejection = Rejection(own_address(federation), "no-reply", "too late")
+    record = replace(leave_out(federation, replace(signed.record, round=3)), round=1, rejected=(rejection,))
+    by.shown(record.sign(COORDINATOR, federation.genesis.chain), Salts.draw(record))
+
+
+def test_two_records_for_one_place_are_caught_whoever_remembers_them(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    watch(witness(federation, tmp_path, None), federation)
+    signed = next(federation.run.records())
+    other = replace(signed.record, residual=0.5).sign(COORDINATOR, federation.genesis.chain)
+    again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    again.shown(signed, federation.run.salts(signed.record))
+    with pytest.raises(IntegrityError, match=r"round 1 of .* has shown two records"):
+        again.shown(other, federation.run.salts(signed.record))
+
+
+def test_a_record_that_the_coordinator_did_not_sign_is_a_forgery(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    record = next(federation.run.records()).record
+    forged: SignedRecord = record.sign(federation.members[OWN], federation.genesis.chain)
+    with pytest.raises(ForgeryError, match="not by the coordinator"):
+        witness(federation, tmp_path, None).shown(forged, federation.run.salts(record))
+
+
+def test_a_confirmed_round_is_not_asked_for_again(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    watch(witness(federation, tmp_path, federation.ledger), federation)
+    again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger)
+    assert len(again._confirmed) == 3
+    assert again.confirm(0, 0, 6).behind == ()
+    assert len(again._confirmed) == 4
+
+
+class Elsewhere(MemoryLedger):
+    chain_id = 1
+
+
+def test_a_ledger_that_does_not_answer_has_nothing_on_it_yet(tmp_path: Path) -> None:
+    class Silent(MemoryLedger):
+        def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
+            raise LedgerUnreachableError(f"nothing answers about round {key.round}")
+
+    federation, silent = a_federation(tmp_path), Silent()
+    silent.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    by = witness(federation, tmp_path, silent)
+    standing = watch(by, federation)
+    assert [key.round for key in standing.behind] == [1, 2, 3]
+    assert str(standing).startswith("not on the ledger: round 1 of lane 0, generation 0; round 2")
+    assert watch(witness(federation, tmp_path, federation.ledger), federation).behind == ()
+
+
+def test_whose_ledger_it_is_is_asked_once(tmp_path: Path) -> None:
+    class Counting(MemoryLedger):
+        asked = 0
+
+        def members(self, run: Digest) -> frozenset[Address]:
+            self.asked += 1
+            return super().members(run)
+
+    ledger = Counting()
+    federation = a_federation(tmp_path, ledger=ledger)
+    for _ in range(2):
+        watch(witness(federation, tmp_path, ledger), federation)
+    assert ledger.asked == 1
+
+
+def test_another_chain_is_not_the_federation_s(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    with pytest.raises(IntegrityError, match=r"the ledger is 0x0000.* on chain 1, the federation's is"):
+        witness(federation, tmp_path, Elsewhere()).confirm(0, 0, 1)
+
+
+def test_a_ledger_that_knows_other_members_is_refused(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    with pytest.raises(IntegrityError, match="with other members"):
+        witness(federation, tmp_path, MemoryLedger()).confirm(0, 0, 1)
+
+
+def test_a_torn_memory_is_cut_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    path = tmp_path / "witness.jsonl"
+    watch(witness(federation, tmp_path, None), federation)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"sent"')
+    Witness(path, federation.genesis, own_address(federation), None)
+    assert path.read_bytes() == whole
+    path.write_bytes(b"x" + whole)
+    with pytest.raises(IntegrityError, match="line 1 of"):
+        Witness(path, federation.genesis, own_address(federation), None)
+
+
+def test_a_round_that_was_tried_again_is_one_record(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=2, organisations=3, failed={(0, 2): 1})
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger)
+    for signed in federation.run.records():
+        for admitted in signed.record.admitted:
+            if admitted.organisation == own_address(federation):
+                by.sent(admitted.signed)
+        salts = federation.run.salts(signed.record) if signed.record.admitted else Salts("00" * 32)
+        by.shown(signed, salts)
+    assert by.confirm(0, 0, 4) == Standing(trusting=False)
+
+
+def test_who_was_caught_is_not_believed_again(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    first, second, *_ = federation.run.records()
+    lie = reweigh(federation, replace(first.record, round=2))
+    lie = replace(lie, round=1)
+    with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
+        by.shown(lie.sign(COORDINATOR, federation.genesis.chain), Salts.draw(lie))
+    again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    for signed in (first, second):
+        with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
+            again.shown(signed, federation.run.salts(signed.record))

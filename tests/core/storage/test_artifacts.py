@@ -1,0 +1,253 @@
+"""The sealed store: found under a digest, read by those who may, and by nobody once a key is destroyed."""
+
+import errno
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import keys
+from core.adapter import AdapterState
+from core.canonical import from_json, to_json
+from core.errors import DestroyedError, IntegrityError, RunError, UsageError
+from core.storage.artifacts import Artifacts
+from core.storage.blobs import Folder, open_blobs
+from core.storage.readers import Readers
+from tests import federation as f
+
+STATE = AdapterState({"m.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2)})
+OTHER = AdapterState({"m.lora_B": np.ones((3, 2), np.float32)})
+GENESIS = f.genesis()
+AUDITOR = keys.derive(1, "auditor")
+READERS = replace(f.readers(GENESIS), auditors=(AUDITOR.public,))
+MEDICAL, CODING = f.address("medical"), f.address("coding")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Artifacts:
+    return Artifacts(Folder(tmp_path), GENESIS.salt, READERS, f.COORDINATOR)
+
+
+def path(store: Artifacts, suffix: str, state: AdapterState = STATE) -> Path:
+    assert isinstance(store.blobs, Folder)
+    return store.blobs.folder / (store.place(state.digest) + suffix)
+
+
+def test_a_state_is_found_under_its_digest(store: Artifacts) -> None:
+    assert store.put(STATE) == STATE.digest
+    assert store.open(STATE.digest) == STATE
+
+
+def test_a_state_is_found_behind_a_url() -> None:
+    store = Artifacts(open_blobs(f"memory://{secrets.token_hex(8)}"), GENESIS.salt, READERS, f.COORDINATOR)
+    store.put(STATE)
+    assert store.open(STATE.digest) == STATE
+    store.destroy(STATE.digest)
+    with pytest.raises(DestroyedError):
+        store.open(STATE.digest)
+
+
+def test_nothing_in_the_store_tells_which_state_it_is(store: Artifacts) -> None:
+    store.put(STATE)
+    names = " ".join(store.blobs.names())
+    data = b"".join(bytes(store.blobs.read(name)) for name in store.blobs.names())
+    assert STATE.digest[2:] not in names
+    assert STATE.digest[2:].encode() not in data
+    assert bytes.fromhex(STATE.digest[2:]) not in data
+    assert STATE["m.lora_B"].tobytes() not in data
+    assert replace(store, salt="a5" * 32).place(STATE.digest) != store.place(STATE.digest)
+
+
+def test_storing_again_changes_nothing(store: Artifacts) -> None:
+    store.put(STATE)
+    before = {suffix: path(store, suffix).stat() for suffix in (".sealed", ".keys")}
+    store.put(STATE)
+    assert {suffix: path(store, suffix).stat() for suffix in before} == before
+
+
+def test_every_state_has_a_key_of_its_own(store: Artifacts, tmp_path: Path) -> None:
+    again = replace(store, blobs=Folder(tmp_path / "again"))
+    store.put(STATE)
+    again.put(STATE)
+    assert path(store, ".sealed").read_bytes() != path(again, ".sealed").read_bytes()
+
+
+# --- who may read --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reader", [f.COORDINATOR, AUDITOR, f.key("medical")])
+def test_the_lane_the_coordinator_and_the_auditors_read(store: Artifacts, reader: keys.Key) -> None:
+    store.put(STATE, [MEDICAL])
+    assert replace(store, key=reader).open(STATE.digest) == STATE
+
+
+@pytest.mark.parametrize("reader", [f.key("coding"), keys.derive(1, "stranger")])
+def test_another_lane_and_strangers_do_not(store: Artifacts, reader: keys.Key) -> None:
+    store.put(STATE, [MEDICAL])
+    with pytest.raises(IntegrityError, match=f"is not sealed for {reader.address}"):
+        replace(store, key=reader).open(STATE.digest)
+
+
+def test_a_state_that_two_lanes_share_is_opened_to_both(store: Artifacts) -> None:
+    store.put(STATE, [MEDICAL])
+    sealed = path(store, ".sealed").read_bytes()
+    store.put(STATE, [CODING])
+    assert path(store, ".sealed").read_bytes() == sealed
+    for name in ("medical", "coding"):
+        assert replace(store, key=f.key(name)).open(STATE.digest) == STATE
+    with pytest.raises(IntegrityError, match="is not sealed for"):
+        replace(store, key=f.key("financial")).open(STATE.digest)
+
+
+def test_without_a_key_one_writes_and_does_not_read(store: Artifacts) -> None:
+    blind = replace(store, key=None)
+    blind.put(STATE)
+    with pytest.raises(UsageError, match="got no key, the key file of one of its readers wanted"):
+        blind.open(STATE.digest)
+
+
+def test_the_readers_are_those_of_the_genesis() -> None:
+    genesis = replace(GENESIS, auditors=(AUDITOR.address,))
+    READERS.check(genesis)
+    assert Readers.from_dict(from_json(to_json(READERS.to_dict()))) == READERS
+    with pytest.raises(IntegrityError, match=f"the key of a stranger, {AUDITOR.address}"):
+        READERS.check(GENESIS)
+    with pytest.raises(IntegrityError, match="no key of"):
+        replace(READERS, organisations=READERS.organisations[1:]).check(genesis)
+    with pytest.raises(IntegrityError, match="in another order"):
+        replace(READERS, organisations=READERS.organisations[::-1]).check(genesis)
+
+
+# --- what was tampered with ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 20, -1])
+def test_a_flipped_bit_is_found(store: Artifacts, position: int) -> None:
+    store.put(STATE)
+    data = bytearray(path(store, ".sealed").read_bytes())
+    data[position] ^= 1
+    path(store, ".sealed").write_bytes(data)
+    with pytest.raises(IntegrityError, match="the sealed bytes were changed"):
+        store.open(STATE.digest)
+
+
+@pytest.mark.parametrize("suffix", [".sealed", ".keys"])
+def test_another_artifact_in_its_place_is_found(store: Artifacts, suffix: str) -> None:
+    store.put(STATE)
+    store.put(OTHER)
+    path(store, suffix).write_bytes(path(store, suffix, OTHER).read_bytes())
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        store.open(STATE.digest)
+
+
+def test_another_state_that_the_coordinator_sealed_in_its_place_is_found(store: Artifacts) -> None:
+    store._put(store.place(STATE.digest), OTHER.parts(), None)
+    with pytest.raises(IntegrityError, match=f"has digest {OTHER.digest}, {STATE.digest} wanted"):
+        store.open(STATE.digest)
+    with pytest.raises(IntegrityError, match="holds another state"):
+        store.check_block(store.place(STATE.digest))
+
+
+def test_a_wrap_that_its_reader_cannot_open_is_found_by_every_other_reader(store: Artifacts) -> None:
+    store.put(STATE)
+    store.put(OTHER)
+    place, file = store.place(STATE.digest), path(store, ".keys")
+    store.check_wraps(place)
+    wraps = from_json(file.read_bytes())
+    wraps["wraps"][MEDICAL] = from_json(path(store, ".keys", OTHER).read_bytes())["wraps"][MEDICAL]
+    file.write_bytes(to_json(wraps))
+    auditor = replace(store, key=AUDITOR)
+    assert auditor.open(STATE.digest) == STATE
+    with pytest.raises(IntegrityError, match=f"has a wrap for {MEDICAL} that does not open"):
+        auditor.check_wraps(place)
+
+
+def test_an_artifact_that_somebody_was_left_out_of_is_found(store: Artifacts) -> None:
+    store.put(STATE, [MEDICAL])
+    store.check_wraps(store.place(STATE.digest), [MEDICAL])
+    with pytest.raises(IntegrityError, match=f"is not sealed for {CODING}"):
+        store.check_wraps(store.place(STATE.digest), [MEDICAL, CODING])
+
+
+@pytest.mark.parametrize("suffix", [".sealed", ".keys"])
+def test_an_empty_file_is_found(store: Artifacts, suffix: str) -> None:
+    store.put(STATE)
+    path(store, suffix).write_bytes(b"")
+    with pytest.raises(IntegrityError):
+        store.open(STATE.digest)
+
+
+def test_an_artifact_that_was_never_there_is_missing_and_not_destroyed(store: Artifacts) -> None:
+    with pytest.raises(IntegrityError, match="there is none") as caught:
+        store.open(STATE.digest)
+    assert not isinstance(caught.value, DestroyedError)
+    store.put(STATE)
+    path(store, ".sealed").unlink()
+    with pytest.raises(IntegrityError, match="cannot be read") as caught:
+        store.open(STATE.digest)
+    assert not isinstance(caught.value, DestroyedError)
+
+
+# --- destroying ----------------------------------------------------------------------------------------------------
+
+
+def test_a_destroyed_key_makes_a_state_unreadable_to_everyone(store: Artifacts) -> None:
+    store.put(STATE)
+    sealed = path(store, ".sealed").read_bytes()
+    store.destroy(STATE.digest)
+    store.destroy(STATE.digest)
+    for reader in (f.COORDINATOR, AUDITOR, f.key("medical")):
+        with pytest.raises(DestroyedError, match="nobody has its key"):
+            replace(store, key=reader).open(STATE.digest)
+    assert path(store, ".sealed").read_bytes() == sealed
+    assert not path(store, ".keys").exists()
+
+
+def test_a_copy_of_the_ciphertext_is_worth_nothing_with_the_keys_of_a_later_one(store: Artifacts) -> None:
+    store.put(STATE)
+    old = path(store, ".sealed").read_bytes()
+    store.destroy(STATE.digest)
+    store.put(STATE)
+    assert store.open(STATE.digest) == STATE
+    path(store, ".sealed").write_bytes(old)
+    with pytest.raises(IntegrityError, match="the sealed bytes were changed"):
+        store.open(STATE.digest)
+
+
+def test_destroying_one_state_leaves_every_other(store: Artifacts) -> None:
+    store.put(STATE)
+    store.put(OTHER)
+    store.put_document("salts/x.json", b"{}")
+    store.destroy(STATE.digest)
+    assert store.open(OTHER.digest) == OTHER
+    assert store.open_document("salts/x.json") == b"{}"
+    store.destroy_document("salts/x.json")
+    with pytest.raises(DestroyedError):
+        store.open_document("salts/x.json")
+
+
+# --- a full disk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_state_whose_keys_could_not_be_written_is_stored_anew(
+    store: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, list[int]()
+
+    def failing_later(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "full")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing_later)
+    with pytest.raises(RunError, match="No space left on device"):
+        store.put(STATE)
+    monkeypatch.undo()
+    with pytest.raises(DestroyedError):
+        store.open(STATE.digest)
+    store.put(STATE)
+    assert store.open(STATE.digest) == STATE

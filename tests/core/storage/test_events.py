@@ -1,0 +1,57 @@
+"""The event log: whole lines, in order, and readable while it is written."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import RunError
+from core.storage.events import EventLog
+
+
+def test_events_are_read_in_order_with_their_values(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events" / "one.jsonl")
+    log.write("first", value=1)
+    log.write("second", names=["ü", "\n"])
+    events, _ = EventLog.read(log.path)
+    assert [(e["event"], e.get("value"), e.get("names")) for e in events] == [
+        ("first", 1, None),
+        ("second", None, ["ü", "\n"]),
+    ]
+    assert events[0]["time"] <= events[1]["time"]
+
+
+def test_a_reader_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("first")
+    _, offset = EventLog.read(log.path)
+    assert EventLog.read(log.path, offset) == ([], offset)
+    log.write("second")
+    events, _ = EventLog.read(log.path, offset)
+    assert [e["event"] for e in events] == ["second"]
+
+
+def test_a_line_that_is_still_being_written_waits_until_it_is_whole(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("first")
+    with log.path.open("a") as file:
+        file.write('{"event": "half')
+    events, offset = EventLog.read(log.path)
+    assert [e["event"] for e in events] == ["first"]
+    with log.path.open("a") as file:
+        file.write('", "time": 0}\n')
+    assert [e["event"] for e in EventLog.read(log.path, offset)[0]] == ["half"]
+
+
+def test_a_log_that_does_not_exist_has_no_events(tmp_path: Path) -> None:
+    assert EventLog.read(tmp_path / "none.jsonl") == ([], 0)
+
+
+def test_a_log_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write"):
+        EventLog(tmp_path / "file" / "one.jsonl").write("first")
+
+
+def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        EventLog(tmp_path / "one.jsonl").write("first", loss=float("nan"))

@@ -1,0 +1,60 @@
+"""Revocations are known soon, and nobody waits for them."""
+
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from core.canonical import Address
+from core.errors import LedgerUnreachableError
+from core.ledger import MemoryLedger
+from server_app.revocations import Revocations, watched
+from tests.behaviours.ledger import MEMBERS
+
+FIRST, SECOND, *_ = sorted(MEMBERS)
+
+
+class Shaky(MemoryLedger):
+    down = False
+
+    def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
+        if self.down:
+            raise LedgerUnreachableError("nothing answers")
+        return super().revoked(organisations)
+
+
+def until(revocations: Revocations, wanted: set[Address]) -> None:
+    deadline = time.monotonic() + 30
+    while revocations() != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_revocation_is_known_soon_also_after_the_ledger_was_down() -> None:
+    ledger = Shaky()
+    ledger.revoke(FIRST)
+    revocations = Revocations(ledger, MEMBERS, every=0.01)
+    assert revocations() == {FIRST}
+    ledger.down = True
+    ledger.revoke(SECOND)
+    time.sleep(0.05)
+    assert revocations() == {FIRST}
+    ledger.down = False
+    until(revocations, {FIRST, SECOND})
+    revocations.close()
+    revocations._thread.join(10)
+    assert not revocations._thread.is_alive()
+
+
+def test_others_are_not_asked_for() -> None:
+    ledger = MemoryLedger()
+    ledger.revoke(FIRST)
+    with watched(ledger, [SECOND]) as revocations:
+        assert revocations() == frozenset()
+
+
+def test_who_starts_without_a_ledger_knows_nothing() -> None:
+    ledger = Shaky()
+    ledger.down = True
+    with pytest.raises(LedgerUnreachableError):
+        Revocations(ledger, MEMBERS)
