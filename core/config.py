@@ -223,7 +223,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
     "chain_lag": (0, 99_999),
-    "seed": (0, 2**63 - 1),
+    "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),
 }
 
