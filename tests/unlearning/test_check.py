@@ -203,7 +203,7 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "a receipt of a stranger": (_stranger, "only who held what was erased"),
     "a receipt twice": (lambda c: c.certify(receipts=(*_receipts(c), _receipts(c)[0])), "listed 2 times"),
     "a receipt, and outstanding": (
-        lambda c: c.certify(outstanding=(_receipts(c)[0].organisation,)), "listed 2 times",
+        lambda c: c.certify(outstanding=(_receipts(c)[0].value.organisation,)), "listed 2 times",
     ),
     "a receipt left out": (lambda c: c.certify(receipts=_receipts(c)[1:]), "not listed"),
     "a holder who is not attested": (_holders, "holders"),
@@ -253,7 +253,7 @@ def _request(case: Case, key: keys.Key = CODING, **changes: Any) -> None:
 
 def _unsigned(case: Case, **changes: Any) -> None:
     signed = case.attestation.request
-    case.attest(request=replace(signed, request=replace(signed.value, **changes)))
+    case.attest(request=replace(signed, value=replace(signed.value, **changes)))
 
 
 def _left(case: Case) -> None:
