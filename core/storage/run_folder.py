@@ -115,9 +115,9 @@ class RunFolder:
             self._copy(erasure_name(attested.attestation.lane, attested.attestation.generation))
             if path := self.certificate(attested.attestation):
                 self._copy(f"certificates/{path.name}")
-        unsalted = self.unsalted()
+        salts_destroyed = self.salts_destroyed()
         for signed in self.records():
-            self._copy_round(signed.record, salted=signed.record.digest not in unsalted)
+            self._copy_round(signed.record, salted=signed.record.digest not in salts_destroyed)
 
     def append(self, signed: SignedRecord, salts: Salts) -> None:
         """Write a record, its salts first: a record without salts could never be committed.
@@ -174,7 +174,7 @@ class RunFolder:
         """The erasure that was attested and has no certificate, if there is one."""
         return next((signed for signed in self.erasures() if self.certificate(signed.attestation) is None), None)
 
-    def unsalted(self) -> frozenset[Digest]:
+    def salts_destroyed(self) -> frozenset[Digest]:
         """The records whose salts an erasure destroys."""
         return frozenset(record for signed in self.erasures() for record in signed.attestation.unsalted)
 
