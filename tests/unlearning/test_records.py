@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chain.audit.run import verify
-from client_app.forgotten import Forgotten
+from client_app.erased_records import ErasedRecords
 from core import keys, seeds
 from core.canonical import Digest
 from core.erasures import hidden
@@ -20,7 +20,7 @@ from llm.data import Record, read_records
 from llm.served import serving
 from provenance.evidence import Evidence
 from provenance.served import subject, trace
-from server_app.strategy import Foedus
+from server_app.rounds import Rounds
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
 from tests.unlearning.test_crash import KilledError, killed
@@ -230,7 +230,10 @@ def _held_out(world: World) -> list[str]:
     ("lines", "error"),
     [
         (_unknown, "1 of 2 records are not in the training data of coding"),
-        (_held_out, "2 of 2 records are not in the training data of coding: what it holds out is never learnt"),
+        (
+            _held_out,
+            "2 of 2 records are not in the training data of coding: records that it holds out are never learnt",
+        ),
     ],
 )
 def test_records_that_are_not_in_the_data_change_nothing(
@@ -258,9 +261,9 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
     "between the attestations": (RunFolder, "attest", 1, True),
     "after the last attestation": (RunFolder, "attest", 2, True),
     "between the generations": (RunFolder, "open_generation", 1, True),
-    "before the organisation has noted it": (Forgotten, "note", 1, False),
-    "after it has": (Forgotten, "note", 1, True),
-    "while it trains": (Foedus, "_receive", 3, True),
+    "before the organisation has noted it": (ErasedRecords, "note", 1, False),
+    "after it has": (ErasedRecords, "note", 1, True),
+    "while it trains": (Rounds, "admit", 3, True),
     "while states are destroyed": (Artifacts, "destroy", 5, True),
     "before the first certificate": (RunFolder, "certify", 1, False),
     "between the certificates": (RunFolder, "certify", 1, True),
