@@ -174,7 +174,7 @@ def test_the_norm_is_over_all_arrays_together() -> None:
 
     def of_bound(bound: float) -> AdmissionContext:
         genesis = replace(GENESIS, norm_bound=bound)
-        return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, run=genesis.digest))
+        return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, genesis=genesis.digest))
 
     bounded, strict = of_bound(norm * (1 + 1e-9)), of_bound(norm * (1 - 1e-9))
 
