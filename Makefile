@@ -1,4 +1,4 @@
-# make setup · run · test · test-all · check · format · bench
+# make setup · run · test · test-all · check · style · format · bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 BROWSER := $(VENV)/browser/chromium
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-all check format bench clean
+.PHONY: setup run test test-all check style format bench clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+style: setup
+	$(BIN)/python -m tests.style
 
 format: setup
 	$(BIN)/ruff format .
