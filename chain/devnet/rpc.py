@@ -283,7 +283,7 @@ def _block(block: Any, full: bool) -> dict[str, Json]:
 
 def _transaction(block: Any, index: int) -> dict[str, Json]:
     transaction = block.transactions[index]
-    kind = getattr(transaction, "type_id", 0)
+    kind = transaction.type_id or 0  # None: from before there were types
     fields = {
         "type": hex(kind),
         "hash": _hex(transaction.hash),
@@ -327,7 +327,7 @@ def _receipt(located: Located) -> dict[str, Json]:
         "from": _hex(transaction.sender),
         "to": _hex(transaction.to) if transaction.to else None,
         "contractAddress": None if transaction.to else _hex(created(transaction.sender, transaction.nonce)),
-        "type": hex(getattr(transaction, "type_id", 0)),
+        "type": hex(transaction.type_id or 0),
         "status": hex(int.from_bytes(receipt.state_root, "big")),
         "cumulativeGasUsed": hex(receipt.gas_used),
         "gasUsed": hex(receipt.gas_used - before),
