@@ -15,9 +15,10 @@ import torch
 
 from core.canonical import Address
 from core.errors import UsageError
-from llm.data import Example, Message, Record, encode, encode_prompt, pieces
+from llm.batches import Example, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
+from llm.records import Message, Record
 from provenance.ablation import ablation
 from provenance.confidence import probabilities, verdict
 from provenance.direct_logit import direct_logit, direct_stream

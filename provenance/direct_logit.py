@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from llm.data import IGNORED, Example
+from llm.batches import IGNORED, Example
 from llm.loss import answer_logits
 from llm.residual_stream import Writes, watched_writes
 from provenance.method import Effort, Scores, Subject, rows_of

@@ -22,7 +22,7 @@ from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import UsageError
-from llm.data import Example
+from llm.batches import Example
 from llm.evaluate import route
 from llm.model import Model
 from provenance.ablation import ablation

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.familiarity import answered, inputs_of, keys
 from provenance.method import Subject
 from provenance.terms import Term

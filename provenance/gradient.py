@@ -16,7 +16,7 @@ with checkpoints' training gradients but with the very updates that were added u
 
 import torch
 
-from llm.data import Example
+from llm.batches import Example
 from llm.differentiate import forward
 from provenance.contributions import Tensors
 from provenance.method import Effort, Scores, Subject, base_logprobs, rows_of

@@ -9,7 +9,7 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
 from core.storage.run_folder import RunFolder
-from llm.data import Batch, Example, collate
+from llm.batches import Batch, Example, collate
 from llm.loss import answer_losses
 from llm.model import Model
 from provenance.contributions import Contributions, of_run

@@ -17,17 +17,17 @@ every client's output is the global logit, the same for all.
 
 import torch
 
-from llm.data import IGNORED, Example
+from llm.batches import IGNORED, Example
 from llm.differentiate import forward
-from llm.per_row_adapters import row_terms
-from llm.residual_stream import anatomy
+from llm.per_row_adapters import per_row_adapters
+from llm.residual_stream import residual_stream
 from provenance.method import Effort, Scores, Subject, base_logprobs, rows_of
 
 
 def protoken(subject: Subject, example: Example, effort: Effort) -> Scores:
     """Score tokens (in units of the logit) for the clients of the last round; the response is their sum."""
     model, contributions = subject.model, subject.contributions
-    parts = anatomy(model)
+    parts = residual_stream(model)
     projection, mlp = parts.last_block
     monitored = {projection: model.layers[projection], mlp: parts.mlps[mlp]}
     batch = rows_of(subject, example)
@@ -37,7 +37,7 @@ def protoken(subject: Subject, example: Example, effort: Effort) -> Scores:
     scores = run.scores.detach().double().unsqueeze(1).repeat(1, len(contributions.candidates))
     with torch.no_grad(), model.without_adapter(), model.autocast():
         for part, terms in contributions.clients(adapted, effort.chunk):
-            with row_terms(model, terms, contributions.scale):
+            with per_row_adapters(model, terms, contributions.scale):
                 for name, module in monitored.items():
                     outputs = module(run.inputs[name][:, answers]).double()
                     scores[:, part] += (outputs * found[name][0, answers].double()).sum(-1).T

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from core.errors import UsageError
-from llm.data import Example
+from llm.batches import Example
 from llm.loss import answer_losses
-from llm.per_row_adapters import row_terms
+from llm.per_row_adapters import per_row_adapters
 from provenance.gradient import total_scores
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of, rows_of
 from provenance.terms import Term
@@ -67,7 +67,7 @@ def _worths(subject: Subject, example: Example, joined: torch.Tensor) -> torch.T
     with torch.no_grad(), subject.model.without_adapter():
         for some in torch.split(joined, _ROWS):
             mixed = {name: tuple(_mixed(term, some.to(term.left.device)) for term in t) for name, t in terms.items()}
-            with row_terms(subject.model, mixed, subject.contributions.scale):
+            with per_row_adapters(subject.model, mixed, subject.contributions.scale):
                 losses = answer_losses(subject.model, rows_of(subject, example, len(some)))
             found.append(-losses.view(len(some), -1).double().cpu())
     return torch.cat(found)

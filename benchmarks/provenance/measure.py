@@ -18,11 +18,11 @@ from benchmarks.in_process import address
 from benchmarks.provenance.federation import federate
 from benchmarks.provenance.tasks import EXPERIMENTS, Setting
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.loss import answer_logits, answer_losses
 from llm.model import Model, ModelSpec, load
-from llm.per_row_adapters import row_terms
+from llm.per_row_adapters import per_row_adapters
 from provenance.attribution import METHODS
 from provenance.familiarity import familiarity
 from provenance.gradient import gradient
@@ -44,7 +44,7 @@ def client_likelihood(subject: Subject, example: Example, effort: Effort) -> Sco
     tokens = torch.zeros(len(example) - example.prompt_length, len(contributions.candidates), dtype=torch.float64)
     with torch.no_grad(), model.without_adapter():
         for part, terms in contributions.clients(contributions.modules, effort.chunk or 16):
-            with row_terms(model, terms, contributions.scale):
+            with per_row_adapters(model, terms, contributions.scale):
                 losses = answer_losses(model, rows_of(subject, example, part.stop - part.start))
             tokens[:, part] = -losses.view(part.stop - part.start, -1).double().cpu().T
     return _control(tokens, contributions.candidates)

@@ -18,7 +18,7 @@ from benchmarks.provenance.measure import FAST, ask, save
 from benchmarks.provenance.tasks import unended
 from core.adapter import AdapterState
 from core.storage.state_folder import State
-from llm.data import Record, read_records
+from llm.records import Record, read_records
 from provenance.attribution import METHODS
 from provenance.method import Subject
 from provenance.served import subject as subject_of

@@ -32,7 +32,7 @@ from benchmarks.provenance.naive import client_adapters, naive_protoken
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load

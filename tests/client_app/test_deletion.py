@@ -17,7 +17,7 @@ from core.errors import IntegrityError, LedgerUnreachableError
 from core.ledger import Erasure, MemoryLedger
 from core.messages.codec import Deletion
 from core.storage.state_folder import State
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from tests import federation as f
 from tests.erasures import attestation, attested
 

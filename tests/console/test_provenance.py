@@ -8,7 +8,8 @@ import pytest
 
 from core.canonical import Address
 from core.storage.state_folder import State
-from llm.data import encode, encode_prompt, parse_record
+from llm.batches import encode, encode_prompt
+from llm.records import parse_record
 from llm.served import serving
 from provenance.attribution import METHODS
 from provenance.served import trace

@@ -11,7 +11,7 @@ from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.model import Model
 from provenance.contributions import Contributions, Part, Step
 from provenance.method import Subject

@@ -11,7 +11,7 @@ import torch
 from core.aggregation import RULES
 from core.canonical import Address
 from core.errors import IntegrityError, UsageError
-from llm.data import encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import generate
 from llm.model import Model
 from provenance.attribution import METHODS, attribute, stream

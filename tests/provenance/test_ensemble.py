@@ -7,7 +7,7 @@ import torch
 
 from core.composition import Composition, Part
 from core.errors import UsageError
-from llm.data import encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import generate, route
 from llm.model import Model
 from provenance.attribution import METHODS, attribute, stream

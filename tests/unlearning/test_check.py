@@ -15,7 +15,7 @@ from core.canonical import ZERO_DIGEST, to_json
 from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.storage.run_folder import RunFolder
-from llm.data import read_folder
+from llm.records import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.server_app.worlds import make_world
