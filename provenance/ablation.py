@@ -2,10 +2,10 @@ r"""`ablation`: leave one out.
 
     score_k(t) = log p(y_t; δ) − log p(y_t; δ − δ_k)
 
-What a token loses, in nats, when contribution k is taken out and nothing else changes (weights are not shared out
-again). It localises a culprit and does not add up: what several contributions do together counts for none of them, or
-for each; the residual shows by how much. Organisations are rows of one batch, each with −δ_k as a low-rank term of its
-own (`llm/per_row_adapters.py`): nothing is merged and no second adapter is made.
+The nats that a token loses when contribution k is taken out and nothing else changes (weights are not renormalised).
+It localises a culprit and does not add up: a joint effect of several contributions counts for none of them, or for
+each; the residual shows by how much. Organisations are rows of one batch, each with −δ_k as a low-rank term of its own
+(`llm/per_row_adapters.py`): nothing is merged and no second adapter is made.
 """
 
 import torch

@@ -21,9 +21,9 @@ def client_adapters(contributions: Contributions) -> dict[Address, AdapterState]
     """What every client of the last round trained: its own weights, unweighted."""
     found = {}
     for lane in contributions.lanes:
-        for part in lane[-1].parts:
-            trained = contributions.rule.trained(lane[-1].before(), part.read())
-            found[part.organisation] = contributions.rule.adapter(trained, contributions.fresh)
+        for update in lane[-1].updates:
+            trained = contributions.rule.trained(lane[-1].before(), update.state)
+            found[update.organisation] = contributions.rule.adapter(trained, contributions.fresh)
     return found
 
 

@@ -57,7 +57,7 @@ def _records(data: Path, part: str, names: Sequence[tuple[Any, str]], limit: int
 
 def _rows(subject: Subject, part: str, asked: Iterator[tuple[Any, Record]]) -> Iterator[dict[str, Any]]:
     for organisation, record in asked:
-        found = ask(subject, unended(subject.model, record, _UNCUT), {name: METHODS[name] for name in FAST})
+        found = ask(subject, unended(subject.model, record, _UNCUT), {name: METHODS[name].score for name in FAST})
         yield {"round": 0, "right": [organisation], "kind": part, "marked": (), **found}
 
 

@@ -212,10 +212,10 @@ def narrow(federate: Federate, architecture: str, kind: str) -> Subject:
 def test_attention_that_is_not_ours_is_refused(federate: Federate, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = federate()
     monkeypatch.setattr("llm.attention._NAME", "eager")
-    with pytest.raises(ModelError, match="brings its own attention"):
+    with pytest.raises(ModelError, match="got that of LlamaForCausalLM"):
         gradient(subject, SHORT, Effort())
 
 
 def test_a_decoder_of_another_build_is_refused(load_tiny: Callable[..., Model]) -> None:
-    with pytest.raises(ModelError, match="a decoder like Llama's wanted"):
+    with pytest.raises(ModelError, match="expected a decoder like Llama's, got OPT"):
         residual_stream(load_tiny("opt"))
