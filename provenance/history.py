@@ -93,10 +93,10 @@ def stored_rounds(run: RunFolder, lane: int, share: float, fresh: AdapterState) 
     """The rounds of a lane that its newest state is the sum of; the lane counts with its share in what is served."""
     before: Callable[[], AdapterState] = partial(RULES[run.genesis.rule].initial, fresh)
     rounds = []
-    for record in (signed.record for signed in run.lineage(lane)):
+    for record in (signed.value for signed in run.lineage(lane)):
         after = partial(run.artifacts.open, record.aggregate)
         updates = tuple(
-            WeightedUpdate(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.manifest.update))
+            WeightedUpdate(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.value.update))
             for a in record.admitted
         )
         rounds.append(StoredRound(before, after, updates))
