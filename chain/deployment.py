@@ -5,7 +5,6 @@ administrator that they share deploys, and gives the coordinator funds and its r
 coordinator's account must hold funds, and when it has to deploy the contract it becomes its administrator too.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from chain.transactions import Sender
 from core.canonical import Address
 from core.errors import UsageError
 from core.keys import Key
+from core.storage.lock import take
 
 HANDOVER_SECONDS: Final = 86_400
 """How long a handover of the administration of a contract behind a URL takes at least."""
@@ -95,9 +95,7 @@ class AddressBook:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time deploy."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with take(self._path.with_suffix(".lock"), wait=True):
             yield
 
     def _load(self) -> dict[str, dict[str, str]]:

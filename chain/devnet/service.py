@@ -6,7 +6,6 @@ exits at once. So no starter owns it: a ServerApp, which is a short-lived child 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -16,11 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import chain
 from core.errors import LedgerUnreachableError
+from core.storage.lock import take
 
 LOCK: Final = "lock"
 START_SECONDS: Final = 60.0
@@ -108,13 +109,14 @@ def _inherited() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
-def become(folder: Path) -> IO[bytes]:
+def become(folder: Path) -> FileIO:
     """Turn this process into the folder's service, detached from its starter; returns the lock, to be kept open.
 
     Exits when the folder has a service already. Call it before threads are started or much is imported.
     """
-    lock = take_lock(folder / LOCK)
-    if lock is None:
+    try:
+        lock = take(folder / LOCK)
+    except BlockingIOError:
         sys.exit(_ALREADY_RUNNING)
     (folder / _INFO).unlink(missing_ok=True)
     if os.fork():
@@ -137,26 +139,14 @@ def last_port(folder: Path) -> int:
     return int(info["url"].rpartition(":")[2]) if info else 0
 
 
-def take_lock(path: Path) -> IO[bytes] | None:
-    """The open lock file, or None when another process holds it; closing it, or dying, gives it back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
 def is_free(folder: Path) -> bool:
     """Whether no service runs in the folder."""
     if not (folder / LOCK).exists():
         return True
-    lock = take_lock(folder / LOCK)
-    if lock is None:
+    try:
+        take(folder / LOCK).close()
+    except BlockingIOError:
         return False
-    lock.close()
     return True
 
 
