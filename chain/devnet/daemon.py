@@ -1,6 +1,6 @@
 """The process that serves a state folder's embedded chains: `python -m chain.devnet.daemon STATE/chain/embedded`.
 
-Its folder holds `public.journal`, `private.journal` and the files of a service (see chain.devnet.service). It ends by
+Its folder holds `public.sqlite`, `private.sqlite` and the files of a service (see chain.devnet.service). It ends by
 itself when nobody has asked anything for IDLE_SECONDS or its folder is gone, and may be killed at any moment: a
 block is on disk before its transaction is answered.
 """

@@ -1,4 +1,4 @@
-"""One embedded Ethereum chain: py-evm over a journal, a block for each transaction.
+"""One embedded Ethereum chain: py-evm over sqlite3, a block for each transaction.
 
 Everything that py-evm's tester leaves to chance is derived, so that the same transactions at the same times give the
 same blocks: genesis has a fixed time, and a block's mixHash (the EVM's PREVRANDAO) is keccak256 of a tag and the
@@ -28,7 +28,7 @@ from eth_hash.auto import keccak
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException
 
-from chain.devnet.journal import Journal
+from chain.devnet.store import Store
 
 GENESIS_TIME: Final = 1_735_689_600
 GAS_LIMIT: Final = 30_000_000
@@ -78,17 +78,17 @@ class EmbeddedChain:
     def __init__(self, path: Path, chain_id: int, alloc: dict[bytes, int]) -> None:
         """Open the chain in `path`, or begin one whose genesis gives each address of `alloc` that many wei."""
         self.chain_id = chain_id
-        self._journal = Journal(path)
+        self._store = Store(path)
         kind = MiningChain.configure(chain_id=chain_id, vm_configuration=((0, PragueVM),))
-        if len(self._journal):
-            self._chain = kind(AtomicDB(self._journal))
+        if any(self._store):
+            self._chain = kind(AtomicDB(self._store))
         else:
-            self._chain = kind.from_genesis(AtomicDB(self._journal), _genesis(), _accounts(alloc))
-            self._journal.commit()
+            self._chain = kind.from_genesis(AtomicDB(self._store), _genesis(), _accounts(alloc))
+            self._store.commit()
 
     def close(self) -> None:
         """Close the file."""
-        self._journal.close()
+        self._store.close()
 
     @property
     def head(self) -> Any:
@@ -178,7 +178,7 @@ class EmbeddedChain:
             raise InvalidTransactionError(str(error)) from error
         mix = keccak(b"foedus/mix/v1\0" + parent.hash)
         self._chain.mine_block(coinbase=ZERO_ADDRESS, mix_hash=mix, blob_gas_used=0)
-        self._journal.commit()
+        self._store.commit()
         return bytes(transaction.hash)
 
     def blocks_with_logs(self, first: int, last: int) -> Iterator[Any]:

@@ -92,7 +92,7 @@ class Server(ThreadingHTTPServer):
 def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: bool) -> None:
     """Serve the folder's chains until idle or SIGTERM. `lock` is the service's."""
     alloc = {bytes.fromhex(administrator().address[2:]): FUNDS}
-    chains = {name: EmbeddedChain(folder / f"{name}.journal", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
+    chains = {name: EmbeddedChain(folder / f"{name}.sqlite", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
     server = _bind({name: JsonRpc(chain) for name, chain in chains.items()}, port, fixed=fixed_port)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     threading.Thread(target=server.watch, args=(lock, folder / LOCK, idle), daemon=True).start()
