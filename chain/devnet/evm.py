@@ -198,7 +198,7 @@ class EmbeddedChain:
             raise InvalidTransactionError(f"not a signed transaction: {error}") from error
         if transaction.chain_id != self.chain_id:
             raise InvalidTransactionError(
-                f"transaction is signed for chain {transaction.chain_id}, this is chain {self.chain_id}"
+                f"expected a transaction signed for chain {self.chain_id}, got one for chain {transaction.chain_id}"
             )
         return transaction
 

@@ -59,9 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @given(COMMITS)
-def test_what_was_committed_is_there_when_reopened(
-    tmp_path_factory: pytest.TempPathFactory, commits: Commits
-) -> None:
+def test_what_was_committed_is_there_when_reopened(tmp_path_factory: pytest.TempPathFactory, commits: Commits) -> None:
     path = tmp_path_factory.getbasetemp() / "reopened" / "store.sqlite"
     states = write(path, commits)
     assert reopened(path) == states[-1]
@@ -154,8 +152,7 @@ def test_a_disk_that_is_full_is_an_os_error(path: Path) -> None:
     store = Store(path)
     store._execute("PRAGMA max_page_count = 3")
     with pytest.raises(OSError, match=f"{path}: database or disk is full"):
-        for number in range(100):
-            store[number.to_bytes(2, "big")] = bytes(1000)
+        store.update((number.to_bytes(2, "big"), bytes(1000)) for number in range(100))
     store.close()
 
 
