@@ -18,7 +18,8 @@ from typing import Any, Final, Generic
 from chain.commitments import Commitment, Recorder, parse, tag
 from core.canonical import Digest
 from core.errors import IntegrityError, LedgerConflictError, LedgerError
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 from core.storage import jsonl
 from core.storage.jsonl import JsonLines
 
@@ -138,7 +139,7 @@ class CommitQueue(Generic[Commitment]):
         """Forget the anchors that the ledger no longer has; returns whether there were any."""
         lanes: dict[tuple[Digest, int], list[RoundKey]] = {}
         for key in self.anchors():
-            lanes.setdefault((key.run, key.lane), []).append(key)
+            lanes.setdefault((key.genesis, key.lane), []).append(key)
         forgotten = [self._forget_in_lane(keys) for keys in lanes.values()]
         return any(forgotten)
 
