@@ -19,7 +19,7 @@ from web3 import Web3
 from web3.types import RPCEndpoint, Wei
 
 from chain import artefacts
-from chain.addresses import created
+from chain.addresses import create_address
 from chain.contract import BoundContract
 from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
@@ -131,7 +131,7 @@ def _deploy(node: Web3, name: str, deployer: Key, book: AddressBook) -> Address:
     def deployed() -> Address | None:
         """The contract, whichever of our transactions created it."""
         for nonce in range(first, node.eth.get_transaction_count(account)):
-            address = to_checksum_address(created(bytes.fromhex(account[2:]), nonce))
+            address = to_checksum_address(create_address(bytes.fromhex(account[2:]), nonce))
             if book.has_code(address):
                 return Address(address)
         return None

@@ -1,8 +1,8 @@
-"""A process that any number of others start on demand, of which there is one per folder.
+"""A background process, one a folder, that any number of others start on demand.
 
-Its folder holds `lock`, held by flock as long as the process lives, `service.json` with its URL and pid, written when
-it is about to answer, and `log`. Starting it twice is harmless: who gets the lock detaches and goes on, everybody else
-exits at once. So no starter owns it: a ServerApp, which is a short-lived child of Flower, may come and go.
+Its folder holds `lock`, held as long as the process lives, `service.json` with its URL and pid, written when it is
+about to answer, and `log`. Starting it twice is harmless: the holder of the lock detaches and goes on, any other exits
+at once. So no starter owns it: a ServerApp, which is a short-lived child of Flower, may come and go.
 """
 
 import contextlib
@@ -53,7 +53,19 @@ class Service:
     def url(self) -> str | None:
         """Where it answers, or None when it does not."""
         url = self.announced()
-        return url if url and _answers(url + self.probe, self.chain_id) else None
+        if url is None:
+            return None
+        question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+        request = urllib.request.Request(  # noqa: S310 - a loopback URL that the service wrote
+            url + self.probe, json.dumps(question).encode(), {"Content-Type": "application/json"}
+        )
+        # A proxy of the environment would not know the loopback of this machine.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=5) as response:
+                return url if json.load(response).get("result") == hex(self.chain_id) else None
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
 
     def ensure(self) -> str:
         """The URL of the running service; starts it when nothing runs.
@@ -70,7 +82,11 @@ class Service:
                     break
                 started = self._start()
             time.sleep(0.02)
-        raise LedgerUnreachableError(f"the chain in {self.folder} did not start: {_last_line(self.folder)}")
+        log = self.folder / _LOG
+        lines = log.read_text("utf-8", "replace").strip().splitlines() if log.exists() else []
+        raise LedgerUnreachableError(
+            f"the chain in {self.folder} did not start: {lines[-1] if lines else 'its log is empty'}"
+        )
 
     def stop(self) -> bool:
         """End it and wait until it has ended; False when it did not run."""
@@ -91,22 +107,19 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         # The package that is imported here, and no other: a FAB or a checkout may come first on sys.path.
         root = str(Path(chain.__file__).resolve().parent.parent)
+        # The starter's other variables are about itself, and the service outlives it.
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with (self.folder / _LOG).open("ab") as log:
             result = subprocess.run(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", self.module, str(self.folder), *self.arguments],
                 cwd=self.folder,
-                env={**_inherited(), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+                env={**inherited, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 check=False,
             )
         return result.returncode != _ALREADY_RUNNING
-
-
-def _inherited() -> dict[str, str]:
-    """What a service takes over from its starter, whose other variables are about itself: the service outlives it."""
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
 def become(folder: Path) -> FileIO:
@@ -156,24 +169,3 @@ def _info(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return info
-
-
-def _answers(url: str, chain_id: int) -> bool:
-    question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
-    request = urllib.request.Request(  # noqa: S310 - a loopback URL that the service wrote
-        url, json.dumps(question).encode(), {"Content-Type": "application/json"}
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=5) as response:
-            return bool(json.load(response).get("result") == hex(chain_id))
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def _last_line(folder: Path) -> str:
-    try:
-        lines = (folder / _LOG).read_text("utf-8", "replace").strip().splitlines()
-    except FileNotFoundError:
-        return "it left no log"
-    return lines[-1] if lines else "its log is empty"

@@ -149,7 +149,7 @@ def test_only_transactions_that_the_chain_can_mine_are_taken(state: Path) -> Non
         node.eth.send_raw_transaction(signed(0, chain_id=1))
     with pytest.raises(Web3RPCError, match="Invalid transaction nonce"):
         node.eth.send_raw_transaction(signed(5))
-    with pytest.raises(Web3RPCError, match="not a signed transaction"):
+    with pytest.raises(Web3RPCError, match="expected a signed transaction"):
         node.eth.send_raw_transaction(b"abc")
     assert node.eth.block_number == 0
 
