@@ -15,6 +15,7 @@ from core.errors import FoedusError, UsageError
 ROOT = Path(__file__).parents[2]
 INTERNAL = {
     # Answers of a development chain: JSON-RPC's error objects, which reach callers as LedgerErrors.
+    "chain.devnet.eth.UnknownBlockError",
     "chain.devnet.evm.InvalidTransactionError",
     "chain.devnet.evm.RevertedError",
     "chain.devnet.rpc.RpcError",

@@ -2,16 +2,15 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from chain.devnet.service import LOCK, Service, announce, is_free, last_port, take_lock
+from chain.devnet.service import LOCK, Service, announce, is_free, last_port
 from core.errors import LedgerUnreachableError
+from core.storage.lock import take
 
 MODULE = '''
 """A service that answers every request with one chain id; its folder is its argument."""
@@ -51,43 +50,19 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chain.devnet.service.subprocess.run", with_path)
 
 
-def test_a_lock_is_held_by_one_and_given_back_when_closed(tmp_path: Path) -> None:
-    assert is_free(tmp_path)
-    lock = take_lock(tmp_path / LOCK)
-    assert lock is not None
-    assert take_lock(tmp_path / LOCK) is None
-    assert not is_free(tmp_path)
-    lock.close()
-    assert is_free(tmp_path)
-
-
-def test_a_lock_is_given_back_by_kill_9(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from chain.devnet.service import *; "
-        "lock = take_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    assert not is_free(tmp_path)
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    holder.stdout.close()
-    assert is_free(tmp_path)
-
-
 def test_what_is_announced_counts_only_while_the_lock_is_held(tmp_path: Path) -> None:
     service = Service(tmp_path, "nothing", 1)
     assert last_port(tmp_path) == 0
     announce(tmp_path, "http://127.0.0.1:4711")
     assert service.announced() is None
     assert last_port(tmp_path) == 4711
-    lock = take_lock(tmp_path / LOCK)
-    assert lock is not None
-    assert service.announced() == "http://127.0.0.1:4711"
-    assert json.loads((tmp_path / "service.json").read_text())["pid"] == os.getpid()
+    assert is_free(tmp_path)
+    with take(tmp_path / LOCK):
+        assert not is_free(tmp_path)
+        assert service.announced() == "http://127.0.0.1:4711"
+        assert json.loads((tmp_path / "service.json").read_text())["pid"] == os.getpid()
+    assert is_free(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
-    lock.close()
 
 
 def test_a_service_that_does_not_run_is_not_stopped(tmp_path: Path) -> None:
