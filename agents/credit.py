@@ -31,7 +31,7 @@ from core.canonical import Address
 from core.errors import ConfigError
 
 Float64 = NDArray[np.float64]
-Slope = Callable[[AdapterState, str], tuple[float, AdapterState]]
+LossAndGradient = Callable[[AdapterState, str], tuple[float, AdapterState]]
 """(state, domain) -> loss there in nats, and its gradient with respect to the state."""
 
 POINTS = 3
@@ -77,7 +77,12 @@ class RoundCredit:
         return {a: sum(part.credits[a] for part in parts) / len(parts) for a in parts[0].credits}
 
 
-def measure(done: Round, slope: Slope, losses: Mapping[str, tuple[float, float]], points: int = POINTS) -> RoundCredit:
+def measure(
+    done: Round,
+    loss_and_gradient: LossAndGradient,
+    losses: Mapping[str, tuple[float, float]],
+    points: int = POINTS,
+) -> RoundCredit:
     """Credit a round; `losses` are those of the states before and after it, by domain.
 
     Raises ConfigError for more than four points or fewer than one.
@@ -88,7 +93,7 @@ def measure(done: Round, slope: Slope, losses: Mapping[str, tuple[float, float]]
     weights = np.array([update.weight for update in done.updates])
     public = _flat(done.before) - _flat(done.earlier) if done.earlier is not None else np.zeros(updates.shape[1])
     along = _along(updates, public)
-    gradients = {name: _gradient(done, slope, name, points) for name in losses}
+    gradients = {name: _gradient(done, loss_and_gradient, name, points) for name in losses}
     whole = {name: -weights * (updates @ g) for name, g in gradients.items()}
     shared = {name: -weights * along * (public @ g) for name, g in gradients.items()}
     earned = _mean(shared) > 0  # what is earned along the public step is nobody's, what is harmed is the sender's
@@ -115,12 +120,12 @@ def _slice(organisations: Sequence[Address], credits: Float64, total: float, cha
     return DomainCredit(change, found, total - float(credits.sum()), change - total)
 
 
-def _gradient(done: Round, slope: Slope, name: str, points: int) -> Float64:
+def _gradient(done: Round, loss_and_gradient: LossAndGradient, name: str, points: int) -> Float64:
     """The mean gradient on the way from before to after."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     total = np.zeros(sum(array.size for array in done.before.arrays.values()))
     for node, weight in zip(nodes, weights, strict=True):
-        total += 0.5 * weight * _flat(slope(_between(done.before, done.after, (node + 1) / 2), name)[1])
+        total += 0.5 * weight * _flat(loss_and_gradient(_between(done.before, done.after, (node + 1) / 2), name)[1])
     return total
 
 

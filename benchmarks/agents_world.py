@@ -16,10 +16,10 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import Address
 from core.update import Bid
-from llm.data import Record, read_folder, read_records
 from llm.evaluate import evaluate
-from llm.loss_and_gradient import slope
+from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder, read_records
 from llm.train import TrainConfig, train
 
 DOMAINS = ("coding", "financial", "math", "medical")
@@ -80,7 +80,7 @@ class World:
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
         done = Round(self.states[-2], updates, self.states[-1], earlier)
-        return measure(done, self._slope, changes, self.setting.points)
+        return measure(done, self._loss_and_gradient, changes, self.setting.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:
         """Train, aggregate and validate a round of those who bid; returns what was aggregated."""
@@ -105,9 +105,9 @@ class World:
         length = self.setting.max_length
         return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.domains.items()}
 
-    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def _loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = RULE.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.domains[name], self.setting.max_length)
+        return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.setting.max_length)
 
     def _trained(self, member: Member, bid: Bid) -> AdapterState:
         number, setting = len(self.states), self.setting

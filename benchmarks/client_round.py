@@ -33,9 +33,9 @@ import assets
 from benchmarks.report import table, write
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
-from llm.data import Record, read_folder
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder
 from llm.train import Loop, TrainConfig, draw_steps, train
 
 TARGET = 0.1

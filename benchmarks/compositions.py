@@ -22,9 +22,10 @@ from benchmarks.in_process import RULE, Member, Plan, fresh_adapter, learn
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.config import RunConfig
-from llm.data import OrganisationData, encode
+from llm.batches import encode
 from llm.evaluate import Adapters, evaluate, route
 from llm.model import Model
+from llm.records import OrganisationData
 from llm.sources import load_base, read_data
 
 _ROUNDS = 3

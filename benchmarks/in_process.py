@@ -7,8 +7,8 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import Address
-from llm.data import Record
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 
 RULE = RULES["frozen-a"]

@@ -21,7 +21,6 @@ class ChainStatus:
     chain: str
     running: bool
     urls: Mapping[ChainName, str]
-    chain_ids: Mapping[ChainName, int]
 
 
 def start(chain: str, state: Path, port: int = 0) -> ChainStatus:
@@ -42,7 +41,7 @@ def status(chain: str, state: Path) -> ChainStatus:
         url = service.url()
         if url is not None:
             urls.update({name: url + path for name, path in paths.items()})
-    return ChainStatus(chain, len(urls) == len(CHAIN_IDS), urls, CHAIN_IDS)
+    return ChainStatus(chain, len(urls) == len(CHAIN_IDS), urls)
 
 
 def stop(chain: str, state: Path) -> bool:

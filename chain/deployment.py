@@ -5,7 +5,6 @@ administrator that they share deploys, and gives the coordinator funds and its r
 coordinator's account must hold funds, and when it has to deploy the contract it becomes its administrator too.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from web3 import Web3
 from web3.types import RPCEndpoint, Wei
 
 from chain import artefacts
-from chain.addresses import created
+from chain.addresses import create_address
 from chain.contract import BoundContract
 from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
@@ -28,6 +27,7 @@ from chain.transactions import Sender
 from core.canonical import Address
 from core.errors import UsageError
 from core.keys import Key
+from core.storage.lock import take
 
 HANDOVER_SECONDS: Final = 86_400
 """How long a handover of the administration of a contract behind a URL takes at least."""
@@ -95,9 +95,7 @@ class AddressBook:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time deploy."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with take(self._path.with_suffix(".lock"), wait=True):
             yield
 
     def _load(self) -> dict[str, dict[str, str]]:
@@ -133,7 +131,7 @@ def _deploy(node: Web3, name: str, deployer: Key, book: AddressBook) -> Address:
     def deployed() -> Address | None:
         """The contract, whichever of our transactions created it."""
         for nonce in range(first, node.eth.get_transaction_count(account)):
-            address = to_checksum_address(created(bytes.fromhex(account[2:]), nonce))
+            address = to_checksum_address(create_address(bytes.fromhex(account[2:]), nonce))
             if book.has_code(address):
                 return Address(address)
         return None

@@ -1,4 +1,4 @@
-"""The members' private chain: salted commitments to full manifests, bids and allocations, and erasure requests.
+"""The members' private chain: salted commitments to full manifests, bids and allocations.
 
 `PrivateRounds` takes them from a CommitQueue. Their ciphertext is in the artifact store. Keys and key wraps are never
 written here: what stands on a chain could never be destroyed. The chain's head is anchored on the public ledger now and
@@ -92,28 +92,6 @@ class PrivateLedger:
                     raise LedgerError(f"{wanted} do not match their digest in block {block}")
                 return tuple(to_digest(item) for item in values["commitments"]), self.bound.anchor(event)
         raise LedgerError(f"{wanted} are in storage, but their event is not in block {block}")
-
-    def request_erasure(self, run: Digest, request: Digest) -> None:
-        """Ask for an erasure with a member's key, by the salted digest of the signed request.
-
-        Repeating it changes nothing. Raises LedgerConflictError when another member made the same request.
-        """
-
-        def requested() -> bool | None:
-            requester = self.requester(run, request)
-            if requester is not None and requester != self.bound.account:
-                raise LedgerConflictError(f"{requester} has already requested erasure {request}")
-            return requester is not None or None
-
-        ascending = sorted(self.members(run), key=lambda address: int(address, 16))
-        self.bound.execute(
-            "requestErasure", raw(run), raw(request), ascending, effect=requested, wanted=f"requesting {request}"
-        )
-
-    def requester(self, run: Digest, request: Digest) -> Address | None:
-        """Who asked for an erasure, or None."""
-        found = self.bound.call("getRequester", raw(run), raw(request), wanted=f"the requester of {request}")
-        return Address(found) if int(found, 16) else None
 
     def head(self) -> PrivateHead:
         """The newest block."""

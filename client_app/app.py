@@ -28,9 +28,9 @@ from core.genesis import Genesis, Stage
 from core.messages import codec as wire
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
-from llm.data import Record
 from llm.evaluate import evaluate as measure
 from llm.model import Model
+from llm.records import Record
 from llm.served import shared_adapter
 from llm.sources import load_base
 from llm.train import TrainConfig, steps_of, untrained

@@ -14,7 +14,7 @@ from console.options import JsonOption, KeyOption, RunArgument, StateOption, ans
 from console.settings import absolute, saved
 
 if TYPE_CHECKING:
-    from llm.data import Collection, Record
+    from llm.records import Collection, Record
     from llm.served import Serving
 
 Json = dict[str, Any]

@@ -14,10 +14,10 @@ from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
-from llm.data import Record
 from llm.evaluate import evaluate
-from llm.loss_and_gradient import slope
+from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
+from llm.records import Record
 from llm.served import base_of, shared_adapter
 from llm.sources import read_data
 
@@ -51,11 +51,12 @@ class Measuring:
     def credit(self, done: credit.Round) -> credit.RoundCredit:
         """What a round was worth, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
-        return credit.measure(done, self._slope, {name: (before[name], after[name]) for name in self.domains})
+        losses = {name: (before[name], after[name]) for name in self.domains}
+        return credit.measure(done, self._loss_and_gradient, losses)
 
-    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def _loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = self.rule.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.domains[name], self.max_length)
+        return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.max_length)
 
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:

@@ -27,7 +27,7 @@ from core.storage.blobs import Folder
 from core.storage.readers import NOBODY
 from core.storage.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
-from llm.data import Message, Record
+from llm.records import Message, Record
 
 PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
 _BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)

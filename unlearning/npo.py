@@ -19,10 +19,11 @@ from torch.nn.functional import logsigmoid
 
 from core.adapter import AdapterState
 from core.errors import UsageError
-from llm.data import IGNORED, Batch, Record, encode
+from llm.batches import IGNORED, Batch, encode
 from llm.evaluate import record_losses
 from llm.loss import answer_losses
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, draw_steps, train
 from unlearning.lineage import Label
 

@@ -18,15 +18,14 @@ from benchmarks.in_process import address
 from benchmarks.provenance.federation import federate
 from benchmarks.provenance.tasks import EXPERIMENTS, Setting
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.loss import answer_logits, answer_losses
 from llm.model import Model, ModelSpec, load
-from llm.per_row_adapters import row_terms
+from llm.per_row_adapters import per_row_adapters
 from provenance.attribution import METHODS
-from provenance.familiarity import familiarity
 from provenance.gradient import gradient
-from provenance.method import Effort, Method, Scores, Subject, base_logprobs, logprobs_of, rows_of
+from provenance.method import Effort, Scores, Scoring, Subject, base_logprobs, logprobs_of, rows_of
 from provenance.shapley import exact_shapley
 
 RANK, ALPHA = 16, 32.0
@@ -44,7 +43,7 @@ def client_likelihood(subject: Subject, example: Example, effort: Effort) -> Sco
     tokens = torch.zeros(len(example) - example.prompt_length, len(contributions.candidates), dtype=torch.float64)
     with torch.no_grad(), model.without_adapter():
         for part, terms in contributions.clients(contributions.modules, effort.chunk or 16):
-            with row_terms(model, terms, contributions.scale):
+            with per_row_adapters(model, terms, contributions.scale):
                 losses = answer_losses(model, rows_of(subject, example, part.stop - part.start))
             tokens[:, part] = -losses.view(part.stop - part.start, -1).double().cpu().T
     return _control(tokens, contributions.candidates)
@@ -97,7 +96,7 @@ def chance(subject: Subject, example: Example, effort: Effort) -> Scores:  # noq
     return _control(tokens, subject.contributions.organisations)
 
 
-CONTROLS: Mapping[str, Method] = {
+CONTROLS: Mapping[str, Scoring] = {
     "client likelihood": client_likelihood,
     "lm_head only": head_only,
     "update norm": update_norm,
@@ -130,21 +129,21 @@ def model_of(base: Path, quantisation: str = "none") -> Model:
     return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))  # type: ignore[arg-type]
 
 
-def _methods(*, some: bool, few: bool) -> dict[str, Method]:
-    found: dict[str, Method] = {name: METHODS[name] for name in FAST}
+def _methods(*, some: bool, few: bool) -> dict[str, Scoring]:
+    found: dict[str, Scoring] = {name: METHODS[name].score for name in FAST}
     if some:
-        found |= {"ablation": METHODS["ablation"], **CONTROLS}
+        found |= {"ablation": METHODS["ablation"].score, **CONTROLS}
     if some and few:
         found |= {"shapley": path, "exact shapley": exact}
     return found
 
 
-def ask(subject: Subject, example: Example, methods: Mapping[str, Method]) -> dict[str, Any]:
+def ask(subject: Subject, example: Example, methods: Mapping[str, Scoring]) -> dict[str, Any]:
     """What methods, `gradient` among them, and familiarity say of a response."""
     who = subject.contributions.organisations
     with reproducible(subject.model.device, 0):
-        familiar = familiarity(subject, example, who)
         found = {name: method(subject, example, Effort(points=_POINTS)) for name, method in methods.items()}
+        familiar = subject.familiarity(example, found["gradient"])
         greedy = _is_greedy(subject, example)
     return {
         "greedy": greedy,

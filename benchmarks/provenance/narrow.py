@@ -48,7 +48,7 @@ def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
 def rows_of(subject: Subject, probes: Sequence[Probe]) -> list[dict[str, Any]]:
     """What the methods say of each probe, with who is right."""
     subject.model.set_adapter(subject.adapter)
-    methods = {name: METHODS[name] for name in NAMES}
+    methods = {name: METHODS[name].score for name in NAMES}
     return [{"right": [address(k) for k in p.right], **ask(subject, p.example, methods)} for p in probes]
 
 

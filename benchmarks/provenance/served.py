@@ -18,7 +18,7 @@ from benchmarks.provenance.measure import FAST, ask, save
 from benchmarks.provenance.tasks import unended
 from core.adapter import AdapterState
 from core.storage.state_folder import State
-from llm.data import Record, read_records
+from llm.records import Record, read_records
 from provenance.attribution import METHODS
 from provenance.method import Subject
 from provenance.served import subject as subject_of
@@ -57,7 +57,7 @@ def _records(data: Path, part: str, names: Sequence[tuple[Any, str]], limit: int
 
 def _rows(subject: Subject, part: str, asked: Iterator[tuple[Any, Record]]) -> Iterator[dict[str, Any]]:
     for organisation, record in asked:
-        found = ask(subject, unended(subject.model, record, _UNCUT), {name: METHODS[name] for name in FAST})
+        found = ask(subject, unended(subject.model, record, _UNCUT), {name: METHODS[name].score for name in FAST})
         yield {"round": 0, "right": [organisation], "kind": part, "marked": (), **found}
 
 

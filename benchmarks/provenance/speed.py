@@ -32,12 +32,13 @@ from benchmarks.provenance.naive import client_adapters, naive_protoken
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load
 from provenance.attribution import METHODS, attribute
-from provenance.contributions import Contributions, Part, Step
+from provenance.contributions import Contributions
+from provenance.history import StoredRound
 from provenance.method import Effort, Subject
 
 PROMPT, ANSWER = 64, 32
@@ -56,11 +57,9 @@ def subject_of(model: Model, count: int) -> Subject:
     """One round of `count` organisations with random updates that are drawn anew whenever they are read."""
     fresh = lora.fresh(lora.Layout.of(model.modules, model.spec.rank), b"speed")
     state = RULE.initial(fresh)
-    reads = [partial(_update, state, place) for place in range(count)]
-    updates = [WeightedUpdate(address(place), 1 / count, read) for place, read in enumerate(reads)]
+    updates = [WeightedUpdate(address(place), 1 / count, partial(_update, state, place)) for place in range(count)]
     after = RULE.aggregate(state, updates).state
-    parts = tuple(Part(u.organisation, u.weight, read) for u, read in zip(updates, reads, strict=True))
-    steps = (Step(lambda: state, lambda: after, parts),)
+    steps = (StoredRound(lambda: state, lambda: after, tuple(updates)),)
     contributions = Contributions(RULE, fresh, (steps,), model.spec.alpha / model.spec.rank, model.device)
     subject = Subject("speed", after.digest, model, RULE.adapter(after, fresh), contributions)
     model.set_adapter(subject.adapter)
@@ -188,7 +187,7 @@ def _add(lines: dict[str, dict[int, float]], size: int, subject: Subject, exampl
 
 def _call(name: str, subject: Subject, example: Example) -> Callable[[], object]:
     subject.model.set_adapter(subject.adapter)
-    return lambda: METHODS[name](subject, example, Effort())
+    return lambda: METHODS[name].score(subject, example, Effort())
 
 
 def _once(call: Callable[[], object]) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from assets import samples
 from benchmarks.in_process import Member, Plan
-from llm.data import Example, Message, Record, encode, read_records
+from llm.batches import Example, encode
 from llm.model import Model
+from llm.records import Message, Record, read_records
 
 DOMAINS = ("coding", "financial", "math", "medical")
 FAMILIES = ("gemma3", "llama", "qwen2", "smollm3")

@@ -10,10 +10,11 @@ from itertools import product
 import torch
 
 from core.adapter import AdapterState
-from llm.data import Example, Record, collate, encode
+from llm.batches import Example, collate, encode
 from llm.determinism import reproducible
 from llm.loss import answer_logits
 from llm.model import Model
+from llm.records import Record
 from unlearning import metrics
 
 COUNT = 50

@@ -21,9 +21,9 @@ from core import lora
 from core.adapter import AdapterState
 from core.aggregation import weights
 from core.genesis import CALIBRATION_ROUNDS, CALIBRATION_STEPS
-from llm.data import Record
 from llm.evaluate import record_losses
 from llm.model import Model, ModelSpec, Quantisation, load
+from llm.records import Record
 from llm.train import TrainConfig
 from unlearning.npo import BridgeConfig, bridge
 

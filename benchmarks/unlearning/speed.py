@@ -26,7 +26,7 @@ from benchmarks.in_process import RULE, address, fresh_adapter
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.config import RunConfig
-from llm.data import read_records
+from llm.records import read_records
 from llm.sources import load_base
 from llm.train import TrainConfig, train
 

@@ -14,8 +14,9 @@ from assets import samples as sample_data
 from benchmarks.in_process import Member, Plan
 from benchmarks.unlearning import canaries
 from benchmarks.unlearning.canaries import Canary
-from llm.data import Record, encode, parse_record, read_records
+from llm.batches import encode
 from llm.model import Model
+from llm.records import Record, parse_record, read_records
 
 SLICES = 4
 _WRONG = 3

@@ -12,7 +12,7 @@ from benchmarks.in_process import RULE, Member, Plan, fresh_adapter, learn
 from benchmarks.unlearning import canaries, follow, measure, tables
 from benchmarks.unlearning.canaries import Canary
 from benchmarks.unlearning.tasks import TASKS, Task, Truth
-from llm.data import Example, collate, encode
+from llm.batches import Example, collate, encode
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.train import TrainConfig, train

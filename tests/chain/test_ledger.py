@@ -101,7 +101,7 @@ def test_a_run_has_one_coordinator(ledger: EthereumLedger, shared: Path) -> None
 def test_a_refusal_says_what_was_got_and_what_was_wanted(ledger: EthereumLedger) -> None:
     run = some_digest()
     ledger.open_run(run, MEMBERS)
-    with pytest.raises(LedgerConflictError, match=r"RoundNotNext\(got=2, wanted=1\)"):
+    with pytest.raises(LedgerConflictError, match=r"RoundNotNext\(got=2, expected=1\)"):
         ledger.commit(a_round(run, 2))
 
 

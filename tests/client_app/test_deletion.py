@@ -18,7 +18,7 @@ from core.ledger import Erasure, MemoryLedger
 from core.messages.codec import Deletion
 from core.signed import Signed
 from core.storage.state_folder import State
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from tests import federation as f
 from tests.erasures import attestation, attested
 

@@ -21,7 +21,7 @@ from core.errors import FormatError, IntegrityError
 from core.genesis import Genesis
 from core.messages import codec as wire
 from core.storage.state_folder import State
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from tests import federation as f
 
 NAME, KEY = "medical", f.key("medical")

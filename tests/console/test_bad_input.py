@@ -78,7 +78,7 @@ def test_an_empty_data_folder(world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = replace(world, data=tmp_path / "empty").inline()
     assert done.code == 2
-    assert "empty: got no organisation, wanted NAME.jsonl or NAME/train.jsonl" in done.error
+    assert "empty: expected NAME.jsonl or NAME/train.jsonl per organisation, got no organisation" in done.error
 
 
 def test_a_malformed_record_is_named_by_file_and_line(world: World, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_malformed_record_is_named_by_file_and_line(world: World, tmp_path: Pa
 def test_more_organisations_than_data(world: World) -> None:
     done = world.inline("--organisations", 4)
     assert done.code == 2
-    assert "got 3 organisations (coding, financial, medical), wanted 4" in done.error
+    assert "expected 4 organisations, got 3 (coding, financial, medical)" in done.error
 
 
 @pytest.mark.parametrize(

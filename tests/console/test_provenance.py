@@ -8,7 +8,8 @@ import pytest
 
 from core.canonical import Address
 from core.storage.state_folder import State
-from llm.data import encode, encode_prompt, parse_record
+from llm.batches import encode, encode_prompt
+from llm.records import parse_record
 from llm.served import serving
 from provenance.attribution import METHODS
 from provenance.served import trace
@@ -82,11 +83,11 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--method", "guess"), "method 'guess': one of gradient"),
+        (("--method", "guess"), "method: expected one of gradient"),
         (("--organisation", "hospital"), "organisation 'hospital' is not a member, one of"),
         (("--response", " "), "the response is empty"),
-        (("--prompt", ""), "the prompt is empty"),
-        (("--prompt", "word " * 200), "the model's context holds 128"),
+        (("--prompt", ""), "prompt: expected a question"),
+        (("--prompt", "word " * 200), "at most 128 tokens"),
         (("--max-new-tokens", 0), "Invalid value for '--max-new-tokens'"),
         (("nobody",), "no run 'nobody' in"),
         (("--html", "/nowhere/trace.html"), "/nowhere/trace.html: got no such folder"),

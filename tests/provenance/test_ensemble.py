@@ -1,4 +1,4 @@
-"""Who taught what lanes that learned apart say: an ensemble's mixture, and the lane that a prompt is routed to."""
+"""Attribution of independently trained lanes: an ensemble's mixture, and the lane that a prompt is routed to."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,11 @@ import torch
 
 from core.composition import Composition, Part
 from core.errors import UsageError
-from llm.data import encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import generate, route
 from llm.model import Model
 from provenance.attribution import METHODS, attribute, stream
-from provenance.ensemble import EnsembleSubject, mixed, mixed_familiarity
-from provenance.familiarity import strength
+from provenance.ensemble import EnsembleSubject
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of
 from tests.provenance.conftest import EXAMPLE, federation, organisation
 
@@ -56,7 +55,7 @@ def slope(apart: EnsembleSubject) -> torch.Tensor:
 
 
 def scores(apart: EnsembleSubject, method: str, exact: bool = False) -> Scores:
-    return mixed(apart, EXAMPLE, method, Effort(exact=exact))
+    return apart.scores(METHODS[method], EXAMPLE, Effort(exact=exact))
 
 
 def test_gradients_of_an_ensemble_are_those_of_its_mixture(apart: Make) -> None:
@@ -79,7 +78,7 @@ def test_what_the_lanes_score_is_weighed_by_their_responsibility(apart: Make) ->
     found = scores(asked, "gradient")
     for number, places in ((0, [0]), (1, [1, 2])):
         asked.model.set_adapter(asked.lanes[number].adapter)
-        own = METHODS["gradient"](asked.lanes[number], EXAMPLE, Effort())
+        own = METHODS["gradient"].score(asked.lanes[number], EXAMPLE, Effort())
         wanted = responsible[number].unsqueeze(1) * own.tokens
         torch.testing.assert_close(found.tokens[:, places], wanted, rtol=1e-4, atol=1e-6)
 
@@ -103,7 +102,7 @@ def test_an_organisation_of_several_lanes_has_one_score(apart: Make, method: str
     first, second = map(logprobs, asked.lanes)
     if method == "ablation":
         asked.model.set_adapter(asked.lanes[1].adapter)
-        lost = METHODS["ablation"](asked.lanes[1], EXAMPLE, Effort()).tokens[:, 0]
+        lost = METHODS["ablation"].score(asked.lanes[1], EXAMPLE, Effort()).tokens[:, 0]
         without = mixture(asked, base_logprobs(asked.lanes[0], EXAMPLE), second - lost)
         torch.testing.assert_close(found.tokens[:, 0], mixture(asked, first, second) - without, rtol=1e-3, atol=1e-4)
     assert torch.isfinite(found.tokens).all()
@@ -111,13 +110,9 @@ def test_an_organisation_of_several_lanes_has_one_score(apart: Make, method: str
 
 def test_familiarity_of_an_ensemble_is_compared_across_its_lanes(apart: Make) -> None:
     asked = apart()
-    alone = []
-    for lane in asked.lanes:
-        asked.model.set_adapter(lane.adapter)
-        alone.append(strength(lane, EXAMPLE))
-    wanted = torch.cat(alone)
-    found = mixed_familiarity(asked, EXAMPLE)
-    torch.testing.assert_close(found, wanted - wanted.mean())
+    alone = torch.cat([lane.strength(EXAMPLE) for lane in asked.lanes])
+    found = asked.familiarity(EXAMPLE, scores(asked, "gradient"))
+    torch.testing.assert_close(found, alone - alone.mean())
     assert found.std() > 0
 
 
@@ -134,9 +129,7 @@ def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(apart
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradient", "ablation"}))
 def test_methods_that_look_into_one_network_say_nothing_of_an_ensemble(apart: Make, method: str) -> None:
-    with pytest.raises(
-        UsageError, match=f"'{method}' sees one adapter at a time: for an ensemble gradient or ablation"
-    ):
+    with pytest.raises(UsageError, match=f"'{method}' sees one adapter at a time, got an ensemble of 2"):
         attribute(apart(), PROMPT, "They.", method)
 
 

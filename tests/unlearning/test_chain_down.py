@@ -14,7 +14,7 @@ from tests.commands import Done, World, make_base, make_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
-JOURNALS = ("public", "private")
+CHAINS = ("public", "private")
 
 
 class Chain:
@@ -26,15 +26,15 @@ class Chain:
 
     def down(self) -> None:
         stop("embedded", self.state)
-        for name in JOURNALS:
-            journal = self.folder / f"{name}.journal"
-            journal.rename(self.folder / f"{name}.away")
-            journal.mkdir()
+        for name in CHAINS:
+            store = self.folder / f"{name}.sqlite"
+            store.rename(self.folder / f"{name}.away")
+            store.mkdir()
 
     def up(self) -> None:
-        for name in JOURNALS:
-            (self.folder / f"{name}.journal").rmdir()
-            (self.folder / f"{name}.away").rename(self.folder / f"{name}.journal")
+        for name in CHAINS:
+            (self.folder / f"{name}.sqlite").rmdir()
+            (self.folder / f"{name}.away").rename(self.folder / f"{name}.sqlite")
 
 
 @pytest.fixture
