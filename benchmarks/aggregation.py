@@ -34,11 +34,12 @@ from core.canonical import Address, Digest, digest
 from core.genesis import Genesis
 from core.keys import Domain, Key
 from core.messages import codec as wire
+from core.round_key import RoundKey
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
 from core.storage.readers import Readers
 from core.update import Bid, UpdateManifest
-from server_app.admission import Expected, admit
+from server_app.admission import AdmissionContext, admit
 
 _MODULES = {f"layers.{i}": (2048, 2048) for i in range(40)}
 _RANK = 64
@@ -95,10 +96,11 @@ def _take_in(
 ) -> tuple[tuple[Address, Digest], float]:
     """Do with a reply what the server does, from the moment Flower has its bytes."""
     shapes = {f"{name}.lora_B": (outputs, _RANK) for name, (_, outputs) in _MODULES.items()}
-    expected = Expected(genesis, key.address, 0, 0, 1, genesis.digest, shapes, frozenset())
+    round_key = RoundKey(genesis.digest, 0, 0, 1)
+    context = AdmissionContext(genesis, key.address, round_key, genesis.digest, shapes, frozenset())
     with _peak(start) as peak:
         content = _arrived(reply)
-        signed, update = admit(wire.Reply.from_content(content), expected)
+        signed, update = admit(wire.Reply.from_content(content), context)
         taken = signed.value.organisation, store.put(update)
         wire.release(content)
     reply.unlink()

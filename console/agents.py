@@ -10,11 +10,11 @@ from typing import Any
 from agents.q_learning import Agent, Notebook, Terms, explain, policy_table
 from agents.rewards import credited
 from core.canonical import Address
+from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from server_app.admission import Reason
 
 Json = dict[str, Any]
 

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,7 +14,7 @@ from core.errors import ForgeryError, FormatError, RunError
 from core.keys import Domain, PublicKey
 from core.messages import codec as wire
 from core.update import Asked, Organisation, verified_registration
-from server_app.exchange import exchange, last_line, printable
+from server_app.exchange import ask, exchange, last_line, printable
 
 _POLL_SECONDS = 0.5
 
@@ -42,7 +43,7 @@ class Bindings:
         query = wire.Bind(asked, self.domain).to_content()
         fresh = present - self.asked
         messages = [(node, Message(query, node, wire.BIND, group_id="bind")) for node in sorted(fresh)]
-        for node, reply in exchange(grid, messages, timeout=60.0):
+        for node, reply in ask(messages, partial(exchange, grid, timeout=60.0)):
             if reply is None:
                 continue
             if reply.has_error():

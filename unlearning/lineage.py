@@ -49,22 +49,28 @@ class Lineage:
         is.
         """
         given = genesis.base.digest, genesis.validation
-        parents: dict[Digest, frozenset[Digest]] = {
-            **dict.fromkeys(given, frozenset()),
-            genesis.digest: frozenset(given),
-        }
-        manifests: dict[Digest, UpdateManifest] = {}
-        for record in (signed.verified(genesis) for signed in records):
+        roots = dict.fromkeys(given, frozenset[Digest]()) | {genesis.digest: frozenset(given)}
+        return cls(roots, {}).extended(genesis, records)
+
+    def extended(self, genesis: Genesis, records: Iterable[Signed[RoundRecord]]) -> Self:
+        """This lineage and those of the records that are not in it, whose signatures alone are verified.
+
+        Raises as `of` does.
+        """
+        parents, manifests = dict(self.parents), dict(self.manifests)
+        for signed in (signed for signed in records if signed.value.digest not in parents):
+            record = signed.verified(genesis)
             if not record.admitted:
                 continue
             for admitted in record.admitted:
-                manifest = admitted.signed.verified(genesis)
-                parents[manifest.digest] = frozenset({manifest.parent})
-                manifests[manifest.digest] = manifest
+                if admitted.signed.value.digest not in manifests:  # a re-aggregated round admits an update once more
+                    manifest = admitted.signed.verified(genesis)
+                    parents[manifest.digest] = frozenset({manifest.parent})
+                    manifests[manifest.digest] = manifest
             parents[record.digest] = frozenset({record.parent, *(a.signed.value.digest for a in record.admitted)})
         if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
             raise IntegrityError(f"{missing[0]} is the parent of something and stands in no record")
-        return cls(parents, manifests)
+        return type(self)(parents, manifests)
 
     def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
         """The nodes and everything that they were made of; raises IntegrityError for a node that is not known."""

@@ -78,7 +78,7 @@ def test_an_auditor_cannot_commit(ledger: EthereumLedger, shared: Path) -> None:
 
 
 def test_a_chain_without_a_contract_must_be_told_where_it_is(state: Path) -> None:
-    with pytest.raises(UsageError, match="PublicLedger .*'embedded', got none"):
+    with pytest.raises(UsageError, match=r"PublicLedger .*'embedded', got none"):
         open_ledger("embedded", state, None)
 
 

@@ -175,7 +175,7 @@ def test_a_round_s_private_commitments_read_back(private: PrivateLedger, private
         anchor = private.record(key, kind, commitments)
         assert private.record(key, kind, commitments) == anchor
         assert private.read(key, kind) == (tuple(commitments), anchor)
-    with pytest.raises(LedgerConflictError, match="other bids .*round 1 of lane 0"):
+    with pytest.raises(LedgerConflictError, match=r"other bids .*round 1 of lane 0"):
         private.record(key, Kind.BIDS, [some_digest()])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from agents.rewards import Rewards
 from console.backends.inline import InlineGrid
 from core.adapter import AdapterState
 from core.aggregation import RULES
@@ -18,10 +19,12 @@ from core.genesis import Genesis
 from core.ledger import MemoryLedger
 from core.messages import codec as wire
 from core.rounds import RoundRecord
+from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Registration, UpdateManifest
 from server_app.binding import Bindings
+from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from tests import federation as f
 
@@ -102,7 +105,7 @@ class Clients:
     trained: list[wire.Task] = field(default_factory=list)
     offers: Mapping[str, Callable[[wire.OfferQuery], RecordDict]] = field(default_factory=dict)
     queried: list[wire.OfferQuery] = field(default_factory=list)
-    register: Callable[[Registration], Registration] = lambda registration: registration
+    register: Callable[[Signed[Registration]], Signed[Registration]] = lambda registration: registration
 
     def __call__(self, message: Message, context: Context) -> Message:
         handlers = {
@@ -221,20 +224,20 @@ class Federation:
         """Put a round on the ledger at once."""
         self.ledger.commit(self.run.commitment(record))
 
-    def strategy(self, **changes: Any) -> Foedus:
-        """A strategy over the run as it lies on disk."""
-        values: dict[str, Any] = {
-            "run": self.run,
-            "key": f.COORDINATOR,
-            "fresh": f.fresh(),
-            "bindings": Bindings(self.genesis.chain, f.COORDINATOR.address, f.RUN),
-            "events": self.events,
-            "commit": self.commit,
-            "validate": lambda state: {"all": 0.5},
-            "timeout": 0.3,
-            "retry_pause": 0.0,
-        }
-        return Foedus(**values | changes)
+    def rounds(self, commit: Callable[[RoundRecord], object] | None = None, rewards: Rewards | None = None) -> Rounds:
+        """The lanes of the run as it lies on disk."""
+        return Rounds(self.run, f.COORDINATOR, f.fresh(), self.events, commit or self.commit, rewards)
+
+    def strategy(self, timeout: float = 0.3, **changes: Any) -> Foedus:
+        """A strategy over the run as it lies on disk; `changes` are of `rounds`."""
+        strategy = Foedus(
+            self.rounds(**changes),
+            Bindings(self.genesis.chain, f.COORDINATOR.address, f.RUN),
+            lambda served: {"all": 0.5},
+            timeout,
+        )
+        strategy.retry_pause = 0.0
+        return strategy
 
     def start(self, grid: TestGrid | None = None, **changes: Any) -> Foedus:
         """Run a strategy to its end, once the ledger has the rounds of earlier lives."""

@@ -180,7 +180,7 @@ def test_organisations_do_not_train_when_they_are_sent(world: World, cheat: str)
         world.run("cheated", through=_tampered_task(CHEATS[cheat]), retries=0, rounds=1)
     (signed,) = world.state.run("cheated").records()
     assert {r.reason for r in signed.value.rejected} == {"objected"}
-    assert all("wanted" in r.detail for r in signed.value.rejected)
+    assert all("expected" in r.detail for r in signed.value.rejected)
 
 
 # --- resuming ------------------------------------------------------------------------------------------------------

@@ -140,6 +140,6 @@ def test_a_resumed_run_knows_bids_and_credits_again(tmp_path: Path) -> None:
     before = kept.read_bytes()
     kept.unlink()  # it died before it was written
     rewards = Rewards(tmp_path / "credits", world.federation.run, 0.0, credited)
-    world.federation.strategy(rewards=rewards)
+    world.federation.rounds(rewards=rewards)
     assert {f.address(n): rewards.paid(0, f.address(n)) for n in NAMES} == paid
     assert kept.read_bytes() == before

@@ -36,7 +36,7 @@ def test_a_worker_that_dies_ends_a_simulation_which_resumed_is_as_if_it_had_live
     grid.dies = kind
     with pytest.raises(RunError, match="a worker of the simulation died: resume the run"):
         federation.start(grid)
-    assert federation.start().served == undisturbed.start().served
+    assert federation.start().rounds.served == undisturbed.start().rounds.served
     assert federation.rejections() == []
 
 

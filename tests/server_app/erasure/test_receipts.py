@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,7 +52,7 @@ def asked(folder: Path, answers: dict[str, Answer], gone: tuple[str, ...] = ()) 
     grid = InlineGrid(cast(ClientApp, node), 1, {})
     nodes = {f.address(name): 1 for name in f.EXAMPLES if name not in gone}
     events = EventLog(folder / "events.jsonl")
-    found = gather(GENESIS, ATTESTED, nodes, lambda messages: exchange(grid, messages, 1.0), events)
+    found = gather(GENESIS, ATTESTED, nodes, partial(exchange, grid, timeout=1.0), events)
     for receipt in found:
         assert receipt.verified(GENESIS).erasure == ERASURE
     missing = [event for event in EventLog.read(events.path)[0] if event["event"] == "receipt-missing"]

@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from agents.q_learning import Prices
 from client_app import app as application
 from client_app.agency import Agency
-from client_app.forgotten import Forgotten
+from client_app.erased_records import ErasedRecords
 from client_app.hosting import Host, Node
 from client_app.oversight import Oversight
 from console.backends.inline import InlineGrid
@@ -34,7 +34,7 @@ NONCE = f.other("nonce")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    """The organisation medical at home, which answers `recalled`."""
+    """The organisation medical at home, which answers `replied`."""
     state = State(tmp_path)
     host = Host(KEY, OrganisationData(NAME, TRAIN, ()))
     agency = Agency(state, 0.0, Prices(0.0, 0.0), 1.0, "")
@@ -55,14 +55,14 @@ def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes:
     return replace(wire.RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
 
 
-def recalled(asked: wire.RecordsQuery) -> RecordDict:
+def replied(asked: wire.RecordsQuery) -> RecordDict:
     grid = InlineGrid(application.app, 1, {})
     (reply,) = grid.send_and_receive([Message(asked.to_content(), 1, wire.RECORDS)])
     return reply.content
 
 
 def answered(asked: wire.RecordsQuery) -> tuple[set[Digest], set[Digest]]:
-    found = wire.RecordsAnswer.from_content(recalled(asked))
+    found = wire.RecordsAnswer.from_content(replied(asked))
     return set(found.held), set(found.forgotten)
 
 
@@ -70,11 +70,11 @@ def test_it_says_which_it_trains_on_and_forgets_when_told(home: Node) -> None:
     one, two, other = RECORDS[0], RECORDS[1], Record((), "of nobody")
     asked = query(one, two, other, forget=False)
     assert answered(asked) == ({one.digest, two.digest}, set())
-    assert home.forgotten(host(home), GENESIS).counts() == {}
+    assert home.erased_records(host(home), GENESIS).counts() == {}
     for _ in range(2):  # once more changes nothing
         assert answered(replace(asked, forget=True)) == (set(), {one.digest, two.digest})
     assert answered(asked) == (set(), {one.digest, two.digest})
-    assert home.forgotten(host(home), GENESIS).counts() == {one.digest: 2, two.digest: 1}
+    assert home.erased_records(host(home), GENESIS).counts() == {one.digest: 2, two.digest: 1}
 
 
 def test_what_is_forgotten_is_trained_on_no_more_and_nothing_else_moves(home: Node) -> None:
@@ -83,22 +83,22 @@ def test_what_is_forgotten_is_trained_on_no_more_and_nothing_else_moves(home: No
     assert sorted([*before[first], *before[second]], key=repr) == sorted(TRAIN, key=repr)
     assert all(seeds.shard_of(record.digest, 2) == 1 for record in before[second])
     gone = before[second][3]
-    recalled(query(gone, forget=True))
+    replied(query(gone, forget=True))
     assert home.records(host(home), GENESIS, first) == before[first]
     left = tuple(record for record in before[second] if record != gone)
     assert home.records(host(home), GENESIS, second) == left
-    with pytest.raises(IntegrityError, match=f"lane is 99, {first} or {second} wanted"):
+    with pytest.raises(IntegrityError, match=f"expected lane {first} or {second}, got 99"):
         home.records(host(home), GENESIS, 99)
 
 
 def test_it_is_forgotten_by_this_federation_only(home: Node) -> None:
     other = f.genesis(seed=8)
-    recalled(query(RECORDS[0], forget=True))
+    replied(query(RECORDS[0], forget=True))
     assert home.records(host(home), other, 0) == TRAIN
 
 
 def test_it_stays_who_it_registered_as_with_or_without_the_records_in_its_files(home: Node) -> None:
-    recalled(query(RECORDS[0], RECORDS[5], forget=True))
+    replied(query(RECORDS[0], RECORDS[5], forget=True))
     assert home.member(host(home), GENESIS) == GENESIS.organisation(KEY.address)
     kept = tuple(record for record in TRAIN if record not in (RECORDS[0], RECORDS[5]))
     cleaned = replace(host(home), data=OrganisationData(NAME, kept, ()))
@@ -126,14 +126,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_nobody_but_itself_learns_what_it_holds(home: Node, kind: str) -> None:
-    refusal = wire.Refusal.from_content(recalled(REFUSED[kind]))
+    refusal = wire.Refusal.from_content(replied(REFUSED[kind]))
     assert refusal is not None
     assert refusal.reason is wire.Refused.OBJECTED
-    assert home.forgotten(host(home), GENESIS).counts() == {}
+    assert home.erased_records(host(home), GENESIS).counts() == {}
 
 
 @pytest.mark.parametrize("data", [b"[]", b'{"0x":1}', b"{", b'{"' + RECORDS[0].digest.encode() + b'":0}'])
 def test_a_damaged_note_is_told(tmp_path: Path, data: bytes) -> None:
     (path := tmp_path / "note.json").write_bytes(data)
     with pytest.raises(FormatError):
-        Forgotten(path).counts()
+        ErasedRecords(path).counts()

@@ -2,8 +2,8 @@
 
     forgotten/GENESIS/ADDRESS.json      {digest of a record: how often its data held it}
 
-What is noted is a digest and a number: so a record that is still in the files, or comes back, is not learnt again, and
-the organisation goes on under the number of examples that it registered. Its files are its own to clean.
+The note holds digests and counts: so a record that is still in the files, or comes back, is not learnt again, and the
+organisation goes on under the number of examples that it registered. Its files are its own to clean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,18 +17,18 @@ from llm.data import Record
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ErasedRecords:
     """One organisation's note for one federation, in its own state folder."""
 
     path: Path
 
     def counts(self) -> dict[Digest, int]:
-        """How often each forgotten record was in the data; raises FormatError when the note is damaged."""
+        """How often each erased record was in the data; raises FormatError when the note is damaged."""
         if not self.path.exists():
             return {}
         noted = from_json(self.path.read_bytes())
         if not isinstance(noted, dict) or not all(type(count) is int and count > 0 for count in noted.values()):
-            raise FormatError(f"{self.path} is damaged: digests of records and counts wanted")
+            raise FormatError(f"{self.path} is damaged: expected counts of at least 1 by record digest, got {noted!r}")
         for record in noted:
             raw(record)
         return noted
@@ -38,6 +38,7 @@ class Forgotten:
         write(self.path, to_json(self.counts() | dict(held)))
 
     def left(self, records: Iterable[Record]) -> tuple[Record, ...]:
-        """Those of the records that are not forgotten, in their order."""
+        """The records that are not erased, in their order."""
         gone = self.counts()
+        # Without an erasure no record has to be hashed, which costs seconds for large data.
         return tuple(record for record in records if not gone or record.digest not in gone)
