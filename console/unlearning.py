@@ -125,7 +125,7 @@ def _trains(run: RunFolder, organisation: Address, method: str, records: Path | 
         return any(attestation.reaggregated < attestation.rounds for attestation in begun)
     shards = shards_of(run.genesis, organisation, read_digests(records)) if records else None
     try:
-        return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
+        return any(made.reaggregated < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
     except UsageError:
         own = (s.value for s in run.erasures() if s.value.organisation == organisation)
         if any(run.certificate(attestation) for attestation in own):

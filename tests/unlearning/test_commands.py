@@ -109,7 +109,7 @@ def test_records_are_forgotten_and_everybody_can_check_it(world: World, tmp_path
     file.write_text("".join(json.dumps(record) + "\n" for record in erased), encoding="utf-8")
     wrong = world.command("forget", run, "--organisation", "coding", "--method", "remove", "--records", file)
     assert wrong.code == 2
-    assert "method remove erases whole organisations: shards or replay wanted" in wrong.error
+    assert "expected replay or shards to erase records, got remove" in wrong.error
     done = world.command("forget", run, *options)
     assert done.code == 0, done.err
     result = done.json
