@@ -20,7 +20,7 @@ from benchmarks.report import RESULTS
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 # Okabe and Ito's colours, which also readers with a colour vision deficiency can distinguish; then two greys.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000", "#999999", "#8c6d1f")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "foedus", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#dddddd",
     "lines.linewidth": 1.6,

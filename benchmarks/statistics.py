@@ -1,5 +1,6 @@
 """Intervals, correlations and calibration errors of what was measured, and how they are written."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """The mean of independent values with its two-sided interval by Student's t; of a single value, the value."""
+    """The mean of independent values with its two-sided interval by Student's t, unbounded for a single value."""
 
     mean: float
     low: float
@@ -27,17 +28,18 @@ class MeanInterval:
         data = np.asarray(values, np.float64)
         mean = float(data.mean())
         if len(data) < 2:
-            return cls(mean, mean, mean)
+            return cls(mean, -math.inf, math.inf)
         quantile = float(stats.t.ppf((1 + level) / 2, len(data) - 1))
-        half = quantile * float(data.std(ddof=1)) / len(data) ** 0.5
+        half = quantile * float(data.std(ddof=1)) / math.sqrt(len(data))
         return cls(mean, mean - half, mean + half)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        """`mean ± half`, the way every result file has it."""
-        return f"{self.mean:.4g} ± {self.high - self.mean:.2g}"
+        """`mean ± half`, the way every result file has it; the mean alone where nothing is known of its error."""
+        half = f" ± {self.high - self.mean:.2g}" if math.isfinite(self.high) else ""
+        return f"{self.mean:.4g}{half}"
 
     @staticmethod
     def parse_mean(text: str) -> float:
@@ -69,6 +71,11 @@ class Share:
         low, high = self.interval
         values = {"percent": self.value, "low": low, "high": high}
         return {name: round(100 * value, 2) for name, value in values.items()}
+
+
+def span(low: float, high: float, digits: int) -> str:
+    """An interval without its middle, as text."""
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def pearson(one: Float64, other: Float64) -> float:
