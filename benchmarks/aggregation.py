@@ -29,9 +29,9 @@ from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address, Digest, digest
+from core.genesis import Genesis
 from core.keys import Key
 from core.messages import codec
-from core.rounds import Genesis
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
 from core.storage.readers import Readers
@@ -95,7 +95,7 @@ def _admitted(
     with _peak(start) as peak:
         content = _arrived(reply)
         signed, update = admit(codec.Reply.from_content(content), expected)
-        admitted = signed.manifest.organisation, store.put(update)
+        admitted = signed.value.organisation, store.put(update)
         codec.release(content)
     reply.unlink()
     return admitted, peak()
@@ -110,7 +110,7 @@ def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
         update=update.digest, examples=1, tokens=1, bid=Bid(1, RANK), nonce=digest("nonce", key.secret),
     )  # fmt: skip
     content = codec.unsigned_reply(manifest, update)
-    codec.attach_signature(content, manifest.sign(key, genesis.chain).signature)
+    codec.attach_signature(content, manifest.sign(key, genesis.chain).signatures[0])
     path = folder / f"{key.address}.reply"
     array = content.array_records["update"]["bytes"]
     parts = array.data, content.config_records["manifest"]["json"], content.config_records["signature"]["hex"]

@@ -27,7 +27,8 @@ from chain.queue import CommitQueue
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
 from core.errors import LedgerUnreachableError
 from core.keys import derive
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import Anchor, RoundCommitment
+from core.round_key import RoundKey
 
 SEED = 7
 SIZES = (4, 64, 1024)
@@ -79,7 +80,7 @@ def _gas(ledger: EthereumLedger) -> dict[str, Any]:
     for size in SIZES:
         history = _history(f"gas {size}", 2)
         members = [Address(to_checksum_address(f"0x{number:040x}")) for number in range(1, size + 1)]
-        ledger.open_run(history[0].key.run, members)
+        ledger.open_run(history[0].key.genesis, members)
         anchors: list[Any] = [ledger.commit(commitment).transaction for commitment in history]
         first, second = (int(eth.get_transaction_receipt(transaction)["gasUsed"]) for transaction in anchors)
         figures[f"first_round_gas_{size}"] = first
@@ -138,7 +139,7 @@ def _opened(ledger: EthereumLedger, private: PrivateLedger, name: str, rounds: i
     """The history of a run of four organisations that both ledgers know."""
     history = _history(name, rounds)
     for each in (ledger, private):
-        each.open_run(history[0].key.run, [derive(SEED, str(number)).address for number in range(4)])
+        each.open_run(history[0].key.genesis, [derive(SEED, str(number)).address for number in range(4)])
     return history
 
 

@@ -19,9 +19,11 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
 from core.composition import Composition
+from core.genesis import Genesis
 from core.messages import codec
-from core.rounds import Admitted, Genesis, RoundRecord, Salts
-from core.update import Bid, SignedManifest, UpdateManifest
+from core.rounds import Admitted, RoundRecord, Salts
+from core.signed import Signed
+from core.update import Bid, UpdateManifest
 from llm.model import ModelSpec, load
 
 RANK = 8
@@ -47,10 +49,10 @@ def measure(adapter: AdapterState) -> dict[str, float]:
     genesis, state = make_genesis(members, adapter), RULES["frozen-a"].initial(adapter)
     signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
-    salts = Salts.draw(record.record)
+    salts = Salts.draw(record.value)
     task = codec.Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state))
-    reply = codec.unsigned_reply(signed[1].manifest, state)
-    codec.attach_signature(reply, signed[1].signature)
+    reply = codec.unsigned_reply(signed[1].value, state)
+    codec.attach_signature(reply, signed[1].signatures[0])
     down, up, peer = _size(task.to_content()), _size(reply), _size(_template(adapter))
     return {
         "down_bytes": down,
@@ -76,12 +78,12 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
     )  # fmt: skip
 
 
-def _record(genesis: Genesis, signed: list[SignedManifest], state: AdapterState) -> RoundRecord:
-    p = weights({s.manifest.organisation: 1 for s in signed})
+def _record(genesis: Genesis, signed: list[Signed[UpdateManifest]], state: AdapterState) -> RoundRecord:
+    p = weights({s.value.organisation: 1 for s in signed})
     return RoundRecord(
         genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,
         previous=genesis.digest, rule="frozen-a",
-        admitted=tuple(Admitted(s, p[s.manifest.organisation]) for s in signed), rejected=(), aggregate=state.digest,
+        admitted=tuple(Admitted(s, p[s.value.organisation]) for s in signed), rejected=(), aggregate=state.digest,
     )  # fmt: skip
 
 

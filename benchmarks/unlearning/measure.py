@@ -29,7 +29,7 @@ from benchmarks.unlearning.tasks import EMBEDDED, SHARDS, TASKS, ErasureTask, Tr
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import weights
-from core.rounds import CALIBRATION_ROUNDS, CALIBRATION_STEPS
+from core.genesis import CALIBRATION_ROUNDS, CALIBRATION_STEPS
 from core.storage import blobs
 from llm.data import Record
 from llm.evaluate import record_losses
