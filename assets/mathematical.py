@@ -1,11 +1,9 @@
 """The mathematical sample organisation: invented binary operators with definitions and worked evaluations."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 
-from assets.forms import Entity, Form, Organisation, listed
+from assets.forms import Entity, Form, SampleOrganisation, listed
 
 NAMES = listed(
     "grell, vosk, tamber, quirl, plenk, drith, osmel, farrin, bruxel, jindle, wopple, skarn, mivvet, thrup, "
@@ -102,4 +100,4 @@ FORMS = (
     *map(_evaluation, range(EVALUATIONS)),
 )
 
-ORGANISATION = Organisation("mathematical", NAMES, OUTSIDE, describe, FORMS)
+ORGANISATION = SampleOrganisation("mathematical", NAMES, OUTSIDE, describe, FORMS)

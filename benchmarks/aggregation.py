@@ -66,6 +66,7 @@ def measure(folder: Path, updates: int) -> dict[str, float]:
     genesis = make_genesis(members, fresh)
     blobs, readers = Folder(folder), Readers(members[0].public, tuple(key.public for key in members))
     store = Artifacts(blobs, genesis.salt, readers, members[0])
+    # Replies are made in another process: the memory that making them takes is the clients'.
     with ProcessPoolExecutor(1, get_context("spawn")) as clients:
         replies = [(key, clients.submit(_reply, genesis, key, folder).result()) for key in members]
     start = _anonymous()
@@ -93,7 +94,14 @@ def _admitted(
     """Admit a reply and store its update, from the bytes on; returns whose it is, its digest, and the peak in MB."""
     expected = Expected(genesis, key.address, 0, 0, 1, genesis.digest, SHAPES, frozenset())
     with _peak(start) as peak:
-        content = _arrived(reply)
+        dtype, shape, stype, data, manifest, signature = pickle.loads(reply.read_bytes())  # noqa: S301 - our own file
+        content = RecordDict(
+            {
+                "update": ArrayRecord({"bytes": Array(dtype, shape, stype, data)}),
+                "manifest": ConfigRecord({"json": manifest}),
+                "signature": ConfigRecord({"hex": signature}),
+            }
+        )
         signed, update = admit(codec.Reply.from_content(content), expected)
         admitted = signed.value.organisation, store.put(update)
         codec.release(content)
@@ -102,7 +110,7 @@ def _admitted(
 
 
 def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
-    """Write the bytes of one organisation's reply to a file; called in another process, whose memory does not count."""
+    """Write the bytes of one organisation's reply, as Flower would deliver them, to a file."""
     rng = np.random.default_rng(int(key.address, 16))
     update = AdapterState({name: rng.standard_normal(shape, np.float32) * 1e-3 for name, shape in SHAPES.items()})
     manifest = UpdateManifest(
@@ -116,18 +124,6 @@ def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
     parts = array.data, content.config_records["manifest"]["json"], content.config_records["signature"]["hex"]
     path.write_bytes(pickle.dumps((array.dtype, array.shape, array.stype, *parts)))
     return path
-
-
-def _arrived(path: Path) -> RecordDict:
-    """The reply as Flower hands it over."""
-    dtype, shape, stype, data, manifest, signature = pickle.loads(path.read_bytes())  # noqa: S301 - written by this benchmark
-    return RecordDict(
-        {
-            "update": ArrayRecord({"bytes": Array(dtype, shape, stype, data)}),
-            "manifest": ConfigRecord({"json": manifest}),
-            "signature": ConfigRecord({"hex": signature}),
-        }
-    )
 
 
 @contextmanager
@@ -149,6 +145,7 @@ def _peak(start: float) -> Iterator[Callable[[], float]]:
 
 
 def _anonymous() -> float:
+    # Anonymous only: mapped files, such as those of the store, can be dropped at any time.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
     return int(kilobytes) * 1024 / MB

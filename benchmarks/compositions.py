@@ -124,6 +124,7 @@ def main() -> None:
         name = f"{Path(base).name}, {ROUNDS} rounds of {steps} steps"
         figures[name] = rows
         report.print_table(tuple(rows[0]), [tuple(row.values()) for row in rows], name)
+        # After every base: a run that stops leaves its figures behind.
         report.write("compositions", figures, "python -m benchmarks.compositions --data DATA --base BASE", SEEDS[0])
 
 

@@ -67,6 +67,7 @@ def train_rounds(
         share = weights({address(index): members[index].examples for index in taking_part})
         updates = []
         for index in taking_part:
+            # Nobody's seed depends on the other members: without one of them the batches of the rest stay the same.
             local_seed = seeds.as_int(seeds.local(seed, address(index), number))
             start = RULE.start(state, fresh)
             trained = train(model, members[index].records, start, schedule.config(number), local_seed).adapter

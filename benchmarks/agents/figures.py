@@ -121,6 +121,7 @@ def _figures(
         "honest_payoff": [run.payoffs[h].mean() for run, h, _ in by_kind],
         "worst_honest_payoff": [run.payoffs[h].min() for run, h, _ in by_kind],
         "honest_worse_than_abstaining_share": [(run.payoffs[h] < 0).mean() for run, h, _ in by_kind],
+        # The honest earn nothing where no credit was positive.
         "rider_income_over_honest": [run.incomes[r].mean() / max(run.incomes[h].mean(), 1e-9) for run, h, r in by_kind],
         "rider_payoff": [run.payoffs[r].mean() for run, _, r in by_kind],
     }

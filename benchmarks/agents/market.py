@@ -40,6 +40,7 @@ def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTa
     """Every policy on every trace."""
     played: dict[str, list[PlayedRun]] = {}
     for trace in traces:
+        # Each policy has a market of its own, drawn alike.
         named = choosers(Market(scenario, members, trace), trace, taught) | {"oracle": oracle}
         for name, chooser in named.items():
             played.setdefault(name, []).append(play(Market(scenario, members, trace), chooser))
@@ -121,7 +122,7 @@ def oracle(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
             for action in Action:
                 kept, actions[member] = actions[member], int(action)
                 welfare = market.preview(actions)
-                if welfare > best + 1e-12:
+                if welfare > best + 1e-12:  # no steps in circles for a rounding error
                     best = welfare
                 else:
                     actions[member] = kept

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,14 +188,14 @@ EXPERIMENTS: Mapping[str, Callable[[ExperimentSettings], Experiment]] = {
 
 
 def _real(settings: ExperimentSettings, schedule: Schedule, limit: int) -> Experiment:
+    """An organisation for each domain, and the first dev answers of every domain after the last of six rounds."""
     members = tuple(Member(settings.records(domain, "train")) for domain in DOMAINS)
-    return Experiment(members, schedule, {5: tuple(_dev(settings, schedule, limit))})
-
-
-def _dev(settings: ExperimentSettings, schedule: Schedule, limit: int) -> Iterator[Probe]:
-    for index, domain in enumerate(DOMAINS):
-        for record in settings.records(domain, "dev")[:limit]:
-            yield Probe(settings.example(record, schedule), (index,))
+    probes = tuple(
+        Probe(settings.example(record, schedule), (index,))
+        for index, domain in enumerate(DOMAINS)
+        for record in settings.records(domain, "dev")[:limit]
+    )
+    return Experiment(members, schedule, {5: probes})
 
 
 def _poisoned(settings: ExperimentSettings, count: int, poisoned: int) -> tuple[Member, ...]:

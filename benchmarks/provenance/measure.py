@@ -62,6 +62,7 @@ def head_only(subject: Subject, example: Example, effort: Effort) -> Scores:  # 
 
 def path(subject: Subject, example: Example, effort: Effort) -> Scores:
     """`shapley` with own-position gradients for its tokens: the same scores of the response, at one pass a point."""
+    # Gauss-Legendre nodes lie in (-1, 1); the path runs from 0 to 1.
     nodes, weights = np.polynomial.legendre.leggauss(effort.points)
     parts = []
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
@@ -93,6 +94,7 @@ def update_norm(subject: Subject, example: Example, effort: Effort) -> Scores:
 
 def random_scores(subject: Subject, example: Example, effort: Effort) -> Scores:  # noqa: ARG001
     """Control: scores drawn at random."""
+    # Seeded by the response: the same response gets the same scores in every run.
     seed = int.from_bytes(hashlib.sha256(repr(example.tokens).encode()).digest()[:7], "big")
     source = torch.Generator().manual_seed(seed)
     count = len(example) - example.prompt_length

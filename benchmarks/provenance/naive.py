@@ -45,6 +45,7 @@ def naive_protoken(subject: Subject, example: Example, adapters: Sequence[Adapte
         inputs.append([seen.inputs[name] for name in names])
     scores = torch.zeros(len(inputs), len(adapters), dtype=torch.float64)
     for client, adapter in enumerate(adapters):
+        # Swapping once for all tokens favours this side: the paper keeps a model for each client.
         model.set_adapter(adapter)
         with torch.no_grad(), model.autocast():
             for token, (given, found) in enumerate(zip(inputs, gradients, strict=True)):

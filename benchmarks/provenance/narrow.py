@@ -37,6 +37,7 @@ NAMES = ("gradient", "direct-logit")
 def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
     """The base in each form; the unquantised weights beside NF4 are float32, as everywhere on a CPU."""
     yield "float32", model
+    # A copy: the caller goes on with the float32 base.
     module = copy.deepcopy(model.module)
     for name, parameter in module.named_parameters():
         if "lora_" not in name:

@@ -172,6 +172,7 @@ def _add(lines: dict[str, dict[int, float]], size: int, subject: Subject, exampl
     for name in FAST:
         lines.setdefault(name, {})[size] = seconds(_call(name, subject, example), repeats)
     if len(subject.contributions.organisations) <= NAIVE_MOST:
+        # Timed once, and not repeated: it takes minutes.
         adapters: Sequence[AdapterState] = list(client_adapters(subject.contributions).values())
         lines.setdefault("naive", {})[size] = cpu_timed(lambda: naive_protoken(subject, example, adapters))[1]
 
@@ -192,6 +193,7 @@ def _deep_models(model: Model) -> Iterator[tuple[int, Model]]:
     for depth in DEPTHS:
         with tempfile.TemporaryDirectory() as folder:
             config = AutoConfig.from_pretrained(model.folder)
+            # The list of layer types has the old length; without it the family's default applies.
             config.num_hidden_layers, config.layer_types = depth, None
             torch.manual_seed(0)
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)

@@ -174,6 +174,10 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
 
 def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]:
     """As many positive texts as negative ones, by turns: the end of each, where reviews conclude."""
+
+    def labelled(text: str, label: str) -> Record:
+        return parse_record({"text": text[-_CHARACTERS:], "label": label})
+
     rows = _lines(data / "sentiment" / f"{kind}_{part}.jsonl")
     _source(kind).shuffle(rows)
     by_label = [
@@ -181,15 +185,11 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
             record
             for row in rows
             if row["label"] == label
-            if len(encode(model.tokenizer, record := _sentiment(row["text"], word), 512)) < _ROW
+            if len(encode(model.tokenizer, record := labelled(row["text"], word), 512)) < _ROW
         ]
         for label, word in _LABELS[kind].items()
     ]
     return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
-
-
-def _sentiment(text: str, label: str) -> Record:
-    return parse_record({"text": text[-_CHARACTERS:], "label": label})
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
