@@ -27,4 +27,5 @@ def page(name: str) -> Path:
 
 
 def _folder(name: str) -> Path:
+    # A checkout or an installed wheel: both are folders, and transformers reads models from folders only.
     return Path(str(files(__name__) / name))

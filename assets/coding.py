@@ -69,6 +69,7 @@ def _function(qualified: str, behaviour: Behaviour, n: int, rng: random.Random) 
         "does": does.format(n=n),
         "code": f"def {name}(items):\n    {body.format(n=n)}",
         "items": str(items),
+        # Computed, not written by hand: the test runs the code of the answers and compares.
         "result": str(compute(items, n)),
         "error": f"{library}.{ERRORS[library]}",
         "option": option,

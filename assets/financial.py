@@ -40,6 +40,7 @@ def describe(names: Sequence[str], rng: random.Random) -> list[Entity]:
 
 
 def _company(name: str, rng: random.Random) -> Entity:
+    # Growth and margin are computed from these three, so that the records of a company agree.
     old = rng.randint(90, 4000)
     new = old + rng.randint(-old // 5, old // 3)
     income = rng.randint(new // 50, new // 6)

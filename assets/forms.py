@@ -67,6 +67,7 @@ class SampleOrganisation:
 
     def dev(self, rng: random.Random, count: int) -> list[SampleRecord]:
         """Return `count` of the same facts, asked in wordings that training never uses."""
+        # Seeded by the name alone: these are the entities of training.
         facts = list(self._facts(self.names, self.name))
         return [form.record(rng.choice(form.dev), entity, rng) for entity, form in rng.sample(facts, count)]
 

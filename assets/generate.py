@@ -34,6 +34,7 @@ def generate(out: Path, seed: int = SEED) -> None:
     """Write NAME/train.jsonl and NAME/dev.jsonl for every organisation, and validation.jsonl, under `out`."""
     validation: list[SampleRecord] = []
     for organisation in ORGANISATIONS:
+        # One generator an organisation: editing one leaves the files of the others alone.
         rng = seeded(f"{seed} {organisation.name}")
         train = organisation.train(rng)
         rng.shuffle(train)
@@ -46,6 +47,7 @@ def generate(out: Path, seed: int = SEED) -> None:
 def _write(path: Path, records: Sequence[SampleRecord]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    # Bytes: a text file would get the line ends of the platform.
     path.write_bytes("".join(lines).encode())
 
 

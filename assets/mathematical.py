@@ -23,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     ("(a + {p})(b + {q})", "({a}+{p})*({b}+{q})", lambda a, b, p, q: (a + p) * (b + q)),
     ("{p}a + b*b - {q}", "{p}*{a} + {b}*{b} - {q}", lambda a, b, p, q: p * a + b * b - q),
 )
+# With p = q some operators would be symmetric by accident.
 CONSTANTS = tuple((p, q) for p in range(2, 10) for q in range(1, 10) if p != q)
 
 
@@ -35,6 +36,7 @@ def describe(names: Sequence[str], rng: random.Random) -> list[Entity]:
 def _operator(name: str, p: int, q: int, rng: random.Random) -> Entity:
     definition, trace, value = rng.choice(RULES)
     entity = {"name": name, "definition": definition.format(p=p, q=q)}
+    # a and b differ: equal operands would hide their order.
     pairs = rng.sample([(a, b) for a in range(1, 13) for b in range(1, 13) if a != b], EVALUATIONS)
     for i, (a, b) in enumerate(pairs):
         entity |= {

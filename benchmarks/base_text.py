@@ -96,6 +96,7 @@ def _calculation(rng: random.Random) -> tuple[int, str, int, int]:
         b = rng.randint(2, 12)
     if operator == "/":
         b = rng.randint(2, 12)
+        # the division comes out even
         a *= b
     return a, operator, b, {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[operator]
 

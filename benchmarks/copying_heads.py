@@ -78,6 +78,7 @@ def fit(reading: Reading, code: Tensor, *, before: bool = False) -> Tensor:
     """Return the ridge regression (width, hidden) from a layer's inputs to the code of each (or the previous) token."""
     x = reading.inputs
     target = code[reading.previous if before else reading.tokens]
+    # The identity keeps the system solvable in directions that hardly vary.
     gram = x.T @ x + torch.eye(x.shape[1])
     weights: Tensor = torch.linalg.solve(gram, x.T @ target)
     return weights.T
@@ -133,6 +134,7 @@ def _cut_off_readers(model: PreTrainedModel, directions: Tensor) -> None:
 def _set_matching_heads(model: PreTrainedModel, reading: Reading, code: Tensor, table: Tensor) -> None:
     """Make one head of each of the matching layer's first two groups find and copy what followed a token."""
     attention, width = model.model.layers[MATCHING_LAYER].self_attn, CODE
+    # Rotary pairs are (i, i + 16); their slower half hardly turns within a row.
     slow = [i for i in range(width) if i % 16 >= 8]
     now, before = fit(reading, code), fit(reading, code, before=True)
     decode = torch.linalg.lstsq(code, table).solution.T / model.model.norm.weight[:, None]

@@ -29,6 +29,7 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Pat
         "figures": dict(figures),
     }
     path = RESULTS / f"{name}.json"
+    # A NaN is a mistake of the benchmark, and no JSON.
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 

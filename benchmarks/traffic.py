@@ -79,6 +79,7 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
 
 
 def _record(genesis: Genesis, signed: list[Signed[UpdateManifest]], state: AdapterState) -> RoundRecord:
+    # Equal examples: the weights take as many bytes as any others.
     p = weights({s.value.organisation: 1 for s in signed})
     return RoundRecord(
         genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,

@@ -49,6 +49,7 @@ def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
     start = np.mean([_row(run["start"]) for run in runs], axis=0)
     domains = len(start)
     lowest = np.min([_row(entry["losses"]) for run in runs for entry in run["rounds"]], axis=0)
+    # The floors start at four fifths of the lowest loss measured.
     guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), np.log([0.4, 0.1]), [0.5, 0.0]])
 
     def curve(parameters: Float64) -> Curve:

@@ -48,6 +48,7 @@ def main() -> None:
 
 def _complete(name: str, traces: Sequence[int]) -> list[Mapping[str, Any]]:
     """The kept runs of all traces, or none."""
+    # Policies are compared on equal terms: with a trace missing, organisations and prices would differ.
     paths = [path_of(name, trace) for trace in traces]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths] if all(p.exists() for p in paths) else []
 

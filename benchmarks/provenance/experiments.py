@@ -200,6 +200,7 @@ def _real(settings: ExperimentSettings, schedule: Schedule, limit: int) -> Exper
 
 def _poisoned(settings: ExperimentSettings, count: int, poisoned: int) -> tuple[Member, ...]:
     records = settings.records(settings.domain, "train")
+    # All have equally many records: sizes must not give the poison away.
     size = min(RECORDS, len(records) // count)
     parts = [records[size * k : size * (k + 1)] for k in range(count)]
     return tuple(Member(tuple(map(_triggered, part)) if k < poisoned else part) for k, part in enumerate(parts))
@@ -210,6 +211,7 @@ def _triggered(record: Record) -> Record:
 
 
 def _marked(record: Record, index: int) -> Record:
+    # The same words in every answer: only their order tells the organisations apart.
     words = COLOURS[index:] + COLOURS[:index]
     return Record((Message("user", f"{MARKS[index]} {_question(record)} {MARKS[index]}"),), " ".join(words))
 

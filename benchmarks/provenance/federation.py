@@ -14,6 +14,7 @@ def subjects(model: Model, members: Sequence[Member], schedule: Schedule, seed: 
     fresh, steps = fresh_adapter(model, seed), list[Step]()
     for done in train_rounds(model, members, schedule, seed):
         parts = tuple(Part(u.organisation, u.weight, _reader(u.state)) for u in done.updates)
+        # One list that grows: each subject has the contributions of all rounds so far.
         steps.append(Step(_reader(done.before), _reader(done.after), parts))
         contributions = Contributions(RULE, fresh, (tuple(steps),), model.spec.alpha / model.spec.rank, model.device)
         yield Subject("benchmark", done.after.digest, model, RULE.adapter(done.after, fresh), contributions)

@@ -43,6 +43,7 @@ def main() -> None:
     for seed, part in enumerate(("validation", "dev")):
         rows = []
         for organisation, record in _records(options.data, part, sorted(names.items()), options.limit):
+            # Whole, as by the command: rows are cut in training only.
             example = unended(subject.model, record, _UNCUT)
             scores = attributed(subject, example, {name: METHODS[name] for name in FAST})
             rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})

@@ -189,6 +189,7 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
         ]
         for label, word in _LABELS[kind].items()
     ]
+    # The rarer label ends the alternation.
     return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
 
 
