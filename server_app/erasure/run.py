@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chain.audit.report import AuditReport
@@ -31,6 +32,7 @@ from core.generations import GenerationRecord
 from core.keys import Key
 from core.ledger import Ledger, RoundKey
 from core.rounds import Genesis, RoundRecord
+from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from server_app.erasure.receipts import Ask, gather
 from server_app.erasure.records import check_held, forget
@@ -91,7 +93,7 @@ def erase(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> tuple[
     LedgerUnreachableError when the chain is down, with everything as it was or ready to go on.
     """
     run = strategy.run
-    late = _anchor_certificates(run, erasing.ledger)
+    late = _anchor_certificates(run, erasing.ledger, strategy.events)
     metrics: dict[str, dict[str, float]] = {}
     if begun := run.unfinished():
         request = begun.attestation.request
@@ -303,8 +305,15 @@ def _certify(
     )
     signed = certificate.sign(strategy.key, erasing.requester(attestation.organisation), run.genesis.chain)
     path = run.certify(attestation, to_json(signed.to_dict()))
+    _tell(strategy.events, certificate, path)
     erasing.ledger.certify(run.genesis.digest, attestation.erasure, certificate.committed)
-    strategy.events.write(
+    return signed
+
+
+def _tell(events: EventLog, certificate: ErasureCertificate, path: Path) -> None:
+    """Write the event that names a certificate, before it is anchored: what is not anchored is told again."""
+    attestation = certificate.attestation.attestation
+    events.write(
         "erased",
         organisation=attestation.organisation,
         records=attestation.request.request.count,
@@ -313,16 +322,16 @@ def _certify(
         aggregate=certificate.aggregate,
         certificate=str(path),
     )
-    return signed
 
 
-def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[SignedRequest]:
+def _anchor_certificates(run: RunFolder, ledger: Ledger, events: EventLog) -> list[SignedRequest]:
     """Anchor what was certified when the chain was down, or the process died; returns what was asked for there."""
     found = []
     for attestation in (signed.attestation for signed in run.erasures()):
         known = ledger.erasure(run.genesis.digest, attestation.erasure)
         if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
             signed = SignedCertificate.from_bytes(path.read_bytes())
+            _tell(events, signed.certificate, path)
             ledger.certify(run.genesis.digest, attestation.erasure, signed.certificate.committed)
             found.append(attestation.request)
     return found
