@@ -27,9 +27,10 @@ from console.views.failures import listed
 from console.views.tables import answer
 from core import keys
 from core.errors import FormatError, UsageError
+from core.signed import Signed
 from core.storage.state_folder import State
 from unlearning import check as certificates
-from unlearning.certificate import SignedCertificate
+from unlearning.certificate import ErasureCertificate, read_certificate
 
 app = command_app()
 
@@ -48,11 +49,11 @@ def check(
     data = read_file("certificate", certificate, "a file of `foedus forget`")
     label: dict[str, Any] = {}
     try:
-        signed = SignedCertificate.from_bytes(data)
+        signed = read_certificate(data)
     except FormatError as error:
         failures = [Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate")]
     else:
-        label = {"label": signed.certificate.label, "aggregate": signed.certificate.aggregate}
+        label = {"label": signed.value.label, "aggregate": signed.value.aggregate}
         if store is None:
             failures = _of_members(signed, state_of(state), chain, key)
         else:
@@ -62,7 +63,7 @@ def check(
     return 1 if failures else 0
 
 
-def _of_members(signed: SignedCertificate, state: State, chain: str | None, key: Path | None) -> list[Failure]:
+def _of_members(signed: Signed[ErasureCertificate], state: State, chain: str | None, key: Path | None) -> list[Failure]:
     """The failures of a certificate of a run in this state folder, by the members' chain too where the run has one."""
     run = readable_run(state, _run_of(state, signed), key)
     settings, genesis = saved(state, run.name), run.genesis
@@ -75,7 +76,7 @@ def _of_members(signed: SignedCertificate, state: State, chain: str | None, key:
 
 
 def _from_outside(
-    signed: SignedCertificate, store: str, chain: str | None, contract: str | None, key: Path | None
+    signed: Signed[ErasureCertificate], store: str, chain: str | None, contract: str | None, key: Path | None
 ) -> list[Failure]:
     if not chain or not contract or not key:
         missing = next(n for n, v in (("--chain", chain), ("--address", contract), ("--key", key)) if not v)
@@ -85,9 +86,9 @@ def _from_outside(
         return [*unread, *certificates.check(signed, run, ledger)]
 
 
-def _run_of(state: State, signed: SignedCertificate) -> str:
+def _run_of(state: State, signed: Signed[ErasureCertificate]) -> str:
     """The run that a certificate is of; raises UsageError."""
-    genesis = signed.certificate.attestation.attestation.request.request.genesis
+    genesis = signed.value.attestation.value.request.value.genesis
     for run in state.runs():
         if run.genesis.digest == genesis:
             return run.name

@@ -56,7 +56,7 @@ def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
         "text": trace.text,
         "aggregate": trace.aggregate,
         "trace": trace.digest,
-        "rounds": [proof.signed.manifest.round for proof in bundle.proofs],
+        "rounds": [proof.signed.value.round for proof in bundle.proofs],
         "transactions": [anchor.transaction for anchor in anchors],
     }
 

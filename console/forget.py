@@ -17,7 +17,7 @@ from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from unlearning.certificate import ErasureCertificate, SignedCertificate
+from unlearning.certificate import ErasureCertificate, read_certificate
 from unlearning.plan import Lanes, plans
 from unlearning.records import read_digests, shards_of
 
@@ -61,13 +61,13 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _trains(run: RunFolder, organisation: Address, method: str, records: Path | None) -> bool:
     """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
     if run.unfinished():
-        begun = [s.attestation for s in run.erasures() if run.certificate(s.attestation) is None]
-        return any(attestation.carried < attestation.rounds for attestation in begun)
+        begun = [s.value for s in run.erasures() if run.certificate(s.value) is None]
+        return any(attestation.reaggregated < attestation.rounds for attestation in begun)
     shards = shards_of(run.genesis, organisation, read_digests(records)) if records else None
     try:
         return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
     except UsageError:
-        own = (s.attestation for s in run.erasures() if s.attestation.organisation == organisation)
+        own = (s.value for s in run.erasures() if s.value.organisation == organisation)
         if any(run.certificate(attestation) for attestation in own):
             return False  # the chain may not have been told yet; the ServerApp finds out, or says the same
         raise
@@ -82,23 +82,23 @@ def _certificates(state: State, run: RunFolder, organisation: Address) -> dict[P
     erased = [event for event in events if event["event"] == "erased" and event["organisation"] == organisation]
     names = dict.fromkeys(Path(event["certificate"]).name for event in erased)
     paths = [run.folder / "certificates" / name for name in names]  # the state folder may have been moved
-    certificates = {path: SignedCertificate.from_bytes(path.read_bytes()).certificate for path in paths}
+    certificates = {path: read_certificate(path.read_bytes()).value for path in paths}
     if not certificates:
         raise RunError(f"expected an erasure of {organisation} in {state.events(run.name)}, got none: ask for it again")
-    newest = list(certificates.values())[-1].attestation.attestation.request
-    return {path: one for path, one in certificates.items() if one.attestation.attestation.request == newest}
+    newest = list(certificates.values())[-1].attestation.value.request
+    return {path: one for path, one in certificates.items() if one.attestation.value.request == newest}
 
 
 def _result(run: RunFolder, organisation: Address, written: dict[Path, ErasureCertificate]) -> dict[str, Any]:
     """What the certificates say together; the last speaks for the run."""
     path, certificate = list(written.items())[-1]
     outstanding = {holder for one in written.values() for holder in one.outstanding}
-    signed = {receipt.organisation for one in written.values() for receipt in one.receipts}
+    signed = {receipt.value.organisation for one in written.values() for receipt in one.receipts}
     return {
         "run": run.name,
         "organisation": run.genesis.named(organisation).name,
-        "records": certificate.attestation.attestation.request.request.count or None,
-        "method": certificate.attestation.attestation.method,
+        "records": certificate.attestation.value.request.value.count or None,
+        "method": certificate.attestation.value.method,
         "certificate": str(path),
         "certificates": [str(path) for path in written],
         "label": certificate.label,

@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.views.tables import short, table
 from core.canonical import Address
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -82,14 +83,14 @@ def _status(run: RunFolder, events: list[Json]) -> str:
 def _is_complete(run: RunFolder, lane: int) -> bool:
     """Whether a lane has closed its last round; a lane without members has none to close."""
     line = run.lineage(lane)
-    return not run.members(lane) or (bool(line) and line[-1].record.round >= run.last_round(lane))
+    return not run.members(lane) or (bool(line) and line[-1].value.round >= run.last_round(lane))
 
 
 def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
     """All records, attempts included, under their rounds."""
     rounds: dict[int, list[RoundRecord]] = {}
     for signed in run.records():
-        rounds.setdefault(signed.record.round, []).append(signed.record)
+        rounds.setdefault(signed.value.round, []).append(signed.value)
     return dict(sorted(rounds.items()))
 
 
@@ -120,7 +121,7 @@ def _round(
 def _flagged(record: RoundRecord, names: dict[Address, str]) -> Iterator[Json]:
     """The organisations that trained although anchors were late (by so many rounds), or without a chain to check."""
     for admitted in record.admitted:
-        metrics = admitted.signed.manifest.metrics
+        metrics = admitted.signed.value.metrics
         if flags := {name: metrics[name] for name in ("behind", "trusting") if name in metrics}:
             yield {"organisation": names[admitted.organisation], **flags}
 

@@ -1,6 +1,5 @@
 """An organisation's agent: what it learns, what it spends, what it saves."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from agents.q_learning import (
     read_table,
     state_of,
 )
+from core.canonical import to_json
 from core.errors import ConfigError, FormatError, UsageError
 from core.update import Bid
 
@@ -195,7 +195,7 @@ def test_a_table_that_was_learnt_can_be_given_to_a_new_agent(tmp_path: Path) -> 
     taught = agent()
     live(taught, {a: 2.0 * a.effort for a in Action})
     path = tmp_path / "table.json"
-    path.write_bytes(json.dumps(taught.table.to_data(), sort_keys=True, separators=(",", ":")).encode())
+    path.write_bytes(to_json(taught.table.to_data()))
     assert read_table(path).to_data() == taught.table.to_data()
 
 
@@ -214,7 +214,7 @@ def test_a_table_that_was_learnt_can_be_given_to_a_new_agent(tmp_path: Path) -> 
 )
 def test_another_table_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "table.json"
-    path.write_bytes(json.dumps(agent().table.to_data() | change, sort_keys=True, separators=(",", ":")).encode())
+    path.write_bytes(to_json(agent().table.to_data() | change))
     with pytest.raises(UsageError, match=message):
         read_table(path)
 
