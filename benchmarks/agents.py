@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.market import RIDERS, Market, Outcome, Scenario
+from agents.agent import Agent
+from agents.market import FREE_RIDERS, Market, MarketRound, Scenario
 from agents.policies import POLICIES, Observation, Policy, SelectionContext
-from agents.q_learning import Action, Agent, QTable
+from agents.table import Action, QTable
 from benchmarks import agents_fit, report
 from core.canonical import Address
 from core.update import Bid
@@ -41,7 +42,7 @@ RANK = 8
 SEED = 7
 
 Float64 = NDArray[np.float64]
-Chooser = Callable[[Market, Sequence[Outcome]], NDArray[np.int64]]
+Chooser = Callable[[Market, Sequence[MarketRound]], NDArray[np.int64]]
 """(market before a round, what the rounds before it gave) -> everybody's action."""
 
 
@@ -52,7 +53,7 @@ class Played:
     kinds: NDArray[np.str_]
     run: Mapping[str, Any]
     start: float
-    rounds: tuple[Outcome, ...]
+    rounds: tuple[MarketRound, ...]
 
     @property
     def losses(self) -> Float64:
@@ -117,7 +118,7 @@ def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTa
 
 def play(market: Market, choose: Chooser) -> Played:
     """One run. Saboteurs always take part in full, whatever is asked of them."""
-    start, rounds = market.loss, list[Outcome]()
+    start, rounds = market.loss, list[MarketRound]()
     while not market.over:
         actions = np.where(market.kinds == "saboteur", int(Action.FULL), choose(market, rounds))
         rounds.append(market.step(actions))
@@ -138,7 +139,7 @@ def pre_trained(scenario: Scenario, members: int) -> tuple[QTable, float]:
 def consulted(agents: Sequence[Agent]) -> Chooser:
     """The agents decide. The bid for a round is made with the payments up to the round before the last."""
 
-    def choose(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+    def choose(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
         number = market.number
         if number == 1:
             for k, agent in enumerate(agents):
@@ -156,7 +157,7 @@ def consulted(agents: Sequence[Agent]) -> Chooser:
     return choose
 
 
-def _book(agent: Agent, number: int, member: int, outcome: Outcome, market: Market) -> None:
+def _book(agent: Agent, number: int, member: int, outcome: MarketRound, market: Market) -> None:
     if outcome.actions[member]:
         agent.perform(number, market.prices(member, number))
     agent.settle(number, float(outcome.incomes[member]))
@@ -165,7 +166,7 @@ def _book(agent: Agent, number: int, member: int, outcome: Outcome, market: Mark
 def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
     """A policy of `agents.policies`, which is told who is there."""
 
-    def choose(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+    def choose(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
         there = np.flatnonzero(market.available[market.number])
         actions = np.zeros(market.members, np.int64)
         if not len(there):
@@ -185,7 +186,7 @@ def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
     return choose
 
 
-def oracle(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+def oracle(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
     """The actions of the highest welfare in this round, by coordinate ascent from those of the last."""
     actions = rounds[-1].actions.copy() if rounds else np.full(market.members, int(Action.FULL))
     best = market.preview(actions)
@@ -254,7 +255,7 @@ def _figures(
 ) -> dict[str, str]:
     reached = [_to_target(run, target) for run, target in zip(runs, targets, strict=True)]
     honest = [run.kinds == "honest" for run in runs]
-    riders = [np.isin(run.kinds, RIDERS) for run in runs]
+    riders = [np.isin(run.kinds, FREE_RIDERS) for run in runs]
     pays = [float(run.payoffs[h].mean()) for run, h in zip(runs, honest, strict=True)]
     incomes = [np.sum([o.incomes for o in run.rounds], axis=0) for run in runs]
     rides = [float(i[r].mean() / max(i[h].mean(), 1e-9)) for i, r, h in zip(incomes, riders, honest, strict=True)]
@@ -302,7 +303,7 @@ def interval(values: Float64) -> str:
     return f"{found.mean:.4g} ± {found.high - found.mean:.2g}"
 
 
-def _shown(outcome: Outcome) -> dict[Address, Observation]:
+def _shown(outcome: MarketRound) -> dict[Address, Observation]:
     """What the round showed of those who took part."""
     return {
         _address(k): Observation(float(outcome.training[k]), float(outcome.seconds[k]), float(outcome.credit[k]))

@@ -1,4 +1,4 @@
-"""Fit the market's learning curves (`agents.market.Curve`) to real federated rounds.
+"""Fit the market's learning curves (`agents.market.LearningCurve`) to real federated rounds.
 
     python -m benchmarks.agents_fit
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.market import Curve
+from agents.market import LearningCurve
 from benchmarks import agents_rounds, report
 
 Float64 = NDArray[np.float64]
@@ -41,7 +41,7 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
 
 
-def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
+def fitted(runs: Sequence[Mapping[str, Any]]) -> LearningCurve:
     """The curve that lies closest to the runs."""
     start = np.mean([_row(run["start"]) for run in runs], axis=0)
     domains = len(start)
@@ -49,11 +49,11 @@ def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
     guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), np.log([0.4, 0.1]), [0.5, 0.0]])
     rounds = len(runs[0]["rounds"])
 
-    def curve(parameters: Float64) -> Curve:
+    def curve(parameters: Float64) -> LearningCurve:
         floor = start / (1 + np.exp(parameters[:domains]))
         own, other = np.exp(parameters[domains : domains + 2])
         transfer = own * np.eye(domains) + other * (1 - np.eye(domains))
-        return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), rounds)
+        return LearningCurve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), rounds)
 
     def residuals(parameters: Float64) -> Float64:
         return np.concatenate([(modelled(curve(parameters), run) - measured(run)).ravel() for run in runs])
@@ -61,7 +61,7 @@ def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
     return curve(_least_squares(residuals, guess))
 
 
-def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
+def modelled(curve: LearningCurve, run: Mapping[str, Any]) -> Float64:
     """The losses that the curve gives a run: shape (rounds, domains)."""
     names = sorted(run["start"])
     domains = np.array([names.index(member["domain"]) for member in run["members"]])
@@ -81,12 +81,12 @@ def measured(run: Mapping[str, Any]) -> Float64:
     return np.array([_row(entry["losses"]) for entry in run["rounds"]])
 
 
-def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
+def error(curve: LearningCurve, runs: Sequence[Mapping[str, Any]]) -> float:
     """The root mean squared difference in nats."""
     return float(np.sqrt(np.mean([np.mean((modelled(curve, run) - measured(run)) ** 2) for run in runs])))
 
 
-def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
+def as_data(curve: LearningCurve, domains: Sequence[str]) -> dict[str, Any]:
     """The curve as figures: start and floor by domain, what is taught to one's own domain and to others."""
     named = {n: dict(zip(domains, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
     own, other = float(curve.transfer[0, 0]), float(curve.transfer[0, 1])
@@ -94,13 +94,13 @@ def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
     return named | {name: round(value, 6) for name, value in scalars.items()} | {"rounds": curve.rounds}
 
 
-def read() -> Curve:
+def read() -> LearningCurve:
     """The curve that was fitted."""
     found = json.loads((report.RESULTS / "agents_fit.json").read_text(encoding="utf-8"))["figures"]["curve"]
     count = len(found["start"])
     transfer = found["own"] * np.eye(count) + found["other"] * (1 - np.eye(count))
     plain = {name: list(found[name].values()) for name in ("start", "floor")}
-    return Curve.from_data(found | plain | {"transfer": transfer})
+    return LearningCurve.from_data(found | plain | {"transfer": transfer})
 
 
 def _least_squares(residuals: Any, guess: Float64, steps: int = 200) -> Float64:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from agents.credit import RoundCredit
 from agents.market import Effect, Market, Scenario
-from agents.q_learning import Action
+from agents.table import Action
 from benchmarks import agents, agents_fit
 from benchmarks.agents import Played
 from benchmarks.agents_world import DOMAINS, Setting, World, found
@@ -54,7 +54,7 @@ PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training
 
 Float64 = NDArray[np.float64]
 Raw = dict[str, Any]
-"""A run as it is kept: kinds, start, rounds (every field of `Outcome`, and the credits by domain)."""
+"""A run as it is kept: kinds, start, rounds (every field of `MarketRound`, and the credits by domain)."""
 
 
 class Federation(Market):
@@ -66,15 +66,17 @@ class Federation(Market):
         self.riders = {m.address: str(k) for m, k in zip(world.members, self.kinds, strict=True) if k != "honest"}
         self.credits: list[RoundCredit | None] = []
 
-    def _found(self) -> None:
-        super()._found()
+    def draw_organisations(self) -> None:
+        """As in the market, with the real members' data."""
+        super().draw_organisations()
         self.examples = np.array([float(len(member.records)) for member in self.world.members])
-        self.domains = np.array([DOMAINS.index(member.domain) for member in self.world.members])
+        self.own_domain = np.array([DOMAINS.index(member.domain) for member in self.world.members])
 
-    def _kinds(
+    def draw_kinds(
         self,
         settings: Mapping[str, Any],  # noqa: ARG002 - the riders are named one by one
     ) -> NDArray[np.str_]:
+        """Honest, but for the pair of free-riders whose turn it is."""
         kinds = np.full(self.members, "honest", dtype="<U8")
         pairs = self.scenario.settings["riders"]["pairs"]
         kinds[self._draws.permutation(self.members)[: len(pairs[0])]] = pairs[self.trace % len(pairs)]

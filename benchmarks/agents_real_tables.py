@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from agents.credit import incomes
-from agents.market import Outcome, Scenario
+from agents.market import MarketRound, Scenario
 from benchmarks import agents, agents_fit, report
 from benchmarks.agents import Played, interval
 from benchmarks.agents_real import NAMES, PLAIN, SCENARIO, SEED, path_of, traces_of
@@ -68,7 +68,7 @@ def _complete(scenario: Scenario, name: str) -> list[Mapping[str, Any]]:
 
 
 def _played(scenario: Scenario, run: Mapping[str, Any]) -> Played:
-    rounds = [Outcome(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
+    rounds = [MarketRound(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
     return Played(np.array(run["kinds"]), scenario.settings["run"], run["start"], tuple(rounds))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.credit import POINTS, Round, RoundCredit, measure
+from agents.credit import POINTS, CreditedRound, RoundCredit, measure
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
@@ -79,7 +79,7 @@ class World:
         updates = self.advance(bids, riders or {})
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
-        done = Round(self.states[-2], updates, self.states[-1], earlier)
+        done = CreditedRound(self.states[-2], updates, self.states[-1], earlier)
         return measure(done, self._slope, changes, self.setting.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:

@@ -8,7 +8,7 @@ It believes nobody alone: coordinator and requester must have signed, for the fe
 ledger must know the erasure.
 """
 
-from agents.q_learning import Notebook
+from agents.notebook import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Attestation, Receipt
 from core.errors import IntegrityError
@@ -30,7 +30,7 @@ def delete(query: Deletion, host: Host, node: Node) -> Signed[Receipt]:
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
-        notebook.forget(attestation.generation, attestation.parent_round)
+        notebook.delete_after(attestation.parent_round, attestation.generation)
     return Receipt(genesis.digest, attestation.erasure, query.organisation).sign(host.key, genesis.chain)
 
 

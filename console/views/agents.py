@@ -9,8 +9,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from agents.q_learning import Notebook, Terms, explain, policy_table
+from agents.agent import Terms
+from agents.notebook import Notebook
 from agents.rewards import credited
+from agents.table import explain, policy_table
 from console.views.tables import table
 from core.canonical import Address
 from core.rounds import RoundRecord

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.market import Scenario
-from agents.q_learning import Action
+from agents.table import Action
 from benchmarks import agents, agents_fit, agents_real, agents_real_tables
 from benchmarks.agents_real import Federation
 from benchmarks.agents_world import DOMAINS, Member, Setting, World

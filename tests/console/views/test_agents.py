@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms
+from agents.agent import Agent, Prices, Terms
+from agents.notebook import Notebook
+from agents.table import Learning, QTable
 from console.views.agents import learnt, market, tables
 from core.storage.events import EventLog
 from core.storage.state_folder import State
