@@ -113,7 +113,7 @@ class Erasures:
             return None
         with self.findings.guard(What.CERTIFICATE, file.certificate, "canonical JSON of a certificate"):
             data = from_json(self.files.take(file.certificate).read_bytes())
-            if not isinstance(data, dict) or "certificate" not in data:
+            if not isinstance(data, dict) or "value" not in data:
                 raise FormatError("no certificate in it")
             self.findings.checked["certificates"] += 1
             return attestation.hide(digest("certificate", to_json(data["value"])))

@@ -22,7 +22,7 @@ class EventLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror}, room for an event log wanted") from error
+            raise RunError(f"cannot write {self.path}: expected room for an event log, got {error.strerror}") from error
 
     @staticmethod
     def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

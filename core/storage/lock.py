@@ -21,7 +21,7 @@ def locked(path: Path) -> Iterator[None]:
     except BlockingIOError as error:
         raise RunLockedError(f"run {path.stem} is being written by process {holder(path)}: end that first") from error
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}, a writable state folder wanted") from error
+        raise RunError(f"cannot write {path}: expected a writable state folder, got {error.strerror}") from error
     with file:
         yield
 

@@ -44,7 +44,7 @@ class State:
         Raises UsageError for a name that cannot be a folder, ConfigError or FormatError for settings that are none.
         """
         if not _RUN_ID.fullmatch(name):
-            raise UsageError(f"run id is {name!r}, up to 64 letters, digits, dots, dashes and underscores wanted")
+            raise UsageError(f"run id: expected up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
         config = config or self._saved(name)
         store = f"{config.store.rstrip('/')}/{name}" if config.store else ""
         key = Path(config.coordinator_key) if config.coordinator_key else None
@@ -59,7 +59,7 @@ class State:
         """The run of this name, or the newest; raises UsageError when there is none."""
         if name:
             if not (run := self.run(name)).started:
-                raise UsageError(f"no run {name!r} in {self.folder}, one of {self._names()} wanted")
+                raise UsageError(f"expected one of the runs {self._names()} in {self.folder}, got {name!r}")
             return run
         if not (runs := self.runs()):
             raise UsageError(f"no run in {self.folder}: `foedus run` makes one")

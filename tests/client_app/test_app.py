@@ -23,6 +23,7 @@ from core.errors import ConfigError, IntegrityError, UsageError
 from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
 from core.messages import codec as wire
+from core.update import verified_registration
 from llm.sources import load_base
 from llm.train import TrainResult
 from tests import federation as f
@@ -167,9 +168,9 @@ def trained(places: dict[str, Any], asked: wire.Task) -> wire.Reply:
 
 def test_everyone_hosted_answers_the_challenge_with_a_signature(places: dict[str, Any]) -> None:
     challenge = f.other("challenge")
-    reply = send(places, wire.BIND, wire.Bind(challenge, f.CHAIN).to_content())
+    reply = send(places, wire.BIND, wire.Bind(f.asked(challenge), f.CHAIN).to_content())
     bound = wire.Bound.from_content(reply.content)
-    members = [registration.verified(f.CHAIN, challenge) for registration in bound.registrations]
+    members = [verified_registration(signed, f.CHAIN, f.asked(challenge)) for signed in bound.registrations]
     assert sorted(member.name for member in members) == ["coding", "financial", "medical"]
 
 

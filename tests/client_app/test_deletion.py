@@ -78,8 +78,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def test_tables_that_knew_the_erased_go_and_a_receipt_says_so(home: Home) -> None:
     for _ in range(2):  # once more changes nothing
         receipt = home.told(attested(GENESIS))
-        receipt.check(GENESIS, attestation(GENESIS).erasure)
-        assert receipt.organisation == f.address(NAME)
+        assert receipt.verified(GENESIS).erasure == attestation(GENESIS).erasure
+        assert receipt.value.organisation == f.address(NAME)
         assert home.kept == [(0, 0), (0, 1), (1, 2), (1, 3)]
 
 
@@ -97,9 +97,9 @@ def test_tables_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("signed", "error"),
     [
-        (attested(GENESIS, coordinator=NAME), "is signed by"),
-        (attested(GENESIS, requester=NAME), "is signed by"),
-        (attested(f.genesis(seed=8)), "is for federation"),
+        (attested(GENESIS, coordinator=NAME), "expected the signature of"),
+        (attested(GENESIS, requester=NAME), "expected the signature of"),
+        (attested(f.genesis(seed=8)), "expected federation"),
         (attested(GENESIS, holders=(f.address("coding"),)), "does not list"),
         (attested(GENESIS, parent_round=0), "the ledger has"),
         (attested(GENESIS, salt="00" * 32), "the ledger has nothing of erasure"),
@@ -132,5 +132,5 @@ def test_a_ledger_that_does_not_answer_is_waited_for(home: Home, monkeypatch: py
 def test_without_a_ledger_both_signatures_must_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path, monkeypatch, chain="")
     home.ledger.known = None
-    home.told(attested(GENESIS)).check(GENESIS, attestation(GENESIS).erasure)
+    assert home.told(attested(GENESIS)).verified(GENESIS).erasure == attestation(GENESIS).erasure
     assert home.kept != PLACES

@@ -71,8 +71,8 @@ TAMPERINGS: dict[str, tuple[type[FoedusError], str, Callable[[Evidence], Evidenc
         IntegrityError, "the records end", lambda e: replace(e, trace=replace(e.trace, aggregate=some_digest()))
     ),
     "another genesis": (ForgeryError, "federation", lambda e: replace(e, genesis=replace(e.genesis, seed=8))),
-    "a record changed": (ForgeryError, "signed by", lambda e: resigned(e, "nobody")),
-    "a record by another": (ForgeryError, "signed by", lambda e: resigned(e, "coding")),
+    "a record changed": (ForgeryError, "expected the signature of", lambda e: resigned(e, "nobody")),
+    "a record by another": (ForgeryError, "expected the signature of", lambda e: resigned(e, "coding")),
     "a record left out": (IntegrityError, "names parent", lambda e: replace(e, records=e.records[:1] + e.records[2:])),
     "no records": (IntegrityError, "no records", lambda e: replace(e, records=())),
     "a proof left out": (

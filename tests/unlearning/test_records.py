@@ -132,7 +132,7 @@ def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp
     lines = picked(world, of_slice(0), most=1)
     run = world.state.run("sharded")
     (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
-    request = certificate.value.attestation.request.request
+    request = certificate.attestation.value.request.value
     (record,) = read_records(tmp_path / "erased.jsonl")
     assert (request.count, request.method, request.whole) == (1, "shards", False)
     assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
@@ -149,8 +149,8 @@ def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp
     before = heads(run)
     found = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     lanes = run.genesis.lanes_of(address("coding"))
-    assert [c.value.attestation.lane for c in found] == list(lanes)
-    assert len({c.value.attestation.request for c in found}) == 1
+    assert [c.attestation.value.lane for c in found] == list(lanes)
+    assert len({c.attestation.value.request.value for c in found}) == 1
     assert {c.label for c in found} == {"exact"}
     after = heads(run)
     assert after == heads(without(world, tmp_path, lines, **SLICED))
@@ -180,7 +180,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     assert checked(world, run) == []
     world.run("sharded", mode="unlearn", organisation="coding", method="remove", **SLICED)
     found = certificates(run)[2:]
-    assert [c.value.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
+    assert [c.attestation.value.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
     assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
     assert address("coding") not in subject(run).organisations
     assert verify(run, world.ledger, strict=True).failures == ()
@@ -296,8 +296,8 @@ def test_killed_at_any_step_it_goes_on(world: World, expected: list[Digest], tmp
     found = certificates(run)
     assert heads(run) == expected
     assert {c.label for c in found} == {"exact"}
-    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
-    assert len({c.value.attestation.request for c in found}) == 1
+    assert {c.attestation.value.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert len({c.attestation.value.request.value for c in found}) == 1
     assert holds(world, run)[1] == 4
 
 
@@ -323,7 +323,7 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
     run = world.run("sharded", **whole)
     found = certificates(run)
     assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
-    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert {c.attestation.value.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
     assert checked(world, run) == []
 
 
