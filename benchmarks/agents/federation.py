@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.credit import POINTS, Round, RoundCredit, measure
+from agents.credit import POINTS, CreditedRound, RoundCredit, measure
 from benchmarks.in_process import RULE, address, fresh_adapter
 from core import seeds
 from core.adapter import AdapterState
@@ -79,7 +79,7 @@ class RealFederation:
         updates = self.advance(bids, riders or {})
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
-        done = Round(self.states[-2], updates, self.states[-1], earlier)
+        done = CreditedRound(self.states[-2], updates, self.states[-1], earlier)
         return measure(done, self._loss_and_gradient, changes, self.settings.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:

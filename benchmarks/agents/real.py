@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from agents.credit import RoundCredit
 from agents.market import Effect, Market, Scenario
-from agents.q_learning import Action
+from agents.table import Action
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
 from benchmarks.agents.market import traces_of
@@ -52,7 +52,7 @@ NAMES = (
 )
 """In the order in which they are measured."""
 PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
-"""The fields of an `Outcome` that a kept run has of every round, besides the credits by domain."""
+"""The fields of an `MarketRound` that a kept run has of every round, besides the credits by domain."""
 
 Float64 = NDArray[np.float64]
 
@@ -68,10 +68,10 @@ class RealMarket(Market):
         self.riders = {member.address: str(kind) for member, kind in members if kind != "honest"}
         self.credits: list[RoundCredit | None] = []
 
-    def _found(self) -> None:
-        super()._found()
+    def draw_organisations(self) -> None:
+        super().draw_organisations()
         self.examples = np.array([float(len(member.records)) for member in self.federation.members])
-        self.domains = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
+        self.own_domain = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
 
     def _kinds(
         self,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents.credit import incomes
-from agents.market import Outcome, Scenario
+from agents.market import MarketRound, Scenario
 from benchmarks import report
 from benchmarks.agents import market
 from benchmarks.agents.federation import DOMAINS
@@ -54,7 +54,7 @@ def _complete(name: str, traces: Sequence[int]) -> list[Mapping[str, Any]]:
 
 
 def _played(scenario: Scenario, run: Mapping[str, Any]) -> PlayedRun:
-    rounds = [Outcome(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
+    rounds = [MarketRound(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
     return PlayedRun(np.array(run["kinds"]), scenario.settings["run"], run["start"], tuple(rounds))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.q_learning import Action, Notebook
+from agents.notebook import Notebook
+from agents.table import Action
 from client_app.agency import Agency, AgentSession
 from core.canonical import to_json
 from core.config import RunConfig

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms
+from agents.agent import Agent, Prices, Terms
+from agents.notebook import Notebook
+from agents.table import Learning, QTable
 from client_app import oversight
 from client_app.agency import Agency
 from client_app.deletion import delete_derived_state
@@ -65,7 +67,7 @@ class Home:
 
     @property
     def kept(self) -> list[tuple[int, int]]:
-        return sorted(self.notebook._places())
+        return sorted(self.notebook.saved())
 
 
 @pytest.fixture

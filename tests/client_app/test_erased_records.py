@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flwr.app import Message, RecordDict
 
-from agents.q_learning import Prices
+from agents.agent import Prices
 from client_app import app as application
 from client_app.agency import Agency
 from client_app.erased_records import ErasedRecords

@@ -11,7 +11,7 @@ from flwr.app import Message
 import server_app.app
 from chain.audit.run import verify
 from client_app import oversight
-from console.report import report
+from console.views.report import report
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address

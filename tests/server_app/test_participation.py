@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flwr.app import RecordDict
 
-from agents.credit import DomainCredit, Round, RoundCredit
+from agents.credit import CreditedRound, DomainCredit, RoundCredit
 from agents.rewards import Rewards
 from core.canonical import Address
 from core.messages import codec as wire
@@ -19,7 +19,7 @@ FULL = Bid(2, 2)
 NAMES = ("medical", "coding", "financial")
 
 
-def credited(done: Round) -> RoundCredit:
+def credited(done: CreditedRound) -> RoundCredit:
     """By examples: what a test can work out by hand."""
     credits = {u.organisation: float(f.EXAMPLES[name_of(u.organisation)]) for u in done.updates}
     return RoundCredit({"all": DomainCredit(sum(credits.values()), credits, 0.0, 0.0)})

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from console.options import JsonOption, answer
+from console.options import JsonOption, command_app
+from console.views.tables import answer
 from core import keys
 from core.keys import Key
 
-app = typer.Typer(help="An organisation's key.", epilog="Example: foedus keys new", no_args_is_help=True)
+app = command_app(help="An organisation's key.", epilog="Example: foedus keys new", no_args_is_help=True)
 
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="Key file [$FOEDUS_KEY, else ~/.config/foedus/key].")
@@ -21,20 +22,20 @@ FileArgument = Annotated[
 def new(file: FileArgument = None, as_json: JsonOption = False) -> None:
     """Make a key: a file of mode 0600 outside any checkout."""
     path = _path(file)
-    _show(path, keys.create(path), as_json)
+    _answer(path, keys.create(path), as_json)
 
 
 @app.command(epilog="Example: foedus keys show ~/keys/hospital --json")
 def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
     """Show the address and the public key that belong to a key."""
     path = _path(file)
-    _show(path, keys.read(path), as_json)
+    _answer(path, keys.read(path), as_json)
 
 
 def _path(option: Path | None) -> Path:
     return Path(option or os.environ.get("FOEDUS_KEY") or "~/.config/foedus/key").expanduser().absolute()
 
 
-def _show(path: Path, key: Key, as_json: bool) -> None:
+def _answer(path: Path, key: Key, as_json: bool) -> None:
     lines = [f"Address  {key.address}", f"Public   {key.public}", f"File     {path}"]
-    answer({"address": key.address, "public_key": key.public, "file": str(path)}, lines, as_json)
+    answer({"address": key.address, "public_key": key.public, "file": str(path)}, lines, as_json=as_json)

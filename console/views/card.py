@@ -1,4 +1,4 @@
-"""The model card that an exported adapter carries: what it is and where it comes from."""
+"""The model card that an exported adapter carries: its digests, organisations and rounds."""
 
 from core.canonical import Digest
 from core.genesis import Genesis
@@ -6,7 +6,7 @@ from core.storage.run_folder import RunFolder
 
 
 def model_card(run: RunFolder, aggregate: Digest) -> str:
-    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of what the run serves."""
+    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of the served adapter."""
     genesis = run.genesis
     organisations = "\n".join(
         f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
@@ -25,7 +25,7 @@ tags: [lora, federated-learning, foedus]
 # Adapter of run {run.name}
 
 A LoRA adapter that {len(genesis.organisations)} organisations trained together with Foedus, aggregated by
-{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_apart(genesis)}
+{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_composed(genesis)}
 
 | what | value |
 |---|---|
@@ -57,9 +57,9 @@ licence and the organisations' agreement decide how it may be used.
 """
 
 
-def _apart(genesis: Genesis) -> str:
-    """What to know of one lane's adapter among several."""
+def _composed(genesis: Genesis) -> str:
+    """How a run of independently trained lanes uses the adapter of one of them; nothing where lanes are summed."""
     if genesis.composition == "sum":
         return ""
     ways = {"ensemble": "mixes their next-token probabilities", "routing": "answers each prompt with one of them"}
-    return f"\n\nIt is one of {len(genesis.lanes)} lanes that learned apart: the run {ways[genesis.composition]}."
+    return f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {ways[genesis.composition]}."

@@ -1,11 +1,12 @@
-"""A run as one JSON object, and as a table: read from its records, receipts and event log."""
+"""A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import RenderableType
 
 from chain.queue import read_anchors
+from console.views.tables import short, table
 from core.canonical import Address
 from core.ledger import Anchor
 from core.round_key import RoundKey
@@ -38,24 +39,49 @@ def report(state: State, run: RunFolder) -> Json:
     }
 
 
-def show(console: Console, state: State, run: RunFolder, result: Json) -> None:
-    """Tables of losses and rounds, where the adapter lies, and what to try next."""
-    console.print(_losses(result), _rounds(result))
-    aggregate = result["rounds"][-1]["aggregate"] if result["rounds"] else None
-    if aggregate:
-        console.print(f"Adapter  {aggregate}, sealed in {run.blobs.where}", soft_wrap=True)
+def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableType]:
+    """A report for people: losses and rounds, where the adapter lies, and what to try next."""
+    final = result["final_loss"]
+    yield table(
+        f"Run {result['run']}: {result['status']}",
+        ("organisation", "base loss", "final loss", "change"),
+        (
+            (name, f"{base:.3f}", f"{final[name]:.3f}", f"{100 * (final[name] / base - 1):+.1f} %")
+            for name, base in result["base_loss"].items()
+        ),
+        numbers=("base loss", "final loss", "change"),
+    )
+    yield table(
+        "Rounds (loss in nats per answer token)",
+        ("round", "admitted", "rejected", "loss", "aggregate", "transaction"),
+        (
+            (
+                entry["round"],
+                len(entry["admitted"]),
+                len(entry["rejected"]),
+                None if entry["loss"] is None else f"{entry['loss']:.3f}",
+                short(entry["aggregate"]),
+                short(entry["transaction"]),
+            )
+            for entry in result["rounds"]
+        ),
+        numbers=("round", "admitted", "rejected", "loss"),
+    )
+    if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
+        yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
-    console.print(f"State    {state.folder}\n\nNext: {following}", soft_wrap=True)
+    yield f"\nNext: {following}"
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:
-    if all(_complete(run, lane) for lane in range(len(run.genesis.lanes))):
+    if all(_is_complete(run, lane) for lane in range(len(run.genesis.lanes))):
         return "completed"
     return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
 
 
-def _complete(run: RunFolder, lane: int) -> bool:
-    """Whether a lane has closed its last round; where nobody is left there is none to close."""
+def _is_complete(run: RunFolder, lane: int) -> bool:
+    """Whether a lane has closed its last round; a lane without members has none to close."""
     line = run.lineage(lane)
     return not run.members(lane) or (bool(line) and line[-1].value.round >= run.last_round(lane))
 
@@ -77,7 +103,11 @@ def _round(
     return {
         "round": records[0].round,
         "admitted": list(dict.fromkeys(names[a.organisation] for r in records for a in r.admitted)),
-        "rejected": [rejection for r in records for rejection in _rejected(r, names)],
+        "rejected": [
+            {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
+            for record in records
+            for r in record.rejected
+        ],
         "flagged": [flag for r in records for flag in _flagged(r, names)],
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
         "transaction": transactions[0] if transactions else None,
@@ -88,50 +118,14 @@ def _round(
     }
 
 
-def _rejected(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
-    return [
-        {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
-        for r in record.rejected
-    ]
-
-
-def _flagged(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
-    """Who trained although anchors were late (by so many rounds), or without a chain to check."""
-    flags = [
-        (
-            a.organisation,
-            {n: a.signed.value.metrics[n] for n in ("behind", "trusting") if n in a.signed.value.metrics},
-        )
-        for a in record.admitted
-    ]
-    return [{"organisation": names[address], **flag} for address, flag in flags if flag]
+def _flagged(record: RoundRecord, names: dict[Address, str]) -> Iterator[Json]:
+    """The organisations that trained although anchors were late (by so many rounds), or without a chain to check."""
+    for admitted in record.admitted:
+        metrics = admitted.signed.value.metrics
+        if flags := {name: metrics[name] for name in ("behind", "trusting") if name in metrics}:
+            yield {"organisation": names[admitted.organisation], **flags}
 
 
 def _by_name(run: RunFolder, losses: dict[Address, Json]) -> dict[str, Json]:
     names = run.genesis.names
     return {names[address]: values for address, values in sorted(losses.items(), key=lambda item: names[item[0]])}
-
-
-def _losses(result: Json) -> Table:
-    table = Table(title=f"Run {result['run']}: {result['status']}", title_justify="left")
-    for heading in ("organisation", "base loss", "final loss", "change"):
-        table.add_column(heading, justify="left" if heading == "organisation" else "right")
-    for name, base in result["base_loss"].items():
-        final = result["final_loss"][name]
-        table.add_row(name, f"{base:.3f}", f"{final:.3f}", f"{100 * (final / base - 1):+.1f} %")
-    return table
-
-
-def _rounds(result: Json) -> Table:
-    table = Table(title="Rounds (loss in nats per answer token)", title_justify="left")
-    for heading in ("round", "admitted", "rejected", "loss", "aggregate", "transaction"):
-        table.add_column(heading)
-    for entry in result["rounds"]:
-        loss = "–" if entry["loss"] is None else f"{entry['loss']:.3f}"
-        cells = (len(entry["admitted"]), len(entry["rejected"]), loss, _short(entry["aggregate"]))
-        table.add_row(str(entry["round"]), *(str(cell) for cell in cells), _short(entry["transaction"]))
-    return table
-
-
-def _short(digest: str | None) -> str:
-    return f"{digest[:10]}…{digest[-4:]}" if digest else "–"

@@ -1,5 +1,6 @@
 """`foedus chain`: the development chains of a state folder, and the contracts on any chain."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,62 +10,67 @@ from chain import control
 from chain.deployment import AddressBook
 from chain.devnet.accounts import administrator
 from chain.nodes import connect
-from console.options import JsonOption, StateOption, answer, state_of
+from console.options import JsonOption, StateOption, command_app, state_of
+from console.views.tables import answer, table
 from core import keys
 from core.canonical import Address
 from core.errors import UsageError
 
-app = typer.Typer(
+app = command_app(
     help="A development chain, and the contracts.", epilog="Example: foedus chain start", no_args_is_help=True
 )
 
 ChainOption = Annotated[str, typer.Option("--chain", help="embedded or anvil.")]
-AnyChainOption = Annotated[str, typer.Option("--chain", help="embedded, anvil or an RPC URL.")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 is any that is free.")]
-KeyOption = Annotated[Path | None, typer.Option(help="Key file of the coordinator, who pays on a chain behind a URL.")]
 
 _CONTRACTS = {"public": "PublicLedger", "private": "PrivateLedger"}
 
 
 @app.command(epilog="Example: foedus chain start --port 8545 --json")
 def start(
-    chain: ChainOption = "embedded", port: PortOption = 0, state: StateOption = None, as_json: JsonOption = False
+    chain: ChainOption = "embedded",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 is any that is free.")] = 0,
+    state: StateOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Start a development chain, served as JSON-RPC on the loopback."""
     folder = state_of(state).folder
-    _show(folder, control.start(chain, folder, port), as_json)
+    _answer(folder, control.start(chain, folder, port), as_json)
 
 
 @app.command(epilog="Example: foedus chain status --chain anvil")
 def status(chain: ChainOption = "embedded", state: StateOption = None, as_json: JsonOption = False) -> None:
     """Say whether a development chain runs, where, and which contracts it holds."""
     folder = state_of(state).folder
-    _show(folder, control.status(chain, folder), as_json)
+    _answer(folder, control.status(chain, folder), as_json)
 
 
 @app.command(epilog="Example: foedus chain stop")
 def stop(chain: ChainOption = "embedded", state: StateOption = None, as_json: JsonOption = False) -> None:
     """End a development chain; what it holds stays, and the next request starts it again."""
     stopped = control.stop(chain, state_of(state).folder)
-    answer({"chain": chain, "stopped": stopped}, [f"{chain} {'has ended' if stopped else 'did not run'}"], as_json)
+    line = f"{chain} {'has ended' if stopped else 'did not run'}"
+    answer({"chain": chain, "stopped": stopped}, [line], as_json=as_json)
 
 
 @app.command(epilog="Example: foedus chain deploy --chain http://127.0.0.1:8545 --key ~/keys/coordinator")
 def deploy(
-    chain: AnyChainOption = "embedded",
-    key: KeyOption = None,
+    chain: Annotated[str, typer.Option("--chain", help="embedded, anvil or an RPC URL.")] = "embedded",
+    key: Annotated[
+        Path | None, typer.Option(help="Key file of the coordinator, who pays on a chain behind a URL.")
+    ] = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the contracts on a chain, unless they are there."""
     if key is None and chain not in ("embedded", "anvil"):
-        raise UsageError(f"deploying on {chain} got no --key, the key file of an account with funds wanted")
+        raise UsageError(f"deploying on {chain}: expected --key, the key file of an account with funds, got none")
     folder = state_of(state).folder
     addresses = control.deploy(chain, folder, keys.read(key.expanduser()) if key else administrator())
-    answer({"chain": chain, "addresses": dict(addresses)}, _pairs(addresses), as_json)
+    parts = [table(f"Contracts on {chain}", ("contract", "address"), addresses.items())]
+    answer({"chain": chain, "addresses": dict(addresses)}, parts, as_json=as_json)
 
 
-def _show(state: Path, found: control.ChainStatus, as_json: bool) -> None:
+def _answer(state: Path, found: control.ChainStatus, as_json: bool) -> None:
     addresses = _addresses(state, found)
     result: dict[str, Any] = {
         "chain": found.chain,
@@ -73,15 +79,14 @@ def _show(state: Path, found: control.ChainStatus, as_json: bool) -> None:
         "urls": dict(found.urls),
         "addresses": addresses,
     }
-    lines = _pairs(found.urls) or [f"{found.chain} does not run: `foedus chain start`"]
-    answer(result, lines + _pairs(addresses), as_json)
+    if not found.urls:
+        answer(result, [f"{found.chain} does not run: `foedus chain start`"], as_json=as_json)
+        return
+    rows = ((side, url, _CONTRACTS[side], addresses.get(_CONTRACTS[side])) for side, url in found.urls.items())
+    answer(result, [table(f"Chain {found.chain}", ("chain", "url", "contract", "address"), rows)], as_json=as_json)
 
 
-def _addresses(state: Path, found: control.ChainStatus) -> dict[str, Address]:
+def _addresses(state: Path, found: control.ChainStatus) -> Mapping[str, Address]:
     """The contracts that the state folder knows on the chains that run."""
     books = {_CONTRACTS[side]: AddressBook(state, connect(found.chain, state, side)) for side in found.urls}
     return {name: address for name, book in books.items() if (address := book.find(name))}
-
-
-def _pairs(values: Any) -> list[str]:
-    return [f"{name:14} {value}" for name, value in values.items()]

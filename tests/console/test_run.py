@@ -1,4 +1,4 @@
-"""Every mistake is one line on stderr that says what was got and what was wanted, and an exit code."""
+"""`foedus run`: what it reports, and every mistake as one line on stderr and an exit code."""
 
 import errno
 import json
@@ -12,63 +12,50 @@ from pathlib import Path
 import pytest
 
 from core.storage.state_folder import State
-from tests.commands import World, ended, foedus, started
+from tests.commands import World, foedus
 
 # --- usage: exit 2, before anything is started -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "line"),
+    ("options", "facts"),
     [
-        (("--data", "nowhere"), "nowhere: got no such folder, wanted"),
-        (("--validation", "nowhere.jsonl"), "nowhere.jsonl: got no such file, wanted JSON Lines"),
-        (("--base", "./nowhere"), "nowhere: got no config.json there, wanted a folder"),
-        (("--set", "rouns=3"), "--set got 'rouns=3', key=value with a setting's name wanted"),
-        (("--set", "rounds"), "--set got 'rounds', key=value"),
-        (("--set", "rounds=three"), "--set got 'rounds=three', a value like 3 wanted"),
-        (("--set", "rounds=1.5"), "rounds is 1.5 (float), an integer wanted"),
-        (("--set", "rounds=true"), "rounds is True (bool), an integer wanted"),
-        (("--rounds", "0"), "rounds is 0, 1 to 99999 wanted"),
-        (("--aggregation", "mean"), "aggregation is 'mean', one of frozen-a, fedavg, stack, svd wanted"),
-        (("--set", "learning-rate=inf"), "learning-rate is inf, 1e-09 to 10 wanted"),
-        (("--config", "missing.toml"), "missing.toml: No such file or directory, a TOML of settings wanted"),
-        (("--config", "broken.toml"), "broken.toml: "),
-        (("--config", "unknown.toml"), "unknown setting 'rouns', one of"),
-        (("--config", "typed.toml"), "validation is 5 (int), text wanted"),
-        (("--set", "coordinator-key=gone"), "gone: got no such file, wanted a key file"),
-        (("--resume", "nobody"), "no settings of run 'nobody' in"),
-        (("--resume", "../x"), "run id is '../x'"),
-        (("--rounds", "three"), "Invalid value for '--rounds'"),
-        (("--no-such-option",), "No such option"),
-        (("--backend", "slurm"), "Invalid value for '--backend'"),
+        (("--data", "nowhere"), ("data", "nowhere", "NAME.jsonl")),
+        (("--validation", "nowhere.jsonl"), ("validation", "nowhere.jsonl", "JSON Lines")),
+        (("--base", "./nowhere"), ("nowhere", "config.json")),
+        (("--set", "rouns=3"), ("--set", "key=value", "'rouns=3'")),
+        (("--set", "rounds"), ("--set", "key=value", "'rounds'")),
+        (("--set", "rounds=three"), ("--set", "like 3", "'rounds=three'")),
+        (("--set", "rounds=1.5"), ("rounds", "1.5", "integer")),
+        (("--set", "rounds=true"), ("rounds", "True", "integer")),
+        (("--rounds", "0"), ("rounds", "1 to 99999", "0")),
+        (("--aggregation", "mean"), ("aggregation", "'mean'", "frozen-a, fedavg, stack, svd")),
+        (("--set", "learning-rate=inf"), ("learning-rate", "inf", "1e-09 to 10")),
+        (("--config", "missing.toml"), ("missing.toml", "TOML", "No such file")),
+        (("--config", "broken.toml"), ("broken.toml", "line 1")),
+        (("--config", "unknown.toml"), ("'rouns'", "rounds")),
+        (("--config", "typed.toml"), ("validation", "5", "text")),
+        (("--set", "coordinator-key=gone"), ("coordinator-key", "gone", "key file")),
+        (("--resume", "nobody"), ("'nobody'", "No such file")),
+        (("--resume", "../x"), ("run id", "'../x'")),
+        (("--rounds", "three"), ("--rounds", "three")),
+        (("--no-such-option",), ("--no-such-option",)),
+        (("--backend", "slurm"), ("--backend", "slurm", "inline")),
+        (("--store", "no-such-scheme://bucket"), ("no-such-scheme", "fsspec")),
+        (("--auditors", "0x1234"), ("auditors", "'0x1234'", "02 or 03")),
     ],
 )
 def test_wrong_usage_is_told_at_once(
-    world: World, options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, options: tuple[str, ...], facts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("broken.toml").write_text("rounds = = 3", encoding="utf-8")
     Path("unknown.toml").write_text("rouns = 3", encoding="utf-8")
     Path("typed.toml").write_text("validation = 5", encoding="utf-8")
-    monkeypatch.setattr("console.federation.federate", None)  # nothing may get so far
+    monkeypatch.setattr("console.run.federate", None)  # nothing may get so far
     done = foedus(*world.run(), *options)
     assert done.code == 2
-    assert line in done.error
-
-
-@pytest.mark.parametrize("arguments", [("fly",), ("status", "nobody"), ("verify",), ("keys", "show", "nowhere")])
-def test_what_does_not_exist_is_wrong_usage(world: World, arguments: tuple[str, ...]) -> None:
-    state = ("--state", world.state) if arguments[0] in ("status", "verify") else ()
-    done = foedus(*arguments, *state)
-    assert done.code == 2
-    assert done.error
-
-
-def test_a_key_in_a_checkout_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    done = foedus("keys", "new", tmp_path / "keys" / "mine")
-    assert (done.code, list(tmp_path.iterdir())) == (2, [tmp_path / ".git"])
-    assert "lies in the checkout" in done.error
+    assert all(fact in done.error for fact in facts), done.error
 
 
 # --- what the ServerApp finds: told by the event log, the exit code with it ------------------------------------
@@ -78,7 +65,8 @@ def test_an_empty_data_folder(world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = replace(world, data=tmp_path / "empty").inline()
     assert done.code == 2
-    assert "empty: expected NAME.jsonl or NAME/train.jsonl per organisation, got no organisation" in done.error
+    assert str(tmp_path / "empty") in done.error
+    assert "NAME.jsonl or NAME/train.jsonl" in done.error
 
 
 def test_a_malformed_record_is_named_by_file_and_line(world: World, tmp_path: Path) -> None:
@@ -93,14 +81,15 @@ def test_a_malformed_record_is_named_by_file_and_line(world: World, tmp_path: Pa
 def test_more_organisations_than_data(world: World) -> None:
     done = world.inline("--organisations", 4)
     assert done.code == 2
-    assert "expected 4 organisations, got 3 (coding, financial, medical)" in done.error
+    assert "3 organisations (coding, financial, medical)" in done.error
+    assert "4" in done.error
 
 
 @pytest.mark.parametrize(
-    ("missing", "line"), [("tokenizer*", "got no tokenizer files"), ("*.safetensors", "got no safetensors weights")]
+    ("missing", "fact"), [("tokenizer*", "tokenizer files"), ("*.safetensors", "safetensors weights")]
 )
 @pytest.mark.chain
-def test_an_incomplete_base_model(world: World, tmp_path: Path, missing: str, line: str) -> None:
+def test_an_incomplete_base_model(world: World, tmp_path: Path, missing: str, fact: str) -> None:
     folder = tmp_path / "base"
     folder.mkdir()
     left_out = set(world.base.glob(missing))
@@ -108,7 +97,7 @@ def test_an_incomplete_base_model(world: World, tmp_path: Path, missing: str, li
         (folder / path.name).write_bytes(path.read_bytes())
     done = replace(world, base=folder).inline()
     assert done.code == 2
-    assert line in done.error
+    assert fact in done.error
 
 
 def test_a_chain_that_does_not_answer(world: World) -> None:
@@ -129,7 +118,9 @@ def test_settings_that_a_run_was_not_founded_with(world: World) -> None:
     run = world.inline().json["run"]
     done = world.inline("--resume", run, "--seed", 8)
     assert done.code == 2
-    assert "seed is 8, the run was founded with 7" in done.error
+    assert "seed" in done.error
+    assert "8" in done.error
+    assert "7" in done.error
 
 
 @pytest.mark.chain
@@ -141,16 +132,6 @@ def test_a_failed_run_does_not_block_the_next(world: World) -> None:
 
 
 # --- the machine -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.chain
-def test_a_port_in_use(world: World) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        done = foedus("chain", "start", "--port", taken.getsockname()[1], "--state", world.state)
-    assert done.code == 1
-    assert "in use" in done.error
 
 
 def test_the_port_of_the_superlink_in_use(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,15 +192,3 @@ def test_a_disk_that_is_full(world: World, small_disk: Path) -> None:
     done = replace(world, state=small_disk / "state").inline()
     assert done.code == 1
     assert "No space left on device" in done.error
-
-
-def test_a_requirement_that_is_not_installed(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')")
-    done = ended(started("status", PYTHONPATH=str(tmp_path)))
-    assert done.code == 2
-    assert done.error == "module 'typer' is not installed: `make setup`, or pip install -r requirements.txt"
-
-
-def test_an_error_is_one_line(world: World) -> None:
-    done = foedus("run", "--data", "one\ntwo", "--state", world.state)
-    assert "one two" in done.error
