@@ -25,7 +25,7 @@ from benchmarks.agents_world import DOMAINS
 from benchmarks.plot import Curve, Panel, plot
 from core.canonical import Address
 
-PICTURE = Path(__file__).parent.parent / "docs" / "agents-real.svg"
+PICTURE = Path(__file__).parent.parent / "docs" / "results" / "agents-real.svg"
 MEMBERS = 2 * len(DOMAINS)
 
 

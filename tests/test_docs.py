@@ -49,10 +49,14 @@ def test_readme_tree_is_the_real_tree() -> None:
     assert not [path for path, text in listed.items() if not text], "a line without a description"
 
 
-def test_results_page_has_every_figure_as_its_file_has_it() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.rendered(text) == text, "`python -m benchmarks.page` writes it anew"
-    assert {path.stem for path in RESULTS.glob("*.json")} <= set(page.blocks(text))
+def test_the_result_pages_have_every_figure_as_its_file_has_it() -> None:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in page.pages()}
+    for topic, text in texts.items():
+        assert page.rendered(text, topic) == text, "`python -m benchmarks.page` writes it anew"
+        assert "targets" in page.blocks(text), topic
+    assert {*page.TOPICS, "index"} <= texts.keys()
+    blocks = sorted(name for text in texts.values() for name in page.blocks(text) if name != "targets")
+    assert blocks == sorted(path.stem for path in RESULTS.glob("*.json")), "each result file on one page"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

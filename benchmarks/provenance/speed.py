@@ -48,7 +48,7 @@ FAST = ("gradient", "direct-logit", "protoken")
 NAIVE_MOST = 55
 """Organisations for which the naive way is still waited for."""
 MEMORY = (6, 55, 200)
-PICTURE = Path(__file__).parents[2] / "docs" / "provenance-growth.svg"
+PICTURE = Path(__file__).parents[2] / "docs" / "results" / "provenance-growth.svg"
 _WORDS = "A patient asks which medicine helps against a headache, and how much of it is safe to take in one day. " * 8
 
 

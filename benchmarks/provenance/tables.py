@@ -168,8 +168,8 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         {
             "experiment": row["experiment"],
             "base": row["base"],
-            "wanted": TARGETS[row["experiment"]],
-            "reached": row[DEFAULT],
+            "target": TARGETS[row["experiment"]],
+            "measured": row[DEFAULT],
             "missed by": max(0.0, TARGETS[row["experiment"]] - row[DEFAULT]["percent"]),
         }
         for row in table

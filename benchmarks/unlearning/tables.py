@@ -208,7 +208,10 @@ def targets(tasks: Sequence[Measured]) -> dict[str, Any]:
             rows.append(_target(task, f"{alone}, time over retraining", cost(task, alone, "seconds"), REMOVE_TIME))
         if task.name.startswith("sentiment"):
             for method in ("remove", "repair"):
-                for of, whose in (("unseen", "the erased's texts"), ("others", "the others' texts")):
+                for of, whose in (
+                    ("unseen", "texts of the erased organisation's kind"),
+                    ("others", "texts of the others' kind"),
+                ):
                     figure = Figure(of, "answers")
                     gap = mean(task.values(method, figure)) - mean(task.values(task.reference(method), figure))
                     rows.append(
@@ -337,7 +340,7 @@ def _rates(answers: Sequence[Sequence[float]]) -> list[float]:
 def _target(task: Measured, name: str, reached: float, wanted: float) -> dict[str, Any]:
     met = "not measured" if np.isnan(reached) else "yes" if reached <= wanted else "no"
     reached_or_none = None if np.isnan(reached) else reached
-    return {"task": task.name, "target": name, "at most": wanted, "reached": reached_or_none, "met": met}
+    return {"task": task.name, "target": name, "at most": wanted, "measured": reached_or_none, "met": met}
 
 
 if __name__ == "__main__":

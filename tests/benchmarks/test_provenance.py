@@ -57,6 +57,6 @@ def test_the_page_lays_lists_out_as_tables(tmp_path: Path) -> None:
         ' "rows": [{"name": "one", "hits": 3}, {"name": "two", "misses": 4}]}}',
         encoding="utf-8",
     )
-    page = rendered("<!-- some -->\n<!-- end -->", tmp_path)
+    page = rendered("<!-- some -->\n<!-- end -->", "speed", tmp_path)
     assert "| all | 99.0 (97.0 to 99.5) |" in page
     assert "Rows:\n\n| name | hits | misses |\n|---|---|---|\n| one | 3 | not measured |" in page
