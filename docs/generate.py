@@ -8,8 +8,9 @@ import ast
 import posixpath
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,10 +20,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from console.cli import app
-from core.config import RunConfig
-
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the pages describe this checkout, whatever is installed
+
+from console.cli import app  # noqa: E402 - from this checkout
+from core.config import RunConfig  # noqa: E402
+
 PACKAGES = ("core", "llm", "chain", "agents", "provenance", "unlearning", "client_app", "server_app")
 """The packages whose API has a page, from the lowest layer up."""
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+)(?: ([\w./-]+))? -->$", re.MULTILINE)
@@ -100,7 +103,7 @@ def settings() -> str:
         if isinstance(node, ast.ClassDef) and node.name == RunConfig.__name__
     )
     lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             name = ast.unparse(field.target).replace("_", "-")
             lines.append(f"| `{name}` | `{_toml(defaults[name])}` | {' '.join(str(text.value.value).split())} |")
@@ -115,7 +118,13 @@ def _toml(value: Any) -> str:
 def tree() -> str:
     """The repository's files, one a line, each with what it is."""
     lines = []
-    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["git", "ls-files"],  # noqa: S607 - wherever git is
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     names = sorted((name for name in listing.splitlines() if _has_line(name)), key=lambda name: (_folder(name), name))
     for folder, files in groupby(names, key=_folder):
         lines += [f"## {folder or 'the top'}", "", "| file | what it is |", "|---|---|"]
