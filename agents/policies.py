@@ -76,7 +76,7 @@ class SelectionContext:
 
 def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Observation]:
     """What a round's record shows of those it admitted; what is not reported or measured counts as 0."""
-    metrics = {admitted.organisation: admitted.signed.manifest.metrics for admitted in record.admitted}
+    metrics = {admitted.organisation: admitted.signed.value.metrics for admitted in record.admitted}
     credit = credit or {}
     return {
         a: Observation(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), credit.get(a, 0.0))

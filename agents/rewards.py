@@ -79,7 +79,7 @@ class Rewards:
     def _measured(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
         """Measure a round, and write its file."""
         updates = [
-            WeightedUpdate(a.organisation, a.weight, self.run.artifacts.open(a.signed.manifest.update))
+            WeightedUpdate(a.organisation, a.weight, self.run.artifacts.open(a.signed.value.update))
             for a in record.admitted
         ]
         *earlier, before = self._states[record.lane]
@@ -106,7 +106,7 @@ def credited(folder: Path, run: RunFolder) -> Iterator[tuple[RoundRecord, dict[s
 
 def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
     """The rounds of a lane's lineage that are paid: all but those of a calibration."""
-    records = (signed.record for signed in run.lineage(lane))
+    records = (signed.value for signed in run.lineage(lane))
     return [record for record in records if not run.genesis.training.calibrates(record.round)]
 
 

@@ -31,9 +31,9 @@ from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address, Digest, digest
+from core.genesis import Genesis
 from core.keys import Domain, Key
 from core.messages import codec as wire
-from core.rounds import Genesis
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
 from core.storage.readers import Readers
@@ -99,7 +99,7 @@ def _take_in(
     with _peak(start) as peak:
         content = _arrived(reply)
         signed, update = admit(wire.Reply.from_content(content), expected)
-        taken = signed.manifest.organisation, store.put(update)
+        taken = signed.value.organisation, store.put(update)
         wire.release(content)
     reply.unlink()
     return taken, peak()
@@ -115,7 +115,7 @@ def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
         update=update.digest, examples=1, tokens=1, bid=Bid(1, _RANK), nonce=digest("nonce", key.secret),
     )  # fmt: skip
     content = wire.unsigned_reply(manifest, update)
-    wire.attach_signature(content, manifest.sign(key, genesis.chain).signature)
+    wire.attach_signature(content, manifest.sign(key, genesis.chain).signatures[0])
     path = folder / f"{key.address}.reply"
     array = content.array_records["update"]["bytes"]
     parts = array.data, content.config_records["manifest"]["json"], content.config_records["signature"]["hex"]

@@ -27,7 +27,8 @@ from chain.queue import CommitQueue
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
 from core.errors import LedgerUnreachableError
 from core.keys import derive
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import Anchor, RoundCommitment
+from core.round_key import RoundKey
 
 _SEED = 7
 _SIZES = (4, 64, 1024)
@@ -78,7 +79,7 @@ def _gas(ledger: EthereumLedger) -> dict[str, Any]:
     for size in _SIZES:
         history = _history(f"gas {size}", 2)
         members = [Address(to_checksum_address(f"0x{number:040x}")) for number in range(1, size + 1)]
-        ledger.open_run(history[0].key.run, members)
+        ledger.open_run(history[0].key.genesis, members)
         first, second = (ledger.bound.node.eth.get_transaction(_hash(ledger.commit(item))) for item in history)
         figures[f"first_round_gas_{size}"] = _used(ledger, first["hash"])
         figures[f"round_gas_{size}"] = _used(ledger, second["hash"])
@@ -136,7 +137,7 @@ def _private(item: RoundCommitment) -> PrivateCommitment:
 def _opened(ledger: EthereumLedger, private: PrivateLedger, name: str, rounds: int) -> list[RoundCommitment]:
     history = _history(name, rounds)
     for each in (ledger, private):
-        each.open_run(history[0].key.run, [derive(_SEED, str(number)).address for number in range(4)])
+        each.open_run(history[0].key.genesis, [derive(_SEED, str(number)).address for number in range(4)])
     return history
 
 

@@ -20,9 +20,11 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
 from core.composition import Composition
+from core.genesis import Genesis
 from core.messages import codec as wire
-from core.rounds import Admitted, Genesis, RoundRecord, Salts
-from core.update import Bid, SignedManifest, UpdateManifest
+from core.rounds import Admitted, RoundRecord, Salts
+from core.signed import Signed
+from core.update import Bid, UpdateManifest
 from llm.model import ModelSpec, load
 
 _RANK = 8
@@ -44,7 +46,7 @@ def measure(fresh: AdapterState) -> dict[str, float]:
     genesis, state = genesis_of(members, fresh), RULES["frozen-a"].initial(fresh)
     signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
-    salts = Salts.draw(record.record)
+    salts = Salts.draw(record.value)
     down = _size(wire.Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state)).to_content())
     up = _size(_reply(signed[1], state))
     peer = _size(_template(fresh))
@@ -78,18 +80,18 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
     )  # fmt: skip
 
 
-def _record(genesis: Genesis, signed: list[SignedManifest], state: AdapterState) -> RoundRecord:
-    p = weights({s.manifest.organisation: 1 for s in signed})
+def _record(genesis: Genesis, signed: list[Signed[UpdateManifest]], state: AdapterState) -> RoundRecord:
+    p = weights({s.value.organisation: 1 for s in signed})
     return RoundRecord(
         genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,
         previous=genesis.digest, rule="frozen-a",
-        admitted=tuple(Admitted(s, p[s.manifest.organisation]) for s in signed), rejected=(), aggregate=state.digest,
+        admitted=tuple(Admitted(s, p[s.value.organisation]) for s in signed), rejected=(), aggregate=state.digest,
     )  # fmt: skip
 
 
-def _reply(signed: SignedManifest, update: AdapterState) -> RecordDict:
-    content = wire.unsigned_reply(signed.manifest, update)
-    wire.attach_signature(content, signed.signature)
+def _reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
+    content = wire.unsigned_reply(signed.value, update)
+    wire.attach_signature(content, signed.signatures[0])
     return content
 
 

@@ -6,8 +6,8 @@ from core import keys, lora
 from core.adapter import AdapterState
 from core.aggregation import rank_of
 from core.canonical import ZERO_DIGEST
+from core.genesis import Base, Genesis, Participation, Training
 from core.keys import Domain, Key
-from core.rounds import Base, Genesis, Participation, Training
 from core.update import Organisation
 
 CHAIN = Domain(1, keys.derive(0, "contract").address)

@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 from core.canonical import Address, Digest, commitment, digest, to_json
 from core.errors import FormatError
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import Anchor, RoundCommitment
+from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord, Salts
 
 
@@ -35,8 +36,8 @@ def private_commitment(record: RoundRecord, salts: Salts) -> PrivateCommitment:
 
     return PrivateCommitment(
         key=record.key,
-        manifests=hidden(lambda a: a.signed.digest),
-        bids=hidden(lambda a: digest("bid", to_json(asdict(a.signed.manifest.bid)))),
+        manifests=hidden(lambda a: a.signed.value.digest),
+        bids=hidden(lambda a: digest("bid", to_json(asdict(a.signed.value.bid)))),
         allocations=hidden(lambda a: digest("allocation", to_json({"weight": a.weight}))),
     )
 

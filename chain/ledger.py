@@ -17,7 +17,8 @@ from chain.registry import Registry
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
-from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead, RoundCommitment, RoundKey
+from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead, RoundCommitment
+from core.round_key import RoundKey
 
 
 class EthereumLedger:
@@ -168,7 +169,7 @@ def members(bound: BoundContract, run: Digest) -> frozenset[Address]:
 
 
 def _place(key: RoundKey) -> tuple[bytes, int, int]:
-    return raw(key.run), key.lane, key.generation
+    return raw(key.genesis), key.lane, key.generation
 
 
 def _commitment(key: RoundKey, values: Any) -> RoundCommitment:

@@ -15,7 +15,8 @@ from chain.ledger import EthereumLedger
 from chain.nodes import running
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError
-from core.ledger import Anchor, Erasure, LaneHead, LedgerView, RoundCommitment, RoundKey
+from core.ledger import Anchor, Erasure, LaneHead, LedgerView, RoundCommitment
+from core.round_key import RoundKey
 
 PATIENCE_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 30.0

@@ -15,9 +15,11 @@ from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
 from core.keys import Domain
-from core.ledger import Anchor, Ledger, RoundKey
+from core.ledger import Anchor, Ledger
+from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
-from core.update import SignedManifest
+from core.signed import Signed
+from core.update import UpdateManifest
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,20 @@ class ParticipationProof:
     """One manifest and its way to a round's root."""
 
     chain: Domain
-    signed: SignedManifest
+    signed: Signed[UpdateManifest]
     salt: bytes
     siblings: tuple[Digest, ...]
 
     @property
     def key(self) -> RoundKey:
         """The round."""
-        manifest = self.signed.manifest
+        manifest = self.signed.value
         return RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
 
     @property
     def manifest_commitment(self) -> Digest:
         """The salted digest of the manifest: what a leaf is made of, and what `EthereumLedger.is_admitted` takes."""
-        return commitment(self.salt, self.signed.digest)
+        return commitment(self.salt, self.signed.value.digest)
 
     @property
     def path(self) -> tuple[bytes, ...]:
@@ -67,7 +69,7 @@ class ParticipationProof:
         """
         if (ledger.chain_id, ledger.contract) != (self.chain.chain_id, self.chain.contract):
             raise IntegrityError(f"the proof is for {self.chain}, the ledger is {ledger.contract}")
-        manifest = self.signed.verified(self.chain)
+        manifest = self.signed.signed_by(self.chain, self.signed.value.organisation)
         if manifest.organisation not in ledger.members(manifest.genesis):
             raise IntegrityError(f"{manifest.organisation} is no member of run {manifest.genesis}")
         found = ledger.read(self.key)
@@ -103,7 +105,7 @@ class ParticipationProof:
         try:
             proof = cls(
                 Domain(**fields.pop("chain")),
-                SignedManifest.from_dict(fields.pop("manifest")),
+                Signed.parse(UpdateManifest, fields.pop("manifest")),
                 bytes.fromhex(fields.pop("salt")),
                 tuple(Digest(sibling) for sibling in fields.pop("siblings")),
             )

@@ -21,7 +21,8 @@ from chain.nodes import reaching
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 
 
 class Kind(IntEnum):
@@ -83,7 +84,7 @@ class PrivateLedger:
         digest, _, block = self.bound.call("getRecord", *_place(key, kind), wanted=wanted)
         if not block:
             return None
-        filters = {"run": raw(key.run), "lane": key.lane, "kind": int(kind)}
+        filters = {"run": raw(key.genesis), "lane": key.lane, "kind": int(kind)}
         for event in self.bound.events("RoundRecorded", block, block, filters, wanted=wanted):
             values = event["args"]
             if (values["generation"], values["round"]) == (key.generation, key.round):
@@ -166,7 +167,7 @@ class PrivateRounds:
         self._private.record(key, Kind.BIDS, commitment.bids)
         anchor = self._private.record(key, Kind.ALLOCATIONS, commitment.allocations)
         if key.round % self._every == 0:
-            anchor_head(self._public, key.run, self._private.head())
+            anchor_head(self._public, key.genesis, self._private.head())
         return anchor
 
     def read(self, key: RoundKey) -> tuple[PrivateCommitment, Anchor] | None:
@@ -211,4 +212,4 @@ def anchored_head(public: BoundContract, run: Digest, chain_id: int) -> PrivateH
 
 
 def _place(key: RoundKey, kind: Kind) -> tuple[bytes, int, int, int, int]:
-    return raw(key.run), key.lane, key.generation, key.round, int(kind)
+    return raw(key.genesis), key.lane, key.generation, key.round, int(kind)

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Final, Generic
 from chain.commitments import Commitment, Recorder, parse, tag
 from core.canonical import Digest, from_json, to_json
 from core.errors import FormatError, IntegrityError, LedgerConflictError, LedgerError, RunLockedError
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 
 RECHECK_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.25
@@ -143,7 +144,7 @@ class CommitQueue(Generic[Commitment]):
         """Forget the anchors that the ledger no longer has; returns whether there were any."""
         lanes: dict[tuple[Digest, int], list[RoundKey]] = {}
         for key in self.anchors():
-            lanes.setdefault((key.run, key.lane), []).append(key)
+            lanes.setdefault((key.genesis, key.lane), []).append(key)
         forgotten = [self._forget_in_lane(keys) for keys in lanes.values()]
         return any(forgotten)
 

@@ -14,7 +14,7 @@ from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms, 
 from core import seeds
 from core.canonical import Address
 from core.config import RunConfig
-from core.rounds import Genesis
+from core.genesis import Genesis
 from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
 

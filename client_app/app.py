@@ -8,6 +8,7 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -24,8 +25,8 @@ from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
+from core.genesis import Genesis, Stage
 from core.messages import codec as wire
-from core.rounds import Genesis, Stage
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
 from llm.data import Record
 from llm.evaluate import evaluate as measure
@@ -46,7 +47,13 @@ def bind(message: Message, context: Context) -> Message:
     """Answer who is hosted here, each organisation with its own signature on the challenge."""
     query = wire.Bind.from_content(message.content)
     node = node_of(context)
-    signed = [Registration.sign(h.organisation, query.challenge, h.key, query.chain) for h in node.hosts.values()]
+    asked = query.asked
+    signed = (
+        Registration(
+            host.organisation, asked.coordinator, asked.run, asked.challenge, product=f"foedus {version('foedus')}"
+        ).sign(host.key, query.chain)
+        for host in node.hosts.values()
+    )
     return Message(wire.Bound(tuple(signed), node.known).to_content(), reply_to=message)
 
 
@@ -87,7 +94,7 @@ def recall(message: Message, context: Context) -> Message:
     """Answer, on the organisation's own request to erase records, which it holds; and forget them when told to."""
     query = wire.RecordsQuery.from_content(message.content)
     node = node_of(context)
-    host = node.host(query.request.request.organisation)
+    host = node.host(query.request.value.organisation)
     noted = node.forgotten(host, query.genesis)
     try:
         check_request(query, node.member(host, query.genesis), host.key)
@@ -198,7 +205,7 @@ def _local_round(
         lane=task.lane,
         generation=task.generation,
         round=task.round,
-        parent=task.parent.record.digest if task.parent else genesis.digest,
+        parent=task.parent.value.digest if task.parent else genesis.digest,
         update=update.digest,
         examples=len(records),
         tokens=result.tokens,

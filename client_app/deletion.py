@@ -12,12 +12,13 @@ from agents.q_learning import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Attestation, Receipt
 from core.errors import IntegrityError
+from core.genesis import Genesis
 from core.messages.codec import Deletion
-from core.rounds import Genesis
+from core.signed import Signed
 from core.update import Organisation
 
 
-def delete(query: Deletion, host: Host, node: Node) -> Receipt:
+def delete(query: Deletion, host: Host, node: Node) -> Signed[Receipt]:
     """Delete what knew the erased, and sign for it; once more changes nothing.
 
     Raises IntegrityError when what is asked does not hold, LedgerUnreachableError when the organisation's own ledger
@@ -30,7 +31,7 @@ def delete(query: Deletion, host: Host, node: Node) -> Receipt:
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
         notebook.forget(attestation.generation, attestation.parent_round)
-    return Receipt.sign(genesis, attestation.erasure, host.key)
+    return Receipt(genesis.digest, attestation.erasure, query.organisation).sign(host.key, genesis.chain)
 
 
 def _check(genesis: Genesis, attestation: Attestation, member: Organisation) -> None:

@@ -19,8 +19,8 @@ from core import keys, seeds
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
+from core.genesis import Genesis
 from core.keys import Key
-from core.rounds import Genesis
 from core.update import Organisation
 from llm.data import OrganisationData, Record
 from llm.sources import read_data

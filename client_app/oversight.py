@@ -20,9 +20,9 @@ from core.canonical import Address
 from core.config import LAG_POLICIES, RunConfig
 from core.erasures import Attestation
 from core.errors import ConfigError, IntegrityError
+from core.genesis import Genesis
 from core.ledger import LedgerView
 from core.messages.codec import Task
-from core.rounds import Genesis
 from core.storage.state_folder import State
 
 

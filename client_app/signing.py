@@ -27,5 +27,5 @@ def sign_update(message: Message, context: Context, call_next: ClientAppCallable
     node = node_of(context)
     signed = manifest.sign(node.host(manifest.organisation).key, task.genesis.chain)
     node.oversight.witness(task).sent(signed)
-    wire.attach_signature(reply.content, signed.signature)
+    wire.attach_signature(reply.content, signed.signatures[0])
     return reply

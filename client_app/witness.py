@@ -26,10 +26,13 @@ from typing import Any, BinaryIO
 from core.aggregation import weights
 from core.canonical import Address, Digest, from_json, to_json
 from core.errors import FormatError, IntegrityError, LedgerUnreachableError
-from core.generations import GenerationRecord, SignedGeneration
-from core.ledger import LedgerView, RoundKey
-from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
-from core.update import SignedManifest
+from core.generations import GenerationRecord
+from core.genesis import Genesis
+from core.ledger import LedgerView
+from core.round_key import RoundKey
+from core.rounds import RoundRecord, Salts, commit_to
+from core.signed import Signed
+from core.update import UpdateManifest
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ class Witness:
         for entry in self._entries():
             self._remember(entry)
 
-    def sent(self, signed: SignedManifest) -> None:
+    def sent(self, signed: Signed[UpdateManifest]) -> None:
         """Remember an own manifest; call it before it is sent."""
-        self._write({"sent": asdict(_place(signed)), "manifest": signed.digest})
+        self._write({"sent": asdict(_place(signed)), "manifest": signed.value.digest})
 
-    def shown(self, signed: SignedRecord, salts: Salts, openings: Sequence[SignedGeneration] = ()) -> RoundRecord:
+    def shown(
+        self, signed: Signed[RoundRecord], salts: Salts, openings: Sequence[Signed[GenerationRecord]] = ()
+    ) -> RoundRecord:
         """Check and remember a round's record; showing it again changes nothing.
 
         `openings` are what opened the lane's generations, in order.
@@ -105,7 +110,7 @@ class Witness:
             raise
         return record
 
-    def _check_shown(self, record: RoundRecord, salts: Salts, openings: Sequence[SignedGeneration]) -> None:
+    def _check_shown(self, record: RoundRecord, salts: Salts, openings: Sequence[Signed[GenerationRecord]]) -> None:
         if self._caught:
             raise IntegrityError(self._caught)
         if not record.admitted:
@@ -171,7 +176,7 @@ class Witness:
             raise IntegrityError(f"the ledger knows run {self._genesis.digest} with other members: {sorted(members)}")
         self._write({"ledger": asdict(wanted)})
 
-    def _check_parent(self, record: RoundRecord, openings: Sequence[SignedGeneration]) -> None:
+    def _check_parent(self, record: RoundRecord, openings: Sequence[Signed[GenerationRecord]]) -> None:
         """A record grows from the last one shown of its lane's line, if there is one."""
         generation = record.generation
         if generation:
@@ -181,7 +186,7 @@ class Witness:
         if before and record.parent != before.record:
             raise IntegrityError(f"{_name(record.key)}: its parent is {record.parent}, shown was {before.record}")
 
-    def _opening(self, record: RoundRecord, openings: Sequence[SignedGeneration]) -> GenerationRecord:
+    def _opening(self, record: RoundRecord, openings: Sequence[Signed[GenerationRecord]]) -> GenerationRecord:
         """What opened a record's generation; raises IntegrityError when that was not shown."""
         for signed in openings[record.generation - 1 : record.generation]:
             opening = signed.verified(self._genesis)
@@ -206,7 +211,7 @@ class Witness:
         """What was sent is in the record: admitted as it was sent, or rejected with a reason."""
         sent = self._sent.get(record.key, [])
         own = [a.signed for a in record.admitted if a.organisation == self._organisation]
-        if own and own[0].digest not in self._sent.get(_place(own[0]), []):
+        if own and own[0].value.digest not in self._sent.get(_place(own[0]), []):
             raise IntegrityError(f"{_name(record.key)}: admits an update of {self._organisation} that it did not send")
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:
@@ -255,9 +260,9 @@ class Witness:
             yield file
 
 
-def _place(signed: SignedManifest) -> RoundKey:
+def _place(signed: Signed[UpdateManifest]) -> RoundKey:
     """The round that a manifest was made for; one that was summed again stands in a later generation."""
-    manifest = signed.manifest
+    manifest = signed.value
     return RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
 
 

@@ -1,7 +1,7 @@
 """The model card that an exported adapter carries: what it is and where it comes from."""
 
 from core.canonical import Digest
-from core.rounds import Genesis
+from core.genesis import Genesis
 from core.storage.run_folder import RunFolder
 
 
@@ -14,7 +14,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
     )
     rounds = "\n".join(
         f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
-        for r in (signed.record for signed in run.records())
+        for r in (signed.value for signed in run.records())
     )
     return f"""\
 ---

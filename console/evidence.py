@@ -49,7 +49,7 @@ def _said(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
         "text": bundle.trace.text,
         "aggregate": bundle.trace.aggregate,
         "trace": bundle.trace.digest,
-        "rounds": [proof.signed.manifest.round for proof in bundle.proofs],
+        "rounds": [proof.signed.value.round for proof in bundle.proofs],
         "transactions": [anchor.transaction for anchor in anchors],
     }
 
@@ -60,7 +60,7 @@ def _name(bundle: Evidence) -> str:
 
 
 def _lines(bundle: Evidence, anchors: Sequence[Anchor]) -> list[str]:
-    rounds = ", ".join(str(proof.signed.manifest.round) for proof in bundle.proofs)
+    rounds = ", ".join(str(proof.signed.value.round) for proof in bundle.proofs)
     where = (
         f"committed by {', '.join(a.transaction for a in anchors)}" if anchors else "the chain was not asked: --chain"
     )

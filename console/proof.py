@@ -45,7 +45,7 @@ def proof(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _check(path: Path, chain: str, state: State, as_json: bool) -> int:
     held = ParticipationProof.from_json(read_file("proof", path, "a file of `foedus proof`"))
-    manifest = held.signed.manifest
+    manifest = held.signed.value
     said = {"organisation": manifest.organisation, "genesis": manifest.genesis, "round": manifest.round}
     try:
         anchor = held.check_on_chain(open_ledger(chain, state.folder, None, held.chain.contract))
@@ -60,9 +60,9 @@ def _check(path: Path, chain: str, state: State, as_json: bool) -> int:
 def _record(run: RunFolder, member: Organisation, number: int) -> RoundRecord:
     """The newest record of a round that admitted an organisation; raises UsageError when there is none."""
     found = [
-        signed.record
+        signed.value
         for signed in run.records()
-        if signed.record.round == number and any(a.organisation == member.address for a in signed.record.admitted)
+        if signed.value.round == number and any(a.organisation == member.address for a in signed.value.admitted)
     ]
     if not found:
         raise UsageError(f"round {number} of run {run.name} admitted no update of {member.name}")

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from chain.queue import read_anchors
 from core.canonical import Address
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -56,14 +57,14 @@ def _status(run: RunFolder, events: list[Json]) -> str:
 def _complete(run: RunFolder, lane: int) -> bool:
     """Whether a lane has closed its last round; where nobody is left there is none to close."""
     line = run.lineage(lane)
-    return not run.members(lane) or (bool(line) and line[-1].record.round >= run.last_round(lane))
+    return not run.members(lane) or (bool(line) and line[-1].value.round >= run.last_round(lane))
 
 
 def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
     """All records, attempts included, under their rounds."""
     rounds: dict[int, list[RoundRecord]] = {}
     for signed in run.records():
-        rounds.setdefault(signed.record.round, []).append(signed.record)
+        rounds.setdefault(signed.value.round, []).append(signed.value)
     return dict(sorted(rounds.items()))
 
 
@@ -99,7 +100,7 @@ def _flagged(record: RoundRecord, names: dict[Address, str]) -> list[Json]:
     flags = [
         (
             a.organisation,
-            {n: a.signed.manifest.metrics[n] for n in ("behind", "trusting") if n in a.signed.manifest.metrics},
+            {n: a.signed.value.metrics[n] for n in ("behind", "trusting") if n in a.signed.value.metrics},
         )
         for a in record.admitted
     ]

@@ -29,9 +29,10 @@ from core import keys
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FormatError, UsageError
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from unlearning.certificate import ErasureCertificate, SignedCertificate
+from unlearning.certificate import ErasureCertificate, read_certificate
 from unlearning.check import check as check_certificate
 from unlearning.plan import Lanes, plans
 from unlearning.records import read_digests, shards_of
@@ -70,14 +71,16 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     result: dict[str, Any] = {
         "run": found.name,
         "organisation": found.genesis.named(address).name,
-        "records": certificate.attestation.attestation.request.request.count or None,
+        "records": certificate.attestation.value.request.value.count or None,
         "method": method,
         "certificate": str(list(written)[-1]),
         "certificates": [str(path) for path in written],
         "label": certificate.label,
         "aggregate": certificate.aggregate,
         "metrics": {name: dict(values) for name, values in certificate.metrics.items()},
-        "receipts": _names(found, {r.organisation for one in written.values() for r in one.receipts} - outstanding),
+        "receipts": _names(
+            found, {r.value.organisation for one in written.values() for r in one.receipts} - outstanding
+        ),
         "outstanding": _names(found, outstanding),
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -97,7 +100,7 @@ def check(
     """Check an erasure certificate against the run's artifacts and the chain."""
     data = read_file("certificate", certificate, "a file of `foedus forget`")
     try:
-        signed = SignedCertificate.from_bytes(data)
+        signed = read_certificate(data)
     except FormatError as error:
         failures = (Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate"),)
         return _verdict(signed=None, failures=failures, as_json=as_json)
@@ -118,13 +121,13 @@ def check(
 def _trains(run: RunFolder, organisation: Address, method: str, records: Path | None) -> bool:
     """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
     if run.unfinished():
-        begun = [s.attestation for s in run.erasures() if run.certificate(s.attestation) is None]
-        return any(attestation.carried < attestation.rounds for attestation in begun)
+        begun = [s.value for s in run.erasures() if run.certificate(s.value) is None]
+        return any(attestation.reaggregated < attestation.rounds for attestation in begun)
     shards = shards_of(run.genesis, organisation, read_digests(records)) if records else None
     try:
         return any(made.carried < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
     except UsageError:
-        own = (s.attestation for s in run.erasures() if s.attestation.organisation == organisation)
+        own = (s.value for s in run.erasures() if s.value.organisation == organisation)
         if any(run.certificate(attestation) for attestation in own):
             return False  # the chain may not have been told yet; the ServerApp finds out, or says the same
         raise
@@ -136,18 +139,18 @@ def _names(run: RunFolder, organisations: Collection[Address]) -> list[str]:
 
 def _newest(run: RunFolder, organisation: Address) -> dict[Path, ErasureCertificate]:
     """The certificates of what an organisation has asked for last, by lane."""
-    own = [s.attestation for s in run.erasures() if s.attestation.organisation == organisation]
+    own = [s.value for s in run.erasures() if s.value.organisation == organisation]
     found = [(path, one.request) for one in own if (path := run.certificate(one))]
     if not found:
         raise UsageError(f"the erasure of {organisation} has no certificate: ask for it again")
     _, request = max(found, key=lambda one: one[0].stat().st_mtime_ns)
     paths = (path for path, other in found if other == request)
-    return {path: SignedCertificate.from_bytes(path.read_bytes()).certificate for path in paths}
+    return {path: read_certificate(path.read_bytes()).value for path in paths}
 
 
-def _name(state: State, signed: SignedCertificate) -> str:
+def _name(state: State, signed: Signed[ErasureCertificate]) -> str:
     """The run that a certificate is of; raises UsageError."""
-    wanted = signed.certificate.attestation.attestation.request.request.genesis
+    wanted = signed.value.attestation.value.request.value.genesis
     for run in state.runs():
         if run.genesis.digest == wanted:
             return run.name
@@ -162,15 +165,15 @@ def _private(state: State, settings: RunConfig, run: RunFolder, public: Ethereum
     return PrivateRounds(own, public.bound, run.genesis.private.anchor_every)
 
 
-def _verdict(signed: SignedCertificate | None, failures: tuple[Failure, ...], as_json: bool) -> int:
+def _verdict(signed: Signed[ErasureCertificate] | None, failures: tuple[Failure, ...], as_json: bool) -> int:
     result = {"ok": not failures, "failures": [vars(failure) for failure in failures]}
     lines = ["The certificate holds"] if not failures else [f"The certificate does not hold: {failures[0]}"]
     if len(failures) > 1:
         lines.append(f"and {len(failures) - 1} more; --json lists them all")
     if signed:
-        certificate = signed.certificate
+        certificate = signed.value
         result |= {"label": certificate.label, "aggregate": certificate.aggregate}
-        lines.append(f"Label    {certificate.label}, by {certificate.attestation.attestation.method}")
+        lines.append(f"Label    {certificate.label}, by {certificate.attestation.value.method}")
     answer(result, lines, as_json)
     return 1 if failures else 0
 

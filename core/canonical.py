@@ -1,8 +1,9 @@
 """One canonical byte form and one digest for every noun.
 
 A digest is SHA-256 over a versioned domain tag and the canonical bytes, written ``0x`` + 64 lower-case hex
-digits, so that bytes of one noun can never pass for another. Canonical JSON is UTF-8 restricted to ASCII, keys
-sorted, no white space, finite numbers only: ``from_json(to_json(x)) == x`` and ``to_json`` of it is the same bytes.
+digits, so that bytes of one noun can never pass for another. Canonical JSON is RFC 8785 (JCS): UTF-8, keys sorted, no
+white space, numbers as ECMAScript writes them, finite and exact: ``from_json(to_json(x)) == x``, and ``to_json`` of it
+is the same bytes.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import re
 from typing import Any, NewType
 
+import rfc8785
 from typing_extensions import Buffer
 
 from core.errors import FormatError
@@ -21,8 +23,11 @@ Address = NewType("Address", str)
 ZERO_DIGEST = Digest("0x" + "00" * 32)
 
 _DIGEST = re.compile(r"0x[0-9a-f]{64}")
+_SALT = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _DEEPEST = 32
+_LARGEST_EXACT = 2**53 - 1
+_LONGEST_EXACT = len(str(-_LARGEST_EXACT))
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -30,11 +35,12 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 def to_json(value: Any) -> bytes:
     """Canonical JSON of plain data (dict, list, str, int, float, bool, None).
 
-    Raises FormatError for NaN, infinities and types that JSON does not have.
+    Raises FormatError for NaN, infinities, integers beyond ±(2^53 − 1), text that is not Unicode, and types that JSON
+    does not have.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    except (TypeError, ValueError) as error:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, TypeError, ValueError) as error:
         raise FormatError(f"not representable as canonical JSON: {error}") from error
 
 
@@ -42,7 +48,7 @@ def from_json(data: bytes) -> Any:
     """Parse canonical JSON; raises FormatError when `data` is not the canonical form of what it says."""
     value = parse_json(data)
     if to_json(value) != data:
-        raise FormatError("JSON is not in canonical form (sorted keys, no white space, ASCII)")
+        raise FormatError("JSON is not in canonical form (RFC 8785)")
     return value
 
 
@@ -57,11 +63,18 @@ def parse_json(data: bytes) -> Any:
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     if deepest > _DEEPEST:
-        raise FormatError(f"JSON is nested {deepest} deep, at most {_DEEPEST} wanted")
+        raise FormatError(f"JSON: expected at most {_DEEPEST} levels of nesting, got {deepest}")
     try:
-        return json.loads(data)
+        # Decoded here, since json.loads would take UTF-16 for text, whose brackets the count above does not see.
+        return json.loads(data.decode("utf-8"), parse_int=_number)
     except ValueError as error:
         raise FormatError(f"not JSON: {error}") from error
+
+
+def _number(text: str) -> int | float:
+    """A number without fraction; beyond ±(2^53 − 1) it is a double, as all numbers of RFC 8785 are."""
+    exact = len(text) <= _LONGEST_EXACT and abs(value := int(text)) <= _LARGEST_EXACT
+    return value if exact else float(text)
 
 
 def domain(noun: str) -> bytes:
@@ -85,6 +98,13 @@ def commitment(salt: bytes, value: Digest) -> Digest:
     if len(salt) != 32:
         raise FormatError(f"a salt has 32 bytes, got {len(salt)}")
     return digest("commitment", salt + raw(value))
+
+
+def salt_bytes(text: object) -> bytes:
+    """The 32 bytes behind a salt; raises FormatError when it is not 64 lower-case hex digits."""
+    if not isinstance(text, str) or not _SALT.fullmatch(text):
+        raise FormatError(f"a salt: expected 64 lower-case hex digits, got {text!r}")
+    return bytes.fromhex(text)
 
 
 def raw(value: Digest) -> bytes:

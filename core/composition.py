@@ -16,7 +16,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest, digest, to_json
 from core.errors import FormatError
-from core.rounds import Genesis
+from core.genesis import Genesis
 
 COMPOSITIONS = ("sum", "ensemble", "routing")
 

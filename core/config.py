@@ -14,8 +14,8 @@ from typing import Any, Self
 from core.aggregation import RULES
 from core.composition import COMPOSITIONS
 from core.errors import ConfigError, FormatError
+from core.genesis import Participation, Training
 from core.keys import PublicKey, address_of, public_key
-from core.rounds import Participation, Training
 
 MODES = ("train", "unlearn", "attribute")
 QUANTISATIONS = ("nf4", "int8", "none")

@@ -9,51 +9,40 @@ erased from what was lost.
 """
 
 import hmac
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import partial
-from typing import Any, Self
+from functools import cached_property, partial
+from typing import Any, ClassVar, Self
 
-from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, domain, raw, to_json
-from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, Signature, signer
+from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, domain, raw, salt_bytes, to_json
+from core.errors import FormatError
+from core.keys import Key
 from core.parsing import parsed
-from core.rounds import Genesis
+from core.signed import MemberStatement, Signed
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
 """The methods that erase records, and leave the organisation where it is."""
 
-_REQUEST: Fields = (
-    ("genesis", "bytes32"),
-    ("organisation", "address"),
-    ("method", "string"),
-    ("records", "bytes32"),
-    ("count", "uint32"),
-    ("basis", "string"),
-    ("nonce", "bytes32"),
-)
-_ATTESTATION: Fields = (
-    ("genesis", "bytes32"),
-    ("lane", "uint32"),
-    ("generation", "uint32"),
-    ("attestation", "bytes32"),
-)
-_RECEIPT: Fields = (
-    ("genesis", "bytes32"),
-    ("erasure", "bytes32"),
-    ("organisation", "address"),
-)
-
 
 @dataclass(frozen=True)
-class ErasureRequest:
+class ErasureRequest(MemberStatement):
     """An organisation asks that it be erased, or `count` of its records.
 
     `records` hides which ones (see `hidden`); it is zero, as `count`, for the whole organisation. `basis` is the legal
     basis that it gives, `nonce` makes the request unique.
     """
+
+    struct: ClassVar = "ErasureRequest"
+    struct_fields: ClassVar = (
+        ("genesis", "bytes32"),
+        ("organisation", "address"),
+        ("method", "string"),
+        ("records", "bytes32"),
+        ("count", "uint32"),
+        ("basis", "string"),
+        ("nonce", "bytes32"),
+    )
 
     genesis: Digest
     organisation: Address
@@ -68,18 +57,37 @@ class ErasureRequest:
         """Whether it is about the whole organisation."""
         return not self.count
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/erasure-request/v1``."""
-        return digest("erasure-request", to_json(asdict(self)))
+        return digest("erasure-request", to_json(self.to_dict()))
 
-    def sign(self, key: Key, domain: Domain) -> "SignedRequest":
-        """Sign with the organisation's key."""
-        return SignedRequest(self, key.sign(domain, "ErasureRequest", _REQUEST, self._message()))
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct."""
+        return self.to_dict() | {name: raw(getattr(self, name)) for name in ("genesis", "records", "nonce")}
 
-    def _message(self) -> dict[str, Any]:
-        digests = {name: raw(getattr(self, name)) for name in ("genesis", "records", "nonce")}
-        return asdict(self) | digests
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - nobody else can ask for it
+        """The organisation."""
+        return (self.organisation,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        request = parsed(cls, data, {})
+        methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "shards")
+        if request.method not in methods:
+            raise FormatError(f"erasure request: expected method {' or '.join(methods)}, got {request.method!r}")
+        if not 0 <= request.count < 2**32 or request.whole != (request.records == ZERO_DIGEST):
+            raise FormatError(f"erasure request is about {request.count} records, committed as {request.records}")
+        return request
 
 
 def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
@@ -95,60 +103,34 @@ def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
 
 
 @dataclass(frozen=True)
-class SignedRequest:
-    """A request and the signature of the organisation that it is about."""
-
-    request: ErasureRequest
-    signature: Signature
-
-    def verified(self, genesis: Genesis) -> ErasureRequest:
-        """The request; raises ForgeryError when it is for another federation, or another key signed it."""
-        request = self.request
-        if request.genesis != genesis.digest:
-            raise ForgeryError(f"the request is for federation {request.genesis}, {genesis.digest} wanted")
-        by = signer(self.signature, genesis.chain, "ErasureRequest", _REQUEST, request._message())
-        if by != request.organisation:
-            raise ForgeryError(f"the request to erase {request.organisation} is signed by {by}")
-        return request
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return {"request": asdict(self.request), "signature": self.signature}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        signed = parsed(cls, data, {"request": lambda v: parsed(ErasureRequest, v, {})})
-        request = signed.request
-        methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "shards")
-        if request.method not in methods:
-            raise FormatError(f"erasure request has method {request.method!r}, one of {', '.join(methods)} wanted")
-        if not 0 <= request.count < 2**32 or request.whole != (request.records == ZERO_DIGEST):
-            raise FormatError(f"erasure request is about {request.count} records, committed as {request.records}")
-        return signed
-
-
-@dataclass(frozen=True)
-class Attestation:
+class Attestation(MemberStatement):
     """What an erasure does to a lane, and what a full audit found just before.
 
-    Generation `generation` grows from (`parent_generation`, `parent_round`), sums the rounds up to `carried` again
+    Generation `generation` grows from (`parent_generation`, `parent_round`), sums the rounds up to `reaggregated` again
     without `erased` and trains those up to `rounds`; an organisation that erases records only is not among `erased`
-    and trains without them. `destroyed` are the states that become unreadable, `unsalted` the
+    and trains without them. `destroyed` are the states that become unreadable, `salts_destroyed` the
     digests of the records whose salts vanish, `holders` who was sent a state that knew the erased. `recomputed` and
     `attested` count the rounds of that audit, which had no failure. `salt` hides all of it on the chain.
     """
 
-    request: SignedRequest
+    struct: ClassVar = "Attestation"
+    struct_fields: ClassVar = (
+        ("genesis", "bytes32"),
+        ("lane", "uint32"),
+        ("generation", "uint32"),
+        ("attestation", "bytes32"),
+    )
+
+    request: Signed[ErasureRequest]
     lane: int
     generation: int
     parent_generation: int
     parent_round: int
-    carried: int
+    reaggregated: int
     rounds: int
     erased: tuple[Address, ...]
     destroyed: tuple[Digest, ...]
-    unsalted: tuple[Digest, ...]
+    salts_destroyed: tuple[Digest, ...]
     holders: tuple[Address, ...]
     recomputed: int
     attested: int
@@ -157,19 +139,19 @@ class Attestation:
     @property
     def organisation(self) -> Address:
         """Who asked: it is erased, or records of it."""
-        return self.request.request.organisation
+        return self.request.value.organisation
 
     @property
     def whole(self) -> bool:
         """Whether the whole organisation is erased."""
-        return self.request.request.whole
+        return self.request.value.whole
 
     @property
     def method(self) -> str:
         """How."""
-        return self.request.request.method
+        return self.request.value.method
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/attestation/v1``."""
         return digest("attestation", to_json(self.to_dict()))
@@ -177,21 +159,32 @@ class Attestation:
     @property
     def erasure(self) -> Digest:
         """The erasure's id on the chain: the salted digest of the request."""
-        return self.hide(self.request.request.digest)
+        return self.hide(self.request.value.digest)
 
     def hide(self, value: Digest) -> Digest:
         """The salted digest of a value, as the chain has it."""
-        return commitment(bytes.fromhex(self.salt), value)
+        return commitment(salt_bytes(self.salt), value)
 
     def message(self) -> dict[str, Any]:
-        """The EIP-712 struct that coordinator and requester sign."""
-        place = {"lane": self.lane, "generation": self.generation}
-        return place | {"genesis": raw(self.request.request.genesis), "attestation": raw(self.digest)}
+        """The EIP-712 struct."""
+        return {
+            "genesis": raw(self.federation()),
+            "lane": self.lane,
+            "generation": self.generation,
+            "attestation": raw(self.digest),
+        }
 
-    def sign(self, coordinator: Key, requester: Key, domain: Domain) -> "SignedAttestation":
-        """Sign as both."""
-        both = (key.sign(domain, "Attestation", _ATTESTATION, self.message()) for key in (coordinator, requester))
-        return SignedAttestation(self, *both)
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.request.value.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+        """The coordinator, and the organisation that asked."""
+        return coordinator, self.organisation
+
+    def parts(self) -> tuple[Signed[ErasureRequest], ...]:
+        """The request."""
+        return (self.request,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
@@ -203,7 +196,11 @@ class Attestation:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         lists = {name: partial(_tuple, check) for name, check in _LISTS.items()}
-        found = parsed(cls, data, {"request": SignedRequest.from_dict, "salt": _salt, **lists})
+        found = parsed(
+            cls,
+            data,
+            {"request": lambda v: Signed.parse(ErasureRequest, v), "salt": lambda v: salt_bytes(v).hex(), **lists},
+        )
         if not 0 <= found.parent_generation < found.generation:
             raise FormatError("malformed Attestation: it opens no generation")
         if found.whole != (found.organisation in found.erased):
@@ -214,63 +211,39 @@ class Attestation:
 
 
 @dataclass(frozen=True)
-class SignedAttestation:
-    """An attestation, signed by the coordinator and by the organisation that asked."""
+class Receipt(MemberStatement):
+    """An organisation says that it has deleted every copy of what it was sent that knew the erased organisation.
 
-    attestation: Attestation
-    coordinator: Signature
-    requester: Signature
+    `erasure` is the erasure's id on the chain.
+    """
 
-    def verified(self, genesis: Genesis) -> Attestation:
-        """The attestation; raises ForgeryError for a signature that is not the claimed signer's."""
-        attestation = self.attestation
-        attestation.request.verified(genesis)
-        wanted = ((genesis.coordinator, self.coordinator), (attestation.organisation, self.requester))
-        for who, signature in wanted:
-            by = signer(signature, genesis.chain, "Attestation", _ATTESTATION, attestation.message())
-            if by != who:
-                raise ForgeryError(f"the attestation of the erasure of {attestation.organisation} is signed by {by}")
-        return attestation
+    struct: ClassVar = "DeletionReceipt"
+    struct_fields: ClassVar = (("genesis", "bytes32"), ("erasure", "bytes32"), ("organisation", "address"))
+
+    genesis: Digest
+    erasure: Digest
+    organisation: Address
+
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct."""
+        return {"genesis": raw(self.genesis), "erasure": raw(self.erasure), "organisation": self.organisation}
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - it vouches for its own copies
+        """The organisation."""
+        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
-        signatures = {"coordinator": self.coordinator, "requester": self.requester}
-        return {"attestation": self.attestation.to_dict()} | signatures
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {"attestation": Attestation.from_dict})
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """An organisation says that it has deleted every copy of what it was sent that knew the erased."""
-
-    organisation: Address
-    signature: Signature
-
-    @classmethod
-    def sign(cls, genesis: Genesis, erasure: Digest, key: Key) -> Self:
-        """Sign with the organisation's key."""
-        message = _receipt(genesis.digest, erasure, key.address)
-        return cls(key.address, key.sign(genesis.chain, "DeletionReceipt", _RECEIPT, message))
-
-    def check(self, genesis: Genesis, erasure: Digest) -> None:
-        """Raise ForgeryError unless this organisation signed it for this erasure."""
-        message = _receipt(genesis.digest, erasure, self.organisation)
-        by = signer(self.signature, genesis.chain, "DeletionReceipt", _RECEIPT, message)
-        if by != self.organisation:
-            raise ForgeryError(f"the receipt of {self.organisation} is signed by {by}")
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         return parsed(cls, data, {})
-
-
-def _receipt(genesis: Digest, erasure: Digest, organisation: Address) -> dict[str, Any]:
-    return {"genesis": raw(genesis), "erasure": raw(erasure), "organisation": organisation}
 
 
 def _tuple(check: Callable[[Any], Any], values: Iterable[Any]) -> tuple[Any, ...]:
@@ -282,12 +255,14 @@ def _digest(value: Digest) -> Digest:
     return value
 
 
-def _salt(value: str) -> str:
-    if not _SALT.fullmatch(value):
-        raise FormatError(f"a salt is 64 lower-case hex digits, got {value!r}")
-    return value
-
-
-_SALT = re.compile(r"[0-9a-f]{64}")
-_LISTS = {"erased": address, "destroyed": _digest, "unsalted": _digest, "holders": address}
-_COUNTS = ("lane", "generation", "parent_generation", "parent_round", "carried", "rounds", "recomputed", "attested")
+_LISTS = {"erased": address, "destroyed": _digest, "salts_destroyed": _digest, "holders": address}
+_COUNTS = (
+    "lane",
+    "generation",
+    "parent_generation",
+    "parent_round",
+    "reaggregated",
+    "rounds",
+    "recomputed",
+    "attested",
+)

@@ -7,32 +7,36 @@ of a generation names the GenerationRecord as the one before it, so that its com
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
-from core.canonical import Address, Digest, address, digest, raw, to_json
-from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, Signature, signer
+from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, to_json
+from core.errors import FormatError
+from core.genesis import Genesis
 from core.ledger import GenerationOpening
 from core.parsing import parsed
-from core.rounds import Genesis, SignedRecord
-
-_GENERATION: Fields = (
-    ("genesis", "bytes32"),
-    ("lane", "uint32"),
-    ("generation", "uint32"),
-    ("erasure", "bytes32"),
-    ("record", "bytes32"),
-)
+from core.rounds import RoundRecord
+from core.signed import MemberStatement, Signed
 
 
 @dataclass(frozen=True)
-class GenerationRecord:
+class GenerationRecord(MemberStatement):
     """A lane's generation (from 1): it grows from round `parent_round` of `parent_generation` (round 0: the beginning).
 
     `parent` is the digest of that round's record (the genesis digest for round 0), `previous` that of the lane's newest
     record of any generation. `rounds` is the round that it is complete with, `erasure` the salted digest by which the
-    ledger knows why; `members` go on, in order of address.
+    ledger knows why; `members` go on, in order of address. `membership` is the digest of the membership record that
+    opened it, zero where an erasure did.
     """
+
+    struct: ClassVar = "Generation"
+    struct_fields: ClassVar = (
+        ("genesis", "bytes32"),
+        ("lane", "uint32"),
+        ("generation", "uint32"),
+        ("erasure", "bytes32"),
+        ("record", "bytes32"),
+    )
 
     genesis: Digest
     lane: int
@@ -44,8 +48,9 @@ class GenerationRecord:
     rounds: int
     erasure: Digest
     members: tuple[Address, ...]
+    membership: Digest = ZERO_DIGEST
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/generation/v1``."""
         return digest("generation", to_json(self.to_dict()))
@@ -57,17 +62,23 @@ class GenerationRecord:
             self.genesis, self.lane, self.generation, self.erasure, self.parent_generation, self.parent_round
         )
 
-    def sign(self, key: Key, domain: Domain) -> "SignedGeneration":
-        """Sign as coordinator."""
-        return SignedGeneration(self, key.sign(domain, "Generation", _GENERATION, self._message()))
-
-    def _message(self) -> dict[str, Any]:
-        place = {"lane": self.lane, "generation": self.generation}
-        return place | {
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct."""
+        return {
             "genesis": raw(self.genesis),
+            "lane": self.lane,
+            "generation": self.generation,
             "erasure": raw(self.erasure),
             "record": raw(self.digest),
         }
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+        """The coordinator."""
+        return (coordinator,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
@@ -83,6 +94,10 @@ class GenerationRecord:
         if record.rounds < record.parent_round:
             place = f"round {record.parent_round} and ends with round {record.rounds}"
             raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
+        if record.membership != ZERO_DIGEST:
+            raise FormatError(
+                "generation: expected one that an erasure opens, which this version knows, got a membership"
+            )
         return record
 
 
@@ -91,52 +106,27 @@ def last_round(genesis: Genesis, opening: GenerationRecord | None) -> int:
     return opening.rounds if opening else genesis.training.rounds
 
 
-@dataclass(frozen=True)
-class SignedGeneration:
-    """A GenerationRecord and the coordinator's signature."""
-
-    record: GenerationRecord
-    signature: Signature
-
-    def verified(self, genesis: Genesis) -> GenerationRecord:
-        """The record; raises ForgeryError when it is not this federation's coordinator who signed it."""
-        record = self.record
-        if record.genesis != genesis.digest:
-            raise ForgeryError(f"generation belongs to federation {record.genesis}, {genesis.digest} wanted")
-        by = signer(self.signature, genesis.chain, "Generation", _GENERATION, record._message())
-        if by != genesis.coordinator:
-            raise ForgeryError(f"generation {record.generation} is signed by {by}, not by the coordinator")
-        return record
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return {"record": self.record.to_dict(), "signature": self.signature}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {"record": GenerationRecord.from_dict})
-
-
-def lineage(records: Iterable[SignedRecord], generations: Mapping[int, GenerationRecord]) -> list[SignedRecord]:
+def lineage(
+    records: Iterable[Signed[RoundRecord]], generations: Mapping[int, GenerationRecord]
+) -> list[Signed[RoundRecord]]:
     """The rounds of one lane that its current generation has grown through, in order.
 
     `records` are the lane's, of every generation, `generations` what opened them. Below a generation's parent round
     stand the rounds of the generation that it grew from.
     """
-    closed = [signed for signed in records if signed.record.admitted]
-    generation, until, found = max(generations, default=0), None, list[SignedRecord]()
+    closed = [signed for signed in records if signed.value.admitted]
+    generation, until, found = max(generations, default=0), None, list[Signed[RoundRecord]]()
     while True:
         opening = generations.get(generation)
         start = opening.parent_round if opening else 0
         own = [
             signed
             for signed in closed
-            if signed.record.generation == generation
-            and start < signed.record.round
-            and (until is None or signed.record.round <= until)
+            if signed.value.generation == generation
+            and start < signed.value.round
+            and (until is None or signed.value.round <= until)
         ]
-        found = sorted(own, key=lambda signed: signed.record.round) + found
+        found = sorted(own, key=lambda signed: signed.value.round) + found
         if opening is None:
             return found
         generation, until = opening.parent_generation, opening.parent_round

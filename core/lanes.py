@@ -7,8 +7,10 @@ from typing import Self
 from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.composition import Composition, compose
-from core.generations import SignedGeneration
-from core.rounds import Genesis, Salts, SignedRecord
+from core.generations import GenerationRecord
+from core.genesis import Genesis
+from core.rounds import RoundRecord, Salts
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 
 
@@ -19,9 +21,9 @@ class Lane:
     index: int
     members: tuple[Address, ...]
     generation: int
-    openings: tuple[SignedGeneration, ...]
+    openings: tuple[Signed[GenerationRecord], ...]
     """What opened the lane's generations, in order."""
-    head: SignedRecord | None
+    head: Signed[RoundRecord] | None
     salts: Salts | None
     """Of the head."""
     state: AdapterState
@@ -36,9 +38,9 @@ class Lane:
     def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
         """The lane as the run's records left it."""
         openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
-        opening, head = openings[-1].record if openings else None, lineage[-1] if lineage else None
-        records = [s for s in run.records() if (s.record.lane, s.record.generation) == (index, len(openings))]
-        following = head.record.round + 1 if head else 1
+        opening, head = openings[-1].value if openings else None, lineage[-1] if lineage else None
+        records = [s for s in run.records() if (s.value.lane, s.value.generation) == (index, len(openings))]
+        following = head.value.round + 1 if head else 1
         begun = opening.digest if opening else run.genesis.digest
         return cls(
             index=index,
@@ -46,17 +48,17 @@ class Lane:
             generation=len(openings),
             openings=openings,
             head=head,
-            salts=run.salts(head.record) if head else None,
-            state=run.artifacts.open(head.record.aggregate) if head else initial,
+            salts=run.salts(head.value) if head else None,
+            state=run.artifacts.open(head.value.aggregate) if head else initial,
             rounds=run.last_round(index),
-            previous=records[-1].record.digest if records else begun,
-            attempts=sum(signed.record.round == following for signed in records),
+            previous=records[-1].value.digest if records else begun,
+            attempts=sum(signed.value.round == following for signed in records),
         )
 
     @property
     def round(self) -> int:
         """The number of the last round that admitted something; 0 before the first."""
-        return self.head.record.round if self.head else 0
+        return self.head.value.round if self.head else 0
 
     @property
     def complete(self) -> bool:
@@ -69,17 +71,17 @@ class Lane:
 
     def parent(self, genesis: Genesis) -> Digest:
         """What the next record and every manifest in it name as their parent."""
-        return self.head.record.digest if self.head else genesis.digest
+        return self.head.value.digest if self.head else genesis.digest
 
-    def after(self, signed: SignedRecord, salts: Salts, state: AdapterState) -> Self:
+    def after(self, signed: Signed[RoundRecord], salts: Salts, state: AdapterState) -> Self:
         """The lane behind a new record."""
-        tried = not signed.record.admitted
+        tried = not signed.value.admitted
         return replace(
             self,
             head=self.head if tried else signed,
             salts=self.salts if tried else salts,
             state=self.state if tried else state,
-            previous=signed.record.digest,
+            previous=signed.value.digest,
             attempts=self.attempts + 1 if tried else 0,
         )
 

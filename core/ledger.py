@@ -17,16 +17,7 @@ from typing import Protocol
 
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import LedgerConflictError
-
-
-@dataclass(frozen=True, order=True)
-class RoundKey:
-    """Where a round stands: run (genesis digest), lane, generation (0 until the first erasure), round (from 1)."""
-
-    run: Digest
-    lane: int
-    generation: int
-    round: int
+from core.round_key import RoundKey
 
 
 @dataclass(frozen=True)
@@ -188,7 +179,7 @@ class MemoryLedger:
         self._check_follows_head(commitment)
         anchor = self._mined()
         self._rounds[key] = (commitment, anchor)
-        self._heads[key.run, key.lane] = LaneHead(key.generation, key.round, commitment.aggregate)
+        self._heads[key.genesis, key.lane] = LaneHead(key.generation, key.round, commitment.aggregate)
         return anchor
 
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
@@ -251,8 +242,8 @@ class MemoryLedger:
 
     def _check_follows_head(self, commitment: RoundCommitment) -> None:
         key = commitment.key
-        self._check_open(key.run)
-        head = self.head(key.run, key.lane)
+        self._check_open(key.genesis)
+        head = self.head(key.genesis, key.lane)
         if key.generation != head.generation:
             raise LedgerConflictError(f"generation {key.generation} is not the lane's, {head.generation}")
         if key.round != head.round + 1:

@@ -11,8 +11,13 @@ T = TypeVar("T")
 
 
 def parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> T:
-    """A noun; `nested` has the parsers of the fields that are not plain. Raises FormatError."""
+    """A noun; `nested` has the parsers of the fields that are not plain. Raises FormatError.
+
+    A field with a default must be there too: data have one form, whatever defaults later versions choose.
+    """
     try:
+        if missing := [item.name for item in fields(cls) if item.name not in data]:  # type: ignore[arg-type] # as below
+            raise FormatError(f"malformed {cls.__name__}: expected a field {missing[0]!r}, got {sorted(data)}")
         noun = cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"malformed {cls.__name__}: {error}") from error
@@ -26,8 +31,8 @@ def typed(value: T) -> T:
         if check := _CHECKS.get(item.type):
             check(got)
         elif item.type in _TYPES and type(got) not in _TYPES[item.type]:
-            wanted = " or ".join(kind.__name__ for kind in _TYPES[item.type])
-            raise FormatError(f"malformed {type(value).__name__}: {item.name} is {got!r}, {wanted} wanted")
+            expected = " or ".join(kind.__name__ for kind in _TYPES[item.type])
+            raise FormatError(f"malformed {type(value).__name__}: expected {expected} as {item.name}, got {got!r}")
     return value
 
 

@@ -6,43 +6,18 @@ Both are EIP-712 structs, so that wallets and contracts can check them; their do
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
-from core.canonical import Address, Digest, address, digest, raw, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, PublicKey, Signature, address_of, signer, signing_key
+from core.keys import Domain
+from core.parsing import parsed
+from core.round_key import FIELDS, RoundKey
+from core.signed import MemberStatement, Signed, Statement
 
-_REGISTRATION: Fields = (
-    ("name", "string"),
-    ("organisation", "address"),
-    ("examples", "uint64"),
-    ("derived", "bool"),
-    ("challenge", "bytes32"),
-)
-_OFFER: Fields = (
-    ("genesis", "bytes32"),
-    ("organisation", "address"),
-    ("lane", "uint32"),
-    ("generation", "uint32"),
-    ("round", "uint32"),
-    ("steps", "uint32"),
-    ("rank", "uint32"),
-)
-_MANIFEST: Fields = (
-    ("genesis", "bytes32"),
-    ("organisation", "address"),
-    ("lane", "uint32"),
-    ("generation", "uint32"),
-    ("round", "uint32"),
-    ("parent", "bytes32"),
-    ("update", "bytes32"),
-    ("examples", "uint64"),
-    ("tokens", "uint64"),
-    ("steps", "uint32"),
-    ("rank", "uint32"),
-    ("metrics", "string"),
-    ("nonce", "bytes32"),
-)
+FORMATS = 1
+"""The version of the formats: of every domain tag, and of what an organisation says that it speaks."""
 
 
 @dataclass(frozen=True, order=True)
@@ -63,51 +38,89 @@ class Organisation:
 
 
 @dataclass(frozen=True)
-class Registration:
-    """An organisation's answer to the server's challenge: who it is and how many examples it has."""
+class Registration(Statement):
+    """An organisation's answer to the coordinator's challenge: its identity and its example count.
+
+    It holds for one coordinator, run and challenge. `node_key` is the public key of its SuperNode (hex, "" without),
+    `nonce` the commitment to its part of the seed (zero where the seed is set), `product` and `formats` the software
+    and the version of these formats that it speaks.
+    """
 
     organisation: Organisation
+    coordinator: Address
+    run: str
     challenge: Digest
-    signature: Signature
+    node_key: str = ""
+    nonce: Digest = ZERO_DIGEST
+    product: str = ""
+    formats: int = FORMATS
 
-    @classmethod
-    def sign(cls, organisation: Organisation, challenge: Digest, key: Key, domain: Domain) -> "Registration":
-        """Sign with the organisation's own key."""
-        message = _registration_message(organisation, challenge)
-        return cls(organisation, challenge, key.sign(domain, "Registration", _REGISTRATION, message))
+    struct: ClassVar = "Registration"
+    struct_fields: ClassVar = (
+        ("name", "string"),
+        ("organisation", "address"),
+        ("examples", "uint64"),
+        ("derived", "bool"),
+        ("coordinator", "address"),
+        ("run", "string"),
+        ("challenge", "bytes32"),
+        ("nodeKey", "string"),
+        ("nonce", "bytes32"),
+        ("product", "string"),
+        ("formats", "uint32"),
+    )
 
-    def verified(self, domain: Domain, challenge: Digest) -> Organisation:
-        """The organisation; raises ForgeryError for another challenge or another's signature."""
-        if self.challenge != challenge:
-            raise ForgeryError(f"registration answers challenge {self.challenge}, {challenge} was asked")
-        if (by := address_of(self.public_key(domain))) != self.organisation.address:
-            raise ForgeryError(f"registration of {self.organisation.address} is signed by {by}")
-        return self.organisation
-
-    def public_key(self, domain: Domain) -> PublicKey:
-        """The key that signed it, for whom the organisation's artifacts are sealed; raises ForgeryError."""
-        message = _registration_message(self.organisation, self.challenge)
-        return signing_key(self.signature, domain, "Registration", _REGISTRATION, message)
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct."""
+        member = self.organisation
+        return {
+            "name": member.name,
+            "organisation": member.address,
+            "examples": member.examples,
+            "derived": member.derived,
+            "coordinator": self.coordinator,
+            "run": self.run,
+            "challenge": raw(self.challenge),
+            "nodeKey": self.node_key,
+            "nonce": raw(self.nonce),
+            "product": self.product,
+            "formats": self.formats,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Registration":
-        """Parse plain data; raises FormatError when a field is missing or of the wrong type."""
-        try:
-            organisation = Organisation(**data["organisation"])
-            parsed = cls(organisation, Digest(data["challenge"]), Signature(data["signature"]))
-            _registration_message(organisation, parsed.challenge)
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed registration: {error}") from error
-        if not isinstance(organisation.name, str) or not organisation.name or type(organisation.derived) is not bool:
-            raise FormatError(f"malformed registration: {organisation}")
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range."""
+        registration = parsed(cls, data, {"organisation": lambda v: parsed(Organisation, v, {})})
+        organisation = registration.organisation
+        if not organisation.name:
+            raise FormatError(f"malformed registration: expected a name, got {organisation.name!r}")
         _check_count("examples", organisation.examples, 64)
         if organisation.examples == 0:
             raise FormatError(f"malformed registration: {organisation.name!r} has no examples")
-        return parsed
+        _check_count("formats", registration.formats, 32)
+        return registration
+
+
+def verified_registration(signed: Signed[Registration], domain: Domain, asked: "Asked") -> Organisation:
+    """The organisation; raises ForgeryError for an answer to another question, or another's signature."""
+    registration = signed.value
+    got = Asked(registration.coordinator, registration.run, registration.challenge)
+    if got != asked:
+        raise ForgeryError(f"registration: expected an answer to {asked}, got one to {got}")
+    return signed.signed_by(domain, registration.organisation.address).organisation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The question that a registration answers: which coordinator asks, for which run, with which challenge."""
+
+    coordinator: Address
+    run: str
+    challenge: Digest
 
 
 @dataclass(frozen=True)
@@ -123,8 +136,11 @@ ABSTAIN = Bid(0, 0)
 
 
 @dataclass(frozen=True)
-class Offer:
+class Offer(MemberStatement):
     """What an organisation bids for a round to come when it is asked apart; `ABSTAIN` for none."""
+
+    struct: ClassVar = "Offer"
+    struct_fields: ClassVar = (*FIELDS, ("organisation", "address"), ("steps", "uint32"), ("rank", "uint32"))
 
     genesis: Digest
     organisation: Address
@@ -133,69 +149,63 @@ class Offer:
     round: int
     bid: Bid
 
-    def sign(self, key: Key, domain: Domain) -> "SignedOffer":
-        """Sign with the organisation's key."""
-        return SignedOffer(self, key.sign(domain, "Offer", _OFFER, self._message()))
+    @property
+    def key(self) -> RoundKey:
+        """The round it is for."""
+        return RoundKey(self.genesis, self.lane, self.generation, self.round)
 
-    def _message(self) -> dict[str, Any]:
-        place = {"lane": self.lane, "generation": self.generation, "round": self.round}
-        return place | asdict(self.bid) | {"genesis": raw(self.genesis), "organisation": self.organisation}
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct."""
+        return self.key.message() | asdict(self.bid) | {"organisation": self.organisation}
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - an offer is the organisation's own
+        """The organisation."""
+        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Offer":
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        try:
-            offer = cls(**{**data, "bid": Bid(**data["bid"])})
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed offer: {error}") from error
+        offer = parsed(cls, data, {"bid": lambda v: parsed(Bid, v, {})})
         for name in ("lane", "generation", "round"):
             _check_count(name, getattr(offer, name), 32)
         for name in ("steps", "rank"):
             _check_count(name, getattr(offer.bid, name), 32)
-        address(offer.organisation)
-        raw(offer.genesis)
         return offer
 
 
 @dataclass(frozen=True)
-class SignedOffer:
-    """An offer and the signature of its organisation."""
-
-    offer: Offer
-    signature: Signature
-
-    def verified(self, domain: Domain) -> Offer:
-        """The offer; raises ForgeryError when another key signed it."""
-        by = signer(self.signature, domain, "Offer", _OFFER, self.offer._message())
-        if by != self.offer.organisation:
-            raise ForgeryError(f"offer of {self.offer.organisation} is signed by {by}")
-        return self.offer
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return {"offer": self.offer.to_dict(), "signature": self.signature}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "SignedOffer":
-        """Parse plain data; raises FormatError."""
-        try:
-            return cls(Offer.from_dict(data["offer"]), Signature(data["signature"]))
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed signed offer: {error}") from error
-
-
-@dataclass(frozen=True)
-class UpdateManifest:
+class UpdateManifest(MemberStatement):
     """One organisation's update of one round, as it vouches for it.
 
     `parent` is the digest of the RoundRecord it trained from (the genesis digest before round 1), `update` the
-    digest of the AdapterState it sends, `examples` the records it drew from, `tokens` the answer tokens it trained
-    on, `nonce` 32 random bytes that make every manifest unique.
+    digest of the bytes it sends in the form `wire`, `examples` the records it drew from, `tokens` the answer tokens it
+    trained on, `nonce` 32 random bytes that make every manifest unique. `epsilon` is the privacy loss ε that the
+    organisation has spent on its records so far, this update included; 0 where none is counted.
     """
+
+    struct: ClassVar = "Update"
+    struct_fields: ClassVar = (
+        *FIELDS,
+        ("organisation", "address"),
+        ("parent", "bytes32"),
+        ("update", "bytes32"),
+        ("wire", "string"),
+        ("examples", "uint64"),
+        ("tokens", "uint64"),
+        ("steps", "uint32"),
+        ("rank", "uint32"),
+        ("epsilon", "string"),
+        ("metrics", "string"),
+        ("nonce", "bytes32"),
+    )
 
     genesis: Digest
     organisation: Address
@@ -209,97 +219,73 @@ class UpdateManifest:
     bid: Bid
     nonce: Digest
     metrics: Mapping[str, float] = field(default_factory=dict)
+    wire: str = "fp32"
+    epsilon: float = 0.0
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/manifest/v1``."""
         return digest("manifest", to_json(self.to_dict()))
 
-    def sign(self, key: Key, domain: Domain) -> "SignedManifest":
-        """Sign with the organisation's key."""
-        return SignedManifest(self, key.sign(domain, "Update", _MANIFEST, self._message()))
+    @property
+    def key(self) -> RoundKey:
+        """The round it was trained in."""
+        return RoundKey(self.genesis, self.lane, self.generation, self.round)
 
-    def _message(self) -> dict[str, Any]:
-        flat = {name: getattr(self, name) for name, _ in _MANIFEST if hasattr(self, name)}
-        hashes = {name: raw(flat[name]) for name, kind in _MANIFEST if kind == "bytes32"}
-        bid = {"steps": self.bid.steps, "rank": self.bid.rank}
-        return flat | hashes | bid | {"metrics": to_json(dict(self.metrics)).decode()}
+    def message(self) -> dict[str, Any]:
+        """The EIP-712 struct; it has no floats, so ε and the metrics are canonical JSON."""
+        return self.key.message() | {
+            "organisation": self.organisation,
+            "parent": raw(self.parent),
+            "update": raw(self.update),
+            "wire": self.wire,
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "steps": self.bid.steps,
+            "rank": self.bid.rank,
+            "epsilon": to_json(self.epsilon).decode(),
+            "metrics": to_json(dict(self.metrics)).decode(),
+            "nonce": raw(self.nonce),
+        }
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - a manifest is the organisation's own
+        """The organisation."""
+        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
         return asdict(self) | {"metrics": dict(self.metrics)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "UpdateManifest":
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range."""
-        try:
-            manifest = cls(**{**data, "bid": Bid(**data["bid"])})
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed manifest: {error}") from error
-        for name, kind in _MANIFEST:
+        manifest = parsed(cls, data, {"bid": lambda v: parsed(Bid, v, {}), "metrics": _metrics})
+        for name, kind in cls.struct_fields:
             if kind.startswith("uint"):
                 source = manifest.bid if name in {"steps", "rank"} else manifest
                 _check_count(name, getattr(source, name), int(kind[4:]))
-        address(manifest.organisation)
-        for value in (manifest.genesis, manifest.parent, manifest.update, manifest.nonce):
-            raw(value)
-        _check_metrics(manifest.metrics)
+        if (manifest.wire, manifest.epsilon) != ("fp32", 0.0):
+            got = f"{manifest.wire!r} and {manifest.epsilon}"
+            raise FormatError(f"manifest: expected wire 'fp32' and epsilon 0, which this version knows, got {got}")
         return manifest
 
 
-@dataclass(frozen=True)
-class SignedManifest:
-    """A manifest and the signature of its organisation."""
-
-    manifest: UpdateManifest
-    signature: Signature
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of the manifest; a signature has twins and never names anything."""
-        return self.manifest.digest
-
-    def verified(self, domain: Domain) -> UpdateManifest:
-        """The manifest; raises ForgeryError when another key signed it."""
-        manifest = self.manifest
-        by = signer(self.signature, domain, "Update", _MANIFEST, manifest._message())
-        if by != manifest.organisation:
-            raise ForgeryError(f"manifest of {manifest.organisation} is signed by {by}")
-        return manifest
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return {"manifest": self.manifest.to_dict(), "signature": self.signature}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "SignedManifest":
-        """Parse plain data; raises FormatError."""
-        try:
-            return cls(UpdateManifest.from_dict(data["manifest"]), Signature(data["signature"]))
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed signed manifest: {error}") from error
+def _check_count(name: str, value: int, bits: int) -> None:
+    # Canonical JSON has no integers beyond 2^53 − 1, whatever the contract could hold.
+    if not 0 <= value < 2 ** min(bits, 53):
+        raise FormatError(f"expected {name} from 0 to 2^{min(bits, 53)} − 1, got {value}")
 
 
-def _registration_message(organisation: Organisation, challenge: Digest) -> dict[str, Any]:
-    return {
-        "name": organisation.name,
-        "organisation": organisation.address,
-        "examples": organisation.examples,
-        "derived": organisation.derived,
-        "challenge": raw(challenge),
-    }
-
-
-def _check_count(name: str, value: object, bits: int) -> None:
-    if type(value) is not int or not 0 <= value < 2**bits:
-        raise FormatError(f"{name} is {value!r}, an unsigned integer of {bits} bits wanted")
-
-
-def _check_metrics(metrics: object) -> None:
+def _metrics(metrics: Any) -> dict[str, float]:
     if not isinstance(metrics, Mapping):
-        raise FormatError(f"metrics are {metrics!r}, an object wanted")
+        raise FormatError(f"metrics: expected an object, got {metrics!r}")
     for name, value in metrics.items():
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
-            raise FormatError(f"metric {name!r} is {value!r}, a number wanted")
+            raise FormatError(f"metric {name!r}: expected a number, got {value!r}")
         if not abs(value) <= sys.float_info.max:  # false for NaN, and for integers that no float can hold
-            raise FormatError(f"metric {name!r} is not finite")
+            raise FormatError(f"metric {name!r}: expected a finite number, got {str(value)[:40]}")
+    return dict(metrics)

@@ -7,8 +7,8 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.composition import Composition
 from core.errors import ModelError
+from core.genesis import Genesis
 from core.lanes import Lane, served
-from core.rounds import Genesis
 from core.storage.run_folder import RunFolder
 from llm.model import Model
 from llm.sources import load_base

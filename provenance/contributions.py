@@ -250,14 +250,14 @@ def _lane(run: RunFolder, index: int, share: float, fresh: AdapterState) -> tupl
     before: Callable[[], AdapterState] = partial(RULES[run.genesis.rule].initial, fresh)
     steps = []
     for signed in run.lineage(index):
-        steps.append(_step(run, signed.record, share, before))
+        steps.append(_step(run, signed.value, share, before))
         before = steps[-1].after
     return tuple(steps)
 
 
 def _step(run: RunFolder, record: RoundRecord, share: float, before: Callable[[], AdapterState]) -> Step:
     parts = tuple(
-        Part(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.manifest.update))
+        Part(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.value.update))
         for a in record.admitted
     )
     return Step(before, partial(run.artifacts.open, record.aggregate), parts)

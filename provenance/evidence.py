@@ -21,8 +21,10 @@ from chain.participation import ParticipationProof
 from core import merkle
 from core.canonical import Address, Digest, digest, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError, UsageError
+from core.genesis import Genesis
 from core.ledger import Anchor, Ledger
-from core.rounds import Genesis, RoundRecord, SignedRecord
+from core.rounds import RoundRecord
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from provenance.trace import TokenTrace
 
@@ -33,7 +35,7 @@ class Evidence:
 
     trace: TokenTrace
     genesis: Genesis
-    records: tuple[SignedRecord, ...]
+    records: tuple[Signed[RoundRecord], ...]
     proofs: tuple[ParticipationProof, ...]
     roots: tuple[Digest, ...]
 
@@ -49,7 +51,7 @@ class Evidence:
         if trace.run != run.name or not lanes:
             raise UsageError(f"the trace is about run {trace.run} and names {who}, this is run {run.name}")
         records = tuple(signed for lane in lanes for signed in run.lineage(lane))
-        admitted = [s.record for s in records if any(a.organisation == who for a in s.record.admitted)]
+        admitted = [s.value for s in records if any(a.organisation == who for a in s.value.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), who, run.genesis.chain) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
         return cls(trace, run.genesis, records, proofs, roots)
@@ -98,15 +100,15 @@ class Evidence:
 
     def _check_proofs(self, who: Address, records: list[RoundRecord]) -> None:
         """Every admitted update of the organisation has a proof, and no proof is of anything else."""
-        wanted = [a.signed.digest for r in records for a in r.admitted if a.organisation == who]
-        if not wanted or wanted != [proof.signed.digest for proof in self.proofs]:
+        wanted = [a.signed.value.digest for r in records for a in r.admitted if a.organisation == who]
+        if not wanted or wanted != [proof.signed.value.digest for proof in self.proofs]:
             raise IntegrityError(
                 f"{len(wanted)} updates of {who} were admitted, the proofs are of {len(self.proofs)} others"
             )
         if len(self.roots) != len(self.proofs):
             raise IntegrityError(f"{len(self.proofs)} proofs and {len(self.roots)} roots")
         for proof, root in zip(self.proofs, self.roots, strict=True):
-            manifest = proof.signed.verified(self.genesis.chain)
+            manifest = proof.signed.verified(self.genesis)
             found = merkle.process(merkle.leaf(raw(proof.manifest_commitment)), proof.path)
             if found != raw(root):
                 raise IntegrityError(f"round {manifest.round}: the proof leads to 0x{found.hex()}, the root is {root}")
@@ -134,7 +136,7 @@ class Evidence:
             roots = tuple(Digest(p["root"]) for p in fields["proofs"])
             for root in roots:
                 raw(root)
-            records = tuple(SignedRecord.from_dict(record) for record in fields["records"])
+            records = tuple(Signed.parse(RoundRecord, record) for record in fields["records"])
             genesis, trace = Genesis.from_dict(fields["genesis"]), TokenTrace.from_plain(fields["trace"])
         except (AttributeError, KeyError, TypeError) as error:
             raise FormatError(f"malformed evidence: {error}") from error

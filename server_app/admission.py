@@ -13,9 +13,10 @@ import numpy as np
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
 from core.errors import FoedusError, ForgeryError, FormatError
+from core.genesis import Genesis
 from core.messages.codec import Reply
-from core.rounds import Genesis
-from core.update import Bid, SignedManifest, UpdateManifest
+from core.signed import Signed
+from core.update import Bid, UpdateManifest
 
 
 class Reason(StrEnum):
@@ -69,7 +70,7 @@ class Expected:
     nonces: Set[Digest]
 
 
-def admit(reply: Reply, expected: Expected) -> tuple[SignedManifest, AdapterState]:
+def admit(reply: Reply, expected: Expected) -> tuple[Signed[UpdateManifest], AdapterState]:
     """The signed manifest and the update, when everything about them holds; raises RejectedError."""
     manifest = _signed(reply.signed, expected)
     _check_place(manifest, expected)
@@ -82,16 +83,16 @@ def admit(reply: Reply, expected: Expected) -> tuple[SignedManifest, AdapterStat
     return reply.signed, update
 
 
-def _signed(signed: SignedManifest, expected: Expected) -> UpdateManifest:
-    claimed = signed.manifest.organisation
+def _signed(signed: Signed[UpdateManifest], expected: Expected) -> UpdateManifest:
+    claimed = signed.value.organisation
     if expected.genesis.organisation(claimed) is None:
         raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} is not a member")
     if claimed != expected.organisation:
         raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} answered for {expected.organisation}")
-    if signed.manifest.genesis != expected.genesis.digest:
-        raise RejectedError(Reason.WRONG_FEDERATION, f"{signed.manifest.genesis}, {expected.genesis.digest} wanted")
+    if signed.value.genesis != expected.genesis.digest:
+        raise RejectedError(Reason.WRONG_FEDERATION, f"{signed.value.genesis}, {expected.genesis.digest} wanted")
     try:
-        return signed.verified(expected.genesis.chain)
+        return signed.verified(expected.genesis)
     except ForgeryError as error:
         raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
 

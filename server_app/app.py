@@ -28,9 +28,10 @@ from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.config import CREDITED, RunConfig
 from core.errors import ConfigError, FoedusError, LedgerUnreachableError, UsageError
+from core.genesis import Genesis, PrivateChain
 from core.keys import Domain, Key
 from core.ledger import Ledger
-from core.rounds import Genesis, PrivateChain, RoundRecord
+from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.readers import Readers
@@ -169,7 +170,7 @@ def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) ->
     key = _coordinator_key(config)
     chains = _chains(config, setting.state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
-    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract))
+    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
     bindings.wait(grid, _awaited(config, run, leaving), _BIND_SECONDS)
     ground = GenesisInputs(model, digest_of(validation), bindings.domain, chains.to_fix(config))
     if not run.started:
@@ -263,8 +264,8 @@ def _committing(run: RunFolder, chains: Chains) -> Iterator[Callable[[RoundRecor
 
         unsalted = run.unsalted()
         for signed in run.records():
-            if signed.record.admitted and signed.record.digest not in unsalted:
-                commit(signed.record)
+            if signed.value.admitted and signed.value.digest not in unsalted:
+                commit(signed.value)
         yield commit
 
 

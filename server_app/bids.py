@@ -6,9 +6,9 @@ from flwr.app import Message
 
 from core.canonical import Address
 from core.errors import ForgeryError, FormatError
+from core.genesis import Genesis
 from core.lanes import Lane
 from core.messages import codec as wire
-from core.rounds import Genesis
 from core.update import ABSTAIN, Bid
 from server_app.admission import Reason, RejectedError, check_bid
 from server_app.exchange import last_line
@@ -28,8 +28,8 @@ class BidRequest:
 def coming(lane: Lane, genesis: Genesis) -> dict[Address, Bid]:
     """The bids in the signed manifests of a lane's last round for the next; one out of range abstains."""
     found: dict[Address, Bid] = {}
-    for admitted in lane.head.record.admitted if lane.head else ():
-        metrics = admitted.signed.manifest.metrics
+    for admitted in lane.head.value.admitted if lane.head else ():
+        metrics = admitted.signed.value.metrics
         if "next-steps" in metrics and admitted.organisation in lane.members:
             bid = Bid(int(metrics["next-steps"]), int(metrics.get("next-rank", 0)))
             try:
@@ -49,7 +49,7 @@ def answered(reply: Message | None, wanted: BidRequest) -> Bid:
     try:
         if refusal := wire.Refusal.from_content(reply.content):
             raise RejectedError(Reason(refusal.reason), refusal.detail)
-        offer = wire.offer_of(reply.content).verified(wanted.genesis.chain)
+        offer = wire.offer_of(reply.content).verified(wanted.genesis)
     except FormatError as error:
         raise RejectedError(Reason.MALFORMED, str(error)) from error
     except ForgeryError as error:

@@ -12,7 +12,7 @@ from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError, RunError
 from core.keys import Domain, PublicKey
 from core.messages import codec as wire
-from core.update import Organisation
+from core.update import Asked, Organisation, verified_registration
 from server_app.exchange import exchange, last_line, printable
 
 _POLL_SECONDS = 0.5
@@ -23,6 +23,8 @@ class Bindings:
     """Organisations by address, the node of each, and how many the nodes say there are."""
 
     domain: Domain
+    coordinator: Address
+    run: str
     nodes: dict[Address, int] = field(default_factory=dict)
     organisations: dict[Address, Organisation] = field(default_factory=dict)
     public_keys: dict[Address, PublicKey] = field(default_factory=dict)
@@ -36,8 +38,8 @@ class Bindings:
         present = set(grid.get_node_ids())
         self.asked &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
-        challenge = Digest("0x" + secrets.token_hex(32))
-        query = wire.Bind(challenge, self.domain).to_content()
+        asked = Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
+        query = wire.Bind(asked, self.domain).to_content()
         fresh = present - self.asked
         messages = [(node, Message(query, node, wire.BIND, group_id="bind")) for node in sorted(fresh)]
         for node, reply in exchange(grid, messages, timeout=60.0):
@@ -47,7 +49,7 @@ class Bindings:
                 self.failure = printable(last_line(reply.error.reason))
             else:
                 self.asked.add(node)
-                self._bind(reply, node, challenge)
+                self._bind(reply, node, asked)
 
     def wait(self, grid: Grid, wanted: int, timeout: float) -> None:
         """Ask until `wanted` organisations (0: as many as the nodes know of) are bound.
@@ -65,17 +67,20 @@ class Bindings:
                 raise RunError(f"{found}; a node failed: {self.failure}" if self.failure else found)
             time.sleep(_POLL_SECONDS)
 
-    def _bind(self, reply: Message, node: int, challenge: Digest) -> None:
-        for organisation, public in self._verified(reply, challenge):
+    def _bind(self, reply: Message, node: int, asked: Asked) -> None:
+        for organisation, public in self._verified(reply, asked):
             self.nodes.setdefault(organisation.address, node)
             self.organisations.setdefault(organisation.address, organisation)
             self.public_keys.setdefault(organisation.address, public)
 
-    def _verified(self, reply: Message, challenge: Digest) -> Iterator[tuple[Organisation, PublicKey]]:
+    def _verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
         """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
             bound = wire.Bound.from_content(reply.content)
-            found = [(r.verified(self.domain, challenge), r.public_key(self.domain)) for r in bound.registrations]
+            found = [
+                (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
+                for signed in bound.registrations
+            ]
         except (FormatError, ForgeryError):
             return
         self.known = max(self.known, bound.known)

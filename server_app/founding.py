@@ -13,9 +13,9 @@ from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, ModelError, RunError
+from core.genesis import Base, Genesis, PrivateChain
 from core.keys import Domain, address_of
 from core.lanes import partition
-from core.rounds import Base, Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
 from llm.served import shared_adapter

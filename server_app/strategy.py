@@ -32,9 +32,10 @@ from core.keys import Key
 from core.lanes import Lane, served
 from core.messages import codec as wire
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
-from core.update import ABSTAIN, Bid, SignedManifest
+from core.update import ABSTAIN, Bid, UpdateManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from server_app.bids import BidRequest, answered, coming
 from server_app.binding import Bindings
@@ -61,7 +62,7 @@ _UNKNOWN_ERROR = 0
 class Outcome:
     """What has come of a lane's round so far."""
 
-    admitted: list[SignedManifest] = field(default_factory=list)
+    admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
@@ -104,8 +105,8 @@ class Foedus(Strategy):
         self.rule = RULES[self.genesis.rule]
         initial = self.rule.initial(fresh)
         self.lanes = [Lane.restore(run, index, initial) for index in range(len(self.genesis.lanes))]
-        records = (signed.record for signed in run.records())
-        self.nonces = {a.signed.manifest.nonce for record in records for a in record.admitted}
+        records = (signed.value for signed in run.records())
+        self.nonces = {a.signed.value.nonce for record in records for a in record.admitted}
         self.rewards = rewards
         self._history = [self._shown(index) for index in range(len(self.lanes))]
         self._bids: dict[int, dict[Address, Bid]] = {}
@@ -220,7 +221,7 @@ class Foedus(Strategy):
         if self.erasing is None:
             raise UsageError("this strategy was given no ledger to erase on")
         wanted = ErasureTarget(organisation, method, read_digests(records) if records else ())
-        return erase(self, self.erasing, wanted)[-1].certificate
+        return erase(self, self.erasing, wanted)[-1].value
 
     def restore(self, index: int) -> None:
         """Go on with a lane as the records have it."""
@@ -288,7 +289,7 @@ class Foedus(Strategy):
         """What the rounds of a lane's lineage showed, with their credit."""
         if self.rewards:
             self.rewards.restore(index, self.rule.initial(self.fresh))
-        return [observations_of(s.record, self._credit(s.record)) for s in self.run.lineage(index)]
+        return [observations_of(s.value, self._credit(s.value)) for s in self.run.lineage(index)]
 
     def _credit(self, record: RoundRecord) -> Mapping[Address, float]:
         return self.rewards.of(record.lane, record.round) if self.rewards else {}
@@ -362,9 +363,9 @@ class Foedus(Strategy):
             self.events.write("rejected", **asdict(outcome.reject(organisation, error.reason, error.detail)))
         else:
             self.run.artifacts.put(update, self.lanes[index].members)
-            self.nonces.add(signed.manifest.nonce)
+            self.nonces.add(signed.value.nonce)
             outcome.admitted.append(signed)
-            metrics = signed.manifest.metrics
+            metrics = signed.value.metrics
             doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
             self.events.write("admitted", organisation=organisation, loss=metrics.get("loss"), **doubts)
         if reply is not None and reply.has_content():
@@ -372,7 +373,7 @@ class Foedus(Strategy):
 
     def _admitted(
         self, index: int, organisation: Address, reply: Message | None
-    ) -> tuple[SignedManifest, AdapterState]:
+    ) -> tuple[Signed[UpdateManifest], AdapterState]:
         if organisation in self.revoked():
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         if reply is None:
@@ -445,15 +446,15 @@ class Foedus(Strategy):
         """The admitted with their weights, in order of address; none of them below the quorum."""
         if len(outcome.admitted) < self.genesis.participation.quorum:
             for signed in outcome.admitted:
-                outcome.reject(signed.manifest.organisation, Reason.BELOW_QUORUM, f"update {signed.manifest.update}")
+                outcome.reject(signed.value.organisation, Reason.BELOW_QUORUM, f"update {signed.value.update}")
             return ()
         examples = self.genesis.examples
-        by_organisation = {signed.manifest.organisation: signed for signed in outcome.admitted}
+        by_organisation = {signed.value.organisation: signed for signed in outcome.admitted}
         p = weights({address: examples[address] for address in by_organisation})
         return tuple(Admitted(by_organisation[address], weight) for address, weight in p.items())
 
     def _stored(self, admitted: Admitted) -> Callable[[], AdapterState]:
-        return partial(self.run.artifacts.open, admitted.signed.manifest.update)
+        return partial(self.run.artifacts.open, admitted.signed.value.update)
 
     def _evaluate_round(self, grid: Grid, number: int) -> MetricRecord:
         losses: dict[Address, dict[str, float]] = {}

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from core.canonical import ZERO_DIGEST
-from core.erasures import Attestation, ErasureRequest, SignedAttestation
-from core.rounds import Genesis
+from core.canonical import ZERO_DIGEST, Digest
+from core.erasures import Attestation, ErasureRequest, Receipt
+from core.genesis import Genesis
+from core.keys import Key
+from core.signed import Signed
 from tests import federation as f
 
 
@@ -19,11 +21,11 @@ def attestation(genesis: Genesis, **changes: Any) -> Attestation:
         generation=1,
         parent_generation=0,
         parent_round=1,
-        carried=2,
+        reaggregated=2,
         rounds=2,
         erased=(f.address("coding"),),
         destroyed=(f.other("state"),),
-        unsalted=(f.other("record"),),
+        salts_destroyed=(f.other("record"),),
         holders=tuple(member.address for member in genesis.organisations),
         recomputed=2,
         attested=0,
@@ -32,7 +34,12 @@ def attestation(genesis: Genesis, **changes: Any) -> Attestation:
     return replace(made, **changes)
 
 
-def attested(genesis: Genesis, coordinator: str = "", requester: str = "coding", **changes: Any) -> SignedAttestation:
+def attested(genesis: Genesis, coordinator: str = "", requester: str = "coding", **changes: Any) -> Signed[Attestation]:
     """The same, signed by coordinator and requester, or by others."""
     key = f.key(coordinator) if coordinator else f.COORDINATOR
-    return attestation(genesis, **changes).sign(key, f.key(requester), genesis.chain)
+    return attestation(genesis, **changes).sign(key, genesis.chain, f.key(requester))
+
+
+def signed_receipt(genesis: Genesis, erasure: Digest, key: Key) -> Signed[Receipt]:
+    """A holder's receipt."""
+    return Receipt(genesis.digest, erasure, key.address).sign(key, genesis.chain)

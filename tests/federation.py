@@ -12,14 +12,17 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, by_address
 from core.canonical import Address, Digest, digest
 from core.config import RunConfig
+from core.genesis import Base, Genesis
 from core.keys import Domain, Key, derive
-from core.rounds import Admitted, Base, Genesis, RoundRecord
+from core.rounds import Admitted, RoundRecord
+from core.signed import Signed
 from core.storage.readers import Readers
-from core.update import Bid, Organisation, SignedManifest, UpdateManifest
+from core.update import Asked, Bid, Organisation, Registration, UpdateManifest
 
 SEED = 7
 CHAIN = Domain(31337, Address("0x5FbDB2315678afecb367f032d93F642f64180aa3"))
 COORDINATOR = derive(SEED, "coordinator")
+RUN = "example"
 LAYOUT = lora.Layout.of({"model.a": (6, 5), "model.b": (4, 8)}, 2)
 EXAMPLES = {"medical": 100, "financial": 300, "mathematical": 200, "coding": 400}
 
@@ -51,7 +54,7 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         rounds=2, local_steps=25, local_epochs=0.0, batch_size=8, learning_rate=3e-3
     )  # the vectors must not follow the defaults
     values: dict[str, Any] = {
-        "run": "example",
+        "run": RUN,
         "salt": "5a" * 32,
         "coordinator": COORDINATOR.address,
         "chain": CHAIN,
@@ -73,6 +76,19 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
         "environment": {"numpy": "2", "threads": "1"},
     }
     return Genesis(**values | changes)
+
+
+def registration(
+    member: Organisation, challenge: Digest, by: Key | None = None, domain: Domain = CHAIN
+) -> Signed[Registration]:
+    """Its answer to the coordinator's challenge, signed with its own key or with another."""
+    plain = Registration(member, COORDINATOR.address, RUN, challenge)
+    return plain.sign(by or key(member.name), domain)
+
+
+def asked(challenge: Digest) -> Asked:
+    """What the coordinator of the small federation asks."""
+    return Asked(COORDINATOR.address, RUN, challenge)
 
 
 def readers(founded: Genesis) -> Readers:
@@ -110,7 +126,7 @@ def manifest(founded: Genesis, name: str = "medical", **changes: Any) -> UpdateM
     return UpdateManifest(**values | changes)
 
 
-def signed(founded: Genesis, name: str = "medical", **changes: Any) -> SignedManifest:
+def signed(founded: Genesis, name: str = "medical", **changes: Any) -> Signed[UpdateManifest]:
     return manifest(founded, name, **changes).sign(key(name), founded.chain)
 
 

@@ -75,7 +75,7 @@ def computed() -> dict[str, Any]:
             "digest": MANIFEST.digest,
             "chain_id": DOMAIN.chain_id,
             "contract": DOMAIN.contract,
-            "signature": MANIFEST.sign(KEY, DOMAIN).signature,
+            "signature": MANIFEST.sign(KEY, DOMAIN).signatures[0],
         },
         "merkle": {"values": [ONES, TWOS, THREES], "root": "0x" + merkle.root(leaves).hex()},
         "erased_records": {

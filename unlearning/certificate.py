@@ -6,27 +6,21 @@ It says what was asked, what was done, and what was reached; with the run's arti
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 from core.canonical import Address, Digest, address, digest, from_json, raw, to_json
-from core.erasures import Receipt, SignedAttestation
-from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, Signature, signer
+from core.erasures import Attestation, Receipt
+from core.errors import FormatError
 from core.parsing import parsed
-from core.rounds import Genesis
+from core.signed import MemberStatement, Signed
 from unlearning.lineage import Label
-
-_CERTIFICATE: Fields = (
-    ("genesis", "bytes32"),
-    ("erasure", "bytes32"),
-    ("certificate", "bytes32"),
-)
 
 LIMITS = (
     "What an organisation copied before the erasure is out of reach: only its receipt speaks for it.",
     "Records of rounds, without salts, and the ciphertext of what was destroyed stay: they can no longer be opened.",
     "An approximate or interim adapter was made from updates that were trained on models which knew the erased.",
-    "Metrics are of the set that nobody owns; they show use, and prove nothing about what was forgotten.",
+    "Metrics are of the shared validation set; they show use, and prove nothing about what was forgotten.",
 )
 LIMITS_OF_RECORDS = (
     "That the organisation trained without the records, it says itself: nobody else has seen its data.",
@@ -47,16 +41,19 @@ class Root:
 
 
 @dataclass(frozen=True)
-class ErasureCertificate:
+class ErasureCertificate(MemberStatement):
     """What an erasure did.
 
     `before` and `after` are the lane's roots, `heads` the digests of the records whose sum is served afterwards, in
     order of lane (the genesis's for a lane without rounds, nothing for one without members). `aggregate` is the plain
     digest of what is served, `seed` the federation's, `versions` the environment in which it ran, `metrics` losses on
-    the set that nobody owns, in nats per token, before and after. `outstanding` are the holders who gave no receipt.
+    the shared validation set, in nats per token, before and after. `outstanding` are the holders who gave no receipt.
     """
 
-    attestation: SignedAttestation
+    struct: ClassVar = "ErasureCertificate"
+    struct_fields: ClassVar = (("genesis", "bytes32"), ("erasure", "bytes32"), ("certificate", "bytes32"))
+
+    attestation: Signed[Attestation]
     label: str
     before: Root
     after: Root
@@ -65,11 +62,11 @@ class ErasureCertificate:
     seed: int
     versions: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, float]]
-    receipts: tuple[Receipt, ...]
+    receipts: tuple[Signed[Receipt], ...]
     outstanding: tuple[Address, ...]
     limits: tuple[str, ...] = LIMITS
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/certificate/v1``."""
         return digest("certificate", to_json(self.to_dict()))
@@ -77,19 +74,27 @@ class ErasureCertificate:
     @property
     def committed(self) -> Digest:
         """What the chain is told: the digest, under the attestation's salt."""
-        return self.attestation.attestation.hide(self.digest)
-
-    def sign(self, coordinator: Key, requester: Key, domain: Domain) -> "SignedCertificate":
-        """Sign as both."""
-        message = self.message()
-        both = (key.sign(domain, "ErasureCertificate", _CERTIFICATE, message) for key in (coordinator, requester))
-        return SignedCertificate(self, *both)
+        return self.attestation.value.hide(self.digest)
 
     def message(self) -> dict[str, Any]:
-        """The EIP-712 struct that both sign."""
-        attestation = self.attestation.attestation
-        genesis = attestation.request.request.genesis
-        return {"genesis": raw(genesis), "erasure": raw(attestation.erasure), "certificate": raw(self.digest)}
+        """The EIP-712 struct."""
+        return {
+            "genesis": raw(self.federation()),
+            "erasure": raw(self.attestation.value.erasure),
+            "certificate": raw(self.digest),
+        }
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.attestation.value.federation()
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+        """The coordinator, and the organisation that asked."""
+        return self.attestation.value.signers(coordinator)
+
+    def parts(self) -> tuple[Signed[Attestation], ...]:
+        """The attestation."""
+        return (self.attestation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
@@ -100,7 +105,7 @@ class ErasureCertificate:
             "after": asdict(self.after),
             "versions": dict(self.versions),
             "metrics": {name: dict(values) for name, values in self.metrics.items()},
-            "receipts": [asdict(receipt) for receipt in self.receipts],
+            "receipts": [receipt.to_dict() for receipt in self.receipts],
         }
         return flat | nested | {name: list(flat[name]) for name in ("heads", "outstanding", "limits")}
 
@@ -108,56 +113,23 @@ class ErasureCertificate:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         nested: dict[str, Callable[[Any], object]] = {
-            "attestation": SignedAttestation.from_dict,
+            "attestation": lambda v: Signed.parse(Attestation, v),
             "label": lambda v: Label(v).value,
             "before": lambda v: parsed(Root, v, {}),
             "after": lambda v: parsed(Root, v, {}),
             "heads": lambda v: tuple(map(_digest, v)),
             "versions": lambda v: {name: _text(version) for name, version in v.items()},
             "metrics": lambda v: {name: _numbers(values) for name, values in v.items()},
-            "receipts": lambda v: tuple(map(Receipt.from_dict, v)),
+            "receipts": lambda v: tuple(Signed.parse(Receipt, receipt) for receipt in v),
             "outstanding": lambda v: tuple(map(address, v)),
             "limits": lambda v: tuple(map(_text, v)),
         }
         return parsed(cls, data, nested)
 
 
-@dataclass(frozen=True)
-class SignedCertificate:
-    """A certificate and the signatures of coordinator and requester: what ``foedus forget`` writes."""
-
-    certificate: ErasureCertificate
-    coordinator: Signature
-    requester: Signature
-
-    def verified(self, genesis: Genesis) -> ErasureCertificate:
-        """The certificate; raises ForgeryError for a signature that is not the claimed signer's."""
-        certificate = self.certificate
-        attestation = certificate.attestation.verified(genesis)
-        wanted = ((genesis.coordinator, self.coordinator), (attestation.organisation, self.requester))
-        for who, signature in wanted:
-            by = signer(signature, genesis.chain, "ErasureCertificate", _CERTIFICATE, certificate.message())
-            if by != who:
-                raise ForgeryError(f"the certificate is signed by {by}, {who} wanted")
-        return certificate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        signatures = {"coordinator": self.coordinator, "requester": self.requester}
-        return {"certificate": self.certificate.to_dict()} | signatures
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {"certificate": ErasureCertificate.from_dict})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Parse a file; raises FormatError unless it is canonical JSON of exactly a certificate."""
-        signed = cls.from_dict(from_json(data))
-        if to_json(signed.to_dict()) != data:
-            raise FormatError("has fields that no certificate has")
-        return signed
+def read_certificate(data: bytes) -> Signed[ErasureCertificate]:
+    """Parse a file that ``foedus forget`` wrote; raises FormatError unless it is exactly a certificate."""
+    return Signed.parse(ErasureCertificate, from_json(data))
 
 
 def _digest(value: Digest) -> Digest:
@@ -167,11 +139,11 @@ def _digest(value: Digest) -> Digest:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise FormatError(f"text wanted, got {value!r}")
+        raise FormatError(f"expected text, got {value!r}")
     return value
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
     if odd := [value for value in data.values() if type(value) not in {int, float}]:
-        raise FormatError(f"malformed metrics: {odd[0]!r}, a number wanted")
+        raise FormatError(f"malformed metrics: expected a number, got {odd[0]!r}")
     return dict(data)

@@ -26,14 +26,15 @@ from core.erasures import Attestation
 from core.errors import FoedusError, IntegrityError
 from core.ledger import Ledger
 from core.rounds import RoundRecord
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
+from unlearning.certificate import ErasureCertificate, Root
 from unlearning.lineage import Lineage
 from unlearning.plan import METHODS
 
 
 def check(
-    signed: SignedCertificate, run: RunFolder, ledger: Ledger, private: PrivateSource | None = None
+    signed: Signed[ErasureCertificate], run: RunFolder, ledger: Ledger, private: PrivateSource | None = None
 ) -> tuple[Failure, ...]:
     """What does not hold, the first bad item first; nothing when everything does.
 
@@ -44,7 +45,7 @@ def check(
         lineage = Lineage.of(run.genesis, run.records())
     except FoedusError as error:
         return (Failure("signature", "certificate", str(error), "signatures of those who are named"),)
-    checked = _Check(run, ledger, certificate, certificate.attestation.attestation, lineage)
+    checked = _Check(run, ledger, certificate, certificate.attestation.value, lineage)
     return (*checked.failures(), *verify(run, ledger, private=private, strict=True).failures)
 
 
@@ -101,18 +102,20 @@ class _Check:
         left = self.run.members(attested.lane, attested.generation)
         last = root(self.run, attested.lane, attested.generation - 1).round if left else 0
         wanted = METHODS[attested.method].reach(self.run.genesis.training, attested.parent_round, last)
-        yield from _same("method, rounds carried over and in all", (attested.carried, attested.rounds), wanted)
+        yield from _same("method, rounds carried over and in all", (attested.reaggregated, attested.rounds), wanted)
         carried = wanted[0]
         if attested.method == "shards":
             yield from _same("method, shards", len(self.run.genesis.lanes[attested.lane]), 1)
         for signed in self.run.lineage(attested.lane, attested.generation):
-            record = signed.record
-            if record.generation == attested.generation and record.carried != (record.round <= carried):
-                yield Failure("method", f"round {record.round}", f"carried: {record.carried}", f"up to round {carried}")
+            record = signed.value
+            if record.generation == attested.generation and record.reaggregated != (record.round <= carried):
+                yield Failure(
+                    "method", f"round {record.round}", f"carried: {record.reaggregated}", f"up to round {carried}"
+                )
 
     def _members(self) -> Iterator[Failure]:
         """None of the erased learns any more; whoever erased records only still does."""
-        generation = self.run.generations(self.attestation.lane)[self.attestation.generation].record
+        generation = self.run.generations(self.attestation.lane)[self.attestation.generation].value
         yield from _same("generation's erasure", generation.erasure, self.attestation.erasure)
         if left := sorted(set(generation.members) & set(self.attestation.erased)):
             yield Failure("members", f"generation {generation.generation}", left[0], "nobody who was erased")
@@ -126,19 +129,17 @@ class _Check:
         """
         attested, updates = self.attestation, self._erased
         kept = {s for r in self._line(attested.generation) for s in r.states}
-        kept |= {
-            s for signed in self.run.records() if signed.record.lane != attested.lane for s in signed.record.states
-        }
+        kept |= {s for signed in self.run.records() if signed.value.lane != attested.lane for s in signed.value.states}
         for record in self._before():
             if not self._knows(record):
                 continue
             revealing = {record.aggregate}
             revealing |= {
-                a.signed.manifest.update for a in record.admitted if self.lineage.knows([a.signed.digest], updates)
+                a.signed.value.update for a in record.admitted if self.lineage.knows([a.signed.value.digest], updates)
             }
             if missing := sorted(revealing - kept - set(attested.destroyed)):
                 yield Failure("scope", f"round {record.round}", missing[0], "a state that was destroyed")
-            if record.digest not in attested.unsalted:
+            if record.digest not in attested.salts_destroyed:
                 yield Failure(
                     "scope", f"round {record.round}", "salts that are not listed", "salts that were destroyed"
                 )
@@ -146,7 +147,7 @@ class _Check:
     def _label(self) -> Iterator[Failure]:
         """The label is computed again."""
         heads = self.certificate.heads
-        trained = self.attestation.carried < self.attestation.rounds
+        trained = self.attestation.reaggregated < self.attestation.rounds
         label = self.lineage.label(heads, self._erased, trained=trained)
         yield from _same("label", self.certificate.label, label.value)
 
@@ -180,8 +181,9 @@ class _Check:
         if any(self._knows(record) for record in self._before()):
             yield from _same("holders", holders, tuple(o.address for o in self.run.genesis.organisations))
         for receipt in self.certificate.receipts:
-            receipt.check(self.run.genesis, self.attestation.erasure)
-        given, outstanding = [r.organisation for r in self.certificate.receipts], self.certificate.outstanding
+            if (got := receipt.verified(self.run.genesis).erasure) != self.attestation.erasure:
+                yield Failure("receipts", receipt.value.organisation, got, self.attestation.erasure)
+        given, outstanding = [r.value.organisation for r in self.certificate.receipts], self.certificate.outstanding
         for holder, count in sorted(Counter((*given, *outstanding)).items()):
             if holder not in holders:
                 yield Failure("receipts", holder, "listed", "only who held what was erased")
@@ -191,12 +193,12 @@ class _Check:
             yield Failure("receipts", holder, "not listed", "a receipt, or outstanding")
 
     def _line(self, generation: int) -> list[RoundRecord]:
-        return [signed.record for signed in self.run.lineage(self.attestation.lane, generation)]
+        return [signed.value for signed in self.run.lineage(self.attestation.lane, generation)]
 
     def _before(self) -> Iterator[RoundRecord]:
         """The lane's rounds before the erasure."""
         lane, generation = self.attestation.lane, self.attestation.generation
-        for record in (signed.record for signed in self.run.records()):
+        for record in (signed.value for signed in self.run.records()):
             if record.lane == lane and record.generation < generation and record.admitted:
                 yield record
 
@@ -216,18 +218,18 @@ class _Check:
         """Whether another erasure was attested later: one that was asked for by itself."""
         known = partial(self.ledger.erasure, self.run.genesis.digest)
         own = known(self.attestation.erasure)
-        attested = (signed.attestation for signed in self.run.erasures())
+        attested = (signed.value for signed in self.run.erasures())
         others = (known(other.erasure) for other in attested if other.request != self.attestation.request)
         return own is not None and any(other and other.attested_at > own.attested_at for other in others)
 
     def _head(self, lane: int) -> Digest:
         line = self.run.lineage(lane)
-        return line[-1].record.digest if line else self.run.genesis.digest
+        return line[-1].value.digest if line else self.run.genesis.digest
 
     def _composed(self) -> Composition:
         """What is served."""
         run = self.run
-        heads = {lane: run.lineage(lane)[-1].record.aggregate for lane in self._learning()}
+        heads = {lane: run.lineage(lane)[-1].value.aggregate for lane in self._learning()}
         return compose(run.genesis, [(run.members(lane), run.artifacts.open(head)) for lane, head in heads.items()])
 
 
@@ -236,7 +238,7 @@ def root(run: RunFolder, lane: int, generation: int) -> Root:
     line = run.lineage(lane, generation)
     if not line:
         return Root(lane, generation, 0, run.genesis.digest, ZERO_DIGEST)
-    record = line[-1].record
+    record = line[-1].value
     return Root(lane, generation, record.round, record.digest, record.aggregate)
 
 

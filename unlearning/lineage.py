@@ -17,7 +17,9 @@ from typing import Self
 from core.canonical import Address, Digest
 from core.erasures import Attestation
 from core.errors import IntegrityError
-from core.rounds import Genesis, RoundRecord, SignedRecord
+from core.genesis import Genesis
+from core.rounds import RoundRecord
+from core.signed import Signed
 from core.update import UpdateManifest
 
 
@@ -40,7 +42,7 @@ class Lineage:
     manifests: Mapping[Digest, UpdateManifest]
 
     @classmethod
-    def of(cls, genesis: Genesis, records: Iterable[SignedRecord]) -> Self:
+    def of(cls, genesis: Genesis, records: Iterable[Signed[RoundRecord]]) -> Self:
         """The lineage of every record that admitted something.
 
         Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that no record
@@ -56,10 +58,10 @@ class Lineage:
             if not record.admitted:
                 continue
             for admitted in record.admitted:
-                manifest = admitted.signed.verified(genesis.chain)
+                manifest = admitted.signed.verified(genesis)
                 parents[manifest.digest] = frozenset({manifest.parent})
                 manifests[manifest.digest] = manifest
-            parents[record.digest] = frozenset({record.parent, *(a.signed.digest for a in record.admitted)})
+            parents[record.digest] = frozenset({record.parent, *(a.signed.value.digest for a in record.admitted)})
         if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
             raise IntegrityError(f"{missing[0]} is the parent of something and stands in no record")
         return cls(parents, manifests)

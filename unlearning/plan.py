@@ -29,9 +29,10 @@ from typing import Self
 from core.canonical import Address, Digest
 from core.erasures import OF_RECORDS
 from core.errors import UsageError
-from core.rounds import Genesis, RoundRecord, Training
+from core.genesis import Genesis, Training
+from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
-from unlearning.certificate import SignedCertificate
+from unlearning.certificate import read_certificate
 from unlearning.lineage import Label, Lineage
 
 _ANY_GENERATION = 2**32
@@ -86,8 +87,8 @@ class Lanes:
     def read(cls, run: RunFolder) -> Self:
         """A run's lanes, once its records' signatures have been checked; raises ForgeryError, IntegrityError."""
         signed = list(run.records())
-        lines = [[s.record for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
-        admitting = [s.record for s in signed if s.record.admitted]
+        lines = [[s.value for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
+        admitting = [s.value for s in signed if s.value.admitted]
         last = [run.last_round(lane) for lane in range(len(run.genesis.lanes))]
         return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, _labels(run), last)
 
@@ -176,9 +177,9 @@ METHODS = MappingProxyType(
 def _labels(run: RunFolder) -> dict[Address, Label]:
     """Who was erased, and how exactly in the end: a lane's last certificate speaks of everyone before."""
     found: dict[Address, Label] = {}
-    for attestation in (signed.attestation for signed in run.erasures()):
+    for attestation in (signed.value for signed in run.erasures()):
         if path := run.certificate(attestation):
-            label = Label(SignedCertificate.from_bytes(path.read_bytes()).certificate.label)
+            label = Label(read_certificate(path.read_bytes()).value.label)
             found |= dict.fromkeys(attestation.erased, label)
     return found
 
@@ -232,7 +233,7 @@ def _expected(
 ) -> Label:
     """The label that the plan leads to: what it will make descends from its parent and from what it sums."""
     nodes = [parent.digest] if parent else []
-    nodes += [a.signed.digest for record in sums for a in record.admitted if a.signed.digest not in updates]
+    nodes += [a.signed.value.digest for record in sums for a in record.admitted if a.signed.value.digest not in updates]
     if not run.lineage.knows(nodes, updates):
         return Label.EXACT
     return Label.APPROXIMATE if trained else Label.INTERIM
@@ -253,15 +254,15 @@ def _doomed(
     doomed: set[Digest] = set()
     needed: set[Digest] = {record.aggregate for record in clean}
     kept = (a.signed for r in (*clean, *sums) for a in r.admitted)
-    needed |= {signed.manifest.update for signed in kept if signed.digest not in updates}
+    needed |= {signed.value.update for signed in kept if signed.value.digest not in updates}
     for record in own:
         if not run.lineage.knows([record.digest], updates):
             continue
         doomed.add(record.aggregate)
         for admitted in record.admitted:
             update = admitted.signed
-            if run.lineage.knows([update.digest], updates):
-                doomed.add(update.manifest.update)
+            if run.lineage.knows([update.value.digest], updates):
+                doomed.add(update.value.update)
     needed |= {state for other in run.lines for r in other if r.lane != lane for state in r.states}
     return frozenset(doomed - needed)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core import seeds
 from core.canonical import Address, Digest
-from core.rounds import Genesis
+from core.genesis import Genesis
 from llm.data import read_records
 
 

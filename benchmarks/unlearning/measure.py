@@ -20,7 +20,7 @@ from benchmarks.unlearning.tasks import EMBEDDED, SLICES, TASKS, Task, Truth
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import weights
-from core.rounds import CALIBRATION_ROUNDS, CALIBRATION_STEPS
+from core.genesis import CALIBRATION_ROUNDS, CALIBRATION_STEPS
 from llm.data import Record
 from llm.evaluate import record_losses
 from llm.model import Model, ModelSpec, Quantisation, load

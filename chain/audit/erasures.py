@@ -11,10 +11,11 @@ from chain.audit.files import ErasureFile, Files
 from chain.audit.ledger import LedgerAudit
 from chain.audit.report import Findings, What
 from core.canonical import Digest, digest, from_json, to_json
-from core.erasures import Attestation, SignedAttestation
+from core.erasures import Attestation
 from core.errors import FormatError
-from core.generations import GenerationRecord, SignedGeneration
-from core.rounds import Genesis
+from core.generations import GenerationRecord
+from core.genesis import Genesis
+from core.signed import Signed
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Erasures:
     genesis: Genesis
     files: Files
     findings: Findings
-    attested: list[tuple[ErasureFile, SignedAttestation]]
+    attested: list[tuple[ErasureFile, Signed[Attestation]]]
     listed: frozenset[Digest]
     """States that may be unreadable."""
     gone: frozenset[Digest]
@@ -42,27 +43,28 @@ class Erasures:
         for file in files.erasures():
             wanted = "an attestation that coordinator and organisation have signed"
             with findings.guard(What.ATTESTATION, file.name, wanted):
-                signed = files.read(file.name, SignedAttestation)
+                signed = files.read_signed(file.name, Attestation)
                 attestation = signed.verified(genesis)
                 findings.expect(
                     What.FILE_NAME, file.name, (attestation.lane, attestation.generation), (file.lane, file.generation)
                 )
                 found.append((file, signed))
-        done = [signed.attestation for file, signed in found if file.certificate in files]
-        every = [signed.attestation for _, signed in found]
+        done = [signed.value for file, signed in found if file.certificate in files]
+        every = [signed.value for _, signed in found]
         return cls(
             genesis, files, findings, found,
             frozenset(d for a in every for d in a.destroyed), frozenset(d for a in done for d in a.destroyed),
-            frozenset(d for a in every for d in a.unsalted), frozenset(d for a in done for d in a.unsalted),
+            frozenset(d for a in every for d in a.salts_destroyed),
+            frozenset(d for a in done for d in a.salts_destroyed),
         )  # fmt: skip
 
-    def check(self, opened: Mapping[int, Mapping[int, SignedGeneration]], ledger: LedgerAudit) -> None:
+    def check(self, opened: Mapping[int, Mapping[int, Signed[GenerationRecord]]], ledger: LedgerAudit) -> None:
         """Each erasure opened the generation that it says, and the ledger knows attestation and certificate.
 
         `opened` are the generations of each lane; there is none without an erasure.
         """
         for file, signed in self.attested:
-            self._check(signed.attestation, file, opened.get(file.lane, {}), ledger)
+            self._check(signed.value, file, opened.get(file.lane, {}), ledger)
         known = {(file.lane, file.generation) for file, _ in self.attested}
         for lane, generation in ((lane, generation) for lane, found in opened.items() for generation in found):
             if (lane, generation) not in known:
@@ -81,7 +83,11 @@ class Erasures:
         return name in self.listed
 
     def _check(
-        self, attestation: Attestation, file: ErasureFile, opened: Mapping[int, SignedGeneration], ledger: LedgerAudit
+        self,
+        attestation: Attestation,
+        file: ErasureFile,
+        opened: Mapping[int, Signed[GenerationRecord]],
+        ledger: LedgerAudit,
     ) -> None:
         self.findings.checked["attestations"] += 1
         where, certificate = file.name, self._certificate(attestation, file)
@@ -89,7 +95,7 @@ class Erasures:
         if opening is None and certificate:
             self.findings.fail(What.GENERATION, where, "nothing", f"generation {attestation.generation}, opened by it")
         if opening:
-            record = opening.record
+            record = opening.value
             self.findings.expect(What.GENERATION, where, _placed(attestation), _placed(record))
             if attestation.organisation not in self.genesis.lanes[file.lane]:
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
@@ -110,7 +116,7 @@ class Erasures:
             if not isinstance(data, dict) or "certificate" not in data:
                 raise FormatError("no certificate in it")
             self.findings.checked["certificates"] += 1
-            return attestation.hide(digest("certificate", to_json(data["certificate"])))
+            return attestation.hide(digest("certificate", to_json(data["value"])))
         return None
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from core.canonical import from_json, to_json
 from core.errors import FormatError
+from core.signed import Signed, Statement
 from core.storage.artifacts import KEYS, SEALED
 from core.storage.blobs import Folder
 from core.storage.run_folder import RunFolder, certificate_name, erasure_name
@@ -40,6 +41,7 @@ class Noun(Protocol):
 
 
 N = TypeVar("N", bound=Noun)
+S = TypeVar("S", bound=Statement)
 
 
 @dataclass(frozen=True, order=True)
@@ -133,6 +135,10 @@ class Files:
         if to_json(value.to_dict()) != data:
             raise FormatError(f"has fields that no {noun.__name__} has")
         return value
+
+    def read_signed(self, name: str, noun: type[S]) -> Signed[S]:
+        """A signed noun from its canonical JSON; raises as `read` does."""
+        return Signed.parse(noun, from_json(self.take(name).read_bytes()))
 
     def take_sealed(self, place: str) -> None:
         """Account for something in the store and its keys."""

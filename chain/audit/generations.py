@@ -15,8 +15,9 @@ from chain.audit.states import States
 from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FoedusError
-from core.generations import GenerationRecord, SignedGeneration, last_round
-from core.rounds import Genesis
+from core.generations import GenerationRecord, last_round
+from core.genesis import Genesis
+from core.signed import Signed
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Generations:
     genesis: Genesis
     files: Files
     findings: Findings
-    opened: Mapping[int, dict[int, SignedGeneration]]
+    opened: Mapping[int, dict[int, Signed[GenerationRecord]]]
     closed: dict[tuple[int, int, int], Closed] = field(default_factory=dict)
     """By lane, generation and round."""
     newest: dict[int, Digest | None] = field(default_factory=dict)
@@ -44,11 +45,11 @@ class Generations:
     @classmethod
     def read(cls, genesis: Genesis, files: Files, findings: Findings) -> "Generations":
         """What the files say; one that cannot be read is a failure, and so is a gap."""
-        opened: dict[int, dict[int, SignedGeneration]] = {lane: {} for lane in range(len(genesis.lanes))}
+        opened: dict[int, dict[int, Signed[GenerationRecord]]] = {lane: {} for lane in range(len(genesis.lanes))}
         for file in files.generations():
             found = opened.get(file.lane, {})
             with findings.guard(What.GENERATION, file.name, "the canonical form of a signed generation"):
-                signed = files.read(file.name, SignedGeneration)
+                signed = files.read_signed(file.name, GenerationRecord)
                 if file.lane in opened and file.generation == len(found) + 1:
                     found[file.generation] = signed
                 else:
@@ -62,12 +63,12 @@ class Generations:
     def members(self, lane: int, generation: int) -> tuple[Address, ...]:
         """The organisations of a lane's generation."""
         signed = self.opened[lane].get(generation)
-        return signed.record.members if signed else self.genesis.lanes[lane]
+        return signed.value.members if signed else self.genesis.lanes[lane]
 
     def rounds(self, lane: int, generation: int) -> int:
         """The round that a lane's generation is complete with."""
         signed = self.opened[lane].get(generation)
-        return last_round(self.genesis, signed.record if signed else None)
+        return last_round(self.genesis, signed.value if signed else None)
 
     def begin(self, lane: int, generation: int, states: States, ledger: LedgerAudit) -> tuple[Head, Digest | None]:
         """Where a generation begins, and the commitment that its first round must name."""
@@ -75,7 +76,7 @@ class Generations:
             initial, digest = states.initial, self.genesis.digest
             return self._head(lane, 0, digest, initial.digest if initial else None, states), ZERO_DIGEST
         signed = self.opened[lane][generation]
-        record, where = signed.record, GenerationFile.of(lane, generation).name
+        record, where = signed.value, GenerationFile.of(lane, generation).name
         self.findings.checked["generations"] += 1
         with self.findings.guard(What.SIGNATURE, where, f"a signature of {self.genesis.coordinator}"):
             signed.verified(self.genesis)
@@ -113,7 +114,7 @@ class Generations:
             parent=parent,
             state=_state(aggregate, states),
             aggregate=aggregate,
-            previous=signed.record.digest if signed else parent,
+            previous=signed.value.digest if signed else parent,
             generation=generation,
             members=self.members(lane, generation),
         )

@@ -18,8 +18,10 @@ from chain.commitments import Commitment, parse
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json
 from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, GenerationOpening, Ledger, RoundCommitment, RoundKey
-from core.rounds import Genesis, RoundRecord, Salts, commit_to
+from core.genesis import Genesis
+from core.ledger import Anchor, GenerationOpening, Ledger, RoundCommitment
+from core.round_key import RoundKey
+from core.rounds import RoundRecord, Salts, commit_to
 
 
 @dataclass

@@ -17,8 +17,10 @@ from chain.commitments import PrivateCommitment, private_commitment
 from chain.private import PrivateHead
 from core.canonical import Address, Digest
 from core.errors import LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, RoundKey
-from core.rounds import Genesis, PrivateChain, RoundRecord, Salts
+from core.genesis import Genesis, PrivateChain
+from core.ledger import Anchor
+from core.round_key import RoundKey
+from core.rounds import RoundRecord, Salts
 
 
 class PrivateSource(Protocol):

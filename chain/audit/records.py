@@ -13,7 +13,9 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, by_address, weights
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
-from core.rounds import Admitted, Genesis, RoundRecord, SignedRecord
+from core.genesis import Genesis
+from core.rounds import Admitted, RoundRecord
+from core.signed import Signed
 from core.update import Organisation, UpdateManifest
 
 
@@ -64,9 +66,9 @@ class Records:
         """An organisation's name, for findings."""
         return self.members[address].name if address in self.members else address
 
-    def signature(self, signed: SignedRecord, file: RecordFile) -> None:
+    def signature(self, signed: Signed[RoundRecord], file: RecordFile) -> None:
         """The coordinator signed it, for this federation, at the place that its file names."""
-        record, where = signed.record, f"{file.where}, {file.name}"
+        record, where = signed.value, f"{file.where}, {file.name}"
         got = record.lane, record.generation, record.round, record.attempt
         wanted = file.lane, file.generation, file.round, file.attempt
         self.findings.expect(What.FILE_NAME, where, got, wanted)
@@ -144,20 +146,22 @@ class Records:
         before = next((r.admitted for r in line if r.round == record.round), ())
         wanted = [a.signed for a in before if a.organisation in head.members]
         if (got := [a.signed for a in record.admitted]) != wanted:
-            names = [", ".join(f"{self.name(s.manifest.organisation)} {s.digest}" for s in s_) for s_ in (got, wanted)]
+            names = [
+                ", ".join(f"{self.name(s.value.organisation)} {s.value.digest}" for s in s_) for s_ in (got, wanted)
+            ]
             self.findings.fail(What.CARRIED, where, *names)
         if record.rejected:
             self.findings.fail(What.REJECTED, where, self.name(record.rejected[0].organisation), "nobody was asked")
 
     def _manifest(self, admitted: Admitted, record: RoundRecord, head: Head, where: str) -> None:
         """Everything that an organisation vouches for, and that it may vouch for it."""
-        expect, manifest = self.findings.expect, admitted.signed.manifest
+        expect, manifest = self.findings.expect, admitted.signed.value
         with self.findings.guard(What.MANIFEST_SIGNATURE, where, f"a signature of {manifest.organisation}"):
-            admitted.signed.verified(self.genesis.chain)
+            admitted.signed.signed_by(self.genesis.chain, manifest.organisation)
         expect(What.MANIFEST_GENESIS, where, manifest.genesis, self.digest)
         self._membership(manifest, record, head, where)
         self.findings.checked["manifests"] += 1
-        if record.carried:
+        if record.reaggregated:
             return  # it was checked where it was made
         place = manifest.lane, manifest.generation, manifest.round
         expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))

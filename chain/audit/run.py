@@ -55,10 +55,12 @@ from core.errors import (
     UsageError,
 )
 from core.generations import lineage
+from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import Ledger, RoundCommitment
 from core.lora import Layout
-from core.rounds import Genesis, RoundRecord, Salts, SignedRecord
+from core.rounds import RoundRecord, Salts
+from core.signed import Signed
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 from core.storage.readers import NOBODY, Readers
 from core.storage.run_folder import RunFolder
@@ -138,7 +140,7 @@ class _Entry:
     """A file in records/, and what was read from it."""
 
     file: RecordFile
-    signed: SignedRecord | None
+    signed: Signed[RoundRecord] | None
     error: str = ""
 
 
@@ -173,7 +175,7 @@ class _Audit:
 
     def federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
-        named = {entry.signed.record.genesis for entry in self.entries if entry.signed}
+        named = {entry.signed.value.genesis for entry in self.entries if entry.signed}
         if named and self.records.digest not in named:
             self.findings.fail(What.GENESIS, "genesis.json", self.records.digest, f"{min(named)}, which records name")
         self.ledger.check_run()
@@ -192,8 +194,8 @@ class _Audit:
         records = [
             e.signed for e in self.entries if e.signed and e.file.lane == lane and e.file.generation <= generation
         ]
-        opened = {g: signed.record for g, signed in self.generations.opened[lane].items() if g <= generation}
-        return [signed.record for signed in lineage(records, opened)]
+        opened = {g: signed.value for g, signed in self.generations.opened[lane].items() if g <= generation}
+        return [signed.value for signed in lineage(records, opened)]
 
     def _readers(self) -> Readers | None:
         """Whose keys the run is sealed for; None when that cannot be read."""
@@ -240,9 +242,11 @@ class _Audit:
         self.ledger.check_end(lane, generation, head.round + 1)
         return head
 
-    def _round(self, signed: SignedRecord, file: RecordFile, head: Head, committed: Digest | None) -> Digest | None:
+    def _round(
+        self, signed: Signed[RoundRecord], file: RecordFile, head: Head, committed: Digest | None
+    ) -> Digest | None:
         """One record and all that hangs on it; returns the lane's newest commitment."""
-        record, where = signed.record, f"{file.where}, {file.name}"
+        record, where = signed.value, f"{file.where}, {file.name}"
         self.records.signature(signed, file)
         gap = record.round > head.round + 1
         if not self.records.follows(record, head, where):
@@ -254,7 +258,7 @@ class _Audit:
             head.advance(record, head.state)
             return committed
         weights = self.records.admitted(record, head, file.where)
-        if record.carried:
+        if record.reaggregated:
             self.records.summed_again(record, head, self._line(record.lane, record.generation - 1), where)
         else:
             self.records.asked(record, head, where)
@@ -300,7 +304,7 @@ class _Audit:
         updates = []
         for admitted in record.admitted:
             where = f"{place}, {self.records.name(admitted.organisation)}"
-            name, organisation = admitted.signed.manifest.update, admitted.organisation
+            name, organisation = admitted.signed.value.update, admitted.organisation
             if self.states.summable(name, head.state, where, head.members) and organisation in weights:
                 source = partial(self.artifacts.open, name)
                 updates.append(WeightedUpdate(organisation, weights[organisation], source))
@@ -310,7 +314,7 @@ class _Audit:
         """The digest of every admitted update."""
         for entry in self.entries:
             if entry.signed:
-                yield from (admitted.signed.manifest.update for admitted in entry.signed.record.admitted)
+                yield from (admitted.signed.value.update for admitted in entry.signed.value.admitted)
 
     def _unused_salts(self, name: str) -> None:
         """Salts are written before their record: a crash between leaves those of the record that comes next."""
@@ -373,7 +377,7 @@ class _Audit:
 
 def _entry(files: Files, file: RecordFile) -> _Entry:
     try:
-        return _Entry(file, files.read(file.name, SignedRecord))
+        return _Entry(file, files.read_signed(file.name, RoundRecord))
     except (FoedusError, OSError) as error:
         return _Entry(file, None, str(error))
 
@@ -381,7 +385,7 @@ def _entry(files: Files, file: RecordFile) -> _Entry:
 def _finished(genesis: Genesis, entries: list[_Entry], generations: Generations) -> bool:
     """Whether every lane in which somebody learns has closed the last round of its generation."""
     last = {lane: generations.last(lane) for lane in range(len(genesis.lanes))}
-    records = (entry.signed.record for entry in entries if entry.signed)
+    records = (entry.signed.value for entry in entries if entry.signed)
     closed = {
         (r.lane, r.generation) for r in records if r.admitted and r.round >= generations.rounds(r.lane, r.generation)
     }
@@ -394,7 +398,7 @@ def _erasing(run: RunFolder, ledger: Ledger | None) -> bool:
     It is until the ledger was told of its certificate; what cannot be read or asked is for other checks to name.
     """
     with suppress(FoedusError):
-        for attestation in (signed.attestation for signed in run.erasures()):
+        for attestation in (signed.value for signed in run.erasures()):
             if run.certificate(attestation) is None:
                 return True
             known = ledger.erasure(run.genesis.digest, attestation.erasure) if ledger else None

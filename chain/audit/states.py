@@ -21,8 +21,9 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, Aggregate, Rule, Svd, WeightedUpdate
 from core.canonical import Address, Digest
 from core.errors import DestroyedError, FoedusError
+from core.genesis import Genesis
 from core.lora import Layout
-from core.rounds import Genesis, RoundRecord
+from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
 Members = tuple[Address, ...] | None

@@ -24,12 +24,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, from_json, raw, to_json
 from core.composition import Composition, Part
-from core.erasures import Receipt, SignedAttestation, SignedRequest
+from core.erasures import Attestation, ErasureRequest, Receipt
 from core.errors import FormatError
-from core.generations import SignedGeneration
+from core.generations import GenerationRecord
+from core.genesis import Genesis
 from core.keys import Domain, Signature
-from core.rounds import Genesis, Salts, SignedRecord
-from core.update import Registration, SignedManifest, SignedOffer, UpdateManifest
+from core.parsing import parsed
+from core.rounds import RoundRecord, Salts
+from core.signed import Signed
+from core.update import Asked, Offer, Registration, UpdateManifest
 
 BIND = "query.bind"
 OFFER = "query.offer"
@@ -56,8 +59,8 @@ class Task:
     lane: int
     generation: int
     round: int
-    openings: tuple[SignedGeneration, ...]
-    parent: SignedRecord | None
+    openings: tuple[Signed[GenerationRecord], ...]
+    parent: Signed[RoundRecord] | None
     salts: Salts | None
     served: Composition
     paid: Mapping[int, float] = field(default_factory=dict)
@@ -91,8 +94,8 @@ class Task:
         """Parse a message's content; raises FormatError."""
         task = _json(content, "task")
         try:
-            parent = SignedRecord.from_dict(task["parent"]) if task["parent"] else None
-            openings = tuple(SignedGeneration.from_dict(opening) for opening in task["openings"])
+            parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
+            openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             genesis = Genesis.from_dict(task["genesis"])
             place = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
@@ -107,7 +110,7 @@ class Task:
 
 def _served(shares: list[Any], content: RecordDict) -> Iterator[Part]:
     for name, share in zip(_names(len(shares)), shares, strict=True):
-        if not isinstance(share, float) or not 0 < share <= 1:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise FormatError(f"malformed task: share {share!r}, more than 0 and at most 1 wanted")
         yield Part(share, AdapterState.from_bytes(_bytes(content, "state", name)))
 
@@ -144,14 +147,14 @@ class OfferQuery:
             raise FormatError(f"malformed query for an offer: {error}") from error
 
 
-def offered(signed: SignedOffer) -> RecordDict:
+def offered(signed: Signed[Offer]) -> RecordDict:
     """The content of the reply to a query for an offer."""
     return RecordDict({"offered": ConfigRecord({"json": to_json(signed.to_dict())})})
 
 
-def offer_of(content: RecordDict) -> SignedOffer:
+def offer_of(content: RecordDict) -> Signed[Offer]:
     """The offer in a reply; raises FormatError."""
-    return SignedOffer.from_dict(_json(content, "offered"))
+    return Signed.parse(Offer, _json(content, "offered"))
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Deletion:
 
     genesis: Genesis
     organisation: Address
-    attested: SignedAttestation
+    attested: Signed[Attestation]
 
     def to_content(self) -> RecordDict:
         """As a message's content."""
@@ -172,20 +175,20 @@ class Deletion:
         """Parse a message's content; raises FormatError."""
         query = _json(content, "delete")
         try:
-            attested = SignedAttestation.from_dict(query["attested"])
+            attested = Signed.parse(Attestation, query["attested"])
             return cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested)
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query to delete: {error}") from error
 
 
-def deleted(receipt: Receipt) -> RecordDict:
+def deleted(receipt: Signed[Receipt]) -> RecordDict:
     """The content of the reply to a query to delete."""
-    return RecordDict({"deleted": ConfigRecord({"json": to_json(asdict(receipt))})})
+    return RecordDict({"deleted": ConfigRecord({"json": to_json(receipt.to_dict())})})
 
 
-def receipt_of(content: RecordDict) -> Receipt:
+def receipt_of(content: RecordDict) -> Signed[Receipt]:
     """The receipt in a reply; raises FormatError."""
-    return Receipt.from_dict(_json(content, "deleted"))
+    return Signed.parse(Receipt, _json(content, "deleted"))
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class RecordsQuery:
     """
 
     genesis: Genesis
-    request: SignedRequest
+    request: Signed[ErasureRequest]
     records: tuple[Digest, ...]
     forget: bool
 
@@ -215,7 +218,7 @@ class RecordsQuery:
         """Parse a message's content; raises FormatError."""
         query = _json(content, "records")
         try:
-            request, forget = SignedRequest.from_dict(query["request"]), query["forget"] is True
+            request, forget = Signed.parse(ErasureRequest, query["request"]), query["forget"] is True
             return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for records: {error}") from error
@@ -264,7 +267,7 @@ def _paid_from_json(paid: Any) -> dict[int, float]:
 class Reply:
     """A trained update as it arrives: its signed manifest, and the bytes it claims to describe (not yet parsed)."""
 
-    signed: SignedManifest
+    signed: Signed[UpdateManifest]
     update: memoryview
 
     @classmethod
@@ -274,7 +277,7 @@ class Reply:
         signature = _config(content, "signature").get("hex")
         if not isinstance(signature, str):
             raise FormatError("reply's signature is no text")
-        return cls(SignedManifest(manifest, Signature(signature)), _bytes(content, "update"))
+        return cls(Signed(manifest, (Signature(signature),)), _bytes(content, "update"))
 
 
 class Refused(StrEnum):
@@ -324,9 +327,9 @@ def attach_signature(content: RecordDict, signature: Signature) -> None:
 
 @dataclass(frozen=True)
 class Bind:
-    """The server asks a node whom it hosts: a challenge to sign, for the chain and contract of the federation."""
+    """The coordinator asks a node for the organisations it hosts: what to sign, for which chain and contract."""
 
-    challenge: Digest
+    asked: Asked
     chain: Domain
 
     def to_content(self) -> RecordDict:
@@ -338,7 +341,7 @@ class Bind:
         """Parse a message's content; raises FormatError."""
         bind = _json(content, "bind")
         try:
-            return cls(Digest(bind["challenge"]), Domain(**bind["chain"]))
+            return cls(parsed(Asked, bind["asked"], {}), parsed(Domain, bind["chain"], {}))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind query: {error}") from error
 
@@ -347,7 +350,7 @@ class Bind:
 class Bound:
     """A node's answer: the organisations it hosts, and how many it knows of (0 in a deployment)."""
 
-    registrations: tuple[Registration, ...]
+    registrations: tuple[Signed[Registration], ...]
     known: int
 
     def to_content(self) -> RecordDict:
@@ -360,12 +363,12 @@ class Bound:
         """Parse a message's content; raises FormatError."""
         bound = _json(content, "bound")
         try:
-            parsed = cls(tuple(Registration.from_dict(r) for r in bound["organisations"]), bound["known"])
+            found = cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"])
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind reply: {error}") from error
-        if type(parsed.known) is not int or parsed.known < 0:
-            raise FormatError(f"malformed bind reply: known is {parsed.known!r}, a count wanted")
-        return parsed
+        if type(found.known) is not int or found.known < 0:
+            raise FormatError(f"malformed bind reply: expected a count as known, got {found.known!r}")
+        return found
 
 
 def losses(values: Mapping[str, float]) -> RecordDict:

@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 
 from core.canonical import Address
 from core.errors import FormatError, IntegrityError
+from core.genesis import Genesis
 from core.keys import PublicKey, address_of, public_key
-from core.rounds import Genesis
 
 
 @dataclass(frozen=True)

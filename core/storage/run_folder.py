@@ -14,19 +14,21 @@ Genesis, readers, records and salts are copied, sealed, to the artifacts: an aud
 """
 
 from collections.abc import Callable, Collection, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from core import keys
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
-from core.erasures import Attestation, SignedAttestation
+from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
-from core.generations import GenerationRecord, SignedGeneration, last_round, lineage
+from core.generations import GenerationRecord, last_round, lineage
+from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import RoundCommitment
-from core.rounds import Genesis, RoundRecord, Salts, SignedRecord, commit_to
+from core.rounds import RoundRecord, Salts, commit_to
+from core.signed import Signed
 from core.storage.artifacts import Artifacts
 from core.storage.blobs import Blobs, Folder, open_blobs, write
 from core.storage.readers import Readers
@@ -110,44 +112,44 @@ class RunFolder:
             self._copy(name)
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
-                self._copy_generation(opening.record)
+                self._copy_generation(opening.value)
         for attested in self.erasures():
-            self._copy(erasure_name(attested.attestation.lane, attested.attestation.generation))
-            if path := self.certificate(attested.attestation):
+            self._copy(erasure_name(attested.value.lane, attested.value.generation))
+            if path := self.certificate(attested.value):
                 self._copy(f"certificates/{path.name}")
         unsalted = self.unsalted()
         for signed in self.records():
-            self._copy_round(signed.record, salted=signed.record.digest not in unsalted)
+            self._copy_round(signed.value, salted=signed.value.digest not in unsalted)
 
-    def append(self, signed: SignedRecord, salts: Salts) -> None:
+    def append(self, signed: Signed[RoundRecord], salts: Salts) -> None:
         """Write a record, its salts first: a record without salts could never be committed.
 
         A round that admitted nothing is never committed and has no salts.
         """
-        name = _record_name(signed.record)
+        name = _record_name(signed.value)
         if (path := self.folder / "records" / name).exists():
             raise RunError(f"record {name} exists already and is never rewritten")
-        if signed.record.admitted:
+        if signed.value.admitted:
             write(self.folder / "salts" / name, to_json(salts.to_dict()))
         write(path, to_json(signed.to_dict()))
-        self._copy_round(signed.record)
+        self._copy_round(signed.value)
 
-    def records(self) -> Iterator[SignedRecord]:
+    def records(self) -> Iterator[Signed[RoundRecord]]:
         """All records, by lane, generation, round and attempt."""
         for path in sorted((self.folder / "records").glob("L*.json")):
-            yield _read(path, SignedRecord.from_dict)
+            yield _read(path, partial(Signed.parse, RoundRecord))
 
-    def open_generation(self, signed: SignedGeneration) -> None:
+    def open_generation(self, signed: Signed[GenerationRecord]) -> None:
         """Write what opens a lane's generation; raises RunError when that is open already."""
-        record = signed.record
+        record = signed.value
         if (path := self.folder / _generation_name(record.lane, record.generation)).exists():
             raise RunError(f"generation {path.stem} is open already and never rewritten")
         write(path, to_json(signed.to_dict()))
         self._copy_generation(record)
 
-    def attest(self, signed: SignedAttestation) -> None:
+    def attest(self, signed: Signed[Attestation]) -> None:
         """Write what an erasure is about to do; raises RunError when another one has that place."""
-        attestation = signed.attestation
+        attestation = signed.value
         if (path := self.folder / erasure_name(attestation.lane, attestation.generation)).exists():
             raise RunError(f"erasure {path.stem} is attested already and never rewritten")
         write(path, to_json(signed.to_dict()))
@@ -160,23 +162,23 @@ class RunFolder:
         self._copy(name)
         return self.folder / name
 
-    def erasures(self) -> list[SignedAttestation]:
+    def erasures(self) -> list[Signed[Attestation]]:
         """The attestations of all erasures, by lane and generation."""
         paths = sorted((self.folder / "erasures").glob("L*.json"))
-        return [_read(path, SignedAttestation.from_dict) for path in paths]
+        return [_read(path, partial(Signed.parse, Attestation)) for path in paths]
 
     def certificate(self, attestation: Attestation) -> Path | None:
         """Where the certificate of an erasure lies; None before there is one."""
         path = self.folder / certificate_name(attestation.lane, attestation.generation)
         return path if path.exists() else None
 
-    def unfinished(self) -> SignedAttestation | None:
+    def unfinished(self) -> Signed[Attestation] | None:
         """The erasure that was attested and has no certificate, if there is one."""
-        return next((signed for signed in self.erasures() if self.certificate(signed.attestation) is None), None)
+        return next((signed for signed in self.erasures() if self.certificate(signed.value) is None), None)
 
     def unsalted(self) -> frozenset[Digest]:
         """The records whose salts an erasure destroys."""
-        return frozenset(record for signed in self.erasures() for record in signed.attestation.unsalted)
+        return frozenset(record for signed in self.erasures() for record in signed.value.salts_destroyed)
 
     def destroy_salts(self, record: RoundRecord) -> None:
         """Destroy the salts of a record, and the key of their copy."""
@@ -184,11 +186,11 @@ class RunFolder:
         Folder(self.folder).remove(name)
         self.artifacts.destroy_document(name)
 
-    def generations(self, lane: int) -> dict[int, SignedGeneration]:
+    def generations(self, lane: int) -> dict[int, Signed[GenerationRecord]]:
         """What opened the lane's generations, in order; nothing before the first erasure."""
-        found: dict[int, SignedGeneration] = {}
+        found: dict[int, Signed[GenerationRecord]] = {}
         while (path := self.folder / _generation_name(lane, len(found) + 1)).exists():
-            found[len(found) + 1] = _read(path, SignedGeneration.from_dict)
+            found[len(found) + 1] = _read(path, partial(Signed.parse, GenerationRecord))
         return found
 
     def members(self, lane: int, generation: int | None = None) -> tuple[Address, ...]:
@@ -197,19 +199,21 @@ class RunFolder:
             generation = len(self.generations(lane))
         if not generation:
             return self.genesis.lanes[lane]
-        return _read(self.folder / _generation_name(lane, generation), SignedGeneration.from_dict).record.members
+        return _read(
+            self.folder / _generation_name(lane, generation), partial(Signed.parse, GenerationRecord)
+        ).value.members
 
     def last_round(self, lane: int) -> int:
         """The round that a lane's current generation is complete with."""
         opened = self.generations(lane)
-        return last_round(self.genesis, opened[len(opened)].record if opened else None)
+        return last_round(self.genesis, opened[len(opened)].value if opened else None)
 
-    def lineage(self, lane: int, generation: int | None = None) -> list[SignedRecord]:
+    def lineage(self, lane: int, generation: int | None = None) -> list[Signed[RoundRecord]]:
         """The lane's rounds that a generation, by default the current one, has grown through, in order."""
         opened = self.generations(lane)
         last = len(opened) if generation is None else generation
-        openings = {number: signed.record for number, signed in opened.items() if number <= last}
-        own = (s for s in self.records() if s.record.lane == lane and s.record.generation <= last)
+        openings = {number: signed.value for number, signed in opened.items() if number <= last}
+        own = (s for s in self.records() if s.value.lane == lane and s.value.generation <= last)
         return lineage(own, openings)
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
@@ -222,12 +226,14 @@ class RunFolder:
         """The record that a record grows from: the last attempt of the round before, in its generation or another."""
         generation = record.generation
         if generation:
-            opening = _read(self.folder / _generation_name(record.lane, generation), SignedGeneration.from_dict).record
+            opening = _read(
+                self.folder / _generation_name(record.lane, generation), partial(Signed.parse, GenerationRecord)
+            ).value
             generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
         place = _place(record.lane, generation, record.round - 1)
         attempts = (self.folder / "records" / f"{place}-A{attempt:02}.json" for attempt in count(1))
         written = list(takewhile(Path.exists, attempts))
-        return _read(written[-1], SignedRecord.from_dict).record if written else None
+        return _read(written[-1], partial(Signed.parse, RoundRecord)).value if written else None
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""

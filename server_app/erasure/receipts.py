@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from flwr.app import Message
 
 from core.canonical import Address
-from core.erasures import Receipt, SignedAttestation
+from core.erasures import Attestation, Receipt
 from core.errors import ForgeryError, FormatError
+from core.genesis import Genesis
 from core.messages import codec as wire
-from core.rounds import Genesis
+from core.signed import Signed
 from core.storage.events import EventLog
 from server_app.admission import Reason, RejectedError
 from server_app.exchange import last_line, printable
@@ -22,11 +23,11 @@ Ask = Callable[[Iterable[tuple[Address, Message]]], Iterator[tuple[Address, Mess
 
 
 def gather(
-    genesis: Genesis, attested: SignedAttestation, nodes: Mapping[Address, int], ask: Ask, events: EventLog
-) -> tuple[Receipt, ...]:
+    genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int], ask: Ask, events: EventLog
+) -> tuple[Signed[Receipt], ...]:
     """The receipts of an erasure's holders, in their order; `nodes` are those that speak for them."""
-    attestation = attested.attestation
-    found: dict[Address, Receipt] = {}
+    attestation = attested.value
+    found: dict[Address, Signed[Receipt]] = {}
     for holder, reply in ask(_queries(genesis, attested, nodes)):
         try:
             found[holder] = _receipt(genesis, attested, holder, reply)
@@ -42,15 +43,17 @@ def gather(
 
 
 def _queries(
-    genesis: Genesis, attested: SignedAttestation, nodes: Mapping[Address, int]
+    genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int]
 ) -> Iterator[tuple[Address, Message]]:
-    for holder in attested.attestation.holders:
+    for holder in attested.value.holders:
         if (node := nodes.get(holder)) is not None:
             content = wire.Deletion(genesis, holder, attested).to_content()
             yield holder, Message(content, node, wire.DELETE, group_id="delete")
 
 
-def _receipt(genesis: Genesis, attested: SignedAttestation, holder: Address, reply: Message | None) -> Receipt:
+def _receipt(
+    genesis: Genesis, attested: Signed[Attestation], holder: Address, reply: Message | None
+) -> Signed[Receipt]:
     """A holder's receipt; raises RejectedError for anything else."""
     if reply is None:
         raise RejectedError(Reason.NO_REPLY, "no receipt came in time")
@@ -60,9 +63,10 @@ def _receipt(genesis: Genesis, attested: SignedAttestation, holder: Address, rep
         if refusal := wire.Refusal.from_content(reply.content):
             raise RejectedError(Reason(refusal.reason), refusal.detail)
         receipt = wire.receipt_of(reply.content)
-        if receipt.organisation != holder:
-            raise RejectedError(Reason.FORGED_SIGNATURE, f"the receipt is of {receipt.organisation}")
-        receipt.check(genesis, attested.attestation.erasure)
+        if receipt.value.organisation != holder:
+            raise RejectedError(Reason.FORGED_SIGNATURE, f"the receipt is of {receipt.value.organisation}")
+        if receipt.verified(genesis).erasure != attested.value.erasure:
+            raise RejectedError(Reason.FORGED_SIGNATURE, f"the receipt is for erasure {receipt.value.erasure}")
     except FormatError as error:
         raise RejectedError(Reason.MALFORMED, str(error)) from error
     except ForgeryError as error:

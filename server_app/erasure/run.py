@@ -25,16 +25,19 @@ from typing import TYPE_CHECKING
 from chain.audit.report import AuditReport
 from chain.queue import read_anchors
 from core.canonical import ZERO_DIGEST, Address, Digest, to_json
-from core.erasures import Attestation, ErasureRequest, Receipt, SignedAttestation, SignedRequest, hidden
+from core.erasures import Attestation, ErasureRequest, Receipt, hidden
 from core.errors import LedgerUnreachableError, RunError, UsageError
 from core.generations import GenerationRecord
+from core.genesis import Genesis
 from core.keys import Key
-from core.ledger import Ledger, RoundKey
-from core.rounds import Genesis, RoundRecord
+from core.ledger import Ledger
+from core.round_key import RoundKey
+from core.rounds import RoundRecord
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from server_app.erasure.receipts import Ask, gather
 from server_app.erasure.records import check_held, forget
-from unlearning.certificate import LIMITS, LIMITS_OF_RECORDS, ErasureCertificate, SignedCertificate
+from unlearning.certificate import LIMITS, LIMITS_OF_RECORDS, ErasureCertificate, read_certificate
 from unlearning.check import root
 from unlearning.lineage import Lineage
 from unlearning.plan import Lanes, Plan, plans
@@ -83,7 +86,7 @@ class ErasureTarget:
         return request.whole or request.records == hidden(requester(self.organisation), request.nonce, self.records)
 
 
-def erase(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> tuple[SignedCertificate, ...]:
+def erase(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> tuple[Signed[ErasureCertificate], ...]:
     """Erase an organisation or some of its records, or go on with that; returns one certificate for each lane.
 
     Raises what `plans` raises; UsageError while another erasure is unfinished, and for records that the organisation
@@ -94,9 +97,9 @@ def erase(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> tuple[
     late = _anchor_certificates(run, erasing.ledger)
     metrics: dict[str, dict[str, float]] = {}
     if begun := run.unfinished():
-        request = begun.attestation.request
-        _check_same(run, erasing, wanted, request.request)
-    elif done := next((r for r in late if wanted.asked_by(r.request, erasing.requester)), None):
+        request = begun.value.request
+        _check_same(run, erasing, wanted, request.value)
+    elif done := next((r for r in late if wanted.asked_by(r.value, erasing.requester)), None):
         return _certificates(run, done)  # all that was missing
     else:
         request = _request(strategy, erasing, wanted)
@@ -105,20 +108,20 @@ def erase(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> tuple[
         metrics["before"] = dict(strategy.validate(strategy.served))
         requester = erasing.requester(wanted.organisation)
         for attestation in attestations:
-            run.attest(attestation.sign(strategy.key, requester, strategy.genesis.chain))
+            run.attest(attestation.sign(strategy.key, strategy.genesis.chain, requester))
     attested = _attested(run, request)
     for signed in attested:
-        _open(strategy, erasing.ledger, signed.attestation)
+        _open(strategy, erasing.ledger, signed.value)
     if wanted.records:
         node = strategy.bindings.nodes.get(wanted.organisation)
         forget(run.genesis, request, wanted.records, node, erasing.ask)
     _rebuild(strategy, erasing, attested)
     metrics["after"] = dict(strategy.validate(strategy.served))
     for signed in attested:
-        _wait_for_anchors(run, erasing.ledger, signed.attestation.lane)
-        _destroy(run, signed.attestation)
+        _wait_for_anchors(run, erasing.ledger, signed.value.lane)
+        _destroy(run, signed.value)
     for signed in attested:
-        if run.certificate(signed.attestation) is None:
+        if run.certificate(signed.value) is None:
             receipts = gather(run.genesis, signed, strategy.bindings.nodes, erasing.ask, strategy.events)
             _certify(strategy, erasing, signed, metrics, receipts)
     return _certificates(run, request)
@@ -132,7 +135,7 @@ def _check_same(run: RunFolder, erasing: Erasing, wanted: ErasureTarget, begun: 
         raise UsageError(f"the erasure of {what} by {begun.method} is not finished: ask for that one again")
 
 
-def _request(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> SignedRequest:
+def _request(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> Signed[ErasureRequest]:
     """The organisation's signed request, once there are plans for it and it trains on the records."""
     run, nonce = strategy.run, Digest("0x" + secrets.token_hex(32))
     plans(Lanes.read(run), wanted.organisation, wanted.method, wanted.shards(run.genesis))
@@ -146,21 +149,21 @@ def _request(strategy: "Foedus", erasing: Erasing, wanted: ErasureTarget) -> Sig
     return request
 
 
-def _attested(run: RunFolder, request: SignedRequest) -> list[SignedAttestation]:
+def _attested(run: RunFolder, request: Signed[ErasureRequest]) -> list[Signed[Attestation]]:
     """What was attested for a request, by lane."""
-    return [signed for signed in run.erasures() if signed.attestation.request == request]
+    return [signed for signed in run.erasures() if signed.value.request == request]
 
 
-def _certificates(run: RunFolder, request: SignedRequest) -> tuple[SignedCertificate, ...]:
+def _certificates(run: RunFolder, request: Signed[ErasureRequest]) -> tuple[Signed[ErasureCertificate], ...]:
     """The certificates of a request of which everything is done, by lane."""
-    paths = (run.certificate(signed.attestation) for signed in _attested(run, request))
-    return tuple(SignedCertificate.from_bytes(path.read_bytes()) for path in paths if path)
+    paths = (run.certificate(signed.value) for signed in _attested(run, request))
+    return tuple(read_certificate(path.read_bytes()) for path in paths if path)
 
 
-def _missing(run: RunFolder, wanted: ErasureTarget, request: SignedRequest) -> tuple[Plan, ...]:
+def _missing(run: RunFolder, wanted: ErasureTarget, request: Signed[ErasureRequest]) -> tuple[Plan, ...]:
     """The plans of the lanes that nothing was attested of: no lane is opened before all of them are."""
     lanes, shards = run.genesis.lanes_of(wanted.organisation), wanted.shards(run.genesis)
-    known = {signed.attestation.lane for signed in _attested(run, request)}
+    known = {signed.value.lane for signed in _attested(run, request)}
     if known >= {lane for place, lane in enumerate(lanes) if shards is None or place in shards}:
         return ()
     made = plans(Lanes.read(run), wanted.organisation, wanted.method, shards)
@@ -168,7 +171,7 @@ def _missing(run: RunFolder, wanted: ErasureTarget, request: SignedRequest) -> t
 
 
 def _attestations(
-    run: RunFolder, made: tuple[Plan, ...], request: SignedRequest, erasing: Erasing
+    run: RunFolder, made: tuple[Plan, ...], request: Signed[ErasureRequest], erasing: Erasing
 ) -> tuple[Attestation, ...]:
     """What is about to happen to a run that holds; raises RunError when it does not."""
     report = erasing.audit()
@@ -177,18 +180,18 @@ def _attestations(
     return tuple(_attestation(run, one, request, report) for one in made)
 
 
-def _attestation(run: RunFolder, made: Plan, request: SignedRequest, report: AuditReport) -> Attestation:
+def _attestation(run: RunFolder, made: Plan, request: Signed[ErasureRequest], report: AuditReport) -> Attestation:
     return Attestation(
         request=request,
         lane=made.lane,
         generation=len(run.generations(made.lane)) + 1,
         parent_generation=made.parent.generation if made.parent else 0,
         parent_round=made.start,
-        carried=made.carried,
+        reaggregated=made.carried,
         rounds=made.rounds,
         erased=tuple(sorted(made.erased)),
         destroyed=tuple(sorted(made.doomed)),
-        unsalted=tuple(sorted(record.digest for record in made.unsalted)),
+        salts_destroyed=tuple(sorted(record.digest for record in made.unsalted)),
         holders=made.holders,
         recomputed=report.recomputed,
         attested=report.attested,
@@ -211,10 +214,10 @@ def _open(strategy: "Foedus", ledger: Ledger, attestation: Attestation) -> None:
 
 def _opening(run: RunFolder, attestation: Attestation) -> GenerationRecord:
     lane, last = attestation.lane, attestation.generation - 1
-    line = (signed.record for signed in run.lineage(lane))
+    line = (signed.value for signed in run.lineage(lane))
     parent = next((record for record in line if record.round == attestation.parent_round), None)
-    own = [s.record for s in run.records() if (s.record.lane, s.record.generation) == (lane, last)]
-    begun = run.generations(lane)[last].record.digest if last else run.genesis.digest
+    own = [s.value for s in run.records() if (s.value.lane, s.value.generation) == (lane, last)]
+    begun = run.generations(lane)[last].value.digest if last else run.genesis.digest
     return GenerationRecord(
         genesis=run.genesis.digest,
         lane=lane,
@@ -229,17 +232,17 @@ def _opening(run: RunFolder, attestation: Attestation) -> GenerationRecord:
     )
 
 
-def _rebuild(strategy: "Foedus", erasing: Erasing, attested: Iterable[SignedAttestation]) -> None:
+def _rebuild(strategy: "Foedus", erasing: Erasing, attested: Iterable[Signed[Attestation]]) -> None:
     """Sum the rounds again that are carried over, and train those that are not."""
     for signed in attested:
-        strategy.carry(signed.attestation.lane, _summed(strategy.run, signed.attestation))
+        strategy.carry(signed.value.lane, _summed(strategy.run, signed.value))
     erasing.train()
 
 
 def _summed(run: RunFolder, attestation: Attestation) -> list[RoundRecord]:
     """The records of the line before the erasure that are summed again."""
-    line = (signed.record for signed in run.lineage(attestation.lane, attestation.generation - 1))
-    return [record for record in line if attestation.parent_round < record.round <= attestation.carried]
+    line = (signed.value for signed in run.lineage(attestation.lane, attestation.generation - 1))
+    return [record for record in line if attestation.parent_round < record.round <= attestation.reaggregated]
 
 
 def _wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:
@@ -248,7 +251,7 @@ def _wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:
     Raises LedgerUnreachableError.
     """
     deadline = time.monotonic() + _ANCHOR_SECONDS
-    waiting = [signed.record.key for signed in run.lineage(lane)]
+    waiting = [signed.value.key for signed in run.lineage(lane)]
     while waiting := _unanchored(run, ledger, waiting):
         if time.monotonic() > deadline:
             raise LedgerUnreachableError(
@@ -265,28 +268,28 @@ def _unanchored(run: RunFolder, ledger: Ledger, keys: Iterable[RoundKey]) -> lis
 def _destroy(run: RunFolder, attestation: Attestation) -> None:
     """Make everything unreadable that the attestation lists, unless what is served is made of it."""
     lines = (run.lineage(lane) for lane in range(len(run.genesis.lanes)))
-    served = {state for line in lines for signed in line for state in signed.record.states}
+    served = {state for line in lines for signed in line for state in signed.value.states}
     for name in attestation.destroyed:
         if name not in served:
             run.artifacts.destroy(name)
-    unsalted = set(attestation.unsalted)
+    unsalted = set(attestation.salts_destroyed)
     for signed in run.records():
-        if signed.record.digest in unsalted:
-            run.destroy_salts(signed.record)
+        if signed.value.digest in unsalted:
+            run.destroy_salts(signed.value)
 
 
 def _certify(
     strategy: "Foedus",
     erasing: Erasing,
-    attested: SignedAttestation,
+    attested: Signed[Attestation],
     metrics: dict[str, dict[str, float]],
-    receipts: tuple[Receipt, ...],
-) -> SignedCertificate:
-    run, attestation = strategy.run, attested.attestation
+    receipts: tuple[Signed[Receipt], ...],
+) -> Signed[ErasureCertificate]:
+    run, attestation = strategy.run, attested.value
     lineage = Lineage.of(run.genesis, run.records())
     heads = tuple(lane.parent(run.genesis) for lane in strategy.lanes if lane.members)
-    trained = attestation.carried < attestation.rounds
-    given = {receipt.organisation for receipt in receipts}
+    trained = attestation.reaggregated < attestation.rounds
+    given = {receipt.value.organisation for receipt in receipts}
     certificate = ErasureCertificate(
         attestation=attested,
         label=lineage.label(heads, lineage.erased(attestation), trained=trained).value,
@@ -301,13 +304,13 @@ def _certify(
         outstanding=tuple(holder for holder in attestation.holders if holder not in given),
         limits=LIMITS if attestation.whole else LIMITS + LIMITS_OF_RECORDS,
     )
-    signed = certificate.sign(strategy.key, erasing.requester(attestation.organisation), run.genesis.chain)
+    signed = certificate.sign(strategy.key, run.genesis.chain, erasing.requester(attestation.organisation))
     path = run.certify(attestation, to_json(signed.to_dict()))
     erasing.ledger.certify(run.genesis.digest, attestation.erasure, certificate.committed)
     strategy.events.write(
         "erased",
         organisation=attestation.organisation,
-        records=attestation.request.request.count,
+        records=attestation.request.value.count,
         method=attestation.method,
         label=certificate.label,
         aggregate=certificate.aggregate,
@@ -316,13 +319,13 @@ def _certify(
     return signed
 
 
-def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[SignedRequest]:
+def _anchor_certificates(run: RunFolder, ledger: Ledger) -> list[Signed[ErasureRequest]]:
     """Anchor what was certified when the chain was down, or the process died; returns what was asked for there."""
     found = []
-    for attestation in (signed.attestation for signed in run.erasures()):
+    for attestation in (signed.value for signed in run.erasures()):
         known = ledger.erasure(run.genesis.digest, attestation.erasure)
         if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
-            signed = SignedCertificate.from_bytes(path.read_bytes())
-            ledger.certify(run.genesis.digest, attestation.erasure, signed.certificate.committed)
+            signed = read_certificate(path.read_bytes())
+            ledger.certify(run.genesis.digest, attestation.erasure, signed.value.committed)
             found.append(attestation.request)
     return found

@@ -10,7 +10,8 @@ import pytest
 from core.canonical import ZERO_DIGEST, Digest, digest
 from core.errors import LedgerConflictError
 from core.keys import derive
-from core.ledger import Anchor, GenerationOpening, LaneHead, Ledger, RoundCommitment, RoundKey
+from core.ledger import Anchor, GenerationOpening, LaneHead, Ledger, RoundCommitment
+from core.round_key import RoundKey
 
 MEMBERS = frozenset(derive(1, f"organisation {index}").address for index in range(4))
 

@@ -19,26 +19,18 @@ from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate, by_address, rank_of, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, digest
-from core.erasures import Attestation, ErasureRequest, SignedAttestation
+from core.erasures import Attestation, ErasureRequest
 from core.generations import GenerationRecord
+from core.genesis import Base, Genesis, Participation, PrivateChain, Training
 from core.keys import Domain, Key
-from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.lora import Layout
-from core.rounds import (
-    Admitted,
-    Base,
-    Genesis,
-    Participation,
-    PrivateChain,
-    Rejection,
-    RoundRecord,
-    Salts,
-    Training,
-    commit_to,
-)
+from core.round_key import RoundKey
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, commit_to
+from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
-from core.update import Bid, Organisation, SignedManifest, UpdateManifest
+from core.update import Bid, Organisation, UpdateManifest
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
@@ -147,7 +139,7 @@ class Federation:
         rejected = tuple(Rejection(address, "no-reply", "nothing came") for address in self.lanes[lane].members)
         return self._record(lane, attempt, (), self.lanes[lane].state, 0.0, rejected)
 
-    def _signed(self, lane: int, name: str) -> SignedManifest:
+    def _signed(self, lane: int, name: str) -> Signed[UpdateManifest]:
         here, key = self.lanes[lane], self.members[name]
         update = self.lies.update(name, here.round + 1, self.update(lane, name))
         manifest = UpdateManifest(
@@ -202,7 +194,7 @@ class Federation:
     def fork(self, lane: int, parent_round: int, without: str) -> GenerationRecord:
         """An erasure: the lane goes on from an earlier round of its line, without one of its members."""
         here, line = self.lanes[lane], self.run.lineage(lane)
-        parent = next((s.record for s in line if s.record.round == parent_round), None)
+        parent = next((s.value for s in line if s.value.round == parent_round), None)
         gone = self.members[without].address
         attested = attest(self.genesis, self.members[without], lane, here.generation + 1, parent)
         honest = GenerationRecord(
@@ -213,13 +205,13 @@ class Federation:
             parent_round=parent_round,
             parent=parent.digest if parent else self.genesis.digest,
             previous=here.previous,
-            rounds=attested.attestation.rounds,
-            erasure=attested.attestation.erasure,
+            rounds=attested.value.rounds,
+            erasure=attested.value.erasure,
             members=tuple(member for member in here.members if member != gone),
         )
         generation = self.lies.generation(honest)
         self.run.attest(attested)
-        hidden = attested.attestation.hide(attested.attestation.digest)
+        hidden = attested.value.hide(attested.value.digest)
         self.ledger.attest(self.genesis.digest, honest.erasure, lane, hidden)
         self.ledger.open_generation(honest.opening)
         self.run.open_generation(generation.sign(COORDINATOR, self.genesis.chain))
@@ -240,7 +232,9 @@ class Federation:
             self.private_queue.put(self.lies.private(private))
 
 
-def attest(genesis: Genesis, asking: Key, lane: int, generation: int, parent: RoundRecord | None) -> SignedAttestation:
+def attest(
+    genesis: Genesis, asking: Key, lane: int, generation: int, parent: RoundRecord | None
+) -> Signed[Attestation]:
     """What is signed before a fork that destroys nothing."""
     nonce = digest("nonce", f"{lane} {generation}".encode())
     plain = ErasureRequest(genesis.digest, asking.address, "replay", ZERO_DIGEST, 0, "a test", nonce)
@@ -249,7 +243,7 @@ def attest(genesis: Genesis, asking: Key, lane: int, generation: int, parent: Ro
     return Attestation(
         request, lane, generation, parent.generation if parent else 0, start, start, genesis.training.rounds,
         (asking.address,), (), (), (), 0, 0, hashlib.sha256(nonce.encode()).hexdigest(),
-    ).sign(COORDINATOR, asking, genesis.chain)  # fmt: skip
+    ).sign(COORDINATOR, genesis.chain, asking)  # fmt: skip
 
 
 def found(

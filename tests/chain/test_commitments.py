@@ -13,7 +13,7 @@ from tests.behaviours.runs import build
 
 @pytest.fixture
 def record(tmp_path: Path) -> RoundRecord:
-    return next(build(tmp_path / "run", rounds=1, organisations=3).run.records()).record
+    return next(build(tmp_path / "run", rounds=1, organisations=3).run.records()).value
 
 
 def test_both_kinds_come_back_from_a_queue_s_file(record: RoundRecord) -> None:
@@ -26,7 +26,7 @@ def test_private_commitments_hide_everything_behind_the_salts(record: RoundRecor
     found = private_commitment(record, salts)
     everything = {*found.manifests, *found.bids, *found.allocations}
     assert len(everything) == 9
-    assert everything.isdisjoint(a.signed.digest for a in record.admitted)
+    assert everything.isdisjoint(a.signed.value.digest for a in record.admitted)
     assert found == private_commitment(record, salts)
     again = private_commitment(record, Salts.draw(record))
     assert everything.isdisjoint({*again.manifests, *again.bids, *again.allocations})

@@ -12,7 +12,7 @@ from chain.nodes import embedded_service
 from core.canonical import ZERO_DIGEST, Address
 from core.errors import LedgerConflictError, LedgerError, LedgerUnreachableError, UsageError
 from core.keys import derive
-from core.ledger import RoundKey
+from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 
 pytestmark = pytest.mark.chain

@@ -79,10 +79,10 @@ def ledger(state: Path) -> EthereumLedger:
 def test_what_the_coordinator_commits_is_seen(state: Path, ledger: EthereumLedger, by_url: bool) -> None:
     chain = f"{embedded_service(state).url()}/public" if by_url else "embedded"
     observer, commitment = observe(chain, state, ledger.contract), a_round(some_digest())
-    ledger.open_run(commitment.key.run, MEMBERS)
+    ledger.open_run(commitment.key.genesis, MEMBERS)
     assert observer.read(commitment.key) is None
     anchor = ledger.commit(commitment)
-    assert observer.members(commitment.key.run) == MEMBERS
+    assert observer.members(commitment.key.genesis) == MEMBERS
     assert observer.read(commitment.key) == (commitment, anchor)
     assert (observer.chain_id, observer.contract) == (ledger.chain_id, ledger.contract)
 

@@ -23,8 +23,8 @@ def proof(federation: Federation) -> ParticipationProof:
 
 def proof_of(federation: Federation, name: str) -> ParticipationProof:
     *_, signed = federation.run.records()
-    salts = federation.run.salts(signed.record)
-    return ParticipationProof.of(signed.record, salts, federation.members[name].address, federation.genesis.chain)
+    salts = federation.run.salts(signed.value)
+    return ParticipationProof.of(signed.value, salts, federation.members[name].address, federation.genesis.chain)
 
 
 @pytest.mark.parametrize("name", ["coding", "financial", "mathematical"])
@@ -40,7 +40,7 @@ def test_who_did_not_take_part_has_no_proof(federation: Federation) -> None:
     (signed, *_) = federation.run.records()
     with pytest.raises(IntegrityError, match="admitted no update of"):
         ParticipationProof.of(
-            signed.record, federation.run.salts(signed.record), derive(1, "x").address, federation.genesis.chain
+            signed.value, federation.run.salts(signed.value), derive(1, "x").address, federation.genesis.chain
         )
 
 
@@ -56,7 +56,7 @@ def test_a_proof_with_another_salt_or_sibling_does_not_hold(federation: Federati
 
 
 def test_a_manifest_that_was_changed_is_a_forgery(federation: Federation, proof: ParticipationProof) -> None:
-    changed = replace(proof.signed, manifest=replace(proof.signed.manifest, tokens=1))
+    changed = replace(proof.signed, value=replace(proof.signed.value, tokens=1))
     with pytest.raises(ForgeryError):
         replace(proof, signed=changed).check(federation.ledger)
 
@@ -64,14 +64,14 @@ def test_a_manifest_that_was_changed_is_a_forgery(federation: Federation, proof:
 def test_a_manifest_of_another_round_does_not_hold(federation: Federation, proof: ParticipationProof) -> None:
     key = federation.members["coding"]
     for number, finding in ((1, "the proof leads to"), (9, "round 9 is not on the ledger")):
-        moved = replace(proof.signed.manifest, round=number).sign(key, federation.genesis.chain)
+        moved = replace(proof.signed.value, round=number).sign(key, federation.genesis.chain)
         with pytest.raises(IntegrityError, match=finding):
             replace(proof, signed=moved).check(federation.ledger)
 
 
 def test_a_stranger_proves_nothing(federation: Federation, proof: ParticipationProof) -> None:
     stranger = derive(9, "stranger")
-    manifest = replace(proof.signed.manifest, organisation=stranger.address)
+    manifest = replace(proof.signed.value, organisation=stranger.address)
     with pytest.raises(IntegrityError, match="is no member"):
         replace(proof, signed=manifest.sign(stranger, federation.genesis.chain)).check(federation.ledger)
 

@@ -11,7 +11,8 @@ import pytest
 from chain.queue import CommitQueue, read_anchors
 from core.canonical import ZERO_DIGEST, Digest
 from core.errors import IntegrityError, LedgerConflictError, LedgerUnreachableError, RunLockedError
-from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment, RoundKey
+from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment
+from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 
 
@@ -42,7 +43,7 @@ class FaultyLedger(MemoryLedger):
         self._heads.clear()
         for commitment, _ in self._rounds.values():
             key = commitment.key
-            self._heads[key.run, key.lane] = LaneHead(key.generation, key.round, commitment.aggregate)
+            self._heads[key.genesis, key.lane] = LaneHead(key.generation, key.round, commitment.aggregate)
 
     def _check_is_up(self) -> None:
         if self.down:
@@ -226,7 +227,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from chain.queue import CommitQueue
-from core.ledger import Anchor, RoundCommitment, RoundKey
+from core.ledger import Anchor, RoundCommitment
+from core.round_key import RoundKey
 from tests.chain.test_queue import FaultyLedger, chain_of
 ledger = FaultyLedger()
 ledger.down = True

@@ -21,7 +21,7 @@ from core import merkle
 from core.canonical import ZERO_DIGEST, Digest, raw
 from core.errors import LedgerConflictError, UsageError
 from core.keys import derive
-from core.ledger import RoundKey
+from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 from tests.behaviours.runs import COORDINATOR, build
 
@@ -77,9 +77,9 @@ def test_our_membership_proofs_verify_in_the_contract(ledger: EthereumLedger, ru
 def test_a_proof_of_participation_holds_in_the_contract_too(ledger: EthereumLedger, tmp_path: Path) -> None:
     federation = build(tmp_path / some_digest(), rounds=1, organisations=3, ledger=ledger)
     (signed,) = federation.run.records()
-    for admitted in signed.record.admitted:
-        salts = federation.run.salts(signed.record)
-        proof = ParticipationProof.of(signed.record, salts, admitted.organisation, federation.genesis.chain)
+    for admitted in signed.value.admitted:
+        salts = federation.run.salts(signed.value)
+        proof = ParticipationProof.of(signed.value, salts, admitted.organisation, federation.genesis.chain)
         proof.check(ledger)
         assert ledger.is_admitted(proof.key, proof.manifest_commitment, proof.path)
 

@@ -20,9 +20,9 @@ from core.aggregation import RULES
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
+from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
 from core.messages import codec as wire
-from core.rounds import Base, Genesis
 from llm.sources import load_base
 from llm.train import TrainResult
 from tests import federation as f
@@ -177,7 +177,7 @@ def test_an_update_is_signed_by_its_organisation_and_is_what_was_signed(
     places: dict[str, Any], genesis: Genesis
 ) -> None:
     reply = trained(places, task(genesis))
-    manifest = reply.signed.verified(genesis.chain)
+    manifest = reply.signed.verified(genesis)
     update = AdapterState.from_bytes(reply.update)
     assert manifest.update == update.digest
     assert manifest.organisation == keys.derive(7, "medical").address
@@ -189,7 +189,7 @@ def test_an_update_is_signed_by_its_organisation_and_is_what_was_signed(
 
 
 def test_training_is_a_pure_function_of_what_was_asked(places: dict[str, Any], genesis: Genesis) -> None:
-    first, second = (trained(places, task(genesis)).signed.manifest for _ in range(2))
+    first, second = (trained(places, task(genesis)).signed.value for _ in range(2))
     assert first.update == second.update
     assert first.nonce != second.nonce
 
@@ -203,13 +203,13 @@ def test_training_that_diverged_is_left_to_admission(
 
     monkeypatch.setattr(client_app.app, "fit", diverged)
     reply = trained(places, task(genesis))
-    assert reply.signed.verified(genesis.chain).metrics == {"seconds": 1.0}
+    assert reply.signed.verified(genesis).metrics == {"seconds": 1.0}
     assert all(np.isnan(array).all() for array in AdapterState.from_bytes(reply.update).arrays.values())
 
 
 def test_organisations_learn_different_things(places: dict[str, Any], genesis: Genesis) -> None:
     names_ = ("medical", "coding", "financial")
-    assert len({trained(places, task(genesis, name)).signed.manifest.update for name in names_}) == 3
+    assert len({trained(places, task(genesis, name)).signed.value.update for name in names_}) == 3
 
 
 def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis: Genesis) -> None:

@@ -12,10 +12,11 @@ from client_app.agency import Agency
 from client_app.deletion import delete
 from client_app.hosting import Host, Node
 from client_app.oversight import Oversight
-from core.erasures import SignedAttestation
+from core.erasures import Attestation
 from core.errors import IntegrityError, LedgerUnreachableError
 from core.ledger import Erasure, MemoryLedger
 from core.messages.codec import Deletion
+from core.signed import Signed
 from core.storage.state_folder import State
 from llm.data import OrganisationData, Record
 from tests import federation as f
@@ -58,7 +59,7 @@ class Home:
     def notebook(self) -> Notebook:
         return Notebook(self.state.agent(GENESIS.digest, self.host.key.address))
 
-    def told(self, signed: SignedAttestation, **changes: Any) -> Any:
+    def told(self, signed: Signed[Attestation], **changes: Any) -> Any:
         query = replace(Deletion(GENESIS, self.host.key.address, signed), **changes)
         return delete(query, self.host, self.node)
 
@@ -103,7 +104,7 @@ def test_tables_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
     ids=["coordinator", "requester", "federation", "holders", "other attestation", "unknown erasure"],
 )
-def test_nothing_goes_when_what_is_asked_does_not_hold(home: Home, signed: SignedAttestation, error: str) -> None:
+def test_nothing_goes_when_what_is_asked_does_not_hold(home: Home, signed: Signed[Attestation], error: str) -> None:
     with pytest.raises(IntegrityError, match=error):
         home.told(signed)
     assert home.kept == PLACES

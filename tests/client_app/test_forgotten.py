@@ -18,8 +18,8 @@ from core import seeds
 from core.canonical import Digest
 from core.erasures import ErasureRequest, hidden
 from core.errors import FormatError, IntegrityError
+from core.genesis import Genesis
 from core.messages import codec as wire
-from core.rounds import Genesis
 from core.storage.state_folder import State
 from llm.data import OrganisationData, Record
 from tests import federation as f
@@ -111,7 +111,7 @@ REFUSED = {
     "signed by another": query(
         RECORDS[0],
         forget=True,
-        request=replace(query(RECORDS[0], forget=True).request.request).sign(f.key("coding"), GENESIS.chain),
+        request=replace(query(RECORDS[0], forget=True).request.value).sign(f.key("coding"), GENESIS.chain),
     ),
     "about other records": replace(query(RECORDS[0], forget=True), records=(RECORDS[1].digest,)),
     "about fewer records": replace(query(RECORDS[0], RECORDS[1], forget=True), records=(RECORDS[0].digest,)),

@@ -14,8 +14,9 @@ from client_app.witness import Standing
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError
-from core.ledger import LedgerView, MemoryLedger, RoundKey
+from core.ledger import LedgerView, MemoryLedger
 from core.messages.codec import Task
+from core.round_key import RoundKey
 from core.rounds import Salts
 from core.storage.state_folder import State
 from tests import federation as f
@@ -109,7 +110,7 @@ def test_the_memory_outlives_the_process_and_is_one_organisation_s(
     first = task(2)
     looking(tmp_path, monkeypatch, Empty()).show(first)
     assert first.parent
-    other = replace(first.parent.record, residual=0.5)
+    other = replace(first.parent.value, residual=0.5)
     two_faced = replace(first, parent=other.sign(f.COORDINATOR, GENESIS.chain))
     with pytest.raises(IntegrityError, match="has shown two records"):
         looking(tmp_path, monkeypatch, Empty()).show(two_faced)

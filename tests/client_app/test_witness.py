@@ -8,8 +8,10 @@ from client_app.witness import Standing, Witness
 from core import keys
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError
-from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
-from core.rounds import Admitted, Rejection, RoundRecord, Salts, SignedRecord
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
+from core.round_key import RoundKey
+from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.signed import Signed
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
 
@@ -28,7 +30,7 @@ def witness(federation: Federation, folder: Path, ledger: Ledger | None) -> Witn
     """A witness that has sent what the federation's records say that it sent."""
     found = Witness(folder / "witness.jsonl", federation.genesis, own_address(federation), ledger)
     for signed in federation.run.records():
-        for admitted in signed.record.admitted:
+        for admitted in signed.value.admitted:
             if admitted.organisation == own_address(federation):
                 found.sent(admitted.signed)
     return found
@@ -38,8 +40,8 @@ def watch(by: Witness, federation: Federation, after: int = 1) -> Standing:
     """Everything that an organisation sees of a run; `after`: which round it is asked for when shown one."""
     standing = Standing(trusting=False)
     for signed in federation.run.records():
-        by.shown(signed, federation.run.salts(signed.record))
-        standing = by.confirm(0, 0, signed.record.round + after)
+        by.shown(signed, federation.run.salts(signed.value))
+        standing = by.confirm(0, 0, signed.value.round + after)
     return standing
 
 
@@ -107,7 +109,7 @@ def reweigh(federation: Federation, record: RoundRecord) -> RoundRecord:
 def admit_a_stranger(federation: Federation, record: RoundRecord) -> RoundRecord:
     first, *others = record.admitted
     stranger = keys.derive(99, "stranger")
-    manifest = replace(first.signed.manifest, organisation=stranger.address)
+    manifest = replace(first.signed.value, organisation=stranger.address)
     changed = (Admitted(manifest.sign(stranger, federation.genesis.chain), first.weight), *others)
     return replace(record, admitted=changed) if record.round == 2 else record
 
@@ -143,18 +145,18 @@ def test_a_coordinator_that_tampers_with_a_round_is_caught_when_it_shows_it(
 def watch_tampered(by: Witness, federation: Federation, lie: Callable[[Federation, RoundRecord], RoundRecord]) -> None:
     """An honest run, of which the coordinator shows something else."""
     for signed in federation.run.records():
-        for admitted in signed.record.admitted:
+        for admitted in signed.value.admitted:
             if admitted.organisation == own_address(federation):
                 by.sent(admitted.signed)
-        record = lie(federation, signed.record)
+        record = lie(federation, signed.value)
         by.shown(record.sign(COORDINATOR, federation.genesis.chain), Salts.draw(record))
 
 
 def test_a_swapped_update_is_caught(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
-    first = next(federation.run.records()).record.admitted
-    shown = next(a.signed.manifest for a in first if a.organisation == own_address(federation))
+    first = next(federation.run.records()).value.admitted
+    shown = next(a.signed.value for a in first if a.organisation == own_address(federation))
     by.sent(replace(shown, nonce=some_digest()).sign(federation.members[OWN], federation.genesis.chain))
     with pytest.raises(IntegrityError, match=r"round 1 of .* that it did not send"):
         watch(by, federation)
@@ -165,7 +167,7 @@ def test_a_rejection_with_a_reason_is_not_a_dropped_update(tmp_path: Path) -> No
     by = witness(federation, tmp_path, None)
     signed = next(federation.run.records())
     rejection = Rejection(own_address(federation), "no-reply", "too late")
-    record = replace(leave_out(federation, replace(signed.record, round=3)), round=1, rejected=(rejection,))
+    record = replace(leave_out(federation, replace(signed.value, round=3)), round=1, rejected=(rejection,))
     by.shown(record.sign(COORDINATOR, federation.genesis.chain), Salts.draw(record))
 
 
@@ -173,17 +175,17 @@ def test_two_records_for_one_place_are_caught_whoever_remembers_them(tmp_path: P
     federation = a_federation(tmp_path)
     watch(witness(federation, tmp_path, None), federation)
     signed = next(federation.run.records())
-    other = replace(signed.record, residual=0.5).sign(COORDINATOR, federation.genesis.chain)
+    other = replace(signed.value, residual=0.5).sign(COORDINATOR, federation.genesis.chain)
     again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
-    again.shown(signed, federation.run.salts(signed.record))
+    again.shown(signed, federation.run.salts(signed.value))
     with pytest.raises(IntegrityError, match=r"round 1 of .* has shown two records"):
-        again.shown(other, federation.run.salts(signed.record))
+        again.shown(other, federation.run.salts(signed.value))
 
 
 def test_a_record_that_the_coordinator_did_not_sign_is_a_forgery(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
-    record = next(federation.run.records()).record
-    forged: SignedRecord = record.sign(federation.members[OWN], federation.genesis.chain)
+    record = next(federation.run.records()).value
+    forged: Signed[RoundRecord] = record.sign(federation.members[OWN], federation.genesis.chain)
     with pytest.raises(ForgeryError, match="not by the coordinator"):
         witness(federation, tmp_path, None).shown(forged, federation.run.salts(record))
 
@@ -259,10 +261,10 @@ def test_a_round_that_was_tried_again_is_one_record(tmp_path: Path) -> None:
     federation = build(tmp_path / "run", rounds=2, organisations=3, failed={(0, 2): 1})
     by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger)
     for signed in federation.run.records():
-        for admitted in signed.record.admitted:
+        for admitted in signed.value.admitted:
             if admitted.organisation == own_address(federation):
                 by.sent(admitted.signed)
-        salts = federation.run.salts(signed.record) if signed.record.admitted else Salts("00" * 32)
+        salts = federation.run.salts(signed.value) if signed.value.admitted else Salts("00" * 32)
         by.shown(signed, salts)
     assert by.confirm(0, 0, 4) == Standing(trusting=False)
 
@@ -271,11 +273,11 @@ def test_who_was_caught_is_not_believed_again(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     by = witness(federation, tmp_path, None)
     first, second, *_ = federation.run.records()
-    lie = reweigh(federation, replace(first.record, round=2))
+    lie = reweigh(federation, replace(first.value, round=2))
     lie = replace(lie, round=1)
     with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
         by.shown(lie.sign(COORDINATOR, federation.genesis.chain), Salts.draw(lie))
     again = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
     for signed in (first, second):
         with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
-            again.shown(signed, federation.run.salts(signed.record))
+            again.shown(signed, federation.run.salts(signed.value))

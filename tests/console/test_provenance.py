@@ -197,7 +197,7 @@ def test_evidence_holds_without_the_run_and_against_the_chain(finished: World, b
 
 def test_evidence_of_something_else_does_not_hold(finished: World, bundle: Path, tmp_path: Path) -> None:
     found = json.loads(bundle.read_bytes())
-    found["proofs"][0]["proof"]["manifest"]["manifest"]["tokens"] += 1
+    found["proofs"][0]["proof"]["manifest"]["value"]["tokens"] += 1
     (tmp_path / "changed.json").write_text(json.dumps(found, separators=(",", ":"), sort_keys=True), encoding="utf-8")
     (tmp_path / "torn.json").write_bytes(bundle.read_bytes()[:-9])
     for name in ("changed.json", "torn.json"):

@@ -119,9 +119,9 @@ def test_order_of_arrival_does_not_change_the_digest(rule: Rule, order: list[int
 
 
 LITERAL = {
-    "frozen-a": "0x1f792cb100e54cd466c720a11776c93cb02509c377b22de62e9922b7a5eb9995",
-    "fedavg": "0x4f299e10d01d311f8fbc891c6d80a475d847fd6d2656f1910c9f1cd1a2f02a64",
-    "stack": "0x43dad4d4877a2b5ba1e2b0388bf7d450a3467340abcf52c537942980dc92e343",
+    "frozen-a": "0x551f303e556c14eec89b86b7f870d6060150d1fed11b4f91a4d5acb01da83131",
+    "fedavg": "0x81d2570a804c4bd17a7a97c20b0edf6d0e7aae154457a57201fdbc9b95fa7874",
+    "stack": "0xd1882308a20b01e367dfdf60954e718cca56e5c27051af00e93bf20d2fcc55ef",
 }
 
 

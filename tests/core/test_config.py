@@ -14,8 +14,8 @@ from core import config as module
 from core.aggregation import RULES
 from core.config import RunConfig, key
 from core.errors import ConfigError
+from core.genesis import Participation, Training
 from core.keys import derive
-from core.rounds import Participation, Training
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 PUBLISHED = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]["config"]

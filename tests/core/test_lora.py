@@ -39,7 +39,7 @@ def test_b_is_zero_so_that_a_fresh_adapter_changes_nothing(layout: Layout) -> No
 
 def test_the_adapter_is_the_same_bits_on_every_machine() -> None:
     layout = Layout.of({"model.q": (64, 32), "model.down": (96, 64)}, 8)
-    assert fresh(layout, b"seed").digest == "0x25a34a9a9d4b9bda80ea6f61f21cdc4fd04452d71d2a2dd4d1feba0dd57216c0"
+    assert fresh(layout, b"seed").digest == "0x092272bf7d07301e8a192f8d014f08624e013ca54ddda92217c42ab9afb605b8"
 
 
 def test_modules_draw_apart_and_do_not_shift_each_other() -> None:

@@ -24,15 +24,15 @@ def test_seeds_differ_by_federation_organisation_round_and_purpose() -> None:
     assert len(set(drawn)) == len(drawn)
 
 
-def test_every_slice_has_seeds_of_its_own_and_the_first_has_those_of_an_organisation_without_slices() -> None:
+def test_every_shard_has_seeds_of_its_own_and_the_first_has_those_of_an_organisation_without_shards() -> None:
     drawn = [seeds.local(7, MEDICAL, 3, part) for part in range(4)]
     assert len({*drawn, *(seeds.local(7, MEDICAL, number) for number in (4, 5))}) == 6
     assert drawn[0] == seeds.local(7, MEDICAL, 3)
-    parts = b"foedus/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003\x00slice-2"
+    parts = b"foedus/seed/v1\x007\x00" + MEDICAL.lower().encode() + b"\x003\x00shard-2"
     assert drawn[2] == hashlib.sha256(parts).digest()
 
 
-def test_slices_are_even_and_known_by_content() -> None:
+def test_shards_are_even_and_known_by_content() -> None:
     records = [f.other(f"{number}") for number in range(4000)]
     shards = [seeds.shard_of(record, 4) for record in records]
     assert set(shards) == {0, 1, 2, 3}

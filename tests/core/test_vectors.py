@@ -23,8 +23,10 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import ZERO_DIGEST, Digest, from_json, to_json
 from core.errors import FormatError
-from core.rounds import Admitted, Genesis, Rejection, RoundRecord, Salts, SignedRecord, commit_to
-from core.update import Registration
+from core.genesis import Genesis
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, commit_to
+from core.signed import Signed
+from core.update import Registration, verified_registration
 from tests import federation as f
 from tests.core.test_adapter import VARIANTS
 
@@ -35,7 +37,7 @@ CHALLENGE = f.other("challenge")
 
 @cache
 def vectors(name: str) -> Any:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="ascii"))
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 # --- by the project ------------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ def vectors(name: str) -> Any:
 def computed() -> dict[str, Any]:
     """Both files, by the project."""
     genesis = f.genesis(NAMES)
-    registrations = [Registration.sign(o, CHALLENGE, f.key(o.name), f.CHAIN) for o in genesis.organisations]
+    registrations = [f.registration(o, CHALLENGE, f.key(o.name), f.CHAIN) for o in genesis.organisations]
     rounds = list(_rounds(genesis))
     states = [RULES["frozen-a"].initial(f.fresh()), *(state for *_, state in rounds)]
     updates = [f.update_of(genesis, name, number) for name in NAMES for number in (1, 2)]
@@ -67,7 +69,9 @@ _JSON = {
     "white space": b'{"a": 1}'.hex(),
     "a line feed at the end": b'{"a":1}\n'.hex(),
     "a key twice": b'{"a":1,"a":1}'.hex(),
-    "beyond ASCII": '{"a":"ü"}'.encode().hex(),
+    "a character escaped that is not to be": b'{"a":"\\u00fc"}'.hex(),
+    "UTF-16": '{"a":1}'.encode("utf-16").hex(),
+    "an integer that no double is": b"9007199254740993".hex(),
     "a capital in an escape": b'"\\u00FC"'.hex(),
     "an escape that is not needed": b'"\\/"'.hex(),
     "a number with an exponent": b"1e3".hex(),
@@ -140,11 +144,12 @@ def test_the_project_reads_the_run() -> None:
     genesis = Genesis.from_dict(from_json(run["genesis"].encode()))
     assert genesis.digest == run["genesis_digest"]
     for text in run["registrations"]:
-        assert Registration.from_dict(from_json(text.encode())).verified(genesis.chain, run["challenge"])
+        signed = Signed.parse(Registration, from_json(text.encode()))
+        assert verified_registration(signed, genesis.chain, f.asked(run["challenge"]))
     for entry in run["rounds"]:
-        record = SignedRecord.from_dict(from_json(entry["record"].encode())).verified(genesis)
+        record = Signed.parse(RoundRecord, from_json(entry["record"].encode())).verified(genesis)
         assert record.digest == entry["digest"]
-        assert all(a.signed.verified(genesis.chain) for a in record.admitted)
+        assert all(a.signed.verified(genesis) for a in record.admitted)
     for name, data in run["artifacts"].items():
         assert AdapterState.from_bytes(bytes.fromhex(data)).digest == name
 
@@ -164,9 +169,11 @@ def test_the_project_refuses_json_with(what: str) -> None:
 # --- by a second reader --------------------------------------------------------------------------------------------
 
 STRUCTS = {
-    "Registration": "string name,address organisation,uint64 examples,bool derived,bytes32 challenge",
-    "Update": "bytes32 genesis,address organisation,uint32 lane,uint32 generation,uint32 round,bytes32 parent,"
-    "bytes32 update,uint64 examples,uint64 tokens,uint32 steps,uint32 rank,string metrics,bytes32 nonce",
+    "Registration": "string name,address organisation,uint64 examples,bool derived,address coordinator,string run,"
+    "bytes32 challenge,string nodeKey,bytes32 nonce,string product,uint32 formats",
+    "Update": "bytes32 genesis,uint32 lane,uint32 generation,uint32 round,address organisation,bytes32 parent,"
+    "bytes32 update,string wire,uint64 examples,uint64 tokens,uint32 steps,uint32 rank,string epsilon,string metrics,"
+    "bytes32 nonce",
     "Round": "bytes32 genesis,uint32 lane,uint32 generation,uint32 round,bytes32 record",
 }
 
@@ -176,8 +183,16 @@ def sha(noun: str, data: bytes) -> str:
 
 
 def plain(value: Any) -> bytes:
-    """Canonical JSON."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+    """RFC 8785, for the numbers that occur here: a double without fraction is written without a point."""
+    return json.dumps(whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [whole(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def word(kind: str, value: Any) -> bytes:
@@ -236,7 +251,7 @@ def test_a_second_reader_finds_every_digest() -> None:
     run = vectors("run")
     assert sha("genesis", run["genesis"].encode()) == run["genesis_digest"]
     for entry, signed in zip(run["rounds"], records(), strict=True):
-        assert sha("round", plain(signed["record"])) == entry["digest"]
+        assert sha("round", plain(signed["value"])) == entry["digest"]
     for name, data in run["artifacts"].items():
         assert sha("adapter", bytes.fromhex(data)) == name
 
@@ -244,25 +259,31 @@ def test_a_second_reader_finds_every_digest() -> None:
 def test_a_second_reader_follows_the_parents_back_to_the_genesis() -> None:
     parent = vectors("run")["genesis_digest"]
     for entry, signed in zip(vectors("run")["rounds"], records(), strict=True):
-        assert signed["record"]["parent"] == parent
-        assert {a["manifest"]["parent"] for a in signed["record"]["admitted"]} == {parent}
+        assert signed["value"]["parent"] == parent
+        assert {a["signed"]["value"]["parent"] for a in signed["value"]["admitted"]} == {parent}
         parent = entry["digest"]
 
 
 def test_a_second_reader_recovers_every_signer() -> None:
     genesis = genesis_()
     for text in vectors("run")["registrations"]:
-        registration = json.loads(text)
+        signed = json.loads(text)
+        registration = signed["value"]
         member = registration["organisation"]
-        message = member | {"organisation": member["address"], "challenge": registration["challenge"]}
-        assert signer_of(genesis, "Registration", message, registration["signature"]) == member["address"]
+        message = member | registration | {"organisation": member["address"], "nodeKey": registration["node_key"]}
+        (signature,) = signed["signatures"]
+        assert signer_of(genesis, "Registration", message, signature) == member["address"]
     for entry, signed in zip(vectors("run")["rounds"], records(), strict=True):
-        message = signed["record"] | {"record": entry["digest"]}
-        assert signer_of(genesis, "Round", message, signed["signature"]) == genesis["coordinator"]
-        for admitted in signed["record"]["admitted"]:
-            manifest = admitted["manifest"]
-            message = manifest | manifest["bid"] | {"metrics": plain(manifest["metrics"]).decode()}
-            assert signer_of(genesis, "Update", message, admitted["signature"]) == manifest["organisation"]
+        message = signed["value"] | {"record": entry["digest"]}
+        (signature,) = signed["signatures"]
+        assert signer_of(genesis, "Round", message, signature) == genesis["coordinator"]
+        for admitted in signed["value"]["admitted"]:
+            manifest = admitted["signed"]["value"]
+            texts = {name: plain(manifest[name]).decode() for name in ("metrics", "epsilon")}
+            (signature,) = admitted["signed"]["signatures"]
+            assert (
+                signer_of(genesis, "Update", manifest | manifest["bid"] | texts, signature) == manifest["organisation"]
+            )
 
 
 def test_a_second_reader_computes_every_weight_and_aggregate() -> None:
@@ -270,18 +291,18 @@ def test_a_second_reader_computes_every_weight_and_aggregate() -> None:
     examples = {o["address"]: o["examples"] for o in genesis_()["organisations"]}
     state = tensors(artifacts[vectors("run")["initial"]])
     for signed in records():
-        admitted = signed["record"]["admitted"]
-        order = [int(a["manifest"]["organisation"], 16) for a in admitted]
+        admitted = signed["value"]["admitted"]
+        order = [int(a["signed"]["value"]["organisation"], 16) for a in admitted]
         assert order == sorted(order)
-        total = sum(examples[a["manifest"]["organisation"]] for a in admitted)
+        total = sum(examples[a["signed"]["value"]["organisation"]] for a in admitted)
         for name in state:
             sums = list(state[name])
             for a in admitted:
-                assert a["weight"] == examples[a["manifest"]["organisation"]] / total
-                delta = tensors(artifacts[a["manifest"]["update"]])[name]
+                assert a["weight"] == examples[a["signed"]["value"]["organisation"]] / total
+                delta = tensors(artifacts[a["signed"]["value"]["update"]])[name]
                 sums = [s + a["weight"] * d for s, d in zip(sums, delta, strict=True)]
             state[name] = [as_float32(s) for s in sums]
-        assert state == tensors(artifacts[signed["record"]["aggregate"]])
+        assert state == tensors(artifacts[signed["value"]["aggregate"]])
 
 
 def test_a_second_reader_computes_what_stands_on_the_chain() -> None:
@@ -290,17 +311,20 @@ def test_a_second_reader_computes_what_stands_on_the_chain() -> None:
 
     parent = "0x" + "00" * 32
     for entry, signed in zip(vectors("run")["rounds"], records(), strict=True):
-        salts, admitted = json.loads(entry["salts"]), signed["record"]["admitted"]
+        salts, admitted = json.loads(entry["salts"]), signed["value"]["admitted"]
         nodes = [
             keccak(
                 keccak(
-                    committed(salts["updates"][a["manifest"]["organisation"]], sha("manifest", plain(a["manifest"])))
+                    committed(
+                        salts["updates"][a["signed"]["value"]["organisation"]],
+                        sha("manifest", plain(a["signed"]["value"])),
+                    )
                 )
             )
             for a in admitted
         ]
         root = nodes[0] if len(nodes) == 1 else keccak(min(nodes) + max(nodes))
-        both = (sha("round", plain(signed["record"])), signed["record"]["aggregate"])
+        both = (sha("round", plain(signed["value"])), signed["value"]["aggregate"])
         outcome = sha("outcome", b"".join(bytes.fromhex(digest[2:]) for digest in both))
         aggregate = "0x" + committed(salts["aggregate"], outcome).hex()
         assert entry["commitment"] == {
@@ -316,12 +340,12 @@ def test_the_vectors_name_no_digest_that_is_not_there() -> None:
     artifacts = vectors("run")["artifacts"]
     for signed in records():
         wanted: list[Digest] = [
-            signed["record"]["aggregate"],
-            *(a["manifest"]["update"] for a in signed["record"]["admitted"]),
+            signed["value"]["aggregate"],
+            *(a["signed"]["value"]["update"] for a in signed["value"]["admitted"]),
         ]
         assert set(wanted) <= set(artifacts)
 
 
 if __name__ == "__main__":
     for name_, content in computed().items():
-        (FOLDER / f"{name_}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+        (FOLDER / f"{name_}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ def sign_update(message: Message, context: Context, call_next: ClientAppCallable
         signed = manifest.sign(key, task.genesis.chain)
         node_of(context).oversight.witness(task).sent(signed)
         reply.content = wire.unsigned_reply(manifest, update)
-        wire.attach_signature(reply.content, signed.signature)
+        wire.attach_signature(reply.content, signed.signatures[0])
     return reply
 
 

@@ -20,7 +20,7 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, World, foedus
-from unlearning.certificate import SignedCertificate
+from unlearning.certificate import read_certificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
@@ -53,14 +53,14 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
     assert {name: member.address for name, member in members.items()} == {name: owned[name].address for name in MEMBERS}
     assert not any(member.derived for member in members.values())
     assert run.genesis.coordinator == owned["coordinator"].address
-    line = [signed.record for signed in run.records() if not signed.record.generation]
+    line = [signed.value for signed in run.records() if not signed.value.generation]
     assert [len(record.admitted) for record in line] == [2, 2]
-    trusting = {a.organisation: "trusting" in a.signed.manifest.metrics for record in line for a in record.admitted}
+    trusting = {a.organisation: "trusting" in a.signed.value.metrics for record in line for a in record.admitted}
     assert trusting == {owned["coding"].address: True, owned["medical"].address: False}
     assert foedus("verify", "deployed", "--state", world.state, "--json").json["ok"]
     (path,) = (run.folder / "certificates").iterdir()
-    certificate = SignedCertificate.from_bytes(path.read_bytes()).verified(run.genesis)
-    assert {receipt.organisation for receipt in certificate.receipts} == set(members_of(run))
+    certificate = read_certificate(path.read_bytes()).verified(run.genesis)
+    assert {receipt.value.organisation for receipt in certificate.receipts} == set(members_of(run))
     assert not certificate.outstanding
     assert foedus("check", path, "--state", world.state, "--json").json["ok"]
 

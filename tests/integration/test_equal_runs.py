@@ -12,12 +12,12 @@ pytestmark = pytest.mark.chain
 
 
 def records(world: World) -> list[RoundRecord]:
-    return [signed.record for signed in State(world.state).existing().records()]
+    return [signed.value for signed in State(world.state).existing().records()]
 
 
 def learnt(world: World) -> list[tuple[str, tuple[str, ...]]]:
     """Of every round the aggregate's digest and the updates'."""
-    return [(r.aggregate, tuple(a.signed.manifest.update for a in r.admitted)) for r in records(world)]
+    return [(r.aggregate, tuple(a.signed.value.update for a in r.admitted)) for r in records(world)]
 
 
 def test_two_runs_with_one_seed_are_equal_but_for_their_salts(new_world: Callable[[], World]) -> None:
@@ -26,7 +26,7 @@ def test_two_runs_with_one_seed_are_equal_but_for_their_salts(new_world: Callabl
         assert world.inline(rounds=2).code == 0
     assert learnt(first) == learnt(second)
     runs = [State(world.state).existing() for world in (first, second)]
-    salted = [run.commitment(signed.record) for run in runs for signed in run.records()]
+    salted = [run.commitment(signed.value) for run in runs for signed in run.records()]
     assert len({commitment.aggregate for commitment in salted}) == 4
 
 

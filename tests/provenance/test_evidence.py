@@ -8,7 +8,7 @@ from core.canonical import Address, Digest
 from core.errors import FoedusError, ForgeryError, FormatError, IntegrityError, UsageError
 from core.keys import derive
 from core.ledger import MemoryLedger
-from core.rounds import SignedRecord
+from core.signed import Signed
 from provenance.evidence import Evidence
 from provenance.trace import ResponseScores, TokenScores, TokenTrace
 from tests.behaviours.ledger import some_digest
@@ -30,7 +30,7 @@ def trace(federation: Federation, name: str | None) -> TokenTrace:
     who = federation.members[name].address if name else None
     scores = tuple(1.0 if address == who else -0.5 for address in organisations)
     response = ResponseScores(scores, scores, -3.0, 0.5, 0.9, who)
-    aggregate = federation.run.lineage(0)[-1].record.aggregate
+    aggregate = federation.run.lineage(0)[-1].value.aggregate
     tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
     return TokenTrace("run", aggregate, "gradient", organisations, "How many?", tokens, response, 0.1)
 
@@ -56,10 +56,10 @@ def swapped(bundle: Evidence, name: str) -> Evidence:
 
 
 def resigned(bundle: Evidence, key: str) -> Evidence:
-    last = bundle.records[-1].record
+    last = bundle.records[-1].value
     record = replace(last, aggregate=some_digest())
     changed = bundle.records[-1] if key == "nobody" else record.sign(derive(7, key), bundle.genesis.chain)
-    changed = SignedRecord(record, changed.signature)
+    changed = Signed(record, changed.signatures)
     return replace(bundle, records=(*bundle.records[:-1], changed))
 
 
@@ -95,7 +95,7 @@ def test_tampering_is_found(bundle: Evidence, what: str) -> None:
 
 def test_a_manifest_signed_by_another_is_found(bundle: Evidence) -> None:
     first = bundle.proofs[0]
-    forged = replace(first.signed, signature=first.signed.manifest.sign(COORDINATOR, bundle.genesis.chain).signature)
+    forged = first.signed.value.sign(COORDINATOR, bundle.genesis.chain)
     with pytest.raises(ForgeryError):
         replace(bundle, proofs=(replace(first, signed=forged), *bundle.proofs[1:])).verified()
 
@@ -105,7 +105,7 @@ def test_isolated_lanes_need_only_their_own_records(tmp_path: Path) -> None:
     bundle = Evidence.of(federation.run, trace(federation, "financial"))
     assert bundle.verified() == federation.members["financial"].address
     own = federation.genesis.lanes_of(federation.members["financial"].address)
-    assert {signed.record.lane for signed in bundle.records} == set(own)
+    assert {signed.value.lane for signed in bundle.records} == set(own)
 
 
 def test_bad_input(federation: Federation, bundle: Evidence) -> None:

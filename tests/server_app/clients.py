@@ -14,9 +14,10 @@ from console.backends.inline import InlineGrid
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, digest
+from core.genesis import Genesis
 from core.ledger import MemoryLedger
 from core.messages import codec as wire
-from core.rounds import Genesis, RoundRecord
+from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Registration, UpdateManifest
@@ -43,7 +44,7 @@ def honest_manifest(task: wire.Task, sent: AdapterState, **changes: Any) -> Upda
         "lane": task.lane,
         "generation": task.generation,
         "round": task.round,
-        "parent": task.parent.record.digest if task.parent else task.genesis.digest,
+        "parent": task.parent.value.digest if task.parent else task.genesis.digest,
         "update": sent.digest,
         "examples": member.examples,
         "tokens": 10,
@@ -60,7 +61,7 @@ def answer(task: wire.Task, sent: AdapterState | None = None, signer: str = "", 
     manifest = honest_manifest(task, sent, **changes)
     content = wire.unsigned_reply(manifest, sent)
     key = f.key(signer or name_of(task.organisation))
-    wire.attach_signature(content, manifest.sign(key, task.genesis.chain).signature)
+    wire.attach_signature(content, manifest.sign(key, task.genesis.chain).signatures[0])
     return content
 
 
@@ -115,7 +116,7 @@ class Clients:
     def _bind(self, message: Message, context: Context) -> RecordDict:
         query = wire.Bind.from_content(message.content)
         hosted = [member for member in f.members(self.names) if member.name in self._hosted(context)]
-        signed = [Registration.sign(m, query.challenge, f.key(m.name), query.chain) for m in hosted]
+        signed = [f.registration(m, query.asked.challenge, f.key(m.name), query.chain) for m in hosted]
         return wire.Bound(tuple(map(self.register, signed)), len(self.names)).to_content()
 
     def _offer(self, message: Message, context: Context) -> RecordDict:
@@ -226,7 +227,7 @@ class Federation:
             "run": self.run,
             "key": f.COORDINATOR,
             "fresh": f.fresh(),
-            "bindings": Bindings(self.genesis.chain),
+            "bindings": Bindings(self.genesis.chain, f.COORDINATOR.address, f.RUN),
             "events": self.events,
             "commit": self.commit,
             "validate": lambda state: {"all": 0.5},
@@ -238,8 +239,8 @@ class Federation:
     def start(self, grid: TestGrid | None = None, **changes: Any) -> Foedus:
         """Run a strategy to its end, once the ledger has the rounds of earlier lives."""
         for signed in self.run.records():
-            if signed.record.admitted:
-                self.commit(signed.record)
+            if signed.value.admitted:
+                self.commit(signed.value)
         strategy = self.strategy(**changes)
         strategy.start(grid or TestGrid(self.clients))
         return strategy
@@ -250,7 +251,7 @@ class Federation:
     def rejections(self) -> list[tuple[int, int, str, str]]:
         """(round, attempt, organisation, reason) of everything that was rejected."""
         return [
-            (s.record.round, s.record.attempt, name_of(r.organisation), r.reason)
+            (s.value.round, s.value.attempt, name_of(r.organisation), r.reason)
             for s in self.run.records()
-            for r in s.record.rejected
+            for r in s.value.rejected
         ]

@@ -12,7 +12,8 @@ from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
 from core.messages.codec import Refused, Reply
-from core.update import Bid, SignedManifest
+from core.signed import Signed
+from core.update import Bid, UpdateManifest
 from server_app.admission import Expected, Reason, RejectedError, admit
 from tests import federation as f
 from tests.core.test_keys import high_s_twin
@@ -53,7 +54,7 @@ def with_value(value: float) -> Reply:
     return changed(**{NAME: array})
 
 
-def signed_with(make: Callable[[SignedManifest], SignedManifest]) -> Reply:
+def signed_with(make: Callable[[Signed[UpdateManifest]], Signed[UpdateManifest]]) -> Reply:
     honest = reply()
     return replace(honest, signed=make(honest.signed))
 
@@ -68,7 +69,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
     "a key that is no member's": (
         Reason.UNKNOWN_KEY,
         lambda: signed_with(
-            lambda s: replace(s.manifest, organisation=derive(1, "mallory").address).sign(
+            lambda s: replace(s.value, organisation=derive(1, "mallory").address).sign(
                 derive(1, "mallory"), GENESIS.chain
             )
         ),
@@ -79,23 +80,23 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
         lambda: reply(organisation=MEDICAL.lower()),
     ),
     "another member's signature": (Reason.FORGED_SIGNATURE, lambda: reply(by="coding")),
-    "no signature": (Reason.FORGED_SIGNATURE, lambda: signed_with(lambda s: replace(s, signature=""))),
+    "no signature": (Reason.FORGED_SIGNATURE, lambda: signed_with(lambda s: replace(s, signatures=()))),
     "the upper twin of the signature": (
         Reason.FORGED_SIGNATURE,
-        lambda: signed_with(lambda s: replace(s, signature=high_s_twin(s.signature))),
+        lambda: signed_with(lambda s: replace(s, signatures=(high_s_twin(s.signatures[0]),))),
     ),
     "a signature over something else": (
         Reason.FORGED_SIGNATURE,
-        lambda: signed_with(lambda s: replace(s, manifest=replace(s.manifest, tokens=1))),
+        lambda: signed_with(lambda s: replace(s, value=replace(s.value, tokens=1))),
     ),
     "a signature for another chain": (
         Reason.FORGED_SIGNATURE,
-        lambda: signed_with(lambda s: s.manifest.sign(f.key("medical"), replace(GENESIS.chain, chain_id=1))),
+        lambda: signed_with(lambda s: s.value.sign(f.key("medical"), replace(GENESIS.chain, chain_id=1))),
     ),
     "a signature for another contract": (
         Reason.FORGED_SIGNATURE,
         lambda: signed_with(
-            lambda s: s.manifest.sign(f.key("medical"), replace(GENESIS.chain, contract=f.address("coding")))
+            lambda s: s.value.sign(f.key("medical"), replace(GENESIS.chain, contract=f.address("coding")))
         ),
     ),
     "another federation": (Reason.WRONG_FEDERATION, lambda: reply(genesis=f.genesis(seed=8).digest)),
@@ -174,7 +175,7 @@ def test_the_norm_is_over_all_arrays_together() -> None:
     strict = replace(EXPECTED, genesis=replace(GENESIS, norm_bound=norm * (1 - 1e-9)))
 
     def signed(expected: Expected) -> Reply:
-        manifest = replace(reply().signed.manifest, genesis=expected.genesis.digest, parent=EXPECTED.parent)
+        manifest = replace(reply().signed.value, genesis=expected.genesis.digest, parent=EXPECTED.parent)
         return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(UPDATE.to_bytes()))
 
     admit(signed(bounded), bounded)

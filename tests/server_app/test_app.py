@@ -23,11 +23,11 @@ Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterS
 
 
 def aggregates(run: RunFolder) -> list[Digest]:
-    return [signed.record.aggregate for signed in run.records()]
+    return [signed.value.aggregate for signed in run.records()]
 
 
 def updates(run: RunFolder) -> list[Digest]:
-    return [a.signed.manifest.update for signed in run.records() for a in signed.record.admitted]
+    return [a.signed.value.update for signed in run.records() for a in signed.value.admitted]
 
 
 def test_a_federation_learns_and_two_runs_with_one_seed_are_equal(world: World) -> None:
@@ -48,23 +48,23 @@ def test_another_seed_gives_another_adapter(world: World) -> None:
 @pytest.mark.parametrize("rule", ["fedavg", "stack", "svd"])
 def test_every_other_rule_runs_too(world: World, rule: str) -> None:
     run = world.run(rule, aggregation=rule)
-    assert [len(signed.record.admitted) for signed in run.records()] == [3, 3]
+    assert [len(signed.value.admitted) for signed in run.records()] == [3, 3]
     assert len(world.events(rule, "evaluated")[-1]["losses"]) == 3
 
 
 def test_every_round_is_committed(world: World) -> None:
     run = world.run("one")
     for signed in run.records():
-        found = world.ledger.read(signed.record.key)
+        found = world.ledger.read(signed.value.key)
         assert found is not None
-        assert found[0] == run.commitment(signed.record)
+        assert found[0] == run.commitment(signed.value)
 
 
 def test_isolated_lanes_are_composed_and_measured(world: World) -> None:
     world.run("lanes", **{"lane-size": 1, "rounds": 1})
     (evaluated,) = world.events("lanes", "evaluated")
     assert len(evaluated["losses"]) == 3
-    assert len({signed.record.lane for signed in world.state.run("lanes").records()}) == 3
+    assert len({signed.value.lane for signed in world.state.run("lanes").records()}) == 3
 
 
 # --- a hostile organisation in a real run --------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Hostile:
             manifest, update = self.tamper(wire.manifest_of(reply.content), wire.unpack(reply.content, "update"))
             reply.content["manifest"] = ConfigRecord({"json": to_json(manifest.to_dict())})
             reply.content["update"] = wire.pack(update)
-            wire.attach_signature(reply.content, manifest.sign(self.key, task.genesis.chain).signature)
+            wire.attach_signature(reply.content, manifest.sign(self.key, task.genesis.chain).signatures[0])
         return reply
 
 
@@ -179,8 +179,8 @@ def test_organisations_do_not_train_when_they_are_sent(world: World, cheat: str)
     with pytest.raises(FoedusError):
         world.run("cheated", through=_tampered_task(CHEATS[cheat]), retries=0, rounds=1)
     (signed,) = world.state.run("cheated").records()
-    assert {r.reason for r in signed.record.rejected} == {"objected"}
-    assert all("wanted" in r.detail for r in signed.record.rejected)
+    assert {r.reason for r in signed.value.rejected} == {"objected"}
+    assert all("wanted" in r.detail for r in signed.value.rejected)
 
 
 # --- resuming ------------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_resumed_run_ends_with_the_digests_of_one_never_killed(world: World, a
     assert len(list(world.state.run("killed").records())) == 1
     resumed = world.run("killed", resume=True)
     assert aggregates(resumed) == aggregates(calm)
-    assert [len(signed.record.admitted) for signed in resumed.records()] == [3, 3]
+    assert [len(signed.value.admitted) for signed in resumed.records()] == [3, 3]
     assert not world.events("killed", "objected")
 
 
@@ -228,7 +228,7 @@ def test_a_round_that_is_tried_again_is_no_reason_to_object(world: World) -> Non
         return client(message, context)
 
     run = world.run("tried", through=failing_once, rounds=3, quorum=3)
-    assert [len(signed.record.admitted) for signed in run.records()] == [3, 0, 3, 3]
+    assert [len(signed.value.admitted) for signed in run.records()] == [3, 0, 3, 3]
     assert not world.events("tried", "objected")
 
 
@@ -271,4 +271,4 @@ def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None
     assert all(o.derived for o in genesis.organisations)
     assert genesis.coordinator == keys.derive(7, "coordinator").address
     assert genesis.environment["threads"] == "1"
-    assert isinstance(next(world.state.run("one").records()).record, RoundRecord)
+    assert isinstance(next(world.state.run("one").records()).value, RoundRecord)

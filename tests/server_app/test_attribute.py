@@ -80,7 +80,7 @@ def test_the_mode_reads_the_newest_run_and_generates_an_answer(
 def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
     model = serving(run).model
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
-    bindings, events = Bindings(run.genesis.chain), EventLog(Path("/nowhere"))
+    bindings, events = Bindings(run.genesis.chain, run.genesis.coordinator, run.name), EventLog(Path("/nowhere"))
     strategy = Foedus(run, derive(7, "coordinator"), fresh, bindings, events, lambda _: None, lambda _: {})
     assert strategy.attribute("coding 3?", "cod 9", "gradient").digest == trace(run, "coding 3?", "cod 9").digest
 

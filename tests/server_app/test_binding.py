@@ -10,6 +10,7 @@ from core.canonical import Digest
 from core.errors import RunError
 from core.keys import derive
 from core.messages import codec as wire
+from core.signed import Signed
 from core.update import Organisation, Registration
 from server_app.binding import Bindings
 from tests import federation as f
@@ -19,7 +20,7 @@ NAMES = tuple(f.EXAMPLES)
 
 
 def bound(clients: Clients) -> Bindings:
-    bindings = Bindings(f.CHAIN)
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN)
     bindings.refresh(TestGrid(clients))
     return bindings
 
@@ -32,27 +33,29 @@ def test_any_number_of_nodes_hosts_every_organisation_once(nodes: int) -> None:
     assert bindings.known == 4
 
 
-def forged_by_another_key(registration: Registration) -> Registration:
-    challenge, organisation = registration.challenge, registration.organisation
-    return Registration.sign(organisation, challenge, derive(1, "mallory"), f.CHAIN)
+def forged_by_another_key(signed: Signed[Registration]) -> Signed[Registration]:
+    challenge, organisation = signed.value.challenge, signed.value.organisation
+    return f.registration(organisation, challenge, derive(1, "mallory"), f.CHAIN)
 
 
-def with_more_examples(registration: Registration) -> Registration:
-    return replace(registration, organisation=replace(registration.organisation, examples=10**6))
+def with_more_examples(signed: Signed[Registration]) -> Signed[Registration]:
+    member = replace(signed.value.organisation, examples=10**6)
+    return replace(signed, value=replace(signed.value, organisation=member))
 
 
-def for_another_challenge(registration: Registration) -> Registration:
-    key = f.key(registration.organisation.name)
-    return Registration.sign(registration.organisation, f.other("old challenge"), key, f.CHAIN)
+def for_another_challenge(signed: Signed[Registration]) -> Signed[Registration]:
+    key = f.key(signed.value.organisation.name)
+    return f.registration(signed.value.organisation, f.other("old challenge"), key, f.CHAIN)
 
 
-def for_another_chain(registration: Registration) -> Registration:
-    key = f.key(registration.organisation.name)
-    return Registration.sign(registration.organisation, registration.challenge, key, replace(f.CHAIN, chain_id=1))
+def for_another_chain(signed: Signed[Registration]) -> Signed[Registration]:
+    key = f.key(signed.value.organisation.name)
+    return f.registration(signed.value.organisation, signed.value.challenge, key, replace(f.CHAIN, chain_id=1))
 
 
-def under_no_address(registration: Registration) -> Registration:
-    return replace(registration, organisation=Organisation("nobody", "nobody", 1))  # type: ignore[arg-type] # hostile
+def under_no_address(signed: Signed[Registration]) -> Signed[Registration]:
+    nobody = Organisation("nobody", "nobody", 1)  # type: ignore[arg-type] # hostile
+    return replace(signed, value=replace(signed.value, organisation=nobody))
 
 
 FORGED = [forged_by_another_key, with_more_examples, for_another_challenge, for_another_chain, under_no_address]
@@ -60,16 +63,16 @@ FORGED = [forged_by_another_key, with_more_examples, for_another_challenge, for_
 
 @pytest.mark.parametrize("forge", FORGED, ids=lambda forge: forge.__name__)
 def test_a_forged_registration_is_ignored(forge: object) -> None:
-    def register(registration: Registration) -> Registration:
-        return forge(registration) if registration.organisation.name == "medical" else registration  # type: ignore[operator]
+    def register(signed: Signed[Registration]) -> Signed[Registration]:
+        return forge(signed) if signed.value.organisation.name == "medical" else signed  # type: ignore[operator]
 
     bindings = bound(Clients(NAMES, 4, register=register))
     assert set(bindings.nodes) == {f.address(name) for name in NAMES if name != "medical"}
 
 
 def test_a_node_that_lies_about_one_organisation_loses_all_of_them() -> None:
-    def register(registration: Registration) -> Registration:
-        return forged_by_another_key(registration) if registration.organisation.name == "medical" else registration
+    def register(signed: Signed[Registration]) -> Signed[Registration]:
+        return forged_by_another_key(signed) if signed.value.organisation.name == "medical" else signed
 
     bindings = bound(Clients(NAMES, 2, register=register))
     assert set(bindings.nodes) == {f.address("financial"), f.address("coding")}
@@ -107,7 +110,7 @@ def test_a_node_that_answers_with_anything_else_is_ignored(content: RecordDict |
 def test_a_node_that_failed_is_asked_again() -> None:
     clients = Answering(NAMES, 2)
     clients.content = None
-    bindings, grid = Bindings(f.CHAIN), TestGrid(clients)
+    bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN), TestGrid(clients)
     bindings.refresh(grid)
     clients.__class__ = Clients  # it is up again
     bindings.refresh(grid)
@@ -122,7 +125,7 @@ def test_an_organisation_stays_with_the_node_that_claimed_it_first() -> None:
 
 
 def test_a_node_that_vanished_speaks_for_nobody_until_it_is_back() -> None:
-    bindings, grid = Bindings(f.CHAIN), TestGrid(Clients(NAMES, 2))
+    bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN), TestGrid(Clients(NAMES, 2))
     bindings.refresh(grid)
     grid.gone = {2}
     bindings.refresh(grid)
@@ -136,9 +139,9 @@ def test_a_node_that_vanished_speaks_for_nobody_until_it_is_back() -> None:
 def test_every_question_is_a_new_challenge() -> None:
     seen: list[Digest] = []
 
-    def register(registration: Registration) -> Registration:
-        seen.append(registration.challenge)
-        return registration
+    def register(signed: Signed[Registration]) -> Signed[Registration]:
+        seen.append(signed.value.challenge)
+        return signed
 
     for _ in range(2):
         bound(Clients(("medical",), 1, register=register))
@@ -146,7 +149,7 @@ def test_every_question_is_a_new_challenge() -> None:
 
 
 def test_waiting_ends_when_those_wanted_are_there() -> None:
-    bindings = Bindings(f.CHAIN)
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN)
     bindings.wait(TestGrid(Clients(NAMES, 2)), wanted=0, timeout=0.0)
     assert len(bindings.nodes) == 4
 
@@ -154,18 +157,18 @@ def test_waiting_ends_when_those_wanted_are_there() -> None:
 @pytest.mark.parametrize(("wanted", "message"), [(5, "4 of 5 organisations answered in 0 s")])
 def test_waiting_in_vain_ends_with_an_error(wanted: int, message: str) -> None:
     with pytest.raises(RunError, match=message):
-        Bindings(f.CHAIN).wait(TestGrid(Clients(NAMES, 2)), wanted, timeout=0.0)
+        Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(TestGrid(Clients(NAMES, 2)), wanted, timeout=0.0)
 
 
 def test_waiting_in_vain_says_why_a_node_failed() -> None:
     clients = Answering(NAMES, 2)
     clients.content = None
     with pytest.raises(RunError, match="2 of 4 organisations answered in 0 s; a node failed: RuntimeError: down"):
-        Bindings(f.CHAIN).wait(TestGrid(clients), 4, timeout=0.0)
+        Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(TestGrid(clients), 4, timeout=0.0)
 
 
 def test_no_node_at_all_ends_with_an_error(tmp_path: Path) -> None:
     grid = TestGrid(Clients(NAMES, 2))
     grid.gone = {1, 2}
     with pytest.raises(RunError, match="0 of at least 1 organisations answered"):
-        Bindings(f.CHAIN).wait(grid, 0, timeout=0.0)
+        Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(grid, 0, timeout=0.0)

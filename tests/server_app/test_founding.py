@@ -10,7 +10,7 @@ from core import lora, seeds
 from core.canonical import digest
 from core.config import RunConfig
 from core.errors import ConfigError, DataError, FoedusError, ModelError, RunError
-from core.rounds import Genesis, PrivateChain
+from core.genesis import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
 from server_app.founding import GenesisInputs, check_unchanged, create_genesis

@@ -19,8 +19,8 @@ GONE = keys.derive(7, "medical").address
 def fork(world: World, run: RunFolder, parent_round: int, gone: Address = GONE, lane: int = 0) -> GenerationRecord:
     """An erasure moves the lane's head."""
     line, generation = run.lineage(lane), len(run.generations(lane))
-    parent = next((s.record for s in line if s.record.round == parent_round), None)
-    *_, newest = (s.record for s in run.records() if s.record.lane == lane)
+    parent = next((s.value for s in line if s.value.round == parent_round), None)
+    *_, newest = (s.value for s in run.records() if s.value.lane == lane)
     attested = attest(run.genesis, key_of(run, gone), lane, generation + 1, parent)
     record = GenerationRecord(
         genesis=run.genesis.digest,
@@ -30,11 +30,11 @@ def fork(world: World, run: RunFolder, parent_round: int, gone: Address = GONE, 
         parent_round=parent_round,
         parent=parent.digest if parent else run.genesis.digest,
         previous=newest.digest,
-        rounds=attested.attestation.rounds,
-        erasure=attested.attestation.erasure,
+        rounds=attested.value.rounds,
+        erasure=attested.value.erasure,
         members=tuple(member for member in run.members(lane, generation) if member != gone),
     )
-    hidden = attested.attestation.hide(attested.attestation.digest)
+    hidden = attested.value.hide(attested.value.digest)
     world.ledger.attest(record.genesis, record.erasure, lane, hidden)
     run.attest(attested)
     world.ledger.open_generation(record.opening)
@@ -53,14 +53,14 @@ def test_a_federation_goes_on_from_an_earlier_round(world: World, parent_round: 
     head = Lane.restore(run, 0, serving(run).state.states[0])
     assert (head.round, head.generation, head.members) == (parent_round, 1, opening.members)
     run = world.run("forked", resume=True, rounds=3)
-    line = [(s.record.generation, s.record.round, len(s.record.admitted)) for s in run.lineage(0)]
+    line = [(s.value.generation, s.value.round, len(s.value.admitted)) for s in run.lineage(0)]
     assert line == [(0, n, 3) for n in range(1, parent_round + 1)] + [(1, n, 2) for n in range(parent_round + 1, 4)]
-    assert not [r for s in run.records() for r in s.record.rejected]
+    assert not [r for s in run.records() for r in s.value.rejected]
     assert not world.events("forked", "objected")
     report = verify(run, world.ledger)
     assert report.failures == ()
     assert report.recomputed == 6 - parent_round
-    assert serving(run).state.digest == run.lineage(0)[-1].record.aggregate
+    assert serving(run).state.digest == run.lineage(0)[-1].value.aggregate
 
 
 def test_a_forked_federation_may_fork_again(world: World) -> None:
@@ -69,8 +69,8 @@ def test_a_forked_federation_may_fork_again(world: World) -> None:
     run = world.run("forked", resume=True, rounds=3)
     fork(world, run, 2, keys.derive(7, "coding").address)
     run = world.run("forked", resume=True, rounds=3)
-    assert [(s.record.generation, s.record.round) for s in run.lineage(0)] == [(0, 1), (1, 2), (2, 3)]
-    assert not [r for s in run.records() for r in s.record.rejected]
+    assert [(s.value.generation, s.value.round) for s in run.lineage(0)] == [(0, 1), (1, 2), (2, 3)]
+    assert not [r for s in run.records() for r in s.value.rejected]
     assert verify(run, world.ledger).failures == ()
 
 

@@ -16,8 +16,9 @@ from core.adapter import AdapterState
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
-from core.ledger import Anchor, MemoryLedger, RoundCommitment, RoundKey
+from core.ledger import Anchor, MemoryLedger, RoundCommitment
 from core.messages.codec import Task
+from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, Salts
 from core.storage.run_folder import RunFolder
 from server_app.admission import Expected
@@ -35,9 +36,9 @@ class TwoFaced(Foedus):
         number = task.round
         if organisation != VICTIM or number < 2 or task.parent is None:
             return task
-        other = self._other(number, task.parent.record.aggregate)
+        other = self._other(number, task.parent.value.aggregate)
         record = replace(
-            task.parent.record, aggregate=other.digest, parent=self._parents.get(number - 1, self.genesis.digest)
+            task.parent.value, aggregate=other.digest, parent=self._parents.get(number - 1, self.genesis.digest)
         )
         signed = record.sign(self.key, self.genesis.chain)
         self._parents[number] = record.digest
@@ -77,10 +78,10 @@ class Swapping(Foedus):
     """Puts the update of another into the mouth of one organisation, with the best signature that it can make."""
 
     def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
-        manifests = {signed.manifest.organisation: signed for signed in outcome.admitted}
+        manifests = {signed.value.organisation: signed for signed in outcome.admitted}
         if VICTIM in manifests:
-            other = next(signed.manifest for address, signed in manifests.items() if address != VICTIM)
-            swapped = replace(manifests[VICTIM].manifest, update=other.update)
+            other = next(signed.value for address, signed in manifests.items() if address != VICTIM)
+            swapped = replace(manifests[VICTIM].value, update=other.update)
             outcome.admitted = [
                 swapped.sign(self.key, self.genesis.chain) if address == VICTIM else signed
                 for address, signed in manifests.items()
@@ -105,7 +106,7 @@ def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Foedus],
 
 
 def objections(world: World) -> list[tuple[int, Rejection]]:
-    records = (signed.record for signed in world.state.run("cheated").records())
+    records = (signed.value for signed in world.state.run("cheated").records())
     return [(record.round, r) for record in records for r in record.rejected if r.reason == "objected"]
 
 
@@ -189,9 +190,9 @@ def test_organisations_flag_a_late_chain_and_train(
 ) -> None:
     run = _watched(world, monkeypatch, ledger())
     flags = [
-        (signed.record.round, a.signed.manifest.metrics.get("behind"))
+        (signed.value.round, a.signed.value.metrics.get("behind"))
         for signed in run.records()
-        for a in signed.record.admitted
+        for a in signed.value.admitted
     ]
     assert flags == [(1, None)] * 3 + [(2, None)] * 3 + [(3, 1)] * 3
     assert [event.get("behind") for event in world.events("late", "admitted")] == [None] * 6 + [1] * 3
@@ -207,8 +208,8 @@ def test_organisations_abstain_from_a_late_chain_when_they_were_told_to(
     with pytest.raises(QuorumError, match="lane 0, round 3"):
         _watched(world, monkeypatch, Down(), **{"chain-lag-policy": "abstain", "retries": 0})
     *_, last = world.state.run("late").records()
-    assert last.record.round == 3
-    assert {(r.reason, r.detail) for r in last.record.rejected} == {
+    assert last.value.round == 3
+    assert {(r.reason, r.detail) for r in last.value.rejected} == {
         ("abstained", "not on the ledger: round 1 of lane 0, generation 0")
     }
     assert world.run("late", resume=True, **{"rounds": 3, "retries": 0, "chain-lag-policy": "flag"})
@@ -249,7 +250,7 @@ def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(
 ) -> None:
     world.ledger.revoke(VICTIM)
     run = cheated(world, monkeypatch, Foedus)
-    rejected = [(s.record.round, r.organisation, r.reason) for s in run.records() for r in s.record.rejected]
+    rejected = [(s.value.round, r.organisation, r.reason) for s in run.records() for r in s.value.rejected]
     assert rejected == [(number, VICTIM, "revoked") for number in (1, 2, 3)]
     assert verify(run, world.ledger).failures == ()
 
@@ -258,7 +259,7 @@ def test_an_organisation_that_is_revoked_during_a_round_is_in_none_from_then_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = cheated(world, monkeypatch, RevokingInRound2)
-    admitted = {s.record.round: VICTIM in [a.organisation for a in s.record.admitted] for s in run.records()}
+    admitted = {s.value.round: VICTIM in [a.organisation for a in s.value.admitted] for s in run.records()}
     assert admitted[1]
     assert not admitted[3]
 

@@ -16,8 +16,8 @@ from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
 from core.errors import QuorumError, UsageError
-from core.ledger import RoundKey
 from core.messages import codec as wire
+from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from server_app.strategy import Foedus
 from tests import federation as f
@@ -54,14 +54,14 @@ def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Pat
     federation.start()
     state = RULES[rule].initial(f.fresh())
     for signed in federation.run.records():
-        admitted = signed.record.admitted
+        admitted = signed.value.admitted
         shares = weights({a.organisation: f.EXAMPLES[name_of(a.organisation)] for a in admitted})
         assert {a.organisation: a.weight for a in admitted} == shares
-        stored = [federation.run.artifacts.open(a.signed.manifest.update) for a in admitted]
+        stored = [federation.run.artifacts.open(a.signed.value.update) for a in admitted]
         updates = [WeightedUpdate(a.organisation, a.weight, s) for a, s in zip(admitted, stored, strict=True)]
         state, residual = RULES[rule].aggregate(state, updates)
-        assert state.digest == signed.record.aggregate
-        assert residual == signed.record.residual
+        assert state.digest == signed.value.aggregate
+        assert residual == signed.value.residual
 
 
 @ALL_RULES
@@ -70,7 +70,7 @@ def test_order_of_arrival_and_number_of_nodes_do_not_change_the_digest(tmp_path:
     for run, (nodes, order) in enumerate([(1, None), (2, 1), (4, 2)]):
         federation = Federation.found(tmp_path / str(run), nodes=nodes, **settings(rule))
         strategy = federation.start(TestGrid(federation.clients, order))
-        digests.add((strategy.served.digest, *(s.record.digest for s in federation.run.records())))
+        digests.add((strategy.served.digest, *(s.value.digest for s in federation.run.records())))
     assert len(digests) == 1
 
 
@@ -84,10 +84,10 @@ def test_every_round_stands_on_the_ledger_under_salted_digests(tmp_path: Path) -
     federation.start()
     heads: list[Digest] = []
     for signed in federation.run.records():
-        found = federation.ledger.read(signed.record.key)
+        found = federation.ledger.read(signed.value.key)
         assert found is not None
-        assert found[0] == federation.run.commitment(signed.record)
-        assert signed.record.aggregate not in (found[0].aggregate, found[0].updates_root)
+        assert found[0] == federation.run.commitment(signed.value)
+        assert signed.value.aggregate not in (found[0].aggregate, found[0].updates_root)
         heads.append(found[0].aggregate)
     assert len(set(heads)) == 3
 
@@ -97,13 +97,13 @@ def test_organisations_are_sent_the_record_that_vouches_for_what_they_train(tmp_
     federation.start()
     first, second = (list(group) for _, group in itertools.groupby(federation.clients.trained, lambda task: task.round))
     assert all(task.parent is None for task in first)
-    (head,) = (signed for signed in federation.run.records() if signed.record.round == 1)
+    (head,) = (signed for signed in federation.run.records() if signed.value.round == 1)
     for task in second:
         assert task.parent == head
-        assert task.state.digest == head.record.aggregate
+        assert task.state.digest == head.value.aggregate
     for task in federation.clients.evaluated:
         assert task.parent is not None
-        assert task.state.digest == task.parent.record.aggregate
+        assert task.state.digest == task.parent.value.aggregate
 
 
 def test_what_happened_is_in_the_event_log(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_rejection_quotes_a_client_briefly_and_without_control_characters(tmp_
     federation = Federation.found(tmp_path, rounds=1)
     federation.clients.behave = {"medical": fail}
     federation.start()
-    ((rejection,),) = (signed.record.rejected for signed in federation.run.records())
+    ((rejection,),) = (signed.value.rejected for signed in federation.run.records())
     assert rejection.detail.startswith("\\x1b[31mlast line")
     assert len(rejection.detail) < 400
     assert rejection.detail.isprintable()
@@ -312,7 +312,7 @@ def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Pa
     federation = Federation.found(tmp_path, TWO, rounds=1, quorum=2)
     federation.clients.behave = {"medical": sequence(fail, answer), "coding": sequence(answer, _fresh_nonce)}
     strategy = federation.start()
-    empty, closed = (signed.record for signed in federation.run.records())
+    empty, closed = (signed.value for signed in federation.run.records())
     assert (empty.attempt, empty.admitted, empty.aggregate) == (1, (), strategy.rule.initial(f.fresh()).digest)
     assert {(name_of(r.organisation), r.reason) for r in empty.rejected} == {
         ("medical", "client-error"),
@@ -338,7 +338,7 @@ def test_a_round_that_stays_below_its_quorum_ends_the_run(tmp_path: Path) -> Non
     federation.clients.behave = {"medical": fail}
     with pytest.raises(QuorumError, match="lane 0, round 1: below the quorum of 2 3 times"):
         federation.start()
-    assert [(s.record.round, s.record.attempt) for s in federation.run.records()] == [(1, 1), (1, 2), (1, 3)]
+    assert [(s.value.round, s.value.attempt) for s in federation.run.records()] == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_attempts_are_counted_on_when_the_run_is_resumed(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_attempts_are_counted_on_when_the_run_is_resumed(tmp_path: Path) -> None
         federation.start()
     federation.clients.behave = {"coding": _fresh_nonce}
     federation.start()
-    assert [(s.record.attempt, len(s.record.admitted)) for s in federation.run.records()] == [(1, 0), (2, 2)]
+    assert [(s.value.attempt, len(s.value.admitted)) for s in federation.run.records()] == [(1, 0), (2, 2)]
 
 
 def test_nobody_connected_is_a_round_below_its_quorum(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ class Killed(BaseException):
 def undisturbed(folder: Path, **changes: Any) -> tuple[Digest, list[Digest]]:
     federation = Federation.found(folder, **changes)
     strategy = federation.start()
-    return strategy.served.digest, [s.record.digest for s in federation.run.records()]
+    return strategy.served.digest, [s.value.digest for s in federation.run.records()]
 
 
 @pytest.mark.parametrize("rule", ["frozen-a", "fedavg", "svd"])
@@ -395,7 +395,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
         monkeypatch.undo()
     strategy = federation.start()
     assert kills >= 4
-    assert (strategy.served.digest, [s.record.digest for s in federation.run.records()]) == expected
+    assert (strategy.served.digest, [s.value.digest for s in federation.run.records()]) == expected
 
 
 def _nth(count: int, usual: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
@@ -416,10 +416,10 @@ def test_a_run_killed_before_the_ledger_heard_of_a_round_can_still_tell_it(tmp_p
     with pytest.raises(Killed):
         federation.start(commit=dying)
     (first,) = federation.run.records()
-    federation.ledger.commit(federation.run.commitment(first.record))
+    federation.ledger.commit(federation.run.commitment(first.value))
     federation.start()
     for signed in federation.run.records():
-        assert federation.ledger.read(signed.record.key) is not None
+        assert federation.ledger.read(signed.value.key) is not None
 
 
 def test_resuming_a_finished_run_changes_no_record(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_lane_that_was_ahead_when_the_run_died_waits_for_the_others(tmp_path: 
         federation.start(commit=_raising(Killed))
     assert [lane.round for lane in federation.strategy().lanes] == [1, 0]
     strategy = federation.start(commit=lambda record: None)
-    assert (strategy.served.digest, [s.record.digest for s in federation.run.records()]) == expected
+    assert (strategy.served.digest, [s.value.digest for s in federation.run.records()]) == expected
 
 
 def _raising(error: type[BaseException]) -> Callable[[Any], None]:
@@ -486,7 +486,7 @@ def test_lanes_close_apart(tmp_path: Path) -> None:
         name_of(order[1]): sequence(answer, _fresh_nonce),
     }
     federation.start()
-    places = [(s.record.lane, s.record.attempt, len(s.record.admitted)) for s in federation.run.records()]
+    places = [(s.value.lane, s.value.attempt, len(s.value.admitted)) for s in federation.run.records()]
     assert places == [(0, 1, 0), (0, 2, 2), (1, 1, 2)]
     assert len([task for task in federation.clients.trained if task.lane == 1]) == 2
 
@@ -535,7 +535,7 @@ def test_flowers_hooks_do_what_the_loop_does(tmp_path: Path) -> None:
     looped = Federation.found(tmp_path / "looped", rounds=2)
     by_hooks = Federation.found(tmp_path / "hooked", rounds=2)
     assert looped.start().served == hooked(by_hooks, 2).served
-    assert [s.record for s in looped.run.records()] == [s.record for s in by_hooks.run.records()]
+    assert [s.value for s in looped.run.records()] == [s.value for s in by_hooks.run.records()]
 
 
 @pytest.mark.parametrize("what", HOSTILE)

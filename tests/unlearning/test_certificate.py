@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 
 from core.canonical import ZERO_DIGEST, from_json, to_json
-from core.erasures import Attestation, Receipt, SignedAttestation, SignedRequest, hidden
+from core.erasures import Attestation, hidden
 from core.errors import ForgeryError, FormatError
+from core.signed import Signed
 from tests import federation as f
-from tests.erasures import attestation
-from unlearning.certificate import ErasureCertificate, Root, SignedCertificate
+from tests.erasures import attestation, signed_receipt
+from unlearning.certificate import ErasureCertificate, Root, read_certificate
 
 GENESIS = f.genesis()
 CODING, MEDICAL = f.key("coding"), f.key("medical")
 ATTESTATION = attestation(GENESIS, holders=(MEDICAL.address,))
-REQUEST = ATTESTATION.request.request
-ATTESTED = ATTESTATION.sign(f.COORDINATOR, CODING, GENESIS.chain)
+REQUEST = ATTESTATION.request.value
+ATTESTED = ATTESTATION.sign(f.COORDINATOR, GENESIS.chain, CODING)
 CERTIFICATE = ErasureCertificate(
     attestation=ATTESTED,
     label="interim",
@@ -30,12 +31,12 @@ CERTIFICATE = ErasureCertificate(
     receipts=(),
     outstanding=(MEDICAL.address,),
 )
-SIGNED = CERTIFICATE.sign(f.COORDINATOR, CODING, GENESIS.chain)
+SIGNED = CERTIFICATE.sign(f.COORDINATOR, GENESIS.chain, CODING)
 
 
 def test_what_is_signed_is_read_back_as_it_was_written() -> None:
-    assert SignedAttestation.from_dict(from_json(to_json(ATTESTED.to_dict()))) == ATTESTED
-    assert SignedCertificate.from_bytes(to_json(SIGNED.to_dict())) == SIGNED
+    assert Signed.parse(Attestation, from_json(to_json(ATTESTED.to_dict()))) == ATTESTED
+    assert read_certificate(to_json(SIGNED.to_dict())) == SIGNED
     assert ATTESTED.verified(GENESIS) == ATTESTATION
     assert SIGNED.verified(GENESIS) == CERTIFICATE
 
@@ -45,7 +46,7 @@ def test_every_field_of_an_attestation_is_signed(name: str) -> None:
     value = getattr(ATTESTATION, name)
     changes: dict[type, Any] = {int: lambda: value + 1, tuple: lambda: (), str: lambda: "00" * 32}
     other = REQUEST.sign(MEDICAL, GENESIS.chain) if name == "request" else changes[type(value)]()
-    changed = replace(ATTESTED, attestation=replace(ATTESTATION, **{name: other}))
+    changed = replace(ATTESTED, value=replace(ATTESTATION, **{name: other}))
     with pytest.raises(ForgeryError):
         changed.verified(GENESIS)
 
@@ -53,20 +54,21 @@ def test_every_field_of_an_attestation_is_signed(name: str) -> None:
 @pytest.mark.parametrize(
     "forged",
     [
-        ATTESTATION.sign(MEDICAL, CODING, GENESIS.chain),
-        ATTESTATION.sign(f.COORDINATOR, MEDICAL, GENESIS.chain),
-        replace(ATTESTED, coordinator=ATTESTED.requester),
+        ATTESTATION.sign(MEDICAL, GENESIS.chain, CODING),
+        ATTESTATION.sign(f.COORDINATOR, GENESIS.chain, MEDICAL),
+        Signed(ATTESTATION, ATTESTED.signatures[::-1]),
+        Signed(ATTESTATION, ATTESTED.signatures[:1]),
     ],
 )
-def test_an_attestation_needs_both_signers(forged: SignedAttestation) -> None:
-    with pytest.raises(ForgeryError, match="the attestation of the erasure of"):
+def test_an_attestation_needs_both_signers(forged: Signed[Attestation]) -> None:
+    with pytest.raises(ForgeryError, match="Attestation: expected"):
         forged.verified(GENESIS)
 
 
 def test_a_request_is_the_organisation_s_own_and_for_one_federation() -> None:
-    with pytest.raises(ForgeryError, match=f"is signed by {MEDICAL.address}"):
+    with pytest.raises(ForgeryError, match=f"got that of {MEDICAL.address}"):
         REQUEST.sign(MEDICAL, GENESIS.chain).verified(GENESIS)
-    with pytest.raises(ForgeryError, match="is for federation"):
+    with pytest.raises(ForgeryError, match="expected federation"):
         REQUEST.sign(CODING, GENESIS.chain).verified(f.genesis(seed=8))
 
 
@@ -83,7 +85,7 @@ def test_a_request_is_the_organisation_s_own_and_for_one_federation() -> None:
         {"x": 1},
         {"request": REQUEST.sign(CODING, GENESIS.chain).to_dict() | {"x": 1}},
         *(
-            {"request": SignedRequest(replace(REQUEST, **odd), ATTESTED.requester).to_dict()}
+            {"request": Signed(replace(REQUEST, **odd), ATTESTED.signatures[1:]).to_dict()}
             for odd in (
                 {"method": "forgive"},
                 {"method": "shards"},  # of no records
@@ -126,7 +128,7 @@ def test_an_attestation_of_records_erases_nobody() -> None:
     made = replace(ATTESTATION, request=asked, erased=())
     assert Attestation.from_dict(from_json(to_json(made.to_dict()))) == made
     assert not made.whole
-    assert made.sign(f.COORDINATOR, CODING, GENESIS.chain).verified(GENESIS) == made
+    assert made.sign(f.COORDINATOR, GENESIS.chain, CODING).verified(GENESIS) == made
 
 
 def test_records_are_hidden_from_who_does_not_have_the_key() -> None:
@@ -144,20 +146,19 @@ def test_records_are_hidden_from_who_does_not_have_the_key() -> None:
 
 def test_bytes_with_anything_more_are_no_certificate() -> None:
     data = SIGNED.to_dict()
-    data["certificate"]["before"]["x"] = 1
+    data["value"]["before"]["x"] = 1
     with pytest.raises(FormatError):
-        SignedCertificate.from_bytes(to_json(data))
+        read_certificate(to_json(data))
     with pytest.raises(FormatError, match="not in canonical form"):
-        SignedCertificate.from_bytes(to_json(SIGNED.to_dict()) + b"\n")
+        read_certificate(to_json(SIGNED.to_dict()) + b"\n")
 
 
 def test_a_receipt_is_for_one_erasure_and_of_its_signer() -> None:
-    receipt = Receipt.sign(GENESIS, ATTESTATION.erasure, MEDICAL)
-    receipt.check(GENESIS, ATTESTATION.erasure)
-    with pytest.raises(ForgeryError):
-        receipt.check(GENESIS, f.other("erasure"))
-    with pytest.raises(ForgeryError):
-        replace(receipt, organisation=CODING.address).check(GENESIS, ATTESTATION.erasure)
+    receipt = signed_receipt(GENESIS, ATTESTATION.erasure, MEDICAL)
+    assert receipt.verified(GENESIS).erasure == ATTESTATION.erasure
+    for changes in ({"erasure": f.other("erasure")}, {"organisation": CODING.address}):
+        with pytest.raises(ForgeryError):
+            replace(receipt, value=replace(receipt.value, **changes)).verified(GENESIS)
 
 
 def test_nothing_plain_goes_on_the_chain() -> None:

@@ -14,12 +14,14 @@ from core import keys
 from core.canonical import ZERO_DIGEST, to_json
 from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from llm.data import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
+from tests.erasures import signed_receipt
 from tests.server_app.worlds import make_world
-from unlearning.certificate import SignedCertificate
+from unlearning.certificate import ErasureCertificate, read_certificate
 from unlearning.check import check
 
 CODING, MEDICAL = (keys.derive(7, name) for name in ("coding", "medical"))
@@ -29,21 +31,21 @@ CODING, MEDICAL = (keys.derive(7, name) for name in ("coding", "medical"))
 class Case:
     """A certificate, the run that it is of, and the ledger; all of it may be tampered with."""
 
-    signed: SignedCertificate
+    signed: Signed[ErasureCertificate]
     run: RunFolder
     ledger: MemoryLedger
 
     def certify(self, **changes: Any) -> None:
         """Change the certificate, sign it as both again, and tell everybody."""
-        certificate = replace(self.signed.certificate, **changes)
-        attestation = certificate.attestation.attestation
+        certificate = replace(self.signed.value, **changes)
+        attestation = certificate.value.attestation
         self.chain(attestation=attestation.hide(attestation.digest), certificate=certificate.committed)
-        self.signed = certificate.sign(COORDINATOR, CODING, self.run.genesis.chain)
+        self.signed = certificate.sign(COORDINATOR, self.run.genesis.chain, CODING)
         self.rewrite("certificates/L0000-G0001.json", to_json(self.signed.to_dict()))
 
     def attest(self, **changes: Any) -> None:
         """Change the attestation, sign everything as both again, and tell everybody."""
-        signed = replace(self.attestation, **changes).sign(COORDINATOR, CODING, self.run.genesis.chain)
+        signed = replace(self.attestation, **changes).sign(COORDINATOR, self.run.genesis.chain, CODING)
         self.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
         self.certify(attestation=signed)
 
@@ -55,7 +57,7 @@ class Case:
 
     @property
     def attestation(self) -> Attestation:
-        return self.signed.certificate.attestation.attestation
+        return self.signed.value.value.attestation
 
     def chain(self, **changes: Any) -> None:
         """Change what the chain knows of the erasure."""
@@ -74,7 +76,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -
         world.run("checked")
         run = world.run("checked", mode="unlearn", organisation="coding", method="replay")
         (path,) = (run.folder / "certificates").iterdir()
-        yield Case(SignedCertificate.from_bytes(path.read_bytes()), run, world.ledger)
+        yield Case(read_certificate(path.read_bytes()), run, world.ledger)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def of_records(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path)
         erase = {"mode": "unlearn", "organisation": "coding", "method": "replay", "records": str(records)}
         run = world.run("records", **erase)
         (path,) = (run.folder / "certificates").iterdir()
-        yield Case(SignedCertificate.from_bytes(path.read_bytes()), run, world.ledger)
+        yield Case(read_certificate(path.read_bytes()), run, world.ledger)
 
 
 @pytest.fixture
@@ -111,15 +113,15 @@ Tamper = Callable[[Case], None]
 
 
 def _forge(case: Case) -> None:
-    case.signed = case.signed.certificate.sign(MEDICAL, CODING, case.run.genesis.chain)
+    case.signed = case.signed.value.sign(MEDICAL, case.run.genesis.chain, CODING)
 
 
 def _requester(case: Case) -> None:
-    case.signed = case.signed.certificate.sign(COORDINATOR, MEDICAL, case.run.genesis.chain)
+    case.signed = case.signed.value.sign(COORDINATOR, case.run.genesis.chain, MEDICAL)
 
 
 def _edit(case: Case) -> None:
-    case.signed = replace(case.signed, certificate=replace(case.signed.certificate, label="interim"))
+    case.signed = replace(case.signed, certificate=replace(case.signed.value, label="interim"))
 
 
 def _undestroyed(case: Case) -> None:
@@ -135,41 +137,41 @@ def _unlisted(case: Case) -> None:
 
 
 def _served_lost(case: Case) -> None:
-    case.run.artifacts.destroy(case.signed.certificate.aggregate)
+    case.run.artifacts.destroy(case.signed.value.aggregate)
 
 
 def _served_listed(case: Case) -> None:
-    case.run.artifacts.destroy(case.signed.certificate.aggregate)
-    case.attest(destroyed=tuple(sorted((*case.attestation.destroyed, case.signed.certificate.aggregate))))
+    case.run.artifacts.destroy(case.signed.value.aggregate)
+    case.attest(destroyed=tuple(sorted((*case.attestation.destroyed, case.signed.value.aggregate))))
 
 
-def _receipts(case: Case) -> tuple[Receipt, ...]:
-    return case.signed.certificate.receipts
+def _receipts(case: Case) -> tuple[Signed[Receipt], ...]:
+    return case.signed.value.receipts
 
 
 def _other_erasure(case: Case) -> None:
     """One of the receipts was given for another erasure."""
-    own = next(r for r in _receipts(case) if r.organisation == MEDICAL.address)
-    other = Receipt.sign(case.run.genesis, f.other("erasure"), MEDICAL)
+    own = next(r for r in _receipts(case) if r.value.organisation == MEDICAL.address)
+    other = signed_receipt(case.run.genesis, f.other("erasure"), MEDICAL)
     case.certify(receipts=tuple(other if r == own else r for r in _receipts(case)))
 
 
 def _other_signer(case: Case) -> None:
     """One of the receipts is another's, under its name."""
     first, second, *others = _receipts(case)
-    case.certify(receipts=(replace(first, signature=second.signature), second, *others))
+    case.certify(receipts=(replace(first, signatures=second.signatures), second, *others))
 
 
 def _stranger(case: Case) -> None:
     stranger = keys.derive(7, "stranger")
-    case.certify(receipts=(*_receipts(case), Receipt.sign(case.run.genesis, case.attestation.erasure, stranger)))
+    case.certify(receipts=(*_receipts(case), signed_receipt(case.run.genesis, case.attestation.erasure, stranger)))
 
 
 def _holders(case: Case) -> None:
     """The attestation forgets a holder, and the certificate too."""
     left = case.attestation.holders[1:]
-    kept = tuple(r for r in _receipts(case) if r.organisation in left)
-    signed = replace(case.attestation, holders=left).sign(COORDINATOR, CODING, case.run.genesis.chain)
+    kept = tuple(r for r in _receipts(case) if r.value.organisation in left)
+    signed = replace(case.attestation, holders=left).sign(COORDINATOR, case.run.genesis.chain, CODING)
     case.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
     case.certify(attestation=signed, receipts=kept)
 
@@ -189,11 +191,11 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "an edited certificate": (_edit, "signature"),
     "a better label": (lambda c: c.certify(label="interim"), "label"),
     "another aggregate": (lambda c: c.certify(aggregate=f.other("served")), "aggregate"),
-    "a stale composition": (lambda c: c.certify(heads=(c.signed.certificate.before.record,)), "is in what is served"),
+    "a stale composition": (lambda c: c.certify(heads=(c.signed.value.before.record,)), "is in what is served"),
     "an unknown head": (lambda c: c.certify(heads=(f.other("head"),)), "in no record of this run"),
     "no heads": (lambda c: c.certify(heads=()), "heads"),
-    "another root before": (lambda c: c.certify(before=c.signed.certificate.after), "before"),
-    "another root after": (lambda c: c.certify(after=c.signed.certificate.before), "after"),
+    "another root before": (lambda c: c.certify(before=c.signed.value.after), "before"),
+    "another root after": (lambda c: c.certify(after=c.signed.value.before), "after"),
     "another seed": (lambda c: c.certify(seed=8), "seed"),
     "other versions": (lambda c: c.certify(versions={"torch": "1"}), "versions"),
     "a receipt for another erasure": (_other_erasure, "receipts"),
@@ -205,13 +207,13 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     ),
     "a receipt left out": (lambda c: c.certify(receipts=_receipts(c)[1:]), "not listed"),
     "a holder who is not attested": (_holders, "holders"),
-    "another method": (lambda c: c.attest(carried=1), "method"),
+    "another method": (lambda c: c.attest(reaggregated=1), "method"),
     "more rounds than the method has": (lambda c: c.attest(rounds=3), "method"),
     "somebody else erased too": (
         lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",
     ),
     "a state that was not listed": (_unlisted, "scope"),
-    "salts that were not listed": (lambda c: c.attest(unsalted=()), "scope"),
+    "salts that were not listed": (lambda c: c.attest(salts_destroyed=()), "scope"),
     "a key that came back": (_undestroyed, "cannot be read"),
     "salts that came back": (_salts_back, "salts"),
     "what is served, lost": (_served_lost, "destroyed artifact"),
@@ -245,20 +247,20 @@ def test_no_tampering_passes(case: Case, kind: str) -> None:
 
 def _request(case: Case, key: keys.Key = CODING, **changes: Any) -> None:
     """Another request, signed by this key, with everything else signed again."""
-    plain = replace(case.attestation.request.request, **changes)
+    plain = replace(case.attestation.request.value, **changes)
     case.attest(request=plain.sign(key, case.run.genesis.chain))
 
 
 def _unsigned(case: Case, **changes: Any) -> None:
     signed = case.attestation.request
-    case.attest(request=replace(signed, request=replace(signed.request, **changes)))
+    case.attest(request=replace(signed, request=replace(signed.value, **changes)))
 
 
 def _left(case: Case) -> None:
     """Who erased records only has no part in the generation any more."""
     signed = case.run.generations(0)[1]
-    members = tuple(member for member in signed.record.members if member != CODING.address)
-    changed = replace(signed.record, members=members).sign(COORDINATOR, case.run.genesis.chain)
+    members = tuple(member for member in signed.value.members if member != CODING.address)
+    changed = replace(signed.value, members=members).sign(COORDINATOR, case.run.genesis.chain)
     case.rewrite("generations/L0000-G0001.json", to_json(changed.to_dict()))
 
 
@@ -272,11 +274,11 @@ TAMPERING_WITH_RECORDS: dict[str, tuple[Tamper, str]] = {
     "the whole organisation instead": (lambda c: _request(c, records=ZERO_DIGEST, count=0), "leaves out who asked"),
     "the organisation erased too": (lambda c: c.attest(erased=(CODING.address,)), "for records only"),
     "the organisation gone": (_left, "members"),
-    "a round that was carried over": (lambda c: c.attest(carried=1), "method"),
+    "a round that was carried over": (lambda c: c.attest(reaggregated=1), "method"),
     "an update that knew them, not listed": (_unlisted, "scope"),
-    "salts of what knew them, not listed": (lambda c: c.attest(unsalted=()), "scope"),
+    "salts of what knew them, not listed": (lambda c: c.attest(salts_destroyed=()), "scope"),
     "another label": (lambda c: c.certify(label="approximate"), "label"),
-    "what knew them, served": (lambda c: c.certify(heads=(c.signed.certificate.before.record,)), "in what is served"),
+    "what knew them, served": (lambda c: c.certify(heads=(c.signed.value.before.record,)), "in what is served"),
 }  # fmt: skip
 
 

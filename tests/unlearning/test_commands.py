@@ -70,7 +70,7 @@ def _others(world: World, folder: Path) -> Path:
 
 def _reject_edits(world: World, path: Path, folder: Path) -> None:
     data = json.loads(path.read_bytes())
-    data["certificate"]["label"] = "approximate"
+    data["value"]["label"] = "approximate"
     edited = folder / "edited.json"
     edited.write_bytes(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
     broken = folder / "broken.json"

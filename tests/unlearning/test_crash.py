@@ -91,7 +91,7 @@ def test_killed_at_any_step_it_goes_on(world: World, finished: World, step: str)
 def test_a_certificate_without_its_copy_is_pending_until_the_chain_knows_it(world: World) -> None:
     """Killed just after it was written: its copy, and rounds on the members' chain, may still be missing."""
     run = world.state.run("smooth")
-    (attestation,) = (signed.attestation for signed in run.erasures())
+    (attestation,) = (signed.value for signed in run.erasures())
     place = run.genesis.digest, attestation.erasure
     told = world.ledger._erasures[place]
     world.ledger._erasures[place] = replace(told, certificate=ZERO_DIGEST)
@@ -159,7 +159,7 @@ def test_another_erasure_has_to_wait(world: World) -> None:
 
 def test_a_run_that_does_not_hold_is_left_alone(world: World) -> None:
     run = world.state.run("killed")
-    name = next(iter(run.records())).record.admitted[0].signed.manifest.update
+    name = next(iter(run.records())).value.admitted[0].signed.value.update
     path = run.folder / "artifacts" / f"{run.artifacts.place(name)}.sealed"
     path.write_bytes(b"\0" + path.read_bytes()[1:])
     before = sorted(path for path in run.folder.rglob("*"))

@@ -19,7 +19,7 @@ from llm.served import serving
 from provenance.served import subject
 from tests.server_app.worlds import World
 from tests.unlearning.conftest import NAMES
-from unlearning.certificate import ErasureCertificate, SignedCertificate
+from unlearning.certificate import ErasureCertificate, read_certificate
 
 
 def address(name: str) -> Address:
@@ -34,7 +34,7 @@ def forget(world: World, run: str, name: str, method: str, **changes: Any) -> Er
 
 def certificates(run: RunFolder) -> list[ErasureCertificate]:
     paths = sorted((run.folder / "certificates").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return [SignedCertificate.from_bytes(path.read_bytes()).verified(run.genesis) for path in paths]
+    return [read_certificate(path.read_bytes()).verified(run.genesis) for path in paths]
 
 
 def without(world: World, tmp_path: Path, *gone: str, **changes: Any) -> Digest:
@@ -60,9 +60,9 @@ def test_a_replay_gives_what_a_run_without_the_organisation_gives(world: World, 
     assert certificate.aggregate == serving(run).state.digest == without(world, tmp_path, "coding")
     assert holds(world, run) == (2, 2)
     assert not world.events("together", "objected")
-    assert not [r for signed in run.records() for r in signed.record.rejected]
+    assert not [r for signed in run.records() for r in signed.value.rejected]
     assert not certificate.outstanding
-    assert {receipt.organisation for receipt in certificate.receipts} == {address(name) for name in NAMES}
+    assert {receipt.value.organisation for receipt in certificate.receipts} == {address(name) for name in NAMES}
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
@@ -79,7 +79,7 @@ def test_a_lane_of_one_is_removed_exactly_and_at_once(world: World, tmp_path: Pa
 def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World) -> None:
     run = world.run("together", rounds=3)
     fresh = serving(run)
-    kept = [signed.record for signed in run.lineage(0)]
+    kept = [signed.value for signed in run.lineage(0)]
     expected = AdapterState({n: 0 * array for n, array in fresh.state.states[0].arrays.items()})
     from core.aggregation import RULES  # noqa: PLC0415
 
@@ -87,8 +87,7 @@ def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World
         others = [a for a in record.admitted if a.organisation != address("coding")]
         p = weights({o.address: o.examples for o in run.genesis.organisations if o.address != address("coding")})
         updates = [
-            WeightedUpdate(a.organisation, p[a.organisation], run.artifacts.open(a.signed.manifest.update))
-            for a in others
+            WeightedUpdate(a.organisation, p[a.organisation], run.artifacts.open(a.signed.value.update)) for a in others
         ]
         expected = RULES["frozen-a"].aggregate(expected, updates).state
     certificate = forget(world, "together", "coding", "remove", rounds=3)
@@ -103,10 +102,10 @@ def test_a_repair_sums_every_round_again_and_adds_short_ones(world: World) -> No
     run = world.run("together", **steps)
     certificate = forget(world, "together", "coding", "repair", **steps)
     assert certificate.label == "approximate"
-    line = [signed.record for signed in run.lineage(0)]
-    assert [(r.generation, r.carried, len(r.admitted)) for r in line] == [(1, True, 3)] * 2 + [(1, False, 3)] * 4
-    assert {a.signed.manifest.bid.steps for record in line[2:] for a in record.admitted} == {2}
-    assert not [r for signed in run.records() for r in signed.record.rejected]
+    line = [signed.value for signed in run.lineage(0)]
+    assert [(r.generation, r.reaggregated, len(r.admitted)) for r in line] == [(1, True, 3)] * 2 + [(1, False, 3)] * 4
+    assert {a.signed.value.bid.steps for record in line[2:] for a in record.admitted} == {2}
+    assert not [r for signed in run.records() for r in signed.value.rejected]
     assert not world.events("together", "objected")
     assert [event["round"] for event in world.events("together", "evaluated")] == [1, 2, 2, 6]
     assert holds(world, run) == (6, 2)
@@ -116,8 +115,8 @@ def test_after_a_repair_others_may_be_erased_by_any_method(world: World, tmp_pat
     run = world.run("together")
     forget(world, "together", "coding", "repair")
     assert forget(world, "together", "medical", "repair").label == "approximate"
-    assert [signed.record.round for signed in run.lineage(0)] == list(range(1, 11))
-    assert [signed.record.carried for signed in run.lineage(0)] == [True] * 6 + [False] * 4
+    assert [signed.value.round for signed in run.lineage(0)] == list(range(1, 11))
+    assert [signed.value.reaggregated for signed in run.lineage(0)] == [True] * 6 + [False] * 4
     assert forget(world, "together", "financial", "replay").label == "exact"
     assert serving(run).state.digest == without(world, tmp_path, "coding", "medical", "financial")
     assert holds(world, run)[0] == 2
@@ -136,7 +135,7 @@ def test_nobody_bids_or_is_paid_in_a_calibration(world: World) -> None:
     agents = {"participation": "q-learning", "rounds": 2}
     run = world.run("bidding", **agents)
     certificate = forget(world, "bidding", "coding", "repair", **agents)
-    line = [signed.record for signed in run.lineage(0)]
+    line = [signed.value for signed in run.lineage(0)]
     assert [len(record.admitted) for record in line[2:]] == [3] * 4
     assert {event["round"] for event in world.events("bidding", "bids")} == {1, 2}
     assert {event["round"] for event in world.events("bidding", "credited")} == {1, 2}
@@ -169,9 +168,9 @@ def test_agents_forget_what_rounds_paid_that_were_taken_back(world: World) -> No
 
 def test_what_reveals_the_erased_cannot_be_read_again(world: World) -> None:
     run = world.run("together")
-    line = [signed.record for signed in run.lineage(0)]
-    own = [a.signed.manifest.update for r in line for a in r.admitted if a.organisation == address("coding")]
-    tainted = [a.signed.manifest.update for a in line[1].admitted]
+    line = [signed.value for signed in run.lineage(0)]
+    own = [a.signed.value.update for r in line for a in r.admitted if a.organisation == address("coding")]
+    tainted = [a.signed.value.update for a in line[1].admitted]
     forget(world, "together", "coding", "replay")
     for name in {*own, *tainted, *(record.aggregate for record in line)}:
         with pytest.raises(DestroyedError):

@@ -7,7 +7,8 @@ import pytest
 
 from core.canonical import Address, Digest, digest
 from core.errors import ForgeryError, IntegrityError, UsageError
-from core.rounds import Admitted, RoundRecord, SignedRecord
+from core.rounds import Admitted, RoundRecord
+from core.signed import Signed
 from tests import federation as f
 from unlearning.lineage import Label, Lineage
 from unlearning.plan import Lanes, Plan, plans
@@ -22,8 +23,8 @@ class History:
         members = [m.address for m in f.members()]
         partition = tuple(tuple(members[lane::lanes]) for lane in range(lanes))
         self.genesis = f.genesis(lanes=partition, training=replace(f.genesis().training, rounds=rounds))
-        self.lines: list[list[SignedRecord]] = [[] for _ in range(lanes)]
-        self.records: list[SignedRecord] = []
+        self.lines: list[list[Signed[RoundRecord]]] = [[] for _ in range(lanes)]
+        self.records: list[Signed[RoundRecord]] = []
 
     def train(self, *names: str, lane: int = 0, generation: int = 0, nonce: str = "") -> RoundRecord:
         """A round that admits these."""
@@ -51,7 +52,7 @@ class History:
         return record
 
     def head(self, lane: int) -> Digest:
-        return self.lines[lane][-1].record.digest if self.lines[lane] else self.genesis.digest
+        return self.lines[lane][-1].value.digest if self.lines[lane] else self.genesis.digest
 
     def carry(self, made: Plan) -> None:
         """What `made` does to the records: cut the line, and sum again without the erased."""
@@ -61,10 +62,10 @@ class History:
             self.append(made.lane, record.generation + 1, kept)
 
     def lanes(self, erased: Mapping[Address, Label] | None = None) -> Lanes:
-        lines = [[signed.record for signed in line] for line in self.lines]
+        lines = [[signed.value for signed in line] for line in self.lines]
         lineage = Lineage.of(self.genesis, self.records)
         last = [max(self.genesis.training.rounds, len(line)) for line in lines]
-        return Lanes(self.genesis, lineage, [s.record for s in self.records], lines, erased or {}, last)
+        return Lanes(self.genesis, lineage, [s.value for s in self.records], lines, erased or {}, last)
 
     def plan(self, name: str, method: str, **erased: Label) -> Plan:
         (made,) = plans(self.lanes({f.address(n): label for n, label in erased.items()}), f.address(name), method)
@@ -112,7 +113,7 @@ def test_the_label_follows_from_the_lineage_alone(
 def test_doomed_is_what_reveals_the_erased_and_nothing_that_is_needed() -> None:
     history = together(*LATE)
     replay, remove = (history.plan("coding", method) for method in ("replay", "remove"))
-    aggregates = {signed.record.aggregate for signed in history.records[2:]}
+    aggregates = {signed.value.aggregate for signed in history.records[2:]}
     own = {digest("adapter", f"coding 0 {n}".encode()) for n in (3, 4)}
     tainted = {digest("adapter", f"{name} 0 4".encode()) for name in NAMES[1:]}
     assert replay.doomed == aggregates | own | tainted
@@ -174,14 +175,14 @@ def test_what_still_sums_the_erased_has_no_label() -> None:
 
 def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> None:
     history = together(*EVERYONE)
-    stale = history.records[-1].record.digest
+    stale = history.records[-1].value.digest
     history.carry(history.plan("coding", "replay"))
     history.train("medical", generation=1)
     manifest = f.signed(history.genesis, "financial", generation=1, round=2, parent=stale)
     history.append(0, 1, (Admitted(manifest, 1.0),))
     lineage = history.lanes().lineage
     erased = lineage.updates([f.address("coding")])
-    before = history.lines[0][0].record.digest
+    before = history.lines[0][0].value.digest
     assert lineage.label([before], erased, trained=True) is Label.EXACT
     assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
 
@@ -198,7 +199,7 @@ def test_a_checkpoint_that_no_record_vouches_for_is_refused() -> None:
 
 def test_a_record_of_another_signer_is_refused() -> None:
     history = together(*EVERYONE)
-    record = history.records[0].record
+    record = history.records[0].value
     history.records[0] = record.sign(f.key("medical"), history.genesis.chain)
     with pytest.raises(ForgeryError, match="not by the coordinator"):
         history.lanes()
@@ -255,7 +256,7 @@ def test_records_are_erased_from_the_lanes_of_their_slices_only() -> None:
     (made,) = plans(history.lanes(), f.address("coding"), "shards", {1})
     assert (made.lane, made.parent, made.carried, made.rounds, made.erased) == (second, None, 0, 2, frozenset())
     assert made.expected is Label.EXACT
-    own = [signed.record for signed in history.lines[second]]
+    own = [signed.value for signed in history.lines[second]]
     assert [record.digest for record in made.unsalted] == [record.digest for record in own]
     assert [plan.lane for plan in plans(history.lanes(), f.address("coding"), "shards", {0, 1})] == [first, second]
 
@@ -263,8 +264,8 @@ def test_records_are_erased_from_the_lanes_of_their_slices_only() -> None:
 def test_a_state_that_another_slice_has_too_is_not_doomed() -> None:
     history = Sliced()
     (made,) = plans(history.lanes(), f.address("coding"), "shards", {1})
-    update = history.lines[made.lane][0].record.admitted[0].signed.manifest.update
-    twin = history.lines[history.of("coding")[0]][0].record.admitted[0].signed.manifest.update
+    update = history.lines[made.lane][0].value.admitted[0].signed.value.update
+    twin = history.lines[history.of("coding")[0]][0].value.admitted[0].signed.value.update
     assert update == twin  # named by its round alone here, as the zero of shards without records is
     assert update not in made.doomed
 

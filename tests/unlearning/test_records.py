@@ -25,7 +25,7 @@ from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
 from tests.unlearning.test_crash import KilledError, killed
 from tests.unlearning.test_erasing import address, certificates, holds
-from unlearning.certificate import LIMITS_OF_RECORDS, ErasureCertificate, SignedCertificate
+from unlearning.certificate import LIMITS_OF_RECORDS, ErasureCertificate, read_certificate
 from unlearning.check import check
 
 SLICES = 2
@@ -91,13 +91,13 @@ def without(world: World, tmp_path: Path, lines: list[str], **changes: object) -
 
 
 def heads(run: RunFolder) -> list[Digest]:
-    return [run.lineage(lane)[-1].record.aggregate for lane in range(len(run.genesis.lanes))]
+    return [run.lineage(lane)[-1].value.aggregate for lane in range(len(run.genesis.lanes))]
 
 
 def checked(world: World, run: RunFolder) -> list[str]:
     """What does not hold of any certificate of a run."""
     paths = sorted((run.folder / "certificates").iterdir())
-    signed = [SignedCertificate.from_bytes(path.read_bytes()) for path in paths]
+    signed = [read_certificate(path.read_bytes()) for path in paths]
     return [str(failure) for one in signed for failure in check(one, run, world.ledger)]
 
 
@@ -106,7 +106,7 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
     assert len(lines) == 2
     run = world.state.run("sharded")
     first, second = run.genesis.lanes_of(address("coding"))
-    before, line = heads(run), [signed.record for signed in run.lineage(second)]
+    before, line = heads(run), [signed.value for signed in run.lineage(second)]
     (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     assert certificate.label == "exact"
     assert certificate.aggregate == serving(run).state.digest
@@ -115,7 +115,7 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
     assert [lane for lane in range(len(before)) if after[lane] != before[lane]] == [second]
     assert [len(run.generations(lane)) for lane in (first, second)] == [0, 1]
     gone = {state for record in line for state in record.states} - {
-        s for r in run.lineage(second) for s in r.record.states
+        s for r in run.lineage(second) for s in r.value.states
     }
     assert line[-1].aggregate in gone
     for state in gone:
@@ -123,7 +123,7 @@ def test_the_slice_that_saw_the_records_is_as_if_it_never_had(world: World, tmp_
             run.artifacts.open(state)
     assert holds(world, run) == (2 * len(before), 2)
     assert checked(world, run) == []
-    assert not [r for signed in run.records() for r in signed.record.rejected]
+    assert not [r for signed in run.records() for r in signed.value.rejected]
     assert not world.events("sharded", "objected")
     assert address("coding") in subject(run).organisations
 
@@ -132,7 +132,7 @@ def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp
     lines = picked(world, of_slice(0), most=1)
     run = world.state.run("sharded")
     (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
-    request = certificate.attestation.attestation.request.request
+    request = certificate.value.attestation.request.request
     (record,) = read_records(tmp_path / "erased.jsonl")
     assert (request.count, request.method, request.whole) == (1, "shards", False)
     assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
@@ -149,8 +149,8 @@ def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp
     before = heads(run)
     found = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     lanes = run.genesis.lanes_of(address("coding"))
-    assert [c.attestation.attestation.lane for c in found] == list(lanes)
-    assert len({c.attestation.attestation.request for c in found}) == 1
+    assert [c.value.attestation.lane for c in found] == list(lanes)
+    assert len({c.value.attestation.request for c in found}) == 1
     assert {c.label for c in found} == {"exact"}
     after = heads(run)
     assert after == heads(without(world, tmp_path, lines, **SLICED))
@@ -180,7 +180,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     assert checked(world, run) == []
     world.run("sharded", mode="unlearn", organisation="coding", method="remove", **SLICED)
     found = certificates(run)[2:]
-    assert [c.attestation.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
+    assert [c.value.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
     assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
     assert address("coding") not in subject(run).organisations
     assert verify(run, world.ledger, strict=True).failures == ()
@@ -211,7 +211,7 @@ def test_who_learns_with_others_erases_records_by_a_replay(world: World, tmp_pat
     assert run.members(0) == run.genesis.lanes[0]
 
     def updates(of: RunFolder) -> set[Digest]:  # of the first round, which weights do not touch
-        return {a.signed.manifest.update for a in of.lineage(0)[0].record.admitted}
+        return {a.signed.value.update for a in of.lineage(0)[0].value.admitted}
 
     assert updates(run) == updates(without(world, tmp_path, lines))
     assert holds(world, run) == (2, 2)
@@ -296,8 +296,8 @@ def test_killed_at_any_step_it_goes_on(world: World, expected: list[Digest], tmp
     found = certificates(run)
     assert heads(run) == expected
     assert {c.label for c in found} == {"exact"}
-    assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
-    assert len({c.attestation.attestation.request for c in found}) == 1
+    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert len({c.value.attestation.request for c in found}) == 1
     assert holds(world, run)[1] == 4
 
 
@@ -323,7 +323,7 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
     run = world.run("sharded", **whole)
     found = certificates(run)
     assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
-    assert {c.attestation.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
     assert checked(world, run) == []
 
 
@@ -334,5 +334,5 @@ def test_a_verdict_on_who_learns_in_slices_has_evidence_from_all_of_them(world: 
     who = found.organisations[scores.index(max(scores))]  # also where the method abstains
     bundle = Evidence.of(run, replace(found, response=replace(found.response, verdict=who)))
     assert bundle.verified() == who
-    assert {signed.record.lane for signed in bundle.records} == set(run.genesis.lanes_of(who))
+    assert {signed.value.lane for signed in bundle.records} == set(run.genesis.lanes_of(who))
     assert len(bundle.proofs) == 2 * SLICES

@@ -20,9 +20,12 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Digest, digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment, RoundKey
+from core.genesis import Genesis
+from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.lora import Layout
-from core.rounds import Admitted, Genesis, Rejection, RoundRecord, SignedRecord
+from core.round_key import RoundKey
+from core.rounds import Admitted, Rejection, RoundRecord
+from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from core.update import Bid, UpdateManifest
 from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
@@ -234,7 +237,7 @@ def rewrite(name: str, change: Callable[[RoundRecord], RoundRecord], to: str = "
 
     def tamper(federation: Federation) -> None:
         folder = federation.run.folder
-        record = SignedRecord.from_dict(json.loads((folder / name).read_bytes())).record
+        record = Signed.parse(RoundRecord, json.loads((folder / name).read_bytes())).value
         signed = change(record).sign(COORDINATOR, federation.genesis.chain)
         (folder / (to or name)).write_bytes(to_json(signed.to_dict()))
 
@@ -259,24 +262,24 @@ def sealed(federation: Federation, name: Digest, suffix: str = ".sealed") -> Pat
 
 
 def update_path(federation: Federation, index: int, name: str = ROUND_1, suffix: str = ".sealed") -> Path:
-    record = SignedRecord.from_dict(json.loads((federation.run.folder / name).read_bytes())).record
-    return sealed(federation, record.admitted[index].signed.manifest.update, suffix)
+    record = Signed.parse(RoundRecord, json.loads((federation.run.folder / name).read_bytes())).value
+    return sealed(federation, record.admitted[index].signed.value.update, suffix)
 
 
 def aggregate_path(federation: Federation, name: str = ROUND_1, suffix: str = ".sealed") -> Path:
-    record = SignedRecord.from_dict(json.loads((federation.run.folder / name).read_bytes())).record
+    record = Signed.parse(RoundRecord, json.loads((federation.run.folder / name).read_bytes())).value
     return sealed(federation, record.aggregate, suffix)
 
 
 def signed_by_someone_else(federation: Federation) -> None:
     path = federation.run.folder / ROUND_1
-    record = SignedRecord.from_dict(json.loads(path.read_bytes())).record
+    record = Signed.parse(RoundRecord, json.loads(path.read_bytes())).value
     path.write_bytes(to_json(record.sign(OUTSIDER, federation.genesis.chain).to_dict()))
 
 
 def count_attempts_anew(federation: Federation) -> None:
     """The coordinator forgets the attempt below the quorum, and signs the round as the first."""
-    parent = SignedRecord.from_dict(json.loads((federation.run.folder / ROUND_1).read_bytes())).record.digest
+    parent = Signed.parse(RoundRecord, json.loads((federation.run.folder / ROUND_1).read_bytes())).value.digest
     rewrite(ROUND_2, lambda r: replace(r, attempt=1, previous=parent), to=ROUND_2_FAILED)(federation)
     remove(ROUND_2)(federation)
     rename(SALTS_2, SALTS_2.replace("A02", "A01"))(federation)
@@ -320,20 +323,20 @@ FILES = [
     Case("the upper twin of a signature", edit(ROUND_1, upper_twin), What.SIGNATURE, ROUND_1),
     Case(
         "a record changed behind its signature",
-        edit(ROUND_1, lambda r: r["record"]["admitted"][0].update(weight=0.9)),
+        edit(ROUND_1, lambda r: r["value"]["admitted"][0].update(weight=0.9)),
         What.SIGNATURE,
         ROUND_1,
     ),
     Case(
         "an unsigned field in a record",
-        edit(ROUND_1, lambda r: r["record"]["admitted"][0].update(note="")),
+        edit(ROUND_1, lambda r: r["value"]["admitted"][0].update(note="")),
         What.RECORD,
         ROUND_1,
     ),
     Case("a record that is no JSON", put(ROUND_1, b"{"), What.RECORD, ROUND_1),
     Case(
         "a round that is text",
-        edit(ROUND_1, lambda r: r["record"].update(round="1")),
+        edit(ROUND_1, lambda r: r["value"].update(round="1")),
         What.RECORD,
         ROUND_1,
     ),
@@ -554,7 +557,7 @@ def test_no_odd_value_in_any_file_stops_the_audit(original: Federation, data: st
 def signed_again(plain: Any, genesis: Genesis) -> Any:
     """What still is a record, signed by the coordinator itself, so that the audit gets past the signature."""
     try:
-        return RoundRecord.from_dict(plain["record"]).sign(COORDINATOR, genesis.chain).to_dict()
+        return RoundRecord.from_dict(plain["value"]).sign(COORDINATOR, genesis.chain).to_dict()
     except Exception:  # noqa: BLE001 - whatever it is, it is no record
         return None
 
@@ -631,9 +634,7 @@ def named(r: RoundRecord) -> list[tuple[Admitted, str]]:
 
 
 def of_an_outsider(federation: Federation, r: RoundRecord) -> RoundRecord:
-    signed = replace(r.admitted[2].signed.manifest, organisation=OUTSIDER.address).sign(
-        OUTSIDER, federation.genesis.chain
-    )
+    signed = replace(r.admitted[2].signed.value, organisation=OUTSIDER.address).sign(OUTSIDER, federation.genesis.chain)
     admitted = sorted((*r.admitted[:2], Admitted(signed, 0.5)), key=lambda a: by_address(a.organisation))
     return replace(r, admitted=tuple(admitted))
 
@@ -641,7 +642,7 @@ def of_an_outsider(federation: Federation, r: RoundRecord) -> RoundRecord:
 def signed_for_another_chain(federation: Federation, r: RoundRecord) -> RoundRecord:
     first = r.admitted[0]
     chain = replace(federation.genesis.chain, chain_id=9)
-    signed = first.signed.manifest.sign(federation.members[FIRST], chain)
+    signed = first.signed.value.sign(federation.members[FIRST], chain)
     return replace(r, admitted=(replace(first, signed=signed), *r.admitted[1:]))
 
 
@@ -755,7 +756,7 @@ def test_a_member_of_another_lane_is_found(tmp_path: Path) -> None:
         if r.lane == 0 or r.round == 1:
             return r
         other = next(n for n, key in federation.members.items() if key.address == federation.genesis.lanes[0][0])
-        manifest = replace(r.admitted[0].signed.manifest, organisation=federation.members[other].address)
+        manifest = replace(r.admitted[0].signed.value, organisation=federation.members[other].address)
         signed = manifest.sign(federation.members[other], federation.genesis.chain)
         return replace(r, admitted=(Admitted(signed, 1.0),))
 

@@ -10,9 +10,10 @@ import pytest
 
 from chain.audit.run import AuditReport, What, verify
 from core.canonical import to_json
-from core.generations import GenerationRecord, SignedGeneration
+from core.generations import GenerationRecord
 from core.ledger import LaneHead, MemoryLedger
 from core.rounds import RoundRecord
+from core.signed import Signed
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, advance, build
 
@@ -46,7 +47,7 @@ def test_every_generation_of_an_honest_run_holds(tmp_path: Path, parent_round: i
     report = verify(federation.run, federation.ledger)
     assert failures(report) == []
     assert (report.recomputed, report.checked["generations"]) == (6 - parent_round, 1)
-    line = [(s.record.generation, s.record.round) for s in federation.run.lineage(0)]
+    line = [(s.value.generation, s.value.round) for s in federation.run.lineage(0)]
     assert line == [(0, n) for n in range(1, parent_round + 1)] + [(1, n) for n in range(parent_round + 1, 4)]
 
 
@@ -81,7 +82,7 @@ def come_back(federation: Federation, record: RoundRecord) -> RoundRecord:
     """The erased organisation is in a round of the next generation."""
     if record.generation == 0 or not record.admitted:
         return record
-    first = next(s.record for s in federation.run.records() if s.record.round == record.round)
+    first = next(s.value for s in federation.run.records() if s.value.round == record.round)
     return replace(record, admitted=first.admitted)
 
 
@@ -113,7 +114,7 @@ def test_a_lie_about_a_generation_is_found(tmp_path: Path, lie: str) -> None:
 def resign(change: Callable[[GenerationRecord], GenerationRecord]) -> Callable[[Federation], None]:
     def tamper(federation: Federation) -> None:
         path = federation.run.folder / OPENING
-        record = SignedGeneration.from_dict(json.loads(path.read_bytes())).record
+        record = Signed.parse(GenerationRecord, json.loads(path.read_bytes())).value
         path.write_bytes(to_json(change(record).sign(COORDINATOR, federation.genesis.chain).to_dict()))
 
     return tamper
@@ -121,7 +122,7 @@ def resign(change: Callable[[GenerationRecord], GenerationRecord]) -> Callable[[
 
 def by_another(federation: Federation) -> None:
     path = federation.run.folder / OPENING
-    record = SignedGeneration.from_dict(json.loads(path.read_bytes())).record
+    record = Signed.parse(GenerationRecord, json.loads(path.read_bytes())).value
     path.write_bytes(to_json(record.sign(federation.members[ERASED], federation.genesis.chain).to_dict()))
 
 

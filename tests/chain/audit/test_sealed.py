@@ -16,7 +16,8 @@ from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
-from core.ledger import Anchor, RoundKey
+from core.ledger import Anchor
+from core.round_key import RoundKey
 from core.storage.artifacts import Artifacts
 from core.storage.run_folder import RunFolder
 from core.storage.sealing import Wraps
@@ -211,9 +212,9 @@ def place(federation: Federation, name: str, number: int = 1) -> str:
     """Where an organisation's update lies in the run folder, without its suffix."""
     path = federation.run.folder / f"records/L0000-G0000-R0000{number}-A01.json"
     (update,) = (
-        entry["manifest"]["update"]
-        for entry in json.loads(path.read_bytes())["record"]["admitted"]
-        if entry["manifest"]["organisation"] == federation.members[name].address
+        entry["signed"]["value"]["update"]
+        for entry in json.loads(path.read_bytes())["value"]["admitted"]
+        if entry["signed"]["value"]["organisation"] == federation.members[name].address
     )
     return f"artifacts/{federation.run.artifacts.place(update)}"
 

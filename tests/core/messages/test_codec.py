@@ -11,36 +11,37 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from core.adapter import AdapterState
 from core.canonical import digest, from_json, to_json
 from core.composition import Composition, Part
-from core.erasures import ErasureRequest, Receipt
+from core.erasures import ErasureRequest
 from core.errors import FormatError
 from core.messages import codec as wire
 from core.rounds import Salts
-from core.update import Registration, SignedManifest
+from core.signed import Signed
+from core.update import UpdateManifest
 from tests import federation as f
-from tests.erasures import attested
+from tests.erasures import attested, signed_receipt
 
 GENESIS = f.genesis()
 UPDATE = f.update_of(GENESIS, "medical")
 SIGNED = f.signed(GENESIS)
 RECORD = f.record(GENESIS).sign(f.COORDINATOR, GENESIS.chain)
 SERVED = Composition.of(UPDATE)
-TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.record), SERVED)
+TASK = wire.Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.value), SERVED)
 CHALLENGE = f.other("challenge")
 BOUND = wire.Bound(
-    tuple(Registration.sign(member, CHALLENGE, f.key(member.name), f.CHAIN) for member in GENESIS.organisations), 4
+    tuple(f.registration(member, CHALLENGE, f.key(member.name), f.CHAIN) for member in GENESIS.organisations), 4
 )
 
 
-def reply(signed: SignedManifest = SIGNED, update: AdapterState = UPDATE) -> RecordDict:
-    content = wire.unsigned_reply(signed.manifest, update)
-    wire.attach_signature(content, signed.signature)
+def reply(signed: Signed[UpdateManifest] = SIGNED, update: AdapterState = UPDATE) -> RecordDict:
+    content = wire.unsigned_reply(signed.value, update)
+    wire.attach_signature(content, signed.signatures[0])
     return content
 
 
 def test_a_query_to_delete_and_its_receipt_arrive_as_they_were_sent() -> None:
     query = wire.Deletion(GENESIS, f.address("medical"), attested(GENESIS))
     assert wire.Deletion.from_content(query.to_content()) == query
-    receipt = Receipt.sign(GENESIS, query.attested.attestation.erasure, f.key("medical"))
+    receipt = signed_receipt(GENESIS, query.attested.value.erasure, f.key("medical"))
     assert wire.receipt_of(wire.deleted(receipt)) == receipt
 
 
@@ -94,11 +95,11 @@ def test_a_reply_arrives_as_it_was_sent() -> None:
     got = wire.Reply.from_content(reply())
     assert got.signed == SIGNED
     assert bytes(got.update) == UPDATE.to_bytes()
-    assert digest("adapter", got.update) == SIGNED.manifest.update
+    assert digest("adapter", got.update) == SIGNED.value.update
 
 
 def test_a_bind_query_and_its_answer_arrive_as_they_were_sent() -> None:
-    query = wire.Bind(CHALLENGE, f.CHAIN)
+    query = wire.Bind(f.asked(CHALLENGE), f.CHAIN)
     assert wire.Bind.from_content(query.to_content()) == query
     assert wire.Bound.from_content(BOUND.to_content()) == BOUND
 
@@ -108,7 +109,7 @@ def test_losses_arrive_as_they_were_sent() -> None:
 
 
 def test_an_unsigned_reply_shows_its_manifest_to_the_signing_mod() -> None:
-    assert wire.manifest_of(wire.unsigned_reply(SIGNED.manifest, UPDATE)) == SIGNED.manifest
+    assert wire.manifest_of(wire.unsigned_reply(SIGNED.value, UPDATE)) == SIGNED.value
 
 
 def test_an_adapter_travels_as_its_canonical_bytes_and_nothing_more() -> None:
@@ -182,7 +183,7 @@ NOT_JSON: dict[str, Any] = {
         ("manifest", reply, wire.manifest_of),
         ("task", TASK.to_content, wire.Task.from_content),
         ("bound", BOUND.to_content, wire.Bound.from_content),
-        ("bind", wire.Bind(CHALLENGE, f.CHAIN).to_content, wire.Bind.from_content),
+        ("bind", wire.Bind(f.asked(CHALLENGE), f.CHAIN).to_content, wire.Bind.from_content),
     ],
 )
 def test_a_message_that_is_malformed_is_a_format_error(

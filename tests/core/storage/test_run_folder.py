@@ -66,7 +66,7 @@ def test_a_run_that_never_started_has_no_genesis(tmp_path: Path) -> None:
 def test_records_come_back_by_lane_round_and_attempt(run: RunFolder) -> None:
     for number, attempt, lane, empty in [(10, 1, 0, False), (2, 2, 0, False), (1, 1, 1, False), (2, 1, 0, True)]:
         append(run, number, attempt, lane, empty=empty)
-    places = [(s.record.lane, s.record.round, s.record.attempt) for s in run.records()]
+    places = [(s.value.lane, s.value.round, s.value.attempt) for s in run.records()]
     assert places == [(0, 2, 1), (0, 2, 2), (0, 10, 1), (1, 1, 1)]
 
 
@@ -75,7 +75,7 @@ def test_the_history_of_a_lane_leaves_out_the_rounds_that_admitted_nothing(run: 
     append(run, 2, 1, empty=True)
     append(run, 2, 2)
     append(run, 1, lane=1)
-    assert [(s.record.round, s.record.attempt) for s in run.lineage(0)] == [(1, 1), (2, 2)]
+    assert [(s.value.round, s.value.attempt) for s in run.lineage(0)] == [(1, 1), (2, 2)]
 
 
 def test_a_record_is_never_rewritten(run: RunFolder) -> None:
@@ -84,7 +84,7 @@ def test_a_record_is_never_rewritten(run: RunFolder) -> None:
     with pytest.raises(RunError, match="exists already and is never rewritten"):
         append(run)
     assert {name: (run.folder / name).read_bytes() for name in files(run.folder)} == before
-    assert run.salts(next(run.records()).record) == salts
+    assert run.salts(next(run.records()).value) == salts
 
 
 def test_a_record_never_stands_without_its_salts(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,11 +117,11 @@ def test_commitments_of_a_lane_are_chained(run: RunFolder) -> None:
     append(run, 2, 1, empty=True)
     append(run, 2, 2)
     append(run, 1, lane=1)
-    first, second = (run.commitment(s.record) for s in run.lineage(0))
+    first, second = (run.commitment(s.value) for s in run.lineage(0))
     assert first.parent == ZERO_DIGEST
     assert second.parent == first.aggregate
-    assert run.commitment(run.lineage(1)[0].record).parent == ZERO_DIGEST
-    assert run.commitment(run.lineage(0)[1].record) == second
+    assert run.commitment(run.lineage(1)[0].value).parent == ZERO_DIGEST
+    assert run.commitment(run.lineage(0)[1].value) == second
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"{", b'{"record": 1}', b"[]"])
@@ -139,7 +139,7 @@ def test_damaged_salts_are_named_in_one_line(run: RunFolder, data: bytes | None)
     path = run.folder / "salts" / "L0000-G0000-R00001-A01.json"
     path.unlink() if data is None else path.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"L0000-G0000-R00001-A01\.json"):
-        run.commitment(next(run.records()).record)
+        run.commitment(next(run.records()).value)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"5"])
@@ -158,7 +158,7 @@ def test_partial_files_of_a_killed_process_are_not_records(run: RunFolder) -> No
 def test_records_sort_by_number_up_to_the_limits_of_the_settings(run: RunFolder) -> None:
     for number, attempt in [(99_999, 99), (99_999, 1), (1, 99), (1, 2)]:
         append(run, number, attempt)
-    assert [(s.record.round, s.record.attempt) for s in run.records()] == [(1, 2), (1, 99), (99_999, 1), (99_999, 99)]
+    assert [(s.value.round, s.value.attempt) for s in run.records()] == [(1, 2), (1, 99), (99_999, 1), (99_999, 99)]
     assert replace(GENESIS.participation, retries=98).retries + 1 == 99
 
 

@@ -13,23 +13,24 @@ from console.backends.inline import InlineGrid
 from core.erasures import Receipt
 from core.keys import Signature
 from core.messages import codec as wire
+from core.signed import Signed
 from core.storage.events import EventLog
 from server_app.erasure.receipts import gather
 from server_app.exchange import exchange
 from tests import federation as f
-from tests.erasures import attested
+from tests.erasures import attested, signed_receipt
 from tests.server_app.clients import name_of
 
 GENESIS = f.genesis()
 ATTESTED = attested(GENESIS)
-ERASURE = ATTESTED.attestation.erasure
-HOLDERS = ATTESTED.attestation.holders
+ERASURE = ATTESTED.value.erasure
+HOLDERS = ATTESTED.value.holders
 
 Answer = Callable[[wire.Deletion], RecordDict]
 
 
 def honest(query: wire.Deletion) -> RecordDict:
-    return wire.deleted(Receipt.sign(query.genesis, query.attested.attestation.erasure, key_of(query)))
+    return wire.deleted(signed_receipt(query.genesis, query.attested.value.erasure, key_of(query)))
 
 
 def key_of(query: wire.Deletion) -> Any:
@@ -52,10 +53,14 @@ def asked(folder: Path, answers: dict[str, Answer], gone: tuple[str, ...] = ()) 
     events = EventLog(folder / "events.jsonl")
     found = gather(GENESIS, ATTESTED, nodes, lambda messages: exchange(grid, messages, 1.0), events)
     for receipt in found:
-        receipt.check(GENESIS, ERASURE)
+        assert receipt.verified(GENESIS).erasure == ERASURE
     missing = [event for event in EventLog.read(events.path)[0] if event["event"] == "receipt-missing"]
     assert all(event["detail"].isprintable() for event in missing)
-    return [name_of(r.organisation) for r in found], {name_of(e["organisation"]): e["reason"] for e in missing}
+    return [name_of(r.value.organisation) for r in found], {name_of(e["organisation"]): e["reason"] for e in missing}
+
+
+def own_receipt(query: wire.Deletion) -> Receipt:
+    return Receipt(GENESIS.digest, ERASURE, query.organisation)
 
 
 def test_everybody_signs_in_the_order_of_holders(tmp_path: Path) -> None:
@@ -65,16 +70,16 @@ def test_everybody_signs_in_the_order_of_holders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda query: wire.deleted(Receipt.sign(GENESIS, ERASURE, f.key("coding"))), "forged-signature"),
-        (lambda query: wire.deleted(Receipt.sign(GENESIS, f.other("erasure"), key_of(query))), "forged-signature"),
-        (lambda query: wire.deleted(Receipt.sign(f.genesis(seed=8), ERASURE, key_of(query))), "forged-signature"),
+        (lambda query: wire.deleted(signed_receipt(GENESIS, ERASURE, f.key("coding"))), "forged-signature"),
+        (lambda query: wire.deleted(signed_receipt(GENESIS, f.other("erasure"), key_of(query))), "forged-signature"),
+        (lambda query: wire.deleted(signed_receipt(f.genesis(seed=8), ERASURE, key_of(query))), "forged-signature"),
         (
             lambda query: wire.deleted(
-                Receipt(query.organisation, Receipt.sign(GENESIS, ERASURE, f.key("coding")).signature)
+                Signed(own_receipt(query), signed_receipt(GENESIS, ERASURE, f.key("coding")).signatures)
             ),
             "forged-signature",
         ),
-        (lambda query: wire.deleted(Receipt(query.organisation, Signature("0x"))), "forged-signature"),
+        (lambda query: wire.deleted(Signed(own_receipt(query), (Signature("0x"),))), "forged-signature"),
         (lambda query: wire.Refusal(wire.Refused.OBJECTED, "who asks?").to_content(), "objected"),
         (lambda query: RecordDict(), "malformed"),
         (fails, "client-error"),

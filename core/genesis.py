@@ -1,0 +1,250 @@
+"""Genesis: everything that is fixed when a federation starts."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, salt_bytes, to_json
+from core.errors import FormatError, UsageError
+from core.keys import Domain
+from core.parsing import parsed
+from core.update import Organisation
+
+CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
+"""A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen base model: how it was asked for, the digest of its files, how it is quantised."""
+
+    name: str
+    digest: Digest
+    quantisation: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The optimiser steps of a whole round, those before it on the learning rate's schedule, and all of that."""
+
+    steps: int
+    first_step: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything about local training that every organisation must do alike. Lengths are in tokens.
+
+    Rounds behind the last are a calibration: short ones, over which the learning rate goes through its schedule again.
+    """
+
+    rounds: int
+    local_steps: int
+    local_epochs: float
+    batch_size: int
+    accumulation: int
+    max_length: int
+    learning_rate: float
+    gradient_checkpointing: bool
+    evaluate_limit: int
+
+    @property
+    def calibration_rounds(self) -> int:
+        """The rounds of one calibration."""
+        return self.rounds * CALIBRATION_ROUNDS
+
+    def most(self, generation: int) -> int:
+        """The last round that a lane's generation may have: each opens with one calibration at most."""
+        return self.rounds + generation * self.calibration_rounds
+
+    def calibrates(self, number: int) -> bool:
+        """Whether a round, from 1, lies behind the federation's last."""
+        return number > self.rounds
+
+    def stage(self, number: int, steps: int) -> Stage:
+        """Where round `number` stands for an organisation that does `steps` in a whole round of the federation."""
+        if not self.calibrates(number):
+            return Stage(steps, (number - 1) * steps, self.rounds * steps)
+        short = max(1, steps // CALIBRATION_STEPS)
+        index = (number - self.rounds - 1) % self.calibration_rounds
+        return Stage(short, index * short, self.calibration_rounds * short)
+
+
+@dataclass(frozen=True)
+class Participation:
+    """Who is asked in a round, how many admitted updates a round needs, how often a round is tried."""
+
+    policy: str
+    fraction: float
+    quorum: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class PrivateChain:
+    """The members' own chain, and every how many rounds of a lane its head is anchored on the public one."""
+
+    chain_id: int
+    contract: Address
+    anchor_every: int
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Where members come from, and how much any one may weigh.
+
+    `source` is open (whoever binds at the founding), members (a list that the coordinator was given) or registry (the
+    contract's). `most_examples` caps a registered example count n_k (0: no cap), `most_weight` a weight p_k.
+    """
+
+    source: str = "open"
+    most_examples: int = 0
+    most_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Robust:
+    """The rule that gives every admitted update its factor f_k, and its bound; none gives 1 to all."""
+
+    rule: str = "none"
+    bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Differential privacy of records: (ε, δ) over the whole federation, and the L2 norm an example is clipped to."""
+
+    epsilon: float
+    delta: float
+    clip: float
+
+
+@dataclass(frozen=True)
+class Template:
+    """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints."""
+
+    digest: Digest = ZERO_DIGEST
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Genesis:
+    """Everything fixed when a federation starts.
+
+    `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
+    `lanes` partition the organisations: each lane learns together; `composition` says how they are served
+    (core/composition.py). `validation` is the digest of the shared validation set, on which rounds are credited.
+    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `norm_bound` is the
+    largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
+    is promised to be bit-equal.
+
+    B^t = B^{t−1} + η Σ p_k f_k δ_k: `server_rate` is η, `robust` the rule behind f_k. `wire` is the form in which
+    updates travel, `staleness` how many rounds late one may count. `target_modules` and `target_blocks` name the layers
+    that carry an adapter ("" and (): every linear layer). `nonces` are what the members revealed, in order of address,
+    where the seed is drawn from them; a simulation's seed is set and has none.
+    """
+
+    run: str
+    salt: str
+    coordinator: Address
+    chain: Domain
+    private: PrivateChain | None
+    base: Base
+    rank: int
+    alpha: float
+    shared_a: Digest
+    rule: str
+    lanes: tuple[tuple[Address, ...], ...]
+    composition: str
+    organisations: tuple[Organisation, ...]
+    validation: Digest
+    auditors: tuple[Address, ...]
+    seed: int
+    training: Training
+    participation: Participation
+    norm_bound: float
+    environment: Mapping[str, str]
+    membership: Membership = Membership()
+    nonces: tuple[Digest, ...] = ()
+    wire: str = "fp32"
+    robust: Robust = Robust()
+    privacy: Privacy | None = None
+    server_rate: float = 1.0
+    template: Template = Template()
+    target_modules: tuple[str, ...] = ()
+    target_blocks: str = ""
+    staleness: int = 0
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
+        return digest("genesis", to_json(self.to_dict()))
+
+    def policy(self, number: int) -> str:
+        """Who is asked in a round: to a calibration everyone, without bids and unpaid."""
+        return "all" if self.training.calibrates(number) else self.participation.policy
+
+    def organisation(self, address: Address) -> Organisation | None:
+        """The member with this address."""
+        return next((o for o in self.organisations if o.address == address), None)
+
+    @property
+    def names(self) -> dict[Address, str]:
+        """What the members are called."""
+        return {member.address: member.name for member in self.organisations}
+
+    @property
+    def examples(self) -> dict[Address, int]:
+        """How many examples every member registered: n_k."""
+        return {member.address: member.examples for member in self.organisations}
+
+    def named(self, name: str) -> Organisation:
+        """The member of this name or address; raises UsageError."""
+        for member in self.organisations:
+            if name in (member.name, member.address):
+                return member
+        names = ", ".join(member.name for member in self.organisations)
+        raise UsageError(f"expected one of the members {names}, got organisation {name!r}")
+
+    def lanes_of(self, address: Address) -> tuple[int, ...]:
+        """The indices of the lanes that an organisation learns in, one for each of its shards; none for a stranger."""
+        return tuple(i for i, lane in enumerate(self.lanes) if address in lane)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return asdict(self) | {"environment": dict(self.environment)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        nested = {
+            "salt": lambda v: salt_bytes(v).hex(),
+            "chain": lambda v: parsed(Domain, v, {}),
+            "private": lambda v: None if v is None else parsed(PrivateChain, v, {}),
+            "base": lambda v: parsed(Base, v, {}),
+            "training": lambda v: parsed(Training, v, {}),
+            "participation": lambda v: parsed(Participation, v, {}),
+            "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
+            "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
+            "auditors": lambda v: tuple(address(auditor) for auditor in v),
+            "environment": dict,
+            "membership": lambda v: parsed(Membership, v, {}),
+            "nonces": lambda v: tuple(Digest("0x" + raw(nonce).hex()) for nonce in v),
+            "robust": lambda v: parsed(Robust, v, {}),
+            "privacy": lambda v: None if v is None else parsed(Privacy, v, {}),
+            "template": lambda v: parsed(Template, v, {}),
+            "target_modules": tuple,
+        }
+        genesis = parsed(cls, data, nested)
+        genesis._check_supported()
+        return genesis
+
+    def _check_supported(self) -> None:
+        """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""
+        for item in fields(self):
+            if item.default is not MISSING and (got := getattr(self, item.name)) != item.default:
+                raise FormatError(
+                    f"genesis: expected {item.name} {item.default!r}, which this version knows, got {got!r}"
+                )

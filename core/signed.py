@@ -1,0 +1,125 @@
+"""Signed[T]: a value and the EIP-712 signatures under it.
+
+Every signed noun is a `Statement`: it says which struct is signed and whose signatures it needs. `Signed.verified`
+returns the value, never a bool, so that nothing unverified can be used by mistake.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from core.canonical import Address, Digest
+from core.errors import ForgeryError, FormatError
+from core.keys import Domain, Fields, Key, PublicKey, Signature, signer, signing_key
+from core.parsing import parsed
+
+
+class Statement(ABC):
+    """A noun that is signed as the EIP-712 struct `struct` with `struct_fields`."""
+
+    struct: ClassVar[str]
+    struct_fields: ClassVar[Fields]
+
+    @abstractmethod
+    def message(self) -> dict[str, Any]:
+        """The values of the struct's fields."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+
+    def sign(self, key: Key, domain: Domain, *cosigners: Key) -> "Signed[Self]":
+        """Sign with every key, in order."""
+        signatures = (by.sign(domain, self.struct, self.struct_fields, self.message()) for by in (key, *cosigners))
+        return Signed(self, tuple(signatures))
+
+
+class MemberStatement(Statement):
+    """A statement within one federation: it names the genesis, and the genesis says whose signatures it needs."""
+
+    @abstractmethod
+    def federation(self) -> Digest:
+        """The digest of the genesis it belongs to."""
+
+    @abstractmethod
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+        """Whose signatures it needs, in order."""
+
+    def parts(self) -> "tuple[Signed[Any], ...]":
+        """Signed statements that it contains; they are verified with it."""
+        return ()
+
+
+class Federation(Protocol):
+    """The part of a genesis that decides whether a signature counts."""
+
+    @property
+    def digest(self) -> Digest:
+        """The genesis digest."""
+
+    @property
+    def chain(self) -> Domain:
+        """The EIP-712 domain."""
+
+    @property
+    def coordinator(self) -> Address:
+        """The coordinator's address."""
+
+
+S_co = TypeVar("S_co", bound=Statement, covariant=True)
+N = TypeVar("N", bound=Statement)
+M = TypeVar("M", bound=MemberStatement)
+
+
+@dataclass(frozen=True)
+class Signed(Generic[S_co]):
+    """A value and its signatures, in the order of its signers."""
+
+    value: S_co
+    signatures: tuple[Signature, ...]
+
+    def verified(self: "Signed[M]", federation: Federation) -> M:
+        """The value; raises ForgeryError for another federation, or a signature that is not its signer's."""
+        value, noun = self.value, type(self.value).__name__
+        if (got := value.federation()) != federation.digest:
+            raise ForgeryError(f"{noun}: expected federation {federation.digest}, got {got}")
+        for part in value.parts():
+            part.verified(federation)
+        return self.signed_by(federation.chain, *value.signers(federation.coordinator))
+
+    def signed_by(self, domain: Domain, *signers: Address) -> S_co:
+        """The value; raises ForgeryError unless exactly these signed it, in this order."""
+        value, noun = self.value, type(self.value).__name__
+        if len(self.signatures) != len(signers):
+            raise ForgeryError(f"{noun}: expected {len(signers)} signatures, got {len(self.signatures)}")
+        for signature, expected in zip(self.signatures, signers, strict=True):
+            got = signer(signature, domain, value.struct, value.struct_fields, value.message())
+            if got != expected:
+                raise ForgeryError(f"{noun}: expected the signature of {expected}, got that of {got}")
+        return value
+
+    def public_key(self, domain: Domain) -> PublicKey:
+        """The key behind the first signature, for which something can be sealed; raises ForgeryError."""
+        value = self.value
+        return signing_key(self.signatures[0], domain, value.struct, value.struct_fields, value.message())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"value": self.value.to_dict(), "signatures": list(self.signatures)}
+
+    @staticmethod
+    def parse(noun: type[N], data: Mapping[str, Any]) -> "Signed[N]":
+        """Parse plain data; raises FormatError. Signatures are checked when they are verified."""
+        return parsed(Signed, data, {"value": noun.from_dict, "signatures": _signatures})
+
+
+def _signatures(values: Any) -> tuple[Signature, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise FormatError(f"malformed signatures: expected a list of text, got {str(values)[:140]!r}")
+    return tuple(Signature(value) for value in values)
