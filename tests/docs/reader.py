@@ -1,5 +1,6 @@
 """Somebody who reads a page with a fresh checkout of their own, a home, and no network."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.commands import Done, make_base, make_data
+from tests.commands import Done, make_base
 from tests.docs.blocks import ROOT
 
 _MARK = "FOEDUS_DOCUMENT_TEST"
@@ -34,10 +35,11 @@ class Reader:
             shutil.copy2(ROOT / name, checkout / name)
         (checkout / ".venv").symlink_to(sys.prefix)
         home.mkdir()
-        data = make_data(folder / "hub", ("train", "more"))
-        (data / "validation.jsonl").unlink()
-        base = str(make_base(folder / "base"))
-        return cls(checkout, home, {"Qwen/Qwen2.5-0.5B-Instruct": base, "OWNER/NAME": str(data)})
+        (folder / "hub").mkdir()
+        rows = [{"question": f"{i}?", "answer": f"{i * i}", "domain": "even" if i % 2 else "odd"} for i in range(48)]
+        (folder / "hub" / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        base = make_base(folder / "base")
+        return cls(checkout, home, {"Qwen/Qwen2.5-0.5B-Instruct": str(base), "OWNER/NAME": str(folder / "hub")})
 
     @property
     def tiny_base(self) -> str:

@@ -27,6 +27,8 @@ ELSEWHERE = {
     ("gpu.md", "In a container"): "needs Docker",
 }
 """Sections whose commands are only parsed, and why; tests/integration/test_deployment.py runs real SuperNodes."""
+SLOW = {("several-machines.md", "Start the parts"): "needs Flower's processes, and what they leave"}
+"""Sections whose commands are only parsed in the quick test, and why."""
 FLOWER = ("flwr", "flower-superlink", "flower-supernode")
 _QUICK = {"organisations": 2, "rounds": 1, "local-steps": 1, "local-epochs": 0, "batch-size": 1, "max-length": 32}
 _QUICK |= {"rank": 2, "evaluate-limit": 1, "gradient-checkpointing": "false"}
@@ -60,7 +62,7 @@ def _execute(command: Command, page: Path, reader: Reader, monkeypatch: pytest.M
     text = reader.local(command.text)
     typed, _, last = text.rpartition(" | ")
     words = shlex.split(last.replace("\\\n", " "))
-    if (page.name, command.heading) in ELSEWHERE or words[0] in FLOWER:
+    if (page.name, command.heading) in ELSEWHERE | SLOW or words[0] in FLOWER:
         return _parsed(words)
     if words[0] == "source":
         return Done(0, "", "")  # a reader's own shell; the commands here find their scripts anyhow
@@ -108,10 +110,10 @@ def _help(program: str, *subcommand: str) -> str:
 
 
 def _labels(output: tuple[str, ...]) -> list[str]:
-    """What is the same whatever a run computes: lines without figures, and first words of lines with figures."""
+    """What is the same whatever a run computes: lines without figures or lists, and the first words of the others."""
     lines = [_plain(line) for line in output if "…" not in line]
-    words = [line for line in lines if line and not re.search(r"[\d█·]", line)]
-    return words + [line.split()[0] for line in lines if re.match(r"[A-Z][a-z]+ .*\d", line)]
+    whole = [line for line in lines if line and not re.search(r"[\d█·,]", line)]
+    return whole + [line.split()[0] for line in lines if re.match(r"[A-Z][a-z]+ .*[\d,]", line)]
 
 
 def _plain(text: str) -> str:
