@@ -1,7 +1,7 @@
 """A market of organisations that decide, round by round, how much to take part: what policies and agents are tried on.
 
 Nothing is trained here. What a round does to the loss on every slice of a common validation set is a curve that
-`benchmarks/agents_fit.py` fits to real federated runs (`Curve`); who the organisations are, what they pay and when
+`benchmarks/agents/fit.py` fits to real federated runs (`Curve`); who the organisations are, what they pay and when
 they are there is drawn from `conf/agents/market.toml` and the number of a trace. `Market` is the plain simulation,
 `MarketEnv` the same as a PettingZoo environment.
 """

@@ -54,7 +54,7 @@ SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "c
 
 
 @dataclass(frozen=True)
-class Record:
+class TextRecord:
     """One instruction, its optional input and the answer; `domain` names the slice it belongs to."""
 
     domain: str
@@ -68,16 +68,16 @@ class Record:
         return f"{self.instruction}\n{self.input}" if self.input else self.instruction
 
 
-def corpus(seed: int, sizes: Mapping[str, int]) -> list[Record]:
+def corpus(seed: int, sizes: Mapping[str, int]) -> list[TextRecord]:
     """Return `sizes[domain]` generated records of each domain, in a seeded order of forms."""
     rng = random.Random(seed)  # noqa: S311  text, not secrets
     return [record for domain, count in sizes.items() for record in _records(domain, count, rng)]
 
 
-def _records(domain: str, count: int, rng: random.Random) -> Iterator[Record]:
+def _records(domain: str, count: int, rng: random.Random) -> Iterator[TextRecord]:
     for _ in range(count):
         instruction, context, output = rng.choice(FORMS[domain])(rng)
-        yield Record(domain, instruction, context, output)
+        yield TextRecord(domain, instruction, context, output)
 
 
 Draft = tuple[str, str, str]

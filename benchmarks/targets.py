@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from benchmarks.statistics import MeanInterval
+
 Figures = Mapping[str, Any]
 Cases = Mapping[str, float]
 """What was measured, by case."""
@@ -136,7 +138,7 @@ def _markets(figures: Figures) -> Iterator[tuple[str, Figures]]:
 def _against(policy: str) -> Callable[[Figures], Cases]:
     """Cost to target of the agents from zero, relative to a policy, in percent."""
     return lambda figures: {
-        name: mean_of(row["cost_to_target_percent"])
+        name: MeanInterval.parse_mean(row["cost_to_target_percent"])
         for name, market in _markets(figures)
         for row in market["against"]
         if (row["agents"], row["against"]) == ("q-learning", policy)
@@ -160,12 +162,7 @@ def _welfare_lead(figures: Figures) -> Cases:
 
 
 def _policies(market: Figures, name: str) -> dict[str, float]:
-    return {row["policy"]: mean_of(row[name]) for row in market["policies"]}
-
-
-def mean_of(interval: str) -> float:
-    """The mean of `mean ± half`."""
-    return float(interval.split(maxsplit=1)[0])
+    return {row["policy"]: MeanInterval.parse_mean(row[name]) for row in market["policies"]}
 
 
 def _number(value: float) -> str:
@@ -203,7 +200,7 @@ TARGETS = (
     ),
     Target(
         "speed", "Peak memory while admitting 100 updates of 20 MB", "aggregation",
-        _one("peak_taking_in_updates"), 4, " updates",
+        _one("peak_admitting_updates"), 4, " updates",
     ),
     Target(
         "speed", "Peak memory while aggregating them", "aggregation", _one("peak_aggregating_updates"), 4, " updates",

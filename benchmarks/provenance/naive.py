@@ -1,4 +1,4 @@
-"""ProToken as its paper does it: for each token a full pass and its backward, for each client a replay of each module.
+"""ProToken as published: a full forward and backward pass for each token, a replay of each module for each client.
 
 The paper keeps K + 1 models. Here one model takes on the clients' adapters in turn, each once for all tokens, so that
 swapping costs next to nothing; a backward pass ends at the last block. Both favour this side of a comparison.
@@ -18,7 +18,7 @@ from provenance.method import Subject
 
 
 def client_adapters(contributions: Contributions) -> dict[Address, AdapterState]:
-    """What every client of the last round trained: its own weights, unweighted."""
+    """The adapter that each client of the last round trained, unweighted."""
     found = {}
     for lane in contributions.lanes:
         for part in lane[-1].parts:

@@ -1,7 +1,8 @@
-"""Real federated rounds of a base model in one process, without messages: what the market is fitted to and checked on.
+"""Real federated rounds in one process, without messages: the market is fitted to them and checked against them.
 
 Eight organisations, two for each domain of a folder of real data: each has one half of the domain's training records.
 Training, aggregation, validation and credit are the product's own (`llm`, `core.aggregation`, `agents.credit`).
+Free-riders and saboteurs send something else than they trained.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from agents.credit import POINTS, Round, RoundCredit, measure
-from core import lora, seeds
+from benchmarks.in_process import RULE, address, fresh_adapter
+from core import seeds
 from core.adapter import AdapterState
-from core.aggregation import RULES, WeightedUpdate, weights
+from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
 from core.update import Bid
 from llm.data import Record, read_folder, read_records
@@ -23,12 +25,11 @@ from llm.model import Model, ModelSpec, load
 from llm.train import TrainConfig, train
 
 DOMAINS = ("coding", "financial", "math", "medical")
-RULE = RULES["frozen-a"]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How the rounds are run: the 260 k story model, 10 rounds of 10 steps."""
+class RoundSettings:
+    """Settings of the rounds; the defaults are for the 260 k story model."""
 
     rounds: int = 10
     steps: int = 10
@@ -44,7 +45,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Member:
+class DomainMember:
     """An organisation: its domain and its records."""
 
     address: Address
@@ -53,45 +54,45 @@ class Member:
 
 
 @dataclass
-class World:
-    """A federation of eight and where it stands; `riders` send something else than they trained."""
+class RealFederation:
+    """A federation of eight: its members, validation records by domain, and the state after each round so far."""
 
     model: Model
-    members: tuple[Member, ...]
+    members: tuple[DomainMember, ...]
     domains: Mapping[str, tuple[Record, ...]]
-    setting: Setting
+    settings: RoundSettings
     seed: int
     states: list[AdapterState] = field(default_factory=list)
     losses: list[dict[str, float]] = field(default_factory=list)
     sent: dict[Address, AdapterState] = field(default_factory=dict)
     trained: dict[Address, float] = field(default_factory=dict)
-    """Mean training loss of those who trained in the last round."""
+    """Mean training loss of each member that trained in the last round."""
 
     def __post_init__(self) -> None:
         """Begin with an untrained adapter."""
-        layout = lora.Layout.of(self.model.modules, self.setting.rank)
-        self.fresh = lora.fresh(layout, seeds.shared(self.seed))
+        self.fresh = fresh_adapter(self.model, self.seed)
         self.states.append(RULE.initial(self.fresh))
         self.losses.append(self.validated(self.states[0]))
 
     def round(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str] | None = None) -> RoundCredit:
-        """Train, aggregate, validate and credit a round of those who bid."""
+        """Train, aggregate, validate and credit a round of the members with a bid."""
         updates = self.advance(bids, riders or {})
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
         done = Round(self.states[-2], updates, self.states[-1], earlier)
-        return measure(done, self._slope, changes, self.setting.points)
+        return measure(done, self._slope, changes, self.settings.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:
-        """Train, aggregate and validate a round of those who bid; returns what was aggregated."""
+        """Train, aggregate and validate a round of the members with a bid; returns the aggregated updates."""
         before = self.states[-1]
         sent: dict[Address, AdapterState] = {}
         self.trained = {}
+        # Free-riders come last: a copy needs an honest update of this round.
         for member in sorted(self.members, key=lambda m: m.address in riders):
             if member.address in bids:
                 kind = riders.get(member.address)
                 honest = self._trained(member, bids[member.address]) if kind in (None, "poisoned", "noise") else None
-                sent[member.address] = self._ridden(kind, honest, sent) if kind else honest or before
+                sent[member.address] = self._unearned(kind, honest, sent) if kind else honest or before
         p = weights({m.address: len(m.records) for m in self.members if m.address in sent})
         updates = [WeightedUpdate(a, p[a], sent[a]) for a in p]
         self.states.append(RULE.aggregate(before, updates).state if updates else before)
@@ -102,22 +103,22 @@ class World:
     def validated(self, state: AdapterState) -> dict[str, float]:
         """The loss on every domain."""
         adapter = RULE.adapter(state, self.fresh)
-        length = self.setting.max_length
+        length = self.settings.max_length
         return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.domains.items()}
 
     def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = RULE.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.domains[name], self.setting.max_length)
+        return slope(self.model, adapter, list(state), self.domains[name], self.settings.max_length)
 
-    def _trained(self, member: Member, bid: Bid) -> AdapterState:
-        number, setting = len(self.states), self.setting
+    def _trained(self, member: DomainMember, bid: Bid) -> AdapterState:
+        number, settings = len(self.states), self.settings
         config = TrainConfig(
             steps=bid.steps,
-            batch_size=setting.batch_size,
-            max_length=setting.max_length,
-            learning_rate=setting.learning_rate,
-            first_step=(number - 1) * setting.steps,
-            total_steps=setting.rounds * setting.steps,
+            batch_size=settings.batch_size,
+            max_length=settings.max_length,
+            learning_rate=settings.learning_rate,
+            first_step=(number - 1) * settings.steps,
+            total_steps=settings.rounds * settings.steps,
             columns=bid.rank,
         )
         seed = seeds.as_int(seeds.local(self.seed, member.address, number))
@@ -126,8 +127,8 @@ class World:
         self.trained[member.address] = done.loss
         return RULE.update(self.states[-1], done.adapter)
 
-    def _ridden(self, kind: str, honest: AdapterState | None, sent: Mapping[Address, AdapterState]) -> AdapterState:
-        """What a free-rider or saboteur sends, at the size of an honest update where it chooses one."""
+    def _unearned(self, kind: str, honest: AdapterState | None, sent: Mapping[Address, AdapterState]) -> AdapterState:
+        """The update of a free-rider or saboteur; noise has the size of an honest update."""
         state = self.states[-1]
         if kind == "zero":
             return _scaled(state, 0.0)
@@ -146,23 +147,20 @@ class World:
         )
 
 
-def found(folder: Path, base: Path, setting: Setting, seed: int) -> World:
+def create_federation(folder: Path, base: Path, settings: RoundSettings, seed: int) -> RealFederation:
     """A federation of eight on the four domains of `folder`."""
-    model = load(ModelSpec(str(base), "none", setting.rank, setting.alpha, "cpu"))
+    model = load(ModelSpec(str(base), "none", settings.rank, settings.alpha, "cpu"))
     data = {o.name: o.train for o in read_folder(folder).organisations}
-    members = []
-    for place, domain in enumerate(DOMAINS):
-        for half in range(2):
-            address = Address(f"0x{2 * place + half + 1:040x}")
-            members.append(Member(address, domain, tuple(data[domain][half::2])))
-    return World(model, tuple(members), _slices(folder, setting.validation), setting, seed)
-
-
-def _slices(folder: Path, limit: int) -> dict[str, tuple[Record, ...]]:
+    members = tuple(
+        DomainMember(address(2 * index + half), domain, tuple(data[domain][half::2]))
+        for index, domain in enumerate(DOMAINS)
+        for half in range(2)
+    )
     domains: dict[str, list[Record]] = {}
     for record in read_records(folder / "validation.jsonl"):
         domains.setdefault(record.domain or "all", []).append(record)
-    return {name: tuple(domains[name][:limit]) for name in sorted(domains)}
+    validation = {name: tuple(domains[name][: settings.validation]) for name in sorted(domains)}
+    return RealFederation(model, members, validation, settings, seed)
 
 
 def _scaled(state: AdapterState, factor: float) -> AdapterState:

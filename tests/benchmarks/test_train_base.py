@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import assets
-from benchmarks.base_text import Record, corpus
+from benchmarks.base_text import TextRecord, corpus
 from benchmarks.train_base import (
     FAMILIES,
     Document,
@@ -102,7 +102,7 @@ def test_every_linear_layer_is_made_of_whole_nf4_blocks(
 
 
 def test_a_record_is_encoded_as_the_chat_template_writes_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    record = Record("math", "Add.", "2 and 3", "2+3 = 5")
+    record = TextRecord("math", "Add.", "2 and 3", "2+3 = 5")
     turns = [{"role": "user", "content": "Add.\n2 and 3"}, {"role": "assistant", "content": "2+3 = 5"}]
     document = encode(record, tokenizer)
     assert list(document.ids) == tokenizer.apply_chat_template(turns, return_dict=False)
@@ -122,7 +122,7 @@ def test_the_rate_is_warmed_up_held_and_falls_to_zero(done: float, step: int, pa
 
 
 def test_bits_per_character_weigh_records_by_their_length() -> None:
-    records = [Record("math", "", "", "ab"), Record("math", "", "", "abcdef")]
+    records = [TextRecord("math", "", "", "ab"), TextRecord("math", "", "", "abcdef")]
     assert per_domain(records, [0.0, 8 * 0.6931471805599453]) == pytest.approx({"math": 1.0})
 
 

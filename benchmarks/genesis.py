@@ -1,4 +1,4 @@
-"""A federation on paper: what benchmarks need of a genesis without founding one."""
+"""A genesis of one lane, for benchmarks that need signed messages but no federation."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from core.update import Organisation
 CHAIN = Domain(1, keys.derive(0, "contract").address)
 
 
-def genesis_of(members: Sequence[Key], fresh: AdapterState) -> Genesis:
-    """One lane of these members under frozen-a, the first of them its coordinator."""
+def make_genesis(members: Sequence[Key], fresh: AdapterState) -> Genesis:
+    """One lane of these members under frozen-a; the first of them coordinates."""
     organisations = tuple(Organisation(key.address, f"organisation {i}", 1000) for i, key in enumerate(members))
     return Genesis(
         run="benchmark",

@@ -1,12 +1,12 @@
-"""Fit the market's learning curves (`agents.market.Curve`) to real federated rounds.
+"""Fits the market's learning curves (`agents.market.Curve`) to real federated rounds.
 
-    python -m benchmarks.agents_fit
+    python -m benchmarks.agents.fit
 
-Reads benchmarks/agents_rounds.json (`benchmarks.agents_rounds`) and minimises the squared differences between
-measured and modelled losses on every domain after every round, by Levenberg–Marquardt: the floor of each domain, what
-an organisation teaches its own domain and any other, and the powers of effort and breadth. One run is held out at
-a time to say how far the curve is off on a run that it has not seen. (Tried and worse on held-out runs: an exponential
-fall, a transfer of its own for each domain or each pair, no schedule.)
+Reads rounds.json (`benchmarks.agents.rounds`) and minimises the squared differences between measured and modelled
+losses on every domain after every round, by Levenberg–Marquardt: the floor of each domain, what an organisation teaches
+its own domain and any other, and the powers of effort and breadth. One run is held out at a time to give the error on a
+run that the curve was not fitted to. (Tried and worse on held-out runs: an exponential fall, a transfer of its own for
+each domain or each pair, no schedule.)
 """
 
 import json
@@ -15,18 +15,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from agents.market import Curve
-from benchmarks import agents_rounds, report
+from benchmarks import report
+from benchmarks.agents import rounds
 
 Float64 = NDArray[np.float64]
 SEED = 7
-_STEPS = 10
+FULL_STEPS = 10
+"""Local steps of a full round."""
 
 
 def main() -> None:
     """Fit, print and write."""
-    runs = json.loads(agents_rounds.PATH.read_text(encoding="utf-8"))["figures"]["runs"]
+    runs = json.loads(rounds.PATH.read_text(encoding="utf-8"))["figures"]["runs"]
     curve = fitted(runs)
     held_out = [error(fitted([*runs[:i], *runs[i + 1 :]]), [run]) for i, run in enumerate(runs)]
     figures = {
@@ -35,40 +38,40 @@ def main() -> None:
         "error_nats": error(curve, runs),
         "held_out_error_nats": {f"run {i}": value for i, value in enumerate(held_out)},
         "start_nats": float(np.mean(list(runs[0]["start"].values()))),
-        "end_nats_of_everyone_in_full": _last(runs[0]),
+        "end_nats_of_everyone_in_full": float(measured(runs[0])[-1].mean()),
     }
-    report.write("agents_fit", figures, "python -m benchmarks.agents_fit", SEED)
+    report.write("agents_fit", figures, "python -m benchmarks.agents.fit", SEED)
     print(json.dumps(figures, indent=1))
 
 
 def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
-    """The curve that lies closest to the runs."""
+    """The curve with the least squared error on the runs."""
     start = np.mean([_row(run["start"]) for run in runs], axis=0)
     domains = len(start)
     lowest = np.min([_row(entry["losses"]) for run in runs for entry in run["rounds"]], axis=0)
     guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), np.log([0.4, 0.1]), [0.5, 0.0]])
-    rounds = len(runs[0]["rounds"])
 
     def curve(parameters: Float64) -> Curve:
+        # Logistic and exponential keep floors between 0 and the start, and transfers positive, without constraints.
         floor = start / (1 + np.exp(parameters[:domains]))
         own, other = np.exp(parameters[domains : domains + 2])
         transfer = own * np.eye(domains) + other * (1 - np.eye(domains))
-        return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), rounds)
+        return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), len(runs[0]["rounds"]))
 
     def residuals(parameters: Float64) -> Float64:
         return np.concatenate([(modelled(curve(parameters), run) - measured(run)).ravel() for run in runs])
 
-    return curve(_least_squares(residuals, guess))
+    return curve(least_squares(residuals, guess, method="lm").x)
 
 
 def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
-    """The losses that the curve gives a run: shape (rounds, domains)."""
+    """The losses of a run according to the curve: shape (rounds, domains)."""
     names = sorted(run["start"])
     domains = np.array([names.index(member["domain"]) for member in run["members"]])
     examples = np.array([member["examples"] for member in run["members"]], np.float64)
     progress, losses = np.zeros(len(names)), []
     for number, entry in enumerate(run["rounds"], 1):
-        efforts = np.array(entry["steps"]) / _STEPS
+        efforts = np.array(entry["steps"]) / FULL_STEPS
         weights = np.where(efforts > 0, examples, 0.0)
         gains = curve.gains(weights / weights.sum(), efforts, np.ones(len(efforts)), domains)
         progress = progress + curve.rate(number, len(run["rounds"])) * gains.sum(axis=1)
@@ -87,7 +90,7 @@ def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
-    """The curve as figures: start and floor by domain, what is taught to one's own domain and to others."""
+    """The curve as figures: start and floor by domain, transfer to an organisation's own domain and to others."""
     named = {n: dict(zip(domains, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
     own, other = float(curve.transfer[0, 0]), float(curve.transfer[0, 1])
     scalars = {"own": own, "other": other, "power": curve.power, "breadth": curve.breadth}
@@ -95,7 +98,7 @@ def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
 
 
 def read() -> Curve:
-    """The curve that was fitted."""
+    """The curve of the result file."""
     found = json.loads((report.RESULTS / "agents_fit.json").read_text(encoding="utf-8"))["figures"]["curve"]
     count = len(found["start"])
     transfer = found["own"] * np.eye(count) + found["other"] * (1 - np.eye(count))
@@ -103,34 +106,8 @@ def read() -> Curve:
     return Curve.from_data(found | plain | {"transfer": transfer})
 
 
-def _least_squares(residuals: Any, guess: Float64, steps: int = 200) -> Float64:
-    """Levenberg–Marquardt with a numerical Jacobian."""
-    at, damping = guess.copy(), 1e-2
-    now = residuals(at)
-    for _ in range(steps):
-        jacobian = np.stack([(residuals(at + 1e-5 * unit) - now) / 1e-5 for unit in np.eye(len(at))], axis=1)
-        square = jacobian.T @ jacobian
-        move = np.linalg.solve(square + damping * (np.diag(np.diag(square)) + 1e-9 * np.eye(len(at))), jacobian.T @ now)
-        with np.errstate(all="ignore"):
-            then = residuals(at - move)
-        if np.isfinite(then).all() and then @ then < now @ now:
-            done = 1 - (then @ then) / (now @ now) < 1e-9
-            at, now, damping = at - move, then, damping / 3
-            if done:
-                break
-        else:
-            damping *= 4
-            if damping > 1e12:
-                break
-    return at
-
-
 def _row(losses: Mapping[str, float]) -> Float64:
     return np.array([losses[name] for name in sorted(losses)])
-
-
-def _last(run: Mapping[str, Any]) -> float:
-    return float(measured(run)[-1].mean())
 
 
 if __name__ == "__main__":
