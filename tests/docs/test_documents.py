@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import DOCUMENTS, ROOT
 
 README = ROOT / "README.md"
 GLOSSARY = ROOT / "docs" / "concepts" / "glossary.md"
@@ -80,3 +80,14 @@ def _events() -> dict[str, set[str]]:
                 assert isinstance(name, ast.Constant), path
                 found.setdefault(str(name.value), set()).update(keyword.arg for keyword in node.keywords if keyword.arg)
     return found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_document_names_exist(path: Path) -> None:
+    folders = "|".join(sorted(folder.name for folder in ROOT.iterdir() if folder.is_dir() and folder.name[0] != "."))
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{folders})/[a-z0-9_./-]+\.(?:py|toml|md|json|jsonl|yaml))`", text)
+    assert not [name for name in named if not (ROOT / name).exists()]
+    modules = re.findall(r"`python -m ([\w.]+)", text)
+    files = [ROOT / name.replace(".", "/") for name in modules if name.split(".")[0] not in ("http", "pip")]
+    assert not [file for file in files if not (file.with_suffix(".py").exists() or (file / "__main__.py").exists())]
