@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import typer.main
@@ -54,9 +54,17 @@ def commands() -> str:
     """Every command of the command line: what it does, how it is called, its options and an example."""
     lines = []
     for name, command in sorted(_leaves(typer.main.get_command(app), "foedus")):
+        given = [_typed(command, p) for p in command.params if isinstance(p, click.Argument) or p.required]
+        hints = get_type_hints(command.callback, include_extras=True)
         lines += [f"## `{name}` {{ #{name.replace(' ', '-')} }}", "", command.help or "", ""]
-        lines += ["```console", f"$ {' '.join([name, *_usage(command)])}", "```", "", *_options(command), ""]
-        lines += [f"{command.epilog.replace('Example: ', 'Example: `', 1)}`", ""] if command.epilog else []
+        lines += ["```console", f"$ {' '.join([name, *given, '[OPTIONS]'])}", "```", ""]
+        lines += ["| argument or option | meaning |", "|---|---|"] if command.params else []
+        for parameter in command.params:
+            # click 8.4 forgets the help of typer's arguments: it still stands in the function's annotations.
+            documented = next(iter(getattr(hints[str(parameter.name)], "__metadata__", ())), parameter)
+            text = " ".join((documented.help or "").split())
+            lines.append(f"| `{_typed(command, parameter)}` | {text} |")
+        lines += ["", f"{command.epilog.replace('Example: ', 'Example: `', 1)}`" if command.epilog else "", ""]
     return "\n".join(lines)
 
 
@@ -68,30 +76,12 @@ def _leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Comm
         yield from _leaves(found, f"{name} {part}")
 
 
-def _usage(command: click.Command) -> Iterator[str]:
-    for parameter in command.params:
-        if isinstance(parameter, click.Argument):
-            yield parameter.make_metavar(click.Context(command))
-        elif parameter.required:
-            yield f"{parameter.opts[0]} {_value(command, parameter)}"
-    yield "[OPTIONS]"
-
-
-def _options(command: click.Command) -> list[str]:
-    rows = []
-    for parameter in command.params:
-        text = " ".join((getattr(parameter, "help", None) or "").split())
-        if isinstance(parameter, click.Argument):
-            rows.append(f"| `{parameter.make_metavar(click.Context(command))}` | {text} |")
-        else:
-            value = "" if getattr(parameter, "is_flag", False) else f" {_value(command, parameter)}"
-            rows.append(f"| `{', '.join(parameter.opts)}{value}` | {text} |")
-    return ["| argument or option | meaning |", "|---|---|", *rows] if rows else []
-
-
-def _value(command: click.Command, parameter: click.Parameter) -> str:
-    """The placeholder of an option's value: what it may be, where that is a choice."""
-    return parameter.make_metavar(click.Context(command)).replace("|", "\\|")
+def _typed(command: click.Command, parameter: click.Parameter) -> str:
+    """A parameter as it is typed: an argument's placeholder, or an option with its value's."""
+    value = parameter.make_metavar(click.Context(command))
+    if isinstance(parameter, click.Argument):
+        return value
+    return parameter.opts[0] if getattr(parameter, "is_flag", False) else f"{parameter.opts[0]} {value}"
 
 
 def settings() -> str:
