@@ -9,15 +9,12 @@ import yaml
 
 from benchmarks import page
 from benchmarks.report import RESULTS
-from console.cli import commands
 from core.aggregation import RULES
 from core.config import RunConfig
-from tests import tree
 
 ROOT = Path(__file__).parent.parent
 CONF = sorted((ROOT / "conf").glob("*.toml"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", CONF, ids=lambda path: path.name)
@@ -30,24 +27,13 @@ def test_conf_only_overrides_settings_that_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONF, ids=lambda path: path.name)
-def test_readme_names_every_conf(path: Path) -> None:
-    assert f"conf/{path.name}" in README
+def test_the_settings_page_names_every_conf(path: Path) -> None:
+    assert f"`conf/{path.name}`" in (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 
 
-def test_readme_documents_the_commands_that_exist_and_no_others() -> None:
-    assert set(re.findall(r"^\| `foedus ([a-z]+(?: [a-z]+)?)", README, re.MULTILINE)) == {
-        name for name, _ in commands()
-    }
-
-
-def test_readme_documents_every_aggregation_rule() -> None:
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", README, re.MULTILINE)) >= set(RULES)
-
-
-def test_readme_tree_is_the_real_tree() -> None:
-    listed = tree.listed()
-    assert list(listed) == tree.tracked(), "`python -m tests.tree` writes it anew"
-    assert not [path for path, text in listed.items() if not text], "a line without a description"
+def test_the_guide_explains_every_aggregation_rule() -> None:
+    guide = (ROOT / "docs" / "guides" / "aggregation.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", guide, re.MULTILINE)) >= set(RULES)
 
 
 def test_the_result_pages_have_every_figure_as_its_file_has_it() -> None:

@@ -69,6 +69,7 @@ class RealMarket(Market):
         self.credits: list[RoundCredit | None] = []
 
     def draw_organisations(self) -> None:
+        """As in the market, with the real members' data."""
         super().draw_organisations()
         self.examples = np.array([float(len(member.records)) for member in self.federation.members])
         self.own_domain = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
