@@ -1,4 +1,4 @@
-"""The vectors in docs/reference/formats.md, recomputed: from the formats' description where that is short, and by the project.
+"""The vectors in docs/reference/formats.md, recomputed: from the description where that is short, and by the project.
 
 `python -m tests.test_formats` writes them anew, which is right only together with a new version tag.
 """
