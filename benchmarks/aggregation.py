@@ -31,7 +31,8 @@ from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address, Digest, digest
 from core.genesis import Genesis
 from core.keys import Key
-from core.messages import codec
+from core.messages import codec, training
+from core.messages.training import Reply
 from core.round_key import RoundKey
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
@@ -96,15 +97,14 @@ def _admitted(
     round_key = RoundKey(genesis.digest, 0, 0, 1)
     context = AdmissionContext(genesis, key.address, round_key, genesis.digest, SHAPES, frozenset())
     with _peak(start) as peak:
-        dtype, shape, stype, data, manifest, signature = pickle.loads(reply.read_bytes())  # noqa: S301 - our own file
+        dtype, shape, stype, data, signed_manifest = pickle.loads(reply.read_bytes())  # noqa: S301 - our own file
         content = RecordDict(
             {
                 "update": ArrayRecord({"bytes": Array(dtype, shape, stype, data)}),
-                "manifest": ConfigRecord({"json": manifest}),
-                "signature": ConfigRecord({"hex": signature}),
+                "manifest": ConfigRecord({"json": signed_manifest}),
             }
         )
-        signed, update = admit(codec.Reply.from_content(content), context)
+        signed, update = admit(Reply.from_content(content), context)
         admitted = signed.value.organisation, store.put(update)
         codec.release(content)
     reply.unlink()
@@ -119,12 +119,11 @@ def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
         genesis=genesis.digest, organisation=key.address, lane=0, generation=0, round=1, parent=genesis.digest,
         update=update.digest, examples=1, tokens=1, bid=Bid(1, RANK), nonce=digest("nonce", key.secret),
     )  # fmt: skip
-    content = codec.unsigned_reply(manifest, update)
-    codec.attach_signature(content, manifest.sign(key, genesis.chain).signatures[0])
+    content = training.reply(manifest.sign(key, genesis.chain), update)
     path = folder / f"{key.address}.reply"
     array = content.array_records["update"]["bytes"]
-    parts = array.data, content.config_records["manifest"]["json"], content.config_records["signature"]["hex"]
-    path.write_bytes(pickle.dumps((array.dtype, array.shape, array.stype, *parts)))
+    signed = content.config_records["manifest"]["json"]
+    path.write_bytes(pickle.dumps((array.dtype, array.shape, array.stype, array.data, signed)))
     return path
 
 

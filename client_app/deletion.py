@@ -12,7 +12,7 @@ from agents.notebook import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Receipt
 from core.errors import IntegrityError
-from core.messages.codec import Deletion
+from core.messages.queries import Deletion
 from core.signed import Signed
 
 

@@ -17,7 +17,7 @@ from client_app.oversight import Oversight
 from core.erasures import Attestation
 from core.errors import IntegrityError, LedgerUnreachableError
 from core.ledger import Erasure, MemoryLedger
-from core.messages.codec import Deletion
+from core.messages.queries import Deletion
 from core.signed import Signed
 from core.storage.state_folder import State
 from llm.records import OrganisationData, Record

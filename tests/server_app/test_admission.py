@@ -11,7 +11,8 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
-from core.messages.codec import Refused, Reply
+from core.messages.refusal import Refused
+from core.messages.training import Reply
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed

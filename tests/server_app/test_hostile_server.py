@@ -18,7 +18,7 @@ from core.canonical import Address
 from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
 from core.ledger import Anchor, MemoryLedger, RoundCommitment
-from core.messages.codec import Reply, Task
+from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, Salts
 from core.storage.run_folder import RunFolder
