@@ -48,7 +48,7 @@ class Measuring:
             name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.domains.items()
         }
 
-    def credit(self, done: credit.Round) -> credit.RoundCredit:
+    def credit(self, done: credit.CreditedRound) -> credit.RoundCredit:
         """What a round was worth, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
         losses = {name: (before[name], after[name]) for name in self.domains}

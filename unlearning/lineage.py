@@ -44,31 +44,35 @@ class Lineage:
     manifests: Mapping[Digest, UpdateManifest]
 
     @classmethod
-    def of(cls, genesis: Genesis, records: Iterable[Signed[RoundRecord]], known: Self | None = None) -> Self:
+    def of(cls, genesis: Genesis, records: Iterable[Signed[RoundRecord]]) -> Self:
         """The lineage of every record that admitted something.
 
-        `known` is a lineage of the same run: the signatures of its records are not verified again. Raises ForgeryError
-        for a signature that is not the claimed signer's, IntegrityError for a parent that stands in no record.
+        Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that stands in
+        no record.
         """
         given = genesis.base.digest, genesis.validation
-        parents = dict(known.parents) if known else {genesis.digest: frozenset(given)}
-        parents |= dict.fromkeys(given, frozenset())
-        manifests = dict(known.manifests) if known else {}
-        verified = frozenset(parents)
-        for signed in records:
-            if signed.value.digest in verified:
-                continue
+        roots = dict.fromkeys(given, frozenset[Digest]()) | {genesis.digest: frozenset(given)}
+        return cls(roots, {}).extended(genesis, records)
+
+    def extended(self, genesis: Genesis, records: Iterable[Signed[RoundRecord]]) -> Self:
+        """This lineage and those of the records that are not in it, whose signatures alone are verified.
+
+        Raises as `of` does.
+        """
+        parents, manifests = dict(self.parents), dict(self.manifests)
+        for signed in (signed for signed in records if signed.value.digest not in parents):
             record = signed.verified(genesis)
             if not record.admitted:
                 continue
             for admitted in record.admitted:
-                manifest = admitted.signed.verified(genesis)
-                parents[manifest.digest] = frozenset({manifest.parent})
-                manifests[manifest.digest] = manifest
+                if admitted.signed.value.digest not in manifests:  # a re-aggregated round admits an update once more
+                    manifest = admitted.signed.verified(genesis)
+                    parents[manifest.digest] = frozenset({manifest.parent})
+                    manifests[manifest.digest] = manifest
             parents[record.digest] = frozenset({record.parent, *(a.signed.value.digest for a in record.admitted)})
         if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
             raise IntegrityError(f"{missing[0]} is the parent of a node and stands in no record")
-        return cls(parents, manifests)
+        return type(self)(parents, manifests)
 
     def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
         """The nodes and all that they descend from; raises IntegrityError for a node that is not known."""

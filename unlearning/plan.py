@@ -83,11 +83,8 @@ class Lanes:
     """The round that each lane is complete with."""
 
     @classmethod
-    def read(cls, run: RunFolder, known: Lineage | None = None) -> Self:
-        """A run's lanes, once its records' signatures have been verified; raises ForgeryError, IntegrityError.
-
-        Records of a lineage that is `known` are not verified again.
-        """
+    def read(cls, run: RunFolder) -> Self:
+        """A run's lanes, once its records' signatures have been verified; raises ForgeryError, IntegrityError."""
         signed = list(run.records())
         lines = [[s.value for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
         admitting = [s.value for s in signed if s.value.admitted]
@@ -98,7 +95,7 @@ class Lanes:
             if path := run.certificate(attestation):
                 label = Label(read_certificate(path.read_bytes()).value.label)
                 erased |= dict.fromkeys(attestation.erased, label)
-        return cls(run.genesis, Lineage.of(run.genesis, signed, known), admitting, lines, erased, last)
+        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, erased, last)
 
     def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
         """The members of a lane without the erased."""

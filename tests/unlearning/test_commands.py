@@ -188,4 +188,4 @@ def test_a_run_with_another_writer_is_left_alone(world: World) -> None:
 def test_a_certificate_of_another_state_folder_is_told_so(world: World, tmp_path: Path) -> None:
     missing = foedus("check", tmp_path / "none.json", "--state", world.state)
     assert missing.code == 2
-    assert "a file of `foedus forget` wanted" in missing.error
+    assert "`foedus forget`" in missing.error

@@ -135,11 +135,11 @@ def test_records_of_a_known_lineage_are_not_verified_again(monkeypatch: pytest.M
     verified: list[object] = []
     ordinary = Signed.verified
     monkeypatch.setattr(Signed, "verified", lambda s, genesis: (verified.append(s.value), ordinary(s, genesis))[1])
-    assert Lineage.of(history.genesis, history.records, known) == known
+    assert known.extended(history.genesis, history.records) == known
     assert verified == []
     history.reaggregate(history.plan("coding", "remove"))
     verified.clear()
-    longer = Lineage.of(history.genesis, history.records, known)
+    longer = known.extended(history.genesis, history.records)
     assert [record for record in verified if isinstance(record, RoundRecord)] == [s.value for s in history.lines[0]]
     assert longer == history.lanes().lineage
 
