@@ -168,7 +168,7 @@ def test_a_wrap_that_its_reader_cannot_open_is_found_by_every_other_reader(store
 def test_an_artifact_that_somebody_was_left_out_of_is_found(store: Artifacts) -> None:
     store.put(STATE, [MEDICAL])
     store.check_wraps(store.place(STATE.digest), [MEDICAL])
-    with pytest.raises(IntegrityError, match=f"got that of {CODING}"):
+    with pytest.raises(IntegrityError, match=f"is not sealed for {CODING}"):
         store.check_wraps(store.place(STATE.digest), [MEDICAL, CODING])
 
 
