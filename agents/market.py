@@ -3,7 +3,7 @@
 Nothing is trained here. The effect of a round on the loss on every domain of the shared validation set is a curve that
 a benchmark fits to real federated runs (`LearningCurve`); the organisations, their prices and their absences are drawn
 from `conf/agents/market.toml` and the number of a trace. The same market as a PettingZoo environment is
-`benchmarks/market_environment.py`.
+`benchmarks/agents/environment.py`.
 """
 
 import math
