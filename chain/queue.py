@@ -63,10 +63,12 @@ class CommitQueue(Generic[Commitment]):
                 self._commitments[commitment.key] = commitment
                 self._changed.notify_all()
             elif known != commitment:
-                raise LedgerConflictError(f"round {commitment.key.round} is already queued with other values")
+                raise LedgerConflictError(
+                    f"{commitment.key} is already queued with other values: expected {known}, got {commitment}"
+                )
 
     def anchors(self) -> dict[RoundKey, Anchor]:
-        """Where the rounds stand that have been anchored so far."""
+        """The anchors of the rounds that have one so far."""
         with self._changed:
             return dict(self._anchors)
 
@@ -85,6 +87,7 @@ class CommitQueue(Generic[Commitment]):
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
+            # The thread may still wait for a chain that is down: from here on it records nothing.
             self._stopped.set()
             self._file.close()
             self._raise_failure()
@@ -94,11 +97,12 @@ class CommitQueue(Generic[Commitment]):
         if self._failure is not None:
             raise self._failure
 
-    # What the thread does
+    # The thread
 
     def _run(self) -> None:
         recheck, pause = True, _FIRST_PAUSE
         while not self._stopped.is_set():
+            # Read once: whoever closes while this turn works gets a turn of its own, with everything it has put.
             closing = self._closing
             try:
                 self._settle(recheck or closing)
@@ -116,6 +120,7 @@ class CommitQueue(Generic[Commitment]):
             pause = _FIRST_PAUSE
             with self._changed:
                 work = self._changed.wait_for(lambda: self._closing or self._missing(), RECHECK_SECONDS)
+            # Nothing to do for a while: time to see whether the chain still has what it had.
             recheck = not work
 
     def _settle(self, recheck: bool) -> None:
@@ -140,22 +145,19 @@ class CommitQueue(Generic[Commitment]):
         lanes: dict[tuple[Digest, int], list[RoundKey]] = {}
         for key in self.anchors():
             lanes.setdefault((key.genesis, key.lane), []).append(key)
-        forgotten = [self._forget_in_lane(keys) for keys in lanes.values()]
-        return any(forgotten)
-
-    def _forget_in_lane(self, keys: list[RoundKey]) -> bool:
-        """Walk back from the newest anchor to the first that still stands: what lies before it stands too."""
         forgotten = False
-        for key in sorted(keys, reverse=True):
-            found = self._ledger.read(key)
-            if found is None or found[0] != self._commitments[key]:
-                forgotten = True
-                with self._changed:
-                    del self._anchors[key]
-            elif found[1] == self._anchors[key]:
-                break
-            else:
-                self._record(key, found[1])
+        for keys in lanes.values():
+            # Back from the newest anchor to the first that still stands: the ones before it stand too.
+            for key in sorted(keys, reverse=True):
+                committed = self._ledger.read(key)
+                if committed is None or committed[0] != self._commitments[key]:
+                    forgotten = True
+                    with self._changed:
+                        del self._anchors[key]
+                elif committed[1] == self._anchors[key]:
+                    break
+                else:
+                    self._record(key, committed[1])
         return forgotten
 
     def _record(self, key: RoundKey, anchor: Anchor) -> None:

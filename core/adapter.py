@@ -113,7 +113,7 @@ def _header(arrays: Mapping[str, Array]) -> bytes:
 
 def _entries(view: memoryview) -> tuple[dict[str, dict[str, Any]], int]:
     if len(view) < 8:
-        raise FormatError(f"safetensors file has {len(view)} bytes, at least 8 wanted")
+        raise FormatError(f"safetensors file: expected at least 8 bytes, got {len(view)}")
     (length,) = struct.unpack("<Q", view[:8])
     if length > len(view) - 8:
         raise FormatError(f"safetensors header of {length} bytes in a file of {len(view)}")

@@ -38,7 +38,9 @@ class Composition:
     def __post_init__(self) -> None:
         """Refuse what is no composition; raises FormatError."""
         if self.kind not in COMPOSITIONS or not self.parts or (self.kind == "sum" and len(self.parts) > 1):
-            raise FormatError(f"composition {self.kind!r} of {len(self.parts)} parts: {', '.join(COMPOSITIONS)} wanted")
+            raise FormatError(
+                f"expected composition {', '.join(COMPOSITIONS)}, got {self.kind!r} of {len(self.parts)} parts"
+            )
 
     @classmethod
     def of(cls, state: AdapterState) -> Self:

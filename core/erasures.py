@@ -206,7 +206,7 @@ class Attestation(MemberStatement):
         if found.whole != (found.organisation in found.erased):
             raise FormatError("malformed Attestation: it leaves out who asked, or erases who asked for records only")
         if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
-            raise FormatError(f"malformed Attestation: {odd[0]} is {getattr(found, odd[0])}, 32 bits wanted")
+            raise FormatError(f"malformed Attestation: expected {odd[0]} of 32 bits, got {getattr(found, odd[0])}")
         return found
 
 

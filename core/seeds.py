@@ -36,8 +36,8 @@ def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: fl
 
 
 def as_int(seed: bytes) -> int:
-    """A seed for generators that want a non-negative 63-bit integer."""
-    return int.from_bytes(seed[:8], "big") >> 1
+    """A seed for generators that take an integer: 53 bits, as many as canonical JSON can hold."""
+    return int.from_bytes(seed[:8], "big") >> 11
 
 
 def _hash(*parts: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What is measured on the set that nobody owns: the loss of what is served, and what a round was worth."""
+"""Measurements on the shared validation set: the loss of the served state, and the credit of a round."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from llm.sources import read_data
 
 @dataclass(frozen=True)
 class Measuring:
-    """A base model, the adapter before any training, and the set that nobody owns, by domains."""
+    """A base model, the adapter before any training, and the shared validation set, by domains."""
 
     model: Model
     fresh: AdapterState
@@ -48,7 +48,7 @@ class Measuring:
             name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.domains.items()
         }
 
-    def credit(self, done: credit.Round) -> credit.RoundCredit:
+    def credit(self, done: credit.CreditedRound) -> credit.RoundCredit:
         """What a round was worth, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
         losses = {name: (before[name], after[name]) for name in self.domains}
@@ -60,7 +60,7 @@ class Measuring:
 
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:
-    """The set that nobody owns; in a simulation, bad data are refused here, before anybody is asked.
+    """The shared validation set; in a simulation, bad data are refused here, before anybody is asked.
 
     Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
     """
@@ -72,7 +72,7 @@ def validation_records(config: RunConfig) -> tuple[Record, ...]:
 
 
 def digest_of(validation: Iterable[Record]) -> Digest:
-    """SHA-256 of domains and digests of the set that nobody owns, in order, under ``foedus/validation/v1``."""
+    """SHA-256 of domains and digests of the shared validation set, in order, under ``foedus/validation/v1``."""
     return digest("validation", to_json([[record.domain, record.digest] for record in validation]))
 
 

@@ -55,9 +55,9 @@ def model_utility(parts: Sequence[float]) -> float:
 
 
 def membership_auc(members: ArrayLike, others: ArrayLike) -> float:
-    """The area under the ROC curve of low loss as a sign of membership: P(loss of a member < that of another), ties half.
+    """The area under the ROC curve of low loss as a sign of membership: P(loss of a member < that of a non-member).
 
-    0.5 is chance (Yeom et al., 2018, arXiv 1709.01604); compare it with the retrained model's value.
+    Ties count half, 0.5 is chance (Yeom et al., 2018, arXiv 1709.01604); compare it with the retrained model's value.
     """
     inside, outside = np.asarray(members, np.float64), np.asarray(others, np.float64)
     _check_some(inside)

@@ -55,7 +55,7 @@ class Artifacts:
         """
         data = self._open(place := self.place(name))
         if (got := digest("adapter", data)) != name:
-            raise IntegrityError(f"artifact {place} has digest {got}, {name} wanted")
+            raise IntegrityError(f"artifact {place}: expected digest {name}, got {got}")
         return AdapterState.from_bytes(data)
 
     def destroy(self, name: Digest) -> None:
@@ -98,9 +98,9 @@ class Artifacts:
         if missing := [address_of(r) for r in self.readers.of(members) if address_of(r) not in wraps.wraps]:
             raise IntegrityError(f"artifact {place} is not sealed for {missing[0]}")
         listed = [reader for reader in self.readers.of() if address_of(reader) in wraps.wraps]
-        wanted = Wraps.of(key, _label(place), listed)
-        if wanted != wraps:
-            odd = [a for a in sorted(wraps.wraps) if wraps.wraps[a] != wanted.wraps.get(a)]
+        expected = Wraps.of(key, _label(place), listed)
+        if expected != wraps:
+            odd = [a for a in sorted(wraps.wraps) if wraps.wraps[a] != expected.wraps.get(a)]
             raise IntegrityError(f"artifact {place} has a wrap for {odd[0] if odd else 'nobody'} that does not open")
 
     def _put(self, place: str, parts: Iterable[bytes | memoryview], members: Collection[Address] | None) -> None:
@@ -132,7 +132,7 @@ class Artifacts:
 
     def _key_of(self, place: str, wraps: Wraps) -> bytes:
         if self.key is None:
-            raise UsageError(f"artifact {place} is sealed: got no key, the key file of one of its readers wanted")
+            raise UsageError(f"artifact {place} is sealed: expected the key file of one of its readers, got none")
         try:
             return wraps.open(_label(place), self.key)
         except FoedusError as error:

@@ -91,7 +91,7 @@ class Remote:
         try:
             found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"store is {url!r}, a folder or a URL that fsspec opens wanted: {error}") from error
+            raise ConfigError(f"store: expected a folder or a URL that fsspec opens, got {url!r}: {error}") from error
         self._files, self._root = found
         self.where = url
 
@@ -173,8 +173,8 @@ def _write(path: Path, parts: Iterator[bytes | memoryview]) -> None:
         with suppress(OSError):
             partial.unlink()
         size += sum(map(len, parts))
-        wanted = f"{size} bytes free wanted" if error.errno == errno.ENOSPC else "a writable folder wanted"
-        raise RunError(f"cannot write {path}: {os.strerror(error.errno or 0)}, {wanted}") from error
+        expected = f"{size} bytes free" if error.errno == errno.ENOSPC else "a writable folder"
+        raise RunError(f"cannot write {path}: expected {expected}, got {os.strerror(error.errno or 0)}") from error
 
 
 def _sync_folder(folder: Path) -> None:

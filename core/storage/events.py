@@ -21,7 +21,7 @@ class EventLog:
         try:
             jsonl.append(self.path, {"event": event, "time": time.time(), **values}, sync=False)
         except OSError as error:
-            raise RunError(f"expected room for an event log at {self.path}, got: {error.strerror}") from error
+            raise RunError(f"cannot write {self.path}: expected room for an event log, got {error.strerror}") from error
 
     @staticmethod
     def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -40,7 +40,7 @@ def locked(path: Path) -> Iterator[None]:
     except BlockingIOError as error:
         raise RunLockedError(f"run {path.stem} is being written by process {holder(path)}: end that first") from error
     except OSError as error:
-        raise RunError(f"expected a writable state folder, got {path}: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: expected a writable state folder, got {error.strerror}") from error
     with file:
         file.truncate(0)
         file.write(str(os.getpid()).encode())

@@ -117,9 +117,9 @@ class RunFolder:
             self._copy(erasure_name(attested.value.lane, attested.value.generation))
             if path := self.certificate(attested.value):
                 self._copy(f"certificates/{path.name}")
-        unsalted = self.unsalted()
+        salts_destroyed = self.salts_destroyed()
         for signed in self.records():
-            self._copy_round(signed.value, salted=signed.value.digest not in unsalted)
+            self._copy_round(signed.value, salted=signed.value.digest not in salts_destroyed)
 
     def append(self, signed: Signed[RoundRecord], salts: Salts) -> None:
         """Write a record, its salts first: a record without salts could never be committed.
@@ -176,7 +176,7 @@ class RunFolder:
         """The erasure that was attested and has no certificate, if there is one."""
         return next((signed for signed in self.erasures() if self.certificate(signed.value) is None), None)
 
-    def unsalted(self) -> frozenset[Digest]:
+    def salts_destroyed(self) -> frozenset[Digest]:
         """The records whose salts an erasure destroys."""
         return frozenset(record for signed in self.erasures() for record in signed.value.salts_destroyed)
 

@@ -55,7 +55,9 @@ class Wraps:
         """The key; raises IntegrityError when it is not wrapped for this reader, or its wrap was changed."""
         wrap = self.wraps.get(reader.address)
         if wrap is None:
-            raise IntegrityError(f"it is not sealed for {reader.address}, the key of a reader is wanted")
+            raise IntegrityError(
+                f"expected the key of a reader, got that of {reader.address}, for whom it is not sealed"
+            )
         public = bytes.fromhex(self.ephemeral[2:])
         wrapping = _wrapping(PrivateKey(reader.secret).ecdh(public), label, public, bytes.fromhex(reader.public[2:]))
         try:

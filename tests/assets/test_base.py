@@ -1,9 +1,6 @@
 """The embedded base model: small, quantisable, found wherever the package lies, and with an honest card."""
 
-from __future__ import annotations
-
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -12,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import assets
 from benchmarks.base_text import corpus
-from benchmarks.train_base import answer_nats, encode, ngram_nats, per_domain
+from benchmarks.ngram import CharacterNgram
+from benchmarks.train_base import DOMAINS, answer_nats, encode, per_domain
 
 FOLDER = assets.base_model()
 NF4_BLOCK = 64
+PAD = 4
 USER = {"role": "user", "content": "What is 2 + 3?"}
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 ASSISTANT = {"role": "assistant", "content": "5"}
@@ -109,33 +108,24 @@ def test_each_mark_is_one_token_and_the_answer_ends_with_eos(tokenizer: PreTrain
     ]  # fmt: skip
 
 
-def test_the_weights_have_learnt_the_text_of_every_domain(tokenizer: PreTrainedTokenizerFast) -> None:
-    """On records that it never saw: better than fresh weights, and than a 6-gram of three times as much text."""
-    domains = ("medical", "financial", "math", "coding")
-    unseen, seen = (corpus(seed, dict.fromkeys(domains, count)) for seed, count in ((99, 6), (98, 18)))
-    documents = [encode(record, tokenizer) for record in unseen]
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        fresh = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(FOLDER)).eval()
-    trained = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
-    pad = int(tokenizer.pad_token_id)
-    bits, untrained = (per_domain(unseen, answer_nats(model, documents, pad)) for model in (trained, fresh))
-    rival = per_domain(unseen, ngram_nats(seen, unseen))
-    assert bits.keys() == set(domains)
-    for domain in domains:
-        assert 0 < bits[domain] < min(rival[domain], untrained[domain]), domain
+def test_it_predicts_new_generated_answers_better_than_a_character_6_gram_of_the_same_text(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    unseen = corpus(8, dict.fromkeys(DOMAINS, 12))
+    bits = per_domain(unseen, answer_nats(model, [encode(record, tokenizer) for record in unseen], PAD))
+    ngram = CharacterNgram(6).fit((r.prompt, r.output) for r in corpus(7, dict.fromkeys(DOMAINS, 300)))
+    rival = per_domain(unseen, [ngram.nats(record.prompt, record.output) for record in unseen])
+    assert all(bits[domain] < rival[domain] / 2 for domain in DOMAINS), (bits, rival)
 
 
-def test_the_card_describes_the_weights(shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    config = AutoConfig.from_pretrained(FOLDER)
-    assert f"{sum(math.prod(shape) for _, shape in shapes.values()):,} parameters" in card
-    assert f"{config.num_hidden_layers} layers, hidden {config.hidden_size}, MLP {config.intermediate_size}" in card
-    assert f"{config.num_attention_heads} heads ({config.num_key_value_heads} key-value)" in card
-    assert f"{(FOLDER / 'model.safetensors').stat().st_size / 1e6:.0f} MB" in card
+def test_the_report_says_by_how_much_it_beats_the_6_grams_on_real_answers() -> None:
+    bits = json.loads((FOLDER / "training.json").read_text())["bits_per_character"]
+    for rival in (name for name in bits if name != "trained"):
+        assert all(bits["trained"][domain] < bits[rival][domain] for domain in DOMAINS), rival
 
 
-def test_the_card_repeats_the_report_of_the_training() -> None:
+def test_the_card_has_the_numbers_of_the_training_report() -> None:
     report = json.loads((FOLDER / "training.json").read_text())
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     for name, row in report["bits_per_character"].items():

@@ -221,7 +221,7 @@ def test_a_web_server_is_no_node(web_server: str) -> None:
 
 
 def test_a_chain_setting_is_a_name_or_a_url(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="got chain 'ganache', wanted embedded, anvil or an http"):
+    with pytest.raises(UsageError, match=r"embedded, anvil or an http\(s\) URL, got 'ganache'"):
         connect("ganache", tmp_path)
 
 
