@@ -48,11 +48,11 @@ def test_the_result_is_that_of_the_event_and_not_of_the_newest_file(twice: World
         os.utime(event["certificate"], ns=(2**62, 2**62) if event is erased[0] else (0, 0))
     last = erased[-1]
     certificates = newest_certificates(state, run, last["organisation"])
-    assert [str(path) for path in certificates] == [last["certificate"]]
+    assert [str(path) for path in certificates] == last["certificates"]
     assert next(iter(certificates.values())).label == last["label"]
 
 
-def test_a_state_folder_that_was_moved_has_itsnewest_certificates(twice: World, tmp_path: Path) -> None:
+def test_a_state_folder_that_was_moved_has_its_newest_certificates(twice: World, tmp_path: Path) -> None:
     shutil.copytree(twice.state, tmp_path / "moved")
     moved = State(tmp_path / "moved")
     run = moved.existing()
