@@ -212,7 +212,7 @@ def test_how_many_organisations_a_node_knows_is_a_count(known: object) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, 2.0]])
 def test_losses_are_finite_numbers(value: Any) -> None:
-    with pytest.raises(FormatError, match="a finite number wanted"):
+    with pytest.raises(FormatError, match="global: expected a finite number"):
         training.losses_of(RecordDict({"losses": MetricRecord({"base": 1.0, "global": value})}))
 
 
@@ -238,7 +238,7 @@ def test_a_composition_arrives_as_it_was_sent() -> None:
     task = Task.from_content(ensemble())
     assert task.served.kind == "ensemble"
     assert task.served.parts == ((0.25, UPDATE), (0.75, f.update_of(GENESIS, "coding")))
-    with pytest.raises(FormatError, match="2 states to train, one wanted"):
+    with pytest.raises(FormatError, match="expected one state to train, got 2"):
         _ = task.state
 
 
