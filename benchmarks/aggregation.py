@@ -31,12 +31,14 @@ from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address, Digest, digest
 from core.genesis import Genesis
 from core.keys import Key
-from core.messages import codec
+from core.messages import codec, training
+from core.messages.training import Reply
+from core.round_key import RoundKey
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
 from core.storage.readers import Readers
 from core.update import Bid, UpdateManifest
-from server_app.admission import Expected, admit
+from server_app.admission import AdmissionContext, admit
 
 MODULES = {f"layers.{i}": (2048, 2048) for i in range(40)}
 RANK = 64
@@ -66,6 +68,7 @@ def measure(folder: Path, updates: int) -> dict[str, float]:
     genesis = make_genesis(members, fresh)
     blobs, readers = Folder(folder), Readers(members[0].public, tuple(key.public for key in members))
     store = Artifacts(blobs, genesis.salt, readers, members[0])
+    # Replies are made in another process: the memory that making them takes is the clients'.
     with ProcessPoolExecutor(1, get_context("spawn")) as clients:
         replies = [(key, clients.submit(_reply, genesis, key, folder).result()) for key in members]
     start = _anonymous()
@@ -91,10 +94,17 @@ def _admitted(
     genesis: Genesis, key: Key, reply: Path, store: Artifacts, start: float
 ) -> tuple[tuple[Address, Digest], float]:
     """Admit a reply and store its update, from the bytes on; returns whose it is, its digest, and the peak in MB."""
-    expected = Expected(genesis, key.address, 0, 0, 1, genesis.digest, SHAPES, frozenset())
+    round_key = RoundKey(genesis.digest, 0, 0, 1)
+    context = AdmissionContext(genesis, key.address, round_key, genesis.digest, SHAPES, frozenset())
     with _peak(start) as peak:
-        content = _arrived(reply)
-        signed, update = admit(codec.Reply.from_content(content), expected)
+        dtype, shape, stype, data, signed_manifest = pickle.loads(reply.read_bytes())  # noqa: S301 - our own file
+        content = RecordDict(
+            {
+                "update": ArrayRecord({"bytes": Array(dtype, shape, stype, data)}),
+                "manifest": ConfigRecord({"json": signed_manifest}),
+            }
+        )
+        signed, update = admit(Reply.from_content(content), context)
         admitted = signed.value.organisation, store.put(update)
         codec.release(content)
     reply.unlink()
@@ -102,32 +112,19 @@ def _admitted(
 
 
 def _reply(genesis: Genesis, key: Key, folder: Path) -> Path:
-    """Write the bytes of one organisation's reply to a file; called in another process, whose memory does not count."""
+    """Write the bytes of one organisation's reply, as Flower would deliver them, to a file."""
     rng = np.random.default_rng(int(key.address, 16))
     update = AdapterState({name: rng.standard_normal(shape, np.float32) * 1e-3 for name, shape in SHAPES.items()})
     manifest = UpdateManifest(
         genesis=genesis.digest, organisation=key.address, lane=0, generation=0, round=1, parent=genesis.digest,
         update=update.digest, examples=1, tokens=1, bid=Bid(1, RANK), nonce=digest("nonce", key.secret),
     )  # fmt: skip
-    content = codec.unsigned_reply(manifest, update)
-    codec.attach_signature(content, manifest.sign(key, genesis.chain).signatures[0])
+    content = training.reply(manifest.sign(key, genesis.chain), update)
     path = folder / f"{key.address}.reply"
     array = content.array_records["update"]["bytes"]
-    parts = array.data, content.config_records["manifest"]["json"], content.config_records["signature"]["hex"]
-    path.write_bytes(pickle.dumps((array.dtype, array.shape, array.stype, *parts)))
+    signed = content.config_records["manifest"]["json"]
+    path.write_bytes(pickle.dumps((array.dtype, array.shape, array.stype, array.data, signed)))
     return path
-
-
-def _arrived(path: Path) -> RecordDict:
-    """The reply as Flower hands it over."""
-    dtype, shape, stype, data, manifest, signature = pickle.loads(path.read_bytes())  # noqa: S301 - written by this benchmark
-    return RecordDict(
-        {
-            "update": ArrayRecord({"bytes": Array(dtype, shape, stype, data)}),
-            "manifest": ConfigRecord({"json": manifest}),
-            "signature": ConfigRecord({"hex": signature}),
-        }
-    )
 
 
 @contextmanager
@@ -149,6 +146,7 @@ def _peak(start: float) -> Iterator[Callable[[], float]]:
 
 
 def _anonymous() -> float:
+    # Anonymous only: mapped files, such as those of the store, can be dropped at any time.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
     return int(kilobytes) * 1024 / MB

@@ -58,6 +58,7 @@ def measure(folder: Path, rounds: int, organisations: int, rule: str) -> dict[st
             ledger=ledger,
             layout=LAYOUT,
         )
+        # A process that has built the run would find its ledger and modules warm.
         command = [sys.executable, "-m", "benchmarks.audit", "--audit", str(folder)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     finally:

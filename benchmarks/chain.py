@@ -68,7 +68,19 @@ def measure(chain: str, rounds: int) -> dict[str, Any]:
         try:
             key = derive(SEED, "coordinator")
             ledger, private = open_ledger(chain, state, key), open_private_ledger(chain, state, key)
-            return _gas(ledger) | _times(ledger, private, rounds) | _waits(ledger, private, state, rounds)
+            figures = _gas(ledger)
+            members = PrivateRounds(private, ledger.bound)
+            history = _opened(ledger, private, "times", rounds)
+            figures |= {
+                "commit_ms": median(_milliseconds(ledger.commit, history)),
+                "read_ms": median(_milliseconds(ledger.read, [commitment.key for commitment in history])),
+                "private_commit_ms": median(_milliseconds(members.commit, [_private(c) for c in history])),
+            }
+            history = _opened(ledger, private, "waits", rounds)
+            up, missing = _longest_wait(state / "up", ledger, members, history, close=60.0)
+            # Nothing will ever be anchored on a chain that is down: its queues are not waited for.
+            down, _ = _longest_wait(state / "down", UnreachableLedger(), UnreachableLedger(), history, close=0.0)
+            return figures | {"longest_wait_ms_up": up, "longest_wait_ms_down": down, "not_anchored": missing}
         finally:
             control.stop(chain, state)
 
@@ -89,26 +101,6 @@ def _gas(ledger: EthereumLedger) -> dict[str, Any]:
     return figures
 
 
-def _times(ledger: EthereumLedger, private: PrivateLedger, rounds: int) -> dict[str, Any]:
-    """Median milliseconds to commit and to read a round, and to commit it privately with its anchor."""
-    history = _opened(ledger, private, "times", rounds)
-    members = PrivateRounds(private, ledger.bound)
-    return {
-        "commit_ms": median(_milliseconds(ledger.commit, history)),
-        "read_ms": median(_milliseconds(ledger.read, [commitment.key for commitment in history])),
-        "private_commit_ms": median(_milliseconds(members.commit, [_private(c) for c in history])),
-    }
-
-
-def _waits(ledger: EthereumLedger, private: PrivateLedger, state: Path, rounds: int) -> dict[str, Any]:
-    """The longest wait of a round for both queues in milliseconds, and the commitments that stayed behind."""
-    history = _opened(ledger, private, "waits", rounds)
-    members = PrivateRounds(private, ledger.bound)
-    up, missing = _longest_wait(state / "up", ledger, members, history, close=60.0)
-    down, _ = _longest_wait(state / "down", UnreachableLedger(), UnreachableLedger(), history, close=0.0)
-    return {"longest_wait_ms_up": up, "longest_wait_ms_down": down, "not_anchored": missing}
-
-
 def _longest_wait(
     folder: Path,
     public: Recorder[RoundCommitment],
@@ -116,6 +108,7 @@ def _longest_wait(
     history: Sequence[RoundCommitment],
     close: float,
 ) -> tuple[float, int]:
+    """The longest `put` into both queues in milliseconds, and the commitments left after `close` seconds."""
     queue, own = CommitQueue(folder / "public", public), CommitQueue(folder / "private", private)
 
     def put(commitment: RoundCommitment) -> None:

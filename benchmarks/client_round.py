@@ -24,7 +24,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
@@ -33,13 +33,15 @@ from benchmarks import report
 from benchmarks.timing import cpu_timed
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
-from llm.data import Batch, Record, read_folder
+from llm.batches import Batch
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder
 from llm.train import Loop, TrainConfig, draw_steps, train
 
 TARGET = 0.1
 """Largest overhead of ours, relative to the template's."""
+_PEFT_NAME = "base_model.model.{}.weight"
 MILLION_100 = {
     "hidden_size": 768,
     "intermediate_size": 2048,
@@ -90,13 +92,15 @@ def template_round(task: RoundTask) -> AdapterState:
     base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     lora = LoraConfig(r=task.spec.rank, lora_alpha=task.spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     module = get_peft_model(base, lora)
-    set_peft_model_state_dict(module, _peft_names(task.parent))
+    parent = {_PEFT_NAME.format(name): torch.tensor(array.copy()) for name, array in task.parent.arrays.items()}
+    set_peft_model_state_dict(module, parent)
     with reproducible(torch.device("cpu"), task.seed):
         model = Model(task.spec, task.folder, tokenizer, module.train(), packs=True)
         loop = Loop(model, task.config)
         for step, batches in enumerate(draw_steps(model, task.records, task.config, task.seed)):
             loop.step(batches, task.config.rate(step))
-    return _our_names(module)
+    trained = get_peft_model_state_dict(module, save_embedding_layers=False)
+    return AdapterState({name: trained[_PEFT_NAME.format(name)].numpy() for name in task.parent.arrays})
 
 
 def compare(task: RoundTask, repeats: int) -> dict[str, float]:
@@ -106,7 +110,7 @@ def compare(task: RoundTask, repeats: int) -> dict[str, float]:
     for repeat in range(repeats + 1):
         for name, play in rounds.items():
             timing = timed(play, replace(task, seed=task.seed + repeat))
-            if repeat:
+            if repeat:  # the first round of each warms up
                 timings[name].append(timing)
     pairs = list(zip(timings["ours"], timings["template"], strict=True))
     return {
@@ -178,17 +182,6 @@ def main() -> None:
     report.print_table(("base", "loop", "round, CPU s", "steps", "overhead"), rows)
     for base, found in figures.items():
         print(f"{base}. Target: overhead ≤ {TARGET}× the template's. Measured: {found['overhead_ratio']:.3f}×.")
-
-
-def _peft_names(state: AdapterState) -> dict[str, torch.Tensor]:
-    return {f"base_model.model.{name}.weight": torch.tensor(array.copy()) for name, array in state.arrays.items()}
-
-
-def _our_names(module: PeftModel) -> AdapterState:
-    arrays = get_peft_model_state_dict(module, save_embedding_layers=False)
-    return AdapterState(
-        {name[len("base_model.model.") : -len(".weight")]: tensor.numpy() for name, tensor in arrays.items()}
-    )
 
 
 if __name__ == "__main__":

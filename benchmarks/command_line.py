@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Beside this interpreter: the version under test, not one on the PATH.
 _FOEDUS = Path(sys.executable).with_name("foedus")
 
 

@@ -21,9 +21,10 @@ from benchmarks.in_process import RULE, Member, Schedule, fresh_adapter, train_t
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.config import RunConfig
-from llm.data import OrganisationData, encode
+from llm.batches import encode
 from llm.evaluate import Adapters, evaluate, route
 from llm.model import Model
+from llm.records import OrganisationData
 from llm.sources import load_base, read_data
 
 ROUNDS = 3
@@ -124,6 +125,7 @@ def main() -> None:
         name = f"{Path(base).name}, {ROUNDS} rounds of {steps} steps"
         figures[name] = rows
         report.print_table(tuple(rows[0]), [tuple(row.values()) for row in rows], name)
+        # After every base: a run that stops leaves its figures behind.
         report.write("compositions", figures, "python -m benchmarks.compositions --data DATA --base BASE", SEEDS[0])
 
 

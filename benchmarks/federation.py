@@ -42,6 +42,7 @@ def measure(arguments: Sequence[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as state:
         run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *arguments)
         audit = foedus("verify", "--state", state)
+        # The chain's daemon outlives the command that started it.
         foedus("chain", "stop", "--state", state)
     base, final = run["base_loss"], run["final_loss"]
     change = {name: 100 * (final[name] / base[name] - 1) for name in base}

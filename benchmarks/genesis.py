@@ -15,6 +15,7 @@ CHAIN = Domain(1, keys.derive(0, "contract").address)
 
 def make_genesis(members: Sequence[Key], fresh: AdapterState) -> Genesis:
     """One lane of these members under frozen-a; the first of them coordinates."""
+    # Every organisation registers as many examples: weights are no part of what is measured.
     organisations = tuple(Organisation(key.address, f"organisation {i}", 1000) for i, key in enumerate(members))
     return Genesis(
         run="benchmark",

@@ -7,8 +7,8 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import Address
-from llm.data import Record
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 
 RULE = RULES["frozen-a"]
@@ -67,6 +67,7 @@ def train_rounds(
         share = weights({address(index): members[index].examples for index in taking_part})
         updates = []
         for index in taking_part:
+            # Nobody's seed depends on the other members: without one of them the batches of the rest stay the same.
             local_seed = seeds.as_int(seeds.local(seed, address(index), number))
             start = RULE.start(state, fresh)
             trained = train(model, members[index].records, start, schedule.config(number), local_seed).adapter

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -28,17 +29,18 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Pat
         "figures": dict(figures),
     }
     path = RESULTS / f"{name}.json"
+    # A NaN is a mistake of the benchmark, and no JSON.
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows in columns, the first to the left, the others to the right; floats with three digits."""
-    table = Table(*header[:1], title=title, title_justify="left")
+    table = Table(*header[:1], title=title, title_justify="left", box=box.SIMPLE)
     for name in header[1:]:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(number(value) if isinstance(value, float) else str(value) for value in row))
     Console().print(table)
 
 
@@ -73,7 +75,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
+def number(value: float) -> str:
+    """A number for readers: three digits, and whole ones from a thousand on."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -80,6 +80,7 @@ def span(low: float, high: float, digits: int) -> str:
 
 def pearson(one: Float64, other: Float64) -> float:
     """Pearson's correlation of two vectors; 0 where one of them does not vary."""
+    # scipy warns of a constant vector and returns NaN, which no result file may hold.
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return 0.0
     return float(stats.pearsonr(one, other).statistic)

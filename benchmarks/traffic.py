@@ -20,7 +20,8 @@ from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.genesis import Genesis
-from core.messages import codec
+from core.messages import training
+from core.messages.training import Task
 from core.rounds import Admitted, RoundRecord, Salts
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
@@ -50,9 +51,8 @@ def measure(adapter: AdapterState) -> dict[str, float]:
     signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
     salts = Salts.draw(record.value)
-    task = codec.Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state))
-    reply = codec.unsigned_reply(signed[1].value, state)
-    codec.attach_signature(reply, signed[1].signatures[0])
+    task = Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state))
+    reply = training.reply(signed[1], state)
     down, up, peer = _size(task.to_content()), _size(reply), _size(_template(adapter))
     return {
         "down_bytes": down,
@@ -79,6 +79,7 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
 
 
 def _record(genesis: Genesis, signed: list[Signed[UpdateManifest]], state: AdapterState) -> RoundRecord:
+    # Equal examples: the weights take as many bytes as any others.
     p = weights({s.value.organisation: 1 for s in signed})
     return RoundRecord(
         genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,

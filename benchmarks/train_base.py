@@ -181,6 +181,7 @@ def encode(record: TextRecord, tokenizer: PreTrainedTokenizerFast) -> Document:
     """Return the record as the chat template writes it, with the weights of its tokens as targets."""
     prompt = tokenizer.encode(f"{BOS}{USER}{record.prompt}{ASSISTANT}", add_special_tokens=False)
     answer = tokenizer.encode(f"{record.output}{END}", add_special_tokens=False)
+    # BOS and the marks of both turns are given, not predicted.
     weights = [0.0, 0.0, *[PROMPT_WEIGHT[record.domain]] * (len(prompt) - 3), 0.0]
     weights += [ANSWER_WEIGHT[record.domain]] * len(answer)
     return Document((*prompt, *answer), tuple(weights), len(prompt), record.domain)
@@ -245,7 +246,7 @@ def collate(rows: Sequence[Sequence[Document]], length: int, pad: int) -> Packed
             positions[r, span] = torch.arange(len(document.ids))
             documents[r, span] = d
             weights[r, span] = torch.tensor(document.weights)
-            weights[r, start] = 0.0
+            weights[r, start] = 0.0  # nothing precedes a document's first token
             start = span.stop
     return PackedBatch(ids, positions, documents, weights)
 
@@ -273,6 +274,7 @@ class Text:
         return documents[:count]
 
     def _one_pass(self, number: int) -> list[list[Document]]:
+        # A pass depends on its number alone: a resumed run meets the same rows.
         rng = random.Random(self._seed * 1000 + number)  # noqa: S311  order, not secrets
         documents = [*self._base, *self._generated[number % GENERATED_PARTS :: GENERATED_PARTS]]
         rng.shuffle(documents)
@@ -319,6 +321,7 @@ def build_optimisers(model: PreTrainedModel, rate: float) -> list[torch.optim.Op
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(adam, lr=rate * 0.5, betas=(0.9, 0.95)),
     ]
+    # The schedule scales every group's own peak.
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
@@ -470,7 +473,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     half = AutoModelForCausalLM.from_config(model.config, dtype=torch.float16)
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone
     tokenizer.save_pretrained(folder)
 
 

@@ -23,9 +23,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import assets
 from benchmarks import report
 from benchmarks.timing import cpu_timed
-from llm.data import IGNORED, Batch, Record, collate, encode, pack, read_folder
+from llm.batches import IGNORED, Batch, collate, encode, pack
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder
 from llm.train import Loop, TrainConfig, draw_steps
 
 TARGET = 0.05

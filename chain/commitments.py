@@ -1,10 +1,10 @@
-"""What a queue carries to a ledger: commitments to one round, public (core.ledger) or private."""
+"""Commitments to a round, as queues carry them to a ledger: public (core.ledger) or private."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
-from core.canonical import Address, Digest, commitment, digest, to_json
+from core.canonical import Digest, commitment, digest, salt_bytes, to_json
 from core.errors import FormatError
 from core.ledger import Anchor, RoundCommitment
 from core.round_key import RoundKey
@@ -13,9 +13,9 @@ from core.rounds import Admitted, RoundRecord, Salts
 
 @dataclass(frozen=True)
 class PrivateCommitment:
-    """What the members' private chain says of a round, each list ascending by the address it is about.
+    """A round on the members' private chain: salted digests of the full manifests, the bids and the weights.
 
-    Salted digests of the full signed manifests, of the bids, and of what was allocated to each organisation.
+    Each list is in the order of the organisations' addresses.
     """
 
     key: RoundKey
@@ -25,14 +25,16 @@ class PrivateCommitment:
 
 
 def private_commitment(record: RoundRecord, salts: Salts) -> PrivateCommitment:
-    """What the private chain is told of a record: of each admitted organisation the manifest, its bid, and its weight.
+    """The private commitment to a record: manifest, bid and weight of each admitted organisation.
 
-    A salt hides all three; the nouns of their digests (manifest, bid, allocation) keep them apart. Raises FormatError
+    One salt hides all three; the nouns of their digests (manifest, bid, allocation) keep them apart. Raises FormatError
     when a salt is missing.
     """
+    if missing := [a.organisation for a in record.admitted if a.organisation not in salts.updates]:
+        raise FormatError(f"{record.key}: expected a salt for the update of {missing[0]}, got none")
 
     def hidden(digest_of: Callable[[Admitted], Digest]) -> tuple[Digest, ...]:
-        return tuple(commitment(_salt(salts, a.organisation), digest_of(a)) for a in record.admitted)
+        return tuple(commitment(salt_bytes(salts.updates[a.organisation]), digest_of(a)) for a in record.admitted)
 
     return PrivateCommitment(
         key=record.key,
@@ -46,7 +48,7 @@ Commitment = TypeVar("Commitment", RoundCommitment, PrivateCommitment)
 
 
 class Recorder(Protocol[Commitment]):
-    """What a queue needs of a ledger: `core.ledger.Ledger` has it, and `chain.private.PrivateRounds`."""
+    """The part of a ledger that a queue needs, of `core.ledger.Ledger` as of `chain.private.PrivateRounds`."""
 
     def commit(self, commitment: Commitment) -> Anchor:
         """See `core.ledger.Ledger.commit`."""
@@ -55,22 +57,17 @@ class Recorder(Protocol[Commitment]):
         """See `core.ledger.Ledger.read`."""
 
 
-def _salt(salts: Salts, organisation: Address) -> bytes:
-    if organisation not in salts.updates:
-        raise FormatError(f"no salt for the update of {organisation}")
-    return bytes.fromhex(salts.updates[organisation])
-
-
 _KINDS: dict[str, type[Any]] = {"commitment": RoundCommitment, "private": PrivateCommitment}
 
 
 def tag(commitment: RoundCommitment | PrivateCommitment) -> str:
-    """The name under which a commitment stands in a queue's file."""
+    """The name of a commitment's kind in a queue's file."""
     return next(name for name, kind in _KINDS.items() if isinstance(commitment, kind))
 
 
 def parse(entry: dict[str, Any]) -> Any:
     """The commitment in an entry of a queue's file: {tag: fields}. Raises KeyError or TypeError when there is none."""
     ((name, fields),) = entry.items()
+    # JSON has lists only, and a commitment is compared and hashed.
     values = {field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()}
     return _KINDS[name](**{**values, "key": RoundKey(**fields["key"])})

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class BoundContract:
-    """Every method raises LedgerUnreachableError when the node does not answer; `wanted` says what for."""
+    """Every method raises LedgerUnreachableError when the node does not answer; messages name the `purpose`."""
 
     def __init__(self, node: Web3, name: str, address: Address, key: Key | None = None) -> None:
         """`name`: of the artefact; `key`: of the account that writes, without it the contract can only be read."""
@@ -49,31 +49,31 @@ class BoundContract:
         """The account that writes."""
         return Address(self._sender.address) if self._sender else None
 
-    def call(self, function: str, *arguments: Any, wanted: str) -> Any:
-        """What a view function returns now; structs come as tuples."""
-        with reaching(self.node, wanted):
+    def call(self, function: str, *arguments: Any, purpose: str) -> Any:
+        """The newest value of a view function; structs come as tuples."""
+        with reaching(self.node, purpose):
             return self._contract.get_function_by_name(function)(*arguments).call()
 
     def events(
-        self, event: str, first: int, last: BlockIdentifier, filters: dict[str, Any], *, wanted: str
+        self, event: str, first: int, last: BlockIdentifier, filters: dict[str, Any], *, purpose: str
     ) -> list[EventData]:
         """The events of blocks `first` to `last` whose indexed arguments are those of `filters`."""
-        with reaching(self.node, wanted):
-            found = self._contract.events[event]().get_logs(from_block=first, to_block=last, argument_filters=filters)
-            return list(found)
+        with reaching(self.node, purpose):
+            logs = self._contract.events[event]().get_logs(from_block=first, to_block=last, argument_filters=filters)
+            return list(logs)
 
-    def execute(self, function: str, *arguments: Any, effect: Callable[[], T | None], wanted: str) -> T:
+    def execute(self, function: str, *arguments: Any, effect: Callable[[], T | None], purpose: str) -> T:
         """Send a transaction unless and until `effect` returns something; see `Sender.execute`.
 
         Raises UsageError when there is no key.
         """
         if self._sender is None:
-            raise UsageError(f"{wanted} needs the key of an account that may, got none")
+            raise UsageError(f"expected the key of an account for {purpose}, got none")
         data = self._contract.encode_abi(function, list(arguments))
-        return self._sender.execute({"to": self._contract.address, "data": data}, effect, wanted)
+        return self._sender.execute({"to": self._contract.address, "data": data}, effect, purpose)
 
     def anchor(self, event: EventData) -> Anchor:
-        """Where an event stands."""
+        """The receipt of the transaction that emitted an event."""
         transaction = HexBytes(event["transactionHash"]).to_0x_hex()
         return Anchor(self.chain_id, self.address, transaction, event["blockNumber"])
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chain.contract import BoundContract
 from chain.deployment import bind
 from chain.devnet.accounts import CHAIN_IDS, ChainName
 from chain.devnet.service import Service
@@ -16,19 +15,18 @@ from core.keys import Key
 
 @dataclass(frozen=True)
 class ChainStatus:
-    """Where the chains of a setting answer; no URLs when they do not run."""
+    """The URLs of a setting's chains; none when they do not run."""
 
     chain: str
     running: bool
     urls: Mapping[ChainName, str]
-    chain_ids: Mapping[ChainName, int]
 
 
 def start(chain: str, state: Path, port: int = 0) -> ChainStatus:
     """Start ``embedded`` or ``anvil`` unless it runs; `port` 0 is the last one or any that is free.
 
-    Raises LedgerUnreachableError when it does not come up (the port is in use), UsageError for another chain, or when a
-    port is wanted of anvil, whose two chains need two.
+    Raises LedgerUnreachableError when it does not come up (the port is in use), UsageError for another chain, and for a
+    port with anvil, whose two chains need two.
     """
     for service, _ in _services(chain, state, port):
         service.ensure()
@@ -42,7 +40,7 @@ def status(chain: str, state: Path) -> ChainStatus:
         url = service.url()
         if url is not None:
             urls.update({name: url + path for name, path in paths.items()})
-    return ChainStatus(chain, len(urls) == len(CHAIN_IDS), urls, CHAIN_IDS)
+    return ChainStatus(chain, len(urls) == len(CHAIN_IDS), urls)
 
 
 def stop(chain: str, state: Path) -> bool:
@@ -54,16 +52,11 @@ def stop(chain: str, state: Path) -> bool:
 def deploy(chain: str, state: Path, key: Key, private_chain: str = "") -> Mapping[str, Address]:
     """Put both contracts where they are missing and appoint the coordinator; returns their addresses by name.
 
-    `private_chain` is where the private ledger stands, for a URL; a development chain has its own.
+    `private_chain` is the URL of the private ledger's chain, beside a URL; a development chain has its own.
     """
-    places: tuple[tuple[str, str, ChainName], ...] = (
-        ("PublicLedger", chain, "public"),
-        ("PrivateLedger", private_chain or chain, "private"),
-    )
-    contracts: dict[str, BoundContract] = {
-        name: bind(name, where, state, key, side=side) for name, where, side in places
-    }
-    return {name: contract.address for name, contract in contracts.items()}
+    public = bind("PublicLedger", chain, state, key)
+    private = bind("PrivateLedger", private_chain or chain, state, key, side="private")
+    return {"PublicLedger": public.address, "PrivateLedger": private.address}
 
 
 def _services(chain: str, state: Path, port: int) -> list[tuple[Service, Mapping[ChainName, str]]]:
@@ -74,7 +67,7 @@ def _services(chain: str, state: Path, port: int) -> list[tuple[Service, Mapping
             service = replace(service, arguments=("--port", str(port)))
         return [(service, {name: f"/{name}" for name in CHAIN_IDS})]
     if chain != "anvil":
-        raise UsageError(f"got chain {chain!r}, wanted embedded or anvil: others are not ours to start")
+        raise UsageError(f"expected chain embedded or anvil, got {chain!r}: others are not ours to start")
     if port:
-        raise UsageError("a port can be chosen for the embedded chain only")
+        raise UsageError(f"expected no port with anvil, got {port}: choose one with the embedded chain only")
     return [(anvil_service(state, name), {name: ""}) for name in CHAIN_IDS]

@@ -1,7 +1,7 @@
 """Credits on the public ledger: a Merkle root of every organisation's cumulative credit, and claims by proof.
 
-A leaf is the double keccak256 of run ‖ address (padded to 32 bytes) ‖ cumulative (uint256, units of 1e-18), which is
-what `abi.encode` gives the contract; leaves stand in the order of their addresses. Claims are a record, not a payment.
+A leaf is the double keccak256 of run ‖ address (padded to 32 bytes) ‖ cumulative (uint256, units of 1e-18), as the
+contract's `abi.encode` lays them out; leaves stand in the order of their addresses. Claims are a record, no payment.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError
 
 UNIT: Final = 10**18
-"""What a credit of 1 is on the ledger."""
+"""A credit of 1, as the ledger counts it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CreditTree:
         return merkle.proof(self._leaves(), self._order().index(organisation))
 
     def holds(self, organisation: Address, root: Digest) -> bool:
-        """Whether an organisation's leaf leads to a root by its proof, as the contract works it out."""
+        """Whether an organisation's leaf and proof lead to a root, as the contract computes it."""
         leaf = credit_leaf(self.run, organisation, self.cumulative[organisation])
         return to_digest(merkle.process(leaf, self.proof(organisation))) == root
 
@@ -59,7 +59,10 @@ def credit_leaf(run: Digest, organisation: Address, cumulative: int) -> bytes:
 
 
 class Credits:
-    """Every method raises LedgerUnreachableError when the node does not answer."""
+    """The credits of all runs on the public ledger.
+
+    Every method raises LedgerUnreachableError when the node does not answer.
+    """
 
     def __init__(self, bound: BoundContract) -> None:
         """`bound`: the PublicLedger contract, as `EthereumLedger.bound` has it."""
@@ -67,7 +70,7 @@ class Credits:
 
     def newest(self, run: Digest) -> tuple[int, Digest]:
         """The newest epoch, 0 before the first, and its root."""
-        root, epoch = self._bound.call("getCredits", raw(run), wanted="credits")
+        root, epoch = self._bound.call("getCredits", raw(run), purpose="credits")
         return epoch, to_digest(root)
 
     def post(self, epoch: int, tree: CreditTree) -> None:
@@ -79,21 +82,21 @@ class Credits:
         def posted() -> bool | None:
             newest, root = self.newest(tree.run)
             if newest == epoch and root != tree.root:
-                raise LedgerConflictError(f"credit epoch {epoch} has root {root}, got {tree.root}")
+                raise LedgerConflictError(f"credit epoch {epoch}: expected the ledger's root {root}, got {tree.root}")
             return newest == epoch or None
 
         self._bound.execute(
-            "postCredits", raw(tree.run), epoch, raw(tree.root), effect=posted, wanted=f"posting credit epoch {epoch}"
+            "postCredits", raw(tree.run), epoch, raw(tree.root), effect=posted, purpose=f"posting credit epoch {epoch}"
         )
 
     def claimed(self, run: Digest, organisation: Address) -> int:
         """The cumulative credit that an organisation has claimed."""
-        return int(self._bound.call("getClaimed", raw(run), organisation, wanted="claimed credit"))
+        return int(self._bound.call("getClaimed", raw(run), organisation, purpose="claimed credit"))
 
     def claim(self, tree: CreditTree, organisation: Address) -> None:
         """Claim an organisation's credit; repeating it changes nothing.
 
-        Raises LedgerConflictError when the tree is not the one whose root stands on the ledger.
+        Raises LedgerConflictError when the ledger has the root of another tree.
         """
         cumulative = tree.cumulative[organisation]
         self._bound.execute(
@@ -102,6 +105,7 @@ class Credits:
             organisation,
             cumulative,
             list(tree.proof(organisation)),
+            # More may be claimed already: cumulative credit only grows, and an old claim is then part of a newer one.
             effect=lambda: self.claimed(tree.run, organisation) >= cumulative or None,
-            wanted=f"claiming the credit of {organisation}",
+            purpose=f"claiming the credit of {organisation}",
         )

@@ -1,11 +1,10 @@
 """Finding a contract on a chain, or putting it there.
 
-STATE/chain/contracts.json remembers the address of each contract for each chain. On development chains the
-administrator that they share deploys, and gives the coordinator funds and its role. Behind a URL nothing is given: the
-coordinator's account must hold funds, and when it has to deploy the contract it becomes its administrator too.
+STATE/chain/contracts.json remembers the address of each contract for each chain. On development chains their shared
+administrator deploys, and gives the coordinator funds and its role. Behind a URL nothing is given: the coordinator's
+account must hold funds, and the one that deploys a contract becomes its administrator.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from web3 import Web3
 from web3.types import RPCEndpoint, Wei
 
 from chain import artefacts
-from chain.addresses import created
+from chain.addresses import create_address
 from chain.contract import BoundContract
 from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
@@ -28,6 +27,8 @@ from chain.transactions import Sender
 from core.canonical import Address
 from core.errors import UsageError
 from core.keys import Key
+from core.storage.blobs import write
+from core.storage.lock import take
 
 HANDOVER_SECONDS: Final = 86_400
 """How long a handover of the administration of a contract behind a URL takes at least."""
@@ -48,24 +49,30 @@ def bind(
     node = connect(chain, state, side)
     book = AddressBook(state, node)
     if contract and not (is_address(contract) and book.has_code(contract)):
-        raise UsageError(f"there is no contract at {contract} on chain {node.eth.chain_id}")
+        raise UsageError(f"expected the address of a contract on chain {node.eth.chain_id}, got {contract}")
     if key is None:
         known = contract or book.find(name)
         if known is None:
-            raise UsageError(f"no contract is known for chain {chain!r}: give its address")
+            raise UsageError(f"expected a {name} that is known on chain {chain!r}, got none: give its address")
         return BoundContract(node, name, known)
     development = chain in ("embedded", "anvil")
     owner = administrator() if development else key
+    # Two processes that start at once must not deploy two contracts.
     with book.locked():
         if development:
             endow(node, key)
         address = contract or book.find(name) or _deploy(node, name, owner, book)
-        _appoint(BoundContract(node, name, address, owner), key)
+        owned = BoundContract(node, name, address, owner)
+        role = (COORDINATOR_ROLE, key.address)
+        purpose = f"the coordinator's role of {key.address}"
+        owned.execute(
+            "grantRole", *role, effect=lambda: owned.call("hasRole", *role, purpose=purpose) or None, purpose=purpose
+        )
     return BoundContract(node, name, address, key)
 
 
 class AddressBook:
-    """Which contract stands where: STATE/chain/contracts.json, for each chain by its id and genesis hash."""
+    """The addresses of contracts in STATE/chain/contracts.json, for each chain by its id and genesis hash."""
 
     def __init__(self, state: Path, node: Web3) -> None:
         self._node = node
@@ -88,16 +95,12 @@ class AddressBook:
         """Remember a contract. The caller holds the lock."""
         content = self._load()
         content.setdefault(self._chain, {})[name] = address
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
-        part.replace(self._path)
+        write(self._path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time deploy."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with take(self._path.with_suffix(".lock"), wait=True):
             yield
 
     def _load(self) -> dict[str, dict[str, str]]:
@@ -109,9 +112,10 @@ class AddressBook:
 
 
 def endow(node: Web3, key: Key) -> None:
-    """Give an account of a development chain what it needs for its transactions."""
+    """Give an account of a development chain the funds for its transactions."""
     source = administrator()
     with reaching(node, "funds"):
+        # anvil's genesis knows no administrator, and takes a balance from anybody.
         if node.client_version.startswith("anvil") and not node.eth.get_balance(_checksum(source)):
             node.provider.make_request(RPCEndpoint("anvil_setBalance"), [source.address, hex(FUNDS)])
 
@@ -132,8 +136,9 @@ def _deploy(node: Web3, name: str, deployer: Key, book: AddressBook) -> Address:
 
     def deployed() -> Address | None:
         """The contract, whichever of our transactions created it."""
+        # Every nonce since: a transaction that seemed lost may have created it under an earlier one.
         for nonce in range(first, node.eth.get_transaction_count(account)):
-            address = to_checksum_address(created(bytes.fromhex(account[2:]), nonce))
+            address = to_checksum_address(create_address(bytes.fromhex(account[2:]), nonce))
             if book.has_code(address):
                 return Address(address)
         return None
@@ -142,18 +147,6 @@ def _deploy(node: Web3, name: str, deployer: Key, book: AddressBook) -> Address:
     address = sender.execute({"data": constructor.data_in_transaction}, deployed, f"deploying {name}")
     book.enter(name, address)
     return address
-
-
-def _appoint(contract: BoundContract, coordinator: Key) -> None:
-    """Grant the coordinator role if the account lacks it."""
-    wanted = f"the coordinator's role of {coordinator.address}"
-    arguments = (COORDINATOR_ROLE, coordinator.address)
-    contract.execute(
-        "grantRole",
-        *arguments,
-        effect=lambda: contract.call("hasRole", *arguments, wanted=wanted) or None,
-        wanted=wanted,
-    )
 
 
 def _checksum(key: Key) -> ChecksumAddress:

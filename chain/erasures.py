@@ -1,4 +1,4 @@
-"""Erasures and generations on the public ledger: the part of core.ledger.Ledger that EthereumLedger leaves to this."""
+"""Erasures and generations on the public ledger: attested, opened, certified, and read back."""
 
 from web3.types import EventData
 
@@ -9,7 +9,10 @@ from core.ledger import Anchor, Erasure, GenerationOpening, LaneHead
 
 
 class Erasures:
-    """Every method raises LedgerUnreachableError when the node does not answer."""
+    """The part of core.ledger.Ledger that EthereumLedger delegates.
+
+    Every method raises LedgerUnreachableError when the node does not answer.
+    """
 
     def __init__(self, bound: BoundContract) -> None:
         """`bound`: the PublicLedger contract, as `EthereumLedger.bound` has it."""
@@ -17,15 +20,15 @@ class Erasures:
 
     def head(self, run: Digest, lane: int) -> LaneHead:
         """See `Ledger.head`."""
-        wanted = f"the head of lane {lane}"
-        generation, height, *_ = self._bound.call("getLane", raw(run), lane, wanted=wanted)
-        aggregate = self._bound.call("getHead", raw(run), lane, wanted=wanted)
+        purpose = f"the head of lane {lane}"
+        generation, height, *_ = self._bound.call("getLane", raw(run), lane, purpose=purpose)
+        aggregate = self._bound.call("getHead", raw(run), lane, purpose=purpose)
         return LaneHead(generation, height, to_digest(aggregate))
 
     def read(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `Ledger.erasure`."""
         attestation, certificate, lane, generation, attested_at = self._bound.call(
-            "getErasure", raw(run), raw(erasure), wanted=f"erasure {erasure}"
+            "getErasure", raw(run), raw(erasure), purpose=f"erasure {erasure}"
         )
         if not attested_at:
             return None
@@ -39,7 +42,9 @@ class Erasures:
             if known is None:
                 return None
             if (known.lane, known.attestation) != (lane, attestation):
-                raise LedgerConflictError(f"erasure {erasure} is already attested as {known}")
+                raise LedgerConflictError(
+                    f"erasure {erasure} is already attested: expected {known}, got {attestation} for lane {lane}"
+                )
             return self._bound.anchor(self._event("ErasureAttested", run, erasure, known.attested_at))
 
         return self._bound.execute(
@@ -49,7 +54,7 @@ class Erasures:
             lane,
             raw(attestation),
             effect=attested,
-            wanted=f"attesting erasure {erasure}",
+            purpose=f"attesting erasure {erasure}",
         )
 
     def open_generation(self, opening: GenerationOpening) -> Anchor:
@@ -63,7 +68,10 @@ class Erasures:
             names = ("lane", "generation", "parentGeneration", "parentRound")
             got = tuple(event["args"][name] for name in names)
             if got != (opening.lane, opening.generation, opening.parent_generation, opening.parent_round):
-                raise LedgerConflictError(f"erasure {opening.erasure} is already opened: {got}, wanted {opening}")
+                known_as = dict(zip(names, got, strict=True))
+                raise LedgerConflictError(
+                    f"erasure {opening.erasure} is already opened: expected {known_as}, got {opening}"
+                )
             return self._bound.anchor(event)
 
         return self._bound.execute(
@@ -75,7 +83,7 @@ class Erasures:
             opening.parent_generation,
             opening.parent_round,
             effect=opened,
-            wanted=f"opening generation {opening.generation} of lane {opening.lane}",
+            purpose=f"opening generation {opening.generation} of lane {opening.lane}",
         )
 
     def certify(self, run: Digest, erasure: Digest, certificate: Digest) -> Anchor:
@@ -86,7 +94,9 @@ class Erasures:
             if known is None or known.certificate == ZERO_DIGEST:
                 return None
             if known.certificate != certificate:
-                raise LedgerConflictError(f"erasure {erasure} is already certified by {known.certificate}")
+                raise LedgerConflictError(
+                    f"erasure {erasure} is already certified: expected {known.certificate}, got {certificate}"
+                )
             return self._bound.anchor(self._event("ErasureCertified", run, erasure, known.attested_at))
 
         return self._bound.execute(
@@ -95,13 +105,13 @@ class Erasures:
             raw(erasure),
             raw(certificate),
             effect=certified,
-            wanted=f"certifying erasure {erasure}",
+            purpose=f"certifying erasure {erasure}",
         )
 
     def _event(self, name: str, run: Digest, erasure: Digest, since: int) -> EventData:
         """The one event `name` of an erasure, from block `since` on."""
         filters = {"run": raw(run), "erasure": raw(erasure)}
-        found = self._bound.events(name, since, "latest", filters, wanted=f"erasure {erasure}")
-        if len(found) != 1:
-            raise LedgerError(f"erasure {erasure} has {len(found)} events {name}, wanted 1")
-        return found[0]
+        events = self._bound.events(name, since, "latest", filters, purpose=f"erasure {erasure}")
+        if len(events) != 1:
+            raise LedgerError(f"erasure {erasure}: expected 1 event {name}, got {len(events)}")
+        return events[0]

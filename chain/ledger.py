@@ -1,12 +1,11 @@
 """EthereumLedger: core.ledger.Ledger over a node and the PublicLedger contract; `open_ledger` is the way in.
 
-What is read comes from the contract's storage; the events that carry what storage does not (parent, members,
-transaction) lie in a block whose number is in storage too, and must agree with it.
+Values are read from the contract's storage; parent, members and transaction, which storage lacks, from an event. The
+number of its block is in storage too, and both must agree.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from eth_hash.auto import keccak
 
@@ -52,32 +51,49 @@ class EthereumLedger:
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""
         key = commitment.key
+
+        def committed() -> Anchor | None:
+            known = self.read(key)
+            if known is None:
+                return None
+            if known[0] != commitment:
+                raise LedgerConflictError(
+                    f"{key} is already committed with other values: expected {known[0]}, got {commitment}"
+                )
+            return known[1]
+
         values = (
-            *_place(key),
+            *_lane(key),
             key.round,
             raw(commitment.parent),
             raw(commitment.updates_root),
             raw(commitment.aggregate),
             commitment.count,
         )
-        return self.bound.execute(
-            "commitRound", values, effect=lambda: self._committed(commitment), wanted=f"committing round {key.round}"
-        )
+        return self.bound.execute("commitRound", values, effect=committed, purpose=f"committing round {key.round}")
 
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """See `Ledger.read`. Raises LedgerError when event and storage disagree."""
-        wanted = f"round {key.round}"
-        *stored, block = self.bound.call("getRound", *_place(key), key.round, wanted=wanted)
+        purpose = f"round {key.round}"
+        *stored, block = self.bound.call("getRound", *_lane(key), key.round, purpose=purpose)
         if not block:
             return None
-        filters = dict(zip(("run", "lane", "generation"), _place(key), strict=True))
-        for event in self.bound.events("RoundCommitted", block, block, filters, wanted=wanted):
+        filters = dict(zip(("run", "lane", "generation"), _lane(key), strict=True))
+        # An event has three indexed fields at most, so that the round is looked for here.
+        for event in self.bound.events("RoundCommitted", block, block, filters, purpose=purpose):
             values = event["args"]
             if values["round"] == key.round:
                 if [values["updatesRoot"], values["aggregate"], values["count"]] != stored:
-                    raise LedgerError(f"event and storage of {wanted} disagree in block {block}")
-                return _commitment(key, values), self.bound.anchor(event)
-        raise LedgerError(f"{wanted} is in storage, but its event is not in block {block}")
+                    raise LedgerError(f"event and storage of {key} disagree in block {block}")
+                commitment = RoundCommitment(
+                    key=key,
+                    parent=to_digest(values["parent"]),
+                    updates_root=to_digest(values["updatesRoot"]),
+                    aggregate=to_digest(values["aggregate"]),
+                    count=values["count"],
+                )
+                return commitment, self.bound.anchor(event)
+        raise LedgerError(f"{key} is in storage, but its event is not in block {block}")
 
     def head(self, run: Digest, lane: int) -> LaneHead:
         """See `Ledger.head`."""
@@ -90,8 +106,8 @@ class EthereumLedger:
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """See `Ledger.revoked`."""
         registry = Registry(self.bound)
-        found = ((address, registry.read(address)) for address in organisations)
-        return {address: known.revoked_at for address, known in found if known and known.revoked_at}
+        registered = ((address, registry.read(address)) for address in organisations)
+        return {address: known.revoked_at for address, known in registered if known and known.revoked_at}
 
     def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:
         """See `Ledger.attest`."""
@@ -107,21 +123,8 @@ class EthereumLedger:
 
     def is_admitted(self, key: RoundKey, manifest: Digest, proof: Sequence[bytes]) -> bool:
         """Whether the contract finds a salted manifest among the updates of a round, by a proof of core.merkle."""
-        place = (*_place(key), key.round)
-        wanted = f"a proof in round {key.round}"
-        return bool(self.bound.call("isAdmitted", *place, raw(manifest), list(proof), wanted=wanted))
-
-    def _committed(self, commitment: RoundCommitment) -> Anchor | None:
-        """The anchor of the commitment; raises LedgerConflictError when the round holds another."""
-        known = self.read(commitment.key)
-        if known is None:
-            return None
-        if known[0] != commitment:
-            raise LedgerConflictError(
-                f"round {commitment.key.round} is already committed with other values: "
-                f"got {commitment}, the ledger has {known[0]}"
-            )
-        return known[1]
+        arguments = (*_lane(key), key.round, raw(manifest), list(proof))
+        return bool(self.bound.call("isAdmitted", *arguments, purpose=f"a proof in round {key.round}"))
 
 
 def open_ledger(chain: str, state: Path, key: Key | None, contract: Address | None = None) -> EthereumLedger:
@@ -136,48 +139,40 @@ def open_ledger(chain: str, state: Path, key: Key | None, contract: Address | No
 
 def open_run(bound: BoundContract, run: Digest, organisations: Iterable[Address]) -> None:
     """Open a run in either ledger's contract; repeating it with the same members changes nothing."""
-    wanted_members = frozenset(organisations)
+    expected = frozenset(organisations)
 
     def opened() -> bool | None:
-        """Whether the run is open; raises LedgerConflictError when it is, but not as wanted."""
+        """Whether the run is open; raises LedgerConflictError when it is, with other members or another coordinator."""
         known = members(bound, run)
         if not known:
             return None
-        if known != wanted_members:
-            raise LedgerConflictError(f"run {run} is already open with other members")
-        coordinator = bound.call("getRun", raw(run), wanted=f"run {run}")[0]
+        if known != expected:
+            raise LedgerConflictError(
+                f"run {run} is already open with other members: expected {sorted(known)}, got {sorted(expected)}"
+            )
+        coordinator = bound.call("getRun", raw(run), purpose=f"run {run}")[0]
         if coordinator != bound.account:
-            raise LedgerConflictError(f"run {run} belongs to coordinator {coordinator}, the key is {bound.account}")
+            raise LedgerConflictError(f"run {run}: expected the key of coordinator {coordinator}, got {bound.account}")
         return True
 
-    ascending = sorted(wanted_members, key=lambda address: int(address, 16))
-    bound.execute("openRun", raw(run), ascending, effect=opened, wanted=f"opening run {run}")
+    ascending = sorted(expected, key=lambda address: int(address, 16))
+    bound.execute("openRun", raw(run), ascending, effect=opened, purpose=f"opening run {run}")
 
 
 def members(bound: BoundContract, run: Digest) -> frozenset[Address]:
     """The organisations of a run in either ledger's contract; raises LedgerError when event and storage disagree."""
-    wanted = f"the members of run {run}"
-    coordinator, opened_at, digest = bound.call("getRun", raw(run), wanted=wanted)
+    purpose = f"the members of run {run}"
+    coordinator, opened_at, digest = bound.call("getRun", raw(run), purpose=purpose)
     if not opened_at:
         return frozenset()
-    events = bound.events("RunOpened", opened_at, opened_at, {"run": raw(run)}, wanted=wanted)
+    events = bound.events("RunOpened", opened_at, opened_at, {"run": raw(run)}, purpose=purpose)
     organisations = events[0]["args"]["organisations"] if events else []
     padded = b"".join(bytes.fromhex(address[2:]).rjust(32, b"\0") for address in organisations)
     if keccak(padded) != digest:
-        raise LedgerError(f"{wanted}, opened by {coordinator}, do not match their digest")
+        raise LedgerError(f"{purpose}, opened by {coordinator}, do not match their digest")
     return frozenset(Address(address) for address in organisations)
 
 
-def _place(key: RoundKey) -> tuple[bytes, int, int]:
+def _lane(key: RoundKey) -> tuple[bytes, int, int]:
+    """A generation of a lane, as the contract takes it."""
     return raw(key.genesis), key.lane, key.generation
-
-
-def _commitment(key: RoundKey, values: Any) -> RoundCommitment:
-    """The commitment that a RoundCommitted event carries."""
-    return RoundCommitment(
-        key=key,
-        parent=to_digest(values["parent"]),
-        updates_root=to_digest(values["updatesRoot"]),
-        aggregate=to_digest(values["aggregate"]),
-        count=values["count"],
-    )

@@ -42,10 +42,11 @@ class ServiceProvider(HTTPProvider):
         )
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Ask; when the service has gone, start it and ask once more."""
+        """The answer; when the service has gone, it is started and asked once more."""
         try:
             return super().make_request(method, params)
         except requests.ConnectionError:
+            # It may have been given another port.
             self.endpoint_uri = URI(self._service.ensure() + self._path)
             return super().make_request(method, params)
 
@@ -85,7 +86,7 @@ def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
     Raises UsageError when it is no HTTP URL, LedgerUnreachableError when no Ethereum node answers there.
     """
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"got chain {url!r}, wanted embedded, anvil or an http(s) URL")
+        raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {url!r}")
     node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, exception_retry_configuration=None))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
@@ -118,17 +119,17 @@ def running(chain: str, state: Path, timeout: float) -> Web3:
 
 
 @contextmanager
-def reaching(node: Web3, wanted: str) -> Iterator[None]:
-    """Turn every way of not getting an answer into LedgerUnreachableError, which names the URL and what was wanted."""
+def reaching(node: Web3, purpose: str) -> Iterator[None]:
+    """Turn every way of not getting an answer into LedgerUnreachableError, which names the URL and the purpose."""
     try:
         yield
     except requests.RequestException as error:
         raise LedgerUnreachableError(
-            f"nothing answers at {_url(node)} when asked for {wanted}: {type(error).__name__}"
+            f"nothing answers at {_url(node)} when asked for {purpose}: {type(error).__name__}"
         ) from error
     except (BadResponseFormat, json.JSONDecodeError) as error:
         raise LedgerUnreachableError(
-            f"what answers at {_url(node)} when asked for {wanted} is no Ethereum node"
+            f"expected an Ethereum node at {_url(node)} when asked for {purpose}, got another kind of answer"
         ) from error
 
 

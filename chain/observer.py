@@ -1,8 +1,8 @@
 """A ledger as an organisation reads it: from a node of its own choosing, without a key, and without waiting for it.
 
-It is opened when it is first asked. Nothing is started for it, no answer is waited for longer than a second, and after
-it did not answer it is left alone for a while: a chain that is down costs all organisations of a process a second in
-half a minute, not a second a question.
+It is opened by the first question. Nothing is started for it, no answer is waited for longer than a second, and a
+ledger that did not answer is left alone for a while: a chain that is down costs all organisations of a process a second
+in half a minute, not a second a question.
 """
 
 import time
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Observer:
-    """See core.ledger.LedgerView; whatever it is asked, it may raise LedgerUnreachableError."""
+    """See core.ledger.LedgerView; every question may raise LedgerUnreachableError."""
 
     def __init__(self, open_: Callable[[], LedgerView], quiet: float = QUIET_SECONDS) -> None:
         """`open_` finds the ledger; `quiet`: seconds in which it is not asked again after it did not answer."""
@@ -79,13 +79,13 @@ class Observer:
 def observe(chain: str, state: Path, contract: Address) -> Observer:
     """The public ledger `contract` on `chain` (``embedded``, ``anvil`` or a URL) of the folder `state`.
 
-    What it is asked raises IntegrityError when there is no such contract.
+    Every question raises IntegrityError when there is no such contract.
     """
 
     def opened() -> EthereumLedger:
         bound = BoundContract(running(chain, state, PATIENCE_SECONDS), "PublicLedger", contract)
         if not bound.exists:
-            raise IntegrityError(f"chain {bound.chain_id} has no contract at {contract}")
+            raise IntegrityError(f"expected a contract at {contract} on chain {bound.chain_id}, got no code")
         return EthereumLedger(bound)
 
     return Observer(opened)

@@ -39,7 +39,7 @@ class ParticipationProof:
 
     @property
     def manifest_commitment(self) -> Digest:
-        """The salted digest of the manifest: what a leaf is made of, and what `EthereumLedger.is_admitted` takes."""
+        """The salted digest of the manifest: the content of its leaf, and an argument of `is_admitted`."""
         return commitment(self.salt, self.signed.value.digest)
 
     @property
@@ -50,41 +50,43 @@ class ParticipationProof:
     @classmethod
     def of(cls, record: RoundRecord, salts: Salts, organisation: Address, chain: Domain) -> Self:
         """The proof of an organisation's update in a record; raises IntegrityError when it has none there."""
-        places = [i for i, admitted in enumerate(record.admitted) if admitted.organisation == organisation]
-        if not places:
-            raise IntegrityError(f"round {record.round} admitted no update of {organisation}")
-        siblings = merkle.proof(salts.leaves(record), places[0])
+        members = [admitted.organisation for admitted in record.admitted]
+        if organisation not in members:
+            raise IntegrityError(f"{record.key}: expected an update of {organisation}, got those of {members}")
+        index = members.index(organisation)
+        siblings = merkle.proof(salts.leaves(record), index)
         return cls(
             chain,
-            record.admitted[places[0]].signed,
+            record.admitted[index].signed,
             bytes.fromhex(salts.updates[organisation]),
             tuple(Digest("0x" + sibling.hex()) for sibling in siblings),
         )
 
     def check(self, ledger: Ledger) -> Anchor:
-        """Where the round stands on `ledger`.
+        """The round's anchor on `ledger`.
 
         Raises IntegrityError (ForgeryError for the signature) when the proof does not hold there,
         LedgerUnreachableError when the ledger does not answer.
         """
         if (ledger.chain_id, ledger.contract) != (self.chain.chain_id, self.chain.contract):
-            raise IntegrityError(f"the proof is for {self.chain}, the ledger is {ledger.contract}")
+            raise IntegrityError(f"expected the ledger of {self.chain}, got {ledger.contract} on {ledger.chain_id}")
         manifest = self.signed.signed_by(self.chain, self.signed.value.organisation)
         if manifest.organisation not in ledger.members(manifest.genesis):
-            raise IntegrityError(f"{manifest.organisation} is no member of run {manifest.genesis}")
-        found = ledger.read(self.key)
-        if found is None:
-            raise IntegrityError(f"round {manifest.round} is not on the ledger")
+            raise IntegrityError(f"run {manifest.genesis}: expected a member, got {manifest.organisation}")
+        committed = ledger.read(self.key)
+        if committed is None:
+            raise IntegrityError(f"expected {self.key} on the ledger, got nothing")
+        commitment, anchor = committed
         root = merkle.process(merkle.leaf(raw(self.manifest_commitment)), self.path)
-        if root != raw(found[0].updates_root):
-            raise IntegrityError(f"the proof leads to 0x{root.hex()}, the round's root is {found[0].updates_root}")
-        return found[1]
+        if root != raw(commitment.updates_root):
+            raise IntegrityError(f"{self.key}: expected a proof for root {commitment.updates_root}, got 0x{root.hex()}")
+        return anchor
 
     def check_on_chain(self, ledger: EthereumLedger) -> Anchor:
         """Check here, and let the contract verify the Merkle proof too; raises as `check` does."""
         anchor = self.check(ledger)
         if not ledger.is_admitted(self.key, self.manifest_commitment, self.path):
-            raise IntegrityError(f"the contract does not find the proof in round {self.key.round}")
+            raise IntegrityError(f"{self.key}: expected a proof that the contract accepts, got one that it refuses")
         return anchor
 
     def to_json(self) -> bytes:
@@ -109,9 +111,9 @@ class ParticipationProof:
                 bytes.fromhex(fields.pop("salt")),
                 tuple(Digest(sibling) for sibling in fields.pop("siblings")),
             )
-            _ = proof.path, proof.manifest_commitment
+            _ = proof.path, proof.manifest_commitment  # which raise FormatError for digests and a salt that are none
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed proof of participation: {error}") from error
         if fields:
-            raise FormatError(f"malformed proof of participation: unknown {sorted(fields)}")
+            raise FormatError(f"malformed proof of participation: expected no more fields, got {sorted(fields)}")
         return proof

@@ -1,8 +1,8 @@
-"""The members' private chain: salted commitments to full manifests, bids and allocations, and erasure requests.
+"""The members' private chain: salted commitments to full manifests, bids and allocations.
 
 `PrivateRounds` takes them from a CommitQueue. Their ciphertext is in the artifact store. Keys and key wraps are never
-written here: what stands on a chain could never be destroyed. The chain's head is anchored on the public ledger now and
-then, so that it cannot be rebuilt unseen.
+written here, since nothing on a chain can be destroyed. The chain's head is anchored on the public ledger now and then,
+so that it cannot be rebuilt unseen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ from core.round_key import RoundKey
 
 
 class Kind(IntEnum):
-    """What a round's list of commitments is of; the contract's enum."""
+    """The content of a round's list of commitments; the contract's enum."""
 
     MANIFESTS = 0
     BIDS = 1
@@ -67,53 +67,33 @@ class PrivateLedger:
             if known is None:
                 return None
             if known[0] != tuple(commitments):
-                raise LedgerConflictError(f"other {kind.name.lower()} are already recorded for round {key.round}")
+                raise LedgerConflictError(
+                    f"other {kind.name.lower()} are already recorded for {key}: expected {known[0]}, got {commitments}"
+                )
             return known[1]
 
         return self.bound.execute(
             "recordRound",
-            *_place(key, kind),
+            *_list(key, kind),
             [raw(item) for item in commitments],
             effect=recorded,
-            wanted=f"recording the {kind.name.lower()} of round {key.round}",
+            purpose=f"recording the {kind.name.lower()} of round {key.round}",
         )
 
     def read(self, key: RoundKey, kind: Kind) -> tuple[tuple[Digest, ...], Anchor] | None:
         """A round's commitments, or None; raises LedgerError when event and storage disagree."""
-        wanted = f"the {kind.name.lower()} of round {key.round}"
-        digest, _, block = self.bound.call("getRecord", *_place(key, kind), wanted=wanted)
+        purpose = f"the {kind.name.lower()} of round {key.round}"
+        digest, _, block = self.bound.call("getRecord", *_list(key, kind), purpose=purpose)
         if not block:
             return None
         filters = {"run": raw(key.genesis), "lane": key.lane, "kind": int(kind)}
-        for event in self.bound.events("RoundRecorded", block, block, filters, wanted=wanted):
+        for event in self.bound.events("RoundRecorded", block, block, filters, purpose=purpose):
             values = event["args"]
             if (values["generation"], values["round"]) == (key.generation, key.round):
                 if keccak(b"".join(values["commitments"])) != digest:
-                    raise LedgerError(f"{wanted} do not match their digest in block {block}")
+                    raise LedgerError(f"{purpose} do not match their digest in block {block}")
                 return tuple(to_digest(item) for item in values["commitments"]), self.bound.anchor(event)
-        raise LedgerError(f"{wanted} are in storage, but their event is not in block {block}")
-
-    def request_erasure(self, run: Digest, request: Digest) -> None:
-        """Ask for an erasure with a member's key, by the salted digest of the signed request.
-
-        Repeating it changes nothing. Raises LedgerConflictError when another member made the same request.
-        """
-
-        def requested() -> bool | None:
-            requester = self.requester(run, request)
-            if requester is not None and requester != self.bound.account:
-                raise LedgerConflictError(f"{requester} has already requested erasure {request}")
-            return requester is not None or None
-
-        ascending = sorted(self.members(run), key=lambda address: int(address, 16))
-        self.bound.execute(
-            "requestErasure", raw(run), raw(request), ascending, effect=requested, wanted=f"requesting {request}"
-        )
-
-    def requester(self, run: Digest, request: Digest) -> Address | None:
-        """Who asked for an erasure, or None."""
-        found = self.bound.call("getRequester", raw(run), raw(request), wanted=f"the requester of {request}")
-        return Address(found) if int(found, 16) else None
+        raise LedgerError(f"{purpose} are in storage, but their event is not in block {block}")
 
     def head(self) -> PrivateHead:
         """The newest block."""
@@ -161,7 +141,7 @@ class PrivateRounds:
         return self._private.holds(head)
 
     def commit(self, commitment: PrivateCommitment) -> Anchor:
-        """Record a round's lists; returns where the last of them stands. Raises as `PrivateLedger.record` does."""
+        """Record a round's lists; returns the anchor of the last. Raises as `PrivateLedger.record` does."""
         key = commitment.key
         self._private.record(key, Kind.MANIFESTS, commitment.manifests)
         self._private.record(key, Kind.BIDS, commitment.bids)
@@ -171,13 +151,12 @@ class PrivateRounds:
         return anchor
 
     def read(self, key: RoundKey) -> tuple[PrivateCommitment, Anchor] | None:
-        """What is recorded of a round, or None when not everything is."""
-        lists = [self._private.read(key, kind) for kind in (Kind.MANIFESTS, Kind.BIDS, Kind.ALLOCATIONS)]
-        found = [item for item in lists if item is not None]
-        if len(found) < len(lists):
+        """The lists of a round, or None when one of them is missing."""
+        recorded = [record for kind in Kind if (record := self._private.read(key, kind)) is not None]
+        if len(recorded) < len(Kind):
             return None
-        manifests, bids, allocations = (digests for digests, _ in found)
-        return PrivateCommitment(key, manifests, bids, allocations), found[-1][1]
+        manifests, bids, allocations = (digests for digests, _ in recorded)
+        return PrivateCommitment(key, manifests, bids, allocations), recorded[-1][1]
 
 
 def open_private_ledger(chain: str, state: Path, key: Key | None, contract: Address | None = None) -> PrivateLedger:
@@ -191,7 +170,10 @@ def anchor_head(public: BoundContract, run: Digest, head: PrivateHead) -> None:
     def anchored() -> bool | None:
         newest = anchored_head(public, run, head.chain_id)
         if newest and newest.number == head.number and newest != head:
-            raise LedgerConflictError(f"private block {head.number} is anchored with another hash: {newest.block_hash}")
+            raise LedgerConflictError(
+                f"private block {head.number} is anchored with another hash: "
+                f"expected {newest.block_hash}, got {head.block_hash}"
+            )
         return (newest is not None and newest.number >= head.number) or None
 
     public.execute(
@@ -201,15 +183,16 @@ def anchor_head(public: BoundContract, run: Digest, head: PrivateHead) -> None:
         head.number,
         raw(head.block_hash),
         effect=anchored,
-        wanted=f"anchoring private block {head.number}",
+        purpose=f"anchoring private block {head.number}",
     )
 
 
 def anchored_head(public: BoundContract, run: Digest, chain_id: int) -> PrivateHead | None:
     """The newest head of a private chain that the public ledger holds, or None."""
-    block_hash, number = public.call("getPrivateHead", raw(run), chain_id, wanted="the private chain's head")
+    block_hash, number = public.call("getPrivateHead", raw(run), chain_id, purpose="the private chain's head")
     return PrivateHead(chain_id, number, to_digest(block_hash)) if any(block_hash) else None
 
 
-def _place(key: RoundKey, kind: Kind) -> tuple[bytes, int, int, int, int]:
+def _list(key: RoundKey, kind: Kind) -> tuple[bytes, int, int, int, int]:
+    """A list of commitments, as the contract takes it."""
     return raw(key.genesis), key.lane, key.generation, key.round, int(kind)

@@ -1,7 +1,7 @@
 """The durable queue that keeps the chain off a federation's critical path.
 
-A round is written to the queue's file (fsync) and anchored by a thread while the next one trains. The file is
-append-only, one canonical JSON object a line, {tag: commitment} or {"key", "anchor"}; a torn last line is cut off.
+A round is written to the queue's file (fsync) and anchored by a thread while the next one trains. The file is JSON
+Lines (core/storage/jsonl.py), {tag: commitment} or {"key", "anchor"} a line, and locked by its one writer.
 
 Every round ends up on the ledger exactly once, whatever dies in between: `Ledger.commit` is idempotent, so what has no
 anchor is simply committed again. A chain that is down is tried again until it answers. A chain that was reorganised
@@ -9,19 +9,19 @@ has forgotten its newest rounds: the newest anchors are read again when the queu
 has been idle for a while and when the ledger refuses a round, and what is gone is committed again in order.
 """
 
-import fcntl
 import logging
-import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Generic
+from typing import Any, Final, Generic
 
 from chain.commitments import Commitment, Recorder, parse, tag
-from core.canonical import Digest, from_json, to_json
-from core.errors import FormatError, IntegrityError, LedgerConflictError, LedgerError, RunLockedError
+from core.canonical import Digest
+from core.errors import IntegrityError, LedgerConflictError, LedgerError
 from core.ledger import Anchor
 from core.round_key import RoundKey
+from core.storage import jsonl
+from core.storage.jsonl import JsonLines
 
 RECHECK_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.25
@@ -39,9 +39,9 @@ class CommitQueue(Generic[Commitment]):
         Raises RunLockedError when another process holds it, IntegrityError when it is damaged.
         """
         self._ledger: Recorder[Commitment] = ledger
-        self._file = _open_locked(path)
+        self._file = JsonLines(path)
         self._commitments: dict[RoundKey, Commitment]
-        self._commitments, self._anchors = _load(path, self._file)
+        self._commitments, self._anchors = _load(path)
         self._changed = threading.Condition()
         self._closing = False
         self._stopped = threading.Event()
@@ -59,14 +59,16 @@ class CommitQueue(Generic[Commitment]):
             self._raise_failure()
             known = self._commitments.get(commitment.key)
             if known is None:
-                self._append({tag(commitment): asdict(commitment)})
+                self._file.append({tag(commitment): asdict(commitment)})
                 self._commitments[commitment.key] = commitment
                 self._changed.notify_all()
             elif known != commitment:
-                raise LedgerConflictError(f"round {commitment.key.round} is already queued with other values")
+                raise LedgerConflictError(
+                    f"{commitment.key} is already queued with other values: expected {known}, got {commitment}"
+                )
 
     def anchors(self) -> dict[RoundKey, Anchor]:
-        """Where the rounds stand that have been anchored so far."""
+        """The anchors of the rounds that have one so far."""
         with self._changed:
             return dict(self._anchors)
 
@@ -85,6 +87,7 @@ class CommitQueue(Generic[Commitment]):
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
+            # The thread may still wait for a chain that is down: from here on it records nothing.
             self._stopped.set()
             self._file.close()
             self._raise_failure()
@@ -94,16 +97,12 @@ class CommitQueue(Generic[Commitment]):
         if self._failure is not None:
             raise self._failure
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(to_json(entry) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    # What the thread does
+    # The thread
 
     def _run(self) -> None:
         recheck, pause = True, _FIRST_PAUSE
         while not self._stopped.is_set():
+            # Read once: whoever closes while this turn works gets a turn of its own, with everything it has put.
             closing = self._closing
             try:
                 self._settle(recheck or closing)
@@ -121,6 +120,7 @@ class CommitQueue(Generic[Commitment]):
             pause = _FIRST_PAUSE
             with self._changed:
                 work = self._changed.wait_for(lambda: self._closing or self._missing(), RECHECK_SECONDS)
+            # Nothing to do for a while: time to see whether the chain still has what it had.
             recheck = not work
 
     def _settle(self, recheck: bool) -> None:
@@ -145,73 +145,44 @@ class CommitQueue(Generic[Commitment]):
         lanes: dict[tuple[Digest, int], list[RoundKey]] = {}
         for key in self.anchors():
             lanes.setdefault((key.genesis, key.lane), []).append(key)
-        forgotten = [self._forget_in_lane(keys) for keys in lanes.values()]
-        return any(forgotten)
-
-    def _forget_in_lane(self, keys: list[RoundKey]) -> bool:
-        """Walk back from the newest anchor to the first that still stands: what lies before it stands too."""
         forgotten = False
-        for key in sorted(keys, reverse=True):
-            found = self._ledger.read(key)
-            if found is None or found[0] != self._commitments[key]:
-                forgotten = True
-                with self._changed:
-                    del self._anchors[key]
-            elif found[1] == self._anchors[key]:
-                break
-            else:
-                self._record(key, found[1])
+        for keys in lanes.values():
+            # Back from the newest anchor to the first that still stands: the ones before it stand too.
+            for key in sorted(keys, reverse=True):
+                committed = self._ledger.read(key)
+                if committed is None or committed[0] != self._commitments[key]:
+                    forgotten = True
+                    with self._changed:
+                        del self._anchors[key]
+                elif committed[1] == self._anchors[key]:
+                    break
+                else:
+                    self._record(key, committed[1])
         return forgotten
 
     def _record(self, key: RoundKey, anchor: Anchor) -> None:
         with self._changed:
             if not self._stopped.is_set():
-                self._append({"key": asdict(key), "anchor": asdict(anchor)})
+                self._file.append({"key": asdict(key), "anchor": asdict(anchor)})
                 self._anchors[key] = anchor
 
 
 def read_anchors(path: Path) -> dict[RoundKey, Anchor]:
     """The anchors in a queue's file, for readers; empty when there is no file. Raises IntegrityError on damage."""
-    if not path.exists():
-        return {}
-    with path.open("rb") as file:
-        return _parse(path, file.read())[1]
+    return _load(path)[1]
 
 
-_Entries = tuple[dict[RoundKey, Any], dict[RoundKey, Anchor]]
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunLockedError(f"another process holds the commit queue {path}") from error
-    return file
-
-
-def _load(path: Path, file: BinaryIO) -> _Entries:
-    """Read the whole lines and cut off a torn one."""
-    file.seek(0)
-    data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    file.truncate(len(whole))
-    return _parse(path, whole)
-
-
-def _parse(path: Path, data: bytes) -> _Entries:
+def _load(path: Path) -> tuple[dict[RoundKey, Any], dict[RoundKey, Anchor]]:
+    """The commitments and the anchors in a queue's file; raises IntegrityError on damage."""
     commitments: dict[RoundKey, Any] = {}
     anchors: dict[RoundKey, Anchor] = {}
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+    for number, entry in enumerate(jsonl.read(path), start=1):
         try:
-            entry = from_json(line)
             if "anchor" in entry:
                 anchors[RoundKey(**entry["key"])] = Anchor(**entry["anchor"])
             else:
                 commitment = parse(entry)
                 commitments[commitment.key] = commitment
-        except (FormatError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"line {number} of {path} is damaged: {error}") from error
     return commitments, {key: anchor for key, anchor in anchors.items() if key in commitments}

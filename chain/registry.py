@@ -1,4 +1,4 @@
-"""Who an organisation is: its address and its SuperNode's key, registered by its own signed request.
+"""The registry of organisations: address and SuperNode key of each, registered by its own signed request.
 
 The request is EIP-712, bound to one chain and one contract, and good once: it carries the organisation's nonce and a
 deadline. A coordinator submits it, which admits the organisation. The administrator revokes for good, from the next
@@ -53,7 +53,7 @@ class MembershipRequest:
         """Parse a file; raises FormatError."""
         request = parsed(cls, from_json(data), {"domain": lambda value: parsed(Domain, value, {})})
         if not _SIGNATURE.fullmatch(str(request.signature)):
-            raise FormatError(f"malformed membership request: signature is {request.signature!r}")
+            raise FormatError(f"membership request: expected a signature of 65 bytes in hex, got {request.signature!r}")
         return request
 
 
@@ -74,19 +74,22 @@ def request_membership(key: Key, domain: Domain, node_key: Digest, nonce: int, d
 
 
 def digest_of_node_key(path: Path) -> Digest:
-    """keccak256 of a SuperNode's public key (an OpenSSH file, as Flower wants it), in DER as SubjectPublicKeyInfo.
+    """keccak256 of a SuperNode's public key (an OpenSSH file, as for Flower), in DER as SubjectPublicKeyInfo.
 
     Raises UsageError for a file that holds none.
     """
     try:
         key = load_ssh_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"got {path}: {error}, an OpenSSH public key wanted") from error
+        raise UsageError(f"expected an OpenSSH public key in {path}, got: {error}") from error
     return to_digest(keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
 
 
 class Registry:
-    """Every method raises LedgerUnreachableError when the node does not answer."""
+    """The registered organisations of a public ledger.
+
+    Every method raises LedgerUnreachableError when the node does not answer.
+    """
 
     def __init__(self, bound: BoundContract) -> None:
         """`bound`: the PublicLedger contract; with the coordinator's key to register, the administrator's to revoke."""
@@ -94,17 +97,17 @@ class Registry:
 
     @property
     def domain(self) -> Domain:
-        """What requests are signed for."""
+        """The EIP-712 domain of requests: chain and contract."""
         return Domain(self._bound.chain_id, self._bound.address)
 
     def nonce(self, organisation: Address) -> int:
         """The nonce of an organisation's next request."""
-        return int(self._bound.call("nonces", organisation, wanted=f"the nonce of {organisation}"))
+        return int(self._bound.call("nonces", organisation, purpose=f"the nonce of {organisation}"))
 
     def read(self, organisation: Address) -> Organisation | None:
-        """What is registered of an organisation, or None."""
+        """An organisation's registration, or None."""
         node_key, registered_at, revoked_at = self._bound.call(
-            "getOrganisation", organisation, wanted=f"the registration of {organisation}"
+            "getOrganisation", organisation, purpose=f"the registration of {organisation}"
         )
         return Organisation(to_digest(node_key), registered_at, revoked_at) if registered_at else None
 
@@ -115,9 +118,10 @@ class Registry:
         signed by another, revoked.
         """
         if request.domain != self.domain:
-            raise UsageError(f"got a request for {request.domain}, one for {self.domain} wanted")
+            raise UsageError(f"expected a request for {self.domain}, got one for {request.domain}")
 
         def registered() -> Organisation | None:
+            # The contract uses a nonce up with its request, and with no other: it tells ours from an earlier one.
             return self.read(request.organisation) if self.nonce(request.organisation) > request.nonce else None
 
         return self._bound.execute(
@@ -127,7 +131,7 @@ class Registry:
             request.deadline,
             bytes.fromhex(request.signature[2:]),
             effect=registered,
-            wanted=f"registering {request.organisation}",
+            purpose=f"registering {request.organisation}",
         )
 
     def revoke(self, organisation: Address) -> Organisation:
@@ -141,5 +145,5 @@ class Registry:
             return known if known and known.revoked_at else None
 
         return self._bound.execute(
-            "revokeOrganisation", organisation, effect=revoked, wanted=f"revoking {organisation}"
+            "revokeOrganisation", organisation, effect=revoked, purpose=f"revoking {organisation}"
         )

@@ -46,15 +46,15 @@ class Sender:
         self._sending = threading.Lock()
         self.address = to_checksum_address(key.address)
 
-    def execute(self, request: TxParams, effect: Callable[[], T | None], wanted: str) -> T:
+    def execute(self, request: TxParams, effect: Callable[[], T | None], purpose: str) -> T:
         """Send `request` (to, data, value) until `effect` returns something, and return that.
 
-        `wanted` says in messages what it was for.
+        Messages name the `purpose`.
 
         Raises LedgerConflictError when the contract refuses, LedgerUnreachableError when nothing answers or nothing
         is mined, LedgerError when the node does not take the transaction (no funds).
         """
-        with self._sending, reaching(self._node, wanted):
+        with self._sending, reaching(self._node, purpose):
             for attempt in range(TRIES):
                 if (result := effect()) is not None:
                     return result
@@ -68,7 +68,7 @@ class Sender:
             if (result := effect()) is not None:
                 return result
         seconds = round(TRIES * self._patience)
-        raise LedgerUnreachableError(f"the transaction for {wanted} was not mined within {seconds} s")
+        raise LedgerUnreachableError(f"the transaction for {purpose} was not mined within {seconds} s")
 
     def _send(self, request: TxParams, attempt: int) -> None:
         """Sign and send with the next nonce; return when that nonce is used up, or after the patience."""
@@ -78,10 +78,16 @@ class Sender:
         try:
             self._node.eth.send_raw_transaction(signed.raw_transaction)
         except Web3RPCError as error:
-            message = _message(error)
+            detail = (error.rpc_response or {}).get("error")
+            message = str(detail["message"]) if isinstance(detail, dict) else str(error)
             if not _IN_FLIGHT.search(message):
                 raise LedgerError(f"the node refuses a transaction of {self.address}: {message}") from error
-        self._wait_past(nonce)
+        deadline = time.monotonic() + self._patience
+        pause = 0.01
+        while self._node.eth.get_transaction_count(self.address, "latest") <= nonce and time.monotonic() < deadline:
+            time.sleep(pause)
+            # Embedded chains mine at once, others every few seconds.
+            pause = min(2 * pause, 1.0)
 
     def _priced(self, request: TxParams, nonce: int, factor: float) -> dict[str, Any]:
         """A transaction with gas and fees; nothing is left for the library to guess."""
@@ -97,21 +103,13 @@ class Sender:
             "chainId": self._node.eth.chain_id,
             "gas": int(gas * GAS_MARGIN),
             "maxPriorityFeePerGas": tip,
+            # The base fee can rise by an eighth a block: twice the present one lasts for five full blocks.
             "maxFeePerGas": int(2 * block["baseFeePerGas"] * factor) + tip + 1,
         }
 
-    def _wait_past(self, nonce: int) -> None:
-        deadline = time.monotonic() + self._patience
-        pause = 0.01
-        while self._node.eth.get_transaction_count(self.address, "latest") <= nonce:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
 
 def explain(error: ContractLogicError, abi: list[dict[str, Any]]) -> str:
-    """A custom error with its arguments by name, for example ``RoundNotNext(got=3, wanted=2)``."""
+    """A custom error with its arguments by name, for example ``RoundNotNext(got=3, expected=2)``."""
     data = bytes.fromhex(error.data[2:]) if isinstance(error.data, str) else b""
     for entry in abi:
         if entry["type"] != "error":
@@ -119,17 +117,6 @@ def explain(error: ContractLogicError, abi: list[dict[str, Any]]) -> str:
         types = [argument["type"] for argument in entry["inputs"]]
         if keccak(f"{entry['name']}({','.join(types)})".encode())[:4] == data[:4]:
             names = [argument["name"] for argument in entry["inputs"]]
-            values = decode(types, data[4:])
-            shown = (f"{name}={_shown(value)}" for name, value in zip(names, values, strict=True))
-            return f"{entry['name']}({', '.join(shown)})"
+            values = ("0x" + value.hex() if isinstance(value, bytes) else value for value in decode(types, data[4:]))
+            return f"{entry['name']}({', '.join(f'{n}={v}' for n, v in zip(names, values, strict=True))})"
     return str(error.message or error)
-
-
-def _shown(value: object) -> str:
-    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _message(error: Web3RPCError) -> str:
-    response = error.rpc_response or {}
-    detail = response.get("error")
-    return str(detail["message"]) if isinstance(detail, dict) else str(error)

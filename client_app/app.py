@@ -1,4 +1,4 @@
-"""The ClientApp: bind, bid, train, evaluate, delete, forget.
+"""The ClientApp: bind, bid, train, evaluate, delete derived state, erase records.
 
 Training is a pure function of (base, parent state, data, seed, round, bid): nothing is kept between rounds, and the
 base model, loaded once per process, is never changed.
@@ -13,12 +13,11 @@ from importlib.metadata import version
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.agency import AgentSession, Place
 from client_app.checks import check_federation, check_request, check_served, check_state
-from client_app.deletion import delete as forget
+from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
-from client_app.oversight import metrics
-from client_app.signing import sign_update
+from client_app.oversight import confirm, metrics
+from client_app.signing import signed_reply
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
@@ -26,11 +25,16 @@ from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.genesis import Genesis, Stage
-from core.messages import codec as wire
+from core.messages import codec, queries, training
+from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnswer, RecordsQuery
+from core.messages.refusal import Refusal, Refused
+from core.messages.training import Task
+from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
-from llm.data import Record
 from llm.evaluate import evaluate as measure
 from llm.model import Model
+from llm.records import Record
+from llm.served import shared_adapter
 from llm.sources import load_base
 from llm.train import TrainConfig, steps_of, untrained
 from llm.train import train as fit
@@ -45,141 +49,144 @@ _BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
 @app.query("bind")
 def bind(message: Message, context: Context) -> Message:
     """Answer who is hosted here, each organisation with its own signature on the challenge."""
-    query = wire.Bind.from_content(message.content)
+    query = Bind.from_content(message.content)
     node = node_of(context)
-    asked = query.asked
+    asked, product = query.asked, f"foedus {version('foedus')}"
     signed = (
-        Registration(
-            host.organisation, asked.coordinator, asked.run, asked.challenge, product=f"foedus {version('foedus')}"
-        ).sign(host.key, query.chain)
+        Registration(host.organisation, asked.coordinator, asked.run, asked.challenge, product=product).sign(
+            host.key, query.chain
+        )
         for host in node.hosts.values()
     )
-    return Message(wire.Bound(tuple(signed), node.known).to_content(), reply_to=message)
+    return Message(Bound(tuple(signed), node.known).to_content(), reply_to=message)
 
 
 @app.query("offer")
 def offer(message: Message, context: Context) -> Message:
     """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
-    query = wire.OfferQuery.from_content(message.content)
+    query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
-    place = Place(genesis, query.organisation, query.lane, query.generation, query.round)
+    key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
         steps = _steps(genesis, model, node.records(host, genesis, query.lane))
-        session = node.agency.open_session(place, steps, query.traffic)
+        session = node.agency.open_session(genesis, query.organisation, key, steps, query.traffic)
         session.settle(query.paid)
         bid = session.offer()
     except (FormatError, UsageError) as error:
-        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     made = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(wire.offered(made.sign(host.key, genesis.chain)), reply_to=message)
+    return Message(queries.offered(made.sign(host.key, genesis.chain)), reply_to=message)
 
 
 @app.query("delete")
 def delete(message: Message, context: Context) -> Message:
-    """Delete what the organisation keeps that knew somebody who was erased, and answer with a signed receipt."""
-    query = wire.Deletion.from_content(message.content)
+    """Delete the organisation's derived state that knew an erased organisation; answer with a signed receipt."""
+    query = Deletion.from_content(message.content)
     node = node_of(context)
     host = node.host(query.organisation)
     try:
-        receipt = forget(query, host, node)
+        receipt = delete_derived_state(query, host, node)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
-    return Message(wire.deleted(receipt), reply_to=message)
+        return _refusal(message, Refused.OBJECTED, str(error))
+    return Message(queries.deleted(receipt), reply_to=message)
 
 
 @app.query("records")
-def recall(message: Message, context: Context) -> Message:
-    """Answer, on the organisation's own request to erase records, which it holds; and forget them when told to."""
-    query = wire.RecordsQuery.from_content(message.content)
+def erase_records(message: Message, context: Context) -> Message:
+    """On the organisation's own request, answer which records it trains on; erase them when the query says so."""
+    query = RecordsQuery.from_content(message.content)
     node = node_of(context)
     host = node.host(query.request.value.organisation)
-    noted = node.forgotten(host, query.genesis)
+    erased = node.erased_records(host, query.genesis)
     try:
         check_request(query, node.member(host, query.genesis), host.key)
-        held = Counter(record.digest for record in noted.left(host.data.train))
+        held = Counter(record.digest for record in erased.left(host.data.train))
         if query.forget:
-            noted.note({record: held.pop(record) for record in query.records if record in held})
-        gone = noted.counts()
+            erased.note({record: held.pop(record) for record in query.records if record in held})
+        gone = erased.counts()
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     known = (tuple(record for record in query.records if record in found) for found in (held, gone))
-    return Message(wire.RecordsAnswer(*known).to_content(), reply_to=message)
+    return Message(RecordsAnswer(*known).to_content(), reply_to=message)
 
 
-@app.train(mods=[sign_update])
+@app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if what was sent with it holds."""
-    task = wire.Task.from_content(message.content)
+    task = Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
     try:
         model, fresh = _equipped(task, node, host)
         check_state(task, fresh)
-        standing = node.oversight.standing(task)
+        witness = node.oversight.check_record(task)
+        standing = confirm(witness, task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     if node.oversight.abstains(standing):
-        return _refusal(message, wire.Refused.ABSTAINED, str(standing))
+        return _refusal(message, Refused.ABSTAINED, str(standing))
     records = node.records(host, task.genesis, task.lane)
     stage = task.genesis.training.stage(task.round, _steps(task.genesis, model, records))
-    if task.genesis.policy(task.round) != "q-learning":
-        bid = Bid(stage.steps, task.genesis.rank)
-        manifest, update = _local_round(task, records, model, fresh, bid, stage, metrics(standing))
-        return Message(wire.unsigned_reply(manifest, update), reply_to=message)
     try:
-        session = _session(task, node, stage.steps)
-        bid = session.begin()
+        bid, coming = _bids(task, node, stage.steps)
     except (FormatError, UsageError) as error:
-        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     if bid == ABSTAIN:
-        return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
-    coming = session.end()
-    bids = {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
-    manifest, update = _local_round(task, records, model, fresh, bid, stage, {**metrics(standing), **bids})
-    return Message(wire.unsigned_reply(manifest, update), reply_to=message)
+        return _refusal(message, Refused.ABSTAINED, "its agent will not pay for this round")
+    manifest, update = _local_round(task, records, model, fresh, bid, stage, {**metrics(standing), **coming})
+    return Message(signed_reply(manifest, update, host, witness, task.genesis.chain), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the base and what is served on the organisation's held-out records, in nats per answer token."""
-    task = wire.Task.from_content(message.content)
+    task = Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
     try:
         model, fresh = _equipped(task, node, host)
         check_served(task, fresh)
-        node.oversight.show(task)
+        node.oversight.check_record(task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     rule = RULES[task.genesis.rule]
     losses = {
         "base": _base_loss(model, task.genesis, host),
         "global": _loss(model, task.served.map(lambda state: rule.adapter(state, fresh)), task.genesis, host),
     }
-    return Message(wire.losses(losses), reply_to=message)
+    return Message(training.losses(losses), reply_to=message)
 
 
-def _session(task: wire.Task, node: Node, steps: int) -> AgentSession:
-    """The organisation's agent, told what was paid."""
-    place = Place(task.genesis, task.organisation, task.lane, task.generation, task.round)
-    session = node.agency.open_session(place, steps, wire.traffic(task.state))
+def _bids(task: Task, node: Node, steps: int) -> tuple[Bid, dict[str, float]]:
+    """The bid that a round is trained by, `ABSTAIN` for none, and the metrics that carry the bid for the next.
+
+    Where agents do not bid, the whole round and none.
+    """
+    genesis = task.genesis
+    if genesis.policy(task.round) != "q-learning":
+        return Bid(steps, genesis.rank), {}
+    key = RoundKey(genesis.digest, task.lane, task.generation, task.round)
+    session = node.agency.open_session(genesis, task.organisation, key, steps, codec.traffic(task.state))
     session.settle(task.paid)
-    return session
+    if (bid := session.begin()) == ABSTAIN:
+        return ABSTAIN, {}
+    coming = session.end()
+    return bid, {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
 
 
-def _equipped(task: wire.Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
+def _equipped(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the shared adapter, once they are those of the federation that the task names."""
     genesis = task.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
-    fresh = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seeds.shared(genesis.seed))
+    fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh
 
 
 def _local_round(
-    task: wire.Task,
+    task: Task,
     records: Sequence[Record],
     model: Model,
     fresh: AdapterState,
@@ -216,8 +223,8 @@ def _local_round(
     return manifest, update
 
 
-def _refusal(message: Message, reason: wire.Refused, detail: str) -> Message:
-    return Message(wire.Refusal(reason, detail).to_content(), reply_to=message)
+def _refusal(message: Message, reason: Refused, detail: str) -> Message:
+    return Message(Refusal(reason, detail).to_content(), reply_to=message)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What an organisation checks before it trains: it trusts neither the coordinator nor the network."""
+"""The checks before an organisation trains: it trusts neither the coordinator nor the network."""
 
 from core import lora
 from core.adapter import AdapterState
@@ -8,7 +8,8 @@ from core.erasures import hidden
 from core.errors import IntegrityError
 from core.generations import GenerationRecord, last_round
 from core.keys import Key
-from core.messages.codec import RecordsQuery, Task
+from core.messages.queries import RecordsQuery
+from core.messages.training import Task
 from core.update import Organisation
 
 
@@ -16,12 +17,12 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     """Check that a task belongs to the federation that the organisation joined.
 
     `base` is the digest of the base model here and `fresh` the adapter drawn here: both must be the genesis's.
-    Raises IntegrityError naming what was got and what was wanted.
+    Raises IntegrityError naming what was expected and what was got.
     """
     genesis = task.genesis
     _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
     if task.lane not in (lanes := genesis.lanes_of(organisation.address)):
-        raise IntegrityError(f"lane is {task.lane}, {' or '.join(map(str, lanes))} wanted")
+        raise IntegrityError(f"lane: expected {' or '.join(map(str, lanes))}, got {task.lane}")
     _equal("base model", base, genesis.base.digest)
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
 
@@ -33,8 +34,8 @@ def check_request(query: RecordsQuery, organisation: Organisation, key: Key) -> 
     """
     request = query.request.verified(query.genesis)
     _equal("organisation in the genesis", query.genesis.organisation(organisation.address), organisation)
-    wanted = hidden(key, request.nonce, query.records), len(query.records)
-    _equal("records of the request, and how many", (request.records, request.count), wanted)
+    committed = hidden(key, request.nonce, query.records), len(query.records)
+    _equal("records of the request, and how many", (request.records, request.count), committed)
 
 
 def check_state(task: Task, fresh: AdapterState) -> None:
@@ -45,8 +46,8 @@ def check_state(task: Task, fresh: AdapterState) -> None:
     opening = _opening(task)
     _equal("state", task.state.digest, _promised_state(task, fresh, opening))
     last = last_round(task.genesis, opening)
-    _at_most(f"rounds of generation {task.generation} are", last, task.genesis.training.most(task.generation))
-    _at_most("round is", task.round, last)
+    _at_most(f"rounds of generation {task.generation}", last, task.genesis.training.most(task.generation))
+    _at_most("round", task.round, last)
 
 
 def check_served(task: Task, fresh: AdapterState) -> None:
@@ -62,7 +63,7 @@ def check_served(task: Task, fresh: AdapterState) -> None:
         _equal("composition", served.kind, genesis.composition)
     states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
     if promised not in states:
-        raise IntegrityError(f"state is {', '.join(states)}, {promised} wanted")
+        raise IntegrityError(f"state: expected {promised}, got {', '.join(states)}")
 
 
 def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord | None) -> Digest:
@@ -94,9 +95,9 @@ def _opening(task: Task) -> GenerationRecord | None:
 
 def _at_most(what: str, got: int, most: int) -> None:
     if got > most:
-        raise IntegrityError(f"{what} {got}, at most {most} wanted")
+        raise IntegrityError(f"{what}: expected at most {most}, got {got}")
 
 
-def _equal(what: str, got: object, wanted: object) -> None:
-    if got != wanted:
-        raise IntegrityError(f"{what} is {got}, {wanted} wanted")
+def _equal(what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise IntegrityError(f"{what}: expected {expected}, got {got}")

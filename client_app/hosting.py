@@ -13,7 +13,7 @@ from pathlib import Path
 from flwr.app import Context, UserConfig
 
 from client_app.agency import Agency
-from client_app.forgotten import Forgotten
+from client_app.erased_records import ErasedRecords
 from client_app.oversight import Oversight
 from core import keys, seeds
 from core.canonical import Address
@@ -22,7 +22,7 @@ from core.errors import ConfigError, IntegrityError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
 from core.update import Organisation
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from llm.sources import read_data
 
 
@@ -41,7 +41,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Node:
-    """The organisations hosted here, how many this node knows of (0 in a deployment), and where it checks."""
+    """The organisations hosted here, and how many this node knows of (0 in a deployment)."""
 
     hosts: dict[Address, Host]
     known: int
@@ -51,31 +51,31 @@ class Node:
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
         if address not in self.hosts:
-            raise UsageError(f"organisation {address} is not hosted here, one of {', '.join(self.hosts)} wanted")
+            raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {address}")
         return self.hosts[address]
 
-    def forgotten(self, host: Host, genesis: Genesis) -> Forgotten:
-        """What an organisation has erased from a federation."""
-        return Forgotten(self.oversight.state.forgotten(genesis.digest, host.key.address))
+    def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
+        """The note of the records that an organisation has erased from a federation."""
+        return ErasedRecords(self.oversight.state.forgotten(genesis.digest, host.key.address))
 
     def member(self, host: Host, genesis: Genesis) -> Organisation:
-        """The organisation as it registered: with the records that it has forgotten since, be they still there or not.
+        """The organisation as it registered: with the records erased since, whether its data still hold them or not.
 
         Raises FormatError when its note of them is damaged.
         """
-        noted = self.forgotten(host, genesis)
-        examples = len(noted.left(host.data.train)) + sum(noted.counts().values())
+        erased = self.erased_records(host, genesis)
+        examples = len(erased.left(host.data.train)) + sum(erased.counts().values())
         return replace(host.organisation, examples=examples)
 
     def records(self, host: Host, genesis: Genesis, lane: int) -> tuple[Record, ...]:
-        """What an organisation trains on in a lane: its shard of what it has not forgotten, in the order of its data.
+        """The records that an organisation trains on in a lane: its shard of those not erased, in the data's order.
 
-        Raises FormatError when its note of what it has forgotten is damaged, IntegrityError for another's lane.
+        Raises FormatError when its note of erased records is damaged, IntegrityError for another's lane.
         """
-        left = self.forgotten(host, genesis).left(host.data.train)
+        left = self.erased_records(host, genesis).left(host.data.train)
         lanes = genesis.lanes_of(host.key.address)
         if lane not in lanes:
-            raise IntegrityError(f"lane is {lane}, {' or '.join(map(str, lanes))} wanted")
+            raise IntegrityError(f"expected lane {' or '.join(map(str, lanes))}, got {lane}")
         if len(lanes) == 1:
             return left
         return tuple(r for r in left if seeds.shard_of(r.digest, len(lanes)) == lanes.index(lane))
@@ -85,8 +85,8 @@ def node_of(context: Context) -> Node:
     """The node that a ClientApp's context describes; data are read once per process."""
     config = RunConfig.from_flat(context.run_config)
     if "partition-id" in context.node_config:
-        place = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-        return _simulated(config, *place)
+        index, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+        return _simulated(config, index, nodes)
     home = (_required(context.node_config, name) for name in ("organisation", "data", "key-file"))
     oversight = Oversight.deployed(config, context.node_config)
     return _deployed(config, oversight, Agency.of(config, oversight.state, context.node_config), *home)
@@ -114,5 +114,5 @@ def _deployed(config: RunConfig, oversight: Oversight, agency: Agency, name: str
 def _required(node_config: UserConfig, name: str) -> str:
     value = node_config.get(name)
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"node-config has no {name}: --node-config 'organisation=… data=… key-file=…' wanted")
+        raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
     return value

@@ -22,7 +22,7 @@ from core.erasures import Attestation
 from core.errors import ConfigError, IntegrityError
 from core.genesis import Genesis
 from core.ledger import LedgerView
-from core.messages.codec import Task
+from core.messages.training import Task
 from core.storage.state_folder import State
 
 
@@ -52,29 +52,17 @@ class Oversight:
             raise ConfigError(f"node-config has chain-lag-policy {policy!r}, one of {', '.join(LAG_POLICIES)} wanted")
         return cls(chain, State(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
 
-    def witness(self, task: Task) -> Witness:
-        """The memory of the organisation that a task is for."""
-        genesis = task.genesis
-        ledger = self._ledger(genesis)
-        path = self.state.witness(genesis.digest, task.organisation)
-        return Witness(path, genesis, task.organisation, ledger, self.lag)
+    def check_record(self, task: Task) -> Witness:
+        """Check and remember the record that a task carries; returns the organisation's memory, read once a message.
 
-    def show(self, task: Task) -> None:
-        """Check and remember the record that a task carries; raises IntegrityError when it does not hold."""
-        if task.parent and task.salts:
-            self.witness(task).shown(task.parent, task.salts, task.openings)
-
-    def standing(self, task: Task) -> Standing:
-        """Check the record that a task carries, and every one before it on the ledger, before training on it.
-
-        Raises IntegrityError when one of them does not hold.
+        Raises IntegrityError when the record does not hold.
         """
-        witness = self.witness(task)
+        genesis, organisation = task.genesis, task.organisation
+        path = self.state.witness(genesis.digest, organisation)
+        witness = Witness(path, genesis, organisation, self._ledger(genesis), self.lag)
         if task.parent and task.salts:
-            witness.shown(task.parent, task.salts, task.openings)
-        standing = witness.confirm(task.lane, task.generation, task.round)
-        _say(task.organisation, standing)
-        return standing
+            witness.check_record(task.parent, task.salts, task.openings)
+        return witness
 
     def check_attested(self, genesis: Genesis, attestation: Attestation) -> None:
         """Check that the organisation's own ledger, if it has one, knows an erasure by this attestation.
@@ -97,18 +85,24 @@ class Oversight:
         return bool(standing.behind) and self.policy == "abstain"
 
 
+def confirm(witness: Witness, task: Task) -> Standing:
+    """Have the witness check every earlier round on the ledger, before its organisation trains.
+
+    Raises IntegrityError when one of them does not hold.
+    """
+    standing = witness.confirm(task.lane, task.generation, task.round)
+    if standing.trusting:
+        log(WARNING, "%s has no chain-url: it trusts the coordinator and checks nothing on a chain", task.organisation)
+    elif standing.behind:
+        log(WARNING, "%s: %s", task.organisation, standing)
+    return standing
+
+
 def metrics(standing: Standing) -> Mapping[str, float]:
     """What a manifest says of its organisation's standing: the rounds that are late, or that nothing was checked."""
     if standing.trusting:
         return {"trusting": 1}
     return {"behind": len(standing.behind)} if standing.behind else {}
-
-
-def _say(organisation: Address, standing: Standing) -> None:
-    if standing.trusting:
-        log(WARNING, "%s has no chain-url: it trusts the coordinator and checks nothing on a chain", organisation)
-    elif standing.behind:
-        log(WARNING, "%s: %s", organisation, standing)
 
 
 @lru_cache(maxsize=16)

@@ -1,31 +1,19 @@
-"""A Flower mod that signs what a train handler returns with the organisation's own key.
+"""Signing: the one place where an organisation's key is used on an update."""
 
-The handler describes its update in an UpdateManifest; this is the one place where a key is used on it, so that
-handlers, and mods that change a reply before it gets here, need not know that there are keys.
-"""
+from flwr.app import RecordDict
 
-from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable
-
-from client_app.hosting import node_of
-from core.errors import IntegrityError
-from core.messages import codec as wire
+from client_app.hosting import Host
+from client_app.witness import Witness
+from core.adapter import AdapterState
+from core.keys import Domain
+from core.messages import training
+from core.update import UpdateManifest
 
 
-def sign_update(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Sign the manifest of a reply, and remember it before it is sent; a refusal passes unsigned.
-
-    Raises IntegrityError when the manifest does not describe what the reply carries.
-    """
-    task = wire.Task.from_content(message.content)
-    reply = call_next(message, context)
-    if wire.Refusal.from_content(reply.content):
-        return reply
-    manifest = wire.manifest_of(reply.content)
-    if (update := wire.unpack(reply.content, "update").digest) != manifest.update:
-        raise IntegrityError(f"manifest names update {manifest.update}, the reply carries {update}")
-    node = node_of(context)
-    signed = manifest.sign(node.host(manifest.organisation).key, task.genesis.chain)
-    node.oversight.witness(task).sent(signed)
-    wire.attach_signature(reply.content, signed.signatures[0])
-    return reply
+def signed_reply(
+    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, domain: Domain
+) -> RecordDict:
+    """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent."""
+    signed = manifest.sign(host.key, domain)
+    witness.sent(signed)
+    return training.reply(signed, update)

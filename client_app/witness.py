@@ -1,15 +1,16 @@
-"""What an organisation checks of its coordinator, against a ledger of its own choosing.
+"""Witness: an organisation's memory of its coordinator, checked against a ledger of its own choosing.
 
-    sent     it remembers the manifest it signed, before it sends it
-    shown    a round's signed record and salts: signed by the coordinator, the only record for its place, growing from
-             the last one shown, with the weights that the genesis implies and the organisation's own manifest in it
-    confirm  before it trains on: every round that was shown, up to the lag, is on the ledger as it was shown, and the
-             ledger is the one of the genesis, with its members
+    sent           remember the manifest that was signed, before it is sent
+    check_record   a round's record and salts, as the coordinator shows them: signed, the only record for its round,
+                   growing from the one shown before, with the weights that the genesis implies and the organisation's
+                   own manifest in it
+    confirm        before training on: every record shown, up to the lag, stands on the ledger as it was shown, and the
+                   ledger is that of the genesis, with its members
 
-So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and what is raised
-names the round. What it cannot see, because it has no other updates, is whether the aggregate was computed rightly:
-that is for whoever audits the artifacts. Who has been caught once is not believed again. Without a ledger it says that
-it trusts the coordinator; one that does not answer is a ledger on which nothing stands yet.
+So a coordinator with two faces, or one that leaves out, swaps or reweighs an update, is caught, and the error names the
+round. A witness has no other updates, so it cannot see whether the aggregate was computed rightly: an audit of the
+artifacts does. A coordinator caught once is not believed again. Without a ledger the witness says that it trusts the
+coordinator; a ledger that does not answer is one on which nothing stands yet.
 
 The memory is a file of the organisation's own, one canonical JSON object a line, fsynced: a ClientApp lives for one
 message. A torn last line is cut off.
@@ -37,10 +38,10 @@ from core.update import UpdateManifest
 
 @dataclass(frozen=True)
 class Standing:
-    """What a witness may rely on before a round.
+    """A coordinator's standing with a witness before a round.
 
-    `trusting`: it has no ledger and believes the coordinator. `behind`: rounds that should be on the ledger by now and
-    are not; whether to train on regardless is the organisation's choice.
+    `trusting`: there is no ledger, and the coordinator is believed. `behind`: rounds that should be on the ledger by
+    now and are not; whether to train on regardless is the organisation's choice.
     """
 
     trusting: bool
@@ -54,8 +55,8 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A round as the organisation was shown it, in the form that the ledger has."""
+class _ShownRound:
+    """A round as the coordinator showed it, in the form that the ledger has."""
 
     key: RoundKey
     record: Digest
@@ -80,7 +81,7 @@ class Witness:
         self._ledger = ledger
         self._lag = lag
         self._sent: dict[RoundKey, list[Digest]] = {}
-        self._shown: dict[RoundKey, _Shown] = {}
+        self._shown: dict[RoundKey, _ShownRound] = {}
         self._confirmed: set[RoundKey] = set()
         self._known_ledger = False
         self._caught = ""
@@ -91,15 +92,15 @@ class Witness:
         """Remember an own manifest; call it before it is sent."""
         self._write({"sent": asdict(_place(signed)), "manifest": signed.value.digest})
 
-    def shown(
+    def check_record(
         self, signed: Signed[RoundRecord], salts: Salts, openings: Sequence[Signed[GenerationRecord]] = ()
     ) -> RoundRecord:
-        """Check and remember a round's record; showing it again changes nothing.
+        """Check and remember a round's record as the coordinator shows it; once more changes nothing.
 
-        `openings` are what opened the lane's generations, in order.
+        `openings` are the records that opened the lane's generations, in order.
         An attempt that admitted nothing never reaches a ledger and is not remembered: the round is tried again.
         Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold,
-        now or when an earlier round was shown.
+        now or in an earlier round.
         """
         record = signed.verified(self._genesis)
         try:
@@ -117,7 +118,7 @@ class Witness:
             self._check_own_update(record)
             return
         commitment = commit_to(record, salts)
-        shown = _Shown(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
+        shown = _ShownRound(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
         known = self._shown.get(record.key)
         if known is None:
             self._check_parent(record, openings)
@@ -151,30 +152,26 @@ class Witness:
         found = ledger.read(key)
         if found is None:
             return
-        got, wanted = found[0], self._shown[key]
+        on_ledger, shown = found[0], self._shown[key]
         for name in ("aggregate", "updates_root", "count"):
-            if getattr(got, name) != getattr(wanted, name):
-                raise IntegrityError(
-                    f"{_name(key)}: the ledger has {name} {getattr(got, name)}, shown was {getattr(wanted, name)}"
-                )
+            if (got := getattr(on_ledger, name)) != (expected := getattr(shown, name)):
+                raise IntegrityError(f"{_name(key)}: the ledger has {name} {got}, the coordinator has shown {expected}")
         self._write({"confirmed": asdict(key)})
-
-    # What is checked
 
     def _check_ledger(self, ledger: LedgerView) -> None:
         """Check, once for all rounds, that the ledger is the federation's."""
         if self._known_ledger:
             return
-        wanted = self._genesis.chain
-        if (ledger.chain_id, ledger.contract) != (wanted.chain_id, wanted.contract):
+        expected = self._genesis.chain
+        if (ledger.chain_id, ledger.contract) != (expected.chain_id, expected.contract):
             raise IntegrityError(
-                f"the ledger is {ledger.contract} on chain {ledger.chain_id}, "
-                f"the federation's is {wanted.contract} on chain {wanted.chain_id}"
+                f"ledger: expected {expected.contract} on chain {expected.chain_id}, "
+                f"got {ledger.contract} on chain {ledger.chain_id}"
             )
         members = ledger.members(self._genesis.digest)
         if members != {organisation.address for organisation in self._genesis.organisations}:
             raise IntegrityError(f"the ledger knows run {self._genesis.digest} with other members: {sorted(members)}")
-        self._write({"ledger": asdict(wanted)})
+        self._write({"ledger": asdict(expected)})
 
     def _check_parent(self, record: RoundRecord, openings: Sequence[Signed[GenerationRecord]]) -> None:
         """A record grows from the last one shown of its lane's line, if there is one."""
@@ -184,31 +181,33 @@ class Witness:
             generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
         before = self._shown.get(RoundKey(record.genesis, record.lane, generation, record.round - 1))
         if before and record.parent != before.record:
-            raise IntegrityError(f"{_name(record.key)}: its parent is {record.parent}, shown was {before.record}")
+            raise IntegrityError(
+                f"{_name(record.key)}: expected parent {before.record}, as shown before, got {record.parent}"
+            )
 
     def _opening(self, record: RoundRecord, openings: Sequence[Signed[GenerationRecord]]) -> GenerationRecord:
-        """What opened a record's generation; raises IntegrityError when that was not shown."""
+        """The record that opened a round's generation; raises IntegrityError when it was not shown."""
         for signed in openings[record.generation - 1 : record.generation]:
             opening = signed.verified(self._genesis)
             if (opening.lane, opening.generation) == (record.lane, record.generation):
                 return opening
-        raise IntegrityError(f"{_name(record.key)}: it was not shown what opened the generation")
+        raise IntegrityError(f"{_name(record.key)}: the record that opened its generation was not shown")
 
     def _check_weights(self, record: RoundRecord) -> None:
         examples = self._genesis.examples
         members = [admitted.organisation for admitted in record.admitted]
         if strangers := [member for member in members if member not in examples]:
             raise IntegrityError(f"{_name(record.key)}: admits {strangers[0]}, which is no member")
-        wanted = weights({member: examples[member] for member in members})
+        shares = weights({member: examples[member] for member in members})
         for admitted in record.admitted:
-            if admitted.weight != wanted[admitted.organisation]:
+            if admitted.weight != (expected := shares[admitted.organisation]):
                 raise IntegrityError(
-                    f"{_name(record.key)}: the weight of {admitted.organisation} is {admitted.weight}, "
-                    f"{wanted[admitted.organisation]} wanted"
+                    f"{_name(record.key)}: the weight of {admitted.organisation}: expected {expected}, "
+                    f"got {admitted.weight}"
                 )
 
     def _check_own_update(self, record: RoundRecord) -> None:
-        """What was sent is in the record: admitted as it was sent, or rejected with a reason."""
+        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
         sent = self._sent.get(record.key, [])
         own = [a.signed for a in record.admitted if a.organisation == self._organisation]
         if own and own[0].value.digest not in self._sent.get(_place(own[0]), []):
@@ -217,13 +216,11 @@ class Witness:
         if sent and not own and not rejected:
             raise IntegrityError(f"{_name(record.key)}: leaves out the update that {self._organisation} sent")
 
-    # The memory
-
     def _remember(self, entry: dict[str, Any]) -> None:
         if "sent" in entry:
             self._sent.setdefault(RoundKey(**entry["sent"]), []).append(Digest(entry["manifest"]))
         elif "shown" in entry:
-            shown = _Shown(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
+            shown = _ShownRound(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
             self._shown[shown.key] = shown
         elif "confirmed" in entry:
             self._confirmed.add(RoundKey(**entry["confirmed"]))

@@ -138,12 +138,12 @@ class RunConfig:
     """With mode attribute: the response; "" generates one."""
 
     def __post_init__(self) -> None:
-        """Check every value; raises ConfigError saying what was got and what was wanted."""
+        """Check every value; raises ConfigError with the expected and the given value."""
         for name, (low, high) in _RANGES.items():
             _check_range(name, getattr(self, name), low, high)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ConfigError(f"{key(name)} is {getattr(self, name)!r}, one of {', '.join(choices)} wanted")
+                raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         _ = self.auditing
         for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
@@ -153,7 +153,7 @@ class RunConfig:
         """Parse kebab-case settings; raises ConfigError for an unknown key, a wrong type or a value out of range."""
         kinds = {key(f.name): (f.name, f.type) for f in fields(cls)}
         if unknown := sorted(set(settings) - set(kinds)):
-            raise ConfigError(f"unknown setting {unknown[0]!r}, one of {', '.join(sorted(kinds))} wanted")
+            raise ConfigError(f"expected a setting among {', '.join(sorted(kinds))}, got {unknown[0]!r}")
         return cls(**{kinds[k][0]: _typed(k, value, kinds[k][1]) for k, value in settings.items()})
 
     def to_flat(self) -> dict[str, bool | int | float | str]:
@@ -223,25 +223,28 @@ _RANGES: dict[str, tuple[float, float]] = {
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
     "chain_lag": (0, 99_999),
-    "seed": (0, 2**63 - 1),
+    "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),
 }
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
+    # TOML and run-config write 1 where 1.0 is meant; no other conversion is made.
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ConfigError(f"{name} is {value!r} ({type(value).__name__}), {_TYPES[kind]} wanted")
+        raise ConfigError(f"{name}: expected {_TYPES[kind]}, got {value!r} ({type(value).__name__})")
     return value
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not math.isfinite(value) or not low <= value <= high:
-        raise ConfigError(f"{key(name)} is {value}, {low:g} to {high:g} wanted")
+        raise ConfigError(f"{key(name)}: expected {low:g} to {high:g}, got {value}")
 
 
 def _check_path(name: str, value: str) -> None:
     elsewhere = (name == "data" and value.startswith("hf:")) or (name == "store" and "://" in value)
     if value and not elsewhere and not Path(value).is_absolute():
-        raise ConfigError(f"{key(name)} is {value!r}, an absolute path wanted: Flower's processes run elsewhere")
+        raise ConfigError(
+            f"{key(name)}: expected an absolute path, since Flower's processes run elsewhere, got {value!r}"
+        )

@@ -96,8 +96,10 @@ def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
     Its salt is HMAC-SHA256 of the nonce under the organisation's secret key: whoever knows a record but not the key
     cannot tell whether it was erased, and the organisation can show it at any time.
     """
+    # A request for the whole organisation hides nothing.
     if not records:
         return ZERO_DIGEST
+    # Keyed: records can be guessed, and an unkeyed digest would confirm a guess.
     salt = hmac.digest(key.secret, domain("records-salt") + raw(nonce), "sha256")
     return commitment(salt, digest("records", *map(raw, sorted(set(records)))))
 
@@ -206,7 +208,7 @@ class Attestation(MemberStatement):
         if found.whole != (found.organisation in found.erased):
             raise FormatError("malformed Attestation: it leaves out who asked, or erases who asked for records only")
         if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
-            raise FormatError(f"malformed Attestation: {odd[0]} is {getattr(found, odd[0])}, 32 bits wanted")
+            raise FormatError(f"malformed Attestation: expected {odd[0]} of 32 bits, got {getattr(found, odd[0])}")
         return found
 
 

@@ -27,7 +27,7 @@ class FoedusError(Exception):
 
 
 class UsageError(FoedusError):
-    """Bad input. The message says what was got and what was wanted."""
+    """Bad input: `expected X, got Y`, then what to do."""
 
     exit_code = 2
 

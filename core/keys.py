@@ -98,6 +98,7 @@ def signing_key(
     Raises ForgeryError when the signature is malformed or is the upper twin of another.
     """
     data = _parsed(signature)
+    # (r, n − s) recovers the same address: with it, one statement would have two signatures.
     if int.from_bytes(data[32:64], "big") > SECPK1_N // 2:
         raise ForgeryError("signature has its s value in the upper half of the group order")
     try:
@@ -133,11 +134,12 @@ def create(path: Path) -> Key:
     secret = secrets.token_bytes(32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # O_EXCL and the mode at once: no moment at which others can read the key, and none is overwritten.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise UsageError(f"key file {path} exists already: choose another name") from error
     except OSError as error:
-        raise UsageError(f"key file {path}: {error.strerror}, a writable folder wanted") from error
+        raise UsageError(f"key file {path}: expected a writable folder, got {error.strerror}") from error
     with os.fdopen(descriptor, "w") as file:
         file.write(secret.hex() + "\n")
     return Key(secret)
@@ -149,11 +151,13 @@ def read(path: Path) -> Key:
         data = path.read_bytes()
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        raise UsageError(f"key file {path}: {error.strerror}, a file of 64 hex digits wanted") from error
+        raise UsageError(f"key file {path}: expected a file of 64 hex digits, got {error.strerror}") from error
     if mode & 0o077:
-        raise UsageError(f"key file {path} has mode {mode:04o}, 0600 wanted: others can read it")
+        raise UsageError(f"key file {path}: expected mode 0600, got {mode:04o}, with which others can read it")
     if not _SECRET.fullmatch(data) or not 0 < int(data, 16) < SECPK1_N:
-        raise UsageError(f"key file {path} has {len(data)} bytes that are no key, 64 lower-case hex digits wanted")
+        raise UsageError(
+            f"key file {path}: expected 64 lower-case hex digits of a key, got {len(data)} bytes that are none"
+        )
     return Key(bytes.fromhex(data.decode("ascii")))
 
 
@@ -168,5 +172,7 @@ def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:
 def _parsed(signature: Signature) -> bytes:
     """The 65 bytes; one signature has one spelling (lower case, v 27 or 28), so that no other file can hold it."""
     if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
-        raise ForgeryError(f"signature is {str(signature)[:140]!r}, 0x and 130 hex digits ending in 1b or 1c wanted")
+        raise ForgeryError(
+            f"signature: expected 0x and 130 hex digits ending in 1b or 1c, got {str(signature)[:140]!r}"
+        )
     return bytes.fromhex(signature[2:])

@@ -1,4 +1,4 @@
-"""A lane as the coordinator sees it: its members, its head, and the state its next round starts from."""
+"""Lane: its members, its head, and the state that its next round starts from, as the run's records have them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from core.canonical import Address, Digest
 from core.composition import Composition, compose
 from core.generations import GenerationRecord
 from core.genesis import Genesis
+from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
@@ -16,23 +17,24 @@ from core.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Lane:
-    """Immutable: closing a round makes the next one."""
+    """A lane at one moment; closing a round makes the next value."""
 
     index: int
     members: tuple[Address, ...]
     generation: int
     openings: tuple[Signed[GenerationRecord], ...]
-    """What opened the lane's generations, in order."""
+    """The records that opened the lane's generations, in order."""
     head: Signed[RoundRecord] | None
+    """The record of the lane's last round that admitted something; None before round 1."""
     salts: Salts | None
-    """Of the head."""
+    """The head's salts."""
     state: AdapterState
     rounds: int
     """The round that the lane is complete with."""
     previous: Digest
-    """The generation's newest record, whatever it admitted; before there is one, what opened it, or the genesis."""
+    """The generation's newest record, of an empty round too; before the first, its opening record or the genesis."""
     attempts: int
-    """How often the round after the head was tried without a quorum."""
+    """Attempts at the round after the head that stayed below the quorum."""
 
     @classmethod
     def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
@@ -40,6 +42,7 @@ class Lane:
         openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
         opening, head = openings[-1].value if openings else None, lineage[-1] if lineage else None
         records = [s for s in run.records() if (s.value.lane, s.value.generation) == (index, len(openings))]
+        # Attempts below the quorum are records, too: they count, and the next record follows the last of them.
         following = head.value.round + 1 if head else 1
         begun = opening.digest if opening else run.genesis.digest
         return cls(
@@ -69,21 +72,19 @@ class Lane:
         """Whether a round is still to be closed."""
         return not self.complete and self.round < number
 
+    def next_key(self, genesis: Genesis) -> RoundKey:
+        """The key of the round after the head, which is trained and closed next."""
+        return RoundKey(genesis.digest, self.index, self.generation, self.round + 1)
+
     def parent(self, genesis: Genesis) -> Digest:
-        """What the next record and every manifest in it name as their parent."""
+        """The digest that the next record, and every manifest in it, names as its parent."""
         return self.head.value.digest if self.head else genesis.digest
 
     def after(self, signed: Signed[RoundRecord], salts: Salts, state: AdapterState) -> Self:
-        """The lane behind a new record."""
-        tried = not signed.value.admitted
-        return replace(
-            self,
-            head=self.head if tried else signed,
-            salts=self.salts if tried else salts,
-            state=self.state if tried else state,
-            previous=signed.value.digest,
-            attempts=self.attempts + 1 if tried else 0,
-        )
+        """The lane after a new record; one that admitted nothing counts as a failed attempt at its round."""
+        if not signed.value.admitted:
+            return replace(self, previous=signed.value.digest, attempts=self.attempts + 1)
+        return replace(self, head=signed, salts=salts, state=state, previous=signed.value.digest, attempts=0)
 
 
 def partition(organisations: Sequence[Address], size: int, shards: int = 1) -> tuple[tuple[Address, ...], ...]:
@@ -94,5 +95,5 @@ def partition(organisations: Sequence[Address], size: int, shards: int = 1) -> t
 
 
 def served(genesis: Genesis, lanes: Sequence[Lane]) -> Composition:
-    """What is served of the lanes as they stand."""
+    """The composition that the lanes serve as they stand."""
     return compose(genesis, [(lane.members, lane.state) for lane in lanes])

@@ -172,6 +172,7 @@ class MemoryLedger:
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""
         key = commitment.key
+        # A committer that died before it read the receipt asks again: that must change nothing.
         if known := self._rounds.get(key):
             if known[0] != commitment:
                 raise LedgerConflictError(f"round {key.round} is already committed with other values")
@@ -220,8 +221,8 @@ class MemoryLedger:
         parent = self._rounds.get(RoundKey(run, lane, opening.parent_generation, opening.parent_round))
         if entry.lane != lane:
             raise LedgerConflictError(f"erasure {opening.erasure} is of lane {entry.lane}, not of lane {lane}")
-        if opening.generation != (wanted := self.head(run, lane).generation + 1):
-            raise LedgerConflictError(f"generation {opening.generation} is not the lane's next, {wanted}")
+        if opening.generation != (following := self.head(run, lane).generation + 1):
+            raise LedgerConflictError(f"expected the lane's next generation {following}, got {opening.generation}")
         if opening.parent_round and parent is None:
             raise LedgerConflictError(f"parent round {opening.parent_round} was never committed")
         aggregate = parent[0].aggregate if parent else ZERO_DIGEST

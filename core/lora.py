@@ -39,7 +39,7 @@ class Layout:
         """
         for name, (inputs, outputs) in modules.items():
             if not 1 <= rank <= min(inputs, outputs):
-                raise ConfigError(f"rank {rank} for {name} ({outputs} × {inputs}), 1 to its smaller side wanted")
+                raise ConfigError(f"rank: expected 1 to the smaller side of {name} ({outputs} × {inputs}), got {rank}")
         return cls(tuple((name, *modules[name]) for name in sorted(modules)), rank)
 
 

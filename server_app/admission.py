@@ -1,50 +1,29 @@
-"""What a reply must be before it counts.
+"""Admission: an organisation's reply is checked before any of it is used.
 
-Admitting returns the admitted value or raises RejectedError with one reason; nothing of a reply is used before. The
-checks run from cheap to dear: who and where, then the bytes, then the numbers.
+`read_reply` parses what came back, `admit` checks an update. Both return the value or raise RejectedError with one
+reason. Cheapest checks first: who and which round, then the bytes, then the numbers.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
+from flwr.app import Message, RecordDict
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
 from core.errors import FoedusError, ForgeryError, FormatError
 from core.genesis import Genesis
-from core.messages.codec import Reply
+from core.messages.refusal import Refusal
+from core.messages.training import Reply
+from core.rejections import Reason
+from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
+from server_app.exchange import last_line
 
-
-class Reason(StrEnum):
-    """Why a reply is not admitted."""
-
-    REVOKED = "revoked"
-    NOT_CONNECTED = "not-connected"
-    NO_REPLY = "no-reply"
-    BELOW_QUORUM = "below-quorum"
-    CLIENT_ERROR = "client-error"
-    ABSTAINED = "abstained"
-    OBJECTED = "objected"
-    MALFORMED = "malformed"
-    UNKNOWN_KEY = "unknown-key"
-    FORGED_SIGNATURE = "forged-signature"
-    WRONG_FEDERATION = "wrong-federation"
-    WRONG_ROUND = "wrong-round"
-    WRONG_PARENT = "wrong-parent"
-    REPLAYED_NONCE = "replayed-nonce"
-    INFLATED_EXAMPLES = "inflated-examples"
-    BID_OUT_OF_RANGE = "bid-out-of-range"
-    DIGEST_MISMATCH = "digest-mismatch"
-    MISSING_TENSOR = "missing-tensor"
-    EXTRA_TENSOR = "extra-tensor"
-    WRONG_SHAPE = "wrong-shape"
-    WRONG_DTYPE = "wrong-dtype"
-    NOT_FINITE = "not-finite"
-    NORM_ABOVE_BOUND = "norm-above-bound"
+T = TypeVar("T")
 
 
 class RejectedError(FoedusError):
@@ -57,63 +36,52 @@ class RejectedError(FoedusError):
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the server asked of one organisation, and the nonces it has seen from everyone."""
+class AdmissionContext:
+    """The round that one organisation was asked for, and the nonces that any update has used."""
 
     genesis: Genesis
     organisation: Address
-    lane: int
-    generation: int
-    round: int
+    key: RoundKey
     parent: Digest
     shapes: Mapping[str, tuple[int, ...]]
     nonces: Set[Digest]
 
 
-def admit(reply: Reply, expected: Expected) -> tuple[Signed[UpdateManifest], AdapterState]:
-    """The signed manifest and the update, when everything about them holds; raises RejectedError."""
-    manifest = _signed(reply.signed, expected)
-    _check_place(manifest, expected)
-    _check_claims(manifest, expected)
-    if (got := digest("adapter", reply.update)) != manifest.update:
-        raise RejectedError(Reason.DIGEST_MISMATCH, f"update has digest {got}, its manifest names {manifest.update}")
-    update = _parsed(reply.update)
-    _check_arrays(update, expected.shapes)
-    _check_numbers(update, expected.genesis.norm_bound)
-    return reply.signed, update
+def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence: str) -> T:
+    """The parsed content of a reply; `parse` may also verify it, `silence` says what no reply means.
 
-
-def _signed(signed: Signed[UpdateManifest], expected: Expected) -> UpdateManifest:
-    claimed = signed.value.organisation
-    if expected.genesis.organisation(claimed) is None:
-        raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} is not a member")
-    if claimed != expected.organisation:
-        raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} answered for {expected.organisation}")
-    if signed.value.genesis != expected.genesis.digest:
-        raise RejectedError(Reason.WRONG_FEDERATION, f"{signed.value.genesis}, {expected.genesis.digest} wanted")
+    Raises RejectedError for no reply, an error, a refusal, and what `parse` refuses.
+    """
+    if reply is None:
+        raise RejectedError(Reason.NO_REPLY, silence)
+    if reply.has_error():
+        raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
     try:
-        return signed.verified(expected.genesis)
+        if refusal := Refusal.from_content(reply.content):
+            raise RejectedError(Reason(refusal.reason), refusal.detail)
+        return parse(reply.content)
+    except FormatError as error:
+        raise RejectedError(Reason.MALFORMED, str(error)) from error
     except ForgeryError as error:
         raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
 
 
-def _check_place(manifest: UpdateManifest, expected: Expected) -> None:
-    place = manifest.lane, manifest.generation, manifest.round
-    wanted = expected.lane, expected.generation, expected.round
-    if place != wanted:
-        raise RejectedError(Reason.WRONG_ROUND, f"lane, generation, round {place}, {wanted} wanted")
-    if manifest.parent != expected.parent:
-        raise RejectedError(Reason.WRONG_PARENT, f"{manifest.parent}, {expected.parent} wanted")
-    if manifest.nonce in expected.nonces:
-        raise RejectedError(Reason.REPLAYED_NONCE, f"nonce {manifest.nonce} was used before")
-
-
-def _check_claims(manifest: UpdateManifest, expected: Expected) -> None:
-    member = expected.genesis.organisation(manifest.organisation)
-    registered = member.examples if member else 0
-    if manifest.examples > registered:
-        raise RejectedError(Reason.INFLATED_EXAMPLES, f"{manifest.examples} examples, {registered} registered")
-    check_bid(manifest.bid, expected.genesis)
+def admit(reply: Reply, context: AdmissionContext) -> tuple[Signed[UpdateManifest], AdapterState]:
+    """The signed manifest and the update, when everything about them holds; raises RejectedError."""
+    manifest = _verified_manifest(reply.signed, context)
+    _check_claims(manifest, context)
+    if (got := digest("adapter", reply.update)) != manifest.update:
+        raise RejectedError(Reason.DIGEST_MISMATCH, f"expected update {manifest.update} as in its manifest, got {got}")
+    try:
+        update = AdapterState.from_bytes(reply.update)
+    except FormatError as error:
+        raise RejectedError(Reason.MALFORMED, str(error)) from error
+    _check_arrays(update, context.shapes)
+    norm = np.sqrt(sum(float(np.vdot(a64, a64)) for a64 in (a.astype(np.float64) for a in update.arrays.values())))
+    if norm > context.genesis.norm_bound:
+        detail = f"expected an L2 norm of at most {context.genesis.norm_bound:g}, got {norm:.6g}"
+        raise RejectedError(Reason.NORM_ABOVE_BOUND, detail)
+    return reply.signed, update
 
 
 def check_bid(bid: Bid, genesis: Genesis) -> None:
@@ -121,32 +89,54 @@ def check_bid(bid: Bid, genesis: Genesis) -> None:
     steps, rank = genesis.training.local_steps, genesis.rank
     if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
         got = f"{bid.steps} steps at rank {bid.rank}"
-        raise RejectedError(Reason.BID_OUT_OF_RANGE, f"{got}, 1 to {steps} steps and rank 1 to {rank} wanted")
+        raise RejectedError(Reason.BID_OUT_OF_RANGE, f"expected 1 to {steps} steps and rank 1 to {rank}, got {got}")
 
 
-def _parsed(data: memoryview) -> AdapterState:
+def _verified_manifest(signed: Signed[UpdateManifest], context: AdmissionContext) -> UpdateManifest:
+    """The manifest, once the organisation that was asked has signed it for this federation."""
+    claimed, genesis = signed.value.organisation, context.genesis
+    if genesis.organisation(claimed) is None:
+        raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} is not a member")
+    if claimed != context.organisation:
+        raise RejectedError(Reason.UNKNOWN_KEY, f"expected {context.organisation} to answer, got {claimed}")
+    if (got := signed.value.genesis) != genesis.digest:
+        raise RejectedError(Reason.WRONG_FEDERATION, f"expected genesis {genesis.digest}, got {got}")
     try:
-        return AdapterState.from_bytes(data)
-    except FormatError as error:
-        raise RejectedError(Reason.MALFORMED, str(error)) from error
+        return signed.verified(genesis)
+    except ForgeryError as error:
+        raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
+
+
+def _check_claims(manifest: UpdateManifest, context: AdmissionContext) -> None:
+    """Round, parent, nonce, number of examples and bid are those that the organisation may claim."""
+    key = RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
+    if key != context.key:
+        raise RejectedError(Reason.WRONG_ROUND, f"expected {_name(context.key)}, got {_name(key)}")
+    if manifest.parent != context.parent:
+        raise RejectedError(Reason.WRONG_PARENT, f"expected {context.parent}, got {manifest.parent}")
+    if manifest.nonce in context.nonces:
+        raise RejectedError(Reason.REPLAYED_NONCE, f"nonce {manifest.nonce} was used before")
+    registered = context.genesis.examples[manifest.organisation]
+    if manifest.examples > registered:
+        detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
+        raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
+    check_bid(manifest.bid, context.genesis)
+
+
+def _name(key: RoundKey) -> str:
+    return f"round {key.round} of lane {key.lane}, generation {key.generation}"
 
 
 def _check_arrays(update: AdapterState, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """The update has exactly these tensors, as finite float32."""
     if missing := sorted(set(shapes) - set(update)):
         raise RejectedError(Reason.MISSING_TENSOR, f"{len(missing)} missing, the first is {missing[0]}")
     if extra := sorted(set(update) - set(shapes)):
         raise RejectedError(Reason.EXTRA_TENSOR, f"{len(extra)} not asked for, the first is {extra[0]}")
     for name, array in update.arrays.items():
         if array.shape != shapes[name]:
-            raise RejectedError(Reason.WRONG_SHAPE, f"{name} is {array.shape}, {shapes[name]} wanted")
+            raise RejectedError(Reason.WRONG_SHAPE, f"{name}: expected {shapes[name]}, got {array.shape}")
         if array.dtype != np.float32:
-            raise RejectedError(Reason.WRONG_DTYPE, f"{name} is {array.dtype}, float32 wanted")
-
-
-def _check_numbers(update: AdapterState, bound: float) -> None:
-    for name, array in update.arrays.items():
+            raise RejectedError(Reason.WRONG_DTYPE, f"{name}: expected float32, got {array.dtype}")
         if not np.isfinite(array).all():
             raise RejectedError(Reason.NOT_FINITE, f"{name} holds NaN or Inf")
-    norm = np.sqrt(sum(float(np.vdot(a64, a64)) for a64 in (a.astype(np.float64) for a in update.arrays.values())))
-    if norm > bound:
-        raise RejectedError(Reason.NORM_ABOVE_BOUND, f"L2 norm {norm:.6g}, at most {bound:g} wanted")

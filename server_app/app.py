@@ -43,11 +43,12 @@ from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from provenance.served import trace
 from server_app.binding import Bindings
-from server_app.erasure.run import Erasing
+from server_app.erasure.run import ErasureContext
 from server_app.exchange import exchange, printable
 from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from server_app.measuring import Measuring, digest_of, validation_records
 from server_app.revocations import watched
+from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 
 app = ServerApp()
@@ -99,7 +100,7 @@ def _chosen(state: State, config: RunConfig) -> str:
 def _train(grid: Grid, setting: Setting) -> None:
     with _federation(grid, setting) as strategy:
         strategy.start(grid)
-        setting.events.write("trained", aggregate=strategy.served.digest)
+        setting.events.write("trained", aggregate=strategy.rounds.served.digest)
     setting.events.write("finished")
 
 
@@ -113,18 +114,6 @@ def _unlearn(grid: Grid, setting: Setting) -> None:
     with _federation(grid, setting, leaving=None if records else organisation) as strategy:
         strategy.unlearn(organisation, config.method, records)
     setting.events.write("finished")
-
-
-def _erasing(grid: Grid, setting: Setting, chains: "Chains", train: Callable[[Grid], object]) -> Erasing:
-    config, run = setting.config, setting.run
-    return Erasing(
-        ledger=chains.public,
-        audit=lambda: verify(run, chains.public, private=chains.private_rounds, strict=True),
-        requester=lambda organisation: _requester_key(config, run, organisation),
-        basis=config.basis,
-        train=lambda: train(grid),
-        ask=partial(exchange, grid, timeout=min(config.timeout, _RECEIPT_SECONDS)),
-    )
 
 
 def _requester_key(config: RunConfig, run: RunFolder, organisation: Address) -> Key:
@@ -158,53 +147,61 @@ _MODES: Mapping[str, Callable[[Grid, Setting], None]] = {
 
 @contextmanager
 def _federation(grid: Grid, setting: Setting, leaving: Address | None = None) -> Iterator[Foedus]:
-    """The strategy over a founded or restored run, with its rounds on their way to the chain.
+    """The strategy over a new or restored run, with its rounds on their way to the chain.
 
-    Whoever was erased, or is `leaving`, need not be there.
+    Erased organisations, and one that is `leaving`, need not be there.
     """
-    config, run = setting.config, setting.run
+    config, run, state = setting.config, setting.run, setting.state
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
-    setting.state.remember(replace(config, run=run.name))
+    state.remember(replace(config, run=run.name))
     validation = validation_records(config)
     key = _coordinator_key(config)
-    chains = _chains(config, setting.state.folder, key)
+    chains = _chains(config, state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    fresh = shared_adapter(model, config.rank, config.seed)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
     bindings.wait(grid, _awaited(config, run, leaving), _BIND_SECONDS)
-    ground = GenesisInputs(model, digest_of(validation), bindings.domain, chains.to_fix(config))
-    if not run.started:
-        founders = list(bindings.organisations.values())
-        genesis = create_genesis(config, run.name, key.address, ground, founders)
-        public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
-        run.begin(genesis, Readers(key.public, public_keys, config.auditing))
-    check_unchanged(config, ground, run.genesis)
+    inputs = GenesisInputs(model, fresh, digest_of(validation), bindings.domain, chains.to_fix(config))
+    _begin_or_resume(config, run, inputs, key, bindings)
     chains.open_run(run.genesis)
     run.complete_copies()
-    fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
-    tracking = Tracking(config.trackers, setting.state.folder / "trackers", run.name, config.to_flat())
+    tracking = Tracking(config.trackers, state.folder / "trackers", run.name, config.to_flat())
     members = [organisation.address for organisation in run.genesis.organisations]
     with _committing(run, chains) as commit, watched(chains.public, members) as revoked, tracking:
         measuring = Measuring.of(config, model, fresh, validation)
-        strategy = Foedus(
-            run,
-            key,
-            fresh,
-            bindings,
-            setting.events,
-            commit,
-            measuring.losses,
-            config.timeout,
-            tracking.log,
-            revoked=revoked,
-            rewards=_rewards(setting, measuring),
-        )
-        strategy.erasing = _erasing(grid, setting, chains, strategy.start)
+        rounds = Rounds(run, key, fresh, setting.events, commit, _rewards(setting, measuring))
+        strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
+        strategy.erasure = _erasure(grid, setting, chains, strategy)
         yield strategy
-        if strategy.rewards and isinstance(chains.public, EthereumLedger):
-            _post(Credits(chains.public.bound), run.genesis.digest, strategy.rewards)
+        if rounds.rewards and isinstance(chains.public, EthereumLedger):
+            _post(Credits(chains.public.bound), run.genesis.digest, rounds.rewards)
+
+
+def _begin_or_resume(config: RunConfig, run: RunFolder, inputs: GenesisInputs, key: Key, bindings: Bindings) -> None:
+    """Write the genesis of a new run; raises where a run is resumed with other settings than its genesis has."""
+    if not run.started:
+        genesis = create_genesis(config, run.name, key.address, inputs, list(bindings.organisations.values()))
+        public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
+        run.begin(genesis, Readers(key.public, public_keys, config.auditing))
+    check_unchanged(config, inputs, run.genesis)
+
+
+def _erasure(grid: Grid, setting: Setting, chains: "Chains", strategy: Foedus) -> ErasureContext:
+    config, run = setting.config, setting.run
+    return ErasureContext(
+        rounds=strategy.rounds,
+        bindings=strategy.bindings,
+        ledger=chains.public,
+        audit=lambda: verify(run, chains.public, private=chains.private_rounds, strict=True),
+        requester=lambda organisation: _requester_key(config, run, organisation),
+        basis=config.basis,
+        train=lambda: strategy.start(grid),
+        validate=strategy.validate,
+        send=partial(exchange, grid, timeout=min(config.timeout, _RECEIPT_SECONDS)),
+    )
 
 
 def _awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
@@ -262,9 +259,9 @@ def _committing(run: RunFolder, chains: Chains) -> Iterator[Callable[[RoundRecor
             if private:
                 private.put(private_commitment(record, run.salts(record)))
 
-        unsalted = run.unsalted()
+        salts_destroyed = run.salts_destroyed()
         for signed in run.records():
-            if signed.value.admitted and signed.value.digest not in unsalted:
+            if signed.value.admitted and signed.value.digest not in salts_destroyed:
                 commit(signed.value)
         yield commit
 

@@ -1,33 +1,50 @@
-"""What organisations bid for a round: the bids that came with the last one, and the answers of those asked apart."""
+"""The agents' bids for a round: those that came with the last round's manifests, and those of agents asked apart."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from core.canonical import Address
-from core.errors import ForgeryError, FormatError
 from core.genesis import Genesis
 from core.lanes import Lane
-from core.messages import codec as wire
-from core.update import ABSTAIN, Bid
-from server_app.admission import Reason, RejectedError, check_bid
-from server_app.exchange import last_line
+from core.messages import codec, queries
+from core.messages.queries import OFFER, OfferQuery
+from core.rejections import Reason
+from core.round_key import RoundKey
+from core.update import ABSTAIN, Bid, Offer
+from server_app.admission import RejectedError, check_bid, read_reply
+from server_app.exchange import Send, ask, printable
+from server_app.rounds import Recipient, Rounds
+
+Bids = dict[int, dict[Address, Bid]]
+"""By lane and organisation; `ABSTAIN` for an agent that will not take part."""
 
 
-@dataclass(frozen=True)
-class BidRequest:
-    """Whom an offer must come from, and for which round."""
+def collect(rounds: Rounds, number: int, nodes: Mapping[Address, int], send: Send) -> Bids:
+    """All bids for a round of the lanes that lack it; a query goes to agents on `nodes` whose bid did not come along.
 
-    genesis: Genesis
-    organisation: Address
-    lane: int
-    generation: int
-    round: int
+    A bid that is late, forged or out of range abstains.
+    """
+    lanes = [lane for lane in rounds.lanes if lane.lacks(number)]
+    bids = {lane.index: bids_in(lane, rounds.genesis) for lane in lanes}
+    for recipient, reply in ask(_queries(rounds, bids, nodes), send):
+        lane, organisation = rounds.lanes[recipient.lane], recipient.organisation
+        try:
+            bid = bid_in(reply, rounds.genesis, organisation, lane.next_key(rounds.genesis))
+        except RejectedError as error:
+            bid, reason = ABSTAIN, printable(str(error))
+            rounds.events.write("bid-rejected", round=number, organisation=organisation, reason=reason)
+        bids[lane.index][organisation] = bid
+    for index, found in bids.items():
+        plain = {organisation: asdict(bid) for organisation, bid in found.items()}
+        rounds.events.write("bids", lane=index, round=number, bids=plain)
+    return bids
 
 
-def coming(lane: Lane, genesis: Genesis) -> dict[Address, Bid]:
-    """The bids in the signed manifests of a lane's last round for the next; one out of range abstains."""
-    found: dict[Address, Bid] = {}
+def bids_in(lane: Lane, genesis: Genesis) -> dict[Address, Bid]:
+    """The bids for the next round in the signed manifests of a lane's last one; one out of range abstains."""
+    bids: dict[Address, Bid] = {}
     for admitted in lane.head.value.admitted if lane.head else ():
         metrics = admitted.signed.value.metrics
         if "next-steps" in metrics and admitted.organisation in lane.members:
@@ -36,27 +53,33 @@ def coming(lane: Lane, genesis: Genesis) -> dict[Address, Bid]:
                 check_bid(bid, genesis)
             except RejectedError:
                 bid = ABSTAIN
-            found[admitted.organisation] = bid
-    return found
+            bids[admitted.organisation] = bid
+    return bids
 
 
-def answered(reply: Message | None, wanted: BidRequest) -> Bid:
-    """The bid in the reply to a query; raises RejectedError for none, a forged one, or one out of range."""
-    if reply is None:
-        raise RejectedError(Reason.NO_REPLY, "its agent did not answer")
-    if reply.has_error():
-        raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
-    try:
-        if refusal := wire.Refusal.from_content(reply.content):
-            raise RejectedError(Reason(refusal.reason), refusal.detail)
-        offer = wire.offer_of(reply.content).verified(wanted.genesis)
-    except FormatError as error:
-        raise RejectedError(Reason.MALFORMED, str(error)) from error
-    except ForgeryError as error:
-        raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
-    got = offer.genesis, offer.organisation, offer.lane, offer.generation, offer.round
-    if got != (wanted.genesis.digest, wanted.organisation, wanted.lane, wanted.generation, wanted.round):
-        raise RejectedError(Reason.WRONG_ROUND, f"offer of {offer.organisation} for round {offer.round}")
+def bid_in(reply: Message | None, genesis: Genesis, organisation: Address, key: RoundKey) -> Bid:
+    """The bid in an agent's reply; raises RejectedError for none, another's, one for another round or out of range."""
+
+    def verified_offer(content: RecordDict) -> Offer:
+        return queries.offer_of(content).verified(genesis)
+
+    offer = read_reply(reply, verified_offer, "its agent did not answer")
+    got = RoundKey(offer.genesis, offer.lane, offer.generation, offer.round)
+    if (offer.organisation, got) != (organisation, key):
+        raise RejectedError(Reason.WRONG_ROUND, f"expected {organisation} for {key}, got {offer.organisation}, {got}")
     if offer.bid != ABSTAIN:
-        check_bid(offer.bid, wanted.genesis)
+        check_bid(offer.bid, genesis)
     return offer.bid
+
+
+def _queries(rounds: Rounds, bids: Bids, nodes: Mapping[Address, int]) -> Iterator[tuple[Recipient, Message]]:
+    """A query to every agent of these lanes that has a node and no bid yet."""
+    for index, known in bids.items():
+        lane = rounds.lanes[index]
+        key, traffic = lane.next_key(rounds.genesis), codec.traffic(lane.state)
+        for organisation in lane.members:
+            if organisation not in known and organisation in nodes:
+                paid = rounds.rewards.paid(index, organisation) if rounds.rewards else {}
+                query = OfferQuery(rounds.genesis, organisation, index, key.generation, key.round, traffic, paid)
+                message = Message(query.to_content(), nodes[organisation], OFFER, group_id=str(key.round))
+                yield Recipient(index, organisation), message

@@ -1,54 +1,83 @@
 """Messages out, replies in, one at a time.
 
 Flower's own `send_and_receive` holds every message and every reply of a round in memory. Here each message is pushed
-as it is made, and each reply pulled alone, handed over and dropped, so that the server's memory does not grow with
+as it is made, and each reply pulled alone, handed over and dropped, so that the coordinator's memory does not grow with
 the number of organisations.
 """
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, TypeVar
 
-from flwr.app import Message
+from flwr.app import Message, Metadata
 from flwr.serverapp import Grid
 
 _POLL_SECONDS = 0.05
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Hashable)
+
+Send = Callable[[Iterable[Message]], Iterable[Message]]
+"""Sends messages and yields the replies as they come: `exchange` on some grid."""
 
 
-def exchange(grid: Grid, messages: Iterable[tuple[K, Message]], timeout: float) -> Iterator[tuple[K, Message | None]]:
-    """Send every message under its key; yield (key, reply) as replies come.
+def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
+    """Push every message, then yield the replies as they come, until all are in or `timeout` seconds have passed.
 
-    A message that cannot be sent, and after `timeout` seconds whatever is still waiting, comes with None.
+    The grid gives a message its id while it is pushed, and a reply names it in `reply_to_message_id`.
     """
-    waiting: dict[str, K] = {}
-    unsent: list[K] = []
-    for key, message in messages:
-        # Flower answers with no id, or with None for one, when a node has gone or a message is too large.
-        if sent := [message_id for message_id in grid.push_messages([message]) if message_id]:
-            waiting[sent[0]] = key
-        else:
-            unsent.append(key)
+    # Flower returns no id, or None for one, when a node has gone or a message is too large.
+    waiting = dict.fromkeys(name for message in messages for name in grid.push_messages([message]) if name)
     deadline = time.monotonic() + timeout
     while waiting and time.monotonic() < deadline:
         arrived = False
         for message_id in list(waiting):
+            # One id at a time: several would have the grid hold all replies that are ready.
             for reply in grid.pull_messages([message_id]):
                 arrived = True
-                yield waiting.pop(message_id), reply
+                waiting.pop(message_id, None)
+                yield reply
         if not arrived:
             time.sleep(_POLL_SECONDS)
-    for key in (*waiting.values(), *unsent):
-        yield key, None
+
+
+class Recipients(Generic[K]):
+    """The recipients of one exchange's messages; a reply is matched by the id of the message that it answers."""
+
+    def __init__(self) -> None:
+        self._sent: dict[K, Metadata] = {}
+
+    def register(self, messages: Iterable[tuple[K, Message]]) -> Iterator[Message]:
+        """Yield the messages, each noted under its recipient; their contents are not kept."""
+        for recipient, message in messages:
+            self._sent[recipient] = message.metadata
+            yield message
+
+    def match(self, replies: Iterable[Message]) -> Iterator[tuple[K, Message | None]]:
+        """Yield every reply with its recipient, and after the last one the recipients without a reply, with None."""
+        recipients: dict[str, K] = {}
+        for reply in replies:
+            # Ids are read here and not before: with the first reply all messages have been pushed.
+            recipients = recipients or {sent.message_id: recipient for recipient, sent in self._sent.items()}
+            recipient = recipients.pop(reply.metadata.reply_to_message_id, None)
+            if recipient is not None:
+                del self._sent[recipient]
+                yield recipient, reply
+        for recipient in self._sent:
+            yield recipient, None
+
+
+def ask(messages: Iterable[tuple[K, Message]], send: Send) -> Iterator[tuple[K, Message | None]]:
+    """Send every recipient its message; yield (recipient, reply) as replies come, and None for one without a reply."""
+    recipients = Recipients[K]()
+    return recipients.match(send(recipients.register(messages)))
 
 
 def last_line(reason: str | None) -> str:
-    """What a reply's error says in the end."""
+    """The last line of a reply's error: of a traceback, the exception."""
     lines = (reason or "").strip().splitlines()
     return lines[-1] if lines else "no reason given"
 
 
 def printable(words: str) -> str:
-    """At most 300 characters that no terminal obeys: a client's own words."""
+    """A client's own words, cut to 300 characters and with everything escaped that a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:300])

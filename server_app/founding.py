@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 
 from core import lora
+from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.config import RunConfig, key
@@ -18,23 +19,26 @@ from core.keys import Domain, address_of
 from core.lanes import partition
 from core.update import Organisation
 from llm.model import Model
-from llm.served import shared_adapter
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
 @dataclass(frozen=True)
 class GenesisInputs:
-    """What a federation stands on: a base, the digest of the set that nobody owns, and chains."""
+    """What a genesis is made of besides settings and members.
+
+    The base model, the adapter before any training, the digest of the shared validation set, and the chains.
+    """
 
     model: Model
+    fresh: AdapterState
     validation: Digest
     chain: Domain
     private: PrivateChain | None = None
 
 
 def create_genesis(
-    config: RunConfig, run: str, coordinator: Address, ground: GenesisInputs, members: Sequence[Organisation]
+    config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs, members: Sequence[Organisation]
 ) -> Genesis:
     """The genesis of a new federation.
 
@@ -42,22 +46,22 @@ def create_genesis(
     """
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     _check_members(config, organisations)
-    _check_feasible(config, ground.model, len(organisations))
+    _check_feasible(config, inputs.model, len(organisations))
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
         coordinator=coordinator,
-        chain=ground.chain,
-        private=ground.private,
-        base=Base(config.base, ground.model.digest, config.quantisation),
+        chain=inputs.chain,
+        private=inputs.private,
+        base=Base(config.base, inputs.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(shared_adapter(ground.model, config.rank, config.seed), "A").digest,
+        shared_a=lora.factor(inputs.fresh, "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,
         organisations=organisations,
-        validation=ground.validation,
+        validation=inputs.validation,
         auditors=tuple(map(address_of, config.auditing)),
         seed=config.seed,
         training=config.training,
@@ -67,10 +71,10 @@ def create_genesis(
     )
 
 
-def check_unchanged(config: RunConfig, ground: GenesisInputs, genesis: Genesis) -> None:
-    """Raise when a run is resumed with settings, or on a ground, that its genesis does not have.
+def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) -> None:
+    """Raise when a run is resumed with settings or inputs that its genesis does not have.
 
-    ConfigError, ModelError for the base, or DataError for the set that nobody owns.
+    ConfigError, ModelError for the base, or DataError for the shared validation set.
     """
     wanted = {
         "base": genesis.base.name,
@@ -94,15 +98,15 @@ def check_unchanged(config: RunConfig, ground: GenesisInputs, genesis: Genesis) 
     members = [organisation.address for organisation in genesis.organisations]
     if partition(members, config.lane_size, config.shards) != genesis.lanes:
         raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
-    if (base := ground.model.digest) != genesis.base.digest:
+    if (base := inputs.model.digest) != genesis.base.digest:
         raise ModelError(f"base model {config.base} is {base}, the run was founded with {genesis.base.digest}")
-    if ground.validation != genesis.validation:
-        raise DataError(f"the validation set is {ground.validation}, the run was founded with {genesis.validation}")
-    if ground.private != genesis.private:
-        raise ConfigError(f"private-chain is {ground.private}, the run was founded with {genesis.private}")
+    if inputs.validation != genesis.validation:
+        raise DataError(f"the validation set is {inputs.validation}, the run was founded with {genesis.validation}")
+    if inputs.private != genesis.private:
+        raise ConfigError(f"private-chain is {inputs.private}, the run was founded with {genesis.private}")
     if (got := tuple(map(address_of, config.auditing))) != genesis.auditors:
         raise ConfigError(f"auditors are {got}, the run was founded with {genesis.auditors}")
-    if (chain := ground.chain) != genesis.chain:
+    if (chain := inputs.chain) != genesis.chain:
         raise ConfigError(
             f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "
             f"the run was founded with {genesis.chain.chain_id} and {genesis.chain.contract}"
@@ -146,7 +150,8 @@ def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
             "have no sum, composition ensemble or routing serves them"
         )
     if not apart and config.composition != "sum":
-        raise ConfigError(f"composition {config.composition} needs lanes: lane-size 1 to {members - 1} wanted")
+        expected = f"expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        raise ConfigError(f"composition {config.composition} needs lanes: {expected}")
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
     if config.aggregation == "stack" and rank > side:

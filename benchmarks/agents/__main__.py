@@ -40,6 +40,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for members in options.members:
         played = compare(scenario, members, traces, taught)
+        # 32 organisations have paid for the training; each of these carries its share, spread over the test traces.
         figures[f"{members} organisations"] = measured(played, charge * members / 32 / len(traces))
         sys.stderr.write(f"{members} organisations done\n")
     figures["training"] = {

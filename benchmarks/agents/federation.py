@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.credit import POINTS, Round, RoundCredit, measure
+from agents.credit import POINTS, CreditedRound, RoundCredit, measure
 from benchmarks.in_process import RULE, address, fresh_adapter
 from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
 from core.update import Bid
-from llm.data import Record, read_folder, read_records
 from llm.evaluate import evaluate
-from llm.loss_and_gradient import slope
+from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder, read_records
 from llm.train import TrainConfig, train
 
 DOMAINS = ("coding", "financial", "math", "medical")
@@ -79,8 +79,8 @@ class RealFederation:
         updates = self.advance(bids, riders or {})
         changes = {name: (loss, self.losses[-1][name]) for name, loss in self.losses[-2].items()}
         earlier = self.states[-3] if len(self.states) > 2 else None
-        done = Round(self.states[-2], updates, self.states[-1], earlier)
-        return measure(done, self._slope, changes, self.settings.points)
+        done = CreditedRound(self.states[-2], updates, self.states[-1], earlier)
+        return measure(done, self._loss_and_gradient, changes, self.settings.points)
 
     def advance(self, bids: Mapping[Address, Bid], riders: Mapping[Address, str]) -> list[WeightedUpdate]:
         """Train, aggregate and validate a round of the members with a bid; returns the aggregated updates."""
@@ -106,9 +106,9 @@ class RealFederation:
         length = self.settings.max_length
         return {n: evaluate(self.model, adapter, records, length).loss for n, records in self.domains.items()}
 
-    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def _loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = RULE.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.domains[name], self.settings.max_length)
+        return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.settings.max_length)
 
     def _trained(self, member: DomainMember, bid: Bid) -> AdapterState:
         number, settings = len(self.states), self.settings

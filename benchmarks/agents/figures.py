@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.market import RIDERS, Outcome
+from agents.market import FREE_RIDERS, MarketRound
 from benchmarks.statistics import MeanInterval
 
 Float64 = NDArray[np.float64]
@@ -20,7 +20,7 @@ class PlayedRun:
     kinds: NDArray[np.str_]
     run: Mapping[str, Any]
     start: float
-    rounds: tuple[Outcome, ...]
+    rounds: tuple[MarketRound, ...]
 
     @property
     def losses(self) -> Float64:
@@ -105,7 +105,7 @@ def _figures(
     """The row of one policy, means with their intervals over the runs; `best` is the oracle's welfare."""
     ways = [ToTarget.of(run, target) for run, target in zip(runs, targets, strict=True)]
     honest = [run.kinds == "honest" for run in runs]
-    riders = [np.isin(run.kinds, RIDERS) for run in runs]
+    riders = [np.isin(run.kinds, FREE_RIDERS) for run in runs]
     by_kind = list(zip(runs, honest, riders, strict=True))
     welfare = [run.welfare - charge for run in runs]
     found = {
@@ -121,6 +121,7 @@ def _figures(
         "honest_payoff": [run.payoffs[h].mean() for run, h, _ in by_kind],
         "worst_honest_payoff": [run.payoffs[h].min() for run, h, _ in by_kind],
         "honest_worse_than_abstaining_share": [(run.payoffs[h] < 0).mean() for run, h, _ in by_kind],
+        # The honest earn nothing where no credit was positive.
         "rider_income_over_honest": [run.incomes[r].mean() / max(run.incomes[h].mean(), 1e-9) for run, h, r in by_kind],
         "rider_payoff": [run.payoffs[r].mean() for run, _, r in by_kind],
     }

@@ -1,4 +1,4 @@
-"""Fits the market's learning curves (`agents.market.Curve`) to real federated rounds.
+"""Fits the market's learning curves (`agents.market.LearningCurve`) to real federated rounds.
 
     python -m benchmarks.agents.fit
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from agents.market import Curve
+from agents.market import LearningCurve
 from benchmarks import report
 from benchmarks.agents import rounds
 
@@ -44,19 +44,22 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
 
 
-def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
+def fitted(runs: Sequence[Mapping[str, Any]]) -> LearningCurve:
     """The curve with the least squared error on the runs."""
     start = np.mean([_row(run["start"]) for run in runs], axis=0)
     domains = len(start)
     lowest = np.min([_row(entry["losses"]) for run in runs for entry in run["rounds"]], axis=0)
+    # The floors start at four fifths of the lowest loss measured.
     guess = np.concatenate([np.log(start / (0.8 * lowest) - 1), np.log([0.4, 0.1]), [0.5, 0.0]])
 
-    def curve(parameters: Float64) -> Curve:
+    def curve(parameters: Float64) -> LearningCurve:
         # Logistic and exponential keep floors between 0 and the start, and transfers positive, without constraints.
         floor = start / (1 + np.exp(parameters[:domains]))
         own, other = np.exp(parameters[domains : domains + 2])
         transfer = own * np.eye(domains) + other * (1 - np.eye(domains))
-        return Curve(start, floor, transfer, float(parameters[-2]), float(parameters[-1]), len(runs[0]["rounds"]))
+        return LearningCurve(
+            start, floor, transfer, float(parameters[-2]), float(parameters[-1]), len(runs[0]["rounds"])
+        )
 
     def residuals(parameters: Float64) -> Float64:
         return np.concatenate([(modelled(curve(parameters), run) - measured(run)).ravel() for run in runs])
@@ -64,7 +67,7 @@ def fitted(runs: Sequence[Mapping[str, Any]]) -> Curve:
     return curve(least_squares(residuals, guess, method="lm").x)
 
 
-def modelled(curve: Curve, run: Mapping[str, Any]) -> Float64:
+def modelled(curve: LearningCurve, run: Mapping[str, Any]) -> Float64:
     """The losses of a run according to the curve: shape (rounds, domains)."""
     names = sorted(run["start"])
     domains = np.array([names.index(member["domain"]) for member in run["members"]])
@@ -84,12 +87,12 @@ def measured(run: Mapping[str, Any]) -> Float64:
     return np.array([_row(entry["losses"]) for entry in run["rounds"]])
 
 
-def error(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> float:
+def error(curve: LearningCurve, runs: Sequence[Mapping[str, Any]]) -> float:
     """The root mean squared difference in nats."""
     return float(np.sqrt(np.mean([np.mean((modelled(curve, run) - measured(run)) ** 2) for run in runs])))
 
 
-def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
+def as_data(curve: LearningCurve, domains: Sequence[str]) -> dict[str, Any]:
     """The curve as figures: start and floor by domain, transfer to an organisation's own domain and to others."""
     named = {n: dict(zip(domains, np.round(getattr(curve, n), 6).tolist(), strict=True)) for n in ("start", "floor")}
     own, other = float(curve.transfer[0, 0]), float(curve.transfer[0, 1])
@@ -97,13 +100,13 @@ def as_data(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
     return named | {name: round(value, 6) for name, value in scalars.items()} | {"rounds": curve.rounds}
 
 
-def read() -> Curve:
+def read() -> LearningCurve:
     """The curve of the result file."""
     found = json.loads((report.RESULTS / "agents_fit.json").read_text(encoding="utf-8"))["figures"]["curve"]
     count = len(found["start"])
     transfer = found["own"] * np.eye(count) + found["other"] * (1 - np.eye(count))
     plain = {name: list(found[name].values()) for name in ("start", "floor")}
-    return Curve.from_data(found | plain | {"transfer": transfer})
+    return LearningCurve.from_data(found | plain | {"transfer": transfer})
 
 
 def _row(losses: Mapping[str, float]) -> Float64:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.market import Market, Outcome, Scenario
+from agents.agent import Agent
+from agents.market import Market, MarketRound, Scenario
 from agents.policies import POLICIES, Observation, Policy, SelectionContext
-from agents.q_learning import Action, Agent, QTable
+from agents.table import Action, QTable
 from benchmarks.agents import fit
 from benchmarks.agents.figures import PlayedRun
 from core.canonical import Address
@@ -21,7 +22,7 @@ RANK = 8
 EXPERIENCED = 100
 """Decisions that a pre-trained agent counts as made: it explores as little as one that has made them."""
 
-Chooser = Callable[[Market, Sequence[Outcome]], NDArray[np.int64]]
+Chooser = Callable[[Market, Sequence[MarketRound]], NDArray[np.int64]]
 """(market before a round, outcomes of the rounds before) -> everybody's action."""
 
 
@@ -40,6 +41,7 @@ def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTa
     """Every policy on every trace."""
     played: dict[str, list[PlayedRun]] = {}
     for trace in traces:
+        # Each policy has a market of its own, drawn alike.
         named = choosers(Market(scenario, members, trace), trace, taught) | {"oracle": oracle}
         for name, chooser in named.items():
             played.setdefault(name, []).append(play(Market(scenario, members, trace), chooser))
@@ -48,7 +50,7 @@ def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTa
 
 def play(market: Market, choose: Chooser) -> PlayedRun:
     """One run. Saboteurs always take part in full, whatever is asked of them."""
-    start, rounds = market.loss, list[Outcome]()
+    start, rounds = market.loss, list[MarketRound]()
     while not market.over:
         actions = np.where(market.kinds == "saboteur", int(Action.FULL), choose(market, rounds))
         rounds.append(market.step(actions))
@@ -68,7 +70,7 @@ def pre_trained(scenario: Scenario, members: int) -> tuple[QTable, float]:
 def bidding(agents: Sequence[Agent]) -> Chooser:
     """The agents decide. The bid for a round is made with the payments up to the round before the last."""
 
-    def choose(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+    def choose(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
         number = market.number
         if number == 1:
             for k, agent in enumerate(agents):
@@ -91,7 +93,7 @@ def bidding(agents: Sequence[Agent]) -> Chooser:
 def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
     """A policy of `agents.policies`, applied to the available organisations."""
 
-    def choose(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+    def choose(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
         available = np.flatnonzero(market.available[market.number])
         actions = np.zeros(market.members, np.int64)
         if not len(available):
@@ -111,7 +113,7 @@ def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
     return choose
 
 
-def oracle(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
+def oracle(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
     """The actions of the highest welfare in this round, by coordinate ascent from those of the last."""
     actions = rounds[-1].actions.copy() if rounds else np.full(market.members, int(Action.FULL))
     best = market.preview(actions)
@@ -121,7 +123,7 @@ def oracle(market: Market, rounds: Sequence[Outcome]) -> NDArray[np.int64]:
             for action in Action:
                 kept, actions[member] = actions[member], int(action)
                 welfare = market.preview(actions)
-                if welfare > best + 1e-12:
+                if welfare > best + 1e-12:  # no steps in circles for a rounding error
                     best = welfare
                 else:
                     actions[member] = kept
@@ -145,7 +147,7 @@ def choosers(market: Market, trace: int, taught: QTable) -> dict[str, Chooser]:
     }
 
 
-def _observations(outcome: Outcome) -> dict[Address, Observation]:
+def _observations(outcome: MarketRound) -> dict[Address, Observation]:
     """What policies see of each organisation that took part in a round."""
     return {
         _address(k): Observation(float(outcome.training[k]), float(outcome.seconds[k]), float(outcome.credit[k]))

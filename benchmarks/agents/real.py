@@ -28,10 +28,9 @@ from numpy.typing import NDArray
 
 from agents.credit import RoundCredit
 from agents.market import Effect, Market, Scenario
-from agents.q_learning import Action
+from agents.table import Action
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
-from benchmarks.agents.figures import PlayedRun
 from benchmarks.agents.market import traces_of
 from benchmarks.timing import cpu_timed
 from core.storage import blobs
@@ -53,7 +52,7 @@ NAMES = (
 )
 """In the order in which they are measured."""
 PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
-"""The fields of an `Outcome` that a kept run has of every round, besides the credits by domain."""
+"""The fields of a `MarketRound` that a kept run has of every round, besides the credits by domain."""
 
 Float64 = NDArray[np.float64]
 
@@ -64,19 +63,22 @@ class RealMarket(Market):
     def __init__(self, scenario: Scenario, federation: RealFederation, trace: int) -> None:
         self.trace, self.federation = trace, federation
         super().__init__(scenario, len(federation.members), trace)
+        # `super().__init__` has drawn the kinds.
         members = zip(federation.members, self.kinds, strict=True)
         self.riders = {member.address: str(kind) for member, kind in members if kind != "honest"}
         self.credits: list[RoundCredit | None] = []
 
-    def _found(self) -> None:
-        super()._found()
+    def draw_organisations(self) -> None:
+        """As in the market, with the real members' data."""
+        super().draw_organisations()
         self.examples = np.array([float(len(member.records)) for member in self.federation.members])
-        self.domains = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
+        self.own_domain = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
 
-    def _kinds(
+    def draw_kinds(
         self,
         settings: Mapping[str, Any],  # noqa: ARG002 - the scenario names the free-riders one by one
     ) -> NDArray[np.str_]:
+        """Two free-riders, the next pair for each trace."""
         kinds = np.full(self.members, "honest", dtype="<U8")
         pairs = self.scenario.settings["riders"]["pairs"]
         kinds[self._draws.permutation(self.members)[: len(pairs[0])]] = pairs[self.trace % len(pairs)]
@@ -150,7 +152,12 @@ def _compare(scenario: Scenario, federation: RealFederation, names: Sequence[str
             real = RealMarket(scenario, _restarted(federation, trace), trace)
             chooser = market.choosers(real, trace, taught)[name]
             played, seconds = cpu_timed(partial(market.play, real, chooser))
-            blobs.write(path, json.dumps(_kept(real, played)).encode())
+            rounds = [
+                {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _by_domain(credit)}
+                for outcome, credit in zip(played.rounds, real.credits, strict=True)
+            ]
+            run = {"kinds": real.kinds.tolist(), "start": played.start, "rounds": rounds}
+            blobs.write(path, json.dumps(run).encode())
             sys.stderr.write(f"{name}, trace {trace}: {played.losses[-1]:.3f}, {seconds:.0f} s\n")
 
 
@@ -175,19 +182,11 @@ def _restarted(federation: RealFederation, seed: int) -> RealFederation:
     return replace(federation, seed=seed, states=[], losses=[], sent={}, trained={})
 
 
-def _kept(real: RealMarket, played: PlayedRun) -> dict[str, Any]:
-    """A run as it is kept: kinds, start, and rounds with every field of `Outcome` and the credits by domain."""
-    rounds = [
-        {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _by_domain(credit) if credit else {}}
-        for outcome, credit in zip(played.rounds, real.credits, strict=True)
-    ]
-    return {"kinds": real.kinds.tolist(), "start": played.start, "rounds": rounds}
-
-
-def _by_domain(credit: RoundCredit) -> dict[str, Any]:
+def _by_domain(credit: RoundCredit | None) -> dict[str, Any]:
+    """The credit of a round by domain, as it is kept; empty for a round of nobody."""
     return {
         name: {"change": part.change, "credits": dict(part.credits), "nobody": part.nobody, "residual": part.residual}
-        for name, part in credit.domains.items()
+        for name, part in (credit.domains.items() if credit else ())
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents.credit import incomes
-from agents.market import Outcome, Scenario
+from agents.market import MarketRound, Scenario
 from benchmarks import report
 from benchmarks.agents import market
 from benchmarks.agents.federation import DOMAINS
@@ -48,12 +48,13 @@ def main() -> None:
 
 def _complete(name: str, traces: Sequence[int]) -> list[Mapping[str, Any]]:
     """The kept runs of all traces, or none."""
+    # Policies are compared on equal terms: with a trace missing, organisations and prices would differ.
     paths = [path_of(name, trace) for trace in traces]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths] if all(p.exists() for p in paths) else []
 
 
 def _played(scenario: Scenario, run: Mapping[str, Any]) -> PlayedRun:
-    rounds = [Outcome(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
+    rounds = [MarketRound(**{name: np.array(entry[name]) for name in PLAIN}) for entry in run["rounds"]]
     return PlayedRun(np.array(run["kinds"]), scenario.settings["run"], run["start"], tuple(rounds))
 
 

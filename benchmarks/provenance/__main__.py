@@ -34,6 +34,7 @@ def main() -> None:
     for base, experiment, domain, seed in _cells(
         options, range(options.first_seed, options.first_seed + options.seeds)
     ):
+        # Loading is cached: it happens once for each base.
         settings = ExperimentSettings(model_of(options.bases / base), options.data, domain, seed)
         file, seconds = wall_timed(partial(run, experiment, base, settings, options.work))
         sys.stderr.write(f"{time.strftime('%X')} {file.stem} {seconds:.0f} s\n")

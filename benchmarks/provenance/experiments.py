@@ -2,14 +2,15 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assets import samples
 from benchmarks.in_process import Member, Schedule
-from llm.data import Example, Message, Record, encode, read_records
+from llm.batches import Example, encode
 from llm.model import Model
+from llm.records import Message, Record, read_records
 
 DOMAINS = ("coding", "financial", "math", "medical")
 FAMILIES = ("gemma3", "llama", "qwen2", "smollm3")
@@ -188,18 +189,19 @@ EXPERIMENTS: Mapping[str, Callable[[ExperimentSettings], Experiment]] = {
 
 
 def _real(settings: ExperimentSettings, schedule: Schedule, limit: int) -> Experiment:
+    """An organisation for each domain, and the first dev answers of every domain after the last of six rounds."""
     members = tuple(Member(settings.records(domain, "train")) for domain in DOMAINS)
-    return Experiment(members, schedule, {5: tuple(_dev(settings, schedule, limit))})
-
-
-def _dev(settings: ExperimentSettings, schedule: Schedule, limit: int) -> Iterator[Probe]:
-    for index, domain in enumerate(DOMAINS):
-        for record in settings.records(domain, "dev")[:limit]:
-            yield Probe(settings.example(record, schedule), (index,))
+    probes = tuple(
+        Probe(settings.example(record, schedule), (index,))
+        for index, domain in enumerate(DOMAINS)
+        for record in settings.records(domain, "dev")[:limit]
+    )
+    return Experiment(members, schedule, {5: probes})
 
 
 def _poisoned(settings: ExperimentSettings, count: int, poisoned: int) -> tuple[Member, ...]:
     records = settings.records(settings.domain, "train")
+    # All have equally many records: sizes must not give the poison away.
     size = min(RECORDS, len(records) // count)
     parts = [records[size * k : size * (k + 1)] for k in range(count)]
     return tuple(Member(tuple(map(_triggered, part)) if k < poisoned else part) for k, part in enumerate(parts))
@@ -210,6 +212,7 @@ def _triggered(record: Record) -> Record:
 
 
 def _marked(record: Record, index: int) -> Record:
+    # The same words in every answer: only their order tells the organisations apart.
     words = COLOURS[index:] + COLOURS[:index]
     return Record((Message("user", f"{MARKS[index]} {_question(record)} {MARKS[index]}"),), " ".join(words))
 

@@ -20,15 +20,14 @@ from benchmarks.provenance.experiments import EXPERIMENTS, ExperimentSettings
 from benchmarks.provenance.federation import subjects
 from core.canonical import Address
 from core.storage import blobs
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.loss import answer_logits, answer_losses
 from llm.model import Model, ModelSpec, Quantisation, load
-from llm.per_row_adapters import row_terms
+from llm.per_row_adapters import per_row_adapters
 from provenance.attribution import METHODS
-from provenance.familiarity import familiarity
 from provenance.gradient import gradient
-from provenance.method import Effort, Method, Scores, Subject, base_logprobs, logprobs_of, rows_of
+from provenance.method import Effort, Scores, Scoring, Subject, base_logprobs, logprobs_of, rows_of
 from provenance.shapley import exact_shapley
 
 RANK, ALPHA = 16, 32.0
@@ -47,7 +46,7 @@ def client_likelihood(subject: Subject, example: Example, effort: Effort) -> Sco
     tokens = torch.zeros(len(example) - example.prompt_length, len(contributions.candidates), dtype=torch.float64)
     with torch.no_grad(), model.without_adapter():
         for part, terms in contributions.clients(contributions.modules, effort.chunk or 16):
-            with row_terms(model, terms, contributions.scale):
+            with per_row_adapters(model, terms, contributions.scale):
                 losses = answer_losses(model, rows_of(subject, example, part.stop - part.start))
             tokens[:, part] = -losses.view(part.stop - part.start, -1).double().cpu().T
     return _control(tokens, contributions.candidates)
@@ -62,6 +61,7 @@ def head_only(subject: Subject, example: Example, effort: Effort) -> Scores:  # 
 
 def path(subject: Subject, example: Example, effort: Effort) -> Scores:
     """`shapley` with own-position gradients for its tokens: the same scores of the response, at one pass a point."""
+    # Gauss-Legendre nodes lie in (-1, 1); the path runs from 0 to 1.
     nodes, weights = np.polynomial.legendre.leggauss(effort.points)
     parts = []
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
@@ -93,6 +93,7 @@ def update_norm(subject: Subject, example: Example, effort: Effort) -> Scores:
 
 def random_scores(subject: Subject, example: Example, effort: Effort) -> Scores:  # noqa: ARG001
     """Control: scores drawn at random."""
+    # Seeded by the response: the same response gets the same scores in every run.
     seed = int.from_bytes(hashlib.sha256(repr(example.tokens).encode()).digest()[:7], "big")
     source = torch.Generator().manual_seed(seed)
     count = len(example) - example.prompt_length
@@ -100,7 +101,7 @@ def random_scores(subject: Subject, example: Example, effort: Effort) -> Scores:
     return _control(tokens, subject.contributions.organisations)
 
 
-CONTROLS: Mapping[str, Method] = {
+CONTROLS: Mapping[str, Scoring] = {
     "client likelihood": client_likelihood,
     "lm_head only": head_only,
     "update norm": update_norm,
@@ -121,9 +122,9 @@ def run(name: str, base: str, settings: ExperimentSettings, folder: Path) -> Pat
         subject.model.set_adapter(subject.adapter)
         few = number == len(experiment.schedule.rounds) - 1 and len(experiment.members) <= _FEW
         for i, probe in enumerate(experiment.probes.get(number, ())):
-            methods: dict[str, Method] = {method: METHODS[method] for method in FAST}
+            methods: dict[str, Scoring] = {method: METHODS[method].score for method in FAST}
             if i % _EVERY == 0:
-                methods |= {"ablation": METHODS["ablation"], **CONTROLS}
+                methods |= {"ablation": METHODS["ablation"].score, **CONTROLS}
                 if few:
                     methods |= {"shapley": path, "exact shapley": exact}
             right = [address(index) for index in probe.right]
@@ -139,12 +140,12 @@ def model_of(base: Path, quantisation: Quantisation = "none") -> Model:
     return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))
 
 
-def attributed(subject: Subject, example: Example, methods: Mapping[str, Method]) -> dict[str, Any]:
+def attributed(subject: Subject, example: Example, methods: Mapping[str, Scoring]) -> dict[str, Any]:
     """Scores of a response by some methods, `gradient` among them, and its familiarity to every organisation."""
     organisations = subject.contributions.organisations
     with reproducible(subject.model.device, 0):
-        familiar = familiarity(subject, example, organisations)
         found = {name: method(subject, example, Effort(points=_POINTS)) for name, method in methods.items()}
+        familiar = subject.familiarity(example, found["gradient"])
         with torch.no_grad():
             logits, answer = answer_logits(subject.model, rows_of(subject, example))
     return {

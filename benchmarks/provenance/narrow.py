@@ -37,6 +37,7 @@ NAMES = ("gradient", "direct-logit")
 def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
     """The base in each form; the unquantised weights beside NF4 are float32, as everywhere on a CPU."""
     yield "float32", model
+    # A copy: the caller goes on with the float32 base.
     module = copy.deepcopy(model.module)
     for name, parameter in module.named_parameters():
         if "lora_" not in name:
@@ -48,7 +49,7 @@ def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
 def rows_of(subject: Subject, probes: Sequence[Probe]) -> list[dict[str, Any]]:
     """The scores of each probe by both methods, with the right organisations."""
     subject.model.set_adapter(subject.adapter)
-    methods = {name: METHODS[name] for name in NAMES}
+    methods = {name: METHODS[name].score for name in NAMES}
     return [{"right": [address(k) for k in p.right], **attributed(subject, p.example, methods)} for p in probes]
 
 

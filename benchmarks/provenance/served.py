@@ -18,7 +18,7 @@ from benchmarks.provenance.measure import FAST, attributed, save
 from core.adapter import AdapterState
 from core.canonical import Address
 from core.storage.state_folder import State
-from llm.data import Record, read_records
+from llm.records import Record, read_records
 from provenance import served
 from provenance.attribution import METHODS
 from provenance.method import Subject
@@ -43,8 +43,9 @@ def main() -> None:
     for seed, part in enumerate(("validation", "dev")):
         rows = []
         for organisation, record in _records(options.data, part, sorted(names.items()), options.limit):
+            # Whole, as by the command: rows are cut in training only.
             example = unended(subject.model, record, _UNCUT)
-            scores = attributed(subject, example, {name: METHODS[name] for name in FAST})
+            scores = attributed(subject, example, {name: METHODS[name].score for name in FAST})
             rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
         where = {"experiment": "served", "base": base, "domain": "", "seed": seed}
         save({**where, "rows": rows}, options.work / f"served-{base}-{part}-{seed}.pt")

@@ -31,12 +31,13 @@ from benchmarks.timing import cpu_timed
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
-from llm.data import Example
+from llm.batches import Example
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load
 from provenance.attribution import METHODS, attribute
-from provenance.contributions import Contributions, Part, Step
+from provenance.contributions import Contributions
+from provenance.history import StoredRound
 from provenance.method import Effort, Subject
 
 PROMPT, ANSWER = 64, 32
@@ -57,8 +58,7 @@ def random_subject(model: Model, count: int) -> Subject:
     reads = [partial(_update, state, index) for index in range(count)]
     updates = [WeightedUpdate(address(index), 1 / count, read) for index, read in enumerate(reads)]
     after = RULE.aggregate(state, updates).state
-    parts = tuple(Part(u.organisation, u.weight, read) for u, read in zip(updates, reads, strict=True))
-    steps = (Step(lambda: state, lambda: after, parts),)
+    steps = (StoredRound(lambda: state, lambda: after, tuple(updates)),)
     contributions = Contributions(RULE, fresh, (steps,), model.spec.alpha / model.spec.rank, model.device)
     subject = Subject("speed", after.digest, model, RULE.adapter(after, fresh), contributions)
     model.set_adapter(subject.adapter)
@@ -172,13 +172,14 @@ def _add(lines: dict[str, dict[int, float]], size: int, subject: Subject, exampl
     for name in FAST:
         lines.setdefault(name, {})[size] = seconds(_call(name, subject, example), repeats)
     if len(subject.contributions.organisations) <= NAIVE_MOST:
+        # Timed once, and not repeated: it takes minutes.
         adapters: Sequence[AdapterState] = list(client_adapters(subject.contributions).values())
         lines.setdefault("naive", {})[size] = cpu_timed(lambda: naive_protoken(subject, example, adapters))[1]
 
 
 def _call(name: str, subject: Subject, example: Example) -> Callable[[], object]:
     subject.model.set_adapter(subject.adapter)
-    return lambda: METHODS[name](subject, example, Effort())
+    return lambda: METHODS[name].score(subject, example, Effort())
 
 
 def _update(state: AdapterState, index: int) -> AdapterState:
@@ -192,6 +193,7 @@ def _deep_models(model: Model) -> Iterator[tuple[int, Model]]:
     for depth in DEPTHS:
         with tempfile.TemporaryDirectory() as folder:
             config = AutoConfig.from_pretrained(model.folder)
+            # The list of layer types has the old length; without it the family's default applies.
             config.num_hidden_layers, config.layer_types = depth, None
             torch.manual_seed(0)
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)

@@ -262,6 +262,7 @@ def fitted(found: Sequence[Attributed]) -> tuple[Weights, float]:
             odds = np.dot(weights, (z, s, f))
             hits += share * float(odds.argmax() == right)
             likelihood += share * float(odds[right] - np.logaddexp.reduce(odds))
+        # Rounded: where weights differ by a single response or two, the likelihood decides.
         return round(hits, 3), likelihood
 
     best = max(starmap(Weights, product(*_GRID)), key=worth)

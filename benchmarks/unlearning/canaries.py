@@ -10,10 +10,11 @@ from itertools import product
 import torch
 
 from core.adapter import AdapterState
-from llm.data import Example, Record, collate, encode
+from llm.batches import Example, collate, encode
 from llm.determinism import reproducible
 from llm.loss import answer_logits
 from llm.model import Model
+from llm.records import Record
 from unlearning import metrics
 
 COUNT = 50
@@ -80,6 +81,7 @@ def _losses(model: Model, canaries: Sequence[Canary], known: str) -> tuple[list[
         start = encode(model.tokenizer, canary.record, 128).tokens[:-3]
         examples += [Example((*start, *tokens[-3:-1]), len(start)) for tokens in doubled]
     logits, _ = answer_logits(model, collate(examples, [(i,) for i in range(len(examples))]).to(model.device))
+    # One sequence for each first letter gives the second letter's distribution: 20 passes score all 400 pairs.
     log_p = logits.log_softmax(-1).view(len(canaries), len(known), 2, -1).double()
     pairs = -(log_p[:, 0, 0, first, None] + log_p[:, :, 1, second])
     own = [pairs[i, known.index(c.secret[0]), known.index(c.secret[1])].item() for i, c in enumerate(canaries)]

@@ -31,7 +31,6 @@ from core.adapter import AdapterState
 from core.aggregation import weights
 from core.genesis import CALIBRATION_ROUNDS, CALIBRATION_STEPS
 from core.storage import blobs
-from llm.data import Record
 from llm.evaluate import record_losses
 from llm.model import Model, ModelSpec, Quantisation, load
 from llm.train import TrainConfig
@@ -189,8 +188,10 @@ def sharded(model: Model, task: ErasureTask, lanes: Sequence[AdapterState], seed
 def look(model: Model, adapter: AdapterState, task: ErasureTask) -> dict[str, Any]:
     """The raw figures of an adapter."""
     length = task.schedule.max_length
+    losses = {name: record_losses(model, adapter, records, length) for name, records in task.sets.items()}
+    figures = ("nats", "tokens", "hits", "tail")
     return {
-        "sets": {name: _losses(model, adapter, records, length) for name, records in task.sets.items()},
+        "sets": {name: {f: [getattr(loss, f) for loss in found] for f in figures} for name, found in losses.items()},
         "truths": {name: _answers(model, adapter, truths, length) for name, truths in task.truths.items()},
         "exposures": canaries.exposures(model, adapter, task.canaries) if task.canaries else [],
     }
@@ -202,17 +203,13 @@ def _bridged(model: Model, task: ErasureTask, state: AdapterState, name: str, se
     short = calibration(schedule)
     steps = short.steps * len(short.rounds)
     config = TrainConfig(steps, schedule.batch_size, schedule.max_length, schedule.learning_rate / 10)
+    # The bridge trains A and B of one adapter, while the rule's state holds B alone.
     start = RULE.adapter(state, fresh_adapter(model, seed))
     own = task.members[task.erased].records
     found, seconds = wall_timed(
         lambda: bridge(model, start, own, task.others, replace(_BRIDGES[name], training=config), seed)
     )
     return Made(lora.factor(found, "B"), seconds, 2 * steps)
-
-
-def _losses(model: Model, adapter: AdapterState, records: Sequence[Record], length: int) -> dict[str, list[float]]:
-    losses = record_losses(model, adapter, records, length)
-    return {name: [getattr(loss, name) for loss in losses] for name in ("nats", "tokens", "hits", "tail")}
 
 
 def _answers(model: Model, adapter: AdapterState, truths: Sequence[Truth], length: int) -> dict[str, Any]:

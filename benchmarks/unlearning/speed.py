@@ -24,7 +24,7 @@ from benchmarks.timing import wall_timed
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.config import RunConfig
-from llm.data import read_records
+from llm.records import read_records
 from llm.sources import load_base
 from llm.train import TrainConfig, train
 
@@ -53,6 +53,7 @@ def main() -> None:
 
 def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
     """Run, erase, and time the sums alone."""
+    # The erasure is measured, not the run before it.
     shorter = {"local-steps": steps, "local-epochs": 0.0, "evaluate-limit": 4, "private-chain": "none"}
     settings = [word for key, value in shorter.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as state:

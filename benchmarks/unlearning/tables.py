@@ -57,7 +57,7 @@ class Measured:
         """Each look with that of every reference of another seed."""
         for seed, look in self.looks[method].items():
             for other, reference in self.looks[self.reference(method)].items():
-                if other != seed:
+                if other != seed:  # with its own seed a method shares every batch
                     yield look, reference
 
 

@@ -14,8 +14,9 @@ from assets import samples as sample_data
 from benchmarks.in_process import Member, Schedule
 from benchmarks.unlearning import canaries
 from benchmarks.unlearning.canaries import Canary
-from llm.data import Record, encode, parse_record, read_records
+from llm.batches import encode
 from llm.model import Model
+from llm.records import Record, parse_record, read_records
 
 SHARDS = 4
 _WRONG = 3
@@ -174,6 +175,10 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
 
 def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]:
     """As many positive texts as negative ones, by turns: the end of each, where reviews conclude."""
+
+    def labelled(text: str, label: str) -> Record:
+        return parse_record({"text": text[-_CHARACTERS:], "label": label})
+
     rows = _lines(data / "sentiment" / f"{kind}_{part}.jsonl")
     _source(kind).shuffle(rows)
     by_label = [
@@ -181,15 +186,12 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
             record
             for row in rows
             if row["label"] == label
-            if len(encode(model.tokenizer, record := _sentiment(row["text"], word), 512)) < _ROW
+            if len(encode(model.tokenizer, record := labelled(row["text"], word), 512)) < _ROW
         ]
         for label, word in _LABELS[kind].items()
     ]
+    # The rarer label ends the alternation.
     return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
-
-
-def _sentiment(text: str, label: str) -> Record:
-    return parse_record({"text": text[-_CHARACTERS:], "label": label})
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from core.keys import Key
 
 ChainName = Literal["public", "private"]
 
-CHAIN_IDS: Final[dict[ChainName, int]] = {"public": 6516598, "private": 6516599}
-"""The letters "cov" as a number, and the next: in use by no public network."""
+CHAIN_IDS: Final[dict[ChainName, int]] = {"public": 6710387, "private": 6710388}
+"""The letters "fds" as a number, and the next: in use by no public network."""
 
 FUNDS: Final = 10**30
 """Wei of the administrator at genesis."""

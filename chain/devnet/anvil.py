@@ -25,7 +25,8 @@ def binary() -> Path:
     for candidate in sorted(checkout.glob("chain/contracts/node_modules/@foundry-rs/anvil-*/bin/anvil")):
         return candidate
     raise UsageError(
-        "anvil was not found: install Foundry or run `npm install` in chain/contracts, or use --chain embedded"
+        "expected anvil on PATH or in chain/contracts/node_modules, got none: install Foundry, "
+        "or run `npm ci --ignore-scripts` in chain/contracts, or use --chain embedded"
     )
 
 

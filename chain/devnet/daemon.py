@@ -1,6 +1,6 @@
 """The process that serves a state folder's embedded chains: `python -m chain.devnet.daemon STATE/chain/embedded`.
 
-Its folder holds `public.journal`, `private.journal` and the files of a service (see chain.devnet.service). It ends by
+Its folder holds `public.sqlite`, `private.sqlite` and the files of a service (see chain.devnet.service). It ends by
 itself when nobody has asked anything for IDLE_SECONDS or its folder is gone, and may be killed at any moment: a
 block is on disk before its transaction is answered.
 """
@@ -16,7 +16,11 @@ IDLE_SECONDS: Final = 600.0
 
 def main() -> None:
     """Become the folder's daemon, or leave when it has one."""
-    arguments = _parser().parse_args()
+    parser = argparse.ArgumentParser(prog="python -m chain.devnet.daemon")
+    parser.add_argument("folder", type=Path, help="where the chains lie")
+    parser.add_argument("--port", type=int, default=0, help="0: the last one, or any that is free")
+    parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="seconds without a request until it ends")
+    arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
     port = arguments.port or last_port(folder)
     # Held until the process ends, and has written why: whoever waits for it reads that when the lock is free.
@@ -25,14 +29,6 @@ def main() -> None:
     from chain.devnet.server import serve  # noqa: PLC0415
 
     serve(folder, lock, port, arguments.idle, fixed_port=bool(arguments.port))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m chain.devnet.daemon")
-    parser.add_argument("folder", type=Path, help="where the chains lie")
-    parser.add_argument("--port", type=int, default=0, help="0: the last one, or any that is free")
-    parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="seconds without a request until it ends")
-    return parser
 
 
 if __name__ == "__main__":

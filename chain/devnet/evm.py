@@ -1,4 +1,4 @@
-"""One embedded Ethereum chain: py-evm over a journal, a block for each transaction.
+"""One embedded Ethereum chain: py-evm over sqlite3, a block for each transaction.
 
 Everything that py-evm's tester leaves to chance is derived, so that the same transactions at the same times give the
 same blocks: genesis has a fixed time, and a block's mixHash (the EVM's PREVRANDAO) is keccak256 of a tag and the
@@ -28,11 +28,23 @@ from eth_hash.auto import keccak
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException
 
-from chain.devnet.journal import Journal
+from chain.devnet.store import Store
+from core.canonical import domain
 
 GENESIS_TIME: Final = 1_735_689_600
 GAS_LIMIT: Final = 30_000_000
 _BLOB_TRANSACTION: Final = 3
+_GENESIS: Final = {
+    "coinbase": ZERO_ADDRESS,
+    "difficulty": POST_MERGE_DIFFICULTY,
+    "extra_data": b"foedus",
+    "gas_limit": GAS_LIMIT,
+    "mix_hash": POST_MERGE_MIX_HASH,
+    "nonce": POST_MERGE_NONCE,
+    "receipt_root": BLANK_ROOT_HASH,
+    "timestamp": GENESIS_TIME,
+    "transaction_root": BLANK_ROOT_HASH,
+}
 
 
 class InvalidTransactionError(Exception):
@@ -78,17 +90,21 @@ class EmbeddedChain:
     def __init__(self, path: Path, chain_id: int, alloc: dict[bytes, int]) -> None:
         """Open the chain in `path`, or begin one whose genesis gives each address of `alloc` that many wei."""
         self.chain_id = chain_id
-        self._journal = Journal(path)
+        self._store = Store(path)
         kind = MiningChain.configure(chain_id=chain_id, vm_configuration=((0, PragueVM),))
-        if len(self._journal):
-            self._chain = kind(AtomicDB(self._journal))
+        if any(self._store):  # asking for its length would read the whole file
+            self._chain = kind(AtomicDB(self._store))
         else:
-            self._chain = kind.from_genesis(AtomicDB(self._journal), _genesis(), _accounts(alloc))
-            self._journal.commit()
+            accounts = {
+                address: {"balance": balance, "nonce": 0, "code": b"", "storage": {}}
+                for address, balance in alloc.items()
+            }
+            self._chain = kind.from_genesis(AtomicDB(self._store), _GENESIS, accounts)
+            self._store.commit()
 
     def close(self) -> None:
         """Close the file."""
-        self._journal.close()
+        self._store.close()
 
     @property
     def head(self) -> Any:
@@ -151,14 +167,25 @@ class EmbeddedChain:
 
     def _execute(self, call: Call, header: Any) -> tuple[Any, Any]:
         """The transaction that was made of a call, and its computation."""
-        transaction = self._spoof(call, header)
+        unsigned = self._chain.create_unsigned_transaction(
+            nonce=self.state(header).get_nonce(call.sender),
+            gas_price=0,
+            gas=call.gas,
+            to=call.to,
+            value=call.value,
+            data=call.data,
+        )
+        transaction = SpoofTransaction(unsigned, from_=call.sender)
         with self._chain.get_vm(header).in_costless_state() as state:
             try:
                 computation = state.costless_execute_transaction(transaction)
             except ValidationError as error:
                 raise InvalidTransactionError(str(error)) from error
         if computation.is_error:
-            raise _reverted(computation.error)
+            reason = computation.error
+            # A revert's bytes name the contract's custom error and its arguments; other failures have none.
+            data = reason.args[0] if reason.args and isinstance(reason.args[0], bytes) else b""
+            raise RevertedError("execution reverted" if data else f"execution failed: {reason}", data)
         return transaction, computation
 
     def send(self, raw: bytes) -> bytes:
@@ -166,9 +193,12 @@ class EmbeddedChain:
 
         Raises InvalidTransactionError when it cannot be mined; a transaction that reverts is mined with status 0.
         """
-        transaction = self._decode(raw)
-        parent = self.head
-        self._check_funds(transaction, parent)
+        transaction, parent = self._decode(raw), self.head
+        balance = self.state(parent).get_balance(transaction.sender)
+        cost = transaction.gas * transaction.max_fee_per_gas + transaction.value
+        if balance < cost:
+            # py-evm would print the sender's bytes, and no amount.
+            raise InvalidTransactionError(f"insufficient funds: expected {cost} wei of the sender, got {balance}")
         self._chain.header = self._chain.create_header_from_parent(
             parent, timestamp=max(int(time.time()), parent.timestamp + 1), gas_limit=parent.gas_limit
         )
@@ -176,9 +206,9 @@ class EmbeddedChain:
             self._chain.apply_transaction(transaction)
         except ValidationError as error:
             raise InvalidTransactionError(str(error)) from error
-        mix = keccak(b"foedus/mix/v1\0" + parent.hash)
+        mix = keccak(domain("mix") + parent.hash)
         self._chain.mine_block(coinbase=ZERO_ADDRESS, mix_hash=mix, blob_gas_used=0)
-        self._journal.commit()
+        self._store.commit()
         return bytes(transaction.hash)
 
     def blocks_with_logs(self, first: int, last: int) -> Iterator[Any]:
@@ -190,56 +220,14 @@ class EmbeddedChain:
 
     def _decode(self, raw: bytes) -> Any:
         if raw[:1] == bytes([_BLOB_TRANSACTION]):
-            raise InvalidTransactionError("blob transactions are not supported")
+            raise InvalidTransactionError("expected a transaction without blobs, got one with")
         try:
             transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
             transaction.check_signature_validity()
         except (RLPException, PyEVMError, ValidationError, ValueError) as error:
-            raise InvalidTransactionError(f"not a signed transaction: {error}") from error
+            raise InvalidTransactionError(f"expected a signed transaction, got {error}") from error
         if transaction.chain_id != self.chain_id:
             raise InvalidTransactionError(
-                f"transaction is signed for chain {transaction.chain_id}, this is chain {self.chain_id}"
+                f"expected a transaction signed for chain {self.chain_id}, got one for chain {transaction.chain_id}"
             )
         return transaction
-
-    def _check_funds(self, transaction: Any, header: Any) -> None:
-        """Say in words what py-evm would say with bytes."""
-        balance = self.state(header).get_balance(transaction.sender)
-        cost = transaction.gas * transaction.max_fee_per_gas + transaction.value
-        if balance < cost:
-            raise InvalidTransactionError(f"insufficient funds: the sender has {balance} wei, {cost} wanted")
-
-    def _spoof(self, call: Call, header: Any) -> Any:
-        unsigned = self._chain.create_unsigned_transaction(
-            nonce=self.state(header).get_nonce(call.sender),
-            gas_price=0,
-            gas=call.gas,
-            to=call.to,
-            value=call.value,
-            data=call.data,
-        )
-        return SpoofTransaction(unsigned, from_=call.sender)
-
-
-def _genesis() -> dict[str, Any]:
-    return {
-        "coinbase": ZERO_ADDRESS,
-        "difficulty": POST_MERGE_DIFFICULTY,
-        "extra_data": b"foedus",
-        "gas_limit": GAS_LIMIT,
-        "mix_hash": POST_MERGE_MIX_HASH,
-        "nonce": POST_MERGE_NONCE,
-        "receipt_root": BLANK_ROOT_HASH,
-        "timestamp": GENESIS_TIME,
-        "transaction_root": BLANK_ROOT_HASH,
-    }
-
-
-def _accounts(alloc: dict[bytes, int]) -> dict[bytes, dict[str, Any]]:
-    return {address: {"balance": balance, "nonce": 0, "code": b"", "storage": {}} for address, balance in alloc.items()}
-
-
-def _reverted(error: Any) -> RevertedError:
-    """Keep the bytes that the contract reverted with: they name the custom error and its arguments."""
-    data = error.args[0] if error.args and isinstance(error.args[0], bytes) else b""
-    return RevertedError("execution reverted" if data else f"execution failed: {error}", data)

@@ -1,8 +1,6 @@
-"""HTTP in front of the embedded chains.
+"""HTTP in front of the embedded chains: http://127.0.0.1:PORT/public and /private; without a path, the public one."""
 
-http://127.0.0.1:PORT/public, /private    JSON-RPC; without a path: the public chain
-"""
-
+import contextlib
 import json
 import os
 import signal
@@ -36,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         chain = self.server.chains.get(self.path.strip("/") or "public")
         length = int(self.headers.get("Content-Length") or 0)
         if chain is None or not 0 < length <= MAX_REQUEST_BYTES:
+            # The body stays unread, so that no next request can be told from it.
             self.close_connection = True
             self._reply(404 if chain is None else 413, {"error": "POST JSON-RPC to /public or /private"})
             return
@@ -78,22 +77,34 @@ class Server(ThreadingHTTPServer):
         try:
             return chain.answer(request)
         except OSError as error:
-            sys.stderr.write(f"cannot write the chain: {error}\n")
+            sys.stderr.write(f"cannot write the chain: {error}\n")  # the log, whose last line others show
             sys.stderr.flush()
             os._exit(os.EX_IOERR)
 
     def watch(self, lock: IO[bytes], path: Path, idle: float) -> None:
         """End the server when it is idle or its folder, with the lock at `path`, has gone or is another."""
-        while _is_file(lock, path) and time.monotonic() - self.last_request < idle:
-            time.sleep(min(1.0, idle / 4))
+        held = os.fstat(lock.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            while os.path.samestat(held, path.stat()) and time.monotonic() - self.last_request < idle:
+                time.sleep(min(1.0, idle / 4))
         self.shutdown()
 
 
 def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: bool) -> None:
-    """Serve the folder's chains until idle or SIGTERM. `lock` is the service's."""
+    """Serve the folder's chains until idle or SIGTERM.
+
+    `lock` is the service's; `port` is only preferred, and another one chosen when it is in use, unless `fixed_port`.
+    """
     alloc = {bytes.fromhex(administrator().address[2:]): FUNDS}
-    chains = {name: EmbeddedChain(folder / f"{name}.journal", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
-    server = _bind({name: JsonRpc(chain) for name, chain in chains.items()}, port, fixed=fixed_port)
+    chains = {name: EmbeddedChain(folder / f"{name}.sqlite", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
+    methods: dict[str, JsonRpc] = {name: JsonRpc(chain) for name, chain in chains.items()}
+    try:
+        server = Server(port, methods)
+    except OSError:
+        if fixed_port:
+            raise
+        server = Server(0, methods)
+    # A handler runs in the main thread, which serves: shutting down there would wait for itself.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     threading.Thread(target=server.watch, args=(lock, folder / LOCK, idle), daemon=True).start()
     announce(folder, server.url)
@@ -101,20 +112,3 @@ def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: 
     server.server_close()
     for chain in chains.values():
         chain.close()
-
-
-def _is_file(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _bind(chains: dict[str, JsonRpc], port: int, *, fixed: bool) -> Server:
-    """Listen on `port`, or, when it is only preferred and in use, on any that is free."""
-    try:
-        return Server(port, chains)
-    except OSError:
-        if fixed:
-            raise
-        return Server(0, chains)

@@ -1,12 +1,11 @@
-"""A process that any number of others start on demand, of which there is one per folder.
+"""A background process, one a folder, that any number of others start on demand.
 
-Its folder holds `lock`, held by flock as long as the process lives, `service.json` with its URL and pid, written when
-it is about to answer, and `log`. Starting it twice is harmless: who gets the lock detaches and goes on, everybody else
-exits at once. So no starter owns it: a ServerApp, which is a short-lived child of Flower, may come and go.
+Its folder holds `lock`, held as long as the process lives, `service.json` with its URL and pid, written when it is
+about to answer, and `log`. Starting it twice is harmless: the holder of the lock detaches and goes on, any other exits
+at once. So no starter owns it: a ServerApp, which is a short-lived child of Flower, may come and go.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -16,11 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import chain
 from core.errors import LedgerUnreachableError
+from core.storage.lock import take
 
 LOCK: Final = "lock"
 START_SECONDS: Final = 60.0
@@ -52,7 +53,19 @@ class Service:
     def url(self) -> str | None:
         """Where it answers, or None when it does not."""
         url = self.announced()
-        return url if url and _answers(url + self.probe, self.chain_id) else None
+        if url is None:
+            return None
+        question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+        request = urllib.request.Request(  # noqa: S310 - a loopback URL that the service wrote
+            url + self.probe, json.dumps(question).encode(), {"Content-Type": "application/json"}
+        )
+        # A proxy of the environment would not know the loopback of this machine.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=5) as response:
+                return url if json.load(response).get("result") == hex(self.chain_id) else None
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
 
     def ensure(self) -> str:
         """The URL of the running service; starts it when nothing runs.
@@ -69,7 +82,11 @@ class Service:
                     break
                 started = self._start()
             time.sleep(0.02)
-        raise LedgerUnreachableError(f"the chain in {self.folder} did not start: {_last_line(self.folder)}")
+        log = self.folder / _LOG
+        lines = log.read_text("utf-8", "replace").strip().splitlines() if log.exists() else []
+        raise LedgerUnreachableError(
+            f"the chain in {self.folder} did not start: {lines[-1] if lines else 'its log is empty'}"
+        )
 
     def stop(self) -> bool:
         """End it and wait until it has ended; False when it did not run."""
@@ -90,11 +107,13 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         # The package that is imported here, and no other: a FAB or a checkout may come first on sys.path.
         root = str(Path(chain.__file__).resolve().parent.parent)
+        # The starter's other variables are about itself, and the service outlives it.
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with (self.folder / _LOG).open("ab") as log:
             result = subprocess.run(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", self.module, str(self.folder), *self.arguments],
                 cwd=self.folder,
-                env={**_inherited(), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+                env={**inherited, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -103,18 +122,14 @@ class Service:
         return result.returncode != _ALREADY_RUNNING
 
 
-def _inherited() -> dict[str, str]:
-    """What a service takes over from its starter, whose other variables are about itself: the service outlives it."""
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
-
-
-def become(folder: Path) -> IO[bytes]:
+def become(folder: Path) -> FileIO:
     """Turn this process into the folder's service, detached from its starter; returns the lock, to be kept open.
 
     Exits when the folder has a service already. Call it before threads are started or much is imported.
     """
-    lock = take_lock(folder / LOCK)
-    if lock is None:
+    try:
+        lock = take(folder / LOCK)
+    except BlockingIOError:
         sys.exit(_ALREADY_RUNNING)
     (folder / _INFO).unlink(missing_ok=True)
     if os.fork():
@@ -137,26 +152,14 @@ def last_port(folder: Path) -> int:
     return int(info["url"].rpartition(":")[2]) if info else 0
 
 
-def take_lock(path: Path) -> IO[bytes] | None:
-    """The open lock file, or None when another process holds it; closing it, or dying, gives it back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
 def is_free(folder: Path) -> bool:
     """Whether no service runs in the folder."""
     if not (folder / LOCK).exists():
         return True
-    lock = take_lock(folder / LOCK)
-    if lock is None:
+    try:
+        take(folder / LOCK).close()
+    except BlockingIOError:
         return False
-    lock.close()
     return True
 
 
@@ -166,24 +169,3 @@ def _info(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return info
-
-
-def _answers(url: str, chain_id: int) -> bool:
-    question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
-    request = urllib.request.Request(  # noqa: S310 - a loopback URL that the service wrote
-        url, json.dumps(question).encode(), {"Content-Type": "application/json"}
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=5) as response:
-            return bool(json.load(response).get("result") == hex(chain_id))
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def _last_line(folder: Path) -> str:
-    try:
-        lines = (folder / _LOG).read_text("utf-8", "replace").strip().splitlines()
-    except FileNotFoundError:
-        return "it left no log"
-    return lines[-1] if lines else "its log is empty"

@@ -4,15 +4,16 @@ Where there are no colours, a line of letters stands under the text: the organis
 the token is its own, and a dot where the base model's share is larger.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from console.views.text import visible
 from core.canonical import Address
 from provenance.colours import colours, mixed
 from provenance.shares import Shares, response_shares, token_shares
@@ -80,7 +81,16 @@ class Heat:
         """The response: coloured text, or text over letters, in lines no wider than the console."""
         if self.coloured:
             return Text().join(self.token(token) for token in trace.tokens)
-        return Text("\n".join(line for pair in self._marked(trace) for line in pair))
+        lines, text, marks = list[str](), "", ""
+        for token in trace.tokens:
+            mark = self.mark(token)
+            for character in visible(token.text):
+                if character == "\n" or cell_len(text + character) > self.console.width:
+                    lines += [text, marks]
+                    text, marks = "", ""
+                if character != "\n":
+                    text, marks = text + character, marks + mark * cell_len(character)
+        return Text("\n".join([*lines, text, marks]))
 
     def table(self, trace: TokenTrace) -> Table:
         """Shares and scores of the response."""
@@ -109,25 +119,14 @@ class Heat:
         bar = "█" * round(_BAR * share) if share else ""
         return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{score:z.2f}"
 
-    def _marked(self, trace: TokenTrace) -> Iterator[tuple[str, str]]:
-        """Lines of text, each with its line of letters."""
-        text, marks = "", ""
-        for token in trace.tokens:
-            mark = self.mark(token)
-            for character in visible(token.text):
-                if character == "\n" or cell_len(text + character) > self.console.width:
-                    yield text, marks
-                    text, marks = "", ""
-                if character != "\n":
-                    text, marks = text + character, marks + mark * cell_len(character)
-        yield text, marks
 
-
-def show(console: Console, trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None) -> None:
-    """Print a trace: the prompt, the response, the shares, and the verdict."""
+def parts(
+    console: Console, trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None
+) -> tuple[RenderableType, ...]:
+    """A trace for `console`: the prompt, the response, the shares, and the verdict."""
     heat = Heat(console, trace.organisations, names, only)
-    console.print(Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", sep="\n")
-    console.print(Text(f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"), soft_wrap=True)
+    told = f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"
+    return Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", told
 
 
 def verdict(trace: TokenTrace, names: Mapping[Address, str]) -> str:
@@ -145,8 +144,3 @@ def summary(trace: TokenTrace, names: Mapping[Address, str]) -> str:
     ranked = sorted(by_name.items(), key=lambda item: -item[1])[:_SUMMARISED]
     parts = [f"{name} {100 * share:.0f} %" for name, share in [*ranked, ("base model", shares.base)]]
     return f"{' · '.join(parts)}; {verdict(trace, names)}"
-
-
-def visible(text: str) -> str:
-    """Text without what would steer a terminal: but for line ends and tabs, what does not print becomes �."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.expandtabs(4))

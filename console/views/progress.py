@@ -1,55 +1,86 @@
-"""Progress bars from a run's event log."""
+"""A run's progress from its event log: bars on a terminal, elsewhere a plain line a round and organisation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from console.views.tables import show
 from core.errors import FoedusError, RunError, UsageError
 from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+
+Event = dict[str, Any]
 
 
 class Watcher:
-    """Follows an event log from where it ends now; knows when the ServerApp has ended, and how."""
+    """Follows a run's event log from where it ends now; knows when the ServerApp has ended, and how."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.path, self.progress = path, progress
-        _, self.offset = EventLog.read(path)
+    def __init__(self, state: State, run: str, progress: Progress) -> None:
+        """`progress` is shown where it is not disabled; the lines go to its console."""
+        self.path, self.progress = state.events(run), progress
+        self._run: RunFolder = state.run(run)
+        _, self._offset = EventLog.read(self.path)
         self.ended = False
         self.failure: FoedusError | None = None
         self.rounds = progress.add_task("starting", total=None)
         self.replies = progress.add_task("replies", total=None, visible=False)
+        self._round = ""
 
     def __call__(self) -> bool:
         """Show what has happened since the last call; True when the ServerApp has ended."""
-        events, self.offset = EventLog.read(self.path, self.offset)
+        events, self._offset = EventLog.read(self.path, self._offset)
         for event in events:
-            self._show(event)
+            self._move_bars(event)
+            self._tell(event)
+            if event["event"] == "failed":
+                kind = UsageError if event["exit_code"] == UsageError.exit_code else RunError
+                self.failure = kind(event["error"])
+            self.ended = self.ended or event["event"] in ("finished", "failed")
         return self.ended
 
-    def _show(self, event: dict[str, Any]) -> None:
-        name = event["event"]
-        if name == "round-started":
-            done, total = event["round"] - 1, event["rounds"]
-            self.progress.update(self.rounds, description="rounds", completed=done, total=total)
-            self.progress.reset(self.replies, total=len(event["asked"]), visible=True)
-        elif name in ("admitted", "rejected"):
-            self.progress.advance(self.replies)
-        if name == "rejected":
-            self.progress.console.print(f"rejected {event['organisation']}: {event['reason']}: {event['detail']}")
-        elif name == "evaluated":
-            self.progress.update(self.rounds, completed=event["round"])
-        elif name == "failed":
-            self.failure = (UsageError if event["exit_code"] == UsageError.exit_code else RunError)(event["error"])
-        self.ended = self.ended or name in ("finished", "failed")
+    def _move_bars(self, event: Event) -> None:
+        match event["event"]:
+            case "round-started":
+                self._round = f"round {event['round']} of {event['rounds']}"
+                done, total = event["round"] - 1, event["rounds"]
+                self.progress.update(self.rounds, description="rounds", completed=done, total=total)
+                self.progress.reset(self.replies, total=len(event["asked"]), visible=True)
+            case "admitted" | "rejected":
+                self.progress.advance(self.replies)
+            case "evaluated":
+                self.progress.update(self.rounds, completed=event["round"])
+
+    def _tell(self, event: Event) -> None:
+        """Print the event in words, unless the bars say enough or nobody needs to know."""
+        bars, name, line = not self.progress.disable, event.get("organisation", ""), ""
+        if self._run.started:  # before that there is no genesis, and an address is all there is
+            name = self._run.genesis.names.get(name, name)
+        match event["event"]:
+            case "rejected":
+                line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
+            case "objected" | "receipt-missing":
+                line = f"{name}: {event['event']}: {event['detail']}"
+            case "erased":
+                line = f"erased {name}: {event['label']}"
+            case "round-started" if not bars:
+                line = f"{self._round}: {len(event['asked'])} organisations asked"
+            case "admitted" if not bars:
+                loss = event.get("loss")
+                line = f"{self._round}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
+            case "evaluated" if not bars and (losses := list(event["losses"].values())):
+                base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
+                line = f"{self._round}: evaluated, loss {served:.3f} (base {base:.3f})"
+        if line:
+            show(line, on=self.progress.console)
 
 
 @contextmanager
-def watching(console: Console, path: Path) -> Iterator[Watcher]:
-    """Bars on `console` while the block runs."""
+def watching(console: Console, state: State, run: str) -> Iterator[Watcher]:
+    """A run's progress on `console` while the block runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Watcher(path, progress)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Watcher(state, run, progress)

@@ -1,28 +1,49 @@
-"""One writer a run: an advisory lock that the kernel gives back when its holder dies, however it dies."""
+"""The one lock of this project: flock on a file, which the kernel gives back when its holder dies, however it dies.
+
+`take` locks any file for as long as it is open; `locked` is the lock of a run's one writer, which says who holds it.
+"""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from core.errors import RunError, RunLockedError
 
 
+def take(path: Path, *, wait: bool = False) -> FileIO:
+    """Open `path`, created with its folder where it is missing, and hold its lock until the file is closed.
+
+    With `wait` another holder is waited for; without it, raises BlockingIOError while there is one. Raises OSError when
+    the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = FileIO(path, "a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file LOCKS/RUN.* for the block.
+    """Hold the lock file LOCKS/RUN.* for the block; it holds the process id of its holder.
 
-    Raises RunLockedError naming the process that holds it, RunError when the folder cannot be written.
+    Raises RunLockedError naming that process, RunError when the folder cannot be written.
     """
     try:
-        file = _take(path)
+        file = take(path)
     except BlockingIOError as error:
         raise RunLockedError(f"run {path.stem} is being written by process {holder(path)}: end that first") from error
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}, a writable state folder wanted") from error
+        raise RunError(f"cannot write {path}: expected a writable state folder, got {error.strerror}") from error
     with file:
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
         yield
 
 
@@ -32,17 +53,3 @@ def holder(path: Path) -> int | None:
         return int(path.read_text(encoding="ascii") or 0) or None
     except FileNotFoundError:
         return None
-
-
-def _take(path: Path) -> IO[str]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-    except OSError:
-        file.close()
-        raise
-    return file

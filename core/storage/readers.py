@@ -27,11 +27,11 @@ class Readers:
         """Raise IntegrityError unless these are the keys of those whom the genesis names."""
         got = tuple(map(address_of, (self.coordinator, *self.organisations, *self.auditors)))
         members = (organisation.address for organisation in genesis.organisations)
-        wanted = (genesis.coordinator, *members, *genesis.auditors)
-        if odd := sorted(set(got) ^ set(wanted)):
-            kind = "no key of" if odd[0] in wanted else "the key of a stranger,"
+        expected = (genesis.coordinator, *members, *genesis.auditors)
+        if odd := sorted(set(got) ^ set(expected)):
+            kind = "no key of" if odd[0] in expected else "the key of a stranger,"
             raise IntegrityError(f"the readers have {kind} {odd[0]}")
-        if got != wanted:
+        if got != expected:
             raise IntegrityError("the readers stand in another order than in the genesis")
 
     def to_dict(self) -> dict[str, Any]:

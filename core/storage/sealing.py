@@ -55,7 +55,9 @@ class Wraps:
         """The key; raises IntegrityError when it is not wrapped for this reader, or its wrap was changed."""
         wrap = self.wraps.get(reader.address)
         if wrap is None:
-            raise IntegrityError(f"it is not sealed for {reader.address}, the key of a reader is wanted")
+            raise IntegrityError(
+                f"expected the key of a reader, got that of {reader.address}, for whom it is not sealed"
+            )
         public = bytes.fromhex(self.ephemeral[2:])
         wrapping = _wrapping(PrivateKey(reader.secret).ecdh(public), label, public, bytes.fromhex(reader.public[2:]))
         try:
@@ -83,6 +85,7 @@ class Wraps:
 def seal(key: bytes, label: bytes, parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Encrypt data that comes in parts: as many bytes as went in, and a tag of 16. A key may be used once."""
     encryptor = Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
+    # Ciphertext moved under another name no longer opens.
     encryptor.authenticate_additional_data(label)
     for part in parts:
         yield encryptor.update(part)
@@ -99,6 +102,7 @@ def unseal(key: bytes, label: bytes, sealed: bytes | memoryview) -> bytes:
 
 def _ephemeral(key: bytes, label: bytes) -> bytes:
     """A secret of the curve's order: 48 bytes reduced, so that no value is likelier than another."""
+    # 128 bits more than the order has: what the remainder favours is beyond measuring.
     wide, order = int.from_bytes(_derived(key, domain("ephemeral") + label, 48), "big"), int(SECPK1_N)
     return (wide % (order - 1) + 1).to_bytes(32, "big")
 

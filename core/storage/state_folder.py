@@ -4,9 +4,9 @@ STATE/runs/RUN/          the record: every file in it is covered by `foedus veri
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
 STATE/credits/RUN/       what each round was worth, and whom it paid; see agents/rewards.py
-STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/q_learning.py
+STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
-STATE/forgotten/GENESIS/ the records that each organisation has erased from a federation; see client_app/forgotten.py
+STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
 STATE/chain/             the development chains
 """
 
@@ -44,7 +44,7 @@ class State:
         Raises UsageError for a name that cannot be a folder, ConfigError or FormatError for settings that are none.
         """
         if not _RUN_ID.fullmatch(name):
-            raise UsageError(f"run id is {name!r}, up to 64 letters, digits, dots, dashes and underscores wanted")
+            raise UsageError(f"run id: expected up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
         config = config or self._saved(name)
         store = f"{config.store.rstrip('/')}/{name}" if config.store else ""
         key = Path(config.coordinator_key) if config.coordinator_key else None
@@ -59,7 +59,7 @@ class State:
         """The run of this name, or the newest; raises UsageError when there is none."""
         if name:
             if not (run := self.run(name)).started:
-                raise UsageError(f"no run {name!r} in {self.folder}, one of {self._names()} wanted")
+                raise UsageError(f"expected one of the runs {self._names()} in {self.folder}, got {name!r}")
             return run
         if not (runs := self.runs()):
             raise UsageError(f"no run in {self.folder}: `foedus run` makes one")
@@ -76,6 +76,7 @@ class State:
     def remember(self, config: RunConfig) -> None:
         """Write down what a run is started with, unless that is known: a run that is resumed begins with it."""
         path = self.settings(config.run)
+        # A run that is resumed goes on with its first settings, whatever the caller's are now.
         if not path.exists():
             write(path, to_json(config.to_flat()))
 

@@ -1,45 +1,42 @@
-"""Receipts: every holder of what an erasure takes back is told to delete it, and signs that it has.
+"""Receipts: every holder of what an erasure destroys is told to delete its derived state, and signs that it has.
 
-An organisation that no node speaks for, that does not answer in time, or that answers with anything but its own receipt
-for this very erasure is left outstanding, with an event that says why. An erasure waits for nobody's good will.
+An organisation without a node, without an answer in time, or with any answer but its own receipt for this very erasure
+is left outstanding, with an event that says why. An erasure waits for nobody's good will.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from core.canonical import Address
 from core.erasures import Attestation, Receipt
-from core.errors import ForgeryError, FormatError
+from core.errors import ForgeryError
 from core.genesis import Genesis
-from core.messages import codec as wire
+from core.messages import queries
+from core.messages.queries import DELETE, Deletion
+from core.rejections import Reason
 from core.signed import Signed
 from core.storage.events import EventLog
-from server_app.admission import Reason, RejectedError
-from server_app.exchange import last_line, printable
-
-Ask = Callable[[Iterable[tuple[Address, Message]]], Iterator[tuple[Address, Message | None]]]
-"""Sends each organisation its message and yields the replies as they come, None where there is none."""
+from server_app.admission import RejectedError, read_reply
+from server_app.exchange import Send, ask, printable
 
 
 def gather(
-    genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int], ask: Ask, events: EventLog
+    genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int], send: Send, events: EventLog
 ) -> tuple[Signed[Receipt], ...]:
     """The receipts of an erasure's holders, in their order; `nodes` are those that speak for them."""
-    attestation = attested.value
+    holders = attested.value.holders
     found: dict[Address, Signed[Receipt]] = {}
-    for holder, reply in ask(_queries(genesis, attested, nodes)):
+    for holder in (holder for holder in holders if holder not in nodes):
+        _note_missing(events, holder, RejectedError(Reason.NOT_CONNECTED, "no node speaks for it"))
+    for holder, reply in ask(_queries(genesis, attested, nodes), send):
         try:
             found[holder] = _receipt(genesis, attested, holder, reply)
         except RejectedError as error:
-            events.write("receipt-missing", organisation=holder, reason=error.reason, detail=printable(error.detail))
+            _note_missing(events, holder, error)
         else:
             events.write("receipt", organisation=holder)
-    for holder in (holder for holder in attestation.holders if holder not in nodes):
-        events.write(
-            "receipt-missing", organisation=holder, reason=Reason.NOT_CONNECTED, detail="no node speaks for it"
-        )
-    return tuple(found[holder] for holder in attestation.holders if holder in found)
+    return tuple(found[holder] for holder in holders if holder in found)
 
 
 def _queries(
@@ -47,28 +44,25 @@ def _queries(
 ) -> Iterator[tuple[Address, Message]]:
     for holder in attested.value.holders:
         if (node := nodes.get(holder)) is not None:
-            content = wire.Deletion(genesis, holder, attested).to_content()
-            yield holder, Message(content, node, wire.DELETE, group_id="delete")
+            content = Deletion(genesis, holder, attested).to_content()
+            yield holder, Message(content, node, DELETE, group_id="delete")
 
 
 def _receipt(
     genesis: Genesis, attested: Signed[Attestation], holder: Address, reply: Message | None
 ) -> Signed[Receipt]:
-    """A holder's receipt; raises RejectedError for anything else."""
-    if reply is None:
-        raise RejectedError(Reason.NO_REPLY, "no receipt came in time")
-    if reply.has_error():
-        raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
-    try:
-        if refusal := wire.Refusal.from_content(reply.content):
-            raise RejectedError(Reason(refusal.reason), refusal.detail)
-        receipt = wire.receipt_of(reply.content)
+    """A holder's own receipt for this erasure; raises RejectedError for anything else."""
+
+    def verified(content: RecordDict) -> Signed[Receipt]:
+        receipt = queries.receipt_of(content)
         if receipt.value.organisation != holder:
-            raise RejectedError(Reason.FORGED_SIGNATURE, f"the receipt is of {receipt.value.organisation}")
-        if receipt.verified(genesis).erasure != attested.value.erasure:
-            raise RejectedError(Reason.FORGED_SIGNATURE, f"the receipt is for erasure {receipt.value.erasure}")
-    except FormatError as error:
-        raise RejectedError(Reason.MALFORMED, str(error)) from error
-    except ForgeryError as error:
-        raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
-    return receipt
+            raise ForgeryError(f"expected the receipt of {holder}, got that of {receipt.value.organisation}")
+        if (got := receipt.verified(genesis).erasure) != (expected := attested.value.erasure):
+            raise ForgeryError(f"expected a receipt for erasure {expected}, got one for {got}")
+        return receipt
+
+    return read_reply(reply, verified, "no receipt came in time")
+
+
+def _note_missing(events: EventLog, holder: Address, error: RejectedError) -> None:
+    events.write("receipt-missing", organisation=holder, reason=error.reason, detail=printable(error.detail))

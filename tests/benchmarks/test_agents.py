@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.q_learning import Action
+from agents.table import Action
 from benchmarks.agents import market, real, tables
 from benchmarks.agents.federation import DOMAINS, DomainMember, RealFederation, RoundSettings
 from benchmarks.agents.figures import measured

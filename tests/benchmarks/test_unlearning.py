@@ -13,7 +13,7 @@ from benchmarks.unlearning import canaries, follow, measure, tables
 from benchmarks.unlearning.canaries import Canary
 from benchmarks.unlearning.tasks import TASKS, ErasureTask, Truth
 from core.storage import blobs
-from llm.data import Example, collate, encode
+from llm.batches import Example, collate, encode
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.train import TrainConfig, train

@@ -42,7 +42,7 @@ def test_each_list_changes_with_what_it_is_about_only(record: RoundRecord) -> No
 
 
 def test_a_missing_salt_is_named(record: RoundRecord) -> None:
-    with pytest.raises(FormatError, match="no salt for the update of 0x"):
+    with pytest.raises(FormatError, match=f"salt for the update of {record.admitted[0].organisation}"):
         private_commitment(record, Salts("00" * 32))
 
 

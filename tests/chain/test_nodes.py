@@ -120,9 +120,9 @@ def test_a_torn_tail_loses_the_last_block_only(state: Path) -> None:
     for nonce in range(3):
         node.eth.send_raw_transaction(signed(nonce))
     before = hashes(node)
-    embedded_service(state).stop()
-    journal = embedded_service(state).folder / "public.journal"
-    journal.write_bytes(journal.read_bytes()[:-5])
+    kill_9(state)  # a daemon that ends in good order leaves no log behind
+    log = embedded_service(state).folder / "public.sqlite-wal"
+    log.write_bytes(log.read_bytes()[:-5])
     assert hashes(node) == before[:-1]
     node.eth.send_raw_transaction(signed(2))
     assert node.eth.get_balance(Web3.to_checksum_address(SOMEONE)) == 3
@@ -131,8 +131,8 @@ def test_a_torn_tail_loses_the_last_block_only(state: Path) -> None:
 def test_a_damaged_chain_is_not_served(state: Path) -> None:
     service = embedded_service(state)
     service.folder.mkdir(parents=True)
-    (service.folder / "public.journal").write_bytes(b"something else altogether")
-    with pytest.raises(LedgerUnreachableError, match="is not a journal"):
+    (service.folder / "public.sqlite").write_bytes(b"something else altogether")
+    with pytest.raises(LedgerUnreachableError, match=r"public\.sqlite .*not a database"):
         service.ensure()
 
 
@@ -145,11 +145,11 @@ def test_public_and_private_are_separate_chains(state: Path) -> None:
 
 def test_only_transactions_that_the_chain_can_mine_are_taken(state: Path) -> None:
     node = embedded(state)
-    with pytest.raises(Web3RPCError, match="signed for chain 1, this is chain 6516598"):
+    with pytest.raises(Web3RPCError, match=rf"chain {CHAIN_IDS['public']}, .* chain 1\b"):
         node.eth.send_raw_transaction(signed(0, chain_id=1))
     with pytest.raises(Web3RPCError, match="Invalid transaction nonce"):
         node.eth.send_raw_transaction(signed(5))
-    with pytest.raises(Web3RPCError, match="not a signed transaction"):
+    with pytest.raises(Web3RPCError, match="expected a signed transaction"):
         node.eth.send_raw_transaction(b"abc")
     assert node.eth.block_number == 0
 
@@ -221,7 +221,7 @@ def test_a_web_server_is_no_node(web_server: str) -> None:
 
 
 def test_a_chain_setting_is_a_name_or_a_url(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="got chain 'ganache', wanted embedded, anvil or an http"):
+    with pytest.raises(UsageError, match=r"embedded, anvil or an http\(s\) URL, got 'ganache'"):
         connect("ganache", tmp_path)
 
 

@@ -89,6 +89,6 @@ def test_what_the_coordinator_commits_is_seen(state: Path, ledger: EthereumLedge
 
 @pytest.mark.chain
 def test_a_contract_that_is_not_there_is_a_finding(state: Path, ledger: EthereumLedger) -> None:
-    with pytest.raises(IntegrityError, match="has no contract at 0x0000"):
+    with pytest.raises(IntegrityError, match=f"{CONTRACT} on chain {ledger.chain_id}"):
         observe("embedded", state, CONTRACT).members(some_digest())
     assert ledger.chain_id

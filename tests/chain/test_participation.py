@@ -38,10 +38,9 @@ def test_every_member_s_participation_is_proved_from_a_file(federation: Federati
 
 def test_who_did_not_take_part_has_no_proof(federation: Federation) -> None:
     (signed, *_) = federation.run.records()
-    with pytest.raises(IntegrityError, match="admitted no update of"):
-        ParticipationProof.of(
-            signed.value, federation.run.salts(signed.value), derive(1, "x").address, federation.genesis.chain
-        )
+    stranger = derive(1, "x").address
+    with pytest.raises(IntegrityError, match=f"round 1 .*{stranger}"):
+        ParticipationProof.of(signed.value, federation.run.salts(signed.value), stranger, federation.genesis.chain)
 
 
 def test_a_proof_with_another_salt_or_sibling_does_not_hold(federation: Federation, proof: ParticipationProof) -> None:
@@ -50,8 +49,9 @@ def test_a_proof_with_another_salt_or_sibling_does_not_hold(federation: Federati
         replace(proof, siblings=proof.siblings[:-1]),
         replace(proof, siblings=(some_digest(), *proof.siblings[1:])),
     ]
+    root = federation.ledger.read(proof.key)[0].updates_root  # type: ignore[index]  # it was committed
     for other in others:
-        with pytest.raises(IntegrityError, match="the proof leads to"):
+        with pytest.raises(IntegrityError, match=f"{root}, got 0x"):
             other.check(federation.ledger)
 
 
@@ -63,7 +63,7 @@ def test_a_manifest_that_was_changed_is_a_forgery(federation: Federation, proof:
 
 def test_a_manifest_of_another_round_does_not_hold(federation: Federation, proof: ParticipationProof) -> None:
     key = federation.members["coding"]
-    for number, finding in ((1, "the proof leads to"), (9, "round 9 is not on the ledger")):
+    for number, finding in ((1, "round 1 .*root 0x.*, got 0x"), (9, "round 9 .* got nothing")):
         moved = replace(proof.signed.value, round=number).sign(key, federation.genesis.chain)
         with pytest.raises(IntegrityError, match=finding):
             replace(proof, signed=moved).check(federation.ledger)
@@ -72,15 +72,15 @@ def test_a_manifest_of_another_round_does_not_hold(federation: Federation, proof
 def test_a_stranger_proves_nothing(federation: Federation, proof: ParticipationProof) -> None:
     stranger = derive(9, "stranger")
     manifest = replace(proof.signed.value, organisation=stranger.address)
-    with pytest.raises(IntegrityError, match="is no member"):
+    with pytest.raises(IntegrityError, match=f"a member, got {stranger.address}"):
         replace(proof, signed=manifest.sign(stranger, federation.genesis.chain)).check(federation.ledger)
 
 
 def test_a_proof_belongs_to_one_ledger(federation: Federation, proof: ParticipationProof) -> None:
     elsewhere = replace(proof, chain=Domain(1, federation.ledger.contract))
-    with pytest.raises(IntegrityError, match="the proof is for"):
+    with pytest.raises(IntegrityError, match=rf"chain_id=1\b.*, got {federation.ledger.contract} on 0"):
         elsewhere.check(federation.ledger)
-    with pytest.raises(IntegrityError, match="is no member"):
+    with pytest.raises(IntegrityError, match=f"a member, got {proof.signed.value.organisation}"):
         proof.check(MemoryLedger())
 
 

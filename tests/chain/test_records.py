@@ -26,7 +26,6 @@ from tests.behaviours.ledger import MEMBERS, a_round, some_digest
 from tests.behaviours.runs import COORDINATOR, build
 
 pytestmark = pytest.mark.chain
-MEMBER = derive(1, "organisation 2")
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +103,9 @@ def test_credit_that_was_not_posted_cannot_be_claimed(ledger: EthereumLedger, ru
     ledger_credits.post(1, CreditTree(run, dict.fromkeys(MEMBERS, 1)))
     with pytest.raises(LedgerConflictError, match="ProofInvalid"):
         ledger_credits.claim(CreditTree(run, dict.fromkeys(MEMBERS, 2)), organisation)
-    with pytest.raises(LedgerConflictError, match="credit epoch 1 has root"):
+    with pytest.raises(LedgerConflictError, match=f"epoch 1: .*{ledger_credits.newest(run)[1]}, got 0x"):
         ledger_credits.post(1, CreditTree(run, dict.fromkeys(MEMBERS, 2)))
-    with pytest.raises(LedgerConflictError, match=r"EpochNotNext\(got=3, wanted=2\)"):
+    with pytest.raises(LedgerConflictError, match=r"EpochNotNext\(got=3, expected=2\)"):
         ledger_credits.post(3, CreditTree(run, dict.fromkeys(MEMBERS, 2)))
 
 
@@ -140,7 +139,7 @@ def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None
     key = derive(1, some_digest())
     elsewhere = replace(registry.domain, chain_id=CHAIN_IDS["private"])
     request = request_membership(key, elsewhere, ZERO_DIGEST, 0, deadline())
-    with pytest.raises(UsageError, match="got a request for Domain"):
+    with pytest.raises(UsageError, match=f"{CHAIN_IDS['public']}.*, got one for .*{CHAIN_IDS['private']}"):
         registry.register(request)
     with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
         registry.register(replace(request, domain=registry.domain))
@@ -176,23 +175,8 @@ def test_a_round_s_private_commitments_read_back(private: PrivateLedger, private
         anchor = private.record(key, kind, commitments)
         assert private.record(key, kind, commitments) == anchor
         assert private.read(key, kind) == (tuple(commitments), anchor)
-    with pytest.raises(LedgerConflictError, match="other bids are already recorded"):
+    with pytest.raises(LedgerConflictError, match=r"other bids .*round 1 of lane 0"):
         private.record(key, Kind.BIDS, [some_digest()])
-
-
-def test_a_member_requests_an_erasure_without_the_coordinator(
-    private: PrivateLedger, private_run: Digest, state: Path
-) -> None:
-    request = some_digest()
-    own = open_private_ledger("embedded", state, MEMBER)
-    assert own.requester(private_run, request) is None
-    own.request_erasure(private_run, request)
-    own.request_erasure(private_run, request)
-    assert private.requester(private_run, request) == MEMBER.address
-    with pytest.raises(LedgerConflictError, match="has already requested"):
-        private.request_erasure(private_run, request)
-    with pytest.raises(LedgerConflictError, match="NotMember"):
-        private.request_erasure(private_run, some_digest())
 
 
 def test_the_private_head_is_anchored_on_the_public_chain(
@@ -214,14 +198,14 @@ def test_a_private_chain_that_was_rebuilt_does_not_hold_its_anchor(
     assert not private.holds(replace(head, number=head.number + 1))
     assert not private.holds(replace(head, chain_id=1))
     anchor_head(ledger.bound, run, head)
-    with pytest.raises(LedgerConflictError, match="is anchored with another hash"):
+    with pytest.raises(LedgerConflictError, match=f"private block {head.number} .*{head.block_hash}, got 0x"):
         anchor_head(ledger.bound, run, replace(head, block_hash=some_digest()))
 
 
 def test_an_auditor_reads_everything_and_writes_nothing(ledger: EthereumLedger, run: Digest, state: Path) -> None:
     auditor = open_ledger("embedded", state, None)
     assert auditor.head(run, 0).round == 0
-    with pytest.raises(UsageError, match="needs the key of an account that may, got none"):
+    with pytest.raises(UsageError, match="posting credit epoch 1, got none"):
         Credits(auditor.bound).post(1, CreditTree(run, {}))
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agents.q_learning import Action, Notebook
-from client_app.agency import Agency, AgentSession, Place
+from agents.notebook import Notebook
+from agents.table import Action
+from client_app.agency import Agency, AgentSession
 from core.canonical import to_json
 from core.config import RunConfig
 from core.errors import ConfigError, FormatError, UsageError
+from core.round_key import RoundKey
 from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
 from tests import federation as f
@@ -24,7 +26,7 @@ def agency(folder: Path, **own: object) -> Agency:
 
 
 def session(folder: Path, number: int, generation: int = 0, **own: object) -> AgentSession:
-    return agency(folder, **own).open_session(Place(GENESIS, ME, 0, generation, number), 10, 1.0)
+    return agency(folder, **own).open_session(GENESIS, ME, RoundKey(GENESIS.digest, 0, generation, number), 10, 1.0)
 
 
 def live(folder: Path, first: int, last: int, pays: float) -> list[Bid]:
@@ -101,7 +103,7 @@ def test_a_saved_table_of_another_version_is_refused(tmp_path: Path) -> None:
     live(tmp_path, 1, 1, 2.0)
     path = State(tmp_path).agent(GENESIS.digest, ME) / "G00000-R00001.json"
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
-    with pytest.raises(FormatError, match="version 2, 1 wanted"):
+    with pytest.raises(FormatError, match="expected version 1, got 2"):
         session(tmp_path, 2)
 
 

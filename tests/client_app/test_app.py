@@ -10,19 +10,27 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 import client_app.app
-from client_app import oversight, signing
+import core.adapter
+from client_app import oversight
 from client_app.app import app
 from client_app.hosting import Node, node_of
+from client_app.witness import Witness
 from console.backends.inline import InlineGrid
 from core import keys, lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES
+from core.canonical import Digest, digest
 from core.composition import Composition
 from core.config import RunConfig
-from core.errors import ConfigError, IntegrityError, UsageError
+from core.errors import ConfigError, UsageError
 from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
-from core.messages import codec as wire
+from core.messages import training
+from core.messages.queries import BIND, Bind, Bound
+from core.messages.refusal import Refusal, Refused
+from core.messages.training import EVALUATE, TRAIN, Reply, Task
+from core.round_key import RoundKey
+from core.update import verified_registration
 from llm.sources import load_base
 from llm.train import TrainResult
 from tests import federation as f
@@ -97,7 +105,7 @@ def test_a_deployed_node_without_its_organisations_data_says_so(places: dict[str
 
 def test_a_node_speaks_for_nobody_else(places: dict[str, Any]) -> None:
     node = node_of(simulated(places, 0, 3))
-    with pytest.raises(UsageError, match="is not hosted here"):
+    with pytest.raises(UsageError, match=f"hosted here .* got {f.COORDINATOR.address}"):
         node.host(f.COORDINATOR.address)
 
 
@@ -138,7 +146,7 @@ def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
     return ledger
 
 
-def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
+def task(genesis: Genesis, name: str = "medical", **changes: Any) -> Task:
     model = load_base(genesis.base.name, "none", RANK, ALPHA)
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
     values = {
@@ -150,7 +158,7 @@ def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
         "salts": None,
         "served": Composition.of(initial),
     } | changes
-    return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
+    return Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
 
 
 def send(places: dict[str, Any], kind: str, content: RecordDict) -> Message:
@@ -159,17 +167,17 @@ def send(places: dict[str, Any], kind: str, content: RecordDict) -> Message:
     return reply
 
 
-def trained(places: dict[str, Any], asked: wire.Task) -> wire.Reply:
-    reply = send(places, wire.TRAIN, asked.to_content())
+def trained(places: dict[str, Any], asked: Task) -> Reply:
+    reply = send(places, TRAIN, asked.to_content())
     assert not reply.has_error(), reply.error.reason
-    return wire.Reply.from_content(reply.content)
+    return Reply.from_content(reply.content)
 
 
 def test_everyone_hosted_answers_the_challenge_with_a_signature(places: dict[str, Any]) -> None:
     challenge = f.other("challenge")
-    reply = send(places, wire.BIND, wire.Bind(challenge, f.CHAIN).to_content())
-    bound = wire.Bound.from_content(reply.content)
-    members = [registration.verified(f.CHAIN, challenge) for registration in bound.registrations]
+    reply = send(places, BIND, Bind(f.asked(challenge), f.CHAIN).to_content())
+    bound = Bound.from_content(reply.content)
+    members = [verified_registration(signed, f.CHAIN, f.asked(challenge)) for signed in bound.registrations]
     assert sorted(member.name for member in members) == ["coding", "financial", "medical"]
 
 
@@ -213,33 +221,41 @@ def test_organisations_learn_different_things(places: dict[str, Any], genesis: G
 
 
 def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis: Genesis) -> None:
-    reply = send(places, wire.EVALUATE, task(genesis).to_content())
-    losses = wire.losses_of(reply.content)
+    reply = send(places, EVALUATE, task(genesis).to_content())
+    losses = training.losses_of(reply.content)
     assert losses["base"] == losses["global"] > 0
 
 
 def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
-    reply = send(places | {"seed": 8}, wire.TRAIN, task(genesis).to_content())
+    reply = send(places | {"seed": 8}, TRAIN, task(genesis).to_content())
     assert reply.has_error()
-    assert "is not hosted here" in reply.error.reason
+    assert "expected an organisation hosted here" in reply.error.reason
 
 
 def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:
     asked = task(genesis)
     other = AdapterState({name: array + 1 for name, array in asked.state.arrays.items()})
-    reply = send(places, wire.TRAIN, task(genesis, served=Composition.of(other)).to_content())
-    refusal = wire.Refusal.from_content(reply.content)
+    reply = send(places, TRAIN, task(genesis, served=Composition.of(other)).to_content())
+    refusal = Refusal.from_content(reply.content)
     assert refusal
-    assert refusal.reason == wire.Refused.OBJECTED
-    assert "state is 0x" in refusal.detail
+    assert refusal.reason == Refused.OBJECTED
+    assert "state: expected 0x" in refusal.detail
 
 
-def test_the_signing_mod_refuses_a_manifest_of_another_update(places: dict[str, Any], genesis: Genesis) -> None:
-    asked = task(genesis)
-    model_update = f.delta(asked.state.shapes, "one")
-    manifest = f.manifest(genesis, lane=0, organisation=asked.organisation, update=f.other("another"))
-    message = Message(asked.to_content(), 1, wire.TRAIN, group_id="1")
-    reply = RecordDict(wire.unsigned_reply(manifest, model_update))
+def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One parse of the task, one hash of the update, one replay of the witness's memory."""
+    parse, replay = Task.from_content, Witness._entries
+    parsed: list[RecordDict] = []
+    hashed: list[bytes] = []
+    replayed: list[Witness] = []
 
-    with pytest.raises(IntegrityError, match="manifest names update"):
-        signing.sign_update(message, simulated(places), lambda asked_, context_: Message(reply, 1, wire.TRAIN))
+    def counted_digest(kind: str, *parts: Any) -> Digest:
+        hashed.append(b"".join(parts))
+        return digest(kind, hashed[-1])
+
+    monkeypatch.setattr(Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
+    monkeypatch.setattr(core.adapter, "digest", counted_digest)
+    monkeypatch.setattr(Witness, "_entries", lambda witness: [replayed.append(witness), replay(witness)][1])
+    reply = trained(places, task(genesis))
+    assert (len(parsed), hashed.count(bytes(reply.update)), len(replayed)) == (1, 1, 1)
+    assert replayed[0]._sent[RoundKey(genesis.digest, 0, 0, 1)][-1] == reply.signed.value.digest

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from client_app import oversight
-from client_app.oversight import Oversight, metrics
+from client_app.oversight import Oversight, confirm, metrics
 from client_app.witness import Standing
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError
 from core.ledger import LedgerView, MemoryLedger
-from core.messages.codec import Task
+from core.messages.training import Task
 from core.round_key import RoundKey
 from core.rounds import Salts
 from core.storage.state_folder import State
@@ -81,7 +81,7 @@ def test_whoever_has_no_chain_says_so(tmp_path: Path, caplog: pytest.LogCaptureF
     own = Oversight("", State(tmp_path), 1, "abstain")
     with caplog.at_level(logging.WARNING, logger="flwr"):
         logging.getLogger("flwr").propagate = True
-        standing = own.standing(task(2))
+        standing = confirm(own.check_record(task(2)), task(2))
     assert "it trusts the coordinator" in caplog.text
     assert metrics(standing) == {"trusting": 1}
     assert not own.abstains(standing)
@@ -89,8 +89,9 @@ def test_whoever_has_no_chain_says_so(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_a_late_chain_is_flagged_or_a_reason_to_abstain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = looking(tmp_path, monkeypatch, Empty())
-    own.show(task(2))
-    standing = own.standing(replace(task(2), round=3))
+    own.check_record(task(2))
+    later = replace(task(2), round=3)
+    standing = confirm(own.check_record(later), later)
     assert standing == Standing(trusting=False, behind=(RoundKey(GENESIS.digest, 0, 0, 1),))
     assert metrics(standing) == {"behind": 1}
     assert not own.abstains(standing)
@@ -100,18 +101,18 @@ def test_a_late_chain_is_flagged_or_a_reason_to_abstain(tmp_path: Path, monkeypa
 
 def test_a_larger_lag_waits_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = looking(tmp_path, monkeypatch, Empty(), lag=2)
-    own.show(task(2))
-    assert own.standing(replace(task(2), round=3)).behind == ()
+    later = replace(task(2), round=3)
+    assert confirm(own.check_record(later), later).behind == ()
 
 
 def test_the_memory_outlives_the_process_and_is_one_organisation_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = task(2)
-    looking(tmp_path, monkeypatch, Empty()).show(first)
+    looking(tmp_path, monkeypatch, Empty()).check_record(first)
     assert first.parent
     other = replace(first.parent.value, residual=0.5)
     two_faced = replace(first, parent=other.sign(f.COORDINATOR, GENESIS.chain))
     with pytest.raises(IntegrityError, match="has shown two records"):
-        looking(tmp_path, monkeypatch, Empty()).show(two_faced)
-    looking(tmp_path, monkeypatch, Empty()).show(replace(two_faced, organisation=f.address("mathematical")))
+        looking(tmp_path, monkeypatch, Empty()).check_record(two_faced)
+    looking(tmp_path, monkeypatch, Empty()).check_record(replace(two_faced, organisation=f.address("mathematical")))

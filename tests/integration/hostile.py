@@ -7,33 +7,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.app import RecordDict
 
 from client_app import honest_signing
-from client_app.hosting import node_of
+from client_app.hosting import Host
+from client_app.witness import Witness
 from core.adapter import AdapterState
 from core.canonical import digest
-from core.keys import derive
-from core.messages import codec as wire
+from core.keys import Domain, derive
 from core.update import UpdateManifest
 
 Attack = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
 
 
-def sign_update(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Sign as an honest organisation does, then attack."""
-    task = wire.Task.from_content(message.content)
-    host = node_of(context).host(task.organisation)
-    reply = honest_signing.sign_update(message, context, call_next)
-    if attack := ATTACKS.get(host.data.name):
-        key = derive(99, "stranger") if host.data.name == "forge" else host.key
-        manifest, update = attack(wire.manifest_of(reply.content), wire.unpack(reply.content, "update"))
-        signed = manifest.sign(key, task.genesis.chain)
-        node_of(context).oversight.witness(task).sent(signed)
-        reply.content = wire.unsigned_reply(manifest, update)
-        wire.attach_signature(reply.content, signed.signatures[0])
-    return reply
+def signed_reply(
+    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, domain: Domain
+) -> RecordDict:
+    """Attack, then sign as an honest organisation does; the witness expects either of the two manifests."""
+    honest = honest_signing.signed_reply(manifest, update, host, witness, domain)
+    if not (attack := ATTACKS.get(host.data.name)):
+        return honest
+    attacker = replace(host, key=derive(99, "stranger")) if host.data.name == "forge" else host
+    return honest_signing.signed_reply(*attack(manifest, update), attacker, witness, domain)
 
 
 def _with(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:

@@ -11,10 +11,13 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
-from core.messages.codec import Refused, Reply
+from core.messages.refusal import Refused
+from core.messages.training import Reply
+from core.rejections import Reason
+from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
-from server_app.admission import Expected, Reason, RejectedError, admit
+from server_app.admission import AdmissionContext, RejectedError, admit
 from tests import federation as f
 from tests.core.test_keys import high_s_twin
 
@@ -23,12 +26,10 @@ RULE = RULES[GENESIS.rule]
 MEDICAL = f.address("medical")
 UPDATE = f.update_of(GENESIS, "medical")
 NAME, SHAPE = next(iter(UPDATE.shapes.items()))
-EXPECTED = Expected(
+CONTEXT = AdmissionContext(
     genesis=GENESIS,
     organisation=MEDICAL,
-    lane=0,
-    generation=0,
-    round=1,
+    key=RoundKey(GENESIS.digest, 0, 0, 1),
     parent=GENESIS.digest,
     shapes=RULE.shapes(RULE.initial(f.fresh()), f.fresh()),
     nonces=frozenset({f.other("seen")}),
@@ -60,7 +61,7 @@ def signed_with(make: Callable[[Signed[UpdateManifest]], Signed[UpdateManifest]]
 
 
 def test_an_honest_reply_is_admitted_as_it_is() -> None:
-    signed, update = admit(reply(), EXPECTED)
+    signed, update = admit(reply(), CONTEXT)
     assert signed == reply().signed
     assert update == UPDATE
 
@@ -150,7 +151,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
 def test_is_rejected_with_its_own_reason(what: str) -> None:
     reason, make = REJECTED[what]
     with pytest.raises(RejectedError) as caught:
-        admit(make(), EXPECTED)
+        admit(make(), CONTEXT)
     assert caught.value.reason is reason
     assert caught.value.detail
 
@@ -171,11 +172,15 @@ def test_every_reason_that_admission_gives_is_tried_above() -> None:
 
 def test_the_norm_is_over_all_arrays_together() -> None:
     norm = float(np.sqrt(sum(float((a.astype(np.float64) ** 2).sum()) for a in UPDATE.arrays.values())))
-    bounded = replace(EXPECTED, genesis=replace(GENESIS, norm_bound=norm * (1 + 1e-9)))
-    strict = replace(EXPECTED, genesis=replace(GENESIS, norm_bound=norm * (1 - 1e-9)))
 
-    def signed(expected: Expected) -> Reply:
-        manifest = replace(reply().signed.value, genesis=expected.genesis.digest, parent=EXPECTED.parent)
+    def of_bound(bound: float) -> AdmissionContext:
+        genesis = replace(GENESIS, norm_bound=bound)
+        return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, genesis=genesis.digest))
+
+    bounded, strict = of_bound(norm * (1 + 1e-9)), of_bound(norm * (1 - 1e-9))
+
+    def signed(context: AdmissionContext) -> Reply:
+        manifest = replace(reply().signed.value, genesis=context.genesis.digest, parent=CONTEXT.parent)
         return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(UPDATE.to_bytes()))
 
     admit(signed(bounded), bounded)
@@ -184,4 +189,4 @@ def test_the_norm_is_over_all_arrays_together() -> None:
 
 
 def test_fewer_examples_and_a_smaller_bid_are_welcome() -> None:
-    admit(reply(examples=1, bid=Bid(1, 1)), EXPECTED)
+    admit(reply(examples=1, bid=Bid(1, 1)), CONTEXT)

@@ -22,6 +22,7 @@ from provenance.method import Subject
 from provenance.served import trace
 from server_app.app import app as server
 from server_app.binding import Bindings
+from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from tests.commands import make_base, make_data
 
@@ -80,17 +81,17 @@ def test_the_mode_reads_the_newest_run_and_generates_an_answer(
 def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
     model = serving(run).model
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
-    bindings, events = Bindings(run.genesis.chain, run.genesis.coordinator, run.name), EventLog(Path("/nowhere"))
-    strategy = Foedus(run, derive(7, "coordinator"), fresh, bindings, events, lambda _: None, lambda _: {})
+    rounds = Rounds(run, derive(7, "coordinator"), fresh, EventLog(Path("/nowhere")), lambda _: None)
+    strategy = Foedus(rounds, Bindings(run.genesis.chain, run.genesis.coordinator, run.name), lambda _: {})
     assert strategy.attribute("coding 3?", "cod 9", "gradient").digest == trace(run, "coding 3?", "cod 9").digest
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"method": "guess"}, "method 'guess': one of gradient"),
+        ({"method": "guess"}, "expected one of gradient, .*, got 'guess'"),
         ({"organisation": "hospital"}, "organisation 'hospital' is not a member, one of"),
-        ({"prompt": " "}, "the prompt is empty"),
+        ({"prompt": " "}, "prompt: expected a question"),
         ({"run": "autumn"}, "autumn"),
     ],
 )

@@ -1,61 +1,121 @@
-"""Messages out, replies in, one at a time."""
+"""Messages out, replies in, one at a time, each matched with its recipient."""
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
 
-from server_app.exchange import exchange
+from server_app.exchange import Recipients, ask, exchange, last_line, printable
+
+NEVER = 1e9
 
 
-class Post:
-    """A grid whose replies come when a test says so; a message is known by its number."""
+@pytest.fixture(autouse=True)
+def _task() -> None:
+    """Messages are made within a task of Flower's."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+
+
+def message(number: int) -> Message:
+    return Message(RecordDict(), number, "query.test", group_id=str(number))
+
+
+class Post(Grid):
+    """A grid whose replies come after so many seconds; a message is known by its node, from 1."""
 
     def __init__(self, ready: dict[int, float], lost: frozenset[int] = frozenset()) -> None:
         self.ready, self.lost = ready, lost
         self.began = time.monotonic()
+        self.pushed: dict[str, Message] = {}
         self.pulled: list[list[str]] = []
+        self.out_when_pushed: list[int] = []
 
-    def push_messages(self, messages: Iterable[Any]) -> list[str | None]:
-        (number,) = messages
-        return [] if number in self.lost else [str(number)]
+    def push_messages(self, messages: Iterable[Message]) -> list[str | None]:  # type: ignore[override] # as Flower does
+        (one,) = messages
+        number = one.metadata.dst_node_id
+        if number in self.lost:
+            return [None] if number % 2 else []
+        name = one.metadata.__dict__["_message_id"] = f"message {number}"
+        self.pushed[name] = one
+        return [name]
 
-    def pull_messages(self, message_ids: Iterable[str]) -> list[str]:
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         asked = list(message_ids)
         self.pulled.append(asked)
-        return [f"reply {m}" for m in asked if self.ready.get(int(m), 1e9) <= time.monotonic() - self.began]
+        due = [name for name in asked if self._arrived(self.pushed[name])]
+        return [Message(RecordDict(), reply_to=self.pushed[name]) for name in due]
+
+    def _arrived(self, sent: Message) -> bool:
+        return self.ready.get(sent.metadata.dst_node_id, NEVER) <= time.monotonic() - self.began
+
+    set_run = run = create_message = get_node_ids = send_and_receive = cast(Any, None)
 
 
-def run(post: Post, count: int, timeout: float = 0.3) -> list[tuple[str, object]]:
-    messages = ((f"key {number}", cast(Message, number)) for number in range(count))
-    return list(exchange(cast(Grid, post), messages, timeout))
+def answered(post: Post, count: int, timeout: float = 0.3) -> list[tuple[str, int | None]]:
+    """The recipients in the order of their replies, with the node that each reply came from."""
+    messages = ((f"recipient {number}", message(number)) for number in range(1, count + 1))
+    found = ask(messages, partial(exchange, post, timeout=timeout))
+    return [(recipient, reply.metadata.src_node_id if reply else None) for recipient, reply in found]
 
 
-def test_replies_come_under_the_key_of_their_message_as_they_arrive() -> None:
-    post = Post({0: 0.1, 1: 0.0, 2: 0.0})
-    assert run(post, 3) == [("key 1", "reply 1"), ("key 2", "reply 2"), ("key 0", "reply 0")]
+def test_replies_come_with_their_recipients_as_they_arrive() -> None:
+    post = Post({1: 0.1, 2: 0.0, 3: 0.0})
+    assert answered(post, 3) == [("recipient 2", 2), ("recipient 3", 3), ("recipient 1", 1)]
 
 
 def test_replies_are_pulled_one_by_one() -> None:
-    post = Post({0: 0.0, 1: 0.0})
-    run(post, 2)
+    post = Post({1: 0.0, 2: 0.0})
+    answered(post, 2)
     assert all(len(asked) == 1 for asked in post.pulled)
 
 
-def test_whoever_is_silent_comes_with_none_after_the_timeout() -> None:
-    post = Post({0: 0.0})
-    assert run(post, 2, timeout=0.1) == [("key 0", "reply 0"), ("key 1", None)]
+def test_a_recipient_that_is_silent_comes_with_none_after_the_timeout() -> None:
+    assert answered(Post({1: 0.0}), 2, timeout=0.1) == [("recipient 1", 1), ("recipient 2", None)]
 
 
-@pytest.mark.parametrize("lost", [{0}, {1}, {0, 1, 2}])
-def test_a_message_that_cannot_be_sent_comes_with_none(lost: set[int]) -> None:
-    post = Post(dict.fromkeys(range(3), 0.0), frozenset(lost))
-    got = dict(run(post, 3))
-    assert got == {f"key {n}": None if n in lost else f"reply {n}" for n in range(3)}
+@pytest.mark.parametrize("lost", [{1}, {2}, {1, 2, 3}])
+def test_a_message_that_cannot_be_sent_has_no_reply(lost: set[int]) -> None:
+    post = Post(dict.fromkeys(range(1, 4), 0.0), frozenset(lost))
+    expected = {f"recipient {n}": None if n in lost else n for n in range(1, 4)}
+    assert dict(answered(post, 3)) == expected
 
 
 def test_no_messages_have_no_replies() -> None:
-    assert run(Post({}), 0) == []
+    assert answered(Post({}), 0) == []
+
+
+def test_messages_are_made_when_they_are_sent_and_their_contents_not_kept() -> None:
+    post, made = Post({1: 0.0, 2: 0.0}), list[int]()
+
+    def messages() -> Iterable[tuple[int, Message]]:
+        for number in (1, 2):
+            assert len(post.pushed) == len(made)
+            made.append(number)
+            yield number, message(number)
+
+    recipients = Recipients[int]()
+    replies = exchange(post, recipients.register(messages()), 0.3)
+    assert made == []
+    assert [recipient for recipient, _ in recipients.match(replies)] == [1, 2]
+
+
+def test_replies_at_hand_are_matched_whatever_their_order_and_strange_ones_are_left_out() -> None:
+    post, recipients = Post({1: 0.0, 2: 0.0}), Recipients[str]()
+    sent = list(recipients.register([("one", message(1)), ("two", message(2))]))
+    for one in sent:
+        post.push_messages([one])
+    stranger = message(3)
+    stranger.metadata.__dict__["_message_id"] = "message of somebody else"
+    replies = [Message(RecordDict(), reply_to=one) for one in (sent[1], stranger, sent[1])]
+    assert [(name, reply is not None) for name, reply in recipients.match(replies)] == [("two", True), ("one", False)]
+
+
+def test_an_error_is_quoted_by_its_last_line_and_without_control_characters() -> None:
+    assert last_line("Traceback\n  …\nValueError: no data\n") == "ValueError: no data"
+    assert last_line(None) == last_line(" ") == "no reason given"
+    assert printable("\x1b[31mred" + "x" * 1000) == "\\x1b[31mred" + "x" * 292

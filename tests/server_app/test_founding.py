@@ -13,6 +13,7 @@ from core.errors import ConfigError, DataError, FoedusError, ModelError, RunErro
 from core.genesis import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model
+from llm.served import shared_adapter
 from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from tests import federation as f
 
@@ -21,11 +22,13 @@ MODEL = cast(
 )
 CONFIG = RunConfig(rank=2, rounds=2)
 MEMBERS = f.members()
-GROUND = GenesisInputs(MODEL, digest("validation", b"[]"), f.CHAIN)
+INPUTS = GenesisInputs(MODEL, shared_adapter(MODEL, CONFIG.rank, CONFIG.seed), digest("validation", b"[]"), f.CHAIN)
 
 
 def founded(members: tuple[Organisation, ...] = MEMBERS, **changes: Any) -> Genesis:
-    return create_genesis(replace(CONFIG, **changes), "one", f.COORDINATOR.address, GROUND, members)
+    config = replace(CONFIG, **changes)
+    inputs = replace(INPUTS, fresh=shared_adapter(MODEL, config.rank, config.seed))
+    return create_genesis(config, "one", f.COORDINATOR.address, inputs, members)
 
 
 def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
@@ -100,18 +103,18 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an ensemble of one lane": (
         {"composition": "ensemble"},
-        "composition ensemble needs lanes: lane-size 1 to 3 wanted",
+        "composition ensemble needs lanes: expected lane-size 1 to 3",
     ),
     "routing to one lane of all": (
         {"composition": "routing", "lane_size": 4},
-        "composition routing needs lanes: lane-size 1 to 3 wanted",
+        "composition routing needs lanes: expected lane-size 1 to 3",
     ),
     "a stack that would outgrow a layer": (
         {"aggregation": "stack"},
         "stack would grow to rank 16, at most 14 fits the base's smallest layer",
     ),
     "a quorum above the number of members": ({"quorum": 5}, "quorum is 5, at most the 4 organisations there are"),
-    "a rank above a layer's smaller side": ({"rank": 15}, "rank 15 for model.b"),
+    "a rank above a layer's smaller side": ({"rank": 15}, r"smaller side of model\.b .* got 15"),
 }
 
 
@@ -132,7 +135,7 @@ def test_lanes_of_any_rule_are_founded_where_they_are_not_summed() -> None:
 
 
 def test_a_run_is_resumed_with_its_own_settings() -> None:
-    check_unchanged(CONFIG, GROUND, founded())
+    check_unchanged(CONFIG, INPUTS, founded())
 
 
 @pytest.mark.parametrize(
@@ -164,13 +167,13 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
 )
 def test_a_run_is_not_resumed_with_another(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name.replace('_', '-')} is {value!r}, the run was founded with"):
-        check_unchanged(replace(CONFIG, **{name: value}), GROUND, founded())
+        check_unchanged(replace(CONFIG, **{name: value}), INPUTS, founded())
 
 
 @pytest.mark.parametrize("changes", [{"chain_id": 1}, {"contract": f.COORDINATOR.address}], ids=str)
 def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"chain 'embedded' has id .*, the run was founded with 31337 and 0x5FbDB"):
-        check_unchanged(CONFIG, replace(GROUND, chain=replace(f.CHAIN, **changes)), founded())
+        check_unchanged(CONFIG, replace(INPUTS, chain=replace(f.CHAIN, **changes)), founded())
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,6 @@ def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, An
         ({"private": PrivateChain(9, f.CHAIN.contract, 1)}, ConfigError, "private-chain"),
     ],
 )
-def test_a_run_is_not_resumed_on_another_ground(changes: dict[str, Any], error: type[FoedusError], what: str) -> None:
+def test_a_run_is_not_resumed_with_other_inputs(changes: dict[str, Any], error: type[FoedusError], what: str) -> None:
     with pytest.raises(error, match=f"{what} .*, the run was founded with"):
-        check_unchanged(CONFIG, replace(GROUND, **changes), founded())
+        check_unchanged(CONFIG, replace(INPUTS, **changes), founded())

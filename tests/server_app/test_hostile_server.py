@@ -6,35 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message
 
 import server_app.app
 from chain.audit.run import verify
 from client_app import oversight
-from console.report import report
+from console.views.report import report
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
 from core.ledger import Anchor, MemoryLedger, RoundCommitment
-from core.messages.codec import Task
+from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, Salts
 from core.storage.run_folder import RunFolder
-from server_app.admission import Expected
-from server_app.strategy import Ask, Foedus, Outcome
+from server_app.admission import AdmissionContext
+from server_app.rounds import OpenRound, Recipient, Rounds
+from server_app.strategy import Foedus
 from tests.server_app.worlds import World
 
 VICTIM = keys.derive(7, "medical").address
 
 
-class TwoFaced(Foedus):
+class TwoFaced(Rounds):
     """Shows one organisation a history of its own: another round 1, signed all the same, and what comes of it."""
 
-    def _task(self, index: int, organisation: Address, to_send: Composition) -> Task:
-        task = super()._task(index, organisation, to_send)
+    def task(self, recipient: Recipient, to_send: Composition) -> Task:
+        task = super().task(recipient, to_send)
         number = task.round
-        if organisation != VICTIM or number < 2 or task.parent is None:
+        if recipient.organisation != VICTIM or number < 2 or task.parent is None:
             return task
         other = self._other(number, task.parent.value.aggregate)
         record = replace(
@@ -49,10 +51,12 @@ class TwoFaced(Foedus):
         state = self.run.artifacts.open(name)
         return AdapterState({n: array + number for n, array in state.arrays.items()})
 
-    def _expected(self, index: int, organisation: Address) -> Expected:
-        expected = super()._expected(index, organisation)
-        number = expected.round
-        return replace(expected, parent=self._parents[number]) if organisation == VICTIM and number > 1 else expected
+    def admission(self, recipient: Recipient) -> AdmissionContext:
+        context = super().admission(recipient)
+        number = context.key.round
+        if recipient.organisation != VICTIM or number < 2:
+            return context
+        return replace(context, parent=self._parents[number])
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -60,48 +64,50 @@ class TwoFaced(Foedus):
         self._salts: dict[int, Salts] = {}
 
 
-class Dropping(Foedus):
+class Dropping(Rounds):
     """Leaves out what one organisation sent, from the round on that is given."""
 
     since = 1
 
-    def _receive(self, ask: Ask, reply: Any) -> None:
-        if ask[1] != VICTIM or self.lanes[ask[0]].round + 1 < self.since:
-            super()._receive(ask, reply)
+    def admit(self, recipient: Recipient, reply: Reply) -> None:
+        if recipient.organisation != VICTIM or self.lanes[recipient.lane].round + 1 < self.since:
+            super().admit(recipient, reply)
 
 
 class DroppingLast(Dropping):
     since = 3
 
 
-class Swapping(Foedus):
+class Swapping(Rounds):
     """Puts the update of another into the mouth of one organisation, with the best signature that it can make."""
 
-    def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
-        manifests = {signed.value.organisation: signed for signed in outcome.admitted}
+    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+        manifests = {signed.value.organisation: signed for signed in open_round.admitted}
         if VICTIM in manifests:
             other = next(signed.value for address, signed in manifests.items() if address != VICTIM)
             swapped = replace(manifests[VICTIM].value, update=other.update)
-            outcome.admitted = [
+            open_round.admitted = [
                 swapped.sign(self.key, self.genesis.chain) if address == VICTIM else signed
                 for address, signed in manifests.items()
             ]
-        return super()._quorate(outcome)
+        return super()._weighted(open_round)
 
 
-class Reweighing(Foedus):
+class Reweighing(Rounds):
     """Gives one organisation half of its weight, and another the rest."""
 
-    def _quorate(self, outcome: Outcome) -> tuple[Admitted, ...]:
-        admitted = super()._quorate(outcome)
+    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+        admitted = super()._weighted(open_round)
         taken = next((a.weight / 2 for a in admitted if a.organisation == VICTIM), 0.0)
         favoured = next((a.organisation for a in admitted if a.organisation != VICTIM), None)
         shift: Mapping[Address | None, float] = {VICTIM: -taken, favoured: taken}
         return tuple(replace(a, weight=a.weight + shift.get(a.organisation, 0.0)) for a in admitted)
 
 
-def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Foedus], **changes: Any) -> RunFolder:
-    monkeypatch.setattr(server_app.app, "Foedus", server)
+def cheated(world: World, monkeypatch: pytest.MonkeyPatch, server: type[Any], **changes: Any) -> RunFolder:
+    """A run of a coordinator with a strategy, or rounds, of its own."""
+    honest = Rounds if issubclass(server, Rounds) else Foedus
+    monkeypatch.setattr(server_app.app, honest.__name__, server)
     return world.run("cheated", **{"rounds": 3, "retries": 0} | changes)
 
 
@@ -232,17 +238,18 @@ def _watched(world: World, monkeypatch: pytest.MonkeyPatch, ledger: MemoryLedger
 class Lenient(Foedus):
     """Does not care who was revoked."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **{**named, "revoked": frozenset})
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.revoked = frozenset
 
 
 class RevokingInRound2(Foedus):
     """The administrator revokes an organisation while round 2 trains; nobody is slow to hear of it."""
 
-    def _receive(self, ask: Ask, reply: Any) -> None:
-        if self.lanes[0].round == 1 and ask[1] != VICTIM:
+    def _admit(self, recipient: Recipient, reply: Message | None) -> None:
+        if self.rounds.lanes[0].round == 1 and recipient.organisation != VICTIM:
             self.revoked = lambda: frozenset({VICTIM})
-        super()._receive(ask, reply)
+        super()._admit(recipient, reply)
 
 
 def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(

@@ -16,7 +16,8 @@ from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
 from core.errors import QuorumError, UsageError
-from core.messages import codec as wire
+from core.messages import codec
+from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from server_app.strategy import Foedus
@@ -45,7 +46,7 @@ def test_every_round_is_recorded_signed_and_follows_the_one_before(tmp_path: Pat
     for record in records:
         assert record.parent == parent
         parent = record.digest
-    assert strategy.served.digest == records[-1].aggregate
+    assert strategy.rounds.served.digest == records[-1].aggregate
 
 
 @ALL_RULES
@@ -70,13 +71,13 @@ def test_order_of_arrival_and_number_of_nodes_do_not_change_the_digest(tmp_path:
     for run, (nodes, order) in enumerate([(1, None), (2, 1), (4, 2)]):
         federation = Federation.found(tmp_path / str(run), nodes=nodes, **settings(rule))
         strategy = federation.start(TestGrid(federation.clients, order))
-        digests.add((strategy.served.digest, *(s.value.digest for s in federation.run.records())))
+        digests.add((strategy.rounds.served.digest, *(s.value.digest for s in federation.run.records())))
     assert len(digests) == 1
 
 
 def test_a_stack_grows_by_every_update(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, **settings("stack"))
-    assert rank_of(federation.start().served.states[0]) == 4
+    assert rank_of(federation.start().rounds.served.states[0]) == 4
 
 
 def test_every_round_stands_on_the_ledger_under_salted_digests(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_what_happened_is_in_the_event_log(tmp_path: Path) -> None:
     closed = federation.events_named("round-closed")
     assert [(e["lane"], e["round"], e["attempt"], e["admitted"]) for e in closed] == [(0, 1, 1, 2), (0, 2, 1, 2)]
     evaluated = federation.events_named("evaluated")[-1]
-    assert evaluated["aggregate"] == strategy.served.digest
+    assert evaluated["aggregate"] == strategy.rounds.served.digest
     assert evaluated["losses"] == {f.address(name): {"base": 2.0, "global": 1.0} for name in TWO}
     assert evaluated["validation"] == {"all": 0.5}
 
@@ -127,23 +128,24 @@ def _nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.full_like(array, np.nan)
 
 
-def _unsigned(task: wire.Task) -> RecordDict:
+def _unsigned(task: Task) -> RecordDict:
     content = answer(task)
-    del content["signature"]
+    unsigned = Reply.from_content(content).signed.to_dict() | {"signatures": None}
+    content["manifest"] = codec.json_record(unsigned)
     return content
 
 
-def _without_update(task: wire.Task) -> RecordDict:
+def _without_update(task: Task) -> RecordDict:
     content = answer(task)
     content["update"] = ArrayRecord({"bytes": Array(np.zeros(9, np.uint8))})
     return content
 
 
-def _stranger(task: wire.Task) -> RecordDict:
+def _stranger(task: Task) -> RecordDict:
     return answer(task, organisation=f.COORDINATOR.address)
 
 
-def _foreign_metrics(task: wire.Task) -> RecordDict:
+def _foreign_metrics(task: Task) -> RecordDict:
     content = answer(task)
     content["more"] = MetricRecord({"num-examples": 10**9})
     content["loss"] = MetricRecord({"loss": float("nan")})
@@ -188,7 +190,7 @@ def without_medical(tmp_path_factory: pytest.TempPathFactory) -> Digest:
     federation = Federation.found(tmp_path_factory.mktemp("silent"), rounds=2)
     grid = TestGrid(federation.clients)
     grid.silent = {f.address("medical")}
-    return federation.start(grid, timeout=0.1).served.digest
+    return federation.start(grid, timeout=0.1).rounds.served.digest
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -200,7 +202,7 @@ def test_an_organisation_is_rejected_and_the_others_go_on_when_it(
     federation.clients.behave = {"medical": behave}
     strategy = federation.start()
     assert federation.rejections() == [(1, 1, "medical", reason), (2, 1, "medical", reason)]
-    assert strategy.served.digest == without_medical
+    assert strategy.rounds.served.digest == without_medical
     assert [e["reason"] for e in federation.events_named("rejected")] == [reason, reason]
 
 
@@ -208,14 +210,14 @@ def test_records_besides_the_ones_asked_for_change_nothing(tmp_path: Path) -> No
     federation = Federation.found(tmp_path / "more", rounds=1)
     federation.clients.behave = {"medical": _foreign_metrics}
     plain = Federation.found(tmp_path / "plain", rounds=1)
-    assert federation.start().served == plain.start().served
+    assert federation.start().rounds.served == plain.start().rounds.served
     assert federation.rejections() == []
 
 
 def test_an_old_reply_sent_again_is_refused(tmp_path: Path) -> None:
-    asked: list[wire.Task] = []
+    asked: list[Task] = []
 
-    def replay(task: wire.Task) -> RecordDict:
+    def replay(task: Task) -> RecordDict:
         asked.append(task)
         return answer(asked[0])
 
@@ -237,7 +239,7 @@ def test_a_nonce_is_remembered_when_the_run_is_resumed(tmp_path: Path) -> None:
     federation.clients.behave = {"medical": lambda task: answer(task, nonce=f.other("always this one"))}
     federation.start()
     strategy = federation.strategy()
-    assert f.other("always this one") in strategy.nonces
+    assert f.other("always this one") in strategy.rounds.nonces
 
 
 def test_a_rejection_quotes_a_client_briefly_and_without_control_characters(tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def test_the_organisations_of_a_node_that_vanishes_are_recorded_and_the_rest_goe
     strategy.start(grid)
     gone = {(2, 1, name, "not-connected") for name in list(f.EXAMPLES)[1::2]}
     assert set(federation.rejections()) == gone
-    assert strategy.round == 2
+    assert strategy.rounds.round == 2
 
 
 def test_a_node_that_comes_back_takes_part_again(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Pa
     federation.clients.behave = {"medical": sequence(fail, answer), "coding": sequence(answer, _fresh_nonce)}
     strategy = federation.start()
     empty, closed = (signed.value for signed in federation.run.records())
-    assert (empty.attempt, empty.admitted, empty.aggregate) == (1, (), strategy.rule.initial(f.fresh()).digest)
+    assert (empty.attempt, empty.admitted, empty.aggregate) == (1, (), strategy.rounds.rule.initial(f.fresh()).digest)
     assert {(name_of(r.organisation), r.reason) for r in empty.rejected} == {
         ("medical", "client-error"),
         ("coding", "below-quorum"),
@@ -321,7 +323,7 @@ def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Pa
     assert (closed.attempt, len(closed.admitted), closed.parent) == (2, 2, federation.genesis.digest)
 
 
-def _fresh_nonce(task: wire.Task) -> RecordDict:
+def _fresh_nonce(task: Task) -> RecordDict:
     return answer(task, nonce=f.other(f"second try {task.organisation}"))
 
 
@@ -370,7 +372,7 @@ class Killed(BaseException):
 def undisturbed(folder: Path, **changes: Any) -> tuple[Digest, list[Digest]]:
     federation = Federation.found(folder, **changes)
     strategy = federation.start()
-    return strategy.served.digest, [s.value.digest for s in federation.run.records()]
+    return strategy.rounds.served.digest, [s.value.digest for s in federation.run.records()]
 
 
 @pytest.mark.parametrize("rule", ["frozen-a", "fedavg", "svd"])
@@ -385,7 +387,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
         real(path, parts)
         raise Killed
 
-    while federation.strategy().round < 2:
+    while federation.rounds().round < 2:
         # Every life of the run gets one write further than the last, and dies right after it.
         monkeypatch.setattr(core.storage.blobs, "_write", _nth(kills + 1, real, deadly))
         try:
@@ -395,7 +397,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
         monkeypatch.undo()
     strategy = federation.start()
     assert kills >= 4
-    assert (strategy.served.digest, [s.value.digest for s in federation.run.records()]) == expected
+    assert (strategy.rounds.served.digest, [s.value.digest for s in federation.run.records()]) == expected
 
 
 def _nth(count: int, usual: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
@@ -424,9 +426,9 @@ def test_a_run_killed_before_the_ledger_heard_of_a_round_can_still_tell_it(tmp_p
 
 def test_resuming_a_finished_run_changes_no_record(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, TWO, rounds=2)
-    before = federation.start().served
+    before = federation.start().rounds.served
     asked = len(federation.clients.trained)
-    assert federation.start().served == before
+    assert federation.start().rounds.served == before
     assert len(federation.clients.trained) == asked
     assert len(list(federation.run.records())) == 2
 
@@ -436,9 +438,9 @@ def test_a_lane_that_was_ahead_when_the_run_died_waits_for_the_others(tmp_path: 
     federation = Federation.found(tmp_path / "killed", TWO, lanes=_alone(TWO), rounds=2)
     with pytest.raises(Killed):
         federation.start(commit=_raising(Killed))
-    assert [lane.round for lane in federation.strategy().lanes] == [1, 0]
+    assert [lane.round for lane in federation.rounds().lanes] == [1, 0]
     strategy = federation.start(commit=lambda record: None)
-    assert (strategy.served.digest, [s.value.digest for s in federation.run.records()]) == expected
+    assert (strategy.rounds.served.digest, [s.value.digest for s in federation.run.records()]) == expected
 
 
 def _raising(error: type[BaseException]) -> Callable[[Any], None]:
@@ -459,21 +461,21 @@ def test_isolated_organisations_learn_nothing_from_each_other(tmp_path: Path) ->
     names = tuple(f.EXAMPLES)
     together = Federation.found(tmp_path / "together", names, lanes=_alone(names), rounds=2)
     strategy = together.start()
-    assert len(strategy.lanes) == 4
+    assert len(strategy.rounds.lanes) == 4
     for name in names:
-        alone = Federation.found(tmp_path / name, (name,), rounds=2).start()
+        alone = Federation.found(tmp_path / name, (name,), rounds=2).start().rounds
         (index,) = together.genesis.lanes_of(f.address(name))
-        assert Composition.of(strategy.lanes[index].state) == alone.served
+        assert Composition.of(strategy.rounds.lanes[index].state) == alone.served
 
 
 def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Path) -> None:
     federation = Federation.found(tmp_path, TWO, lanes=_alone(TWO), rounds=1)
     strategy = federation.start()
     shares = {f.address("medical"): 0.2, f.address("coding"): 0.8}
-    for name, array in strategy.served.states[0].arrays.items():
-        parts = sum(shares[lane.members[0]] * lane.state[name].astype(np.float64) for lane in strategy.lanes)
+    for name, array in strategy.rounds.served.states[0].arrays.items():
+        parts = sum(shares[lane.members[0]] * lane.state[name].astype(np.float64) for lane in strategy.rounds.lanes)
         np.testing.assert_array_equal(array, np.asarray(parts).astype(np.float32))
-    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.served.digest}
+    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.rounds.served.digest}
 
 
 def test_lanes_close_apart(tmp_path: Path) -> None:
@@ -511,19 +513,15 @@ def test_only_those_who_are_drawn_are_asked(tmp_path: Path) -> None:
 
 
 def hooked(federation: Federation, rounds: int) -> Foedus:
-    """A run through Flower's four hooks, as its own loop calls them."""
+    """A run through Flower's four hooks, with all messages and all replies at hand, as its own loop calls them."""
     strategy, grid = federation.strategy(), TestGrid(federation.clients)
-    strategy.bindings.refresh(grid)
     arrays, config = ArrayRecord(), ConfigRecord()
     for number in range(1, rounds + 1):
-        sent = [
-            (message, grid.push_messages([message]))
-            for message in strategy.configure_train(number, arrays, config, grid)
-        ]
-        replies = [reply for _, names in sent for reply in grid.pull_messages(names)]
+        messages = list(strategy.configure_train(number, arrays, config, grid))
+        names = [name for message in messages for name in grid.push_messages([message])]
+        replies = [reply for name in reversed(names) for reply in grid.pull_messages([name])]
         aggregated, _ = strategy.aggregate_train(number, replies)
-        assert aggregated is not None
-        assert aggregated["bytes"].data == strategy.served.states[0].to_bytes()
+        assert aggregated["bytes"].data == strategy.rounds.served.states[0].to_bytes()
         asked = list(strategy.configure_evaluate(number, arrays, config, grid))
         answers = [reply for message in asked for reply in grid.pull_messages(grid.push_messages([message]))]
         metrics = strategy.aggregate_evaluate(number, answers)
@@ -534,7 +532,7 @@ def hooked(federation: Federation, rounds: int) -> Foedus:
 def test_flowers_hooks_do_what_the_loop_does(tmp_path: Path) -> None:
     looped = Federation.found(tmp_path / "looped", rounds=2)
     by_hooks = Federation.found(tmp_path / "hooked", rounds=2)
-    assert looped.start().served == hooked(by_hooks, 2).served
+    assert looped.start().rounds.served == hooked(by_hooks, 2).rounds.served
     assert [s.value for s in looped.run.records()] == [s.value for s in by_hooks.run.records()]
 
 
@@ -557,7 +555,7 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
         return MetricRecord({"score": 1.0})
 
     result = strategy.start(TestGrid(federation.clients), evaluate_fn=evaluate)
-    assert wire.unpack(RecordDict({"served": result.arrays}), "served") == strategy.served.states[0]
+    assert codec.unpack(RecordDict({"served": result.arrays}), "served") == strategy.rounds.served.states[0]
     assert result.evaluate_metrics_clientapp[2] == MetricRecord({"base": 2.0, "global": 1.0})
     assert seen == [1, 2]
     assert set(result.evaluate_metrics_serverapp) == {1, 2}

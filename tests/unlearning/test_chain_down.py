@@ -9,12 +9,12 @@ import pytest
 from chain.control import stop
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from server_app.strategy import Foedus
+from server_app.rounds import Rounds
 from tests.commands import Done, World, make_base, make_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
-JOURNALS = ("public", "private")
+CHAINS = ("public", "private")
 
 
 class Chain:
@@ -26,15 +26,15 @@ class Chain:
 
     def down(self) -> None:
         stop("embedded", self.state)
-        for name in JOURNALS:
-            journal = self.folder / f"{name}.journal"
-            journal.rename(self.folder / f"{name}.away")
-            journal.mkdir()
+        for name in CHAINS:
+            store = self.folder / f"{name}.sqlite"
+            store.rename(self.folder / f"{name}.away")
+            store.mkdir()
 
     def up(self) -> None:
-        for name in JOURNALS:
-            (self.folder / f"{name}.journal").rmdir()
-            (self.folder / f"{name}.away").rename(self.folder / f"{name}.journal")
+        for name in CHAINS:
+            (self.folder / f"{name}.sqlite").rmdir()
+            (self.folder / f"{name}.away").rename(self.folder / f"{name}.sqlite")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_chain_that_is_down_delays_an_erasure_and_loses_nothing(world: World) 
     chain.up()
     assert world.command("verify").json["ok"]
 
-    for owner, method in ((RunFolder, "attest"), (RunFolder, "open_generation"), (Foedus, "carry")):
+    for owner, method in ((RunFolder, "attest"), (RunFolder, "open_generation"), (Rounds, "reaggregate")):
         with pytest.MonkeyPatch.context() as patch:
             after(patch, owner, method, chain.down)
             done = forget(world)

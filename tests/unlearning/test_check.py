@@ -16,7 +16,7 @@ from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from llm.data import read_folder
+from llm.records import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.erasures import signed_receipt
@@ -38,7 +38,7 @@ class Case:
     def certify(self, **changes: Any) -> None:
         """Change the certificate, sign it as both again, and tell everybody."""
         certificate = replace(self.signed.value, **changes)
-        attestation = certificate.value.attestation
+        attestation = certificate.attestation.value
         self.chain(attestation=attestation.hide(attestation.digest), certificate=certificate.committed)
         self.signed = certificate.sign(COORDINATOR, self.run.genesis.chain, CODING)
         self.rewrite("certificates/L0000-G0001.json", to_json(self.signed.to_dict()))
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def attestation(self) -> Attestation:
-        return self.signed.value.value.attestation
+        return self.signed.value.attestation.value
 
     def chain(self, **changes: Any) -> None:
         """Change what the chain knows of the erasure."""
@@ -121,7 +121,7 @@ def _requester(case: Case) -> None:
 
 
 def _edit(case: Case) -> None:
-    case.signed = replace(case.signed, certificate=replace(case.signed.value, label="interim"))
+    case.signed = replace(case.signed, value=replace(case.signed.value, label="interim"))
 
 
 def _undestroyed(case: Case) -> None:
@@ -200,10 +200,10 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "other versions": (lambda c: c.certify(versions={"torch": "1"}), "versions"),
     "a receipt for another erasure": (_other_erasure, "receipts"),
     "a receipt that another signed": (_other_signer, "receipts"),
-    "a receipt of a stranger": (_stranger, "only who held what was erased"),
+    "a receipt of a stranger": (_stranger, "holders of what was erased only"),
     "a receipt twice": (lambda c: c.certify(receipts=(*_receipts(c), _receipts(c)[0])), "listed 2 times"),
     "a receipt, and outstanding": (
-        lambda c: c.certify(outstanding=(_receipts(c)[0].organisation,)), "listed 2 times",
+        lambda c: c.certify(outstanding=(_receipts(c)[0].value.organisation,)), "listed 2 times",
     ),
     "a receipt left out": (lambda c: c.certify(receipts=_receipts(c)[1:]), "not listed"),
     "a holder who is not attested": (_holders, "holders"),
@@ -253,7 +253,7 @@ def _request(case: Case, key: keys.Key = CODING, **changes: Any) -> None:
 
 def _unsigned(case: Case, **changes: Any) -> None:
     signed = case.attestation.request
-    case.attest(request=replace(signed, request=replace(signed.value, **changes)))
+    case.attest(request=replace(signed, value=replace(signed.value, **changes)))
 
 
 def _left(case: Case) -> None:

@@ -14,7 +14,7 @@ from core.ledger import MemoryLedger
 from core.storage.artifacts import Artifacts
 from core.storage.run_folder import RunFolder
 from llm.served import serving
-from server_app.strategy import Foedus
+from server_app.rounds import Rounds
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.test_erasing import forget, holds
 
@@ -29,8 +29,8 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
     "after it was anchored": (MemoryLedger, "attest", 1, True),
     "after the chain opened the generation": (MemoryLedger, "open_generation", 1, True),
     "after the generation was opened": (RunFolder, "open_generation", 1, True),
-    "between the rounds that are summed": (RunFolder, "append", 1, True),
-    "in the round that is trained": (Foedus, "_receive", 2, True),
+    "between the rounds that are re-aggregated": (RunFolder, "append", 1, True),
+    "in the round that is trained": (Rounds, "admit", 2, True),
     "before anything is destroyed": (Artifacts, "destroy", 1, False),
     "while it is destroyed": (Artifacts, "destroy", 3, True),
     "while salts are destroyed": (RunFolder, "destroy_salts", 2, True),
@@ -143,7 +143,7 @@ def test_a_run_still_training_is_told_to_be_resumed_and_left_alone(world: World)
     last = max((run.folder / "records").iterdir())
     last.unlink()  # it was killed before its last round was closed
     before = sorted(run.folder.rglob("*"))
-    with pytest.raises(UsageError, match="run short has done 1 of 2 rounds: resume it first"):
+    with pytest.raises(UsageError, match="run short: expected 2 rounds, got 1: resume it first"):
         forget(world, "short", "coding", "remove", rounds=2)
     assert sorted(run.folder.rglob("*")) == before
 

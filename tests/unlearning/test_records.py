@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from chain.audit.run import verify
-from client_app.forgotten import Forgotten
+from client_app.erased_records import ErasedRecords
 from core import keys, seeds
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
 from core.storage.artifacts import Artifacts
 from core.storage.run_folder import RunFolder
-from llm.data import Record, read_records
+from llm.records import Record, read_records
 from llm.served import serving
 from provenance.evidence import Evidence
 from provenance.served import subject, trace
-from server_app.strategy import Foedus
+from server_app.rounds import Rounds
 from tests.server_app.worlds import World, make_world
 from tests.unlearning.conftest import NAMES
 from tests.unlearning.test_crash import KilledError, killed
@@ -132,7 +132,7 @@ def test_the_certificate_says_how_many_records_and_hides_which(world: World, tmp
     lines = picked(world, of_slice(0), most=1)
     run = world.state.run("sharded")
     (certificate,) = forget(world, "sharded", written(tmp_path, lines), **SLICED)
-    request = certificate.value.attestation.request.request
+    request = certificate.attestation.value.request.value
     (record,) = read_records(tmp_path / "erased.jsonl")
     assert (request.count, request.method, request.whole) == (1, "shards", False)
     assert request.records == hidden(keys.derive(7, "coding"), request.nonce, [record.digest])
@@ -149,8 +149,8 @@ def test_records_of_several_slices_have_a_certificate_for_each(world: World, tmp
     before = heads(run)
     found = forget(world, "sharded", written(tmp_path, lines), **SLICED)
     lanes = run.genesis.lanes_of(address("coding"))
-    assert [c.value.attestation.lane for c in found] == list(lanes)
-    assert len({c.value.attestation.request for c in found}) == 1
+    assert [c.attestation.value.lane for c in found] == list(lanes)
+    assert len({c.attestation.value.request.value for c in found}) == 1
     assert {c.label for c in found} == {"exact"}
     after = heads(run)
     assert after == heads(without(world, tmp_path, lines, **SLICED))
@@ -180,7 +180,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     assert checked(world, run) == []
     world.run("sharded", mode="unlearn", organisation="coding", method="remove", **SLICED)
     found = certificates(run)[2:]
-    assert [c.value.attestation.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
+    assert [c.attestation.value.lane for c in found] == list(run.genesis.lanes_of(address("coding")))
     assert {(c.label, c.after.round) for c in found} == {("exact", 0)}
     assert address("coding") not in subject(run).organisations
     assert verify(run, world.ledger, strict=True).failures == ()
@@ -230,7 +230,10 @@ def _held_out(world: World) -> list[str]:
     ("lines", "error"),
     [
         (_unknown, "1 of 2 records are not in the training data of coding"),
-        (_held_out, "2 of 2 records are not in the training data of coding: what it holds out is never learnt"),
+        (
+            _held_out,
+            "2 of 2 records are not in the training data of coding: records that it holds out are never learnt",
+        ),
     ],
 )
 def test_records_that_are_not_in_the_data_change_nothing(
@@ -258,9 +261,9 @@ STEPS: dict[str, tuple[type, str, int, bool]] = {
     "between the attestations": (RunFolder, "attest", 1, True),
     "after the last attestation": (RunFolder, "attest", 2, True),
     "between the generations": (RunFolder, "open_generation", 1, True),
-    "before the organisation has noted it": (Forgotten, "note", 1, False),
-    "after it has": (Forgotten, "note", 1, True),
-    "while it trains": (Foedus, "_receive", 3, True),
+    "before the organisation has noted it": (ErasedRecords, "note", 1, False),
+    "after it has": (ErasedRecords, "note", 1, True),
+    "while it trains": (Rounds, "admit", 3, True),
     "while states are destroyed": (Artifacts, "destroy", 5, True),
     "before the first certificate": (RunFolder, "certify", 1, False),
     "between the certificates": (RunFolder, "certify", 1, True),
@@ -296,8 +299,8 @@ def test_killed_at_any_step_it_goes_on(world: World, expected: list[Digest], tmp
     found = certificates(run)
     assert heads(run) == expected
     assert {c.label for c in found} == {"exact"}
-    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
-    assert len({c.value.attestation.request for c in found}) == 1
+    assert {c.attestation.value.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert len({c.attestation.value.request.value for c in found}) == 1
     assert holds(world, run)[1] == 4
 
 
@@ -323,7 +326,7 @@ def test_an_organisation_in_slices_is_gone_from_all_of_them_or_goes_on(world: Wo
     run = world.run("sharded", **whole)
     found = certificates(run)
     assert [(c.label, c.after.round) for c in found] == [("exact", 0)] * SLICES
-    assert {c.value.attestation.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
+    assert {c.attestation.value.lane for c in found} == set(run.genesis.lanes_of(address("coding")))
     assert checked(world, run) == []
 
 

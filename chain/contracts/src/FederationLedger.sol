@@ -36,8 +36,6 @@ abstract contract FederationLedger is AccessControlDefaultAdminRules, Pausable {
     error OrganisationsNotAscending(address before, address next);
     /// @notice A run has members.
     error NoOrganisations();
-    /// @notice A digest may not be zero: zero stands for nothing.
-    error ZeroDigest();
 
     /// @dev The sender is the run's coordinator and still holds the role.
     modifier onlyCoordinator(bytes32 run) {

@@ -134,12 +134,14 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @notice An organisation's registration ended.
     event OrganisationRevoked(address indexed organisation);
 
+    /// @notice A digest may not be zero: zero stands for nothing.
+    error ZeroDigest();
     /// @notice Commits go to the lane's current generation, openings to the next.
-    error GenerationNotCurrent(uint32 got, uint32 wanted);
+    error GenerationNotCurrent(uint32 got, uint32 expected);
     /// @notice Rounds follow each other without gaps, and none is written twice.
-    error RoundNotNext(uint32 got, uint32 wanted);
+    error RoundNotNext(uint32 got, uint32 expected);
     /// @notice A round's parent is the lane's head.
-    error ParentNotHead(bytes32 got, bytes32 wanted);
+    error ParentNotHead(bytes32 got, bytes32 expected);
     /// @notice No such round was committed.
     error RoundUnknown(uint32 lane, uint32 generation, uint32 round);
     /// @notice No such erasure was attested for the lane.
@@ -151,7 +153,7 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     /// @notice An erasure is certified once.
     error ErasureAlreadyCertified(bytes32 erasure);
     /// @notice Credit epochs follow each other without gaps.
-    error EpochNotNext(uint64 got, uint64 wanted);
+    error EpochNotNext(uint64 got, uint64 expected);
     /// @notice The proof does not lead from the leaf to the root.
     error ProofInvalid(bytes32 root, bytes32 leaf);
     /// @notice No more than this was claimed before.
@@ -224,8 +226,8 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
         uint32 parentGeneration,
         uint32 parentRound
     ) external whenNotPaused onlyCoordinator(run) {
-        uint32 wanted = _lanes[run][lane].generation + 1;
-        if (generation != wanted) revert GenerationNotCurrent(generation, wanted);
+        uint32 expected = _lanes[run][lane].generation + 1;
+        if (generation != expected) revert GenerationNotCurrent(generation, expected);
         if (parentRound != 0 && _rounds[run][lane][_key(parentGeneration, parentRound)].committedAt == 0) {
             revert RoundUnknown(lane, parentGeneration, parentRound);
         }
@@ -260,8 +262,8 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
         whenNotPaused
         onlyCoordinator(run)
     {
-        uint64 wanted = _credits[run].epoch + 1;
-        if (epoch != wanted) revert EpochNotNext(epoch, wanted);
+        uint64 expected = _credits[run].epoch + 1;
+        if (epoch != expected) revert EpochNotNext(epoch, expected);
         _credits[run] = Credit(root, epoch);
         emit CreditsPosted(run, epoch, root);
     }

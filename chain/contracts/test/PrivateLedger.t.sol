@@ -2,13 +2,11 @@
 pragma solidity 0.8.37;
 
 import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
-import {FederationLedger} from "../src/FederationLedger.sol";
 import {PrivateLedger} from "../src/PrivateLedger.sol";
 import {Fixture} from "./Fixture.sol";
 
 contract PrivateLedgerTest is Fixture {
     PrivateLedger private ledger;
-    bytes32 private constant REQUEST = keccak256("request");
 
     function setUp() public {
         ledger = new PrivateLedger(DELAY, ADMINISTRATOR);
@@ -57,56 +55,10 @@ contract PrivateLedgerTest is Fixture {
         record(sender, PrivateLedger.Kind.Bids, new bytes32[](1));
     }
 
-    function test_a_member_asks_for_an_erasure_without_the_coordinator() public {
-        vm.expectEmit(true, true, true, true);
-        emit PrivateLedger.ErasureRequested(RUN, REQUEST, address(2));
-        vm.prank(address(2));
-        ledger.requestErasure(RUN, REQUEST, members());
-        assertEq(ledger.getRequester(RUN, REQUEST), address(2));
-    }
-
-    function test_an_erasure_is_requested_once() public {
-        vm.prank(address(2));
-        ledger.requestErasure(RUN, REQUEST, members());
-        vm.expectRevert(abi.encodeWithSelector(PrivateLedger.AlreadyRequested.selector, REQUEST, address(2)));
-        vm.prank(address(3));
-        ledger.requestErasure(RUN, REQUEST, members());
-    }
-
-    function test_only_members_ask_for_erasures(address sender) public {
-        vm.assume(uint160(sender) == 0 || uint160(sender) > 3);
-        vm.expectRevert(abi.encodeWithSelector(PrivateLedger.NotMember.selector, RUN, sender));
-        vm.prank(sender);
-        ledger.requestErasure(RUN, REQUEST, members());
-    }
-
-    function test_nobody_becomes_a_member_by_listing_himself() public {
-        address[] memory list = new address[](1);
-        list[0] = STRANGER;
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                PrivateLedger.MembersMismatch.selector,
-                keccak256(abi.encodePacked(list)),
-                keccak256(abi.encodePacked(members()))
-            )
-        );
-        vm.prank(STRANGER);
-        ledger.requestErasure(RUN, REQUEST, list);
-    }
-
-    function test_a_request_has_a_digest() public {
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
-        vm.prank(address(1));
-        ledger.requestErasure(RUN, 0, members());
-    }
-
-    function test_a_pause_stops_both() public {
+    function test_a_pause_stops_recording() public {
         vm.prank(ADMINISTRATOR);
         ledger.pause();
         vm.expectRevert(abi.encodeWithSelector(Pausable.EnforcedPause.selector));
         record(COORDINATOR, PrivateLedger.Kind.Bids, new bytes32[](1));
-        vm.expectRevert(abi.encodeWithSelector(Pausable.EnforcedPause.selector));
-        vm.prank(address(1));
-        ledger.requestErasure(RUN, REQUEST, members());
     }
 }

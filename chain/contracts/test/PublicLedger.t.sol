@@ -94,9 +94,9 @@ contract PublicLedgerTest is Fixture {
         commitMany(0, length % 4);
         PublicLedger.Commitment memory c = next(0);
         vm.assume(parent != c.parent);
-        bytes32 wanted = c.parent;
+        bytes32 expected = c.parent;
         c.parent = parent;
-        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ParentNotHead.selector, parent, wanted));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ParentNotHead.selector, parent, expected));
         commit(c);
     }
 
@@ -111,7 +111,7 @@ contract PublicLedgerTest is Fixture {
     function test_an_aggregate_has_a_digest() public {
         PublicLedger.Commitment memory c = next(0);
         c.aggregate = 0;
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ZeroDigest.selector));
         commit(c);
     }
 
@@ -233,13 +233,13 @@ contract PublicLedgerTest is Fixture {
     }
 
     function test_an_erasure_has_digests() public {
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ZeroDigest.selector));
         attest(0, 0);
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ZeroDigest.selector));
         vm.prank(COORDINATOR);
         ledger.attestErasure(RUN, ERASURE, 0, 0);
         attest(ERASURE, 0);
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ZeroDigest.selector));
         vm.prank(COORDINATOR);
         ledger.certifyErasure(RUN, ERASURE, 0);
     }
@@ -372,7 +372,7 @@ contract PublicLedgerTest is Fixture {
     }
 
     function test_a_private_head_has_a_hash() public {
-        vm.expectRevert(abi.encodeWithSelector(FederationLedger.ZeroDigest.selector));
+        vm.expectRevert(abi.encodeWithSelector(PublicLedger.ZeroDigest.selector));
         vm.prank(COORDINATOR);
         ledger.anchorPrivateHead(RUN, 77, 1, 0);
     }

@@ -40,7 +40,7 @@ def ask(ledger: EthereumLedger, method: str, *params: Any) -> Any:
 
 
 def events(ledger: EthereumLedger) -> int:
-    return len(ledger.bound.events("RoundCommitted", 0, "latest", {}, wanted="rounds"))
+    return len(ledger.bound.events("RoundCommitted", 0, "latest", {}, purpose="rounds"))
 
 
 def rounds(run: Digest, length: int) -> list[RoundCommitment]:

@@ -65,7 +65,7 @@ class Chain:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    chain = Chain(tmp_path_factory.mktemp("evm") / "journal")
+    chain = Chain(tmp_path_factory.mktemp("evm") / "chain.sqlite")
     yield chain
     chain.evm.close()
 
@@ -74,7 +74,7 @@ def test_the_same_transactions_at_the_same_times_make_the_same_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chain.devnet.evm.time.time", lambda: 1_800_000_000.0)
-    chains = [Chain(tmp_path / name) for name in ("one", "two")]
+    chains = [Chain(tmp_path / name / "chain.sqlite") for name in ("one", "two")]
     assert chains[0].evm.head.block_number == 5
     assert chains[0].evm.head.hash == chains[1].evm.head.hash
     for chain in chains:
@@ -83,7 +83,7 @@ def test_the_same_transactions_at_the_same_times_make_the_same_blocks(
 
 def test_time_never_stands_still_or_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chain.devnet.evm.time.time", lambda: 0.0)
-    chain = Chain(tmp_path / "journal")
+    chain = Chain(tmp_path / "chain.sqlite")
     times = [chain.evm.header(number).timestamp for number in range(6)]  # type: ignore[union-attr]  # they exist
     assert times == sorted(set(times))
     chain.evm.close()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RunError
+from core.errors import FormatError, RunError
 from core.storage.events import EventLog
 
 
@@ -42,16 +42,32 @@ def test_a_line_that_is_still_being_written_waits_until_it_is_whole(tmp_path: Pa
     assert [e["event"] for e in EventLog.read(log.path, offset)[0]] == ["half"]
 
 
+def test_a_torn_line_does_not_spoil_the_event_after_it(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("first")
+    with log.path.open("a") as file:
+        file.write('{"event": "half')
+    log.write("second")
+    assert [e["event"] for e in EventLog.read(log.path)[0]] == ["first", "second"]
+
+
+def test_a_damaged_line_is_passed_over(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.path.write_bytes(b"{broken\n")
+    log.write("second")
+    assert [e["event"] for e in EventLog.read(log.path)[0]] == ["second"]
+
+
 def test_a_log_that_does_not_exist_has_no_events(tmp_path: Path) -> None:
     assert EventLog.read(tmp_path / "none.jsonl") == ([], 0)
 
 
 def test_a_log_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match=str(tmp_path / "file" / "one.jsonl")):
         EventLog(tmp_path / "file" / "one.jsonl").write("first")
 
 
 def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(FormatError, match="not representable as canonical JSON"):
         EventLog(tmp_path / "one.jsonl").write("first", loss=float("nan"))

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from core.errors import RunError, RunLockedError
-from core.storage.lock import locked
+from core.storage.lock import holder, locked, take
 
 HOLD = (
     "import pathlib, sys, time; from core.storage.lock import locked\n"
@@ -37,6 +38,35 @@ def test_a_failure_inside_gives_the_lock_back(tmp_path: Path) -> None:
         pass
 
 
+def test_any_file_can_be_locked_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with take(path), pytest.raises(BlockingIOError):
+        take(path)
+    take(path).close()
+
+
+def test_whoever_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    first = take(tmp_path / "lock")
+    threading.Timer(0.05, first.close).start()
+    with take(tmp_path / "lock", wait=True):
+        assert first.closed
+
+
+def test_taking_a_lock_leaves_the_content_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with take(tmp_path / "file") as file:
+        file.write(b" and more")
+    assert (tmp_path / "file").read_bytes() == b"content and more"
+
+
+def test_a_lock_that_was_never_taken_has_no_holder(tmp_path: Path) -> None:
+    assert holder(tmp_path / "one.lock") is None
+    take(tmp_path / "one.lock").close()
+    assert holder(tmp_path / "one.lock") is None
+    with locked(tmp_path / "one.lock"):
+        assert holder(tmp_path / "one.lock") == os.getpid()
+
+
 def test_runs_do_not_lock_each_other(tmp_path: Path) -> None:
     with locked(tmp_path / "one.lock"), locked(tmp_path / "two.lock"):
         pass
@@ -44,19 +74,19 @@ def test_runs_do_not_lock_each_other(tmp_path: Path) -> None:
 
 def test_killing_the_holder_frees_the_run(tmp_path: Path) -> None:
     path = tmp_path / "one.lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(RunLockedError, match=f"process {holder.pid}"), locked(path):
+    writer = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"held\n"
+    with pytest.raises(RunLockedError, match=f"process {writer.pid}"), locked(path):
         pass
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    holder.stdout.close()
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
     with locked(path):
         assert path.read_text() == str(os.getpid())
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="a writable state folder wanted"), locked(tmp_path / "file" / "one.lock"):
+    with pytest.raises(RunError, match=str(tmp_path / "file" / "one.lock")), locked(tmp_path / "file" / "one.lock"):
         pass

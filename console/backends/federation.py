@@ -1,0 +1,44 @@
+"""One federation on a backend, to its end.
+
+A run has one CLI: it holds a lock as long as it lives, which the kernel gives back however it dies. The CLI that gets
+the lock may therefore end what an earlier one left behind. The ServerApp, the writer of the run, holds a lock of its
+own, since it need not have been started by a CLI.
+"""
+
+from enum import StrEnum
+from importlib import import_module
+
+from console.backends import processes
+from console.views.progress import watching
+from console.views.tables import screen, show
+from core.config import RunConfig
+from core.errors import FoedusError
+from core.storage.lock import locked
+from core.storage.state_folder import State
+
+NODES = 2
+"""Flower nodes of a simulation; each hosts every second organisation."""
+
+
+class Backend(StrEnum):
+    """What runs the apps: `run_simulation` of the module of this name in `console/backends/`."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+def federate(settings: RunConfig, backend: Backend) -> None:
+    """Run to the end; raises the ServerApp's own error rather than Flower's echo of it."""
+    state, run, console = State.of(settings), settings.run, screen(stderr=True)
+    show(f"Run {run}, state in {state.folder}", on=console)
+    with locked(state.lock(run).with_suffix(".cli")):
+        processes.end_all(state.run(run).folder)
+        with locked(state.lock(run)):  # another writer of the run: refuse before anything is started
+            state.remember(settings)
+        with watching(console, state, run) as watch:
+            try:
+                # By name, since the inline backend imports Flower, which Ray's processes import for themselves.
+                import_module(f"console.backends.{backend}").run_simulation(settings, NODES, watch)
+            except FoedusError as error:
+                watch()  # the last events, among them the ServerApp's own reason
+                raise watch.failure or error from error

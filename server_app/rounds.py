@@ -1,0 +1,222 @@
+"""Rounds: the state of a run's lanes, and the one writer of its records.
+
+A round is begun, receives what was admitted and rejected of every organisation asked, and is closed: quorum, weights,
+aggregate, signed RoundRecord, salts, commitment. The strategy does that with the organisations' replies, an erasure
+with updates of an earlier generation.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from agents.policies import Observation, observations_of
+from agents.rewards import Rewards
+from core.adapter import AdapterState
+from core.aggregation import RULES, WeightedUpdate, by_address, weights
+from core.canonical import Address
+from core.composition import Composition
+from core.errors import QuorumError
+from core.keys import Key
+from core.lanes import Lane, served
+from core.messages.training import Reply, Task
+from core.rejections import Reason
+from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.signed import Signed
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.update import UpdateManifest
+from server_app.admission import AdmissionContext, admit
+from server_app.exchange import printable
+
+
+class Recipient(NamedTuple):
+    """An organisation in one of its lanes, whom a message asks."""
+
+    lane: int
+    organisation: Address
+
+
+@dataclass
+class OpenRound:
+    """One lane's round before it is closed."""
+
+    admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+
+    def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
+        """Note why an organisation is not in the round."""
+        rejection = Rejection(organisation, reason, printable(detail))
+        self.rejected.append(rejection)
+        return rejection
+
+
+class Rounds:
+    """A run's lanes at their heads; restored from the records, so that a run can be resumed at any round.
+
+    `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
+    record for the chain. `rewards` credits every round, where the policy needs it.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        key: Key,
+        fresh: AdapterState,
+        events: EventLog,
+        commit: Callable[[RoundRecord], object],
+        rewards: Rewards | None = None,
+    ) -> None:
+        self.run, self.key, self.fresh, self.events = run, key, fresh, events
+        self.commit, self.rewards = commit, rewards
+        self.genesis = run.genesis
+        self.rule = RULES[self.genesis.rule]
+        records = (signed.value for signed in run.records())
+        self.nonces = {admitted.signed.value.nonce for record in records for admitted in record.admitted}
+        self.lanes: list[Lane] = []
+        self.history: list[list[Mapping[Address, Observation]]] = []
+        """For every lane, the observations of its rounds so far, by which policies choose."""
+        self._open: dict[int, OpenRound] = {}
+        for index in range(len(self.genesis.lanes)):
+            self.restore(index)
+
+    @property
+    def round(self) -> int:
+        """The last round that every lane has closed."""
+        return min((lane.round for lane in self.lanes if not lane.complete), default=self.last)
+
+    @property
+    def last(self) -> int:
+        """The round that the last lane is complete with."""
+        return max(lane.rounds for lane in self.lanes)
+
+    @property
+    def served(self) -> Composition:
+        """The composition that the lanes serve now."""
+        return served(self.genesis, self.lanes)
+
+    def restore(self, index: int) -> None:
+        """Set a lane to where its records end; those of a new generation end at an earlier round."""
+        initial = self.rule.initial(self.fresh)
+        if self.rewards:
+            self.rewards.restore(index, initial)
+        lineage = (signed.value for signed in self.run.lineage(index))
+        # Slices, since the first time, while this is made, the lists end here.
+        self.lanes[index : index + 1] = [Lane.restore(self.run, index, initial)]
+        self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in lineage]]
+
+    def begin(self, number: int) -> list[Lane]:
+        """Begin a round in every lane that lacks it; returns those."""
+        lanes = [lane for lane in self.lanes if lane.lacks(number)]
+        self._open = {lane.index: OpenRound() for lane in lanes}
+        return lanes
+
+    def task(self, recipient: Recipient, to_send: Composition) -> Task:
+        """The task that an organisation is sent: train, or evaluate, `to_send` at its lane's next round."""
+        lane = self.lanes[recipient.lane]
+        return Task(
+            genesis=self.genesis,
+            organisation=recipient.organisation,
+            lane=lane.index,
+            generation=lane.generation,
+            round=lane.round + 1,
+            openings=lane.openings,
+            parent=lane.head,
+            salts=lane.salts,
+            served=to_send,
+            paid=self.rewards.paid(*recipient) if self.rewards else {},
+        )
+
+    def admission(self, recipient: Recipient) -> AdmissionContext:
+        """What an organisation's update must be to be admitted to the open round."""
+        lane = self.lanes[recipient.lane]
+        shapes = self.rule.shapes(lane.state, self.fresh)
+        key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
+        return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces)
+
+    def admit(self, recipient: Recipient, reply: Reply) -> None:
+        """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected."""
+        signed, update = admit(reply, self.admission(recipient))
+        self.run.artifacts.put(update, self.lanes[recipient.lane].members)
+        self.nonces.add(signed.value.nonce)
+        self._open[recipient.lane].admitted.append(signed)
+        metrics = signed.value.metrics
+        doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
+        self.events.write("admitted", organisation=recipient.organisation, loss=metrics.get("loss"), **doubts)
+
+    def reject(self, recipient: Recipient, reason: Reason, detail: str) -> Rejection:
+        """Record in the open round why an organisation has no part in it."""
+        return self._open[recipient.lane].reject(recipient.organisation, reason, detail)
+
+    def close(self, number: int) -> None:
+        """Aggregate, record and commit the open round of every lane; raises QuorumError after too many attempts."""
+        for index, open_round in self._open.items():
+            self._record(index, number, open_round)
+        participation = self.genesis.participation
+        for lane in self.lanes:
+            if lane.attempts > participation.retries:
+                raise QuorumError(
+                    f"lane {lane.index}, round {number}: below the quorum of {participation.quorum} "
+                    f"{lane.attempts} times"
+                )
+
+    def reaggregate(self, index: int, records: Iterable[RoundRecord]) -> None:
+        """Close rounds of an earlier generation anew, from the updates of the organisations that are still members."""
+        for record in records:
+            lane = self.lanes[index]
+            if record.round > lane.round:
+                kept = [admitted.signed for admitted in record.admitted if admitted.organisation in lane.members]
+                self._record(index, record.round, OpenRound(kept))
+
+    def _record(self, index: int, number: int, open_round: OpenRound) -> None:
+        lane = self.lanes[index]
+        admitted = self._weighted(open_round)
+        updates = [
+            # Read from the store one by one: no round holds all updates in memory unless its rule needs them.
+            WeightedUpdate(a.organisation, a.weight, partial(self.run.artifacts.open, a.signed.value.update))
+            for a in admitted
+        ]
+        state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
+        record = RoundRecord(
+            genesis=self.genesis.digest,
+            lane=index,
+            generation=lane.generation,
+            round=number,
+            attempt=lane.attempts + 1,
+            parent=lane.parent(self.genesis),
+            previous=lane.previous,
+            rule=self.rule.name,
+            admitted=admitted,
+            rejected=tuple(sorted(open_round.rejected, key=lambda r: by_address(r.organisation))),
+            aggregate=self.run.artifacts.put(state, lane.members),
+            residual=residual,
+        )
+        signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
+        self.run.append(signed, salts)
+        self.lanes[index] = lane.after(signed, salts, state)
+        self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
+        if admitted:
+            self._settle(record, state)
+
+    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+        """The admitted manifests with their weights, in order of address; none of them below the quorum."""
+        if len(open_round.admitted) < self.genesis.participation.quorum:
+            for signed in open_round.admitted:
+                detail = f"update {signed.value.update}"
+                open_round.reject(signed.value.organisation, Reason.BELOW_QUORUM, detail)
+            return ()
+        examples = self.genesis.examples
+        manifests = {signed.value.organisation: signed for signed in open_round.admitted}
+        shares = weights({organisation: examples[organisation] for organisation in manifests})
+        return tuple(Admitted(manifests[organisation], weight) for organisation, weight in shares.items())
+
+    def _settle(self, record: RoundRecord, state: AdapterState) -> None:
+        """Credit a closed round, remember what it showed, and commit it."""
+        if self.rewards and not self.genesis.training.calibrates(record.round):
+            credit = self.rewards.credit(record, state)
+            self.events.write("credited", lane=record.lane, round=record.round, **credit)
+        self.history[record.lane].append(observations_of(record, self._credit(record)))
+        self.commit(record)
+
+    def _credit(self, record: RoundRecord) -> Mapping[Address, float]:
+        return self.rewards.of(record.lane, record.round) if self.rewards else {}

@@ -1,0 +1,101 @@
+"""Credit trees: their leaves as `abi.encode` writes them, and proofs that the contract accepts."""
+
+from collections.abc import Iterator
+
+import pytest
+from eth_abi.abi import encode
+from eth_hash.auto import keccak
+
+from chain.contract import BoundContract
+from chain.credits import UNIT, Credits, CreditTree, credit_leaf
+from chain.ledger import open_run
+from core.canonical import ZERO_DIGEST, Address, Digest, raw
+from core.errors import LedgerConflictError
+from core.keys import derive
+from tests.behaviours.ledger import some_digest
+from tests.chain.chains import bound, open_node
+
+RUN = Digest("0x" + "ab" * 32)
+LOW, MIDDLE, HIGH = (Address("0x" + digit * 40) for digit in "123")
+TREE = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 2})
+
+
+def twice(data: bytes) -> bytes:
+    return bytes(keccak(keccak(data)))
+
+
+def pair(a: bytes, b: bytes) -> bytes:
+    return bytes(keccak(min(a, b) + max(a, b)))
+
+
+def test_a_leaf_is_what_the_contract_hashes() -> None:
+    assert credit_leaf(RUN, LOW, 7) == twice(encode(["bytes32", "address", "uint256"], [raw(RUN), LOW, 7]))
+
+
+def test_the_root_is_over_leaves_in_the_order_of_addresses() -> None:
+    low, middle, high = (credit_leaf(RUN, address, amount) for address, amount in ((LOW, 1), (MIDDLE, 2), (HIGH, 3)))
+    assert TREE.root == "0x" + pair(pair(low, middle), high).hex()
+    assert TREE.proof(LOW) == (middle, high)
+    assert TREE.proof(HIGH) == (pair(low, middle),)
+    assert CreditTree(RUN, {}).root == ZERO_DIGEST
+
+
+def test_a_proof_holds_for_its_root_alone() -> None:
+    assert all(TREE.holds(address, TREE.root) for address in (LOW, MIDDLE, HIGH))
+    other = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 3})
+    assert not TREE.holds(LOW, other.root)
+    with pytest.raises(KeyError):
+        TREE.proof(Address("0x" + "4" * 40))
+
+
+def test_amounts_are_kept_in_whole_units() -> None:
+    tree = CreditTree.of(RUN, {LOW: 1.5, HIGH: 0.0})
+    assert tree.cumulative == {LOW: 1_500_000_000_000_000_000, HIGH: 0}
+    assert UNIT == 10**18
+
+
+# On the chain
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoundContract]:
+    folder = tmp_path_factory.mktemp("credits")
+    with open_node(folder / "chain") as node:
+        yield bound(node, folder, derive(1, "coordinator"))
+
+
+@pytest.fixture
+def run(contract: BoundContract) -> Digest:
+    run = some_digest()
+    open_run(contract, run, [LOW, MIDDLE, HIGH])
+    return run
+
+
+@pytest.mark.chain
+def test_epochs_are_posted_in_order_and_once(contract: BoundContract, run: Digest) -> None:
+    ledger, tree = Credits(contract), CreditTree(run, {LOW: 5, HIGH: 7})
+    assert ledger.newest(run) == (0, ZERO_DIGEST)
+    ledger.post(1, tree)
+    ledger.post(1, tree)
+    assert ledger.newest(run) == (1, tree.root)
+    with pytest.raises(LedgerConflictError, match="EpochNotNext"):
+        ledger.post(3, tree)
+    other = CreditTree(run, {LOW: 6, HIGH: 7})
+    with pytest.raises(LedgerConflictError, match=f"{tree.root}.*{other.root}"):
+        ledger.post(1, other)
+
+
+@pytest.mark.chain
+def test_credit_is_claimed_by_its_proof_up_to_what_was_posted(contract: BoundContract, run: Digest) -> None:
+    ledger, tree = Credits(contract), CreditTree(run, {LOW: 5, MIDDLE: 6, HIGH: 7})
+    ledger.post(1, tree)
+    assert ledger.claimed(run, LOW) == 0
+    ledger.claim(tree, LOW)
+    ledger.claim(tree, LOW)
+    assert [ledger.claimed(run, address) for address in (LOW, MIDDLE, HIGH)] == [5, 0, 0]
+    with pytest.raises(LedgerConflictError, match="ProofInvalid"):
+        ledger.claim(CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7}), LOW)
+    grown = CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7})
+    ledger.post(2, grown)
+    ledger.claim(grown, LOW)
+    assert ledger.claimed(run, LOW) == 9

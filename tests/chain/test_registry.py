@@ -1,0 +1,145 @@
+"""Membership requests as files and on an embedded chain: signed, good once, and revoked for good."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from eth_hash.auto import keccak
+
+from chain.contract import BoundContract
+from chain.devnet.accounts import administrator
+from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
+from core.canonical import ZERO_DIGEST, Address, Digest
+from core.errors import FormatError, LedgerConflictError, UsageError
+from core.keys import Domain, derive
+from tests.behaviours.ledger import some_digest
+from tests.chain.chains import bound, open_node
+
+NEVER = 2**48 - 1
+KEY = derive(1, "medical")
+DOMAIN = Domain(31337, Address("0x5FbDB2315678afecb367f032d93F642f64180aa3"))
+NODE_KEY = Digest("0x" + "ab" * 32)
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoundContract]:
+    folder = tmp_path_factory.mktemp("registry")
+    with open_node(folder / "chain") as node:
+        yield bound(node, folder, derive(1, "coordinator"))
+
+
+@pytest.fixture(scope="module")
+def registry(contract: BoundContract) -> Registry:
+    return Registry(contract)
+
+
+# Requests
+
+
+def test_a_request_comes_back_from_its_file() -> None:
+    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
+    assert (request.organisation, request.node_key, request.nonce) == (KEY.address, NODE_KEY, 3)
+    assert MembershipRequest.from_json(request.to_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"signature":"0x', b'"signature":"'),
+        (b'"signature":"0x', b'"signature":"0xzz'),
+        (b'"nonce":3', b'"nonce":"3"'),
+        (b'"nonce":3', b'"nonze":3'),
+        (b'"chain_id":31337', b'"chain_id":true'),
+        (b'"deadline":1900000000', b'"deadline":1900000000,"more":1'),
+    ],
+)
+def test_a_malformed_request_is_refused(before: bytes, after: bytes) -> None:
+    data = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000).to_json()
+    assert before in data
+    with pytest.raises(FormatError):
+        MembershipRequest.from_json(data.replace(before, after))
+
+
+def test_what_is_signed_is_bound_to_every_field() -> None:
+    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
+    others = {
+        request_membership(KEY, replace(DOMAIN, chain_id=1), NODE_KEY, 3, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, ZERO_DIGEST, 3, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, NODE_KEY, 4, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_001).signature,
+        request_membership(derive(1, "coding"), DOMAIN, NODE_KEY, 3, 1_900_000_000).signature,
+    }
+    assert len(others - {request.signature}) == 5
+
+
+# Keys of nodes
+
+
+def test_a_node_key_s_digest_is_that_of_its_der_form(tmp_path: Path) -> None:
+    public = ec.derive_private_key(7, ec.SECP384R1()).public_key()
+    (tmp_path / "node.pub").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" node@here\n")
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert digest_of_node_key(tmp_path / "node.pub") == "0x" + bytes(keccak(der)).hex()
+
+
+def test_a_file_without_a_public_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no key")
+    for name in ("text", "nothing"):
+        with pytest.raises(UsageError, match=str(tmp_path / name)):
+            digest_of_node_key(tmp_path / name)
+
+
+# On the chain
+
+
+@pytest.mark.chain
+def test_a_registration_reads_back_and_uses_up_its_nonce(registry: Registry) -> None:
+    key = derive(1, some_digest())
+    assert registry.read(key.address) is None
+    assert registry.nonce(key.address) == 0
+    request = request_membership(key, registry.domain, NODE_KEY, 0, NEVER)
+    registered = registry.register(request)
+    assert registered == Organisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
+    assert registered.registered_at > 0
+    assert registry.nonce(key.address) == 1
+    assert registry.register(request) == registered
+
+
+@pytest.mark.chain
+def test_a_new_node_key_replaces_the_old_and_keeps_the_first_block(registry: Registry) -> None:
+    key = derive(1, some_digest())
+    first = registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    second = registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 1, NEVER))
+    assert second == replace(first, node_key=ZERO_DIGEST)
+
+
+@pytest.mark.chain
+def test_an_expired_or_foreign_request_is_refused(registry: Registry) -> None:
+    key, other = derive(1, some_digest()), derive(1, some_digest())
+    with pytest.raises(LedgerConflictError, match=r"SignatureExpired\(deadline=1, "):
+        registry.register(request_membership(key, registry.domain, NODE_KEY, 0, 1))
+    stolen = replace(request_membership(other, registry.domain, NODE_KEY, 0, NEVER), organisation=key.address)
+    with pytest.raises(LedgerConflictError, match=f"SignerNotOrganisation.*organisation={key.address.lower()}"):
+        registry.register(stolen)
+    with pytest.raises(UsageError, match=f"31337.*{registry.domain.chain_id}"):
+        registry.register(request_membership(key, replace(registry.domain, chain_id=31337), NODE_KEY, 0, NEVER))
+    assert registry.read(key.address) is None
+
+
+@pytest.mark.chain
+def test_only_the_administrator_revokes_and_only_once(registry: Registry, contract: BoundContract) -> None:
+    key = derive(1, some_digest())
+    registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
+        registry.revoke(key.address)
+    owned = Registry(BoundContract(contract.node, "PublicLedger", contract.address, administrator()))
+    revoked = owned.revoke(key.address)
+    assert revoked.revoked_at > revoked.registered_at
+    assert owned.revoke(key.address) == revoked
+    with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
+        registry.register(request_membership(key, registry.domain, NODE_KEY, 1, NEVER))
+    with pytest.raises(LedgerConflictError):
+        owned.revoke(derive(1, some_digest()).address)
