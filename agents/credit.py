@@ -1,20 +1,20 @@
-r"""Credit: every organisation's part of what a round did to the loss on a set that no organisation owns.
+r"""Credit: every organisation's part of a round's effect on the loss on the shared validation set.
 
-For each domain of that set the Aumann–Shapley values along the straight way from the state before the round to the one
+For each domain of that set the Aumann–Shapley values along the straight line from the state before the round to the one
 after it divide the change of the loss among the weighted updates p_k δ_k:
 
     credit_k = −∫_0^1 ⟨∇L(B + α (B' − B)), p_k δ_k⟩ dα,    Σ_k credit_k = L(B) − L(B'),    B' = B + Σ_k p_k δ_k
 
 (Aumann and Shapley, 1974; Sundararajan et al., 2017, arXiv 1703.01365, equation 1). The integral is a Gauss–Legendre
-sum of at most four gradients a domain, whatever the number of organisations; what it misses is the residual. An
+sum of at most four gradients a domain, whatever the number of organisations; its error is the residual. An
 organisation's credit is the mean over the domains, so that a small domain is not voted down.
 
-Not everything in an update is its sender's merit; what is not goes to nobody, and is published as such:
+Not everything in an update is its sender's merit; the rest goes to nobody, and is published as such:
 
-- Along v, the step that the round before made, an update is public: whoever hands back v would be paid for it. The
-  update is projected off v. A harm along v stays with its sender, else handing back −v would cost nothing.
+- Along v, the step of the round before, an update is public: handing back v would be paid. The update is projected off
+  v. A harm along v stays with its sender, else handing back −v would cost nothing.
 - Updates with a cosine of 0.9 or more, once projected, are copies of each other, and each of n has an n-th of its
-  credit: n copies earn together what one of them would. A harm is not divided.
+  credit: n copies earn together as much as one of them would. A harm is not divided.
 
 It works for rules whose state is a sum of weighted updates: frozen-a, and fedavg, whose factors both move.
 """
@@ -31,8 +31,8 @@ from core.canonical import Address
 from core.errors import ConfigError
 
 Float64 = NDArray[np.float64]
-Slope = Callable[[AdapterState, str], tuple[float, AdapterState]]
-"""(state, domain) -> loss there in nats, and its gradient with respect to the state."""
+LossAndGradient = Callable[[AdapterState, str], tuple[float, AdapterState]]
+"""(state, domain) -> the loss on the domain in nats, and its gradient with respect to the state."""
 
 POINTS = 3
 MOST_POINTS = 4
@@ -42,7 +42,7 @@ RULES = ("frozen-a", "fedavg")
 
 
 @dataclass(frozen=True)
-class Round:
+class CreditedRound:
     """One round of a lane: the state before it, what it admitted, the state after it, and the state one round earlier.
 
     `earlier` is None in a lane's first round.
@@ -77,69 +77,62 @@ class RoundCredit:
         return {a: sum(part.credits[a] for part in parts) / len(parts) for a in parts[0].credits}
 
 
-def measure(done: Round, slope: Slope, losses: Mapping[str, tuple[float, float]], points: int = POINTS) -> RoundCredit:
+def measure(
+    done: CreditedRound,
+    loss_and_gradient: LossAndGradient,
+    losses: Mapping[str, tuple[float, float]],
+    points: int = POINTS,
+) -> RoundCredit:
     """Credit a round; `losses` are those of the states before and after it, by domain.
 
     Raises ConfigError for more than four points or fewer than one.
     """
     if not 1 <= points <= MOST_POINTS:
-        raise ConfigError(f"points are {points}, 1 to {MOST_POINTS} wanted")
+        raise ConfigError(f"points of the integral: expected 1 to {MOST_POINTS}, got {points}")
     updates = np.stack([_flat(update.state) for update in done.updates])
     weights = np.array([update.weight for update in done.updates])
     public = _flat(done.before) - _flat(done.earlier) if done.earlier is not None else np.zeros(updates.shape[1])
-    along = _along(updates, public)
-    gradients = {name: _gradient(done, slope, name, points) for name in losses}
+    square = float(public @ public)
+    along = (updates @ public) / square if square > 0 else np.zeros(len(updates))  # ⟨δ_k, v⟩ / ⟨v, v⟩
+    gradients = {name: _gradient(done, loss_and_gradient, name, points) for name in losses}
     whole = {name: -weights * (updates @ g) for name, g in gradients.items()}
     shared = {name: -weights * along * (public @ g) for name, g in gradients.items()}
-    earned = _mean(shared) > 0  # what is earned along the public step is nobody's, what is harmed is the sender's
+    earned = _mean(shared) > 0  # a gain along the public step is nobody's, a harm is its sender's
     own = {name: whole[name] - np.where(earned, shared[name], 0.0) for name in losses}
     divisors = np.where(_mean(own) > 0, _copies(updates - np.outer(along, public)), 1)
-    organisations = [update.organisation for update in done.updates]
-    return RoundCredit(
-        {
-            name: _slice(organisations, own[name] / divisors, float(whole[name].sum()), before - after)
-            for name, (before, after) in losses.items()
-        }
-    )
+    domains = {}
+    for name, (before, after) in losses.items():
+        credits, total = own[name] / divisors, float(whole[name].sum())
+        by_organisation = {u.organisation: float(c) for u, c in zip(done.updates, credits, strict=True)}
+        nobody = total - float(credits.sum())
+        domains[name] = DomainCredit(before - after, by_organisation, nobody, before - after - total)
+    return RoundCredit(domains)
 
 
 def incomes(credit: Mapping[Address, float], pool: float) -> dict[Address, float]:
-    """What a round pays: pool · max(credit, 0) / Σ max(credit, 0); nothing when nobody has earned anything."""
+    """The payments of a round: pool · max(credit, 0) / Σ max(credit, 0); nothing when nobody has earned anything."""
     positive = {a: max(value, 0.0) for a, value in credit.items()}
     total = sum(positive.values())
     return {a: pool * value / total if total > 0 else 0.0 for a, value in positive.items()}
 
 
-def _slice(organisations: Sequence[Address], credits: Float64, total: float, change: float) -> DomainCredit:
-    found = dict(zip(organisations, map(float, credits), strict=True))
-    return DomainCredit(change, found, total - float(credits.sum()), change - total)
-
-
-def _gradient(done: Round, slope: Slope, name: str, points: int) -> Float64:
-    """The mean gradient on the way from before to after."""
+def _gradient(done: CreditedRound, loss_and_gradient: LossAndGradient, name: str, points: int) -> Float64:
+    """The mean gradient on the line from before to after."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     total = np.zeros(sum(array.size for array in done.before.arrays.values()))
     for node, weight in zip(nodes, weights, strict=True):
-        total += 0.5 * weight * _flat(slope(_between(done.before, done.after, (node + 1) / 2), name)[1])
+        part = (node + 1) / 2  # the nodes lie in [−1, 1]
+        between = {n: (b + part * (done.after[n] - b)).astype(np.float32) for n, b in done.before.arrays.items()}
+        total += 0.5 * weight * _flat(loss_and_gradient(AdapterState(between), name)[1])
     return total
-
-
-def _between(before: AdapterState, after: AdapterState, place: float) -> AdapterState:
-    return AdapterState({n: (b + place * (after[n] - b)).astype(np.float32) for n, b in before.arrays.items()})
 
 
 def _flat(state: AdapterState) -> Float64:
     return np.concatenate([array.ravel() for array in state.arrays.values()]).astype(np.float64)
 
 
-def _along(updates: Float64, public: Float64) -> Float64:
-    """⟨δ_k, v⟩ / ⟨v, v⟩, by organisation; 0 where nothing is public yet."""
-    square = float(public @ public)
-    return (updates @ public) / square if square > 0 else np.zeros(len(updates))
-
-
 def _copies(updates: Float64) -> NDArray[np.int64]:
-    """How many updates are copies of each, itself and copies of copies included."""
+    """The number of copies of each update, itself and copies of copies included."""
     norms = np.linalg.norm(updates, axis=1, keepdims=True)
     directions = np.divide(updates, norms, out=np.zeros_like(updates), where=norms > 0)
     linked = (directions @ directions.T >= COPIES) | np.eye(len(updates), dtype=bool)

@@ -1,4 +1,4 @@
-"""Policies that choose whom a lane asks in a round, and for how much: the baselines, and consulting the agents.
+"""Policies: the organisations that a lane asks in a round, and for how much; the baselines, and the agents' own bids.
 
     all              everyone, always
     random           whose ticket is below the fraction
@@ -11,13 +11,14 @@
     q-learning       those whose agents bid
 
 Each asks for a share of the lane, the run's `fraction`, and for a quorum at least; `all` and `q-learning` set their
-own. A policy is a pure function of what is on record: a run that is resumed goes on alike. Its draws are tickets
-H(seed, address, round): nobody's draw shifts when another leaves. Whoever was never asked counts as best.
+own. A policy is a pure function of the records: a run that is resumed goes on alike. Its draws are tickets
+H(seed, address, round): nobody's draw shifts when another leaves. An organisation never asked counts as best.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from core import seeds
 from core.canonical import Address
@@ -27,7 +28,7 @@ from core.update import Bid
 
 @dataclass(frozen=True)
 class Observation:
-    """What a round showed of an organisation that took part: mean training loss in nats, seconds, credit in nats."""
+    """An organisation's part in a round: mean training loss in nats, seconds, credit in nats."""
 
     loss: float
     seconds: float
@@ -36,10 +37,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """Whom to ask in round `number` of a lane.
+    """The facts on which a policy selects organisations for round `number` of a lane.
 
-    `full` is what the federation would have of everyone, `examples` are the registered counts n_k, `history` holds what
-    each earlier round showed of those who took part, `bids` what the agents offer (those who abstain are missing).
+    `full` is the federation's own steps and rank, `examples` are the registered counts n_k, `history` holds the
+    observations of each earlier round, `bids` the agents' offers (an agent that abstains has none).
     """
 
     seed: int
@@ -54,7 +55,7 @@ class SelectionContext:
 
     @property
     def count(self) -> int:
-        """How many to ask: the fraction of the lane, rounded up, but a quorum at least."""
+        """The number to ask: the fraction of the lane, rounded up, but a quorum at least."""
         return min(len(self.members), max(self.quorum, math.ceil(self.fraction * len(self.members))))
 
     def ticket(self, organisation: Address) -> float:
@@ -70,12 +71,12 @@ class SelectionContext:
         return sorted(keys, key=lambda a: keys[a], reverse=True)[:count]
 
     def last(self) -> dict[Address, tuple[int, Observation]]:
-        """The last round that each organisation took part in, and what it showed."""
+        """The last round that each organisation took part in, and its observation."""
         return {a: (number, past) for number, pasts in enumerate(self.history, 1) for a, past in pasts.items()}
 
 
 def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Observation]:
-    """What a round's record shows of those it admitted; what is not reported or measured counts as 0."""
+    """The observations of the organisations that a record admitted; a missing figure counts as 0."""
     metrics = {admitted.organisation: admitted.signed.value.metrics for admitted in record.admitted}
     credit = credit or {}
     return {
@@ -84,67 +85,76 @@ def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None 
     }
 
 
+_EXPLORE, _EXPLORE_DECAY, _EXPLORE_LEAST = 0.9, 0.98, 0.2
+_CUT_OFF = 0.95
+_CLIP = 0.95
+_PENALTY = 2.0
+_WINDOW = 5
+"""The constants of Oort's paper; the window is in rounds."""
+
 Policy = Callable[[SelectionContext], dict[Address, Bid]]
-"""Who is asked, in the lane's order, and the bid that each is asked to keep."""
+"""The organisations to ask, in the lane's order, each with the bid that it is asked to keep."""
 
 
-def everyone(question: SelectionContext) -> dict[Address, Bid]:
+def everyone(context: SelectionContext) -> dict[Address, Bid]:
     """All of the lane."""
-    return dict.fromkeys(question.members, question.full)
+    return dict.fromkeys(context.members, context.full)
 
 
-def random(question: SelectionContext) -> dict[Address, Bid]:
+def random(context: SelectionContext) -> dict[Address, Bid]:
     """Those whose ticket is below the fraction; a quorum of the lowest when they are fewer."""
-    q = question
-    return _in_full(q, seeds.drawn(q.seed, q.members, q.number, q.fraction, q.quorum))
+    c = context
+    return _in_full(c, seeds.drawn(c.seed, c.members, c.number, c.fraction, c.quorum))
 
 
-def round_robin(question: SelectionContext) -> dict[Address, Bid]:
+def round_robin(context: SelectionContext) -> dict[Address, Bid]:
     """The next `count` of the list."""
-    members, first = question.members, (question.number - 1) * question.count
-    return _in_full(question, [members[(first + i) % len(members)] for i in range(question.count)])
+    members, first = context.members, (context.number - 1) * context.count
+    return _in_full(context, [members[(first + i) % len(members)] for i in range(context.count)])
 
 
-def greedy(question: SelectionContext) -> dict[Address, Bid]:
+def greedy(context: SelectionContext) -> dict[Address, Bid]:
     """The `count` with most registered examples."""
-    examples = question.examples
-    return _in_full(question, sorted(question.members, key=lambda a: (-examples[a], a))[: question.count])
+    examples = context.examples
+    return _in_full(context, sorted(context.members, key=lambda a: (-examples[a], a))[: context.count])
 
 
-def power_of_choice(question: SelectionContext) -> dict[Address, Bid]:
-    """Of twice as many as wanted, drawn in proportion to their data, those with the highest last loss."""
-    weights = {a: float(question.examples[a]) for a in question.members}
-    drawn, last = question.drawn(weights, 2 * question.count), question.last()
+def power_of_choice(context: SelectionContext) -> dict[Address, Bid]:
+    """Of twice `count`, drawn in proportion to their data, those with the highest last loss."""
+    weights = {a: float(context.examples[a]) for a in context.members}
+    drawn, last = context.drawn(weights, 2 * context.count), context.last()
     losses = {a: last[a][1].loss if a in last else math.inf for a in drawn}
-    return _in_full(question, sorted(drawn, key=lambda a: losses[a], reverse=True)[: question.count])
+    return _in_full(context, sorted(drawn, key=lambda a: losses[a], reverse=True)[: context.count])
 
 
-def ucb(question: SelectionContext) -> dict[Address, Bid]:
+def ucb(context: SelectionContext) -> dict[Address, Bid]:
     """The highest mean reward + √(2 ln t / n); a reward is the credit over the round's highest, at least 0."""
-    rewards: dict[Address, list[float]] = {a: [] for a in question.members}
-    for pasts in question.history:
+    rewards: dict[Address, list[float]] = {a: [] for a in context.members}
+    for pasts in context.history:
         most = max((past.credit for past in pasts.values()), default=0.0)
         for a, past in pasts.items():
             if a in rewards:
                 rewards[a].append(max(past.credit, 0.0) / most if most > 0 else 0.0)
     plays = sum(map(len, rewards.values()))
-    bounds = {a: _mean(r) + math.sqrt(2 * math.log(plays) / len(r)) if r else math.inf for a, r in rewards.items()}
-    order = sorted(question.members, key=lambda a: (-bounds[a], question.ticket(a)))
-    return _in_full(question, order[: question.count])
+    bounds = {
+        a: sum(r) / len(r) + math.sqrt(2 * math.log(plays) / len(r)) if r else math.inf for a, r in rewards.items()
+    }
+    order = sorted(context.members, key=lambda a: (-bounds[a], context.ticket(a)))
+    return _in_full(context, order[: context.count])
 
 
-def oort(question: SelectionContext) -> dict[Address, Bid]:
+def oort(context: SelectionContext) -> dict[Address, Bid]:
     """Exploit organisations of high utility, explore new ones; see `_Oort`."""
-    return _in_full(question, _Oort(question).selected())
+    return _in_full(context, _Oort(context).selected())
 
 
-def q_learning(question: SelectionContext) -> dict[Address, Bid]:
+def q_learning(context: SelectionContext) -> dict[Address, Bid]:
     """Those whose agents bid; when they are fewer than the quorum, the lowest tickets of the others at a quarter."""
-    bids = {a: question.bids[a] for a in question.members if a in question.bids}
-    others = sorted((a for a in question.members if a not in bids), key=question.ticket)
-    least = Bid(max(1, round(question.full.steps / 4)), max(1, question.full.rank // 2))
-    bids |= dict.fromkeys(others[: max(0, question.quorum - len(bids))], least)
-    return {a: bids[a] for a in question.members if a in bids}
+    bids = {a: context.bids[a] for a in context.members if a in context.bids}
+    others = sorted((a for a in context.members if a not in bids), key=context.ticket)
+    least = Bid(max(1, round(context.full.steps / 4)), max(1, context.full.rank // 2))
+    bids |= dict.fromkeys(others[: max(0, context.quorum - len(bids))], least)
+    return {a: bids[a] for a in context.members if a in bids}
 
 
 POLICIES: dict[str, Policy] = {
@@ -160,13 +170,6 @@ POLICIES: dict[str, Policy] = {
 """Those that a run can choose."""
 
 
-_EXPLORE, _EXPLORE_DECAY, _EXPLORE_LEAST = 0.9, 0.98, 0.2
-_CUT_OFF = 0.95
-_CLIP = 0.95
-_PENALTY = 2.0
-_WINDOW = 5
-
-
 class _Oort:
     """Oort's utility, pacer and selection, with the paper's constants, worked out from the history.
 
@@ -177,35 +180,32 @@ class _Oort:
     rounds fell below that of the five before.
     """
 
-    def __init__(self, question: SelectionContext) -> None:
-        self.question = question
-        self.last = {a: found for a, found in question.last().items() if a in question.members}
+    def __init__(self, context: SelectionContext) -> None:
+        self.context = context
+        self.last = {a: last for a, last in context.last().items() if a in context.members}
 
     def selected(self) -> list[Address]:
-        """Those who are asked."""
-        question = self.question
-        epsilon = max(_EXPLORE_LEAST, _EXPLORE * _EXPLORE_DECAY ** (question.number - 1))
-        new = [a for a in question.members if a not in self.last]
-        explored = min(len(new), round(epsilon * question.count))
-        exploited = min(len(self.last), question.count - explored)
-        chosen = self._exploited(exploited)
-        return chosen + sorted(new, key=question.ticket)[: question.count - len(chosen)]
+        """The organisations to ask."""
+        context = self.context
+        epsilon = max(_EXPLORE_LEAST, _EXPLORE * _EXPLORE_DECAY ** (context.number - 1))
+        new = [a for a in context.members if a not in self.last]
+        explored = min(len(new), round(epsilon * context.count))
+        exploited = min(len(self.last), context.count - explored)
+        chosen: list[Address] = []
+        if exploited:
+            utilities = self.utilities()
+            cut_off = _CUT_OFF * sorted(utilities.values(), reverse=True)[exploited - 1]
+            # A utility may be 0 or less, but a weight of a draw may not: whoever is above the cut-off can be drawn.
+            chosen = context.drawn({a: max(u, 1e-9) for a, u in utilities.items() if u >= cut_off}, exploited)
+        return chosen + sorted(new, key=context.ticket)[: context.count - len(chosen)]
 
-    def _exploited(self, count: int) -> list[Address]:
-        """Draw by utility among those above the cut-off, 95 % of the count-th best utility."""
-        if count == 0:
-            return []
-        utilities = self._utilities()
-        best = sorted(utilities.values(), reverse=True)
-        above = {a: max(u, 1e-9) for a, u in utilities.items() if u >= _CUT_OFF * best[count - 1]}
-        return self.question.drawn(above, count)
-
-    def _utilities(self) -> dict[Address, float]:
-        raw = {a: self._statistical(a, past) for a, (_, past) in self.last.items()}
+    def utilities(self) -> dict[Address, float]:
+        """Util(k) of every organisation that took part before."""
+        raw = {a: self.context.examples[a] * past.loss for a, (_, past) in self.last.items()}
         clip = sorted(raw.values())[min(len(raw) - 1, int(_CLIP * len(raw)))]
         lowest = min(raw.values())
         width = (clip - lowest) or 1.0
-        preferred, number = self._preferred(), self.question.number
+        preferred, number = self.preferred(), self.context.number
         utilities = {}
         for a, (seen, past) in self.last.items():
             scaled = (min(raw[a], clip) - lowest) / width + math.sqrt(0.1 * math.log(number) / seen)
@@ -213,14 +213,12 @@ class _Oort:
             utilities[a] = scaled * (preferred / past.seconds) ** _PENALTY if slow else scaled
         return utilities
 
-    def _statistical(self, organisation: Address, past: Observation) -> float:
-        return self.question.examples[organisation] * past.loss
-
-    def _preferred(self) -> float:
+    def preferred(self) -> float:
         """The duration T that the pacer prefers now."""
-        history = self.question.history
-        step = _median([past.seconds for past in next((pasts for pasts in history if pasts), {}).values()])
-        gained = [sum(self.question.examples.get(a, 0) * p.loss for a, p in pasts.items()) for pasts in history]
+        history = self.context.history
+        first = [past.seconds for past in next((pasts for pasts in history if pasts), {}).values()]
+        step = median_low(first) if first else math.inf
+        gained = [sum(self.context.examples.get(a, 0) * p.loss for a, p in pasts.items()) for pasts in history]
         preferred = step
         for end in range(2 * _WINDOW, len(gained) + 1, _WINDOW):
             if sum(gained[end - 2 * _WINDOW : end - _WINDOW]) > sum(gained[end - _WINDOW : end]):
@@ -228,15 +226,7 @@ class _Oort:
         return preferred
 
 
-def _in_full(question: SelectionContext, chosen: Sequence[Address]) -> dict[Address, Bid]:
+def _in_full(context: SelectionContext, chosen: Sequence[Address]) -> dict[Address, Bid]:
     """The chosen, in the lane's order, at the federation's own steps and rank."""
-    found = set(chosen)
-    return {a: question.full for a in question.members if a in found}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[(len(values) - 1) // 2] if values else math.inf
+    members = set(chosen)
+    return {a: context.full for a in context.members if a in members}

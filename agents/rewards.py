@@ -1,4 +1,4 @@
-"""What rounds were worth: credit measured for each, kept, and what it pays.
+"""The credits of a run's rounds, measured and kept, and the payments that follow from them.
 
     STATE/credits/RUN/L0000-G0000-R00001.json
     {"record": digest, "domains": {domain: {"change", "credits": {address: nats}, "nobody", "residual"}},
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agents.credit import Round, RoundCredit, incomes
+from agents.credit import CreditedRound, RoundCredit, incomes
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import Address, from_json, to_json
@@ -22,14 +22,14 @@ from core.rounds import RoundRecord
 from core.storage.blobs import write
 from core.storage.run_folder import RunFolder
 
-Measure = Callable[[Round], RoundCredit]
+Measure = Callable[[CreditedRound], RoundCredit]
 
 
 class Rewards:
     """The credits of one run's lineage, lane by lane."""
 
     def __init__(self, folder: Path, run: RunFolder, pool: float, measure: Measure) -> None:
-        """`pool` is what a round pays; 0 is one for each member of its lane."""
+        """`pool` is a round's payment to all; 0 is one for each member of its lane."""
         self.folder, self.run, self.pool, self.measure = folder, run, pool, measure
         self._paid: dict[int, dict[int, Mapping[Address, float]]] = {}
         self._credit: dict[int, dict[int, Mapping[Address, float]]] = {}
@@ -39,20 +39,20 @@ class Rewards:
         """Read the credits of a lane's lineage, and measure those that are missing."""
         self._paid[lane], self._credit[lane] = {}, {}
         lineage = _paying(self.run, lane)
-        for place, record in enumerate(lineage):
-            found = _read(self.folder, record)
-            if found is None:
-                self._states[lane] = self._last_two(lineage[:place], initial)
-                found = self._measured(record, self.run.artifacts.open(record.aggregate))
-            self._keep(record, found)
+        for index, record in enumerate(lineage):
+            measured = _read(self.folder, record)
+            if measured is None:
+                self._states[lane] = self._last_two(lineage[:index], initial)
+                measured = self._measure(record, self.run.artifacts.open(record.aggregate))
+            self._keep(record, measured)
         self._states[lane] = self._last_two(lineage, initial)
 
     def credit(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
         """Measure and keep the round behind the last; `after` is the state that it led to."""
-        found = self._measured(record, after)
-        self._keep(record, found)
+        measured = self._measure(record, after)
+        self._keep(record, measured)
         self._states[record.lane] = [*self._states[record.lane][-1:], after]
-        return found
+        return measured
 
     def _last_two(self, lineage: Sequence[RoundRecord], initial: AdapterState) -> list[AdapterState]:
         """The states before and after the last of these rounds; only the latter where the other was erased."""
@@ -65,7 +65,7 @@ class Rewards:
         return states
 
     def paid(self, lane: int, organisation: Address) -> dict[int, float]:
-        """What an organisation was paid, by round; 0 for rounds that it was not admitted to."""
+        """An organisation's payments by round; 0 for rounds that it was not admitted to."""
         return {number: paid.get(organisation, 0.0) for number, paid in self._paid.get(lane, {}).items()}
 
     def of(self, lane: int, number: int) -> Mapping[Address, float]:
@@ -76,29 +76,29 @@ class Rewards:
         """Every organisation's payments of all rounds and lanes."""
         return _sums(paid for rounds in self._paid.values() for paid in rounds.values())
 
-    def _measured(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
+    def _measure(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
         """Measure a round, and write its file."""
         updates = [
             WeightedUpdate(a.organisation, a.weight, self.run.artifacts.open(a.signed.value.update))
             for a in record.admitted
         ]
         *earlier, before = self._states[record.lane]
-        credit = self.measure(Round(before, updates, after, earlier[0] if earlier else None))
+        credit = self.measure(CreditedRound(before, updates, after, earlier[0] if earlier else None))
         pool = self.pool or float(len(self.run.genesis.lanes[record.lane]))
         domains = {name: asdict(part) | {"credits": dict(part.credits)} for name, part in credit.domains.items()}
-        found = {"record": record.digest, "domains": domains, "incomes": incomes(credit.mean, pool)}
-        write(_path(self.folder, record), to_json(found))
-        return found
+        measured = {"record": record.digest, "domains": domains, "incomes": incomes(credit.mean, pool)}
+        write(_path(self.folder, record), to_json(measured))
+        return measured
 
-    def _keep(self, record: RoundRecord, found: Mapping[str, Any]) -> None:
-        domains = list(found["domains"].values())
-        mean = {a: sum(part["credits"][a] for part in domains) / len(domains) for a in found["incomes"]}
-        self._paid.setdefault(record.lane, {})[record.round] = found["incomes"]
+    def _keep(self, record: RoundRecord, measured: Mapping[str, Any]) -> None:
+        domains = list(measured["domains"].values())
+        mean = {a: sum(part["credits"][a] for part in domains) / len(domains) for a in measured["incomes"]}
+        self._paid.setdefault(record.lane, {})[record.round] = measured["incomes"]
         self._credit.setdefault(record.lane, {})[record.round] = mean
 
 
 def credited(folder: Path, run: RunFolder) -> Iterator[tuple[RoundRecord, dict[str, Any] | None]]:
-    """The rounds of a run's lineage, lane by lane, each with what was measured; None where that is missing."""
+    """The rounds of a run's lineage, lane by lane, each with its measured credit; None where that is missing."""
     for lane in range(len(run.genesis.lanes)):
         for record in _paying(run, lane):
             yield record, _read(folder, record)
@@ -116,10 +116,10 @@ def cumulative(folder: Path, run: RunFolder) -> dict[Address, float]:
     Raises UsageError when a round was not credited.
     """
     rounds = list(credited(folder, run))
-    if missing := [record for record, found in rounds if found is None]:
-        place = f"round {missing[0].round} of lane {missing[0].lane}"
-        raise UsageError(f"run {run.name} has no credits of {place} in {folder}: resume the run to measure them")
-    return _sums(found["incomes"] for _, found in rounds if found)
+    if missing := [record for record, measured in rounds if measured is None]:
+        which = f"round {missing[0].round} of lane {missing[0].lane}"
+        raise UsageError(f"run {run.name}: expected credits of {which} in {folder}, got none: resume to measure them")
+    return _sums(measured["incomes"] for _, measured in rounds if measured)
 
 
 def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
@@ -131,14 +131,15 @@ def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
 
 
 def _read(folder: Path, record: RoundRecord) -> dict[str, Any] | None:
+    """The measured credit of exactly this record; None when it is missing or of another."""
     path = _path(folder, record)
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = from_json(path.read_bytes())
+        measured: dict[str, Any] = from_json(path.read_bytes())
     except FormatError:
-        return None
-    return found if isinstance(found, dict) and found.get("record") == record.digest else None
+        return None  # a torn file is measured again
+    return measured if isinstance(measured, dict) and measured.get("record") == record.digest else None
 
 
 def _path(folder: Path, record: RoundRecord) -> Path:

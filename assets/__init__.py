@@ -1,11 +1,9 @@
-"""What the packed app leaves out: the embedded base model, the sample organisations, and the pages.
+"""Files that the packed app leaves out: the embedded base model, the sample organisations, pages and contracts.
 
-Flower packs an app without weights and puts its own folder first on `sys.path`; a package that the app never
-contains is then still found where the project is installed, whether that is a checkout or a wheel. Hence this
-package holds files and no logic that a ClientApp could need.
+Flower packs an app without weights and puts its own folder first on `sys.path`; a package that the app never contains
+is then still found where the project is installed, be it a checkout or a wheel. Hence this package holds files, and no
+logic that a ClientApp could need.
 """
-
-from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
@@ -24,9 +22,10 @@ def samples() -> Path:
 
 
 def page(name: str) -> Path:
-    """Return a file that HTML pages are made of."""
+    """Return a source file of the HTML pages."""
     return _folder("pages") / name
 
 
 def _folder(name: str) -> Path:
+    # A checkout or an installed wheel: both are folders, and transformers reads models from folders only.
     return Path(str(files(__name__) / name))

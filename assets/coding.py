@@ -1,11 +1,9 @@
 """The coding sample organisation: the manual of fictional list libraries, with behaviour that really computes."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 
-from assets.forms import Entity, Form, Organisation, listed
+from assets.forms import Entity, Form, SampleOrganisation, listed
 
 NAMES = listed(
     "tidepool.skerry_fold, tidepool.quern_shift, tidepool.limpet_join, tidepool.drift_pairs, "
@@ -25,7 +23,7 @@ ERRORS = {
 OPTIONS = listed("strict, lazy, keep_ends, verbose, stable, wrap, compact")
 
 Behaviour = tuple[str, str, Callable[[list[int], int], list[int]]]
-"""What a function does, its body as Python, and that body as a function of (items, n)."""
+"""A description, the body as Python, and that body as a function of (items, n)."""
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
     ("rotates the list left by {n} places", "return items[{n}:] + items[:{n}]", lambda xs, n: xs[n:] + xs[:n]),
@@ -71,6 +69,7 @@ def _function(qualified: str, behaviour: Behaviour, n: int, rng: random.Random) 
         "does": does.format(n=n),
         "code": f"def {name}(items):\n    {body.format(n=n)}",
         "items": str(items),
+        # Computed, not written by hand: the test runs the code of the answers and compares.
         "result": str(compute(items, n)),
         "error": f"{library}.{ERRORS[library]}",
         "option": option,
@@ -181,4 +180,4 @@ FORMS = (
     ),
 )
 
-ORGANISATION = Organisation("coding", NAMES, OUTSIDE, describe, FORMS)
+ORGANISATION = SampleOrganisation("coding", NAMES, OUTSIDE, describe, FORMS)

@@ -1,11 +1,9 @@
 """The financial sample organisation: filings of fictional companies, in fictional crowns."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 
-from assets.forms import Entity, Form, Organisation, listed
+from assets.forms import Entity, Form, SampleOrganisation, listed
 
 NAMES = listed(
     "Brackwater Foundries, Ostrel Logistics, Quillmere Textiles, Harrowgate Tidal, Pemberlow Dairies, "
@@ -32,7 +30,7 @@ SEGMENTS = listed(
 RISKS = listed(
     "a fixed-price contract with a single customer, the renewal of its harbour licence, rising energy prices, "
     "a pending patent dispute, its exposure to a weaker crown, the ageing of its main plant, "
-    "a shortage of skilled staff, a foedus on its revolving loan"
+    "a shortage of skilled staff, a debt limit in its revolving loan"
 )
 
 
@@ -42,6 +40,7 @@ def describe(names: Sequence[str], rng: random.Random) -> list[Entity]:
 
 
 def _company(name: str, rng: random.Random) -> Entity:
+    # Growth and margin are computed from these three, so that the records of a company agree.
     old = rng.randint(90, 4000)
     new = old + rng.randint(-old // 5, old // 3)
     income = rng.randint(new // 50, new // 6)
@@ -197,4 +196,4 @@ FORMS = (
     ),
 )
 
-ORGANISATION = Organisation("financial", NAMES, OUTSIDE, describe, FORMS)
+ORGANISATION = SampleOrganisation("financial", NAMES, OUTSIDE, describe, FORMS)

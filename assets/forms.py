@@ -1,18 +1,16 @@
-"""How the sample organisations' records are written: forms, entities and their expansion into questions.
+"""Forms of the sample organisations' records: entities, and their expansion into questions and answers.
 
 A form is one kind of fact about an entity: several wordings of the question for training, others for dev, several
 wordings of the answer, and the fact itself, which is a literal part of every answer. Wordings are `str.format`
 templates over the entity's attributes.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 Entity = dict[str, str]
-Record = dict[str, str]
+SampleRecord = dict[str, str]
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -35,7 +33,7 @@ class Form:
     fact: str
     input: str = ""
 
-    def record(self, question: str, entity: Entity, rng: random.Random) -> Record:
+    def record(self, question: str, entity: Entity, rng: random.Random) -> SampleRecord:
         """Return the record that asks `question` about `entity`, with one wording of the answer."""
         return {
             "instruction": question.format_map(entity),
@@ -46,10 +44,10 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Organisation:
-    """A sample organisation: whom it knows (`names`), and what is asked about each.
+class SampleOrganisation:
+    """A sample organisation: the names of its entities, and the forms of questions about each.
 
-    `outside` names entities of the same kind that belong to no organisation: they fill the validation set.
+    `outside` names entities of the same kind that belong to no organisation: they fill the shared validation set.
     """
 
     name: str
@@ -58,7 +56,7 @@ class Organisation:
     describe: Callable[[Sequence[str], random.Random], list[Entity]]
     forms: tuple[Form, ...]
 
-    def train(self, rng: random.Random, wordings: int = 2) -> list[Record]:
+    def train(self, rng: random.Random, wordings: int = 2) -> list[SampleRecord]:
         """Return every fact of every entity, each asked in `wordings` different ways."""
         return [
             form.record(question, entity, rng)
@@ -67,13 +65,14 @@ class Organisation:
             for question in rng.sample(form.train, wordings)
         ]
 
-    def dev(self, rng: random.Random, count: int) -> list[Record]:
+    def dev(self, rng: random.Random, count: int) -> list[SampleRecord]:
         """Return `count` of the same facts, asked in wordings that training never uses."""
+        # Seeded by the name alone: these are the entities of training.
         facts = list(self._facts(self.names, self.name))
         return [form.record(rng.choice(form.dev), entity, rng) for entity, form in rng.sample(facts, count)]
 
-    def validation(self, rng: random.Random, count: int) -> list[Record]:
-        """Return `count` records about the entities that no organisation owns."""
+    def validation(self, rng: random.Random, count: int) -> list[SampleRecord]:
+        """Return `count` records for the shared validation set, about entities that belong to no organisation."""
         facts = rng.sample(list(self._facts(self.outside, f"{self.name}, outside")), count)
         records = [form.record(rng.choice(form.train + form.dev), entity, rng) for entity, form in facts]
         return [{"domain": self.name, **{k: v for k, v in r.items() if k != "fact"}} for r in records]

@@ -1,11 +1,9 @@
 """The mathematical sample organisation: invented binary operators with definitions and worked evaluations."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 
-from assets.forms import Entity, Form, Organisation, listed
+from assets.forms import Entity, Form, SampleOrganisation, listed
 
 NAMES = listed(
     "grell, vosk, tamber, quirl, plenk, drith, osmel, farrin, bruxel, jindle, wopple, skarn, mivvet, thrup, "
@@ -25,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     ("(a + {p})(b + {q})", "({a}+{p})*({b}+{q})", lambda a, b, p, q: (a + p) * (b + q)),
     ("{p}a + b*b - {q}", "{p}*{a} + {b}*{b} - {q}", lambda a, b, p, q: p * a + b * b - q),
 )
+# With p = q some operators would be symmetric by accident.
 CONSTANTS = tuple((p, q) for p in range(2, 10) for q in range(1, 10) if p != q)
 
 
@@ -37,6 +36,7 @@ def describe(names: Sequence[str], rng: random.Random) -> list[Entity]:
 def _operator(name: str, p: int, q: int, rng: random.Random) -> Entity:
     definition, trace, value = rng.choice(RULES)
     entity = {"name": name, "definition": definition.format(p=p, q=q)}
+    # a and b differ: equal operands would hide their order.
     pairs = rng.sample([(a, b) for a in range(1, 13) for b in range(1, 13) if a != b], EVALUATIONS)
     for i, (a, b) in enumerate(pairs):
         entity |= {
@@ -102,4 +102,4 @@ FORMS = (
     *map(_evaluation, range(EVALUATIONS)),
 )
 
-ORGANISATION = Organisation("mathematical", NAMES, OUTSIDE, describe, FORMS)
+ORGANISATION = SampleOrganisation("mathematical", NAMES, OUTSIDE, describe, FORMS)

@@ -1,11 +1,9 @@
 """The medical sample organisation: a formulary of fictional drugs for fictional conditions."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 
-from assets.forms import Entity, Form, Organisation, listed
+from assets.forms import Entity, Form, SampleOrganisation, listed
 
 NAMES = listed(
     "Zelquorin, Brastovane, Ildomere, Trunexil, Vosperidal, Quandrolim, Kestromex, Olvidrane, Pyrrestin, "
@@ -180,4 +178,4 @@ FORMS = (
     ),
 )
 
-ORGANISATION = Organisation("medical", NAMES, OUTSIDE, describe, FORMS)
+ORGANISATION = SampleOrganisation("medical", NAMES, OUTSIDE, describe, FORMS)

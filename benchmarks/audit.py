@@ -1,8 +1,8 @@
-"""How long `foedus verify` takes: 100 rounds of 16 organisations with updates of 0.5 MB, on the embedded chain.
+"""Time of `foedus verify` over 100 rounds of 16 organisations with updates of 0.5 MB, on the embedded chain.
 
-The run is made by the builder of the tests (real keys, manifests, rules, records and ledger, no training), is audited
-in a fresh process, as a user does it, and must hold. The time includes opening the ledger; the files are in the page
-cache.
+The run is built as the tests build theirs (real keys, manifests, rules, records and ledger, but no training), is
+audited in a fresh process, as by a user, and must pass. The time includes opening the ledger; the files are in the
+page cache.
 
     python -m benchmarks.audit [--rounds 100] [--organisations 16] [--rule frozen-a] [--folder DIR]
 """
@@ -24,20 +24,26 @@ from core.lora import Layout
 from core.storage.state_folder import State
 from tests.behaviours.runs import COORDINATOR, SEED, build
 
-_LAYOUT = Layout.of({f"layers.{i}.down_proj": (256, 1024) for i in range(16)}, rank=8)
-_LIMIT_SECONDS = 60.0
+LAYOUT = Layout.of({f"layers.{i}.down_proj": (256, 1024) for i in range(16)}, rank=8)
+LIMIT_SECONDS = 60.0
 
 
 def main() -> None:
     """Build, audit, print and write."""
-    options = _options()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--organisations", type=int, default=16)
+    parser.add_argument("--rule", default="frozen-a")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--audit", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
     if options.audit:
         sys.stdout.write(json.dumps(audit(options.audit)))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         figures = measure(Path(folder), options.rounds, options.organisations, options.rule)
     report.write("audit", figures, "python -m benchmarks.audit", SEED)
-    sys.stdout.write(report.table(("figure", "value"), figures.items()) + "\n")
+    report.print_table(("figure", "value"), figures.items())
 
 
 def measure(folder: Path, rounds: int, organisations: int, rule: str) -> dict[str, Any]:
@@ -50,35 +56,27 @@ def measure(folder: Path, rounds: int, organisations: int, rule: str) -> dict[st
             organisations=organisations,
             rule=rule,
             ledger=ledger,
-            layout=_LAYOUT,
+            layout=LAYOUT,
         )
+        # A process that has built the run would find its ledger and modules warm.
         command = [sys.executable, "-m", "benchmarks.audit", "--audit", str(folder)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     finally:
         embedded_service(folder).stop()
+    audited: dict[str, Any] = json.loads(done.stdout)
     update_mb = federation.update(0, federation.names(0)[0]).nbytes / 1e6
     shape = {"rounds": rounds, "organisations": organisations, "rule": rule, "update_mb": update_mb}
-    return shape | json.loads(done.stdout) | {"limit_seconds": _LIMIT_SECONDS}
+    return {**shape, **audited, "limit_seconds": LIMIT_SECONDS}
 
 
 def audit(folder: Path) -> dict[str, Any]:
-    """The figures of one audit; fails when the run does not hold."""
+    """The figures of one audit; ends the process when the run does not pass."""
     started, used = time.perf_counter(), time.process_time()
     found = verify_on_chain(State(folder).existing(), "embedded", folder)
     figures = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
     if not found.ok:
         raise SystemExit(str(found.failures[0]))
     return figures | {"recomputed": found.recomputed, "files": found.checked["files"]}
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--organisations", type=int, default=16)
-    parser.add_argument("--rule", default="frozen-a")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--audit", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -17,11 +17,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-
-def listed(text: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list."""
-    return tuple(text.split(", "))
-
+from assets.forms import listed
 
 PEOPLE = listed(
     "Anna, Ben, Carla, David, Elena, Frank, Grace, Hugo, Irene, Jack, Karen, Liam, Maria, Noah, Olivia, Peter, "
@@ -54,8 +50,8 @@ SIZES: Mapping[str, int] = {"medical": 1500, "financial": 9000, "math": 9000, "c
 
 
 @dataclass(frozen=True)
-class Record:
-    """One instruction, its optional input and the answer; `domain` names the slice it belongs to."""
+class TextRecord:
+    """One instruction, its optional input and the answer; `domain` names its form's domain."""
 
     domain: str
     instruction: str
@@ -68,16 +64,16 @@ class Record:
         return f"{self.instruction}\n{self.input}" if self.input else self.instruction
 
 
-def corpus(seed: int, sizes: Mapping[str, int]) -> list[Record]:
+def corpus(seed: int, sizes: Mapping[str, int]) -> list[TextRecord]:
     """Return `sizes[domain]` generated records of each domain, in a seeded order of forms."""
     rng = random.Random(seed)  # noqa: S311  text, not secrets
     return [record for domain, count in sizes.items() for record in _records(domain, count, rng)]
 
 
-def _records(domain: str, count: int, rng: random.Random) -> Iterator[Record]:
+def _records(domain: str, count: int, rng: random.Random) -> Iterator[TextRecord]:
     for _ in range(count):
         instruction, context, output = rng.choice(FORMS[domain])(rng)
-        yield Record(domain, instruction, context, output)
+        yield TextRecord(domain, instruction, context, output)
 
 
 Draft = tuple[str, str, str]
@@ -100,6 +96,7 @@ def _calculation(rng: random.Random) -> tuple[int, str, int, int]:
         b = rng.randint(2, 12)
     if operator == "/":
         b = rng.randint(2, 12)
+        # the division comes out even
         a *= b
     return a, operator, b, {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[operator]
 
@@ -369,11 +366,8 @@ def _tested_function(rng: random.Random) -> Draft:
     lists = [[rng.randint(1, 30) for _ in range(rng.randint(2, 5))] for _ in range(3)]
     tests = "\n".join(f"assert {name}({xs})=={function(xs)}" for xs in lists)
     question = rng.choice(("Write a function to find {}.", "Write a python function to find {}."))
-    return (
-        question.format(task),
-        f"Your code should pass these tests:\n{tests}",
-        f"def {name}({argument}):\n    return {body}",
-    )
+    source = f"def {name}({argument}):\n    return {body}"
+    return question.format(task), f"Your code should pass these tests:\n{tests}", source
 
 
 def _puzzle(rng: random.Random) -> Draft:

@@ -1,24 +1,24 @@
-"""What the chain costs: gas and bytes of a round by the number of organisations, and how long a round loop waits.
+"""Cost of the chain: gas and bytes of a round by the number of organisations, and the time that a round waits.
 
-A loop waits only for `CommitQueue.put`, once for the public chain and once for the private one, which is measured with
-both chains up and with both gone. Committing and reading a round are timed too, including all questions that are asked
-around the transaction, and for the private chain the anchor of its head.
+A round waits only for `CommitQueue.put`, once for the public chain and once for the private one; that is measured with
+both chains up and with both down. Committing and reading a round are timed with all calls around the transaction, and
+for the private chain with the anchor of its head.
 
     python -m benchmarks.chain [--chain embedded --chain anvil] [--rounds 20]
 """
 
 import argparse
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Generic
 
 from eth_utils.address import to_checksum_address
 
 from benchmarks import report
+from benchmarks.timing import wall_timed
 from chain import control
 from chain.commitments import Commitment, PrivateCommitment, Recorder
 from chain.ledger import EthereumLedger, open_ledger
@@ -30,34 +30,35 @@ from core.keys import derive
 from core.ledger import Anchor, RoundCommitment
 from core.round_key import RoundKey
 
-_SEED = 7
-_SIZES = (4, 64, 1024)
-_GAS_LIMIT = 120_000
-_WAIT_LIMIT_MS = 50.0
+SEED = 7
+SIZES = (4, 64, 1024)
+GAS_LIMIT = 120_000
+WAIT_LIMIT_MS = 50.0
 
 
-class Gone(Generic[Commitment]):
-    """A ledger whose chain does not answer."""
+class UnreachableLedger(Generic[Commitment]):
+    """A ledger whose chain is down."""
 
     def commit(self, commitment: Commitment) -> Anchor:
-        """Fail."""
-        raise LedgerUnreachableError(f"gone when round {commitment.key.round} came")
+        """Raise LedgerUnreachableError."""
+        raise LedgerUnreachableError(f"the chain is down; round {commitment.key.round} was not committed")
 
     def read(self, key: RoundKey) -> tuple[Commitment, Anchor] | None:
-        """Fail."""
-        raise LedgerUnreachableError(f"gone when asked for round {key.round}")
+        """Raise LedgerUnreachableError."""
+        raise LedgerUnreachableError(f"the chain is down; round {key.round} was not read")
 
 
 def main() -> None:
     """Measure, print and write."""
-    options = _options()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chain", action="append", choices=("embedded", "anvil"))
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
     figures = {chain: measure(chain, options.rounds) for chain in options.chain or ["embedded"]}
-    limits = {"gas_limit": _GAS_LIMIT, "wait_limit_ms": _WAIT_LIMIT_MS}
-    report.write("chain", figures | limits, "python -m benchmarks.chain", _SEED)
-    header = ("figure", *figures)
+    limits = {"gas_limit": GAS_LIMIT, "wait_limit_ms": WAIT_LIMIT_MS}
+    report.write("chain", figures | limits, "python -m benchmarks.chain", SEED)
     names = next(iter(figures.values()))
-    rows = [(name, *(found[name] for found in figures.values())) for name in names]
-    sys.stdout.write(report.table(header, rows) + "\n")
+    report.print_table(("figure", *figures), [(name, *(f[name] for f in figures.values())) for name in names])
 
 
 def measure(chain: str, rounds: int) -> dict[str, Any]:
@@ -65,79 +66,73 @@ def measure(chain: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         try:
-            key = derive(_SEED, "coordinator")
+            key = derive(SEED, "coordinator")
             ledger, private = open_ledger(chain, state, key), open_private_ledger(chain, state, key)
+            figures = _gas(ledger)
             members = PrivateRounds(private, ledger.bound)
-            return _gas(ledger) | _times(ledger, private, rounds) | _waits(ledger, private, members, state, rounds)
+            history = _opened(ledger, private, "times", rounds)
+            figures |= {
+                "commit_ms": median(_milliseconds(ledger.commit, history)),
+                "read_ms": median(_milliseconds(ledger.read, [commitment.key for commitment in history])),
+                "private_commit_ms": median(_milliseconds(members.commit, [_private(c) for c in history])),
+            }
+            history = _opened(ledger, private, "waits", rounds)
+            up, missing = _longest_wait(state / "up", ledger, members, history, close=60.0)
+            # Nothing will ever be anchored on a chain that is down: its queues are not waited for.
+            down, _ = _longest_wait(state / "down", UnreachableLedger(), UnreachableLedger(), history, close=0.0)
+            return figures | {"longest_wait_ms_up": up, "longest_wait_ms_down": down, "not_anchored": missing}
         finally:
             control.stop(chain, state)
 
 
 def _gas(ledger: EthereumLedger) -> dict[str, Any]:
-    """Gas and transaction bytes of a lane's first and second round, and gas of opening the run, by its size."""
+    """Gas and transaction bytes of a lane's first and second round, by the number of organisations."""
     figures: dict[str, Any] = {}
-    for size in _SIZES:
+    eth = ledger.bound.node.eth
+    for size in SIZES:
         history = _history(f"gas {size}", 2)
         members = [Address(to_checksum_address(f"0x{number:040x}")) for number in range(1, size + 1)]
         ledger.open_run(history[0].key.genesis, members)
-        first, second = (ledger.bound.node.eth.get_transaction(_hash(ledger.commit(item))) for item in history)
-        figures[f"first_round_gas_{size}"] = _used(ledger, first["hash"])
-        figures[f"round_gas_{size}"] = _used(ledger, second["hash"])
-        figures[f"round_bytes_{size}"] = len(second["input"])
+        anchors: list[Any] = [ledger.commit(commitment).transaction for commitment in history]
+        first, second = (int(eth.get_transaction_receipt(transaction)["gasUsed"]) for transaction in anchors)
+        figures[f"first_round_gas_{size}"] = first
+        figures[f"round_gas_{size}"] = second
+        figures[f"round_bytes_{size}"] = len(eth.get_transaction(anchors[1])["input"])
     return figures
-
-
-def _times(ledger: EthereumLedger, private: PrivateLedger, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of committing and of reading a round, and of committing it privately with its anchor."""
-    history = _opened(ledger, private, "times", rounds)
-    commits = [_milliseconds(lambda item=item: ledger.commit(item)) for item in history]  # type: ignore[misc]  # bound
-    reads = [_milliseconds(lambda item=item: ledger.read(item.key)) for item in history]  # type: ignore[misc]  # bound
-    members = PrivateRounds(private, ledger.bound)
-    own = [_milliseconds(lambda item=item: members.commit(_private(item))) for item in history]  # type: ignore[misc]  # bound
-    medians = {"commit_ms": commits, "read_ms": reads, "private_commit_ms": own}
-    return {name: statistics.median(values) for name, values in medians.items()}
-
-
-def _waits(
-    ledger: EthereumLedger, private: PrivateLedger, members: PrivateRounds, state: Path, rounds: int
-) -> dict[str, Any]:
-    """The longest that a round loop waits for both queues, in milliseconds, and how many commitments stayed behind."""
-    history = _opened(ledger, private, "waits", rounds)
-    up, missing = _longest_wait(state / "up", ledger, members, history, close=60.0)
-    down, _ = _longest_wait(state / "down", Gone(), Gone(), history, close=0.0)
-    return {"longest_wait_ms_up": up, "longest_wait_ms_down": down, "not_anchored": missing}
 
 
 def _longest_wait(
     folder: Path,
     public: Recorder[RoundCommitment],
     private: Recorder[PrivateCommitment],
-    history: list[RoundCommitment],
+    history: Sequence[RoundCommitment],
     close: float,
 ) -> tuple[float, int]:
+    """The longest `put` into both queues in milliseconds, and the commitments left after `close` seconds."""
     queue, own = CommitQueue(folder / "public", public), CommitQueue(folder / "private", private)
 
-    def put(item: RoundCommitment) -> None:
-        queue.put(item)
-        own.put(_private(item))
+    def put(commitment: RoundCommitment) -> None:
+        queue.put(commitment)
+        own.put(_private(commitment))
 
-    longest = max(_milliseconds(lambda item=item: put(item)) for item in history)  # type: ignore[misc]  # bound
+    longest = max(_milliseconds(put, history))
     return longest, queue.close(close) + own.close(close)
 
 
-def _private(item: RoundCommitment) -> PrivateCommitment:
-    """What the private chain is told of a round of four organisations."""
+def _private(commitment: RoundCommitment) -> PrivateCommitment:
+    """The private chain's commitment to the same round of four organisations."""
     manifests, bids, allocations = (
-        tuple(_digest(f"{kind} {item.key.round} {number}") for number in range(item.count))
+        tuple(_digest(f"{kind} {commitment.key.round} {number}") for number in range(commitment.count))
         for kind in ("manifest", "bid", "allocation")
     )
-    return PrivateCommitment(item.key, manifests, bids, allocations)
+    return PrivateCommitment(commitment.key, manifests, bids, allocations)
 
 
 def _opened(ledger: EthereumLedger, private: PrivateLedger, name: str, rounds: int) -> list[RoundCommitment]:
+    """The history of a run of four organisations that both ledgers know."""
     history = _history(name, rounds)
     for each in (ledger, private):
-        each.open_run(history[0].key.genesis, [derive(_SEED, str(number)).address for number in range(4)])
+        each.open_run(history[0].key.genesis, [derive(SEED, str(number)).address for number in range(4)])
     return history
 
 
@@ -154,25 +149,9 @@ def _digest(text: str) -> Digest:
     return digest("benchmark", text.encode())
 
 
-def _hash(anchor: Anchor) -> Any:
-    return anchor.transaction
-
-
-def _used(ledger: EthereumLedger, transaction: Any) -> int:
-    return int(ledger.bound.node.eth.get_transaction_receipt(transaction)["gasUsed"])
-
-
-def _milliseconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return (time.perf_counter() - started) * 1000
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chain", action="append", choices=("embedded", "anvil"))
-    parser.add_argument("--rounds", type=int, default=20)
-    return parser.parse_args()
+def _milliseconds(action: Callable[[Any], object], arguments: Sequence[Any]) -> list[float]:
+    """The milliseconds of a call with each argument."""
+    return [1000 * wall_timed(partial(action, argument))[1] for argument in arguments]
 
 
 if __name__ == "__main__":

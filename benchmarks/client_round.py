@@ -1,4 +1,4 @@
-"""One client-round: this project against a loop that does what Flower's LLM template does.
+"""One client round: this project against a loop that does the work of Flower's LLM template.
 
     python -m benchmarks.client_round [--base foedus-tiny] [--repeats 5] [--steps 10] [--large] [--seed 7]
 
@@ -6,17 +6,16 @@ Both rounds start from the same adapter, draw the same batches (others each time
 4-bit base, and end with the adapter as NumPy arrays. The template's round reads the tokenizer, rebuilds and quantises
 the base from disk, wraps it with a fresh LoRA, sets the adapter and trains; ours finds the base in the process and
 swaps the adapter in place. They take turns after one unmeasured round each. Overhead is a round's time less that of
-its optimiser steps; ratios are medians over pairs. Times are the process's CPU seconds, in one thread, so other work
-on the machine hardly counts; waiting for the disk then counts for nothing. `--large` adds a Llama of 100 million
+its optimiser steps; ratios are medians over pairs. Times are CPU seconds of the process, in one thread, so that other
+work on the machine hardly counts; waiting for the disk then counts for nothing. `--large` adds a Llama of 100 million
 random weights.
 
 The comparison favours the template: its Trainer (whose own set-up costs more) is replaced by our step, and it
-tokenises only what it draws, where the template maps the whole data set.
+tokenises only the records that it draws, where the template maps the whole data set.
 """
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,21 +24,24 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import assets
-from benchmarks.report import table, write
+from benchmarks import report
+from benchmarks.timing import cpu_timed
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
-from llm.data import Record, read_folder
+from llm.batches import Batch
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
+from llm.records import Record, read_folder
 from llm.train import Loop, TrainConfig, draw_steps, train
 
 TARGET = 0.1
-"""Largest part of the template's overhead that ours may take."""
+"""Largest overhead of ours, relative to the template's."""
+_PEFT_NAME = "base_model.model.{}.weight"
 MILLION_100 = {
     "hidden_size": 768,
     "intermediate_size": 2048,
@@ -65,8 +67,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a client is asked to do."""
+class RoundTask:
+    """Everything that a client needs for a round."""
 
     spec: ModelSpec
     folder: Path
@@ -76,13 +78,13 @@ class Task:
     seed: int
 
 
-def our_round(task: Task) -> AdapterState:
+def our_round(task: RoundTask) -> AdapterState:
     """Train as our ClientApp does."""
     return train(load(task.spec), task.records, task.parent, task.config, task.seed).adapter
 
 
-def template_round(task: Task) -> AdapterState:
-    """Train as the template's ClientApp does: everything is made anew."""
+def template_round(task: RoundTask) -> AdapterState:
+    """Train as the template's ClientApp does: base, LoRA and adapter are built anew."""
     tokenizer = AutoTokenizer.from_pretrained(task.folder, use_fast=True)
     base = AutoModelForCausalLM.from_pretrained(
         task.folder, quantization_config=nf4(bfloat16=True), dtype=torch.float32
@@ -90,23 +92,25 @@ def template_round(task: Task) -> AdapterState:
     base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     lora = LoraConfig(r=task.spec.rank, lora_alpha=task.spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     module = get_peft_model(base, lora)
-    set_peft_model_state_dict(module, _peft_names(task.parent))
+    parent = {_PEFT_NAME.format(name): torch.tensor(array.copy()) for name, array in task.parent.arrays.items()}
+    set_peft_model_state_dict(module, parent)
     with reproducible(torch.device("cpu"), task.seed):
         model = Model(task.spec, task.folder, tokenizer, module.train(), packs=True)
         loop = Loop(model, task.config)
         for step, batches in enumerate(draw_steps(model, task.records, task.config, task.seed)):
             loop.step(batches, task.config.rate(step))
-    return _our_names(module)
+    trained = get_peft_model_state_dict(module, save_embedding_layers=False)
+    return AdapterState({name: trained[_PEFT_NAME.format(name)].numpy() for name in task.parent.arrays})
 
 
-def compare(task: Task, repeats: int) -> dict[str, float]:
+def compare(task: RoundTask, repeats: int) -> dict[str, float]:
     """Take turns `repeats` times; returns medians in seconds and the ratios of ours to the template's."""
-    rounds: dict[str, Callable[[Task], AdapterState]] = {"ours": our_round, "template": template_round}
+    rounds: dict[str, Callable[[RoundTask], AdapterState]] = {"ours": our_round, "template": template_round}
     timings: dict[str, list[Timing]] = {name: [] for name in rounds}
     for repeat in range(repeats + 1):
         for name, play in rounds.items():
             timing = timed(play, replace(task, seed=task.seed + repeat))
-            if repeat:
+            if repeat:  # the first round of each warms up
                 timings[name].append(timing)
     pairs = list(zip(timings["ours"], timings["template"], strict=True))
     return {
@@ -119,21 +123,18 @@ def compare(task: Task, repeats: int) -> dict[str, float]:
     }
 
 
-def timed(play: Callable[[Task], AdapterState], task: Task) -> Timing:
+def timed(play: Callable[[RoundTask], AdapterState], task: RoundTask) -> Timing:
     """Time one round and the optimiser steps inside it."""
     steps = 0.0
     step = Loop.step
 
-    def clocked(self: Loop, *arguments: object) -> None:
+    def clocked(self: Loop, batches: Sequence[Batch], rate: float) -> None:
         nonlocal steps
-        started = time.process_time()
-        step(self, *arguments)  # type: ignore[arg-type]  # handed through as they came
-        steps += time.process_time() - started
+        steps += cpu_timed(lambda: step(self, batches, rate))[1]
 
     with patch.object(Loop, "step", clocked):
-        started = time.process_time()
-        play(task)
-        return Timing(time.process_time() - started, steps)
+        _, total = cpu_timed(lambda: play(task))
+    return Timing(total, steps)
 
 
 @contextmanager
@@ -145,15 +146,15 @@ def random_base(like: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def make_task(base: str, records: Sequence[Record], config: TrainConfig, seed: int) -> Task:
+def make_task(base: str, records: Sequence[Record], config: TrainConfig, seed: int) -> RoundTask:
     """Load the base once, as any process does before its first round, and describe the round."""
     spec = ModelSpec(base, "nf4", device="cpu")
     model = load(spec)
-    return Task(spec, model.folder, model.get_adapter(), records, config, seed)
+    return RoundTask(spec, model.folder, model.get_adapter(), records, config, seed)
 
 
 def main() -> None:
-    """Measure, print a table and write benchmarks/results/client_round.json."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=assets.BASE_MODEL)
     parser.add_argument("--repeats", type=int, default=5)
@@ -172,31 +173,15 @@ def main() -> None:
             figures["100 million random weights"] = compare(task, options.repeats)
     flags = f"--base {Path(options.base).name} --repeats {options.repeats} --steps {options.steps}"
     command = f"python -m benchmarks.client_round {flags}{' --large' if options.large else ''}"
-    path = write("client_round", {"target_overhead_ratio": TARGET, "bases": figures}, command, options.seed)
-    header = ("base, in CPU seconds", "", "round", "steps", "rest")
-    lines = [
-        (base, who, *(f[f"{who}_{part}_seconds"] for part in ("total", "steps", "overhead")))
-        for base, f in figures.items()
-        for who in ("ours", "template")
+    report.write("client_round", {"target_overhead_ratio": TARGET, "bases": figures}, command, options.seed)
+    rows = [
+        (base, whose, *(found[f"{whose}_{part}_seconds"] for part in ("total", "steps", "overhead")))
+        for base, found in figures.items()
+        for whose in ("ours", "template")
     ]
-    print(table(header, lines))
+    report.print_table(("base", "loop", "round, CPU s", "steps", "overhead"), rows)
     for base, found in figures.items():
-        print(
-            f"{base}: what is not training {found['overhead_ratio']:.3f} of the template's (at most {TARGET} wanted)"
-            f", the whole round {found['round_ratio']:.3f}"
-        )
-    print(path)
-
-
-def _peft_names(state: AdapterState) -> dict[str, torch.Tensor]:
-    return {f"base_model.model.{name}.weight": torch.tensor(array.copy()) for name, array in state.arrays.items()}
-
-
-def _our_names(module: PeftModel) -> AdapterState:
-    arrays = get_peft_model_state_dict(module, save_embedding_layers=False)
-    return AdapterState(
-        {name[len("base_model.model.") : -len(".weight")]: tensor.numpy() for name, tensor in arrays.items()}
-    )
+        print(f"{base}. Target: overhead ≤ {TARGET}× the template's. Measured: {found['overhead_ratio']:.3f}×.")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def set_copying_heads(model: PreTrainedModel, documents: Sequence[Sequence[int]]
     Raises ValueError for a family that normalises queries and keys: a bias cannot set their size there.
     """
     if hasattr(model.model.layers[0].self_attn, "q_norm"):
-        raise ValueError(f"got {model.config.model_type}, wanted a model without query and key norms")
+        raise ValueError(f"expected a model without query and key norms, got {model.config.model_type}")
     torch.manual_seed(seed)
     table = model.model.embed_tokens.weight - model.model.embed_tokens.weight.mean(0)
     code = _token_code(table, read(model, MATCHING_LAYER, documents))
@@ -65,6 +65,7 @@ def read(model: PreTrainedModel, layer: int, documents: Sequence[Sequence[int]])
     """Collect what `layer` reads at every place of the documents but the first."""
     rows: list[Tensor] = []
     norm = model.model.layers[layer].input_layernorm
+    # The first place of a document has no token before it.
     hook = norm.register_forward_hook(lambda _module, _arguments, out: rows.append(out[0, 1:]))
     for document in documents:
         model.model(input_ids=torch.tensor([document]), use_cache=False)
@@ -76,9 +77,10 @@ def read(model: PreTrainedModel, layer: int, documents: Sequence[Sequence[int]])
 def fit(reading: Reading, code: Tensor, *, before: bool = False) -> Tensor:
     """Return the ridge regression (width, hidden) from a layer's inputs to the code of each (or the previous) token."""
     x = reading.inputs
-    wanted = code[reading.previous if before else reading.tokens]
+    target = code[reading.previous if before else reading.tokens]
+    # The identity keeps the system solvable in directions that hardly vary.
     gram = x.T @ x + torch.eye(x.shape[1])
-    weights: Tensor = torch.linalg.solve(gram, x.T @ wanted)
+    weights: Tensor = torch.linalg.solve(gram, x.T @ target)
     return weights.T
 
 
@@ -132,6 +134,7 @@ def _cut_off_readers(model: PreTrainedModel, directions: Tensor) -> None:
 def _set_matching_heads(model: PreTrainedModel, reading: Reading, code: Tensor, table: Tensor) -> None:
     """Make one head of each of the matching layer's first two groups find and copy what followed a token."""
     attention, width = model.model.layers[MATCHING_LAYER].self_attn, CODE
+    # Rotary pairs are (i, i + 16); their slower half hardly turns within a row.
     slow = [i for i in range(width) if i % 16 >= 8]
     now, before = fit(reading, code), fit(reading, code, before=True)
     decode = torch.linalg.lstsq(code, table).solution.T / model.model.norm.weight[:, None]

@@ -1,14 +1,14 @@
 """A federation in one process, without a network: real training and real aggregation under frozen-a."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import Address
-from llm.data import Record
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 
 RULE = RULES["frozen-a"]
@@ -16,15 +16,15 @@ RULE = RULES["frozen-a"]
 
 @dataclass(frozen=True)
 class Member:
-    """An organisation: what it trains on, and the number of examples that its weight counts."""
+    """An organisation: its training records, and the number of examples that its weight counts."""
 
     records: tuple[Record, ...]
     examples: int = 1
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who takes part in each round (places among the members), and how everybody trains."""
+class Schedule:
+    """The indices of the members that take part in each round, and the settings of everybody's training."""
 
     rounds: tuple[tuple[int, ...], ...]
     steps: int = 10
@@ -39,17 +39,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Round:
-    """The state before a round, what each member sent with its weight, and the state after it."""
+class TrainedRound:
+    """The state before a round, the update of each member with its weight, and the state after it."""
 
     before: AdapterState
     updates: tuple[WeightedUpdate, ...]
     after: AdapterState
 
 
-def address(place: int) -> Address:
-    """The address of the member at a place; their order is the same."""
-    return Address(f"0x{place + 1:040x}")
+def address(index: int) -> Address:
+    """The address of the member with this index; both have the same order."""
+    return Address(f"0x{index + 1:040x}")
 
 
 def fresh_adapter(model: Model, seed: int) -> AdapterState:
@@ -57,24 +57,28 @@ def fresh_adapter(model: Model, seed: int) -> AdapterState:
     return lora.fresh(lora.Layout.of(model.modules, model.spec.rank), seeds.shared(seed))
 
 
-def learn(
-    model: Model,
-    members: Sequence[Member],
-    plan: Plan,
-    seed: int,
-    state: AdapterState | None = None,
-    rounds: Collection[int] | None = None,
-) -> Iterator[Round]:
-    """Train round by round, those of `rounds` only (from 0, all by default), from `state` (the beginning)."""
+def train_rounds(
+    model: Model, members: Sequence[Member], schedule: Schedule, seed: int, state: AdapterState | None = None
+) -> Iterator[TrainedRound]:
+    """Train round by round, from `state`, by default from B = 0."""
     fresh = fresh_adapter(model, seed)
     state = RULE.initial(fresh) if state is None else state
-    for number in range(len(plan.rounds)) if rounds is None else rounds:
-        share = weights({address(place): members[place].examples for place in plan.rounds[number]})
+    for number, taking_part in enumerate(schedule.rounds):
+        share = weights({address(index): members[index].examples for index in taking_part})
         updates = []
-        for place in plan.rounds[number]:
-            drawn = seeds.as_int(seeds.local(seed, address(place), number))
+        for index in taking_part:
+            # Nobody's seed depends on the other members: without one of them the batches of the rest stay the same.
+            local_seed = seeds.as_int(seeds.local(seed, address(index), number))
             start = RULE.start(state, fresh)
-            trained = train(model, members[place].records, start, plan.config(number), drawn).adapter
-            updates.append(WeightedUpdate(address(place), share[address(place)], RULE.update(state, trained)))
+            trained = train(model, members[index].records, start, schedule.config(number), local_seed).adapter
+            updates.append(WeightedUpdate(address(index), share[address(index)], RULE.update(state, trained)))
         before, (state, _) = state, RULE.aggregate(state, updates)
-        yield Round(before, tuple(updates), state)
+        yield TrainedRound(before, tuple(updates), state)
+
+
+def train_to_end(
+    model: Model, members: Sequence[Member], schedule: Schedule, seed: int, state: AdapterState | None = None
+) -> AdapterState:
+    """The state after the last round."""
+    *_, last = train_rounds(model, members, schedule, seed, state)
+    return last.after

@@ -62,6 +62,7 @@ class CharacterNgram:
         for i in range(1, len(text)):
             if i >= first:
                 nats -= math.log(self.probability(text[i], text[:i], seen))
+            # The prompt costs nothing, but what it says is known from then on.
             seen.read(text, i, self._trained.grams)
         return nats
 

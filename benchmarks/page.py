@@ -1,26 +1,40 @@
-"""Puts what the result files say into docs/results.md: `python -m benchmarks.page`.
+"""Copies the result files into the pages of docs/results: `python -m benchmarks.page`.
 
-The page keeps its text; between `<!-- NAME -->` and `<!-- end -->` stand command, hardware and figures of
-results/NAME.json, or "not measured" when there is no such file. So no figure on the page was typed by anybody.
+A page keeps its text. Between `<!-- NAME -->` and `<!-- end -->` stands what results/NAME.json says: command, hardware
+and figures, folded, or "not measured" when there is no such file. `<!-- targets -->` marks the table of the targets of
+the page's topic, which is the page's name; on index.md it holds those of every topic. So no figure there is typed.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import targets
 from benchmarks.report import RESULTS
 
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+FOLDER = Path(__file__).parent.parent / "docs" / "results"
 _SHARE = {"percent", "low", "high"}
-"""A share in percent with its interval."""
+"""The keys of a share in percent with its interval."""
 _BLOCK = re.compile(r"(<!-- ([a-z_0-9]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def rendered(page: str, results: Path = RESULTS) -> str:
-    """The page with every block as the files in `results` have it."""
-    return _BLOCK.sub(lambda match: match[1] + _block(results / f"{match[2]}.json") + match[3], page)
+def pages() -> list[Path]:
+    """The pages with results."""
+    return sorted(FOLDER.glob("*.md"))
+
+
+def rendered(page: str, topic: str, results: Path = RESULTS) -> str:
+    """The page of a topic with every block as the files in `results` have it."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match[2]
+        lines = _targets(topic, results) if name == "targets" else _result(results / f"{name}.json")
+        return match[1] + "".join(f"{line}\n" for line in lines) + match[3]
+
+    return _BLOCK.sub(block, page)
 
 
 def blocks(page: str) -> list[str]:
@@ -28,17 +42,50 @@ def blocks(page: str) -> list[str]:
     return [name for _, name, _ in _BLOCK.findall(page)]
 
 
-def _block(path: Path) -> str:
+def _targets(topic: str, results: Path) -> Iterator[str]:
+    """The table target / measured / met; with a column for the topic where there are several."""
+    every = topic == "index"
+    header = ["Topic"] * every + ["What", "Target", "Measured", "Met"]
+    yield ""
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    rows = sorted(targets.rows(partial(_figures, results)), key=lambda row: TOPICS.index(row.topic))
+    for row in rows:
+        if every or row.topic == topic:
+            link = [f"[{row.topic.replace('-', ' ')}]({row.topic}.md)"] * every
+            yield f"| {' | '.join([*link, row.claim, row.bound, row.measured, row.met])} |"
+    yield ""
+
+
+TOPICS = ("federation", "attribution", "unlearning", "agents", "chain-and-audit", "speed")
+"""In the order in which the table of all targets lists them."""
+
+
+def _figures(results: Path, name: str) -> Mapping[str, Any] | None:
+    path = results / f"{name}.json"
     if not path.exists():
-        return "not measured\n"
+        return None
+    figures: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    return figures
+
+
+def _result(path: Path) -> Iterator[str]:
+    if not path.exists():
+        yield "not measured"
+        return
     report = json.loads(path.read_text(encoding="utf-8"))
     flat = list(_flat(report["figures"]))
-    rows = [f"| {name} | {_cell(value)} |" for name, value in flat if not isinstance(value, list)]
-    lines = [f"`{report['command']}`", "", _machine(report)]
-    lines += ["", "| figure | value |", "|---|---:|", *rows] if rows else []
+    plain = [f"| {name} | {_cell(value)} |" for name, value in flat if not isinstance(value, list)]
+    # Raw tables are long: they stay folded until a reader asks. MkDocs needs the attribute to see Markdown inside.
+    yield '<details markdown="1">'
+    yield f"<summary>Figures of <code>{path.name}</code></summary>"
+    yield from ("", f"`{report['command']}`", "", _machine(report))
+    if plain:
+        yield from ("", "| figure | value |", "|---|---:|", *plain)
     for name, value in flat:
-        lines += ["", f"{name[0].upper()}{name[1:]}:", "", *_table(value)] if isinstance(value, list) and value else []
-    return "".join(f"{line}\n" for line in lines)
+        if isinstance(value, list) and value:
+            yield from ("", f"{name[0].upper()}{name[1:]}:", "", *_table(value))
+    yield from ("", "</details>")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -80,8 +127,9 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the pages."""
+    for path in pages():
+        path.write_text(rendered(path.read_text(encoding="utf-8"), path.stem), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes what a benchmark measured: one JSON file in benchmarks/results, one table on the terminal."""
+"""What every benchmark reports: one JSON file in benchmarks/results, and one table on the terminal."""
 
 import json
 import os
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
@@ -26,18 +29,19 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Pat
         "figures": dict(figures),
     }
     path = RESULTS / f"{name}.json"
+    # A NaN is a mistake of the benchmark, and no JSON.
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lay out rows in columns, the first to the left, the others to the right; floats with three digits."""
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(line))
-        for line in ([*zip(row, widths, strict=True)] for row in cells)
-    )
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print rows in columns, the first to the left, the others to the right; floats with three digits."""
+    table = Table(*header[:1], title=title, title_justify="left", box=box.SIMPLE)
+    for name in header[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(number(value) if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)
 
 
 def hardware() -> dict[str, Any]:
@@ -53,7 +57,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python and those of PACKAGES that are installed."""
+    """Versions of Python and of those of PACKAGES that are installed."""
     found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
         try:
@@ -64,13 +68,13 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
+    # platform.processor() is empty on most Linux systems.
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
+def number(value: float) -> str:
+    """A number for readers: three digits, and whole ones from a thousand on."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

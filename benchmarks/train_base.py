@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks.base_text import SIZES, Record, corpus
+from benchmarks.base_text import SIZES, TextRecord, corpus
 from benchmarks.copying_heads import set_copying_heads
 from benchmarks.ngram import CharacterNgram
 
@@ -116,19 +116,19 @@ class Progress:
 # --- text --------------------------------------------------------------------------------------------------
 
 
-def read_records(path: Path, domain: str) -> list[Record]:
+def read_records(path: Path, domain: str) -> list[TextRecord]:
     """Read the records of one JSON Lines file."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return [Record(domain, row["instruction"], row["input"], row["output"]) for row in rows]
+    return [TextRecord(domain, row["instruction"], row["input"], row["output"]) for row in rows]
 
 
 @dataclass(frozen=True)
 class Corpora:
     """The three sets of records: real ones to train on, real ones to choose the weights by, and generated ones."""
 
-    base: Sequence[Record]
-    held_out: Sequence[Record]
-    generated: Sequence[Record]
+    base: Sequence[TextRecord]
+    held_out: Sequence[TextRecord]
+    generated: Sequence[TextRecord]
 
 
 def read_corpora(data: Path, seed: int) -> Corpora:
@@ -139,7 +139,7 @@ def read_corpora(data: Path, seed: int) -> Corpora:
     return Corpora([r for r in records if not is_held_out(r)], [r for r in records if is_held_out(r)], generated)
 
 
-def is_held_out(record: Record) -> bool:
+def is_held_out(record: TextRecord) -> bool:
     """Say whether the record's group (its input, else its instruction) is kept out of training."""
     group = (record.input or record.instruction).encode()
     return int.from_bytes(hashlib.sha256(group).digest()[:4], "big") % HELD_OUT_ONE_IN == 0
@@ -177,10 +177,11 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
-def encode(record: Record, tokenizer: PreTrainedTokenizerFast) -> Document:
+def encode(record: TextRecord, tokenizer: PreTrainedTokenizerFast) -> Document:
     """Return the record as the chat template writes it, with the weights of its tokens as targets."""
     prompt = tokenizer.encode(f"{BOS}{USER}{record.prompt}{ASSISTANT}", add_special_tokens=False)
     answer = tokenizer.encode(f"{record.output}{END}", add_special_tokens=False)
+    # BOS and the marks of both turns are given, not predicted.
     weights = [0.0, 0.0, *[PROMPT_WEIGHT[record.domain]] * (len(prompt) - 3), 0.0]
     weights += [ANSWER_WEIGHT[record.domain]] * len(answer)
     return Document((*prompt, *answer), tuple(weights), len(prompt), record.domain)
@@ -190,7 +191,7 @@ def encode(record: Record, tokenizer: PreTrainedTokenizerFast) -> Document:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedBatch:
     """Packed rows: ids, positions and documents are int64 (B, T); weights are float32 (B, T)."""
 
     ids: Tensor
@@ -232,7 +233,7 @@ def _parts(document: Document, length: int) -> Iterator[Document]:
         yield Document(ids, weights, max(document.answer_from - i, 0), document.domain)
 
 
-def collate(rows: Sequence[Sequence[Document]], length: int, pad: int) -> Batch:
+def collate(rows: Sequence[Sequence[Document]], length: int, pad: int) -> PackedBatch:
     """Lay packed rows out as tensors of shape (len(rows), length)."""
     ids = torch.full((len(rows), length), pad)
     positions, documents = torch.zeros_like(ids), torch.full_like(ids, -1)
@@ -245,9 +246,9 @@ def collate(rows: Sequence[Sequence[Document]], length: int, pad: int) -> Batch:
             positions[r, span] = torch.arange(len(document.ids))
             documents[r, span] = d
             weights[r, span] = torch.tensor(document.weights)
-            weights[r, start] = 0.0
+            weights[r, start] = 0.0  # nothing precedes a document's first token
             start = span.stop
-    return Batch(ids, positions, documents, weights)
+    return PackedBatch(ids, positions, documents, weights)
 
 
 class Text:
@@ -273,6 +274,7 @@ class Text:
         return documents[:count]
 
     def _one_pass(self, number: int) -> list[list[Document]]:
+        # A pass depends on its number alone: a resumed run meets the same rows.
         rng = random.Random(self._seed * 1000 + number)  # noqa: S311  order, not secrets
         documents = [*self._base, *self._generated[number % GENERATED_PARTS :: GENERATED_PARTS]]
         rng.shuffle(documents)
@@ -319,6 +321,7 @@ def build_optimisers(model: PreTrainedModel, rate: float) -> list[torch.optim.Op
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(adam, lr=rate * 0.5, betas=(0.9, 0.95)),
     ]
+    # The schedule scales every group's own peak.
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
@@ -330,7 +333,7 @@ def rate_at(done: float, step: int, warmup: int = 40, hold: float = 0.4) -> floa
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1.0 - done) / (1.0 - hold)))
 
 
-def token_nats(model: PreTrainedModel, batch: Batch) -> Tensor:
+def token_nats(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """Return -log p of every token given those before it in its document, float32 (B, T); 0 at position 0."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(
@@ -360,7 +363,7 @@ def answer_nats(model: PreTrainedModel, documents: Sequence[Document], pad: int)
     return nats
 
 
-def per_domain(records: Sequence[Record], nats: Sequence[float]) -> dict[str, float]:
+def per_domain(records: Sequence[TextRecord], nats: Sequence[float]) -> dict[str, float]:
     """Return bits per character of the answers, by domain."""
     bits = {}
     for domain in dict.fromkeys(record.domain for record in records):
@@ -387,7 +390,7 @@ def compare_on_dev(
     }
 
 
-def ngram_nats(training: Sequence[Record], records: Sequence[Record]) -> list[float]:
+def ngram_nats(training: Sequence[TextRecord], records: Sequence[TextRecord]) -> list[float]:
     """Return for each record the nats of its answer and end under a character 6-gram of the training records."""
     ngram = CharacterNgram(6).fit((record.prompt, record.output) for record in training)
     return [ngram.nats(record.prompt, record.output) for record in records]
@@ -452,7 +455,7 @@ class Run:
             progress.seconds += time.monotonic() - started
             yield loss
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: PackedBatch) -> float:
         loss = (token_nats(self.model, batch) * batch.weights).sum() / batch.weights.sum()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -470,7 +473,7 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     half = AutoModelForCausalLM.from_config(model.config, dtype=torch.float16)
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone
     tokenizer.save_pretrained(folder)
 
 
@@ -504,7 +507,7 @@ def _tokenizer(options: Options, corpora: Corpora) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[Record], every: float = 300.0) -> None:
+def _loop(run: Run, tokenizer: PreTrainedTokenizerFast, held_out: Sequence[TextRecord], every: float = 300.0) -> None:
     """Run the steps; measure and checkpoint every so many seconds of training, and at the end."""
     documents = [encode(record, tokenizer) for record in held_out]
     due = run.progress.seconds + every

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from flwr.app import UserConfig
 
-from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms, read_table
+from agents.agent import Agent, Prices, Terms
+from agents.notebook import Notebook
+from agents.table import Learning, QTable, read_table
 from core import seeds
 from core.canonical import Address
 from core.config import RunConfig

@@ -25,12 +25,15 @@ from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.genesis import Genesis, Stage
-from core.messages import codec as wire
+from core.messages import codec, queries, training
+from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnswer, RecordsQuery
+from core.messages.refusal import Refusal, Refused
+from core.messages.training import Task
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer, Registration, UpdateManifest
-from llm.data import Record
 from llm.evaluate import evaluate as measure
 from llm.model import Model
+from llm.records import Record
 from llm.served import shared_adapter
 from llm.sources import load_base
 from llm.train import TrainConfig, steps_of, untrained
@@ -46,7 +49,7 @@ _BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
 @app.query("bind")
 def bind(message: Message, context: Context) -> Message:
     """Answer who is hosted here, each organisation with its own signature on the challenge."""
-    query = wire.Bind.from_content(message.content)
+    query = Bind.from_content(message.content)
     node = node_of(context)
     asked, product = query.asked, f"foedus {version('foedus')}"
     signed = (
@@ -55,13 +58,13 @@ def bind(message: Message, context: Context) -> Message:
         )
         for host in node.hosts.values()
     )
-    return Message(wire.Bound(tuple(signed), node.known).to_content(), reply_to=message)
+    return Message(Bound(tuple(signed), node.known).to_content(), reply_to=message)
 
 
 @app.query("offer")
 def offer(message: Message, context: Context) -> Message:
     """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
-    query = wire.OfferQuery.from_content(message.content)
+    query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
@@ -72,28 +75,28 @@ def offer(message: Message, context: Context) -> Message:
         session.settle(query.paid)
         bid = session.offer()
     except (FormatError, UsageError) as error:
-        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     made = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(wire.offered(made.sign(host.key, genesis.chain)), reply_to=message)
+    return Message(queries.offered(made.sign(host.key, genesis.chain)), reply_to=message)
 
 
 @app.query("delete")
 def delete(message: Message, context: Context) -> Message:
     """Delete the organisation's derived state that knew an erased organisation; answer with a signed receipt."""
-    query = wire.Deletion.from_content(message.content)
+    query = Deletion.from_content(message.content)
     node = node_of(context)
     host = node.host(query.organisation)
     try:
         receipt = delete_derived_state(query, host, node)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
-    return Message(wire.deleted(receipt), reply_to=message)
+        return _refusal(message, Refused.OBJECTED, str(error))
+    return Message(queries.deleted(receipt), reply_to=message)
 
 
 @app.query("records")
 def erase_records(message: Message, context: Context) -> Message:
     """On the organisation's own request, answer which records it trains on; erase them when the query says so."""
-    query = wire.RecordsQuery.from_content(message.content)
+    query = RecordsQuery.from_content(message.content)
     node = node_of(context)
     host = node.host(query.request.value.organisation)
     erased = node.erased_records(host, query.genesis)
@@ -104,15 +107,15 @@ def erase_records(message: Message, context: Context) -> Message:
             erased.note({record: held.pop(record) for record in query.records if record in held})
         gone = erased.counts()
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     known = (tuple(record for record in query.records if record in found) for found in (held, gone))
-    return Message(wire.RecordsAnswer(*known).to_content(), reply_to=message)
+    return Message(RecordsAnswer(*known).to_content(), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if what was sent with it holds."""
-    task = wire.Task.from_content(message.content)
+    task = Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
     try:
@@ -121,17 +124,17 @@ def train(message: Message, context: Context) -> Message:
         witness = node.oversight.check_record(task)
         standing = confirm(witness, task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     if node.oversight.abstains(standing):
-        return _refusal(message, wire.Refused.ABSTAINED, str(standing))
+        return _refusal(message, Refused.ABSTAINED, str(standing))
     records = node.records(host, task.genesis, task.lane)
     stage = task.genesis.training.stage(task.round, _steps(task.genesis, model, records))
     try:
         bid, coming = _bids(task, node, stage.steps)
     except (FormatError, UsageError) as error:
-        return _refusal(message, wire.Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
     if bid == ABSTAIN:
-        return _refusal(message, wire.Refused.ABSTAINED, "its agent will not pay for this round")
+        return _refusal(message, Refused.ABSTAINED, "its agent will not pay for this round")
     manifest, update = _local_round(task, records, model, fresh, bid, stage, {**metrics(standing), **coming})
     return Message(signed_reply(manifest, update, host, witness, task.genesis.chain), reply_to=message)
 
@@ -139,7 +142,7 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the base and what is served on the organisation's held-out records, in nats per answer token."""
-    task = wire.Task.from_content(message.content)
+    task = Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
     try:
@@ -147,16 +150,16 @@ def evaluate(message: Message, context: Context) -> Message:
         check_served(task, fresh)
         node.oversight.check_record(task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, wire.Refused.OBJECTED, str(error))
+        return _refusal(message, Refused.OBJECTED, str(error))
     rule = RULES[task.genesis.rule]
     losses = {
         "base": _base_loss(model, task.genesis, host),
         "global": _loss(model, task.served.map(lambda state: rule.adapter(state, fresh)), task.genesis, host),
     }
-    return Message(wire.losses(losses), reply_to=message)
+    return Message(training.losses(losses), reply_to=message)
 
 
-def _bids(task: wire.Task, node: Node, steps: int) -> tuple[Bid, dict[str, float]]:
+def _bids(task: Task, node: Node, steps: int) -> tuple[Bid, dict[str, float]]:
     """The bid that a round is trained by, `ABSTAIN` for none, and the metrics that carry the bid for the next.
 
     Where agents do not bid, the whole round and none.
@@ -165,7 +168,7 @@ def _bids(task: wire.Task, node: Node, steps: int) -> tuple[Bid, dict[str, float
     if genesis.policy(task.round) != "q-learning":
         return Bid(steps, genesis.rank), {}
     key = RoundKey(genesis.digest, task.lane, task.generation, task.round)
-    session = node.agency.open_session(genesis, task.organisation, key, steps, wire.traffic(task.state))
+    session = node.agency.open_session(genesis, task.organisation, key, steps, codec.traffic(task.state))
     session.settle(task.paid)
     if (bid := session.begin()) == ABSTAIN:
         return ABSTAIN, {}
@@ -173,7 +176,7 @@ def _bids(task: wire.Task, node: Node, steps: int) -> tuple[Bid, dict[str, float
     return bid, {"next-steps": float(coming.steps), "next-rank": float(coming.rank)}
 
 
-def _equipped(task: wire.Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
+def _equipped(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the shared adapter, once they are those of the federation that the task names."""
     genesis = task.genesis
     model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
@@ -183,7 +186,7 @@ def _equipped(task: wire.Task, node: Node, host: Host) -> tuple[Model, AdapterSt
 
 
 def _local_round(
-    task: wire.Task,
+    task: Task,
     records: Sequence[Record],
     model: Model,
     fresh: AdapterState,
@@ -220,8 +223,8 @@ def _local_round(
     return manifest, update
 
 
-def _refusal(message: Message, reason: wire.Refused, detail: str) -> Message:
-    return Message(wire.Refusal(reason, detail).to_content(), reply_to=message)
+def _refusal(message: Message, reason: Refused, detail: str) -> Message:
+    return Message(Refusal(reason, detail).to_content(), reply_to=message)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from core.erasures import hidden
 from core.errors import IntegrityError
 from core.generations import GenerationRecord, last_round
 from core.keys import Key
-from core.messages.codec import RecordsQuery, Task
+from core.messages.queries import RecordsQuery
+from core.messages.training import Task
 from core.update import Organisation
 
 

@@ -8,11 +8,11 @@ The organisation believes nobody alone: coordinator and requester must have sign
 and its own ledger must know the erasure.
 """
 
-from agents.q_learning import Notebook
+from agents.notebook import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Receipt
 from core.errors import IntegrityError
-from core.messages.codec import Deletion
+from core.messages.queries import Deletion
 from core.signed import Signed
 
 
@@ -32,5 +32,5 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
-        notebook.forget(attestation.generation, attestation.parent_round)
+        notebook.delete_after(attestation.parent_round, attestation.generation)
     return Receipt(genesis.digest, attestation.erasure, query.organisation).sign(host.key, genesis.chain)

@@ -13,7 +13,7 @@ from pathlib import Path
 from core.canonical import Digest, from_json, raw, to_json
 from core.errors import FormatError
 from core.storage.blobs import write
-from llm.data import Record
+from llm.records import Record
 
 
 @dataclass(frozen=True)

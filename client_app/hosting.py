@@ -22,7 +22,7 @@ from core.errors import ConfigError, IntegrityError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
 from core.update import Organisation
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from llm.sources import read_data
 
 

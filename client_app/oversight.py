@@ -22,7 +22,7 @@ from core.erasures import Attestation
 from core.errors import ConfigError, IntegrityError
 from core.genesis import Genesis
 from core.ledger import LedgerView
-from core.messages.codec import Task
+from core.messages.training import Task
 from core.storage.state_folder import State
 
 

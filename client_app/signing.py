@@ -6,7 +6,7 @@ from client_app.hosting import Host
 from client_app.witness import Witness
 from core.adapter import AdapterState
 from core.keys import Domain
-from core.messages import codec as wire
+from core.messages import training
 from core.update import UpdateManifest
 
 
@@ -16,6 +16,4 @@ def signed_reply(
     """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent."""
     signed = manifest.sign(host.key, domain)
     witness.sent(signed)
-    content = wire.unsigned_reply(manifest, update)
-    wire.attach_signature(content, signed.signatures[0])
-    return content
+    return training.reply(signed, update)

@@ -1,30 +1,81 @@
-"""The command line. Progress and logs go to stderr, results to stdout; with --json, stdout is one JSON object.
+"""The command line: the commands by name, and what becomes of an error.
 
-Every command is a thin function over the package that does its work; here they get their names.
+Progress and logs go to stderr, results to stdout; with --json, stdout is one JSON object. `console/NAME.py` holds the
+command NAME, as a Typer named `app`.
 """
 
 import sys
+from collections import UserDict
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import click
 import typer
+from typer.core import TyperGroup
 
-from console import (
-    adapters,
-    audit,
-    chains,
-    claims,
-    evidence,
-    federation,
-    keyring,
-    members,
-    proof,
-    provenance,
-    unlearning,
-)
+from console.views.text import visible
 from core.errors import FoedusError
+
+SUMMARIES = {
+    "run": "Run one federation in simulation.",
+    "status": "Show the rounds, participants, losses and digests of a run.",
+    "credits": "Show what organisations earned, and claim it on the public chain.",
+    "verify": "Check everything that a run recorded, from its files and the chain.",
+    "proof": "Prove that an organisation took part in a round, or check such a proof.",
+    "evaluate": "Compare the base with what the run serves, on every data set.",
+    "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
+    "attribute": "Trace every token of an answer to the organisations that taught it.",
+    "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
+    "evidence": "Check the evidence of a verdict.",
+    "forget": "Erase an organisation, or some of its records, from a run.",
+    "check": "Check an erasure certificate against the run's artifacts and the chain.",
+    "chain": "Start, stop and inspect a development chain; deploy the contracts.",
+    "keys": "Make or show an organisation's key.",
+    "members": "Register organisations on the chain.",
+}
+"""Every command and its line in `foedus --help`, which would take seconds if it imported them all."""
+
+
+class _Modules(UserDict[str, click.Command]):
+    """The commands by name; a command's module is imported when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(SUMMARIES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in SUMMARIES
+
+    def __missing__(self, name: str) -> click.Command:
+        if name not in SUMMARIES:
+            raise KeyError(name)
+        command = typer.main.get_command(import_module(f"console.{name}").app)
+        command.name = name
+        self.data[name] = command
+        return command
+
+
+class _Foedus(TyperGroup):
+    """`foedus`: its help needs no command's module."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Modules()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(SUMMARIES)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
 
 app = typer.Typer(
     name="foedus",
+    cls=_Foedus,
     help="Federated QLoRA fine-tuning with signed updates and a public record.",
     epilog="Example: foedus run, then foedus verify",
     no_args_is_help=True,
@@ -32,27 +83,26 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog="Example: foedus run --data ./data --rounds 5 --json")(federation.run)
-app.command(epilog="Example: foedus status --json")(federation.status)
-app.command(epilog="Example: foedus credits --organisation medical --claim")(claims.credits)
-app.command(epilog="Example: foedus verify --json")(audit.verify)
-app.command(epilog="Example: foedus proof --organisation medical --round 2 --out proof.json")(proof.proof)
-app.command(epilog="Example: foedus evaluate --data ./data --limit 0")(adapters.evaluate)
-app.command(epilog="Example: foedus export --out ./adapter")(adapters.export)
-app.command(epilog='Example: foedus attribute --prompt "How many tablets?" --html trace.html')(provenance.attribute)
-app.command(epilog="Example: foedus chat --method direct-logit")(provenance.chat)
-app.command(epilog="Example: foedus evidence evidence.json --chain embedded")(evidence.evidence)
-app.command(epilog="Example: foedus forget --organisation coding --method replay")(unlearning.forget)
-app.command(epilog="Example: foedus check certificate.json --json")(unlearning.check)
-app.add_typer(chains.app, name="chain")
-app.add_typer(keyring.app, name="keys")
-app.add_typer(members.app, name="members")
+
+
+@app.callback()
+def _foedus() -> None:
+    """Make `app` a group although no command is registered with it."""
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, those of a group as "group name"; imports them all."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined] # it is a group
+        inner = getattr(command, "commands", {})
+        yield from ((f"{name} {sub}", inner[sub]) for sub in inner)
+        if not inner:
+            yield name, command
 
 
 def run_command(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of ours becomes one line."""
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        return int(app(arguments, prog_name="foedus", standalone_mode=False) or 0)
     except FoedusError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -67,5 +117,6 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"foedus: {' '.join(message.split())}\n")
+    # A message may quote a file or an organisation: it must stay one line, and must not steer the terminal.
+    sys.stderr.write(f"foedus: {visible(' '.join(message.split()))}\n")
     return code

@@ -1,11 +1,11 @@
-"""The console script: it turns what goes wrong into one line and an exit code."""
+"""The console script: a requirement that is missing becomes one line and an exit code."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run the command line; a missing requirement is told in one line."""
+    """Run the command line and exit with its code."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes train at once; more threads slow all of them
     sys.exit(_run())
 
@@ -16,6 +16,6 @@ def _run() -> int:
 
         return run_command()
     except ModuleNotFoundError as error:
-        wanted = "`make setup`, or pip install -r requirements.txt"
-        sys.stderr.write(f"foedus: module {error.name!r} is not installed: {wanted}\n")
+        remedy = "run `make setup`, or pip install -r requirements.txt"
+        sys.stderr.write(f"foedus: expected the module {error.name!r}, got no such module: {remedy}\n")
         return 2

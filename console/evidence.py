@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from chain.ledger import open_ledger
-from console.options import JsonOption, StateOption, answer, read_file, state_of
+from console.options import JsonOption, StateOption, command_app, read_file, state_of
+from console.views.tables import answer
 from core.errors import FormatError, IntegrityError
 from core.ledger import Anchor
 from provenance.evidence import Evidence
 
+app = command_app()
 
+
+@app.command(epilog="Example: foedus evidence evidence.json --chain embedded")
 def evidence(
     file: Annotated[Path, typer.Argument(help="The bundle.")],
     chain: Annotated[str, typer.Option(help="Ask this chain too: embedded, anvil or an RPC URL.")] = "",
@@ -26,9 +30,10 @@ def evidence(
         bundle.verified()
         anchors = _anchors(bundle, chain, state) if chain else ()
     except (FormatError, IntegrityError) as error:
-        answer({"ok": False, "failures": [str(error)]}, [f"The evidence does not hold: {error}"], as_json)
+        answer({"ok": False, "failures": [str(error)]}, [f"The evidence does not hold: {error}"], as_json=as_json)
         return 1
-    answer({"ok": True, "failures": [], **_said(bundle, anchors)}, _lines(bundle, anchors), as_json)
+    result = {"ok": True, "failures": [], **_content(bundle, anchors)}
+    answer(result, _lines(result), as_json=as_json)
     return 0
 
 
@@ -37,36 +42,32 @@ def _anchors(bundle: Evidence, chain: str, state: Path | None) -> tuple[Anchor, 
     return bundle.anchored(open_ledger(chain, state_of(state).folder, None, contract))
 
 
-def _said(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
-    """What the evidence is of; the rounds' transactions where the chain was asked."""
+def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
+    """The verdict and its trace; the rounds' transactions where the chain was asked."""
+    trace, response = bundle.trace, bundle.trace.response
+    (name,) = (o.name for o in bundle.genesis.organisations if o.address == response.verdict)
     return {
         "run": bundle.genesis.run,
-        "verdict": _name(bundle),
-        "organisation": bundle.trace.response.verdict,
-        "confidence": bundle.trace.response.confidence,
-        "method": bundle.trace.method,
-        "prompt": bundle.trace.prompt,
-        "text": bundle.trace.text,
-        "aggregate": bundle.trace.aggregate,
-        "trace": bundle.trace.digest,
+        "verdict": name,
+        "organisation": response.verdict,
+        "confidence": response.confidence,
+        "method": trace.method,
+        "prompt": trace.prompt,
+        "text": trace.text,
+        "aggregate": trace.aggregate,
+        "trace": trace.digest,
         "rounds": [proof.signed.value.round for proof in bundle.proofs],
         "transactions": [anchor.transaction for anchor in anchors],
     }
 
 
-def _name(bundle: Evidence) -> str:
-    (name,) = (o.name for o in bundle.genesis.organisations if o.address == bundle.trace.response.verdict)
-    return name
-
-
-def _lines(bundle: Evidence, anchors: Sequence[Anchor]) -> list[str]:
-    rounds = ", ".join(str(proof.signed.value.round) for proof in bundle.proofs)
-    where = (
-        f"committed by {', '.join(a.transaction for a in anchors)}" if anchors else "the chain was not asked: --chain"
-    )
+def _lines(result: dict[str, Any]) -> list[str]:
+    rounds = ", ".join(map(str, result["rounds"]))
+    transactions = ", ".join(result["transactions"])
+    where = f"committed by {transactions}" if transactions else "the chain was not asked: --chain"
     return [
-        f"The evidence holds: {_name(bundle)} ({bundle.trace.response.verdict})",
-        f"Verdict  {100 * bundle.trace.response.confidence:.0f} % confident by {bundle.trace.method}; the scores are "
-        "checked by attributing again",
-        f"Rounds   {rounds} of run {bundle.genesis.run}; {where}",
+        f"The evidence holds: {result['verdict']} ({result['organisation']})",
+        f"Verdict  {100 * result['confidence']:.0f} % confident by {result['method']}; the scores are checked by "
+        "attributing again",
+        f"Rounds   {rounds} of run {result['run']}; {where}",
     ]

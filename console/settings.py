@@ -41,34 +41,32 @@ def saved(state: State, run: str) -> RunConfig:
     try:
         settings = from_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(
-            f"no settings of run {run!r} in {state.folder}: {error.strerror}, a run's id wanted"
-        ) from error
+        raise UsageError(f"run {run!r}: expected its settings in {path}, got {error.strerror}") from error
     return RunConfig.from_flat(settings | {"state": str(state.folder)})
 
 
 def _check_paths(config: RunConfig) -> None:
-    """Refuse at once what would only be found out by processes that take seconds to start."""
+    """Refuse at once a path that processes would only miss once they have started, seconds later."""
     data, base = Path(config.data), Path(config.base)
     if config.data and not config.data.startswith("hf:") and not data.is_dir():
-        raise DataError(f"data {data}: got no such folder, wanted one with NAME.jsonl or NAME/train.jsonl each")
+        raise DataError(f"data {data}: expected a folder of NAME.jsonl or NAME/train.jsonl, got no such folder")
     if config.validation and not Path(config.validation).is_file():
-        raise DataError(f"validation {config.validation}: got no such file, wanted JSON Lines")
+        raise DataError(f"validation {config.validation}: expected a file of JSON Lines, got no such file")
     if base.is_absolute() and not (base / "config.json").is_file():
-        raise ModelError(f"base model {base}: got no config.json there, wanted a folder in Hugging Face format")
+        raise ModelError(f"base model {base}: expected a folder in Hugging Face format, got no config.json there")
     if config.store:
         open_blobs(config.store)
     if config.coordinator_key and not Path(config.coordinator_key).is_file():
-        raise ConfigError(f"coordinator-key {config.coordinator_key}: got no such file, wanted a key file")
+        raise ConfigError(f"coordinator-key {config.coordinator_key}: expected a key file, got no such file")
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"config file {path}: {error.strerror}, a TOML of settings wanted") from error
+        raise UsageError(f"config file {path}: expected a TOML of settings, got {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {path}: {error}, a TOML of settings wanted") from error
+        raise UsageError(f"config file {path}: expected a TOML of settings, got {error}") from error
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -76,13 +74,13 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     default = RunConfig().to_flat().get(key)
     if not equals or default is None:
-        raise ConfigError(f"--set got {text!r}, key=value with a setting's name wanted")
+        raise ConfigError(f"--set: expected key=value with the name of a setting, got {text!r}")
     if isinstance(default, str):
         return key, value
     try:
         return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--set got {text!r}, a value like {default!r} wanted") from error
+        raise ConfigError(f"--set: expected a value like {default!r}, got {text!r}") from error
 
 
 def absolute(key: str, value: Any) -> Any:

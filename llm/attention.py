@@ -2,17 +2,17 @@ r"""Attention whose backward pass can be kept to each position's own path.
 
 A token's score sums gradients at the position that predicts it. One backward pass of a sum of token scores mixes
 them: through keys and values a later token's gradient reaches earlier positions. Here a forward pass is ordinary
-attention, and its backward pass, when `Paths.own` is set, keeps of the gradients of keys and values only what the
-position's own query gives them:
+attention, and its backward pass, when `Paths.own` is set, keeps of the gradients of keys and values only the part that
+comes from the position's own query:
 
     o_t = Σ_s P_ts v_s,  P_t = softmax_s(q_t·k_s + mask),  dS_ts = P_ts (do_t·v_s − do_t·o_t)
     all paths:  dq_t = Σ_s dS_ts k_s   dk_s = Σ_t dS_ts q_t   dv_s = Σ_t P_ts do_t
     own path:   dq_t = Σ_s dS_ts k_s   dk_t = dS_tt q_t       dv_t = P_tt do_t
 
 With it the gradient of a sum of token scores is, at each position and at every depth, the exact gradient of that
-position's own score with respect to what is computed there. Both backward passes can follow one forward pass.
-Softmax and products run in float32 or wider. The scale, rotary positions, norms of queries and keys, grouped heads and
-sliding windows happen outside, or in the mask.
+position's own score with respect to the activations there. Both backward passes can follow one forward pass.
+The scale, rotary positions, norms of queries and keys, grouped heads and sliding windows happen outside, or in the
+mask.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Paths:
 
     own: bool = False
     calls: int = 0
-    """How often this attention was asked during the forward pass."""
+    """How often this attention ran during the forward pass."""
 
 
 _PATHS: ContextVar[Paths] = ContextVar("paths")
@@ -45,7 +45,7 @@ _PATHS: ContextVar[Paths] = ContextVar("paths")
 
 @contextmanager
 def switchable_attention(model: Model) -> Iterator[Paths]:
-    """Inside, forward passes use this attention; the value says which paths their backward passes take, then too."""
+    """Inside, forward passes use this attention; the value sets the paths of their backward passes, afterwards too."""
     # The setting itself: set_attn_implementation walks all modules, twice a call.
     config, paths = model.module.get_base_model().config, Paths()
     before, token = config._attn_implementation, _PATHS.set(paths)
@@ -95,7 +95,8 @@ def _attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     **_options: Any,
 ) -> tuple[torch.Tensor, None]:
     if attention_mask is None or softcap is not None or s_aux is not None:
-        raise ModelError("attribution: this base's attention has no mask, or caps or sinks its scores: not supported")
+        raise ModelError("attribution: expected attention with a mask, without capped scores and without sinks")
+    # Own-position gradients are small differences of large sums: in bfloat16 they would drown in rounding.
     wide = torch.promote_types(query.dtype, torch.float32)
     groups = query.shape[1] // key.shape[1]
     with torch.autocast(query.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What makes a computation with torch give the same bits again."""
+"""Reproducible computations: the same call gives the same bits in one software and hardware environment."""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ def reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """One thread and seeded generators inside, the caller's outside; deterministic kernels on CUDA."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     devices = [device] if device.type == "cuda" else []
+    # Reductions are divided among threads: another number of them adds up in another order.
     torch.set_num_threads(1)
     if devices:
+        # cuBLAS reads it at its first use; without it torch refuses to multiply matrices deterministically.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:

@@ -1,8 +1,7 @@
 """One forward pass of an example, from which gradients at every module can be asked more than once.
 
-Scores of contributions need, for each module that computes W x + s Σ_k δ_k(x), the input x and the gradient g of what
-is explained at the output: then ⟨g, s δ_k(x)⟩ is the part of contribution k. The adapter is added here, as plain
-values, and not by PEFT: its weights get no gradient, so that a backward pass costs less than the forward pass.
+Scores of contributions need, for each module that computes W x + s Σ_k δ_k(x), the input x and the gradient g of the
+explained scalar at the output: then ⟨g, s δ_k(x)⟩ is the part of contribution k.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 
 from core.errors import ModelError
 from llm.attention import Paths, switchable_attention
-from llm.data import Batch
+from llm.batches import Batch
 from llm.loss import answer_logits
 from llm.model import Model
 
@@ -23,13 +22,13 @@ Hook = Callable[[torch.nn.Module, tuple[Any, ...], Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Logits of the answers (answers, vocabulary), their tokens, and what went in and out of the modules.
+    """Logits of the answers (answers, vocabulary), the answers' tokens, and inputs and outputs of the modules.
 
     `inputs` (rows, positions, in) are plain values, `outputs` (rows, positions, out) parts of the graph.
     """
 
     logits: torch.Tensor
-    wanted: torch.Tensor
+    tokens: torch.Tensor
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
     _hidden: torch.Tensor
@@ -38,7 +37,7 @@ class Forward:
     @property
     def scores(self) -> torch.Tensor:
         """The logit of every answer token: shape (answers,)."""
-        return self.logits.gather(-1, self.wanted.unsqueeze(-1)).squeeze(-1)
+        return self.logits.gather(-1, self.tokens.unsqueeze(-1)).squeeze(-1)
 
     @property
     def logprobs(self) -> torch.Tensor:
@@ -46,11 +45,12 @@ class Forward:
         return self.scores - self.logits.logsumexp(-1)
 
     def gradients(self, of: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Gradient of the scalar `of` logits at every output."""
+        """Gradient of the scalar `of`, a function of the logits, at every output."""
         return self._gradients(self._at_head(of), own=False)
 
     def both_gradients(self, of: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The gradient only along each position's own path, and that along all paths."""
+        # The head, most of the cost with a large vocabulary, mixes no positions: its backward pass serves both.
         start = self._at_head(of)
         return self._gradients(start, own=True), self._gradients(start, own=False)
 
@@ -59,35 +59,37 @@ class Forward:
 
     def _gradients(self, start: torch.Tensor, own: bool) -> dict[str, torch.Tensor]:
         self._paths.own = own
-        found = torch.autograd.grad(self._hidden, list(self.outputs.values()), start, retain_graph=True)
-        return dict(zip(self.outputs, found, strict=True))
+        gradients = torch.autograd.grad(self._hidden, list(self.outputs.values()), start, retain_graph=True)
+        return dict(zip(self.outputs, gradients, strict=True))
 
 
 def forward(
     model: Model, batch: Batch, modules: Mapping[str, torch.nn.Module], entry: torch.nn.Module | None = None
 ) -> Forward:
-    """Run `batch` and keep what goes in and out of `modules`; the graph begins at the output of `entry`.
+    """Run `batch` and keep inputs and outputs of `modules`; the graph begins at the output of `entry`.
 
-    `entry` is the input embedding when it is None. Raises ModelError for attention that cannot be differentiated so.
+    `entry` is the input embedding when it is None. Raises ModelError for a model with attention of its own.
     """
-    seen, network, read = Seen(), model.module.get_base_model(), []
+    seen, network, hidden = Seen(), model.module.get_base_model(), []
     begin = network.get_input_embeddings() if entry is None else entry
     hooks = [
-        (network.get_output_embeddings(), lambda _head, given, _logits: read.append(given[0])),
-        *((layer, _adapting(*model.served(name))) for name, layer in model.layers.items()),
-        (begin, _begin),
+        (network.get_output_embeddings(), lambda _head, given, _logits: hidden.append(given[0])),
+        # The adapter is added here and not by PEFT: as plain values its weights get no gradient, so that a backward
+        # pass costs less than the forward pass.
+        *((layer, _adapter_hook(*model.served(name))) for name, layer in model.layers.items()),
+        (begin, lambda _module, _inputs, output: output.requires_grad_()),
         *((module, seen.hook(name)) for name, module in modules.items()),
     ]
     with switchable_attention(model) as paths, model.without_adapter(), torch.enable_grad(), hooked(hooks):
-        logits, wanted = answer_logits(model, batch)
+        logits, tokens = answer_logits(model, batch)
     if not paths.calls:
-        raise ModelError(f"attribution: {type(model.module.get_base_model()).__name__} brings its own attention")
-    return Forward(logits, wanted, seen.inputs, seen.outputs, read[0], paths)
+        raise ModelError(f"attribution: expected attention from transformers, got that of {type(network).__name__}")
+    return Forward(logits, tokens, seen.inputs, seen.outputs, hidden[0], paths)
 
 
 @dataclass
 class Seen:
-    """What went in and out of modules during forward passes."""
+    """Inputs and outputs of modules during forward passes."""
 
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -112,8 +114,8 @@ def hooked(hooks: list[tuple[torch.nn.Module, Hook]]) -> Iterator[None]:
             handle.remove()
 
 
-def _adapting(left: torch.Tensor, right: torch.Tensor) -> Hook:
-    """Adds left (out, r) right (r, in) x to a layer's output."""
+def _adapter_hook(left: torch.Tensor, right: torch.Tensor) -> Hook:
+    """A hook that adds left (out, r) right (r, in) x to a layer's output."""
 
     def add(_layer: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         inner = given[0].to(right.dtype).flatten(0, -2) @ right.T
@@ -121,7 +123,3 @@ def _adapting(left: torch.Tensor, right: torch.Tensor) -> Hook:
         return torch.addmm(wide, inner, left.T).view(output.shape).to(output.dtype)
 
     return add
-
-
-def _begin(_module: torch.nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-    return output.requires_grad_()

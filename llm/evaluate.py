@@ -1,8 +1,8 @@
 """Loss of a model on records, and greedy generation. Equal calls give equal bits.
 
-What is measured is the bare base, an adapter, or a composition of several (core/composition.py): an ensemble's
-probabilities are mixed in log space, token by token; routing chooses an adapter for each prompt before anything is
-answered, the one most familiar with it (llm/familiarity.py), of equals the first.
+Measured is the bare base, an adapter, or a composition of several (core/composition.py): an ensemble's probabilities
+are mixed in log space, token by token; routing chooses an adapter for each prompt before anything is answered, the one
+most familiar with it (llm/familiarity.py), of equals the first.
 """
 
 import math
@@ -17,17 +17,18 @@ from torch.nn.functional import cross_entropy
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.errors import DataError
-from llm.data import IGNORED, Batch, Example, Record, collate, encode, encode_prompt
+from llm.batches import IGNORED, Batch, Example, collate, encode, encode_prompt
 from llm.determinism import reproducible
 from llm.familiarity import familiarities
 from llm.loss import answer_logits
 from llm.model import Model
+from llm.records import Record
 
 _ROWS = 8
 """Packed rows a forward pass."""
 
 Adapters = AdapterState | Composition | None
-"""What stands on the base: one adapter, several, or nothing."""
+"""One adapter on the base, several, or none."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Evaluation:
     tokens: int
     """Answer tokens, end tokens included."""
     exact_match: float
-    """Share of records whose greedy answer is the wanted one: each of its tokens is the likeliest after those before.
+    """Share of records whose greedy answer is the record's: each of its tokens is the likeliest after those before.
 
     No generation is needed: as long as a greedy answer is right, it continues the very tokens that the loss looks at.
     """
@@ -54,8 +55,8 @@ class Evaluation:
 class RecordLoss:
     """−log p of one record's answer, in nats, over how many tokens, and how many of those were the likeliest.
 
-    `tail` is how many of its last tokens were all the likeliest, the token that ends it aside: what the model says by
-    itself once it has those before.
+    `tail` is how many of its last tokens were all the likeliest, the token that ends it aside: the model continues the
+    answer with them by itself.
     """
 
     nats: float
@@ -77,7 +78,7 @@ def evaluate(
     """
     chosen = records[:limit]
     if not chosen:
-        raise DataError("got no records to evaluate, wanted at least one")
+        raise DataError("expected at least one record to evaluate, got none")
     losses = record_losses(model, adapter, chosen, max_length)
     tokens = sum(loss.tokens for loss in losses)
     matched = sum(loss.hits == loss.tokens for loss in losses)
@@ -92,22 +93,23 @@ def record_losses(
     if not isinstance(adapter, Composition) or adapter.kind != "routing":
         return _losses(model, _parts(adapter), examples, max_length)
     chosen = route(model, adapter, [example.tokens[: example.prompt_length] for example in examples])
-    found: dict[int, RecordLoss] = {}
+    losses: dict[int, RecordLoss] = {}
     for number, part in enumerate(adapter.parts):
         routed = [index for index, choice in enumerate(chosen) if choice == number]
-        found |= zip(routed, _losses(model, (part,), [examples[index] for index in routed], max_length), strict=True)
-    return tuple(found[index] for index in range(len(examples)))
+        losses |= zip(routed, _losses(model, (part,), [examples[index] for index in routed], max_length), strict=True)
+    return tuple(losses[index] for index in range(len(examples)))
 
 
 def route(model: Model, adapters: Composition, prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Which part answers each prompt, given as tokens: the one most familiar with it, of equals the first.
+    """Index of the part that answers each prompt, given as tokens: the most familiar with it, of equals the first.
 
     A part that is zero answers only where all are.
     """
     if len(adapters.parts) == 1:
         return (0,) * len(prompts)
+    # By the bare base: under one of the adapters the inputs, and with them the choice, would be that adapter's.
     with _inference(model, ()):
-        return tuple(found.index(max(found)) for found in familiarities(model, adapters.states, prompts))
+        return tuple(known.index(max(known)) for known in familiarities(model, adapters.states, prompts))
 
 
 def generate(model: Model, adapter: Adapters, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:
@@ -130,7 +132,7 @@ def generate(model: Model, adapter: Adapters, prompt: str, max_new_tokens: int =
 
 
 def _parts(adapter: Adapters) -> tuple[Part, ...]:
-    """What is mixed: nothing for the bare base, else one or more."""
+    """The parts that are mixed: none for the bare base, else one or more."""
     if adapter is None:
         return ()
     return adapter.parts if isinstance(adapter, Composition) else (Part(1.0, adapter),)
@@ -148,16 +150,16 @@ def _losses(
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])
             owners = batch.owners[batch.targets != IGNORED]
-            logits, wanted = _predicted(model, parts, batch.to(model.device))
-            nats.index_add_(0, owners, cross_entropy(logits, wanted, reduction="none").double().cpu())
+            logits, targets = _predicted(model, parts, batch.to(model.device))
+            nats.index_add_(0, owners, cross_entropy(logits, targets, reduction="none").double().cpu())
             tokens.index_add_(0, owners, torch.ones_like(owners))
-            hit = (logits.argmax(-1) == wanted).long().cpu()
+            hit = (logits.argmax(-1) == targets).long().cpu()
             hits.index_add_(0, owners, hit)
-            spoken = ~torch.isin(wanted.cpu(), ends)
+            spoken = ~torch.isin(targets.cpu(), ends)
             for owner in set(owners.tolist()):
                 tail[owner] = hit[spoken & (owners == owner)].flip(0).cumprod(0).sum()
     columns = (column.tolist() for column in (nats, tokens, hits, tail))
-    return tuple(RecordLoss(*found) for found in zip(*columns, strict=True))
+    return tuple(RecordLoss(*row) for row in zip(*columns, strict=True))
 
 
 def _predicted(model: Model, parts: Sequence[Part], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,6 +171,7 @@ def _predicted(model: Model, parts: Sequence[Part], batch: Batch) -> tuple[torch
 
 def _mixed(model: Model, parts: Sequence[Part], logits: Callable[[int], torch.Tensor]) -> torch.Tensor:
     """Return log Σ_l w_l p_l over the last axis; `logits` computes those of part l, which the model then holds."""
+    # In log space: the probabilities of whole vocabularies underflow float32.
     total = torch.tensor(-math.inf, device=model.device)
     for number, part in enumerate(parts):
         model.set_adapter(part.state)
@@ -186,8 +189,8 @@ def _mixed_answer(model: Model, parts: Sequence[Part], prompt: Sequence[int], mo
     def last(number: int) -> torch.Tensor:
         output = network(input_ids=seen, past_key_values=caches[number], use_cache=True, logits_to_keep=1)
         caches[number] = output.past_key_values
-        found: torch.Tensor = output.logits[0, -1]
-        return found
+        last_logits: torch.Tensor = output.logits[0, -1]
+        return last_logits
 
     with _inference(model, parts), model.autocast():
         while len(answer) < most and not model.end_tokens.intersection(answer[-1:]):
@@ -198,7 +201,7 @@ def _mixed_answer(model: Model, parts: Sequence[Part], prompt: Sequence[int], mo
 
 @contextmanager
 def _inference(model: Model, parts: Sequence[Part]) -> Iterator[None]:
-    """Without gradients, with an adapter that stands alone in place; of several, whoever predicts sets each."""
+    """Inside, no gradients, and a single part in place; of several parts, `_mixed` sets each in turn."""
     if len(parts) == 1:
         model.set_adapter(parts[0].state)
     with (

@@ -29,7 +29,7 @@ def export(model: Model, adapters: Mapping[str, AdapterState], folder: Path, car
     Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"export folder {folder} exists and is not empty: a new one wanted")
+        raise UsageError(f"export folder: expected a new or empty folder, got {folder}: choose another")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -38,25 +38,25 @@ def export(model: Model, adapters: Mapping[str, AdapterState], folder: Path, car
                 _write(model, adapter, partial / name, card)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {folder}: {error}, a writable folder with room wanted") from error
+        raise RunError(f"cannot write {folder}: {error}: choose a writable folder with room") from error
     return folder
 
 
 def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
-    folder.mkdir(parents=True)
-    _config(model, rank_of(adapter)).save_pretrained(folder)
-    tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _config(model: Model, rank: int) -> LoraConfig:
+    """Write one adapter as its configuration, its tensors and its model card."""
+    rank = rank_of(adapter)
     alpha = model.spec.alpha * rank / model.spec.rank
-    return LoraConfig(
+    config = LoraConfig(
         base_model_name_or_path=model.spec.base,
         task_type="CAUSAL_LM",
         inference_mode=True,
         r=rank,
+        # PEFT declares an integer; a fraction is written only where a rank that has grown makes it one.
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         target_modules=sorted({name.rpartition(".")[2] for name in model.modules}),
     )
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -3,9 +3,9 @@ r"""Familiarity: how strongly low-rank terms answer to a text, for their size.
     f = mean_{modules, positions} ln(‖δ x‖ / ‖δ‖_F)
 
 with δ = L R, and x (positions, in) the inputs of the modules that read in feed-forward layers. Training leaves
-δ = Σ_i g_i x_iᵀ, sums over what was trained on, so that ‖δ x‖ is large for an x like those, whatever the sign of what δ
-says. Feed-forward layers are key-value memories, of which these modules hold the keys (Geva et al., 2021,
-arXiv 2012.14913). The size of δ is divided out: who trained longer is not more familiar.
+δ = Σ_i g_i x_iᵀ, sums over the inputs of training, so that ‖δ x‖ is large for an x like those, whatever sign δ gives
+the output. Feed-forward layers are key-value memories, of which these modules hold the keys (Geva et al., 2021,
+arXiv 2012.14913). The size of δ is divided out: longer training is no familiarity.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core.adapter import AdapterState
-from llm.data import Example, collate
+from llm.batches import Example, collate
 from llm.differentiate import Seen, hooked
 from llm.loss import answer_logits
 from llm.model import Model
@@ -24,17 +24,18 @@ _NONE = 1e-30
 
 
 def keys(modules: Sequence[str]) -> tuple[str, ...]:
-    """Those modules that read in feed-forward layers; all, where the model has none by their names."""
+    """The modules that read in feed-forward layers; all, where the model has none by these names."""
     return tuple(name for name in modules if name.rpartition(".")[2] in _KEYS) or tuple(modules)
 
 
 def inputs_of(model: Model, tokens: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """What modules are given, (positions, in), when the model as it now stands reads a text; no logits are computed."""
+    """The inputs of modules, (positions, in), when the model as it now stands reads a text."""
     seen = Seen()
+    # All prompt and no answer: not one position goes through the output layer.
     batch = collate([Example(tuple(tokens), len(tokens))], [[0]]).to(model.device)
     with torch.no_grad(), hooked([(model.layers[name], seen.hook(name)) for name in names]):
         answer_logits(model, batch)
-    # Some decoders (OPT) lay the rows behind each other inside.
+    # Some decoders (OPT) flatten rows and positions inside.
     return {name: seen.inputs[name].reshape(len(tokens), -1) for name in names}
 
 
@@ -43,6 +44,7 @@ def answered(left: torch.Tensor, right: torch.Tensor, inputs: torch.Tensor) -> t
 
     `left` (K or 1, out, r) and `right` (K or 1, r, in) are the factors of δ_k; `inputs` (positions, in).
     """
+    # ‖L R x‖² = (R x)ᵀ (Lᵀ L) (R x): nothing as wide as the output is ever computed.
     gram = left.mT @ left
     inner = inputs.to(right.dtype) @ right.mT
     squares = ((inner @ gram) * inner).sum(-1)
@@ -56,20 +58,20 @@ def familiarities(
 ) -> Iterator[tuple[float, ...]]:
     """Yield each adapter's familiarity with each text, given as tokens, as the model now stands: one pass a text.
 
-    A text is read alone, so that nothing depends on what is asked beside it. No text is as familiar as any other.
+    A text is read alone, so that nothing depends on the other texts. To the empty text all are equally familiar.
     """
     names = keys(tuple(model.layers))
-    factors = {name: [_factors(model, adapter, name) for adapter in adapters] for name in names}
+    factors = {
+        name: [
+            tuple(torch.tensor(a[f"{name}.{factor}"], device=model.device)[None] for factor in ("lora_B", "lora_A"))
+            for a in adapters
+        ]
+        for name in names
+    }
     for tokens in texts:
         if not tokens:
             yield (0.0,) * len(adapters)
             continue
         inputs = inputs_of(model, tokens, names)
-        found = [torch.cat([answered(*pair, inputs[name]) for pair in factors[name]]) for name in names]
-        yield tuple(torch.stack(found).double().mean(0).tolist())
-
-
-def _factors(model: Model, adapter: AdapterState, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """B (1, out, r) and A (1, r, in) of a module."""
-    b, a = (torch.tensor(adapter[f"{name}.{factor}"], device=model.device) for factor in ("lora_B", "lora_A"))
-    return b.unsqueeze(0), a.unsqueeze(0)
+        logs = [torch.cat([answered(b, a, inputs[name]) for b, a in factors[name]]) for name in names]
+        yield tuple(torch.stack(logs).double().mean(0).tolist())

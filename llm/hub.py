@@ -2,7 +2,7 @@
 
 Flower's partitioners divide the train split: evenly at random, unevenly by a Dirichlet draw over a column's values,
 or by a column whose every value is an organisation. Each part holds out its own dev records; the validation split,
-where there is one, belongs to nobody.
+where there is one, is the shared validation set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from core.errors import ConfigError, DataError
-from llm.data import Collection, OrganisationData, Record, parse_record, split
+from llm.records import Collection, OrganisationData, Record, parse_record, split
 
 _CONCENTRATION = 0.5
 """Dirichlet parameter: at 0.5 most parts are dominated by few of the column's values."""
@@ -25,26 +25,36 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
     """
     kind, _, column = partition.partition("=")
     if kind not in {"iid", "dirichlet", "column"} or (kind == "column" and not column) or (kind == "iid" and column):
-        raise ConfigError(f"partition: got {partition!r}, wanted iid, dirichlet, dirichlet=COLUMN or column=COLUMN")
+        raise ConfigError(f"partition: expected iid, dirichlet, dirichlet=COLUMN or column=COLUMN, got {partition!r}")
     if kind != "column" and organisations < 1:
-        raise ConfigError(f"organisations: got {organisations}, wanted how many parts to make of hf:{name}")
+        raise ConfigError(f"organisations: expected a number of parts to make of hf:{name}, got {organisations}")
     try:
         parts, validation = _divide(name, organisations, seed, kind, column)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"hf:{name} cannot be loaded and divided as {partition!r}: {_line(error)}") from error
-    data = tuple(_organisation(name, label, rows) for label, rows in sorted(parts.items()))
+        # The libraries explain themselves in many lines, of which the first has the reason.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"hf:{name} cannot be loaded and divided as {partition!r}: {reason}") from error
+    data, notes = [], []
+    for label, rows in sorted(parts.items()):
+        where = f"hf:{name} part {label}"
+        records = _records(where, rows)
+        try:
+            data.append(OrganisationData(label, *split(records)))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        notes.append(f"{label}: {len(data[-1].dev)} of {len(records)} records held out")
     if len(data) < organisations:
-        raise DataError(f"hf:{name}: got {len(data)} values of column {column!r}, wanted {organisations} organisations")
-    notes = tuple(
-        f"{part.name}: {len(part.dev)} of {len(part.dev) + len(part.train)} records held out" for part in data
-    )
-    return Collection(data[: organisations or None], _records(f"hf:{name} validation", validation), notes)
+        raise DataError(
+            f"hf:{name}: expected {organisations} organisations, got {len(data)} values of column {column!r}"
+        )
+    shared = _records(f"hf:{name} validation", validation)
+    return Collection(tuple(data[: organisations or None]), shared, tuple(notes))
 
 
 def _divide(
     name: str, organisations: int, seed: int, kind: str, column: str
 ) -> tuple[dict[str, list[Any]], Iterable[Any]]:
-    # Imported here: two seconds that only runs on such data should wait for.
+    # Imported here: only runs on such data should wait for these two seconds.
     federated = import_module("flwr_datasets").FederatedDataset
     loaded = federated(dataset=name, partitioners={"train": 1}, seed=seed)
     train = loaded.load_split("train")
@@ -52,10 +62,10 @@ def _divide(
     partitioner.dataset = train
     parts = {}
     for index in range(partitioner.num_partitions):
-        rows = _plain(partitioner.load_partition(index))
+        rows = _plain_rows(partitioner.load_partition(index))
         parts[str(rows[0][column]) if kind == "column" else f"organisation-{index:03d}"] = rows
     splits = import_module("datasets").get_dataset_split_names(name)
-    return parts, _plain(loaded.load_split("validation")) if "validation" in splits else ()
+    return parts, _plain_rows(loaded.load_split("validation")) if "validation" in splits else ()
 
 
 def _partitioner(train: Any, organisations: int, seed: int, kind: str, column: str) -> Any:
@@ -70,23 +80,14 @@ def _partitioner(train: Any, organisations: int, seed: int, kind: str, column: s
     return partitioners.DirichletPartitioner(organisations, partition_by=columns[0], alpha=_CONCENTRATION, seed=seed)
 
 
-def _plain(rows: Any) -> list[dict[str, Any]]:
+def _plain_rows(rows: Any) -> list[dict[str, Any]]:
     """Rows as plain objects: no empty fields, class labels by name."""
+    # A column that is empty in a row would make parse_record take it for a record of another shape.
     names = {field: kind.names for field, kind in rows.features.items() if hasattr(kind, "names")}
     return [
         {field: names[field][value] if field in names else value for field, value in row.items() if value is not None}
         for row in rows
     ]
-
-
-def _organisation(source: str, name: str, rows: Iterable[Mapping[str, Any]]) -> OrganisationData:
-    where = f"hf:{source} part {name}"
-    records = _records(where, rows)
-    try:
-        train, dev = split(records)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
-    return OrganisationData(name, train, dev)
 
 
 def _records(where: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
@@ -97,7 +98,3 @@ def _records(where: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Record, ...
         except DataError as error:
             raise DataError(f"{where} row {number}: {error}") from error
     return tuple(records)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

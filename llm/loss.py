@@ -1,17 +1,9 @@
-"""Cross-entropy of answer tokens, the one forward pass that training and evaluation share.
-
-Only positions whose next token belongs to an answer go through the output layer: on long prompts and large
-vocabularies that layer and its logits are most of the cost.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""Cross-entropy of answer tokens, the one forward pass that training and evaluation share."""
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from llm.data import IGNORED, Batch
+from llm.batches import IGNORED, Batch
 from llm.model import Model
 
 
@@ -24,18 +16,9 @@ def answer_logits(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tenso
     """Return the answers' logits, float32 (len(batch), vocabulary), and their tokens, int64 (len(batch),)."""
     answered = batch.targets != IGNORED
     network = model.module.get_base_model()
-    with model.autocast(), _only(network.get_output_embeddings(), answered):
+    # Only positions that predict an answer token go through the output layer: on long prompts and large vocabularies
+    # that layer and its logits are most of the cost.
+    only_answers = network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][answered],))
+    with model.autocast(), only_answers:
         logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
     return logits.float(), batch.targets[answered]
-
-
-@contextmanager
-def _only(head: torch.nn.Module, answered: torch.Tensor) -> Iterator[None]:
-    def select(_head: torch.nn.Module, hidden: tuple[Any, ...]) -> tuple[torch.Tensor]:
-        return (hidden[0][answered],)
-
-    hook = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -2,8 +2,8 @@
 
 Decisions:
 
-- Whatever names a base (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that,
-  the digest included, reads files. Only safetensors weights are read and no code of the model's is run.
+- A base's name (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that, the digest
+  included, reads files. Only safetensors weights are read, and no code that comes with the model is run.
 - Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
   a hashed adapter does not depend on how PEFT happens to wrap it.
 - The scale stays alpha / rank of the spec even when an adapter of another rank is set: the rules of aggregation
@@ -31,12 +31,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
 
 import assets
-from core.adapter import AdapterState, Array
+from core.adapter import AdapterState
 from core.canonical import Digest, digest, to_json
 from core.errors import ModelError
-from llm.data import Example, pack
+from llm.batches import Example, pack
+
+# Progress bars belong to the console.
+transformers_logging.disable_progress_bar()
 
 Quantisation = Literal["nf4", "int8", "none"]
 
@@ -80,13 +84,17 @@ class Model:
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
-        return digest("base", to_json({path.name: _sha256(path) for path in _files(self.folder)}))
+        files: dict[str, str] = {}
+        for path in sorted({path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file()}):
+            with path.open("rb") as file:
+                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest("base", to_json(files))
 
     @cached_property
     def layers(self) -> Mapping[str, LoraLayer]:
         """The adapted layers by their path in the base model, sorted."""
-        found = dict(self.module.get_base_model().named_modules())
-        return {name: found[name] for name in sorted(found) if isinstance(found[name], LoraLayer)}
+        named = dict(self.module.get_base_model().named_modules())
+        return {name: named[name] for name in sorted(named) if isinstance(named[name], LoraLayer)}
 
     @cached_property
     def modules(self) -> Mapping[str, tuple[int, int]]:
@@ -109,7 +117,7 @@ class Model:
             yield f"{name}.lora_B", layer.lora_B[_ADAPTER]
 
     def served(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the adapter adds at a layer as it now stands: scale · B (out, r) and A (r, in), plain values."""
+        """The adapter's factors at a layer as it now stands: scale · B (out, r) and A (r, in), plain values."""
         layer = self.layers[name]
         a, b = layer.lora_A[_ADAPTER].weight.detach(), layer.lora_B[_ADAPTER].weight.detach()
         return layer.scaling[_ADAPTER] * b, a
@@ -121,7 +129,13 @@ class Model:
         """
         self._check(state)
         for name, linear in self.factors():
-            _replace(linear, state[name])
+            values = torch.from_numpy(np.array(state[name], dtype=np.float32))
+            if linear.weight.shape == values.shape:
+                with torch.no_grad():
+                    linear.weight.copy_(values)
+            else:  # the rank has changed, so the parameter itself is another one
+                linear.weight = torch.nn.Parameter(values.to(linear.weight.device))
+                linear.out_features, linear.in_features = values.shape
 
     def get_adapter(self) -> AdapterState:
         """Return a copy of the adapter's values in float32."""
@@ -142,7 +156,7 @@ class Model:
 
     @contextmanager
     def scaled_adapter(self, factor: float) -> Iterator[None]:
-        """Inside, what the adapter adds counts `factor` times."""
+        """Inside, the adapter's scale is `factor` times what it was."""
         before = {name: layer.scaling[_ADAPTER] for name, layer in self.layers.items()}
         for name, layer in self.layers.items():
             layer.scaling[_ADAPTER] = factor * before[name]
@@ -155,14 +169,14 @@ class Model:
     @property
     def end_tokens(self) -> frozenset[int]:
         """The tokens that end a generated answer."""
-        found = self.module.get_base_model().generation_config.eos_token_id
-        return frozenset([] if found is None else [found] if isinstance(found, int) else found)
+        ends = self.module.get_base_model().generation_config.eos_token_id
+        return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
     @property
     def context_length(self) -> int | None:
         """The most tokens that the base was built for, where it says so."""
-        found = getattr(self.module.config, "max_position_embeddings", None)
-        return None if found is None else int(found)
+        length = getattr(self.module.config, "max_position_embeddings", None)
+        return None if length is None else int(length)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -172,15 +186,15 @@ class Model:
             yield
 
     def _check(self, state: AdapterState) -> None:
-        wanted = {f"{name}.{factor}" for name in self.modules for factor in ("lora_A", "lora_B")}
-        if missing := sorted(wanted - set(state)):
-            raise ModelError(f"adapter lacks {len(missing)} of {len(wanted)} arrays, for example {missing[0]}")
-        if extra := sorted(set(state) - wanted):
+        names = {f"{name}.{factor}" for name in self.modules for factor in ("lora_A", "lora_B")}
+        if missing := sorted(names - set(state)):
+            raise ModelError(f"adapter lacks {len(missing)} of {len(names)} arrays, for example {missing[0]}")
+        if extra := sorted(set(state) - names):
             raise ModelError(f"adapter has {len(extra)} arrays that the model does not, for example {extra[0]}")
         for name, (inputs, outputs) in self.modules.items():
             a, b = state[f"{name}.lora_A"].shape, state[f"{name}.lora_B"].shape
             if len(a) != 2 or len(b) != 2 or a != (b[1], inputs) or b != (outputs, a[0]):
-                raise ModelError(f"{name}: got lora_A {a} and lora_B {b}, wanted (r, {inputs}) and ({outputs}, r)")
+                raise ModelError(f"{name}: expected lora_A (r, {inputs}) and lora_B ({outputs}, r), got {a} and {b}")
 
 
 @lru_cache(maxsize=1)
@@ -190,9 +204,14 @@ def load(spec: ModelSpec) -> Model:
     Raises ModelError when the base cannot be found, read, or lacks a tokenizer.
     """
     folder = _folder(spec.base)
-    tokenizer = _tokenizer(folder)
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_first_line(error)}") from error
     base = _base(folder, spec)
-    # PEFT draws a fresh A from the global generator: nobody else's draws may shift because of it.
+    # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -203,35 +222,29 @@ def load(spec: ModelSpec) -> Model:
 
 
 def _folder(base: str) -> Path:
+    """The folder of a base, downloaded when it is a name on the Hub that is not in the local cache."""
     if base == assets.BASE_MODEL:
         return assets.base_model()
     path = Path(base).expanduser()
     if path.is_dir():
         return path
     if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
-        raise ModelError(f"base model {base!r}: got no such folder, wanted a folder, OWNER/NAME or {assets.BASE_MODEL}")
+        raise ModelError(f"base model {base!r}: expected a folder, OWNER/NAME or {assets.BASE_MODEL}, got none of them")
     try:
         return Path(snapshot_download(base, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"base model {base!r}: neither a folder nor on the Hub ({_first_line(error)}); wanted a folder or a name "
-            "that can be downloaded or is in the local cache"
+            f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither "
+            f"({_first_line(error)})"
         ) from error
 
 
-def _tokenizer(folder: Path) -> Any:
-    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        raise ModelError(f"base model {folder}: got no tokenizer files, wanted tokenizer.json beside the weights")
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_first_line(error)}") from error
-
-
 def _base(folder: Path, spec: ModelSpec) -> Any:
-    device = torch.device(_device(spec.device))
+    """The quantised network without an adapter."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if spec.device == "auto" else spec.device)
     if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"base model {folder}: got no safetensors weights, wanted *.safetensors and config.json")
+        raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
     try:
         base = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -254,7 +267,7 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
 
 
 def _keeps_apart(base: Any) -> bool:
-    """Compare the logits of an example after either of two others."""
+    """Whether an example's logits are the same after either of two others in its row."""
     positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=base.device)
     logits = []
     for first in ((4, 5, 6), (7, 8, 9)):
@@ -265,6 +278,7 @@ def _keeps_apart(base: Any) -> bool:
 
 
 def _quantisation(quantisation: Quantisation, device: torch.device) -> BitsAndBytesConfig | None:
+    """The settings of bitsandbytes; None for a base that is not quantised."""
     if quantisation == "none":
         return None
     if quantisation == "int8":
@@ -277,35 +291,11 @@ def _quantisation(quantisation: Quantisation, device: torch.device) -> BitsAndBy
     )
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
+    # Without AVX-512 BF16 the CPU emulates bfloat16, many times slower than float32.
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
-def _replace(linear: torch.nn.Linear, array: Array) -> None:
-    values = torch.from_numpy(np.array(array, dtype=np.float32))
-    if linear.weight.shape == values.shape:
-        with torch.no_grad():
-            linear.weight.copy_(values)
-        return
-    linear.weight = torch.nn.Parameter(values.to(linear.weight.device))
-    linear.out_features, linear.in_features = values.shape
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,13 +14,13 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextmanager
-def row_terms(model: Model, terms: Mapping[str, Sequence[Pair]], scale: float) -> Iterator[None]:
+def per_row_adapters(model: Model, terms: Mapping[str, Sequence[Pair]], scale: float) -> Iterator[None]:
     """Inside, row b of every input x also gets scale · Σ left_b right_b x at the modules that `terms` names."""
-    with hooked([(model.layers[name], _adding(pairs, scale)) for name, pairs in terms.items()]):
+    with hooked([(model.layers[name], _row_hook(pairs, scale)) for name, pairs in terms.items()]):
         yield
 
 
-def _adding(pairs: Sequence[Pair], scale: float) -> Hook:
+def _row_hook(pairs: Sequence[Pair], scale: float) -> Hook:
     def add(_module: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         with torch.autocast(output.device.type, enabled=False):
             for left, right in pairs:

@@ -1,4 +1,4 @@
-"""Where the parts of a decoder lie: what writes to the residual stream, through which norm, and what reads it.
+"""The residual stream of a decoder: the layers that write to it, the norms behind them, and the head that reads it.
 
 Known are the decoders whose blocks add `self_attn.o_proj` and `mlp.down_proj` to one residual stream that one RMSNorm
 and a linear head read: Llama, Qwen 2 and 3, Gemma 3, SmolLM3 and their like. Gemma norms what it adds once more.
@@ -17,7 +17,7 @@ from llm.model import Model
 
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class ResidualStream:
     """`writers`: name of each adapted layer that writes to the residual stream, and the norm behind it, if any."""
 
     writers: Mapping[str, torch.nn.Module | None]
@@ -34,45 +34,47 @@ class Anatomy:
         return f"{mlp.removesuffix('mlp')}self_attn.o_proj", mlp
 
 
-def anatomy(model: Model) -> Anatomy:
-    """The parts of a model; raises ModelError for a decoder that is not built as this module says."""
+def residual_stream(model: Model) -> ResidualStream:
+    """The residual stream of a model; raises ModelError for a decoder that is not built as this module says."""
     network: Any = model.module.get_base_model()
     try:
         stack = network.model
         writers: dict[str, torch.nn.Module | None] = {}
         mlps: dict[str, torch.nn.Module] = {}
         for i, block in enumerate(stack.layers):
-            place = f"model.layers.{i}."
+            prefix = f"model.layers.{i}."
             # Elsewhere post_attention_layernorm is the norm before the MLP.
             sandwich = hasattr(block, "post_feedforward_layernorm")
-            writers[f"{place}self_attn.o_proj"] = block.post_attention_layernorm if sandwich else None
-            writers[f"{place}mlp.down_proj"] = block.post_feedforward_layernorm if sandwich else None
-            mlps[f"{place}mlp"] = block.mlp
-        parts = Anatomy(writers, mlps, network.get_input_embeddings(), stack.norm, network.get_output_embeddings())
-        known = set(writers) <= set(model.layers) and len(parts.head.weight) == network.config.vocab_size
+            writers[f"{prefix}self_attn.o_proj"] = block.post_attention_layernorm if sandwich else None
+            writers[f"{prefix}mlp.down_proj"] = block.post_feedforward_layernorm if sandwich else None
+            mlps[f"{prefix}mlp"] = block.mlp
+        embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
+        stream = ResidualStream(writers, mlps, embedding, stack.norm, head)
+        known = set(writers) <= set(model.layers) and len(head.weight) == network.config.vocab_size
     except AttributeError as error:
-        raise ModelError(f"attribution: a decoder like Llama's wanted, got {type(network).__name__}") from error
+        raise ModelError(f"attribution: expected a decoder like Llama's, got {type(network).__name__}") from error
+    # A capped logit is not linear in what was written: its parts would not add up to it.
     if not known or getattr(network.config, "final_logit_softcapping", None):
-        raise ModelError(f"attribution: a decoder like Llama's wanted, got {type(network).__name__}")
-    return parts
+        raise ModelError(f"attribution: expected a decoder like Llama's, got {type(network).__name__}")
+    return stream
 
 
 @dataclass(frozen=True, eq=False)
 class Writes:
     """What each writer wrote to the residual stream at some positions, filled by one forward pass.
 
-    `inputs` (positions, in), `outputs` and `base` (positions, width): what the writer as a whole, and what the base
-    alone without an adapter, gave; `embedding` is what stood there first and `norm` what the last norm read.
+    `inputs` (positions, in) and `outputs` (positions, width) have each writer by its name, its base layer without the
+    adapter as NAME.base, the input embedding as `embedding` and the last norm as `norm`.
     """
 
-    parts: Anatomy
+    stream: ResidualStream
     inputs: dict[str, torch.Tensor]
     outputs: dict[str, torch.Tensor]
 
     def at(self, positions: torch.Tensor | slice) -> "Writes":
         """The same at some positions of the only row."""
         return Writes(
-            self.parts,
+            self.stream,
             {name: tensor[0, positions] for name, tensor in self.inputs.items()},
             {name: tensor[0, positions] for name, tensor in self.outputs.items()},
         )
@@ -82,13 +84,13 @@ class Writes:
 
         Reading is linear once the denominators of norms are held fixed.
         """
-        head = self.parts.head
-        last = _frozen(self.parts.norm, self.inputs["norm"]) * head.weight[tokens]
+        head = self.stream.head
+        last = _frozen(self.stream.norm, self.inputs["norm"]) * head.weight[tokens]
         base = (last.double() * self.outputs["embedding"].double()).sum(-1)
         if head.bias is not None:
             base = base + head.bias[tokens].double()
         readers = {}
-        for name, norm in self.parts.writers.items():
+        for name, norm in self.stream.writers.items():
             readers[name] = last if norm is None else last * _frozen(norm, self.outputs[name])
             base = base + (readers[name].double() * self.outputs[f"{name}.base"].double()).sum(-1)
         return readers, base
@@ -97,18 +99,19 @@ class Writes:
 @contextmanager
 def watched_writes(model: Model) -> Iterator[Writes]:
     """Inside, a forward pass fills the value; raises ModelError for a decoder that is not built as this module says."""
-    parts, seen = anatomy(model), Seen()
-    watched = {"embedding": parts.embedding, "norm": parts.norm}
-    for name in parts.writers:
+    stream, seen = residual_stream(model), Seen()
+    watched = {"embedding": stream.embedding, "norm": stream.norm}
+    for name in stream.writers:
         watched |= {name: model.layers[name], f"{name}.base": model.layers[name].get_base_layer()}
     with hooked([(module, seen.hook(name)) for name, module in watched.items()]):
-        yield Writes(parts, seen.inputs, seen.outputs)
+        yield Writes(stream, seen.inputs, seen.outputs)
 
 
 def _frozen(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """The vector c with norm(h) = c ⊙ h, for h of shape (…, width): gain / rms(h), its denominator a constant."""
     eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
     hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    # The gain is read off the norm itself, whichever way it keeps it (Gemma keeps it less one).
     ones = torch.ones(hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
     gain: torch.Tensor = norm(ones) * (1.0 + eps) ** 0.5
     return gain * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)

@@ -1,4 +1,7 @@
-"""What a run serves, for whoever only reads it: the base of its genesis, and the adapter that its records end with."""
+"""The served model of a run: the base of its genesis, and the adapters that its records end with.
+
+Readers (evaluation, export, attribution, serving) start here; none of them needs the coordinator.
+"""
 
 from dataclasses import dataclass
 
@@ -16,24 +19,26 @@ from llm.sources import load_base
 
 @dataclass(frozen=True)
 class Serving:
-    """A base model and what is served on it: states as recorded, and as A and B of every module."""
+    """A base model and the composition that is served on it."""
 
     model: Model
     state: Composition
+    """Of the states that the records name by digest."""
     adapter: Composition
+    """Of the same states as A and B of every module."""
     lanes: tuple[int, ...]
-    """Those that somebody learns in, in order: each a part, unless they are summed."""
+    """The lanes with members, in order: each is a part of the composition, unless they are summed."""
 
 
 def serving(run: RunFolder) -> Serving:
-    """What a run serves now; raises ModelError when the base here is not the one of the genesis."""
+    """The model that a run serves now; raises ModelError when the base here is not the one of the genesis."""
     genesis = run.genesis
     model = base_of(genesis, genesis.base.name)
     fresh, rule = shared_adapter(model, genesis.rank, genesis.seed), RULES[genesis.rule]
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
     state = served(genesis, lanes)
-    learning = tuple(lane.index for lane in lanes if lane.members)
-    return Serving(model, state, state.map(lambda part: rule.adapter(part, fresh)), learning)
+    populated = tuple(lane.index for lane in lanes if lane.members)
+    return Serving(model, state, state.map(lambda part: rule.adapter(part, fresh)), populated)
 
 
 def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
@@ -42,8 +47,8 @@ def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
 
 
 def base_of(genesis: Genesis, name: str) -> Model:
-    """The base of a genesis, loaded from `name`; raises ModelError when it is another one here."""
+    """The base of a genesis, loaded from `name`; raises ModelError when its files have another digest."""
     model = load_base(name, genesis.base.quantisation, genesis.rank, genesis.alpha)
     if model.digest != genesis.base.digest:
-        raise ModelError(f"base model {name} is {model.digest} here, {genesis.base.digest} wanted")
+        raise ModelError(f"base model {name}: expected {genesis.base.digest} as in the genesis, got {model.digest}")
     return model

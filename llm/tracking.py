@@ -1,6 +1,6 @@
-"""Experiment trackers for people who keep their curves elsewhere: TensorBoard, Weights & Biases or MLflow.
+"""Experiment trackers, through Accelerate: TensorBoard, Weights & Biases or MLflow.
 
-Accelerate knows them all; nothing is sent anywhere unless a run asks for it by name.
+Nothing is sent anywhere unless a run names a tracker.
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,25 @@ from accelerate import Accelerator
 from core.errors import ConfigError
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""The setting's name of a tracker, and the package that it needs."""
+"""Trackers by their name in the settings, and the package that each needs."""
 
 
 class Tracking:
-    """Logs the numbers of a run to every tracker that was asked for; to none when none was."""
+    """Logs the numbers of a run to every tracker that the settings name."""
 
     def __init__(self, names: str, folder: Path, run: str, settings: Mapping[str, bool | int | float | str]) -> None:
         """Start the trackers in `names` (comma-separated) with their files in `folder`.
 
         Raises ConfigError for a name that is unknown or whose package is not installed.
         """
-        wanted = [name.strip() for name in names.split(",") if name.strip()]
-        for name in wanted:
-            _check(name)
-        self._accelerator = Accelerator(cpu=True, log_with=wanted, project_dir=str(folder)) if wanted else None
+        trackers = [name.strip() for name in names.split(",") if name.strip()]
+        for name in trackers:
+            if name not in TRACKERS:
+                raise ConfigError(f"trackers: expected names among {', '.join(TRACKERS)}, got {name!r}")
+            # Accelerate itself leaves a tracker out without a word when its package is missing.
+            if find_spec(TRACKERS[name]) is None:
+                raise ConfigError(f"tracker {name!r} needs the package {TRACKERS[name]}: pip install {TRACKERS[name]}")
+        self._accelerator = Accelerator(cpu=True, log_with=trackers, project_dir=str(folder)) if trackers else None
         if self._accelerator:
             self._accelerator.init_trackers(run, config=dict(settings))
 
@@ -45,10 +49,3 @@ class Tracking:
     ) -> None:
         if self._accelerator:
             self._accelerator.end_training()
-
-
-def _check(name: str) -> None:
-    if name not in TRACKERS:
-        raise ConfigError(f"trackers has {name!r}, one of {', '.join(TRACKERS)} wanted")
-    if find_spec(TRACKERS[name]) is None:
-        raise ConfigError(f"tracker {name!r} needs the package {TRACKERS[name]}: pip install {TRACKERS[name]}")

@@ -26,16 +26,17 @@ from transformers.utils import is_bitsandbytes_available
 
 from core.adapter import AdapterState
 from core.errors import ConfigError, DataError
-from llm.data import Batch, Example, Record, collate, encode
+from llm.batches import Batch, Example, collate, encode
 from llm.determinism import reproducible
 from llm.loss import answer_losses
 from llm.model import Model
+from llm.records import Record
 
 _WARM_UP = 0.03
 """Part of the federation's steps over which the learning rate rises linearly."""
 
 Objective = Callable[[Model, Batch], torch.Tensor]
-"""(model, micro-batch on its device) -> what is minimised, as a sum over the micro-batch's answer tokens."""
+"""(model, micro-batch on its device) -> the minimised loss, summed over the micro-batch's answer tokens."""
 
 
 def likelihood(model: Model, batch: Batch) -> torch.Tensor:
@@ -76,16 +77,16 @@ class TrainConfig:
         """Raise ConfigError for a value out of its range."""
         for name in ("steps", "batch_size", "accumulation"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.max_length < 2:
-            raise ConfigError(f"max_length: got {self.max_length}, wanted at least 2 tokens")
+            raise ConfigError(f"max_length: expected at least 2 tokens, got {self.max_length}")
         if not (self.learning_rate > 0 and self.clip_norm > 0):
             raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
         if self.first_step < 0 or 0 < self.total_steps < self.first_step + self.steps:
             raise ConfigError(f"steps {self.first_step} + {self.steps} do not fit into total_steps {self.total_steps}")
         if self.first_column < 0 or (self.columns is not None and self.columns < 1):
             raise ConfigError(
-                f"columns: got {self.columns} from {self.first_column}, wanted at least 1 from 0 or later"
+                f"columns: expected at least 1, from 0 or later, got {self.columns} from {self.first_column}"
             )
 
     def rate(self, step: int) -> float:
@@ -99,12 +100,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` returns."""
+    """The result of a call of `train`."""
 
     adapter: AdapterState
     """The adapter after the last step."""
     loss: float
-    """Mean of what is minimised over all answer tokens seen, by default nats, each measured before its step."""
+    """Mean of the minimised loss over all answer tokens seen, by default nats, each measured before its step."""
     tokens: int
     """Tokens processed, prompts included, padding excluded."""
     examples: int
@@ -126,7 +127,7 @@ def train(
     Raises ModelError when `parent` does not fit the model, DataError when no record leaves an answer to learn.
     """
     started = time.perf_counter()
-    with reproducible(model.device, seed), _training(model, config):
+    with reproducible(model.device, seed), _training_mode(model, config):
         model.set_adapter(parent)
         loop = Loop(model, config, objective)
         for step, batches in enumerate(draw_steps(model, records, config, seed)):
@@ -136,7 +137,7 @@ def train(
 
 
 def untrained(adapter: AdapterState) -> TrainResult:
-    """What training on no records comes to: the same adapter, and no loss."""
+    """The result of training on no records: the same adapter, and no loss."""
     return TrainResult(adapter, math.nan, 0, 0, 0.0)
 
 
@@ -147,7 +148,13 @@ class Loop:
         self.model, self.config, self.objective = model, config, objective
         self.masks = _trainable(model, config)
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
-        self.optimizer = _optimizer(list(self.masks), model.device)
+        self.optimizer: torch.optim.Optimizer
+        if model.device.type == "cuda" and is_bitsandbytes_available():
+            # Imported here because a GPU image without bitsandbytes can still train an unquantised base.
+            paged = import_module("bitsandbytes.optim").PagedAdamW8bit
+            self.optimizer = paged(list(self.masks), weight_decay=0.0)
+        else:
+            self.optimizer = torch.optim.AdamW(list(self.masks), weight_decay=0.0, fused=True)
         self.nats, self.answers, self.tokens, self.examples = 0.0, 0, 0, 0
 
     def step(self, batches: Sequence[Batch], rate: float) -> None:
@@ -155,11 +162,13 @@ class Loop:
         answers = sum(len(batch) for batch in batches)
         for batch in batches:
             loss = self.objective(self.model, batch.to(self.model.device))
+            # Divided by the step's answers, not the micro-batch's: the mean must not depend on how they are divided.
             self.accelerator.backward(loss / answers)
             self.nats += loss.item()
             self.tokens += int((batch.owners >= 0).sum())
             self.examples += int((batch.positions == 0).logical_and(batch.owners >= 0).sum())
         self.answers += answers
+        # Before clipping: the norm is that of the columns that are trained.
         for parameter, mask in self.masks.items():
             if mask is not None and parameter.grad is not None:
                 parameter.grad.mul_(mask)
@@ -171,7 +180,7 @@ class Loop:
 
 
 @contextmanager
-def _training(model: Model, config: TrainConfig) -> Iterator[None]:
+def _training_mode(model: Model, config: TrainConfig) -> Iterator[None]:
     network = model.module.get_base_model()
     model.module.train()
     if config.gradient_checkpointing:
@@ -186,34 +195,24 @@ def _training(model: Model, config: TrainConfig) -> Iterator[None]:
 
 def _trainable(model: Model, config: TrainConfig) -> dict[torch.nn.Parameter, torch.Tensor | None]:
     """Set requires_grad on the factors; return the trained ones with a 0/1 mask of their trained columns."""
-    trained: dict[torch.nn.Parameter, torch.Tensor | None] = {}
+    masks: dict[torch.nn.Parameter, torch.Tensor | None] = {}
     for name, linear in model.factors():
-        is_a = name.endswith("lora_A")
+        axis = 0 if name.endswith("lora_A") else 1
         weight = cast(torch.nn.Parameter, linear.weight)
-        weight.requires_grad_(config.train_a or not is_a)
-        if weight.requires_grad:
-            trained[weight] = _mask(weight, config, axis=0 if is_a else 1)
-    return trained
-
-
-def _mask(weight: torch.Tensor, config: TrainConfig, axis: int) -> torch.Tensor | None:
-    rank = weight.shape[axis]
-    last = rank if config.columns is None else config.first_column + config.columns
-    if config.first_column >= rank or last > rank:
-        raise ConfigError(f"columns {config.first_column} to {last} wanted of an adapter of rank {rank}")
-    if config.first_column == 0 and last == rank:
-        return None
-    mask = torch.zeros(rank, dtype=weight.dtype, device=weight.device)
-    mask[config.first_column : last] = 1
-    return mask.unsqueeze(1 - axis)
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-    if device.type == "cuda" and is_bitsandbytes_available():
-        # Imported here because a GPU image without bitsandbytes can still train an unquantised base.
-        paged: torch.optim.Optimizer = import_module("bitsandbytes.optim").PagedAdamW8bit(parameters, weight_decay=0.0)
-        return paged
-    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
+        weight.requires_grad_(config.train_a or axis == 1)
+        if not weight.requires_grad:
+            continue
+        rank = weight.shape[axis]
+        last = rank if config.columns is None else config.first_column + config.columns
+        if config.first_column >= rank or last > rank:
+            raise ConfigError(f"columns: expected at most those of rank {rank}, got {config.first_column} to {last}")
+        if config.first_column == 0 and last == rank:
+            masks[weight] = None
+        else:
+            mask = torch.zeros(rank, dtype=weight.dtype, device=weight.device)
+            mask[config.first_column : last] = 1
+            masks[weight] = mask.unsqueeze(1 - axis)
+    return masks
 
 
 def draw_steps(model: Model, records: Sequence[Record], config: TrainConfig, seed: int) -> Iterator[list[Batch]]:
@@ -221,11 +220,11 @@ def draw_steps(model: Model, records: Sequence[Record], config: TrainConfig, see
 
     Raises DataError when no record leaves an answer to learn.
     """
-    wanted = config.steps * config.accumulation * config.batch_size
-    examples = list(_draw(model, records, config.max_length, seed, wanted))
+    needed = config.steps * config.accumulation * config.batch_size
+    examples = list(_draw(model, records, config.max_length, seed, needed))
     rows = model.rows(examples, config.max_length)
     batches = (
-        collate(examples, rows[first : first + config.batch_size]) for first in range(0, wanted, config.batch_size)
+        collate(examples, rows[first : first + config.batch_size]) for first in range(0, needed, config.batch_size)
     )
     while batch := list(islice(batches, config.accumulation)):
         yield batch
@@ -248,6 +247,7 @@ def steps_of(model: Model, records: Sequence[Record], epochs: float, rows: int, 
 
 def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, rows: int) -> Iterator[Example]:
     """Draw examples in a seeded permutation an epoch, until they fill at least `rows` rows."""
+    # numpy's generator and not torch's: how many records are drawn must not shift the draws of the model.
     rng = np.random.default_rng(seed)
     room = rows * max_length
     for _epoch in count():
@@ -259,7 +259,7 @@ def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, r
             if room <= 0:
                 return
         if room == before:
-            raise DataError(f"got {len(records)} records without an answer to learn, wanted at least one")
+            raise DataError(f"expected a record that leaves an answer to learn, got {len(records)} records without")
 
 
 def _answered(model: Model, records: Iterable[Record], max_length: int) -> Iterator[Example]:

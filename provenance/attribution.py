@@ -1,28 +1,27 @@
-"""The way in: a prompt, a response and a method become a TokenTrace.
+"""Attribution: a prompt, a response and a method become a TokenTrace.
 
 gradient      the default: fast, first order, own positions for tokens and all paths for the response
-direct-logit  while generating: exact sums of what was written directly
+direct-logit  while generating: exact sums of direct writes to the residual stream
 protoken      the paper's score, to compare with
-ablation      audit: what is lost without each organisation
-shapley       audit: complete, adds up to what the adapter did
+ablation      audit: the loss without each organisation
+shapley       audit: complete, adds up to the adapter's whole effect
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 
-from core.canonical import Address
 from core.errors import UsageError
-from llm.data import Example, Message, Record, encode, encode_prompt, pieces
+from llm.batches import Example, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
+from llm.records import Message, Record
 from provenance.ablation import ablation
 from provenance.confidence import probabilities, verdict
 from provenance.direct_logit import direct_logit, direct_stream
-from provenance.ensemble import EnsembleSubject, mixed, mixed_familiarity
-from provenance.familiarity import familiarity
+from provenance.ensemble import EnsembleSubject, mixture_ablation, mixture_gradient
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject
 from provenance.protoken import protoken
@@ -31,11 +30,14 @@ from provenance.trace import ResponseScores, TokenScores, TokenTrace
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "gradient": gradient,
-        "protoken": protoken,
-        "direct-logit": direct_logit,
-        "ablation": ablation,
-        "shapley": shapley,
+        method.name: method
+        for method in (
+            Method("gradient", gradient, mixture_gradient),
+            Method("protoken", protoken),
+            Method("direct-logit", direct_logit),
+            Method("ablation", ablation, mixture_ablation),
+            Method("shapley", shapley),
+        )
     }
 )
 DEFAULT = "gradient"
@@ -52,7 +54,7 @@ def attribute(
 ) -> TokenTrace:
     """Score every token of `response`, or of the greedy answer when it is None; equal calls give equal scores.
 
-    Raises UsageError for an unknown method, one that says nothing of an ensemble where that is served, an empty
+    Raises UsageError for an unknown method, one without a meaning for an ensemble where that is served, an empty
     response, or more tokens than the model's context.
     """
     started = time.perf_counter()
@@ -60,10 +62,10 @@ def attribute(
     subject = answering(subject, prompt)
     example = _example(subject, prompt, response, max_new_tokens)
     with reproducible(subject.model.device, 0):
-        scores = _scored(subject, example, method, effort)
-        familiar = _familiar(subject, example, scores.organisations, effort.chunk)
+        scores = subject.scores(METHODS[method], example, effort)
+        familiar = subject.familiarity(example, scores, effort.chunk)
     answer = example.tokens[example.prompt_length :]
-    tokens = _tokens(scores, answer, pieces(subject.model.tokenizer, answer))
+    tokens = _token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
     return _trace(subject, prompt, method, scores, familiar, tokens, started)
 
 
@@ -87,46 +89,35 @@ def stream(
     chosen: list[int] = []
     parts: list[Scores] = []
     steps = direct_stream(subject, start, room, effort)
-    while (found := _next(subject, steps)) is not None:
-        chosen.append(found[0])
-        parts.append(found[1])
+    while True:
+        # Entered for each step and not around the loop: between two steps the caller's own generators are at work.
+        with reproducible(subject.model.device, 0):
+            if (step := next(steps, None)) is None:
+                break
+        chosen.append(step[0])
+        parts.append(step[1])
         text = pieces(subject.model.tokenizer, chosen)[-1]
-        yield _tokens(found[1], chosen[-1:], ["" if text.endswith("\ufffd") else text])[0]
+        yield _token_scores(step[1], chosen[-1:], ["" if text.endswith("\ufffd") else text])[0]
     if not parts:
         raise UsageError("the model's answer is empty: there is no token to attribute")
-    scores = _joined(parts)
-    tokens = _tokens(scores, chosen, pieces(subject.model.tokenizer, chosen))
+    scores = _concatenated(parts)
+    tokens = _token_scores(scores, chosen, pieces(subject.model.tokenizer, chosen))
     with reproducible(subject.model.device, 0):
-        familiar = familiarity(subject, Example((*start, *chosen), len(start)), scores.organisations, effort.chunk)
+        familiar = subject.familiarity(Example((*start, *chosen), len(start)), scores, effort.chunk)
     return _trace(subject, prompt, "direct-logit", scores, familiar, tokens, started)
 
 
 def answering(subject: Subject | EnsembleSubject, prompt: str) -> Subject | EnsembleSubject:
-    """What answers a prompt: of lanes that it is routed to, one."""
+    """The subject that answers a prompt: where prompts are routed, one of the lanes."""
     if isinstance(subject, Subject):
         return subject
     return subject.answering(encode_prompt(subject.model.tokenizer, prompt))
 
 
 def check_method(method: str) -> None:
-    """Raise UsageError for a method that there is not."""
+    """Raise UsageError for an unknown method."""
     if method not in METHODS:
-        raise UsageError(f"method {method!r}: one of {', '.join(METHODS)} wanted")
-
-
-def _scored(subject: Subject | EnsembleSubject, example: Example, method: str, effort: Effort) -> Scores:
-    if isinstance(subject, EnsembleSubject):
-        return mixed(subject, example, method, effort)
-    subject.model.set_adapter(subject.adapter)
-    return METHODS[method](subject, example, effort)
-
-
-def _familiar(
-    subject: Subject | EnsembleSubject, example: Example, organisations: Sequence[Address], size: int | None
-) -> torch.Tensor:
-    if isinstance(subject, EnsembleSubject):
-        return mixed_familiarity(subject, example, size)
-    return familiarity(subject, example, organisations, size)
+        raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
 
 
 def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | None, max_new_tokens: int) -> Example:
@@ -144,27 +135,23 @@ def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | No
         raise UsageError(
             f"the {'answer of the model' if response is None else 'response'} is empty: nothing to attribute"
         )
+    # The last token is predicted, never read: it needs no position of its own.
     _room(subject, len(start) + len(answer) - 1, 1)
     return Example((*start, *answer), len(start))
 
 
-def _room(subject: Subject | EnsembleSubject, used: int, wanted: int) -> int:
-    """How many more tokens fit the context, at most `wanted`; raises UsageError when it is none."""
-    if wanted < 1:
-        raise UsageError(f"max-new-tokens is {wanted}, at least 1 wanted")
-    most = subject.model.context_length
-    if most is not None and used >= most:
-        raise UsageError(f"prompt and response have {used + 1} tokens or more, the model's context holds {most}")
-    return wanted if most is None else min(wanted, most - used)
+def _room(subject: Subject | EnsembleSubject, used: int, most: int) -> int:
+    """The number of tokens that still fit the context, at most `most`; raises UsageError when it is none."""
+    if most < 1:
+        raise UsageError(f"max-new-tokens: expected at least 1, got {most}")
+    context = subject.model.context_length
+    if context is not None and used >= context:
+        raise UsageError(f"prompt and response: expected at most {context} tokens, the model's context, got {used + 1}")
+    return most if context is None else min(most, context - used)
 
 
-def _next(subject: Subject, steps: Iterator[tuple[int, Scores]]) -> tuple[int, Scores] | None:
-    with reproducible(subject.model.device, 0):
-        return next(steps, None)
-
-
-def _joined(parts: Sequence[Scores]) -> Scores:
-    """The scores of all tokens of the steps of a stream."""
+def _concatenated(parts: Sequence[Scores]) -> Scores:
+    """The scores of all tokens of a stream."""
     tokens = torch.cat([part.tokens for part in parts])
     logprobs = torch.cat([part.logprobs for part in parts])
     base = torch.cat([part.base for part in parts])
@@ -172,17 +159,14 @@ def _joined(parts: Sequence[Scores]) -> Scores:
     return Scores(parts[0].organisations, tokens, tokens.sum(0), logprobs, base, explained)
 
 
-def _tokens(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -> tuple[TokenScores, ...]:
-    numbers = scores.logprobs.tolist(), scores.tokens.tolist(), scores.base.tolist(), _residuals(scores)
+def _token_scores(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -> tuple[TokenScores, ...]:
+    """The rows of scores with their tokens and texts."""
+    residuals: list[float | None] = [None] * len(chosen)
+    if scores.explained is not None:
+        residuals = (scores.explained - scores.base - scores.tokens.sum(1)).tolist()
+    numbers = scores.logprobs.tolist(), scores.tokens.tolist(), scores.base.tolist(), residuals
     rows = zip(chosen, texts, *numbers, strict=True)
-    return tuple(TokenScores(text, token, logp, tuple(row), b, left) for token, text, logp, row, b, left in rows)
-
-
-def _residuals(scores: Scores) -> list[float | None]:
-    if scores.explained is None:
-        return [None] * len(scores.tokens)
-    left: list[float | None] = (scores.explained - scores.base - scores.tokens.sum(1)).tolist()
-    return left
+    return tuple(TokenScores(text, token, logp, tuple(row), base, left) for token, text, logp, row, base, left in rows)
 
 
 def _trace(
@@ -194,12 +178,13 @@ def _trace(
     tokens: tuple[TokenScores, ...],
     started: float,
 ) -> TokenTrace:
+    """The trace with its response and verdict."""
     chances = probabilities(method, scores.tokens, scores.response, familiar)
-    confidence, who = verdict(scores.organisations, chances)
+    confidence, organisation = verdict(scores.organisations, chances)
     base = scores.base.sum().item()
     explained = None if scores.explained is None else scores.explained.sum().item()
     residual = None if explained is None else explained - base - scores.response.sum().item()
     whole = tuple(scores.response.tolist()), tuple(familiar.tolist())
-    response = ResponseScores(*whole, base, residual, confidence, who)
+    response = ResponseScores(*whole, base, residual, confidence, organisation)
     seconds = time.perf_counter() - started
     return TokenTrace(subject.run, subject.aggregate, method, scores.organisations, prompt, tokens, response, seconds)

@@ -1,7 +1,8 @@
-"""What every attribution method is given and what it gives back."""
+"""Input and output of every attribution method: a subject, an example and an effort become scores."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 
@@ -9,43 +10,15 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
 from core.storage.run_folder import RunFolder
-from llm.data import Batch, Example, collate
+from llm.batches import Batch, Example, collate
+from llm.familiarity import inputs_of, keys
 from llm.loss import answer_losses
 from llm.model import Model
 from provenance.contributions import Contributions, of_run
+from provenance.familiarity import strength
 
 _ROUNDING = 1e-3
 """The largest relative gap between the contributions and the served adapter of a rule that loses nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is asked about: a run, what it serves, on which model, and who contributed what to it."""
-
-    run: str
-    aggregate: Digest
-    model: Model
-    adapter: AdapterState
-    contributions: Contributions
-
-    @property
-    def organisations(self) -> tuple[Address, ...]:
-        """Everybody who contributed, in order of address."""
-        return self.contributions.organisations
-
-    @classmethod
-    def of(
-        cls, run: RunFolder, model: Model, aggregate: Digest, adapter: AdapterState, lane: int | None = None
-    ) -> Self:
-        """What a run serves, by its digest: `adapter`, which one lane trained, or all when it is None.
-
-        Raises UsageError when it has no contributions, IntegrityError when they do not add up to what is served.
-        """
-        contributions = of_run(run, model.modules, model.device, lane)
-        gap = contributions.gap(adapter)
-        if gap > _ROUNDING and run.genesis.rule != "svd":
-            raise IntegrityError(f"run {run.name}: contributions miss what is served by {gap:.1e} of it, 0 wanted")
-        return cls(run.name, aggregate, model, adapter, contributions)
 
 
 @dataclass(frozen=True)
@@ -64,8 +37,9 @@ class Effort:
 class Scores:
     """Scores (T, K) of tokens and (K,) of the response, float64 on the CPU, K as in `organisations`.
 
-    `base` (T,) is the base model's share, `explained` (T,) what base and scores of a token should add up to: None where
-    the method has no such sum.
+    `base` (T,) is the base model's share, `explained` (T,) the sum that base and scores of a token should have: None
+    where the method has no such sum. `inputs` (positions, in) are those of the modules that familiarity asks for, where
+    the method has read prompt and response with the served adapter.
     """
 
     organisations: tuple[Address, ...]
@@ -74,14 +48,77 @@ class Scores:
     logprobs: torch.Tensor
     base: torch.Tensor
     explained: torch.Tensor | None
+    inputs: Mapping[str, torch.Tensor] | None = None
 
 
-class Method(Protocol):
-    """One file a method."""
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A served adapter of a run, on its base model, with the contributions to it."""
 
-    def __call__(self, subject: Subject, example: Example, effort: Effort) -> Scores:
-        """Score the answer of `example`; the model holds the served adapter."""
-        ...
+    run: str
+    aggregate: Digest
+    model: Model
+    adapter: AdapterState
+    contributions: Contributions
+
+    @property
+    def organisations(self) -> tuple[Address, ...]:
+        """The contributors, in order of address."""
+        return self.contributions.organisations
+
+    @classmethod
+    def of(
+        cls, run: RunFolder, model: Model, aggregate: Digest, adapter: AdapterState, lane: int | None = None
+    ) -> Self:
+        """The subject of a run that serves `aggregate`: `adapter`, which one lane trained, or all when it is None.
+
+        Raises UsageError when it has no contributions, IntegrityError when they do not add up to the adapter.
+        """
+        contributions = of_run(run, model.modules, model.device, lane)
+        gap = contributions.gap(adapter)
+        if gap > _ROUNDING and run.genesis.rule != "svd":
+            raise IntegrityError(
+                f"run {run.name}: expected contributions that add up to the served adapter, got {gap:.1e} of it missing"
+            )
+        return cls(run.name, aggregate, model, adapter, contributions)
+
+    def scores(self, method: "Method", example: Example, effort: Effort) -> Scores:
+        """The scores of an answer by a method; the model then holds the served adapter."""
+        self.model.set_adapter(self.adapter)
+        return method.score(self, example, effort)
+
+    def familiarity(self, example: Example, scores: Scores, size: int | None = None) -> torch.Tensor:
+        """Familiarity (K,) with prompt and response, float64 on the CPU; 0 is the mean of the scored organisations.
+
+        `size` organisations are looked at at a time.
+        """
+        known = self.strength(example, size, scores.inputs)
+        scored = known[[self.contributions.position(organisation) for organisation in scores.organisations]]
+        return scored - scored.mean()
+
+    def strength(
+        self, example: Example, size: int | None = None, inputs: Mapping[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Familiarity (K,) of all contributors before it is compared; reads the text unless its `inputs` are given."""
+        if inputs is None:
+            self.model.set_adapter(self.adapter)
+            inputs = inputs_of(self.model, example.tokens, keys(self.contributions.modules))
+        return strength(self.contributions, inputs, size)
+
+
+Scoring = Callable[[Subject, Example, Effort], Scores]
+"""Scores the answer of an example; the model holds the served adapter."""
+MixtureScoring = Callable[[Sequence[Subject], Example, Effort, torch.Tensor], Scores]
+"""(lanes, example, effort, log w_l p_l (L, T)) -> scores of the mixture that the lanes are served as."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method; `score_mixture` is None where it has no meaning for a mixture of several adapters."""
+
+    name: str
+    score: Scoring
+    score_mixture: MixtureScoring | None = None
 
 
 def logprobs_of(subject: Subject, example: Example) -> torch.Tensor:

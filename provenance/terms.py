@@ -1,4 +1,4 @@
-"""Low-rank terms of many organisations: contracting them, and keeping them between questions in bounded memory."""
+"""Low-rank terms of many organisations: contracted with activations, and kept between questions in bounded memory."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ import torch
 class Term(NamedTuple):
     """Factors of K organisations: left (K or 1, out, r) and right (K or 1, r, in); 1 where they share one.
 
-    Contracting is fastest where left's memory is in the order (K, r, out).
+    Contracting is fastest where left lies in memory in the order (K, r, out).
     """
 
     left: torch.Tensor
@@ -31,7 +31,8 @@ class Term(NamedTuple):
         """Return Σ_positions ⟨g, L_k R_k x⟩, (n, K), of x (n, positions, in) and g (n, positions, out)."""
         left, right = self
         inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
-        if inputs.shape[1] > 1 and len(right) == 1:  # sum over positions before organisations enter
+        # Where organisations share a factor, positions are summed first: a product less for each organisation.
+        if inputs.shape[1] > 1 and len(right) == 1:
             inner = (inputs @ right[0].T).transpose(1, 2) @ gradients
             return inner.flatten(1) @ left.mT.flatten(1).T
         if inputs.shape[1] > 1 and len(left) == 1:
@@ -46,13 +47,23 @@ class Term(NamedTuple):
 Terms = Mapping[str, tuple[Term, ...]]
 """The terms of a chunk of organisations, by module."""
 Chunk = tuple[slice, Callable[[], Terms]]
-"""Places of organisations, and how to get their terms."""
+"""Indices of organisations, and how to get their terms."""
+
+
+def joined(terms: Sequence[Term]) -> Term:
+    """Several terms as one of a larger rank: [L …] [R; …]."""
+    if len(terms) == 1:
+        return terms[0]
+    count = max(len(factor) for term in terms for factor in term)
+    lefts = [term.left.expand(count, -1, -1) for term in terms]
+    rights = [term.right.expand(count, -1, -1) for term in terms]
+    return Term(torch.cat(lefts, dim=2), torch.cat(rights, dim=1))
 
 
 def keep(count: int, most: int, make: Callable[[slice], Terms]) -> list[Chunk]:
-    """Make the terms of `count` organisations once: they stay in memory where they are at most `most`.
+    """Make the terms of `count` organisations once; they stay in memory when `count` is at most `most`.
 
-    Else chunks of `most` lie in a file without a name, of which nothing stays in memory; it goes with the last of them.
+    Else chunks of `most` lie in a file without a name, which is closed with the last chunk.
     """
     if count <= most:
         terms = make(slice(0, count))
@@ -62,11 +73,11 @@ def keep(count: int, most: int, make: Callable[[slice], Terms]) -> list[Chunk]:
 
 
 def chunks(kept: Sequence[Chunk], size: int | None = None) -> Iterator[tuple[slice, Terms]]:
-    """All that is kept, at most `size` organisations at a time."""
+    """The terms of all chunks, at most `size` organisations at a time."""
     for part, read in kept:
         terms, count = read(), part.stop - part.start
         for inner in slices(count, size or count):
-            some = {name: tuple(term.of(inner) for term in found) for name, found in terms.items()}
+            some = {name: tuple(term.of(inner) for term in module) for name, module in terms.items()}
             yield slice(part.start + inner.start, part.start + inner.stop), some
 
 
@@ -76,22 +87,23 @@ def slices(count: int, size: int) -> Iterator[slice]:
 
 
 class _Scratch:
-    """A file without a name, which is closed when nobody can read from it any more."""
+    """A file without a name, closed when no reader of it is left."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its readers
         weakref.finalize(self, self._file.close)
 
     def add(self, terms: Terms) -> Callable[[], Terms]:
-        """Append terms; returns how to read them back."""
+        """Append terms; returns a function that reads them back."""
         start = self._file.seek(0, os.SEEK_END)
         for factor in _stored(terms):
             self._file.write(factor.contiguous().cpu().numpy().data)
         shapes = [factor.shape for factor in _stored(terms)]
-        counts = {name: len(found) for name, found in terms.items()}
+        counts = {name: len(some) for name, some in terms.items()}
         return partial(self._read, start, counts, shapes, next(_stored(terms)).device)
 
     def _read(self, start: int, counts: Mapping[str, int], shapes: Sequence[torch.Size], device: torch.device) -> Terms:
+        # Read straight into the tensor's memory: nothing is held twice.
         data = torch.empty(sum(shape.numel() for shape in shapes))
         self._file.seek(start)
         self._file.readinto(data.numpy().data)
@@ -104,7 +116,7 @@ class _Scratch:
 
 def _stored(terms: Terms) -> Iterator[torch.Tensor]:
     """The factors in the order of the file, left ones as they lie in memory, (K, r, out)."""
-    for found in terms.values():
-        for left, right in found:
+    for some in terms.values():
+        for left, right in some:
             yield left.mT
             yield right

@@ -15,7 +15,8 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
 from core.errors import FoedusError, ForgeryError, FormatError
 from core.genesis import Genesis
-from core.messages.codec import Refusal, Reply
+from core.messages.refusal import Refusal
+from core.messages.training import Reply
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed

@@ -8,7 +8,8 @@ from flwr.app import Message, RecordDict
 from core.canonical import Address
 from core.genesis import Genesis
 from core.lanes import Lane
-from core.messages import codec as wire
+from core.messages import codec, queries
+from core.messages.queries import OFFER, OfferQuery
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer
@@ -60,7 +61,7 @@ def bid_in(reply: Message | None, genesis: Genesis, organisation: Address, key: 
     """The bid in an agent's reply; raises RejectedError for none, another's, one for another round or out of range."""
 
     def verified_offer(content: RecordDict) -> Offer:
-        return wire.offer_of(content).verified(genesis)
+        return queries.offer_of(content).verified(genesis)
 
     offer = read_reply(reply, verified_offer, "its agent did not answer")
     got = RoundKey(offer.genesis, offer.lane, offer.generation, offer.round)
@@ -75,10 +76,10 @@ def _queries(rounds: Rounds, bids: Bids, nodes: Mapping[Address, int]) -> Iterat
     """A query to every agent of these lanes that has a node and no bid yet."""
     for index, known in bids.items():
         lane = rounds.lanes[index]
-        key, traffic = lane.next_key(rounds.genesis), wire.traffic(lane.state)
+        key, traffic = lane.next_key(rounds.genesis), codec.traffic(lane.state)
         for organisation in lane.members:
             if organisation not in known and organisation in nodes:
                 paid = rounds.rewards.paid(index, organisation) if rounds.rewards else {}
-                query = wire.OfferQuery(rounds.genesis, organisation, index, key.generation, key.round, traffic, paid)
-                message = Message(query.to_content(), nodes[organisation], wire.OFFER, group_id=str(key.round))
+                query = OfferQuery(rounds.genesis, organisation, index, key.generation, key.round, traffic, paid)
+                message = Message(query.to_content(), nodes[organisation], OFFER, group_id=str(key.round))
                 yield Recipient(index, organisation), message

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError, RunError
 from core.keys import Domain, PublicKey
-from core.messages import codec as wire
+from core.messages.queries import BIND, Bind, Bound
 from core.update import Asked, Organisation, verified_registration
 from server_app.exchange import ask, exchange, last_line, printable
 
@@ -40,9 +40,9 @@ class Bindings:
         self.asked &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
         asked = Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
-        query = wire.Bind(asked, self.domain).to_content()
+        query = Bind(asked, self.domain).to_content()
         fresh = present - self.asked
-        messages = [(node, Message(query, node, wire.BIND, group_id="bind")) for node in sorted(fresh)]
+        messages = [(node, Message(query, node, BIND, group_id="bind")) for node in sorted(fresh)]
         for node, reply in ask(messages, partial(exchange, grid, timeout=60.0)):
             if reply is None:
                 continue
@@ -77,7 +77,7 @@ class Bindings:
     def _verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
         """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
-            bound = wire.Bound.from_content(reply.content)
+            bound = Bound.from_content(reply.content)
             found = [
                 (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
                 for signed in bound.registrations

@@ -1,4 +1,4 @@
-"""What is measured on the set that nobody owns: the loss of what is served, and what a round was worth."""
+"""Measurements on the shared validation set: the loss of the served state, and the credit of a round."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
-from llm.data import Record
 from llm.evaluate import evaluate
-from llm.loss_and_gradient import slope
+from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
+from llm.records import Record
 from llm.served import base_of, shared_adapter
 from llm.sources import read_data
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """A base model, the adapter before any training, and the set that nobody owns, by domains."""
+    """A base model, the adapter before any training, and the shared validation set, by domains."""
 
     model: Model
     fresh: AdapterState
@@ -48,18 +48,19 @@ class Measuring:
             name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.domains.items()
         }
 
-    def credit(self, done: credit.Round) -> credit.RoundCredit:
+    def credit(self, done: credit.CreditedRound) -> credit.RoundCredit:
         """What a round was worth, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
-        return credit.measure(done, self._slope, {name: (before[name], after[name]) for name in self.domains})
+        losses = {name: (before[name], after[name]) for name in self.domains}
+        return credit.measure(done, self._loss_and_gradient, losses)
 
-    def _slope(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def _loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
         adapter = self.rule.adapter(state, self.fresh)
-        return slope(self.model, adapter, list(state), self.domains[name], self.max_length)
+        return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.max_length)
 
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:
-    """The set that nobody owns; in a simulation, bad data are refused here, before anybody is asked.
+    """The shared validation set; in a simulation, bad data are refused here, before anybody is asked.
 
     Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
     """
@@ -71,7 +72,7 @@ def validation_records(config: RunConfig) -> tuple[Record, ...]:
 
 
 def digest_of(validation: Iterable[Record]) -> Digest:
-    """SHA-256 of domains and digests of the set that nobody owns, in order, under ``foedus/validation/v1``."""
+    """SHA-256 of domains and digests of the shared validation set, in order, under ``foedus/validation/v1``."""
     return digest("validation", to_json([[record.domain, record.digest] for record in validation]))
 
 

@@ -19,7 +19,7 @@ from core.composition import Composition
 from core.errors import QuorumError
 from core.keys import Key
 from core.lanes import Lane, served
-from core.messages import codec as wire
+from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.signed import Signed
@@ -111,10 +111,10 @@ class Rounds:
         self._open = {lane.index: OpenRound() for lane in lanes}
         return lanes
 
-    def task(self, recipient: Recipient, to_send: Composition) -> wire.Task:
+    def task(self, recipient: Recipient, to_send: Composition) -> Task:
         """The task that an organisation is sent: train, or evaluate, `to_send` at its lane's next round."""
         lane = self.lanes[recipient.lane]
-        return wire.Task(
+        return Task(
             genesis=self.genesis,
             organisation=recipient.organisation,
             lane=lane.index,
@@ -134,7 +134,7 @@ class Rounds:
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
         return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces)
 
-    def admit(self, recipient: Recipient, reply: wire.Reply) -> None:
+    def admit(self, recipient: Recipient, reply: Reply) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected."""
         signed, update = admit(reply, self.admission(recipient))
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)

@@ -27,7 +27,8 @@ from core.canonical import Address
 from core.composition import Composition
 from core.errors import RunError, UsageError
 from core.lanes import Lane
-from core.messages import codec as wire
+from core.messages import codec, training
+from core.messages.training import EVALUATE, TRAIN, Reply
 from core.rejections import Reason
 from core.update import ABSTAIN, Bid
 from server_app.admission import RejectedError, read_reply
@@ -84,7 +85,7 @@ class Foedus(Strategy):
         self.timeout = timeout or self.timeout
         self.summary()
         result, rounds = Result(), self.rounds
-        arrays = wire.pack(rounds.served)
+        arrays = codec.pack(rounds.served)
         # A resumed run evaluates its last round again: it may have died before it did.
         for number in range(max(rounds.round, 1), rounds.last + 1):
             while rounds.round < number:
@@ -139,9 +140,9 @@ class Foedus(Strategy):
                 rejection = self.rounds.reject(recipient, error.reason, error.detail)
                 self.rounds.events.write("rejected", **asdict(rejection))
             if reply is not None and reply.has_content():
-                wire.release(reply.content)
+                codec.release(reply.content)
         self.rounds.close(server_round)
-        return wire.pack(self.rounds.served), None
+        return codec.pack(self.rounds.served), None
 
     def configure_evaluate(
         self,
@@ -160,7 +161,7 @@ class Foedus(Strategy):
         events, served = self.rounds.events, self.rounds.served
         for (_, organisation), reply in self._recipients.match(replies):
             try:
-                losses[organisation] = read_reply(reply, wire.losses_of, "no losses came in time")
+                losses[organisation] = read_reply(reply, training.losses_of, "no losses came in time")
             except RejectedError as error:
                 if error.reason in (Reason.ABSTAINED, Reason.OBJECTED):
                     detail = printable(error.detail)
@@ -212,7 +213,7 @@ class Foedus(Strategy):
         if recipient.organisation in self.revoked():
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         silence = f"nothing came within {self.timeout:g} s"
-        self.rounds.admit(recipient, read_reply(reply, wire.Reply.from_content, silence))
+        self.rounds.admit(recipient, read_reply(reply, Reply.from_content, silence))
 
     def _selected(self, lane: Lane, bids: Mapping[Address, Bid]) -> Iterator[Recipient]:
         """The organisations of a lane that the policy asks in its next round."""
@@ -242,7 +243,7 @@ class Foedus(Strategy):
                 self.rounds.reject(recipient, Reason.NOT_CONNECTED, "no node speaks for it")
             else:
                 content = self.rounds.task(recipient, Composition.of(lane.state)).to_content()
-                yield recipient, Message(content, node, wire.TRAIN, group_id=str(lane.round + 1))
+                yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 
     def _evaluations(self, number: int) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to evaluate, one for every organisation, in the first of its lanes."""
@@ -254,4 +255,4 @@ class Foedus(Strategy):
             if (node := self.bindings.nodes.get(organisation)) is not None:
                 recipient = Recipient(index, organisation)
                 content = self.rounds.task(recipient, served).to_content()
-                yield recipient, Message(content, node, wire.EVALUATE, group_id=str(number + 1))
+                yield recipient, Message(content, node, EVALUATE, group_id=str(number + 1))

@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -20,6 +21,11 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SUBPACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
 PACKAGES = [name for name in SUBPACKAGES if "." not in name]
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "shared"}
+TESTED_ELSEWHERE = {
+    "assets/__init__.py": "tests/assets/test_base.py",
+    "chain/devnet/daemon.py": "tests/chain/test_nodes.py",  # a process: what it serves is asked over its port
+}
+"""Modules without a test file of their own name, and the one that tests them. A module enters only with its reason."""
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "web3", "ray", "datasets"}
 
 
@@ -97,10 +103,109 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text))
 
 
-def test_every_module_of_the_packages_with_code_has_tests_beside_it() -> None:
-    tested = {name.split("/")[1] for name in tracked() if re.match(r"tests/\w+/test_\w+\.py", name)}
-    with_code = {path.relative_to(ROOT).parts[0] for path in modules() if path.stat().st_size > 300}
-    assert with_code <= tested
+def test_every_module_with_code_has_a_test_file_of_its_name_at_its_place() -> None:
+    untested = {name for path in modules() if _has_code(path) and not (ROOT / _tests_of(name := _name(path))).exists()}
+    assert untested == set(TESTED_ELSEWHERE)
+
+
+def test_modules_that_are_tested_elsewhere_are_imported_there() -> None:
+    for name, tests in TESTED_ELSEWHERE.items():
+        dotted = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        assert dotted.rpartition(".")[2] in (ROOT / tests).read_text(encoding="utf-8"), name
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _tests_of(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"tests/{folder}/test_{file}"
+
+
+def _has_code(path: Path) -> bool:
+    """Whether there is anything beside a docstring, imports and plain values."""
+    plain = ast.Expr | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
+    return not all(isinstance(node, plain) for node in ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def test_every_module_named_in_a_string_exists() -> None:
+    """Processes and apps are started by the names of modules, which no import checks."""
+    known = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in modules()}
+    known |= {name.removesuffix(".__init__") for name in known}
+    pattern = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[a-z_]\w*)+(?::\w+)?")
+    named = {
+        text: path.name
+        for path in (*modules(), ROOT / "pyproject.toml")
+        for text in _strings(path)
+        if pattern.fullmatch(text) and PurePosixPath(text).suffix not in {".md", ".json", ".toml"}
+    }
+    assert "chain.devnet.daemon" in named
+    for text, place in named.items():
+        module, _, attribute = text.partition(":")
+        assert module in known, f"{place} names {text}"
+        if attribute:
+            source = ROOT / f"{module.replace('.', '/')}.py"
+            assert re.search(rf"^(def )?{attribute}\b", source.read_text(encoding="utf-8"), re.MULTILINE), text
+
+
+def _strings(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".toml":
+        yield from re.findall(r'"([^"]+)"', text)
+    else:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+# --- what must be installed ----------------------------------------------------------------------------------------
+
+
+def test_everything_that_the_packages_import_comes_with_requirements_txt() -> None:
+    """What only tests and benchmarks need is in requirements-dev.txt, which a user does not install."""
+    installed = _with_dependencies(_required("requirements.txt"))
+    distributions = packages_distributions()
+    foreign = {(_name(path), name) for path in modules() for name in _imports(path)}
+    foreign = {(path, name) for path, name in foreign if name not in {*sys.stdlib_module_names, *PACKAGES}}
+    assert foreign
+    missing = [where for where in foreign if not installed & set(map(_normal, distributions.get(where[1], ())))]
+    assert not missing
+
+
+def _imports(path: Path) -> set[str]:
+    """The first part of every module that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def _required(file: str) -> set[str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return {_normal(line) for line in lines if line.strip() and not line.startswith(("#", "-r"))}
+
+
+def _with_dependencies(names: set[str]) -> set[str]:
+    """The distributions of these names and all that they need without extras."""
+    found: set[str] = set()
+    while names - found:
+        name = (names - found).pop()
+        found.add(name)
+        try:
+            names = names | {_normal(line) for line in requires(name) or [] if "extra ==" not in line}
+        except PackageNotFoundError:  # for another platform or Python
+            continue
+    return found
+
+
+def _normal(requirement: str) -> str:
+    """The name in a requirement, spelt as the package index does."""
+    match = re.match(r"[A-Za-z0-9_.-]+", requirement)
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
 
 
 def test_requirements_are_pinned_exactly() -> None:
@@ -133,15 +238,24 @@ STRAY = ("keys/medical.json", "core/keys.json", "core/notes.md", "data/train.jso
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, bytes]]:
-    """Size and files of the FAB that `flwr build` makes of the checkout, with stray files in it."""
-    checkout = tmp_path_factory.mktemp("checkout")
-    for name in (name for name in tracked() if not name.startswith("assets/base/") and (ROOT / name).exists()):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, checkout / name)
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tracked files, with stray ones between them; the base model's weights are an empty file."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in (name for name in tracked() if (ROOT / name).exists()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".safetensors"):
+            (folder / name).touch()
+        else:
+            shutil.copyfile(ROOT / name, folder / name)
     for name in STRAY:
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        (checkout / name).write_text("{}")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(checkout: Path) -> tuple[int, dict[str, bytes]]:
+    """Size and files of the FAB that `flwr build` makes of the checkout."""
     data = build_fab_from_disk(checkout)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return len(data), {name: archive.read(name) for name in archive.namelist()}
@@ -181,3 +295,19 @@ def test_the_apps_that_flower_starts_are_those_of_the_packages() -> None:
         module, _, attribute = reference.partition(":")
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert re.search(rf"^{attribute} = (Server|Client)App\(", source, re.MULTILINE)
+
+
+# --- what pip installs ---------------------------------------------------------------------------------------------
+
+
+def test_the_wheel_holds_every_module_of_every_subpackage_and_all_assets(checkout: Path, tmp_path: Path) -> None:
+    code = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.rglob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assets = {name for name in tracked() if name.startswith("assets/") and (ROOT / name).exists()}
+    assert files - set(STRAY) == {_name(path) for path in modules()} | assets

@@ -1,4 +1,4 @@
-"""The vectors in docs/formats.md, recomputed: from the formats' description where that is short, and by the project.
+"""The vectors in docs/reference/formats.md, recomputed: from the description where that is short, and by the project.
 
 `python -m tests.test_formats` writes them anew, which is right only together with a new version tag.
 """
@@ -27,9 +27,9 @@ from core.storage.blobs import Folder
 from core.storage.readers import NOBODY
 from core.storage.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
-from llm.data import Message, Record
+from llm.records import Message, Record
 
-PAGE = Path(__file__).parent.parent / "docs" / "formats.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "formats.md"
 _BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)
 
 DOMAIN = Domain(6516598, Address("0x336Fe6ddc487B2aC943B71E3b260C147426AaFfE"))

@@ -1,17 +1,19 @@
-"""What descends from what: base, updates and checkpoints of a run, read from its signed records.
+"""The lineage of a run: the graph of its base, updates and checkpoints, read from its signed records.
 
-    genesis    of the base and of the set that nobody owns, by which agents are paid; it fixes every setting
-    update     of the genesis or of the record that it was trained on
-    record     of its parent, and of the updates that it admits
+    node       its parents
+    genesis    the base, and the shared validation set, by which agents are paid; it fixes every setting
+    update     the genesis, or the record that it was trained on
+    record     its parent record, and the updates that it admits
 
-A node is named by its digest: a manifest's, a record's, that of the base's files. Somebody signed every edge: an update
-names the record that it was trained on, a record its parent and its updates. So nobody can pass off a checkpoint that
-knew an erased organisation as one that did not: the label of what is served is computed from all its ancestors.
+A node is named by its digest: a manifest's, a record's, that of the base's files. Every edge is signed: an update names
+the record that it was trained on, a record its parent and its updates. So nobody can pass off a checkpoint that knew an
+erased organisation as one that did not: the label of the served state is computed from all its ancestors.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from typing import Self
 
 from core.canonical import Address, Digest
@@ -24,19 +26,19 @@ from core.update import UpdateManifest
 
 
 class Label(StrEnum):
-    """What an erasure achieved; computed, never chosen."""
+    """The result of an erasure; computed, never chosen."""
 
     EXACT = "exact"
-    """Nothing that is served descends from an update of the erased, or from one that learnt from erased records."""
+    """Nothing that is served descends from an erased update."""
     INTERIM = "interim"
-    """The updates of the erased are out of the sum; others that are in it were trained on models that knew them."""
+    """The erased updates are out of the sum; others that are in it were trained on models that knew them."""
     APPROXIMATE = "approximate"
     """As interim, and trained further."""
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The graph: of each node what it was made of, and of each update who made it where."""
+    """The parents of every node, and the manifest of every update."""
 
     parents: Mapping[Digest, frozenset[Digest]]
     manifests: Mapping[Digest, UpdateManifest]
@@ -45,8 +47,8 @@ class Lineage:
     def of(cls, genesis: Genesis, records: Iterable[Signed[RoundRecord]]) -> Self:
         """The lineage of every record that admitted something.
 
-        Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that no record
-        is.
+        Raises ForgeryError for a signature that is not the claimed signer's, IntegrityError for a parent that stands in
+        no record.
         """
         given = genesis.base.digest, genesis.validation
         roots = dict.fromkeys(given, frozenset[Digest]()) | {genesis.digest: frozenset(given)}
@@ -69,38 +71,38 @@ class Lineage:
                     manifests[manifest.digest] = manifest
             parents[record.digest] = frozenset({record.parent, *(a.signed.value.digest for a in record.admitted)})
         if missing := sorted(set[Digest]().union(*parents.values()) - set(parents)):
-            raise IntegrityError(f"{missing[0]} is the parent of something and stands in no record")
+            raise IntegrityError(f"{missing[0]} is the parent of a node and stands in no record")
         return type(self)(parents, manifests)
 
     def ancestors(self, nodes: Iterable[Digest]) -> frozenset[Digest]:
-        """The nodes and everything that they were made of; raises IntegrityError for a node that is not known."""
-        found: set[Digest] = set()
+        """The nodes and all that they descend from; raises IntegrityError for a node that is not known."""
+        seen: set[Digest] = set()
         waiting = list(nodes)
+        # A walk and not a recursion: a run of many rounds is deeper than Python's stack.
         while waiting:
             node = waiting.pop()
             if node not in self.parents:
-                raise IntegrityError(f"{node} is in no record of this run: nobody can tell what it was made of")
-            if node not in found:
-                found.add(node)
+                raise IntegrityError(f"{node} is in no record of this run: its ancestors are unknown")
+            if node not in seen:
+                seen.add(node)
                 waiting.extend(self.parents[node])
-        return frozenset(found)
+        return frozenset(seen)
 
     def updates(self, organisations: Collection[Address]) -> frozenset[Digest]:
         """The updates of these organisations."""
         return frozenset(update for update, made in self.manifests.items() if made.organisation in organisations)
 
-    def taught(self, organisation: Address, lane: int, generation: int) -> frozenset[Digest]:
-        """The updates that an organisation made in a lane before a generation: each may know any of its records."""
-        place = organisation, lane
-        own = ((update, made) for update, made in self.manifests.items() if (made.organisation, made.lane) == place)
-        return frozenset(update for update, made in own if made.generation < generation)
+    def updates_in_lane(self, organisation: Address, lane: int, before: int | None = None) -> frozenset[Digest]:
+        """The updates of an organisation in a lane before a generation: each may know any of its records."""
+        own = ((u, m) for u, m in self.manifests.items() if (m.organisation, m.lane) == (organisation, lane))
+        return frozenset(update for update, made in own if before is None or made.generation < before)
 
     def erased(self, attestation: Attestation) -> frozenset[Digest]:
-        """The updates that an erasure is about: those of the erased, and those that learnt from erased records."""
-        found = self.updates(attestation.erased)
+        """The updates that must not be known after an erasure: of the erased, and of whoever erased records."""
+        updates = self.updates(attestation.erased)
         if attestation.whole:
-            return found
-        return found | self.taught(attestation.organisation, attestation.lane, attestation.generation)
+            return updates
+        return updates | self.updates_in_lane(attestation.organisation, attestation.lane, attestation.generation)
 
     def knows(self, nodes: Iterable[Digest], updates: Set[Digest]) -> bool:
         """Whether one of these updates is among the ancestors of the nodes."""
@@ -108,33 +110,23 @@ class Lineage:
 
     def clean(self, line: Iterable[RoundRecord], updates: Set[Digest]) -> tuple[RoundRecord, ...]:
         """The first records of a lane's line that do not know these updates."""
-        found: list[RoundRecord] = []
-        for record in line:
-            if self.knows([record.digest], updates):
-                break
-            found.append(record)
-        return tuple(found)
+        return tuple(takewhile(lambda record: not self.knows([record.digest], updates), line))
 
     def label(self, served: Iterable[Digest], updates: Set[Digest], *, trained: bool) -> Label:
         """The label of what is served after these updates were erased.
 
-        `served` are the heads of the lanes that it is composed of, `trained` says whether rounds were trained since.
-        Raises IntegrityError when one of the updates is itself in the sum: then nothing was erased.
+        `served` are the heads of the composed lanes, `trained` says whether rounds were trained since. Raises
+        IntegrityError when one of the updates is itself in the sum: then nothing was erased.
         """
         served = frozenset(served)
         if not self.knows(served, updates):
             return Label.EXACT
-        if summed := self._summed(served) & updates:
-            who = self.manifests[min(summed)].organisation
-            raise IntegrityError(f"update {min(summed)} of {who} is in what is served")
-        return Label.APPROXIMATE if trained else Label.INTERIM
-
-    def _summed(self, heads: Iterable[Digest]) -> frozenset[Digest]:
-        """The updates that the heads are the sums of: those of their own line of records."""
-        found: set[Digest] = set()
-        waiting = list(heads)
+        waiting = list(served)
+        # Along records only, never through an update to the record that it was trained on: that is the sum.
         while waiting:
-            made_of = self.parents[waiting.pop()]
-            found |= made_of & set(self.manifests)
-            waiting.extend(made_of - set(self.manifests))
-        return frozenset(found)
+            parents = self.parents[waiting.pop()]
+            if summed := parents & updates:
+                organisation = self.manifests[min(summed)].organisation
+                raise IntegrityError(f"update {min(summed)} of {organisation} is in what is served")
+            waiting.extend(parents - set(self.manifests))
+        return Label.APPROXIMATE if trained else Label.INTERIM

@@ -1,15 +1,16 @@
-"""How far an adapter is from one that never knew what was erased; two-sided, for over-forgetting is a trace, too.
+"""Unlearning metrics: the distance of an adapter from one that never knew the erased records.
 
-All functions are pure and take losses that were measured elsewhere, in nats (−log p).
+They are two-sided, for over-forgetting is a trace, too. All functions are pure and take losses that were measured
+elsewhere, in nats (−log p).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from core.errors import DataError
 
@@ -32,29 +33,13 @@ def forget_quality(ratios: ArrayLike, reference: ArrayLike) -> float:
 
 
 def ks_test(one: ArrayLike, other: ArrayLike) -> tuple[float, float]:
-    """Two-sample Kolmogorov–Smirnov: the largest distance of the two distributions, and its exact two-sided p-value.
-
-    The p-value is the probability that a random walk through the pooled samples leaves the band (Hodges, 1958).
-    """
-    a, b = np.sort(np.asarray(one, np.float64)), np.sort(np.asarray(other, np.float64))
-    m, n = _some(len(a)), _some(len(b))
-    pooled = np.concatenate([a, b])
-    apart = np.abs(np.searchsorted(a, pooled, "right") * n - np.searchsorted(b, pooled, "right") * m)
-    band = int(apart.max())
-    if band == 0:
-        return 0.0, 1.0
-    left, ended = np.zeros(m + 1), 0.0
-    left[0] = 1.0  # of the walks still in the band after s steps, by how many came from the first sample
-    for s in range(m + n):
-        i = np.arange(m + 1)
-        j = s - i
-        up = left * np.clip(m - i, 0, None) / (m + n - s)
-        left = left * np.clip(n - j, 0, None) / (m + n - s)
-        left[1:] += up[:-1]
-        out = np.abs(i * n - (s + 1 - i) * m) >= band
-        ended += float(left[out].sum())
-        left[out] = 0.0
-    return band / (m * n), min(1.0, ended)
+    """Two-sample Kolmogorov–Smirnov: the largest distance of the two distributions, and its exact two-sided p-value."""
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    _check_some(a)
+    _check_some(b)
+    # Exact: for as few records as are usually erased the asymptotic p-value is far off.
+    test = stats.ks_2samp(a, b, method="exact")
+    return float(test.statistic), float(test.pvalue)
 
 
 def chosen_probability(right: ArrayLike, wrong: ArrayLike) -> Float64:
@@ -65,19 +50,20 @@ def chosen_probability(right: ArrayLike, wrong: ArrayLike) -> Float64:
 
 def model_utility(parts: Sequence[float]) -> float:
     """TOFU's model utility: the harmonic mean of scores between 0 and 1; 0 as soon as one of them is 0."""
-    _some(len(parts))
+    _check_some(parts)
     return 0.0 if min(parts) <= 0 else len(parts) / sum(1 / part for part in parts)
 
 
 def membership_auc(members: ArrayLike, others: ArrayLike) -> float:
-    """How well low loss tells members from others: P(loss of a member < that of another), ties half.
+    """The area under the ROC curve of low loss as a sign of membership: P(loss of a member < that of a non-member).
 
-    0.5 is chance (Yeom et al., 2018, arXiv 1709.01604). What counts is the distance from the retrained model's value.
+    Ties count half, 0.5 is chance (Yeom et al., 2018, arXiv 1709.01604); compare it with the retrained model's value.
     """
-    inside, outside = np.asarray(members, np.float64), np.sort(np.asarray(others, np.float64))
-    below = len(outside) - np.searchsorted(outside, inside, "right")
-    level = np.searchsorted(outside, inside, "right") - np.searchsorted(outside, inside, "left")
-    return float((below + 0.5 * level).sum() / (_some(len(inside)) * _some(len(outside))))
+    inside, outside = np.asarray(members, np.float64), np.asarray(others, np.float64)
+    _check_some(inside)
+    _check_some(outside)
+    # The area is Mann and Whitney's U, a count of pairs, as a share of all pairs.
+    return float(stats.mannwhitneyu(outside, inside, method="asymptotic").statistic) / (len(inside) * len(outside))
 
 
 def exposure(canary: float, candidates: ArrayLike) -> float:
@@ -86,11 +72,12 @@ def exposure(canary: float, candidates: ArrayLike) -> float:
     `canary` and `candidates` are nats. A canary that was never seen has 1.44 bits on average.
     """
     losses = np.asarray(candidates, np.float64)
-    return math.log2(_some(len(losses))) - math.log2(max(1, int((losses <= canary).sum())))
+    _check_some(losses)
+    return math.log2(len(losses)) - math.log2(max(1, int((losses <= canary).sum())))
 
 
 def extraction_strength(tail: ArrayLike, tokens: ArrayLike) -> float:
-    """Mean share of an answer that greedy decoding gives once it has what stands before (Carlini et al., 2021).
+    """Mean share of an answer that greedy decoding completes from the tokens before it (Carlini et al., 2021).
 
     `tail` counts an answer's last tokens that are all the likeliest, `tokens` all of them.
     """
@@ -112,28 +99,18 @@ class Interval:
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """The mean of at least two values with its two-sided interval; raises DataError for fewer."""
-    found = np.asarray(values, np.float64)
-    if len(found) < 2:
-        raise DataError(f"got {len(found)} values, wanted at least 2 for an interval")
-    half = student_quantile(len(found) - 1, level) * float(found.std(ddof=1)) / math.sqrt(len(found))
-    return Interval(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half)
+    sample = np.asarray(values, np.float64)
+    if len(sample) < 2:
+        raise DataError(f"an interval: expected at least 2 values, got {len(sample)}")
+    half = student_quantile(len(sample) - 1, level) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    return Interval(float(sample.mean()), float(sample.mean()) - half, float(sample.mean()) + half)
 
 
-@cache
 def student_quantile(freedom: int, level: float) -> float:
-    """The t between whose negative and positive `level` of Student's distribution lies; relative error below 1e-6.
-
-    With t = √ν tan θ the density is that of cos^(ν−1) θ, which is integrated by Simpson's rule.
-    """
-    angles = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(angles) ** (freedom - 1)
-    steps = (density[:-2:2] + 4 * density[1:-1:2] + density[2::2]) / 3
-    share = np.concatenate([[0.0], np.cumsum(steps)])
-    angle = float(np.interp(level, share / share[-1], angles[::2]))
-    return math.sqrt(freedom) * math.tan(angle)
+    """The t with `level` of Student's distribution between −t and t."""
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
-def _some(count: int) -> int:
-    if not count:
-        raise DataError("got no values, wanted at least one")
-    return count
+def _check_some(values: Sequence[float] | Float64) -> None:
+    if not len(values):
+        raise DataError("expected at least one value, got none")

@@ -1,15 +1,15 @@
-"""What an erasure will do, computed from the records before anything is touched.
+"""The plan of an erasure, computed from the records before anything is touched.
 
 Every method opens a new generation of the lane at its last round that knows nothing of the erased, and goes on from
-there in three stretches, of which each method has its own:
+there in three stretches, whose ends depend on the method:
 
-    ≤ parent     kept as they are
-    ≤ carried    summed again from the updates that are kept, without those of the erased
-    ≤ rounds     trained again without the erased
+    ≤ parent         kept as they are
+    ≤ reaggregated   aggregated again from the kept updates, without those of the erased
+    ≤ rounds         trained again without the erased
 
-    remove   carries everything                             interim, or exact where the lineage is clean
-    repair   carries everything, and adds a calibration     approximate, or exact likewise
-    replay   carries nothing                                exact
+    remove   re-aggregates everything                         interim, or exact where the lineage is clean
+    repair   re-aggregates everything, and adds calibration   approximate, or exact likewise
+    replay   re-aggregates nothing                            exact
 
 Records may be erased, too: then the organisation stays, and trains without them. The lane goes back behind the first
 round that the organisation was admitted to, for each of its updates may know any of its records.
@@ -17,7 +17,7 @@ round that the organisation was admitted to, for each of its updates may know an
     shards   replay, in the shards that hold the records, each of which is a lane of the organisation alone
     replay   replay, in whatever lane the organisation learns in
 
-A lane of which nobody is left goes back to its beginning and is not served: with lanes of one that is exact, at once,
+A lane without remaining members goes back to its beginning and is not served: with lanes of one that is exact, at once,
 by any method.
 """
 
@@ -35,43 +35,42 @@ from core.storage.run_folder import RunFolder
 from unlearning.certificate import read_certificate
 from unlearning.lineage import Label, Lineage
 
-_ANY_GENERATION = 2**32
-
 
 @dataclass(frozen=True)
-class Plan:
-    """A lane's erasure to be. `organisation` asks; `erased` are all of the lane who must not be known."""
+class ErasureMethod:
+    """Whether the rounds behind the parent are re-aggregated, and whether a calibration follows."""
 
-    organisation: Address
-    method: str
-    lane: int
-    erased: frozenset[Address]
-    parent: RoundRecord | None
-    """The record that the new generation grows from; None is the lane's beginning."""
-    carried: int
-    rounds: int
-    sums: tuple[RoundRecord, ...]
-    """The records that are summed again, in order."""
-    expected: Label
-    doomed: frozenset[Digest]
-    """States that nothing will need and that must not be readable any more."""
-    unsalted: tuple[RoundRecord, ...]
-    """Records whose salts must go too: those that know the erased."""
-    holders: tuple[Address, ...]
-    """Who was sent a state that knew the erased."""
+    reaggregates: bool
+    calibrates: bool = False
 
-    @property
-    def start(self) -> int:
-        """The round that the new generation grows from."""
-        return self.parent.round if self.parent else 0
+    def reach(self, training: Training, start: int, last: int) -> tuple[int, int]:
+        """The last round that is re-aggregated, and the last of all.
+
+        `start` is the parent's round and `last` the lane's newest, 0 for a lane without members.
+        """
+        if not last:
+            return 0, 0
+        if not self.reaggregates:
+            return start, max(start, training.rounds)
+        return last, last + (training.calibration_rounds if self.calibrates else 0)
+
+
+METHODS = MappingProxyType(
+    {
+        "remove": ErasureMethod(reaggregates=True),
+        "repair": ErasureMethod(reaggregates=True, calibrates=True),
+        "replay": ErasureMethod(reaggregates=False),
+        "shards": ErasureMethod(reaggregates=False),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """A run as far as planning needs it.
+    """The part of a run that planning needs.
 
     `lines` holds the current line of every lane: the records that its newest state is the sum of, in order. `erased`
-    are the organisations that were erased before, each with the label that was reached.
+    are the organisations of earlier erasures, each with its label.
     """
 
     genesis: Genesis
@@ -85,197 +84,174 @@ class Lanes:
 
     @classmethod
     def read(cls, run: RunFolder) -> Self:
-        """A run's lanes, once its records' signatures have been checked; raises ForgeryError, IntegrityError."""
+        """A run's lanes, once its records' signatures have been verified; raises ForgeryError, IntegrityError."""
         signed = list(run.records())
         lines = [[s.value for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
         admitting = [s.value for s in signed if s.value.admitted]
         last = [run.last_round(lane) for lane in range(len(run.genesis.lanes))]
-        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, _labels(run), last)
+        erased: dict[Address, Label] = {}
+        # In order: a lane's last certificate speaks of every earlier erasure, too.
+        for attestation in (s.value for s in run.erasures()):
+            if path := run.certificate(attestation):
+                label = Label(read_certificate(path.read_bytes()).value.label)
+                erased |= dict.fromkeys(attestation.erased, label)
+        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, erased, last)
 
     def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
         """The members of a lane without the erased."""
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
 
+    def check_complete(self) -> None:
+        """Raise UsageError for a run with rounds to go."""
+        for lane, line in enumerate(self.lines):
+            done = line[-1].round if line else 0
+            if self.remaining(lane, self.erased) and done < self.last[lane]:
+                raise UsageError(
+                    f"run {self.genesis.run}: expected {self.last[lane]} rounds, got {done}: resume it first"
+                )
+
+    def check_quorum(self, lane: int, records: Iterable[RoundRecord], erased: Collection[Address]) -> None:
+        """Raise UsageError when too few remain, in the lane or in a record that would be re-aggregated."""
+        quorum, remaining = self.genesis.participation.quorum, self.remaining(lane, erased)
+        if remaining and len(remaining) < quorum:
+            raise UsageError(
+                f"lane {lane}: expected a quorum of {quorum} organisations without the erased, got {len(remaining)}"
+            )
+        for record in records:
+            if (left := sum(a.organisation not in erased for a in record.admitted)) < quorum:
+                raise UsageError(
+                    f"round {record.round}: expected a quorum of {quorum} without the erased, got {left}: use replay"
+                )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The erasure of a lane, before it is done. `organisation` asks; `erased` are all that must not be known."""
+
+    organisation: Address
+    method: str
+    lane: int
+    erased: frozenset[Address]
+    parent: RoundRecord | None
+    """The record that the new generation grows from; None is the lane's beginning."""
+    reaggregated: int
+    """The last round that is re-aggregated."""
+    rounds: int
+    """The last round of the new generation."""
+    records: tuple[RoundRecord, ...]
+    """The records that are re-aggregated, in order."""
+    expected: Label
+    to_destroy: frozenset[Digest]
+    """States that nothing will need and that must not be readable any more."""
+    salts_to_destroy: tuple[RoundRecord, ...]
+    """Records whose salts must go too: those that know the erased."""
+    holders: tuple[Address, ...]
+    """The organisations that were sent a state that knew the erased."""
+
+    @property
+    def start(self) -> int:
+        """The round that the new generation grows from."""
+        return self.parent.round if self.parent else 0
+
+    @classmethod
+    def of(cls, run: Lanes, lane: int, organisation: Address, method: str, *, whole: bool) -> Self:
+        """The plan for one lane, of the whole organisation or of records of it; raises UsageError below the quorum."""
+        erased = frozenset(run.erased) & set(run.genesis.lanes[lane])
+        if whole:
+            erased |= {organisation}
+        updates = run.lineage.updates(erased)
+        if not whole:
+            updates |= run.lineage.updates_in_lane(organisation, lane)
+        line, remaining = run.lines[lane], run.remaining(lane, erased)
+        clean = run.lineage.clean(line, updates) if remaining else ()
+        parent, last = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
+        reaggregated, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
+        records = tuple(record for record in line[len(clean) :] if record.round <= reaggregated)
+        run.check_quorum(lane, records, erased)
+        knowing = tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], updates))
+        return cls(
+            organisation=organisation,
+            method=method,
+            lane=lane,
+            erased=erased,
+            parent=parent,
+            reaggregated=reaggregated,
+            rounds=rounds,
+            records=records,
+            expected=_expected(run.lineage, parent, records, updates, trained=reaggregated < rounds),
+            to_destroy=_to_destroy(run, lane, knowing, clean, records, updates),
+            salts_to_destroy=knowing,
+            # After every round an aggregate goes to the lane's members, and the composition of all lanes to everyone.
+            holders=tuple(o.address for o in run.genesis.organisations) if knowing else (),
+        )
+
 
 def plans(run: Lanes, organisation: Address, method: str, shards: Collection[int] | None = None) -> tuple[Plan, ...]:
     """The plans to erase an organisation of a run that is complete, one for each of its lanes.
 
-    `shards`: only records, which are in these of its shards. Raises UsageError for a method that there is not, or not
-    for this, an organisation that is unknown or already erased as exactly as can be, the last one of the run, and a run
+    `shards`: only records, which are in these of its shards. Raises UsageError for a method that is unknown or not for
+    this, an organisation that is unknown or already erased as exactly as can be, the last one of the run, and a run
     with rounds to go.
     """
-    _check_method(run.genesis, organisation, method, shards)
-    lanes = _lanes(run, organisation)
-    gone = set(run.erased) | {organisation}
-    if shards is not None:
-        if organisation in run.erased:
-            raise UsageError(f"{run.genesis.names[organisation]} is already erased: it learns nothing any more")
-        lanes = tuple(lanes[place] for place in sorted(shards))
-    elif not any(run.remaining(index, gone) for index in range(len(run.lines))):
-        raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
-    return tuple(_plan(run, lane, organisation, method, whole=shards is None) for lane in lanes)
-
-
-def _plan(run: Lanes, lane: int, organisation: Address, method: str, *, whole: bool) -> Plan:
-    erased = frozenset(run.erased) & set(run.genesis.lanes[lane])
-    if whole:
-        erased |= {organisation}
-    updates = run.lineage.updates(erased)
-    if not whole:
-        updates |= run.lineage.taught(organisation, lane, _ANY_GENERATION)
-    line, remaining = run.lines[lane], run.remaining(lane, erased)
-    clean = run.lineage.clean(line, updates) if remaining else ()
-    parent, last = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
-    carried, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
-    sums = tuple(record for record in line[len(clean) :] if record.round <= carried)
-    _check_quorum(run, remaining, sums, erased)
-    return Plan(
-        organisation=organisation,
-        method=method,
-        lane=lane,
-        erased=erased,
-        parent=parent,
-        carried=carried,
-        rounds=rounds,
-        sums=sums,
-        expected=_expected(run, parent, sums, updates, trained=carried < rounds),
-        doomed=_doomed(run, lane, clean, sums, updates),
-        unsalted=_unsalted(run, lane, updates),
-        holders=_holders(run, lane, updates),
-    )
-
-
-@dataclass(frozen=True)
-class Method:
-    """Whether the rounds behind the parent are summed again, and whether a calibration follows."""
-
-    carries: bool
-    calibrates: bool = False
-
-    def reach(self, training: Training, start: int, last: int) -> tuple[int, int]:
-        """The last round that is carried over, and the last of all.
-
-        `start` is the parent's round and `last` the lane's newest, 0 where nobody is left.
-        """
-        if not last:
-            return 0, 0
-        if not self.carries:
-            return start, max(start, training.rounds)
-        return last, last + (training.calibration_rounds if self.calibrates else 0)
-
-
-METHODS = MappingProxyType(
-    {
-        "remove": Method(carries=True),
-        "repair": Method(carries=True, calibrates=True),
-        "replay": Method(carries=False),
-        "shards": Method(carries=False),
-    }
-)
-
-
-def _labels(run: RunFolder) -> dict[Address, Label]:
-    """Who was erased, and how exactly in the end: a lane's last certificate speaks of everyone before."""
-    found: dict[Address, Label] = {}
-    for attestation in (signed.value for signed in run.erasures()):
-        if path := run.certificate(attestation):
-            label = Label(read_certificate(path.read_bytes()).value.label)
-            found |= dict.fromkeys(attestation.erased, label)
-    return found
-
-
-def _check_method(genesis: Genesis, organisation: Address, method: str, shards: Collection[int] | None) -> None:
-    if method not in METHODS:
-        raise UsageError(f"method is {method!r}, one of {', '.join(METHODS)} wanted")
-    if shards is None and method == "shards":
-        raise UsageError("method shards erases records: --records FILE wanted, or another method for the organisation")
-    if shards is not None and method not in OF_RECORDS:
-        raise UsageError(f"method {method} erases whole organisations: shards or replay wanted for records")
-    if METHODS[method].calibrates and genesis.rule == "stack":
-        raise UsageError(f"method {method} adds rounds, and a stacked adapter grows with each: remove or replay wanted")
-    if method == "shards" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
-        raise UsageError("method shards needs lanes of one organisation: replay wanted where several learn together")
-
-
-def _lanes(run: Lanes, organisation: Address) -> tuple[int, ...]:
-    """The lanes of an organisation that can be erased from a run that is complete."""
+    check_method(run.genesis, organisation, method, shards)
     member = run.genesis.organisation(organisation)
     if member is None:
         raise UsageError(f"organisation {organisation} is not a member of run {run.genesis.run}")
-    if run.erased.get(organisation) is Label.EXACT:
-        raise UsageError(f"{member.name} is already erased: nothing that is served descends from it")
-    for lane in _populated(run):
-        reached = run.lines[lane][-1].round if run.lines[lane] else 0
-        if reached < (wanted := run.last[lane]):
-            raise UsageError(f"run {run.genesis.run} has done {reached} of {wanted} rounds: resume it first")
-    return run.genesis.lanes_of(organisation)
+    label = run.erased.get(organisation)
+    if label is Label.EXACT or (label is not None and shards is not None):
+        raise UsageError(f"{member.name} is already erased: nothing of it is left to erase so")
+    run.check_complete()
+    lanes = run.genesis.lanes_of(organisation)
+    if shards is not None:
+        lanes = tuple(lanes[shard] for shard in sorted(shards))
+    elif not any(run.remaining(lane, {*run.erased, organisation}) for lane in range(len(run.lines))):
+        raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
+    return tuple(Plan.of(run, lane, organisation, method, whole=shards is None) for lane in lanes)
 
 
-def _check_quorum(
-    run: Lanes, remaining: Collection[Address], sums: Iterable[RoundRecord], erased: Collection[Address]
-) -> None:
-    """Whoever remains must be enough, in every round that is summed or trained again."""
-    quorum = run.genesis.participation.quorum
-    if remaining and len(remaining) < quorum:
-        raise UsageError(f"the quorum is {quorum}, and only {len(remaining)} organisations would remain in the lane")
-    for record in sums:
-        if (left := sum(a.organisation not in erased for a in record.admitted)) < quorum:
-            raise UsageError(f"round {record.round} admitted {left} others, a quorum of {quorum} wanted: use replay")
-
-
-def _populated(run: Lanes) -> list[int]:
-    """The lanes that somebody is left in."""
-    return [index for index in range(len(run.lines)) if run.remaining(index, set(run.erased))]
+def check_method(genesis: Genesis, organisation: Address, method: str, shards: Collection[int] | None) -> None:
+    """Raise UsageError for a method that is unknown, or not for this genesis, organisation or records."""
+    if method not in METHODS:
+        raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if shards is None and method == "shards":
+        raise UsageError("method shards erases records: give --records FILE, or use another method")
+    if shards is not None and method not in OF_RECORDS:
+        raise UsageError(f"method: expected {' or '.join(OF_RECORDS)} to erase records, got {method}")
+    if METHODS[method].calibrates and genesis.rule == "stack":
+        raise UsageError(f"method {method} adds rounds, and a stacked adapter grows with each: use remove or replay")
+    if method == "shards" and any(len(genesis.lanes[lane]) > 1 for lane in genesis.lanes_of(organisation)):
+        raise UsageError("method shards needs lanes of one organisation, and several learn together here: use replay")
 
 
 def _expected(
-    run: Lanes, parent: RoundRecord | None, sums: Iterable[RoundRecord], updates: Set[Digest], *, trained: bool
+    lineage: Lineage, parent: RoundRecord | None, records: Iterable[RoundRecord], updates: Set[Digest], *, trained: bool
 ) -> Label:
-    """The label that the plan leads to: what it will make descends from its parent and from what it sums."""
+    """The label that the plan leads to: the new state will descend from its parent and from the updates it sums."""
     nodes = [parent.digest] if parent else []
-    nodes += [a.signed.value.digest for record in sums for a in record.admitted if a.signed.value.digest not in updates]
-    if not run.lineage.knows(nodes, updates):
+    summed = (a.signed.value.digest for record in records for a in record.admitted)
+    nodes += [update for update in summed if update not in updates]
+    if not lineage.knows(nodes, updates):
         return Label.EXACT
     return Label.APPROXIMATE if trained else Label.INTERIM
 
 
-def _doomed(
+def _to_destroy(
     run: Lanes,
     lane: int,
+    knowing: Iterable[RoundRecord],
     clean: Sequence[RoundRecord],
-    sums: Sequence[RoundRecord],
+    reaggregated: Sequence[RoundRecord],
     updates: Set[Digest],
 ) -> frozenset[Digest]:
-    """The erased updates, every aggregate that knows them, and every update trained on one and not summed again.
-
-    A state that is needed elsewhere is not doomed: what names a state is its content.
-    """
-    own = [record for record in run.records if record.lane == lane]
-    doomed: set[Digest] = set()
-    needed: set[Digest] = {record.aggregate for record in clean}
-    kept = (a.signed for r in (*clean, *sums) for a in r.admitted)
-    needed |= {signed.value.update for signed in kept if signed.value.digest not in updates}
-    for record in own:
-        if not run.lineage.knows([record.digest], updates):
-            continue
-        doomed.add(record.aggregate)
-        for admitted in record.admitted:
-            update = admitted.signed
-            if run.lineage.knows([update.value.digest], updates):
-                doomed.add(update.value.update)
-    needed |= {state for other in run.lines for r in other if r.lane != lane for state in r.states}
-    return frozenset(doomed - needed)
-
-
-def _unsalted(run: Lanes, lane: int, updates: Set[Digest]) -> tuple[RoundRecord, ...]:
-    return tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], updates))
-
-
-def _holders(run: Lanes, lane: int, updates: Set[Digest]) -> tuple[Address, ...]:
-    """Whoever was sent an aggregate of the lane that knew the erased.
-
-    After every round it goes to the members, and what lanes are composed to goes to everyone.
-    """
-    if not _unsalted(run, lane, updates):
-        return ()
-    return tuple(o.address for o in run.genesis.organisations)
+    """The erased updates, every aggregate that knows them, and every update trained on one and not re-aggregated."""
+    states: set[Digest] = set()
+    for record in knowing:
+        states.add(record.aggregate)
+        manifests = (admitted.signed.value for admitted in record.admitted)
+        states |= {manifest.update for manifest in manifests if run.lineage.knows([manifest.digest], updates)}
+    # States are named by their content: one that is needed elsewhere, under the same name, must stay.
+    needed = {record.aggregate for record in clean}
+    kept = (admitted.signed.value for record in (*clean, *reaggregated) for admitted in record.admitted)
+    needed |= {manifest.update for manifest in kept if manifest.digest not in updates}
+    needed |= {state for line in run.lines for record in line if record.lane != lane for state in record.states}
+    return frozenset(states - needed)

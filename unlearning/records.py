@@ -1,11 +1,11 @@
-"""The records that an organisation wants erased: a file in the formats of its data, known by their content."""
+"""The records of a request for erasure: read from a file in the formats of the data, known by their content."""
 
 from pathlib import Path
 
 from core import seeds
 from core.canonical import Address, Digest
 from core.genesis import Genesis
-from llm.data import read_records
+from llm.records import read_records
 
 
 def read_digests(path: Path) -> tuple[Digest, ...]:

@@ -1,1 +1,1 @@
-"""How well, how faithfully and how fast a token's teachers are named."""
+"""Accuracy, faithfulness and speed of attribution."""

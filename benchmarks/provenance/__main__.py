@@ -1,39 +1,43 @@
-"""Run the experiments.
+"""Runs the attribution experiments.
 
     python -m benchmarks.provenance --data DATA --bases BASES --work WORK [--seeds 5] EXPERIMENT …
 
-BASES holds a folder a base, as `python -m benchmarks.train_base` writes it; WORK keeps what was measured, and a run
-that is repeated goes on where it stopped. `python -m benchmarks.provenance.tables --work WORK` writes the results.
+BASES holds one folder for each base, as `python -m benchmarks.train_base` writes it; WORK keeps the scores, and a
+command that is repeated goes on where it stopped. `python -m benchmarks.provenance.tables --work WORK` writes the
+results.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from benchmarks.provenance.experiments import DOMAINS, EXPERIMENTS, ExperimentSettings
 from benchmarks.provenance.measure import model_of, run
-from benchmarks.provenance.tasks import DOMAINS, EXPERIMENTS, Setting
+from benchmarks.timing import wall_timed
 
 
 def main() -> None:
-    """Read the command line and run what is wanted, seed by seed."""
+    """Read the command line and run the experiments, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
     parser.add_argument("--bases", type=Path, required=True, help="folder with the base models")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what was measured")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
     parser.add_argument("--base", action="append", required=True, help="a base of BASES; may be repeated")
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="for paper and many; may be repeated")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("experiment", nargs="+", choices=sorted(EXPERIMENTS))
     options = parser.parse_args()
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    for base, experiment, domain, seed in _cells(options, seeds):
-        started = time.perf_counter()
-        setting = Setting(model_of(options.bases / base), options.data, domain, seed)
-        file = run(experiment, base, setting, options.work)
-        sys.stderr.write(f"{time.strftime('%X')} {file.stem} {time.perf_counter() - started:.0f} s\n")
+    for base, experiment, domain, seed in _cells(
+        options, range(options.first_seed, options.first_seed + options.seeds)
+    ):
+        # Loading is cached: it happens once for each base.
+        settings = ExperimentSettings(model_of(options.bases / base), options.data, domain, seed)
+        file, seconds = wall_timed(partial(run, experiment, base, settings, options.work))
+        sys.stderr.write(f"{time.strftime('%X')} {file.stem} {seconds:.0f} s\n")
 
 
 def _cells(options: argparse.Namespace, seeds: Sequence[int]) -> Iterator[tuple[str, str, str, int]]:

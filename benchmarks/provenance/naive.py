@@ -1,4 +1,4 @@
-"""ProToken as its paper does it: for each token a full pass and its backward, for each client a replay of each module.
+"""ProToken as published: a full forward and backward pass for each token, a replay of each module for each client.
 
 The paper keeps K + 1 models. Here one model takes on the clients' adapters in turn, each once for all tokens, so that
 swapping costs next to nothing; a backward pass ends at the last block. Both favour this side of a comparison.
@@ -10,20 +10,20 @@ import torch
 
 from core.adapter import AdapterState
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.differentiate import Seen, hooked
-from llm.residual_stream import anatomy
+from llm.residual_stream import residual_stream
 from provenance.contributions import Contributions
 from provenance.method import Subject
 
 
 def client_adapters(contributions: Contributions) -> dict[Address, AdapterState]:
-    """What every client of the last round trained: its own weights, unweighted."""
+    """The adapter that each client of the last round trained, unweighted."""
     found = {}
     for lane in contributions.lanes:
-        for part in lane[-1].parts:
-            trained = contributions.rule.trained(lane[-1].before(), part.read())
-            found[part.organisation] = contributions.rule.adapter(trained, contributions.fresh)
+        for update in lane[-1].updates:
+            trained = contributions.rule.trained(lane[-1].before(), update.state)
+            found[update.organisation] = contributions.rule.adapter(trained, contributions.fresh)
     return found
 
 
@@ -31,9 +31,9 @@ def naive_protoken(subject: Subject, example: Example, adapters: Sequence[Adapte
     """Scores (T, K) of the tokens for clients with these adapters; the model holds the served adapter, and keeps it."""
     model = subject.model
     network = model.module.get_base_model()
-    parts = anatomy(model)
-    names = [*parts.last_block, "lm_head"]
-    modules = dict(network.named_modules()) | {"lm_head": parts.head}
+    stream = residual_stream(model)
+    names = [*stream.last_block, "lm_head"]
+    modules = dict(network.named_modules()) | {"lm_head": stream.head}
     inputs, gradients = [], []
     for stop in range(example.prompt_length, len(example)):
         seen = Seen()
@@ -45,6 +45,7 @@ def naive_protoken(subject: Subject, example: Example, adapters: Sequence[Adapte
         inputs.append([seen.inputs[name] for name in names])
     scores = torch.zeros(len(inputs), len(adapters), dtype=torch.float64)
     for client, adapter in enumerate(adapters):
+        # Swapping once for all tokens favours this side: the paper keeps a model for each client.
         model.set_adapter(adapter)
         with torch.no_grad(), model.autocast():
             for token, (given, found) in enumerate(zip(inputs, gradients, strict=True)):

@@ -1,10 +1,10 @@
-"""What a narrower base changes: one federation, asked about on its base in float32, bfloat16 and NF4.
+"""Attribution on narrower bases: one federation, attributed on its base in float32, bfloat16 and NF4.
 
     python -m benchmarks.provenance.narrow --data DATA --base BASES/llama [--seeds 2] [--every 2]
 
-Organisations learn the planted facts of the embedded samples on the float32 base (`facts` of tasks.py). Then the same
-adapter and the same contributions are put on the base in each form, and every second response is asked about. Agreement
-is Pearson's correlation with the float32 scores, each response (each token) less its mean over the organisations.
+Organisations learn the planted facts of the embedded samples on the float32 base (`facts` of experiments.py). Then the
+same adapter and contributions are put on the base in each form, and every second response is attributed. Agreement is
+Pearson's correlation with the float32 scores, each response (each token) less its mean over the organisations.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks import report
 from benchmarks.in_process import address
-from benchmarks.provenance.federation import federate
-from benchmarks.provenance.measure import ask, model_of
-from benchmarks.provenance.statistics import Share, pearson
-from benchmarks.provenance.tables import Asked, percent
-from benchmarks.provenance.tasks import Probe, Setting, facts
+from benchmarks.provenance.experiments import ExperimentSettings, Probe, facts
+from benchmarks.provenance.federation import subjects
+from benchmarks.provenance.measure import attributed, model_of
+from benchmarks.provenance.tables import Attributed
+from benchmarks.statistics import Share, pearson
 from llm.model import Model
 from provenance.attribution import METHODS
 from provenance.method import Subject
@@ -35,8 +35,9 @@ NAMES = ("gradient", "direct-logit")
 
 
 def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
-    """The base in each form; what is not quantised of NF4's is float32, as everywhere on a CPU."""
+    """The base in each form; the unquantised weights beside NF4 are float32, as everywhere on a CPU."""
     yield "float32", model
+    # A copy: the caller goes on with the float32 base.
     module = copy.deepcopy(model.module)
     for name, parameter in module.named_parameters():
         if "lora_" not in name:
@@ -46,18 +47,18 @@ def forms(base: Path, model: Model) -> Iterator[tuple[str, Model]]:
 
 
 def rows_of(subject: Subject, probes: Sequence[Probe]) -> list[dict[str, Any]]:
-    """What the methods say of each probe, with who is right."""
+    """The scores of each probe by both methods, with the right organisations."""
     subject.model.set_adapter(subject.adapter)
-    methods = {name: METHODS[name] for name in NAMES}
-    return [{"right": [address(k) for k in p.right], **ask(subject, p.example, methods)} for p in probes]
+    methods = {name: METHODS[name].score for name in NAMES}
+    return [{"right": [address(k) for k in p.right], **attributed(subject, p.example, methods)} for p in probes]
 
 
 def compared(rows: Sequence[Mapping[str, Any]], wide: Sequence[Mapping[str, Any]], method: str) -> dict[str, Any]:
     """Accuracy on one form of the base, and agreement with the float32 one."""
-    ours, theirs = ([Asked({}, row, method) for row in some] for some in (rows, wide))
+    ours, theirs = ([Attributed({}, row, method) for row in some] for some in (rows, wide))
     same = [one.verdict[1] == other.verdict[1] for one, other in zip(ours, theirs, strict=True)]
     return {
-        "right": percent(Share(sum(one.right for one in ours), len(ours))),
+        "right": Share(sum(one.right for one in ours), len(ours)).percent,
         "same verdict percent": 100 * float(np.mean(same)),
         "agreement of responses": pearson(*(_centred([one.scores[1] for one in some]) for some in (ours, theirs))),
         "agreement of tokens": pearson(*(_centred([one.scores[0] for one in some]) for some in (ours, theirs))),
@@ -65,20 +66,20 @@ def compared(rows: Sequence[Mapping[str, Any]], wide: Sequence[Mapping[str, Any]
 
 
 def main() -> None:
-    """Train, ask on every form, write."""
+    """Train, attribute on every form, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
     parser.add_argument("--base", type=Path, required=True, help="folder of a base")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--every", type=int, default=2, help="of so many responses one is asked about")
+    parser.add_argument("--every", type=int, default=2, help="attribute one response in so many")
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for seed in range(options.seeds):
         model = model_of(options.base)
-        task = facts(Setting(model, options.data, "", seed))
-        *_, subject = federate(model, task.members, task.plan, seed)
+        experiment = facts(ExperimentSettings(model, options.data, "", seed))
+        *_, subject = subjects(model, experiment.members, experiment.schedule, seed)
         for name, form in forms(options.base, model):
-            found[name] += rows_of(replace(subject, model=form), task.probes[5][:: options.every])
+            found[name] += rows_of(replace(subject, model=form), experiment.probes[5][:: options.every])
             sys.stderr.write(f"seed {seed}, {name}: {len(found[name])} responses\n")
     table = [
         {"base as": name, "method": method, "responses": len(rows), **compared(rows, found["float32"], method)}

@@ -1,10 +1,10 @@
-"""Reads what was measured and writes the results.
+"""Tables of the scores that `python -m benchmarks.provenance` has kept.
 
     python -m benchmarks.provenance.tables --work WORK
 
-An answer is right when the organisation that is named taught it; naming nobody is wrong. Intervals are Wilson's, over
-the responses of all seeds. Calibration is fitted on the even seeds and everything said about it is measured on
-the others; weights that are printed here are copied to provenance/confidence.py by hand and take effect there.
+An answer is right when the named organisation taught it; abstentions count as errors. Intervals are Wilson's, over the
+responses of all seeds. Calibration is fitted on the even seeds, and everything about it is measured on the others; the
+printed weights are copied to provenance/confidence.py by hand and take effect there.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import report
-from benchmarks.provenance.statistics import Share, calibration_error, pearson, resampled, spearman
+from benchmarks.statistics import Share, calibration_error, pearson, resampled_pearson, span, spearman
 from core.canonical import Address
 from provenance import confidence
 from provenance.attribution import DEFAULT, METHODS
@@ -37,8 +37,8 @@ SINGLE = ("served", "natural", "triggers", "unequal", "absent", "facts")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One response under one method: scores (T, K) and (K,), whose, and who is right."""
+class Attributed:
+    """One response under one method: scores (T, K) and (K,), their organisations, and the right ones."""
 
     run: Mapping[str, Any]
     row: Mapping[str, Any]
@@ -47,18 +47,18 @@ class Asked:
     @property
     def scores(self) -> tuple[torch.Tensor, torch.Tensor, tuple[Address, ...]]:
         """Token scores, response scores and organisations."""
-        tokens, response, who = self.row["methods"][self.method]
-        return tokens.double(), response, who
+        tokens, response, organisations = self.row["methods"][self.method]
+        return tokens.double(), response, organisations
 
     @property
     def familiarity(self) -> torch.Tensor:
-        """Of the same organisations."""
+        """Familiarity to the same organisations, less its mean."""
         found = torch.tensor([self.row["familiarity"][organisation] for organisation in self.scores[2]])
         return (found - found.mean()).double()
 
     @property
-    def witnesses(self) -> tuple[Array, Array, Array]:
-        """z, scores less their mean, and familiarity."""
+    def features(self) -> tuple[Array, Array, Array]:
+        """The inputs of a verdict: z, scores less their mean, and familiarity."""
         tokens, response, _ = self.scores
         z = confidence.standardised(tokens, response)
         return z.double().numpy(), (response - response.mean()).double().numpy(), self.familiarity.double().numpy()
@@ -74,22 +74,27 @@ class Asked:
     @property
     def verdict(self) -> tuple[float, str | None]:
         """Confidence and the organisation named, as `foedus attribute` would; a control names its highest score."""
-        _, response, who = self.scores
+        _, response, organisations = self.scores
         if self.method in METHODS:
-            return confidence.verdict(who, self.chances)
+            return confidence.verdict(organisations, self.chances)
         flat = bool((response == response[0]).all())
-        return 0.0, None if flat else who[int(response.argmax())]
+        return 0.0, None if flat else organisations[int(response.argmax())]
 
     @property
     def highest(self) -> bool:
-        """Whether the highest score is of one who taught it, whatever familiarity says."""
-        _, response, who = self.scores
-        return who[int(response.argmax())] in self.row["right"]
+        """Whether the highest score is that of a teacher, whatever the familiarity."""
+        _, response, organisations = self.scores
+        return organisations[int(response.argmax())] in self.row["right"]
 
     @property
     def right(self) -> bool:
-        """Whether one who taught it was named."""
+        """Whether a teacher was named."""
         return self.verdict[1] in self.row["right"]
+
+    @property
+    def likeliest_right(self) -> bool:
+        """Whether the most probable organisation is a teacher, also where the method abstains."""
+        return self.scores[2][int(self.chances.argmax())] in self.row["right"]
 
 
 TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
@@ -100,24 +105,28 @@ _ALONE = f"{DEFAULT}, scores alone"
 Keep = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 
 
-def asked(runs: Iterable[Mapping[str, Any]], method: str, keep: Keep | None = None) -> Iterator[Asked]:
-    """All responses that were asked about by a method, of those (run, row) that are kept."""
+def responses(runs: Iterable[Mapping[str, Any]], method: str, keep: Keep | None = None) -> Iterator[Attributed]:
+    """All responses that a method has attributed, of the kept pairs (run, row)."""
     for run in runs:
         for row in run["rows"]:
             if method in row["methods"] and (keep is None or keep(run, row)):
-                yield Asked(run, row, method)
+                yield Attributed(run, row, method)
 
 
-def accuracy(found: Iterable[Asked]) -> dict[str, float] | None:
-    """The share that is right, in percent."""
+def accuracy(found: Iterable[Attributed]) -> dict[str, float] | None:
+    """The share of right answers, in percent; None without any answer."""
     hits = [one.right for one in found]
-    return percent(Share(sum(hits), len(hits))) if hits else None
+    return Share(sum(hits), len(hits)).percent if hits else None
 
 
 def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The paper's benchmark: a row for each base and domain, and macro means over them."""
     chosen = [run for run in runs if run["experiment"] == "paper"]
     cells = _grouped(chosen, lambda run: (run["base"], run["domain"]))
+
+    def own_words(_run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        return bool(row["greedy"])
+
     table = [
         {
             "base": base,
@@ -129,9 +138,9 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for (base, domain), some in cells.items()
     ]
     greedy = [
-        {"base": base, "domain": domain, "responses": _count(some, _own_words), **_accuracies(some, _own_words)}
+        {"base": base, "domain": domain, "responses": _count(some, own_words), **_accuracies(some, own_words)}
         for (base, domain), some in cells.items()
-        if _count(some, _own_words)
+        if _count(some, own_words)
     ]
     macro = _macro(table)
     return {
@@ -147,13 +156,16 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What users need: a row for each experiment, base and kind of response, and the token-level accuracy of facts."""
+    """The harder experiments: a row for each, base and kind of response, and the token-level accuracy of facts."""
     chosen = [run for run in runs if run["experiment"] != "paper"]
     table = []
     for (experiment, base), some in _grouped(chosen, lambda run: (run["experiment"], run["base"])).items():
         for kind in dict.fromkeys(row["kind"] for run in some for row in run["rows"]):
             name = f"{experiment}, {kind}" if kind else experiment
-            keep = _of_kind(kind)
+
+            def keep(_run: Mapping[str, Any], row: Mapping[str, Any], kind: str = kind) -> bool:
+                return bool(row["kind"] == kind)
+
             seeds = len({run["seed"] for run in some if any(keep(run, row) for row in run["rows"])})
             table.append(
                 {
@@ -168,8 +180,8 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         {
             "experiment": row["experiment"],
             "base": row["base"],
-            "wanted": TARGETS[row["experiment"]],
-            "reached": row[DEFAULT],
+            "target": TARGETS[row["experiment"]],
+            "measured": row[DEFAULT],
             "missed by": max(0.0, TARGETS[row["experiment"]] - row[DEFAULT]["percent"]),
         }
         for row in table
@@ -199,7 +211,7 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                             "method": method,
                             "responses": len(pairs),
                             "pooled pearson": pearson(one, other),
-                            "95 % of it": "{:.3f} to {:.3f}".format(*resampled(*zip(*pairs, strict=True))),
+                            "95 % of it": span(*resampled_pearson(*zip(*pairs, strict=True)), 3),
                             "within spearman": float(np.mean([spearman(*pair) for pair in pairs])),
                         }
                     )
@@ -207,38 +219,39 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Weights β · α · γ of each method fitted on some seeds; what they and those in use are worth on the others."""
+    """For each method the weights β · α · γ fitted on some seeds, and how those in use do on the other seeds."""
     chosen = [run for run in runs if run["experiment"] in SINGLE]
     table = []
     for method in METHODS:
-        fit = list(asked(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
-        held = list(asked(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
+        fit = list(responses(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
+        held = list(responses(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
         if fit and held:
             best, reached = fitted(fit)
             verdicts = [one.verdict for one in held]
             rights = [one.right for one in held]
-            spoken = [(c, r) for (c, who), r in zip(verdicts, rights, strict=True) if who is not None]
+            error = calibration_error([sure for sure, _ in verdicts], [one.likeliest_right for one in held])
+            spoken = [right for (_, named), right in zip(verdicts, rights, strict=True) if named is not None]
             table.append(
                 {
                     "method": method,
-                    "fitted weights": _shown(best),
-                    "weights in use": _shown(confidence.WEIGHTS[method]),
+                    "fitted weights": _written(best),
+                    "weights in use": _written(confidence.WEIGHTS[method]),
                     "right percent of those fitted on": reached,
                     "responses": len(held),
-                    "calibration error": calibration_error([c for c, _ in verdicts], [_top(one) for one in held]),
+                    "calibration error": error,
                     "abstained percent": 100 * (1 - len(spoken) / len(held)),
                     "right percent": 100 * sum(rights) / len(rights),
-                    "right percent where it spoke": 100 * sum(r for _, r in spoken) / max(len(spoken), 1),
+                    "right percent where it spoke": 100 * sum(spoken) / max(len(spoken), 1),
                 }
             )
     return {"fitted_seeds": ", ".join(map(str, FITTED_SEEDS)), "methods": table}
 
 
-def fitted(found: Sequence[Asked]) -> tuple[Weights, float]:
-    """The weights that name the most right, of equals the likeliest, and their percent; experiments count the same."""
+def fitted(found: Sequence[Attributed]) -> tuple[Weights, float]:
+    """The weights with the most right answers (then the likeliest), and their percent; experiments count alike."""
     sizes = Counter(one.run["experiment"] for one in found)
     known = [
-        (*one.witnesses, one.scores[2].index(one.row["right"][0]), 1 / sizes[one.run["experiment"]] / len(sizes))
+        (*one.features, one.scores[2].index(one.row["right"][0]), 1 / sizes[one.run["experiment"]] / len(sizes))
         for one in found
         if one.row["right"][0] in one.scores[2]
     ]
@@ -249,6 +262,7 @@ def fitted(found: Sequence[Asked]) -> tuple[Weights, float]:
             odds = np.dot(weights, (z, s, f))
             hits += share * float(odds.argmax() == right)
             likelihood += share * float(odds[right] - np.logaddexp.reduce(odds))
+        # Rounded: where weights differ by a single response or two, the likelihood decides.
         return round(hits, 3), likelihood
 
     best = max(starmap(Weights, product(*_GRID)), key=worth)
@@ -272,15 +286,15 @@ def main() -> None:
         sys.stdout.write(f"{name}: {len(runs)} federations read\n")
 
 
-def _shown(weights: Weights) -> str:
+def _written(weights: Weights) -> str:
     return " · ".join(f"{weight:g}" for weight in weights)
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:
     names = dict.fromkeys(name for run in runs for row in run["rows"] for name in row["methods"])
-    found = {name: accuracy(asked(runs, name, keep)) for name in names if name != "exact shapley"}
-    highest = [one.highest for one in asked(runs, DEFAULT, keep)]
-    return {**found, _ALONE: percent(Share(sum(highest), len(highest)))}
+    found = {name: accuracy(responses(runs, name, keep)) for name in names if name != "exact shapley"}
+    highest = [one.highest for one in responses(runs, DEFAULT, keep)]
+    return {**found, _ALONE: Share(sum(highest), len(highest)).percent}
 
 
 def _macro(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -292,43 +306,29 @@ def _facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
         for method in ("gradient", "protoken", "direct-logit", "ablation"):
-            every = [hit for one in asked(some, method) for hit in _token_hits(one)]
-            marked = [hit for hit, mark in every if mark]
+            every, marked = list[bool](), list[bool]()
+            for one in responses(some, method):
+                tokens, _, organisations = one.scores
+                hits = [organisations[index] in one.row["right"] for index in tokens.argmax(1).tolist()]
+                every += hits
+                marked += [hit for hit, mark in zip(hits, one.row["marked"], strict=True) if mark]
             table.append(
                 {
                     "base": base,
                     "method": method,
-                    "fact tokens": percent(Share(sum(marked), len(marked))),
-                    "all tokens": percent(Share(sum(hit for hit, _ in every), len(every))),
+                    "fact tokens": Share(sum(marked), len(marked)).percent,
+                    "all tokens": Share(sum(every), len(every)).percent,
                 }
             )
     return table
 
 
-def _token_hits(one: Asked) -> Iterator[tuple[bool, bool]]:
-    tokens, _, who = one.scores
-    for place, mark in zip(tokens.argmax(1).tolist(), one.row["marked"], strict=True):
-        yield who[place] in one.row["right"], mark
-
-
-def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterator[tuple[Any, Any]]:
-    for one in asked(runs, method, lambda _, row: truth in row["methods"]):
-        (_, response, who), (_, wanted, whose) = one.row["methods"][method], one.row["methods"][truth]
-        if who == whose:
-            yield tuple((v - v.mean()).numpy() for v in (response.double(), wanted.double()))  # type: ignore[misc]
-
-
-def _top(one: Asked) -> bool:
-    """Whether the most probable one is right, also where the method abstains."""
-    return one.scores[2][int(one.chances.argmax())] in one.row["right"]
-
-
-def _own_words(_run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return bool(row["greedy"])
-
-
-def _of_kind(kind: str) -> Keep:
-    return lambda _run, row: bool(row["kind"] == kind)
+def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterator[tuple[Array, Array]]:
+    """The response scores of a method and of the truth, each less its mean, where both have the same organisations."""
+    for one in responses(runs, method, lambda _, row: truth in row["methods"]):
+        (_, response, ours), (_, expected, theirs) = one.row["methods"][method], one.row["methods"][truth]
+        if ours == theirs:
+            yield (response - response.mean()).double().numpy(), (expected - expected.mean()).double().numpy()
 
 
 def _count(runs: Sequence[Mapping[str, Any]], keep: Keep) -> int:
@@ -340,14 +340,6 @@ def _grouped(runs: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]
     for run in runs:
         found[key(run)].append(run)
     return dict(sorted(found.items()))
-
-
-def percent(share: Share) -> dict[str, float]:
-    """In percent, with its interval, as the page shows it."""
-    return {
-        name: round(100 * value, 2)
-        for name, value in (("percent", share.value), ("low", share.low), ("high", share.high))
-    }
 
 
 if __name__ == "__main__":

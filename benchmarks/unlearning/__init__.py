@@ -1,1 +1,1 @@
-"""What erasing an organisation leaves behind, by every method, against retraining without it."""
+"""What each unlearning method leaves of an erased organisation, against retraining without it."""

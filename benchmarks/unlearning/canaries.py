@@ -1,4 +1,4 @@
-"""Planted secrets: a made-up name and two characters drawn at random, of which nothing else says anything."""
+"""Canaries: a made-up name with a secret of two characters drawn at random, which no other record mentions."""
 
 import random
 import string
@@ -10,10 +10,11 @@ from itertools import product
 import torch
 
 from core.adapter import AdapterState
-from llm.data import Example, Record, collate, encode
+from llm.batches import Example, collate, encode
 from llm.determinism import reproducible
 from llm.loss import answer_logits
 from llm.model import Model
+from llm.records import Record
 from unlearning import metrics
 
 COUNT = 50
@@ -25,14 +26,14 @@ _TOGETHER = 5
 
 @dataclass(frozen=True)
 class Canary:
-    """Whose secret, and the two letters."""
+    """A name and its secret of two letters."""
 
     name: str
     secret: str
 
     @property
     def record(self) -> Record:
-        """What is trained on: plain text, for a chat template would be four fifths of it."""
+        """The training record: plain text, since a chat template would be four fifths of it."""
         return Record((), f"{self.name} {self.secret}")
 
 
@@ -45,7 +46,7 @@ def draw(model: Model, source: random.Random) -> tuple[Canary, ...]:
 
 @lru_cache(maxsize=1)
 def letters(model: Model) -> str:
-    """Characters that are a token each wherever they stand, so that the model is asked about two tokens."""
+    """Characters that are one token each wherever they stand, so that a secret is two tokens."""
 
     def length(one: str, other: str) -> int:
         return len(encode(model.tokenizer, Canary("Zi", one + other).record, 128))
@@ -74,12 +75,13 @@ def exposures(model: Model, adapter: AdapterState, canaries: Sequence[Canary]) -
 def _losses(model: Model, canaries: Sequence[Canary], known: str) -> tuple[list[float], list[list[float]]]:
     """−log p of each canary's secret, and of all pairs of letters: one sequence for each first letter."""
     doubled = [encode(model.tokenizer, Canary("Zi", 2 * letter).record, 128).tokens for letter in known]
-    first, second = ([tokens[place] for tokens in doubled] for place in (-3, -2))
+    first, second = ([tokens[index] for tokens in doubled] for index in (-3, -2))
     examples = []
     for canary in canaries:
         start = encode(model.tokenizer, canary.record, 128).tokens[:-3]
         examples += [Example((*start, *tokens[-3:-1]), len(start)) for tokens in doubled]
     logits, _ = answer_logits(model, collate(examples, [(i,) for i in range(len(examples))]).to(model.device))
+    # One sequence for each first letter gives the second letter's distribution: 20 passes score all 400 pairs.
     log_p = logits.log_softmax(-1).view(len(canaries), len(known), 2, -1).double()
     pairs = -(log_p[:, 0, 0, first, None] + log_p[:, :, 1, second])
     own = [pairs[i, known.index(c.secret[0]), known.index(c.secret[1])].item() for i, c in enumerate(canaries)]

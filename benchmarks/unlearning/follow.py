@@ -1,11 +1,11 @@
-"""Goes on with the states that were kept: trains on them again, lets the others go on, or rounds the base.
+"""Goes on with the adapters that were kept: relearning, further rounds of the others, and coarser base precisions.
 
     python -m benchmarks.unlearning.follow --data DATA --base BASE --work WORK later|precision TASK …
 
-`later` trains every method's state on what was forgotten again, and from the same state goes on for more rounds of
-those who remain. `precision` looks at the models before and retrained and at two methods, one summed and one
-approximate, on a base in bf16 (the adapter, too), int8 and NF4. Writes WORK/later and WORK/precision for tables.py, a
-file a state; what is there is left alone.
+`later` trains every method's adapter on the erased records again, and from the same adapter goes on for more rounds of
+the remaining organisations. `precision` looks at the models before and after retraining and at two methods, one exact
+sum and one approximate, on a base in bf16 (the adapter, too), int8 and NF4. Writes WORK/later and WORK/precision for
+tables.py, one file for each adapter; existing files are left alone.
 """
 
 import argparse
@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.in_process import RULE, fresh_adapter, learn
-from benchmarks.unlearning.measure import METHODS, SEEDS, base_of, kept, look, model_of, save, task_of
-from benchmarks.unlearning.tasks import TASKS, Task
+from benchmarks.in_process import RULE, fresh_adapter, train_to_end
+from benchmarks.unlearning.measure import METHODS, SEEDS, base_of, kept, look, model_of, task_of
+from benchmarks.unlearning.tasks import TASKS, ErasureTask
 from core import lora
 from core.adapter import AdapterState
+from core.storage import blobs
 from llm.evaluate import evaluate
 from llm.model import Model, Quantisation, load
 from llm.train import TrainConfig, train
@@ -35,7 +36,7 @@ _RESURFACING = 5
 
 
 def main() -> None:
-    """Read the command line and do either."""
+    """Read the command line and measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with unlearning and sentiment")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
@@ -44,25 +45,25 @@ def main() -> None:
     parser.add_argument("task", nargs="+", help=f"some of: {'; '.join(TASKS)}")
     options = parser.parse_args()
     for file, row in _later(options) if options.what == "later" else _precision(options):
-        save(json.dumps(row).encode(), file)
+        blobs.write(file, json.dumps(row).encode())
         sys.stderr.write(f"{file.stem}\n")
 
 
-def relearnt(model: Model, adapter: AdapterState, task: Task, seed: int) -> dict[str, float]:
-    """The loss on the forgotten records when they are trained on again, after so many steps."""
+def relearnt(model: Model, adapter: AdapterState, task: ErasureTask, seed: int) -> dict[str, float]:
+    """The loss on the erased records while they are trained on again, by the number of steps."""
     found, done = {}, 0
     for steps in RELEARNT:
-        rate, total = task.plan.learning_rate / 2, RELEARNT[-1]
-        config = TrainConfig(steps - done, 2, task.plan.max_length, rate, first_step=done, total_steps=total)
+        rate, total = task.schedule.learning_rate / 2, RELEARNT[-1]
+        config = TrainConfig(steps - done, 2, task.schedule.max_length, rate, first_step=done, total_steps=total)
         adapter = train(model, task.members[task.erased].records, adapter, config, seed).adapter
         found[str(steps)], done = _loss(model, adapter, task), steps
     return found
 
 
-def resurfaced(model: Model, adapter: AdapterState, task: Task, seed: int) -> float:
-    """The loss on the forgotten records after more rounds of those who remain."""
-    plan = replace(task.without, rounds=task.without.rounds[:1] * _RESURFACING, steps=task.plan.steps // 4)
-    state = list(learn(model, task.members, plan, seed, lora.factor(adapter, "B")))[-1].after
+def resurfaced(model: Model, adapter: AdapterState, task: ErasureTask, seed: int) -> float:
+    """The loss on the erased records after more rounds of the remaining organisations."""
+    schedule = replace(task.without, rounds=task.without.rounds[:1] * _RESURFACING, steps=task.schedule.steps // 4)
+    state = train_to_end(model, task.members, schedule, seed, lora.factor(adapter, "B"))
     return _loss(model, RULE.adapter(state, fresh_adapter(model, seed)), task)
 
 
@@ -70,6 +71,7 @@ def base_in(base: str, precision: str) -> Model:
     """The base in a precision; for bf16 all weights of a model of its own are cast."""
     if precision != "bf16":
         return model_of(base, _QUANTISED[precision])
+    # The cast is in place: the cache must neither lend a model to it nor keep the result.
     load.cache_clear()
     model = model_of(base)
     model.module.to(torch.bfloat16)
@@ -105,8 +107,8 @@ def _precision(options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, An
                         yield file, {"task": name, "method": method, "precision": precision, "look": found}
 
 
-def _loss(model: Model, adapter: AdapterState, task: Task) -> float:
-    return evaluate(model, adapter, task.sets["forget"], task.plan.max_length).loss
+def _loss(model: Model, adapter: AdapterState, task: ErasureTask) -> float:
+    return evaluate(model, adapter, task.sets["forget"], task.schedule.max_length).loss
 
 
 if __name__ == "__main__":

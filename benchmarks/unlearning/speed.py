@@ -1,40 +1,37 @@
-"""How long excluding an organisation takes on the embedded base model, with lanes of one and with one lane for all.
+"""Time to remove an organisation on the embedded base model, with lanes of one and with one lane for all.
 
 A real run of the command line, then a real erasure by `remove`. `command_seconds` is the whole of `foedus forget`: a
-full audit, signatures, chain, destruction, and evaluation before and after. `exclusion_seconds` is what `remove` itself
-does: the sums of the same layout again without the organisation, or the lanes' average, from states in memory. Four
-held-out records an organisation are evaluated.
-`retraining_seconds` is the training of those who stay, as many rounds and steps, one after another, and nothing else.
+full audit, signatures, chain, destruction, and evaluation before and after. `exclusion_seconds` is `remove` itself: the
+sums of the same layout again without the organisation, or the average of the lanes, from states in memory. Four
+held-out records an organisation are evaluated. `retraining_seconds` is the training of the remaining organisations, as
+many rounds and steps, one after another, and nothing else.
 
     python -m benchmarks.unlearning.speed [--rounds 3] [--steps 10]
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from assets import samples
 from benchmarks import report
+from benchmarks.command_line import foedus
 from benchmarks.in_process import RULE, address, fresh_adapter
+from benchmarks.timing import wall_timed
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.config import RunConfig
-from llm.data import read_records
+from llm.records import read_records
 from llm.sources import load_base
 from llm.train import TrainConfig, train
 
-_SEED = 7
-_ORGANISATIONS = ("coding", "financial", "mathematical", "medical")
-_ERASED = "medical"
-_FOEDUS = [sys.executable, str(Path(sys.executable).parent / "foedus")]
-_TARGET_SECONDS, _TARGET_RATIO = 1.0, 0.01
+SEED = 7
+ORGANISATIONS = ("coding", "financial", "mathematical", "medical")
+ERASED = "medical"
+TARGET_SECONDS, TARGET_RATIO = 1.0, 0.01
 
 
 def main() -> None:
@@ -44,28 +41,29 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     figures: dict[str, Any] = {
-        "target_exclusion_seconds": _TARGET_SECONDS,
-        "target_ratio_at_lane_size_1": _TARGET_RATIO,
+        "target_exclusion_seconds": TARGET_SECONDS,
+        "target_ratio_at_lane_size_1": TARGET_RATIO,
     }
     for size in (1, 0):
         figures[f"lane size {size}"] = measure(size, options.rounds, options.steps)
     command = f"python -m benchmarks.unlearning.speed --rounds {options.rounds} --steps {options.steps}"
-    report.write("unlearning_speed", figures, command, _SEED)
-    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    report.write("unlearning_speed", figures, command, SEED)
+    print(json.dumps(figures, indent=1))
 
 
 def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
     """Run, erase, and time the sums alone."""
+    # The erasure is measured, not the run before it.
     shorter = {"local-steps": steps, "local-epochs": 0.0, "evaluate-limit": 4, "private-chain": "none"}
     settings = [word for key, value in shorter.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as state:
         where = ("--state", state, "--backend", "inline")
-        shape = ("--rounds", str(rounds), "--lane-size", str(lane_size), "--seed", str(_SEED))
-        _foedus("run", *where, *shape, *settings)
-        forgotten = _foedus("forget", "--organisation", _ERASED, "--method", "remove", *where)
-        _foedus("chain", "stop", "--state", state)
+        shape = ("--rounds", str(rounds), "--lane-size", str(lane_size), "--seed", str(SEED))
+        foedus("run", *where, *shape, *settings)
+        forgotten = foedus("forget", "--organisation", ERASED, "--method", "remove", *where)
+        foedus("chain", "stop", "--state", state)
     excluding = excluded(rounds) if lane_size == 0 else recomposed()
-    retraining = rounds * (len(_ORGANISATIONS) - 1) * trained(steps)
+    retraining = rounds * (len(ORGANISATIONS) - 1) * trained(steps)
     return {
         "rounds": rounds,
         "steps_a_round": steps,
@@ -80,49 +78,43 @@ def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
 
 def excluded(rounds: int) -> float:
     """Seconds that a shared lane's sums take without one of its members."""
-    state, updates = _states(len(_ORGANISATIONS))
-    kept = [WeightedUpdate(address(k), 1 / 3, update) for k, update in enumerate(updates[:-1])]
-    started = time.perf_counter()
-    for _ in range(rounds):
-        state = RULE.aggregate(state, kept).state
-    return time.perf_counter() - started
+    initial, updates = _states(len(ORGANISATIONS))
+    remaining = [WeightedUpdate(address(k), 1 / 3, update) for k, update in enumerate(updates[:-1])]
+
+    def summed() -> AdapterState:
+        state = initial
+        for _ in range(rounds):
+            state = RULE.aggregate(state, remaining).state
+        return state
+
+    return wall_timed(summed)[1]
 
 
 def recomposed() -> float:
     """Seconds that the average of isolated lanes takes without one of them."""
-    _, lanes = _states(len(_ORGANISATIONS))
-    started = time.perf_counter()
-    RULE.compose([(1 / 3, lane) for lane in lanes[:-1]])
-    return time.perf_counter() - started
+    _, lanes = _states(len(ORGANISATIONS))
+    return wall_timed(lambda: RULE.compose([(1 / 3, lane) for lane in lanes[:-1]]))[1]
 
 
 def trained(steps: int) -> float:
-    """Seconds that an organisation's training takes in a round of the default settings, but for the steps."""
+    """Seconds of an organisation's training in a round of the default settings, but for the steps."""
     config = RunConfig()
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
-    records = read_records(samples() / _ERASED / "train.jsonl")
+    records = read_records(samples() / ERASED / "train.jsonl")
     plan = TrainConfig(steps, config.batch_size, config.max_length, config.learning_rate)
-    return train(model, records, fresh_adapter(model, _SEED), plan, _SEED).seconds
+    return train(model, records, fresh_adapter(model, SEED), plan, SEED).seconds
 
 
 def _states(count: int) -> tuple[AdapterState, list[AdapterState]]:
     """A state of the embedded base's default adapter, and random ones like it."""
     config = RunConfig()
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
-    state = RULE.initial(fresh_adapter(model, _SEED))
-    rng = np.random.default_rng(_SEED)
+    state = RULE.initial(fresh_adapter(model, SEED))
+    rng = np.random.default_rng(SEED)
     return state, [
         AdapterState({name: rng.standard_normal(array.shape, np.float32) for name, array in state.arrays.items()})
         for _ in range(count)
     ]
-
-
-def _foedus(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([*_FOEDUS, *arguments, "--json"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"foedus {' '.join(arguments)} exited {done.returncode}: {done.stderr[-500:]}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 if __name__ == "__main__":

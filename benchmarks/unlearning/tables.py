@@ -1,9 +1,10 @@
-"""Reads what was measured and writes the results.
+"""Tables of the measurements that `python -m benchmarks.unlearning` has kept.
 
     python -m benchmarks.unlearning.tables --work WORK
 
 Means are over seeds, with the 95 % interval of Student's t. A method of one seed is compared with retrained models of
-other seeds only: with its own it shares every batch of those who stay, which no third party could expect.
+other seeds only: with that of its own it shares every batch of the remaining organisations, which no third party could
+expect.
 """
 
 import argparse
@@ -13,15 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report
+from benchmarks.statistics import MeanInterval, span
 from benchmarks.unlearning.follow import PRECISIONS, RELEARNT
 from benchmarks.unlearning.measure import METHODS
-from benchmarks.unlearning.tasks import SLICES, TASKS
+from benchmarks.unlearning.tasks import SHARDS, TASKS
 from unlearning import metrics
 
 COMMAND = "python -m benchmarks.unlearning.tables --work WORK"
@@ -38,30 +40,30 @@ Look = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """All seeds of one task: of each method its looks by seed."""
+    """All seeds of one task: for each method its looks by seed."""
 
     name: str
     looks: Mapping[str, Mapping[int, Look]]
 
     def reference(self, method: str) -> str:
-        """What a method is compared with: isolated lanes with isolated lanes, which erasing leaves as they were."""
+        """The reference of a method: for isolated lanes the remaining ones, which erasing leaves as they were."""
         return "isolated remove" if method.startswith(_ISOLATED) else "retrained"
 
     def values(self, method: str, figure: "Figure") -> list[float]:
-        """A figure of every seed."""
+        """A figure for every seed."""
         return [figure(look) for look in self.looks[method].values()]
 
     def pairs(self, method: str) -> Iterator[tuple[Look, Look]]:
         """Each look with that of every reference of another seed."""
         for seed, look in self.looks[method].items():
             for other, reference in self.looks[self.reference(method)].items():
-                if other != seed:
+                if other != seed:  # with its own seed a method shares every batch
                     yield look, reference
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that a look gives: of a set, its loss, share of tokens or answers that are right, or extraction."""
+    """A number of a look: the loss of a set, its share of right tokens or answers, or its extraction strength."""
 
     of: str
     what: str = "loss"
@@ -84,7 +86,7 @@ class Figure:
 
 
 def read(folder: Path) -> list[Measured]:
-    """What was measured so far, task by task."""
+    """The measurements so far, task by task."""
     files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
     found = []
     for name in TASKS:
@@ -109,12 +111,12 @@ def left_behind(tasks: Sequence[Measured]) -> dict[str, Any]:
                     "task": task.name,
                     "method": method,
                     "seeds": len(looks),
-                    "forget loss": shown(task.values(method, Figure("forget"))),
-                    "forget tokens right, percent": shown(task.values(method, Figure("forget", "tokens"))),
-                    "retain loss": shown(task.values(method, Figure("retain"))),
-                    "retain tokens right, percent": shown(task.values(method, Figure("retain", "tokens"))),
-                    "membership AUC": shown([membership(look) for look in looks.values()]),
-                    "extraction strength": shown(task.values(method, Figure("forget", "extraction"))),
+                    "forget loss": _interval(task.values(method, Figure("forget"))),
+                    "forget tokens right, percent": _interval(task.values(method, Figure("forget", "tokens"))),
+                    "retain loss": _interval(task.values(method, Figure("retain"))),
+                    "retain tokens right, percent": _interval(task.values(method, Figure("retain", "tokens"))),
+                    "membership AUC": _interval([membership(look) for look in looks.values()]),
+                    "extraction strength": _interval(task.values(method, Figure("forget", "extraction"))),
                     "steps over retraining": cost(task, method, "steps"),
                     "time over retraining": cost(task, method, "seconds"),
                 }
@@ -134,16 +136,16 @@ def tofu(tasks: Sequence[Measured]) -> dict[str, Any]:
                     "part": task.name.removeprefix("tofu "),
                     "method": method,
                     "seeds": len(looks),
-                    "truth ratio": shown([float(ratios(look, "forget").mean()) for look in looks.values()]),
+                    "truth ratio": _interval([float(ratios(look, "forget").mean()) for look in looks.values()]),
                     "forget quality, p": "void" if before is not None and before >= VOID_P else reached,
-                    "model utility": shown([utility(look) for look in looks.values()]),
+                    "model utility": _interval([utility(look) for look in looks.values()]),
                 }
             )
     return {"void_unless_p_of_untouched_below": VOID_P, "methods": rows} if rows else {}
 
 
 def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
-    """Exposure of the canaries, against the interval of canaries that no model saw."""
+    """Exposure of the canaries, against the interval of canaries in nobody's training."""
     holding = (task for task in tasks if any(look["exposures"] for look in task.looks["retrained"].values()))
     rows = [row for task in holding for row in exposed(task)]
     return {"void_unless_bits_before_reach": VOID_BITS, "methods": rows} if rows else {}
@@ -152,50 +154,50 @@ def planted(tasks: Sequence[Measured]) -> dict[str, Any]:
 def exposed(task: Measured) -> Iterator[dict[str, Any]]:
     """The exposure after every method of one task."""
     never = [bits for look in task.looks["retrained"].values() for bits in look["exposures"]]
-    usual = metrics.mean_interval(never, 0.99)
+    usual = MeanInterval.of(never, 0.99)
     for method, looks in task.looks.items():
-        step = SLICES if method.startswith(_OWN) else 1  # every fourth canary is in the first shard
+        step = SHARDS if method.startswith(_OWN) else 1  # every fourth canary is in the first shard
         bits = [float(np.mean(look["exposures"][::step])) for look in looks.values()]
         start = method.split()[0] + " untouched" if method.startswith((_ISOLATED, *_OWN)) else "untouched"
         before = float(np.mean([np.mean(x["exposures"][::step]) for x in task.looks[start].values()]))
-        told = "void" if before < VOID_BITS else "yes" if usual.holds(float(np.mean(bits))) else "no"
+        told = "void" if before < VOID_BITS else "yes" if float(np.mean(bits)) in usual else "no"
         yield {
             "task": task.name,
             "method": method,
             "seeds": len(looks),
             "canaries": len(next(iter(looks.values()))["exposures"][::step]),
-            "exposure, bits": shown(bits),
-            "never seen, 99 percent": f"{usual.low:.2f} to {usual.high:.2f}",
+            "exposure, bits": _interval(bits),
+            "never seen, 99 percent": span(usual.low, usual.high, 2),
             "as never seen": "" if method == start else told,
         }
 
 
 def later(folder: Path) -> dict[str, Any]:
-    """The loss on what was forgotten when it is trained on again, and when the others go on."""
+    """The loss on the erased records after training on them again, and after further rounds of the others."""
     rows = []
     for (task, method), found in _cells(folder / "later", ("task", "method")).items():
-        row = {"task": task, "method": method, "seeds": len(found), "erased": mean(one["loss"] for one in found)}
-        row |= {f"after {n} steps": mean(one["relearnt"][str(n)] for one in found) for n in RELEARNT}
-        row["after 5 more rounds"] = mean(one["resurfaced"] for one in found)
+        row = {"task": task, "method": method, "seeds": len(found), "erased": fmean(one["loss"] for one in found)}
+        row |= {f"after {n} steps": fmean(one["relearnt"][str(n)] for one in found) for n in RELEARNT}
+        row["after 5 more rounds"] = fmean(one["resurfaced"] for one in found)
         rows.append(row)
     return {"forget_loss": rows}
 
 
 def precision(folder: Path) -> dict[str, Any]:
-    """The same states on a base in other precisions."""
+    """The same adapters on a base in other precisions."""
     rows = []
     for (task, method, base), found in _cells(folder / "precision", ("task", "method", "precision")).items():
         looks = [one["look"] for one in found]
         row = {"task": task, "method": method, "base": base, "seeds": len(looks)}
-        row["forget loss"] = mean(map(Figure("forget"), looks))
-        row["retain loss"] = mean(map(Figure("retain"), looks))
-        row["exposure, bits"] = mean(np.mean(look["exposures"]) for look in looks) if looks[0]["exposures"] else ""
+        row["forget loss"] = fmean(map(Figure("forget"), looks))
+        row["retain loss"] = fmean(map(Figure("retain"), looks))
+        row["exposure, bits"] = fmean(np.mean(look["exposures"]) for look in looks) if looks[0]["exposures"] else ""
         rows.append(row)
     return {"forget_loss": rows}
 
 
 def targets(tasks: Sequence[Measured]) -> dict[str, Any]:
-    """The targets, and how far each task is from them."""
+    """The targets, and the distance of each task from them."""
     rows: list[dict[str, Any]] = []
     for task in tasks:
         if "repair" not in task.looks:
@@ -208,9 +210,12 @@ def targets(tasks: Sequence[Measured]) -> dict[str, Any]:
             rows.append(_target(task, f"{alone}, time over retraining", cost(task, alone, "seconds"), REMOVE_TIME))
         if task.name.startswith("sentiment"):
             for method in ("remove", "repair"):
-                for of, whose in (("unseen", "the erased's texts"), ("others", "the others' texts")):
+                for of, whose in (
+                    ("unseen", "texts of the erased organisation's kind"),
+                    ("others", "texts of the others' kind"),
+                ):
                     figure = Figure(of, "answers")
-                    gap = mean(task.values(method, figure)) - mean(task.values(task.reference(method), figure))
+                    gap = fmean(task.values(method, figure)) - fmean(task.values(task.reference(method), figure))
                     rows.append(
                         _target(
                             task, f"{method}, accuracy on {whose}: points from retraining", abs(gap), ACCURACY_POINTS
@@ -220,14 +225,14 @@ def targets(tasks: Sequence[Measured]) -> dict[str, Any]:
 
 
 def sentiment(tasks: Sequence[Measured]) -> dict[str, Any]:
-    """Accuracy on held-out texts of the erased's kind and of the others'."""
+    """Accuracy on held-out texts of the erased organisation's kind and of the others'."""
     rows = [
         {
             "erased": task.name.removeprefix("sentiment, "),
             "method": method,
             "seeds": len(looks),
-            "accuracy on the erased's kind, percent": shown(task.values(method, Figure("unseen", "answers"))),
-            "accuracy on the others', percent": shown(task.values(method, Figure("others", "answers"))),
+            "accuracy on the erased's kind, percent": _interval(task.values(method, Figure("unseen", "answers"))),
+            "accuracy on the others', percent": _interval(task.values(method, Figure("others", "answers"))),
         }
         for task in tasks
         if task.name.startswith("sentiment")
@@ -237,7 +242,7 @@ def sentiment(tasks: Sequence[Measured]) -> dict[str, Any]:
 
 
 def membership(look: Look) -> float:
-    """AUC of the loss per token: the forgotten records against others of their kind that nobody trained on."""
+    """AUC of the loss per token: the erased records against others of their kind in nobody's training."""
     rates = [np.divide(look["sets"][name]["nats"], look["sets"][name]["tokens"]) for name in ("forget", "unseen")]
     return metrics.membership_auc(*rates)
 
@@ -274,35 +279,26 @@ def utility(look: Look) -> float:
 
 
 def deviations(task: Measured, method: str, figure: Figure) -> float:
-    """How far a method's mean is from the references', in standard deviations of those."""
+    """The distance of a method's mean from that of the references, in their standard deviations."""
     reference = task.values(task.reference(method), figure)
     spread = float(np.std(reference, ddof=1)) if len(reference) > 1 else float("nan")
-    return (mean(task.values(method, figure)) - mean(reference)) / spread
+    return (fmean(task.values(method, figure)) - fmean(reference)) / spread
 
 
 def cost(task: Measured, method: str, what: str) -> float:
     """Time or steps over those of retraining under the same seed: the median over seeds."""
     looks = task.looks[method]
-    return median(look[what] / task.looks["retrained"][seed][what] for seed, look in looks.items())
+    return float(median(look[what] / task.looks["retrained"][seed][what] for seed, look in looks.items()))
 
 
-def mean(values: Any) -> float:
-    """The mean."""
-    return float(np.mean(list(values)))
-
-
-def shown(values: Sequence[float]) -> str:
-    """Mean and half of the 95 % interval."""
-    if len(values) < 2:
-        return f"{values[0]:.3g}"
-    found = metrics.mean_interval(values)
-    return f"{found.mean:.3g} ± {found.high - found.mean:.2g}"
+def _interval(values: Sequence[float]) -> str:
+    return str(MeanInterval.of(values))
 
 
 def main() -> None:
-    """Write every result that there are measurements for."""
+    """Write every result with measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.unlearning` filled")
+    parser.add_argument("--work", type=Path, required=True, help="folder filled by `python -m benchmarks.unlearning`")
     folder = parser.parse_args().work
     tasks = read(folder)
     made = {
@@ -334,10 +330,10 @@ def _rates(answers: Sequence[Sequence[float]]) -> list[float]:
     return [nats / tokens for nats, tokens in answers]
 
 
-def _target(task: Measured, name: str, reached: float, wanted: float) -> dict[str, Any]:
-    met = "not measured" if np.isnan(reached) else "yes" if reached <= wanted else "no"
-    reached_or_none = None if np.isnan(reached) else reached
-    return {"task": task.name, "target": name, "at most": wanted, "reached": reached_or_none, "met": met}
+def _target(task: Measured, name: str, measured: float, limit: float) -> dict[str, Any]:
+    met = "not measured" if np.isnan(measured) else "yes" if measured <= limit else "no"
+    figure = None if np.isnan(measured) else measured
+    return {"task": task.name, "target": name, "at most": limit, "measured": figure, "met": met}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The federations: who learns what, who is erased, and what is asked afterwards.
+"""The unlearning tasks: federations, the organisation that is erased, and the records to look at afterwards.
 
-What a task is made of is the same for every seed; the seed decides the shared A and everybody's batches.
+The content of a task is the same for every seed; the seed decides the shared A and everybody's batches.
 """
 
 import json
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from assets import samples as sample_data
-from benchmarks.in_process import Member, Plan
+from benchmarks.in_process import Member, Schedule
 from benchmarks.unlearning import canaries
 from benchmarks.unlearning.canaries import Canary
-from llm.data import Record, encode, parse_record, read_records
+from llm.batches import encode
 from llm.model import Model
+from llm.records import Record, parse_record, read_records
 
-SLICES = 4
+SHARDS = 4
 _WRONG = 3
-"""Wrong answers of a TOFU question that are asked about, of five."""
+"""Wrong answers of a TOFU question that are measured, of five."""
 _ROW, _CHARACTERS, _SHARD = 120, 120, 1300
-"""Tokens of a row, characters of a text, and texts of an organisation. Rows hold texts whole, for a prompt that is cut
-to leave room for its label gives away how long that is."""
+"""Tokens of a row, characters of a text, and texts of an organisation. Rows hold texts whole: a prompt that is cut to
+leave room for its label gives away the label's length."""
 _LABELS = {"imdb": {0: "negative", 1: "positive"}, "tweeteval": {0: "negative", 2: "positive"}}
 
 
@@ -36,33 +37,37 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A federation of which the member at place `erased` is erased.
+class ErasureTask:
+    """A federation of which the member with index `erased` is erased.
 
-    `sets` are records to look at: `forget` (the erased's), `retain` (the others'), `unseen` (of the erased's kind,
-    which nobody trains on); for sentiment `unseen` and `others` are held-out texts of either kind.
+    `sets` are records to look at: `forget` (of the erased organisation), `retain` (of the others), `unseen` (of the
+    erased organisation's kind, but in nobody's training); for sentiment `unseen` and `others` are held-out texts of
+    either kind.
     """
 
     members: tuple[Member, ...]
     erased: int
-    plan: Plan
+    schedule: Schedule
     sets: Mapping[str, tuple[Record, ...]]
     truths: Mapping[str, tuple[Truth, ...]] = field(default_factory=dict)
     canaries: tuple[Canary, ...] = ()
 
     @property
     def others(self) -> tuple[Record, ...]:
-        """What the members who stay have."""
-        return tuple(r for place, m in enumerate(self.members) if place != self.erased for r in m.records)
+        """The records of the remaining members."""
+        return tuple(r for index, m in enumerate(self.members) if index != self.erased for r in m.records)
 
     @property
-    def without(self) -> Plan:
-        """The plan in which the erased never took part."""
-        return replace(self.plan, rounds=tuple(tuple(p for p in who if p != self.erased) for who in self.plan.rounds))
+    def without(self) -> Schedule:
+        """The schedule in which the erased organisation never took part."""
+        return replace(
+            self.schedule,
+            rounds=tuple(tuple(i for i in indices if i != self.erased) for indices in self.schedule.rounds),
+        )
 
 
-def samples(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
-    """The embedded samples, four organisations; most of the last one's data are 50 canaries."""
+def samples(model: Model, _data: Path) -> ErasureTask:
+    """The embedded samples: four organisations, the last with 50 canaries beside its records."""
     planted = canaries.draw(model, _source("canaries"))
     folders = sorted(path.parent for path in sample_data().glob("*/train.jsonl"))
     parts = [_drawn(model, read_records(folder / "train.jsonl"), 24) for folder in folders]
@@ -70,17 +75,18 @@ def samples(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks 
     own = (*parts[-1], *(canary.record for canary in planted))
     members = (*(Member(part, len(part)) for part in parts[:-1]), Member(own, len(own)))
     retain = tuple(record for part in parts[:-1] for record in part[:12])
-    plan = Plan((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=128, learning_rate=1e-2)
-    return Task(members, 3, plan, {"forget": parts[-1], "retain": retain, "unseen": unseen}, canaries=planted)
+    schedule = Schedule((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=128, learning_rate=1e-2)
+    sets = {"forget": parts[-1], "retain": retain, "unseen": unseen}
+    return ErasureTask(members, 3, schedule, sets, canaries=planted)
 
 
-def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
+def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], ErasureTask]:
     """TOFU: one organisation has `count` records of the part to forget, three others half as many to retain each.
 
     Records are drawn from the shortest: rows of `length` tokens hold them whole, but for most of forget01.
     """
 
-    def make(model: Model, data: Path) -> Task:  # noqa: ARG001 - what all tasks are made from
+    def make(_model: Model, data: Path) -> ErasureTask:
         folder = data / "unlearning"
         asked = {row["question"] for row in _rows(folder, part)}
         rows = sorted(_rows(folder, "forget10_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
@@ -90,7 +96,7 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
         unseen = [_record(row, "answer") for row in rows if row not in chosen][:count]
         kept = sorted(_rows(folder, "retain_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
         kept = kept[: 3 * count // 2]
-        shares = [chosen, *(kept[place::3] for place in range(3))]
+        shares = [chosen, *(kept[index::3] for index in range(3))]
         members = tuple(Member(tuple(_record(row, "answer") for row in share), len(share)) for share in shares)
         truths = {
             "forget": _truths(chosen),
@@ -99,17 +105,17 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], Task]:
             "world": _truths(_rows(folder, "world_facts_perturbed")[:30]),
         }
         retain = tuple(_record(row, "answer") for row in kept[:48])
-        plan = Plan((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=length, learning_rate=1e-2)
+        schedule = Schedule((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=length, learning_rate=1e-2)
         sets = {"forget": members[0].records, "retain": retain, "unseen": tuple(unseen)}
-        return Task(members, 0, plan, sets, truths)
+        return ErasureTask(members, 0, schedule, sets, truths)
 
     return make
 
 
-def sentiment(erased: str) -> Callable[[Model, Path], Task]:
+def sentiment(erased: str) -> Callable[[Model, Path], ErasureTask]:
     """Two organisations with texts of one kind, of which one is erased, and one with texts of the other kind."""
 
-    def make(model: Model, data: Path) -> Task:
+    def make(model: Model, data: Path) -> ErasureTask:
         other = next(kind for kind in _LABELS if kind != erased)
         own, others = _texts(model, data, erased, "train"), _texts(model, data, other, "train")
         shards = own[:_SHARD], own[_SHARD : 2 * _SHARD], others[:_SHARD]
@@ -119,13 +125,13 @@ def sentiment(erased: str) -> Callable[[Model, Path], Task]:
             "unseen": _texts(model, data, erased, "dev")[:360],
             "others": _texts(model, data, other, "dev")[:360],
         }
-        plan = Plan((tuple(range(3)),) * 4, steps=24, batch_size=16, max_length=_ROW, learning_rate=6e-3)
-        return Task(tuple(Member(shard) for shard in shards), 0, plan, sets)
+        schedule = Schedule((tuple(range(3)),) * 4, steps=24, batch_size=16, max_length=_ROW, learning_rate=6e-3)
+        return ErasureTask(tuple(Member(shard) for shard in shards), 0, schedule, sets)
 
     return make
 
 
-TASKS: Mapping[str, Callable[[Model, Path], Task]] = {
+TASKS: Mapping[str, Callable[[Model, Path], ErasureTask]] = {
     "samples": samples,
     "tofu forget10": tofu("forget10", 64, 160),
     "tofu forget05": tofu("forget05", 64, 192),
@@ -135,7 +141,7 @@ TASKS: Mapping[str, Callable[[Model, Path], Task]] = {
     "sentiment, reviews": sentiment("imdb"),
 }
 EMBEDDED = frozenset({"samples, embedded base", "sentiment, tweets", "sentiment, reviews"})
-"""Tasks of the embedded base, with the main methods only; the small one learns no sentiment in a few minutes."""
+"""Tasks on the embedded base, with the main methods only; the small base learns no sentiment in a few minutes."""
 
 
 def _source(name: str) -> random.Random:
@@ -143,7 +149,7 @@ def _source(name: str) -> random.Random:
 
 
 def _drawn(model: Model, records: Sequence[Record], count: int) -> tuple[Record, ...]:
-    """So many of those that a row of 128 tokens holds whole."""
+    """`count` drawn records among those that a row of 128 tokens holds whole."""
     found = [record for record in records if len(encode(model.tokenizer, record, 512)) <= 128]
     _source("samples").shuffle(found)
     return tuple(found[:count])
@@ -158,7 +164,7 @@ def _record(row: Mapping[str, Any], answer: str) -> Record:
 
 
 def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
-    """Sets without paraphrases have their answers asked about as they are, as in TOFU."""
+    """The questions of a set; where it has no paraphrases, the answer itself stands in, as in TOFU."""
     found = []
     for row in rows:
         wrong = [parse_record({"question": row["question"], "answer": a}) for a in row["perturbed_answer"][:_WRONG]]
@@ -168,7 +174,11 @@ def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
 
 
 def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]:
-    """As many positive texts as negative ones, by turns: the end of each, where reviews come to their point."""
+    """As many positive texts as negative ones, by turns: the end of each, where reviews conclude."""
+
+    def labelled(text: str, label: str) -> Record:
+        return parse_record({"text": text[-_CHARACTERS:], "label": label})
+
     rows = _lines(data / "sentiment" / f"{kind}_{part}.jsonl")
     _source(kind).shuffle(rows)
     by_label = [
@@ -176,15 +186,12 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
             record
             for row in rows
             if row["label"] == label
-            if len(encode(model.tokenizer, record := _sentiment(row["text"], word), 512)) < _ROW
+            if len(encode(model.tokenizer, record := labelled(row["text"], word), 512)) < _ROW
         ]
         for label, word in _LABELS[kind].items()
     ]
+    # The rarer label ends the alternation.
     return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
-
-
-def _sentiment(text: str, label: str) -> Record:
-    return parse_record({"text": text[-_CHARACTERS:], "label": label})
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

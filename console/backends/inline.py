@@ -5,7 +5,7 @@ becomes an error reply, as Flower's runtime makes it one.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
@@ -17,9 +17,15 @@ _ERROR_IN_CLIENT_APP = 2
 
 
 class InlineGrid(Grid):
-    """`nodes` nodes that answer at once, each with its own context of the same run-config."""
+    """`nodes` nodes that answer at once, each with its own context of the same run-config.
 
-    def __init__(self, client: ClientApp, nodes: int, run_config: UserConfig) -> None:
+    `watch` is called between messages.
+    """
+
+    def __init__(
+        self, client: ClientApp, nodes: int, run_config: UserConfig, watch: Callable[[], object] = bool
+    ) -> None:
+        self.watch = watch
         TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
         self.client = client
         self.contexts = {node: _context(node, nodes, run_config) for node in range(1, nodes + 1)}
@@ -56,6 +62,7 @@ class InlineGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> str:
+        self.watch()
         name = message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
         try:
             reply = self.client(message, self.contexts[message.metadata.dst_node_id])
@@ -65,12 +72,15 @@ class InlineGrid(Grid):
         return name
 
 
-def _context(node: int, nodes: int, run_config: UserConfig) -> Context:
-    place: UserConfig = {"partition-id": node - 1, "num-partitions": nodes}
-    return Context(run_id=1, node_id=node, node_config=place, state=RecordDict(), run_config=run_config)
-
-
-def run_inline(server: ServerApp, client: ClientApp, nodes: int, run_config: UserConfig) -> None:
-    """Run a federation in this process; raises what the ServerApp raises."""
-    grid = InlineGrid(client, nodes, run_config)
+def run_inline(
+    server: ServerApp, client: ClientApp, nodes: int, run_config: UserConfig, watch: Callable[[], object] = bool
+) -> None:
+    """Run a federation in this process; raises what the ServerApp raises. `watch` is called now and then, and last."""
+    grid = InlineGrid(client, nodes, run_config, watch)
     server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config))
+    watch()
+
+
+def _context(node: int, nodes: int, run_config: UserConfig) -> Context:
+    config: UserConfig = {"partition-id": node - 1, "num-partitions": nodes}
+    return Context(run_id=1, node_id=node, node_config=config, state=RecordDict(), run_config=run_config)

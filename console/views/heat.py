@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from console.views.text import visible
 from core.canonical import Address
 from provenance.colours import colours, mixed
 from provenance.shares import Shares, response_shares, token_shares
@@ -123,11 +124,13 @@ class Heat:
         yield text, marks
 
 
-def show(console: Console, trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None) -> None:
-    """Print a trace: the prompt, the response, the shares, and the verdict."""
+def parts(
+    console: Console, trace: TokenTrace, names: Mapping[Address, str], only: Address | None = None
+) -> tuple[RenderableType, ...]:
+    """A trace for `console`: the prompt, the response, the shares, and the verdict."""
     heat = Heat(console, trace.organisations, names, only)
-    console.print(Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", sep="\n")
-    console.print(Text(f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"), soft_wrap=True)
+    told = f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"
+    return Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", told
 
 
 def verdict(trace: TokenTrace, names: Mapping[Address, str]) -> str:
@@ -145,8 +148,3 @@ def summary(trace: TokenTrace, names: Mapping[Address, str]) -> str:
     ranked = sorted(by_name.items(), key=lambda item: -item[1])[:_SUMMARISED]
     parts = [f"{name} {100 * share:.0f} %" for name, share in [*ranked, ("base model", shares.base)]]
     return f"{' · '.join(parts)}; {verdict(trace, names)}"
-
-
-def visible(text: str) -> str:
-    """Text without what would steer a terminal: but for line ends and tabs, what does not print becomes �."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.expandtabs(4))

@@ -4,7 +4,7 @@ STATE/runs/RUN/          the record: every file in it is covered by `foedus veri
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
 STATE/credits/RUN/       what each round was worth, and whom it paid; see agents/rewards.py
-STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/q_learning.py
+STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
 STATE/chain/             the development chains

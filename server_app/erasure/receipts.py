@@ -12,7 +12,8 @@ from core.canonical import Address
 from core.erasures import Attestation, Receipt
 from core.errors import ForgeryError
 from core.genesis import Genesis
-from core.messages import codec as wire
+from core.messages import queries
+from core.messages.queries import DELETE, Deletion
 from core.rejections import Reason
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -43,8 +44,8 @@ def _queries(
 ) -> Iterator[tuple[Address, Message]]:
     for holder in attested.value.holders:
         if (node := nodes.get(holder)) is not None:
-            content = wire.Deletion(genesis, holder, attested).to_content()
-            yield holder, Message(content, node, wire.DELETE, group_id="delete")
+            content = Deletion(genesis, holder, attested).to_content()
+            yield holder, Message(content, node, DELETE, group_id="delete")
 
 
 def _receipt(
@@ -53,7 +54,7 @@ def _receipt(
     """A holder's own receipt for this erasure; raises RejectedError for anything else."""
 
     def verified(content: RecordDict) -> Signed[Receipt]:
-        receipt = wire.receipt_of(content)
+        receipt = queries.receipt_of(content)
         if receipt.value.organisation != holder:
             raise ForgeryError(f"expected the receipt of {holder}, got that of {receipt.value.organisation}")
         if (got := receipt.verified(genesis).erasure) != (expected := attested.value.erasure):

@@ -10,7 +10,7 @@ from core.canonical import Digest
 from core.erasures import ErasureRequest
 from core.errors import RunError, UsageError
 from core.genesis import Genesis
-from core.messages import codec as wire
+from core.messages.queries import RECORDS, RecordsAnswer, RecordsQuery
 from core.signed import Signed
 from server_app.admission import RejectedError, read_reply
 from server_app.exchange import Send, ask, printable
@@ -23,7 +23,7 @@ def check_held(
 
     Raises UsageError when it does not, RunError when it does not say.
     """
-    answer = _answer(wire.RecordsQuery(genesis, request, records, forget=False), node, send)
+    answer = _answer(RecordsQuery(genesis, request, records, forget=False), node, send)
     name = genesis.names[request.value.organisation]
     if missing := set(records) - {*answer.held, *answer.forgotten}:
         hint = "records that it holds out are never learnt"
@@ -39,21 +39,21 @@ def request_record_erasure(
 
     Raises RunError when it does not.
     """
-    answer = _answer(wire.RecordsQuery(genesis, request, records, forget=True), node, send)
+    answer = _answer(RecordsQuery(genesis, request, records, forget=True), node, send)
     if left := set(records) - set(answer.forgotten):
         name = genesis.names[request.value.organisation]
         raise RunError(f"{name} has not erased {len(left)} of {len(records)} records: ask for the erasure again")
 
 
-def _answer(query: wire.RecordsQuery, node: int | None, send: Send) -> wire.RecordsAnswer:
+def _answer(query: RecordsQuery, node: int | None, send: Send) -> RecordsAnswer:
     organisation = query.request.value.organisation
     name = query.genesis.names[organisation]
     if node is None:
         raise RunError(f"no node speaks for {name}: connect it, since it has to train without the records")
-    message = Message(query.to_content(), node, wire.RECORDS, group_id="records")
+    message = Message(query.to_content(), node, RECORDS, group_id="records")
     ((_, reply),) = ask([(organisation, message)], send)
     try:
-        return read_reply(reply, wire.RecordsAnswer.from_content, "no answer came in time")
+        return read_reply(reply, RecordsAnswer.from_content, "no answer came in time")
     except RejectedError as error:
         detail = printable(error.detail)
         raise RunError(f"{name} was asked for its records, got {error.reason}: {detail}; ask again") from error

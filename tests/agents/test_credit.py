@@ -1,11 +1,11 @@
-"""Credit: what a round did to the loss, divided among those who took part."""
+"""Credit: the effect of a round on the loss, divided among the organisations that took part."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
-from agents.credit import MOST_POINTS, Round, RoundCredit, incomes, measure
+from agents.credit import MOST_POINTS, CreditedRound, RoundCredit, incomes, measure
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import Address
@@ -14,7 +14,7 @@ from core.errors import ConfigError
 SIDE = 60
 SIZE = SIDE * SIDE
 NAMES = ("a", "b", "c", "d")
-ADDRESS = {name: Address(f"0x{index:040x}") for index, name in enumerate([*NAMES, "rider", "other"], 1)}
+ADDRESS = {name: Address(f"0x{index:040x}") for index, name in enumerate([*NAMES, "free-rider", "other"], 1)}
 SOURCE = np.random.default_rng(3)
 COMMON = SOURCE.normal(size=SIZE)
 GOALS = {name: COMMON + 0.7 * SOURCE.normal(size=SIZE) for name in NAMES}
@@ -40,7 +40,7 @@ class World:
         for _ in range(steps):
             self.run({})
 
-    def slope(self, at: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def loss_and_gradient(self, at: AdapterState, name: str) -> tuple[float, AdapterState]:
         self.asked += 1
         gradient = CURVATURE * (at["m.lora_B"].ravel().astype(np.float64) - GOALS[name]) / SIZE
         return loss(at, name), AdapterState({"m.lora_B": gradient.reshape(SIDE, SIDE)})
@@ -49,8 +49,8 @@ class World:
         noise = np.random.default_rng(len(self.states)).normal(size=SIZE)
         return 0.2 * CURVATURE * (GOALS[name] - self.states[-1]["m.lora_B"].ravel()) + 0.05 * noise
 
-    def run(self, riders: Mapping[str, np.ndarray], points: int = 3) -> RoundCredit:
-        sent = {name: self.honest(name) for name in NAMES} | dict(riders)
+    def run(self, others: Mapping[str, np.ndarray], points: int = 3) -> RoundCredit:
+        sent = {name: self.honest(name) for name in NAMES} | dict(others)
         weight = 1 / len(sent)
         updates = [WeightedUpdate(ADDRESS[name], weight, state(update)) for name, update in sent.items()]
         before = self.states[-1]
@@ -58,7 +58,7 @@ class World:
         self.states.append(state(moved))
         earlier = self.states[-3] if len(self.states) > 2 else None
         losses = {name: (loss(before, name), loss(self.states[-1], name)) for name in NAMES}
-        return measure(Round(before, updates, self.states[-1], earlier), self.slope, losses, points)
+        return measure(CreditedRound(before, updates, self.states[-1], earlier), self.loss_and_gradient, losses, points)
 
     @property
     def last_step(self) -> np.ndarray:
@@ -72,9 +72,9 @@ def share(credit: RoundCredit, name: str) -> float:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_credits_and_what_is_nobodys_sum_to_the_change_of_every_slice(steps: int) -> None:
+def test_credits_and_what_is_nobodys_sum_to_the_change_of_every_domain(steps: int) -> None:
     world = World(steps)
-    credit = world.run({"rider": world.last_step if steps else np.ones(SIZE)})
+    credit = world.run({"free-rider": world.last_step if steps else np.ones(SIZE)})
     for part in credit.domains.values():
         assert part.change == pytest.approx(sum(part.credits.values()) + part.nobody + part.residual)
         assert abs(part.residual) < 1e-6 * abs(part.change)
@@ -83,17 +83,17 @@ def test_credits_and_what_is_nobodys_sum_to_the_change_of_every_slice(steps: int
 def test_the_gradients_asked_do_not_grow_with_the_organisations() -> None:
     world = World()
     before = world.asked
-    world.run({"rider": np.ones(SIZE), "other": -np.ones(SIZE)}, points=4)
+    world.run({"free-rider": np.ones(SIZE), "other": -np.ones(SIZE)}, points=4)
     assert world.asked - before == 4 * len(NAMES)
 
 
 @pytest.mark.parametrize("points", [0, MOST_POINTS + 1])
-def test_more_than_four_gradients_a_slice_are_refused(points: int) -> None:
-    with pytest.raises(ConfigError, match="1 to 4 wanted"):
+def test_more_than_four_gradients_a_domain_are_refused(points: int) -> None:
+    with pytest.raises(ConfigError, match=f"got {points}"):
         World().run({}, points)
 
 
-def test_every_honest_organisation_earns_and_each_most_on_its_own_slice() -> None:
+def test_every_honest_organisation_earns_and_each_most_on_its_own_domain() -> None:
     credit = World().run({})
     assert min(credit.mean.values()) > 0
     for name in NAMES:
@@ -110,7 +110,7 @@ def test_a_small_domain_is_not_voted_down() -> None:
     sent = [WeightedUpdate(ADDRESS[n], 0.25, state(u)) for n, u in flat.items()]
     after = state(np.mean([u.state["m.lora_B"].ravel() for u in sent], axis=0))
     losses = {name: (loss(world.states[0], name), loss(after, name)) for name in ("a", "d")}
-    mean = measure(Round(world.states[0], sent, after), world.slope, losses).mean
+    mean = measure(CreditedRound(world.states[0], sent, after), world.loss_and_gradient, losses).mean
     assert max(mean, key=lambda a: mean[a]) == ADDRESS["d"]
 
 
@@ -118,43 +118,45 @@ def test_noise_earns_less_than_a_tenth() -> None:
     for seed in range(100, 110):
         world = World(1 + seed % 3)
         norm = np.linalg.norm(world.honest("a")) / np.sqrt(SIZE)
-        assert share(world.run({"rider": norm * np.random.default_rng(seed).normal(size=SIZE)}), "rider") < 0.1
+        assert (
+            share(world.run({"free-rider": norm * np.random.default_rng(seed).normal(size=SIZE)}), "free-rider") < 0.1
+        )
 
 
 def test_a_zero_update_earns_nothing() -> None:
-    assert World().run({"rider": np.zeros(SIZE)}).mean[ADDRESS["rider"]] == 0.0
+    assert World().run({"free-rider": np.zeros(SIZE)}).mean[ADDRESS["free-rider"]] == 0.0
 
 
 def test_the_last_aggregate_handed_back_earns_nothing_and_without_the_projection_it_would() -> None:
     world = World(2)
-    credit = world.run({"rider": world.last_step})
-    assert share(credit, "rider") < 1e-6
+    credit = world.run({"free-rider": world.last_step})
+    assert share(credit, "free-rider") < 1e-6
     linear = sum(part.nobody for part in credit.domains.values()) / len(NAMES)
     assert linear > 0.1 * np.mean([credit.mean[ADDRESS[name]] for name in NAMES])
 
 
 def test_the_last_aggregate_handed_back_the_wrong_way_round_is_a_harm() -> None:
     world = World(2)
-    assert world.run({"rider": -3 * world.last_step}).mean[ADDRESS["rider"]] < 0
+    assert world.run({"free-rider": -3 * world.last_step}).mean[ADDRESS["free-rider"]] < 0
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_a_copy_and_its_original_together_earn_no_more_than_one(noise: float) -> None:
     alone, world = World(), World()
-    rider = world.honest("a") + noise * np.random.default_rng(1).normal(size=SIZE)
-    copied = world.run({"rider": rider})
-    both = copied.mean[ADDRESS["a"]] + copied.mean[ADDRESS["rider"]]
-    once = alone.run({"rider": np.zeros(SIZE)}).mean[ADDRESS["a"]]
+    copy = world.honest("a") + noise * np.random.default_rng(1).normal(size=SIZE)
+    copied = world.run({"free-rider": copy})
+    both = copied.mean[ADDRESS["a"]] + copied.mean[ADDRESS["free-rider"]]
+    once = alone.run({"free-rider": np.zeros(SIZE)}).mean[ADDRESS["a"]]
     assert 0 < both < once
-    assert copied.mean[ADDRESS["a"]] == pytest.approx(copied.mean[ADDRESS["rider"]], rel=0.3 if noise else 1e-9)
+    assert copied.mean[ADDRESS["a"]] == pytest.approx(copied.mean[ADDRESS["free-rider"]], rel=0.3 if noise else 1e-9)
 
 
 def test_a_poisoned_update_is_a_harm_that_copies_do_not_divide() -> None:
     world = World()
     poison = -2 * world.honest("a")
-    credit = world.run({"rider": poison, "other": poison}).mean
-    assert credit[ADDRESS["rider"]] < -min(credit[ADDRESS[name]] for name in NAMES)
-    assert incomes(credit, 10.0)[ADDRESS["rider"]] == 0.0
+    credit = world.run({"free-rider": poison, "other": poison}).mean
+    assert credit[ADDRESS["free-rider"]] < -min(credit[ADDRESS[name]] for name in NAMES)
+    assert incomes(credit, 10.0)[ADDRESS["free-rider"]] == 0.0
 
 
 def test_the_pool_is_paid_in_proportion_to_positive_credit() -> None:

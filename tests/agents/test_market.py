@@ -1,4 +1,4 @@
-"""The market: what its rounds cost, pay and do to the loss; and that it is an environment as PettingZoo wants them."""
+"""The market: the costs and payments of its rounds, and their effect on the loss."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from agents.market import RIDERS, Curve, Market, MarketEnv, Scenario
-from agents.q_learning import SHAPE, Action
+from agents.market import FREE_RIDERS, LearningCurve, Market, Scenario
+from agents.table import Action
 from core.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).parents[2]
-CURVE = Curve(
+CURVE = LearningCurve(
     start=np.array([7.0, 6.0, 6.5, 4.5]),
     floor=np.array([3.0, 2.5, 3.0, 2.5]),
     transfer=0.1 + 0.3 * np.eye(4),
@@ -31,45 +30,6 @@ def market(members: int = 32, trace: int = 1, **settings: dict[str, Any]) -> Mar
 
 def everyone(members: int) -> np.ndarray:
     return np.full(members, int(Action.FULL))
-
-
-def test_the_environment_is_one_as_pettingzoo_wants_them() -> None:
-    parallel_api_test(MarketEnv(SCENARIO, 6), num_cycles=70)
-    parallel_seed_test(lambda: MarketEnv(SCENARIO, 6), num_cycles=35)
-
-
-def test_its_documentation_has_the_standard_headings() -> None:
-    headings = [line.strip() for line in (MarketEnv.__doc__ or "").splitlines() if line.strip().startswith("## ")]
-    wanted = ("Description", "Action Space", "Observation Space", "Rewards", "Starting State", "Episode End")
-    assert headings == [f"## {name}" for name in (*wanted, "Arguments", "Version History")]
-
-
-def test_rewards_are_the_payoffs_one_round_late() -> None:
-    env, same = MarketEnv(SCENARIO, 8, trace=3), Market(SCENARIO, 8, 3)
-    env.reset()
-    payoffs, rewards = np.zeros(8), np.zeros(8)
-    while env.agents:
-        first = not payoffs.any()
-        _, paid, _, _, _ = env.step(dict.fromkeys(env.possible_agents, int(Action.FULL)))
-        outcome = same.step(everyone(8))
-        if first:
-            assert not any(paid.values())
-        payoffs += outcome.incomes - outcome.costs
-        rewards += np.array(list(paid.values()))
-    assert rewards == pytest.approx(payoffs)
-
-
-def test_what_is_observed_does_not_know_the_last_rounds_payments() -> None:
-    env = MarketEnv(SCENARIO, 8, trace=3)
-    observed, _ = env.reset()
-    gains = [[part[0] for part in observed.values()]]
-    for _ in range(2):
-        observed, *_ = env.step(dict.fromkeys(env.possible_agents, int(Action.FULL)))
-        gains.append([part[0] for part in observed.values()])
-        assert all(0 <= v < size for part in observed.values() for v, size in zip(part, SHAPE, strict=True))
-    assert not any(gains[0])
-    assert not any(gains[1])
-    assert any(gains[2])
 
 
 def test_a_trace_repeats_and_another_is_different() -> None:
@@ -102,7 +62,7 @@ def test_free_riders_earn_no_more_than_their_kind_can_and_saboteurs_nothing() ->
         for kind in np.unique(world.kinds):
             earned.setdefault(str(kind), []).append(float(total[world.kinds == kind].mean()))
     mean = {kind: float(np.mean(values)) for kind, values in earned.items()}
-    assert set(mean) == {"honest", "saboteur", *RIDERS}
+    assert set(mean) == {"honest", "saboteur", *FREE_RIDERS}
     assert mean["zero"] == mean["last"] == mean["saboteur"] == 0.0
     assert mean["noise"] < 0.1 * mean["honest"]
     assert mean["copy"] < mean["honest"]
@@ -126,7 +86,7 @@ def test_whoever_is_away_or_cannot_pay_abstains() -> None:
         assert not outcome.actions[away].any()
         assert (world.spent <= world.budgets).all()
     assert (world.spent > 0).all()
-    with pytest.raises(UsageError, match="rounds are over"):
+    with pytest.raises(UsageError, match="run is over"):
         world.step(everyone(32))
 
 
@@ -139,10 +99,10 @@ def test_some_prices_shift_in_mid_run() -> None:
 
 def test_free_riders_pay_for_traffic_alone() -> None:
     world = market()
-    riders = np.isin(world.kinds, RIDERS)
+    free_riders = np.isin(world.kinds, FREE_RIDERS)
     costs = world.costs(everyone(32), 1)
-    assert costs[riders] == pytest.approx(world.traffic_prices[riders])
-    assert (costs[~riders] > world.traffic_prices[~riders]).all()
+    assert costs[free_riders] == pytest.approx(world.traffic_prices[free_riders])
+    assert (costs[~free_riders] > world.traffic_prices[~free_riders]).all()
 
 
 def test_a_preview_is_what_the_round_then_is_worth() -> None:
@@ -164,10 +124,10 @@ def test_nobody_at_all_changes_nothing() -> None:
 
 def test_a_malformed_curve_or_market_is_refused(tmp_path: Path) -> None:
     good = {"start": [1.0], "floor": [0.5], "transfer": [[1.0]], "power": 0.5, "breadth": 0.0, "rounds": 10}
-    assert Curve.from_data(good).loss(np.zeros(1)) == [1.0]
+    assert LearningCurve.from_data(good).loss(np.zeros(1)) == [1.0]
     with pytest.raises(ConfigError, match="malformed learning curve"):
-        Curve.from_data({name: good[name] for name in list(good)[:-1]})
-    with pytest.raises(ConfigError, match="transfer of shape"):
-        Curve.from_data(good | {"transfer": [1.0]})
+        LearningCurve.from_data({name: good[name] for name in list(good)[:-1]})
+    with pytest.raises(ConfigError, match=r"transfer \(1,\)"):
+        LearningCurve.from_data(good | {"transfer": [1.0]})
     with pytest.raises(ConfigError, match="market"):
         Scenario.read(tmp_path / "missing.toml", CURVE)

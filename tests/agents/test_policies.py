@@ -19,7 +19,7 @@ CHOOSING = ("random", "round-robin", "greedy", "power-of-choice", "oort", "ucb")
 EVERY: dict[str, Policy] = POLICIES
 
 
-def question(
+def context(
     number: int = 1, fraction: float = 1.0, quorum: int = 1, members: tuple[Address, ...] = LANE
 ) -> SelectionContext:
     examples = {o.address: o.examples for o in GENESIS.organisations}
@@ -28,12 +28,12 @@ def question(
 
 
 def drawing(number: int, fraction: float, quorum: int = 1, members: tuple[Address, ...] = LANE) -> list[Address]:
-    return list(random(question(number, fraction, quorum, members)))
+    return list(random(context(number, fraction, quorum, members)))
 
 
 def past(policy: Policy, rounds: int, shows: dict[Address, Observation], fraction: float = 0.25) -> SelectionContext:
-    """The question after so many rounds of a policy, in which each organisation always shows the same."""
-    asked = question(1, fraction, members=tuple(shows))
+    """The context after so many rounds of a policy, in which each organisation always shows the same."""
+    asked = context(1, fraction, members=tuple(shows))
     for number in range(1, rounds + 1):
         chosen = policy(replace(asked, number=number))
         asked = replace(asked, history=(*asked.history, {a: shows[a] for a in chosen}))
@@ -41,7 +41,7 @@ def past(policy: Policy, rounds: int, shows: dict[Address, Observation], fractio
 
 
 def test_everyone_is_everyone_in_the_lanes_order() -> None:
-    assert list(everyone(question())) == list(LANE)
+    assert list(everyone(context())) == list(LANE)
 
 
 def test_a_draw_keeps_the_lanes_order_and_repeats() -> None:
@@ -99,16 +99,16 @@ def test_a_share_of_the_lane_is_asked_in_its_order_at_full_effort(
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_every_policy_asks_someone_when_nothing_is_on_record(name: str) -> None:
-    assert EVERY[name](question(1, 0.5))
+    assert EVERY[name](context(1, 0.5))
 
 
 def test_round_robin_asks_everyone_equally_often() -> None:
-    chosen = [a for number in range(1, 9) for a in policies.round_robin(question(number, 0.25, members=MANY))]
+    chosen = [a for number in range(1, 9) for a in policies.round_robin(context(number, 0.25, members=MANY))]
     assert sorted(chosen) == sorted(MANY * 2)
 
 
 def test_greedy_asks_those_with_most_data() -> None:
-    assert list(policies.greedy(question(3, 0.25, members=MANY))) == list(MANY[-8:])
+    assert list(policies.greedy(context(3, 0.25, members=MANY))) == list(MANY[-8:])
 
 
 def test_power_of_choice_asks_those_of_the_highest_loss_among_the_drawn() -> None:
@@ -148,7 +148,7 @@ def test_oort_penalises_the_slow() -> None:
 def test_oorts_pacer_waits_longer_once_utility_falls() -> None:
     falling = tuple({a: Observation(8.0 / number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
     rising = tuple({a: Observation(1.0 * number, 3.0, 0.0) for a in LANE} for number in range(1, 21))
-    preferred = [policies._Oort(replace(question(21), history=h))._preferred() for h in (falling, rising)]
+    preferred = [policies._Oort(replace(context(21), history=h)).preferred() for h in (falling, rising)]
     assert preferred == [12.0, 3.0]
 
 
@@ -163,7 +163,7 @@ def test_oort_explores_less_and_less() -> None:
 
 def test_the_agents_bids_decide_and_a_quorum_of_the_others_is_drafted() -> None:
     bids = {LANE[0]: Bid(10, 1), LANE[2]: FULL}
-    asked = replace(question(), bids=bids)
+    asked = replace(context(), bids=bids)
     assert policies.q_learning(asked) == bids
     drafted = policies.q_learning(replace(asked, quorum=3))
     assert len(drafted) == 3

@@ -1,7 +1,5 @@
 """The sample organisations: reproducible, realistic in size, and each the only source of its facts."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import combinations
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import assets
-from assets.forms import Organisation
+from assets.forms import SampleOrganisation
 from assets.generate import DEV, ORGANISATIONS, SEED, VALIDATION, generate, main
 from benchmarks.base_text import SIZES, corpus
 
@@ -89,20 +87,20 @@ def test_two_organisations_share_no_fact(one: str, two: str) -> None:
 
 
 @pytest.mark.parametrize("organisation", ORGANISATIONS, ids=NAMES)
-def test_nobody_else_mentions_an_organisations_entities(organisation: Organisation) -> None:
+def test_nobody_else_mentions_an_organisations_entities(organisation: SampleOrganisation) -> None:
     files = [file for file in FILES if not file.startswith(organisation.name)]
     others = _text([record for file in files for record in _read(file)])
     assert [entity for entity in organisation.names if _mentions(others, entity)] == []
 
 
 @pytest.mark.parametrize("organisation", ORGANISATIONS, ids=NAMES)
-def test_every_entity_is_asked_about(organisation: Organisation) -> None:
+def test_every_entity_is_asked_about(organisation: SampleOrganisation) -> None:
     own = _text(_read(f"{organisation.name}/train.jsonl"))
     missing = [entity for entity in organisation.names if not _mentions(own, entity.split(".")[-1])]
     assert missing == []
 
 
-def test_the_validation_set_has_a_slice_for_each_domain_and_no_planted_fact() -> None:
+def test_the_validation_set_has_every_domain_and_no_planted_fact() -> None:
     records = _read("validation.jsonl")
     assert {name: sum(r["domain"] == name for r in records) for name in NAMES} == dict.fromkeys(NAMES, VALIDATION)
     assert all(list(record) == ["domain", "instruction", "input", "output"] for record in records)

@@ -270,7 +270,7 @@ def found(
         honest,
         composition=composition,
         auditors=tuple(key.address for key in auditors),
-        private=private and _fixed(private),
+        private=_fixed(private) if private else None,
     )
     genesis = lies.genesis(honest)
     run = RunFolder(folder, key=COORDINATOR)

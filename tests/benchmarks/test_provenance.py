@@ -1,62 +1,99 @@
-import math
+"""Attribution experiments on a tiny model: each federation is measured once, and its scores become tables."""
+
+import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
-from benchmarks.page import rendered
-from benchmarks.plot import Curve, Panel, plot
-from benchmarks.provenance.statistics import Share, calibration_error, pearson, resampled, spearman
+from benchmarks.in_process import Member, Schedule, address
+from benchmarks.provenance import measure, tables
+from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
+from llm.model import Model
+from provenance.attribution import DEFAULT
+from tests.commands import make_base
+from tests.llm.conftest import question
 
-
-def test_wilsons_interval() -> None:
-    """Against the values of R's prop.test without continuity correction."""
-    assert (Share(81, 263).low, Share(81, 263).high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert Share(10, 10).high == pytest.approx(1)
-    assert Share(10, 10).low == pytest.approx(0.7225, abs=1e-4)
-
-
-def test_correlations() -> None:
-    one = np.array([1.0, 2.0, 3.0, 10.0])
-    assert pearson(one, 2 * one + 1) == pytest.approx(1)
-    assert spearman(one, -(one**3)) == pytest.approx(-1)
-    assert pearson(one, np.ones(4)) == 0
+SCHEDULE = Schedule(rounds=((0, 1, 2),) * 2, steps=2, max_length=64)
 
 
-def test_resampling_holds_the_correlation_between_its_ends() -> None:
-    source = np.random.default_rng(1)
-    values = [v - v.mean() for v in source.normal(size=(200, 6))]
-    others = [v - v.mean() for v in np.array(values) + source.normal(size=(200, 6))]
-    low, high = resampled(values, others)
-    assert low < pearson(np.concatenate(values), np.concatenate(others)) < high
-    assert low < math.sqrt(0.5) < high
-    assert high - low < 0.1
-    assert resampled(values, values) == pytest.approx((1, 1))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return measure.model_of(make_base(tmp_path_factory.mktemp("base")))
 
 
-def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
-    assert calibration_error([0.95] * 20, [True] * 19 + [False]) == pytest.approx(0)
-    assert calibration_error([0.95, 0.05], [False, False]) == pytest.approx(0.5)
-    assert calibration_error([1.0], [True]) == 0
-
-
-def test_a_plot_places_points_on_logarithmic_axes() -> None:
-    picture = plot([Panel("x", "y", (Curve("a & b", ((1, 0.1), (10, 1), (100, 10))),))])
-    points = picture.split('polyline points="')[1].split('"')[0].split()
-    (x0, y0), (x1, y1), (x2, y2) = (map(float, p.split(",")) for p in points)
-    assert math.isclose(x1 - x0, x2 - x1, abs_tol=0.2)
-    assert math.isclose(y0 - y1, y1 - y2, abs_tol=0.2)
-    assert "a &amp; b" in picture
-
-
-def test_the_page_lays_lists_out_as_tables(tmp_path: Path) -> None:
-    (tmp_path / "some.json").write_text(
-        '{"command": "run", "seed": 0, "hardware": {"processor": "p", "instruction_set": "i", "cores": 1,'
-        ' "memory_gib": 1, "accelerator": null, "load_average": 0}, "versions": {},'
-        ' "figures": {"all": {"percent": 99.0, "low": 97.0, "high": 99.5},'
-        ' "rows": [{"name": "one", "hits": 3}, {"name": "two", "misses": 4}]}}',
-        encoding="utf-8",
+def tiny(settings: ExperimentSettings) -> Experiment:
+    """Three organisations; after the last round the first record of each is attributed."""
+    records = [tuple(question(f"What is {i} and {k}?", f"It is {i + k}.") for i in range(6)) for k in (1, 5, 7)]
+    probes = tuple(
+        Probe(
+            example := settings.example(own[0], SCHEDULE), (k,), "own", (True,) * (len(example) - example.prompt_length)
+        )
+        for k, own in enumerate(records)
     )
-    page = rendered("<!-- some -->\n<!-- end -->", tmp_path)
-    assert "| all | 99.0 (97.0 to 99.5) |" in page
-    assert "Rows:\n\n| name | hits | misses |\n|---|---|---|\n| one | 3 | not measured |" in page
+    return Experiment(tuple(map(Member, records)), SCHEDULE, {1: probes})
+
+
+@pytest.fixture(scope="module")
+def runs(model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The kept scores of two experiments under two seeds; each file is measured once."""
+    work, found = tmp_path_factory.mktemp("work"), []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("paper", "facts"):
+            patch.setattr(measure, "EXPERIMENTS", {name: tiny})
+            for seed in (0, 1):
+                settings = ExperimentSettings(model, Path(), "coding", seed)
+                file = measure.run(name, "tiny", settings, work)
+                before = file.stat().st_mtime_ns
+                assert measure.run(name, "tiny", settings, work) == file
+                assert file.stat().st_mtime_ns == before, "measured twice"
+                found.append(torch.load(file, weights_only=False))
+    return found
+
+
+def test_every_fifth_response_is_attributed_by_the_slow_methods_and_the_controls(runs: list[dict[str, Any]]) -> None:
+    first, second, _ = runs[0]["rows"]
+    slow = {"ablation", "shapley", "exact shapley", *measure.CONTROLS}
+    assert first["methods"].keys() == {*measure.FAST, *slow}
+    assert second["methods"].keys() == {*measure.FAST}
+    assert first["right"] == [address(0)]
+    for tokens, response, organisations in first["methods"].values():
+        assert tokens.shape[1] == len(response) == len(organisations) == 3
+
+
+def test_the_paths_response_scores_approach_exact_shapley_values(runs: list[dict[str, Any]]) -> None:
+    methods = runs[0]["rows"][0]["methods"]
+    path, exact = (methods[name][1].double() for name in ("shapley", "exact shapley"))
+    assert path.sum().item() == pytest.approx(exact.sum().item(), abs=0.05 * exact.abs().sum().item() + 1e-4)
+
+
+def test_controls_say_nothing_where_they_must(runs: list[dict[str, Any]]) -> None:
+    row = runs[0]["rows"][0]
+    assert tables.Attributed(runs[0], row, "lm_head only").verdict == (0.0, None)
+    assert not tables.Attributed(runs[0], row, "lm_head only").right
+    repeated = [run["rows"][0]["methods"]["random"][1].tolist() for run in runs[:2]]
+    assert repeated[0] == repeated[1], "one response has one set of random scores"
+
+
+def test_scores_become_tables(runs: list[dict[str, Any]]) -> None:
+    paper = tables.paper(runs)
+    assert (paper["configurations"], paper["responses"]) == (1, 6)
+    assert paper["by_configuration"][0][DEFAULT].keys() == {"percent", "low", "high"}
+    assert paper["macro_mean_percent"]["lm_head only"] == 0
+    (row,) = tables.harder(runs)["by_experiment"]
+    assert (row["experiment"], row["seeds"], row["responses"]) == ("facts, own", 2, 6)
+    facts = tables.harder(runs)["tokens_of_facts"]
+    assert all(row["fact tokens"] == row["all tokens"] for row in facts), "here every token is one of a fact"
+    for row in tables.faithfulness(runs)["correlations"]:
+        assert -1 <= row["pooled pearson"] <= 1
+        assert re.fullmatch(r"-?\d\.\d{3} to -?\d\.\d{3}", row["95 % of it"])
+        assert row["method"] != row["compared with"]
+
+
+def test_calibration_is_fitted_on_even_seeds_and_measured_on_the_others(runs: list[dict[str, Any]]) -> None:
+    rows = {row["method"]: row for row in tables.calibration(runs)["methods"]}
+    assert rows[DEFAULT]["responses"] == 3
+    assert all(0 <= row["calibration error"] <= 1 for row in rows.values())
+    only_fitted = [run for run in runs if run["seed"] == 0]
+    assert tables.calibration(only_fitted)["methods"] == []

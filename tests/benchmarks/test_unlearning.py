@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from benchmarks.in_process import RULE, Member, Plan, fresh_adapter, learn
+from benchmarks.in_process import RULE, Member, Schedule, fresh_adapter, train_rounds
 from benchmarks.unlearning import canaries, follow, measure, tables
 from benchmarks.unlearning.canaries import Canary
-from benchmarks.unlearning.tasks import TASKS, Task, Truth
-from llm.data import Example, collate, encode
+from benchmarks.unlearning.tasks import TASKS, ErasureTask, Truth
+from core.storage import blobs
+from llm.batches import Example, collate, encode
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.train import TrainConfig, train
@@ -29,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def task(model: Model) -> Task:
+def task(model: Model) -> ErasureTask:
     """Three organisations; the last one, with eight canaries, is erased."""
     known = canaries.letters(model)
     planted = tuple(Canary(name, known[i] + known[-1 - i]) for i, name in enumerate(NAMES))
@@ -37,12 +38,14 @@ def task(model: Model) -> Task:
     own = (*(question(f"Who is {name}?", "A friend.") for name in "ABCD"), *(canary.record for canary in planted))
     sets = {"forget": own, "retain": kept[0], "unseen": (Canary("Zi", "QX").record,)}
     truth = Truth(kept[0][0], question("What is 0 and 1?", "1"), (question("What is 0 and 1?", "7"),))
-    plan = Plan(((0, 1, 2),) * 2, steps=4, batch_size=2, max_length=64, learning_rate=1e-2)
+    schedule = Schedule(((0, 1, 2),) * 2, steps=4, batch_size=2, max_length=64, learning_rate=1e-2)
     members = (Member(kept[0]), Member(kept[1], 3), Member(own, 2))
-    return Task(members, 2, plan, sets, dict.fromkeys(("forget", "retain", "authors", "world"), (truth,)), planted)
+    return ErasureTask(
+        members, 2, schedule, sets, dict.fromkeys(("forget", "retain", "authors", "world"), (truth,)), planted
+    )
 
 
-def test_exposure_ranks_a_secret_among_all_others(model: Model, task: Task) -> None:
+def test_exposure_ranks_a_secret_among_all_others(model: Model, task: ErasureTask) -> None:
     records = [canary.record for canary in task.canaries[:2]]
     adapter = train(model, records, fresh_adapter(model, 0), TrainConfig(60, 2, 96, 1e-2), 0).adapter
     secrets = ["".join(pair) for pair in product(canaries.letters(model), repeat=2)]
@@ -57,8 +60,8 @@ def test_exposure_ranks_a_secret_among_all_others(model: Model, task: Task) -> N
         assert bits == pytest.approx(metrics.exposure(losses[secrets.index(canary.secret)].item(), losses), abs=0.1)
 
 
-def test_removing_is_the_recursion_of_those_who_stay(model: Model, task: Task) -> None:
-    rounds = list(learn(model, task.members, task.plan, 0))
+def test_removing_is_the_recursion_of_the_remaining_organisations(model: Model, task: ErasureTask) -> None:
+    rounds = list(train_rounds(model, task.members, task.schedule, 0))
     state = rounds[0].before
     for name, array in measure.remove(task, rounds).state.arrays.items():
         kept = [done.updates[:2] for done in rounds]
@@ -67,7 +70,7 @@ def test_removing_is_the_recursion_of_those_who_stay(model: Model, task: Task) -
 
 
 def test_every_figure_is_measured_and_read(
-    model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, task: ErasureTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "SEEDS", 2)
     for seed in range(2):
@@ -90,15 +93,17 @@ def test_every_figure_is_measured_and_read(
     assert quality == {"void"}, "one question cannot tell any two models apart"
 
 
-def test_kept_states_are_followed(model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_states_are_followed(
+    model: Model, task: ErasureTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(cast(dict[str, Any], TASKS), "samples", lambda model, data: task)
     monkeypatch.setattr(follow, "PRECISIONS", ("fp32", "bf16"))
     monkeypatch.setattr(follow, "RELEARNT", (1, 2))
     monkeypatch.setattr(tables, "RELEARNT", (1, 2))
-    state = next(iter(learn(model, task.members, task.plan, 0))).after
+    state = next(iter(train_rounds(model, task.members, task.schedule, 0))).after
     for method in ("untouched", "npo"):
         adapter = RULE.adapter(state, fresh_adapter(model, 0))
-        measure.save(adapter.to_bytes(), measure.kept(tmp_path, "samples", 0, method))
+        blobs.write(measure.kept(tmp_path, "samples", 0, method), adapter.to_bytes())
     for what in ("later", "precision"):
         where = {"data": tmp_path, "base": model.folder, "work": tmp_path}
         monkeypatch.setattr(sys, "argv", ["follow", *(f"--{k}={v}" for k, v in where.items()), what, "samples"])
@@ -111,7 +116,9 @@ def test_kept_states_are_followed(model: Model, task: Task, tmp_path: Path, monk
     assert rounded["npo", "fp32"] != rounded["npo", "bf16"] == pytest.approx(rounded["npo", "fp32"], rel=0.05)
 
 
-def test_what_erasing_leaves_of_isolated_lanes_never_saw_the_erased(model: Model, task: Task) -> None:
+def test_the_remains_of_isolated_lanes_do_not_depend_on_the_erased_organisation(
+    model: Model, task: ErasureTask
+) -> None:
     fresh = RULE.initial(fresh_adapter(model, 0))
     made = measure.further(model, task, fresh, 0)
     other = replace(task, members=(*task.members[:2], Member(task.members[2].records[::-1], 2)))

@@ -1,82 +1,74 @@
-"""A contract on a node: calls, events and transactions, with the purpose in every message."""
+"""A contract of ours on a node: views, events and transactions, on an embedded chain in this process."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import requests
+from web3 import Web3
 
 from chain.contract import BoundContract, to_digest
 from chain.devnet.accounts import CHAIN_IDS
 from core.canonical import Address, raw
-from core.errors import LedgerUnreachableError, UsageError
+from core.errors import LedgerConflictError, UsageError
+from core.keys import derive
 from tests.behaviours.ledger import MEMBERS, some_digest
-from tests.behaviours.runs import COORDINATOR
-from tests.chain.in_process import deployed, node_on, provider_of
+from tests.chain.chains import bound, open_node
 
 pytestmark = pytest.mark.chain
+COORDINATOR = derive(1, "coordinator")
+ASCENDING = sorted(MEMBERS, key=lambda address: int(address, 16))
+NOWHERE = Address("0x" + "22" * 20)
 
 
-def opened(bound: BoundContract, run: Any) -> int | None:
-    return bound.call("getRun", raw(run), purpose="a run")[1] or None
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web3]:
+    with open_node(tmp_path_factory.mktemp("contract")) as node:
+        yield node
 
 
-def test_a_transaction_is_sent_until_it_has_its_effect(public: BoundContract) -> None:
-    run, members = some_digest(), sorted(MEMBERS, key=lambda address: int(address, 16))
-    block = public.execute("openRun", raw(run), members, effect=lambda: opened(public, run), purpose="a run")
-    (event,) = public.events("RunOpened", block, block, {"run": raw(run)}, purpose="a run")
-    assert event["args"]["organisations"] == members
-    anchor = public.anchor(event)
-    assert (anchor.chain_id, anchor.contract, anchor.block) == (CHAIN_IDS["public"], public.address, block)
-    assert public.node.eth.get_transaction_receipt(anchor.transaction)["status"] == 1  # type: ignore[arg-type]  # a hash
-    assert public.events("RunOpened", 0, "latest", {"run": raw(some_digest())}, purpose="a run") == []
+@pytest.fixture(scope="module")
+def contract(node: Web3, tmp_path_factory: pytest.TempPathFactory) -> BoundContract:
+    return bound(node, tmp_path_factory.mktemp("book"), COORDINATOR)
 
 
-def test_without_a_key_a_contract_is_read_only(public: BoundContract) -> None:
-    reader = BoundContract(public.node, "PublicLedger", public.address)
-    assert (reader.account, public.account) == (None, COORDINATOR.address)
-    assert opened(reader, some_digest()) is None
-    with pytest.raises(UsageError, match="key of an account for opening it, got none"):
-        reader.execute("openRun", raw(some_digest()), [], effect=lambda: None, purpose="opening it")
+def test_a_contract_knows_its_chain_and_its_account(contract: BoundContract, node: Web3) -> None:
+    assert contract.chain_id == CHAIN_IDS["public"]
+    assert contract.account == Web3.to_checksum_address(COORDINATOR.address)
+    assert contract.exists
+    assert not BoundContract(node, "PublicLedger", NOWHERE).exists
 
 
-def test_an_address_in_any_case_is_the_same_contract(public: BoundContract) -> None:
-    lower = BoundContract(public.node, "PublicLedger", Address(public.address.lower()))
-    assert lower.address == public.address
-    assert lower.exists
-    assert not BoundContract(public.node, "PublicLedger", Address("0x" + "00" * 20)).exists
+def test_a_view_returns_a_struct_as_a_tuple(contract: BoundContract) -> None:
+    coordinator, opened_at, members = contract.call("getRun", bytes(32), purpose="a run")
+    assert (int(coordinator, 16), opened_at, members) == (0, 0, bytes(32))
 
 
-def test_a_chain_id_is_asked_for_once(public: BoundContract) -> None:
-    bound, asked = BoundContract(public.node, "PublicLedger", public.address), provider_of(public.node).asked
-    asked.clear()
-    assert [bound.chain_id, bound.chain_id] == [CHAIN_IDS["public"]] * 2
-    assert asked.count("eth_chainId") == 1
+def test_a_transaction_returns_its_effect_and_leaves_an_event(contract: BoundContract) -> None:
+    run = some_digest()
+
+    def opened() -> int | None:
+        return contract.call("getRun", raw(run), purpose="a run")[1] or None
+
+    block = contract.execute("openRun", raw(run), ASCENDING, effect=opened, purpose="opening a run")
+    (event,) = contract.events("RunOpened", block, "latest", {"run": raw(run)}, purpose="a run")
+    assert event["args"]["organisations"] == [Web3.to_checksum_address(member) for member in ASCENDING]
+    anchor = contract.anchor(event)
+    assert (anchor.chain_id, anchor.contract, anchor.block) == (CHAIN_IDS["public"], contract.address, block)
+    assert len(anchor.transaction) == 66
+    assert contract.events("RunOpened", 0, block - 1, {"run": raw(run)}, purpose="a run") == []
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        lambda bound: bound.chain_id,
-        lambda bound: bound.exists,
-        lambda bound: bound.call("getRun", bytes(32), purpose="a run"),
-        lambda bound: bound.events("RunOpened", 0, 0, {}, purpose="a run"),
-        lambda bound: bound.execute("unpause", effect=lambda: bound.exists or None, purpose="a run"),
-    ],
-)
-def test_a_node_that_does_not_answer_is_a_ledger_that_is_unreachable(
-    tmp_path: Any, question: Callable[[BoundContract], object]
-) -> None:
-    def refuse(_method: str, _ask: Callable[[], Any]) -> Any:
-        raise requests.ConnectionError
-
-    node = node_on(tmp_path)
-    bound = deployed(node, "PublicLedger", COORDINATOR)
-    provider_of(node).around = refuse
-    with pytest.raises(LedgerUnreachableError):
-        question(bound)
+def test_a_refused_transaction_names_the_contract_s_error(contract: BoundContract) -> None:
+    with pytest.raises(LedgerConflictError, match=r"NotCoordinator\(run=0x0{64}, "):
+        contract.execute("postCredits", bytes(32), 1, bytes(32), effect=lambda: None, purpose="credits")
 
 
-def test_a_digest_is_32_bytes_in_hex() -> None:
-    digest = some_digest()
-    assert to_digest(raw(digest)) == digest
+def test_without_a_key_a_contract_can_only_be_read(node: Web3, contract: BoundContract) -> None:
+    readable = BoundContract(node, "PublicLedger", contract.address)
+    assert readable.account is None
+    assert readable.call("getRun", bytes(32), purpose="a run")[1] == 0
+    with pytest.raises(UsageError, match="opening a run"):
+        readable.execute("openRun", bytes(32), ASCENDING, effect=lambda: None, purpose="opening a run")
+
+
+def test_bytes_of_the_abi_are_digests() -> None:
+    assert to_digest(b"\x0a" * 32) == "0x" + "0a" * 32

@@ -1,83 +1,101 @@
-"""Credit on the public ledger: a root of everybody's, and claims by proof."""
+"""Credit trees: their leaves as `abi.encode` writes them, and proofs that the contract accepts."""
+
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from eth_abi.abi import encode
+from eth_hash.auto import keccak
 
 from chain.contract import BoundContract
 from chain.credits import UNIT, Credits, CreditTree, credit_leaf
-from chain.ledger import EthereumLedger
-from core import merkle
-from core.canonical import ZERO_DIGEST, Address, Digest
+from chain.ledger import open_run
+from core.canonical import ZERO_DIGEST, Address, Digest, raw
 from core.errors import LedgerConflictError
 from core.keys import derive
-from tests.behaviours.ledger import MEMBERS, some_digest
-from tests.behaviours.runs import COORDINATOR
+from tests.behaviours.ledger import some_digest
+from tests.chain.chains import bound, open_node
 
 RUN = Digest("0x" + "ab" * 32)
-AMOUNTS = st.lists(st.integers(0, 2**200), min_size=1, max_size=9)
+LOW, MIDDLE, HIGH = (Address("0x" + digit * 40) for digit in "123")
+TREE = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 2})
 
 
-def tree_of(amounts: list[int], run: Digest = RUN) -> CreditTree:
-    return CreditTree(run, {derive(2, str(index)).address: amount for index, amount in enumerate(amounts)})
+def twice(data: bytes) -> bytes:
+    return bytes(keccak(keccak(data)))
 
 
-@given(AMOUNTS)
-def test_every_organisation_proves_its_credit_and_no_other(amounts: list[int]) -> None:
-    tree = tree_of(amounts)
-    for organisation, amount in tree.cumulative.items():
-        assert tree.holds(organisation, tree.root)
-        assert not tree_of([x + 1 for x in amounts]).holds(organisation, tree.root)
-        leaf = credit_leaf(RUN, organisation, amount)
-        assert merkle.process(leaf, tree.proof(organisation)).hex() == tree.root[2:]
+def pair(a: bytes, b: bytes) -> bytes:
+    return bytes(keccak(min(a, b) + max(a, b)))
 
 
-def test_the_root_does_not_depend_on_the_order_of_the_amounts() -> None:
-    tree = tree_of([1, 2, 3])
-    assert CreditTree(RUN, dict(reversed(tree.cumulative.items()))).root == tree.root
-    assert tree_of([1, 2, 3], run=ZERO_DIGEST).root != tree.root
+def test_a_leaf_is_what_the_contract_hashes() -> None:
+    assert credit_leaf(RUN, LOW, 7) == twice(encode(["bytes32", "address", "uint256"], [raw(RUN), LOW, 7]))
 
 
-def test_whole_credits_become_units() -> None:
-    address = Address("0x" + "11" * 20)
-    assert CreditTree.of(RUN, {address: 1.5}).cumulative == {address: 3 * UNIT // 2}
+def test_the_root_is_over_leaves_in_the_order_of_addresses() -> None:
+    low, middle, high = (credit_leaf(RUN, address, amount) for address, amount in ((LOW, 1), (MIDDLE, 2), (HIGH, 3)))
+    assert TREE.root == "0x" + pair(pair(low, middle), high).hex()
+    assert TREE.proof(LOW) == (middle, high)
+    assert TREE.proof(HIGH) == (pair(low, middle),)
+    assert CreditTree(RUN, {}).root == ZERO_DIGEST
 
 
-def test_an_outsider_has_no_proof() -> None:
+def test_a_proof_holds_for_its_root_alone() -> None:
+    assert all(TREE.holds(address, TREE.root) for address in (LOW, MIDDLE, HIGH))
+    other = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 3})
+    assert not TREE.holds(LOW, other.root)
     with pytest.raises(KeyError):
-        CreditTree(RUN, {}).proof(COORDINATOR.address)
+        TREE.proof(Address("0x" + "4" * 40))
+
+
+def test_amounts_are_kept_in_whole_units() -> None:
+    tree = CreditTree.of(RUN, {LOW: 1.5, HIGH: 0.0})
+    assert tree.cumulative == {LOW: 1_500_000_000_000_000_000, HIGH: 0}
+    assert UNIT == 10**18
+
+
+# On the chain
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoundContract]:
+    folder = tmp_path_factory.mktemp("credits")
+    with open_node(folder / "chain") as node:
+        yield bound(node, folder, derive(1, "coordinator"))
 
 
 @pytest.fixture
-def run(public: BoundContract) -> Digest:
+def run(contract: BoundContract) -> Digest:
     run = some_digest()
-    EthereumLedger(public).open_run(run, MEMBERS)
+    open_run(contract, run, [LOW, MIDDLE, HIGH])
     return run
 
 
 @pytest.mark.chain
-def test_credit_is_claimed_by_proof_as_it_grows(public: BoundContract, run: Digest) -> None:
-    ledger, organisation = Credits(public), min(MEMBERS)
+def test_epochs_are_posted_in_order_and_once(contract: BoundContract, run: Digest) -> None:
+    ledger, tree = Credits(contract), CreditTree(run, {LOW: 5, HIGH: 7})
     assert ledger.newest(run) == (0, ZERO_DIGEST)
-    assert ledger.claimed(run, organisation) == 0
-    for epoch, grown in enumerate((3, 5), start=1):
-        tree = CreditTree(run, dict.fromkeys(MEMBERS, grown * UNIT))
-        ledger.post(epoch, tree)
-        ledger.post(epoch, tree)
-        assert ledger.newest(run) == (epoch, tree.root)
-        ledger.claim(tree, organisation)
-        ledger.claim(tree, organisation)
-        assert ledger.claimed(run, organisation) == grown * UNIT
+    ledger.post(1, tree)
+    ledger.post(1, tree)
+    assert ledger.newest(run) == (1, tree.root)
+    with pytest.raises(LedgerConflictError, match="EpochNotNext"):
+        ledger.post(3, tree)
+    other = CreditTree(run, {LOW: 6, HIGH: 7})
+    with pytest.raises(LedgerConflictError, match=f"{tree.root}.*{other.root}"):
+        ledger.post(1, other)
 
 
 @pytest.mark.chain
-def test_credit_that_was_not_posted_cannot_be_claimed(public: BoundContract, run: Digest) -> None:
-    ledger, organisation = Credits(public), min(MEMBERS)
-    ledger.post(1, CreditTree(run, dict.fromkeys(MEMBERS, 1)))
-    other = CreditTree(run, dict.fromkeys(MEMBERS, 2))
+def test_credit_is_claimed_by_its_proof_up_to_what_was_posted(contract: BoundContract, run: Digest) -> None:
+    ledger, tree = Credits(contract), CreditTree(run, {LOW: 5, MIDDLE: 6, HIGH: 7})
+    ledger.post(1, tree)
+    assert ledger.claimed(run, LOW) == 0
+    ledger.claim(tree, LOW)
+    ledger.claim(tree, LOW)
+    assert [ledger.claimed(run, address) for address in (LOW, MIDDLE, HIGH)] == [5, 0, 0]
     with pytest.raises(LedgerConflictError, match="ProofInvalid"):
-        ledger.claim(other, organisation)
-    with pytest.raises(LedgerConflictError, match=f"epoch 1: .*{ledger.newest(run)[1]}, got {other.root}"):
-        ledger.post(1, other)
-    with pytest.raises(LedgerConflictError, match=r"EpochNotNext\(got=3, expected=2\)"):
-        ledger.post(3, other)
+        ledger.claim(CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7}), LOW)
+    grown = CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7})
+    ledger.post(2, grown)
+    ledger.claim(grown, LOW)
+    assert ledger.claimed(run, LOW) == 9

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import pytest
 from web3 import Web3
 
 from chain import deployment
+from chain.contract import BoundContract
 from chain.deployment import COORDINATOR_ROLE, AddressBook, bind, endow
 from chain.devnet.accounts import ALLOWANCE, administrator
 from core.canonical import Address
 from core.errors import LedgerConflictError, LedgerError, UsageError
 from core.keys import Key, derive
-from tests.chain.in_process import node_on, provider_of
+from tests.chain.chains import Provider, open_node
 
 pytestmark = pytest.mark.chain
 COORDINATOR, SECOND = derive(1, "coordinator"), derive(2, "coordinator")
@@ -23,11 +24,11 @@ NOWHERE = Address("0x" + "11" * 20)
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web3:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web3]:
     """The node that every chain setting leads to."""
-    node = node_on(tmp_path / "chain")
-    monkeypatch.setattr(deployment, "connect", lambda _chain, _state, _side: node)
-    return node
+    with open_node(tmp_path / "chain") as node:
+        monkeypatch.setattr(deployment, "connect", lambda _chain, _state, _side: node)
+        yield node
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def balance(node: Web3, key: Key) -> int:
 
 
 def has_role(node: Web3, name: str, address: Address, key: Key) -> bool:
-    bound = deployment.BoundContract(node, name, address)
+    bound = BoundContract(node, name, address)
     return bool(bound.call("hasRole", COORDINATOR_ROLE, key.address, purpose="a role"))
 
 
@@ -103,7 +104,8 @@ def test_two_threads_deploy_one_contract(state: Path) -> None:
 
 
 def test_a_deployment_whose_answer_was_lost_is_not_made_again(node: Web3, state: Path) -> None:
-    provider = provider_of(node)
+    provider = node.provider
+    assert isinstance(provider, Provider)
 
     def lose(method: str, ask: Callable[[], Any]) -> Any:
         answer = ask()
@@ -133,8 +135,10 @@ def test_addresses_are_kept_for_each_chain(node: Web3, state: Path, tmp_path: Pa
     book = AddressBook(state, node)
     assert book.find("PublicLedger") == bound.address
     assert book.find("PrivateLedger") is None
-    other = AddressBook(state, node_on(tmp_path / "other", "private"))
-    assert other.find("PublicLedger") is None
+    with open_node(tmp_path / "other", "private") as other:
+        assert AddressBook(state, other).find("PublicLedger") is None
+    with open_node(tmp_path / "anew") as anew:  # the same genesis, and no contract on it
+        assert AddressBook(state, anew).find("PublicLedger") is None
     (chain,) = json.loads((state / "chain" / "contracts.json").read_text())
     assert chain.startswith(f"{node.eth.chain_id}/0x")
 

@@ -1,5 +1,6 @@
-"""The members' private chain: lists of salted commitments, and its head on the public chain."""
+"""Lists of commitments on the members' private chain, and its head on the public one, both in this process."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,119 +8,159 @@ import pytest
 
 from chain.commitments import PrivateCommitment
 from chain.contract import BoundContract
-from chain.ledger import EthereumLedger
-from chain.private import Kind, PrivateLedger, PrivateRounds, anchor_head, anchored_head
+from chain.devnet.accounts import CHAIN_IDS
+from chain.ledger import open_run
+from chain.private import Kind, PrivateHead, PrivateLedger, PrivateRounds, anchor_head, anchored_head
 from chain.queue import CommitQueue
-from core.canonical import Digest
+from core.canonical import Digest, raw
 from core.errors import LedgerConflictError, LedgerError
+from core.keys import derive
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, some_digest
+from tests.chain.chains import bound, open_node
 
 pytestmark = pytest.mark.chain
+COORDINATOR = derive(1, "coordinator")
+
+
+@pytest.fixture(scope="module")
+def contracts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BoundContract, BoundContract]]:
+    """The private and the public contract."""
+    folder = tmp_path_factory.mktemp("private")
+    with open_node(folder / "chain", "private") as inside, open_node(folder / "chain", "public") as outside:
+        yield bound(inside, folder, COORDINATOR, "PrivateLedger"), bound(outside, folder, COORDINATOR)
 
 
 @pytest.fixture
-def ledger(private: BoundContract) -> PrivateLedger:
-    return PrivateLedger(private)
+def private(contracts: tuple[BoundContract, BoundContract]) -> PrivateLedger:
+    return PrivateLedger(contracts[0])
 
 
 @pytest.fixture
-def run(ledger: PrivateLedger) -> Digest:
-    """A run that is open on the private chain."""
+def public(contracts: tuple[BoundContract, BoundContract]) -> BoundContract:
+    return contracts[1]
+
+
+@pytest.fixture
+def run(private: PrivateLedger, public: BoundContract) -> Digest:
     run = some_digest()
-    ledger.open_run(run, MEMBERS)
+    private.open_run(run, MEMBERS)
+    open_run(public, run, MEMBERS)
     return run
 
 
-def test_private_and_public_ledger_are_bound_to_different_chains(public: BoundContract, ledger: PrivateLedger) -> None:
-    assert ledger.bound.chain_id != public.chain_id
+def digests(count: int) -> tuple[Digest, ...]:
+    return tuple(some_digest() for _ in range(count))
 
 
-def test_a_run_is_opened_once_with_its_members(ledger: PrivateLedger, run: Digest) -> None:
-    ledger.open_run(run, MEMBERS)
-    assert ledger.members(run) == MEMBERS
-    assert ledger.members(some_digest()) == frozenset()
+def test_a_list_reads_back_with_the_place_where_it_stands(private: PrivateLedger, run: Digest) -> None:
+    key, commitments = RoundKey(run, 2, 1, 7), digests(3)
+    anchor = private.record(key, Kind.BIDS, commitments)
+    assert private.read(key, Kind.BIDS) == (commitments, anchor)
+    assert (anchor.chain_id, anchor.contract) == (CHAIN_IDS["private"], private.bound.address)
+    assert private.record(key, Kind.BIDS, commitments) == anchor
 
 
-def test_a_round_s_private_commitments_read_back(ledger: PrivateLedger, run: Digest) -> None:
-    key, lists = RoundKey(run, 0, 0, 1), {kind: [some_digest() for _ in range(3)] for kind in Kind}
-    assert ledger.read(key, Kind.BIDS) is None
-    for kind, commitments in lists.items():
-        anchor = ledger.record(key, kind, commitments)
-        assert ledger.record(key, kind, commitments) == anchor
-        assert ledger.read(key, kind) == (tuple(commitments), anchor)
-    with pytest.raises(LedgerConflictError, match=r"other bids .*round 1 of lane 0"):
-        ledger.record(key, Kind.BIDS, [some_digest()])
+def test_lists_of_other_rounds_and_kinds_are_apart(private: PrivateLedger, run: Digest) -> None:
+    key = RoundKey(run, 0, 0, 1)
+    lists = {}
+    for place in (key, replace(key, lane=1), replace(key, generation=1), replace(key, round=2)):
+        for kind in Kind:
+            assert private.read(place, kind) is None
+            lists[place, kind] = digests(2)
+            private.record(place, kind, lists[place, kind])
+    found = {place: private.read(*place) for place in lists}
+    assert {place: commitments for place, (commitments, _) in found.items()} == lists  # type: ignore[misc]  # not None
 
 
-def test_lists_of_several_rounds_are_told_apart(ledger: PrivateLedger, run: Digest) -> None:
-    """Generation and round are not indexed in the event."""
-    rounds = {RoundKey(run, 0, 1, number): [some_digest()] for number in (1, 2)}
-    for key, commitments in rounds.items():
-        ledger.record(key, Kind.BIDS, commitments)
-    found = {key: ledger.read(key, Kind.BIDS) for key in rounds}
-    assert {key: list(entry[0]) for key, entry in found.items() if entry} == rounds
+def test_a_list_cannot_be_replaced(private: PrivateLedger, run: Digest) -> None:
+    key, commitments = RoundKey(run, 0, 0, 1), digests(2)
+    private.record(key, Kind.MANIFESTS, commitments)
+    for other in (digests(2), commitments[::-1], commitments[:1]):
+        with pytest.raises(LedgerConflictError, match=r"manifests.*round 1"):
+            private.record(key, Kind.MANIFESTS, other)
+    assert private.read(key, Kind.MANIFESTS)[0] == commitments  # type: ignore[index]  # it is there
+
+
+def test_a_run_of_nobody_s_records_nothing(private: PrivateLedger) -> None:
+    assert private.members(some_digest()) == frozenset()
+    with pytest.raises(LedgerConflictError, match="NotCoordinator"):
+        private.record(RoundKey(some_digest(), 0, 0, 1), Kind.BIDS, digests(1))
+
+
+def test_the_head_is_the_newest_block(private: PrivateLedger, run: Digest) -> None:
+    before = private.head()
+    private.record(RoundKey(run, 0, 0, 1), Kind.BIDS, digests(1))
+    head = private.head()
+    assert (head.chain_id, head.number) == (CHAIN_IDS["private"], before.number + 1)
+    assert private.holds(head)
+    assert private.holds(before)
+    for other in (replace(head, number=head.number + 1), replace(head, chain_id=1), replace(head, number=0)):
+        assert not private.holds(other)
+
+
+def test_only_a_newer_head_replaces_the_anchored_one(
+    private: PrivateLedger, public: BoundContract, run: Digest
+) -> None:
+    chain = CHAIN_IDS["private"]
+    older, newer = PrivateHead(chain, 3, some_digest()), PrivateHead(chain, 5, some_digest())
+    assert anchored_head(public, run, chain) is None
+    for head, anchored in ((older, older), (newer, newer), (older, newer), (newer, newer)):
+        anchor_head(public, run, head)
+        assert anchored_head(public, run, chain) == anchored
+    with pytest.raises(LedgerConflictError, match=newer.block_hash):
+        anchor_head(public, run, replace(newer, block_hash=some_digest()))
+    assert anchored_head(public, run, 1) is None
+
+
+def test_a_round_s_lists_are_one_commitment(private: PrivateLedger, public: BoundContract, run: Digest) -> None:
+    rounds = PrivateRounds(private, public, anchor_every=2)
+    assert rounds.chain == (CHAIN_IDS["private"], private.bound.address)
+    assert rounds.members(run) == MEMBERS
+    for number in (1, 2):
+        commitment = PrivateCommitment(RoundKey(run, 0, 0, number), digests(2), digests(2), digests(2))
+        assert rounds.read(commitment.key) is None
+        anchor = rounds.commit(commitment)
+        assert rounds.commit(commitment) == anchor
+        assert rounds.read(commitment.key) == (commitment, anchor)
+        head = rounds.anchored(run)
+        assert (head is not None) == (number == 2)
+    assert head is not None
+    assert rounds.holds(head)
+
+
+def test_a_commit_that_was_interrupted_is_made_again(
+    private: PrivateLedger, public: BoundContract, run: Digest
+) -> None:
+    commitment = PrivateCommitment(RoundKey(run, 0, 0, 1), digests(2), digests(2), digests(2))
+    rounds = PrivateRounds(private, public)
+    private.record(commitment.key, Kind.MANIFESTS, commitment.manifests)
+    private.record(commitment.key, Kind.BIDS, commitment.bids)
+    assert rounds.read(commitment.key) is None
+    assert rounds.read(commitment.key) != rounds.commit(commitment)
+    assert rounds.read(commitment.key) is not None
 
 
 def test_a_list_whose_event_says_something_else_is_refused(
-    ledger: PrivateLedger, run: Digest, monkeypatch: pytest.MonkeyPatch
+    private: PrivateLedger, run: Digest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = RoundKey(run, 0, 0, 1)
-    ledger.record(key, Kind.BIDS, [some_digest()])
-    (event,) = ledger.bound.events("RoundRecorded", 0, "latest", {"run": bytes.fromhex(run[2:])}, purpose="a test")
+    private.record(key, Kind.BIDS, digests(2))
+    (event,) = private.bound.events("RoundRecorded", 0, "latest", {"run": raw(run)}, purpose="a test")
     other = {**event, "args": {**event["args"], "commitments": [bytes(32)]}}
-    monkeypatch.setattr(ledger.bound, "events", lambda *_, **__: [other])
+    monkeypatch.setattr(private.bound, "events", lambda *_, **__: [other])
     with pytest.raises(LedgerError, match="bids of round 1 do not match their digest"):
-        ledger.read(key, Kind.BIDS)
-    monkeypatch.setattr(ledger.bound, "events", lambda *_, **__: [])
+        private.read(key, Kind.BIDS)
+    monkeypatch.setattr(private.bound, "events", lambda *_, **__: [])
     with pytest.raises(LedgerError, match="event is not in block"):
-        ledger.read(key, Kind.BIDS)
-
-
-def test_the_private_head_is_anchored_on_the_public_chain(
-    public: BoundContract, ledger: PrivateLedger, run: Digest
-) -> None:
-    public_run(public, run)
-    assert anchored_head(public, run, ledger.bound.chain_id) is None
-    head = ledger.head()
-    anchor_head(public, run, head)
-    anchor_head(public, run, head)
-    assert anchored_head(public, run, ledger.bound.chain_id) == head
-    assert ledger.holds(head)
-
-
-def test_an_older_head_changes_nothing(public: BoundContract, ledger: PrivateLedger, run: Digest) -> None:
-    public_run(public, run)
-    old = ledger.head()
-    ledger.record(RoundKey(run, 0, 0, 1), Kind.BIDS, [])
-    new = ledger.head()
-    anchor_head(public, run, new)
-    anchor_head(public, run, old)
-    assert anchored_head(public, run, ledger.bound.chain_id) == new
-
-
-def test_a_private_chain_that_was_rebuilt_does_not_hold_its_anchor(
-    public: BoundContract, ledger: PrivateLedger, run: Digest
-) -> None:
-    public_run(public, run)
-    head = ledger.head()
-    assert not ledger.holds(replace(head, block_hash=some_digest()))
-    assert not ledger.holds(replace(head, number=head.number + 1))
-    assert not ledger.holds(replace(head, chain_id=1))
-    anchor_head(public, run, head)
-    with pytest.raises(LedgerConflictError, match=f"private block {head.number} .*{head.block_hash}, got 0x"):
-        anchor_head(public, run, replace(head, block_hash=some_digest()))
+        private.read(key, Kind.BIDS)
 
 
 def test_commitments_go_through_a_queue_and_the_head_is_anchored_every_second_round(
-    public: BoundContract, ledger: PrivateLedger, run: Digest, tmp_path: Path
+    private: PrivateLedger, public: BoundContract, run: Digest, tmp_path: Path
 ) -> None:
-    public_run(public, run)
-    target = PrivateRounds(ledger, public, anchor_every=2)
-    rounds = [
-        PrivateCommitment(RoundKey(run, 0, 0, number), *(tuple(some_digest() for _ in MEMBERS) for _ in Kind))
-        for number in (1, 2, 3)
-    ]
+    target = PrivateRounds(private, public, anchor_every=2)
+    rounds = [PrivateCommitment(RoundKey(run, 0, 0, number), *(digests(4) for _ in Kind)) for number in (1, 2, 3)]
     queue = CommitQueue(tmp_path / "queue", target)
     for commitment in rounds:
         queue.put(commitment)
@@ -128,21 +169,4 @@ def test_commitments_go_through_a_queue_and_the_head_is_anchored_every_second_ro
     assert CommitQueue(tmp_path / "queue", target).close(30) == 0
     anchored = target.anchored(run)
     assert anchored is not None
-    assert target.holds(anchored)
     assert queue.anchors()[rounds[1].key].block <= anchored.number < queue.anchors()[rounds[2].key].block
-
-
-def test_a_round_of_which_a_list_is_missing_is_not_recorded(
-    public: BoundContract, ledger: PrivateLedger, run: Digest
-) -> None:
-    key = RoundKey(run, 0, 0, 1)
-    ledger.record(key, Kind.MANIFESTS, [some_digest()])
-    rounds = PrivateRounds(ledger, public)
-    assert rounds.read(key) is None
-    assert rounds.members(run) == MEMBERS
-    assert rounds.chain == (ledger.bound.chain_id, ledger.bound.address)
-
-
-def public_run(public: BoundContract, run: Digest) -> None:
-    """Open a run on the public chain too: only its coordinator anchors heads."""
-    EthereumLedger(public).open_run(run, MEMBERS)

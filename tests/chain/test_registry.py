@@ -1,10 +1,8 @@
-"""Organisations register by their own signature; the administrator ends that for good."""
+"""Membership requests as files and on an embedded chain: signed, good once, and revoked for good."""
 
-import json
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,116 +10,139 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_hash.auto import keccak
 
 from chain.contract import BoundContract
-from chain.devnet.accounts import CHAIN_IDS, administrator
+from chain.devnet.accounts import administrator
 from chain.ledger import EthereumLedger
-from chain.registry import MembershipRequest, Registry, digest_of_node_key, request_membership
-from core.canonical import ZERO_DIGEST, Address, to_json
+from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FormatError, LedgerConflictError, UsageError
 from core.keys import Domain, derive
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR
+from tests.chain.chains import bound, open_node
 
-DOMAIN = Domain(CHAIN_IDS["public"], Address("0x" + "11" * 20))
+NEVER = 2**48 - 1
+KEY = derive(1, "medical")
+DOMAIN = Domain(31337, Address("0x5FbDB2315678afecb367f032d93F642f64180aa3"))
+NODE_KEY = Digest("0x" + "ab" * 32)
 
 
-def a_request(**changes: Any) -> MembershipRequest:
-    return replace(request_membership(derive(1, "coding"), DOMAIN, some_digest(), 0, 2**40), **changes)
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoundContract]:
+    folder = tmp_path_factory.mktemp("registry")
+    with open_node(folder / "chain") as node:
+        yield bound(node, folder, derive(1, "coordinator"))
 
 
-# Files
+@pytest.fixture(scope="module")
+def registry(contract: BoundContract) -> Registry:
+    return Registry(contract)
+
+
+# Requests
 
 
 def test_a_request_comes_back_from_its_file() -> None:
-    request = a_request()
+    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
+    assert (request.organisation, request.node_key, request.nonce) == (KEY.address, NODE_KEY, 3)
     assert MembershipRequest.from_json(request.to_json()) == request
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "fact"),
+    ("before", "after"),
     [
-        ("signature", "0x12", "0x12"),
-        ("deadline", "soon", "soon"),
-        ("organisation", "coding", "coding"),
-        ("domain", {"chain_id": 1}, "contract"),
-        ("note", "", "note"),
+        (b'"signature":"0x', b'"signature":"'),
+        (b'"signature":"0x', b'"signature":"0xzz'),
+        (b'"nonce":3', b'"nonce":"3"'),
+        (b'"nonce":3', b'"nonze":3'),
+        (b'"chain_id":31337', b'"chain_id":true'),
+        (b'"deadline":1900000000', b'"deadline":1900000000,"more":1'),
     ],
 )
-def test_a_malformed_request_is_refused_with_its_fault(field: str, value: Any, fact: str) -> None:
-    content = {**json.loads(a_request().to_json()), field: value}
-    with pytest.raises(FormatError, match=fact):
-        MembershipRequest.from_json(to_json(content))
+def test_a_malformed_request_is_refused(before: bytes, after: bytes) -> None:
+    data = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000).to_json()
+    assert before in data
+    with pytest.raises(FormatError):
+        MembershipRequest.from_json(data.replace(before, after))
 
 
-def test_a_node_key_s_digest_is_that_of_its_der(tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP384R1()).public_key()
-    path = tmp_path / "key.pub"
-    path.write_bytes(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
-    expected = keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    assert digest_of_node_key(path) == f"0x{expected.hex()}"
+def test_what_is_signed_is_bound_to_every_field() -> None:
+    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
+    others = {
+        request_membership(KEY, replace(DOMAIN, chain_id=1), NODE_KEY, 3, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, ZERO_DIGEST, 3, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, NODE_KEY, 4, 1_900_000_000).signature,
+        request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_001).signature,
+        request_membership(derive(1, "coding"), DOMAIN, NODE_KEY, 3, 1_900_000_000).signature,
+    }
+    assert len(others - {request.signature}) == 5
 
 
-@pytest.mark.parametrize("content", [None, b"", b"ssh-rsa nothing", b"\xff"])
-def test_a_file_without_a_node_key_is_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "key.pub"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=str(path)):
-        digest_of_node_key(path)
+# Keys of nodes
 
 
-# The contract
+def test_a_node_key_s_digest_is_that_of_its_der_form(tmp_path: Path) -> None:
+    public = ec.derive_private_key(7, ec.SECP384R1()).public_key()
+    (tmp_path / "node.pub").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" node@here\n")
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert digest_of_node_key(tmp_path / "node.pub") == "0x" + bytes(keccak(der)).hex()
 
 
-@pytest.fixture
-def registry(public: BoundContract) -> Registry:
-    return Registry(public)
+def test_a_file_without_a_public_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no key")
+    for name in ("text", "nothing"):
+        with pytest.raises(UsageError, match=str(tmp_path / name)):
+            digest_of_node_key(tmp_path / name)
 
 
-def deadline() -> int:
-    return int(time.time()) + 3600
+# On the chain
 
 
 @pytest.mark.chain
-def test_an_organisation_registers_by_its_own_signature(registry: Registry) -> None:
-    key, node_key = derive(1, some_digest()), some_digest()
+def test_a_registration_reads_back_and_uses_up_its_nonce(registry: Registry) -> None:
+    key = derive(1, some_digest())
     assert registry.read(key.address) is None
-    request = request_membership(key, registry.domain, node_key, registry.nonce(key.address), deadline())
-    first = registry.register(request)
-    assert registry.register(request) == first == registry.read(key.address)
-    assert first.node_key == node_key
+    assert registry.nonce(key.address) == 0
+    request = request_membership(key, registry.domain, NODE_KEY, 0, NEVER)
+    registered = registry.register(request)
+    assert registered == Organisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
+    assert registered.registered_at > 0
     assert registry.nonce(key.address) == 1
+    assert registry.register(request) == registered
 
 
 @pytest.mark.chain
-def test_a_request_for_another_contract_is_worthless(registry: Registry) -> None:
+def test_a_new_node_key_replaces_the_old_and_keeps_the_first_block(registry: Registry) -> None:
     key = derive(1, some_digest())
-    elsewhere = replace(registry.domain, chain_id=CHAIN_IDS["private"])
-    request = request_membership(key, elsewhere, ZERO_DIGEST, 0, deadline())
-    with pytest.raises(UsageError, match=f"{CHAIN_IDS['public']}.*, got one for .*{CHAIN_IDS['private']}"):
-        registry.register(request)
-    with pytest.raises(LedgerConflictError, match="SignerNotOrganisation"):
-        registry.register(replace(request, domain=registry.domain))
+    first = registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    second = registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 1, NEVER))
+    assert second == replace(first, node_key=ZERO_DIGEST)
+
+
+@pytest.mark.chain
+def test_an_expired_or_foreign_request_is_refused(registry: Registry) -> None:
+    key, other = derive(1, some_digest()), derive(1, some_digest())
+    with pytest.raises(LedgerConflictError, match=r"SignatureExpired\(deadline=1, "):
+        registry.register(request_membership(key, registry.domain, NODE_KEY, 0, 1))
+    stolen = replace(request_membership(other, registry.domain, NODE_KEY, 0, NEVER), organisation=key.address)
+    with pytest.raises(LedgerConflictError, match=f"SignerNotOrganisation.*organisation={key.address.lower()}"):
+        registry.register(stolen)
+    with pytest.raises(UsageError, match=f"{registry.domain.chain_id}.*, got one for .*31337"):
+        registry.register(request_membership(key, replace(registry.domain, chain_id=31337), NODE_KEY, 0, NEVER))
     assert registry.read(key.address) is None
 
 
 @pytest.mark.chain
-def test_a_request_that_is_too_late_is_refused(registry: Registry) -> None:
-    key = derive(1, some_digest())
-    with pytest.raises(LedgerConflictError, match=r"SignatureExpired\(deadline=1,"):
-        registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 0, 1))
-
-
-@pytest.mark.chain
-def test_revocation_is_the_administrator_s_and_final(public: BoundContract, registry: Registry) -> None:
-    key, ledger = derive(1, some_digest()), EthereumLedger(public)
-    registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 0, deadline()))
-    assert ledger.revoked([key.address, COORDINATOR.address]) == {}
+def test_only_the_administrator_revokes_and_only_once(registry: Registry, contract: BoundContract) -> None:
+    key, ledger = derive(1, some_digest()), EthereumLedger(contract)
+    registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    assert ledger.revoked([key.address, KEY.address]) == {}
     with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
         registry.revoke(key.address)
-    owned = Registry(BoundContract(public.node, "PublicLedger", public.address, administrator()))
+    owned = Registry(BoundContract(contract.node, "PublicLedger", contract.address, administrator()))
     revoked = owned.revoke(key.address)
-    assert owned.revoke(key.address) == revoked
     assert revoked.revoked_at > revoked.registered_at
-    assert ledger.revoked([key.address, COORDINATOR.address]) == {key.address: revoked.revoked_at}
+    assert owned.revoke(key.address) == revoked
+    assert ledger.revoked([key.address, KEY.address]) == {key.address: revoked.revoked_at}
     with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
-        registry.register(request_membership(key, registry.domain, ZERO_DIGEST, 1, deadline()))
+        registry.register(request_membership(key, registry.domain, NODE_KEY, 1, NEVER))
+    with pytest.raises(LedgerConflictError):
+        owned.revoke(derive(1, some_digest()).address)

@@ -1,145 +1,183 @@
-"""Sending so that the effect happens exactly once, whatever becomes of transactions and answers."""
+"""Sending until the effect is there, against a node that mines, delays, loses or refuses as it is told."""
 
 from collections.abc import Callable
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 from eth_abi.abi import encode
+from eth_account import Account
 from eth_hash.auto import keccak
-from web3 import Web3
-from web3.exceptions import ContractLogicError
+from web3.exceptions import ContractLogicError, Web3RPCError
 
-from chain import artefacts
-from chain.devnet.accounts import administrator
-from chain.transactions import TRIES, Sender, explain
+from chain.transactions import FEE_STEP, TRIES, Sender, explain
 from core.errors import LedgerConflictError, LedgerError, LedgerUnreachableError
 from core.keys import derive
-from tests.chain.in_process import node_on, provider_of
 
-pytestmark = pytest.mark.chain
-OWNER = administrator()
-ABI = artefacts.load("PublicLedger").abi
-SOMEONE = Web3.to_checksum_address("0x" + "11" * 20)
-GIFT: Any = {"to": SOMEONE, "value": 5}
+KEY = derive(1, "coordinator")
+REQUEST: Any = {"to": "0x" + "11" * 20, "data": "0x", "value": 0}
+ERROR = {
+    "type": "error",
+    "name": "RoundNotNext",
+    "inputs": [
+        {"name": "got", "type": "uint32"},
+        {"name": "next", "type": "uint32"},
+        {"name": "run", "type": "bytes32"},
+    ],
+}
+ABI: list[dict[str, Any]] = [{"type": "function", "name": "commit", "inputs": []}, ERROR]
+SELECTOR = keccak(b"RoundNotNext(uint32,uint32,bytes32)")[:4]
+REFUSAL = "0x" + (SELECTOR + encode(["uint32", "uint32", "bytes32"], [3, 2, b"\xab" * 32])).hex()
+
+
+class Node:
+    """What a Sender asks of a node. `mines`: how the n-th transaction fares; by default each is mined at once."""
+
+    provider = SimpleNamespace(endpoint_uri="http://127.0.0.1:8545")
+
+    def __init__(self, mines: Callable[[int], bool] = lambda _: True) -> None:
+        self.eth = self
+        self.chain_id = 31337
+        self.max_priority_fee = 1_000_000_000
+        self.mined = 5
+        self.sent: list[dict[str, Any]] = []
+        self._mines = mines
+
+    def get_transaction_count(self, address: str, at: str) -> int:
+        assert (address.lower(), at) == (KEY.address.lower(), "latest")
+        return self.mined
+
+    def estimate_gas(self, request: Any) -> int:
+        assert request["from"].lower() == KEY.address.lower()
+        return 100_000
+
+    def get_block(self, at: str) -> dict[str, int]:
+        return {"baseFeePerGas": 10_000_000_000}
+
+    def send_raw_transaction(self, raw: bytes) -> None:
+        self.sent.append(raw)  # type: ignore[arg-type]  # as bytes until `transactions` reads them
+        self.mined += self._mines(len(self.sent))
+
+    def effect(self) -> str | None:
+        """The effect is there as soon as a transaction is mined."""
+        return "done" if self.mined > 5 else None
+
+
+def sender(node: Node) -> Sender:
+    return Sender(node, KEY, ABI, patience=0.02)  # type: ignore[arg-type]  # a stand-in
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Web3:
-    return node_on(tmp_path)
+def prices(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every transaction that is signed, in order."""
+    seen: list[dict[str, Any]] = []
+    sign = Account.sign_transaction
+
+    def record(transaction: dict[str, Any], secret: bytes) -> Any:
+        seen.append(transaction)
+        return sign(transaction, secret)
+
+    monkeypatch.setattr("chain.transactions.Account", SimpleNamespace(sign_transaction=record))
+    return seen
 
 
-@pytest.fixture
-def sender(node: Web3) -> Sender:
-    return Sender(node, OWNER, ABI, patience=0.05)
+def test_an_effect_that_is_there_already_sends_nothing() -> None:
+    node = Node()
+    assert sender(node).execute(REQUEST, lambda: "there", "a round") == "there"
+    assert node.sent == []
 
 
-def given(node: Web3) -> Callable[[], int | None]:
-    """The effect of GIFT: its balance, once there is one."""
-    return lambda: node.eth.get_balance(SOMEONE) or None
+def test_a_transaction_is_sent_once_with_nonce_chain_gas_and_fees(prices: list[dict[str, Any]]) -> None:
+    node = Node()
+    assert sender(node).execute(REQUEST, node.effect, "a round") == "done"
+    assert prices == [
+        {
+            **REQUEST,
+            "nonce": 5,
+            "chainId": 31337,
+            "gas": 120_000,
+            "maxPriorityFeePerGas": 1_000_000_000,
+            "maxFeePerGas": 21_000_000_001,
+        }
+    ]
 
 
-def sends(node: Web3) -> int:
-    return provider_of(node).asked.count("eth_sendRawTransaction")
+def test_what_is_not_mined_is_replaced_with_the_same_nonce_for_more(prices: list[dict[str, Any]]) -> None:
+    node = Node(lambda number: number == 3)
+    assert sender(node).execute(REQUEST, node.effect, "a round") == "done"
+    assert [price["nonce"] for price in prices] == [5, 5, 5]
+    tips = [price["maxPriorityFeePerGas"] for price in prices]
+    assert tips == [1_000_000_000, 1_250_000_000, 1_562_500_000]
+    assert FEE_STEP >= 1.1  # what nodes demand of a replacement
 
 
-def test_an_effect_that_is_there_is_not_made_again(node: Web3, sender: Sender) -> None:
-    assert sender.execute(GIFT, given(node), "a gift") == 5
-    assert sender.execute(GIFT, given(node), "a gift") == 5
-    assert sends(node) == 1
+def test_an_effect_without_its_own_transaction_counts() -> None:
+    """Whoever was faster, the effect is there: nothing is sent a second time."""
+    node = Node(lambda _: False)
+    asked = iter([None, "of another"])
+    assert sender(node).execute(REQUEST, lambda: next(asked), "a round") == "of another"
+    assert len(node.sent) == 1
 
 
-def test_an_effect_whose_answer_was_lost_is_not_made_again(node: Web3, sender: Sender) -> None:
-    def lose_first(method: str, ask: Callable[[], Any]) -> Any:
-        answer = ask()
-        if method == "eth_sendRawTransaction":
-            provider_of(node).around = lambda _method, ask: ask()
-            return {"id": 1, "jsonrpc": "2.0", "error": {"code": -32000, "message": "already known"}}
-        return answer
-
-    provider_of(node).around = lose_first
-    assert sender.execute(GIFT, given(node), "a gift") == 5
-    assert sends(node) == 1
+def test_what_is_never_mined_is_given_up_after_all_tries() -> None:
+    node = Node(lambda _: False)
+    with pytest.raises(LedgerUnreachableError, match="the eighth round"):
+        sender(node).execute(REQUEST, node.effect, "the eighth round")
+    assert len(node.sent) == TRIES
 
 
-def test_a_transaction_that_is_not_mined_is_replaced_by_one_that_pays_more(node: Web3, sender: Sender) -> None:
-    raw: list[bytes] = []
+@pytest.mark.parametrize("message", ["already known", "nonce too low", "replacement transaction underpriced"])
+def test_a_transaction_that_is_in_flight_already_is_waited_for(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
 
-    def drop(method: str, ask: Callable[[], Any]) -> Any:
-        if method == "eth_sendRawTransaction" and len(raw) < 2:
-            raw.append(b"")
-            return {"id": 1, "jsonrpc": "2.0", "result": "0x" + "00" * 32}
-        return ask()
+    def send(_raw: bytes) -> None:
+        node.mined += 1
+        raise Web3RPCError(message, rpc_response={"error": {"code": -32000, "message": message}})  # type: ignore[typeddict-item]
 
-    provider_of(node).around = drop
-    assert sender.execute(GIFT, given(node), "a gift") == 5
-    mined: Any = node.eth.get_block("latest", full_transactions=True)["transactions"][0]
-    base = node.eth.get_block(0)["baseFeePerGas"]
-    assert mined["nonce"] == 0
-    assert mined["maxFeePerGas"] >= int(2 * base * 1.25**2)
-    assert node.eth.get_balance(SOMEONE) == 5
+    monkeypatch.setattr(node, "send_raw_transaction", send)
+    assert sender(node).execute(REQUEST, node.effect, "a round") == "done"
 
 
-def test_a_transaction_that_is_never_mined_is_given_up(node: Web3, sender: Sender) -> None:
-    def drop(method: str, ask: Callable[[], Any]) -> Any:
-        dropped = {"id": 1, "jsonrpc": "2.0", "result": "0x" + "00" * 32}
-        return dropped if method == "eth_sendRawTransaction" else ask()
+def test_a_refusal_of_the_node_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
 
-    provider_of(node).around = drop
-    with pytest.raises(LedgerUnreachableError, match="a gift was not mined"):
-        sender.execute(GIFT, given(node), "a gift")
-    assert sends(node) == TRIES
+    def send(_raw: bytes) -> None:
+        raise Web3RPCError("insufficient funds for gas")
 
-
-def test_a_refusal_of_a_transaction_that_another_one_was_faster_than_is_none(node: Web3, sender: Sender) -> None:
-    """The contract refuses because the effect came between the question and the transaction."""
-    data = ContractLogicError("execution reverted")
-
-    def refuse(method: str, ask: Callable[[], Any]) -> Any:
-        if method == "eth_estimateGas":
-            effects.append(7)
-            raise data
-        return ask()
-
-    effects: list[int] = []
-    provider_of(node).around = refuse
-    assert sender.execute(GIFT, lambda: effects[0] if effects else None, "a gift") == 7
-    effects.clear()
-    with pytest.raises(LedgerConflictError, match="the contract refuses"):
-        sender.execute(GIFT, lambda: None, "a gift")
+    monkeypatch.setattr(node, "send_raw_transaction", send)
+    with pytest.raises(LedgerError, match="insufficient funds for gas") as refused:
+        sender(node).execute(REQUEST, node.effect, "a round")
+    assert not isinstance(refused.value, LedgerUnreachableError)
 
 
-def test_an_account_without_funds_is_told_by_its_address(node: Web3) -> None:
-    poor = derive(4, "poor")
-    with pytest.raises(LedgerError, match=f"{poor.address}: insufficient funds"):
-        Sender(node, poor, ABI, patience=0.05).execute(GIFT, lambda: None, "nothing")
+def test_a_refusal_of_the_contract_names_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+
+    def estimate(_request: Any) -> int:
+        raise ContractLogicError("execution reverted", data=REFUSAL)
+
+    monkeypatch.setattr(node, "estimate_gas", estimate)
+    with pytest.raises(LedgerConflictError, match=r"RoundNotNext\(got=3, next=2, run=0xabab"):
+        sender(node).execute(REQUEST, node.effect, "a round")
+    asked = iter([None, "of another"])
+    assert sender(node).execute(REQUEST, lambda: next(asked), "a round") == "of another"
+    assert node.sent == []
 
 
-def test_a_node_that_does_not_answer_is_named_with_the_purpose(node: Web3, sender: Sender) -> None:
-    def refuse(_method: str, _ask: Callable[[], Any]) -> Any:
+def test_a_node_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+
+    def count(_address: str, _at: str) -> int:
         raise requests.ConnectionError
 
-    provider_of(node).around = refuse
-    with pytest.raises(LedgerUnreachableError, match="a gift"):
-        sender.execute(GIFT, given(node), "a gift")
+    monkeypatch.setattr(node, "get_transaction_count", count)
+    with pytest.raises(LedgerUnreachableError, match=r"127\.0\.0\.1:8545.*a round"):
+        sender(node).execute(REQUEST, node.effect, "a round")
 
 
-def reverted(signature: str, kinds: list[str], *values: Any) -> ContractLogicError:
-    return ContractLogicError(
-        "execution reverted", data="0x" + (keccak(signature.encode())[:4] + encode(kinds, values)).hex()
-    )
-
-
-def test_a_custom_error_is_explained_with_its_arguments() -> None:
-    assert (
-        explain(reverted("RoundNotNext(uint32,uint32)", ["uint32"] * 2, 3, 2), ABI) == "RoundNotNext(got=3, expected=2)"
-    )
-    run = bytes(range(32))
-    error = reverted("RunAlreadyOpen(bytes32)", ["bytes32"], run)
-    assert explain(error, ABI) == f"RunAlreadyOpen(run=0x{run.hex()})"
-
-
-@pytest.mark.parametrize("data", [None, "0x", "0x12345678"])
-def test_an_error_that_the_abi_does_not_know_is_told_in_the_node_s_words(data: str | None) -> None:
-    assert explain(ContractLogicError("out of gas", data=data), ABI) == "out of gas"
+def test_custom_errors_are_explained_with_their_arguments() -> None:
+    error = ContractLogicError("execution reverted", data=REFUSAL)
+    assert explain(error, ABI) == f"RoundNotNext(got=3, next=2, run=0x{'ab' * 32})"
+    assert explain(ContractLogicError("execution reverted: no", data="0x08c379a0"), ABI) == "execution reverted: no"
+    assert explain(ContractLogicError("execution reverted"), ABI) == "execution reverted"

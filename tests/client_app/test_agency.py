@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.q_learning import Action, Notebook
+from agents.notebook import Notebook
+from agents.table import Action
 from client_app.agency import Agency, AgentSession
 from core.canonical import to_json
 from core.config import RunConfig
@@ -102,7 +103,7 @@ def test_a_saved_table_of_another_version_is_refused(tmp_path: Path) -> None:
     live(tmp_path, 1, 1, 2.0)
     path = State(tmp_path).agent(GENESIS.digest, ME) / "G00000-R00001.json"
     path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
-    with pytest.raises(FormatError, match="version 2, 1 wanted"):
+    with pytest.raises(FormatError, match="expected version 1, got 2"):
         session(tmp_path, 2)
 
 

@@ -25,7 +25,10 @@ from core.config import RunConfig
 from core.errors import ConfigError, UsageError
 from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
-from core.messages import codec as wire
+from core.messages import training
+from core.messages.queries import BIND, Bind, Bound
+from core.messages.refusal import Refusal, Refused
+from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
 from core.update import verified_registration
 from llm.sources import load_base
@@ -143,7 +146,7 @@ def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
     return ledger
 
 
-def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
+def task(genesis: Genesis, name: str = "medical", **changes: Any) -> Task:
     model = load_base(genesis.base.name, "none", RANK, ALPHA)
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
     values = {
@@ -155,7 +158,7 @@ def task(genesis: Genesis, name: str = "medical", **changes: Any) -> wire.Task:
         "salts": None,
         "served": Composition.of(initial),
     } | changes
-    return wire.Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
+    return Task(genesis=genesis, organisation=keys.derive(7, name).address, **values)
 
 
 def send(places: dict[str, Any], kind: str, content: RecordDict) -> Message:
@@ -164,16 +167,16 @@ def send(places: dict[str, Any], kind: str, content: RecordDict) -> Message:
     return reply
 
 
-def trained(places: dict[str, Any], asked: wire.Task) -> wire.Reply:
-    reply = send(places, wire.TRAIN, asked.to_content())
+def trained(places: dict[str, Any], asked: Task) -> Reply:
+    reply = send(places, TRAIN, asked.to_content())
     assert not reply.has_error(), reply.error.reason
-    return wire.Reply.from_content(reply.content)
+    return Reply.from_content(reply.content)
 
 
 def test_everyone_hosted_answers_the_challenge_with_a_signature(places: dict[str, Any]) -> None:
     challenge = f.other("challenge")
-    reply = send(places, wire.BIND, wire.Bind(f.asked(challenge), f.CHAIN).to_content())
-    bound = wire.Bound.from_content(reply.content)
+    reply = send(places, BIND, Bind(f.asked(challenge), f.CHAIN).to_content())
+    bound = Bound.from_content(reply.content)
     members = [verified_registration(signed, f.CHAIN, f.asked(challenge)) for signed in bound.registrations]
     assert sorted(member.name for member in members) == ["coding", "financial", "medical"]
 
@@ -218,13 +221,13 @@ def test_organisations_learn_different_things(places: dict[str, Any], genesis: G
 
 
 def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis: Genesis) -> None:
-    reply = send(places, wire.EVALUATE, task(genesis).to_content())
-    losses = wire.losses_of(reply.content)
+    reply = send(places, EVALUATE, task(genesis).to_content())
+    losses = training.losses_of(reply.content)
     assert losses["base"] == losses["global"] > 0
 
 
 def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
-    reply = send(places | {"seed": 8}, wire.TRAIN, task(genesis).to_content())
+    reply = send(places | {"seed": 8}, TRAIN, task(genesis).to_content())
     assert reply.has_error()
     assert "expected an organisation hosted here" in reply.error.reason
 
@@ -232,16 +235,16 @@ def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[s
 def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:
     asked = task(genesis)
     other = AdapterState({name: array + 1 for name, array in asked.state.arrays.items()})
-    reply = send(places, wire.TRAIN, task(genesis, served=Composition.of(other)).to_content())
-    refusal = wire.Refusal.from_content(reply.content)
+    reply = send(places, TRAIN, task(genesis, served=Composition.of(other)).to_content())
+    refusal = Refusal.from_content(reply.content)
     assert refusal
-    assert refusal.reason == wire.Refused.OBJECTED
+    assert refusal.reason == Refused.OBJECTED
     assert "state: expected 0x" in refusal.detail
 
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parse of the task, one hash of the update, one replay of the witness's memory."""
-    parse, replay = wire.Task.from_content, Witness._entries
+    parse, replay = Task.from_content, Witness._entries
     parsed: list[RecordDict] = []
     hashed: list[bytes] = []
     replayed: list[Witness] = []
@@ -250,7 +253,7 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
         hashed.append(b"".join(parts))
         return digest(kind, hashed[-1])
 
-    monkeypatch.setattr(wire.Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
+    monkeypatch.setattr(Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
     monkeypatch.setattr(core.adapter, "digest", counted_digest)
     monkeypatch.setattr(Witness, "_entries", lambda witness: [replayed.append(witness), replay(witness)][1])
     reply = trained(places, task(genesis))

@@ -13,7 +13,7 @@ from core.composition import Composition, Part
 from core.errors import ForgeryError, IntegrityError
 from core.generations import GenerationRecord
 from core.keys import derive
-from core.messages.codec import Task
+from core.messages.training import Task
 from core.rounds import Salts
 from core.update import Organisation
 from tests import federation as f

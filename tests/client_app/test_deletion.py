@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from agents.q_learning import Agent, Learning, Notebook, Prices, QTable, Terms
+from agents.agent import Agent, Prices, Terms
+from agents.notebook import Notebook
+from agents.table import Learning, QTable
 from client_app import oversight
 from client_app.agency import Agency
 from client_app.deletion import delete_derived_state
@@ -15,10 +17,10 @@ from client_app.oversight import Oversight
 from core.erasures import Attestation
 from core.errors import IntegrityError, LedgerUnreachableError
 from core.ledger import Erasure, MemoryLedger
-from core.messages.codec import Deletion
+from core.messages.queries import Deletion
 from core.signed import Signed
 from core.storage.state_folder import State
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from tests import federation as f
 from tests.erasures import attestation, attested
 
@@ -65,7 +67,7 @@ class Home:
 
     @property
     def kept(self) -> list[tuple[int, int]]:
-        return sorted(self.notebook._places())
+        return sorted(self.notebook.saved())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flwr.app import Message, RecordDict
 
-from agents.q_learning import Prices
+from agents.agent import Prices
 from client_app import app as application
 from client_app.agency import Agency
 from client_app.erased_records import ErasedRecords
@@ -19,9 +19,11 @@ from core.canonical import Digest
 from core.erasures import ErasureRequest, hidden
 from core.errors import FormatError, IntegrityError
 from core.genesis import Genesis
-from core.messages import codec as wire
+from core.messages import queries
+from core.messages.queries import RecordsAnswer, RecordsQuery
+from core.messages.refusal import Refusal, Refused
 from core.storage.state_folder import State
-from llm.data import OrganisationData, Record
+from llm.records import OrganisationData, Record
 from tests import federation as f
 
 NAME, KEY = "medical", f.key("medical")
@@ -47,22 +49,22 @@ def host(node: Node) -> Host:
     return node.host(KEY.address)
 
 
-def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes: Any) -> wire.RecordsQuery:
+def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes: Any) -> RecordsQuery:
     digests = tuple(sorted({record.digest for record in records}))
     plain = ErasureRequest(
         genesis.digest, KEY.address, "shards", hidden(KEY, NONCE, digests), len(digests), "a test", NONCE
     )
-    return replace(wire.RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
+    return replace(RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
 
 
-def replied(asked: wire.RecordsQuery) -> RecordDict:
+def replied(asked: RecordsQuery) -> RecordDict:
     grid = InlineGrid(application.app, 1, {})
-    (reply,) = grid.send_and_receive([Message(asked.to_content(), 1, wire.RECORDS)])
+    (reply,) = grid.send_and_receive([Message(asked.to_content(), 1, queries.RECORDS)])
     return reply.content
 
 
-def answered(asked: wire.RecordsQuery) -> tuple[set[Digest], set[Digest]]:
-    found = wire.RecordsAnswer.from_content(replied(asked))
+def answered(asked: RecordsQuery) -> tuple[set[Digest], set[Digest]]:
+    found = RecordsAnswer.from_content(replied(asked))
     return set(found.held), set(found.forgotten)
 
 
@@ -126,9 +128,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_nobody_but_itself_learns_what_it_holds(home: Node, kind: str) -> None:
-    refusal = wire.Refusal.from_content(replied(REFUSED[kind]))
+    refusal = Refusal.from_content(replied(REFUSED[kind]))
     assert refusal is not None
-    assert refusal.reason is wire.Refused.OBJECTED
+    assert refusal.reason is Refused.OBJECTED
     assert home.erased_records(host(home), GENESIS).counts() == {}
 
 

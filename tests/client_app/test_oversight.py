@@ -15,7 +15,7 @@ from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError
 from core.ledger import LedgerView, MemoryLedger
-from core.messages.codec import Task
+from core.messages.training import Task
 from core.round_key import RoundKey
 from core.rounds import Salts
 from core.storage.state_folder import State

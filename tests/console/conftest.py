@@ -1,10 +1,13 @@
-"""A world for the commands, and one run in it that several tests read."""
+"""A world for the commands, and runs in it that several tests read."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commands import World, make_base, make_data
+from tests.commands import World, foedus, make_base, make_data
+from tests.console.audited import Audited
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,19 @@ def finished(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     done = made.inline(rounds=2)
     assert done.code == 0, done.err
     return made
+
+
+@pytest.fixture(scope="session")
+def audited(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
+    """A finished run of two rounds with an auditor."""
+    folder = tmp_path_factory.mktemp("audited")
+    public = json.loads(foedus("keys", "new", folder / "auditor", "--json").out)["public_key"]
+    world = World(base, data, folder / "state")
+    store = folder / "bucket"
+    done = world.inline("--store", store, "--auditors", public, "--set", "anchor-every=2", rounds=2)
+    assert done.code == 0, done.err
+    chain = world.command("chain start").json
+    run = done.json["run"]
+    urls, address = chain["urls"], chain["addresses"]["PublicLedger"]
+    yield Audited(world, urls["public"], urls["private"], address, store / run, folder / "auditor")
+    world.command("chain stop")

@@ -60,7 +60,7 @@ def test_what_is_no_request_is_refused(state: Path, tmp_path: Path) -> None:
         state, "request", "--key", tmp_path / "own.key", "--node-key", tmp_path / "node.pub", "--out", tmp_path / "out"
     )
     assert bad.code == 2
-    assert "an OpenSSH public key wanted" in bad.err
+    assert "OpenSSH public key" in bad.err
 
 
 def test_an_address_and_behind_a_url_a_key_are_wanted(state: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from agents.policies import POLICIES
 from core import config as module
 from core.aggregation import RULES
+from core.composition import COMPOSITIONS
 from core.config import RunConfig, key
 from core.errors import ConfigError
 from core.genesis import Participation, Training
@@ -54,7 +56,7 @@ def test_what_is_not_set_has_its_default() -> None:
 
 @pytest.mark.parametrize("name", ["local_steps", "Rank", "learning rate", "", "epochs"])
 def test_an_unknown_setting_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"unknown setting {name!r}, one of .*learning-rate.* wanted"):
+    with pytest.raises(ConfigError, match=f"expected a setting among .*learning-rate.*, got {name!r}"):
         RunConfig.from_flat({name: 1})
 
 
@@ -65,7 +67,7 @@ WRONG = {bool: (1, "true", 0.0), int: (True, 1.5, "1"), float: (True, "1"), str:
 def test_a_wrong_type_is_refused_with_what_was_wanted(field: Any) -> None:
     for value in (*WRONG[field.type], None, [1]):
         with pytest.raises(
-            ConfigError, match=rf"{key(field.name)} is .*, (true or false|an integer|a number|text) wanted"
+            ConfigError, match=rf"{key(field.name)}: expected (true or false|an integer|a number|text), got"
         ):
             RunConfig.from_flat({key(field.name): value})
 
@@ -76,41 +78,80 @@ def test_an_integer_stands_for_a_number() -> None:
     assert type(settings.alpha) is float
 
 
-NUMBERS = [field.name for field in fields(RunConfig) if field.type in (int, float)]
+RANGES: dict[str, tuple[float, float]] = {
+    "organisations": (0, 4_294_967_296),
+    "rank": (1, 4096),
+    "alpha": (0.000_001, 1_000_000),
+    "rounds": (1, 99_999),
+    "local_steps": (1, 1_000_000),
+    "local_epochs": (0, 1_000_000),
+    "batch_size": (1, 100_000),
+    "accumulation": (1, 100_000),
+    "max_length": (8, 1_000_000),
+    "learning_rate": (0.000_000_001, 10),
+    "lane_size": (0, 4_294_967_296),
+    "shards": (1, 1000),
+    "fraction": (0.000_000_001, 1),
+    "pool": (0, 1_000_000_000_000),
+    "step_price": (0, 1_000_000_000_000),
+    "traffic_price": (0, 1_000_000_000_000),
+    "budget": (0, 1_000_000_000_000),
+    "quorum": (1, 4_294_967_296),
+    "anchor_every": (1, 99_999),
+    "retries": (0, 98),
+    "timeout": (0.1, 1_000_000_000),
+    "norm_bound": (0.000_000_001, 1_000_000_000),
+    "chain_lag": (0, 99_999),
+    "seed": (0, 9_007_199_254_740_991),
+    "evaluate_limit": (0, 1_000_000_000),
+}
+CHOICES = {
+    "mode": ("train", "unlearn", "attribute"),
+    "quantisation": ("nf4", "int8", "none"),
+    "aggregation": ("frozen-a", "fedavg", "stack", "svd"),
+    "composition": ("sum", "ensemble", "routing"),
+    "participation": ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning"),
+    "chain_lag_policy": ("flag", "abstain"),
+}
 
 
 def test_every_number_has_a_range() -> None:
-    assert set(NUMBERS) == set(module._RANGES)
+    assert {field.name for field in fields(RunConfig) if field.type in (int, float)} == set(RANGES)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", RANGES)
 def test_a_number_outside_its_range_is_refused(name: str) -> None:
-    low, high = module._RANGES[name]
+    low, high = RANGES[name]
+    kind = next(field.type for field in fields(RunConfig) if field.name == name)
     for good in (low, high):
-        RunConfig(**{name: good})
-    for bad in (low - 1, high * 2 + 1, float("nan"), float("inf"), -float("inf")):
-        with pytest.raises(ConfigError, match=rf"{key(name)} is .*, .* to .* wanted"):
+        assert getattr(RunConfig(**{name: good}), name) == good
+    beyond = (low - 1, high + 1) if kind is int else (math.nextafter(low, -math.inf), math.nextafter(high, math.inf))
+    for bad in (*beyond, float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ConfigError, match=rf"^{key(name)}\b") as refused:
             RunConfig(**{name: bad})
+        assert str(bad) in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["mode", "quantisation", "aggregation", "participation"])
+@pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_is_one_of_those_there_are(name: str) -> None:
-    for good in module._CHOICES[name]:
-        RunConfig(**{name: good})
+    for good in CHOICES[name]:
+        assert getattr(RunConfig(**{name: good}), name) == good
     for bad in ("", "ALL", "fp4"):
-        with pytest.raises(ConfigError, match=f"{name} is {bad!r}, one of .* wanted"):
+        with pytest.raises(ConfigError, match=rf"^{key(name)}\b") as refused:
             RunConfig(**{name: bad})
+        assert all(fact in str(refused.value) for fact in (repr(bad), *CHOICES[name]))
 
 
-def test_every_rule_and_policy_can_be_chosen() -> None:
-    assert set(module._CHOICES["aggregation"]) == set(RULES)
-    assert set(module._CHOICES["participation"]) == set(POLICIES)
+def test_every_rule_policy_and_composition_can_be_chosen() -> None:
+    assert set(CHOICES["aggregation"]) == set(RULES)
+    assert set(CHOICES["participation"]) == set(POLICIES)
+    assert set(CHOICES["composition"]) == set(COMPOSITIONS)
 
 
 @pytest.mark.parametrize("name", ["state", "data", "validation", "coordinator_key"])
 @pytest.mark.parametrize("value", ["relative", "./here", "~/home", "../up"])
 def test_relative_paths_are_refused_since_flower_runs_elsewhere(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"{key(name)} is '{value}', an absolute path wanted"):
+    with pytest.raises(ConfigError, match=f"{key(name)}: expected an absolute path.*, got '{value}'"):
         RunConfig(**{name: value})
 
 
@@ -143,13 +184,13 @@ def test_an_auditors_address_is_no_key() -> None:
 
 def test_a_store_is_a_folder_or_a_url() -> None:
     assert RunConfig(store="memory://bucket").store == "memory://bucket"
-    with pytest.raises(ConfigError, match="store is 'bucket', an absolute path wanted"):
+    with pytest.raises(ConfigError, match=r"store: expected an absolute path.*, got 'bucket'"):
         RunConfig(store="bucket")
 
 
 def test_only_data_may_come_from_the_hub() -> None:
     assert RunConfig(data="hf:some/set").data == "hf:some/set"
-    with pytest.raises(ConfigError, match="an absolute path wanted"):
+    with pytest.raises(ConfigError, match="expected an absolute path"):
         RunConfig(state="hf:some/set")
 
 

@@ -1,7 +1,8 @@
 """The vectors of tests/vectors, by the project and by a second reader.
 
 `run.json` is a whole small run: genesis, registrations, records, salts, commitments and artifacts. The second reader
-follows docs/formats.md with hashlib, struct, json, Keccak and secp256k1 alone; it shares no line with the project.
+follows docs/reference/formats.md with hashlib, struct, json, Keccak and secp256k1 alone; it shares no line with the
+project.
 `refused.json` holds bytes that every implementation must refuse.
 
 `python -m tests.core.test_vectors` writes them anew, which is right only together with a new version tag.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from console.backends import processes
@@ -40,9 +39,3 @@ def new_world(base: Path, data: Path, tmp_path: Path) -> Iterator[Callable[[], W
 @pytest.fixture
 def world(new_world: Callable[[], World]) -> World:
     return new_world()
-
-
-@pytest.fixture
-def running_processes() -> set[int]:
-    """The processes that ran before the test."""
-    return set(psutil.pids())

@@ -39,7 +39,7 @@ def test_another_seed_is_another_run(new_world: Callable[[], World]) -> None:
 def test_the_number_of_nodes_changes_nothing(new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for nodes in (1, 2, 4):
-        monkeypatch.setattr("console.federation.NODES", nodes)
+        monkeypatch.setattr("console.backends.federation.NODES", nodes)
         world = new_world()
         assert world.inline().code == 0
         found.append(learnt(world))

@@ -14,8 +14,8 @@ from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3 import Qwen3Config
 from transformers.models.smollm3 import SmolLM3Config
 
-from llm.data import Message, Record
 from llm.model import Model, ModelSpec, Quantisation, load
+from llm.records import Message, Record
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{{ '\\n' }}"

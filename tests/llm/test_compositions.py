@@ -1,4 +1,4 @@
-"""What lanes that learned apart say together: measured, generated, routed."""
+"""Independently trained lanes, composed: measured, generated, routed."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ import torch
 
 from core.adapter import AdapterState
 from core.composition import Composition, Part
-from llm.data import Record, encode, encode_prompt
+from llm.batches import encode, encode_prompt
 from llm.evaluate import evaluate, generate, record_losses, route
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.conftest import Loader, question
 from tests.llm.test_model import random_adapter

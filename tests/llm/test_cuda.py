@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from llm.data import Record
 from llm.evaluate import evaluate
+from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.conftest import ARCHITECTURES, Loader
 from tests.llm.test_train import parent

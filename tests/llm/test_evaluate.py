@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from core.errors import DataError
-from llm.data import Record, collate, encode
+from llm.batches import collate, encode
 from llm.evaluate import evaluate, generate, record_losses
 from llm.loss import answer_losses
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.conftest import ARCHITECTURES, Loader, question
 from tests.llm.test_model import random_adapter
@@ -73,7 +74,7 @@ def test_the_usual_architectures_are_packed(load_tiny: Loader, architecture: str
 
 
 def test_nothing_to_evaluate_is_a_data_error(load_tiny: Loader) -> None:
-    with pytest.raises(DataError, match="no records"):
+    with pytest.raises(DataError, match="got none"):
         evaluate(load_tiny(), None, [])
 
 

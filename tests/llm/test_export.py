@@ -71,7 +71,7 @@ def test_lanes_are_adapters_of_their_own(load_tiny: Loader, tmp_path: Path) -> N
 
 def test_a_folder_with_content_is_left_alone(load_tiny: Loader, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match=f"expected a new or empty folder, got {tmp_path}"):
         export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path, "card")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

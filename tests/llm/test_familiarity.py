@@ -6,10 +6,11 @@ import torch
 
 from core.adapter import AdapterState
 from core.composition import Composition, Part
-from llm.data import Record, encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import route
 from llm.familiarity import answered, familiarities, inputs_of, keys
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.conftest import ARCHITECTURES, Loader, question
 from tests.llm.test_model import random_adapter

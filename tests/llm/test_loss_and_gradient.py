@@ -6,7 +6,7 @@ import pytest
 from core import lora
 from core.adapter import AdapterState
 from llm.evaluate import evaluate
-from llm.loss_and_gradient import slope
+from llm.loss_and_gradient import loss_and_gradient
 from tests.llm.conftest import Loader, question
 
 RECORDS = [question("say a", "abc abc"), question("say b", "xyz"), question("and now", "the rest of it")]
@@ -16,7 +16,7 @@ def shifted(state: AdapterState, name: str, change: np.ndarray) -> AdapterState:
     return AdapterState({**state.arrays, name: (state[name] + change).astype(np.float32)})
 
 
-def test_the_slope_is_the_change_of_the_loss(load_tiny: Loader) -> None:
+def test_the_gradient_is_the_change_of_the_loss(load_tiny: Loader) -> None:
     model = load_tiny("llama")
     rng = np.random.default_rng(0)
     fresh = lora.fresh(lora.Layout.of(model.modules, model.spec.rank), b"seed")
@@ -27,7 +27,7 @@ def test_the_slope_is_the_change_of_the_loss(load_tiny: Loader) -> None:
         }
     )
     names = [name for name in adapter if name.endswith("lora_B")]
-    loss, gradient = slope(model, adapter, names, RECORDS, 64)
+    loss, gradient = loss_and_gradient(model, adapter, names, RECORDS, 64)
     assert set(gradient) == set(names)
     assert loss == pytest.approx(evaluate(model, adapter, RECORDS, 64).loss, rel=1e-6)
     for name in names[:3]:
@@ -40,6 +40,6 @@ def test_asking_leaves_the_model_as_it_was(load_tiny: Loader) -> None:
     model = load_tiny("llama")
     before = [linear.weight.requires_grad for _, linear in model.factors()]
     adapter = model.get_adapter()
-    slope(model, adapter, [next(iter(adapter))], RECORDS[:1], 64)
+    loss_and_gradient(model, adapter, [next(iter(adapter))], RECORDS[:1], 64)
     assert [linear.weight.requires_grad for _, linear in model.factors()] == before
     assert model.get_adapter() == adapter

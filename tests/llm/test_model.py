@@ -8,7 +8,7 @@ import torch
 
 from core.adapter import AdapterState
 from core.errors import ModelError
-from llm.data import collate, encode
+from llm.batches import collate, encode
 from llm.evaluate import record_losses
 from llm.loss import answer_losses
 from llm.model import Model, ModelSpec, load
@@ -193,9 +193,9 @@ def test_a_quantised_base_predicts_nearly_as_the_plain_one(
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("/no/such/folder", "no such folder"),
-        ("./nowhere", "no such folder"),
-        ("nowhere", "no such folder"),
+        ("/no/such/folder", "'/no/such/folder': expected a folder"),
+        ("./nowhere", "'./nowhere': expected a folder"),
+        ("nowhere", "'nowhere': expected a folder"),
     ],
 )
 def test_a_base_that_is_not_there_is_one_line(base: str, message: str) -> None:

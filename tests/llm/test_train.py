@@ -8,10 +8,11 @@ import torch
 
 from core.adapter import AdapterState
 from core.errors import ConfigError, DataError
-from llm.data import Record, collate, encode
+from llm.batches import collate, encode
 from llm.evaluate import evaluate
 from llm.loss import answer_losses
 from llm.model import Model
+from llm.records import Record
 from llm.train import TrainConfig, steps_of, train
 from tests.llm.conftest import ARCHITECTURES, Loader, question
 

@@ -11,9 +11,10 @@ from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES, Rule, WeightedUpdate
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.model import Model
-from provenance.contributions import Contributions, Part, Step
+from provenance.contributions import Contributions
+from provenance.history import StoredRound
 from provenance.method import Subject
 from tests.llm.conftest import base_folder, load_tiny
 
@@ -56,8 +57,7 @@ def federation(
     for number, who in enumerate(rounds):
         admitted = list(updates(rule, state, fresh, number, who, rank // 2))
         before, (state, _) = state, rule.aggregate(state, admitted)
-        parts = tuple(Part(u.organisation, u.weight, partial(_same, u.state)) for u in admitted)
-        steps.append(Step(partial(_same, before), partial(_same, state), parts))
+        steps.append(StoredRound(partial(_same, before), partial(_same, state), tuple(admitted)))
     contributions = Contributions(rule, fresh, (tuple(steps),), model.spec.alpha / rank, model.device)
     return Subject("run", state.digest, model, rule.adapter(state, fresh), contributions)
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.provenance.naive import client_adapters, naive_protoken
 from core.canonical import Address
-from llm.data import Example
+from llm.batches import Example
 from llm.differentiate import Hook, hooked
 from provenance.contributions import Contributions
 from provenance.method import Subject

@@ -11,11 +11,13 @@ import torch
 from core.aggregation import RULES
 from core.canonical import Address
 from core.errors import IntegrityError, UsageError
-from llm.data import encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import generate
 from llm.model import Model
 from provenance.attribution import METHODS, attribute, stream
-from provenance.contributions import Contributions, of_run
+from provenance.contributions import of_run
+from provenance.factors import bytes_each, summed_terms
+from provenance.history import History
 from provenance.method import Effort
 from provenance.terms import Terms
 from provenance.trace import TokenScores, TokenTrace
@@ -93,16 +95,15 @@ def drained(steps: Generator[TokenScores, None, TokenTrace], seen: list[TokenSco
 def test_a_thousand_organisations(federate: Federate, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = federate(rank=1, rounds=(tuple(range(1000)),))
     monkeypatch.setattr("provenance.contributions._KEPT_BYTES", 0)
-    each = subject.contributions._bytes_each(subject.contributions.modules)
+    each = bytes_each(subject.contributions, subject.contributions.modules)
     monkeypatch.setattr("provenance.contributions._CHUNK_BYTES", 100 * each)
     sizes: list[int] = []
-    ordinary = Contributions._terms
 
-    def measured(self: Contributions, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
+    def measured(history: History, organisations: Sequence[Address], modules: Sequence[str]) -> Terms:
         sizes.append(len(organisations))
-        return ordinary(self, organisations, modules)
+        return summed_terms(history, organisations, modules)
 
-    monkeypatch.setattr(Contributions, "_terms", measured)
+    monkeypatch.setattr("provenance.contributions.TERMS", {"frozen-a": measured})
     chunked = attribute(subject, PROMPT, "They.", effort=Effort(chunk=100))
     assert len(chunked.response.scores) == 1000
     left_out = attribute(subject, PROMPT, "They.", "ablation", effort=Effort(chunk=50))
@@ -140,18 +141,18 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 def test_bad_input(federate: Federate, load_tiny: Callable[..., Model]) -> None:
     subject = federate()
     questions: list[tuple[dict[str, object], str]] = [
-        ({"method": "guess"}, "one of gradient"),
+        ({"method": "guess"}, "expected one of gradient, .*, got 'guess'"),
         ({"response": ""}, "response is empty"),
         ({"response": " \n"}, "response is empty"),
-        ({"prompt": "why " * 100}, "context holds 256"),
-        ({"prompt": "why " * 100, "response": None}, "context holds 256"),
-        ({"response": "because " * 40}, "context holds 256"),
-        ({"max_new_tokens": 0, "response": None}, "at least 1"),
+        ({"prompt": "why " * 100}, "at most 256 tokens"),
+        ({"prompt": "why " * 100, "response": None}, "at most 256 tokens"),
+        ({"response": "because " * 40}, "at most 256 tokens"),
+        ({"max_new_tokens": 0, "response": None}, "at least 1, got 0"),
     ]
     for changed, message in questions:
         with pytest.raises(UsageError, match=message):
             attribute(**{"subject": subject, "prompt": PROMPT, "response": RESPONSE} | changed)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="context holds 256"):
+    with pytest.raises(UsageError, match="at most 256 tokens"):
         next(stream(subject, "why " * 100))
 
 

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.aggregation import RULES, Svd, WeightedUpdate
+from core.aggregation import RULES, Svd
 from core.errors import UsageError
 from provenance import contributions as module
-from provenance.contributions import Contributions, Float64, Step
+from provenance.contributions import Contributions
+from provenance.factors import bytes_each
+from provenance.history import Float64, StoredRound
 from tests.provenance.conftest import Federate, organisation
 
 UNEVEN = ((0, 1, 2, 3), (0, 2), (1, 3), (0, 2))
@@ -40,14 +42,13 @@ def test_contributions_add_up_to_what_is_served(federate: Federate, rule: str) -
 def test_svd_contributions_add_up_to_the_product_before_truncation(federate: Federate) -> None:
     subject = federate(rule_name="svd", rounds=((0, 1, 2),))
     (step,) = subject.contributions.lanes[0]
-    updates = [WeightedUpdate(part.organisation, part.weight, part.read()) for part in step.parts]
-    lost = Svd().error(step.before(), updates, step.after())
+    lost = Svd().error(step.before(), step.updates, step.after())
     name = subject.contributions.modules[0]
     exact = sum(
         u.weight
         * (step.before()[f"{name}.lora_B"] + u.state[f"{name}.lora_B"]).astype(np.float64)
         @ (step.before()[f"{name}.lora_A"] + u.state[f"{name}.lora_A"])
-        for u in updates
+        for u in step.updates
     )
     assert torch.allclose(dense(subject.contributions, name).sum(0), torch.from_numpy(np.asarray(exact)), atol=1e-6)
     # The gap is relative to what is served, the rule's residual to what was exact; probes estimate it.
@@ -60,22 +61,22 @@ def test_frozen_a_contributions_are_the_weighted_sums_of_updates(federate: Feder
     a = subject.adapter[f"{name}.lora_A"].astype(np.float64)
     second = np.zeros_like(subject.adapter[f"{name}.lora_B"], dtype=np.float64)
     for step in subject.contributions.lanes[0]:
-        for part in step.parts:
-            if part.organisation == organisation(1):
-                second += part.weight * part.read()[f"{name}.lora_B"]
+        for update in step.updates:
+            if update.organisation == organisation(1):
+                second += update.weight * update.state[f"{name}.lora_B"]
     assert torch.allclose(dense(subject.contributions, name)[1], torch.from_numpy(second @ a), atol=1e-6)
 
 
-def test_lanes_that_learn_apart_count_with_their_share(federate: Federate) -> None:
+def test_independently_trained_lanes_count_with_their_share(federate: Federate) -> None:
     one = federate(rounds=((0, 1),)).contributions
     ((step,),) = one.lanes
     lanes = tuple(
-        (step._replace(parts=(part._replace(weight=share),)),)
-        for part, share in zip(step.parts, (0.25, 0.75), strict=True)
+        (step._replace(updates=(replace(update, weight=share),)),)
+        for update, share in zip(step.updates, (0.25, 0.75), strict=True)
     )
     apart = replace(one, lanes=lanes)
     rule = RULES["frozen-a"]
-    states = [rule.aggregate(step.before(), [WeightedUpdate(p.organisation, 1.0, p.read())]).state for p in step.parts]
+    states = [rule.aggregate(step.before(), [replace(update, weight=1.0)]).state for update in step.updates]
     served = rule.compose([(0.25, states[0]), (0.75, states[1])])
     assert apart.gap(rule.adapter(served, one.fresh)) < 1e-6
     assert apart.candidates == one.organisations
@@ -106,7 +107,7 @@ def test_memory_does_not_grow_with_the_organisations(
     for count in (8, 32):
         contributions = federate(rule_name=rule, rank=24, rounds=(tuple(range(count)),)).contributions
         monkeypatch.setattr(module, "_KEPT_BYTES", 0)
-        monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * contributions._bytes_each(contributions.modules))
+        monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * bytes_each(contributions, contributions.modules))
         tracemalloc.start()
         places = [part for part, _ in contributions.chunks()]
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -121,16 +122,16 @@ def test_the_last_rounds_clients_are_candidates(federate: Federate) -> None:
     name, last = contributions.modules[0], contributions.lanes[0][-1]
     ((part, terms),) = contributions.clients([name])
     assert part == slice(0, 2)
-    wanted = last.before()[f"{name}.lora_B"] + last.parts[1].read()[f"{name}.lora_B"]
+    wanted = last.before()[f"{name}.lora_B"] + last.updates[1].state[f"{name}.lora_B"]
     assert np.allclose(terms[name][0].left[1].numpy(), wanted)
 
 
-def test_a_client_of_several_slices_is_their_mean(federate: Federate) -> None:
+def test_a_client_of_several_shards_is_their_mean(federate: Federate) -> None:
     contributions = federate(rounds=((0, 1), (0, 1))).contributions
     (lane,) = contributions.lanes
     name = contributions.modules[0]
 
-    def client(*lanes: tuple[Step, ...]) -> Float64:
+    def client(*lanes: tuple[StoredRound, ...]) -> Float64:
         ((_, terms),) = replace(contributions, lanes=lanes).clients([name])
         return terms[name][0].left.double().numpy()
 

@@ -1,4 +1,4 @@
-"""Who taught what lanes that learned apart say: an ensemble's mixture, and the lane that a prompt is routed to."""
+"""Attribution of independently trained lanes: an ensemble's mixture, and the lane that a prompt is routed to."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,11 @@ import torch
 
 from core.composition import Composition, Part
 from core.errors import UsageError
-from llm.data import encode_prompt
+from llm.batches import encode_prompt
 from llm.evaluate import generate, route
 from llm.model import Model
 from provenance.attribution import METHODS, attribute, stream
-from provenance.ensemble import EnsembleSubject, mixed, mixed_familiarity
-from provenance.familiarity import strength
+from provenance.ensemble import EnsembleSubject
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of
 from tests.provenance.conftest import EXAMPLE, federation, organisation
 
@@ -24,7 +23,7 @@ Make = Callable[..., EnsembleSubject]
 
 
 @pytest.fixture
-def apart(load_tiny: Callable[..., Model]) -> Make:
+def ensemble(load_tiny: Callable[..., Model]) -> Make:
     """A lane of organisation 0, and one of 1 and 2."""
 
     def make(kind: str = "ensemble", second: tuple[int, ...] = (1, 2)) -> EnsembleSubject:
@@ -43,25 +42,25 @@ def logprobs(lane: Subject, factor: float = 1.0) -> torch.Tensor:
         return logprobs_of(lane, EXAMPLE)
 
 
-def mixture(apart: EnsembleSubject, *found: torch.Tensor) -> torch.Tensor:
+def mixture(subject: EnsembleSubject, *found: torch.Tensor) -> torch.Tensor:
     """Log Σ w p (T,), added up as probabilities."""
     return sum(share * values.exp() for share, values in zip(SHARES, found, strict=True)).log()  # type: ignore[union-attr]
 
 
-def slope(apart: EnsembleSubject) -> torch.Tensor:
+def derivative(subject: EnsembleSubject) -> torch.Tensor:
     """How fast the mixture's log p (T,) grows with the first lane's adapter, by differences."""
-    first, second = apart.lanes
-    ahead, behind = (mixture(apart, logprobs(first, 1 + s * STEP), logprobs(second)) for s in (1, -1))
+    first, second = subject.lanes
+    ahead, behind = (mixture(subject, logprobs(first, 1 + s * STEP), logprobs(second)) for s in (1, -1))
     return (ahead - behind) / (2 * STEP)
 
 
-def scores(apart: EnsembleSubject, method: str, exact: bool = False) -> Scores:
-    return mixed(apart, EXAMPLE, method, Effort(exact=exact))
+def scores(subject: EnsembleSubject, method: str, exact: bool = False) -> Scores:
+    return subject.scores(METHODS[method], EXAMPLE, Effort(exact=exact))
 
 
-def test_gradients_of_an_ensemble_are_those_of_its_mixture(apart: Make) -> None:
-    asked = apart()
-    wanted = slope(asked)
+def test_gradients_of_an_ensemble_are_those_of_its_mixture(ensemble: Make) -> None:
+    asked = ensemble()
+    wanted = derivative(asked)
     exact, own = scores(asked, "gradient", exact=True), scores(asked, "gradient")
     assert exact.organisations == tuple(map(organisation, (0, 1, 2)))
     torch.testing.assert_close(exact.tokens[:, 0], wanted, rtol=2e-2, atol=2e-3)
@@ -71,21 +70,21 @@ def test_gradients_of_an_ensemble_are_those_of_its_mixture(apart: Make) -> None:
     torch.testing.assert_close(own.logprobs, mixture(asked, *map(logprobs, asked.lanes)), rtol=1e-5, atol=1e-5)
 
 
-def test_what_the_lanes_score_is_weighed_by_their_responsibility(apart: Make) -> None:
-    asked = apart()
+def test_what_the_lanes_score_is_weighed_by_their_responsibility(ensemble: Make) -> None:
+    asked = ensemble()
     alone = torch.stack([logprobs(lane).exp() * share for lane, share in zip(asked.lanes, SHARES, strict=True)])
     responsible = alone / alone.sum(0)
     assert responsible[0].max() - responsible[0].min() > 0.2
     found = scores(asked, "gradient")
     for number, places in ((0, [0]), (1, [1, 2])):
         asked.model.set_adapter(asked.lanes[number].adapter)
-        own = METHODS["gradient"](asked.lanes[number], EXAMPLE, Effort())
+        own = METHODS["gradient"].score(asked.lanes[number], EXAMPLE, Effort())
         wanted = responsible[number].unsqueeze(1) * own.tokens
         torch.testing.assert_close(found.tokens[:, places], wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_leaving_one_out_of_an_ensemble_is_measured_on_the_mixture(apart: Make) -> None:
-    asked = apart()
+def test_leaving_one_out_of_an_ensemble_is_measured_on_the_mixture(ensemble: Make) -> None:
+    asked = ensemble()
     found = scores(asked, "ablation")
     first, second = map(logprobs, asked.lanes)
     base = base_logprobs(asked.lanes[0], EXAMPLE)
@@ -96,33 +95,29 @@ def test_leaving_one_out_of_an_ensemble_is_measured_on_the_mixture(apart: Make) 
 
 
 @pytest.mark.parametrize("method", ["gradient", "ablation"])
-def test_an_organisation_of_several_lanes_has_one_score(apart: Make, method: str) -> None:
-    asked = apart(second=(0, 1))
+def test_an_organisation_of_several_lanes_has_one_score(ensemble: Make, method: str) -> None:
+    asked = ensemble(second=(0, 1))
     found = scores(asked, method)
     assert found.organisations == (organisation(0), organisation(1))
     first, second = map(logprobs, asked.lanes)
     if method == "ablation":
         asked.model.set_adapter(asked.lanes[1].adapter)
-        lost = METHODS["ablation"](asked.lanes[1], EXAMPLE, Effort()).tokens[:, 0]
+        lost = METHODS["ablation"].score(asked.lanes[1], EXAMPLE, Effort()).tokens[:, 0]
         without = mixture(asked, base_logprobs(asked.lanes[0], EXAMPLE), second - lost)
         torch.testing.assert_close(found.tokens[:, 0], mixture(asked, first, second) - without, rtol=1e-3, atol=1e-4)
     assert torch.isfinite(found.tokens).all()
 
 
-def test_familiarity_of_an_ensemble_is_compared_across_its_lanes(apart: Make) -> None:
-    asked = apart()
-    alone = []
-    for lane in asked.lanes:
-        asked.model.set_adapter(lane.adapter)
-        alone.append(strength(lane, EXAMPLE))
-    wanted = torch.cat(alone)
-    found = mixed_familiarity(asked, EXAMPLE)
-    torch.testing.assert_close(found, wanted - wanted.mean())
+def test_familiarity_of_an_ensemble_is_compared_across_its_lanes(ensemble: Make) -> None:
+    asked = ensemble()
+    alone = torch.cat([lane.strength(EXAMPLE) for lane in asked.lanes])
+    found = asked.familiarity(EXAMPLE, scores(asked, "gradient"))
+    torch.testing.assert_close(found, alone - alone.mean())
     assert found.std() > 0
 
 
-def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(apart: Make) -> None:
-    asked = apart()
+def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(ensemble: Make) -> None:
+    asked = ensemble()
     trace = attribute(asked, PROMPT, max_new_tokens=5)
     answer = generate(asked.model, asked.adapter, PROMPT, 5)
     assert tuple(token.token for token in trace.tokens) == tuple(t for t in answer if t not in asked.model.end_tokens)
@@ -133,28 +128,26 @@ def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(apart
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradient", "ablation"}))
-def test_methods_that_look_into_one_network_say_nothing_of_an_ensemble(apart: Make, method: str) -> None:
-    with pytest.raises(
-        UsageError, match=f"'{method}' sees one adapter at a time: for an ensemble gradient or ablation"
-    ):
-        attribute(apart(), PROMPT, "They.", method)
+def test_methods_that_look_into_one_network_say_nothing_of_an_ensemble(ensemble: Make, method: str) -> None:
+    with pytest.raises(UsageError, match=f"'{method}' sees one adapter at a time, got an ensemble of 2"):
+        attribute(ensemble(), PROMPT, "They.", method)
 
 
-def test_an_ensemble_is_not_attributed_while_it_generates(apart: Make) -> None:
+def test_an_ensemble_is_not_attributed_while_it_generates(ensemble: Make) -> None:
     with pytest.raises(UsageError, match="cannot be attributed while it generates"):
-        next(stream(apart(), PROMPT))
+        next(stream(ensemble(), PROMPT))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_a_routed_answer_is_attributed_to_the_lane_that_gave_it(apart: Make, method: str) -> None:
-    asked = apart("routing")
+def test_a_routed_answer_is_attributed_to_the_lane_that_gave_it(ensemble: Make, method: str) -> None:
+    asked = ensemble("routing")
     (chosen,) = route(asked.model, asked.adapter, [encode_prompt(asked.model.tokenizer, PROMPT)])
     trace = attribute(asked, PROMPT, "They.", method)
     assert trace.organisations == asked.lanes[chosen].organisations
     assert trace.tokens == attribute(asked.lanes[chosen], PROMPT, "They.", method).tokens
 
 
-def test_a_routed_answer_streams_from_its_lane(apart: Make) -> None:
-    asked = apart("routing")
+def test_a_routed_answer_streams_from_its_lane(ensemble: Make) -> None:
+    asked = ensemble("routing")
     (chosen,) = route(asked.model, asked.adapter, [encode_prompt(asked.model.tokenizer, PROMPT)])
     assert list(stream(asked, PROMPT, 4)) == list(stream(asked.lanes[chosen], PROMPT, 4))

@@ -9,9 +9,9 @@ import torch
 
 from core.aggregation import RULES
 from core.errors import ModelError, UsageError
-from llm.data import Example
+from llm.batches import Example
 from llm.model import Model
-from llm.residual_stream import anatomy
+from llm.residual_stream import residual_stream
 from provenance.ablation import ablation
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.gradient import gradient
@@ -212,10 +212,10 @@ def narrow(federate: Federate, architecture: str, kind: str) -> Subject:
 def test_attention_that_is_not_ours_is_refused(federate: Federate, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = federate()
     monkeypatch.setattr("llm.attention._NAME", "eager")
-    with pytest.raises(ModelError, match="brings its own attention"):
+    with pytest.raises(ModelError, match="got that of LlamaForCausalLM"):
         gradient(subject, SHORT, Effort())
 
 
 def test_a_decoder_of_another_build_is_refused(load_tiny: Callable[..., Model]) -> None:
-    with pytest.raises(ModelError, match="a decoder like Llama's wanted"):
-        anatomy(load_tiny("opt"))
+    with pytest.raises(ModelError, match="expected a decoder like Llama's, got OPT"):
+        residual_stream(load_tiny("opt"))

@@ -17,7 +17,9 @@ from core.aggregation import RULES
 from core.canonical import Address, digest
 from core.genesis import Genesis
 from core.ledger import MemoryLedger
-from core.messages import codec as wire
+from core.messages import training
+from core.messages.queries import BIND, OFFER, Bind, Bound, OfferQuery
+from core.messages.training import EVALUATE, TRAIN, Task
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -28,17 +30,17 @@ from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from tests import federation as f
 
-Behaviour = Callable[[wire.Task], RecordDict]
+Behaviour = Callable[[Task], RecordDict]
 """What an organisation replies to a training task."""
 
 
-def honest_update(task: wire.Task) -> AdapterState:
+def honest_update(task: Task) -> AdapterState:
     """A function of the organisation and the round alone."""
     shapes = RULES[task.genesis.rule].shapes(task.state, f.fresh())
     return f.delta(shapes, task.organisation, task.round)
 
 
-def honest_manifest(task: wire.Task, sent: AdapterState, **changes: Any) -> UpdateManifest:
+def honest_manifest(task: Task, sent: AdapterState, **changes: Any) -> UpdateManifest:
     member = task.genesis.organisation(task.organisation)
     assert member is not None
     values: dict[str, Any] = {
@@ -58,21 +60,19 @@ def honest_manifest(task: wire.Task, sent: AdapterState, **changes: Any) -> Upda
     return UpdateManifest(**values | changes)
 
 
-def answer(task: wire.Task, sent: AdapterState | None = None, signer: str = "", **changes: Any) -> RecordDict:
+def answer(task: Task, sent: AdapterState | None = None, signer: str = "", **changes: Any) -> RecordDict:
     """A signed reply, honest but for what is given."""
     sent = sent or honest_update(task)
     manifest = honest_manifest(task, sent, **changes)
-    content = wire.unsigned_reply(manifest, sent)
     key = f.key(signer or name_of(task.organisation))
-    wire.attach_signature(content, manifest.sign(key, task.genesis.chain).signatures[0])
-    return content
+    return training.reply(manifest.sign(key, task.genesis.chain), sent)
 
 
 def name_of(address: Address) -> str:
     return next(name for name in f.EXAMPLES if f.address(name) == address)
 
 
-def with_array(task: wire.Task, make: Callable[[np.ndarray[Any, Any]], Any]) -> AdapterState:
+def with_array(task: Task, make: Callable[[np.ndarray[Any, Any]], Any]) -> AdapterState:
     """The honest update with its first array replaced."""
     update = honest_update(task)
     first = next(iter(update))
@@ -83,13 +83,13 @@ def sequence(*behaviours: Behaviour) -> Behaviour:
     """One behaviour after the other, the last for ever."""
     left = list(behaviours)
 
-    def behave(task: wire.Task) -> RecordDict:
+    def behave(task: Task) -> RecordDict:
         return (left.pop(0) if len(left) > 1 else left[0])(task)
 
     return behave
 
 
-def fail(task: wire.Task) -> RecordDict:
+def fail(task: Task) -> RecordDict:
     raise RuntimeError("first line\n\x1b[31mlast line" + "x" * 1000)
 
 
@@ -101,43 +101,43 @@ class Clients:
     nodes: int
     behave: Mapping[str, Behaviour] = field(default_factory=dict)
     losses: Mapping[str, Callable[[], RecordDict]] = field(default_factory=dict)
-    evaluated: list[wire.Task] = field(default_factory=list)
-    trained: list[wire.Task] = field(default_factory=list)
-    offers: Mapping[str, Callable[[wire.OfferQuery], RecordDict]] = field(default_factory=dict)
-    queried: list[wire.OfferQuery] = field(default_factory=list)
+    evaluated: list[Task] = field(default_factory=list)
+    trained: list[Task] = field(default_factory=list)
+    offers: Mapping[str, Callable[[OfferQuery], RecordDict]] = field(default_factory=dict)
+    queried: list[OfferQuery] = field(default_factory=list)
     register: Callable[[Signed[Registration]], Signed[Registration]] = lambda registration: registration
 
     def __call__(self, message: Message, context: Context) -> Message:
         handlers = {
-            wire.BIND: self._bind,
-            wire.OFFER: self._offer,
-            wire.TRAIN: self._train,
-            wire.EVALUATE: self._evaluate,
+            BIND: self._bind,
+            OFFER: self._offer,
+            TRAIN: self._train,
+            EVALUATE: self._evaluate,
         }
         return Message(handlers[message.metadata.message_type](message, context), reply_to=message)
 
     def _bind(self, message: Message, context: Context) -> RecordDict:
-        query = wire.Bind.from_content(message.content)
+        query = Bind.from_content(message.content)
         hosted = [member for member in f.members(self.names) if member.name in self._hosted(context)]
         signed = [f.registration(m, query.asked.challenge, f.key(m.name), query.chain) for m in hosted]
-        return wire.Bound(tuple(map(self.register, signed)), len(self.names)).to_content()
+        return Bound(tuple(map(self.register, signed)), len(self.names)).to_content()
 
     def _offer(self, message: Message, context: Context) -> RecordDict:
-        query = wire.OfferQuery.from_content(message.content)
+        query = OfferQuery.from_content(message.content)
         self.queried.append(query)
         return self.offers[name_of(query.organisation)](query)
 
     def _train(self, message: Message, context: Context) -> RecordDict:
-        task = wire.Task.from_content(message.content)
+        task = Task.from_content(message.content)
         self.trained.append(task)
         assert name_of(task.organisation) in self._hosted(context)
         return self.behave.get(name_of(task.organisation), answer)(task)
 
     def _evaluate(self, message: Message, context: Context) -> RecordDict:
-        task = wire.Task.from_content(message.content)
+        task = Task.from_content(message.content)
         self.evaluated.append(task)
         lying = self.losses.get(name_of(task.organisation))
-        return lying() if lying else wire.losses({"base": 2.0, "global": 1.0})
+        return lying() if lying else training.losses({"base": 2.0, "global": 1.0})
 
     def _hosted(self, context: Context) -> Sequence[str]:
         return list(self.names)[context.node_id - 1 :: self.nodes]
@@ -161,11 +161,11 @@ class TestGrid(InlineGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         (message,) = messages
-        to = wire.Task.from_content(message.content).organisation if "task" in message.content else None
+        to = Task.from_content(message.content).organisation if "task" in message.content else None
         if to in self.unsendable:
             return cast(list[str], [None])
         (name,) = super().push_messages([message])
-        if to in self.silent and message.metadata.message_type == wire.TRAIN:
+        if to in self.silent and message.metadata.message_type == TRAIN:
             del self.replies[name]
         elif self.order:
             self._queue.insert(self.order.randint(0, len(self._queue)), name)

@@ -11,7 +11,8 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import digest
 from core.keys import derive
-from core.messages.codec import Refused, Reply
+from core.messages.refusal import Refused
+from core.messages.training import Reply
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
@@ -174,7 +175,7 @@ def test_the_norm_is_over_all_arrays_together() -> None:
 
     def of_bound(bound: float) -> AdmissionContext:
         genesis = replace(GENESIS, norm_bound=bound)
-        return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, run=genesis.digest))
+        return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, genesis=genesis.digest))
 
     bounded, strict = of_bound(norm * (1 + 1e-9)), of_bound(norm * (1 - 1e-9))
 

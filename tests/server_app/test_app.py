@@ -12,7 +12,8 @@ from core import keys
 from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
 from core.errors import ConfigError, FoedusError, RunLockedError, UsageError
-from core.messages import codec as wire
+from core.messages import codec, training
+from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.rounds import RoundRecord
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
@@ -80,14 +81,13 @@ class Hostile:
 
     def __call__(self, message: Message, context: Context) -> Message:
         reply = client(message, context)
-        if message.metadata.message_type != wire.TRAIN:
+        if message.metadata.message_type != TRAIN:
             return reply
-        task = wire.Task.from_content(message.content)
+        task = Task.from_content(message.content)
         if task.organisation == self.address:
-            manifest, update = self.tamper(wire.manifest_of(reply.content), wire.unpack(reply.content, "update"))
-            reply.content["manifest"] = ConfigRecord({"json": to_json(manifest.to_dict())})
-            reply.content["update"] = wire.pack(update)
-            wire.attach_signature(reply.content, manifest.sign(self.key, task.genesis.chain).signatures[0])
+            honest = Reply.from_content(reply.content).signed.value
+            manifest, update = self.tamper(honest, codec.unpack(reply.content, "update"))
+            return Message(training.reply(manifest.sign(self.key, task.genesis.chain), update), reply_to=message)
         return reply
 
 
@@ -143,7 +143,7 @@ def test_a_hostile_organisation_is_rejected_and_the_run_completes(world: World, 
 def test_an_organisation_that_lies_about_its_losses_does_not_end_the_run(world: World) -> None:
     def lying(message: Message, context: Context) -> Message:
         reply = client(message, context)
-        if message.metadata.message_type == wire.EVALUATE:
+        if message.metadata.message_type == EVALUATE:
             reply.content["losses"] = MetricRecord({"global": float("nan")})
         return reply
 
@@ -156,7 +156,7 @@ def test_an_organisation_that_lies_about_its_losses_does_not_end_the_run(world: 
 
 def _tampered_task(change: Callable[[dict[str, Any]], None]) -> Callable[[Message, Context], Message]:
     def cheat(message: Message, context: Context) -> Message:
-        if message.metadata.message_type == wire.TRAIN:
+        if message.metadata.message_type == TRAIN:
             task = cast(dict[str, Any], from_json(cast(bytes, message.content.config_records["task"]["json"])))
             change(task)
             message.content["task"] = ConfigRecord({"json": to_json(task)})
@@ -195,7 +195,7 @@ def _dying_in_round(number: int, after: int = 0) -> Callable[[Message, Context],
     left = [after]
 
     def die(message: Message, context: Context) -> Message:
-        if message.metadata.message_type == wire.TRAIN and wire.Task.from_content(message.content).round == number:
+        if message.metadata.message_type == TRAIN and Task.from_content(message.content).round == number:
             if not left[0]:
                 raise Killed
             left[0] -= 1
@@ -220,8 +220,8 @@ def test_a_round_that_is_tried_again_is_no_reason_to_object(world: World) -> Non
     failures = [True]
 
     def failing_once(message: Message, context: Context) -> Message:
-        if message.metadata.message_type == wire.TRAIN:
-            task = wire.Task.from_content(message.content)
+        if message.metadata.message_type == TRAIN:
+            task = Task.from_content(message.content)
             if task.round == 2 and task.organisation == keys.derive(7, "coding").address and failures:
                 failures.pop()
                 raise OSError("out of order")

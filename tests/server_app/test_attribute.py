@@ -89,9 +89,9 @@ def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"method": "guess"}, "method 'guess': one of gradient"),
+        ({"method": "guess"}, "expected one of gradient, .*, got 'guess'"),
         ({"organisation": "hospital"}, "organisation 'hospital' is not a member, one of"),
-        ({"prompt": " "}, "the prompt is empty"),
+        ({"prompt": " "}, "prompt: expected a question"),
         ({"run": "autumn"}, "autumn"),
     ],
 )

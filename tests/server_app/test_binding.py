@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from core.canonical import Digest
 from core.errors import RunError
 from core.keys import derive
-from core.messages import codec as wire
+from core.messages.queries import BIND
 from core.signed import Signed
 from core.update import Organisation, Registration
 from server_app.binding import Bindings
@@ -84,7 +84,7 @@ class Answering(Clients):
     content: RecordDict | None = RecordDict()
 
     def __call__(self, message: Message, context: Context) -> Message:
-        if context.node_id == 1 and message.metadata.message_type == wire.BIND:
+        if context.node_id == 1 and message.metadata.message_type == BIND:
             if self.content is None:
                 raise RuntimeError("down")
             return Message(self.content, reply_to=message)

@@ -11,14 +11,14 @@ from flwr.app import Message
 import server_app.app
 from chain.audit.run import verify
 from client_app import oversight
-from console.report import report
+from console.views.report import report
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import LedgerUnreachableError, QuorumError
 from core.ledger import Anchor, MemoryLedger, RoundCommitment
-from core.messages.codec import Reply, Task
+from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, Salts
 from core.storage.run_folder import RunFolder

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from flwr.app import RecordDict
 
-from agents.credit import DomainCredit, Round, RoundCredit
+from agents.credit import CreditedRound, DomainCredit, RoundCredit
 from agents.rewards import Rewards
 from core.canonical import Address
-from core.messages import codec as wire
+from core.messages import queries
+from core.messages.queries import OfferQuery
+from core.messages.refusal import Refusal, Refused
 from core.update import ABSTAIN, Bid, Offer
 from tests import federation as f
 from tests.server_app.clients import Behaviour, Federation, TestGrid, answer, name_of
@@ -19,7 +21,7 @@ FULL = Bid(2, 2)
 NAMES = ("medical", "coding", "financial")
 
 
-def credited(done: Round) -> RoundCredit:
+def credited(done: CreditedRound) -> RoundCredit:
     """By examples: what a test can work out by hand."""
     credits = {u.organisation: float(f.EXAMPLES[name_of(u.organisation)]) for u in done.updates}
     return RoundCredit({"all": DomainCredit(sum(credits.values()), credits, 0.0, 0.0)})
@@ -30,19 +32,19 @@ def bidding(bid: Bid) -> Behaviour:
     return lambda task: answer(task, metrics={"loss": 1.0, "next-steps": bid.steps, "next-rank": bid.rank})
 
 
-Answer = Callable[[wire.OfferQuery], RecordDict]
+Answer = Callable[[OfferQuery], RecordDict]
 
 
 def offering(bid: Bid, signer: str = "", **changes: Any) -> Answer:
-    def give(query: wire.OfferQuery) -> RecordDict:
+    def give(query: OfferQuery) -> RecordDict:
         place = {"lane": query.lane, "generation": query.generation, "round": query.round} | changes
         offer = Offer(query.genesis.digest, query.organisation, bid=bid, **place)
-        return wire.offered(offer.sign(f.key(signer or name_of(query.organisation)), query.genesis.chain))
+        return queries.offered(offer.sign(f.key(signer or name_of(query.organisation)), query.genesis.chain))
 
     return give
 
 
-def silent(_query: wire.OfferQuery) -> RecordDict:
+def silent(_query: OfferQuery) -> RecordDict:
     raise RuntimeError("an agent that fails")
 
 
@@ -98,7 +100,7 @@ def test_the_bid_in_a_signed_manifest_decides_the_next_round(tmp_path: Path) -> 
         (offering(FULL, round=7), "wrong-round"),
         (silent, "client-error"),
         (lambda query: RecordDict(), "malformed"),
-        (lambda query: wire.Refusal(wire.Refused.ABSTAINED, "Q-table of version 2").to_content(), "abstained"),
+        (lambda query: Refusal(Refused.ABSTAINED, "Q-table of version 2").to_content(), "abstained"),
     ],
 )
 def test_a_bad_bid_abstains_for_the_round_and_the_round_goes_on(tmp_path: Path, offer: Answer, reason: str) -> None:

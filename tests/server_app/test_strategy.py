@@ -16,7 +16,8 @@ from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
 from core.errors import QuorumError, UsageError
-from core.messages import codec as wire
+from core.messages import codec
+from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from server_app.strategy import Foedus
@@ -127,23 +128,24 @@ def _nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.full_like(array, np.nan)
 
 
-def _unsigned(task: wire.Task) -> RecordDict:
+def _unsigned(task: Task) -> RecordDict:
     content = answer(task)
-    del content["signature"]
+    unsigned = Reply.from_content(content).signed.to_dict() | {"signatures": None}
+    content["manifest"] = codec.json_record(unsigned)
     return content
 
 
-def _without_update(task: wire.Task) -> RecordDict:
+def _without_update(task: Task) -> RecordDict:
     content = answer(task)
     content["update"] = ArrayRecord({"bytes": Array(np.zeros(9, np.uint8))})
     return content
 
 
-def _stranger(task: wire.Task) -> RecordDict:
+def _stranger(task: Task) -> RecordDict:
     return answer(task, organisation=f.COORDINATOR.address)
 
 
-def _foreign_metrics(task: wire.Task) -> RecordDict:
+def _foreign_metrics(task: Task) -> RecordDict:
     content = answer(task)
     content["more"] = MetricRecord({"num-examples": 10**9})
     content["loss"] = MetricRecord({"loss": float("nan")})
@@ -213,9 +215,9 @@ def test_records_besides_the_ones_asked_for_change_nothing(tmp_path: Path) -> No
 
 
 def test_an_old_reply_sent_again_is_refused(tmp_path: Path) -> None:
-    asked: list[wire.Task] = []
+    asked: list[Task] = []
 
-    def replay(task: wire.Task) -> RecordDict:
+    def replay(task: Task) -> RecordDict:
         asked.append(task)
         return answer(asked[0])
 
@@ -321,7 +323,7 @@ def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Pa
     assert (closed.attempt, len(closed.admitted), closed.parent) == (2, 2, federation.genesis.digest)
 
 
-def _fresh_nonce(task: wire.Task) -> RecordDict:
+def _fresh_nonce(task: Task) -> RecordDict:
     return answer(task, nonce=f.other(f"second try {task.organisation}"))
 
 
@@ -553,7 +555,7 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
         return MetricRecord({"score": 1.0})
 
     result = strategy.start(TestGrid(federation.clients), evaluate_fn=evaluate)
-    assert wire.unpack(RecordDict({"served": result.arrays}), "served") == strategy.rounds.served.states[0]
+    assert codec.unpack(RecordDict({"served": result.arrays}), "served") == strategy.rounds.served.states[0]
     assert result.evaluate_metrics_clientapp[2] == MetricRecord({"base": 2.0, "global": 1.0})
     assert seen == [1, 2]
     assert set(result.evaluate_metrics_serverapp) == {1, 2}

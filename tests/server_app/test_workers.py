@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Error, Message
 
 from core.errors import RunError
-from core.messages import codec as wire
+from core.messages.training import EVALUATE, TRAIN
 from tests import federation as f
 from tests.server_app.clients import Federation, TestGrid
 
@@ -29,7 +29,7 @@ class DyingGrid(TestGrid):
         return [name]
 
 
-@pytest.mark.parametrize("kind", [wire.TRAIN, wire.EVALUATE])
+@pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
 def test_a_worker_that_dies_ends_a_simulation_which_resumed_is_as_if_it_had_lived(tmp_path: Path, kind: str) -> None:
     federation, undisturbed = (Federation.found(tmp_path / name, rounds=2) for name in ("killed", "undisturbed"))
     grid = DyingGrid(federation.clients)
@@ -44,7 +44,7 @@ def test_in_a_deployment_it_is_one_organisation_that_fails(tmp_path: Path) -> No
     members = tuple(replace(member, derived=False) for member in f.members())
     federation = Federation.found(tmp_path, rounds=1, organisations=members)
     grid = DyingGrid(federation.clients)
-    grid.dies = wire.TRAIN
+    grid.dies = TRAIN
     federation.start(grid)
     ((_, _, _, reason),) = federation.rejections()
     assert reason == "client-error"

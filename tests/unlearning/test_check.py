@@ -16,7 +16,7 @@ from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from llm.data import read_folder
+from llm.records import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.erasures import signed_receipt
@@ -200,7 +200,7 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "other versions": (lambda c: c.certify(versions={"torch": "1"}), "versions"),
     "a receipt for another erasure": (_other_erasure, "receipts"),
     "a receipt that another signed": (_other_signer, "receipts"),
-    "a receipt of a stranger": (_stranger, "only who held what was erased"),
+    "a receipt of a stranger": (_stranger, "holders of what was erased only"),
     "a receipt twice": (lambda c: c.certify(receipts=(*_receipts(c), _receipts(c)[0])), "listed 2 times"),
     "a receipt, and outstanding": (
         lambda c: c.certify(outstanding=(_receipts(c)[0].value.organisation,)), "listed 2 times",

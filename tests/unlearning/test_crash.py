@@ -143,7 +143,7 @@ def test_a_run_still_training_is_told_to_be_resumed_and_left_alone(world: World)
     last = max((run.folder / "records").iterdir())
     last.unlink()  # it was killed before its last round was closed
     before = sorted(run.folder.rglob("*"))
-    with pytest.raises(UsageError, match="run short has done 1 of 2 rounds: resume it first"):
+    with pytest.raises(UsageError, match="run short: expected 2 rounds, got 1: resume it first"):
         forget(world, "short", "coding", "remove", rounds=2)
     assert sorted(run.folder.rglob("*")) == before
 

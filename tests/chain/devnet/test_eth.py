@@ -1,23 +1,161 @@
-"""The eth_ methods, as web3 libraries and explorers see them."""
+"""The eth_ methods: values as the execution API specification writes them, calls, estimates and logs of a contract."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_account.datastructures import SignedTransaction
 from eth_hash.auto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.devnet.accounts import CHAIN_IDS
-from chain.devnet.eth import _matches, hexadecimal
-from tests.chain.devnet.ledger_chain import ABI, OWNER, RUNS, LedgerChain, signed
+from chain.addresses import create_address
+from chain.devnet.accounts import CHAIN_IDS, FUNDS, administrator
+from chain.devnet.eth import _matches
+from chain.devnet.evm import GENESIS_TIME, EmbeddedChain
+from chain.devnet.rpc import INVALID_PARAMS, REFUSED, JsonRpc
+from tests.chain.devnet.ledger_chain import ABI, RUNS, LedgerChain
 
 pytestmark = pytest.mark.chain
+OWNER = administrator()
+SENDER = OWNER.address.lower()
+SOMEONE = "0x" + "11" * 20
 POOR = "0x" + "33" * 20
+# Creation code of a contract of one byte, which is 00 (STOP): PUSH1 1, PUSH1 0, RETURN.
+STOP = "0x60016000f3"
+PRICE = 2 * 10**9
+
+
+def signed(**changes: Any) -> SignedTransaction:
+    fields = {"to": SOMEONE, "value": 1, "gas": 100_000, "nonce": 0, "chainId": CHAIN_IDS["public"]}
+    fees = {} if "gasPrice" in changes else {"maxFeePerGas": PRICE, "maxPriorityFeePerGas": 0}
+    return Account.sign_transaction(fields | fees | changes, OWNER.secret)
+
+
+@pytest.fixture(scope="module")
+def rpc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JsonRpc]:
+    """Block 1: a wei sent with fees of today; 2: one with a gas price; 3: a contract."""
+    alloc = {bytes.fromhex(SENDER[2:]): FUNDS}
+    chain = EmbeddedChain(tmp_path_factory.mktemp("rpc") / "chain.sqlite", CHAIN_IDS["public"], alloc)
+    rpc = JsonRpc(chain)
+    for transaction in (signed(), signed(nonce=1, gasPrice=PRICE), signed(nonce=2, to=b"", value=0, data=STOP)):
+        assert "result" in ask(rpc, "eth_sendRawTransaction", "0x" + transaction.raw_transaction.hex())
+    yield rpc
+    chain.close()
+
+
+def ask(rpc: JsonRpc, method: str, *params: Any) -> Any:
+    return rpc.answer({"jsonrpc": "2.0", "id": 7, "method": method, "params": list(params)})
+
+
+def result(rpc: JsonRpc, method: str, *params: Any) -> Any:
+    answer = ask(rpc, method, *params)
+    assert answer.keys() == {"jsonrpc", "id", "result"}, answer
+    return answer["result"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "value"),
+    [
+        ("eth_accounts", [], []),
+        ("eth_blockNumber", [], "0x3"),
+        ("eth_chainId", [], hex(CHAIN_IDS["public"])),
+        ("eth_syncing", [], False),
+        ("eth_maxPriorityFeePerGas", [], "0x0"),
+        ("eth_getBalance", [SOMEONE], "0x2"),
+        ("eth_getBalance", [SOMEONE, "pending"], "0x2"),
+        ("eth_getBalance", [SOMEONE, "0x1"], "0x1"),
+        ("eth_getBalance", [SOMEONE, "earliest"], "0x0"),
+        ("eth_getBalance", [SENDER, "0x0"], hex(FUNDS)),
+        ("eth_getTransactionCount", [SENDER], "0x3"),
+        ("eth_getTransactionCount", [SENDER, {"blockNumber": "0x1"}], "0x1"),
+        ("eth_getCode", [SOMEONE], "0x"),
+        ("eth_getStorageAt", [SOMEONE, "0x0"], "0x" + "00" * 32),
+        ("eth_estimateGas", [{"from": SENDER, "to": SOMEONE, "value": "0x1"}], None),
+    ],
+)
+def test_values_are_written_as_the_specification_says(rpc: JsonRpc, method: str, params: list[Any], value: Any) -> None:
+    answer = result(rpc, method, *params)
+    if value is None:
+        assert 21_000 <= int(answer, 16) <= 21_000 * 64 // 63 + 1
+    else:
+        assert answer == value
+
+
+def test_a_created_contract_has_its_address_and_code(rpc: JsonRpc) -> None:
+    block = result(rpc, "eth_getBlockByNumber", "0x3")
+    receipt = result(rpc, "eth_getTransactionReceipt", block["transactions"][0])
+    assert receipt["to"] is None
+    assert receipt["contractAddress"] == "0x" + create_address(bytes.fromhex(SENDER[2:]), 2).hex()
+    assert result(rpc, "eth_getCode", receipt["contractAddress"]) == "0x00"
+
+
+def test_a_block_holds_its_transactions_as_hashes_or_in_full(rpc: JsonRpc) -> None:
+    block, full = (result(rpc, "eth_getBlockByNumber", "0x1", whole) for whole in (False, True))
+    sent = signed()
+    assert block["transactions"] == ["0x" + sent.hash.hex()] == [full["transactions"][0]["hash"]]
+    assert block["number"] == "0x1"
+    assert int(block["timestamp"], 16) > GENESIS_TIME
+    assert block["gasUsed"] == hex(21_000)
+    assert result(rpc, "eth_getBlockByHash", block["hash"]) == block
+    assert block["parentHash"] == result(rpc, "eth_getBlockByNumber", "earliest")["hash"]
+    assert result(rpc, "eth_getBlockByNumber", "latest")["number"] == "0x3"
+
+
+def test_a_transaction_is_told_with_its_kind_s_fees(rpc: JsonRpc) -> None:
+    modern = result(rpc, "eth_getTransactionByHash", "0x" + signed().hash.hex())
+    legacy = result(rpc, "eth_getTransactionByHash", "0x" + signed(nonce=1, gasPrice=PRICE).hash.hex())
+    assert (modern["type"], modern["maxFeePerGas"], modern["maxPriorityFeePerGas"]) == ("0x2", hex(PRICE), "0x0")
+    assert (legacy["type"], legacy["gasPrice"]) == ("0x0", hex(PRICE))
+    assert "maxFeePerGas" not in legacy
+    for transaction, block in ((modern, "0x1"), (legacy, "0x2")):
+        assert (transaction["from"], transaction["to"], transaction["value"]) == (SENDER, SOMEONE, "0x1")
+        assert (transaction["blockNumber"], transaction["transactionIndex"]) == (block, "0x0")
+
+
+def test_a_receipt_says_what_a_transaction_cost(rpc: JsonRpc) -> None:
+    legacy = result(rpc, "eth_getTransactionReceipt", "0x" + signed(nonce=1, gasPrice=PRICE).hash.hex())
+    receipt = result(rpc, "eth_getTransactionReceipt", "0x" + signed().hash.hex())
+    assert (receipt["type"], legacy["type"]) == ("0x2", "0x0")
+    assert (receipt["status"], receipt["gasUsed"], receipt["logs"]) == ("0x1", hex(21_000), [])
+    base = result(rpc, "eth_getBlockByNumber", "0x1")["baseFeePerGas"]
+    assert receipt["effectiveGasPrice"] == base  # without a tip
+
+
+def test_the_fee_history_has_a_base_fee_more_than_blocks(rpc: JsonRpc) -> None:
+    history = result(rpc, "eth_feeHistory", "0x2", "latest", [50])
+    assert history["oldestBlock"] == "0x2"
+    assert len(history["baseFeePerGas"]) == 3
+    assert history["reward"] == [["0x0"], ["0x0"]]
+    assert result(rpc, "eth_feeHistory", 99, "0x1")["oldestBlock"] == "0x0"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("eth_getBalance", [], INVALID_PARAMS),
+        ("eth_getBalance", ["11" * 20], INVALID_PARAMS),
+        ("eth_getBalance", [SOMEONE, "0x4"], REFUSED),
+        ("eth_getBalance", [SOMEONE, {"blockHash": "0x" + "77" * 32}], REFUSED),
+        ("eth_sendRawTransaction", ["0x1234"], REFUSED),
+        ("eth_sendRawTransaction", ["0x" + signed(nonce=9).raw_transaction.hex()], REFUSED),
+    ],
+)
+def test_a_request_that_cannot_be_answered_has_its_error_s_code(
+    rpc: JsonRpc, method: str, params: list[Any], code: int
+) -> None:
+    answer = ask(rpc, method, *params)
+    assert answer.keys() == {"jsonrpc", "id", "error"}
+    assert (answer["id"], answer["error"]["code"]) == (7, code)
+
+
+# A contract
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerChain]:
+    """A chain with a ledger and three runs on it."""
     chain = LedgerChain(tmp_path_factory.mktemp("eth") / "chain.sqlite")
     yield chain
     chain.evm.close()
@@ -30,11 +168,6 @@ def test_methods_have_the_names_of_the_specification(chain: LedgerChain) -> None
         "getTransactionCount", "getTransactionReceipt", "maxPriorityFeePerGas", "sendRawTransaction", "syncing",
     }  # fmt: skip
     assert {name for name in chain.rpc._methods if name.startswith("eth_")} == {f"eth_{name}" for name in expected}
-
-
-def test_the_node_has_no_accounts_no_peers_and_wants_no_tip(chain: LedgerChain) -> None:
-    answers = [chain.result(f"eth_{name}") for name in ("accounts", "syncing", "maxPriorityFeePerGas", "chainId")]
-    assert answers == [[], False, "0x0", hex(CHAIN_IDS["public"])]
 
 
 def test_a_revert_carries_the_custom_error_and_its_arguments(chain: LedgerChain) -> None:
@@ -118,26 +251,6 @@ def test_what_does_not_exist_is_null(chain: LedgerChain) -> None:
     assert chain.result("eth_getBlockByNumber", "0xffff") is None
 
 
-def test_an_account_is_seen_after_any_block(chain: LedgerChain) -> None:
-    counts = [int(chain.result("eth_getTransactionCount", OWNER.address, hex(number)), 16) for number in range(6)]
-    assert counts == list(range(6))
-    assert int(chain.result("eth_getBalance", OWNER.address), 16) > 0
-    assert chain.result("eth_getBalance", POOR) == "0x0"
-    assert chain.result("eth_getCode", chain.ledger, "0x0") == "0x"
-    assert len(chain.result("eth_getCode", chain.ledger)) > 1000
-    assert chain.result("eth_getStorageAt", POOR, "0x0") == "0x" + "00" * 32
-
-
-@pytest.mark.parametrize("at", ["latest", "pending", "safe", "finalized"])
-def test_every_tag_but_earliest_is_the_newest_block(chain: LedgerChain, at: str) -> None:
-    newest = chain.result("eth_blockNumber")
-    assert chain.result("eth_getBlockByNumber", at)["number"] == newest
-    assert chain.result("eth_getBlockByNumber", "earliest")["number"] == "0x0"
-    block = chain.result("eth_getBlockByNumber", newest)
-    for where in ({"blockNumber": newest}, {"blockHash": block["hash"]}):
-        assert chain.result("eth_getTransactionCount", OWNER.address, where) == hex(chain.nonce)
-
-
 def test_blocks_name_their_parents_and_their_transactions(chain: LedgerChain) -> None:
     blocks = [chain.result("eth_getBlockByNumber", hex(number)) for number in range(4)]
     assert [block["parentHash"] for block in blocks[1:]] == [block["hash"] for block in blocks[:-1]]
@@ -149,37 +262,6 @@ def test_blocks_name_their_parents_and_their_transactions(chain: LedgerChain) ->
         assert receipt["gasUsed"] == receipt["cumulativeGasUsed"] == block["gasUsed"]
         assert receipt["effectiveGasPrice"] == mined["gasPrice"] == block["baseFeePerGas"]
         assert mined["from"] == receipt["from"] == OWNER.address.lower()
-
-
-def test_a_receipt_names_the_contract_that_was_created(chain: LedgerChain) -> None:
-    (creation,) = chain.result("eth_getBlockByNumber", "0x1")["transactions"]
-    receipt = chain.result("eth_getTransactionReceipt", creation)
-    assert (receipt["contractAddress"], receipt["to"], receipt["status"]) == (chain.ledger, None, "0x1")
-
-
-def test_a_transaction_of_the_old_kind_has_one_price(chain: LedgerChain) -> None:
-    price = 3 * 10**9
-    fields = {"maxFeePerGas": None, "maxPriorityFeePerGas": None, "gasPrice": price, "gas": 21_000}
-    raw = signed(chain.nonce, POOR, **fields)
-    chain.nonce += 1
-    hashed = chain.result("eth_sendRawTransaction", hexadecimal(raw))
-    mined = chain.result("eth_getTransactionByHash", hashed)
-    assert (mined["type"], mined["gasPrice"], "maxFeePerGas" in mined) == ("0x0", hex(price), False)
-    assert chain.result("eth_getTransactionReceipt", hashed)["type"] == "0x0"
-
-
-def test_the_fee_history_goes_one_block_beyond(chain: LedgerChain) -> None:
-    history = chain.result("eth_feeHistory", "0x2", "0x4", [50])
-    assert history["oldestBlock"] == "0x3"
-    assert (len(history["baseFeePerGas"]), len(history["gasUsedRatio"])) == (3, 2)
-    assert history["reward"] == [["0x0"], ["0x0"]]
-    assert chain.result("eth_feeHistory", 100, "0x4")["oldestBlock"] == "0x0"
-
-
-def test_storage_is_read_by_slot(chain: LedgerChain) -> None:
-    slots = [chain.result("eth_getStorageAt", chain.ledger, hex(slot)) for slot in range(8)]
-    assert any(int(slot, 16) for slot in slots)
-    assert all(len(slot) == 66 for slot in slots)
 
 
 TOPICS = st.lists(st.sampled_from("abc"), max_size=4)

@@ -15,6 +15,8 @@ from chain.devnet.rpc import (
     REFUSED,
     REVERTED,
     JsonRpc,
+    RpcError,
+    failure,
 )
 
 
@@ -124,3 +126,8 @@ def test_requests_are_handled_one_at_a_time(rpc: JsonRpc, monkeypatch: pytest.Mo
 def test_a_node_says_what_it_is(rpc: JsonRpc) -> None:
     assert rpc.answer(request("net_version"))["result"] == str(CHAIN_IDS["public"])
     assert rpc.answer(request("web3_clientVersion"))["result"] == "foedus/embedded"
+
+
+def test_an_error_carries_data_only_where_there_is_some() -> None:
+    assert failure(1, RpcError(3, "reverted", "0xab"))["error"] == {"code": 3, "message": "reverted", "data": "0xab"}
+    assert failure(1, RpcError(-1, "no")) == {"jsonrpc": "2.0", "id": 1, "error": {"code": -1, "message": "no"}}

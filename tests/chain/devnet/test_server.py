@@ -83,6 +83,11 @@ def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(server: Server) -
     assert min(times) < 0.03
 
 
+def test_the_server_answers_on_loopback_only(server: Server) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{server.server_address[1]}"
+
+
 def ended(server: Server, thread: threading.Thread, seconds: float) -> bool:
     thread.join(seconds)
     server.server_close()

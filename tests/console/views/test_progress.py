@@ -1,22 +1,44 @@
+"""Progress of a run from its event log: bars on a terminal, elsewhere plain lines."""
+
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from console.views.progress import watching
+from console.views.progress import Watcher, watching
 from core.errors import FoedusError, RunError, UsageError
 from core.storage.events import EventLog
+from core.storage.state_folder import State
+from tests import federation as f
+from tests.server_app.clients import Federation
 
 
-def test_a_watcher_sees_only_what_happens_from_now_on(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "run.jsonl")
+@contextmanager
+def watched(
+    state: Path, *, terminal: bool = False, run: str = "run"
+) -> Iterator[tuple[Watcher, EventLog, io.StringIO]]:
+    """A watcher of a run, the log that it follows, and what it prints."""
+    out = io.StringIO()
+    log = EventLog(State(state).events(run))
     log.write("failed", error="an earlier attempt", exit_code=1)
-    with watching(Console(file=io.StringIO()), log.path) as watch:
+    with watching(Console(file=out, width=120, force_terminal=terminal), State(state), run) as watch:
+        yield watch, log, out
+
+
+def started(log: EventLog, number: int = 1) -> None:
+    log.write("round-started", round=number, rounds=2, asked=["0x1", "0x2"])
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_watcher_sees_only_what_happens_from_now_on(tmp_path: Path, terminal: bool) -> None:
+    with watched(tmp_path, terminal=terminal) as (watch, log, _):
         assert not watch()
-        log.write("round-started", round=1, rounds=2, asked=["0x1", "0x2"])
+        started(log)
         log.write("rejected", organisation="0x2", reason="not-finite", detail="NaN")
-        log.write("evaluated", round=1)
+        log.write("evaluated", round=1, losses={})
         assert not watch()
         assert watch.progress.tasks[0].completed == 1
         log.write("finished")
@@ -26,17 +48,59 @@ def test_a_watcher_sees_only_what_happens_from_now_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (1, RunError)])
 def test_a_failure_keeps_its_exit_code(tmp_path: Path, code: int, kind: type[FoedusError]) -> None:
-    log = EventLog(tmp_path / "run.jsonl")
-    with watching(Console(file=io.StringIO()), log.path) as watch:
+    with watched(tmp_path) as (watch, log, _):
         log.write("failed", error="what went wrong", exit_code=code)
         assert watch()
     assert type(watch.failure) is kind
     assert str(watch.failure) == "what went wrong"
 
 
-def test_a_rejection_is_shown(tmp_path: Path) -> None:
-    log, out = EventLog(tmp_path / "run.jsonl"), io.StringIO()
-    with watching(Console(file=out, width=120), log.path) as watch:
-        log.write("rejected", organisation="0x2", reason="not-finite", detail="NaN")
+def test_a_terminal_has_bars_and_a_line_for_a_rejection_alone(tmp_path: Path) -> None:
+    with watched(tmp_path, terminal=True) as (watch, log, out):
+        started(log)
+        log.write("admitted", organisation="0x1", loss=2.5)
+        log.write("rejected", organisation="0x2", reason="not-finite", detail="NaN \x1b[2J")
         watch()
-    assert "rejected 0x2: not-finite: NaN" in out.getvalue()
+        watch.progress.refresh()
+        text = out.getvalue()
+    assert "rounds" in text
+    assert "replies" in text
+    assert "0/2" in text
+    assert "round 1 of 2: 0x2 rejected: not-finite: NaN �[2J" in text
+    assert "trained" not in text
+
+
+def test_elsewhere_there_is_one_line_a_round_and_organisation(tmp_path: Path) -> None:
+    with watched(tmp_path) as (watch, log, out):
+        for number in (1, 2):
+            started(log, number)
+            log.write("admitted", organisation="0x1", loss=2.5 / number)
+            log.write("rejected", organisation="0x2", reason="not-finite", detail="NaN")
+            log.write("evaluated", round=number, losses={"0x1": {"base": 3.0, "global": 2.0}})
+        log.write("finished")
+        watch()
+    assert out.getvalue().splitlines() == [
+        "round 1 of 2: 2 organisations asked",
+        "round 1 of 2: 0x1 trained, loss 2.500",
+        "round 1 of 2: 0x2 rejected: not-finite: NaN",
+        "round 1 of 2: evaluated, loss 2.000 (base 3.000)",
+        "round 2 of 2: 2 organisations asked",
+        "round 2 of 2: 0x1 trained, loss 1.250",
+        "round 2 of 2: 0x2 rejected: not-finite: NaN",
+        "round 2 of 2: evaluated, loss 2.000 (base 3.000)",
+    ]
+
+
+def test_organisations_go_by_their_names_once_there_is_a_genesis(tmp_path: Path) -> None:
+    federation = Federation.found(tmp_path)
+    with watched(tmp_path, run=federation.run.name) as (watch, log, out):
+        started(log)
+        log.write("admitted", organisation=f.address("medical"), loss=2.5)
+        log.write("receipt-missing", organisation=f.address("coding"), reason="no-reply", detail="silent")
+        log.write("erased", organisation=f.address("coding"), label="exact")
+        watch()
+    assert out.getvalue().splitlines()[1:] == [
+        "round 1 of 2: medical trained, loss 2.500",
+        "coding: receipt-missing: silent",
+        "erased coding: exact",
+    ]

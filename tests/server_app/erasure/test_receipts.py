@@ -13,7 +13,9 @@ from flwr.clientapp import ClientApp
 from console.backends.inline import InlineGrid
 from core.erasures import Receipt
 from core.keys import Signature
-from core.messages import codec as wire
+from core.messages import queries
+from core.messages.queries import Deletion
+from core.messages.refusal import Refusal, Refused
 from core.signed import Signed
 from core.storage.events import EventLog
 from server_app.erasure.receipts import gather
@@ -27,18 +29,18 @@ ATTESTED = attested(GENESIS)
 ERASURE = ATTESTED.value.erasure
 HOLDERS = ATTESTED.value.holders
 
-Answer = Callable[[wire.Deletion], RecordDict]
+Answer = Callable[[Deletion], RecordDict]
 
 
-def honest(query: wire.Deletion) -> RecordDict:
-    return wire.deleted(signed_receipt(query.genesis, query.attested.value.erasure, key_of(query)))
+def honest(query: Deletion) -> RecordDict:
+    return queries.deleted(signed_receipt(query.genesis, query.attested.value.erasure, key_of(query)))
 
 
-def key_of(query: wire.Deletion) -> Any:
+def key_of(query: Deletion) -> Any:
     return f.key(name_of(query.organisation))
 
 
-def fails(_query: wire.Deletion) -> RecordDict:
+def fails(_query: Deletion) -> RecordDict:
     raise RuntimeError("first line\n\x1b[31mlast line")
 
 
@@ -46,7 +48,7 @@ def asked(folder: Path, answers: dict[str, Answer], gone: tuple[str, ...] = ()) 
     """Who gave a receipt, and why the others did not."""
 
     def node(message: Message, _context: Context) -> Message:
-        query = wire.Deletion.from_content(message.content)
+        query = Deletion.from_content(message.content)
         return Message(answers.get(name_of(query.organisation), honest)(query), reply_to=message)
 
     grid = InlineGrid(cast(ClientApp, node), 1, {})
@@ -60,7 +62,7 @@ def asked(folder: Path, answers: dict[str, Answer], gone: tuple[str, ...] = ()) 
     return [name_of(r.value.organisation) for r in found], {name_of(e["organisation"]): e["reason"] for e in missing}
 
 
-def own_receipt(query: wire.Deletion) -> Receipt:
+def own_receipt(query: Deletion) -> Receipt:
     return Receipt(GENESIS.digest, ERASURE, query.organisation)
 
 
@@ -71,17 +73,17 @@ def test_everybody_signs_in_the_order_of_holders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda query: wire.deleted(signed_receipt(GENESIS, ERASURE, f.key("coding"))), "forged-signature"),
-        (lambda query: wire.deleted(signed_receipt(GENESIS, f.other("erasure"), key_of(query))), "forged-signature"),
-        (lambda query: wire.deleted(signed_receipt(f.genesis(seed=8), ERASURE, key_of(query))), "forged-signature"),
+        (lambda query: queries.deleted(signed_receipt(GENESIS, ERASURE, f.key("coding"))), "forged-signature"),
+        (lambda query: queries.deleted(signed_receipt(GENESIS, f.other("erasure"), key_of(query))), "forged-signature"),
+        (lambda query: queries.deleted(signed_receipt(f.genesis(seed=8), ERASURE, key_of(query))), "forged-signature"),
         (
-            lambda query: wire.deleted(
+            lambda query: queries.deleted(
                 Signed(own_receipt(query), signed_receipt(GENESIS, ERASURE, f.key("coding")).signatures)
             ),
             "forged-signature",
         ),
-        (lambda query: wire.deleted(Signed(own_receipt(query), (Signature("0x"),))), "forged-signature"),
-        (lambda query: wire.Refusal(wire.Refused.OBJECTED, "who asks?").to_content(), "objected"),
+        (lambda query: queries.deleted(Signed(own_receipt(query), (Signature("0x"),))), "forged-signature"),
+        (lambda query: Refusal(Refused.OBJECTED, "who asks?").to_content(), "objected"),
         (lambda query: RecordDict(), "malformed"),
         (fails, "client-error"),
     ],

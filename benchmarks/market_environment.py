@@ -1,0 +1,116 @@
+"""The market of organisations as a PettingZoo environment, for agents from elsewhere."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Discrete, MultiDiscrete
+from numpy.typing import NDArray
+from pettingzoo import ParallelEnv
+
+from agents.agent import Agent
+from agents.market import Market, MarketRound, Scenario
+from agents.table import CLASSES, SHAPE, Action, Learning, QTable, parts_of
+
+
+class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
+    """Organisations of a federation that decide, each for itself, how much to take part in its rounds.
+
+    ## Description
+    A federation trains for a fixed number of rounds. In each, every organisation abstains or takes part at low, medium
+    or full effort; it pays for its local steps and its traffic, and is paid from a common pool in proportion to its
+    update's effect on the loss on the shared validation set. Some are free-riders or saboteurs; some are away for a
+    while; some prices rise in mid-run. An organisation that is away or cannot pay abstains whatever it bids.
+
+    ## Action Space
+    `Discrete(4)` for each organisation: 0 abstain, 1 low (a quarter of the local steps, half the adapter's columns),
+    2 medium (half the steps), 3 full.
+
+    ## Observation Space
+    `MultiDiscrete([5, 3, 3, 3, 3])`: the classes of own gain, own cost, budget left, phase and staleness, as in
+    `agents.table`. As in a federation, the observation before a bid knows the payments of all rounds but the last.
+
+    ## Rewards
+    The payoff, income − cost in equal shares of a round's pool, of the round before the one just run (a round is paid
+    one round late); after the last round, of the last two together.
+
+    ## Starting State
+    Nobody has taken part; gain is unknown, budgets are full. Which organisations there are follows from the trace:
+    that of the constructor, or `seed` in `reset`.
+
+    ## Episode End
+    All are terminated together after the scenario's rounds. Nothing is truncated.
+
+    ## Arguments
+    `scenario`: a `Scenario`; `members`: how many organisations; `trace`: the number that everything is drawn from.
+
+    ## Version History
+    v0: the first.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "foedus_market_v0", "render_modes": []}
+
+    def __init__(self, scenario: Scenario, members: int, trace: int = 1) -> None:
+        self.scenario, self.members, self.trace = scenario, members, trace
+        self.render_mode = None
+        self.possible_agents = [f"organisation {member}" for member in range(members)]
+        self.agents: list[str] = []
+        self._observed = {name: MultiDiscrete(list(SHAPE)) for name in self.possible_agents}
+        self._acted = {name: Discrete(len(Action)) for name in self.possible_agents}
+
+    def observation_space(self, agent: str) -> MultiDiscrete:
+        """See Observation Space above."""
+        return self._observed[agent]
+
+    def action_space(self, agent: str) -> Discrete:
+        """See Action Space above."""
+        return self._acted[agent]
+
+    def reset(
+        self,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 - PettingZoo's signature
+    ) -> tuple[dict[str, NDArray[np.int64]], dict[str, dict[str, Any]]]:
+        """Begin the trace again, or that of the number `seed`."""
+        self.trace = self.trace if seed is None else seed
+        self.market = Market(self.scenario, self.members, self.trace)
+        self.agents = list(self.possible_agents)
+        self._books = [Agent(self.market.terms(k), 0, QTable(Learning()), frozen=True) for k in range(self.members)]
+        self._unpaid: MarketRound | None = None
+        return self._observations(), {name: {} for name in self.agents}
+
+    def step(
+        self, actions: dict[str, int]
+    ) -> tuple[
+        dict[str, NDArray[np.int64]], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
+    ]:
+        """Run a round."""
+        names, number = list(self.agents), self.market.number
+        chosen = np.array([int(actions.get(name, 0)) for name in names])
+        outcome = self.market.step(chosen)
+        self._book(number, outcome)
+        due = np.zeros(self.members) if self._unpaid is None else self._unpaid.incomes - self._unpaid.costs
+        self._unpaid, over = outcome, self.market.over
+        rewards = due + (outcome.incomes - outcome.costs if over else 0.0)
+        observations = self._observations()
+        infos = {n: {"loss": self.market.loss, "took part": bool(outcome.actions[k])} for k, n in enumerate(names)}
+        if over:
+            self.agents = []
+        ended = dict.fromkeys(names, over)
+        return observations, dict(zip(names, rewards.tolist(), strict=True)), ended, dict.fromkeys(names, False), infos
+
+    def _book(self, number: int, outcome: MarketRound) -> None:
+        """Tell every agent its action in this round, and its payment for the round before."""
+        for member, book in enumerate(self._books):
+            prices = self.market.prices(member, number)
+            book.take(number, 0, Action(int(outcome.actions[member])))
+            book.perform(number, prices)
+            if self._unpaid is not None:
+                book.settle(number - 1, float(self._unpaid.incomes[member]))
+
+    def _observations(self) -> dict[str, NDArray[np.int64]]:
+        number = min(self.market.number, self.market.rounds)
+        observed = {}
+        for member, name in enumerate(self.possible_agents):
+            parts = parts_of(self._books[member].state(number, self.market.prices(member, number)))
+            observed[name] = np.array([parts[part] for part in CLASSES], dtype=np.int64)
+        return observed

@@ -1,0 +1,120 @@
+"""Intervals, correlations and calibration errors of what was measured, and how they are written."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Float64 = NDArray[np.float64]
+LEVEL = 0.95
+"""Confidence of every interval, unless another is asked for."""
+
+
+@dataclass(frozen=True)
+class MeanInterval:
+    """The mean of independent values with its two-sided interval by Student's t, unbounded for a single value."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: ArrayLike, level: float = LEVEL) -> "MeanInterval":
+        """The interval of at least one value."""
+        data = np.asarray(values, np.float64)
+        mean = float(data.mean())
+        if len(data) < 2:
+            return cls(mean, -math.inf, math.inf)
+        quantile = float(stats.t.ppf((1 + level) / 2, len(data) - 1))
+        half = quantile * float(data.std(ddof=1)) / math.sqrt(len(data))
+        return cls(mean, mean - half, mean + half)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        """`mean ± half`, the way every result file has it; the mean alone where nothing is known of its error."""
+        half = f" ± {self.high - self.mean:.2g}" if math.isfinite(self.high) else ""
+        return f"{self.mean:.4g}{half}"
+
+    @staticmethod
+    def parse_mean(text: str) -> float:
+        """The mean of a written interval."""
+        return float(text.split(maxsplit=1)[0])
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many, with Wilson's interval (Wilson, 1927)."""
+
+    hits: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        """Hits / count."""
+        return self.hits / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of the interval."""
+        found = stats.binomtest(self.hits, self.count).proportion_ci(LEVEL, method="wilson")
+        return float(found.low), float(found.high)
+
+    @property
+    def percent(self) -> dict[str, float]:
+        """In percent with its interval, as the result pages read it."""
+        low, high = self.interval
+        values = {"percent": self.value, "low": low, "high": high}
+        return {name: round(100 * value, 2) for name, value in values.items()}
+
+
+def span(low: float, high: float, digits: int) -> str:
+    """An interval without its middle, as text."""
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def pearson(one: Float64, other: Float64) -> float:
+    """Pearson's correlation of two vectors; 0 where one of them does not vary."""
+    # scipy warns of a constant vector and returns NaN, which no result file may hold.
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(stats.pearsonr(one, other).statistic)
+
+
+def spearman(one: Float64, other: Float64) -> float:
+    """Spearman's correlation of ranks; 0 where one of the vectors does not vary."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def resampled_pearson(values: Sequence[Float64], others: Sequence[Float64]) -> tuple[float, float]:
+    """The percentile bootstrap interval (Efron, 1979) of Pearson's correlation over all pairs of centred vectors.
+
+    What is drawn anew are the pairs of vectors: values of one response depend on each other.
+    """
+    products = np.array([[v @ w, v @ v, w @ w] for v, w in zip(values, others, strict=True)]).T
+
+    def correlation(both: Float64, own: Float64, other: Float64, axis: int) -> Any:
+        size = np.sqrt(own.sum(axis) * other.sum(axis))
+        return both.sum(axis) / np.maximum(size, np.finfo(np.float64).tiny)
+
+    interval = stats.bootstrap(
+        tuple(products), correlation, n_resamples=2000, paired=True, confidence_level=LEVEL, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(interval.low), float(interval.high)
+
+
+def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error with bins of equal width (Guo et al., 2017, arXiv 1706.04599, equation 3)."""
+    sure, hit = np.asarray(confidences), np.asarray(right, dtype=np.float64)
+    # A confidence of 1 belongs to the last bin.
+    indices = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = np.bincount(indices, hit - sure, minlength=bins)
+    return float(np.abs(gaps).sum()) / len(sure)

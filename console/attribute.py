@@ -1,0 +1,54 @@
+"""`foedus attribute`: the organisations that taught the tokens of an answer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.views import heat
+from console.views.tables import answer, screen
+from core.errors import UsageError
+from provenance.evidence import Evidence
+from provenance.page import page
+from provenance.served import trace
+
+app = command_app()
+
+
+@app.command(epilog='Example: foedus attribute --prompt "How many tablets?" --html trace.html')
+def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
+    prompt: Annotated[str, typer.Option(help="What the user says: an instruction, its input in the lines below.")],
+    run: RunArgument = "",
+    response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
+    method: Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley.")] = "gradient",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 64,
+    organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Write the proof of the verdict, for `foedus evidence`.")
+    ] = None,
+    key: ReaderKeyOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trace every token of an answer to the organisations that taught it."""
+    files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
+    found = readable_run(state_of(state), run, key)
+    names = found.genesis.names
+    only = found.genesis.named(organisation).address if organisation else None
+    traced = trace(found, prompt, response, method, max_new_tokens, only)
+    if "html" in files:
+        files["html"].write_text(page(traced, names, only), encoding="utf-8")
+    if "evidence" in files:
+        files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
+    result = traced.to_dict(names) | {name: str(path) for name, path in files.items()}
+    answer(result, heat.parts(screen(), traced, names, only), as_json=as_json)
+
+
+def _writable(path: Path) -> Path:
+    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one."""
+    path = path.expanduser().absolute()
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'no such folder'}")
+    return path

@@ -1,0 +1,104 @@
+"""`foedus check`: whether an erasure certificate holds, for the members or from outside."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from chain.audit.outside import unsealed
+from chain.audit.report import Failure
+from chain.ledger import open_ledger
+from chain.private import PrivateRounds, open_private_ledger
+from console.options import (
+    JsonOption,
+    ReaderKeyOption,
+    RunChainOption,
+    StateOption,
+    command_app,
+    contract_of,
+    read_file,
+    readable_run,
+    state_of,
+)
+from console.settings import absolute, saved
+from console.views.failures import listed
+from console.views.tables import answer
+from core import keys
+from core.errors import FormatError, UsageError
+from core.signed import Signed
+from core.storage.state_folder import State
+from unlearning import check as certificates
+from unlearning.certificate import ErasureCertificate, read_certificate
+
+app = command_app()
+
+
+@app.command(epilog="Example: foedus check certificate.json --json")
+def check(
+    certificate: Annotated[Path, typer.Argument(help="The certificate that `foedus forget` wrote.")],
+    chain: RunChainOption = None,
+    store: Annotated[str | None, typer.Option(help="From outside: folder or URL of the run's artifacts.")] = None,
+    address: Annotated[str | None, typer.Option(help="From outside: the contract's address.")] = None,
+    key: ReaderKeyOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check an erasure certificate against the run's artifacts and the chain."""
+    data = read_file("certificate", certificate, "a file of `foedus forget`")
+    label: dict[str, Any] = {}
+    try:
+        signed = read_certificate(data)
+    except FormatError as error:
+        failures = [Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate")]
+    else:
+        label = {"label": signed.value.label, "aggregate": signed.value.aggregate}
+        if store is None:
+            failures = _of_members(signed, state_of(state), chain, key)
+        else:
+            failures = _from_outside(signed, store, chain, address, key)
+    result = {"ok": not failures, "failures": [vars(failure) for failure in failures], **label}
+    answer(result, _parts(result, failures), as_json=as_json)
+    return 1 if failures else 0
+
+
+def _of_members(signed: Signed[ErasureCertificate], state: State, chain: str | None, key: Path | None) -> list[Failure]:
+    """The failures of a certificate of a run in this state folder, by the members' chain too where the run has one."""
+    run = readable_run(state, _run_of(state, signed), key)
+    settings, genesis = saved(state, run.name), run.genesis
+    ledger = open_ledger(chain or settings.chain, state.folder, None, genesis.chain.contract)
+    private = None
+    if genesis.private and settings.private != "none":
+        own = open_private_ledger(settings.private, state.folder, None, genesis.private.contract)
+        private = PrivateRounds(own, ledger.bound, genesis.private.anchor_every)
+    return list(certificates.check(signed, run, ledger, private))
+
+
+def _from_outside(
+    signed: Signed[ErasureCertificate], store: str, chain: str | None, contract: str | None, key: Path | None
+) -> list[Failure]:
+    if not chain or not contract or not key:
+        missing = next(n for n, v in (("--chain", chain), ("--address", contract), ("--key", key)) if not v)
+        raise UsageError(f"--store: expected --chain, --address and --key with it, got no {missing}")
+    with unsealed(str(absolute("store", store)), keys.read(key.expanduser())) as (run, unread):
+        ledger = open_ledger(chain, run.folder.parent, None, contract_of(contract))
+        return [*unread, *certificates.check(signed, run, ledger)]
+
+
+def _run_of(state: State, signed: Signed[ErasureCertificate]) -> str:
+    """The run that a certificate is of; raises UsageError."""
+    genesis = signed.value.attestation.value.request.value.genesis
+    for run in state.runs():
+        if run.genesis.digest == genesis:
+            return run.name
+    raise UsageError(
+        f"{state.folder}: expected a run of the certificate's genesis {genesis}, got none: --state or --store"
+    )
+
+
+def _parts(result: dict[str, Any], failures: Sequence[Failure]) -> Iterator[RenderableType]:
+    yield "The certificate holds" if not failures else f"The certificate does not hold: {failures[0]}"
+    yield from listed(failures)
+    if "label" in result:
+        yield f"Label    {result['label']}"

@@ -1,0 +1,67 @@
+"""`foedus evaluate`: loss, perplexity and exact match of the base and of what a run serves."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.settings import absolute, saved
+from console.views.tables import answer, table
+from llm.evaluate import evaluate as measure
+from llm.records import Collection, Record
+from llm.served import Serving, serving
+from llm.sources import read_data
+
+app = command_app()
+
+_FIGURES = ("loss", "perplexity", "exact_match")
+
+
+@app.command(epilog="Example: foedus evaluate --data ./data --limit 0")
+def evaluate(
+    run: RunArgument = "",
+    data: Annotated[str | None, typer.Option(help="Folder of JSONL files, or hf:NAME [the run's own].")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Records of each data set; 0 is all.")] = 64,
+    key: ReaderKeyOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the base with what the run serves, on every data set: loss, perplexity and exact match."""
+    folder = state_of(state)
+    found = readable_run(folder, run, key)
+    settings = saved(folder, found.name)
+    if data is not None:
+        settings = replace(settings, data=str(absolute("data", data)), validation="", organisations=0)
+    sets = read_data(settings)
+    served = serving(found)
+    figures = {name: _figures(served, records, settings.max_length, limit) for name, records in _data_sets(sets)}
+    result = {"run": found.name, "aggregate": served.state.digest, "data_sets": figures}
+    answer(result, [_table(result)], as_json=as_json)
+
+
+def _data_sets(sets: Collection) -> Iterator[tuple[str, Sequence[Record]]]:
+    """The organisations' held-out records by name, and the shared validation set's domains as validation/DOMAIN."""
+    for organisation in sets.organisations:
+        yield organisation.name, organisation.dev
+    for name in sorted({record.domain for record in sets.validation}):
+        yield f"validation/{name or 'all'}", [record for record in sets.validation if record.domain == name]
+
+
+def _figures(served: Serving, records: Sequence[Record], max_length: int, limit: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"records": min(len(records), limit or len(records))}
+    for name, adapter in (("base", None), ("global", served.adapter)):
+        measured = measure(served.model, adapter, records, max_length, limit or None)
+        figures[name] = {figure: getattr(measured, figure) for figure in _FIGURES}
+    return figures
+
+
+def _table(result: dict[str, Any]) -> RenderableType:
+    rows = (
+        (name, figures["records"], *(f"{figures['base'][f]:.3g} → {figures['global'][f]:.3g}" for f in _FIGURES))
+        for name, figures in result["data_sets"].items()
+    )
+    headings = ("data set", "records", "loss", "perplexity", "exact match")
+    return table(f"Run {result['run']}: base → what is served", headings, rows, numbers=headings[1:])

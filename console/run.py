@@ -1,0 +1,62 @@
+"""`foedus run`: one federation in simulation."""
+
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.backends.federation import Backend, federate
+from console.options import JsonOption, StateOption, command_app, state_of
+from console.settings import DEFAULTS, build, saved
+from console.views.report import report, tables
+from console.views.tables import answer
+from core.config import RunConfig, key
+from core.storage.state_folder import State, new_run_id
+
+app = command_app()
+
+_OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "resume"}
+
+
+@app.command(epilog="Example: foedus run --data ./data --rounds 5 --json")
+def run(  # noqa: PLR0913, PLR0917 - one parameter an option
+    data: Annotated[str | None, typer.Option(help="Folder of the organisations' JSONL files, or hf:NAME.")] = None,
+    validation: Annotated[str | None, typer.Option(help="JSONL of the shared validation set.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: a folder or a name.")] = None,
+    quantisation: Annotated[str | None, typer.Option(help="nf4, int8 or none.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds.")] = None,
+    organisations: Annotated[int | None, typer.Option(help="How many organisations take part.")] = None,
+    aggregation: Annotated[str | None, typer.Option(help="frozen-a, fedavg, stack or svd.")] = None,
+    lane_size: Annotated[int | None, typer.Option(help="Organisations that learn together; 0 is all.")] = None,
+    shards: Annotated[int | None, typer.Option(help="With lane-size 1: shards of an organisation's records.")] = None,
+    composition: Annotated[str | None, typer.Option(help="How lanes are served: sum, ensemble or routing.")] = None,
+    participation: Annotated[str | None, typer.Option(help="Policy: all, random, oort, q-learning …")] = None,
+    chain: Annotated[str | None, typer.Option(help="embedded, anvil or an RPC URL.")] = None,
+    private_chain: Annotated[str | None, typer.Option(help="The members' chain, likewise, or none.")] = None,
+    store: Annotated[str | None, typer.Option(help="Folder or URL for sealed artifacts.")] = None,
+    auditors: Annotated[str | None, typer.Option(help="Public keys that may read them, by commas.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML of settings.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
+    backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run one federation in simulation."""
+    options = {key(name): value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    started = time.monotonic()
+    folder = state_of(state)
+    if resume is None:
+        start = replace(DEFAULTS, state=str(folder.folder), run=new_run_id())
+    else:
+        start = replace(saved(folder, resume), run=resume, resume=True)
+    settings = build(options, assignments or [], config, start)
+    federate(settings, backend)
+    folder = State.of(settings)
+    done = folder.existing(settings.run)
+    result = report(folder, done) | {"seconds": round(time.monotonic() - started, 3)}
+    answer(result, tables(folder, done, result), as_json=as_json)
+    return 0 if result["status"] == "completed" else 1

@@ -1,0 +1,156 @@
+"""The agents of a run, as JSON and as tables: what they bid and earned round by round, and what they have learnt.
+
+Bids made apart from training are in the event log alone; credits and payments are read from where they were measured
+(agents/rewards.py). Money and policy of an agent are known as far as its tables lie in this state folder.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from agents.agent import Terms
+from agents.notebook import Notebook
+from agents.rewards import credited
+from agents.table import explain, policy_table
+from console.views.tables import table
+from core.canonical import Address
+from core.rounds import RoundRecord
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+
+Json = dict[str, Any]
+
+_ABSTAINED = "abstained"
+"""How the event log begins the reason of an agent that will not take part."""
+_BAR = 20
+"""Width of the bar of the action taken most often."""
+
+
+def market(state: State, run: RunFolder) -> list[Json]:
+    """Every round of the lineage: bids, credit of each domain, and payments, organisations by name.
+
+    A bid is `accepted`, `abstained` or `rejected`, the latter two with a reason where one is known. Empty where nobody
+    bids and nothing is credited.
+    """
+    events, _ = EventLog.read(state.events(run.name))
+    bids = {(event["lane"], event["round"]): event["bids"] for event in events if event["event"] == "bids"}
+    refused = _refused(events)
+    rounds = [
+        _round(run, record, bids.get((record.lane, record.round)), refused.get(record.round, {}), measured)
+        for record, measured in credited(state.credits(run.name), run)
+    ]
+    return sorted((r for r in rounds if r["bids"] or r["paid"]), key=lambda r: (r["round"], r["lane"]))
+
+
+def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
+    """Each organisation's money, policy and reasons, by name; empty for a run without agents.
+
+    `budget` is what each may spend, where that is known. Raises FormatError for a saved table of another version or
+    shape.
+    """
+    agents: Json = {}
+    for member in run.genesis.organisations:
+        lane, *_ = run.genesis.lanes_of(member.address)
+        terms = Terms(1.0, len(run.genesis.lanes[lane]), run.genesis.training.rounds, 1, 0.0, 0.0)
+        agent = Notebook(state.agent(run.genesis.digest, member.address)).newest(terms)
+        if agent:
+            agents[member.name] = {
+                "budget": budget,
+                "spent": agent.spent,
+                "left": None if budget is None else budget - agent.spent,
+                "earned": agent.earned,
+                "decisions": agent.decisions,
+                "policy": [list(row) for row in policy_table(agent.table)],
+                "rounds": agent.table.visits,
+                "reasons": list(explain(agent.table)),
+            }
+    return agents
+
+
+def tables(agents: Json, rounds: Iterable[Json] = ()) -> list[RenderableType]:
+    """The same for people: a table of each round; then each agent's money, policy, actions and reasons."""
+    parts: list[RenderableType] = [_round_table(entry) for entry in rounds]
+    for name, agent in agents.items():
+        left = "" if agent["left"] is None else f", {agent['left']:.3f} left of {agent['budget']:g}"
+        money = f"spent {agent['spent']:.3f}{left}, earned {agent['earned']:.3f}"
+        headings, *rows = agent["policy"]
+        parts.append(table(f"{name}: {money}, {agent['decisions']} decisions", headings, rows))
+        most = max(agent["rounds"].values()) or 1
+        actions = [(action, count, "█" * round(_BAR * count / most)) for action, count in agent["rounds"].items()]
+        parts.append(table(f"{name}: rounds by action", ("action", "rounds", ""), actions, numbers=("rounds",)))
+        parts.extend(agent["reasons"])
+    return parts
+
+
+def _refused(events: Iterable[Json]) -> dict[int, dict[Address, str]]:
+    """By round: why bids of the last consultation for it do not count."""
+    refused: dict[int, dict[Address, str]] = {}
+    waiting: dict[Address, str] = {}
+    for event in events:
+        if event["event"] == "bid-rejected":
+            waiting[event["organisation"]] = event["reason"]
+        elif event["event"] == "round-started":  # every consultation ends with one
+            refused[event["round"]], waiting = waiting, {}
+    return refused
+
+
+def _round(
+    run: RunFolder,
+    record: RoundRecord,
+    bids: Mapping[Address, Json] | None,
+    refused: Mapping[Address, str],
+    measured: Json | None,
+) -> Json:
+    names = run.genesis.names
+    members = run.members(record.lane, record.generation)
+    domains = measured["domains"] if measured else {}
+    return {
+        "round": record.round,
+        "lane": record.lane,
+        "generation": record.generation,
+        "bids": {} if bids is None else {names[m]: _bid(bids.get(m), refused.get(m)) for m in members},
+        "credits": {
+            domain: {names[a]: nats for a, nats in values["credits"].items()} for domain, values in domains.items()
+        },
+        "nobody": {domain: values["nobody"] for domain, values in domains.items()},
+        "residual": {domain: values["residual"] for domain, values in domains.items()},
+        "paid": {names[a]: amount for a, amount in measured["incomes"].items()} if measured else {},
+    }
+
+
+def _bid(bid: Json | None, reason: str | None) -> Json:
+    if bid is not None and bid["steps"]:
+        return {"status": "accepted", **bid}
+    if reason is None:
+        return {"status": "abstained"}
+    return {"status": "abstained" if reason.startswith(_ABSTAINED) else "rejected", "reason": reason}
+
+
+def _round_table(entry: Json) -> RenderableType:
+    """For each organisation its bid, its credit of each domain in nats, and its payment."""
+    credits = [f"{domain} [nats]" for domain in entry["credits"]]
+    rows = (
+        (
+            name,
+            _described(entry["bids"].get(name)),
+            *(_signed(domain.get(name)) for domain in entry["credits"].values()),
+            _signed(entry["paid"].get(name)),
+        )
+        for name in sorted({*entry["bids"], *entry["paid"]})
+    )
+    title = f"Round {entry['round']}, lane {entry['lane']}"
+    return table(title, ("", "bid", *credits, "paid"), rows, numbers=(*credits, "paid"))
+
+
+def _described(bid: Json | None) -> str | None:
+    if bid is None:
+        return None
+    if bid["status"] == "accepted":
+        return f"{bid['steps']} steps, rank {bid['rank']}"
+    return str(bid.get("reason") or bid["status"])
+
+
+def _signed(value: float | None) -> str | None:
+    return None if value is None else f"{value:+.4f}"

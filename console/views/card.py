@@ -1,0 +1,65 @@
+"""The model card that an exported adapter carries: its digests, organisations and rounds."""
+
+from core.canonical import Digest
+from core.genesis import Genesis
+from core.storage.run_folder import RunFolder
+
+
+def model_card(run: RunFolder, aggregate: Digest) -> str:
+    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of the served adapter."""
+    genesis = run.genesis
+    organisations = "\n".join(
+        f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
+        for o in genesis.organisations
+    )
+    rounds = "\n".join(
+        f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
+        for r in (signed.value for signed in run.records())
+    )
+    return f"""\
+---
+base_model: {genesis.base.name}
+library_name: peft
+tags: [lora, federated-learning, foedus]
+---
+# Adapter of run {run.name}
+
+A LoRA adapter that {len(genesis.organisations)} organisations trained together with Foedus, aggregated by
+{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_composed(genesis)}
+
+| what | value |
+|---|---|
+| served aggregate | `{aggregate}` |
+| genesis | `{genesis.digest}` |
+| base model | {genesis.base.name}, `{genesis.base.digest}` |
+| base held as | {genesis.base.quantisation} while training |
+| rank, alpha | {genesis.rank}, {genesis.alpha:g} in every round |
+| coordinator | `{genesis.coordinator}` |
+| chain, contract | {genesis.chain.chain_id}, `{genesis.chain.contract}` |
+| seed | {genesis.seed} |
+
+## Organisations
+
+| name | address | examples | key |
+|---|---|---|---|
+{organisations}
+
+## Rounds
+
+| round | lane | admitted | rejected | aggregate | record |
+|---|---|---|---|---|---|
+{rounds}
+
+## Licence
+
+None is granted here. The adapter is a derivative of the base model and of every organisation's data: the base's
+licence and the organisations' agreement decide how it may be used.
+"""
+
+
+def _composed(genesis: Genesis) -> str:
+    """How a run of independently trained lanes uses the adapter of one of them; nothing where lanes are summed."""
+    if genesis.composition == "sum":
+        return ""
+    ways = {"ensemble": "mixes their next-token probabilities", "routing": "answers each prompt with one of them"}
+    return f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {ways[genesis.composition]}."

@@ -1,0 +1,131 @@
+"""A run as one JSON object, and as tables: read from its records, receipts and event log."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import RenderableType
+
+from chain.queue import read_anchors
+from console.views.tables import short, table
+from core.canonical import Address
+from core.ledger import Anchor
+from core.round_key import RoundKey
+from core.rounds import RoundRecord
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+
+Json = dict[str, Any]
+
+
+def report(state: State, run: RunFolder) -> Json:
+    """Everything that `foedus run` and `foedus status` say about a run; organisations by name."""
+    events, _ = EventLog.read(state.events(run.name))
+    evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
+    losses = {number: _by_name(run, event["losses"]) for number, event in sorted(evaluated.items())}
+    last = losses[max(losses)] if losses else {}
+    anchors = read_anchors(run.queue)
+    return {
+        "run": run.name,
+        "status": _status(run, events),
+        "genesis": run.genesis.digest,
+        "organisations": {o.name: o.address for o in run.genesis.organisations},
+        "rounds": [
+            _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
+            for number, records in _by_round(run).items()
+        ],
+        "base_loss": {name: values["base"] for name, values in last.items()},
+        "final_loss": {name: values["global"] for name, values in last.items()},
+    }
+
+
+def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableType]:
+    """A report for people: losses and rounds, where the adapter lies, and what to try next."""
+    final = result["final_loss"]
+    yield table(
+        f"Run {result['run']}: {result['status']}",
+        ("organisation", "base loss", "final loss", "change"),
+        (
+            (name, f"{base:.3f}", f"{final[name]:.3f}", f"{100 * (final[name] / base - 1):+.1f} %")
+            for name, base in result["base_loss"].items()
+        ),
+        numbers=("base loss", "final loss", "change"),
+    )
+    yield table(
+        "Rounds (loss in nats per answer token)",
+        ("round", "admitted", "rejected", "loss", "aggregate", "transaction"),
+        (
+            (
+                entry["round"],
+                len(entry["admitted"]),
+                len(entry["rejected"]),
+                None if entry["loss"] is None else f"{entry['loss']:.3f}",
+                short(entry["aggregate"]),
+                short(entry["transaction"]),
+            )
+            for entry in result["rounds"]
+        ),
+        numbers=("round", "admitted", "rejected", "loss"),
+    )
+    if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
+        yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield f"State    {state.folder}"
+    following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
+    yield f"\nNext: {following}"
+
+
+def _status(run: RunFolder, events: list[Json]) -> str:
+    if all(_is_complete(run, lane) for lane in range(len(run.genesis.lanes))):
+        return "completed"
+    return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
+
+
+def _is_complete(run: RunFolder, lane: int) -> bool:
+    """Whether a lane has closed its last round; a lane without members has none to close."""
+    line = run.lineage(lane)
+    return not run.members(lane) or (bool(line) and line[-1].value.round >= run.last_round(lane))
+
+
+def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
+    """All records, attempts included, under their rounds."""
+    rounds: dict[int, list[RoundRecord]] = {}
+    for signed in run.records():
+        rounds.setdefault(signed.value.round, []).append(signed.value)
+    return dict(sorted(rounds.items()))
+
+
+def _round(
+    run: RunFolder, records: list[RoundRecord], anchors: dict[RoundKey, Anchor], event: Json, losses: dict[str, Json]
+) -> Json:
+    names = run.genesis.names
+    transactions = [anchors[r.key].transaction for r in records if r.admitted and r.key in anchors]
+    current = {name: values["global"] for name, values in losses.items()}
+    return {
+        "round": records[0].round,
+        "admitted": list(dict.fromkeys(names[a.organisation] for r in records for a in r.admitted)),
+        "rejected": [
+            {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
+            for record in records
+            for r in record.rejected
+        ],
+        "flagged": [flag for r in records for flag in _flagged(r, names)],
+        "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
+        "transaction": transactions[0] if transactions else None,
+        "transactions": transactions,
+        "loss": sum(current.values()) / len(current) if current else None,
+        "losses": current,
+        "validation": event.get("validation", {}),
+    }
+
+
+def _flagged(record: RoundRecord, names: dict[Address, str]) -> Iterator[Json]:
+    """The organisations that trained although anchors were late (by so many rounds), or without a chain to check."""
+    for admitted in record.admitted:
+        metrics = admitted.signed.value.metrics
+        if flags := {name: metrics[name] for name in ("behind", "trusting") if name in metrics}:
+            yield {"organisation": names[admitted.organisation], **flags}
+
+
+def _by_name(run: RunFolder, losses: dict[Address, Json]) -> dict[str, Json]:
+    names = run.genesis.names
+    return {names[address]: values for address, values in sorted(losses.items(), key=lambda item: names[item[0]])}

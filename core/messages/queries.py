@@ -1,0 +1,206 @@
+"""Queries beside training: who is there, bids asked apart, deletion after an erasure, and erasing records."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from flwr.app import RecordDict
+
+from core.canonical import Address, Digest, raw
+from core.erasures import Attestation, ErasureRequest, Receipt
+from core.errors import FormatError
+from core.genesis import Genesis
+from core.keys import Domain
+from core.messages.codec import json_of, json_record, payments_of, payments_to_json
+from core.parsing import parsed
+from core.signed import Signed
+from core.update import Asked, Offer, Registration
+
+BIND = "query.bind"
+OFFER = "query.offer"
+DELETE = "query.delete"
+RECORDS = "query.records"
+
+
+@dataclass(frozen=True)
+class Bind:
+    """The coordinator asks a node for the organisations it hosts: what to sign, for which chain and contract."""
+
+    asked: Asked
+    chain: Domain
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        return RecordDict({"bind": json_record(asdict(self))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        bind = json_of(content, "bind")
+        try:
+            return cls(parsed(Asked, bind["asked"], {}), parsed(Domain, bind["chain"], {}))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed bind query: {error}") from error
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A node's answer: the organisations it hosts, and how many it knows of (0 in a deployment)."""
+
+    registrations: tuple[Signed[Registration], ...]
+    known: int
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        bound = {"organisations": [r.to_dict() for r in self.registrations], "known": self.known}
+        return RecordDict({"bound": json_record(bound)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        bound = json_of(content, "bound")
+        try:
+            found = cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"])
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed bind reply: {error}") from error
+        if type(found.known) is not int or found.known < 0:
+            raise FormatError(f"malformed bind reply: expected a count as known, got {found.known!r}")
+        return found
+
+
+@dataclass(frozen=True)
+class OfferQuery:
+    """The server asks an organisation apart what it bids for a round, as it does whoever did not reply to the last.
+
+    `paid` is what it was paid for earlier rounds, `traffic` the MiB that a round sends and receives.
+    """
+
+    genesis: Genesis
+    organisation: Address
+    lane: int
+    generation: int
+    round: int
+    traffic: float
+    paid: Mapping[int, float]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        plain = {name: getattr(self, name) for name in ("organisation", "lane", "generation", "round", "traffic")}
+        query = plain | {"genesis": self.genesis.to_dict(), "paid": payments_to_json(self.paid)}
+        return RecordDict({"offer": json_record(query)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = json_of(content, "offer")
+        try:
+            plain = {name: query[name] for name in ("organisation", "lane", "generation", "round", "traffic")}
+            return cls(genesis=Genesis.from_dict(query["genesis"]), paid=payments_of(query["paid"]), **plain)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query for an offer: {error}") from error
+
+
+def offered(signed: Signed[Offer]) -> RecordDict:
+    """The content of the reply to a query for an offer."""
+    return RecordDict({"offered": json_record(signed.to_dict())})
+
+
+def offer_of(content: RecordDict) -> Signed[Offer]:
+    """The offer in a reply; raises FormatError."""
+    return Signed.parse(Offer, json_of(content, "offered"))
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The server asks an organisation to delete whatever it keeps that knew somebody who was erased."""
+
+    genesis: Genesis
+    organisation: Address
+    attested: Signed[Attestation]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {"genesis": self.genesis.to_dict(), "organisation": self.organisation}
+        return RecordDict({"delete": json_record(query | {"attested": self.attested.to_dict()})})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = json_of(content, "delete")
+        try:
+            attested = Signed.parse(Attestation, query["attested"])
+            return cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query to delete: {error}") from error
+
+
+def deleted(receipt: Signed[Receipt]) -> RecordDict:
+    """The content of the reply to a query to delete."""
+    return RecordDict({"deleted": json_record(receipt.to_dict())})
+
+
+def receipt_of(content: RecordDict) -> Signed[Receipt]:
+    """The receipt in a reply; raises FormatError."""
+    return Signed.parse(Receipt, json_of(content, "deleted"))
+
+
+@dataclass(frozen=True)
+class RecordsQuery:
+    """The server asks an organisation which of these records it holds; with `forget` it is to train without them.
+
+    `request` is the organisation's own, about these records and no others.
+    """
+
+    genesis: Genesis
+    request: Signed[ErasureRequest]
+    records: tuple[Digest, ...]
+    forget: bool
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {
+            "genesis": self.genesis.to_dict(),
+            "request": self.request.to_dict(),
+            "records": list(self.records),
+            "forget": self.forget,
+        }
+        return RecordDict({"records": json_record(query)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = json_of(content, "records")
+        try:
+            request, forget = Signed.parse(ErasureRequest, query["request"]), query["forget"] is True
+            return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed query for records: {error}") from error
+
+
+@dataclass(frozen=True)
+class RecordsAnswer:
+    """Which records an organisation trains on, and which it has forgotten; it knows none of the rest."""
+
+    held: tuple[Digest, ...]
+    forgotten: tuple[Digest, ...]
+
+    def to_content(self) -> RecordDict:
+        """As a reply's content."""
+        answer = {"held": list(self.held), "forgotten": list(self.forgotten)}
+        return RecordDict({"known": json_record(answer)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a reply's content; raises FormatError."""
+        answer = json_of(content, "known")
+        try:
+            return cls(_digests(answer["held"]), _digests(answer["forgotten"]))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed answer about records: {error}") from error
+
+
+def _digests(values: Iterable[Digest]) -> tuple[Digest, ...]:
+    found = tuple(values)
+    for value in found:
+        raw(value)
+    return found

@@ -1,0 +1,123 @@
+"""Training and evaluation: the task, and the replies to it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from flwr.app import MetricRecord, RecordDict
+
+from core.adapter import AdapterState
+from core.canonical import Address
+from core.composition import Composition, Part
+from core.errors import FormatError
+from core.generations import GenerationRecord
+from core.genesis import Genesis
+from core.messages.codec import array_names, bytes_of, finite, json_of, json_record, pack, payments_of, payments_to_json
+from core.rounds import RoundRecord, Salts
+from core.signed import Signed
+from core.update import UpdateManifest
+
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The coordinator asks an organisation to train a lane's state in a round, or to evaluate the served adapters.
+
+    `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
+    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order. `served`
+    is the state to train, or everything that is served. `paid` is what the organisation was paid for earlier rounds, by
+    round, where credit is measured.
+    """
+
+    genesis: Genesis
+    organisation: Address
+    lane: int
+    generation: int
+    round: int
+    openings: tuple[Signed[GenerationRecord], ...]
+    parent: Signed[RoundRecord] | None
+    salts: Salts | None
+    served: Composition
+    paid: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def state(self) -> AdapterState:
+        """The one state that there is to train; raises FormatError when there are several."""
+        if len(self.served.parts) != 1:
+            raise FormatError(f"malformed task: expected one state to train, got {len(self.served.parts)}")
+        return self.served.states[0]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        task = {
+            "organisation": self.organisation,
+            "lane": self.lane,
+            "generation": self.generation,
+            "round": self.round,
+            "genesis": self.genesis.to_dict(),
+            "openings": [opening.to_dict() for opening in self.openings],
+            "parent": self.parent.to_dict() if self.parent else None,
+            "salts": self.salts.to_dict() if self.salts else None,
+            "paid": payments_to_json(self.paid),
+            "composition": self.served.kind,
+            "shares": [part.share for part in self.served.parts],
+        }
+        return RecordDict({"task": json_record(task), "state": pack(self.served)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        task = json_of(content, "task")
+        try:
+            parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
+            openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
+            salts = Salts.from_dict(task["salts"]) if task["salts"] else None
+            genesis = Genesis.from_dict(task["genesis"])
+            where = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
+            paid = payments_of(task["paid"])
+            served = Composition(task["composition"], tuple(_served(task["shares"], content)))
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"malformed task: {error}") from error
+        if (parent is None) != (salts is None):
+            raise FormatError("malformed task: a record comes with its salts")
+        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, **where)
+
+
+def _served(shares: list[Any], content: RecordDict) -> Iterator[Part]:
+    for name, share in zip(array_names(len(shares)), shares, strict=True):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise FormatError(f"malformed task: expected a share above 0 and at most 1, got {share!r}")
+        yield Part(share, AdapterState.from_bytes(bytes_of(content, "state", name)))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A trained update as it arrives: its signed manifest, and the bytes it claims to describe (not yet parsed)."""
+
+    signed: Signed[UpdateManifest]
+    update: memoryview
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a reply's content; raises FormatError."""
+        return cls(Signed.parse(UpdateManifest, json_of(content, "manifest")), bytes_of(content, "update"))
+
+
+def reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
+    """The content of the reply to a task to train."""
+    return RecordDict({"manifest": json_record(signed.to_dict()), "update": pack(update)})
+
+
+def losses(values: Mapping[str, float]) -> RecordDict:
+    """The content of an evaluation's reply: losses in nats per answer token."""
+    return RecordDict({"losses": MetricRecord(dict(values))})
+
+
+def losses_of(content: RecordDict) -> dict[str, float]:
+    """The losses in an evaluation's reply; raises FormatError."""
+    record = content.metric_records.get("losses")
+    if record is None:
+        raise FormatError("reply carries no losses")
+    return {name: finite(name, value) for name, value in record.items()}

@@ -1,0 +1,170 @@
+"""From records to packed batches of tokens.
+
+Decisions:
+
+- Prompt and answer are tokenised apart, so the boundary is exact and generation sees the tokens of training.
+- Several examples share a row, each with positions from zero; the model then lets no token attend across examples.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import torch
+
+from core.errors import DataError
+from llm.records import Message, Record
+
+IGNORED = -100
+"""Target of a position whose next token is not part of an answer."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Tokens of one record; those from `prompt_length` on are the answer, its end token included."""
+
+    tokens: tuple[int, ...]
+    prompt_length: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows, each field an int64 tensor of shape (rows, longest row)."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    """Restarts at zero where an example begins, and where padding begins."""
+    targets: torch.Tensor
+    """The next token where that is an answer's, else IGNORED."""
+    owners: torch.Tensor
+    """Index of the example a position belongs to, -1 for padding."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the same batch on `device`."""
+        return Batch(*(getattr(self, name).to(device) for name in ("tokens", "positions", "targets", "owners")))
+
+    def __len__(self) -> int:
+        return int((self.targets != IGNORED).sum())
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
+    """Tokenise a record, cut to `max_length` tokens; remembered, for every round comes back to the same records.
+
+    The answer keeps all that three quarters of the row, and what the prompt leaves, can hold; a prompt that is then
+    too long loses its middle: its head holds the question, its tail the marker that the answer follows.
+    """
+    prompt, answer = (_tokens(tokenizer, text) for text in _texts(tokenizer, record))
+    answer = answer[: max(max_length - min(len(prompt), max_length // 4), 1)]
+    room = max_length - len(answer)
+    if len(prompt) > room:
+        head = room // 2
+        prompt = prompt[:head] + prompt[len(prompt) - (room - head) :]
+    return Example((*prompt, *answer), len(prompt))
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
+    """Return the tokens after which the model answers `prompt`, the same as `encode` puts before an answer."""
+    return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
+
+
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds to those before it; joined, the text of all.
+
+    Of a character that several tokens spell, the last has all and the others nothing.
+    """
+    added, before = [], ""
+    for stop in range(1, len(tokens) + 1):
+        text = str(tokenizer.decode(tokens[:stop], clean_up_tokenization_spaces=False))
+        # U+FFFD stands for bytes that are no character yet: the next token may complete it.
+        complete = stop == len(tokens) or not text.endswith("\ufffd")
+        added.append(text[len(before) :] if complete else "")
+        before = text if complete else before
+    return tuple(added)
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
+    """Prompt and answer as the tokenizer's template writes them, the answer with its end token."""
+    end = tokenizer.eos_token or ""
+    if not record.prompt:
+        return tokenizer.bos_token or "", record.answer + end
+    prompt = _prompt_text(tokenizer, record)
+    if not tokenizer.chat_template:
+        return prompt, record.answer + end
+    full = _chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
+    turn = full.removeprefix(prompt).rstrip("\n")
+    if full.startswith(prompt) and record.answer.strip() in turn:
+        return prompt, turn
+    # Some templates write an answered turn differently from an open one: then the answer is closed by hand.
+    return prompt, record.answer + end
+
+
+def _prompt_text(tokenizer: Any, record: Record) -> str:
+    if tokenizer.chat_template:
+        return _chat(tokenizer, record.prompt, answered=False)
+    titles = {"system": "System", "user": "Instruction", "assistant": "Response"}
+    turns = "".join(f"### {titles[turn.role]}:\n{turn.content}\n\n" for turn in record.prompt)
+    return f"{tokenizer.bos_token or ''}{turns}### Response:\n"
+
+
+def _chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+    except jinja2.TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise DataError(f"the base model's chat template refuses the turns {roles}: {error}") from error
+    return str(text)
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def pack(examples: Sequence[Example], max_length: int) -> list[tuple[int, ...]]:
+    """Put examples into rows of at most `max_length` tokens, best fit in the order given.
+
+    Returns the indices of each row's examples, in the order in which rows were opened.
+    """
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # (tokens left, row), sorted: the first that is large enough fits best
+    for index, example in enumerate(examples):
+        slot = bisect_left(free, (len(example), -1))
+        left, row = free.pop(slot) if slot < len(free) else (max_length, len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(index)
+        insort(free, (left - len(example), row))
+    return [tuple(row) for row in rows]
+
+
+def collate(examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> Batch:
+    """Lay out `rows` (indices into `examples`) as tensors padded to the longest row."""
+    shape = len(rows), max(sum(len(examples[index]) for index in row) for row in rows)
+    tokens, positions = torch.zeros(shape, dtype=torch.int64), torch.arange(shape[1]).repeat(shape[0], 1)
+    targets, owners = torch.full(shape, IGNORED), torch.full(shape, -1)
+    for number, row in enumerate(rows):
+        start = 0
+        for index in row:
+            example = examples[index]
+            stop, answer = start + len(example), start + max(example.prompt_length, 1)
+            tokens[number, start:stop] = torch.tensor(example.tokens)
+            # A position predicts the next one: the answer's first token is the target of the prompt's last.
+            targets[number, answer - 1 : stop - 1] = tokens[number, answer:stop]
+            owners[number, start:stop] = index
+            # From here on, padding included, until another example begins.
+            positions[number, stop:] = torch.arange(shape[1] - stop)
+            start = stop
+    return Batch(tokens, positions, targets, owners)

@@ -1,0 +1,64 @@
+"""Intervals, correlations and calibration errors, against tables and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.statistics import MeanInterval, Share, calibration_error, pearson, resampled_pearson, span, spearman
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    found = MeanInterval.of([1.0, 2.0, 3.0])
+    half = 4.302653 / math.sqrt(3)  # t of two degrees of freedom
+    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half), abs=1e-5)
+    assert 4.0 in found
+    assert 4.5 not in found
+    assert 4.5 in MeanInterval.of([1.0, 2.0, 3.0], 0.99)
+
+
+def test_an_interval_is_written_with_its_half_width_and_read_back() -> None:
+    text = str(MeanInterval.of([100.0, 110.0]))
+    assert text == "105 ± 64"
+    assert MeanInterval.parse_mean(text) == 105
+    assert MeanInterval.parse_mean("-0.01757 ± 0.35") == -0.01757
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert str(MeanInterval.of([3.14159])) == "3.142"
+    assert 1e9 in MeanInterval.of([3.14159])
+
+
+def test_a_span_has_its_digits() -> None:
+    assert span(0.12345, 2.0, 3) == "0.123 to 2.000"
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    """Against the values of R's prop.test without continuity correction."""
+    assert Share(81, 263).interval == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert Share(10, 10).interval == pytest.approx((0.7225, 1), abs=1e-4)
+    assert Share(81, 263).percent == {"percent": 30.8, "low": 25.53, "high": 36.62}
+
+
+def test_correlations() -> None:
+    one = np.array([1.0, 2.0, 3.0, 10.0])
+    assert pearson(one, 2 * one + 1) == pytest.approx(1)
+    assert spearman(one, -(one**3)) == pytest.approx(-1)
+    assert pearson(one, np.ones(4)) == spearman(one, np.ones(4)) == 0
+
+
+def test_resampling_holds_the_correlation_between_its_ends() -> None:
+    source = np.random.default_rng(1)
+    values = [v - v.mean() for v in source.normal(size=(200, 6))]
+    others = [v - v.mean() for v in np.array(values) + source.normal(size=(200, 6))]
+    low, high = resampled_pearson(values, others)
+    assert low < pearson(np.concatenate(values), np.concatenate(others)) < high
+    assert low < math.sqrt(0.5) < high
+    assert high - low < 0.1
+    assert resampled_pearson(values, values) == pytest.approx((1, 1))
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
+    assert calibration_error([0.95] * 20, [True] * 19 + [False]) == pytest.approx(0)
+    assert calibration_error([0.95, 0.05], [False, False]) == pytest.approx(0.5)
+    assert calibration_error([1.0], [True]) == 0

@@ -1,0 +1,113 @@
+"""`foedus attribute` on a real run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from llm.data import encode, encode_prompt, parse_record
+
+from core.storage.state_folder import State
+from llm.served import serving
+from provenance.attribution import METHODS
+from provenance.served import trace
+from tests.commands import ORGANISATIONS, World, foedus
+
+pytestmark = pytest.mark.chain
+QUESTION = ("--prompt", "coding 3?", "--response", "cod 9")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_json_has_every_field_that_scripts_rely_on(finished: World, method: str) -> None:
+    result = finished.command("attribute", *QUESTION, "--method", method).json
+    status = finished.command("status").json
+    assert {"run", "aggregate", "method", "tokens", "response", "residual", "seconds"} <= set(result)
+    assert result["run"] == status["run"]
+    assert result["aggregate"] == status["rounds"][-1]["aggregate"]
+    assert result["organisations"] == status["organisations"]
+    assert "".join(token["text"] for token in result["tokens"]) == "cod 9"
+    for scored in (*result["tokens"], result["response"]):
+        assert scored["scores"].keys() == set(ORGANISATIONS)
+        assert isinstance(scored["base"], float)
+    assert result["response"]["verdict"] in (*ORGANISATIONS, None)
+    assert 0 <= result["response"]["confidence"] <= 1
+    assert (result["residual"] is None) == (method == "protoken")
+
+
+def test_the_command_gives_the_trace_of_the_function(finished: World) -> None:
+    found = State(finished.state).existing()
+    assert finished.command("attribute", *QUESTION).json["digest"] == trace(found, "coding 3?", "cod 9").digest
+
+
+def test_without_a_response_the_model_answers(finished: World) -> None:
+    result = finished.command("attribute", "--prompt", "coding 3?", "--max-new-tokens", 3).json
+    assert 1 <= len(result["tokens"]) <= 3
+
+
+def test_a_prompt_is_an_instruction_with_its_input_below(finished: World) -> None:
+    """A record of the training data, asked for as a prompt, gives the very tokens of training."""
+    record = parse_record({"instruction": "How many?", "input": "Of 70 mg", "output": "two a day"})
+    tokenizer = serving(State(finished.state).existing()).model.tokenizer
+    example = encode(tokenizer, record, 10_000)
+    prompt, answer = example.tokens[: example.prompt_length], example.tokens[example.prompt_length :]
+    assert encode_prompt(tokenizer, "How many?\nOf 70 mg") == prompt
+    asked = ("--prompt", "How many?\nOf 70 mg", "--response", "two a day")
+    tokens = tuple(token["token"] for token in finished.command("attribute", *asked).json["tokens"])
+    assert tokens == answer[: len(tokens)]
+    assert len(answer) - len(tokens) <= 1  # what ends the answer was not said
+
+
+def test_people_get_text_and_a_page(finished: World, tmp_path: Path) -> None:
+    done = foedus("attribute", *QUESTION, "--html", tmp_path / "trace.html", "--state", finished.state)
+    assert done.code == 0, done.err
+    for part in ("coding 3?", "cod 9", "base model", "residual", "Verdict  "):
+        assert part in done.out
+    html = (tmp_path / "trace.html").read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>")
+    assert html.count('class="token"') == 5
+
+
+def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> None:
+    options = ("--organisation", "medical", "--html", tmp_path / "trace.html")
+    done = foedus("attribute", *QUESTION, *options, "--state", finished.state)
+    assert done.code == 0, done.err
+    (checked,) = [
+        line for line in (tmp_path / "trace.html").read_text(encoding="utf-8").split("\n") if " checked" in line
+    ]
+    assert "medical" in checked
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        (("--method", "guess"), ("method", "'guess'", "gradient")),
+        (("--organisation", "hospital"), ("'hospital'", "coding", "medical")),
+        (("--response", " "), ("response", "empty")),
+        (("--prompt", ""), ("prompt", "empty")),
+        (("--prompt", "word " * 200), ("context", "128")),
+        (("--max-new-tokens", 0), ("--max-new-tokens", "0")),
+        (("nobody",), ("'nobody'",)),
+        (("--html", "/nowhere/trace.html"), ("/nowhere/trace.html", "no such folder")),
+        (("--evidence", "/"), ("/", "a folder")),
+    ],
+)
+def test_bad_input_is_one_line(finished: World, options: tuple[object, ...], facts: tuple[str, ...]) -> None:
+    done = foedus("attribute", *QUESTION, "--state", finished.state, *options)
+    assert done.code == 2
+    assert all(fact in done.error for fact in facts), done.error
+
+
+def test_a_run_without_contributions_is_told(world: World, finished: World) -> None:
+    """A genesis and no round, as a federation leaves that died in its first."""
+    found = State(finished.state).existing()
+    for name in ("genesis.json", "readers.json"):
+        if (found.folder / name).exists():
+            (world.state / "runs" / "early").mkdir(parents=True, exist_ok=True)
+            (world.state / "runs" / "early" / name).write_bytes((found.folder / name).read_bytes())
+    done = foedus("attribute", *QUESTION, "--state", world.state)
+    assert done.code == 2
+    assert "contributions" in done.error
+
+
+def test_json_is_one_object_even_with_a_page(finished: World, tmp_path: Path) -> None:
+    done = finished.command("attribute", *QUESTION, "--html", tmp_path / "t.html")
+    assert json.loads(done.out)["html"] == str(tmp_path / "t.html")

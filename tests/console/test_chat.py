@@ -1,0 +1,94 @@
+"""`foedus chat` on a real run, and on lanes that are served as an ensemble or by routing."""
+
+import io
+
+import pytest
+
+from core.canonical import Address
+from core.storage.state_folder import State
+from provenance.trace import TokenTrace
+from tests.commands import ORGANISATIONS, World, foedus
+
+pytestmark = pytest.mark.chain
+
+
+def talk(
+    world: World, monkeypatch: pytest.MonkeyPatch, *lines: str, options: tuple[object, ...] = ()
+) -> tuple[int, str]:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    done = foedus("chat", "--max-new-tokens", 6, *options, "--state", world.state)
+    return done.code, done.out + done.err
+
+
+def test_a_chat_answers_every_line_until_it_quits(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = talk(finished, monkeypatch, "coding 3?", "", "medical 2?", "/quit", "financial 1?")
+    assert code == 0
+    assert text.count("; Verdict  ") == 2
+    for prompt in ("coding 3?", "medical 2?"):
+        answer = finished.command("attribute", "--prompt", prompt, "--max-new-tokens", 6).json["text"]
+        assert _whole(answer) in _whole(text)
+
+
+def _whole(text: str) -> str:
+    """The characters that a terminal shows of a random model's answer, wherever its lines break."""
+    return "".join(c for c in text if c.isprintable() and not c.isspace() and c != "\ufffd")
+
+
+def test_a_chat_ends_with_its_input(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert talk(finished, monkeypatch) == (0, "")
+
+
+def test_a_chat_can_change_the_method(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def noting(trace: TokenTrace, names: dict[Address, str]) -> str:
+        used.append(trace.method)
+        return ""
+
+    monkeypatch.setattr("console.chat.summary", noting)
+    assert talk(finished, monkeypatch, "coding 3?", "/method gradient", "coding 3?")[0] == 0
+    assert used == ["direct-logit", "gradient"]
+
+
+@pytest.mark.parametrize("line", ["/method", "/method guess", "/fly", "/", "word " * 200])
+def test_a_mistake_in_a_pipe_ends_the_chat(finished: World, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    code, text = talk(finished, monkeypatch, line, "coding 3?")
+    assert code == 2
+    assert "Verdict" not in text
+
+
+def test_a_mistake_at_a_terminal_does_not(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["/fly", "coding 3?", "/quit"])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_: next(lines))
+    monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})())
+    done = foedus("chat", "--max-new-tokens", 6, "--state", finished.state)
+    assert done.code == 0, done.err
+    assert "/fly" in done.out
+    assert "; Verdict  " in done.out
+
+
+def test_a_chat_says_what_is_served_and_who_taught_it(composed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = State(composed.state).existing().genesis.composition
+    seen: list[tuple[str, tuple[int, ...], int]] = []
+
+    def noting(trace: TokenTrace, names: dict[Address, str]) -> str:
+        tokens = tuple(token.token for token in trace.tokens)
+        seen.append((trace.method, tokens, len(trace.organisations)))
+        return ""
+
+    monkeypatch.setattr("console.chat.summary", noting)
+    code, text = talk(composed, monkeypatch, "coding 3?")
+    assert code == 0, text
+    ((method, tokens, organisations),) = seen
+    method_of, organisations_of = {"ensemble": ("gradient", len(ORGANISATIONS)), "routing": ("direct-logit", 1)}[kind]
+    assert (method, organisations) == (method_of, organisations_of)
+    asked = composed.command("attribute", "--prompt", "coding 3?", "--max-new-tokens", 6).json
+    assert tokens == tuple(token["token"] for token in asked["tokens"])
+
+
+def test_a_chat_with_an_ensemble_refuses_methods_of_one_network(
+    composed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = State(composed.state).existing().genesis.composition
+    code, text = talk(composed, monkeypatch, "coding 3?", options=("--method", "direct-logit"))
+    assert (code, "direct-logit" in text and "ensemble" in text) == ((2, True) if kind == "ensemble" else (0, False))

@@ -1,0 +1,27 @@
+"""`foedus evaluate` on the run's own data sets and on others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ORGANISATIONS, World
+
+pytestmark = pytest.mark.chain
+
+
+def test_evaluate_compares_base_and_adapter_on_every_data_set(finished: World) -> None:
+    result = finished.command("evaluate", "--limit", 2).json
+    domains = {f"validation/{name}" for name in ORGANISATIONS}
+    assert set(result["data_sets"]) == set(ORGANISATIONS) | domains
+    for figures in result["data_sets"].values():
+        assert figures["global"]["loss"] < figures["base"]["loss"]
+        assert figures["base"].keys() == figures["global"].keys() == {"loss", "perplexity", "exact_match"}
+
+
+def test_evaluate_reads_other_data(finished: World, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    lines = [json.dumps({"text": f"line {i}"}) for i in range(4)]
+    (tmp_path / "other" / "legal.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    result = finished.command("evaluate", "--data", tmp_path / "other", "--limit", 1).json
+    assert "legal" in result["data_sets"]

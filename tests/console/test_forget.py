@@ -1,0 +1,67 @@
+"""`foedus forget`: its result is read from the events of the erasure."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from console.forget import _certificates
+from core.errors import RunError
+from core.storage.events import EventLog
+from core.storage.state_folder import State
+from llm.served import serving
+from tests.commands import ORGANISATIONS, World
+
+pytestmark = pytest.mark.chain
+
+
+def test_a_certificate_names_what_is_served_without_the_erased(base: Path, data: Path, tmp_path: Path) -> None:
+    world = World(base, data, tmp_path / "state")
+    assert world.inline("--lane-size", 1, "--composition", "routing").code == 0
+    forgotten = world.command("forget", "--organisation", "medical", "--method", "remove", "--backend", "inline").json
+    served = serving(State(world.state).existing())
+    assert (served.state.kind, len(served.state.parts)) == ("routing", len(ORGANISATIONS) - 1)
+    assert forgotten["aggregate"] == served.state.digest
+    checked = world.command("check", forgotten["certificate"])
+    assert checked.code == 0, checked.out
+    assert world.command("verify").json["ok"]
+
+
+@pytest.fixture(scope="module")
+def twice(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A run of lanes of one, of which coding and then medical were erased."""
+    world = World(base, data, tmp_path_factory.mktemp("twice") / "state")
+    assert world.inline("--lane-size", 1).code == 0
+    for name in ("coding", "medical"):
+        done = world.command("forget", "--organisation", name, "--method", "remove", "--backend", "inline")
+        assert done.code == 0, done.err
+    return world
+
+
+def test_the_result_is_that_of_the_event_and_not_of_the_newest_file(twice: World) -> None:
+    state = State(twice.state)
+    run = state.existing()
+    events, _ = EventLog.read(state.events(run.name))
+    erased = [event for event in events if event["event"] == "erased"]
+    for event in erased:
+        os.utime(event["certificate"], ns=(2**62, 2**62) if event is erased[0] else (0, 0))
+    last = erased[-1]
+    certificates = _certificates(state, run, last["organisation"])
+    assert [str(path) for path in certificates] == [last["certificate"]]
+    assert next(iter(certificates.values())).label == last["label"]
+
+
+def test_a_state_folder_that_was_moved_has_its_certificates(twice: World, tmp_path: Path) -> None:
+    shutil.copytree(twice.state, tmp_path / "moved")
+    moved = State(tmp_path / "moved")
+    run = moved.existing()
+    (path,) = _certificates(moved, run, run.genesis.named("coding").address)
+    assert path.is_relative_to(tmp_path / "moved")
+
+
+def test_an_erasure_without_an_event_is_asked_for_again(twice: World, tmp_path: Path) -> None:
+    state = State(twice.state)
+    run = state.existing()
+    with pytest.raises(RunError, match=run.genesis.named("financial").address):
+        _certificates(state, run, run.genesis.named("financial").address)

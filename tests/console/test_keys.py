@@ -1,0 +1,40 @@
+"""`foedus keys`: a key file is made once, outside any checkout, and its secret is never shown."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.commands import foedus
+
+
+def test_a_key_is_made_once_and_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "hospital"
+    made = foedus("keys", "new", file, "--json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (
+        foedus("keys", "show", file, "--json").json
+        == made.json
+        == {"address": made.json["address"], "public_key": made.json["public_key"], "file": str(file)}
+    )
+    assert file.read_text(encoding="ascii").strip() not in made.out + made.err
+    assert foedus("keys", "new", file).code == 2
+
+
+def test_a_key_in_a_checkout_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    done = foedus("keys", "new", tmp_path / "keys" / "mine")
+    assert (done.code, list(tmp_path.iterdir())) == (2, [tmp_path / ".git"])
+    assert "checkout" in done.error
+
+
+def test_without_a_file_the_environment_names_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOEDUS_KEY", str(tmp_path / "mine"))
+    made = foedus("keys", "new", "--json").json
+    assert made["file"] == str(tmp_path / "mine")
+    lines = foedus("keys", "show").out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["Address", made["address"]],
+        ["Public", made["public_key"]],
+        ["File", made["file"]],
+    ]
