@@ -1,7 +1,7 @@
 """A colour for each organisation: the same in the terminal and on a page, whatever the response.
 
-The first seven are those of Okabe and Ito ("Color Universal Design", 2008), which the colour-blind tell apart; more
-follow around the colour circle by the golden angle.
+The first seven are those of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people can distinguish;
+more follow around the colour circle by the golden angle.
 """
 
 import colorsys
@@ -16,20 +16,18 @@ _GOLDEN_ANGLE = 0.381966
 def colours(organisations: Iterable[Address], names: Mapping[Address, str]) -> dict[Address, str]:
     """A colour (#rrggbb) by organisation, given out in order of name."""
     ordered = sorted(organisations, key=names.__getitem__)
-    return {organisation: _colour(index) for index, organisation in enumerate(ordered)}
+    chosen = list(_FIRST)
+    for index in range(len(_FIRST), len(ordered)):
+        # By the golden angle any number of hues lie far from their neighbours, and none moves when one is added.
+        channels = colorsys.hls_to_rgb((index * _GOLDEN_ANGLE) % 1, 0.5, 0.6)
+        chosen.append("#" + "".join(f"{round(255 * channel):02x}" for channel in channels))
+    return dict(zip(ordered, chosen, strict=False))
 
 
 def mixed(colour: str, share: float, ground: str = "#ffffff") -> str:
     """`share` of a colour on the rest of a ground."""
     pairs = zip(_channels(colour), _channels(ground), strict=True)
     return "#" + "".join(f"{round(share * c + (1 - share) * g):02x}" for c, g in pairs)
-
-
-def _colour(index: int) -> str:
-    if index < len(_FIRST):
-        return _FIRST[index]
-    hue = (index * _GOLDEN_ANGLE) % 1
-    return "#" + "".join(f"{round(255 * c):02x}" for c in colorsys.hls_to_rgb(hue, 0.5, 0.6))
 
 
 def _channels(colour: str) -> tuple[int, ...]:

@@ -1,16 +1,16 @@
-r"""How sure a verdict is, and when there is none.
+r"""The confidence of a verdict, and abstention.
 
-A response is weighed by what its scores S (K,) say, in their own unit and in their own noise,
+A verdict combines the scores S (K,) of a response, in their own unit and in units of their own noise,
 
     z_k = (S_k − mean_j S_j) / sqrt(Σ_t mean_k (s_kt − mean_j s_jt)²)
 
-with s the tokens' scores, and by its familiarity f (provenance/familiarity.py): what an organisation did to the tokens,
-and whose text this is like. The probability that organisation k taught the response is
+with s the tokens' scores, and familiarity f (provenance/familiarity.py): an organisation's effect on the tokens, and
+the likeness of the text to its data. The probability that organisation k taught the response is
 softmax_k(β z + α S + γ f). Many nats are never noise, few may be: α is for methods that score in nats, whose
 differences are log odds; others have no common scale, and z alone. The weights are chosen on responses whose teacher
 is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
-abstains where the distribution is nearly uniform, so where nothing tells the organisations apart; its normalised
-entropy does not depend on how many there are.
+abstains where the distribution is nearly uniform, so where the organisations are not distinguishable; its normalised
+entropy does not depend on their number.
 """
 
 import math
@@ -44,7 +44,7 @@ LEAST_CERTAINTY = 0.02
 
 
 def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-    """Return z (K,) of token scores (T, K) and response scores (K,): zero where nothing tells organisations apart."""
+    """Return z (K,) of token scores (T, K) and response scores (K,): zero where organisations are indistinguishable."""
     spread = tokens - tokens.mean(dim=1, keepdim=True)
     noise = spread.pow(2).mean(dim=1).sum().sqrt()
     centred = response - response.mean()
@@ -59,7 +59,7 @@ def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor, fam
 
 
 def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:
-    """The highest probability and whose it is; None where nobody's stands out."""
+    """The highest probability and its organisation; None where no probability stands out."""
     confidence, best = chances.max(dim=0)
     if len(organisations) > 1:
         entropy = -torch.special.xlogy(chances, chances).sum().item()

@@ -1,16 +1,16 @@
-"""The evidence of a verdict: everything that shows whose updates made the contribution that it names.
+"""The evidence of a verdict: the signed updates and records behind the contribution that it names.
 
 A bundle is one file of canonical JSON that is checked without the run, the model or the network: the trace, the
-genesis, the lane's signed RoundRecords up to what was served, and for every round that admitted the named organisation
+genesis, the lane's signed RoundRecords up to the served state, and for every round that admitted the named organisation
 a proof of participation (its signed manifest, its salt, its way to the round's Merkle root) and that root.
 
     {"genesis", "proofs": [{"proof": participation proof, "root": digest}], "records": [signed record], "trace"}
 
-What it shows offline: the organisation signed these updates, the coordinator signed that it admitted them, with these
-weights, on the way to the aggregate that the trace is about, and the updates are in these roots. A ledger shows that
-the roots were committed, and when. That the scores are right, the updates themselves show: attribute again.
+Offline it shows that the organisation signed these updates, that the coordinator signed that it admitted them, with
+these weights, on the way to the aggregate of the trace, and that the updates are in these roots. A ledger shows that
+the roots were committed, and when. The scores themselves are checked by attributing again.
 
-Records name every organisation of the lane and the digests of their manifests: a bundle is for those who may know.
+Records name every organisation of the lane and the digests of their manifests: hand a bundle only to those entitled.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from provenance.trace import TokenTrace
 
 @dataclass(frozen=True)
 class Evidence:
-    """A verdict and what stands behind it; `roots` are those that `proofs` lead to."""
+    """A verdict with its evidence; `roots` are those that `proofs` lead to."""
 
     trace: TokenTrace
     genesis: Genesis
@@ -45,14 +45,16 @@ class Evidence:
 
         Raises UsageError when the trace has no verdict or is about another run, IntegrityError when a salt is gone.
         """
-        if (who := trace.response.verdict) is None:
+        if (named := trace.response.verdict) is None:
             raise UsageError("the method abstained: there is no verdict to give evidence of")
-        lanes = run.genesis.lanes_of(who)
+        lanes = run.genesis.lanes_of(named)
         if trace.run != run.name or not lanes:
-            raise UsageError(f"the trace is about run {trace.run} and names {who}, this is run {run.name}")
+            raise UsageError(
+                f"expected a trace of run {run.name} that names a member of it, got run {trace.run} and {named}"
+            )
         records = tuple(signed for lane in lanes for signed in run.lineage(lane))
-        admitted = [s.value for s in records if any(a.organisation == who for a in s.value.admitted)]
-        proofs = tuple(ParticipationProof.of(r, run.salts(r), who, run.genesis.chain) for r in admitted)
+        admitted = [s.value for s in records if any(a.organisation == named for a in s.value.admitted)]
+        proofs = tuple(ParticipationProof.of(r, run.salts(r), named, run.genesis.chain) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
         return cls(trace, run.genesis, records, proofs, roots)
 
@@ -62,56 +64,61 @@ class Evidence:
         return digest("evidence", self.to_bytes())
 
     def verified(self) -> Address:
-        """The organisation that the verdict names, when everything behind it holds.
+        """The organisation that the verdict names, when all its evidence holds.
 
-        Raises IntegrityError (ForgeryError for a signature) saying what does not hold.
+        Raises IntegrityError, or ForgeryError for a signature, naming the first item that does not hold.
         """
-        who = self.trace.response.verdict
-        member = None if who is None else self.genesis.organisation(who)
-        if who is None or member is None or self.trace.run != self.genesis.run:
-            raise IntegrityError(f"the trace of run {self.trace.run} names {who}, no member of run {self.genesis.run}")
+        named = self.trace.response.verdict
+        member = None if named is None else self.genesis.organisation(named)
+        if named is None or member is None or self.trace.run != self.genesis.run:
+            raise IntegrityError(
+                f"expected a verdict on a member of run {self.genesis.run}, got {named} of run {self.trace.run}"
+            )
         scores = self.trace.response.scores
         best = self.trace.organisations[scores.index(max(scores))]
-        if best != who:
-            raise IntegrityError(f"the verdict is {who}, the highest score is {best}'s")
-        records = self._lineage(who)
-        self._check_proofs(who, records)
-        return who
+        if best != named:
+            raise IntegrityError(f"expected the verdict on {best}, which has the highest score, got {named}")
+        self._check_proofs(named, self._lineage(named))
+        return named
 
     def anchored(self, ledger: Ledger) -> tuple[Anchor, ...]:
-        """Where each proved round stands on a ledger; raises as `ParticipationProof.check` does."""
+        """The anchor of each proved round on a ledger; raises as `ParticipationProof.check` does."""
         return tuple(proof.check(ledger) for proof in self.proofs)
 
-    def _lineage(self, who: Address) -> list[RoundRecord]:
-        """The records, each signed and the child of the one before, ending with what was served."""
+    def _lineage(self, organisation: Address) -> list[RoundRecord]:
+        """The records, each signed and the child of the one before, ending with the served state."""
         records = [signed.verified(self.genesis) for signed in self.records]
-        heads = dict.fromkeys(self.genesis.lanes_of(who), self.genesis.digest)
+        heads = dict.fromkeys(self.genesis.lanes_of(organisation), self.genesis.digest)
         for record in records:
             if record.parent != (parent := heads.get(record.lane)):
-                raise IntegrityError(f"round {record.round} names parent {record.parent}, {parent} wanted")
+                raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
             heads[record.lane] = record.digest
         if not records:
             raise IntegrityError("the evidence has no records")
+        # Of several lanes the composition is served: its digest is none of the records'.
         if len(self.genesis.lanes) == 1 and records[-1].aggregate != self.trace.aggregate:
             raise IntegrityError(
-                f"the records end with {records[-1].aggregate}, the trace is about {self.trace.aggregate}"
+                f"expected records that end with {self.trace.aggregate}, as the trace, got {records[-1].aggregate}"
             )
         return records
 
-    def _check_proofs(self, who: Address, records: list[RoundRecord]) -> None:
+    def _check_proofs(self, organisation: Address, records: list[RoundRecord]) -> None:
         """Every admitted update of the organisation has a proof, and no proof is of anything else."""
-        wanted = [a.signed.value.digest for r in records for a in r.admitted if a.organisation == who]
-        if not wanted or wanted != [proof.signed.value.digest for proof in self.proofs]:
+        admitted = [a.signed.value.digest for r in records for a in r.admitted if a.organisation == organisation]
+        if not admitted or admitted != [proof.signed.value.digest for proof in self.proofs]:
             raise IntegrityError(
-                f"{len(wanted)} updates of {who} were admitted, the proofs are of {len(self.proofs)} others"
+                f"expected proofs of the {len(admitted)} admitted updates of {organisation}, "
+                f"got {len(self.proofs)} proofs of others"
             )
         if len(self.roots) != len(self.proofs):
-            raise IntegrityError(f"{len(self.proofs)} proofs and {len(self.roots)} roots")
+            raise IntegrityError(f"expected a root for each of {len(self.proofs)} proofs, got {len(self.roots)} roots")
         for proof, root in zip(self.proofs, self.roots, strict=True):
             manifest = proof.signed.verified(self.genesis)
-            found = merkle.process(merkle.leaf(raw(proof.manifest_commitment)), proof.path)
-            if found != raw(root):
-                raise IntegrityError(f"round {manifest.round}: the proof leads to 0x{found.hex()}, the root is {root}")
+            reached = merkle.process(merkle.leaf(raw(proof.manifest_commitment)), proof.path)
+            if reached != raw(root):
+                raise IntegrityError(
+                    f"round {manifest.round}: expected a proof that leads to root {root}, got 0x{reached.hex()}"
+                )
 
     def to_bytes(self) -> bytes:
         """The bundle as a file; ``Evidence.from_bytes(e.to_bytes()) == e``."""
@@ -130,7 +137,7 @@ class Evidence:
         """Parse a file; raises FormatError."""
         fields: Any = from_json(data)
         if not isinstance(fields, Mapping) or set(fields) != {"genesis", "proofs", "records", "trace"}:
-            raise FormatError("malformed evidence: genesis, proofs, records and trace wanted")
+            raise FormatError("malformed evidence: expected genesis, proofs, records and trace")
         try:
             proofs = tuple(ParticipationProof.from_json(to_json(p["proof"])) for p in fields["proofs"])
             roots = tuple(Digest(p["root"]) for p in fields["proofs"])

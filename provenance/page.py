@@ -1,4 +1,4 @@
-"""A token trace as one HTML page: it loads nothing from anywhere, and works from a file.
+"""A token trace as one HTML page that loads nothing from elsewhere, and works from a file.
 
 Everything but the details of a token is in the HTML; the script only shows those, and colours by one organisation.
 Text is escaped by the template engine, and the page's own policy lets no script run but that one: a token may well be
@@ -35,10 +35,13 @@ def page(trace: TokenTrace, names: Mapping[Address, str], only: Address | None =
     `names` has every organisation of the trace.
     """
     view, script = _View(trace, names, only), _file("trace.js")
-    return _template().render(
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"percent": _percent, "score": lambda value: "–" if value is None else f"{value:z.2f}"}
+    return environment.from_string(_file("trace.html")).render(
         trace=trace,
         style=_file("trace.css"),
         script=script,
+        # The page's policy names the script by its hash: one that slips in through a token has another.
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         verdict=trace.response.verdict and view.organisation(trace.organisations.index(trace.response.verdict)),
         only=only,
@@ -72,8 +75,8 @@ class _View:
         """The organisations with a row and a place in the legend, the highest score first; `only` among them."""
         scores = self.trace.response.scores
         ranked = sorted(range(len(scores)), key=lambda k: -scores[k])
-        wanted = None if self.only is None else self.trace.organisations.index(self.only)
-        return [k for place, k in enumerate(ranked) if place < _LISTED or k == wanted]
+        chosen = None if self.only is None else self.trace.organisations.index(self.only)
+        return [k for rank, k in enumerate(ranked) if rank < _LISTED or k == chosen]
 
     def organisation(self, k: int) -> Json:
         address = self.trace.organisations[k]
@@ -106,7 +109,7 @@ class _View:
         which = shares.strongest if self.only is None else self.trace.organisations.index(self.only)
         chosen, share = self.organisation(which), shares.organisations[which]
         return {
-            "shown": token.text.replace("\n", "↵") or "∅",  # whatever it is, it can be seen and pointed at
+            "shown": token.text.replace("\n", "↵") or "∅",  # visible in any case, so that it can be pointed at
             "breaks": token.text.count("\n"),
             "colour": chosen["colour"],
             "strength": round(share, 4),
@@ -114,7 +117,7 @@ class _View:
         }
 
     def details(self, token: TokenScores) -> Json:
-        """What the script shows of a token, and colours it by."""
+        """The details of a token, which the script shows and colours it by."""
         shares = token_shares(token)
         ranked = sorted(range(len(token.scores)), key=lambda k: -abs(token.scores[k]))[:_STRONGEST]
         return {
@@ -129,19 +132,8 @@ class _View:
         }
 
 
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:z.2f}"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"percent": _percent, "score": _score}
-    return environment.from_string(_file("trace.html"))
 
 
 @cache

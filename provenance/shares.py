@@ -1,14 +1,14 @@
 """Shares: scores as parts of a whole, for people to look at. Nothing is decided from them.
 
-A token's `gain` is what the adapter added to its log probability (or logit), in nats: Σ scores + residual, or, where a
+A token's `gain` is the adapter's part of its log probability (or logit), in nats: Σ scores + residual, or, where a
 method has no residual, log p − base. Then
 
     base share            = exp(−gain)                   (1 where the adapter lowered the token)
     share of organisation = (1 − exp(−gain)) · w_k       w_k = max(score_k, 0) / Σ_j max(score_j, 0)
 
-so that the base's share is the part of the token's probability that was there without any organisation. Methods
-without a residual score in units of their own, of which only differences mean something: there w = softmax(scores).
-Where nobody has a positive score, what was gained is nobody's, and the shares sum to less than 1.
+so that the base's share is the part of the token's probability that the base model gives it alone. Methods without a
+residual score in units of their own, of which only differences mean something: there w = softmax(scores). Where no
+organisation has a positive score, the gain belongs to none, and the shares sum to less than 1.
 """
 
 import math
@@ -45,6 +45,7 @@ def response_shares(trace: TokenTrace) -> Shares:
 
 
 def _divided(scores: Sequence[float], base: float, additive: bool) -> Shares:
+    # Less the highest score, so that no exponential overflows.
     top = max(scores)
     parts = [max(score, 0.0) if additive else math.exp(score - top) for score in scores]
     total = sum(parts)

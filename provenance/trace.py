@@ -1,7 +1,7 @@
-"""TokenTrace: per token and organisation a score, with the base model's share, what is left over, and a verdict.
+"""TokenTrace: per token and organisation a score, with the base model's share, a residual, and a verdict.
 
 Scores are nats of log probability, except where a method says otherwise (`protoken` and `direct-logit` score the
-logit). Whatever a method leaves unexplained stands in `residual`, never in the base model's share:
+logit). The part that a method leaves unexplained stands in `residual`, never in the base model's share:
 
     log p(token) = base + Σ_k score_k + residual
 
@@ -9,7 +9,7 @@ As a file a trace is canonical JSON with organisations by address; its digest le
 the same question asked twice has one digest.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -37,9 +37,9 @@ class TokenScores:
 class ResponseScores:
     """The response as a whole: paths from one position to another included where the method has them.
 
-    `familiarity` says how strongly each contribution answers to prompt and response, compared with its size, less the
-    mean of all. `confidence` is the highest probability, as calibrated from both, that an organisation taught the
-    response; `verdict` is that organisation, or None where the method abstains.
+    `familiarity` is how strongly each contribution answers to prompt and response, for its size, less the mean of all.
+    `confidence` is the highest probability that an organisation taught the response, from scores and familiarity;
+    `verdict` is that organisation, or None where the method abstains.
     """
 
     scores: tuple[float, ...]
@@ -52,7 +52,7 @@ class ResponseScores:
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """Who taught each token of one response. `aggregate` is the digest of the served adapter."""
+    """The attribution of one response. `aggregate` is the digest of the served adapter."""
 
     run: str
     aggregate: Digest
@@ -81,11 +81,13 @@ class TokenTrace:
 
     def words(self) -> tuple[TokenScores, ...]:
         """The sums over words: a token that starts with white space, or follows it, starts a word."""
-        starts = list(_word_starts(self.tokens))
-        return self.spans(zip(starts, [*starts[1:], len(self.tokens)], strict=True))
+        texts = [token.text for token in self.tokens]
+        first = [True, *(text[-1:].isspace() for text in texts[:-1])]
+        starts = [i for i, text in enumerate(texts) if first[i] or text[:1].isspace()]
+        return self.spans(zip(starts, [*starts[1:], len(texts)], strict=True))
 
     def to_dict(self, names: Mapping[Address, str]) -> dict[str, Any]:
-        """What `foedus attribute --json` prints: organisations by name."""
+        """The JSON of `foedus attribute --json`: organisations by name."""
         response = self.response
         return {
             "run": self.run,
@@ -139,11 +141,11 @@ class TokenTrace:
             raw(trace.aggregate)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed trace: {error}") from error
-        found = (response.scores, response.familiarity, *(t.scores for t in tokens))
-        if any(len(scores) != len(organisations) for scores in found):
-            raise FormatError(f"malformed trace: {len(organisations)} scores wanted for every token and the response")
+        rows = (response.scores, response.familiarity, *(t.scores for t in tokens))
+        if odd := [len(row) for row in rows if len(row) != len(organisations)]:
+            raise FormatError(f"malformed trace: expected {len(organisations)} scores everywhere, got {odd[0]}")
         if response.verdict is not None and response.verdict not in organisations:
-            raise FormatError(f"malformed trace: its verdict {response.verdict} is no organisation of it")
+            raise FormatError(f"malformed trace: expected one of its organisations as verdict, got {response.verdict}")
         return trace
 
     def _named(self, scores: tuple[float, ...], names: Mapping[Address, str]) -> dict[str, float]:
@@ -151,6 +153,7 @@ class TokenTrace:
 
 
 def _sum(tokens: tuple[TokenScores, ...]) -> TokenScores:
+    """Several tokens as one: texts joined, numbers summed."""
     residuals = [token.residual for token in tokens if token.residual is not None]
     return TokenScores(
         "".join(token.text for token in tokens),
@@ -160,14 +163,6 @@ def _sum(tokens: tuple[TokenScores, ...]) -> TokenScores:
         sum(token.base for token in tokens),
         sum(residuals) if residuals else None,
     )
-
-
-def _word_starts(tokens: tuple[TokenScores, ...]) -> Iterator[int]:
-    after_space = True
-    for i, token in enumerate(tokens):
-        if after_space or token.text[:1].isspace():
-            yield i
-        after_space = token.text[-1:].isspace()
 
 
 def _floats(values: Iterable[float]) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """The certificate of an erasure: canonical JSON, signed by coordinator and requester.
 
-It says what was asked, what was done, and what was reached; with the run's artifacts and the chain anybody can check it
+It holds the request, the steps taken and the label; with the run's artifacts and the chain anybody can check it
 (unlearning/check.py). It names no state of the erased that could be read any more, and nothing of their data.
 """
 
@@ -31,7 +31,7 @@ LIMITS_OF_RECORDS = (
 
 @dataclass(frozen=True)
 class Root:
-    """Where a lane stood: the digest of its newest record, and of the state after it. The genesis and zero at first."""
+    """The newest record of a lane and the state after it, by their digests. The genesis and zero at first."""
 
     lane: int
     generation: int
@@ -42,12 +42,12 @@ class Root:
 
 @dataclass(frozen=True)
 class ErasureCertificate(MemberStatement):
-    """What an erasure did.
+    """The certificate of an erasure in one lane.
 
     `before` and `after` are the lane's roots, `heads` the digests of the records whose sum is served afterwards, in
     order of lane (the genesis's for a lane without rounds, nothing for one without members). `aggregate` is the plain
-    digest of what is served, `seed` the federation's, `versions` the environment in which it ran, `metrics` losses on
-    the shared validation set, in nats per token, before and after. `outstanding` are the holders who gave no receipt.
+    digest of the served state, `seed` the federation's, `versions` the environment in which it ran, `metrics` losses on
+    the shared validation set, in nats per token, before and after. `outstanding` are the holders without a receipt.
     """
 
     struct: ClassVar = "ErasureCertificate"
@@ -73,7 +73,7 @@ class ErasureCertificate(MemberStatement):
 
     @property
     def committed(self) -> Digest:
-        """What the chain is told: the digest, under the attestation's salt."""
+        """The digest as the chain has it: under the attestation's salt."""
         return self.attestation.value.hide(self.digest)
 
     def message(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class ErasureCertificate(MemberStatement):
         return self.attestation.value.federation()
 
     def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator, and the organisation that asked."""
+        """The coordinator, and the requester."""
         return self.attestation.value.signers(coordinator)
 
     def parts(self) -> tuple[Signed[Attestation], ...]:
@@ -133,6 +133,7 @@ def read_certificate(data: bytes) -> Signed[ErasureCertificate]:
 
 
 def _digest(value: Digest) -> Digest:
+    """The value, once its form is known to be that of a digest."""
     raw(value)
     return value
 
@@ -144,6 +145,7 @@ def _text(value: object) -> str:
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    # The exact type: True is an int, too.
     if odd := [value for value in data.values() if type(value) not in {int, float}]:
         raise FormatError(f"malformed metrics: expected a number, got {odd[0]!r}")
     return dict(data)

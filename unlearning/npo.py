@@ -1,12 +1,12 @@
-"""The bridge while a rebuild runs: an adapter is driven away from what it should forget. Approximate, never exact.
+"""The bridge until a rebuild is done: an adapter is trained away from the records to forget. Approximate, never exact.
 
     npo     Negative Preference Optimization (Zhang et al., 2024, arXiv 2404.05868)
             (2/β) E[log(1 + (π(y|x) / π₀(y|x))^β)],  π₀ the adapter before
     simnpo  without a reference, by the length of the answer (Fan et al., 2024, arXiv 2410.07163)
             −(2/β) E[log σ(−(β/|y|) log π(y|x) − γ)]
 
-Both add the ordinary loss on records to retain, times a weight. Neither loss can be minimised for ever, as plain
-gradient ascent is, but nothing says that what was learnt is gone: hence the label.
+Both add the ordinary loss on records to retain, times a weight. Both losses are bounded below, unlike that of plain
+gradient ascent, but nothing proves that the records are forgotten: hence the label.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +48,9 @@ class BridgeConfig:
     def __post_init__(self) -> None:
         """Raise UsageError for a value out of its range."""
         if self.method not in METHODS:
-            raise UsageError(f"bridge is {self.method!r}, one of {', '.join(METHODS)} wanted")
+            raise UsageError(f"bridge: expected one of {', '.join(METHODS)}, got {self.method!r}")
         if not (self.beta > 0 and self.retain >= 0):
-            raise UsageError(f"beta {self.beta} must be positive and retain {self.retain} not negative")
+            raise UsageError(f"expected beta above 0 and retain of at least 0, got {self.beta} and {self.retain}")
 
 
 def bridge(
@@ -87,16 +87,18 @@ class _Objective:
         """The mean over records to forget, plus the mean over answer tokens to retain; times the batch's answers."""
         owners = batch.owners[batch.targets != IGNORED]
         records = sorted(set(owners.tolist()))
-        places = torch.searchsorted(owners.new_tensor(records), owners)
+        # Owners number the examples of the whole call, the batch holds some of them: their indices among those.
+        indices = torch.searchsorted(owners.new_tensor(records), owners)
         losses = answer_losses(model, batch)
-        nats = losses.new_zeros(len(records)).index_add(0, places, losses)
+        nats = losses.new_zeros(len(records)).index_add(0, indices, losses)
         if self.config.method == "npo":
             tokens = (tuple(batch.tokens[batch.owners == record].tolist()) for record in records)
             loss = npo(nats, nats.new_tensor([self.before[t] for t in tokens]), self.config.beta)
         else:
-            loss = simnpo(nats, places.bincount(), self.config.beta, self.config.gamma)
+            loss = simnpo(nats, indices.bincount(), self.config.beta, self.config.gamma)
         if kept := next(self.kept):
             loss = loss + self.config.retain * answer_losses(model, kept.to(model.device)).mean()
+        # Times the answers, by which `train` divides again.
         return loss * len(batch)
 
 

@@ -1,4 +1,4 @@
-"""The records that an organisation wants erased: a file in the formats of its data, known by their content."""
+"""The records of a request for erasure: read from a file in the formats of the data, known by their content."""
 
 from pathlib import Path
 

@@ -1,11 +1,12 @@
-"""What erasures have destroyed: attested by coordinator and organisation, and known to the ledger.
+"""Erasures: attested by coordinator and organisation, known to the ledger, and done.
 
-What an attestation lists may be unreadable, and must be once there is a certificate; anything else that cannot be read
-was lost. A state that what is served is made of is never of that kind, whatever an attestation lists.
+The states and salts that an attestation lists may be unreadable, and must be once there is a certificate; any other
+that cannot be read was lost. No attestation excuses a missing state of the served lineage.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from chain.audit.files import ErasureFile, Files
 from chain.audit.ledger import LedgerAudit
@@ -19,8 +20,8 @@ from core.signed import Signed
 
 
 @dataclass
-class Erasures:
-    """Every attestation, and what the finished ones have destroyed."""
+class ErasureAudit:
+    """Every attestation, and the states and salts that the finished ones have destroyed."""
 
     genesis: Genesis
     files: Files
@@ -28,54 +29,53 @@ class Erasures:
     attested: list[tuple[ErasureFile, Signed[Attestation]]]
     listed: frozenset[Digest]
     """States that may be unreadable."""
-    gone: frozenset[Digest]
+    destroyed: frozenset[Digest]
     """States that must be."""
-    unsalted: frozenset[Digest]
+    salts_listed: frozenset[Digest]
     """Records whose salts may be missing."""
-    bare: frozenset[Digest]
+    salts_destroyed: frozenset[Digest]
     """Records whose salts must be."""
     _seen: set[Digest] = field(default_factory=set)
 
     @classmethod
-    def read(cls, genesis: Genesis, files: Files, findings: Findings) -> "Erasures":
-        """What the files say; one that cannot be read, or that both did not sign, is a failure and lists nothing."""
-        found = []
+    def read(cls, genesis: Genesis, files: Files, findings: Findings) -> Self:
+        """The attestations; one that cannot be read, or lacks a signature, is a failure and lists nothing."""
+        attested = []
         for file in files.erasures():
-            wanted = "an attestation that coordinator and organisation have signed"
-            with findings.guard(What.ATTESTATION, file.name, wanted):
+            want = "an attestation that coordinator and organisation have signed"
+            with findings.guard(What.ATTESTATION, file.name, want):
                 signed = files.read_signed(file.name, Attestation)
                 attestation = signed.verified(genesis)
                 findings.expect(
                     What.FILE_NAME, file.name, (attestation.lane, attestation.generation), (file.lane, file.generation)
                 )
-                found.append((file, signed))
-        done = [signed.value for file, signed in found if file.certificate in files]
-        every = [signed.value for _, signed in found]
+                attested.append((file, signed))
+        done = [signed.value for file, signed in attested if file.certificate in files]
+        every = [signed.value for _, signed in attested]
         return cls(
-            genesis, files, findings, found,
+            genesis, files, findings, attested,
             frozenset(d for a in every for d in a.destroyed), frozenset(d for a in done for d in a.destroyed),
             frozenset(d for a in every for d in a.salts_destroyed),
             frozenset(d for a in done for d in a.salts_destroyed),
         )  # fmt: skip
 
     def check(self, opened: Mapping[int, Mapping[int, Signed[GenerationRecord]]], ledger: LedgerAudit) -> None:
-        """Each erasure opened the generation that it says, and the ledger knows attestation and certificate.
+        """Each erasure opened its generation, and the ledger knows attestation and certificate.
 
         `opened` are the generations of each lane; there is none without an erasure.
         """
         for file, signed in self.attested:
             self._check(signed.value, file, opened.get(file.lane, {}), ledger)
         known = {(file.lane, file.generation) for file, _ in self.attested}
-        for lane, generation in ((lane, generation) for lane, found in opened.items() for generation in found):
-            if (lane, generation) not in known:
-                where = ErasureFile.of(lane, generation).name
-                self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
+        for lane, generation in sorted({(lane, number) for lane, own in opened.items() for number in own} - known):
+            where = ErasureFile.of(lane, generation).name
+            self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
 
     def last(self, lane: int) -> int:
         """The newest generation of a lane that was attested; a crash may leave it open on the ledger alone."""
         return max((file.generation for file, _ in self.attested if file.lane == lane), default=0)
 
-    def destroyed(self, name: Digest) -> bool:
+    def excuses(self, name: Digest) -> bool:
         """Whether an erasure lists a state that cannot be read; each is counted once."""
         if name in self.listed and name not in self._seen:
             self._seen.add(name)
@@ -96,30 +96,30 @@ class Erasures:
             self.findings.fail(What.GENERATION, where, "nothing", f"generation {attestation.generation}, opened by it")
         if opening:
             record = opening.value
-            self.findings.expect(What.GENERATION, where, _placed(attestation), _placed(record))
+            self.findings.expect(What.GENERATION, where, _fork_of(attestation), _fork_of(record))
             if attestation.organisation not in self.genesis.lanes[file.lane]:
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
-            if stays := sorted(set(record.members) & set(attestation.erased)):
-                self.findings.fail(What.MEMBERS, where, f"{stays[0]} among the members", "nobody who was erased")
+            if staying := sorted(set(record.members) & set(attestation.erased)):
+                self.findings.fail(What.MEMBERS, where, f"{staying[0]} among the members", "no erased organisation")
             if not attestation.whole and attestation.organisation not in record.members:
                 want = f"{attestation.organisation}, of whom only records were erased"
                 self.findings.fail(What.MEMBERS, where, f"{len(record.members)} members", want)
         ledger.check_erasure(attestation, certificate, where)
 
     def _certificate(self, attestation: Attestation, file: ErasureFile) -> Digest | None:
-        """What the chain must say of the erasure's certificate; None while there is none."""
+        """The commitment to the erasure's certificate that the ledger must have; None while there is no certificate."""
         if file.certificate not in self.files:
             self.findings.checked["unfinished erasures"] += 1
             return None
         with self.findings.guard(What.CERTIFICATE, file.certificate, "canonical JSON of a certificate"):
             data = from_json(self.files.take(file.certificate).read_bytes())
             if not isinstance(data, dict) or "value" not in data:
-                raise FormatError("no certificate in it")
+                raise FormatError("expected a field 'value', got none")
             self.findings.checked["certificates"] += 1
             return attestation.hide(digest("certificate", to_json(data["value"])))
         return None
 
 
-def _placed(of: Attestation | GenerationRecord) -> tuple[Digest, int, int, int]:
-    """What attestation and generation say alike."""
-    return of.erasure, of.parent_generation, of.parent_round, of.rounds
+def _fork_of(noun: Attestation | GenerationRecord) -> tuple[Digest, int, int, int]:
+    """The erasure, the parent round and the last round, on which attestation and generation must agree."""
+    return noun.erasure, noun.parent_generation, noun.parent_round, noun.rounds

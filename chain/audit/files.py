@@ -1,12 +1,13 @@
 """Every file of a run and of its store, read strictly: one that no check has asked for is a finding of its own.
 
-A file must be exactly the canonical bytes of what it says, so that there is no place in it that no digest covers.
-Links are never followed: what an auditor reads lies in the folder that is audited.
+A file must be exactly the canonical bytes of its content, so that a digest covers every one of them. Links are never
+followed: an auditor reads in the audited folder only.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -17,7 +18,7 @@ from core.storage.artifacts import KEYS, SEALED
 from core.storage.blobs import Folder
 from core.storage.run_folder import RunFolder, certificate_name, erasure_name
 
-_PLACE = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
+_RECORD = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
 _GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
 _DOCUMENT = re.compile(
     r"(?:genesis|readers)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
@@ -30,14 +31,10 @@ _COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
 
 
 class Noun(Protocol):
-    """A value with plain data behind it."""
+    """A value that can be written as plain data."""
 
     def to_dict(self) -> dict[str, Any]:
         """The plain data."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
 
 
 N = TypeVar("N", bound=Noun)
@@ -46,7 +43,7 @@ S = TypeVar("S", bound=Statement)
 
 @dataclass(frozen=True, order=True)
 class RecordFile:
-    """A file in records/ and the place that its name claims."""
+    """A file in records/ and the round and attempt that its name claims."""
 
     lane: int
     generation: int
@@ -67,7 +64,7 @@ class RecordFile:
 
 @dataclass(frozen=True, order=True)
 class GenerationFile:
-    """A file in generations/ and the place that its name claims."""
+    """A file in generations/ and the generation that its name claims."""
 
     lane: int
     generation: int
@@ -75,13 +72,13 @@ class GenerationFile:
 
     @classmethod
     def of(cls, lane: int, generation: int) -> Self:
-        """Where what opened a generation lies."""
+        """The file of the record that opened a generation."""
         return cls(lane, generation, f"generations/L{lane:04}-G{generation:04}.json")
 
 
 @dataclass(frozen=True, order=True)
 class ErasureFile:
-    """A file in erasures/ and the place that its name claims."""
+    """A file in erasures/ and the generation that its name claims."""
 
     lane: int
     generation: int
@@ -89,7 +86,7 @@ class ErasureFile:
 
     @classmethod
     def of(cls, lane: int, generation: int) -> Self:
-        """Where the attestation of the erasure that opens a generation lies."""
+        """The file of the attestation of the erasure that opens a generation."""
         return cls(lane, generation, erasure_name(lane, generation))
 
     @property
@@ -101,8 +98,8 @@ class ErasureFile:
 class Files:
     """The files of a run by their path in its folder, and which of them have been accounted for.
 
-    What is in the store has a name under ``artifacts/``, wherever the store is. It is listed last, so that nothing that
-    a listed record names can be missing because it came later.
+    The store's content has names under ``artifacts/``, wherever the store is. It is listed last: a block is written
+    before the record that names it, and so cannot seem to be missing because it came later.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -128,22 +125,23 @@ class Files:
             raise FormatError(f"{name} is a link")
         return path
 
-    def read(self, name: str, noun: type[N]) -> N:
+    def read(self, name: str, parse: Callable[[Any], N]) -> N:
         """A noun from its canonical JSON; raises FormatError for any other bytes, OSError when there are none."""
         data = self.take(name).read_bytes()
-        value = noun.from_dict(from_json(data))
+        value = parse(from_json(data))
+        # A parser may drop what it does not know, which no digest would cover then.
         if to_json(value.to_dict()) != data:
-            raise FormatError(f"has fields that no {noun.__name__} has")
+            raise FormatError(f"expected the fields of {type(value).__name__}, got others")
         return value
 
     def read_signed(self, name: str, noun: type[S]) -> Signed[S]:
         """A signed noun from its canonical JSON; raises as `read` does."""
-        return Signed.parse(noun, from_json(self.take(name).read_bytes()))
+        return self.read(name, partial(Signed.parse, noun))
 
-    def take_sealed(self, place: str) -> None:
+    def take_sealed(self, blob: str) -> None:
         """Account for something in the store and its keys."""
         for suffix in (SEALED, KEYS):
-            self._left.pop(f"artifacts/{place}{suffix}", None)
+            self._left.pop(f"artifacts/{blob}{suffix}", None)
 
     def documents(self) -> list[str]:
         """The files of the run folder of which the store has a sealed copy."""
@@ -151,12 +149,10 @@ class Files:
 
     def records(self) -> list[RecordFile]:
         """The files in records/ whose name is one, by lane, generation, round and attempt."""
-        found = []
-        for name in self.names:
-            if match := _PLACE.fullmatch(name):
-                lane, generation, number, attempt = map(int, match.groups())
-                found.append(RecordFile(lane, generation, number, attempt, name))
-        return sorted(found)
+        matches = (match for name in self.names if (match := _RECORD.fullmatch(name)))
+        return sorted(
+            RecordFile(int(match[1]), int(match[2]), int(match[3]), int(match[4]), match[0]) for match in matches
+        )
 
     def generations(self) -> list[GenerationFile]:
         """The files in generations/ whose name is one, by lane and generation."""
@@ -175,28 +171,28 @@ class Files:
 
 
 def is_document(name: str) -> bool:
-    """Whether a path in the run folder is that of a document, of which the store has a sealed copy."""
+    """Whether a file of the run folder is a document, of which the store has a sealed copy."""
     return bool(_DOCUMENT.fullmatch(name))
 
 
 def salts_name(lane: int, generation: int, number: int, attempt: int) -> str:
-    """Where the salts of a record lie."""
+    """The file of a record's salts."""
     return f"salts/L{lane:04}-G{generation:04}-R{number:05}-A{attempt:02}.json"
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is what a crashed write leaves: never read by anyone, and no part of the record."""
+    """Whether a file was left by a crashed write: never read by anyone, and no part of the record."""
     return bool(_PARTIAL.fullmatch(name.rpartition("/")[2]))
 
 
-def place_of(name: str) -> tuple[int, int] | None:
+def generation_of(name: str) -> tuple[int, int] | None:
     """The lane and generation that a document is of; None when it is of all."""
     match = re.search(r"/L(\d+)-G(\d+)", name)
     return (int(match[1]), int(match[2])) if match else None
 
 
-def block_place(name: str) -> str | None:
-    """The place in the store of a block's file; None when it is none."""
+def block_of(name: str) -> str | None:
+    """The name in the store of the block that a file holds; None when it holds none."""
     match = _BLOCK.fullmatch(name)
     return match[1] if match else None
 

@@ -1,7 +1,7 @@
 """The audit of an outsider: a public chain, a store of artifacts and an auditor's key, nothing else of the run.
 
-The store holds a sealed copy of every document of the run folder (core/storage/artifacts.py). They are unsealed into
-a folder that is thrown away, and that is audited as the run itself would be.
+The store holds a sealed copy of every document of the run folder (core/storage/artifacts.py). They are unsealed into a
+temporary folder, which is audited as the run itself would be.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from core.storage.run_folder import RunFolder
 def verify_from_outside(
     url: str, contract: Address, store: str, key: Key, *, private: str = "none", strict: bool = True
 ) -> tuple[str, AuditReport]:
-    """The run's id and the audit of what lies in `store`, against a contract on the chain at `url`.
+    """The run's id and the audit of the documents in `store`, against a contract on the chain at `url`.
 
     `store` is the folder or URL of one run's artifacts, `key` that of one of its auditors; `private` is the URL of the
     members' chain, for who may read it. Every round must be on the chain, unless `strict` is False. Raises UsageError
@@ -37,15 +37,16 @@ def verify_from_outside(
 
 @contextmanager
 def unsealed(store: str, key: Key) -> Iterator[tuple[RunFolder, list[Failure]]]:
-    """A run that lies in a store, with its documents unsealed into a folder for the block, and what is wrong with them.
+    """A run in a store, with its documents unsealed into a folder for the block, and the failures among them.
 
     Raises UsageError when no run lies there, or the key opens none of it.
     """
     artifacts = Artifacts(open_blobs(store), "", NOBODY, key)
-    # An object store may hold any name, and anybody can seal something for an auditor: only documents are unsealed.
+    # An object store may hold any name, and anybody can seal something for an auditor: a name that is none of ours
+    # could lead out of the folder.
     names = [name for name in artifacts.documents() if is_document(name)]
     if "genesis.json" not in names:
-        raise UsageError(f"store {store} holds no run: got {len(names)} documents, genesis.sealed among them wanted")
+        raise UsageError(f"store {store} holds no run: expected genesis.sealed, got {len(names)} other documents")
     try:
         artifacts.open_document("genesis.json")
     except FoedusError as error:
@@ -56,7 +57,7 @@ def unsealed(store: str, key: Key) -> Iterator[tuple[RunFolder, list[Failure]]]:
 
 
 def _unseal(artifacts: Artifacts, name: str, folder: Path) -> Failure | None:
-    """Write a document to the folder; what cannot be opened is a failure, unless its key is gone."""
+    """Write a document to the folder; one that cannot be opened is a failure, unless its key is gone."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,8 +1,7 @@
-"""What the members' private chain says of a run, compared with its records; and its head with the public anchor.
+"""A run's records compared with the members' private chain, and its head with the public anchor.
 
 Whoever does not see the private chain audits without it: manifests, bids and weights are in the signed records anyway.
-What the private chain adds is that the members hold the order of rounds in their own hands, and the anchor that it was
-not built anew.
+The private chain puts the order of rounds into the members' own hands, and its anchor shows that it was not rebuilt.
 """
 
 from collections.abc import Iterator
@@ -11,20 +10,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chain.audit.files import Files, RecordFile
-from chain.audit.ledger import Queue
+from chain.audit.queue import QueueAudit
 from chain.audit.report import Findings, What
 from chain.commitments import PrivateCommitment, private_commitment
 from chain.private import PrivateHead
 from core.canonical import Address, Digest
 from core.errors import LedgerError, LedgerUnreachableError
-from core.genesis import Genesis, PrivateChain
+from core.genesis import Genesis
+from core.keys import Domain
 from core.ledger import Anchor
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
 
 
 class PrivateSource(Protocol):
-    """What is asked of a private chain: `chain.private.PrivateRounds` answers."""
+    """The questions to a private chain, which `chain.private.PrivateRounds` answers."""
 
     @property
     def chain(self) -> tuple[int, Address]:
@@ -34,7 +34,7 @@ class PrivateSource(Protocol):
         """The organisations of a run."""
 
     def read(self, key: RoundKey) -> tuple[PrivateCommitment, Anchor] | None:
-        """What is recorded of a round, or None when not everything is."""
+        """The lists of a round, or None when one of them is missing."""
 
     def anchored(self, run: Digest) -> PrivateHead | None:
         """The newest head of this chain on the public one."""
@@ -50,7 +50,7 @@ class PrivateAudit:
     source: PrivateSource | None
     genesis: Genesis
     findings: Findings
-    queue: Queue[PrivateCommitment]
+    queue: QueueAudit[PrivateCommitment]
     complete: bool
     newest: RoundKey | None = None
     """The newest round that calls for an anchor and stands on the chain, and its block."""
@@ -60,30 +60,40 @@ class PrivateAudit:
         """Chain, contract and members are those of the genesis."""
         if (private := self.genesis.private) is None:
             return
+        where = "genesis.json, private"
         with self._asking("genesis.json") as source:
             if source:
                 chain_id, contract = source.chain
-                self.findings.expect(What.CHAIN_ID, "genesis.json, private", private.chain_id, chain_id)
-                self.findings.expect(What.CONTRACT, "genesis.json, private", private.contract, contract)
-                wanted = {organisation.address for organisation in self.genesis.organisations}
-                found = source.members(self.genesis.digest)
-                self.findings.expect(What.MEMBERS, "genesis.json, private", sorted(found), sorted(wanted))
+                self.findings.expect(What.CHAIN_ID, where, private.chain_id, chain_id)
+                self.findings.expect(What.CONTRACT, where, private.contract, contract)
+                expected = {organisation.address for organisation in self.genesis.organisations}
+                members = source.members(self.genesis.digest)
+                self.findings.expect(What.MEMBERS, where, sorted(members), sorted(expected))
 
     def check_round(self, record: RoundRecord, salts: Salts | None, file: RecordFile) -> None:
-        """A round's three lists are those that record and salts lead to, on the chain and in the queue."""
+        """A round's three lists follow from record and salts, on the chain and in the queue."""
         if (private := self.genesis.private) is None:
             return
-        anchor = self.queue.anchors.pop(record.key, None)
+        where = f"{file.where}, {file.salts}"
+        anchor = self.queue.take_anchor(record.key, Domain(private.chain_id, private.contract), file.where)
         queued = self.queue.commitments.pop(record.key, None)
-        if anchor:
-            self._check_anchor(anchor[1], private, f"{file.where}, {anchor[0]}")
-        with self.findings.guard(What.SALTS, f"{file.where}, {file.salts}", "a salt for every update"):
-            wanted = private_commitment(record, salts) if salts else None
-            if queued and wanted:
-                self._same(queued[1], wanted, f"{file.where}, {queued[0]}")
+        with self.findings.guard(What.SALTS, where, "a salt for every update"):
+            expected = private_commitment(record, salts) if salts else None
+            if queued and expected:
+                self._same(queued[1], expected, f"{file.where}, {queued[0]}")
             with self._asking(file.where) as source:
-                if source:
-                    self._on_chain(source.read(record.key), wanted, anchor, private, file)
+                if source and (on_chain := source.read(record.key)):
+                    commitment, receipt = on_chain
+                    self.findings.checked["private commitments"] += 1
+                    if expected:
+                        self._same(commitment, expected, where)
+                    self.queue.check_receipt(anchor, receipt)
+                    if record.round % private.anchor_every == 0 and receipt.block > self.block:
+                        self.newest, self.block = record.key, receipt.block
+                elif source and (anchor or self.complete):
+                    self.findings.fail(What.NOT_ON_LEDGER, file.where, "nothing", "the round's private commitments")
+                elif source:
+                    self.findings.checked["pending"] += 1
 
     def check_end(self, files: Files) -> None:
         """The chain's newest head on the public chain is a block of it, and no older than the rounds that call for it.
@@ -110,42 +120,14 @@ class PrivateAudit:
             else:
                 self.findings.checked["private heads"] += 1
 
-    def _on_chain(
-        self,
-        found: tuple[PrivateCommitment, Anchor] | None,
-        wanted: PrivateCommitment | None,
-        anchor: tuple[str, Anchor] | None,
-        private: PrivateChain,
-        file: RecordFile,
-    ) -> None:
-        if found is None:
-            if anchor or self.complete:
-                self.findings.fail(What.NOT_ON_LEDGER, file.where, "nothing", "the round's private commitments")
-            else:
-                self.findings.checked["pending"] += 1
-            return
-        commitment, receipt = found
-        self.findings.checked["private commitments"] += 1
-        if wanted:
-            self._same(commitment, wanted, f"{file.where}, {file.salts}")
-        if anchor and (anchor[1].transaction, anchor[1].block) != (receipt.transaction, receipt.block):
-            got, want = (f"{a.transaction} in block {a.block}" for a in (anchor[1], receipt))
-            self.findings.fail(What.ANCHOR, f"{file.where}, {anchor[0]}", got, want)
-        if commitment.key.round % private.anchor_every == 0 and receipt.block > self.block:
-            self.newest, self.block = commitment.key, receipt.block
-
-    def _check_anchor(self, anchor: Anchor, private: PrivateChain, where: str) -> None:
-        self.findings.expect(What.CHAIN_ID, where, anchor.chain_id, private.chain_id)
-        self.findings.expect(What.CONTRACT, where, anchor.contract, private.contract)
-
-    def _same(self, got: PrivateCommitment, wanted: PrivateCommitment, where: str) -> None:
-        self.findings.expect(What.MANIFESTS, where, got.manifests, wanted.manifests)
-        self.findings.expect(What.BIDS, where, got.bids, wanted.bids)
-        self.findings.expect(What.ALLOCATIONS, where, got.allocations, wanted.allocations)
+    def _same(self, got: PrivateCommitment, want: PrivateCommitment, where: str) -> None:
+        self.findings.expect(What.MANIFESTS, where, got.manifests, want.manifests)
+        self.findings.expect(What.BIDS, where, got.bids, want.bids)
+        self.findings.expect(What.ALLOCATIONS, where, got.allocations, want.allocations)
 
     @contextmanager
     def _asking(self, where: str) -> Iterator[PrivateSource | None]:
-        """The chain, while it answers; what it refuses to say is a failure."""
+        """The chain, while it answers; a refusal is a failure."""
         try:
             yield self.source
         except LedgerUnreachableError as error:

@@ -1,4 +1,4 @@
-"""A lane's records: who signed them, how they follow each other, and who was admitted to them.
+"""A lane's records: their signatures, their order, and the organisations that they admitted.
 
 A record that cannot be read leaves a hole: what follows it is still checked, but not against it.
 """
@@ -21,7 +21,7 @@ from core.update import Organisation, UpdateManifest
 
 @dataclass
 class Head:
-    """Where a lane stands. None stands for what an unreadable record hides."""
+    """The head of a lane, as far as it was audited; None stands for a value that an unreadable record hides."""
 
     parent: Digest | None
     state: AdapterState | None
@@ -29,11 +29,10 @@ class Head:
     previous: Digest | None
     """The record before, whatever it admitted."""
     members: tuple[Address, ...]
-    """Who learns here."""
     generation: int = 0
     round: int = 0
     attempt: int = 0
-    """How often the round after this one was tried in vain."""
+    """The attempts at the next round that failed."""
 
     def advance(self, record: RoundRecord, state: AdapterState | None) -> None:
         """Go on from a record; one that admitted nothing changes neither round nor state."""
@@ -51,7 +50,7 @@ class Head:
 
 
 @dataclass
-class Records:
+class RecordAudit:
     """Checks of records against the genesis and against each other."""
 
     genesis: Genesis
@@ -66,12 +65,12 @@ class Records:
         """An organisation's name, for findings."""
         return self.members[address].name if address in self.members else address
 
-    def signature(self, signed: Signed[RoundRecord], file: RecordFile) -> None:
-        """The coordinator signed it, for this federation, at the place that its file names."""
+    def check_signature(self, signed: Signed[RoundRecord], file: RecordFile) -> None:
+        """The coordinator signed it, for this federation, for the round and attempt that its file names."""
         record, where = signed.value, f"{file.where}, {file.name}"
         got = record.lane, record.generation, record.round, record.attempt
-        wanted = file.lane, file.generation, file.round, file.attempt
-        self.findings.expect(What.FILE_NAME, where, got, wanted)
+        want = file.lane, file.generation, file.round, file.attempt
+        self.findings.expect(What.FILE_NAME, where, got, want)
         with self.findings.guard(What.SIGNATURE, where, f"a signature of {self.genesis.coordinator}"):
             signed.verified(self.genesis)
         self.findings.checked["records"] += 1
@@ -92,8 +91,8 @@ class Records:
             self.findings.expect(What.PREVIOUS, where, record.previous, head.previous)
         return True
 
-    def content(self, record: RoundRecord, head: Head, where: str) -> None:
-        """What a record says of itself: generation, rule, quorum, the refused, and an empty round's aggregate."""
+    def check_content(self, record: RoundRecord, head: Head, where: str) -> None:
+        """Generation, rule, quorum, rejected organisations, and an empty round's aggregate."""
         expect, quorum = self.findings.expect, self.genesis.participation.quorum
         expect(What.GENERATION, where, record.generation, head.generation)
         expect(What.RULE, where, record.rule, self.genesis.rule)
@@ -108,67 +107,58 @@ class Records:
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
 
-    def asked(self, record: RoundRecord, head: Head, where: str) -> None:
-        """Whoever was to be asked is admitted or refused, once: nobody is passed over in silence."""
-        participation, lane = self.genesis.participation, head.members
+    def check_asked(self, record: RoundRecord, head: Head, where: str) -> None:
+        """Each organisation whose turn it was is admitted or rejected, once: nobody is passed over in silence."""
+        participation, asked = self.genesis.participation, head.members
         policy = self.genesis.policy(record.round)
         if policy == "random":
-            lane = tuple(
-                seeds.drawn(self.genesis.seed, lane, record.round, participation.fraction, participation.quorum)
+            asked = tuple(
+                seeds.drawn(self.genesis.seed, asked, record.round, participation.fraction, participation.quorum)
             )
         elif policy != "all":
             return  # agents decide for themselves
         heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
-        if sorted(heard) != sorted(lane):
-            names = [", ".join(sorted(map(self.name, addresses))) for addresses in (heard, lane)]
+        if sorted(heard) != sorted(asked):
+            names = [", ".join(sorted(map(self.name, addresses))) for addresses in (heard, asked)]
             self.findings.fail(What.ASKED, where, *names)
 
-    def admitted(self, record: RoundRecord, head: Head, place: str) -> dict[Address, float]:
+    def check_admitted(self, record: RoundRecord, head: Head, where: str) -> dict[Address, float]:
         """Check the admitted organisations and their manifests; returns the weights that they must have."""
         order = [admitted.organisation for admitted in record.admitted]
         ascending = sorted(set(order), key=by_address)
         if order != ascending:
             names = [", ".join(map(self.name, addresses)) for addresses in (order, ascending)]
-            self.findings.fail(What.ORDER, place, *names)
+            self.findings.fail(What.ORDER, where, *names)
         examples = {address: self.members[address].examples for address in ascending if address in self.members}
-        wanted = weights(examples)
+        expected = weights(examples)
         for admitted in record.admitted:
-            where = f"{place}, {self.name(admitted.organisation)}"
-            self.findings.expect(What.WEIGHT, where, admitted.weight, wanted.get(admitted.organisation, 0.0))
-            self._manifest(admitted, record, head, where)
-        return wanted
+            own = f"{where}, {self.name(admitted.organisation)}"
+            self.findings.expect(What.WEIGHT, own, admitted.weight, expected.get(admitted.organisation, 0.0))
+            self.check_manifest(admitted, record, head, own)
+        return expected
 
-    def summed_again(self, record: RoundRecord, head: Head, line: Iterable[RoundRecord], where: str) -> None:
-        """A round that was not trained admits what the lane's line admitted to it before, but for who is gone.
+    def check_reaggregated(self, record: RoundRecord, head: Head, line: Iterable[RoundRecord], where: str) -> None:
+        """A re-aggregated round admits the updates that its line admitted before, of the remaining members.
 
         `line` is that of the generation before.
         """
         before = next((r.admitted for r in line if r.round == record.round), ())
-        wanted = [a.signed for a in before if a.organisation in head.members]
-        if (got := [a.signed for a in record.admitted]) != wanted:
-            names = [
-                ", ".join(f"{self.name(s.value.organisation)} {s.value.digest}" for s in s_) for s_ in (got, wanted)
-            ]
-            self.findings.fail(What.CARRIED, where, *names)
+        got = [admitted.signed for admitted in record.admitted]
+        want = [admitted.signed for admitted in before if admitted.organisation in head.members]
+        if got != want:
+            lists = (
+                [f"{self.name(m.organisation)} {m.digest}" for m in (s.value for s in all_)] for all_ in (got, want)
+            )
+            self.findings.fail(What.REAGGREGATED, where, *map(", ".join, lists))
         if record.rejected:
             self.findings.fail(What.REJECTED, where, self.name(record.rejected[0].organisation), "nobody was asked")
 
-    def _manifest(self, admitted: Admitted, record: RoundRecord, head: Head, where: str) -> None:
+    def check_manifest(self, admitted: Admitted, record: RoundRecord, head: Head, where: str) -> None:
         """Everything that an organisation vouches for, and that it may vouch for it."""
         expect, manifest = self.findings.expect, admitted.signed.value
         with self.findings.guard(What.MANIFEST_SIGNATURE, where, f"a signature of {manifest.organisation}"):
             admitted.signed.signed_by(self.genesis.chain, manifest.organisation)
         expect(What.MANIFEST_GENESIS, where, manifest.genesis, self.digest)
-        self._membership(manifest, record, head, where)
-        self.findings.checked["manifests"] += 1
-        if record.reaggregated:
-            return  # it was checked where it was made
-        place = manifest.lane, manifest.generation, manifest.round
-        expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))
-        expect(What.MANIFEST_PARENT, where, manifest.parent, head.parent or record.parent)
-        self._claims(manifest, where)
-
-    def _membership(self, manifest: UpdateManifest, record: RoundRecord, head: Head, where: str) -> None:
         if manifest.organisation not in self.members:
             self.findings.fail(What.MEMBER, where, manifest.organisation, "an organisation of the genesis")
         else:
@@ -178,8 +168,15 @@ class Records:
             if record.generation and manifest.organisation not in head.members:
                 want = f"a member of generation {record.generation}"
                 self.findings.fail(What.MEMBER, where, manifest.organisation, want)
+        self.findings.checked["manifests"] += 1
+        if record.reaggregated:
+            return  # it was checked in the round that it was made for
+        place = manifest.lane, manifest.generation, manifest.round
+        expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))
+        expect(What.MANIFEST_PARENT, where, manifest.parent, head.parent or record.parent)
+        self._check_claims(manifest, where)
 
-    def _claims(self, manifest: UpdateManifest, where: str) -> None:
+    def _check_claims(self, manifest: UpdateManifest, where: str) -> None:
         """Nonce, examples and bid."""
         seen = self.nonces.setdefault(manifest.nonce, where)
         if seen is not where:
@@ -187,10 +184,10 @@ class Records:
         registered = self.members[manifest.organisation].examples if manifest.organisation in self.members else 0
         if manifest.examples > registered:
             self.findings.fail(What.EXAMPLES, where, manifest.examples, f"at most the {registered} registered")
-        bid, most = manifest.bid, (self.genesis.training.local_steps, self.genesis.rank)
-        if not (1 <= bid.steps <= most[0] and 1 <= bid.rank <= most[1]):
+        bid, steps, rank = manifest.bid, self.genesis.training.local_steps, self.genesis.rank
+        if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
             got = f"{bid.steps} steps at rank {bid.rank}"
-            self.findings.fail(What.BID, where, got, f"1 to {most[0]} steps and rank 1 to {most[1]}")
+            self.findings.fail(What.BID, where, got, f"1 to {steps} steps and rank 1 to {rank}")
 
 
 def check_genesis(genesis: Genesis) -> None:
@@ -199,23 +196,19 @@ def check_genesis(genesis: Genesis) -> None:
     Raises IntegrityError when it is not: nothing of it can be audited.
     """
     addresses = [organisation.address for organisation in genesis.organisations]
+    shards = len(genesis.lanes) // len(addresses) if addresses else 0
+    if shards > 1:
+        # Each organisation has as many lanes of its own as any other, next to each other.
+        complete = [list(lane) for lane in genesis.lanes] == [[a] for a in addresses for _ in range(shards)]
+    else:
+        complete = all(genesis.lanes) and sorted(a for lane in genesis.lanes for a in lane) == sorted(addresses)
     faults = {
         "has no organisations": not addresses,
         "has organisations out of order": addresses != sorted(set(addresses), key=by_address),
         "has two organisations of one name": len({o.name for o in genesis.organisations}) < len(addresses),
         "has an organisation without examples": any(o.examples < 1 for o in genesis.organisations),
-        "has lanes that do not hold every organisation once, or once for each shard": not _placed(genesis),
+        "has lanes that do not hold every organisation once, or once for each shard": not complete,
         f"has the unknown rule {genesis.rule!r}": genesis.rule not in RULES,
     }
-    if found := [fault for fault, there in faults.items() if there]:
-        raise IntegrityError(found[0])
-
-
-def _placed(genesis: Genesis) -> bool:
-    """Whether every organisation is in one lane, or in as many of its own, next to each other, as any other."""
-    addresses = [organisation.address for organisation in genesis.organisations]
-    shards = len(genesis.lanes) // len(addresses) if addresses else 0
-    if shards > 1:
-        return [list(lane) for lane in genesis.lanes] == [[address] for address in addresses for _ in range(shards)]
-    placed = [address for lane in genesis.lanes for address in lane]
-    return all(genesis.lanes) and sorted(placed) == sorted(addresses)
+    if present := [fault for fault, there in faults.items() if there]:
+        raise IntegrityError(present[0])

@@ -1,4 +1,4 @@
-"""What an audit finds: failures in the order in which they were met, and how much was checked."""
+"""The findings of an audit: failures in the order in which they were met, and how much was checked."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from core.errors import FoedusError
 
 
 class What(StrEnum):
-    """What does not hold."""
+    """The kinds of failure."""
 
     GENESIS = "genesis"
     SHARED_A = "shared A"
@@ -53,7 +53,7 @@ class What(StrEnum):
     DESTROYED = "destroyed artifact"
     ATTESTATION = "attestation of an erasure"
     CERTIFICATE = "certificate of an erasure"
-    CARRIED = "updates summed again"
+    REAGGREGATED = "re-aggregated updates"
     WRAPS = "wrapped keys"
     COPY = "sealed copy"
     READERS = "readers"
@@ -81,7 +81,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that does not hold; `where` goes from the large to the small and ends with the file."""
+    """A failed check; `where` goes from the large to the small and ends with the file."""
 
     what: str
     where: str
@@ -89,15 +89,15 @@ class Failure:
     want: str
 
     def __str__(self) -> str:
-        return f"{self.what} at {self.where}: got {self.got}, want {self.want}"
+        return f"{self.what} at {self.where}: expected {self.want}, got {self.got}"
 
 
 @dataclass(frozen=True)
 class AuditReport:
     """The result of an audit; `failures` has the first bad item first.
 
-    `recomputed` counts the rounds whose aggregate was computed again from the updates and is what the record says,
-    `attested` those whose updates were erased and of which an earlier, anchored audit speaks.
+    `recomputed` counts the rounds whose aggregate, computed again from the updates, is the record's; `attested` those
+    whose updates were erased, and for which an earlier, anchored audit vouches.
     """
 
     checked: Mapping[str, int]
@@ -123,7 +123,7 @@ class AuditReport:
 
 @dataclass
 class Findings:
-    """What an audit in progress has found so far."""
+    """The findings so far of an audit in progress."""
 
     checked: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Findings:
     attested: int = 0
 
     def fail(self, what: What, where: str, got: object, want: object) -> None:
-        """Note that something does not hold."""
+        """Note a failure."""
         self.failures.append(Failure(what.value, where, str(got), str(want)))
 
     def expect(self, what: What, where: str, got: object, want: object) -> bool:
@@ -149,5 +149,5 @@ class Findings:
             self.fail(what, where, error, want)
 
     def report(self) -> AuditReport:
-        """What was found, for good."""
+        """The findings, for good."""
         return AuditReport(dict(self.checked), self.recomputed, self.attested, tuple(self.failures))

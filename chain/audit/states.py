@@ -8,12 +8,14 @@ twice that is allowed.
 When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
 """
 
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from chain.audit.erasures import Erasures
+from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files
 from chain.audit.report import Findings, What
 from core import lora, seeds
@@ -27,11 +29,11 @@ from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
 Members = tuple[Address, ...] | None
-"""For whom something is sealed; None for everybody."""
+"""The readers that something is sealed for; None is everybody."""
 
 
 @dataclass
-class States:
+class StateAudit:
     """Reads artifacts and computes states; `fresh` is the adapter before any training, None when it is unknown."""
 
     artifacts: Artifacts
@@ -39,9 +41,9 @@ class States:
     genesis: Genesis
     findings: Findings
     readers_known: bool = True
-    erasures: Erasures | None = None
+    erasures: ErasureAudit | None = None
     served: frozenset[Digest] = frozenset()
-    """The states of the rounds that are in line, which no erasure may destroy."""
+    """The states of the served lineage, which no erasure may destroy."""
     fresh: AdapterState | None = None
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
@@ -56,36 +58,32 @@ class States:
         return self.rule.initial(self.fresh) if self.fresh else None
 
     def open(self, what: What, name: Digest, where: str, members: Members = None) -> AdapterState | None:
-        """An artifact with its digest checked, sealed for `members` (None is everybody); what is wrong is a failure."""
-        place = self.artifacts.place(name)
-        self.files.take_sealed(place)
-        file = f"{where}, artifacts/{place}{KEYS}"
+        """An artifact with its digest checked, sealed for `members` (None is everybody); None after a failure."""
+        blob = self.artifacts.place(name)
+        self.files.take_sealed(blob)
+        keys = file = f"{where}, artifacts/{blob}{KEYS}"
         try:
-            self.artifacts.unlock(place)
-            file = f"{where}, artifacts/{place}{SEALED}"
+            self.artifacts.unlock(blob)
+            file = f"{where}, artifacts/{blob}{SEALED}"
             state = self.artifacts.open(name)
         except DestroyedError as error:
-            if name in self.served or self.erasures is None or not self.erasures.destroyed(name):
+            if name in self.served or self.erasures is None or not self.erasures.excuses(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
         except (FoedusError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
-            if self.erasures and name in self.erasures.gone and name not in self.served:
+            if self.erasures and name in self.erasures.destroyed and name not in self.served:
                 self.findings.fail(What.DESTROYED, file, "a state that can be read", "one that the erasure destroyed")
-            self._check_wraps(place, members, where)
+            # Every reader can read; each key is looked at once.
+            if self.readers_known and (blob, members) not in self._wrapped:
+                self._wrapped.add((blob, members))
+                with self.findings.guard(What.WRAPS, keys, "a key that everyone who may read can open"):
+                    self.artifacts.check_wraps(blob, members)
+                    self.findings.checked["sealed keys"] += 1
             return state
         return None
 
-    def _check_wraps(self, place: str, members: Members, where: str) -> None:
-        """Everyone who may read can read; each key is looked at once."""
-        if self.readers_known and (place, members) not in self._wrapped:
-            self._wrapped.add((place, members))
-            file = f"{where}, artifacts/{place}{KEYS}"
-            with self.findings.guard(What.WRAPS, file, "a key that everyone who may read can open"):
-                self.artifacts.check_wraps(place, members)
-                self.findings.checked["sealed keys"] += 1
-
-    def found(self, updates: Iterable[Digest], layout: Layout | None) -> None:
+    def draw_fresh(self, updates: Iterable[Digest], layout: Layout | None) -> None:
         """Draw the adapter before any training again and compare its A with the genesis.
 
         The layers' sizes are those of `layout`, else of the first readable update and, with frozen-a, of the stored A;
@@ -94,7 +92,7 @@ class States:
         shared = None
         if not self.rule.trains_a:
             shared = self.open(What.SHARED_A, self.genesis.shared_a, "genesis.json")
-        update = self._first_readable(updates)
+        update = next((state for state in map(self._readable, updates) if state is not None), None)
         with self.findings.guard(What.SHARED_A, "genesis.json", "layers that an adapter of this rank fits"):
             if shared is None and layout is None and update and not self.rule.trains_a:
                 self.fresh = AdapterState({name: np.zeros_like(array) for name, array in update.arrays.items()})
@@ -104,16 +102,17 @@ class States:
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
                 self.findings.checked["shared A"] += 1
 
-    def summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
+    def is_summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
         """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
         update = self.open(What.UPDATE, name, where, members)
         self.findings.checked["updates"] += 1
         if update is None or before is None or self.fresh is None:
             return False
-        where = self._at(where, name)
+        where = self._file(where, name)
         if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
             return False
-        norm, bound = _norm(update), self.genesis.norm_bound
+        doubles = (array.astype(np.float64).ravel() for array in update.arrays.values())
+        norm, bound = math.sqrt(sum(float(np.vdot(array, array)) for array in doubles)), self.genesis.norm_bound
         if norm > bound:
             self.findings.fail(What.NORM, where, f"{norm:.6g}", f"at most {bound:g}")
         return True
@@ -129,14 +128,21 @@ class States:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
         claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
         self.findings.checked["aggregates"] += 1
-        where = self._at(where, record.aggregate)
+        where = self._file(where, record.aggregate)
         if before is None or self.fresh is None:
             return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
         with self.findings.guard(What.AGGREGATE, where, "updates that the rule can sum"):
-            if updates is None:
-                return self._unchecked(claimed, before, len(record.admitted), where)
-            computed = self.rule.aggregate(before, updates)
-            return self._compared(record, before, updates, computed, claimed, where)
+            if updates is not None:
+                computed = self.rule.aggregate(before, updates)
+                return self._compared(record, before, updates, computed, claimed, where)
+            if claimed is None:
+                return None
+            # The sum is unknown, but not its arrays: those of as many updates of zeros.
+            shapes = self.rule.shapes(before, self.fresh)
+            blank = AdapterState({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+            blanks = [WeightedUpdate(Address(hex(index)), 0.0, blank) for index in range(len(record.admitted))]
+            expected = self.rule.aggregate(before, blanks).state.shapes
+            return claimed if self._has_arrays(claimed, expected, where) else None
         return None
 
     def _compared(
@@ -148,7 +154,7 @@ class States:
         claimed: AdapterState | None,
         where: str,
     ) -> AdapterState | None:
-        """The claimed state if it can be continued from; counts the round when it is what was computed."""
+        """The claimed state if it can be continued from; counts the round when the computed one equals it."""
         tolerance = 0.0
         if claimed and not self._has_arrays(claimed, computed.state.shapes, where):
             return None
@@ -170,18 +176,6 @@ class States:
         self.findings.recomputed += good
         return claimed
 
-    def _unchecked(
-        self, claimed: AdapterState | None, before: AdapterState, count: int, where: str
-    ) -> AdapterState | None:
-        """A state that cannot be computed, if it has the arrays that it must have."""
-        if claimed is None or self.fresh is None:
-            return None
-        shapes = self.rule.shapes(before, self.fresh)
-        blank = AdapterState({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
-        updates = [WeightedUpdate(Address(hex(index)), 0.0, blank) for index in range(count)]
-        wanted = self.rule.aggregate(before, updates).state.shapes
-        return claimed if self._has_arrays(claimed, wanted, where) else None
-
     def _has_arrays(self, state: AdapterState, shapes: Mapping[str, tuple[int, ...]], where: str) -> bool:
         """Whether a state has these float32 arrays and no others, all finite."""
         findings = self.findings
@@ -192,30 +186,27 @@ class States:
             )
             return False
         for name, array in state.arrays.items():
-            at = f"{where}, {name}"
-            if not findings.expect(What.SHAPE, at, array.shape, tuple(shapes[name])):
+            own = f"{where}, {name}"
+            if not findings.expect(What.SHAPE, own, array.shape, tuple(shapes[name])):
                 return False
-            if not findings.expect(What.DTYPE, at, array.dtype, np.dtype(np.float32)):
+            if not findings.expect(What.DTYPE, own, array.dtype, np.dtype(np.float32)):
                 return False
             if not np.isfinite(array).all():
-                findings.fail(What.FINITE, at, "NaN or Inf", "finite numbers")
+                findings.fail(What.FINITE, own, "NaN or Inf", "finite numbers")
                 return False
         return True
 
-    def _at(self, where: str, name: Digest) -> str:
+    def _file(self, where: str, name: Digest) -> str:
         return f"{where}, artifacts/{self.artifacts.place(name)}{SEALED}"
 
-    def _first_readable(self, updates: Iterable[Digest]) -> AdapterState | None:
-        for name in updates:
-            try:
-                return self.artifacts.open(name)
-            except FoedusError:
-                continue  # its own round reports it
+    def _readable(self, name: Digest) -> AdapterState | None:
+        with suppress(FoedusError):  # its own round reports it
+            return self.artifacts.open(name)
         return None
 
 
 def svd_tolerance(rank: int) -> float:
-    """What rounding factors of this rank to float32 may add to their relative distance from the product: 2⁻²² √r."""
+    """The relative distance from the product that rounding factors of this rank to float32 may add: 2⁻²² √r."""
     return float(2.0**-22 * np.sqrt(rank))
 
 
@@ -231,8 +222,3 @@ def _layout(rank: int, shared: AdapterState | None, update: AdapterState | None)
         if len(a) == len(b) == 2:
             modules[module] = a[1], b[0]
     return Layout.of(modules, rank)
-
-
-def _norm(state: AdapterState) -> float:
-    squares = (np.vdot(a64, a64) for a64 in (array.astype(np.float64).ravel() for array in state.arrays.values()))
-    return float(np.sqrt(sum(map(float, squares))))

@@ -87,5 +87,5 @@ def test_only_a_sum_needs_a_rule_that_adds_up() -> None:
     ("kind", "count"), [("median", 2), ("sum", 2), ("sum", 0), ("ensemble", 0)]
 )  # fmt: skip
 def test_what_is_no_composition_is_refused(kind: str, count: int) -> None:
-    with pytest.raises(FormatError, match=f"composition '{kind}' of {count} parts"):
+    with pytest.raises(FormatError, match=f"got '{kind}' of {count} parts"):
         Composition(kind, (Part(0.5, STATES[MEDICAL]),) * count)

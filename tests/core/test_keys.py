@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 def test_a_key_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
     keys.create(tmp_path / "own.key")
     (tmp_path / "own.key").chmod(mode)
-    with pytest.raises(UsageError, match=f"mode {mode:04o}, 0600 wanted"):
+    with pytest.raises(UsageError, match=f"expected mode 0600, got {mode:04o}"):
         keys.read(tmp_path / "own.key")
 
 
@@ -206,12 +206,12 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "own.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(UsageError, match="64 lower-case hex digits wanted"):
+    with pytest.raises(UsageError, match="expected 64 lower-case hex digits"):
         keys.read(path)
 
 
 def test_a_missing_key_file_is_a_mistake_of_the_user(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.key: No such file"):
+    with pytest.raises(UsageError, match=r"none\.key: expected .*, got No such file"):
         keys.read(tmp_path / "none.key")
 
 

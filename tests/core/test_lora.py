@@ -60,7 +60,7 @@ def test_the_order_of_modules_does_not_matter() -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 6])
 def test_a_rank_that_a_layer_cannot_have_is_refused(rank: int) -> None:
-    with pytest.raises(ConfigError, match=rf"rank {rank} for m \(5 × 8\), 1 to its smaller side wanted"):
+    with pytest.raises(ConfigError, match=rf"smaller side of m \(5 × 8\), got {rank}"):
         Layout.of({"m": (8, 5)}, rank)
 
 

@@ -1,4 +1,4 @@
-"""What lanes that learned apart say together: measured, generated, routed."""
+"""Independently trained lanes, composed: measured, generated, routed."""
 
 import math
 from collections.abc import Sequence

@@ -65,20 +65,22 @@ def resigned(bundle: Evidence, key: str) -> Evidence:
 
 TAMPERINGS: dict[str, tuple[type[FoedusError], str, Callable[[Evidence], Evidence]]] = {
     "another verdict": (IntegrityError, "highest score", lambda e: swapped(e, "coding")),
-    "a stranger": (IntegrityError, "no member", lambda e: swapped(e, "stranger")),
-    "another run": (IntegrityError, "no member", lambda e: replace(e, trace=replace(e.trace, run="other"))),
+    "a stranger": (IntegrityError, "expected a verdict on a member", lambda e: swapped(e, "stranger")),
+    "another run": (IntegrityError, "of run other", lambda e: replace(e, trace=replace(e.trace, run="other"))),
     "another aggregate": (
-        IntegrityError, "the records end", lambda e: replace(e, trace=replace(e.trace, aggregate=some_digest()))
+        IntegrityError, "records that end with", lambda e: replace(e, trace=replace(e.trace, aggregate=some_digest()))
     ),
     "another genesis": (ForgeryError, "federation", lambda e: replace(e, genesis=replace(e.genesis, seed=8))),
     "a record changed": (ForgeryError, "expected the signature of", lambda e: resigned(e, "nobody")),
     "a record by another": (ForgeryError, "expected the signature of", lambda e: resigned(e, "coding")),
-    "a record left out": (IntegrityError, "names parent", lambda e: replace(e, records=e.records[:1] + e.records[2:])),
+    "a record left out": (
+        IntegrityError, "expected parent", lambda e: replace(e, records=e.records[:1] + e.records[2:])
+    ),
     "no records": (IntegrityError, "no records", lambda e: replace(e, records=())),
     "a proof left out": (
         IntegrityError, "updates of", lambda e: replace(e, proofs=e.proofs[:2], roots=e.roots[:2])
     ),
-    "a root left out": (IntegrityError, "roots", lambda e: replace(e, roots=e.roots[:2])),
+    "a root left out": (IntegrityError, "got 2 roots", lambda e: replace(e, roots=e.roots[:2])),
     "another root": (IntegrityError, "leads to", lambda e: replace(e, roots=(some_digest(), *e.roots[1:]))),
     "another salt": (
         IntegrityError, "leads to", lambda e: replace(e, proofs=(replace(e.proofs[0], salt=bytes(32)), *e.proofs[1:]))
@@ -111,7 +113,7 @@ def test_isolated_lanes_need_only_their_own_records(tmp_path: Path) -> None:
 def test_bad_input(federation: Federation, bundle: Evidence) -> None:
     with pytest.raises(UsageError, match="abstained"):
         Evidence.of(federation.run, trace(federation, None))
-    with pytest.raises(UsageError, match="this is run"):
+    with pytest.raises(UsageError, match=r"expected a trace of run run .*, got run other"):
         Evidence.of(federation.run, replace(bundle.trace, run="other"))
     for broken in (b"{}", b"[]", bundle.to_bytes().replace(b'"proofs"', b'"roofs"'), bundle.to_bytes()[:-1]):
         with pytest.raises(FormatError):

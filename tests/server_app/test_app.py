@@ -261,7 +261,7 @@ def test_a_failure_is_the_last_event(world: World) -> None:
 
 def test_a_deployment_says_how_many_organisations_it_waits_for(world: World) -> None:
     own = {"coordinator-key": "/outside/coordinator.key"}
-    with pytest.raises(ConfigError, match="organisations is 0: a deployment says how many it waits for"):
+    with pytest.raises(ConfigError, match="organisations: expected the number that a deployment waits for, got 0"):
         world.run("deployed", **own)
 
 

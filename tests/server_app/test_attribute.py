@@ -113,7 +113,7 @@ def test_who_contributed_nothing_cannot_be_traced(run: RunFolder, monkeypatch: p
 
     def without_coding(*arguments: Any) -> Subject:
         found = whole(*arguments)
-        parts = [tuple(s._replace(parts=tuple(p for p in s.parts if p.organisation != coding)) for s in lane)
+        parts = [tuple(s._replace(updates=tuple(u for u in s.updates if u.organisation != coding)) for s in lane)
                  for lane in found.contributions.lanes]  # fmt: skip
         return replace(found, contributions=replace(found.contributions, lanes=tuple(parts)))
 

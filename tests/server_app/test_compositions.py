@@ -47,9 +47,9 @@ def test_compositions_of_the_same_lanes_are_different_services(world: World) -> 
 
 
 def test_one_lane_is_served_in_one_way_only(world: World) -> None:
-    with pytest.raises(ConfigError, match="composition ensemble needs lanes: lane-size 1 to 2 wanted"):
+    with pytest.raises(ConfigError, match="composition ensemble: expected lane-size 1 to 2, got 0"):
         world.run("together", composition="ensemble")
-    with pytest.raises(ConfigError, match="composition is 'median', one of sum, ensemble, routing wanted"):
+    with pytest.raises(ConfigError, match="composition: expected one of sum, ensemble, routing, got 'median'"):
         founded(world, "median")
 
 

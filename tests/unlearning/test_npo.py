@@ -47,7 +47,7 @@ def test_a_bridge_forgets_and_retains(base: Path, method: str, beta: float) -> N
 
 
 def test_a_bridge_has_two_methods() -> None:
-    with pytest.raises(UsageError, match="npo, simnpo"):
+    with pytest.raises(UsageError, match="expected one of npo, simnpo, got 'ascent'"):
         BridgeConfig(TRAINING, "ascent")
     with pytest.raises(UsageError, match="beta"):
         BridgeConfig(TRAINING, beta=0.0)

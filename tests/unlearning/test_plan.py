@@ -1,91 +1,16 @@
 """The plan of an erasure, and the label that it leads to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from core.canonical import Address, Digest, digest
-from core.errors import ForgeryError, IntegrityError, UsageError
-from core.rounds import Admitted, RoundRecord
-from core.signed import Signed
+from core.canonical import digest
+from core.errors import UsageError
 from tests import federation as f
-from unlearning.lineage import Label, Lineage
-from unlearning.plan import Lanes, Plan, plans
-
-NAMES = ("coding", "financial", "mathematical", "medical")
-
-
-class History:
-    """Signed records of a federation in which everyone takes part when told to; no model, no store."""
-
-    def __init__(self, lanes: int = 1, rounds: int = 4) -> None:
-        members = [m.address for m in f.members()]
-        partition = tuple(tuple(members[lane::lanes]) for lane in range(lanes))
-        self.genesis = f.genesis(lanes=partition, training=replace(f.genesis().training, rounds=rounds))
-        self.lines: list[list[Signed[RoundRecord]]] = [[] for _ in range(lanes)]
-        self.records: list[Signed[RoundRecord]] = []
-
-    def train(self, *names: str, lane: int = 0, generation: int = 0, nonce: str = "") -> RoundRecord:
-        """A round that admits these."""
-        number, parent = len(self.lines[lane]) + 1, self.head(lane)
-        signed = [
-            f.signed(
-                self.genesis, name, lane=lane, generation=generation, round=number, parent=parent,
-                update=digest("adapter", f"{name} {generation} {number}".encode()),
-                nonce=digest("nonce", f"{name} {generation} {number} {nonce}".encode()),
-            )
-            for name in names
-        ]  # fmt: skip
-        return self.append(lane, generation, tuple(Admitted(s, 1 / len(names)) for s in signed))
-
-    def append(self, lane: int, generation: int, admitted: tuple[Admitted, ...]) -> RoundRecord:
-        """A round that admits these updates, whosever place they name."""
-        number, parent = len(self.lines[lane]) + 1, self.head(lane)
-        record = RoundRecord(
-            self.genesis.digest, lane, generation, number, 1, parent, parent, "frozen-a", admitted, (),
-            digest("adapter", f"{lane} {generation} {number}".encode()),
-        )  # fmt: skip
-        signed = record.sign(f.COORDINATOR, self.genesis.chain)
-        self.lines[lane].append(signed)
-        self.records.append(signed)
-        return record
-
-    def head(self, lane: int) -> Digest:
-        return self.lines[lane][-1].value.digest if self.lines[lane] else self.genesis.digest
-
-    def reaggregate(self, made: Plan) -> None:
-        """What `made` does to the records: cut the line, and sum again without the erased."""
-        del self.lines[made.lane][made.start :]
-        for record in made.records:
-            kept = tuple(a for a in record.admitted if a.organisation not in made.erased)
-            self.append(made.lane, record.generation + 1, kept)
-
-    def lanes(self, erased: Mapping[Address, Label] | None = None) -> Lanes:
-        lines = [[signed.value for signed in line] for line in self.lines]
-        lineage = Lineage.of(self.genesis, self.records)
-        last = [max(self.genesis.training.rounds, len(line)) for line in lines]
-        return Lanes(self.genesis, lineage, [s.value for s in self.records], lines, erased or {}, last)
-
-    def plan(self, name: str, method: str, **erased: Label) -> Plan:
-        (made,) = plans(self.lanes({f.address(n): label for n, label in erased.items()}), f.address(name), method)
-        return made
-
-
-def together(*rounds: Sequence[str]) -> History:
-    history = History(rounds=len(rounds))
-    for names in rounds:
-        history.train(*names)
-    return history
-
-
-def names(addresses: frozenset[Address] | Sequence[Address]) -> set[str]:
-    return {name for name in NAMES if f.address(name) in addresses}
-
-
-EVERYONE = (NAMES, NAMES, NAMES, NAMES)
-LATE = (NAMES[1:], NAMES[1:], NAMES, NAMES)
-LAST = (NAMES[1:], NAMES[1:], NAMES[1:], NAMES)
+from tests.unlearning.histories import EVERYONE, LAST, LATE, NAMES, History, Sharded, names, together
+from unlearning.lineage import Label
+from unlearning.plan import plans
 
 
 @pytest.mark.parametrize(
@@ -158,78 +83,6 @@ def test_an_interim_erasure_may_be_made_exact_and_an_exact_one_not_again() -> No
         history.plan("coding", "replay", coding=Label.EXACT)
 
 
-def test_what_was_reaggregated_keeps_the_taint_of_what_it_was_trained_on() -> None:
-    history = together(*EVERYONE)
-    history.reaggregate(history.plan("coding", "remove"))
-    lineage = history.lanes().lineage
-    erased = lineage.updates([f.address("coding")])
-    assert lineage.knows([history.head(0)], erased)
-    assert lineage.label([history.head(0)], erased, trained=False) is Label.INTERIM
-    assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
-
-
-def test_what_is_served_descends_from_the_base_and_the_shared_validation_set() -> None:
-    history = together(*EVERYONE)
-    genesis, lineage = history.genesis, history.lanes().lineage
-    found = lineage.ancestors([history.head(0)])
-    assert {genesis.base.digest, genesis.validation, genesis.digest} <= found
-    assert lineage.parents[genesis.digest] == {genesis.base.digest, genesis.validation}
-
-
-def test_what_still_sums_the_erased_has_no_label() -> None:
-    history = together(*EVERYONE)
-    lineage = history.lanes().lineage
-    with pytest.raises(IntegrityError, match=f"of {f.address('coding')} is in what is served"):
-        lineage.label([history.head(0)], lineage.updates([f.address("coding")]), trained=False)
-
-
-def test_an_update_trained_on_an_erased_adapter_taints_whatever_admits_it() -> None:
-    history = together(*EVERYONE)
-    stale = history.records[-1].value.digest
-    history.reaggregate(history.plan("coding", "replay"))
-    history.train("medical", generation=1)
-    manifest = f.signed(history.genesis, "financial", generation=1, round=2, parent=stale)
-    history.append(0, 1, (Admitted(manifest, 1.0),))
-    lineage = history.lanes().lineage
-    erased = lineage.updates([f.address("coding")])
-    before = history.lines[0][0].value.digest
-    assert lineage.label([before], erased, trained=True) is Label.EXACT
-    assert lineage.label([history.head(0)], erased, trained=True) is Label.APPROXIMATE
-
-
-def test_records_of_a_known_lineage_are_not_verified_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    history = together(*EVERYONE)
-    known = history.lanes().lineage
-    verified: list[object] = []
-    ordinary = Signed.verified
-    monkeypatch.setattr(Signed, "verified", lambda s, genesis: (verified.append(s.value), ordinary(s, genesis))[1])
-    assert known.extended(history.genesis, history.records) == known
-    assert verified == []
-    history.reaggregate(history.plan("coding", "remove"))
-    verified.clear()
-    longer = known.extended(history.genesis, history.records)
-    assert [record for record in verified if isinstance(record, RoundRecord)] == [s.value for s in history.lines[0]]
-    assert longer == history.lanes().lineage
-
-
-def test_a_checkpoint_that_no_record_vouches_for_is_refused() -> None:
-    history = together(*EVERYONE)
-    lineage = history.lanes().lineage
-    with pytest.raises(IntegrityError, match="in no record of this run"):
-        lineage.label([digest("round", b"other")], lineage.updates([f.address("coding")]), trained=True)
-    history.records.pop(0)
-    with pytest.raises(IntegrityError, match="is the parent of a node and stands in no record"):
-        history.lanes()
-
-
-def test_a_record_of_another_signer_is_refused() -> None:
-    history = together(*EVERYONE)
-    record = history.records[0].value
-    history.records[0] = record.sign(f.key("medical"), history.genesis.chain)
-    with pytest.raises(ForgeryError, match="RoundRecord: expected the signature of"):
-        history.lanes()
-
-
 @pytest.mark.parametrize(
     ("name", "method", "error"),
     [
@@ -270,22 +123,6 @@ def test_the_last_organisation_is_refused() -> None:
     history.reaggregate(history.plan("medical", "remove", **dict.fromkeys(NAMES[1:3], Label.EXACT)))
     with pytest.raises(UsageError, match="is the last organisation"):
         history.plan("coding", "remove", **others)
-
-
-class Sharded(History):
-    """Each organisation alone in two lanes, one for each shard of its records; two rounds are done."""
-
-    def __init__(self) -> None:
-        super().__init__(rounds=2)
-        members = [m.address for m in f.members()]
-        self.genesis = replace(self.genesis, lanes=tuple((member,) for member in members for _ in range(2)))
-        self.lines = [[] for _ in self.genesis.lanes]
-        for lane, (member,) in enumerate(self.genesis.lanes * 2):
-            name = next(name for name in NAMES if f.address(name) == member)
-            self.train(name, lane=lane % len(self.lines), nonce=f"{lane}")
-
-    def of(self, name: str) -> tuple[int, ...]:
-        return self.genesis.lanes_of(f.address(name))
 
 
 def test_records_are_erased_from_the_lanes_of_their_shards_only() -> None:

@@ -87,7 +87,7 @@ def test_the_lane_the_coordinator_and_the_auditors_read(store: Artifacts, reader
 @pytest.mark.parametrize("reader", [f.key("coding"), keys.derive(1, "stranger")])
 def test_another_lane_and_strangers_do_not(store: Artifacts, reader: keys.Key) -> None:
     store.put(STATE, [MEDICAL])
-    with pytest.raises(IntegrityError, match=f"is not sealed for {reader.address}"):
+    with pytest.raises(IntegrityError, match=f"got that of {reader.address}"):
         replace(store, key=reader).open(STATE.digest)
 
 
@@ -98,14 +98,14 @@ def test_a_state_that_two_lanes_share_is_opened_to_both(store: Artifacts) -> Non
     assert path(store, ".sealed").read_bytes() == sealed
     for name in ("medical", "coding"):
         assert replace(store, key=f.key(name)).open(STATE.digest) == STATE
-    with pytest.raises(IntegrityError, match="is not sealed for"):
+    with pytest.raises(IntegrityError, match="expected the key of a reader"):
         replace(store, key=f.key("financial")).open(STATE.digest)
 
 
 def test_without_a_key_one_writes_and_does_not_read(store: Artifacts) -> None:
     blind = replace(store, key=None)
     blind.put(STATE)
-    with pytest.raises(UsageError, match="got no key, the key file of one of its readers wanted"):
+    with pytest.raises(UsageError, match="expected the key file of one of its readers, got none"):
         blind.open(STATE.digest)
 
 
@@ -145,7 +145,7 @@ def test_another_artifact_in_its_place_is_found(store: Artifacts, suffix: str) -
 
 def test_another_state_that_the_coordinator_sealed_in_its_place_is_found(store: Artifacts) -> None:
     store._put(store.place(STATE.digest), OTHER.parts(), None)
-    with pytest.raises(IntegrityError, match=f"has digest {OTHER.digest}, {STATE.digest} wanted"):
+    with pytest.raises(IntegrityError, match=f"expected digest {STATE.digest}, got {OTHER.digest}"):
         store.open(STATE.digest)
     with pytest.raises(IntegrityError, match="holds another state"):
         store.check_block(store.place(STATE.digest))

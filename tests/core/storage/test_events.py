@@ -69,5 +69,5 @@ def test_a_log_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) -> 
 
 
 def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not JSON compliant"):
+    with pytest.raises(FormatError, match="not representable as canonical JSON"):
         EventLog(tmp_path / "one.jsonl").write("first", loss=float("nan"))

@@ -27,7 +27,7 @@ def test_entries_are_read_in_the_order_in_which_they_were_appended(path: Path) -
     for entry in ENTRIES:
         append(path, entry)
     assert read(path) == ENTRIES
-    assert path.read_bytes() == b'{"number":1}\n{"number":2,"text":"\\u00fc\\n"}\n'
+    assert path.read_bytes() == '{"number":1}\n{"number":2,"text":"ü\\n"}\n'.encode()
 
 
 def test_a_missing_file_has_no_entries(path: Path) -> None:

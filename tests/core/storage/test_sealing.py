@@ -53,7 +53,7 @@ def test_every_reader_opens_the_key(reader: keys.Key) -> None:
 
 
 def test_nobody_else_opens_it() -> None:
-    with pytest.raises(IntegrityError, match=f"not sealed for {STRANGER.address}"):
+    with pytest.raises(IntegrityError, match=f"got that of {STRANGER.address}"):
         WRAPS.open(LABEL, STRANGER)
     stolen = replace(WRAPS, wraps={STRANGER.address: WRAPS.wraps[READERS[0].address]})
     with pytest.raises(IntegrityError, match="does not open"):

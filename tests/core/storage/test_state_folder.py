@@ -24,7 +24,7 @@ def test_the_state_folder_is_the_one_that_is_set(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", ".hidden", "-option", "a" * 65, "a b", "ü", "a\n"])
 def test_a_run_id_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="run id is"):
+    with pytest.raises(UsageError, match="run id: expected"):
         State(tmp_path).run(name)
 
 
@@ -44,10 +44,10 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) 
     state = State(tmp_path)
     with pytest.raises(UsageError, match=r"no run in .*: `foedus run` makes one"):
         state.existing()
-    with pytest.raises(UsageError, match=r"no run 'x' in .*, one of none wanted"):
+    with pytest.raises(UsageError, match=r"expected one of the runs none in .*, got 'x'"):
         state.existing("x")
     state.run("one").begin(f.genesis(), f.readers(f.genesis()))
-    with pytest.raises(UsageError, match=r"no run 'x' in .*, one of one wanted"):
+    with pytest.raises(UsageError, match=r"expected one of the runs one in .*, got 'x'"):
         state.existing("x")
 
 

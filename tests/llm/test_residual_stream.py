@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch import nn
+
+from core.errors import ModelError
+from llm.model import Model
+from llm.residual_stream import ResidualStream, Writes, residual_stream, watched_writes
+from tests.llm.small_decoder import DOWN, Decoder, O, RootMeanSquare, V, linear, small_model
+
+EYE = [[float(i == j) for j in range(4)] for i in range(4)]
+ZERO = [[0.0] * 4] * 4
+ROW = [[1.0, 0.0, 0.0, 0.0]]
+
+
+def model() -> Model:
+    """The embedding (1, 1, 1, 0), of which o_proj writes (0, 0, 0, 3) and down_proj (2, 2, 2, 0)."""
+    network = Decoder([[1.0, 1.0, 1.0, 0.0]] * 2, (EYE, ZERO, ZERO), RootMeanSquare([1.0] * 4), [EYE[0], EYE[3]])
+    return small_model(network, {O: ([[0.0], [0.0], [0.0], [3.0]], ROW), DOWN: ([[2.0], [2.0], [2.0], [0.0]], ROW)})
+
+
+def test_the_writers_of_a_decoder_and_its_last_block() -> None:
+    stream = residual_stream(small := model())
+    assert stream.writers == {O: None, DOWN: None}
+    assert stream.last_block == (O, "model.layers.0.mlp")
+    network = small.module.get_base_model()
+    assert (stream.embedding, stream.norm, stream.head) == (network.model.embed, network.model.norm, network.lm_head)
+    assert stream.mlps == {"model.layers.0.mlp": network.model.layers[0].mlp}
+
+
+def test_a_block_with_norms_behind_its_writers_has_them() -> None:
+    small = model()
+    block = small.module.get_base_model().model.layers[0]
+    block.post_attention_layernorm, block.post_feedforward_layernorm = nn.Identity(), nn.Identity()
+    writers = residual_stream(small).writers
+    assert writers == {O: block.post_attention_layernorm, DOWN: block.post_feedforward_layernorm}
+
+
+def test_a_norm_before_the_mlp_is_none_of_them() -> None:
+    small = model()
+    small.module.get_base_model().model.layers[0].post_attention_layernorm = nn.Identity()
+    assert residual_stream(small).writers == {O: None, DOWN: None}
+
+
+def test_decoders_of_another_build_are_refused() -> None:
+    values = small_model(
+        Decoder(EYE[:2], (ZERO, EYE, ZERO), nn.Identity(), EYE[2:]), {V: ([[0.0]] * 4, ROW)}
+    )  # its writers are not adapted
+    capped, other = model(), model()
+    capped.module.get_base_model().config.final_logit_softcapping = 30.0
+    del other.module.get_base_model().model.norm
+    for refused in (values, capped, other):
+        with pytest.raises(ModelError, match="expected a decoder like Llama's, got Decoder"):
+            residual_stream(refused)
+
+
+def test_a_forward_pass_fills_the_writes() -> None:
+    small = model()
+    with torch.no_grad(), watched_writes(small) as writes:
+        small.module.get_base_model()(input_ids=torch.tensor([[0, 1]]))
+    last = writes.at(slice(-1, None))
+    outputs = {name: tensor.tolist() for name, tensor in last.outputs.items()}
+    assert outputs.pop("norm") == [pytest.approx([1, 1, 1, 1])]
+    assert outputs == {
+        "embedding": [[1, 1, 1, 0]],
+        O: [[0, 0, 0, 3]],
+        f"{O}.base": [[0, 0, 0, 0]],
+        DOWN: [[2, 2, 2, 0]],
+        f"{DOWN}.base": [[0, 0, 0, 0]],
+    }
+    assert last.inputs["norm"].tolist() == [[3, 3, 3, 3]]
+    assert last.inputs[DOWN].tolist() == [[1, 1, 1, 3]]
+
+
+def writes(writer_norm: nn.Module | None) -> Writes:
+    """The last norm has the gain (2, 4) and read (3, 3): its constant is (2, 4) / 3."""
+    head = nn.Linear(2, 2)
+    head.weight, head.bias = linear([[1.0, 1.0], [0.0, 1.0]]).weight, nn.Parameter(torch.tensor([0.5, 0.25]))
+    stream = ResidualStream({"writer": writer_norm}, {}, nn.Identity(), RootMeanSquare([2.0, 4.0]), head)
+    outputs = {"embedding": torch.tensor([[3.0, 0.0]]), "writer": torch.tensor([[0.0, 2.0]])}
+    outputs["writer.base"] = torch.tensor([[0.0, 1.0]])
+    return Writes(stream, {"norm": torch.tensor([[3.0, 3.0]])}, outputs)
+
+
+def test_readers_are_the_tokens_rows_times_the_norm_s_constant() -> None:
+    with torch.no_grad():
+        readers, base = writes(None).readers(torch.tensor([0]))
+    assert readers["writer"].tolist() == [pytest.approx([2 / 3, 4 / 3])]
+    assert base.tolist() == pytest.approx([3 * 2 / 3 + 1 * 4 / 3 + 0.5])
+
+
+def test_a_writer_s_own_norm_is_read_through_too() -> None:
+    """Behind the writer stands a norm of gain (1, 3), that read (0, 2): its constant is (1, 3) / √2."""
+    with torch.no_grad():
+        readers, base = writes(RootMeanSquare([1.0, 3.0])).readers(torch.tensor([1]))
+    assert readers["writer"].tolist() == [pytest.approx([0, 4 / 3 * 3 / 2**0.5])]
+    assert base.tolist() == pytest.approx([0 + 4 / 2**0.5 + 0.25])
