@@ -136,7 +136,7 @@ class Agent:
         """Decide for a round. Raises UsageError when a later one is decided already."""
         if self.waiting and number <= self.waiting[-1].round:
             raise UsageError(f"round {number} is over: {self.waiting[-1].round} is already decided")
-        self.decisions += 1
+        self.decisions += 1  # ε falls with decisions, not with rounds: an organisation that is away explores no less
         self.waiting.append(Decision(number, state, action))
         self._learn()
 
@@ -148,6 +148,7 @@ class Agent:
         decision = self.decision(number)
         if decision is None:
             return None
+        # A round that is trained again after a crash has its cost already: only the difference is spent.
         action = Action.LOW if drafted and decision.action is Action.ABSTAIN else decision.action
         cost = prices.cost(action, self.terms)
         if action is Action.ABSTAIN or cost > self.left + decision.cost:

@@ -135,6 +135,7 @@ def _copies(updates: Float64) -> NDArray[np.int64]:
     """The number of copies of each update, itself and copies of copies included."""
     norms = np.linalg.norm(updates, axis=1, keepdims=True)
     directions = np.divide(updates, norms, out=np.zeros_like(updates), where=norms > 0)
+    # Squaring until nothing changes is the transitive closure: a copy of a copy is a copy, too.
     linked = (directions @ directions.T >= COPIES) | np.eye(len(updates), dtype=bool)
     while True:
         wider = linked @ linked

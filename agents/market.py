@@ -3,7 +3,7 @@
 Nothing is trained here. The effect of a round on the loss on every domain of the shared validation set is a curve that
 a benchmark fits to real federated runs (`LearningCurve`); the organisations, their prices and their absences are drawn
 from `conf/agents/market.toml` and the number of a trace. The same market as a PettingZoo environment is
-`benchmarks/market_environment.py`.
+`benchmarks/agents/environment.py`.
 """
 
 import math
@@ -143,6 +143,7 @@ class Market:
 
     def draw_organisations(self) -> None:
         """Draw the organisations, their presence and their prices."""
+        # The order of the draws is part of what a trace's number stands for: another order makes another trace.
         settings, draws, members = self.scenario.settings["organisations"], self._draws, self.members
         self.own_domain = draws.permutation(np.arange(members) % len(self.scenario.curve.start))
         self.examples = np.ceil(_lognormal(draws, settings["examples"], members))

@@ -131,6 +131,7 @@ def ucb(context: SelectionContext) -> dict[Address, Bid]:
     """The highest mean reward + √(2 ln t / n); a reward is the credit over the round's highest, at least 0."""
     rewards: dict[Address, list[float]] = {a: [] for a in context.members}
     for pasts in context.history:
+        # UCB1 is for rewards in [0, 1]: credit in nats is scaled by the round's highest.
         most = max((past.credit for past in pasts.values()), default=0.0)
         for a, past in pasts.items():
             if a in rewards:

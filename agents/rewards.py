@@ -59,7 +59,7 @@ class Rewards:
         if not lineage:
             return [initial]
         states = [self.run.artifacts.open(lineage[-1].aggregate)]
-        with suppress(DestroyedError):
+        with suppress(DestroyedError):  # without the state before it there is no public step to project off
             before = self.run.artifacts.open(lineage[-2].aggregate) if len(lineage) > 1 else initial
             states.insert(0, before)
         return states

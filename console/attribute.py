@@ -5,10 +5,18 @@ from typing import Annotated
 
 import typer
 
-from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.options import (
+    JsonOption,
+    ReaderKeyOption,
+    RunArgument,
+    StateOption,
+    command_app,
+    readable_run,
+    state_of,
+    writable_file,
+)
 from console.views import heat
 from console.views.tables import answer, screen
-from core.errors import UsageError
 from provenance.evidence import Evidence
 from provenance.page import page
 from provenance.served import trace
@@ -33,7 +41,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
-    files = {name: _writable(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
+    files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = readable_run(state_of(state), run, key)
     names = found.genesis.names
     only = found.genesis.named(organisation).address if organisation else None
@@ -44,11 +52,3 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
         files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
     result = traced.to_dict(names) | {name: str(path) for name, path in files.items()}
     answer(result, heat.parts(screen(), traced, names, only), as_json=as_json)
-
-
-def _writable(path: Path) -> Path:
-    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one."""
-    path = path.expanduser().absolute()
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'no such folder'}")
-    return path

@@ -1,10 +1,10 @@
 """`foedus chain`: the development chains of a state folder, and the contracts on any chain."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from chain import control
 from chain.deployment import AddressBook
@@ -13,7 +13,6 @@ from chain.nodes import connect
 from console.options import JsonOption, StateOption, command_app, state_of
 from console.views.tables import answer, table
 from core import keys
-from core.canonical import Address
 from core.errors import UsageError
 
 app = command_app(
@@ -71,7 +70,9 @@ def deploy(
 
 
 def _answer(state: Path, found: control.ChainStatus, as_json: bool) -> None:
-    addresses = _addresses(state, found)
+    """Say where the chains of a status answer, and the contracts that the state folder knows on them."""
+    books = {_CONTRACTS[side]: AddressBook(state, connect(found.chain, state, side)) for side in found.urls}
+    addresses = {name: address for name, book in books.items() if (address := book.find(name))}
     result: dict[str, Any] = {
         "chain": found.chain,
         "running": found.running,
@@ -79,14 +80,8 @@ def _answer(state: Path, found: control.ChainStatus, as_json: bool) -> None:
         "urls": dict(found.urls),
         "addresses": addresses,
     }
-    if not found.urls:
-        answer(result, [f"{found.chain} does not run: `foedus chain start`"], as_json=as_json)
-        return
-    rows = ((side, url, _CONTRACTS[side], addresses.get(_CONTRACTS[side])) for side, url in found.urls.items())
-    answer(result, [table(f"Chain {found.chain}", ("chain", "url", "contract", "address"), rows)], as_json=as_json)
-
-
-def _addresses(state: Path, found: control.ChainStatus) -> Mapping[str, Address]:
-    """The contracts that the state folder knows on the chains that run."""
-    books = {_CONTRACTS[side]: AddressBook(state, connect(found.chain, state, side)) for side in found.urls}
-    return {name: address for name, book in books.items() if (address := book.find(name))}
+    parts: list[RenderableType] = [f"{found.chain} does not run: `foedus chain start`"]
+    if found.urls:
+        rows = ((side, url, _CONTRACTS[side], addresses.get(_CONTRACTS[side])) for side, url in found.urls.items())
+        parts = [table(f"Chain {found.chain}", ("chain", "url", "contract", "address"), rows)]
+    answer(result, parts, as_json=as_json)

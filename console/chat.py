@@ -69,9 +69,13 @@ class Chat:
                 self._note(str(error), "red")
 
     def answer(self, line: str) -> None:
-        """Answer a question, or obey a line that begins with a slash."""
+        """Answer a question, or obey a line that begins with a slash; raises UsageError."""
         if line.startswith("/"):
-            self._command(*line[1:].split(maxsplit=1))
+            command, _, method = line[1:].partition(" ")
+            if command != "method" or not method.strip():
+                raise UsageError(f"expected a command, got {line!r}: {_HELP}")
+            check_method(method.strip())
+            self.method = method.strip()
             return
         asked = answering(self.served, line)
         trace = self._stream(asked, line) if isinstance(asked, Subject) else None
@@ -88,17 +92,11 @@ class Chat:
         while True:
             try:
                 token = next(steps)
-            except StopIteration as end:
+            except StopIteration as end:  # a generator's return value, which a for loop would drop
                 self.console.print()
                 trace: TokenTrace = end.value
                 return trace
             self.console.print(heat.token(token), end="", soft_wrap=True)
-
-    def _command(self, name: str = "", value: str = "") -> None:
-        if name != "method" or not value:
-            raise UsageError(f"expected a command, got {f'/{name} {value}'.rstrip()!r}: {_HELP}")
-        check_method(value)
-        self.method = value
 
     def _lines(self, interactive: bool) -> Iterator[str]:
         """The questions and commands, to the end of the input or /quit."""

@@ -1,11 +1,9 @@
 """`foedus check`: whether an erasure certificate holds, for the members or from outside."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
 from chain.audit.outside import unsealed
 from chain.audit.report import Failure
@@ -59,19 +57,24 @@ def check(
         else:
             failures = _from_outside(signed, store, chain, address, key)
     result = {"ok": not failures, "failures": [vars(failure) for failure in failures], **label}
-    answer(result, _parts(result, failures), as_json=as_json)
+    verdict = f"The certificate does not hold: {failures[0]}" if failures else "The certificate holds"
+    labelled = [f"Label    {label['label']}"] if label else []
+    answer(result, [verdict, *listed(failures), *labelled], as_json=as_json)
     return 1 if failures else 0
 
 
 def _of_members(signed: Signed[ErasureCertificate], state: State, chain: str | None, key: Path | None) -> list[Failure]:
     """The failures of a certificate of a run in this state folder, by the members' chain too where the run has one."""
-    run = readable_run(state, _run_of(state, signed), key)
-    settings, genesis = saved(state, run.name), run.genesis
-    ledger = open_ledger(chain or settings.chain, state.folder, None, genesis.chain.contract)
+    digest = signed.value.attestation.value.request.value.genesis
+    name = next((run.name for run in state.runs() if run.genesis.digest == digest), None)
+    if name is None:
+        raise UsageError(f"{state.folder}: expected a run of the genesis {digest}, got none: give --state or --store")
+    run, settings = readable_run(state, name, key), saved(state, name)
+    ledger = open_ledger(chain or settings.chain, state.folder, None, run.genesis.chain.contract)
     private = None
-    if genesis.private and settings.private != "none":
-        own = open_private_ledger(settings.private, state.folder, None, genesis.private.contract)
-        private = PrivateRounds(own, ledger.bound, genesis.private.anchor_every)
+    if run.genesis.private and settings.private != "none":
+        own = open_private_ledger(settings.private, state.folder, None, run.genesis.private.contract)
+        private = PrivateRounds(own, ledger.bound, run.genesis.private.anchor_every)
     return list(certificates.check(signed, run, ledger, private))
 
 
@@ -84,21 +87,3 @@ def _from_outside(
     with unsealed(str(absolute("store", store)), keys.read(key.expanduser())) as (run, unread):
         ledger = open_ledger(chain, run.folder.parent, None, contract_of(contract))
         return [*unread, *certificates.check(signed, run, ledger)]
-
-
-def _run_of(state: State, signed: Signed[ErasureCertificate]) -> str:
-    """The run that a certificate is of; raises UsageError."""
-    genesis = signed.value.attestation.value.request.value.genesis
-    for run in state.runs():
-        if run.genesis.digest == genesis:
-            return run.name
-    raise UsageError(
-        f"{state.folder}: expected a run of the certificate's genesis {genesis}, got none: --state or --store"
-    )
-
-
-def _parts(result: dict[str, Any], failures: Sequence[Failure]) -> Iterator[RenderableType]:
-    yield "The certificate holds" if not failures else f"The certificate does not hold: {failures[0]}"
-    yield from listed(failures)
-    if "label" in result:
-        yield f"Label    {result['label']}"

@@ -1,7 +1,6 @@
 """`foedus credits`: what organisations earned, proved against the root on the public chain, and claimed by proof."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ from core.storage.state_folder import State
 app = command_app()
 
 _TOLERANCE = 1e-3
-"""Of an amount measured anew: gradients differ in their last digits between machines."""
+"""Of an amount measured anew."""
 
 
 @app.command(epilog="Example: foedus credits --organisation medical --claim")
@@ -48,64 +47,52 @@ def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Show what organisations earned, and claim it on the public chain, each by its proof against the posted root."""
     folder = state_of(state)
     found = folder.existing(run)
-    tree, asked = _earned(folder, found, organisation, claim=claim)
-    settings = saved(folder, found.name)
-    ledger = _ledger(folder, found, chain or settings.chain, _sender(found, settings, asked[0], key) if claim else None)
-    epoch, root = ledger.newest(found.genesis.digest)
+    if claim and not organisation:
+        raise UsageError("--claim: expected --organisation, the one whose credit is claimed, got none")
+    settings, names = saved(folder, found.name), found.genesis.names
+    tree = CreditTree.of(found.genesis.digest, _earned(folder, found))
+    asked = [found.genesis.named(organisation).address] if organisation else list(tree.cumulative)
+    if missing := [names[address] for address in asked if address not in tree.cumulative]:
+        raise UsageError(f"{missing[0]} has earned no credit in run {found.name}")
+    bound = bind("PublicLedger", chain or settings.chain, folder.folder, None, contract=found.genesis.chain.contract)
+    ledger = Credits(bound)
+    epoch, root = ledger.newest(tree.run)
     if claim:
-        if not (epoch and tree.holds(asked[0], root)):
-            raise UsageError(
-                f"run {found.name}: expected the root {tree.root} on the chain, got {root} (epoch {epoch}): "
-                "resume the run to post it"
-            )
-        ledger.claim(tree, asked[0])
-    names = found.genesis.names
+        _claim(tree, asked[0], bound, _sender(found, settings, asked[0], key), on=chain or settings.chain)
     entries = {names[address]: _entry(tree, ledger, address, epoch, root) for address in asked}
     if measure:
-        anew = _measured(found, settings)
-        for address in asked:
-            amount = anew.get(address, 0.0)
-            agrees = math.isclose(amount, tree.cumulative[address] / UNIT, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-            entries[names[address]] |= {"measured": amount, "measured_ok": agrees}
+        _measure(found, settings, entries)
     result = {"run": found.name, "epoch": epoch, "root": root, "credits": entries}
-    answer(result, _parts(entries, epoch), as_json=as_json)
+    answer(result, [_table(entries, epoch)], as_json=as_json)
     return 0 if all(entry["proof_ok"] and entry.get("measured_ok", True) for entry in entries.values()) else 1
 
 
-def _earned(state: State, run: RunFolder, organisation: str | None, *, claim: bool) -> tuple[CreditTree, list[Address]]:
-    """The credits of a run, and the organisations that are asked about; raises UsageError where there are none."""
-    if claim and not organisation:
-        raise UsageError("--claim: expected --organisation, the one whose credit is claimed, got none")
+def _earned(state: State, run: RunFolder) -> dict[Address, float]:
+    """Every organisation's payments in a run; raises UsageError where nobody is paid."""
     if (policy := run.genesis.participation.policy) not in CREDITED:
         paying = " or ".join(sorted(CREDITED))
         raise UsageError(f"run {run.name} pays nobody: expected participation {paying}, got {policy}")
-    tree = CreditTree.of(run.genesis.digest, cumulative(state.credits(run.name), run))
-    asked = [run.genesis.named(organisation).address] if organisation else list(tree.cumulative)
-    if missing := [address for address in asked if address not in tree.cumulative]:
-        raise UsageError(f"{run.genesis.names[missing[0]]} has earned no credit in run {run.name}")
-    return tree, asked
+    return cumulative(state.credits(run.name), run)
 
 
 def _sender(run: RunFolder, settings: RunConfig, organisation: Address, key: Path | None) -> Key:
-    """Who sends the claim: anybody may, since the proof decides and the record is the organisation's."""
+    """The key that sends a claim: anybody's does, since the proof decides and the record is the organisation's."""
     member = run.genesis.named(organisation)
     if key is None and not member.derived:
         raise UsageError(f"--claim: expected --key, the key file of {member.name} or of another sender, got none")
     return keys.read(key.expanduser()) if key else keys.derive(settings.seed, member.name)
 
 
-def _ledger(state: State, run: RunFolder, chain: str, sender: Key | None) -> Credits:
-    """The run's credits on a chain; on a development chain the sender is given funds."""
-    bound = bind("PublicLedger", chain, state.folder, None, contract=run.genesis.chain.contract)
-    if sender and chain in ("embedded", "anvil"):
+def _claim(tree: CreditTree, organisation: Address, bound: BoundContract, sender: Key, *, on: str) -> None:
+    """Claim what an organisation earned; raises UsageError unless the tree's root is the posted one."""
+    if on in ("embedded", "anvil"):
         endow(bound.node, sender)
-    return Credits(BoundContract(bound.node, "PublicLedger", bound.address, sender))
-
-
-def _measured(run: RunFolder, settings: RunConfig) -> dict[Address, float]:
-    from server_app.measuring import credited_again  # noqa: PLC0415 - the base model's libraries, seconds of imports
-
-    return credited_again(run, settings)
+    ledger = Credits(BoundContract(bound.node, "PublicLedger", bound.address, sender))
+    epoch, root = ledger.newest(tree.run)
+    if not (epoch and tree.holds(organisation, root)):
+        posted = f"{root} (epoch {epoch})"
+        raise UsageError(f"expected the root {tree.root} on the chain, got {posted}: resume the run to post it")
+    ledger.claim(tree, organisation)
 
 
 def _entry(tree: CreditTree, ledger: Credits, address: Address, epoch: int, root: Digest) -> dict[str, Any]:
@@ -121,11 +108,23 @@ def _entry(tree: CreditTree, ledger: Credits, address: Address, epoch: int, root
     }
 
 
-def _parts(entries: dict[str, dict[str, Any]], epoch: int) -> Iterator[RenderableType]:
-    amounts = [name for name in ("earned", "claimed", "measured") if any(name in entry for entry in entries.values())]
+def _measure(run: RunFolder, settings: RunConfig, entries: dict[str, dict[str, Any]]) -> None:
+    """Add every organisation's payments measured anew, and whether they agree with the posted ones."""
+    from server_app.measuring import credited_again  # noqa: PLC0415 - the base model's libraries, seconds of imports
+
+    anew = credited_again(run, settings)
+    for entry in entries.values():
+        amount = anew.get(entry["address"], 0.0)
+        # Equal to the bit in one environment; between machines, gradients differ in their last digits.
+        agrees = math.isclose(amount, entry["earned"], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+        entry |= {"measured": amount, "measured_ok": agrees}
+
+
+def _table(entries: dict[str, dict[str, Any]], epoch: int) -> RenderableType:
+    amounts = [name for name in ("earned", "claimed", "measured") if all(name in entry for entry in entries.values())]
     rows = (
         (name, *(f"{entry[amount]:.6f}" for amount in amounts), "holds" if entry["proof_ok"] else "does not hold")
         for name, entry in entries.items()
     )
     title = f"Epoch {epoch} on the public chain" if epoch else "Nothing is posted on the public chain"
-    yield table(title, ("organisation", *amounts, "proof"), rows, numbers=amounts)
+    return table(title, ("organisation", *amounts, "proof"), rows, numbers=amounts)

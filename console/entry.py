@@ -7,15 +7,12 @@ import sys
 def main() -> None:
     """Run the command line and exit with its code."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes train at once; more threads slow all of them
-    sys.exit(_run())
-
-
-def _run() -> int:
     try:
         from console.cli import run_command  # noqa: PLC0415 - what it imports may not be installed
 
-        return run_command()
+        code = run_command()
     except ModuleNotFoundError as error:
         remedy = "run `make setup`, or pip install -r requirements.txt"
         sys.stderr.write(f"foedus: expected the module {error.name!r}, got no such module: {remedy}\n")
-        return 2
+        code = 2
+    sys.exit(code)

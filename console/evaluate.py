@@ -5,14 +5,13 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.settings import absolute, saved
 from console.views.tables import answer, table
 from llm.evaluate import evaluate as measure
 from llm.records import Collection, Record
-from llm.served import Serving, serving
+from llm.served import serving
 from llm.sources import read_data
 
 app = command_app()
@@ -31,15 +30,25 @@ def evaluate(
 ) -> None:
     """Compare the base with what the run serves, on every data set: loss, perplexity and exact match."""
     folder = state_of(state)
-    found = readable_run(folder, run, key)
-    settings = saved(folder, found.name)
+    served_run = readable_run(folder, run, key)
+    settings = saved(folder, served_run.name)
     if data is not None:
         settings = replace(settings, data=str(absolute("data", data)), validation="", organisations=0)
     sets = read_data(settings)
-    served = serving(found)
-    figures = {name: _figures(served, records, settings.max_length, limit) for name, records in _data_sets(sets)}
-    result = {"run": found.name, "aggregate": served.state.digest, "data_sets": figures}
-    answer(result, [_table(result)], as_json=as_json)
+    served = serving(served_run)
+    figures: dict[str, dict[str, Any]] = {}
+    for name, records in _data_sets(sets):
+        figures[name] = {"records": min(len(records), limit or len(records))}
+        for of, adapter in (("base", None), ("global", served.adapter)):
+            measured = measure(served.model, adapter, records, settings.max_length, limit or None)
+            figures[name][of] = {figure: getattr(measured, figure) for figure in _FIGURES}
+    headings = ("data set", "records", "loss", "perplexity", "exact match")
+    rows = (
+        (name, found["records"], *(f"{found['base'][f]:.3g} → {found['global'][f]:.3g}" for f in _FIGURES))
+        for name, found in figures.items()
+    )
+    parts = [table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[1:])]
+    answer({"run": served_run.name, "aggregate": served.state.digest, "data_sets": figures}, parts, as_json=as_json)
 
 
 def _data_sets(sets: Collection) -> Iterator[tuple[str, Sequence[Record]]]:
@@ -48,20 +57,3 @@ def _data_sets(sets: Collection) -> Iterator[tuple[str, Sequence[Record]]]:
         yield organisation.name, organisation.dev
     for name in sorted({record.domain for record in sets.validation}):
         yield f"validation/{name or 'all'}", [record for record in sets.validation if record.domain == name]
-
-
-def _figures(served: Serving, records: Sequence[Record], max_length: int, limit: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {"records": min(len(records), limit or len(records))}
-    for name, adapter in (("base", None), ("global", served.adapter)):
-        measured = measure(served.model, adapter, records, max_length, limit or None)
-        figures[name] = {figure: getattr(measured, figure) for figure in _FIGURES}
-    return figures
-
-
-def _table(result: dict[str, Any]) -> RenderableType:
-    rows = (
-        (name, figures["records"], *(f"{figures['base'][f]:.3g} → {figures['global'][f]:.3g}" for f in _FIGURES))
-        for name, figures in result["data_sets"].items()
-    )
-    headings = ("data set", "records", "loss", "perplexity", "exact match")
-    return table(f"Run {result['run']}: base → what is served", headings, rows, numbers=headings[1:])

@@ -25,21 +25,25 @@ def evidence(
 ) -> int:
     """Check the evidence of a verdict: signatures, lineage and Merkle proofs, and with --chain their commitments."""
     data = read_file("evidence", file, "a file of `foedus attribute --evidence`")
+    anchors: tuple[Anchor, ...] = ()
     try:
         bundle = Evidence.from_bytes(data)
         bundle.verified()
-        anchors = _anchors(bundle, chain, state) if chain else ()
+        if chain:
+            anchors = bundle.anchored(open_ledger(chain, state_of(state).folder, None, bundle.genesis.chain.contract))
     except (FormatError, IntegrityError) as error:
         answer({"ok": False, "failures": [str(error)]}, [f"The evidence does not hold: {error}"], as_json=as_json)
         return 1
     result = {"ok": True, "failures": [], **_content(bundle, anchors)}
-    answer(result, _lines(result), as_json=as_json)
+    rounds, transactions = (", ".join(map(str, result[of])) for of in ("rounds", "transactions"))
+    lines = [
+        f"The evidence holds: {result['verdict']} ({result['organisation']})",
+        f"Verdict  {100 * result['confidence']:.0f} % confident by {result['method']}; attribute again to check scores",
+        f"Rounds   {rounds} of run {result['run']}; "
+        + (f"committed by {transactions}" if transactions else "the chain was not asked: --chain"),
+    ]
+    answer(result, lines, as_json=as_json)
     return 0
-
-
-def _anchors(bundle: Evidence, chain: str, state: Path | None) -> tuple[Anchor, ...]:
-    contract = bundle.genesis.chain.contract
-    return bundle.anchored(open_ledger(chain, state_of(state).folder, None, contract))
 
 
 def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
@@ -59,15 +63,3 @@ def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
         "rounds": [proof.signed.value.round for proof in bundle.proofs],
         "transactions": [anchor.transaction for anchor in anchors],
     }
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    rounds = ", ".join(map(str, result["rounds"]))
-    transactions = ", ".join(result["transactions"])
-    where = f"committed by {transactions}" if transactions else "the chain was not asked: --chain"
-    return [
-        f"The evidence holds: {result['verdict']} ({result['organisation']})",
-        f"Verdict  {100 * result['confidence']:.0f} % confident by {result['method']}; the scores are checked by "
-        "attributing again",
-        f"Rounds   {rounds} of run {result['run']}; {where}",
-    ]

@@ -1,7 +1,6 @@
 """`foedus forget`: erase an organisation, or records of it, from a run."""
 
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 
 from console.backends.federation import Backend, federate
 from console.options import JsonOption, RunArgument, StateOption, command_app, state_of
-from console.settings import absolute, build, saved
+from console.settings import build, saved
 from console.views.tables import answer
 from core.canonical import Address
 from core.errors import RunError, UsageError
@@ -45,16 +44,23 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     folder = state_of(state)
     found = folder.existing(run)
     address = found.genesis.named(organisation).address
-    file = absolute("records", records) if records else None
-    trains = _trains(found, address, method, file)
-    options = {"organisation": address, "method": method, "basis": basis}
-    options["requester-key"] = str(requester_key) if requester_key else None
-    options["records"] = str(file) if file else None
+    trains = _trains(found, address, method, records)
+    options = {"organisation": address, "method": method, "basis": basis, "records": records and str(records)}
+    options["requester-key"] = requester_key and str(requester_key)
     settings = build(options, [], None, replace(saved(folder, found.name), run=found.name, mode="unlearn"))
     federate(settings, backend or (Backend.ray if trains else Backend.inline))
-    result = _result(found, address, _certificates(folder, found, address))
+    result = _result(found, newest_certificates(folder, found, address))
     result["seconds"] = round(time.monotonic() - started, 3)
-    answer(result, _lines(result), as_json=as_json)
+    what = f"{result['records']} records of {result['organisation']}" if result["records"] else result["organisation"]
+    given, missing = (", ".join(result[kind]) or "none" for kind in ("receipts", "outstanding"))
+    lines = [
+        f"Erased   {what} from run {found.name} by {result['method']}: {result['label']}",
+        f"Adapter  {result['aggregate']}",
+        f"Receipts {given}; outstanding: {missing}",
+        f"Written  {result['certificate']}",
+        f"Next: foedus check {result['certificate']} · foedus verify {found.name}",
+    ]
+    answer(result, lines, as_json=as_json)
     return 0
 
 
@@ -63,7 +69,7 @@ def _trains(run: RunFolder, organisation: Address, method: str, records: Path | 
     if run.unfinished():
         begun = [s.value for s in run.erasures() if run.certificate(s.value) is None]
         return any(attestation.reaggregated < attestation.rounds for attestation in begun)
-    shards = shards_of(run.genesis, organisation, read_digests(records)) if records else None
+    shards = shards_of(run.genesis, organisation, read_digests(records.expanduser())) if records else None
     try:
         return any(made.reaggregated < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
     except UsageError:
@@ -73,7 +79,7 @@ def _trains(run: RunFolder, organisation: Address, method: str, records: Path | 
         raise
 
 
-def _certificates(state: State, run: RunFolder, organisation: Address) -> dict[Path, ErasureCertificate]:
+def newest_certificates(state: State, run: RunFolder, organisation: Address) -> dict[Path, ErasureCertificate]:
     """The certificates of an organisation's newest erasure, one a lane, as its event in the log names them."""
     events, _ = EventLog.read(state.events(run.name))
     erased = [event for event in events if event["event"] == "erased" and event["organisation"] == organisation]
@@ -84,37 +90,22 @@ def _certificates(state: State, run: RunFolder, organisation: Address) -> dict[P
     return {path: read_certificate(path.read_bytes()).value for path in paths}
 
 
-def _result(run: RunFolder, organisation: Address, written: dict[Path, ErasureCertificate]) -> dict[str, Any]:
+def _result(run: RunFolder, written: dict[Path, ErasureCertificate]) -> dict[str, Any]:
     """What the certificates say together; the last speaks for the run."""
     path, certificate = list(written.items())[-1]
+    request, names = certificate.attestation.value.request.value, run.genesis.names
     outstanding = {holder for one in written.values() for holder in one.outstanding}
-    signed = {receipt.value.organisation for one in written.values() for receipt in one.receipts}
+    signed = {receipt.value.organisation for one in written.values() for receipt in one.receipts} - outstanding
     return {
         "run": run.name,
-        "organisation": run.genesis.named(organisation).name,
-        "records": certificate.attestation.value.request.value.count or None,
-        "method": certificate.attestation.value.method,
+        "organisation": names[request.organisation],
+        "records": request.count or None,
+        "method": request.method,
         "certificate": str(path),
         "certificates": [str(path) for path in written],
         "label": certificate.label,
         "aggregate": certificate.aggregate,
         "metrics": {name: dict(values) for name, values in certificate.metrics.items()},
-        "receipts": _names(run, signed - outstanding),
-        "outstanding": _names(run, outstanding),
+        "receipts": [name for address, name in names.items() if address in signed],
+        "outstanding": [name for address, name in names.items() if address in outstanding],
     }
-
-
-def _names(run: RunFolder, organisations: Collection[Address]) -> list[str]:
-    return [member.name for member in run.genesis.organisations if member.address in organisations]
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    what = f"{result['records']} records of {result['organisation']}" if result["records"] else result["organisation"]
-    given, missing = (", ".join(result[kind]) or "none" for kind in ("receipts", "outstanding"))
-    return [
-        f"Erased   {what} from run {result['run']} by {result['method']}: {result['label']}",
-        f"Adapter  {result['aggregate']}",
-        f"Receipts {given}; outstanding: {missing}",
-        f"Written  {result['certificate']}",
-        f"Next: foedus check {result['certificate']} · foedus verify {result['run']}",
-    ]

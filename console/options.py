@@ -52,6 +52,14 @@ def read_file(what: str, path: Path, expected: str) -> bytes:
         raise UsageError(f"{what} {path}: expected {expected}, got {error.strerror}") from error
 
 
+def writable_file(path: Path) -> Path:
+    """The absolute path of a file to write; raises UsageError, before anything is computed, when it cannot be one."""
+    path = path.expanduser().absolute()
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'no such folder'}")
+    return path
+
+
 def contract_of(option: str) -> Address:
     """The contract that --address names; raises UsageError."""
     try:

@@ -7,14 +7,11 @@ import typer
 
 from chain.ledger import open_ledger
 from chain.participation import ParticipationProof
-from console.options import JsonOption, RunArgument, StateOption, command_app, read_file, state_of
+from console.options import JsonOption, RunArgument, StateOption, command_app, read_file, state_of, writable_file
 from console.views.tables import answer
 from core.errors import IntegrityError, UsageError
-from core.rounds import RoundRecord
 from core.storage.blobs import write
-from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from core.update import Organisation
 
 app = command_app()
 
@@ -38,9 +35,16 @@ def proof(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise UsageError("expected --organisation NAME, --round N and --out FILE, or --check FILE, got not all of them")
     found = folder.existing(run)
     member = found.genesis.named(organisation)
-    record = _admitting(found, member, number)
-    made = ParticipationProof.of(record, found.salts(record), member.address, found.genesis.chain)
-    path = out.expanduser().absolute()
+    admitting = [
+        signed.value
+        for signed in found.records()
+        if signed.value.round == number and any(a.organisation == member.address for a in signed.value.admitted)
+    ]
+    if not admitting:
+        raise UsageError(f"run {found.name}: expected an update of {member.name} in round {number}, got none admitted")
+    newest = admitting[-1]  # a round may be closed again in a later generation
+    made = ParticipationProof.of(newest, found.salts(newest), member.address, found.genesis.chain)
+    path = writable_file(out)
     write(path, made.to_json())
     result = {"run": found.name, "organisation": member.name, "round": number, "path": str(path)}
     answer(result, [f"Proof    {path}"], as_json=as_json)
@@ -61,15 +65,3 @@ def _check(path: Path, chain: str, state: State, as_json: bool) -> int:
     result = {"ok": True, **claim, "transaction": anchor.transaction, "block": anchor.block}
     answer(result, [line], as_json=as_json)
     return 0
-
-
-def _admitting(run: RunFolder, member: Organisation, number: int) -> RoundRecord:
-    """The newest record of a round that admitted an organisation; raises UsageError when there is none."""
-    records = [
-        signed.value
-        for signed in run.records()
-        if signed.value.round == number and any(a.organisation == member.address for a in signed.value.admitted)
-    ]
-    if not records:
-        raise UsageError(f"round {number} of run {run.name} admitted no update of {member.name}")
-    return records[-1]

@@ -46,6 +46,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> int:
     """Run one federation in simulation."""
+    # First of all, while the only locals are the parameters: each option is a setting of the same name.
     options = {key(name): value for name, value in locals().items() if name in _OPTIONS and value is not None}
     started = time.monotonic()
     folder = state_of(state)
@@ -56,7 +57,6 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     settings = build(options, assignments or [], config, start)
     federate(settings, backend)
     folder = State.of(settings)
-    done = folder.existing(settings.run)
-    result = report(folder, done) | {"seconds": round(time.monotonic() - started, 3)}
-    answer(result, tables(folder, done, result), as_json=as_json)
+    result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
+    answer(result, tables(folder, folder.existing(settings.run), result), as_json=as_json)
     return 0 if result["status"] == "completed" else 1

@@ -13,7 +13,7 @@ from core.storage.state_folder import State
 
 DEFAULTS = RunConfig()
 
-_PATHS = ("state", "data", "validation", "coordinator-key", "requester-key", "store")
+_PATHS = ("state", "data", "validation", "coordinator-key", "requester-key", "records", "store")
 
 
 def build(
@@ -27,7 +27,14 @@ def build(
     Relative paths are made absolute from the current folder. Raises ConfigError for a setting that is unknown or has
     the wrong type, DataError or ModelError for a path that leads nowhere.
     """
-    settings = base.to_flat() | (_toml(config_file) if config_file else {})
+    settings = base.to_flat()
+    if config_file:
+        try:
+            settings |= tomllib.loads(config_file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"config file {config_file}: expected a TOML of settings, got {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"config file {config_file}: expected a TOML of settings, got {error}") from error
     settings |= {key: value for key, value in options.items() if value is not None}
     settings |= dict(_assignment(text) for text in assignments)
     config = RunConfig.from_flat({key: absolute(key, value) for key, value in settings.items()})
@@ -60,15 +67,6 @@ def _check_paths(config: RunConfig) -> None:
         raise ConfigError(f"coordinator-key {config.coordinator_key}: expected a key file, got no such file")
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"config file {path}: expected a TOML of settings, got {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {path}: expected a TOML of settings, got {error}") from error
-
-
 def _assignment(text: str) -> tuple[str, Any]:
     """KEY=VALUE, the value read as its setting's type."""
     key, equals, value = text.partition("=")
@@ -77,7 +75,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set: expected key=value with the name of a setting, got {text!r}")
     if isinstance(default, str):
         return key, value
-    try:
+    try:  # as a line of a TOML file, so that --set and --config read a value alike
         return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--set: expected a value like {default!r}, got {text!r}") from error

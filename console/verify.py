@@ -1,11 +1,9 @@
 """`foedus verify`: the audit of a run by its members, or from outside by its chain and store."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
 
 from chain.audit.outside import verify_from_outside
 from chain.audit.report import AuditReport
@@ -52,7 +50,12 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         settings, name = saved(folder, found.name), found.name
         private = private_chain or settings.private
         report = verify_on_chain(found, chain or settings.chain, folder.folder, private=private, strict=strict)
-    answer({"run": name, **report.to_dict()}, _parts(name, report), as_json=as_json)
+    rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
+    verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
+    checked = table(f"Checked; {rounds}", ("what", "count"), report.checked.items(), numbers=("count",))
+    answer(
+        {"run": name, **report.to_dict()}, [f"Run {name} {verdict}", *listed(report.failures), checked], as_json=as_json
+    )
     return 0 if report.ok else 1
 
 
@@ -64,13 +67,3 @@ def _from_outside(
         raise UsageError(f"--from-chain: expected --address, --store and --key with it, got no {missing}")
     own = keys.read(key.expanduser())
     return verify_from_outside(url, contract_of(contract), str(absolute("store", store)), own, private=private)
-
-
-def _parts(run: str, report: AuditReport) -> Iterator[RenderableType]:
-    rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
-    if report.ok:
-        yield f"Run {run} holds: {rounds}"
-    else:
-        yield f"Run {run} does not hold: {report.failures[0]}"
-    yield from listed(report.failures)
-    yield table(f"Checked; {rounds}", ("what", "count"), report.checked.items(), numbers=("count",))

@@ -84,6 +84,7 @@ class AdapterState:
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed safetensors entry: {error}") from error
         state = cls(arrays)
+        # Gaps, overlaps, other orders of keys and trailing bytes all change the header or the length.
         if _header(state.arrays) != bytes(view[:start]) or start + state.nbytes != len(view):
             raise FormatError("safetensors file is not in canonical form")
         return state
@@ -93,6 +94,7 @@ def _frozen(name: str, array: Array) -> Array:
     if array.dtype not in _NAMES:
         raise FormatError(f"{name}: dtype {array.dtype} is not one of {', '.join(_DTYPES)}")
     view = np.ascontiguousarray(array).reshape(array.shape).view()
+    # A view of an array that somebody else may hold: only this one is frozen.
     view.flags.writeable = False
     return view
 
@@ -107,6 +109,7 @@ def _header(arrays: Mapping[str, Array]) -> bytes:
             "data_offsets": [start, end],
         }
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
+    # The safetensors library pads with spaces to 8 bytes, so that arrays start aligned.
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
@@ -126,4 +129,5 @@ def _entries(view: memoryview) -> tuple[dict[str, dict[str, Any]], int]:
 def _array(entry: dict[str, Any], data: memoryview) -> Array:
     start, end = entry["data_offsets"]
     dtype: np.dtype[np.floating] = _DTYPES[entry["dtype"]]
+    # A shape that does not fit its bytes is refused here by NumPy, with TypeError or ValueError.
     return np.ndarray(tuple(entry["shape"]), dtype, buffer=data[start:end])

@@ -148,6 +148,7 @@ class Stack(Rule):
 
         Raises ConfigError when the rank would outgrow a layer's smaller side.
         """
+        # Every module needs all updates at once, so each is read from the store only once.
         ordered = _read(_ordered(updates))
         return Aggregate(AdapterState({name: _stacked(state[name], name, ordered) for name in state}), 0.0)
 
@@ -176,6 +177,7 @@ class Svd(Rule):
         for module in _modules(state):
             b, a = _product_stacks(module, state, ordered)
             claimed = -aggregate[f"{module}.lora_B"].astype(np.float64), aggregate[f"{module}.lora_A"]
+            # The difference of two products is the product of their stacks, so it is never formed at full size.
             total += _norm_of_product(b, a) ** 2
             lost += _norm_of_product(np.hstack([b, claimed[0]]), np.vstack([a, claimed[1]])) ** 2
         return float(np.sqrt(lost / total)) if total else float(np.sqrt(lost))
@@ -197,6 +199,7 @@ def rank_of(adapter: AdapterState) -> int:
 
 def by_address(address: Address) -> int:
     """The canonical order of organisations: their addresses as numbers."""
+    # As numbers, since EIP-55 spells one address in upper and lower case.
     return int(address, 16)
 
 
@@ -213,12 +216,14 @@ def _sum(start: AdapterState, updates: list[WeightedUpdate]) -> AdapterState:
     total = {name: array.astype(np.float64) for name, array in start.arrays.items()}
     for update in updates:
         _add(total, update.state, update.weight)
+    # Popped, so that the float64 sums go while the float32 arrays come.
     return AdapterState({name: total.pop(name).astype(np.float32) for name in start})
 
 
 def _add(total: Mapping[str, Float64], update: AdapterState, weight: float) -> None:
     for name, array in total.items():
         scaled = update[name].astype(np.float64)
+        # Two operations and not one: a fused multiply-add rounds once, on some machines only.
         np.multiply(scaled, weight, out=scaled)
         np.add(array, scaled, out=array)
 
@@ -267,6 +272,7 @@ def _refactored(module: str, state: AdapterState, updates: list[WeightedUpdate])
     """Singular values of the exact product, and its best B and A of the state's rank."""
     rank = state[f"{module}.lora_A"].shape[0]
     b, a = _product_stacks(module, state, updates)
+    # QR first: the SVD is then of a matrix with the stacks' small rank on both sides.
     qb, rb = np.linalg.qr(b)
     qa, ra = np.linalg.qr(a.T)
     u, values, vt = np.linalg.svd(rb @ ra.T)

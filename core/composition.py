@@ -1,11 +1,11 @@
-"""What a run serves of lanes that learned apart.
+"""Composition: how independently trained lanes are served.
 
     sum        one adapter: B = Σ_l w_l B_l
     ensemble   a mixture: p(token) = Σ_l w_l p_l(token), the lanes' next-token probabilities, each under its own adapter
     routing    one lane for each prompt: the one whose adapter is most familiar with it (llm/familiarity.py)
 
-w_l is a lane's share: its members' examples among those of everyone who still learns. Who measures, generates or
-attributes gets a Composition, and never sees lanes. Of one lane all three are that lane's state.
+w_l is a lane's share: its members' examples among those of all remaining members. Evaluation, generation and
+attribution get a Composition, and never see lanes. For a single lane all three are that lane's state.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,6 +71,7 @@ def compose(genesis: Genesis, lanes: Sequence[tuple[Sequence[Address], AdapterSt
     Raises ConfigError for a rule whose lanes cannot be summed.
     """
     learning = [(members, state) for members, state in lanes if members]
+    # One lane is served as it is under every composition, so its digest is that of its state.
     if len(learning) == 1:
         return Composition.of(learning[0][1])
     weighed = shares(genesis, [members for members, _ in learning])

@@ -229,6 +229,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
+    # TOML and run-config write 1 where 1.0 is meant; no other conversion is made.
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -96,8 +96,10 @@ def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
     Its salt is HMAC-SHA256 of the nonce under the organisation's secret key: whoever knows a record but not the key
     cannot tell whether it was erased, and the organisation can show it at any time.
     """
+    # A request for the whole organisation hides nothing.
     if not records:
         return ZERO_DIGEST
+    # Keyed: records can be guessed, and an unkeyed digest would confirm a guess.
     salt = hmac.digest(key.secret, domain("records-salt") + raw(nonce), "sha256")
     return commitment(salt, digest("records", *map(raw, sorted(set(records)))))
 

@@ -114,6 +114,7 @@ def lineage(
     `records` are the lane's, of every generation, `generations` what opened them. Below a generation's parent round
     stand the rounds of the generation that it grew from.
     """
+    # Attempts below the quorum changed no state, so they are in nobody's line.
     closed = [signed for signed in records if signed.value.admitted]
     generation, until, found = max(generations, default=0), None, list[Signed[RoundRecord]]()
     while True:
@@ -129,4 +130,5 @@ def lineage(
         found = sorted(own, key=lambda signed: signed.value.round) + found
         if opening is None:
             return found
+        # Rounds of the older generation count up to the fork; its later ones are off the line.
         generation, until = opening.parent_generation, opening.parent_round

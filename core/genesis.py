@@ -67,6 +67,7 @@ class Training:
         """Where round `number` stands for an organisation that does `steps` in a whole round of the federation."""
         if not self.calibrates(number):
             return Stage(steps, (number - 1) * steps, self.rounds * steps)
+        # At least one step: a calibration of none would leave the sum as it is and still call it repaired.
         short = max(1, steps // CALIBRATION_STEPS)
         index = (number - self.rounds - 1) % self.calibration_rounds
         return Stage(short, index * short, self.calibration_rounds * short)

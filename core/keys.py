@@ -98,6 +98,7 @@ def signing_key(
     Raises ForgeryError when the signature is malformed or is the upper twin of another.
     """
     data = _parsed(signature)
+    # (r, n − s) recovers the same address: with it, one statement would have two signatures.
     if int.from_bytes(data[32:64], "big") > SECPK1_N // 2:
         raise ForgeryError("signature has its s value in the upper half of the group order")
     try:
@@ -133,6 +134,7 @@ def create(path: Path) -> Key:
     secret = secrets.token_bytes(32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # O_EXCL and the mode at once: no moment at which others can read the key, and none is overwritten.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise UsageError(f"key file {path} exists already: choose another name") from error

@@ -42,6 +42,7 @@ class Lane:
         openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
         opening, head = openings[-1].value if openings else None, lineage[-1] if lineage else None
         records = [s for s in run.records() if (s.value.lane, s.value.generation) == (index, len(openings))]
+        # Attempts below the quorum are records, too: they count, and the next record follows the last of them.
         following = head.value.round + 1 if head else 1
         begun = opening.digest if opening else run.genesis.digest
         return cls(

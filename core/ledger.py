@@ -172,6 +172,7 @@ class MemoryLedger:
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""
         key = commitment.key
+        # A committer that died before it read the receipt asks again: that must change nothing.
         if known := self._rounds.get(key):
             if known[0] != commitment:
                 raise LedgerConflictError(f"round {key.round} is already committed with other values")

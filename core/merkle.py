@@ -49,6 +49,7 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     while len(levels[-1]) > 1:
         level = levels[-1]
         pairs = [_parent(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+        # The last node of an odd level has no sibling: it moves up as it is.
         levels.append(pairs + level[len(pairs) * 2 :])
     return levels
 

@@ -19,6 +19,7 @@ def parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> 
         if missing := [item.name for item in fields(cls) if item.name not in data]:  # type: ignore[arg-type] # as below
             raise FormatError(f"malformed {cls.__name__}: expected a field {missing[0]!r}, got {sorted(data)}")
         noun = cls(**{name: nested[name](value) if name in nested else value for name, value in data.items()})
+    # Foreign data may be of any type anywhere: whatever the parsers trip over is one fault.
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"malformed {cls.__name__}: {error}") from error
     return typed(noun)

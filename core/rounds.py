@@ -178,6 +178,7 @@ class Salts:
         if missing := [a.organisation for a in record.admitted if a.organisation not in self.updates]:
             raise FormatError(f"round {record.round}: no salt for the update of {missing[0]}")
         salts = [salt_bytes(self.updates[a.organisation]) for a in record.admitted]
+        # The digest of the manifest, not of the signature: a signature has twins.
         pairs = zip(salts, record.admitted, strict=True)
         return [merkle.leaf(raw(commitment(salt, a.signed.value.digest))) for salt, a in pairs]
 

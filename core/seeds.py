@@ -19,6 +19,7 @@ def local(seed: int, organisation: Address, number: int, part: int = 0) -> bytes
 def shard_of(record: Digest, shards: int) -> int:
     """The shard that a record is in, 0 to `shards` − 1: by its content alone, so that no other record moves it."""
     drawn = hashlib.sha256(domain("shard") + raw(record)).digest()
+    # The bias of a remainder of 64 bits is below 2⁻⁵⁴ for a thousand shards.
     return int.from_bytes(drawn[:8], "big") % shards
 
 
@@ -31,6 +32,7 @@ def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: fl
     """Those whose ticket for the round is below the fraction, in order; the `least` lowest when they are fewer."""
     tickets = {address: ticket(seed, address, number) for address in organisations}
     count = max(least, sum(value < fraction for value in tickets.values()))
+    # By lowest tickets, so that a larger fraction only ever adds organisations.
     found = set(sorted(organisations, key=lambda address: tickets[address])[:count])
     return [address for address in organisations if address in found]
 

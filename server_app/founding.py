@@ -150,7 +150,8 @@ def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
             "have no sum, composition ensemble or routing serves them"
         )
     if not apart and config.composition != "sum":
-        raise ConfigError(f"composition {config.composition} needs lanes: expected lane-size 1 to {members - 1}, got {config.lane_size}")
+        expected = f"expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        raise ConfigError(f"composition {config.composition} needs lanes: {expected}")
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
     if config.aggregation == "stack" and rank > side:

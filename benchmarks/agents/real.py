@@ -52,7 +52,7 @@ NAMES = (
 )
 """In the order in which they are measured."""
 PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
-"""The fields of an `MarketRound` that a kept run has of every round, besides the credits by domain."""
+"""The fields of a `MarketRound` that a kept run has of every round, besides the credits by domain."""
 
 Float64 = NDArray[np.float64]
 
@@ -74,10 +74,11 @@ class RealMarket(Market):
         self.examples = np.array([float(len(member.records)) for member in self.federation.members])
         self.own_domain = np.array([DOMAINS.index(member.domain) for member in self.federation.members])
 
-    def _kinds(
+    def draw_kinds(
         self,
         settings: Mapping[str, Any],  # noqa: ARG002 - the scenario names the free-riders one by one
     ) -> NDArray[np.str_]:
+        """Two free-riders, the next pair for each trace."""
         kinds = np.full(self.members, "honest", dtype="<U8")
         pairs = self.scenario.settings["riders"]["pairs"]
         kinds[self._draws.permutation(self.members)[: len(pairs[0])]] = pairs[self.trace % len(pairs)]

@@ -19,27 +19,13 @@ PACKAGES = ("core", "llm", "client_app", "server_app", "chain", "agents", "prove
 def stage(folder: Path) -> Path:
     """Write the app into `folder` and return it."""
     for package in PACKAGES:
-        shutil.copytree(_source(package), folder / package, ignore=_only_python)
-    (folder / "pyproject.toml").write_text(_pyproject(), encoding="utf-8")
-    return folder
-
-
-def _source(package: str) -> Path:
-    spec = find_spec(package)
-    assert spec is not None  # noqa: S101 - this package imports them all
-    assert spec.origin is not None  # noqa: S101
-    return Path(spec.origin).parent
-
-
-def _only_python(folder: str, names: list[str]) -> set[str]:
-    skipped = {"__pycache__", "node_modules", "contracts"}
-    return {name for name in names if name in skipped or not (name.endswith(".py") or (Path(folder) / name).is_dir())}
-
-
-def _pyproject() -> str:
-    """A JSON string, number or boolean is also a TOML one."""
+        spec = find_spec(package)
+        assert spec is not None  # noqa: S101 - this package imports them all
+        assert spec.origin is not None  # noqa: S101
+        shutil.copytree(Path(spec.origin).parent, folder / package, ignore=_only_python)
+    # A JSON string, number, boolean or list of strings is also a TOML one.
     settings = "\n".join(f"{name} = {json.dumps(value)}" for name, value in RunConfig().to_flat().items())
-    return f"""\
+    declared = f"""\
 [project]
 name = "foedus"
 version = "{version("foedus")}"
@@ -56,3 +42,11 @@ clientapp = "client_app.app:app"
 [tool.flwr.app.config]
 {settings}
 """
+    (folder / "pyproject.toml").write_text(declared, encoding="utf-8")
+    return folder
+
+
+def _only_python(folder: str, names: list[str]) -> set[str]:
+    """What `copytree` leaves out: everything but folders and Python files."""
+    skipped = {"__pycache__", "node_modules", "contracts"}
+    return {name for name in names if name in skipped or not (name.endswith(".py") or (Path(folder) / name).is_dir())}

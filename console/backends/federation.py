@@ -1,16 +1,15 @@
 """One federation on a backend, to its end.
 
-A run has one CLI: it holds a lock as long as it lives, which the kernel gives back however it dies. Whoever gets the
-lock may therefore end what an earlier CLI left behind. The ServerApp, the writer of the run, holds a lock of its own,
-since it need not have been started by a CLI.
+A run has one CLI: it holds a lock as long as it lives, which the kernel gives back however it dies. The CLI that gets
+the lock may therefore end what an earlier one left behind. The ServerApp, the writer of the run, holds a lock of its
+own, since it need not have been started by a CLI.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 
 from console.backends import processes
-from console.backends.ray import run_simulation
-from console.views.progress import Watcher, watching
+from console.views.progress import watching
 from console.views.tables import screen, show
 from core.config import RunConfig
 from core.errors import FoedusError
@@ -22,7 +21,7 @@ NODES = 2
 
 
 class Backend(StrEnum):
-    """What runs the ClientApps."""
+    """What runs the apps: `run_simulation` of the module of this name in `console/backends/`."""
 
     ray = "ray"
     inline = "inline"
@@ -38,22 +37,8 @@ def federate(settings: RunConfig, backend: Backend) -> None:
             state.remember(settings)
         with watching(console, state, run) as watch:
             try:
-                _BACKENDS[backend](settings, watch)
+                # By name, since the inline backend imports Flower, which Ray's processes import for themselves.
+                import_module(f"console.backends.{backend}").run_simulation(settings, NODES, watch)
             except FoedusError as error:
-                watch()
+                watch()  # the last events, among them the ServerApp's own reason
                 raise watch.failure or error from error
-
-
-def _ray(settings: RunConfig, watch: Watcher) -> None:
-    run_simulation(settings, NODES, watch)
-
-
-def _inline(settings: RunConfig, watch: Watcher) -> None:
-    from client_app.app import app as client_app  # noqa: PLC0415 - seconds of imports that only this backend needs
-    from console.backends.inline import run_inline  # noqa: PLC0415
-    from server_app.app import app as server_app  # noqa: PLC0415
-
-    run_inline(server_app, client_app, NODES, settings.to_flat(), watch)
-
-
-_BACKENDS: dict[Backend, Callable[[RunConfig, Watcher], None]] = {Backend.ray: _ray, Backend.inline: _inline}

@@ -4,7 +4,6 @@ A run's SuperLink, ServerApp and Ray actors are separate processes, any of which
 started them. They inherit one environment variable, so they can all be found and ended, by that CLI or by the next.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,20 +20,29 @@ def mark(run: Path) -> dict[str, str]:
 
 
 def end_all(run: Path) -> int:
-    """End every process of a run, SIGTERM before SIGKILL; returns how many there were.
-
-    Repeated until none is left: a process may start another before it ends.
-    """
+    """End every process of a run, SIGTERM before SIGKILL; returns how many there were."""
     ended = 0
-    while found := marked(run):
-        _end(found)
+    while found := marked(run):  # again until none is left: a process may start another before it ends
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, staying = psutil.wait_procs(found, timeout=_PATIENCE_SECONDS)
+        for process in staying:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(staying, timeout=_PATIENCE_SECONDS)
         ended += len(found)
     return ended
 
 
 def marked(run: Path) -> list[psutil.Process]:
     """Every living process with the mark of `run`."""
-    return [process for process in psutil.process_iter() if _mark_of(process) == str(run)]
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
+            if process.environ().get(MARK) == str(run):
+                found.append(process)
+    return found
 
 
 def alive(pid: int) -> bool:
@@ -43,26 +51,3 @@ def alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        mark: str | None = process.environ().get(MARK)
-    except (psutil.Error, OSError):  # gone meanwhile, or another user's
-        return None
-    return mark
-
-
-def _end(found: list[psutil.Process]) -> None:
-    for process in found:
-        _quietly(process.terminate)
-    _, staying = psutil.wait_procs(found, timeout=_PATIENCE_SECONDS)
-    for process in staying:
-        _quietly(process.kill)
-    psutil.wait_procs(staying, timeout=_PATIENCE_SECONDS)
-
-
-def _quietly(action: Callable[[], None]) -> None:
-    """A process that is gone already is what was wanted."""
-    with suppress(psutil.NoSuchProcess):
-        action()

@@ -57,18 +57,72 @@ class SuperLink:
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """Ask Flower's CLI, which answers in JSON; raises RunError with its last line when it does not."""
-        command = [*_script("flwr"), *arguments, "--format", "json"]
-        done = subprocess.run(  # noqa: S603 - Flower's own script with our arguments
-            command, cwd=self.home, env=dict(self.environment), capture_output=True, text=True, check=False
-        )
+        done = self._flwr(*arguments, "--format", "json")
         try:
             answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError as error:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            raise RunError(f"flwr {arguments[0]} failed: {lines[-1]}") from error
+            raise RunError(f"flwr {arguments[0]}: expected JSON, got {lines[-1]}") from error
         if not answer.get("success", True):
             raise RunError(f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}")
         return answer
+
+    def follow(self, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
+        """Wait for the run's end; raises RunError unless Flower says that it was completed.
+
+        `watch` says whether the event log has ended, `lock` names the process that writes the run.
+        """
+        asked = time.monotonic()
+        while True:
+            ended = watch()
+            if self.process.poll() is not None:
+                raise RunError(f"the SuperLink ended with status {self.process.returncode}: `--resume` goes on")
+            # Asking Flower costs the start of its CLI, so it is asked when there is reason to: the process that writes
+            # the run, which its lock names, is no more, or lingers long after its end.
+            if (writer := holder(lock)) is not None and processes.alive(writer):
+                patience = _LINGER_SECONDS if ended else math.inf
+            else:
+                patience = 0.0 if ended else _SILENCE_SECONDS
+            if time.monotonic() - asked > patience:
+                if self.completed(run_id):
+                    watch()
+                    return
+                asked = time.monotonic()
+            time.sleep(_POLL_SECONDS)
+
+    def completed(self, run_id: str) -> bool:
+        """Whether the run is over; raises RunError when it is over and was not completed."""
+        status = str(self.flwr("list", "foedus", "--run-id", run_id)["runs"][0]["status"])
+        if status.startswith("finished") and status != "finished:completed":
+            log = telling_line(self._flwr("log", run_id, "foedus", "--show").stdout) or self.log()
+            raise RunError(f"expected Flower to complete the run, got {status}: {log}")
+        return status == "finished:completed"
+
+    def wait_until_healthy(self) -> None:
+        """Return once it answers; raises RunError when it ends, or does not answer in time."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"http://{self.address}/health", timeout=1.0).is_success:
+                    return
+            except httpx.HTTPError:
+                time.sleep(_POLL_SECONDS)
+        raise RunError(f"the SuperLink did not start on {self.address}: {self.log()}")
+
+    def log(self) -> str:
+        """The line of its own log that says what went wrong."""
+        text = (self.home / "superlink.log").read_text(encoding="utf-8", errors="replace")
+        return telling_line(text) or "its log is empty"
+
+    def _flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - Flower's own script with our arguments
+            [*_script("flwr"), *arguments],
+            cwd=self.home,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> None:
@@ -79,61 +133,16 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
     """
     state = State.of(config)
     run = state.run(config.run).folder
-    with _home(run) as home, _superlink(home, run) as link:
+    prefix = f"foedus-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of this run's, by a CLI that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as home, _superlink(Path(home), run) as link:
         app = stage(link.home / "app")
         overrides = link.home / "run.toml"
         overrides.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.to_flat().items()), encoding="utf-8")
         resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
         answer = link.flwr("run", str(app), "foedus", "--run-config", str(overrides), "--federation-config", resources)
-        _follow(link, str(answer["run-id"]), watch, state.lock(config.run))
-
-
-@contextmanager
-def _home(run: Path) -> Iterator[Path]:
-    """A temporary folder for Flower; what a CLI that was killed left of this run's is removed."""
-    prefix = f"foedus-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
-        yield Path(folder)
-
-
-def _follow(link: SuperLink, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
-    """Wait for the run's end; raises RunError unless Flower says that it was completed.
-
-    Asking Flower costs the start of its CLI, so it is asked when there is reason to: the writer of the run, whom its
-    lock names, is no more, or lingers long after its end.
-    """
-    asked = time.monotonic()
-    while True:
-        ended = watch()
-        if link.process.poll() is not None:
-            raise RunError(f"the SuperLink ended with status {link.process.returncode}: `--resume` goes on")
-        if time.monotonic() - asked > _patience(ended, _is_alive(holder(lock))):
-            if _finished(link, run_id):
-                watch()
-                return
-            asked = time.monotonic()
-        time.sleep(_POLL_SECONDS)
-
-
-def _patience(ended: bool, writing: bool) -> float:
-    """Seconds until Flower is asked (again): by what the event log and the lock say."""
-    if writing:
-        return _LINGER_SECONDS if ended else math.inf
-    return 0.0 if ended else _SILENCE_SECONDS
-
-
-def _is_alive(pid: int | None) -> bool:
-    return pid is not None and processes.alive(pid)
-
-
-def _finished(link: SuperLink, run_id: str) -> bool:
-    """Ask Flower whether the run is over; raises RunError when it is but was not completed."""
-    status = str(link.flwr("list", "foedus", "--run-id", run_id)["runs"][0]["status"])
-    if status.startswith("finished") and status != "finished:completed":
-        raise RunError(f"Flower says the run is {status}: {_run_log(link, run_id)}")
-    return status == "finished:completed"
+        link.follow(str(answer["run-id"]), watch, state.lock(config.run))
 
 
 @contextmanager
@@ -141,6 +150,7 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     """Start a SuperLink with this home; end it, and everything below it, on leaving."""
     port = _free_port()
     environment = {**os.environ, **_QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
+    # Flower starts its parts by name: they must be those beside this interpreter.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(
@@ -156,41 +166,15 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
         )
     link = SuperLink(address, home, environment, process)
     try:
-        _wait_until_healthy(link)
+        link.wait_until_healthy()
         yield link
     finally:
         processes.end_all(run)
         process.wait()
-
-
-def _wait_until_healthy(link: SuperLink) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and link.process.poll() is None:
-        try:
-            if httpx.get(f"http://{link.address}/health", timeout=1.0).is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(_POLL_SECONDS)
-    raise RunError(f"the SuperLink did not start on {link.address}: {_server_log(link)}")
-
-
-def _run_log(link: SuperLink, run_id: str) -> str:
-    """What the run itself logged of its end, else what the SuperLink did."""
-    command = [*_script("flwr"), "log", run_id, "foedus", "--show"]
-    done = subprocess.run(  # noqa: S603 - Flower's own script with our arguments
-        command, cwd=link.home, env=dict(link.environment), capture_output=True, text=True, check=False
-    )
-    return telling_line(done.stdout) or _server_log(link)
-
-
-def _server_log(link: SuperLink) -> str:
-    return (
-        telling_line((link.home / "superlink.log").read_text(encoding="utf-8", errors="replace")) or "its log is empty"
-    )
 
 
 def telling_line(log: str) -> str:

@@ -35,8 +35,17 @@ def market(state: State, run: RunFolder) -> list[Json]:
     bids and nothing is credited.
     """
     events, _ = EventLog.read(state.events(run.name))
-    bids = {(event["lane"], event["round"]): event["bids"] for event in events if event["event"] == "bids"}
-    refused = _refused(events)
+    bids: dict[tuple[int, int], Json] = {}
+    refused: dict[int, dict[Address, str]] = {}
+    reasons: dict[Address, str] = {}
+    for event in events:
+        match event["event"]:
+            case "bids":
+                bids[event["lane"], event["round"]] = event["bids"]
+            case "bid-rejected":
+                reasons[event["organisation"]] = event["reason"]
+            case "round-started":  # it ends a consultation: only the reasons of a round's last one count
+                refused[event["round"]], reasons = reasons, {}
     rounds = [
         _round(run, record, bids.get((record.lane, record.round)), refused.get(record.round, {}), measured)
         for record, measured in credited(state.credits(run.name), run)
@@ -84,22 +93,10 @@ def tables(agents: Json, rounds: Iterable[Json] = ()) -> list[RenderableType]:
     return parts
 
 
-def _refused(events: Iterable[Json]) -> dict[int, dict[Address, str]]:
-    """By round: why bids of the last consultation for it do not count."""
-    refused: dict[int, dict[Address, str]] = {}
-    waiting: dict[Address, str] = {}
-    for event in events:
-        if event["event"] == "bid-rejected":
-            waiting[event["organisation"]] = event["reason"]
-        elif event["event"] == "round-started":  # every consultation ends with one
-            refused[event["round"]], waiting = waiting, {}
-    return refused
-
-
 def _round(
     run: RunFolder,
     record: RoundRecord,
-    bids: Mapping[Address, Json] | None,
+    bids: Json | None,
     refused: Mapping[Address, str],
     measured: Json | None,
 ) -> Json:
@@ -131,10 +128,14 @@ def _bid(bid: Json | None, reason: str | None) -> Json:
 def _round_table(entry: Json) -> RenderableType:
     """For each organisation its bid, its credit of each domain in nats, and its payment."""
     credits = [f"{domain} [nats]" for domain in entry["credits"]]
+    bids = {
+        name: f"{bid['steps']} steps, rank {bid['rank']}" if "steps" in bid else bid.get("reason", bid["status"])
+        for name, bid in entry["bids"].items()
+    }
     rows = (
         (
             name,
-            _described(entry["bids"].get(name)),
+            bids.get(name),
             *(_signed(domain.get(name)) for domain in entry["credits"].values()),
             _signed(entry["paid"].get(name)),
         )
@@ -142,14 +143,6 @@ def _round_table(entry: Json) -> RenderableType:
     )
     title = f"Round {entry['round']}, lane {entry['lane']}"
     return table(title, ("", "bid", *credits, "paid"), rows, numbers=(*credits, "paid"))
-
-
-def _described(bid: Json | None) -> str | None:
-    if bid is None:
-        return None
-    if bid["status"] == "accepted":
-        return f"{bid['steps']} steps, rank {bid['rank']}"
-    return str(bid.get("reason") or bid["status"])
 
 
 def _signed(value: float | None) -> str | None:

@@ -1,31 +1,23 @@
 """The model card that an exported adapter carries: its digests, organisations and rounds."""
 
 from core.canonical import Digest
-from core.genesis import Genesis
 from core.storage.run_folder import RunFolder
 
-
-def model_card(run: RunFolder, aggregate: Digest) -> str:
-    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of the served adapter."""
-    genesis = run.genesis
-    organisations = "\n".join(
-        f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
-        for o in genesis.organisations
-    )
-    rounds = "\n".join(
-        f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
-        for r in (signed.value for signed in run.records())
-    )
-    return f"""\
+_COMPOSED = {
+    "ensemble": "mixes their next-token probabilities",
+    "routing": "answers each prompt with one of them",
+}
+"""How a run of independently trained lanes uses its adapters."""
+_CARD = """\
 ---
 base_model: {genesis.base.name}
 library_name: peft
 tags: [lora, federated-learning, foedus]
 ---
-# Adapter of run {run.name}
+# Adapter of run {genesis.run}
 
-A LoRA adapter that {len(genesis.organisations)} organisations trained together with Foedus, aggregated by
-{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{_composed(genesis)}
+A LoRA adapter that {members} organisations trained together with Foedus, aggregated by
+{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{lanes}
 
 | what | value |
 |---|---|
@@ -57,9 +49,24 @@ licence and the organisations' agreement decide how it may be used.
 """
 
 
-def _composed(genesis: Genesis) -> str:
-    """How a run of independently trained lanes uses the adapter of one of them; nothing where lanes are summed."""
-    if genesis.composition == "sum":
-        return ""
-    ways = {"ensemble": "mixes their next-token probabilities", "routing": "answers each prompt with one of them"}
-    return f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {ways[genesis.composition]}."
+def model_card(run: RunFolder, aggregate: Digest) -> str:
+    """Markdown with the metadata block that model hubs read; `aggregate` is the digest of the served adapter."""
+    genesis, lanes = run.genesis, ""
+    if way := _COMPOSED.get(genesis.composition):
+        lanes = f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {way}."
+    organisations = "\n".join(
+        f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
+        for o in genesis.organisations
+    )
+    rounds = "\n".join(
+        f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
+        for r in (signed.value for signed in run.records())
+    )
+    return _CARD.format(
+        genesis=genesis,
+        members=len(genesis.organisations),
+        aggregate=aggregate,
+        lanes=lanes,
+        organisations=organisations,
+        rounds=rounds,
+    )

@@ -4,7 +4,7 @@ Where there are no colours, a line of letters stands under the text: the organis
 the token is its own, and a dot where the base model's share is larger.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,7 +81,16 @@ class Heat:
         """The response: coloured text, or text over letters, in lines no wider than the console."""
         if self.coloured:
             return Text().join(self.token(token) for token in trace.tokens)
-        return Text("\n".join(line for pair in self._marked(trace) for line in pair))
+        lines, text, marks = list[str](), "", ""
+        for token in trace.tokens:
+            mark = self.mark(token)
+            for character in visible(token.text):
+                if character == "\n" or cell_len(text + character) > self.console.width:
+                    lines += [text, marks]
+                    text, marks = "", ""
+                if character != "\n":
+                    text, marks = text + character, marks + mark * cell_len(character)
+        return Text("\n".join([*lines, text, marks]))
 
     def table(self, trace: TokenTrace) -> Table:
         """Shares and scores of the response."""
@@ -109,19 +118,6 @@ class Heat:
     def _share(self, share: float, colour: str, score: float) -> tuple[Text, str, str]:
         bar = "█" * round(_BAR * share) if share else ""
         return Text(bar, colour if self.coloured else ""), f"{100 * share:.0f} %", f"{score:z.2f}"
-
-    def _marked(self, trace: TokenTrace) -> Iterator[tuple[str, str]]:
-        """Lines of text, each with its line of letters."""
-        text, marks = "", ""
-        for token in trace.tokens:
-            mark = self.mark(token)
-            for character in visible(token.text):
-                if character == "\n" or cell_len(text + character) > self.console.width:
-                    yield text, marks
-                    text, marks = "", ""
-                if character != "\n":
-                    text, marks = text + character, marks + mark * cell_len(character)
-        yield text, marks
 
 
 def parts(

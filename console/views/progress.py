@@ -1,6 +1,6 @@
 """A run's progress from its event log: bars on a terminal, elsewhere a plain line a round and organisation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from console.views.tables import show
-from core.canonical import Address
 from core.errors import FoedusError, RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -35,17 +34,15 @@ class Watcher:
         """Show what has happened since the last call; True when the ServerApp has ended."""
         events, self._offset = EventLog.read(self.path, self._offset)
         for event in events:
-            self._advance(event)
-            if line := self._line(event):
-                show(line, on=self.progress.console)
+            self._move_bars(event)
+            self._tell(event)
             if event["event"] == "failed":
                 kind = UsageError if event["exit_code"] == UsageError.exit_code else RunError
                 self.failure = kind(event["error"])
             self.ended = self.ended or event["event"] in ("finished", "failed")
         return self.ended
 
-    def _advance(self, event: Event) -> None:
-        """Move the bars."""
+    def _move_bars(self, event: Event) -> None:
         match event["event"]:
             case "round-started":
                 self._round = f"round {event['round']} of {event['rounds']}"
@@ -57,41 +54,28 @@ class Watcher:
             case "evaluated":
                 self.progress.update(self.rounds, completed=event["round"])
 
-    def _line(self, event: Event) -> str | None:
-        """The event in words; None where the bars say enough, or nobody needs to know."""
+    def _tell(self, event: Event) -> None:
+        """Print the event in words, unless the bars say enough or nobody needs to know."""
+        bars, name, line = not self.progress.disable, event.get("organisation", ""), ""
+        if self._run.started:  # before that there is no genesis, and an address is all there is
+            name = self._run.genesis.names.get(name, name)
         match event["event"]:
             case "rejected":
-                return f"{self._round}: {self._name(event)} rejected: {event['reason']}: {event['detail']}"
+                line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
             case "objected" | "receipt-missing":
-                return f"{self._name(event)}: {event['event']}: {event['detail']}"
+                line = f"{name}: {event['event']}: {event['detail']}"
             case "erased":
-                return f"erased {self._name(event)}: {event['label']}"
-        return self._line_instead_of_bars(event) if self.progress.disable else None
-
-    def _line_instead_of_bars(self, event: Event) -> str | None:
-        match event["event"]:
-            case "round-started":
-                return f"{self._round}: {len(event['asked'])} organisations asked"
-            case "admitted":
+                line = f"erased {name}: {event['label']}"
+            case "round-started" if not bars:
+                line = f"{self._round}: {len(event['asked'])} organisations asked"
+            case "admitted" if not bars:
                 loss = event.get("loss")
-                trained = "trained" if loss is None else f"trained, loss {loss:.3f}"
-                return f"{self._round}: {self._name(event)} {trained}"
-            case "evaluated":
-                return f"{self._round}: {_losses(event['losses'])}"
-        return None
-
-    def _name(self, event: Event) -> str:
-        """The organisation of an event; its address while there is no genesis yet."""
-        address: Address = event["organisation"]
-        return self._run.genesis.names.get(address, address) if self._run.started else address
-
-
-def _losses(losses: Mapping[Address, Mapping[str, float]]) -> str:
-    """The mean loss of what is served over the organisations, beside the base's."""
-    if not losses:
-        return "not evaluated"
-    base, served = (sum(values[of] for values in losses.values()) / len(losses) for of in ("base", "global"))
-    return f"evaluated, loss {served:.3f} (base {base:.3f})"
+                line = f"{self._round}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
+            case "evaluated" if not bars and (losses := list(event["losses"].values())):
+                base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
+                line = f"{self._round}: evaluated, loss {served:.3f} (base {base:.3f})"
+        if line:
+            show(line, on=self.progress.console)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from rich.console import RenderableType
 
 from chain.queue import read_anchors
 from console.views.tables import short, table
-from core.canonical import Address
 from core.ledger import Anchor
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -21,10 +20,17 @@ Json = dict[str, Any]
 def report(state: State, run: RunFolder) -> Json:
     """Everything that `foedus run` and `foedus status` say about a run; organisations by name."""
     events, _ = EventLog.read(state.events(run.name))
+    names = run.genesis.names
     evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
-    losses = {number: _by_name(run, event["losses"]) for number, event in sorted(evaluated.items())}
+    losses = {
+        number: dict(sorted((names[address], values) for address, values in event["losses"].items()))
+        for number, event in sorted(evaluated.items())
+    }
     last = losses[max(losses)] if losses else {}
     anchors = read_anchors(run.queue)
+    rounds: dict[int, list[RoundRecord]] = {}
+    for signed in run.records():  # every lane's, attempts included
+        rounds.setdefault(signed.value.round, []).append(signed.value)
     return {
         "run": run.name,
         "status": _status(run, events),
@@ -32,7 +38,7 @@ def report(state: State, run: RunFolder) -> Json:
         "organisations": {o.name: o.address for o in run.genesis.organisations},
         "rounds": [
             _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
-            for number, records in _by_round(run).items()
+            for number, records in sorted(rounds.items())
         ],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
@@ -75,23 +81,12 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:
-    if all(_is_complete(run, lane) for lane in range(len(run.genesis.lanes))):
+    """Completed when every lane has closed its last round; a lane without members has none to close."""
+    lanes = [lane for lane in range(len(run.genesis.lanes)) if run.members(lane)]
+    lines = {lane: run.lineage(lane) for lane in lanes}
+    if all(line and line[-1].value.round >= run.last_round(lane) for lane, line in lines.items()):
         return "completed"
     return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
-
-
-def _is_complete(run: RunFolder, lane: int) -> bool:
-    """Whether a lane has closed its last round; a lane without members has none to close."""
-    line = run.lineage(lane)
-    return not run.members(lane) or (bool(line) and line[-1].value.round >= run.last_round(lane))
-
-
-def _by_round(run: RunFolder) -> dict[int, list[RoundRecord]]:
-    """All records, attempts included, under their rounds."""
-    rounds: dict[int, list[RoundRecord]] = {}
-    for signed in run.records():
-        rounds.setdefault(signed.value.round, []).append(signed.value)
-    return dict(sorted(rounds.items()))
 
 
 def _round(
@@ -108,7 +103,13 @@ def _round(
             for record in records
             for r in record.rejected
         ],
-        "flagged": [flag for r in records for flag in _flagged(r, names)],
+        # Trained although anchors were late (by so many rounds), or without a chain to check.
+        "flagged": [
+            {"organisation": names[a.organisation], **flags}
+            for record in records
+            for a in record.admitted
+            if (flags := {n: v for n, v in a.signed.value.metrics.items() if n in ("behind", "trusting")})
+        ],
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
         "transaction": transactions[0] if transactions else None,
         "transactions": transactions,
@@ -116,16 +117,3 @@ def _round(
         "losses": current,
         "validation": event.get("validation", {}),
     }
-
-
-def _flagged(record: RoundRecord, names: dict[Address, str]) -> Iterator[Json]:
-    """The organisations that trained although anchors were late (by so many rounds), or without a chain to check."""
-    for admitted in record.admitted:
-        metrics = admitted.signed.value.metrics
-        if flags := {name: metrics[name] for name in ("behind", "trusting") if name in metrics}:
-            yield {"organisation": names[admitted.organisation], **flags}
-
-
-def _by_name(run: RunFolder, losses: dict[Address, Json]) -> dict[str, Json]:
-    names = run.genesis.names
-    return {names[address]: values for address, values in sorted(losses.items(), key=lambda item: names[item[0]])}

@@ -35,7 +35,7 @@ def table(
     for heading in headings:
         made.add_column(Text(visible(heading)), justify="right" if heading in numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(_text(cell)) for cell in row))
+        made.add_row(*(Text("–" if cell is None else visible(str(cell))) for cell in row))
     return Group(Text(visible(title), "bold"), made)  # rich would wrap a title of the table to the table's width
 
 
@@ -49,6 +49,7 @@ def show(*parts: RenderableType, on: Console | None = None) -> None:
     console = on or screen()
     for part in parts:
         if isinstance(part, str):
+            # Text, and not a string, so that no console reads markup, emoji or links in it.
             console.print(Text(visible(part)), soft_wrap=True)
         else:
             console.print(part)
@@ -60,7 +61,3 @@ def answer(result: dict[str, Any], parts: Iterable[RenderableType], *, as_json: 
         sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     else:
         show(*parts)
-
-
-def _text(cell: object) -> str:
-    return "–" if cell is None else visible(str(cell))

@@ -53,6 +53,7 @@ class Artifacts:
         Raises DestroyedError when its key was destroyed, other IntegrityErrors when it is missing, sealed for others,
         or its bytes are not those of the digest; UsageError when no key was given.
         """
+        # The label proves the place alone; the digest proves the state.
         data = self._open(place := self.place(name))
         if (got := digest("adapter", data)) != name:
             raise IntegrityError(f"artifact {place}: expected digest {name}, got {got}")
@@ -107,12 +108,14 @@ class Artifacts:
         label, readers = _label(place), self.readers.of(members)
         if self._has(place):
             wraps = self._wraps(place)
+            # Readers are only added: a lane that shares the state must not lock another one out.
             if any(address_of(reader) not in wraps.wraps for reader in readers):
                 known = {address_of(reader) for reader in readers} | set(wraps.wraps)
                 wider = [reader for reader in self.readers.of() if address_of(reader) in known]
                 self._write_wraps(place, Wraps.of(self._key_of(place, wraps), label, wider))
             return
         key = secrets.token_bytes(sealing.KEY_BYTES)
+        # Ciphertext first: a crash in between leaves bytes without a key, which count as not stored.
         self.blobs.write(place + SEALED, sealing.seal(key, label, parts))
         self._write_wraps(place, Wraps.of(key, label, readers))
 
@@ -142,6 +145,7 @@ class Artifacts:
         try:
             data = bytes(self.blobs.read(place + KEYS))
         except FileNotFoundError as error:
+            # Bytes without a key were erased on purpose; no bytes at all were lost.
             if self.blobs.has(place + SEALED):
                 raise DestroyedError(f"artifact {place} was destroyed: nobody has its key") from error
             raise IntegrityError(f"artifact {place} cannot be read: there is none") from error

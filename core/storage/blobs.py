@@ -55,6 +55,7 @@ class Folder:
 
     def read(self, name: str) -> bytes | memoryview:
         """See `Blobs.read`; the bytes are memory-mapped."""
+        # A link could lead an audit to bytes outside the folder.
         descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
             empty = not os.fstat(file.fileno()).st_size  # which cannot be mapped
@@ -70,12 +71,14 @@ class Folder:
         try:
             path.unlink(missing_ok=True)
             if path.parent.exists():
+                # Without this, the rename itself may be lost when the machine stops.
                 _sync_folder(path.parent)
         except OSError as error:
             raise RunError(f"cannot remove {path}: {os.strerror(error.errno or 0)}") from error
 
     def names(self) -> list[str]:
         """See `Blobs.names`."""
+        # Links are listed although they are not followed: an audit reports them.
         found = (path for path in self.folder.rglob("*") if path.is_symlink() or not path.is_dir())
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
@@ -89,6 +92,7 @@ class Remote:
         from fsspec.core import url_to_fs  # type: ignore[import-untyped] # noqa: PLC0415 - it has no stubs
 
         try:
+            # Without its cache of listings, another machine's new artifact would stay unseen.
             found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"store: expected a folder or a URL that fsspec opens, got {url!r}: {error}") from error
@@ -158,6 +162,7 @@ def write(path: Path, *parts: bytes | memoryview) -> None:
 def _write(path: Path, parts: Iterator[bytes | memoryview]) -> None:
     """Write a file part by part, so that no more than one of them need be in memory."""
     size = 0
+    # The process id keeps two writers of one name apart; a leftover is no file of the run.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ Genesis, readers, records and salts are copied, sealed, to the artifacts: an aud
 """
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count, takewhile
 from pathlib import Path
@@ -101,6 +102,7 @@ class RunFolder:
         """Write genesis and readers; raises RunError when the run has a genesis already."""
         if self.started:
             raise RunError(f"run {self.name} has a genesis already")
+        # The genesis comes last: a run has started once it is there, and then its readers are, too.
         write(self.folder / "readers.json", to_json(readers.to_dict()))
         write(self.folder / "genesis.json", to_json(genesis.to_dict()))
         self._copy("readers.json")
@@ -136,6 +138,7 @@ class RunFolder:
 
     def records(self) -> Iterator[Signed[RoundRecord]]:
         """All records, by lane, generation, round and attempt."""
+        # Names sort as records do, since every number in them has leading zeros.
         for path in sorted((self.folder / "records").glob("L*.json")):
             yield _read(path, partial(Signed.parse, RoundRecord))
 
@@ -199,9 +202,7 @@ class RunFolder:
             generation = len(self.generations(lane))
         if not generation:
             return self.genesis.lanes[lane]
-        return _read(
-            self.folder / _generation_name(lane, generation), partial(Signed.parse, GenerationRecord)
-        ).value.members
+        return self._opening(lane, generation).members
 
     def last_round(self, lane: int) -> int:
         """The round that a lane's current generation is complete with."""
@@ -226,14 +227,15 @@ class RunFolder:
         """The record that a record grows from: the last attempt of the round before, in its generation or another."""
         generation = record.generation
         if generation:
-            opening = _read(
-                self.folder / _generation_name(record.lane, generation), partial(Signed.parse, GenerationRecord)
-            ).value
+            opening = self._opening(record.lane, generation)
             generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
-        place = _place(record.lane, generation, record.round - 1)
-        attempts = (self.folder / "records" / f"{place}-A{attempt:02}.json" for attempt in count(1))
+        name = replace(record.key, generation=generation, round=record.round - 1).file_name
+        attempts = (self.folder / "records" / f"{name}-A{attempt:02}.json" for attempt in count(1))
         written = list(takewhile(Path.exists, attempts))
         return _read(written[-1], partial(Signed.parse, RoundRecord)).value if written else None
+
+    def _opening(self, lane: int, generation: int) -> GenerationRecord:
+        return _read(self.folder / _generation_name(lane, generation), partial(Signed.parse, GenerationRecord)).value
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""
@@ -263,10 +265,6 @@ class RunFolder:
         self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
 
 
-def _place(lane: int, generation: int, number: int) -> str:
-    return f"L{lane:04}-G{generation:04}-R{number:05}"
-
-
 def _generation_name(lane: int, generation: int) -> str:
     return f"generations/L{lane:04}-G{generation:04}.json"
 
@@ -282,7 +280,7 @@ def certificate_name(lane: int, generation: int) -> str:
 
 
 def _record_name(record: RoundRecord) -> str:
-    return f"{_place(record.lane, record.generation, record.round)}-A{record.attempt:02}.json"
+    return f"{record.key.file_name}-A{record.attempt:02}.json"
 
 
 def _read(path: Path, parse: Callable[[Any], T]) -> T:

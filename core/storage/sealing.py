@@ -85,6 +85,7 @@ class Wraps:
 def seal(key: bytes, label: bytes, parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """Encrypt data that comes in parts: as many bytes as went in, and a tag of 16. A key may be used once."""
     encryptor = Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
+    # Ciphertext moved under another name no longer opens.
     encryptor.authenticate_additional_data(label)
     for part in parts:
         yield encryptor.update(part)
@@ -101,6 +102,7 @@ def unseal(key: bytes, label: bytes, sealed: bytes | memoryview) -> bytes:
 
 def _ephemeral(key: bytes, label: bytes) -> bytes:
     """A secret of the curve's order: 48 bytes reduced, so that no value is likelier than another."""
+    # 128 bits more than the order has: what the remainder favours is beyond measuring.
     wide, order = int.from_bytes(_derived(key, domain("ephemeral") + label, 48), "big"), int(SECPK1_N)
     return (wide % (order - 1) + 1).to_bytes(32, "big")
 

@@ -76,6 +76,7 @@ class State:
     def remember(self, config: RunConfig) -> None:
         """Write down what a run is started with, unless that is known: a run that is resumed begins with it."""
         path = self.settings(config.run)
+        # A run that is resumed goes on with its first settings, whatever the caller's are now.
         if not path.exists():
             write(path, to_json(config.to_flat()))
 

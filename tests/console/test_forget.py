@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from console.forget import _certificates
+from console.forget import newest_certificates
 from core.errors import RunError
 from core.storage.events import EventLog
 from core.storage.state_folder import State
@@ -47,16 +47,16 @@ def test_the_result_is_that_of_the_event_and_not_of_the_newest_file(twice: World
     for event in erased:
         os.utime(event["certificate"], ns=(2**62, 2**62) if event is erased[0] else (0, 0))
     last = erased[-1]
-    certificates = _certificates(state, run, last["organisation"])
-    assert [str(path) for path in certificates] == [last["certificate"]]
+    certificates = newest_certificates(state, run, last["organisation"])
+    assert [str(path) for path in certificates] == last["certificates"]
     assert next(iter(certificates.values())).label == last["label"]
 
 
-def test_a_state_folder_that_was_moved_has_its_certificates(twice: World, tmp_path: Path) -> None:
+def test_a_state_folder_that_was_moved_has_its_newest_certificates(twice: World, tmp_path: Path) -> None:
     shutil.copytree(twice.state, tmp_path / "moved")
     moved = State(tmp_path / "moved")
     run = moved.existing()
-    (path,) = _certificates(moved, run, run.genesis.named("coding").address)
+    (path,) = newest_certificates(moved, run, run.genesis.named("coding").address)
     assert path.is_relative_to(tmp_path / "moved")
 
 
@@ -64,4 +64,4 @@ def test_an_erasure_without_an_event_is_asked_for_again(twice: World, tmp_path: 
     state = State(twice.state)
     run = state.existing()
     with pytest.raises(RunError, match=run.genesis.named("financial").address):
-        _certificates(state, run, run.genesis.named("financial").address)
+        newest_certificates(state, run, run.genesis.named("financial").address)

@@ -22,6 +22,8 @@ __all__ = ["base_folder", "load_tiny"]
 
 EXAMPLE = Example(tuple(b"How many are two and three?" + b"They are five."), 27)
 SIZE = 0.15
+TERMS = 2 * 80
+"""The longest sum behind a score of a tiny base: its two blocks, one after the other, with 80 inner features each."""
 
 Federate = Callable[..., Subject]
 

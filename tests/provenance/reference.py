@@ -1,6 +1,9 @@
 """Slow ways to the same numbers, written from the formulas: what the fast ones are compared with."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +32,19 @@ def dense_contributions(contributions: Contributions) -> dict[str, torch.Tensor]
     }
 
 
+def in_float64(subject: Subject) -> Subject:
+    """The same on a copy of its model that computes in float64 throughout: what differences are taken of."""
+    module = copy.deepcopy(subject.model.module).double()
+    for part in module.modules():
+        if type(part).__name__.endswith("RMSNorm"):  # computes in float32 whatever it is given
+            part.forward = partial(_rms_norm, part)
+    return replace(subject, model=replace(subject.model, module=module))
+
+
+def _rms_norm(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    return hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon) * norm.weight
+
+
 def token_logprobs(subject: Subject, example: Example, extra: torch.Tensor | None = None) -> torch.Tensor:
     """Log p (T,) with Σ_k extra_k δ_k added: a plain forward pass with the contributions as dense matrices."""
     model = subject.model
@@ -38,14 +54,15 @@ def token_logprobs(subject: Subject, example: Example, extra: torch.Tensor | Non
         def add(_module: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
             if extra is None:
                 return output
-            weights = torch.einsum("...k,koi->...oi", extra.to(matrix.dtype), matrix)
+            weights = torch.einsum("...k,koi->...oi", extra.to(output.dtype), matrix.to(output.dtype))
             return output + torch.einsum("...oi,nti->nto" if extra.dim() == 1 else "toi,nti->nto", weights, given[0])
 
         return add
 
     network = model.module.get_base_model()
     with model.autocast(), hooked([(model.layers[name], adding(matrix)) for name, matrix in matrices.items()]):
-        logits = network(input_ids=torch.tensor([example.tokens]), use_cache=False).logits[0].float()
+        logits = network(input_ids=torch.tensor([example.tokens]), use_cache=False).logits[0]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     wanted = torch.tensor(example.tokens[example.prompt_length :])
     return logits.log_softmax(-1)[example.prompt_length - 1 : -1].gather(-1, wanted[:, None])[:, 0]
 

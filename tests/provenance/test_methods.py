@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -19,15 +20,11 @@ from provenance.method import Effort, Subject, base_logprobs, logprobs_of
 from provenance.protoken import protoken
 from provenance.shapley import exact_shapley, shapley
 from tests.llm.conftest import ARCHITECTURES
-from tests.precision import assert_equal_up_to_rounding, float32_error
-from tests.provenance.conftest import EXAMPLE, Federate, organisation
-from tests.provenance.reference import own_position_gradients, paper_scores, token_logprobs, total_gradients
+from tests.precision import assert_equal_up_to_rounding, derivative, float32_error
+from tests.provenance.conftest import EXAMPLE, TERMS, Federate, organisation
+from tests.provenance.reference import in_float64, own_position_gradients, paper_scores, token_logprobs, total_gradients
 
 SHORT = Example(EXAMPLE.tokens[:33], 27)
-
-
-TERMS = 2 * 80
-"""The longest sum behind a score of a tiny base: its two blocks, one after the other, with 80 inner features each."""
 
 
 def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -78,15 +75,21 @@ def test_gradient_works_for_every_rule(federate: Federate, rule: str) -> None:
     close(found.response, total_gradients(subject, SHORT).sum(0))
 
 
-def test_response_totals_are_what_finite_differences_give(federate: Federate) -> None:
-    subject = federate()
+@pytest.mark.parametrize("seed", [b"x", b"y", b"z"])
+def test_response_totals_are_what_finite_differences_give(federate: Federate, seed: bytes) -> None:
+    subject = federate(seed=seed)
     found = gradient(subject, EXAMPLE, Effort())
-    step = 0.02
-    for k in range(len(found.organisations)):
-        extra = step * torch.eye(len(found.organisations))[k]
+    exact = in_float64(subject)
+
+    def total(change: float, organisation: int) -> torch.Tensor:
+        """Log p of the response when a contribution counts by so much more."""
         with torch.no_grad():
-            up, down = (token_logprobs(subject, EXAMPLE, sign * extra).double().sum() for sign in (1, -1))
-        assert found.response[k].item() == pytest.approx(((up - down) / (2 * step)).item(), rel=2e-3, abs=2e-3)
+            return token_logprobs(exact, EXAMPLE, change * torch.eye(3)[organisation]).sum()
+
+    slopes = [derivative(partial(total, organisation=k)) for k in range(len(found.organisations))]
+    wanted, unsure = torch.stack([slope for slope, _ in slopes]), max(unsure for _, unsure in slopes)
+    assert unsure < 1e-3 * wanted.abs().max()
+    assert_equal_up_to_rounding(found.response, wanted, TERMS * len(found.tokens), unsure)
 
 
 def test_gradient_leaves_the_model_as_it_was(federate: Federate) -> None:
@@ -103,14 +106,16 @@ def test_gradient_leaves_the_model_as_it_was(federate: Federate) -> None:
 # --- shapley and ablation ------------------------------------------------------------------------------------------
 
 
-def test_shapley_converges_to_completeness(federate: Federate) -> None:
-    subject = federate()
-    residuals = []
-    for points in (1, 4, 16):
+@pytest.mark.parametrize("seed", [b"x", b"y", b"z"])
+def test_shapley_converges_to_completeness(federate: Federate, seed: bytes) -> None:
+    """What is missing is the error of the quadrature: it falls with the points until only rounding is left."""
+    subject = federate(seed=seed)
+    missing = []
+    for points in (1, 8, 64):
         found = shapley(subject, SHORT, Effort(points=points))
-        residuals.append((found.logprobs - found.base - found.tokens.sum(1)).abs().max().item())
-    assert residuals[0] > 10 * residuals[1] > 10 * residuals[2]
-    assert residuals[2] < 1e-3 * (found.logprobs - found.base).abs().max()
+        missing.append((found.logprobs - found.base - found.tokens.sum(1)).abs().max().item())
+    rounding = float32_error(torch.stack([found.logprobs, found.base]).abs().max().item(), TERMS)
+    assert missing[0] > missing[1] > rounding > missing[2]
 
 
 @pytest.mark.parametrize("rule", list(RULES))

@@ -6,7 +6,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from agents.market import Market
 from agents.table import SHAPE, Action
-from benchmarks.market_environment import MarketEnv
+from benchmarks.agents.environment import MarketEnv
 from tests.agents.test_market import SCENARIO, everyone
 
 

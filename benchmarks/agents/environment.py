@@ -74,6 +74,7 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
         self.trace = self.trace if seed is None else seed
         self.market = Market(self.scenario, self.members, self.trace)
         self.agents = list(self.possible_agents)
+        # Frozen agents that never decide: they only keep the books that observations are classes of.
         self._books = [Agent(self.market.terms(k), 0, QTable(Learning()), frozen=True) for k in range(self.members)]
         self._unpaid: MarketRound | None = None
         return self._observations(), {name: {} for name in self.agents}
@@ -87,7 +88,11 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
         names, number = list(self.agents), self.market.number
         chosen = np.array([int(actions.get(name, 0)) for name in names])
         outcome = self.market.step(chosen)
-        self._book(number, outcome)
+        for member, book in enumerate(self._books):
+            book.take(number, 0, Action(int(outcome.actions[member])))
+            book.perform(number, self.market.prices(member, number))
+            if self._unpaid is not None:  # a round is paid one round late
+                book.settle(number - 1, float(self._unpaid.incomes[member]))
         due = np.zeros(self.members) if self._unpaid is None else self._unpaid.incomes - self._unpaid.costs
         self._unpaid, over = outcome, self.market.over
         rewards = due + (outcome.incomes - outcome.costs if over else 0.0)
@@ -98,16 +103,8 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
         ended = dict.fromkeys(names, over)
         return observations, dict(zip(names, rewards.tolist(), strict=True)), ended, dict.fromkeys(names, False), infos
 
-    def _book(self, number: int, outcome: MarketRound) -> None:
-        """Tell every agent its action in this round, and its payment for the round before."""
-        for member, book in enumerate(self._books):
-            prices = self.market.prices(member, number)
-            book.take(number, 0, Action(int(outcome.actions[member])))
-            book.perform(number, prices)
-            if self._unpaid is not None:
-                book.settle(number - 1, float(self._unpaid.incomes[member]))
-
     def _observations(self) -> dict[str, NDArray[np.int64]]:
+        # After the last round there is no next one whose prices could be observed.
         number = min(self.market.number, self.market.rounds)
         observed = {}
         for member, name in enumerate(self.possible_agents):
