@@ -109,9 +109,8 @@ def _verified_manifest(signed: Signed[UpdateManifest], context: AdmissionContext
 
 def _check_claims(manifest: UpdateManifest, context: AdmissionContext) -> None:
     """Round, parent, nonce, number of examples and bid are those that the organisation may claim."""
-    key = RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
-    if key != context.key:
-        raise RejectedError(Reason.WRONG_ROUND, f"expected {_name(context.key)}, got {_name(key)}")
+    if manifest.key != context.key:
+        raise RejectedError(Reason.WRONG_ROUND, f"expected {context.key}, got {manifest.key}")
     if manifest.parent != context.parent:
         raise RejectedError(Reason.WRONG_PARENT, f"expected {context.parent}, got {manifest.parent}")
     if manifest.nonce in context.nonces:
@@ -121,10 +120,6 @@ def _check_claims(manifest: UpdateManifest, context: AdmissionContext) -> None:
         detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
         raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
     check_bid(manifest.bid, context.genesis)
-
-
-def _name(key: RoundKey) -> str:
-    return f"round {key.round} of lane {key.lane}, generation {key.generation}"
 
 
 def _check_arrays(update: AdapterState, shapes: Mapping[str, tuple[int, ...]]) -> None:

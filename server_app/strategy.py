@@ -34,14 +34,15 @@ from core.update import ABSTAIN, Bid
 from server_app.admission import RejectedError, read_reply
 from server_app.bids import collect
 from server_app.binding import Bindings
+from server_app.erasure.run import ErasureContext, ErasureTarget, erase
 from server_app.evaluation import curves, means
 from server_app.exchange import Recipients, exchange, last_line, printable
 from server_app.rounds import Recipient, Rounds
+from unlearning.certificate import ErasureCertificate
+from unlearning.records import read_digests
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
-    from server_app.erasure.run import ErasureContext
-    from unlearning.certificate import ErasureCertificate
 
 _LONGEST_PAUSE = 60.0
 
@@ -55,7 +56,7 @@ class Foedus(Strategy):
 
     retry_pause = 1.0
     """Seconds before a round below its quorum is tried again; doubled with every attempt."""
-    erasure: "ErasureContext | None" = None
+    erasure: ErasureContext | None = None
     """The ledger, keys and callbacks that `unlearn` needs; the composition root sets it."""
 
     def __init__(
@@ -171,17 +172,13 @@ class Foedus(Strategy):
         self.track(curves(self.rounds.genesis.names, losses, validation), server_round)
         return means(list(losses.values())) if losses else None
 
-    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> "ErasureCertificate":
+    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> ErasureCertificate:
         """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by shards or replay.
 
         Returns the certificate; the last one, where the organisation learns in several lanes. Raises UsageError for bad
         input, DataError for a bad file, RunError when the run does not hold or has another writer; see
         `server_app.erasure.run.erase`.
         """
-        # The records' reader needs the base model's libraries, which a round does not.
-        from server_app.erasure.run import ErasureTarget, erase  # noqa: PLC0415
-        from unlearning.records import read_digests  # noqa: PLC0415
-
         if self.erasure is None:
             raise UsageError("this strategy was given no ledger to erase on")
         target = ErasureTarget(organisation, method, read_digests(records) if records else ())

@@ -162,9 +162,12 @@ def test_a_certificate_that_the_chain_was_not_told_of_is_anchored_when_asked_aga
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--organisation", "nobody", "--method", "remove"), "organisation 'nobody' is not a member"),
-        (("--organisation", "medical", "--method", "forgive"), "method is 'forgive', one of remove, repair, replay"),
-        (("--organisation", "medical", "--method", "shards"), "method shards erases records: --records FILE wanted"),
+        (("--organisation", "nobody", "--method", "remove"), "got organisation 'nobody'"),
+        (
+            ("--organisation", "medical", "--method", "forgive"),
+            "expected one of remove, repair, replay, shards, got 'forgive'",
+        ),
+        (("--organisation", "medical", "--method", "shards"), "method shards erases records: give --records FILE"),
         (("--organisation", "coding", "--method", "replay", "--records", "x"), "x: cannot be read as UTF-8 text"),
     ],
 )
