@@ -1,4 +1,4 @@
-"""An organisation's agent at home: its prices, its budget, its saved tables, and what it answers.
+"""Agency: the agents of the organisations on a node, with their prices, budgets and saved tables.
 
 A simulation takes prices and budget from the run's settings; a deployed node says its own in its node-config:
 ``step-price, traffic-price, budget, q-table``. The tables lie in the organisation's own state folder.
@@ -17,6 +17,8 @@ from core import seeds
 from core.canonical import Address
 from core.config import RunConfig
 from core.genesis import Genesis
+from core.messages.codec import traffic
+from core.messages.training import Task
 from core.round_key import RoundKey
 from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
@@ -24,7 +26,7 @@ from core.update import ABSTAIN, Bid
 
 @dataclass(frozen=True)
 class Agency:
-    """What the organisations of a node pay and will spend, and where their agents' tables lie."""
+    """Prices and budget of a node's organisations, and the folder of their agents' tables."""
 
     state: State
     pool: float
@@ -40,15 +42,15 @@ class Agency:
         return cls(state, settings.pool, prices, settings.budget, settings.q_table)
 
     def open_session(
-        self, genesis: Genesis, organisation: Address, key: RoundKey, steps: int, traffic: float
+        self, genesis: Genesis, organisation: Address, key: RoundKey, steps: int, megabytes: float
     ) -> "AgentSession":
-        """Open an organisation's agent before a round; `steps` are those of its full round, `traffic` its MiB.
+        """Open an organisation's agent before a round: the steps of its full round, and the MiB it sends and receives.
 
-        Raises FormatError for a saved table of another version or shape, UsageError for such a one to begin with.
+        Raises FormatError for a saved table of another version or shape, UsageError for such a table to begin with.
         """
         members = len(genesis.lanes[key.lane])
         rounds, pool = genesis.training.rounds, self.pool or float(members)
-        terms = Terms(pool, members, rounds, steps, traffic, self.budget)
+        terms = Terms(pool, members, rounds, steps, megabytes, self.budget)
         notebook = Notebook(self.state.agent(genesis.digest, organisation))
         agent = notebook.before(key.generation, key.round, terms)
         if agent is None:
@@ -56,6 +58,23 @@ class Agency:
             table = read_table(Path(self.table)) if self.table else QTable(Learning())
             agent = Agent(terms, seed, table)
         return AgentSession(genesis, key, agent, notebook, self.prices)
+
+    def bids(self, task: Task, steps: int) -> tuple[Bid, dict[str, float]]:
+        """The bid that a task is trained by, and the metrics that carry the bid for the next round.
+
+        `ABSTAIN` and no metrics where the agent will not pay; the whole round and none where agents do not bid.
+        Raises as `open_session` does.
+        """
+        genesis = task.genesis
+        if genesis.policy(task.round) != "q-learning":
+            return Bid(steps, genesis.rank), {}
+        key = RoundKey(genesis.digest, task.lane, task.generation, task.round)
+        session = self.open_session(genesis, task.organisation, key, steps, traffic(task.state))
+        session.settle(task.paid)
+        if (bid := session.begin()) == ABSTAIN:
+            return ABSTAIN, {}
+        next_bid = session.end()
+        return bid, {"next-steps": float(next_bid.steps), "next-rank": float(next_bid.rank)}
 
 
 _OWN = ("step-price", "traffic-price", "budget", "q-table")
@@ -84,7 +103,7 @@ class AgentSession:
         return bid
 
     def begin(self) -> Bid:
-        """Spend what the round costs and say what is trained; `ABSTAIN` when the agent will not, or cannot pay."""
+        """Spend the cost of the round; returns the bid to train by, `ABSTAIN` when the agent will not or cannot pay."""
         self.agent.decide(self.key.round, self.prices)
         if self.agent.perform(self.key.round, self.prices, drafted=True) is None:
             return ABSTAIN

@@ -1,15 +1,21 @@
 """The checks before an organisation trains: it trusts neither the coordinator nor the network."""
 
+from collections.abc import Sequence
+
 from core import lora
 from core.adapter import AdapterState
-from core.aggregation import RULES
+from core.aggregation import RULES, weights
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import IntegrityError
 from core.generations import GenerationRecord, last_round
-from core.keys import Key
+from core.genesis import Genesis
+from core.keys import Domain, Key
+from core.ledger import LedgerView
 from core.messages.queries import RecordsQuery
 from core.messages.training import Task
+from core.rounds import RoundRecord
+from core.signed import Signed
 from core.update import Organisation
 
 
@@ -64,6 +70,39 @@ def check_served(task: Task, fresh: AdapterState) -> None:
     states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
     if promised not in states:
         raise IntegrityError(f"state: expected {promised}, got {', '.join(states)}")
+
+
+def check_weights(record: RoundRecord, genesis: Genesis) -> None:
+    """Check that a record admits members only, with the weights that follow from their registered examples.
+
+    Raises IntegrityError.
+    """
+    examples = genesis.examples
+    members = [admitted.organisation for admitted in record.admitted]
+    if strangers := [member for member in members if member not in examples]:
+        raise IntegrityError(f"{record.key}: admits {strangers[0]}, which is no member")
+    shares = weights({member: examples[member] for member in members})
+    for admitted in record.admitted:
+        _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
+
+
+def check_opening(
+    record: RoundRecord, openings: Sequence[Signed[GenerationRecord]], genesis: Genesis
+) -> GenerationRecord:
+    """The record that opened a round's generation; raises IntegrityError when it is not among the `openings`."""
+    for signed in openings[record.generation - 1 : record.generation]:
+        opening = signed.verified(genesis)
+        if (opening.lane, opening.generation) == (record.lane, record.generation):
+            return opening
+    raise IntegrityError(f"{record.key}: the record that opened its generation was not shown")
+
+
+def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
+    """Check that a ledger is the federation's, and knows its members; raises IntegrityError."""
+    _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
+    members = ledger.members(genesis.digest)
+    if members != {organisation.address for organisation in genesis.organisations}:
+        raise IntegrityError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")
 
 
 def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord | None) -> Digest:

@@ -1,4 +1,4 @@
-"""Which organisations a node speaks for, and with which key and data.
+"""Hosting: the organisations that a node speaks for, each with its key and its data.
 
 A deployed node hosts one organisation and says so in its node-config: ``organisation, data, key-file``, and where it
 checks its coordinator (client_app/oversight.py). In a simulation node i of N hosts every organisation j with
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context, UserConfig
+from flwr.app import Context
 
 from client_app.agency import Agency
 from client_app.erased_records import ErasedRecords
@@ -28,14 +28,14 @@ from llm.sources import read_data
 
 @dataclass(frozen=True)
 class Host:
-    """One organisation at home: its key and its data, which never leave."""
+    """One organisation on its node: its key and its data, which never leave it."""
 
     key: Key
     data: OrganisationData
 
     @property
     def organisation(self) -> Organisation:
-        """What it registers."""
+        """The organisation as it registers now."""
         return Organisation(self.key.address, self.data.name, len(self.data.train), self.key.derived)
 
 
@@ -80,39 +80,38 @@ class Node:
             return left
         return tuple(r for r in left if seeds.shard_of(r.digest, len(lanes)) == lanes.index(lane))
 
+    @classmethod
+    @lru_cache(maxsize=64)
+    def simulated(cls, config: RunConfig, index: int, nodes: int) -> "Node":
+        """Node `index` of a simulation; its data are read once per process."""
+        organisations = read_data(config).organisations
+        hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
+        oversight = Oversight.simulated(config)
+        agency = Agency.of(config, oversight.state, {})
+        return cls({host.key.address: host for host in hosts}, len(organisations), oversight, agency)
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def deployed(
+        cls, config: RunConfig, oversight: Oversight, agency: Agency, name: str, data: str, key_file: str
+    ) -> "Node":
+        """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
+        own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
+        organisation = next((found for found in read_data(own).organisations if found.name == name), None)
+        if organisation is None:
+            raise UsageError(f"no data of organisation {name!r} in {data}")
+        host = Host(keys.read(Path(key_file)), organisation)
+        return cls({host.key.address: host}, 0, oversight, agency)
+
 
 def node_of(context: Context) -> Node:
-    """The node that a ClientApp's context describes; data are read once per process."""
-    config = RunConfig.from_flat(context.run_config)
-    if "partition-id" in context.node_config:
-        index, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-        return _simulated(config, index, nodes)
-    home = (_required(context.node_config, name) for name in ("organisation", "data", "key-file"))
-    oversight = Oversight.deployed(config, context.node_config)
-    return _deployed(config, oversight, Agency.of(config, oversight.state, context.node_config), *home)
-
-
-@lru_cache(maxsize=64)
-def _simulated(config: RunConfig, index: int, nodes: int) -> Node:
-    organisations = read_data(config).organisations
-    hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
-    oversight = Oversight.simulated(config)
-    agency = Agency.of(config, oversight.state, {})
-    return Node({host.key.address: host for host in hosts}, len(organisations), oversight, agency)
-
-
-@lru_cache(maxsize=4)
-def _deployed(config: RunConfig, oversight: Oversight, agency: Agency, name: str, data: str, key_file: str) -> Node:
-    own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
-    found = next((d for d in read_data(own).organisations if d.name == name), None)
-    if found is None:
-        raise UsageError(f"no data of organisation {name!r} in {data}")
-    host = Host(keys.read(Path(key_file)), found)
-    return Node({host.key.address: host}, 0, oversight, agency)
-
-
-def _required(node_config: UserConfig, name: str) -> str:
-    value = node_config.get(name)
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
-    return value
+    """The node that a ClientApp's context describes; raises ConfigError for a node-config without its settings."""
+    config, own = RunConfig.from_flat(context.run_config), context.node_config
+    if "partition-id" in own:
+        return Node.simulated(config, int(own["partition-id"]), int(own["num-partitions"]))
+    places = {name: own.get(name) for name in ("organisation", "data", "key-file")}
+    for name, value in places.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
+    oversight = Oversight.deployed(config, own)
+    return Node.deployed(config, oversight, Agency.of(config, oversight.state, own), *map(str, places.values()))

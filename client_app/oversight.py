@@ -1,8 +1,8 @@
-"""How an organisation keeps an eye on its coordinator, with a memory and a ledger of its own choosing.
+"""Oversight: the ledger and the memory with which an organisation checks its coordinator.
 
-A deployed node says where in its node-config: ``chain-url`` is the RPC endpoint, ``state`` the folder of its memory,
-and ``chain-lag`` and ``chain-lag-policy`` overrule the run's. Without chain-url it trusts the coordinator, and says so
-in its log and in every manifest. In a simulation everyone reads the run's own chain.
+A deployed node sets them in its node-config: ``chain-url`` is the RPC endpoint, ``state`` the folder of its memory, and
+``chain-lag`` and ``chain-lag-policy`` overrule the run's. Without chain-url it trusts the coordinator, and says so in
+its log and in every manifest. In a simulation everyone reads the run's own chain.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from core.storage.state_folder import State
 
 @dataclass(frozen=True)
 class Oversight:
-    """Where an organisation looks: `chain` is embedded, anvil or a URL, "" for none; `lag` in rounds."""
+    """A node's way to check: `chain` is embedded, anvil or a URL, "" for none; `lag` in rounds."""
 
     chain: str
     state: State
@@ -47,9 +47,9 @@ class Oversight:
         lag = node_config.get("chain-lag", config.chain_lag)
         policy = node_config.get("chain-lag-policy", config.chain_lag_policy)
         if type(lag) is not int or lag < 0:
-            raise ConfigError(f"node-config has chain-lag {lag!r}, a number of rounds wanted")
+            raise ConfigError(f"node-config: expected chain-lag as a number of rounds, got {lag!r}")
         if policy not in LAG_POLICIES:
-            raise ConfigError(f"node-config has chain-lag-policy {policy!r}, one of {', '.join(LAG_POLICIES)} wanted")
+            raise ConfigError(f"node-config: expected chain-lag-policy {' or '.join(LAG_POLICIES)}, got {policy!r}")
         return cls(chain, State(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
 
     def check_record(self, task: Task) -> Witness:
@@ -72,10 +72,10 @@ class Oversight:
         if (ledger := self._ledger(genesis)) is None:
             return
         known = ledger.erasure(genesis.digest, attestation.erasure)
-        wanted = attestation.hide(attestation.digest)
-        if known is None or known.attestation != wanted:
+        expected = attestation.hide(attestation.digest)
+        if known is None or known.attestation != expected:
             got = known.attestation if known else "nothing"
-            raise IntegrityError(f"the ledger has {got} of erasure {attestation.erasure}, {wanted} wanted")
+            raise IntegrityError(f"the ledger on erasure {attestation.erasure}: expected {expected}, got {got}")
 
     def _ledger(self, genesis: Genesis) -> LedgerView | None:
         return _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None

@@ -52,6 +52,11 @@ class EnsembleSubject:
         """The base model."""
         return self.lanes[0].model
 
+    @property
+    def organisations(self) -> tuple[Address, ...]:
+        """The contributors to any of the lanes, in order of address."""
+        return contributors(self.lanes)
+
     def answering(self, prompt: tuple[int, ...]) -> Subject | Self:
         """The lane that a prompt, given as tokens, is routed to; an ensemble answers as a whole."""
         if self.adapter.kind == "ensemble":
@@ -84,7 +89,7 @@ class EnsembleSubject:
 
 def mixture_gradient(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
     """Gradient scores of a mixture; `weighed` (L, T) is log w_l p_l of each token."""
-    organisations, logprobs = _contributors(lanes), weighed.logsumexp(0)
+    organisations, logprobs = contributors(lanes), weighed.logsumexp(0)
     responsible = (weighed - logprobs).exp()
     tokens = torch.zeros(len(logprobs), len(organisations), dtype=torch.float64)
     response = torch.zeros(len(organisations), dtype=torch.float64)
@@ -99,7 +104,7 @@ def mixture_gradient(lanes: Sequence[Subject], example: Example, effort: Effort,
 
 def mixture_ablation(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
     """Leave-one-out scores of a mixture; `weighed` (L, T) is log w_l p_l of each token."""
-    organisations, logprobs = _contributors(lanes), weighed.logsumexp(0)
+    organisations, logprobs = contributors(lanes), weighed.logsumexp(0)
     without = weighed.unsqueeze(2).repeat(1, 1, len(organisations))
     for lane, others in zip(lanes, without, strict=True):
         lane.model.set_adapter(lane.adapter)
@@ -109,7 +114,7 @@ def mixture_ablation(lanes: Sequence[Subject], example: Example, effort: Effort,
     return Scores(organisations, tokens, tokens.sum(0), logprobs, scores.base, logprobs)
 
 
-def _contributors(lanes: Sequence[Subject]) -> tuple[Address, ...]:
+def contributors(lanes: Sequence[Subject]) -> tuple[Address, ...]:
     """The contributors to any of the lanes, in order of address."""
     return tuple(sorted({organisation for lane in lanes for organisation in lane.organisations}, key=by_address))
 

@@ -277,7 +277,7 @@ def _block(block: Any, full: bool) -> dict[str, Json]:
 
 def _transaction(block: Any, index: int) -> dict[str, Json]:
     transaction, base_fee = block.transactions[index], block.header.base_fee_per_gas
-    kind = transaction.type_id or 0  # None in a transaction from before there were types
+    kind = transaction.type_id or 0  # transactions of the oldest kind have none
     # Base fee and tip, at most the transaction's maximum (EIP-1559).
     price = min(transaction.max_fee_per_gas, base_fee + transaction.max_priority_fee_per_gas)
     fields = {

@@ -1,4 +1,4 @@
-"""The claims of tests/behaviours/ledger.py on every ledger there is."""
+"""The claims of tests/behaviours/ledger.py on chains; tests/core/test_ledger.py has them on the ledger in memory."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,10 @@ from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import anvil_service, embedded_service
 from core.errors import UsageError
 from core.keys import derive
-from core.ledger import Ledger, MemoryLedger
+from core.ledger import Ledger
 from tests.behaviours.ledger import LedgerClaims
 
 COORDINATOR = derive(1, "coordinator")
-
-
-class TestMemoryLedger(LedgerClaims):
-    @pytest.fixture
-    def ledger(self) -> Ledger:
-        return MemoryLedger()
 
 
 @pytest.fixture(scope="module")

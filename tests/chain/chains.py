@@ -1,6 +1,6 @@
 """An embedded chain in this process: the real EVM and JSON-RPC without a daemon, its port and its start-up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from core.keys import Key
 
 
 class Provider(JSONBaseProvider):
-    """Answers requests itself, and counts them."""
+    """Answers requests itself, and counts them; `around` may lose, delay or forge an answer."""
 
     endpoint_uri = "in this process"
 
@@ -27,12 +27,13 @@ class Provider(JSONBaseProvider):
         super().__init__()
         self.chain = chain
         self.asked: list[str] = []
+        self.around: Callable[[str, Callable[[], Any]], Any] = lambda _method, ask: ask()
         self._rpc = JsonRpc(chain)
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         self.asked.append(method)
         request = self.decode_rpc_response(self.encode_rpc_request(method, params))
-        answer: RPCResponse = self._rpc.answer(request)
+        answer: RPCResponse = self.around(method, lambda: self._rpc.answer(request))
         return answer
 
 
@@ -41,7 +42,7 @@ def open_node(folder: Path, name: ChainName = "public") -> Iterator[Web3]:
     """The chain of a folder, new or as it was left."""
     folder.mkdir(parents=True, exist_ok=True)
     owner = bytes.fromhex(administrator().address[2:])
-    chain = EmbeddedChain(folder / f"{name}.journal", CHAIN_IDS[name], {owner: FUNDS})
+    chain = EmbeddedChain(folder / f"{name}.sqlite", CHAIN_IDS[name], {owner: FUNDS})
     yield Web3(Provider(chain))
     chain.close()
 

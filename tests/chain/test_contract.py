@@ -38,7 +38,7 @@ def test_a_contract_knows_its_chain_and_its_account(contract: BoundContract, nod
 
 
 def test_a_view_returns_a_struct_as_a_tuple(contract: BoundContract) -> None:
-    coordinator, opened_at, members = contract.call("getRun", bytes(32), wanted="a run")
+    coordinator, opened_at, members = contract.call("getRun", bytes(32), purpose="a run")
     assert (int(coordinator, 16), opened_at, members) == (0, 0, bytes(32))
 
 
@@ -46,28 +46,28 @@ def test_a_transaction_returns_its_effect_and_leaves_an_event(contract: BoundCon
     run = some_digest()
 
     def opened() -> int | None:
-        return contract.call("getRun", raw(run), wanted="a run")[1] or None
+        return contract.call("getRun", raw(run), purpose="a run")[1] or None
 
-    block = contract.execute("openRun", raw(run), ASCENDING, effect=opened, wanted="opening a run")
-    (event,) = contract.events("RunOpened", block, "latest", {"run": raw(run)}, wanted="a run")
+    block = contract.execute("openRun", raw(run), ASCENDING, effect=opened, purpose="opening a run")
+    (event,) = contract.events("RunOpened", block, "latest", {"run": raw(run)}, purpose="a run")
     assert event["args"]["organisations"] == [Web3.to_checksum_address(member) for member in ASCENDING]
     anchor = contract.anchor(event)
     assert (anchor.chain_id, anchor.contract, anchor.block) == (CHAIN_IDS["public"], contract.address, block)
     assert len(anchor.transaction) == 66
-    assert contract.events("RunOpened", 0, block - 1, {"run": raw(run)}, wanted="a run") == []
+    assert contract.events("RunOpened", 0, block - 1, {"run": raw(run)}, purpose="a run") == []
 
 
 def test_a_refused_transaction_names_the_contract_s_error(contract: BoundContract) -> None:
     with pytest.raises(LedgerConflictError, match=r"NotCoordinator\(run=0x0{64}, "):
-        contract.execute("postCredits", bytes(32), 1, bytes(32), effect=lambda: None, wanted="credits")
+        contract.execute("postCredits", bytes(32), 1, bytes(32), effect=lambda: None, purpose="credits")
 
 
 def test_without_a_key_a_contract_can_only_be_read(node: Web3, contract: BoundContract) -> None:
     readable = BoundContract(node, "PublicLedger", contract.address)
     assert readable.account is None
-    assert readable.call("getRun", bytes(32), wanted="a run")[1] == 0
+    assert readable.call("getRun", bytes(32), purpose="a run")[1] == 0
     with pytest.raises(UsageError, match="opening a run"):
-        readable.execute("openRun", bytes(32), ASCENDING, effect=lambda: None, wanted="opening a run")
+        readable.execute("openRun", bytes(32), ASCENDING, effect=lambda: None, purpose="opening a run")
 
 
 def test_bytes_of_the_abi_are_digests() -> None:

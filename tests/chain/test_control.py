@@ -1,15 +1,10 @@
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from chain import control
 from chain.devnet.accounts import CHAIN_IDS
-from chain.devnet.server import Server
 from chain.nodes import rpc
 from core.errors import LedgerUnreachableError, UsageError
 from core.keys import derive
@@ -60,47 +55,3 @@ def test_anvil_has_a_process_for_each_chain(state: Path) -> None:
 def test_what_is_not_ours_to_start_is_refused(tmp_path: Path, chain: str, port: int) -> None:
     with pytest.raises(UsageError):
         control.start(chain, tmp_path, port)
-
-
-def test_a_daemon_that_cannot_write_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullDisk:
-        def answer(self, request: Any) -> Any:
-            raise OSError("no space left on device")
-
-    def leave(status: int) -> None:
-        raise SystemExit(status)
-
-    monkeypatch.setattr("chain.devnet.server.os._exit", leave)
-    server = Server(0, {})
-    with pytest.raises(SystemExit):
-        server.answer(FullDisk(), {})  # type: ignore[arg-type]  # a stand-in
-    server.server_close()
-
-
-_FAILING_DAEMON = """
-import sys
-from pathlib import Path
-from chain.devnet import daemon, service
-def tell(*_):
-    folder = Path(sys.argv[1])
-    (folder / "part").write_text(f"free: {service.is_free(folder)}", "utf-8")
-    (folder / "part").rename(folder / "seen")
-sys.excepthook = tell
-daemon.main()
-"""
-
-
-def test_whoever_waits_for_a_daemon_that_fails_can_read_why(tmp_path: Path) -> None:
-    """It holds its lock until it has written: a free lock means that the log is complete."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-c", _FAILING_DAEMON, tmp_path, "--port", str(port)], check=False, capture_output=True
-        )
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "seen").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-    assert done.returncode == 0
-    assert (tmp_path / "seen").read_text("utf-8") == "free: False"

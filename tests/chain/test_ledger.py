@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from eth_utils.address import to_checksum_address
 
+from chain.credits import Credits, CreditTree
 from chain.devnet.accounts import CHAIN_IDS, administrator
 from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
@@ -72,9 +73,11 @@ def test_an_auditor_reads_without_a_key(ledger: EthereumLedger, shared: Path) ->
     assert auditor.read(commitment.key) == (commitment, anchor)
 
 
-def test_an_auditor_cannot_commit(ledger: EthereumLedger, shared: Path) -> None:
+def test_an_auditor_writes_nothing(ledger: EthereumLedger, shared: Path) -> None:
     with pytest.raises(UsageError, match="key of an account for committing round 1, got none"):
         open_ledger("embedded", shared, None).commit(a_round(some_digest()))
+    with pytest.raises(UsageError, match="posting credit epoch 1, got none"):
+        Credits(open_ledger("embedded", shared, None).bound).post(1, CreditTree(some_digest(), {}))
 
 
 def test_a_chain_without_a_contract_must_be_told_where_it_is(state: Path) -> None:

@@ -1,14 +1,19 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from chain.ledger import EthereumLedger
 from chain.participation import ParticipationProof
+from core import merkle
+from core.canonical import Digest, raw
 from core.errors import ForgeryError, FormatError, IntegrityError
 from core.keys import Domain, derive
 from core.ledger import MemoryLedger
-from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import Federation, build
+from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+from tests.behaviours.runs import COORDINATOR, Federation, build
+from tests.chain.chains import bound, open_node
 
 
 @pytest.fixture
@@ -96,3 +101,40 @@ def test_a_proof_belongs_to_one_ledger(federation: Federation, proof: Participat
 def test_a_malformed_file_is_refused(proof: ParticipationProof, before: bytes, after: bytes) -> None:
     with pytest.raises(FormatError):
         ParticipationProof.from_json(proof.to_json().replace(before, after, 1))
+
+
+# The contract
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EthereumLedger]:
+    """The public ledger on a chain in this process."""
+    folder = tmp_path_factory.mktemp("chain")
+    with open_node(folder) as node:
+        yield EthereumLedger(bound(node, folder, COORDINATOR))
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_our_membership_proofs_verify_in_the_contract(contract: EthereumLedger, size: int) -> None:
+    run, manifests = some_digest(), [some_digest() for _ in range(size)]
+    contract.open_run(run, MEMBERS)
+    leaves = [merkle.leaf(raw(item)) for item in manifests]
+    commitment = replace(a_round(run), updates_root=Digest("0x" + merkle.root(leaves).hex()))
+    contract.commit(commitment)
+    for index, manifest in enumerate(manifests):
+        assert contract.is_admitted(commitment.key, manifest, merkle.proof(leaves, index))
+        assert not contract.is_admitted(commitment.key, some_digest(), merkle.proof(leaves, index))
+
+
+@pytest.mark.chain
+def test_a_proof_of_participation_holds_in_the_contract_too(
+    contract: EthereumLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = build(tmp_path / some_digest(), rounds=1, organisations=3, ledger=contract)
+    for name in federation.members:
+        proof = proof_of(federation, name)
+        assert proof.check_on_chain(contract) == proof.check(contract)
+    monkeypatch.setattr(contract, "is_admitted", lambda *_: False)
+    with pytest.raises(IntegrityError, match=r"round 1 .* refuses"):
+        proof.check_on_chain(contract)

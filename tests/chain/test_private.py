@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from chain.contract import BoundContract
 from chain.devnet.accounts import CHAIN_IDS
 from chain.ledger import open_run
 from chain.private import Kind, PrivateHead, PrivateLedger, PrivateRounds, anchor_head, anchored_head
-from core.canonical import Digest
-from core.errors import LedgerConflictError
+from chain.queue import CommitQueue
+from core.canonical import Digest, raw
+from core.errors import LedgerConflictError, LedgerError
 from core.keys import derive
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, some_digest
@@ -137,3 +139,34 @@ def test_a_commit_that_was_interrupted_is_made_again(
     assert rounds.read(commitment.key) is None
     assert rounds.read(commitment.key) != rounds.commit(commitment)
     assert rounds.read(commitment.key) is not None
+
+
+def test_a_list_whose_event_says_something_else_is_refused(
+    private: PrivateLedger, run: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = RoundKey(run, 0, 0, 1)
+    private.record(key, Kind.BIDS, digests(2))
+    (event,) = private.bound.events("RoundRecorded", 0, "latest", {"run": raw(run)}, purpose="a test")
+    other = {**event, "args": {**event["args"], "commitments": [bytes(32)]}}
+    monkeypatch.setattr(private.bound, "events", lambda *_, **__: [other])
+    with pytest.raises(LedgerError, match="bids of round 1 do not match their digest"):
+        private.read(key, Kind.BIDS)
+    monkeypatch.setattr(private.bound, "events", lambda *_, **__: [])
+    with pytest.raises(LedgerError, match="event is not in block"):
+        private.read(key, Kind.BIDS)
+
+
+def test_commitments_go_through_a_queue_and_the_head_is_anchored_every_second_round(
+    private: PrivateLedger, public: BoundContract, run: Digest, tmp_path: Path
+) -> None:
+    target = PrivateRounds(private, public, anchor_every=2)
+    rounds = [PrivateCommitment(RoundKey(run, 0, 0, number), *(digests(4) for _ in Kind)) for number in (1, 2, 3)]
+    queue = CommitQueue(tmp_path / "queue", target)
+    for commitment in rounds:
+        queue.put(commitment)
+    assert queue.close(30) == 0
+    assert [target.read(item.key) for item in rounds] == [(item, queue.anchors()[item.key]) for item in rounds]
+    assert CommitQueue(tmp_path / "queue", target).close(30) == 0
+    anchored = target.anchored(run)
+    assert anchored is not None
+    assert queue.anchors()[rounds[1].key].block <= anchored.number < queue.anchors()[rounds[2].key].block

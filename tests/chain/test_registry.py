@@ -11,7 +11,8 @@ from eth_hash.auto import keccak
 
 from chain.contract import BoundContract
 from chain.devnet.accounts import administrator
-from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
+from chain.ledger import EthereumLedger
+from chain.registry import MembershipRequest, RegisteredOrganisation, Registry, digest_of_node_key, request_membership
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FormatError, LedgerConflictError, UsageError
 from core.keys import Domain, derive
@@ -102,7 +103,7 @@ def test_a_registration_reads_back_and_uses_up_its_nonce(registry: Registry) -> 
     assert registry.nonce(key.address) == 0
     request = request_membership(key, registry.domain, NODE_KEY, 0, NEVER)
     registered = registry.register(request)
-    assert registered == Organisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
+    assert registered == RegisteredOrganisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
     assert registered.registered_at > 0
     assert registry.nonce(key.address) == 1
     assert registry.register(request) == registered
@@ -124,21 +125,23 @@ def test_an_expired_or_foreign_request_is_refused(registry: Registry) -> None:
     stolen = replace(request_membership(other, registry.domain, NODE_KEY, 0, NEVER), organisation=key.address)
     with pytest.raises(LedgerConflictError, match=f"SignerNotOrganisation.*organisation={key.address.lower()}"):
         registry.register(stolen)
-    with pytest.raises(UsageError, match=f"31337.*{registry.domain.chain_id}"):
+    with pytest.raises(UsageError, match=f"{registry.domain.chain_id}.*, got one for .*31337"):
         registry.register(request_membership(key, replace(registry.domain, chain_id=31337), NODE_KEY, 0, NEVER))
     assert registry.read(key.address) is None
 
 
 @pytest.mark.chain
 def test_only_the_administrator_revokes_and_only_once(registry: Registry, contract: BoundContract) -> None:
-    key = derive(1, some_digest())
+    key, ledger = derive(1, some_digest()), EthereumLedger(contract)
     registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    assert ledger.revoked([key.address, KEY.address]) == {}
     with pytest.raises(LedgerConflictError, match="AccessControlUnauthorizedAccount"):
         registry.revoke(key.address)
     owned = Registry(BoundContract(contract.node, "PublicLedger", contract.address, administrator()))
     revoked = owned.revoke(key.address)
     assert revoked.revoked_at > revoked.registered_at
     assert owned.revoke(key.address) == revoked
+    assert ledger.revoked([key.address, KEY.address]) == {key.address: revoked.revoked_at}
     with pytest.raises(LedgerConflictError, match="OrganisationAlreadyRevoked"):
         registry.register(request_membership(key, registry.domain, NODE_KEY, 1, NEVER))
     with pytest.raises(LedgerConflictError):

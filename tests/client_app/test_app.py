@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,11 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-import client_app.app
+import client_app.local_round
 import core.adapter
 from client_app import oversight
 from client_app.app import app
 from client_app.hosting import Node, node_of
-from client_app.witness import Witness
 from console.backends.inline import InlineGrid
 from core import keys, lora, seeds
 from core.adapter import AdapterState
@@ -30,6 +30,7 @@ from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
+from core.storage import jsonl
 from core.update import verified_registration
 from llm.sources import load_base
 from llm.train import TrainResult
@@ -209,7 +210,7 @@ def test_training_that_diverged_is_left_to_admission(
         nowhere = {name: np.full_like(array, np.nan) for name, array in start.arrays.items()}
         return TrainResult(AdapterState(nowhere), loss=math.nan, tokens=1, examples=1, seconds=1.0)
 
-    monkeypatch.setattr(client_app.app, "fit", diverged)
+    monkeypatch.setattr(client_app.local_round, "train", diverged)
     reply = trained(places, task(genesis))
     assert reply.signed.verified(genesis).metrics == {"seconds": 1.0}
     assert all(np.isnan(array).all() for array in AdapterState.from_bytes(reply.update).arrays.values())
@@ -244,10 +245,10 @@ def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genes
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parse of the task, one hash of the update, one replay of the witness's memory."""
-    parse, replay = Task.from_content, Witness._entries
+    parse, replay = Task.from_content, jsonl.read
     parsed: list[RecordDict] = []
     hashed: list[bytes] = []
-    replayed: list[Witness] = []
+    replayed: list[Path] = []
 
     def counted_digest(kind: str, *parts: Any) -> Digest:
         hashed.append(b"".join(parts))
@@ -255,7 +256,10 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
 
     monkeypatch.setattr(Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
     monkeypatch.setattr(core.adapter, "digest", counted_digest)
-    monkeypatch.setattr(Witness, "_entries", lambda witness: [replayed.append(witness), replay(witness)][1])
+    monkeypatch.setattr(jsonl, "read", lambda path: [replayed.append(path), replay(path)][1])
     reply = trained(places, task(genesis))
     assert (len(parsed), hashed.count(bytes(reply.update)), len(replayed)) == (1, 1, 1)
-    assert replayed[0]._sent[RoundKey(genesis.digest, 0, 0, 1)][-1] == reply.signed.value.digest
+    assert replay(replayed[0])[-1] == {
+        "sent": asdict(RoundKey(genesis.digest, 0, 0, 1)),
+        "manifest": reply.signed.value.digest,
+    }

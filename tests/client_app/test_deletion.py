@@ -101,8 +101,8 @@ def test_tables_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (attested(GENESIS, requester=NAME), "expected the signature of"),
         (attested(f.genesis(seed=8)), "expected federation"),
         (attested(GENESIS, holders=(f.address("coding"),)), "does not list"),
-        (attested(GENESIS, parent_round=0), "the ledger has"),
-        (attested(GENESIS, salt="00" * 32), "the ledger has nothing of erasure"),
+        (attested(GENESIS, parent_round=0), "the ledger on erasure .* got 0x"),
+        (attested(GENESIS, salt="00" * 32), "the ledger on erasure .* got nothing"),
     ],
     ids=["coordinator", "requester", "federation", "holders", "other attestation", "unknown erasure"],
 )

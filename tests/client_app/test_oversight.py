@@ -73,7 +73,7 @@ def test_a_node_without_a_chain_looks_at_none_whatever_the_run_says() -> None:
 
 @pytest.mark.parametrize("wrong", [{"chain-lag": -1}, {"chain-lag": "1"}, {"chain-lag-policy": "panic"}])
 def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="node-config has chain-lag"):
+    with pytest.raises(ConfigError, match="node-config: expected chain-lag"):
         Oversight.deployed(RunConfig(), wrong)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import psutil
 
@@ -56,17 +57,18 @@ class Reader:
         """What a shell makes of a script in the checkout, with stderr in order among stdout."""
         own = {"HOME": self.home, "FLWR_HOME": self.home / ".flwr", "PYTHONPATH": self.checkout, _MARK: self.home}
         path = f"{self.checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=self.checkout,
-            env={**os.environ, "PATH": path, **{name: str(value) for name, value in own.items()}, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, "")
+        with TemporaryFile() as output:  # a pipe would stay open as long as what the script leaves in the background
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text],
+                cwd=self.checkout,
+                env={**os.environ, "PATH": path, **{name: str(value) for name, value in own.items()}, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            output.seek(0)
+            return Done(done.returncode, output.read().decode(errors="replace"), "")
 
     def end_processes(self) -> None:
         """End what a page has left in the background."""

@@ -12,6 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,12 @@ def _parsed(words: list[str]) -> Done:
         help_text = _help(program, *subcommand)
         unknown = [word for word in rest if word.startswith("--") and word not in help_text]
         return Done(len(unknown), "", f"{program} knows no {unknown}")
-    assert program in ("foedus", "docker", "ssh-keygen")  # options of foedus: the last test of this file
+    assert program in ("foedus", "docker", "ssh-keygen", "until")  # options of foedus: the last test of this file
     missing = [word for word in rest if word.startswith(("conf/", "docker/")) and not (ROOT / word).exists()]
     return Done(len(missing), "", f"no such files: {missing}")
 
 
+@cache
 def _help(program: str, *subcommand: str) -> str:
     script = Path(sys.executable).parent / program
     wide = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}  # so that no option's name is broken or coloured

@@ -1,95 +1,131 @@
-"""JSON-RPC 2.0 as its specification has it: requests, batches, and the code of every error."""
+"""JSON-RPC 2.0: requests, batches and errors; test_eth.py has the methods."""
 
-from pathlib import Path
+import threading
 from typing import Any
 
 import pytest
 
 from chain.devnet.accounts import CHAIN_IDS
 from chain.devnet.evm import EmbeddedChain, InvalidTransactionError, RevertedError
-from chain.devnet.rpc import JsonRpc, RpcError, failure
-
-CHAIN_ID = CHAIN_IDS["public"]
+from chain.devnet.rpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    REFUSED,
+    REVERTED,
+    JsonRpc,
+    RpcError,
+    failure,
+)
 
 
 @pytest.fixture(scope="module")
 def rpc(tmp_path_factory: pytest.TempPathFactory) -> JsonRpc:
-    return JsonRpc(EmbeddedChain(tmp_path_factory.mktemp("rpc") / "chain", CHAIN_ID, {}))
+    return JsonRpc(EmbeddedChain(tmp_path_factory.mktemp("rpc") / "chain.sqlite", CHAIN_IDS["public"], {}))
+
+
+def request(method: Any, *params: Any, **fields: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params), **fields}
 
 
 def test_an_answer_carries_the_request_s_id(rpc: JsonRpc) -> None:
     for identity in (7, "seven", None):
-        answer = rpc.answer({"jsonrpc": "2.0", "id": identity, "method": "net_version"})
-        assert answer == {"jsonrpc": "2.0", "id": identity, "result": str(CHAIN_ID)}
+        answer = rpc.answer(request("eth_chainId", id=identity))
+        assert answer == {"jsonrpc": "2.0", "id": identity, "result": hex(CHAIN_IDS["public"])}
 
 
-def test_a_batch_is_answered_one_by_one_in_its_order(rpc: JsonRpc) -> None:
-    batch = [{"id": 1, "method": "eth_chainId"}, "eth_chainId", {"id": 3, "method": "eth_blockNumber", "params": []}]
+def test_a_batch_is_answered_in_order(rpc: JsonRpc) -> None:
+    batch = [request(method, id=number) for number, method in enumerate(["eth_chainId", "nope", "eth_accounts"])]
     first, second, third = rpc.answer(batch)
-    assert (first["id"], first["result"]) == (1, hex(CHAIN_ID))
-    assert (second["id"], second["error"]["code"]) == (None, -32600)
-    assert (third["id"], third["result"]) == (3, "0x0")
-    assert rpc.answer([]) == []
+    assert (first["id"], first["result"]) == (0, hex(CHAIN_IDS["public"]))
+    assert (second["id"], second["error"]["code"]) == (1, METHOD_NOT_FOUND)
+    assert (third["id"], third["result"]) == (2, [])
 
 
 @pytest.mark.parametrize(
-    ("request_", "code"),
+    ("request_", "code", "fact"),
     [
-        ("eth_chainId", -32600),
-        ({"id": 1}, -32601),
-        ({"id": 1, "method": ["eth_chainId"]}, -32601),
-        ({"id": 1, "method": "eth_mine"}, -32601),
-        ({"id": 1, "method": "eth_chainId", "params": {}}, -32602),
-        ({"id": 1, "method": "eth_chainId", "params": [1]}, -32602),
-        ({"id": 1, "method": "eth_getBalance", "params": []}, -32602),
+        ("eth_chainId", INVALID_REQUEST, "str"),
+        (request("eth_chainId", params={}), INVALID_PARAMS, "dict"),
+        (request("eth_getBalance", "no address"), INVALID_PARAMS, "no address"),
+        (request("eth_getBalance"), INVALID_PARAMS, "address"),
+        (request("eth_getBalance", "0x" + "00" * 20, "0x99"), REFUSED, "0x99"),
+        (request("eth_mine"), METHOD_NOT_FOUND, "eth_mine"),
+        (request(None), METHOD_NOT_FOUND, "None"),
+        (request(["eth_chainId"]), METHOD_NOT_FOUND, "eth_chainId"),
+        (request("eth__header"), METHOD_NOT_FOUND, "eth__header"),
+        (request("eth_sendRawTransaction", "0x03"), REFUSED, "blobs"),
     ],
 )
-def test_a_request_that_is_none_is_answered_with_its_fault(rpc: JsonRpc, request_: Any, code: int) -> None:
-    answer = rpc.answer(request_)
-    assert answer.keys() == {"jsonrpc", "id", "error"}
-    assert answer["error"]["code"] == code
+def test_a_request_that_is_none_is_answered_with_its_fault(rpc: JsonRpc, request_: Any, code: int, fact: str) -> None:
+    error = rpc.answer(request_)["error"]
+    assert error["code"] == code
+    assert fact in error["message"]
 
 
 @pytest.mark.parametrize(
-    ("raised", "error"),
+    ("error", "body"),
     [
-        (RpcError(-1, "no", "0xab"), {"code": -1, "message": "no", "data": "0xab"}),
-        (RevertedError("execution reverted", b"\xab"), {"code": 3, "message": "execution reverted", "data": "0xab"}),
-        (InvalidTransactionError("nonce too low"), {"code": -32000, "message": "nonce too low"}),
-        (ValueError("not hex"), {"code": -32602, "message": "eth_chainId: not hex"}),
+        (RevertedError("execution reverted", b"\x12"), {"code": REVERTED, "data": "0x12"}),
+        (InvalidTransactionError("no funds"), {"code": REFUSED, "message": "no funds"}),
     ],
 )
-def test_what_a_method_raises_has_its_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, error: dict[str, Any]
+def test_a_chain_s_refusal_is_an_error_object(
+    rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch, error: Exception, body: dict[str, Any]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise raised
+    def refuse() -> None:
+        raise error
 
-    monkeypatch.setattr("chain.devnet.eth.EthMethods.chain_id", fail)
-    answer = JsonRpc(EmbeddedChain(tmp_path / "chain", CHAIN_ID, {})).answer({"id": 7, "method": "eth_chainId"})
-    assert answer == {"jsonrpc": "2.0", "id": 7, "error": error}
+    monkeypatch.setitem(rpc._methods, "eth_chainId", refuse)
+    assert rpc.answer(request("eth_chainId"))["error"].items() >= body.items()
 
 
-def test_our_own_fault_is_logged_and_not_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_our_own_fault_is_logged_and_answered(
+    rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail() -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("chain.devnet.eth.EthMethods.chain_id", fail)
-    error = JsonRpc(EmbeddedChain(tmp_path / "chain", CHAIN_ID, {})).answer({"id": 7, "method": "eth_chainId"})["error"]
-    assert error["code"] == -32603
-    assert "a bug" not in error["message"]
+    monkeypatch.setitem(rpc._methods, "eth_chainId", fail)
+    assert rpc.answer(request("eth_chainId"))["error"]["code"] == INTERNAL_ERROR
     assert "a bug" in capsys.readouterr().err
 
 
-def test_a_disk_that_refuses_a_block_is_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+def test_a_disk_that_refuses_is_not_answered(rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends on it: what is in memory is ahead of the disk."""
+
+    def fail() -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("chain.devnet.eth.EthMethods.chain_id", fail)
-    with pytest.raises(OSError, match="no space"):
-        JsonRpc(EmbeddedChain(tmp_path / "chain", CHAIN_ID, {})).answer({"id": 7, "method": "eth_chainId"})
+    monkeypatch.setitem(rpc._methods, "eth_chainId", fail)
+    with pytest.raises(OSError, match="no space left"):
+        rpc.answer(request("eth_chainId"))
+
+
+def test_requests_are_handled_one_at_a_time(rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+    pause = threading.Event()
+
+    def enter() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        pause.wait(0.02)
+        inside.pop()
+
+    monkeypatch.setitem(rpc._methods, "eth_chainId", enter)
+    threads = [threading.Thread(target=rpc.answer, args=(request("eth_chainId"),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+
+
+def test_a_node_says_what_it_is(rpc: JsonRpc) -> None:
+    assert rpc.answer(request("net_version"))["result"] == str(CHAIN_IDS["public"])
+    assert rpc.answer(request("web3_clientVersion"))["result"] == "foedus/embedded"
 
 
 def test_an_error_carries_data_only_where_there_is_some() -> None:

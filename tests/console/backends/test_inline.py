@@ -1,62 +1,85 @@
-"""The Grid in this process: every message is answered once, and a client's exception is an error reply."""
+"""A Grid in this process: messages are answered while they are pushed, and each reply is pulled once."""
 
-from typing import cast
+from collections.abc import Iterable
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from console.backends.inline import InlineGrid, run_inline
 
 
-def echo(message: Message, context: Context) -> Message:
-    if message.metadata.message_type == "query.fail":
-        raise RuntimeError(f"node {context.node_id} of {context.node_config['num-partitions']}")
-    return Message(message.content, reply_to=message)
+@pytest.fixture
+def client() -> ClientApp:
+    """Replies with its own partition and with what it was asked; fails when it is asked for it."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        asked = message.content.config_records["ask"]
+        if asked["word"] == "fail":
+            raise ValueError("told to")
+        seen = context.state.config_records.setdefault("seen", ConfigRecord({"count": 0}))
+        seen["count"] = int(seen["count"]) + 1  # type: ignore[call-overload]  # an int
+        answer = {"word": asked["word"], "node": context.node_config["partition-id"], "count": seen["count"]}
+        return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
+
+    return app
 
 
-def grid(watched: list[str] | None = None) -> InlineGrid:
-    seen = [] if watched is None else watched
-    return InlineGrid(cast(ClientApp, echo), 2, {}, lambda: seen.append("called"))
+def ask(grid: Grid, node: int, word: str) -> Message:
+    return grid.create_message(RecordDict({"ask": ConfigRecord({"word": word})}), "query", node, "1")
 
 
-def message(on: InlineGrid, node: int, kind: str = "query.echo") -> Message:
-    return on.create_message(RecordDict(), kind, node, "group")
+def words(replies: Iterable[Message]) -> list[object]:
+    return [reply.content.config_records["answer"]["word"] for reply in replies]
 
 
-def test_a_reply_is_pulled_once() -> None:
-    on = grid()
-    first, second = on.push_messages([message(on, node) for node in on.get_node_ids()])
-    assert first != second
-    assert [reply.metadata.src_node_id for reply in on.pull_messages([second])] == [2]
-    assert on.pull_messages([second, "unknown"]) == []
-    assert len(on.pull_messages([first])) == 1
+def test_every_node_has_a_partition_and_a_state_of_its_own(client: ClientApp) -> None:
+    grid = InlineGrid(client, 2, {})
+    assert grid.get_node_ids() == [1, 2]
+    for count in (1, 2):
+        for node, reply in zip((1, 2), grid.send_and_receive([ask(grid, n, "hi") for n in (1, 2)]), strict=True):
+            answer = reply.content.config_records["answer"]
+            assert (answer["node"], answer["count"]) == (node - 1, count)
 
 
-def test_a_clients_exception_is_an_error_reply_that_names_it() -> None:
-    on = grid()
-    good, bad = on.send_and_receive([message(on, 1), message(on, 2, "query.fail")])
-    assert not good.has_error()
-    assert bad.has_error()
-    assert bad.error.reason == "RuntimeError: node 2 of 2"
+def test_a_reply_belongs_to_its_message_and_is_pulled_once(client: ClientApp) -> None:
+    grid = InlineGrid(client, 1, {})
+    names = list(grid.push_messages([ask(grid, 1, "one"), ask(grid, 1, "two")]))
+    assert words(grid.pull_messages(names[1:])) == ["two"]
+    assert words(grid.pull_messages(names)) == ["one"]
+    assert list(grid.pull_messages(names)) == []
 
 
-def test_a_run_is_watched_before_every_message_and_at_its_end() -> None:
-    calls: list[str] = []
-
-    def server(on: Grid, context: Context) -> None:
-        inline = cast(InlineGrid, on)
-        inline.push_messages([message(inline, 1), message(inline, 2)])
-        assert calls == ["called", "called"]
-
-    run_inline(cast(ServerApp, server), cast(ClientApp, echo), 2, {}, lambda: calls.append("called"))
-    assert calls == ["called"] * 3
+def test_a_client_that_fails_is_an_error_reply(client: ClientApp) -> None:
+    grid = InlineGrid(client, 1, {})
+    failed, fine = grid.send_and_receive([ask(grid, 1, "fail"), ask(grid, 1, "hi")])
+    assert failed.has_error()
+    assert failed.error.reason is not None
+    assert "told to" in failed.error.reason
+    assert not fine.has_error()
 
 
-def test_the_server_apps_error_is_raised() -> None:
-    def server(on: Grid, context: Context) -> None:
-        raise RuntimeError("of the server")
+def test_whoever_watches_is_called_before_every_message_and_at_the_end(client: ClientApp) -> None:
+    server, calls = ServerApp(), []
 
-    with pytest.raises(RuntimeError, match="of the server"):
-        run_inline(cast(ServerApp, server), cast(ClientApp, echo), 1, {})
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        calls.append(context.run_config["word"])
+        grid.push_messages([ask(grid, 1, "hi"), ask(grid, 2, "hi")])
+
+    run_inline(server, client, 2, {"word": "main"}, lambda: calls.append("watched"))
+    assert calls == ["main", "watched", "watched", "watched"]
+
+
+def test_the_server_app_s_error_is_raised(client: ClientApp) -> None:
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        raise ZeroDivisionError("of the server")
+
+    with pytest.raises(ZeroDivisionError, match="of the server"):
+        run_inline(server, client, 1, {})

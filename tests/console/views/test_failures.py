@@ -1,4 +1,4 @@
-"""Failures for people: the first ones in a table, the others counted."""
+"""Failures of an audit as a table: the first ten, and how many more there are."""
 
 from chain.audit.report import Failure
 from console.views.failures import listed
@@ -6,22 +6,22 @@ from tests.console.views.printed import printed
 
 
 def failures(count: int) -> list[Failure]:
-    return [Failure("shape", f"records/R{index:05}", f"got {index}", "(2, 3)") for index in range(count)]
+    return [Failure("aggregate", f"round {number}", f"wanted {number}", f"had {number}") for number in range(count)]
 
 
-def test_nothing_is_listed_when_nothing_failed() -> None:
+def test_nothing_is_shown_of_no_failures() -> None:
     assert list(listed([])) == []
 
 
-def test_the_first_ten_are_listed_and_the_others_counted() -> None:
-    text = printed(listed(failures(13)))
-    assert [f"got {index} " in text for index in range(13)] == [True] * 10 + [False] * 3
-    assert "expected" in text
-    assert "and 3 more; --json lists them all" in text
+def test_a_failure_is_shown_with_its_place_and_both_values() -> None:
+    text = printed(listed(failures(1)))
+    assert all(word in text for word in ("aggregate", "round 0", "expected", "wanted 0", "got", "had 0"))
+    assert "more" not in text
+
+
+def test_only_the_first_ten_are_listed() -> None:
     assert "more" not in printed(listed(failures(10)))
-
-
-def test_a_failure_may_quote_hostile_bytes() -> None:
-    text = printed(listed([Failure("record", "[red]x", "\x1b[2J", "JSON")]))
-    assert "[red]x" in text
-    assert "\x1b" not in text
+    text = printed(listed(failures(13)))
+    assert "round 9 " in text
+    assert "round 10 " not in text
+    assert "and 3 more; --json lists them all" in text

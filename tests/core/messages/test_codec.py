@@ -1,111 +1,21 @@
-"""Messages: nouns travel as their canonical bytes, and whatever else comes is a FormatError."""
+"""How nouns lie in Flower's records: adapters as their canonical bytes, everything else as canonical JSON."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import gc
+import math
+import weakref
 from typing import Any
 
-import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
-from core.adapter import AdapterState
-from core.canonical import digest, from_json, to_json
 from core.composition import Composition, Part
-from core.erasures import ErasureRequest
 from core.errors import FormatError
-from core.messages import codec, queries, training
-from core.messages.queries import Bind, Bound, Deletion, RecordsAnswer, RecordsQuery
-from core.messages.training import Reply, Task
-from core.rounds import Salts
-from core.signed import Signed
-from core.update import UpdateManifest
+from core.messages import codec
 from tests import federation as f
-from tests.erasures import attested, signed_receipt
+from tests.core.messages.records import NOT_JSON
 
 GENESIS = f.genesis()
 UPDATE = f.update_of(GENESIS, "medical")
-SIGNED = f.signed(GENESIS)
-RECORD = f.record(GENESIS).sign(f.COORDINATOR, GENESIS.chain)
-SERVED = Composition.of(UPDATE)
-TASK = Task(GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.value), SERVED)
-CHALLENGE = f.other("challenge")
-BOUND = Bound(
-    tuple(f.registration(member, CHALLENGE, f.key(member.name), f.CHAIN) for member in GENESIS.organisations), 4
-)
-
-
-def reply(signed: Signed[UpdateManifest] = SIGNED, update: AdapterState = UPDATE) -> RecordDict:
-    return training.reply(signed, update)
-
-
-def test_a_query_to_delete_and_its_receipt_arrive_as_they_were_sent() -> None:
-    query = Deletion(GENESIS, f.address("medical"), attested(GENESIS))
-    assert Deletion.from_content(query.to_content()) == query
-    receipt = signed_receipt(GENESIS, query.attested.value.erasure, f.key("medical"))
-    assert queries.receipt_of(queries.deleted(receipt)) == receipt
-
-
-@pytest.mark.parametrize("broken", [{}, {"organisation": 1}, {"organisation": "0x", "signature": "0x"}, {"x": 1}])
-def test_a_broken_receipt_is_a_format_error(broken: dict[str, Any]) -> None:
-    with pytest.raises(FormatError):
-        queries.receipt_of(RecordDict({"deleted": ConfigRecord({"json": to_json(broken)})}))
-
-
-def test_a_query_to_delete_without_an_attestation_is_a_format_error() -> None:
-    plain = {"genesis": GENESIS.to_dict(), "organisation": f.address("medical")}
-    with pytest.raises(FormatError, match="malformed query to delete"):
-        Deletion.from_content(RecordDict({"delete": ConfigRecord({"json": to_json(plain)})}))
-
-
-REQUEST = ErasureRequest(
-    GENESIS.digest, f.address("medical"), "shards", f.other("records"), 2, "GDPR Art. 17", f.other("nonce")
-).sign(f.key("medical"), GENESIS.chain)
-RECORDS = RecordsQuery(GENESIS, REQUEST, (f.other("one"), f.other("two")), forget=True)
-
-
-def test_a_query_for_records_and_its_answer_arrive_as_they_were_sent() -> None:
-    assert RecordsQuery.from_content(RECORDS.to_content()) == RECORDS
-    assert not RecordsQuery.from_content(replace(RECORDS, forget=False).to_content()).forget
-    answer = RecordsAnswer((f.other("one"),), (f.other("two"),))
-    assert RecordsAnswer.from_content(answer.to_content()) == answer
-
-
-@pytest.mark.parametrize(
-    "broken", [{"records": ["0x"]}, {"records": 1}, {"request": {}}, {"genesis": {}}, {"records": None}], ids=str
-)
-def test_a_broken_query_for_records_is_a_format_error(broken: dict[str, Any]) -> None:
-    plain = {"genesis": GENESIS.to_dict(), "request": REQUEST.to_dict(), "records": [], "forget": False} | broken
-    with pytest.raises(FormatError):
-        RecordsQuery.from_content(RecordDict({"records": ConfigRecord({"json": to_json(plain)})}))
-
-
-@pytest.mark.parametrize("broken", [{}, {"held": [], "forgotten": 1}, {"held": ["x"], "forgotten": []}], ids=str)
-def test_a_broken_answer_about_records_is_a_format_error(broken: dict[str, Any]) -> None:
-    with pytest.raises(FormatError):
-        RecordsAnswer.from_content(RecordDict({"known": ConfigRecord({"json": to_json(broken)})}))
-
-
-def test_a_task_arrives_as_it_was_sent() -> None:
-    assert Task.from_content(TASK.to_content()) == TASK
-    first = replace(TASK, round=1, parent=None, salts=None)
-    assert Task.from_content(first.to_content()) == first
-
-
-def test_a_reply_arrives_as_it_was_sent() -> None:
-    got = Reply.from_content(reply())
-    assert got.signed == SIGNED
-    assert bytes(got.update) == UPDATE.to_bytes()
-    assert digest("adapter", got.update) == SIGNED.value.update
-
-
-def test_a_bind_query_and_its_answer_arrive_as_they_were_sent() -> None:
-    query = Bind(f.asked(CHALLENGE), f.CHAIN)
-    assert Bind.from_content(query.to_content()) == query
-    assert Bound.from_content(BOUND.to_content()) == BOUND
-
-
-def test_losses_arrive_as_they_were_sent() -> None:
-    assert training.losses_of(training.losses({"base": 3.5, "global": 2})) == {"base": 3.5, "global": 2.0}
 
 
 def test_an_adapter_travels_as_its_canonical_bytes_and_nothing_more() -> None:
@@ -122,142 +32,59 @@ def test_an_adapter_survives_flowers_own_transport() -> None:
     assert codec.unpack(content, "state") == UPDATE
 
 
-def config(value: Any) -> ConfigRecord:
-    return ConfigRecord({"json": value if isinstance(value, bytes) else to_json(value)})
+def test_the_states_of_a_composition_are_arrays_in_their_order() -> None:
+    other = f.update_of(GENESIS, "coding")
+    record = codec.pack(Composition("ensemble", (Part(0.25, UPDATE), Part(0.75, other))))
+    assert list(record) == codec.array_names(2) == ["bytes.0", "bytes.1"]
+    content = RecordDict({"state": record})
+    for part, state in (("bytes.0", UPDATE), ("bytes.1", other)):
+        assert bytes(codec.bytes_of(content, "state", part)) == state.to_bytes()
+    with pytest.raises(FormatError, match="'state'"):
+        codec.bytes_of(content, "state", "bytes.2")
 
 
-def with_record(content: RecordDict, **records: Any) -> RecordDict:
-    for name, record in records.items():
-        if record is None:
-            del content[name]
-        else:
-            content[name] = record
-    return content
+def test_a_round_sends_and_receives_a_state() -> None:
+    assert codec.traffic(UPDATE) == 2 * sum(array.nbytes for array in UPDATE.arrays.values()) / 1_048_576
 
 
-NOT_ARRAYS: dict[str, Any] = {
-    "nothing": None,
-    "a config": ConfigRecord({"bytes": b""}),
-    "another name": ArrayRecord({"data": Array(np.zeros(3, np.uint8))}),
-    "a NumPy file": ArrayRecord({"bytes": Array(np.zeros(3, np.uint8))}),
-    "a pickle": ArrayRecord({"bytes": Array("object", (1,), "numpy.ndarray", b"\x80\x04K\x01.")}),
-    "a zip that NumPy would open": ArrayRecord({"bytes": Array("uint8", (4,), "numpy.ndarray", b"PK\x03\x04")}),
-}
+def test_arrays_that_are_released_are_freed_at_once() -> None:
+    array = Array("uint8", (3,), "safetensors", b"abc")
+    content, freed = RecordDict({"update": ArrayRecord({"bytes": array})}), weakref.ref(array)
+    del array
+    gc.disable()
+    try:
+        codec.release(content)
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
-@pytest.mark.parametrize("record", NOT_ARRAYS.values(), ids=NOT_ARRAYS)
-def test_a_reply_whose_update_is_no_safetensors_is_malformed(record: Any) -> None:
-    with pytest.raises(FormatError, match="update"):
-        Reply.from_content(with_record(reply(), update=record))
+def test_an_object_comes_back_from_its_record() -> None:
+    content = RecordDict({"query": codec.json_record({"b": 1, "a": [1.5, "text", None]})})
+    assert content.config_records["query"]["json"] == b'{"a":[1.5,"text",null],"b":1}'
+    assert codec.json_of(content, "query") == {"a": [1.5, "text", None], "b": 1}
 
 
-def test_the_state_of_a_task_is_parsed_strictly() -> None:
-    array = Array("uint8", (9,), "safetensors", UPDATE.to_bytes() + b"\x00")
-    with pytest.raises(FormatError, match="canonical"):
-        Task.from_content(with_record(TASK.to_content(), state=ArrayRecord({"bytes": array})))
-
-
-NOT_JSON: dict[str, Any] = {
-    "nothing": None,
-    "an array": codec.pack(UPDATE),
-    "text": ConfigRecord({"json": "{}"}),
-    "no JSON": config(b"\xff"),
-    "JSON with white space": config(b"{ }"),
-    "deep JSON": config(b"[" * 10**5),
-    "a list": config([]),
-    "a number": config(5),
-    "an empty object": config({}),
-    "another key": ConfigRecord({"data": b"{}"}),
-}
-
-
-@pytest.mark.parametrize("record", NOT_JSON.values(), ids=NOT_JSON)
-@pytest.mark.parametrize(
-    ("name", "content", "parse"),
-    [
-        ("manifest", reply, Reply.from_content),
-        ("task", TASK.to_content, Task.from_content),
-        ("bound", BOUND.to_content, Bound.from_content),
-        ("bind", Bind(f.asked(CHALLENGE), f.CHAIN).to_content, Bind.from_content),
-    ],
-)
-def test_a_message_that_is_malformed_is_a_format_error(
-    record: Any, name: str, content: Callable[[], RecordDict], parse: Callable[[RecordDict], object]
-) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in NOT_JSON if kind not in {"nothing", "an empty object"}])
+def test_what_is_no_canonical_object_is_a_format_error(kind: str) -> None:
     with pytest.raises(FormatError):
-        parse(with_record(content(), **{name: record}))
+        codec.json_of(RecordDict({"query": NOT_JSON[kind]}), "query")
+    with pytest.raises(FormatError, match="'query'"):
+        codec.json_of(RecordDict(), "query")
 
 
-@pytest.mark.parametrize("signatures", [None, [5], "0x", {}])
-def test_a_reply_without_signatures_is_malformed(signatures: Any) -> None:
-    manifest = config(SIGNED.to_dict() | {"signatures": signatures})
-    with pytest.raises(FormatError, match="signatures"):
-        Reply.from_content(with_record(reply(), manifest=manifest))
+def test_payments_are_by_round() -> None:
+    assert codec.payments_of(codec.payments_to_json({1: 0.5, 10: 2})) == {1: 0.5, 10: 2.0}
 
 
-@pytest.mark.parametrize("field", ["organisation", "lane", "generation", "round", "genesis", "parent"])
-def test_no_field_of_a_task_may_be_missing(field: str) -> None:
-    content = TASK.to_content()
-    task = codec.json_of(content, "task")
-    del task[field]
-    with pytest.raises(FormatError):
-        Task.from_content(with_record(content, task=config(task)))
+@pytest.mark.parametrize("paid", [None, [], {"": 1.0}, {"-1": 1.0}, {"1.0": 1.0}, {"1": "2"}, {"1": True}], ids=str)
+def test_what_are_no_payments_is_a_format_error(paid: Any) -> None:
+    with pytest.raises(FormatError, match="payment"):
+        codec.payments_of(paid)
 
 
-@pytest.mark.parametrize("known", [-1, "4", 1.5, True, None])
-def test_how_many_organisations_a_node_knows_is_a_count(known: object) -> None:
-    with pytest.raises(FormatError):
-        Bound.from_content(RecordDict({"bound": config({"organisations": [], "known": known})}))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, 2.0]])
-def test_losses_are_finite_numbers(value: Any) -> None:
-    with pytest.raises(FormatError, match="global: expected a finite number"):
-        training.losses_of(RecordDict({"losses": MetricRecord({"base": 1.0, "global": value})}))
-
-
-@pytest.mark.parametrize("content", [RecordDict(), RecordDict({"losses": ConfigRecord({"base": 1.0})})])
-def test_a_reply_without_losses_is_malformed(content: RecordDict) -> None:
-    with pytest.raises(FormatError, match="carries no losses"):
-        training.losses_of(content)
-
-
-# --- what is served of several lanes -------------------------------------------------------------------------------
-
-
-def ensemble(**changes: Any) -> RecordDict:
-    """A task with two states; `changes` overwrite what its JSON says."""
-    parts = (Part(0.25, UPDATE), Part(0.75, f.update_of(GENESIS, "coding")))
-    content = replace(TASK, served=Composition("ensemble", parts)).to_content()
-    plain = from_json(content.config_records["task"]["json"])
-    content["task"] = ConfigRecord({"json": to_json(plain | changes)})
-    return content
-
-
-def test_a_composition_arrives_as_it_was_sent() -> None:
-    task = Task.from_content(ensemble())
-    assert task.served.kind == "ensemble"
-    assert task.served.parts == ((0.25, UPDATE), (0.75, f.update_of(GENESIS, "coding")))
-    with pytest.raises(FormatError, match="expected one state to train, got 2"):
-        _ = task.state
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"composition": "median"},
-        {"composition": "sum"},
-        {"composition": 1},
-        {"shares": []},
-        {"shares": [1.0]},
-        {"shares": [0.5, 0.25, 0.25]},
-        {"shares": [0.0, 1.0]},
-        {"shares": [-0.5, 1.5]},
-        {"shares": ["half", 0.5]},
-        {"shares": [True, 0.5]},
-        {"shares": 2},
-    ],
-)
-def test_a_broken_composition_is_a_format_error(changes: dict[str, Any]) -> None:
-    with pytest.raises(FormatError):
-        Task.from_content(ensemble(**changes))
+@pytest.mark.parametrize("value", [math.nan, math.inf, True, "1", None, [1.0]], ids=str)
+def test_what_is_no_finite_number_is_named(value: object) -> None:
+    assert codec.finite("loss", 2) == 2.0
+    with pytest.raises(FormatError, match="loss"):
+        codec.finite("loss", value)

@@ -1,0 +1,231 @@
+"""Requests, attestations and receipts: what they say, who signs them, and what hides them on the chain."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from core.canonical import ZERO_DIGEST, commitment, domain, from_json, raw, to_json
+from core.erasures import METHODS, OF_RECORDS, Attestation, ErasureRequest, Receipt, hidden
+from core.errors import ForgeryError, FormatError
+from core.keys import derive
+from core.signed import Signed
+from tests import erasures as e
+from tests import federation as f
+
+GENESIS = f.genesis()
+CODING, MEDICAL = f.address("coding"), f.address("medical")
+WHOLE = ErasureRequest(GENESIS.digest, CODING, "remove", ZERO_DIGEST, 0, "GDPR Art. 17", f.other("nonce"))
+RECORDS = replace(WHOLE, method="shards", records=f.other("records"), count=2)
+ATTESTATION = e.attestation(GENESIS)
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_", [WHOLE, RECORDS])
+def test_a_request_comes_back_from_its_canonical_json(request_: ErasureRequest) -> None:
+    back = ErasureRequest.from_dict(from_json(to_json(request_.to_dict())))
+    assert back == request_
+    assert back.digest == request_.digest
+    assert request_.whole is (request_ is WHOLE)
+
+
+REQUEST_CHANGES: dict[str, Any] = {
+    "genesis": f.other("genesis"),
+    "organisation": MEDICAL,
+    "method": "replay",
+    "records": f.other("others"),
+    "count": 3,
+    "basis": "at its own request",
+    "nonce": f.other("another"),
+}
+
+
+def test_every_field_of_a_request_is_tried_below() -> None:
+    assert set(REQUEST_CHANGES) == {field.name for field in fields(ErasureRequest)}
+
+
+@pytest.mark.parametrize("field", REQUEST_CHANGES)
+def test_the_organisation_s_signature_covers_every_field(field: str) -> None:
+    signed = RECORDS.sign(f.key("coding"), GENESIS.chain)
+    assert signed.verified(GENESIS) == RECORDS
+    changed = replace(RECORDS, **{field: REQUEST_CHANGES[field]})
+    assert changed.digest != RECORDS.digest
+    with pytest.raises(ForgeryError):
+        Signed(changed, signed.signatures).verified(GENESIS)
+
+
+def test_nobody_asks_for_another() -> None:
+    with pytest.raises(ForgeryError, match=CODING):
+        WHOLE.sign(f.key("medical"), GENESIS.chain).verified(GENESIS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_some_methods_erase_organisations_and_some_records(method: str) -> None:
+    for request, methods in ((WHOLE, {"remove", "repair", "replay"}), (RECORDS, {"replay", "shards"})):
+        data = replace(request, method=method).to_dict()
+        if method in methods:
+            assert ErasureRequest.from_dict(data).method == method
+        else:
+            with pytest.raises(FormatError, match=method):
+                ErasureRequest.from_dict(data)
+    assert set(OF_RECORDS) == {"replay", "shards"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 0},
+        {"count": -1},
+        {"count": 2**32},
+        {"count": "2"},
+        {"records": ZERO_DIGEST},
+        {"records": "0x"},
+        {"method": "forget"},
+        {"basis": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_malformed_request_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        ErasureRequest.from_dict(RECORDS.to_dict() | changes)
+
+
+def test_records_are_hidden_by_the_organisation_s_key_and_the_nonce() -> None:
+    key, nonce, records = f.key("coding"), f.other("nonce"), [f.other("two"), f.other("one"), f.other("two")]
+    salt = hmac.new(key.secret, domain("records-salt") + raw(nonce), hashlib.sha256).digest()
+    one, two = sorted([f.other("one"), f.other("two")])
+    inner = "0x" + hashlib.sha256(domain("records") + raw(one) + raw(two)).hexdigest()
+    assert hidden(key, nonce, records) == commitment(salt, inner)  # type: ignore[arg-type]  # a digest
+    assert hidden(key, nonce, records[::-1]) == hidden(key, nonce, records)
+    assert hidden(f.key("medical"), nonce, records) != hidden(key, nonce, records)
+    assert hidden(key, f.other("another"), records) != hidden(key, nonce, records)
+    assert hidden(key, nonce, []) == ZERO_DIGEST
+
+
+# --- attestations --------------------------------------------------------------------------------------------------
+
+
+def test_an_attestation_comes_back_from_its_canonical_json() -> None:
+    back = Attestation.from_dict(from_json(to_json(ATTESTATION.to_dict())))
+    assert back == ATTESTATION
+    assert back.digest == ATTESTATION.digest
+    assert (back.organisation, back.method, back.whole) == (CODING, "remove", True)
+
+
+def test_coordinator_and_organisation_sign_it_together() -> None:
+    assert e.attested(GENESIS).verified(GENESIS) == ATTESTATION
+    for forged in (e.attested(GENESIS, coordinator="medical"), e.attested(GENESIS, requester="medical")):
+        with pytest.raises(ForgeryError):
+            forged.verified(GENESIS)
+
+
+def test_the_request_in_it_is_verified_too() -> None:
+    stolen = ATTESTATION.request.value.sign(f.key("medical"), GENESIS.chain)
+    with pytest.raises(ForgeryError, match="ErasureRequest"):
+        e.attested(GENESIS, request=stolen).verified(GENESIS)
+
+
+def test_on_the_chain_it_is_hidden_by_its_salt() -> None:
+    salt = bytes.fromhex("7b" * 32)
+    assert ATTESTATION.erasure == commitment(salt, ATTESTATION.request.value.digest)
+    assert ATTESTATION.hide(ATTESTATION.digest) == commitment(salt, ATTESTATION.digest)
+    assert replace(ATTESTATION, salt="7c" * 32).erasure != ATTESTATION.erasure
+
+
+ATTESTATION_CHANGES: dict[str, Any] = {
+    "request": replace(WHOLE, nonce=f.other("x")).sign(f.key("coding"), GENESIS.chain),
+    "lane": 1,
+    "generation": 2,
+    "parent_generation": 1,
+    "parent_round": 0,
+    "reaggregated": 1,
+    "rounds": 3,
+    "erased": (),
+    "destroyed": (),
+    "salts_destroyed": (),
+    "holders": (),
+    "recomputed": 1,
+    "attested": 1,
+    "salt": "7c" * 32,
+}
+
+
+def test_every_field_of_an_attestation_is_tried_below() -> None:
+    assert set(ATTESTATION_CHANGES) == {field.name for field in fields(Attestation)}
+
+
+@pytest.mark.parametrize("field", ATTESTATION_CHANGES)
+def test_the_signatures_cover_every_field_of_an_attestation(field: str) -> None:
+    signed = e.attested(GENESIS)
+    changed = replace(ATTESTATION, **{field: ATTESTATION_CHANGES[field]})
+    assert changed.digest != ATTESTATION.digest
+    with pytest.raises(ForgeryError):
+        Signed(changed, signed.signatures).verified(GENESIS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parent_generation": 1},
+        {"parent_generation": -1},
+        {"generation": 0},
+        {"erased": []},
+        {"erased": [MEDICAL]},
+        {"erased": ["me"]},
+        {"destroyed": ["0x"]},
+        {"holders": 5},
+        {"lane": -1},
+        {"rounds": 2**32},
+        {"recomputed": "2"},
+        {"salt": "7b"},
+        {"request": {}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_malformed_attestation_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Attestation.from_dict(ATTESTATION.to_dict() | changes)
+
+
+def test_whoever_asks_for_records_only_is_not_erased() -> None:
+    request = RECORDS.sign(f.key("coding"), GENESIS.chain)
+    data = replace(ATTESTATION, request=request, erased=()).to_dict()
+    assert not Attestation.from_dict(data).whole
+    with pytest.raises(FormatError):
+        Attestation.from_dict(data | {"erased": [CODING]})
+
+
+# --- receipts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_receipt_comes_back_and_is_its_signer_s() -> None:
+    signed = e.signed_receipt(GENESIS, ATTESTATION.erasure, f.key("medical"))
+    back = Signed.parse(Receipt, from_json(to_json(signed.to_dict())))
+    assert back == signed
+    assert back.verified(GENESIS) == Receipt(GENESIS.digest, ATTESTATION.erasure, MEDICAL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda receipt: replace(receipt, organisation=CODING),
+        lambda receipt: replace(receipt, erasure=f.other("another")),
+        lambda receipt: replace(receipt, genesis=f.other("another")),
+    ],
+)
+def test_nobody_vouches_for_another_or_another_erasure(change: Callable[[Receipt], Receipt]) -> None:
+    signed = e.signed_receipt(GENESIS, ATTESTATION.erasure, f.key("medical"))
+    with pytest.raises(ForgeryError):
+        Signed(change(signed.value), signed.signatures).verified(GENESIS)
+
+
+def test_a_stranger_s_receipt_is_only_its_own() -> None:
+    stranger = derive(1, "stranger")
+    assert e.signed_receipt(GENESIS, ATTESTATION.erasure, stranger).verified(GENESIS).organisation == stranger.address
