@@ -38,7 +38,7 @@ from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
 from core.storage.readers import Readers
 from core.update import Bid, UpdateManifest
-from server_app.admission import AdmissionContext, admit
+from server_app.admission import AdmissionContext
 
 MODULES = {f"layers.{i}": (2048, 2048) for i in range(40)}
 RANK = 64
@@ -104,7 +104,7 @@ def _admitted(
                 "manifest": ConfigRecord({"json": signed_manifest}),
             }
         )
-        signed, update = admit(Reply.from_content(content), context)
+        signed, update = context.admit(Reply.from_content(content))
         admitted = signed.value.organisation, store.put(update)
         codec.release(content)
     reply.unlink()

@@ -1,9 +1,10 @@
 """Admission: an organisation's reply is checked before any of it is used.
 
-`read_reply` parses what came back, `admit` checks an update. Both return the value or raise RejectedError with one
-reason. Cheapest checks first: who and which round, then the bytes, then the numbers.
+`read_reply` parses what came back, `AdmissionContext.admit` checks an update. Both return the value or raise
+RejectedError with one reason. Cheapest checks first: organisation and round, then the bytes, then the numbers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
@@ -46,6 +47,70 @@ class AdmissionContext:
     shapes: Mapping[str, tuple[int, ...]]
     nonces: Set[Digest]
 
+    def admit(self, reply: Reply) -> tuple[Signed[UpdateManifest], AdapterState]:
+        """The signed manifest and the update, when everything about them holds; raises RejectedError."""
+        manifest = self.verified(reply.signed)
+        self.check_claims(manifest)
+        # The digest binds the bytes that travelled, so it is compared before anything in them is parsed.
+        if (got := digest("adapter", reply.update)) != manifest.update:
+            detail = f"expected update {manifest.update} as in its manifest, got {got}"
+            raise RejectedError(Reason.DIGEST_MISMATCH, detail)
+        try:
+            update = AdapterState.from_bytes(reply.update)
+        except FormatError as error:
+            raise RejectedError(Reason.MALFORMED, str(error)) from error
+        self.check_arrays(update)
+        return reply.signed, update
+
+    def verified(self, signed: Signed[UpdateManifest]) -> UpdateManifest:
+        """The manifest, once the organisation that was asked has signed it for this federation."""
+        claimed, genesis = signed.value.organisation, self.genesis
+        if genesis.organisation(claimed) is None:
+            raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} is not a member")
+        if claimed != self.organisation:
+            raise RejectedError(Reason.UNKNOWN_KEY, f"expected {self.organisation} to answer, got {claimed}")
+        if (got := signed.value.genesis) != genesis.digest:
+            raise RejectedError(Reason.WRONG_FEDERATION, f"expected genesis {genesis.digest}, got {got}")
+        try:
+            return signed.verified(genesis)
+        except ForgeryError as error:
+            raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
+
+    def check_claims(self, manifest: UpdateManifest) -> None:
+        """Round, parent, nonce, number of examples and bid are those that the organisation may claim."""
+        if manifest.key != self.key:
+            raise RejectedError(Reason.WRONG_ROUND, f"expected {self.key}, got {manifest.key}")
+        if manifest.parent != self.parent:
+            raise RejectedError(Reason.WRONG_PARENT, f"expected {self.parent}, got {manifest.parent}")
+        # By nonce and never by signature: a signature has a twin that recovers the same address.
+        if manifest.nonce in self.nonces:
+            raise RejectedError(Reason.REPLAYED_NONCE, f"nonce {manifest.nonce} was used before")
+        registered = self.genesis.examples[manifest.organisation]
+        if manifest.examples > registered:
+            detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
+            raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
+        check_bid(manifest.bid, self.genesis)
+
+    def check_arrays(self, update: AdapterState) -> None:
+        """The update has exactly the tensors asked for, as finite float32 within the norm bound."""
+        shapes, bound = self.shapes, self.genesis.norm_bound
+        if missing := sorted(set(shapes) - set(update)):
+            raise RejectedError(Reason.MISSING_TENSOR, f"{len(missing)} missing, the first is {missing[0]}")
+        if extra := sorted(set(update) - set(shapes)):
+            raise RejectedError(Reason.EXTRA_TENSOR, f"{len(extra)} not asked for, the first is {extra[0]}")
+        for name, array in update.arrays.items():
+            # Equal, not merely compatible: NumPy would broadcast a single value over a whole layer.
+            if array.shape != shapes[name]:
+                raise RejectedError(Reason.WRONG_SHAPE, f"{name}: expected {shapes[name]}, got {array.shape}")
+            if array.dtype != np.float32:
+                raise RejectedError(Reason.WRONG_DTYPE, f"{name}: expected float32, got {array.dtype}")
+            if not np.isfinite(array).all():
+                raise RejectedError(Reason.NOT_FINITE, f"{name} holds NaN or Inf")
+        # In float64: the squares of finite float32 values can overflow float32.
+        squares = (float(np.vdot(wide, wide)) for wide in (a.astype(np.float64) for a in update.arrays.values()))
+        if (norm := math.sqrt(sum(squares))) > bound:
+            raise RejectedError(Reason.NORM_ABOVE_BOUND, f"expected an L2 norm of at most {bound:g}, got {norm:.6g}")
+
 
 def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence: str) -> T:
     """The parsed content of a reply; `parse` may also verify it, `silence` says what no reply means.
@@ -66,72 +131,9 @@ def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence:
         raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
 
 
-def admit(reply: Reply, context: AdmissionContext) -> tuple[Signed[UpdateManifest], AdapterState]:
-    """The signed manifest and the update, when everything about them holds; raises RejectedError."""
-    manifest = _verified_manifest(reply.signed, context)
-    _check_claims(manifest, context)
-    if (got := digest("adapter", reply.update)) != manifest.update:
-        raise RejectedError(Reason.DIGEST_MISMATCH, f"expected update {manifest.update} as in its manifest, got {got}")
-    try:
-        update = AdapterState.from_bytes(reply.update)
-    except FormatError as error:
-        raise RejectedError(Reason.MALFORMED, str(error)) from error
-    _check_arrays(update, context.shapes)
-    norm = np.sqrt(sum(float(np.vdot(a64, a64)) for a64 in (a.astype(np.float64) for a in update.arrays.values())))
-    if norm > context.genesis.norm_bound:
-        detail = f"expected an L2 norm of at most {context.genesis.norm_bound:g}, got {norm:.6g}"
-        raise RejectedError(Reason.NORM_ABOVE_BOUND, detail)
-    return reply.signed, update
-
-
 def check_bid(bid: Bid, genesis: Genesis) -> None:
     """Raises RejectedError for a bid that is not in the range that the federation offers."""
     steps, rank = genesis.training.local_steps, genesis.rank
     if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
         got = f"{bid.steps} steps at rank {bid.rank}"
         raise RejectedError(Reason.BID_OUT_OF_RANGE, f"expected 1 to {steps} steps and rank 1 to {rank}, got {got}")
-
-
-def _verified_manifest(signed: Signed[UpdateManifest], context: AdmissionContext) -> UpdateManifest:
-    """The manifest, once the organisation that was asked has signed it for this federation."""
-    claimed, genesis = signed.value.organisation, context.genesis
-    if genesis.organisation(claimed) is None:
-        raise RejectedError(Reason.UNKNOWN_KEY, f"{claimed} is not a member")
-    if claimed != context.organisation:
-        raise RejectedError(Reason.UNKNOWN_KEY, f"expected {context.organisation} to answer, got {claimed}")
-    if (got := signed.value.genesis) != genesis.digest:
-        raise RejectedError(Reason.WRONG_FEDERATION, f"expected genesis {genesis.digest}, got {got}")
-    try:
-        return signed.verified(genesis)
-    except ForgeryError as error:
-        raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
-
-
-def _check_claims(manifest: UpdateManifest, context: AdmissionContext) -> None:
-    """Round, parent, nonce, number of examples and bid are those that the organisation may claim."""
-    if manifest.key != context.key:
-        raise RejectedError(Reason.WRONG_ROUND, f"expected {context.key}, got {manifest.key}")
-    if manifest.parent != context.parent:
-        raise RejectedError(Reason.WRONG_PARENT, f"expected {context.parent}, got {manifest.parent}")
-    if manifest.nonce in context.nonces:
-        raise RejectedError(Reason.REPLAYED_NONCE, f"nonce {manifest.nonce} was used before")
-    registered = context.genesis.examples[manifest.organisation]
-    if manifest.examples > registered:
-        detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
-        raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
-    check_bid(manifest.bid, context.genesis)
-
-
-def _check_arrays(update: AdapterState, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """The update has exactly these tensors, as finite float32."""
-    if missing := sorted(set(shapes) - set(update)):
-        raise RejectedError(Reason.MISSING_TENSOR, f"{len(missing)} missing, the first is {missing[0]}")
-    if extra := sorted(set(update) - set(shapes)):
-        raise RejectedError(Reason.EXTRA_TENSOR, f"{len(extra)} not asked for, the first is {extra[0]}")
-    for name, array in update.arrays.items():
-        if array.shape != shapes[name]:
-            raise RejectedError(Reason.WRONG_SHAPE, f"{name}: expected {shapes[name]}, got {array.shape}")
-        if array.dtype != np.float32:
-            raise RejectedError(Reason.WRONG_DTYPE, f"{name}: expected float32, got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise RejectedError(Reason.NOT_FINITE, f"{name} holds NaN or Inf")

@@ -1,6 +1,6 @@
 """The agents' bids for a round: those that came with the last round's manifests, and those of agents asked apart."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from flwr.app import Message, RecordDict
@@ -8,8 +8,8 @@ from flwr.app import Message, RecordDict
 from core.canonical import Address
 from core.genesis import Genesis
 from core.lanes import Lane
-from core.messages import codec, queries
-from core.messages.queries import OFFER, OfferQuery
+from core.messages import queries
+from core.messages.queries import OFFER
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer
@@ -22,22 +22,28 @@ Bids = dict[int, dict[Address, Bid]]
 
 
 def collect(rounds: Rounds, number: int, nodes: Mapping[Address, int], send: Send) -> Bids:
-    """All bids for a round of the lanes that lack it; a query goes to agents on `nodes` whose bid did not come along.
+    """All bids for a round, in the lanes that lack it.
 
-    A bid that is late, forged or out of range abstains.
+    Agents on `nodes` that sent no bid with the last round are asked apart. A bid that is late, forged or out of range
+    abstains.
     """
     lanes = [lane for lane in rounds.lanes if lane.lacks(number)]
     bids = {lane.index: bids_in(lane, rounds.genesis) for lane in lanes}
-    for recipient, reply in ask(_queries(rounds, bids, nodes), send):
+    members = (Recipient(lane.index, member) for lane in lanes for member in lane.members)
+    missing = [r for r in members if r.organisation in nodes and r.organisation not in bids[r.lane]]
+    contents = ((recipient, rounds.offer_query(recipient).to_content()) for recipient in missing)
+    messages = ((r, Message(query, nodes[r.organisation], OFFER, group_id=str(number))) for r, query in contents)
+    for recipient, reply in ask(messages, send):
         lane, organisation = rounds.lanes[recipient.lane], recipient.organisation
         try:
             bid = bid_in(reply, rounds.genesis, organisation, lane.next_key(rounds.genesis))
         except RejectedError as error:
+            # A round waits for no agent: one that fails or lies sits it out.
             bid, reason = ABSTAIN, printable(str(error))
             rounds.events.write("bid-rejected", round=number, organisation=organisation, reason=reason)
         bids[lane.index][organisation] = bid
-    for index, found in bids.items():
-        plain = {organisation: asdict(bid) for organisation, bid in found.items()}
+    for index, by_organisation in bids.items():
+        plain = {organisation: asdict(bid) for organisation, bid in by_organisation.items()}
         rounds.events.write("bids", lane=index, round=number, bids=plain)
     return bids
 
@@ -64,22 +70,9 @@ def bid_in(reply: Message | None, genesis: Genesis, organisation: Address, key: 
         return queries.offer_of(content).verified(genesis)
 
     offer = read_reply(reply, verified_offer, "its agent did not answer")
-    got = RoundKey(offer.genesis, offer.lane, offer.generation, offer.round)
-    if (offer.organisation, got) != (organisation, key):
-        raise RejectedError(Reason.WRONG_ROUND, f"expected {organisation} for {key}, got {offer.organisation}, {got}")
+    if (offer.organisation, offer.key) != (organisation, key):
+        got = f"got {offer.organisation} for {offer.key}"
+        raise RejectedError(Reason.WRONG_ROUND, f"expected {organisation} for {key}, {got}")
     if offer.bid != ABSTAIN:
         check_bid(offer.bid, genesis)
     return offer.bid
-
-
-def _queries(rounds: Rounds, bids: Bids, nodes: Mapping[Address, int]) -> Iterator[tuple[Recipient, Message]]:
-    """A query to every agent of these lanes that has a node and no bid yet."""
-    for index, known in bids.items():
-        lane = rounds.lanes[index]
-        key, traffic = lane.next_key(rounds.genesis), codec.traffic(lane.state)
-        for organisation in lane.members:
-            if organisation not in known and organisation in nodes:
-                paid = rounds.rewards.paid(index, organisation) if rounds.rewards else {}
-                query = OfferQuery(rounds.genesis, organisation, index, key.generation, key.round, traffic, paid)
-                message = Message(query.to_content(), nodes[organisation], OFFER, group_id=str(key.round))
-                yield Recipient(index, organisation), message

@@ -1,4 +1,4 @@
-"""Which node speaks for which organisation: found out by signed answers to a challenge, never by node ids."""
+"""Bindings: the node that speaks for each organisation, known by a signed answer to a challenge, never by node ids."""
 
 import secrets
 import time
@@ -17,11 +17,12 @@ from core.update import Asked, Organisation, verified_registration
 from server_app.exchange import ask, exchange, last_line, printable
 
 _POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 60.0
 
 
 @dataclass
 class Bindings:
-    """Organisations by address, the node of each, and how many the nodes say there are."""
+    """Organisations by address, the node of each, and the largest number of organisations that a node knows of."""
 
     domain: Domain
     coordinator: Address
@@ -32,7 +33,7 @@ class Bindings:
     asked: set[int] = field(default_factory=set)
     known: int = 0
     failure: str = ""
-    """What the last node that failed gave as its reason."""
+    """The reason of the last node that failed."""
 
     def refresh(self, grid: Grid) -> None:
         """Ask the nodes that have not been asked; forget the ones that are gone."""
@@ -43,38 +44,36 @@ class Bindings:
         query = Bind(asked, self.domain).to_content()
         fresh = present - self.asked
         messages = [(node, Message(query, node, BIND, group_id="bind")) for node in sorted(fresh)]
-        for node, reply in ask(messages, partial(exchange, grid, timeout=60.0)):
+        for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
-                continue
+                continue  # asked again with the next refresh
             if reply.has_error():
                 self.failure = printable(last_line(reply.error.reason))
-            else:
-                self.asked.add(node)
-                self._bind(reply, node, asked)
+                continue
+            self.asked.add(node)
+            for organisation, public in self.verified(reply, asked):
+                # The first node to prove a key keeps its organisation: a second one cannot take it over.
+                self.nodes.setdefault(organisation.address, node)
+                self.organisations.setdefault(organisation.address, organisation)
+                self.public_keys.setdefault(organisation.address, public)
 
-    def wait(self, grid: Grid, wanted: int, timeout: float) -> None:
-        """Ask until `wanted` organisations (0: as many as the nodes know of) are bound.
+    def wait(self, grid: Grid, expected: int, timeout: float) -> None:
+        """Ask until so many organisations are bound; 0: as many as the nodes know of.
 
         Raises RunError when they are not within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:
             self.refresh(grid)
-            goal = wanted or self.known
+            goal = expected or self.known
             if goal and len(self.nodes) >= goal:
                 return
             if time.monotonic() > deadline:
-                found = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
-                raise RunError(f"{found}; a node failed: {self.failure}" if self.failure else found)
+                answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
+                raise RunError(f"{answered}; a node failed: {self.failure}" if self.failure else answered)
             time.sleep(_POLL_SECONDS)
 
-    def _bind(self, reply: Message, node: int, asked: Asked) -> None:
-        for organisation, public in self._verified(reply, asked):
-            self.nodes.setdefault(organisation.address, node)
-            self.organisations.setdefault(organisation.address, organisation)
-            self.public_keys.setdefault(organisation.address, public)
-
-    def _verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
+    def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
         """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
             bound = Bound.from_content(reply.content)

@@ -1,4 +1,4 @@
-"""How a federation is founded: everything that must not change later, written down once."""
+"""Founding a federation: the genesis fixes everything that must not change later."""
 
 import platform
 import secrets
@@ -15,10 +15,13 @@ from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, ModelError, RunError
 from core.genesis import Base, Genesis, PrivateChain
-from core.keys import Domain, address_of
+from core.keys import Domain, Key, address_of
 from core.lanes import partition
+from core.storage.readers import Readers
+from core.storage.run_folder import RunFolder
 from core.update import Organisation
 from llm.model import Model
+from server_app.binding import Bindings
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
@@ -37,6 +40,20 @@ class GenesisInputs:
     private: PrivateChain | None = None
 
 
+def begin_or_resume(
+    config: RunConfig, run: RunFolder, inputs: GenesisInputs, coordinator: Key, bindings: Bindings
+) -> None:
+    """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
+
+    Raises as `create_genesis` and `check_unchanged` do.
+    """
+    if not run.started:
+        genesis = create_genesis(config, run.name, coordinator.address, inputs, list(bindings.organisations.values()))
+        public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
+        run.begin(genesis, Readers(coordinator.public, public_keys, config.auditing))
+    check_unchanged(config, inputs, run.genesis)
+
+
 def create_genesis(
     config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs, members: Sequence[Organisation]
 ) -> Genesis:
@@ -45,8 +62,8 @@ def create_genesis(
     Raises ConfigError for settings that cannot work with these members, RunError for two members of one name.
     """
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
-    _check_members(config, organisations)
-    _check_feasible(config, inputs.model, len(organisations))
+    check_members(config, organisations)
+    check_feasible(config, inputs.model, len(organisations))
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
@@ -76,7 +93,7 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
 
     ConfigError, ModelError for the base, or DataError for the shared validation set.
     """
-    wanted = {
+    fixed = {
         "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
         "rank": genesis.rank,
@@ -92,29 +109,28 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
         "retries": genesis.participation.retries,
         **asdict(genesis.training),
     }
-    for name, value in wanted.items():
-        if (got := getattr(config, name)) != value:
-            raise ConfigError(f"{key(name)} is {got!r}, the run was founded with {value!r}")
+    for name, expected in fixed.items():
+        if (got := getattr(config, name)) != expected:
+            raise ConfigError(f"{key(name)}: expected {expected!r}, as in the genesis, got {got!r}")
     members = [organisation.address for organisation in genesis.organisations]
+    # A lane size has no place in the genesis: the lanes that it leads to have.
     if partition(members, config.lane_size, config.shards) != genesis.lanes:
-        raise ConfigError(f"lane-size is {config.lane_size}, the run was founded with lanes of {len(genesis.lanes[0])}")
-    if (base := inputs.model.digest) != genesis.base.digest:
-        raise ModelError(f"base model {config.base} is {base}, the run was founded with {genesis.base.digest}")
-    if inputs.validation != genesis.validation:
-        raise DataError(f"the validation set is {inputs.validation}, the run was founded with {genesis.validation}")
-    if inputs.private != genesis.private:
-        raise ConfigError(f"private-chain is {inputs.private}, the run was founded with {genesis.private}")
-    if (got := tuple(map(address_of, config.auditing))) != genesis.auditors:
-        raise ConfigError(f"auditors are {got}, the run was founded with {genesis.auditors}")
-    if (chain := inputs.chain) != genesis.chain:
-        raise ConfigError(
-            f"chain {config.chain!r} has id {chain.chain_id} and contract {chain.contract}, "
-            f"the run was founded with {genesis.chain.chain_id} and {genesis.chain.contract}"
-        )
+        size = len(genesis.lanes[0])
+        raise ConfigError(f"lane-size: expected lanes of {size}, as in the genesis, got {config.lane_size}")
+    auditors = tuple(map(address_of, config.auditing))
+    for error, what, expected, got in (
+        (ModelError, f"base model {config.base}", genesis.base.digest, inputs.model.digest),
+        (DataError, "validation set", genesis.validation, inputs.validation),
+        (ConfigError, "private-chain", genesis.private, inputs.private),
+        (ConfigError, "auditors", genesis.auditors, auditors),
+        (ConfigError, f"chain {config.chain!r}", genesis.chain, inputs.chain),
+    ):
+        if got != expected:
+            raise error(f"{what}: expected {expected}, as in the genesis, got {got}")
 
 
 def environment() -> dict[str, str]:
-    """What bit-equal training depends on: versions, instruction set, threads."""
+    """The environment in which training is bit-equal: versions, instruction set, device, threads."""
     versions = {name: version(name) for name in _VERSIONS}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return versions | {
@@ -125,10 +141,11 @@ def environment() -> dict[str, str]:
     }
 
 
-def _check_members(config: RunConfig, organisations: Sequence[Organisation]) -> None:
+def check_members(config: RunConfig, organisations: Sequence[Organisation]) -> None:
+    """Raise RunError or ConfigError for members that cannot be told apart, or keys that prove nothing."""
     names = [organisation.name for organisation in organisations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"two organisations are called {twice[0]!r}, different names wanted")
+        raise RunError(f"names of organisations: expected each once, got {twice[0]!r} twice")
     if len({organisation.derived for organisation in organisations}) > 1:
         raise RunError("some organisations use derived keys, which anybody can compute, and some do not")
     if not config.coordinator_key and not organisations[0].derived:
@@ -137,24 +154,25 @@ def _check_members(config: RunConfig, organisations: Sequence[Organisation]) -> 
         )
 
 
-def _check_feasible(config: RunConfig, model: Model, members: int) -> None:
-    """Refuse at the start what would fail later."""
+def check_feasible(config: RunConfig, model: Model, members: int) -> None:
+    """Raise ConfigError at the start for settings that would fail later."""
     if config.shards > 1 and config.lane_size != 1:
-        raise ConfigError(f"shards is {config.shards} with lane-size {config.lane_size}, lane-size 1 wanted")
+        raise ConfigError(f"shards is {config.shards}: expected lane-size 1 with it, got {config.lane_size}")
     if config.shards > 1 and config.participation == "q-learning":
         raise ConfigError(f"shards is {config.shards} with participation q-learning: an agent bids for one lane")
-    apart = 0 < config.lane_size < members or config.shards > 1
-    if apart and config.composition == "sum" and config.aggregation != "frozen-a":
+    isolated = 0 < config.lane_size < members or config.shards > 1
+    if isolated and config.composition == "sum" and config.aggregation != "frozen-a":
         raise ConfigError(
-            f"lane-size {config.lane_size} needs aggregation frozen-a, got {config.aggregation}: lanes of another rule "
-            "have no sum, composition ensemble or routing serves them"
+            f"lane-size {config.lane_size}: expected aggregation frozen-a, got {config.aggregation}, whose lanes have "
+            "no sum: use composition ensemble or routing"
         )
-    if not apart and config.composition != "sum":
-        expected = f"expected lane-size 1 to {members - 1}, got {config.lane_size}"
-        raise ConfigError(f"composition {config.composition} needs lanes: {expected}")
+    if not isolated and config.composition != "sum":
+        raise ConfigError(
+            f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
     if config.aggregation == "stack" and rank > side:
-        raise ConfigError(f"stack would grow to rank {rank}, at most {side} fits the base's smallest layer")
+        raise ConfigError(f"stack: expected a rank of at most {side}, the base's smallest layer, got {rank} in the end")
     if config.quorum > members:
-        raise ConfigError(f"quorum is {config.quorum}, at most the {members} organisations there are")
+        raise ConfigError(f"quorum: expected at most {members}, the number of organisations, got {config.quorum}")

@@ -1,4 +1,4 @@
-"""Measurements on the shared validation set: the loss of the served state, and the credit of a round."""
+"""Measuring on the shared validation set: the loss of what is served, and the credit of a round."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, Rule
 from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
-from core.config import RunConfig
+from core.config import CREDITED, RunConfig
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
 from llm.evaluate import evaluate
@@ -34,40 +34,56 @@ class Measuring:
 
     @classmethod
     def of(cls, config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]) -> "Measuring":
-        """With the first records of every domain, as many as are evaluated."""
+        """Measuring on the first `evaluate-limit` records of every domain."""
         domains: dict[str, list[Record]] = {}
         for record in records:
             domains.setdefault(record.domain or "all", []).append(record)
-        first = {name: found[: config.evaluate_limit or None] for name, found in domains.items()}
+        first = {name: of_domain[: config.evaluate_limit or None] for name, of_domain in domains.items()}
         return cls(model, fresh, RULES[config.aggregation], first, config.max_length)
 
     def losses(self, served: Composition) -> dict[str, float]:
         """The loss of what is served on every domain, in nats per answer token."""
         adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
         return {
-            name: evaluate(self.model, adapters, found, self.max_length).loss for name, found in self.domains.items()
+            name: evaluate(self.model, adapters, records, self.max_length).loss
+            for name, records in self.domains.items()
         }
 
     def credit(self, done: credit.CreditedRound) -> credit.RoundCredit:
-        """What a round was worth, domain by domain."""
+        """The credit of a round, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
         losses = {name: (before[name], after[name]) for name in self.domains}
-        return credit.measure(done, self._loss_and_gradient, losses)
+        return credit.measure(done, self.loss_and_gradient, losses)
 
-    def _loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+    def loss_and_gradient(self, state: AdapterState, name: str) -> tuple[float, AdapterState]:
+        """The loss of a lane's state on a domain, and its gradient with respect to that state."""
         adapter = self.rule.adapter(state, self.fresh)
         return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.max_length)
 
+    def rewards(self, config: RunConfig, run: RunFolder, folder: Path) -> Rewards | None:
+        """The rewards of a run, kept in `folder`; None where the policy pays for no credit.
+
+        Raises ConfigError for a rule whose rounds cannot be credited.
+        """
+        if config.participation not in CREDITED:
+            return None
+        if config.aggregation not in credit.RULES:
+            rules = " or ".join(credit.RULES)
+            raise ConfigError(
+                f"participation {config.participation}: expected aggregation {rules}, got {config.aggregation}"
+            )
+        return Rewards(folder, run, config.pool, self.credit)
+
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:
-    """The shared validation set; in a simulation, bad data are refused here, before anybody is asked.
+    """The shared validation set; in a simulation, bad data are refused here, before any organisation is asked.
 
     Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
     """
     if not config.coordinator_key:
         return read_data(config).validation
     if not config.organisations:
-        raise ConfigError("organisations is 0: a deployment says how many it waits for")
+        raise ConfigError("organisations: expected the number that a deployment waits for, got 0")
     return read_data(replace(config, organisations=0)).validation
 
 
@@ -86,7 +102,7 @@ def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
     model = base_of(genesis, config.base)
     validation = validation_records(config)
     if (got := digest_of(validation)) != genesis.validation:
-        raise DataError(f"the validation set is {got} here, {genesis.validation} wanted")
+        raise DataError(f"validation set: expected {genesis.validation}, got {got}")
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     measuring = Measuring.of(config, model, fresh, validation)
     with TemporaryDirectory() as folder:

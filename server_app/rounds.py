@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from agents.policies import Observation, observations_of
+from agents.policies import POLICIES, Observation, SelectionContext, observations_of
 from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
@@ -19,14 +19,16 @@ from core.composition import Composition
 from core.errors import QuorumError
 from core.keys import Key
 from core.lanes import Lane, served
+from core.messages.codec import traffic
+from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
-from core.update import UpdateManifest
-from server_app.admission import AdmissionContext, admit
+from core.update import ABSTAIN, Bid, UpdateManifest
+from server_app.admission import AdmissionContext
 from server_app.exchange import printable
 
 
@@ -111,6 +113,31 @@ class Rounds:
         self._open = {lane.index: OpenRound() for lane in lanes}
         return lanes
 
+    def select(self, lane: Lane, bids: Mapping[Address, Bid]) -> list[Recipient]:
+        """The organisations that the policy asks in a lane's next round, given the agents' bids for it."""
+        genesis, number = self.genesis, lane.round + 1
+        context = SelectionContext(
+            seed=genesis.seed,
+            members=lane.members,
+            number=number,
+            full=Bid(genesis.training.local_steps, genesis.rank),
+            fraction=genesis.participation.fraction,
+            quorum=genesis.participation.quorum,
+            examples=genesis.examples,
+            history=self.history[lane.index],
+            bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
+        )
+        chosen = POLICIES[genesis.policy(number)](context)
+        return [Recipient(lane.index, organisation) for organisation in chosen]
+
+    def offer_query(self, recipient: Recipient) -> OfferQuery:
+        """The query for an agent's bid for its lane's next round."""
+        lane = self.lanes[recipient.lane]
+        key = lane.next_key(self.genesis)
+        paid = self.rewards.paid(*recipient) if self.rewards else {}
+        size = traffic(lane.state)
+        return OfferQuery(self.genesis, recipient.organisation, lane.index, key.generation, key.round, size, paid)
+
     def task(self, recipient: Recipient, to_send: Composition) -> Task:
         """The task that an organisation is sent: train, or evaluate, `to_send` at its lane's next round."""
         lane = self.lanes[recipient.lane]
@@ -136,7 +163,7 @@ class Rounds:
 
     def admit(self, recipient: Recipient, reply: Reply) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected."""
-        signed, update = admit(reply, self.admission(recipient))
+        signed, update = self.admission(recipient).admit(reply)
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)
         self.nonces.add(signed.value.nonce)
         self._open[recipient.lane].admitted.append(signed)
@@ -170,7 +197,7 @@ class Rounds:
 
     def _record(self, index: int, number: int, open_round: OpenRound) -> None:
         lane = self.lanes[index]
-        admitted = self._weighted(open_round)
+        admitted = self.weigh(open_round)
         updates = [
             # Read from the store one by one: no round holds all updates in memory unless its rule needs them.
             WeightedUpdate(a.organisation, a.weight, partial(self.run.artifacts.open, a.signed.value.update))
@@ -198,7 +225,7 @@ class Rounds:
         if admitted:
             self._settle(record, state)
 
-    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+    def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""
         if len(open_round.admitted) < self.genesis.participation.quorum:
             for signed in open_round.admitted:

@@ -22,19 +22,18 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from agents.policies import POLICIES, SelectionContext
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import RunError, UsageError
-from core.lanes import Lane
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply
 from core.rejections import Reason
-from core.update import ABSTAIN, Bid
+from core.update import Bid
 from server_app.admission import RejectedError, read_reply
 from server_app.bids import collect
 from server_app.binding import Bindings
-from server_app.erasure.run import ErasureContext, ErasureTarget, erase
+from server_app.erasure.run import ErasureTarget, erase
+from server_app.erasure.steps import ErasureContext
 from server_app.evaluation import curves, means
 from server_app.exchange import Recipients, exchange, last_line, printable
 from server_app.rounds import Recipient, Rounds
@@ -125,7 +124,7 @@ class Foedus(Strategy):
             nodes = {o: node for o, node in self.bindings.nodes.items() if o not in self.revoked()}
             bids = collect(self.rounds, server_round, nodes, partial(self._exchange, grid))
         lanes = self.rounds.begin(server_round)
-        asked = [recipient for lane in lanes for recipient in self._selected(lane, bids.get(lane.index, {}))]
+        asked = [recipient for lane in lanes for recipient in self.rounds.select(lane, bids.get(lane.index, {}))]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
         events.write("round-started", round=server_round, rounds=self.rounds.last, asked=organisations)
@@ -211,24 +210,6 @@ class Foedus(Strategy):
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         silence = f"nothing came within {self.timeout:g} s"
         self.rounds.admit(recipient, read_reply(reply, Reply.from_content, silence))
-
-    def _selected(self, lane: Lane, bids: Mapping[Address, Bid]) -> Iterator[Recipient]:
-        """The organisations of a lane that the policy asks in its next round."""
-        genesis = self.rounds.genesis
-        number = lane.round + 1
-        context = SelectionContext(
-            seed=genesis.seed,
-            members=lane.members,
-            number=number,
-            full=Bid(genesis.training.local_steps, genesis.rank),
-            fraction=genesis.participation.fraction,
-            quorum=genesis.participation.quorum,
-            examples=genesis.examples,
-            history=self.rounds.history[lane.index],
-            bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
-        )
-        for organisation in POLICIES[genesis.policy(number)](context):
-            yield Recipient(lane.index, organisation)
 
     def _tasks(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""

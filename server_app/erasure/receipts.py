@@ -4,7 +4,7 @@ An organisation without a node, without an answer in time, or with any answer bu
 is left outstanding, with an event that says why. An erasure waits for nobody's good will.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from flwr.app import Message, RecordDict
 
@@ -25,44 +25,31 @@ def gather(
     genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int], send: Send, events: EventLog
 ) -> tuple[Signed[Receipt], ...]:
     """The receipts of an erasure's holders, in their order; `nodes` are those that speak for them."""
-    holders = attested.value.holders
-    found: dict[Address, Signed[Receipt]] = {}
-    for holder in (holder for holder in holders if holder not in nodes):
-        _note_missing(events, holder, RejectedError(Reason.NOT_CONNECTED, "no node speaks for it"))
-    for holder, reply in ask(_queries(genesis, attested, nodes), send):
+    holders, erasure = attested.value.holders, attested.value.erasure
+    receipts: dict[Address, Signed[Receipt]] = {}
+    missing = {holder: RejectedError(Reason.NOT_CONNECTED, "no node speaks for it") for holder in holders}
+    contents = ((holder, Deletion(genesis, holder, attested).to_content()) for holder in holders if holder in nodes)
+    messages = ((holder, Message(query, nodes[holder], DELETE, group_id="delete")) for holder, query in contents)
+    for holder, reply in ask(messages, send):
         try:
-            found[holder] = _receipt(genesis, attested, holder, reply)
+            receipts[holder] = receipt_in(reply, genesis, Receipt(genesis.digest, erasure, holder))
         except RejectedError as error:
-            _note_missing(events, holder, error)
+            missing[holder] = error
         else:
             events.write("receipt", organisation=holder)
-    return tuple(found[holder] for holder in holders if holder in found)
+    for holder, why in missing.items():
+        if holder not in receipts:
+            events.write("receipt-missing", organisation=holder, reason=why.reason, detail=printable(why.detail))
+    return tuple(receipts[holder] for holder in holders if holder in receipts)
 
 
-def _queries(
-    genesis: Genesis, attested: Signed[Attestation], nodes: Mapping[Address, int]
-) -> Iterator[tuple[Address, Message]]:
-    for holder in attested.value.holders:
-        if (node := nodes.get(holder)) is not None:
-            content = Deletion(genesis, holder, attested).to_content()
-            yield holder, Message(content, node, DELETE, group_id="delete")
-
-
-def _receipt(
-    genesis: Genesis, attested: Signed[Attestation], holder: Address, reply: Message | None
-) -> Signed[Receipt]:
-    """A holder's own receipt for this erasure; raises RejectedError for anything else."""
+def receipt_in(reply: Message | None, genesis: Genesis, expected: Receipt) -> Signed[Receipt]:
+    """The receipt in a holder's reply; raises RejectedError for none, and for any but the one expected."""
 
     def verified(content: RecordDict) -> Signed[Receipt]:
-        receipt = queries.receipt_of(content)
-        if receipt.value.organisation != holder:
-            raise ForgeryError(f"expected the receipt of {holder}, got that of {receipt.value.organisation}")
-        if (got := receipt.verified(genesis).erasure) != (expected := attested.value.erasure):
-            raise ForgeryError(f"expected a receipt for erasure {expected}, got one for {got}")
-        return receipt
+        signed = queries.receipt_of(content)
+        if (got := signed.verified(genesis)) != expected:
+            raise ForgeryError(f"receipt of {expected.organisation}: expected {expected}, got {got}")
+        return signed
 
     return read_reply(reply, verified, "no receipt came in time")
-
-
-def _note_missing(events: EventLog, holder: Address, error: RejectedError) -> None:
-    events.write("receipt-missing", organisation=holder, reason=error.reason, detail=printable(error.detail))

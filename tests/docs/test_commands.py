@@ -12,6 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,7 @@ def _parsed(words: list[str]) -> Done:
     return Done(len(missing), "", f"no such files: {missing}")
 
 
+@cache
 def _help(program: str, *subcommand: str) -> str:
     script = Path(sys.executable).parent / program
     wide = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}  # so that no option's name is broken or coloured

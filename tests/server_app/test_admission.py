@@ -17,7 +17,7 @@ from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
-from server_app.admission import AdmissionContext, RejectedError, admit
+from server_app.admission import AdmissionContext, RejectedError
 from tests import federation as f
 from tests.core.test_keys import high_s_twin
 
@@ -61,7 +61,7 @@ def signed_with(make: Callable[[Signed[UpdateManifest]], Signed[UpdateManifest]]
 
 
 def test_an_honest_reply_is_admitted_as_it_is() -> None:
-    signed, update = admit(reply(), CONTEXT)
+    signed, update = CONTEXT.admit(reply())
     assert signed == reply().signed
     assert update == UPDATE
 
@@ -151,7 +151,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
 def test_is_rejected_with_its_own_reason(what: str) -> None:
     reason, make = REJECTED[what]
     with pytest.raises(RejectedError) as caught:
-        admit(make(), CONTEXT)
+        CONTEXT.admit(make())
     assert caught.value.reason is reason
     assert caught.value.detail
 
@@ -183,10 +183,10 @@ def test_the_norm_is_over_all_arrays_together() -> None:
         manifest = replace(reply().signed.value, genesis=context.genesis.digest, parent=CONTEXT.parent)
         return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(UPDATE.to_bytes()))
 
-    admit(signed(bounded), bounded)
+    bounded.admit(signed(bounded))
     with pytest.raises(RejectedError, match="norm-above-bound"):
-        admit(signed(strict), strict)
+        strict.admit(signed(strict))
 
 
 def test_fewer_examples_and_a_smaller_bid_are_welcome() -> None:
-    admit(reply(examples=1, bid=Bid(1, 1)), CONTEXT)
+    CONTEXT.admit(reply(examples=1, bid=Bid(1, 1)))

@@ -247,7 +247,7 @@ def test_a_run_is_not_started_twice(world: World) -> None:
 @pytest.mark.parametrize(("key", "value"), [("rank", 4), ("seed", 8), ("local-steps", 3), ("aggregation", "fedavg")])
 def test_a_run_is_not_resumed_with_other_settings(world: World, key: str, value: Any) -> None:
     world.run("one", rounds=1)
-    with pytest.raises(ConfigError, match=f"{key} is {value!r}, the run was founded with"):
+    with pytest.raises(ConfigError, match=f"{key}: expected .*, as in the genesis, got {value!r}"):
         world.run("one", rounds=1, resume=True, **{key: value})
 
 
@@ -256,12 +256,12 @@ def test_a_failure_is_the_last_event(world: World) -> None:
         world.run("bad", quorum=9)
     (failed,) = world.events("bad", "failed")
     assert failed["exit_code"] == 2
-    assert "quorum is 9, at most the 3 organisations there are" in failed["error"]
+    assert "quorum: expected at most 3, the number of organisations, got 9" in failed["error"]
 
 
 def test_a_deployment_says_how_many_organisations_it_waits_for(world: World) -> None:
     own = {"coordinator-key": "/outside/coordinator.key"}
-    with pytest.raises(ConfigError, match="organisations is 0: a deployment says how many it waits for"):
+    with pytest.raises(ConfigError, match="organisations: expected the number that a deployment waits for, got 0"):
         world.run("deployed", **own)
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from flwr.clientapp import ClientApp
 
-import server_app.app
+import server_app.chains
 from client_app.app import app as client
 from console.backends.inline import run_inline
 from core.config import RunConfig
@@ -47,14 +47,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run(settings: dict[str, Any]) -> RunFolder:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_app.app, "open_ledger", lambda *_: MemoryLedger())
+        patch.setattr(server_app.chains, "open_ledger", lambda *_: MemoryLedger())
         run_inline(server, client, 2, settings | {"run": "spring"})
     return State(Path(settings["state"])).existing("spring")
 
 
 def by_mode(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
     """What mode=attribute writes, where any question to a node or a chain is an error."""
-    monkeypatch.setattr(server_app.app, "open_ledger", None)
+    monkeypatch.setattr(server_app.chains, "open_ledger", None)
     run_inline(server, cast(ClientApp, None), 2, settings | {"mode": "attribute", "prompt": "coding 3?"} | changes)
     *_, event = EventLog.read(State(Path(settings["state"])).events("spring"))[0]
     assert event["event"] == "attributed"
@@ -90,7 +90,7 @@ def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
     ("changes", "line"),
     [
         ({"method": "guess"}, "expected one of gradient, .*, got 'guess'"),
-        ({"organisation": "hospital"}, "organisation 'hospital' is not a member, one of"),
+        ({"organisation": "hospital"}, "expected one of the members .* got organisation 'hospital'"),
         ({"prompt": " "}, "prompt: expected a question"),
         ({"run": "autumn"}, "autumn"),
     ],
@@ -113,7 +113,7 @@ def test_who_contributed_nothing_cannot_be_traced(run: RunFolder, monkeypatch: p
 
     def without_coding(*arguments: Any) -> Subject:
         found = whole(*arguments)
-        parts = [tuple(s._replace(parts=tuple(p for p in s.parts if p.organisation != coding)) for s in lane)
+        parts = [tuple(s._replace(updates=tuple(u for u in s.updates if u.organisation != coding)) for s in lane)
                  for lane in found.contributions.lanes]  # fmt: skip
         return replace(found, contributions=replace(found.contributions, lanes=tuple(parts)))
 

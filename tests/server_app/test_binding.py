@@ -150,7 +150,7 @@ def test_every_question_is_a_new_challenge() -> None:
 
 def test_waiting_ends_when_those_wanted_are_there() -> None:
     bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN)
-    bindings.wait(TestGrid(Clients(NAMES, 2)), wanted=0, timeout=0.0)
+    bindings.wait(TestGrid(Clients(NAMES, 2)), expected=0, timeout=0.0)
     assert len(bindings.nodes) == 4
 
 

@@ -26,7 +26,7 @@ def test_digest_and_losses_of_a_run_are_those_of_what_it_serves(world: World, ki
     run = founded(world, kind, aggregation=rule)
     (evaluated,) = world.events(kind, "evaluated")
     found = serving(run)
-    heads = [run.lineage(lane)[-1].record.aggregate for lane in range(3)]
+    heads = [run.lineage(lane)[-1].value.aggregate for lane in range(3)]
     assert [state.digest for state in found.state.states] == heads
     assert evaluated["aggregate"] == found.state.digest
     assert not world.events(kind, "objected")
@@ -39,7 +39,7 @@ def test_digest_and_losses_of_a_run_are_those_of_what_it_serves(world: World, ki
 
 def test_compositions_of_the_same_lanes_are_different_services(world: World) -> None:
     runs = {kind: founded(world, kind) for kind in ("sum", "ensemble", "routing")}
-    lanes = [[s.record.aggregate for s in run.records()] for run in runs.values()]
+    lanes = [[s.value.aggregate for s in run.records()] for run in runs.values()]
     assert lanes[0] == lanes[1] == lanes[2]
     assert len({serving(run).state.digest for run in runs.values()}) == 3
     losses = [str(world.events(kind, "evaluated")[-1]["validation"]) for kind in runs]
@@ -47,7 +47,7 @@ def test_compositions_of_the_same_lanes_are_different_services(world: World) -> 
 
 
 def test_one_lane_is_served_in_one_way_only(world: World) -> None:
-    with pytest.raises(ConfigError, match="composition ensemble needs lanes: expected lane-size 1 to 2"):
+    with pytest.raises(ConfigError, match="composition ensemble: expected lane-size 1 to 2, got 0"):
         world.run("together", composition="ensemble")
     with pytest.raises(ConfigError, match="composition: expected one of sum, ensemble, routing, got 'median'"):
         founded(world, "median")

@@ -75,7 +75,7 @@ def test_every_slice_is_a_lane_of_its_organisation() -> None:
 
 def test_two_members_of_one_name_are_refused() -> None:
     twin = replace(MEMBERS[0], address=f.COORDINATOR.address)
-    with pytest.raises(RunError, match=f"two organisations are called '{twin.name}'"):
+    with pytest.raises(RunError, match=f"expected each once, got '{twin.name}' twice"):
         founded((*MEMBERS, twin))
 
 
@@ -94,27 +94,30 @@ def test_real_and_derived_keys_do_not_mix() -> None:
 INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "lanes of a rule that cannot be summed": (
         {"lane_size": 1, "aggregation": "fedavg"},
-        "lane-size 1 needs aggregation frozen-a, got fedavg",
+        "lane-size 1: expected aggregation frozen-a, got fedavg",
     ),
-    "shards of who learns with others": ({"shards": 4, "lane_size": 2}, "shards is 4 with lane-size 2"),
+    "shards of who learns with others": (
+        {"shards": 4, "lane_size": 2},
+        "shards is 4: expected lane-size 1 with it, got 2",
+    ),
     "shards for which an agent bids": (
         {"shards": 2, "lane_size": 1, "participation": "q-learning"},
         "shards is 2 with participation q-learning",
     ),
     "an ensemble of one lane": (
         {"composition": "ensemble"},
-        "composition ensemble needs lanes: expected lane-size 1 to 3",
+        "composition ensemble: expected lane-size 1 to 3, got 0",
     ),
     "routing to one lane of all": (
         {"composition": "routing", "lane_size": 4},
-        "composition routing needs lanes: expected lane-size 1 to 3",
+        "composition routing: expected lane-size 1 to 3, got 4",
     ),
     "a stack that would outgrow a layer": (
         {"aggregation": "stack"},
-        "stack would grow to rank 16, at most 14 fits the base's smallest layer",
+        "stack: expected a rank of at most 14, .* got 16",
     ),
-    "a quorum above the number of members": ({"quorum": 5}, "quorum is 5, at most the 4 organisations there are"),
-    "a rank above a layer's smaller side": ({"rank": 15}, r"smaller side of model\.b .* got 15"),
+    "a quorum above the number of members": ({"quorum": 5}, "quorum: expected at most 4, .* got 5"),
+    "a rank above a layer's smaller side": ({"rank": 15}, "rank: expected 1 to the smaller side of model.b .* got 15"),
 }
 
 
@@ -166,13 +169,13 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
     ],
 )
 def test_a_run_is_not_resumed_with_another(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{name.replace('_', '-')} is {value!r}, the run was founded with"):
+    with pytest.raises(ConfigError, match=f"{name.replace('_', '-')}: expected .*, as in the genesis, got {value!r}"):
         check_unchanged(replace(CONFIG, **{name: value}), INPUTS, founded())
 
 
 @pytest.mark.parametrize("changes", [{"chain_id": 1}, {"contract": f.COORDINATOR.address}], ids=str)
 def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"chain 'embedded' has id .*, the run was founded with 31337 and 0x5FbDB"):
+    with pytest.raises(ConfigError, match=r"chain 'embedded': expected .*31337, .*0x5FbDB.*, as in the genesis, got"):
         check_unchanged(CONFIG, replace(INPUTS, chain=replace(f.CHAIN, **changes)), founded())
 
 
@@ -180,10 +183,10 @@ def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, An
     ("changes", "error", "what"),
     [
         ({"model": SimpleNamespace(digest=f.other("base"))}, ModelError, "base model"),
-        ({"validation": f.other("validation")}, DataError, "the validation set"),
+        ({"validation": f.other("validation")}, DataError, "validation set"),
         ({"private": PrivateChain(9, f.CHAIN.contract, 1)}, ConfigError, "private-chain"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_inputs(changes: dict[str, Any], error: type[FoedusError], what: str) -> None:
-    with pytest.raises(error, match=f"{what} .*, the run was founded with"):
+    with pytest.raises(error, match=f"{what}.*: expected .*, as in the genesis, got"):
         check_unchanged(CONFIG, replace(INPUTS, **changes), founded())

@@ -81,7 +81,7 @@ class DroppingLast(Dropping):
 class Swapping(Rounds):
     """Puts the update of another into the mouth of one organisation, with the best signature that it can make."""
 
-    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+    def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
         if VICTIM in manifests:
             other = next(signed.value for address, signed in manifests.items() if address != VICTIM)
@@ -90,14 +90,14 @@ class Swapping(Rounds):
                 swapped.sign(self.key, self.genesis.chain) if address == VICTIM else signed
                 for address, signed in manifests.items()
             ]
-        return super()._weighted(open_round)
+        return super().weigh(open_round)
 
 
 class Reweighing(Rounds):
     """Gives one organisation half of its weight, and another the rest."""
 
-    def _weighted(self, open_round: OpenRound) -> tuple[Admitted, ...]:
-        admitted = super()._weighted(open_round)
+    def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
+        admitted = super().weigh(open_round)
         taken = next((a.weight / 2 for a in admitted if a.organisation == VICTIM), 0.0)
         favoured = next((a.organisation for a in admitted if a.organisation != VICTIM), None)
         shift: Mapping[Address | None, float] = {VICTIM: -taken, favoured: taken}

@@ -53,6 +53,6 @@ class World:
 def make_world(state: Path, base: Path, data: Path, patch: pytest.MonkeyPatch) -> World:
     """A world whose coordinator and organisations share a ledger of their own."""
     ledger = MemoryLedger()
-    patch.setattr("server_app.app.open_ledger", lambda chain, state, key: ledger)
+    patch.setattr("server_app.chains.open_ledger", lambda chain, state, key: ledger)
     patch.setattr("client_app.oversight._ledger", lambda chain, state, contract: ledger)
     return World(state, base, data, ledger)

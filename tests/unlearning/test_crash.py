@@ -111,7 +111,7 @@ def test_a_chain_that_is_down_is_told_and_waited_for(world: World, finished: Wor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryLedger, asked, down)
-        patch.setattr("server_app.erasure.run._ANCHOR_SECONDS", 0.2)
+        patch.setattr("server_app.erasure.steps._ANCHOR_SECONDS", 0.2)
         with pytest.raises(LedgerUnreachableError, match=r"nothing answers|round 1 is not on the chain yet"):
             forget(world, "killed", "coding", "remove", rounds=2)
     run = world.state.run("killed")
@@ -131,7 +131,7 @@ def test_a_chain_that_does_not_answer_before_leaves_the_run_as_it_was(
 
     run = world.state.run("killed")
     before = sorted(run.folder.rglob("*"))
-    monkeypatch.setattr("server_app.app.open_ledger", down)
+    monkeypatch.setattr("server_app.chains.open_ledger", down)
     with pytest.raises(LedgerUnreachableError, match="nothing answers"):
         forget(world, "killed", "coding", "remove", rounds=2)
     assert sorted(run.folder.rglob("*")) == before

@@ -37,14 +37,6 @@ ROUND_1, ROUND_2_FAILED, ROUND_2 = (f"records/L0000-G0000-R0000{place}.json" for
 SALTS_1, SALTS_2 = (name.replace("records", "salts") for name in (ROUND_1, ROUND_2))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_fsync() -> Iterator[None]:
-    """These runs need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _descriptor: None)
-        yield
-
-
 def failures(report: AuditReport) -> list[str]:
     return [str(failure) for failure in report.failures]
 
