@@ -58,7 +58,7 @@ class MembershipRequest:
 
 
 @dataclass(frozen=True)
-class Organisation:
+class RegisteredOrganisation:
     """A registered organisation, and the blocks of its first registration and of its revocation (0: none)."""
 
     node_key: Digest
@@ -104,14 +104,14 @@ class Registry:
         """The nonce of an organisation's next request."""
         return int(self._bound.call("nonces", organisation, purpose=f"the nonce of {organisation}"))
 
-    def read(self, organisation: Address) -> Organisation | None:
+    def read(self, organisation: Address) -> RegisteredOrganisation | None:
         """An organisation's registration, or None."""
         node_key, registered_at, revoked_at = self._bound.call(
             "getOrganisation", organisation, purpose=f"the registration of {organisation}"
         )
-        return Organisation(to_digest(node_key), registered_at, revoked_at) if registered_at else None
+        return RegisteredOrganisation(to_digest(node_key), registered_at, revoked_at) if registered_at else None
 
-    def register(self, request: MembershipRequest) -> Organisation:
+    def register(self, request: MembershipRequest) -> RegisteredOrganisation:
         """Submit a request; submitting it again changes nothing.
 
         Raises UsageError for a request for another contract, LedgerConflictError when the contract refuses it: expired,
@@ -120,7 +120,7 @@ class Registry:
         if request.domain != self.domain:
             raise UsageError(f"expected a request for {self.domain}, got one for {request.domain}")
 
-        def registered() -> Organisation | None:
+        def registered() -> RegisteredOrganisation | None:
             # The contract uses a nonce up with its request, and with no other: it tells ours from an earlier one.
             return self.read(request.organisation) if self.nonce(request.organisation) > request.nonce else None
 
@@ -134,13 +134,13 @@ class Registry:
             purpose=f"registering {request.organisation}",
         )
 
-    def revoke(self, organisation: Address) -> Organisation:
+    def revoke(self, organisation: Address) -> RegisteredOrganisation:
         """End an organisation's registration for good; repeating it changes nothing.
 
         Raises LedgerConflictError when it was never registered or the key is not the administrator's.
         """
 
-        def revoked() -> Organisation | None:
+        def revoked() -> RegisteredOrganisation | None:
             known = self.read(organisation)
             return known if known and known.revoked_at else None
 

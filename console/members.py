@@ -10,7 +10,7 @@ from eth_utils.address import is_address, to_checksum_address
 from chain.contract import BoundContract
 from chain.deployment import bind
 from chain.devnet.accounts import administrator
-from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
+from chain.registry import MembershipRequest, RegisteredOrganisation, Registry, digest_of_node_key, request_membership
 from console.options import JsonOption, StateOption, command_app, contract_of, read_file, state_of
 from console.views.tables import answer
 from core import keys
@@ -118,7 +118,7 @@ def _key(option: Path | None, chain: str, role: str) -> Key:
     return administrator()
 
 
-def _answer(organisation: str, entry: Organisation | None, as_json: bool) -> None:
+def _answer(organisation: str, entry: RegisteredOrganisation | None, as_json: bool) -> None:
     """Say what the contract knows of an organisation; `entry` is None where that is nothing."""
     result: dict[str, Any] = {
         "organisation": organisation,

@@ -12,7 +12,7 @@ from eth_hash.auto import keccak
 from chain.contract import BoundContract
 from chain.devnet.accounts import administrator
 from chain.ledger import EthereumLedger
-from chain.registry import MembershipRequest, Organisation, Registry, digest_of_node_key, request_membership
+from chain.registry import MembershipRequest, RegisteredOrganisation, Registry, digest_of_node_key, request_membership
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FormatError, LedgerConflictError, UsageError
 from core.keys import Domain, derive
@@ -103,7 +103,7 @@ def test_a_registration_reads_back_and_uses_up_its_nonce(registry: Registry) -> 
     assert registry.nonce(key.address) == 0
     request = request_membership(key, registry.domain, NODE_KEY, 0, NEVER)
     registered = registry.register(request)
-    assert registered == Organisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
+    assert registered == RegisteredOrganisation(NODE_KEY, registered.registered_at, 0) == registry.read(key.address)
     assert registered.registered_at > 0
     assert registry.nonce(key.address) == 1
     assert registry.register(request) == registered

@@ -1,7 +1,7 @@
 """The audit of a run with an erasure in it: both lines hold, and what opened the second is checked."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,6 @@ from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, advance,
 
 ERASED = NAMES[0]
 OPENING = "generations/L0000-G0001.json"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_fsync() -> Iterator[None]:
-    """These runs need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _descriptor: None)
-        yield
 
 
 def erased(folder: Path, lies: Lies | None = None, parent_round: int = 1) -> Federation:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,6 @@ FIRST, SECOND, THIRD = sorted(NAMES[:3], key=lambda name: by_address(keys.derive
 AUDITOR, OUTSIDER = keys.derive(SEED, "auditor"), keys.derive(SEED, "outsider")
 RECORD_1, RECORD_2 = (f"records/L0000-G0000-R0000{number}-A01.json" for number in (1, 2))
 OTHER = digest("other", b"")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_fsync() -> Iterator[None]:
-    """These runs need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _descriptor: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         options["env"]["PYTHONPATH"] += f":{modules}"  # type: ignore[index]  # of a dict
         return run(command, **options)  # type: ignore[call-overload]  # as it came
 
-    monkeypatch.setattr(service.subprocess, "run", with_stub)
+    monkeypatch.setattr("chain.devnet.service.subprocess.run", with_stub)
     found = Service(tmp_path / "folder", "stub_service", CHAIN_ID)
     yield found
     found.stop()
@@ -150,7 +150,7 @@ def test_an_old_announcement_counts_only_while_its_process_lives(tmp_path: Path)
 
 def test_a_process_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "STOP_SECONDS", 0.1)
-    monkeypatch.setattr(service.os, "kill", lambda _pid, _signal: None)
+    monkeypatch.setattr("chain.devnet.service.os.kill", lambda _pid, _signal: None)
     with take(tmp_path / LOCK):
         announce(tmp_path, "http://127.0.0.1:1")
         with pytest.raises(LedgerUnreachableError, match=f"process {os.getpid()} of {tmp_path} does not end"):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from chain.audit.aggregates import svd_tolerance
 from chain.audit.run import AuditReport, What, verify, verify_on_chain
-from chain.audit.states import svd_tolerance
 from chain.ledger import open_ledger
 from chain.nodes import embedded_service
 from core import keys
@@ -35,14 +35,6 @@ FIRST, SECOND, THIRD = ORDER
 OUTSIDER = keys.derive(SEED, "outsider")
 ROUND_1, ROUND_2_FAILED, ROUND_2 = (f"records/L0000-G0000-R0000{place}.json" for place in ("1-A01", "2-A01", "2-A02"))
 SALTS_1, SALTS_2 = (name.replace("records", "salts") for name in (ROUND_1, ROUND_2))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_fsync() -> Iterator[None]:
-    """These runs need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _descriptor: None)
-        yield
 
 
 def failures(report: AuditReport) -> list[str]:

@@ -1,0 +1,152 @@
+"""Attestations by themselves: signed by both, opened by the generation they name, and done once they are certified."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.audit.erasures import ErasureAudit
+from chain.audit.files import Files
+from chain.audit.ledger import LedgerAudit
+from chain.audit.queue import QueueAudit
+from chain.audit.report import Findings, What
+from core.canonical import ZERO_DIGEST, digest, to_json
+from core.erasures import Attestation
+from core.generations import GenerationRecord
+from core.ledger import RoundCommitment
+from core.signed import Signed
+from tests.behaviours.ledger import some_digest
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, build
+
+ERASED = NAMES[0]
+FILE, CERTIFICATE = "erasures/L0000-G0001.json", "certificates/L0000-G0001.json"
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    """Three organisations, of whom one was erased from round 2 on."""
+    federation = build(tmp_path / "run", rounds=2, organisations=3)
+    federation.fork(0, 1, without=ERASED)
+    return federation
+
+
+def audit_of(federation: Federation) -> ErasureAudit:
+    return ErasureAudit.read(federation.genesis, Files(federation.run), Findings())
+
+
+def check(federation: Federation, change: Callable[[GenerationRecord], GenerationRecord] | None = None) -> ErasureAudit:
+    """The audit of what is there, with the generation's record changed."""
+    audit = audit_of(federation)
+    opened: dict[int, dict[int, Signed[GenerationRecord]]] = {0: dict(federation.run.generations(0))}
+    if change:
+        opened[0][1] = change(opened[0][1].value).sign(COORDINATOR, federation.genesis.chain)
+    queue = QueueAudit.read(federation.run.queue, RoundCommitment, Findings())
+    ledger = LedgerAudit(federation.ledger, federation.genesis, audit.files, audit.findings, queue, complete=True)
+    audit.check(opened, ledger)
+    return audit
+
+
+def kinds(audit: ErasureAudit) -> list[str]:
+    return [failure.what for failure in audit.findings.failures]
+
+
+def attested(federation: Federation) -> Attestation:
+    return federation.run.erasures()[0].value
+
+
+def attest(federation: Federation, *cosigners: Any, **changes: Any) -> None:
+    changed = replace(attested(federation), **changes).sign(COORDINATOR, federation.genesis.chain, *cosigners)
+    (federation.run.folder / FILE).write_bytes(to_json(changed.to_dict()))
+
+
+def certify(federation: Federation) -> None:
+    """A certificate, of which the ledger has the salted digest."""
+    content = {"value": {"done": True}, "signatures": []}
+    path = federation.run.folder / CERTIFICATE
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(to_json(content))
+    hidden = attested(federation).hide(digest("certificate", to_json(content["value"])))
+    federation.ledger.certify(federation.genesis.digest, attested(federation).erasure, hidden)
+
+
+def test_an_erasure_that_goes_on_holds(federation: Federation) -> None:
+    audit = check(federation)
+    assert kinds(audit) == []
+    assert (audit.findings.checked["attestations"], audit.findings.checked["unfinished erasures"]) == (1, 1)
+    assert (audit.last(0), audit.last(1)) == (1, 0)
+
+
+def test_an_erasure_that_is_done_has_its_certificate_on_the_ledger(federation: Federation) -> None:
+    certify(federation)
+    audit = check(federation)
+    assert (kinds(audit), audit.findings.checked["certificates"]) == ([], 1)
+    (federation.run.folder / CERTIFICATE).write_bytes(to_json({"value": {"done": False}, "signatures": []}))
+    assert kinds(check(federation)) == [What.CERTIFICATE]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b'{"value": 1}'])
+def test_a_certificate_that_is_none_is_named(federation: Federation, content: bytes) -> None:
+    certify(federation)
+    (federation.run.folder / CERTIFICATE).write_bytes(content)
+    assert What.CERTIFICATE in kinds(check(federation))
+
+
+def test_what_is_listed_may_be_gone_and_must_be_when_it_is_done(federation: Federation) -> None:
+    state, record = some_digest(), some_digest()
+    attest(federation, federation.members[ERASED], destroyed=(state,), salts_destroyed=(record,))
+    begun = audit_of(federation)
+    assert (begun.listed, begun.salts_listed) == (frozenset({state}), frozenset({record}))
+    assert (begun.destroyed, begun.salts_destroyed) == (frozenset(), frozenset())
+    (federation.run.folder / CERTIFICATE).parent.mkdir()
+    (federation.run.folder / CERTIFICATE).write_bytes(b"{}")
+    done = audit_of(federation)
+    assert (done.destroyed, done.salts_destroyed) == (frozenset({state}), frozenset({record}))
+
+
+def test_a_destroyed_state_is_counted_once(federation: Federation) -> None:
+    state = some_digest()
+    attest(federation, federation.members[ERASED], destroyed=(state,))
+    audit = audit_of(federation)
+    assert [audit.excuses(state), audit.excuses(state), audit.excuses(some_digest())] == [True, True, False]
+    assert audit.findings.checked["destroyed states"] == 1
+
+
+def test_an_attestation_that_one_side_did_not_sign_lists_nothing(federation: Federation) -> None:
+    attest(federation, COORDINATOR, destroyed=(some_digest(),))
+    audit = audit_of(federation)
+    assert kinds(audit) == [What.ATTESTATION]
+    assert (audit.listed, audit.attested) == (frozenset(), [])
+
+
+def test_an_attestation_under_another_name_is_named(federation: Federation) -> None:
+    (federation.run.folder / FILE).rename(federation.run.folder / FILE.replace("G0001", "G0002"))
+    assert kinds(audit_of(federation)) == [What.FILE_NAME]
+
+
+def test_a_generation_without_an_erasure_is_named(federation: Federation) -> None:
+    (federation.run.folder / FILE).unlink()
+    audit = check(federation)
+    assert [(f.what, f.where) for f in audit.findings.failures] == [(What.ATTESTATION, FILE)]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda r: replace(r, erasure=ZERO_DIGEST), What.GENERATION),
+        (lambda r: replace(r, parent_round=0), What.GENERATION),
+        (lambda r: replace(r, rounds=9), What.GENERATION),
+    ],
+)
+def test_a_generation_that_is_not_the_attested_one_is_named(
+    federation: Federation, change: Callable[[GenerationRecord], GenerationRecord], what: What
+) -> None:
+    assert kinds(check(federation, change)) == [what]
+
+
+def test_an_erased_organisation_among_the_members_is_named(federation: Federation) -> None:
+    erased = federation.members[ERASED].address
+    audit = check(federation, lambda record: replace(record, members=(erased, *record.members)))
+    (failure,) = audit.findings.failures
+    assert (failure.what, failure.got) == (What.MEMBERS, f"{erased} among the members")

@@ -1,0 +1,308 @@
+"""Records by themselves: every check, with a record that passes it and one that does not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chain.audit.files import RecordFile
+from chain.audit.records import Head, RecordAudit, check_genesis
+from chain.audit.report import Findings, What
+from core import keys
+from core.canonical import ZERO_DIGEST, Digest
+from core.errors import IntegrityError
+from core.genesis import Genesis
+from core.keys import Key
+from core.rounds import Admitted, Rejection, RoundRecord
+from core.update import Bid, UpdateManifest
+from tests.behaviours.ledger import some_digest
+from tests.behaviours.runs import COORDINATOR, NAMES, SEED, Federation, build
+
+OUTSIDER = keys.derive(SEED, "outsider")
+FILE = RecordFile(0, 0, 1, 1, "records/L0000-G0000-R00001-A01.json")
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    return build(tmp_path_factory.mktemp("records") / "run", rounds=2, organisations=3, lanes=1)
+
+
+@pytest.fixture
+def record(federation: Federation) -> RoundRecord:
+    return next(federation.run.records()).value
+
+
+@pytest.fixture
+def audit(federation: Federation) -> RecordAudit:
+    return RecordAudit(federation.genesis, Findings())
+
+
+def start(genesis: Genesis) -> Head:
+    """The head before round 1."""
+    return Head(genesis.digest, None, some_digest(), genesis.digest, genesis.lanes[0])
+
+
+def kinds(audit: RecordAudit) -> list[str]:
+    return [failure.what for failure in audit.findings.failures]
+
+
+# Order
+
+
+def test_a_record_that_continues_the_lane_passes_every_check(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    head = start(federation.genesis)
+    audit.check_signature(record.sign(COORDINATOR, federation.genesis.chain), FILE)
+    assert audit.follows(record, head, "here")
+    audit.check_content(record, head, "here")
+    audit.check_asked(record, head, "here")
+    weights = audit.check_admitted(record, head, "here")
+    assert kinds(audit) == []
+    assert weights == {admitted.organisation: admitted.weight for admitted in record.admitted}
+    assert (audit.findings.checked["records"], audit.findings.checked["manifests"]) == (1, 3)
+    head.advance(record, None)
+    assert (head.round, head.attempt, head.parent, head.previous) == (1, 0, record.digest, record.digest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"round": 2}, What.GAP),
+        ({"attempt": 2}, What.ATTEMPT),
+        ({"parent": ZERO_DIGEST}, What.PARENT),
+        ({"previous": ZERO_DIGEST}, What.PREVIOUS),
+    ],
+)
+def test_a_record_that_does_not_follow_is_named(
+    federation: Federation, audit: RecordAudit, record: RoundRecord, changes: dict[str, Any], what: What
+) -> None:
+    assert audit.follows(replace(record, **changes), start(federation.genesis), "here")
+    assert kinds(audit) == [what]
+
+
+def test_a_round_that_is_recorded_already_is_a_fork(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    head = start(federation.genesis)
+    head.advance(record, None)
+    assert not audit.follows(record, head, "here")
+    assert kinds(audit) == [What.FORK]
+
+
+def test_behind_a_hole_nothing_is_compared_with_it(audit: RecordAudit, record: RoundRecord) -> None:
+    head = Head(some_digest(), None, some_digest(), some_digest(), record_members(record))
+    head.lose(FILE)
+    assert audit.follows(replace(record, round=2), head, "here")
+    audit.check_content(replace(record, round=2), head, "here")
+    assert kinds(audit) == []
+
+
+def record_members(record: RoundRecord) -> tuple[Any, ...]:
+    return tuple(admitted.organisation for admitted in record.admitted)
+
+
+def test_an_empty_round_counts_an_attempt_and_keeps_the_parent(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    head = start(federation.genesis)
+    assert head.aggregate is not None
+    empty = replace(record, admitted=(), aggregate=head.aggregate)
+    audit.check_content(empty, head, "here")
+    assert kinds(audit) == []
+    head.advance(empty, None)
+    assert (head.round, head.attempt, head.parent, head.previous) == (0, 1, record.parent, empty.digest)
+    audit.check_content(replace(empty, aggregate=some_digest(), residual=0.5), head, "here")
+    assert kinds(audit) == [What.RESIDUAL, What.AGGREGATE]
+
+
+@pytest.mark.parametrize("signer", [COORDINATOR, OUTSIDER])
+def test_a_record_is_the_coordinator_s(
+    federation: Federation, audit: RecordAudit, record: RoundRecord, signer: Key
+) -> None:
+    audit.check_signature(record.sign(signer, federation.genesis.chain), FILE)
+    assert kinds(audit) == [What.SIGNATURE] * (signer is OUTSIDER)
+
+
+def test_a_record_lies_under_its_name(federation: Federation, audit: RecordAudit, record: RoundRecord) -> None:
+    audit.check_signature(record.sign(COORDINATOR, federation.genesis.chain), replace(FILE, attempt=2))
+    assert kinds(audit) == [What.FILE_NAME]
+
+
+# Content
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda r: replace(r, generation=1), What.GENERATION),
+        (lambda r: replace(r, rule="svd"), What.RULE),
+        (lambda r: replace(r, rejected=(Rejection(OUTSIDER.address, "late", ""),)), What.REJECTED),
+    ],
+)
+def test_content_that_the_genesis_does_not_allow_is_named(
+    federation: Federation,
+    audit: RecordAudit,
+    record: RoundRecord,
+    change: Callable[[RoundRecord], RoundRecord],
+    what: What,
+) -> None:
+    audit.check_content(change(record), start(federation.genesis), "here")
+    assert kinds(audit) == [what]
+
+
+def with_participation(audit: RecordAudit, **changes: Any) -> RecordAudit:
+    genesis = audit.genesis
+    return RecordAudit(replace(genesis, participation=replace(genesis.participation, **changes)), Findings())
+
+
+def test_a_round_below_its_quorum_admits_nobody(audit: RecordAudit, record: RoundRecord) -> None:
+    strict = with_participation(audit, quorum=4)
+    strict.check_content(record, start(strict.genesis), "here")
+    assert [(f.what, f.got, f.want) for f in strict.findings.failures] == [("quorum", "3 admitted", "at least 4")]
+
+
+def test_an_organisation_that_is_passed_over_is_named(audit: RecordAudit, record: RoundRecord) -> None:
+    head, silent = start(audit.genesis), replace(record, admitted=record.admitted[1:])
+    audit.check_asked(silent, head, "here")
+    assert kinds(audit) == [What.ASKED]
+    twice = Rejection(record.admitted[0].organisation, "late", "")
+    audit.check_asked(replace(record, rejected=(twice,)), head, "here")
+    assert kinds(audit) == [What.ASKED] * 2
+
+
+def test_agents_decide_for_themselves_who_is_heard(audit: RecordAudit, record: RoundRecord) -> None:
+    free = with_participation(audit, policy="q-learning")
+    free.check_asked(replace(record, admitted=record.admitted[:1]), start(free.genesis), "here")
+    assert kinds(free) == []
+
+
+def test_a_draw_decides_which_organisations_are_asked(audit: RecordAudit, record: RoundRecord) -> None:
+    drawn = with_participation(audit, policy="random", fraction=1.0)
+    drawn.check_asked(record, start(drawn.genesis), "here")
+    assert kinds(drawn) == []
+    none = with_participation(audit, policy="random", fraction=1e-9, quorum=1)
+    none.check_asked(record, start(none.genesis), "here")
+    assert kinds(none) == [What.ASKED]
+
+
+# Manifests
+
+
+def readmitted(federation: Federation, record: RoundRecord, **changes: Any) -> RoundRecord:
+    """The record with the first manifest changed, and signed by its organisation."""
+    first, *others = record.admitted
+    manifest = replace(first.signed.value, **changes)
+    key = next((key for key in federation.members.values() if key.address == manifest.organisation), OUTSIDER)
+    signed = manifest.sign(key, federation.genesis.chain)
+    return replace(record, admitted=(Admitted(signed, first.weight), *others))
+
+
+@pytest.mark.parametrize(
+    ("changes", "whats"),
+    [
+        ({"genesis": ZERO_DIGEST}, [What.MANIFEST_GENESIS]),
+        ({"lane": 1}, [What.MANIFEST_PLACE]),
+        ({"round": 2}, [What.MANIFEST_PLACE]),
+        ({"parent": ZERO_DIGEST}, [What.MANIFEST_PARENT]),
+        ({"examples": 10**6}, [What.EXAMPLES]),
+        ({"bid": Bid(6, 2)}, [What.BID]),
+        ({"bid": Bid(5, 3)}, [What.BID]),
+    ],
+)
+def test_a_manifest_that_says_too_much_is_named(
+    federation: Federation, audit: RecordAudit, record: RoundRecord, changes: dict[str, Any], whats: list[What]
+) -> None:
+    audit.check_admitted(readmitted(federation, record, **changes), start(federation.genesis), "here")
+    assert kinds(audit) == whats
+
+
+def test_a_manifest_is_its_organisation_s(federation: Federation, audit: RecordAudit, record: RoundRecord) -> None:
+    first, *others = record.admitted
+    stolen = first.signed.value.sign(OUTSIDER, federation.genesis.chain)
+    forged = replace(record, admitted=(Admitted(stolen, first.weight), *others))
+    audit.check_admitted(forged, start(federation.genesis), "here")
+    assert kinds(audit) == [What.MANIFEST_SIGNATURE]
+
+
+def test_an_outsider_and_its_weight_are_named(federation: Federation, audit: RecordAudit, record: RoundRecord) -> None:
+    changed = readmitted(federation, record, organisation=OUTSIDER.address)
+    audit.check_admitted(changed, start(federation.genesis), "here")
+    assert {What.MEMBER, What.WEIGHT} <= set(kinds(audit))
+
+
+def test_a_nonce_is_used_once(federation: Federation, audit: RecordAudit, record: RoundRecord) -> None:
+    second: UpdateManifest = record.admitted[1].signed.value
+    audit.check_admitted(readmitted(federation, record, nonce=second.nonce), start(federation.genesis), "here")
+    assert kinds(audit) == [What.NONCE]
+
+
+def test_organisations_stand_in_the_order_of_their_addresses_with_their_weights(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    backwards = replace(record, admitted=record.admitted[::-1])
+    audit.check_admitted(backwards, start(federation.genesis), "here")
+    assert kinds(audit) == [What.ORDER]
+    first, *others = record.admitted
+    audit.findings.failures.clear()
+    audit.nonces.clear()
+    audit.check_admitted(replace(record, admitted=(replace(first, weight=0.9), *others)), start(audit.genesis), "here")
+    assert kinds(audit) == [What.WEIGHT]
+
+
+def test_a_re_aggregated_round_has_the_updates_of_the_remaining_members(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    gone, *staying = (admitted.organisation for admitted in record.admitted)
+    head = replace(start(federation.genesis), members=tuple(staying))
+    again = replace(record, generation=1, admitted=record.admitted[1:])
+    assert again.reaggregated
+    audit.check_reaggregated(again, head, [record], "here")
+    assert kinds(audit) == []
+    audit.check_reaggregated(replace(record, generation=1), head, [record], "here")
+    audit.check_reaggregated(replace(again, rejected=(Rejection(gone, "late", ""),)), head, [record], "here")
+    assert kinds(audit) == [What.REAGGREGATED, What.REJECTED]
+
+
+# The genesis
+
+
+def named(genesis: Genesis, name: str) -> Genesis:
+    return replace(genesis, organisations=tuple(replace(o, name=name) for o in genesis.organisations))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda g: replace(g, organisations=(), lanes=()), "no organisations"),
+        (lambda g: replace(g, organisations=g.organisations[::-1]), "out of order"),
+        (lambda g: named(g, NAMES[0]), "one name"),
+        (
+            lambda g: replace(g, organisations=(replace(g.organisations[0], examples=0), *g.organisations[1:])),
+            "examples",
+        ),
+        (lambda g: replace(g, lanes=(g.lanes[0][1:],)), "lanes"),
+        (lambda g: replace(g, lanes=(g.lanes[0], ())), "lanes"),
+        (lambda g: replace(g, lanes=(g.lanes[0], g.lanes[0])), "lanes"),
+        (lambda g: replace(g, rule="median"), "'median'"),
+    ],
+)
+def test_an_impossible_federation_is_refused_with_its_fault(
+    federation: Federation, change: Callable[[Genesis], Genesis], fault: str
+) -> None:
+    with pytest.raises(IntegrityError, match=fault):
+        check_genesis(change(federation.genesis))
+
+
+def test_lanes_hold_everybody_once_or_once_for_each_shard(federation: Federation) -> None:
+    genesis = federation.genesis
+    members = genesis.lanes[0]
+    for lanes in ((members,), tuple((m,) for m in members), tuple((m,) for m in members for _ in range(2))):
+        check_genesis(replace(genesis, lanes=lanes))
+
+
+def test_names_in_findings_are_those_of_the_genesis(audit: RecordAudit) -> None:
+    assert audit.name(keys.derive(SEED, "medical").address) != "medical"
+    assert audit.name(keys.derive(SEED, "coding").address) == "coding"
+    assert audit.digest == Digest(audit.genesis.digest)

@@ -1,0 +1,80 @@
+"""A run as one object: its status, rounds and losses, from records, anchors and the event log alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.views.report import report, tables
+from core.storage.events import EventLog
+from core.storage.state_folder import State
+from tests.behaviours.runs import Federation, advance, build, found
+from tests.console.views.printed import printed
+
+
+def evaluated(federation: Federation, number: int, base: float, loss: float) -> None:
+    """Write what an evaluation of a round found, the same for everybody."""
+    losses = {o.address: {"base": base, "global": loss} for o in federation.genesis.organisations}
+    log = EventLog(State(federation.run.folder.parents[1]).events("one"))
+    log.write("evaluated", round=number, losses=losses, aggregate=federation.lanes[0].parent, validation={"math": loss})
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    return build(tmp_path / "runs" / "one", rounds=2, failed={(0, 2): 1})
+
+
+def told(federation: Federation) -> dict[str, Any]:
+    return report(State(federation.run.folder.parents[1]), federation.run)
+
+
+def test_a_run_is_completed_when_every_lane_has_closed_its_last_round(tmp_path: Path) -> None:
+    federation = found(tmp_path / "runs" / "one", rounds=2)
+    assert told(federation)["status"] == "incomplete"
+    advance(federation, 1)
+    assert told(federation)["status"] == "incomplete"
+    EventLog(State(tmp_path).events("one")).write("failed", error="no", exit_code=1)
+    assert told(federation)["status"] == "failed"
+    advance(federation, 2)
+    assert told(federation)["status"] == "completed"
+
+
+def test_organisations_are_told_by_name(federation: Federation) -> None:
+    result = told(federation)
+    assert result["organisations"] == {name: key.address for name, key in federation.members.items()}
+    assert result["genesis"] == federation.genesis.digest
+    assert [set(entry["admitted"]) for entry in result["rounds"]] == [{"coding", "financial"}] * 2
+
+
+def test_attempts_below_the_quorum_are_told_with_their_reasons(federation: Federation) -> None:
+    first, second = told(federation)["rounds"]
+    assert first["rejected"] == []
+    assert {entry["organisation"] for entry in second["rejected"]} == {"coding", "financial"}
+    assert {(entry["reason"], entry["detail"]) for entry in second["rejected"]} == {("no-reply", "nothing came")}
+
+
+def test_a_round_has_its_transaction_as_soon_as_it_is_anchored(federation: Federation) -> None:
+    for entry, signed in zip(told(federation)["rounds"], federation.run.lineage(0), strict=True):
+        committed = federation.ledger.read(signed.value.key)
+        assert committed is not None
+        assert entry["transactions"] == [entry["transaction"]] == [committed[1].transaction]
+        assert entry["aggregate"] == signed.value.aggregate
+
+
+def test_losses_come_from_the_events(federation: Federation) -> None:
+    assert [entry["loss"] for entry in told(federation)["rounds"]] == [None, None]
+    evaluated(federation, 1, 4.0, 3.0)
+    evaluated(federation, 2, 4.0, 2.0)
+    result = told(federation)
+    assert [entry["loss"] for entry in result["rounds"]] == [3.0, 2.0]
+    assert result["base_loss"] == {"coding": 4.0, "financial": 4.0}
+    assert result["final_loss"] == {"coding": 2.0, "financial": 2.0}
+    assert result["rounds"][1]["validation"] == {"math": 2.0}
+
+
+def test_people_see_losses_rounds_and_what_to_try_next(federation: Federation) -> None:
+    evaluated(federation, 2, 4.0, 2.0)
+    state = State(federation.run.folder.parents[1])
+    text = printed(tables(state, federation.run, told(federation)))
+    for fact in ("Run one: completed", "coding", "4.000", "2.000", "-50.0 %", "foedus verify one", str(state.folder)):
+        assert fact in text
