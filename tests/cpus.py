@@ -1,6 +1,6 @@
 """Run tests with the arithmetic of older CPUs: `python -m tests.cpus [ARGUMENT OF PYTEST ...]`.
 
-Each library that computes chooses its kernels by the CPU's instruction set, and each has a variable of its own to choose
+Each library that computes chooses its kernels by the CPU's instruction set, and has a variable of its own that chooses
 those of an older one. What is equal bit for bit is so within one kind; between kinds, numbers differ by rounding.
 """
 
