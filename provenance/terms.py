@@ -51,7 +51,7 @@ Chunk = tuple[slice, Callable[[], Terms]]
 
 
 def joined(terms: Sequence[Term]) -> Term:
-    """Several terms as one of a larger rank: [L …] [R; …]."""
+    """Several terms as one of a larger rank: `[L …]` and `[R; …]`."""
     if len(terms) == 1:
         return terms[0]
     count = max(len(factor) for term in terms for factor in term)

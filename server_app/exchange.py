@@ -56,10 +56,12 @@ class Recipients(Generic[K]):
         """Yield every reply with its recipient, and after the last one the recipients without a reply, with None."""
         recipients: dict[str, K] = {}
         for reply in replies:
-            # Ids are read here and not before: with the first reply all messages have been pushed.
-            recipients = recipients or {sent.message_id: recipient for recipient, sent in self._sent.items()}
-            recipient = recipients.pop(reply.metadata.reply_to_message_id, None)
-            if recipient is not None:
+            answered = reply.metadata.reply_to_message_id
+            if answered not in recipients:
+                # Read here and not before: a message gets its id while it is pushed.
+                recipients = {sent.message_id: recipient for recipient, sent in self._sent.items()}
+            if answered in recipients:
+                recipient = recipients.pop(answered)
                 del self._sent[recipient]
                 yield recipient, reply
         for recipient in self._sent:

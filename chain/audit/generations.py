@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
+from chain.audit.aggregates import StateAudit
 from chain.audit.files import Files, GenerationFile
 from chain.audit.ledger import LedgerAudit
 from chain.audit.records import Head
 from chain.audit.report import Findings, What
-from chain.audit.states import StateAudit
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FoedusError
 from core.generations import GenerationRecord, last_round

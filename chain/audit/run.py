@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
+from chain.audit.aggregates import StateAudit
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files, RecordFile, salts_name
 from chain.audit.generations import Closed, GenerationAudit
@@ -41,7 +42,6 @@ from chain.audit.queue import QueueAudit
 from chain.audit.records import Head, RecordAudit, check_genesis
 from chain.audit.report import AuditReport, Failure, Findings, What
 from chain.audit.salts import SaltAudit
-from chain.audit.states import StateAudit
 from chain.audit.store import StoreAudit
 from chain.commitments import PrivateCommitment
 from chain.ledger import open_ledger

@@ -15,6 +15,7 @@ from agents.rewards import credited
 from agents.table import explain, policy_table
 from console.views.tables import table
 from core.canonical import Address
+from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -22,8 +23,6 @@ from core.storage.state_folder import State
 
 Json = dict[str, Any]
 
-_ABSTAINED = "abstained"
-"""How the event log begins the reason of an agent that will not take part."""
 _BAR = 20
 """Width of the bar of the action taken most often."""
 
@@ -122,7 +121,7 @@ def _bid(bid: Json | None, reason: str | None) -> Json:
         return {"status": "accepted", **bid}
     if reason is None:
         return {"status": "abstained"}
-    return {"status": "abstained" if reason.startswith(_ABSTAINED) else "rejected", "reason": reason}
+    return {"status": "abstained" if reason.startswith(Reason.ABSTAINED) else "rejected", "reason": reason}
 
 
 def _round_table(entry: Json) -> RenderableType:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from llm.data import encode, encode_prompt, parse_record
 
 from core.storage.state_folder import State
+from llm.batches import encode, encode_prompt
+from llm.records import parse_record
 from llm.served import serving
 from provenance.attribution import METHODS
 from provenance.served import trace
@@ -82,7 +83,7 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
         (("--method", "guess"), ("method", "'guess'", "gradient")),
         (("--organisation", "hospital"), ("'hospital'", "coding", "medical")),
         (("--response", " "), ("response", "empty")),
-        (("--prompt", ""), ("prompt", "empty")),
+        (("--prompt", ""), ("prompt", "nothing")),
         (("--prompt", "word " * 200), ("context", "128")),
         (("--max-new-tokens", 0), ("--max-new-tokens", "0")),
         (("nobody",), ("'nobody'",)),

@@ -45,7 +45,8 @@ def test_the_result_is_that_of_the_event_and_not_of_the_newest_file(twice: World
     events, _ = EventLog.read(state.events(run.name))
     erased = [event for event in events if event["event"] == "erased"]
     for event in erased:
-        os.utime(event["certificate"], ns=(2**62, 2**62) if event is erased[0] else (0, 0))
+        (certificate,) = event["certificates"]
+        os.utime(certificate, ns=(2**62, 2**62) if event is erased[0] else (0, 0))
     last = erased[-1]
     certificates = newest_certificates(state, run, last["organisation"])
     assert [str(path) for path in certificates] == last["certificates"]

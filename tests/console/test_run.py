@@ -81,7 +81,7 @@ def test_a_malformed_record_is_named_by_file_and_line(world: World, tmp_path: Pa
 def test_more_organisations_than_data(world: World) -> None:
     done = world.inline("--organisations", 4)
     assert done.code == 2
-    assert "3 organisations (coding, financial, medical)" in done.error
+    assert "3 (coding, financial, medical)" in done.error
     assert "4" in done.error
 
 
@@ -155,11 +155,11 @@ def test_a_state_folder_that_cannot_be_written(world: World, tmp_path: Path) -> 
 
 @pytest.mark.chain
 def test_a_disk_that_fills_up_while_a_run_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = os.fsync, 6
+    real, left = os.fsync, 6  # once there is a genesis: a run that never began could not be resumed
 
     def full(descriptor: int) -> None:
         nonlocal left
-        left -= 1
+        left -= bool(State(world.state).runs())
         if left < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)

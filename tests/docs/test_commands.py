@@ -130,7 +130,10 @@ def test_a_page_works_as_it_is_written(page: Path, reader: Reader) -> None:
     script = [reader.local(c.text) for c in commands(page) if (page.name, c.heading) not in ELSEWHERE]
     text = "\n".join(script).replace("127.0.0.1:8000", f"127.0.0.1:{(port := _free_port())}")
     text = text.replace("flower-superlink ", f"flower-superlink --port {port} ")
-    text = re.sub(r"^make ", "make --old-file=.venv/.installed ", text, flags=re.MULTILINE)  # the environment is there
+    here = (
+        "make --old-file=.venv/.installed --old-file=.venv/.developed "  # the environment is there: it is not made anew
+    )
+    text = re.sub(r"^make ", here, text, flags=re.MULTILINE)
     ports = ("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "FLWR_LOCAL_CONTROL_API_PORT")
     try:
         done = reader.shell(text, **{name: str(_free_port()) for name in ports})

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from chain.audit.aggregates import svd_tolerance
 from chain.audit.run import AuditReport, What, verify, verify_on_chain
-from chain.audit.states import svd_tolerance
 from chain.ledger import open_ledger
 from chain.nodes import embedded_service
 from core import keys

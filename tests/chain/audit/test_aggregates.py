@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chain.audit.aggregates import StateAudit, svd_tolerance
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files
 from chain.audit.report import Findings, What
-from chain.audit.states import StateAudit, svd_tolerance
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import ZERO_DIGEST, Digest

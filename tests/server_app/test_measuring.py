@@ -1,0 +1,112 @@
+"""Measuring on the shared validation set, on a small random model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.credit import CreditedRound
+from core.adapter import AdapterState
+from core.aggregation import WeightedUpdate
+from core.composition import Composition
+from core.config import RunConfig
+from core.errors import ConfigError
+from core.storage.run_folder import RunFolder
+from llm.served import shared_adapter
+from llm.sources import load_base
+from server_app.measuring import Measuring, digest_of, validation_records
+from tests import federation as f
+
+RANK, ALPHA = 2, 4.0
+
+
+@pytest.fixture(scope="module")
+def config(base: Path, data: Path) -> RunConfig:
+    return RunConfig(base=str(base), data=str(data), quantisation="none", rank=RANK, alpha=ALPHA, max_length=48)
+
+
+@pytest.fixture(scope="module")
+def measuring(config: RunConfig) -> Measuring:
+    return measuring_of(config)
+
+
+def measuring_of(config: RunConfig, limit: int = 0) -> Measuring:
+    model = load_base(config.base, "none", RANK, ALPHA)
+    fresh = shared_adapter(model, RANK, config.seed)
+    return Measuring.of(replace(config, evaluate_limit=limit), model, fresh, validation_records(config))
+
+
+def moved(measuring: Measuring, size: float) -> AdapterState:
+    """The state before any training with every entry moved by so much."""
+    initial = measuring.rule.initial(measuring.fresh)
+    return AdapterState({name: array + np.float32(size) for name, array in initial.arrays.items()})
+
+
+def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Measuring) -> None:
+    initial = Composition.of(measuring.rule.initial(measuring.fresh))
+    losses = measuring.losses(initial)
+    assert set(losses) == {"coding", "financial", "medical"}
+    assert len(set(losses.values())) == 3
+    assert measuring.losses(initial) == losses
+    assert measuring.losses(Composition.of(moved(measuring, 0.05))) != losses
+
+
+def test_a_limit_takes_the_first_records_of_every_domain(config: RunConfig) -> None:
+    limited = measuring_of(config, limit=1)
+    assert {name: len(records) for name, records in limited.domains.items()} == dict.fromkeys(
+        ("coding", "financial", "medical"), 1
+    )
+
+
+def test_the_credits_of_a_round_add_up_to_its_change_of_loss(measuring: Measuring) -> None:
+    before, after = moved(measuring, 0.0), moved(measuring, 0.02)
+    update = AdapterState({name: after[name] - before[name] for name in before})
+    half = {name: WeightedUpdate(f.address(name), 0.5, update) for name in ("medical", "coding")}
+    credited = measuring.credit(CreditedRound(before, list(half.values()), after, None))
+    losses = measuring.losses(Composition.of(before)), measuring.losses(Composition.of(after))
+    for name, domain in credited.domains.items():
+        total = sum(domain.credits.values()) + domain.nobody + domain.residual
+        assert total == pytest.approx(losses[0][name] - losses[1][name], abs=1e-6)
+
+
+def test_the_gradient_of_a_state_has_its_arrays(measuring: Measuring) -> None:
+    state = moved(measuring, 0.01)
+    loss, gradient = measuring.loss_and_gradient(state, "coding")
+    assert loss == pytest.approx(measuring.losses(Composition.of(state))["coding"], abs=1e-5)
+    assert gradient.shapes == state.shapes
+
+
+def test_a_validation_set_is_known_by_records_domains_and_order(config: RunConfig) -> None:
+    records = validation_records(config)
+    assert digest_of(records) == digest_of(tuple(records))
+    assert digest_of(records) != digest_of(records[::-1])
+    assert digest_of(records) != digest_of((replace(records[0], domain="other"), *records[1:]))
+
+
+@pytest.mark.parametrize(("policy", "credited"), [("all", False), ("random", False), ("q-learning", True)])
+def test_rounds_are_credited_where_the_policy_needs_it(
+    measuring: Measuring, config: RunConfig, tmp_path: Path, policy: str, credited: bool
+) -> None:
+    rewards = measuring.rewards(replace(config, participation=policy), RunFolder(tmp_path / "run"), tmp_path)
+    assert (rewards is not None) == credited
+
+
+def test_a_rule_whose_rounds_cannot_be_credited_is_refused(
+    measuring: Measuring, config: RunConfig, tmp_path: Path
+) -> None:
+    settings = replace(config, participation="q-learning", aggregation="stack")
+    with pytest.raises(ConfigError, match=r"q-learning: expected aggregation .*frozen-a.*, got stack"):
+        measuring.rewards(settings, RunFolder(tmp_path / "run"), tmp_path)
+
+
+def test_a_deployment_reads_its_validation_set_and_no_organisations(config: RunConfig, tmp_path: Path) -> None:
+    record: dict[str, Any] = {"question": "who?", "answer": "nobody", "domain": "common"}
+    (tmp_path / "validation.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    deployed = replace(config, data="", validation=str(tmp_path / "validation.jsonl"), coordinator_key="/its/key")
+    (found,) = validation_records(replace(deployed, organisations=3))
+    assert (found.domain, found.answer) == ("common", "nobody")
+    with pytest.raises(ConfigError, match=r"organisations: expected the number .*, got 0"):
+        validation_records(deployed)
