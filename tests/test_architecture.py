@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
+from tests import style
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SUBPACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
@@ -213,6 +215,14 @@ def _normal(requirement: str) -> str:
     """The name in a requirement, spelt as the package index does."""
     match = re.match(r"[A-Za-z0-9_.-]+", requirement)
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
+
+
+def test_the_figures_of_the_code_meet_their_goals() -> None:
+    assert style.measure(style.PACKAGES, ROOT).misses() == [], "`make style` lists what is to be mended"
+
+
+def test_the_figures_are_those_of_every_package() -> None:
+    assert set(style.PACKAGES) == set(PACKAGES)
 
 
 def test_requirements_are_pinned_exactly() -> None:
