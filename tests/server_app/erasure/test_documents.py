@@ -23,7 +23,7 @@ REPORT = AuditReport({}, 2, 1, ())
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
-    federation = Federation.found(tmp_path, NAMES, rounds=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2)
     federation.start()
     return federation
 
