@@ -41,11 +41,9 @@ test: setup $(BROWSER)
 test-all: setup $(BROWSER)
 	$(PYTEST) -m ""
 
-# The tests that compare numbers, with the arithmetic of other CPUs. One that has AVX-512 shows all three kinds.
+# The tests of what computes, with the arithmetic of older CPUs.
 test-cpus: setup
-	for cpu in default avx2; do \
-	ATEN_CPU_CAPABILITY=$$cpu $(PYTEST) tests/llm tests/provenance tests/unlearning tests/agents tests/benchmarks \
-	|| exit 1; done
+	$(BIN)/python -m tests.cpus -n $(WORKERS) --dist loadfile
 
 # A browser for the tests that look at pages: 75 MB, in seconds. Where it cannot be fetched they use the machine's own
 # Chromium, or are skipped.

@@ -1,1 +1,1 @@
-"""Who takes part in a round: the policies, and what an organisation's agent learns."""
+"""Participation: the policies that select organisations, and the agents that bid, earn credit and learn."""

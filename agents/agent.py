@@ -1,4 +1,4 @@
-"""An organisation's agent: it bids for rounds, spends its budget on them, and learns from what they paid.
+"""An organisation's agent: it bids for rounds, spends its budget on them, and learns from their payments.
 
 A round is bid for before the one before it is paid (the bid for t + 1 is made at message t, when the credits up to
 t − 1 are known): a decision waits in the agent until its reward and the next decision are there. Draws come from a
@@ -21,9 +21,9 @@ _SAVED: Final = ("seed", "frozen", "draws", "decisions", "spent", "earned", "gai
 
 @dataclass(frozen=True)
 class Terms:
-    """What a run offers, and what the organisation will spend on it. Raises ConfigError for a value out of its range.
+    """A run's offer, and the organisation's budget for it. Raises ConfigError for a value out of its range.
 
-    `pool` is what a round pays to all, `members` among how many, `rounds` how often; `steps` are the local steps of a
+    `pool` is a round's payment to all, `members` among how many, `rounds` how often; `steps` are the local steps of a
     full round, `traffic` the MiB that a round sends and receives, `budget` is for the whole run, in units of the pool.
     """
 
@@ -75,7 +75,7 @@ class Decision:
     state: int
     action: Action
     cost: float = 0.0
-    """What was spent on it; 0 until it is trained."""
+    """Spent on it; 0 until it is trained."""
     income: float | None = None
     """None until it is known."""
 

@@ -43,7 +43,7 @@ RULES = ("frozen-a", "fedavg")
 
 @dataclass(frozen=True)
 class CreditedRound:
-    """One round of a lane: the state before it, what it admitted, the state after it, and the state one round earlier.
+    """One round of a lane: the states before and after it, its admitted updates, and the state one round earlier.
 
     `earlier` is None in a lane's first round.
     """

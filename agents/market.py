@@ -143,7 +143,7 @@ class Market:
 
     def draw_organisations(self) -> None:
         """Draw the organisations, their presence and their prices."""
-        # The order of the draws is part of what a trace's number stands for: another order makes another trace.
+        # A trace's number stands for these draws in this order: another order makes another trace.
         settings, draws, members = self.scenario.settings["organisations"], self._draws, self.members
         self.own_domain = draws.permutation(np.arange(members) % len(self.scenario.curve.start))
         self.examples = np.ceil(_lognormal(draws, settings["examples"], members))

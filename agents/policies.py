@@ -196,7 +196,7 @@ class _Oort:
         if exploited:
             utilities = self.utilities()
             cut_off = _CUT_OFF * sorted(utilities.values(), reverse=True)[exploited - 1]
-            # A utility may be 0 or less, but a weight of a draw may not: whoever is above the cut-off can be drawn.
+            # A utility may be 0 or less, but a weight of a draw may not: every one above the cut-off can be drawn.
             chosen = context.drawn({a: max(u, 1e-9) for a, u in utilities.items() if u >= cut_off}, exploited)
         return chosen + sorted(new, key=context.ticket)[: context.count - len(chosen)]
 

@@ -1,8 +1,8 @@
-"""The Q-table of an organisation's agent: what each action is worth in each state, and how that is learnt.
+"""The Q-table of an organisation's agent: the value of each action in each state, and how it is learnt.
 
-The state is what an organisation knows of itself, each part in a few classes (405 states):
+The state is made of facts about the organisation itself, each in a few classes (405 states):
 
-    gain       what its rounds paid for what they cost: not known yet, nothing, a loss, a profit, twice the cost
+    gain       income over cost of its rounds: not known yet, nothing, a loss, a profit, twice the cost
     cost       the price of a full round over an equal share of the pool: low, fair, high
     budget     how much of the rest of the run it can still pay for in full: a third, not all, all
     phase      the first quarter of the run, the middle, the last quarter
@@ -11,8 +11,8 @@ The state is what an organisation knows of itself, each part in a few classes (4
 The reward of a round is its payoff, income − cost, over an equal share of the pool: 0 for abstaining. Learning is
 double Q-learning (van Hasselt, 2010, algorithm 1): of two tables one, drawn, moves towards the value that the *other*
 gives to the action it likes best itself, Q_a(s, u) += α [r + γ Q_b(s', argmax_u Q_a(s', u)) − Q_a(s, u)]. ε falls with
-the decisions made, α with the visits to a cell. To abstain starts at 0, which is what it pays; to take part at an
-optimistic value in proportion to its effort. But where rounds are known to pay less than they cost, a state never seen
+the decisions made, α with the visits to a cell. Abstaining starts at 0, its payoff; taking part at an optimistic
+value in proportion to its effort. But where rounds are known to pay less than they cost, a state never seen
 starts at the expected loss, (gain − 1) · cost: there is hope in the unknown alone.
 """
 

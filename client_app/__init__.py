@@ -1,1 +1,1 @@
-"""What runs at an organisation: it trains on its own data, checks what it is sent, and signs what it sends."""
+"""The ClientApp of an organisation: it trains on its own data, checks its coordinator, and signs its updates."""

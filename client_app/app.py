@@ -1,6 +1,6 @@
 """The ClientApp: bind, bid, train, evaluate, delete derived state, erase records.
 
-A handler checks what the coordinator sends before it acts on it, and answers with a refusal where that does not hold.
+A handler checks a message before it acts on it, and answers with a refusal where the message does not hold.
 """
 
 from collections import Counter
@@ -134,7 +134,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Measure the base and what is served on the organisation's held-out records, in nats per answer token."""
+    """Measure the base and the served adapters on the organisation's held-out records, in nats per answer token."""
     task = Task.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(task.organisation), task.genesis

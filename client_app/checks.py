@@ -23,7 +23,7 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     """Check that a task belongs to the federation that the organisation joined.
 
     `base` is the digest of the base model here and `fresh` the adapter drawn here: both must be the genesis's.
-    Raises IntegrityError naming what was expected and what was got.
+    Raises IntegrityError.
     """
     genesis = task.genesis
     _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
@@ -36,7 +36,8 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
 def check_request(query: RecordsQuery, organisation: Organisation, key: Key) -> None:
     """Check that the organisation itself wants exactly these records erased from the federation that it joined.
 
-    Raises IntegrityError, so that nobody else learns which records it has; ForgeryError for a request that is not its.
+    Raises IntegrityError, so that no other organisation learns which records it has; ForgeryError for a request that
+    is not its own.
     """
     request = query.request.verified(query.genesis)
     _equal("organisation in the genesis", query.genesis.organisation(organisation.address), organisation)
@@ -57,9 +58,9 @@ def check_state(task: Task, fresh: AdapterState) -> None:
 
 
 def check_served(task: Task, fresh: AdapterState) -> None:
-    """Check that what is served has the organisation's own lane in it, as the coordinator signed it.
+    """Check that the served adapters include the organisation's own lane, as the coordinator signed it.
 
-    A sum of several lanes is nobody's signed state: it is measured, never trained on. Raises as `check_state` does.
+    A sum of several lanes has no signed record: it is measured, never trained on. Raises as `check_state` does.
     """
     genesis, served = task.genesis, task.served
     if genesis.composition == "sum" and len(genesis.lanes) > 1:
@@ -122,7 +123,7 @@ def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord |
 
 
 def _opening(task: Task) -> GenerationRecord | None:
-    """What opened the task's generation, None for the first."""
+    """The record that opened the task's generation, None for the first."""
     _equal("generation", task.generation, len(task.openings))
     if not task.openings:
         return None

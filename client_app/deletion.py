@@ -1,11 +1,11 @@
-"""Deleting derived state: what an organisation keeps of states that knew an erased organisation.
+"""Deleting derived state: everything that an organisation keeps of states that knew an erased organisation.
 
     the adapters and records that it was sent    not kept: a ClientApp lives for one message
     its witness memory                           digests, salted where they speak of states; kept, it is its evidence
-    its agent's saved tables                     deleted, where they learnt what rounds paid that the erasure took back
+    its agent's saved tables                     deleted, where they learnt payments of rounds that are gone
 
-The organisation believes nobody alone: coordinator and requester must have signed, for the federation that it joined,
-and its own ledger must know the erasure.
+No single party can have it delete anything: coordinator and requester must have signed, for the federation that it
+joined, and its own ledger must know the erasure.
 """
 
 from agents.notebook import Notebook
@@ -28,7 +28,7 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     if (got := genesis.organisation(member.address)) != member:
         raise IntegrityError(f"genesis {genesis.digest}: expected {member}, got {got}")
     if member.address not in attestation.holders:
-        raise IntegrityError(f"the attestation does not list {member.address} as a holder of what is erased")
+        raise IntegrityError(f"the attestation does not list {member.address} as a holder")
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))

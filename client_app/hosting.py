@@ -97,7 +97,7 @@ class Node:
     ) -> "Node":
         """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
         own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
-        organisation = next((found for found in read_data(own).organisations if found.name == name), None)
+        organisation = next((o for o in read_data(own).organisations if o.name == name), None)
         if organisation is None:
             raise UsageError(f"no data of organisation {name!r} in {data}")
         host = Host(keys.read(Path(key_file)), organisation)

@@ -81,7 +81,7 @@ class Oversight:
         return _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None
 
     def abstains(self, standing: Standing) -> bool:
-        """Whether the organisation will not train on what stands so."""
+        """Whether the organisation will not train while its coordinator stands so."""
         return bool(standing.behind) and self.policy == "abstain"
 
 
@@ -99,7 +99,7 @@ def confirm(witness: Witness, task: Task) -> Standing:
 
 
 def metrics(standing: Standing) -> Mapping[str, float]:
-    """What a manifest says of its organisation's standing: the rounds that are late, or that nothing was checked."""
+    """A coordinator's standing as metrics of a manifest: how many rounds are late, or that none was checked."""
     if standing.trusting:
         return {"trusting": 1}
     return {"behind": len(standing.behind)} if standing.behind else {}

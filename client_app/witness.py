@@ -113,7 +113,7 @@ class Witness:
         return record
 
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
-        """Check what stands on the ledger before training `round_number`.
+        """Check the ledger before training `round_number`.
 
         Raises IntegrityError when the ledger has another round than was shown, is not the one of the genesis, or knows
         the run with other members.
@@ -131,10 +131,10 @@ class Witness:
                 check_ledger(self._ledger, self._genesis)
                 self._write({"ledger": asdict(self._genesis.chain)})
             for key in due:
-                if found := self._ledger.read(key):
+                if committed := self._ledger.read(key):
                     shown = self._shown[key]
                     for name in ("aggregate", "updates_root", "count"):
-                        if (got := getattr(found[0], name)) != (expected := getattr(shown, name)):
+                        if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
                             raise IntegrityError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
                     self._write({"confirmed": asdict(key)})
         return Standing(trusting=False, behind=tuple(key for key in due if key not in self._confirmed))

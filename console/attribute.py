@@ -26,7 +26,7 @@ app = command_app()
 
 @app.command(epilog='Example: foedus attribute --prompt "How many tablets?" --html trace.html')
 def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
-    prompt: Annotated[str, typer.Option(help="What the user says: an instruction, its input in the lines below.")],
+    prompt: Annotated[str, typer.Option(help="The user's message: an instruction, its input in the lines below.")],
     run: RunArgument = "",
     response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
     method: Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley.")] = "gradient",

@@ -45,7 +45,7 @@ def status(chain: ChainOption = "embedded", state: StateOption = None, as_json: 
 
 @app.command(epilog="Example: foedus chain stop")
 def stop(chain: ChainOption = "embedded", state: StateOption = None, as_json: JsonOption = False) -> None:
-    """End a development chain; what it holds stays, and the next request starts it again."""
+    """End a development chain; its state stays, and the next request starts it again."""
     stopped = control.stop(chain, state_of(state).folder)
     line = f"{chain} {'has ended' if stopped else 'did not run'}"
     answer({"chain": chain, "stopped": stopped}, [line], as_json=as_json)

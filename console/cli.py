@@ -23,7 +23,7 @@ SUMMARIES = {
     "credits": "Show what organisations earned, and claim it on the public chain.",
     "verify": "Check everything that a run recorded, from its files and the chain.",
     "proof": "Prove that an organisation took part in a round, or check such a proof.",
-    "evaluate": "Compare the base with what the run serves, on every data set.",
+    "evaluate": "Compare the base with the served model, on every data set.",
     "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
     "attribute": "Trace every token of an answer to the organisations that taught it.",
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
@@ -100,7 +100,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; what is not a bug of ours becomes one line."""
+    """Run the command line and return its exit code; every error but a bug of ours becomes one line."""
     try:
         return int(app(arguments, prog_name="foedus", standalone_mode=False) or 0)
     except FoedusError as error:

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-3
 def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunArgument = "",
     organisation: Annotated[str | None, typer.Option(help="Only this one: name or address.")] = None,
-    claim: Annotated[bool, typer.Option("--claim", help="Record on the chain that it claims what it earned.")] = False,
+    claim: Annotated[bool, typer.Option("--claim", help="Record its claim to its credit on the chain.")] = False,
     key: Annotated[
         Path | None,
         typer.Option("--key", help="Key file of the account that sends the claim [the organisation's own]."),
@@ -84,7 +84,7 @@ def _sender(run: RunFolder, settings: RunConfig, organisation: Address, key: Pat
 
 
 def _claim(tree: CreditTree, organisation: Address, bound: BoundContract, sender: Key, *, on: str) -> None:
-    """Claim what an organisation earned; raises UsageError unless the tree's root is the posted one."""
+    """Claim an organisation's credit; raises UsageError unless the tree's root is the posted one."""
     if on in ("embedded", "anvil"):
         endow(bound.node, sender)
     ledger = Credits(BoundContract(bound.node, "PublicLedger", bound.address, sender))

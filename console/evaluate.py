@@ -1,4 +1,4 @@
-"""`foedus evaluate`: loss, perplexity and exact match of the base and of what a run serves."""
+"""`foedus evaluate`: loss, perplexity and exact match of the base and of the served model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ def evaluate(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the base with what the run serves, on every data set: loss, perplexity and exact match."""
+    """Compare the base with the served model, on every data set: loss, perplexity and exact match."""
     folder = state_of(state)
     served_run = readable_run(folder, run, key)
     settings = saved(folder, served_run.name)

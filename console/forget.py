@@ -91,7 +91,7 @@ def newest_certificates(state: State, run: RunFolder, organisation: Address) -> 
 
 
 def _result(run: RunFolder, written: dict[Path, ErasureCertificate]) -> dict[str, Any]:
-    """What the certificates say together; the last speaks for the run."""
+    """The certificates of one erasure as one result; the last speaks for the run."""
     path, certificate = list(written.items())[-1]
     request, names = certificate.attestation.value.request.value, run.genesis.names
     outstanding = {holder for one in written.values() for holder in one.outstanding}

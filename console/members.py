@@ -119,7 +119,7 @@ def _key(option: Path | None, chain: str, role: str) -> Key:
 
 
 def _answer(organisation: str, entry: RegisteredOrganisation | None, as_json: bool) -> None:
-    """Say what the contract knows of an organisation; `entry` is None where that is nothing."""
+    """Print an organisation's entry in the contract; None where it has none."""
     result: dict[str, Any] = {
         "organisation": organisation,
         "registered": bool(entry and not entry.revoked_at),

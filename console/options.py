@@ -1,4 +1,4 @@
-"""What the commands share: options, and what they name — the state folder, a run, a file, a contract."""
+"""Options that commands share, and the things they name: the state folder, a run, a file, a contract."""
 
 import os
 from contextlib import suppress

@@ -65,7 +65,7 @@ class Lane:
 
     @property
     def complete(self) -> bool:
-        """Whether every round is closed; where nobody is left there is none to close."""
+        """Whether every round is closed; a lane without members has none to close."""
         return not self.members or self.round >= self.rounds
 
     def lacks(self, number: int) -> bool:

@@ -5,6 +5,7 @@ generated is committed, and a page that is read on its own still says what stand
 """
 
 import ast
+import json
 import posixpath
 import re
 import subprocess
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import click
 import typer.main
@@ -96,13 +97,8 @@ def settings() -> str:
     for field, text in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             name = ast.unparse(field.target).replace("_", "-")
-            lines.append(f"| `{name}` | `{_toml(defaults[name])}` | {' '.join(str(text.value.value).split())} |")
+            lines.append(f"| `{name}` | `{json.dumps(defaults[name])}` | {' '.join(str(text.value.value).split())} |")
     return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    """A value as a TOML file has it."""
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def tree() -> str:

@@ -113,9 +113,9 @@ class AdmissionContext:
 
 
 def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence: str) -> T:
-    """The parsed content of a reply; `parse` may also verify it, `silence` says what no reply means.
+    """The parsed content of a reply; `parse` may also verify it, `silence` is the detail where there is no reply.
 
-    Raises RejectedError for no reply, an error, a refusal, and what `parse` refuses.
+    Raises RejectedError for no reply, an error, a refusal, and content that is malformed or forged.
     """
     if reply is None:
         raise RejectedError(Reason.NO_REPLY, silence)

@@ -1,4 +1,4 @@
-"""The ServerApp: the one place where a federation's parts are put together.
+"""The ServerApp: the composition root of a federation.
 
 It owns the run while it lives (a lock), starts or restores the federation, and leaves when the mode's work is done.
 A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
@@ -88,10 +88,10 @@ def train(grid: Grid, context: RunContext) -> None:
 
 
 def unlearn(grid: Grid, context: RunContext) -> None:
-    """Erase an organisation, or records of it: from the records, and from what is served."""
+    """Erase an organisation, or records of it, from a run."""
     config, run = context.config, context.run
     if not run.started:
-        raise UsageError(f"run {run.name} has no genesis: there is nobody to erase")
+        raise UsageError(f"run {run.name} has no genesis: it has no organisation to erase")
     organisation = run.genesis.named(config.organisation).address
     records = Path(config.records) if config.records else None
     with federation(grid, context, leaving=None if records else organisation) as strategy:
@@ -123,7 +123,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     if run.started and not config.resume and config.mode == "train":
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     state.remember(replace(config, run=run.name))
-    # Cheapest first: bad data, keys and chains are found before the base is loaded and organisations are waited for.
+    # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     validation, key = validation_records(config), coordinator_key(config)
     chains = Chains.of(config, state.folder, key)
     model = load_base(config.base, config.quantisation, config.rank, config.alpha)
@@ -170,6 +170,6 @@ def erasure_context(grid: Grid, context: RunContext, chains: Chains, strategy: F
         basis=config.basis,
         train=lambda: strategy.start(grid),
         validate=strategy.validate,
-        # An erasure waits for nobody's good will: no longer than this, however long a round may take.
+        # A round may take hours; a holder that is silent must not hold up an erasure for as long.
         send=partial(exchange, grid, timeout=min(config.timeout, _RECEIPT_SECONDS)),
     )

@@ -77,11 +77,11 @@ class Bindings:
         """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
             bound = Bound.from_content(reply.content)
-            found = [
+            members = [
                 (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
                 for signed in bound.registrations
             ]
         except (FormatError, ForgeryError):
             return
         self.known = max(self.known, bound.known)
-        yield from found
+        yield from members

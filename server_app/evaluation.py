@@ -1,4 +1,4 @@
-"""The losses that organisations measure on their held-out records, of the base and of what is served."""
+"""The losses that organisations measure on their held-out records, of the base and of the served adapters."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean

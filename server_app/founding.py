@@ -28,7 +28,7 @@ _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "num
 
 @dataclass(frozen=True)
 class GenesisInputs:
-    """What a genesis is made of besides settings and members.
+    """The parts of a genesis besides settings and members.
 
     The base model, the adapter before any training, the digest of the shared validation set, and the chains.
     """
@@ -113,7 +113,7 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
         if (got := getattr(config, name)) != expected:
             raise ConfigError(f"{key(name)}: expected {expected!r}, as in the genesis, got {got!r}")
     members = [organisation.address for organisation in genesis.organisations]
-    # A lane size has no place in the genesis: the lanes that it leads to have.
+    # The genesis holds the lanes themselves, not the size that they were made with.
     if partition(members, config.lane_size, config.shards) != genesis.lanes:
         size = len(genesis.lanes[0])
         raise ConfigError(f"lane-size: expected lanes of {size}, as in the genesis, got {config.lane_size}")

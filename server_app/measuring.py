@@ -1,4 +1,4 @@
-"""Measuring on the shared validation set: the loss of what is served, and the credit of a round."""
+"""Measuring on the shared validation set: the loss of the served adapters, and the credit of a round."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Measuring:
         return cls(model, fresh, RULES[config.aggregation], first, config.max_length)
 
     def losses(self, served: Composition) -> dict[str, float]:
-        """The loss of what is served on every domain, in nats per answer token."""
+        """The loss of the served adapters on every domain, in nats per answer token."""
         adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
         return {
             name: evaluate(self.model, adapters, records, self.max_length).loss

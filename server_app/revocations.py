@@ -1,4 +1,7 @@
-"""Who of a run's organisations was revoked, asked for in the background: no round waits for the chain."""
+"""Revocations: the organisations whose registration has ended, asked for in the background.
+
+No round waits for the chain.
+"""
 
 import logging
 import threading
@@ -16,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Revocations:
-    """What is known of a ledger's revocations; a ledger that does not answer changes nothing of it."""
+    """The revocations that a ledger told of so far; one that does not answer changes nothing."""
 
     def __init__(self, ledger: LedgerView, organisations: Iterable[Address], every: float = EVERY_SECONDS) -> None:
         """Ask once, then every so many seconds; raises LedgerUnreachableError when nothing answers the first time."""

@@ -1,8 +1,8 @@
 """Rounds: the state of a run's lanes, and the one writer of its records.
 
-A round is begun, receives what was admitted and rejected of every organisation asked, and is closed: quorum, weights,
-aggregate, signed RoundRecord, salts, commitment. The strategy does that with the organisations' replies, an erasure
-with updates of an earlier generation.
+A round is begun, takes the admitted update or the rejection of every organisation asked, and is closed: quorum,
+weights, aggregate, signed RoundRecord, salts, commitment. The strategy does that with the organisations' replies, an
+erasure with updates of an earlier generation.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -155,7 +155,7 @@ class Rounds:
         )
 
     def admission(self, recipient: Recipient) -> AdmissionContext:
-        """What an organisation's update must be to be admitted to the open round."""
+        """The requirements on an organisation's update to the open round."""
         lane = self.lanes[recipient.lane]
         shapes = self.rule.shapes(lane.state, self.fresh)
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
@@ -238,7 +238,7 @@ class Rounds:
         return tuple(Admitted(manifests[organisation], weight) for organisation, weight in shares.items())
 
     def _settle(self, record: RoundRecord, state: AdapterState) -> None:
-        """Credit a closed round, remember what it showed, and commit it."""
+        """Credit a closed round, add its observations to the history, and commit it."""
         if self.rewards and not self.genesis.training.calibrates(record.round):
             credit = self.rewards.credit(record, state)
             self.events.write("credited", lane=record.lane, round=record.round, **credit)

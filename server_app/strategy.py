@@ -102,7 +102,7 @@ class Foedus(Strategy):
         return result
 
     def summary(self) -> None:
-        """Log what this federation is."""
+        """Log the run, its genesis, rule and base."""
         genesis = self.rounds.genesis
         log(INFO, "Run %s: %d organisations in %d lanes", genesis.run, len(genesis.organisations), len(genesis.lanes))
         log(INFO, "Genesis %s, rule %s, base %s", genesis.digest, genesis.rule, genesis.base.name)
@@ -151,12 +151,12 @@ class Foedus(Strategy):
         config: ConfigRecord,  # noqa: ARG002 - the genesis fixes it
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
-        """One message for every connected organisation, with what is served."""
+        """One message for every connected organisation, with the served adapters."""
         self._recipients = Recipients()
         return self._recipients.register(self._evaluations(server_round))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The mean of the organisations' losses; None when nobody measured any."""
+        """The mean of the organisations' losses; None without any."""
         losses: dict[Address, dict[str, float]] = {}
         events, served = self.rounds.events, self.rounds.served
         for (_, organisation), reply in self._recipients.match(replies):
@@ -196,7 +196,7 @@ class Foedus(Strategy):
         """Send messages and yield the replies.
 
         Raises RunError when a worker of a simulation has died: Flower would go on giving it messages, all in vain, and
-        organisations that did nothing wrong would be rejected. In a deployment it is one organisation that fails.
+        organisations without fault would be rejected. In a deployment it is one organisation that fails.
         """
         simulated = all(member.derived for member in self.rounds.genesis.organisations)
         for reply in exchange(grid, messages, self.timeout):

@@ -5,7 +5,9 @@ of n terms is off by at most n × ε × its magnitude (Higham 2002, section 4.2)
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -14,6 +16,11 @@ EPSILON = torch.finfo(torch.float32).eps
 def float32_error(magnitude: float, terms: int) -> float:
     """The largest difference, in the unit of `magnitude`, between two float32 sums of `terms` terms each."""
     return EPSILON * magnitude * terms
+
+
+def up_to_rounding(expected: float, terms: int) -> Any:
+    """Equal to every number that float32 may give for a sum of `terms` terms of the magnitude of `expected`."""
+    return pytest.approx(expected, rel=0, abs=float32_error(abs(expected), terms))
 
 
 def assert_equal_up_to_rounding(got: torch.Tensor, wanted: torch.Tensor, terms: int, unsure: float = 0.0) -> None:

@@ -10,11 +10,15 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path, PurePosixPath
 
+import grimp
 import pytest
 from flwr.cli.build import build_fab_from_disk
+
+from tests import style
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -57,6 +61,12 @@ def test_the_import_contracts_hold() -> None:
     done = subprocess.run([str(lint), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Contracts: \d+ kept, 0 broken", done.stdout)
+
+
+def test_the_import_graph_has_no_circle() -> None:
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    order = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
+    order.prepare()  # raises CycleError, which names the circle
 
 
 def test_the_contracts_name_every_package() -> None:
@@ -213,6 +223,14 @@ def _normal(requirement: str) -> str:
     """The name in a requirement, spelt as the package index does."""
     match = re.match(r"[A-Za-z0-9_.-]+", requirement)
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
+
+
+def test_the_figures_of_the_code_meet_their_goals() -> None:
+    assert style.measure(style.PACKAGES, ROOT).misses() == [], "`make style` lists what is to be mended"
+
+
+def test_the_figures_are_those_of_every_package() -> None:
+    assert set(style.PACKAGES) == set(PACKAGES)
 
 
 def test_requirements_are_pinned_exactly() -> None:

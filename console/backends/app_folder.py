@@ -1,7 +1,7 @@
 """The Flower app as a folder of its own, for `flwr run`.
 
-Made from the packages that this process imports, so that an installed wheel works as a checkout does, and what is
-packed is what is tested. The base model, samples and contracts (`assets`) stay outside: a FAB holds 10 MiB and no
+Made from the packages that this process imports, so that an installed wheel works as a checkout does, and the
+tested code is the packed code. The base model, samples and contracts (`assets`) stay outside: a FAB holds 10 MiB and no
 weights; the apps import `assets` from where Foedus is installed.
 """
 
@@ -47,6 +47,6 @@ clientapp = "client_app.app:app"
 
 
 def _only_python(folder: str, names: list[str]) -> set[str]:
-    """What `copytree` leaves out: everything but folders and Python files."""
+    """The names that `copytree` leaves out: all but folders and Python files."""
     skipped = {"__pycache__", "node_modules", "contracts"}
     return {name for name in names if name in skipped or not (name.endswith(".py") or (Path(folder) / name).is_dir())}

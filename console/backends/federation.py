@@ -21,7 +21,7 @@ NODES = 2
 
 
 class Backend(StrEnum):
-    """What runs the apps: `run_simulation` of the module of this name in `console/backends/`."""
+    """A way to run both apps: `run_simulation` of the module of this name in `console/backends/`."""
 
     ray = "ray"
     inline = "inline"

@@ -20,7 +20,7 @@ _ERROR_IN_CLIENT_APP = 2
 
 def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], object]) -> None:
     """Run a federation to its end; `watch` is called before every message, and at the end. Raises the app's error."""
-    # Here and not above: whoever runs other apps on the Grid needs none of their libraries.
+    # Here and not above: other apps run on the Grid without their libraries.
     from client_app.app import app as client_app  # noqa: PLC0415
     from server_app.app import app as server_app  # noqa: PLC0415
 

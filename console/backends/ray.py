@@ -1,6 +1,6 @@
 """One run on Flower's Ray backend, under a SuperLink of its own.
 
-Flower's own local SuperLink outlives its run, freezes the environment of whoever came first and is shared by every
+Flower's own local SuperLink outlives its run, freezes the environment of its first user and is shared by every
 checkout; `flwr run --stream` exits 0 when the run fails. So each `foedus run` starts a SuperLink on a free port with
 a FLWR_HOME that is thrown away, submits the staged app, watches the event log, asks Flower for the verdict, and ends
 every process it started, however it leaves.

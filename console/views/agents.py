@@ -1,4 +1,4 @@
-"""The agents of a run, as JSON and as tables: what they bid and earned round by round, and what they have learnt.
+"""The agents of a run, as JSON and as tables: bids and earnings round by round, and the learnt policies.
 
 Bids made apart from training are in the event log alone; credits and payments are read from where they were measured
 (agents/rewards.py). Money and policy of an agent are known as far as its tables lie in this state folder.
@@ -55,7 +55,7 @@ def market(state: State, run: RunFolder) -> list[Json]:
 def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
     """Each organisation's money, policy and reasons, by name; empty for a run without agents.
 
-    `budget` is what each may spend, where that is known. Raises FormatError for a saved table of another version or
+    `budget` is that of each, where it is known. Raises FormatError for a saved table of another version or
     shape.
     """
     agents: Json = {}

@@ -130,7 +130,7 @@ def parts(
 
 
 def verdict(trace: TokenTrace, names: Mapping[Address, str]) -> str:
-    """Who taught the response, and how sure that is."""
+    """The organisation that taught the response, and the confidence of that verdict."""
     response = trace.response
     if response.verdict is None:
         return f"Verdict  none: the method abstains at a confidence of {100 * response.confidence:.0f} %"

@@ -16,7 +16,7 @@ from unlearning.plan import Plan
 
 
 def attestation_of(run: RunFolder, plan: Plan, request: Signed[ErasureRequest], report: AuditReport) -> Attestation:
-    """What the erasure of one lane is about to do, and what the audit found just before."""
+    """The attestation of one lane's erasure: its plan, and the counts of the audit just before."""
     return Attestation(
         request=request,
         lane=plan.lane,

@@ -1,7 +1,7 @@
 """Receipts: every holder of what an erasure destroys is told to delete its derived state, and signs that it has.
 
 An organisation without a node, without an answer in time, or with any answer but its own receipt for this very erasure
-is left outstanding, with an event that says why. An erasure waits for nobody's good will.
+is left outstanding, with an event that says why: an erasure does not depend on the holders' good will.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Erasing records: the organisation says which of them it trains on, and trains without them from then on.
 
 It answers because it asked itself: the query carries its own signed request, which is about these records alone. Its
-data, and its note of what it has erased, stay with it (client_app/erased_records.py).
+data, and its note of erased records, stay with it (client_app/erased_records.py).
 """
 
 from flwr.app import Message

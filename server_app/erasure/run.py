@@ -1,6 +1,6 @@
 """An erasure, carried out: the steps of `strategy.unlearn`, in order.
 
-    plan        from the records (unlearning/plan.py); whatever is wrong with the request is found here
+    plan        from the records (unlearning/plan.py), which refuses a request that cannot be carried out
     request     signed by the organisation; for records, it says that it trains on them (server_app/erasure/records.py)
     audit       everything must hold before anything is destroyed
     attest      signed by coordinator and organisation, written down, anchored: from here on there is no way back
@@ -36,7 +36,7 @@ from unlearning.records import shards_of
 
 @dataclass(frozen=True)
 class ErasureTarget:
-    """What is to be erased: an organisation, or these records of it (digests, each once, in order)."""
+    """The target of an erasure: an organisation, or these records of it (digests, each once, in order)."""
 
     organisation: Address
     method: str
@@ -117,8 +117,8 @@ def _begin(
         request = begun.value.request
         if not target.asked_by(request.value, context.requester):
             name, count = run.genesis.names[begun.value.organisation], request.value.count
-            what = f"{count} records of {name}" if count else name
-            raise UsageError(f"the erasure of {what} by {begun.value.method} is not finished: ask for that one again")
+            other = f"{count} records of {name}" if count else name
+            raise UsageError(f"the erasure of {other} by {begun.value.method} is not finished: ask for that one again")
         known = {signed.value.lane for signed in attestations_of(run, request)}
         if known >= target.lanes(run.genesis):
             return request, ()

@@ -53,7 +53,7 @@ def attestations_of(run: RunFolder, request: Signed[ErasureRequest]) -> list[Sig
 
 
 def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: Iterable[Plan]) -> None:
-    """Audit the run, and write down what the plans will do to it; raises RunError when it does not hold."""
+    """Audit the run, and write an attestation for every plan; raises RunError when the run does not hold."""
     run, audited = context.rounds.run, context.audit()
     if not audited.ok:
         raise RunError(f"nothing was erased, since the run does not hold: {audited.failures[0]}")
@@ -102,7 +102,7 @@ def wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:
 
 
 def destroy(run: RunFolder, attestation: Attestation) -> None:
-    """Make everything unreadable that the attestation lists, unless what is served is made of it."""
+    """Make everything unreadable that the attestation lists, but for states that the served adapters are made of."""
     lines = (run.lineage(lane) for lane in range(len(run.genesis.lanes)))
     # A state is named by its content: the new generation may have computed one of the old again.
     served = {state for line in lines for signed in line for state in signed.value.states}

@@ -73,7 +73,7 @@ def test_credit_is_measured_on_the_set_of_the_genesis_alone(paid: World) -> None
     before = file.read_bytes()
     try:
         file.write_bytes(b"".join(reversed(before.splitlines(keepends=True))))
-        assert "the validation set is 0x" in paid.command("credits", "--measure").error
+        assert "validation set: expected 0x" in paid.command("credits", "--measure").error
         assert ", as in the genesis, got" in paid.resume(paid.command("status").json["run"]).error
     finally:
         file.write_bytes(before)

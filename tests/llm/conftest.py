@@ -46,6 +46,8 @@ CONFIGS = {
     "smollm3": lambda: SmolLM3Config(**_SIZES, no_rope_layers=[1, 0]),
 }
 ARCHITECTURES = tuple(CONFIGS)
+TERMS = 260 + 2 * 80
+"""The longest sum behind a loss: the softmax over the vocabulary, and the two blocks with their inner features."""
 # Its positions come from the attention mask: examples in one row would attend to each other.
 CONFIGS["opt"] = lambda: OPTConfig(
     vocab_size=260, hidden_size=48, word_embed_proj_dim=48, ffn_dim=80, num_hidden_layers=2, num_attention_heads=4

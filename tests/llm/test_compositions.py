@@ -13,9 +13,10 @@ from llm.evaluate import evaluate, generate, record_losses, route
 from llm.model import Model
 from llm.records import Record
 from llm.train import TrainConfig, train
-from tests.llm.conftest import Loader, question
+from tests.llm.conftest import TERMS, Loader, question
 from tests.llm.test_model import random_adapter
 from tests.llm.test_train import parent
+from tests.precision import up_to_rounding
 
 SHARES = (0.2, 0.5, 0.3)
 
@@ -52,7 +53,7 @@ def test_an_ensemble_is_the_mixture_of_its_probabilities(
         answer = torch.tensor(example.tokens[example.prompt_length :])
         p = mixture(model, adapters, example.tokens)[example.prompt_length - 1 : -1]
         assert loss.tokens == len(answer)
-        assert loss.nats == pytest.approx(-p.gather(1, answer[:, None]).log().sum().item(), rel=1e-5)
+        assert loss.nats == up_to_rounding(-p.gather(1, answer[:, None]).log().sum().item(), TERMS)
         assert loss.hits == int((p.argmax(-1) == answer).sum())
 
 
@@ -70,7 +71,7 @@ def test_an_ensemble_of_equals_is_each_of_them(load_tiny: Loader, records: tuple
     model = load_tiny()
     alone = random_adapter(model, rank=4)
     found = evaluate(model, composed("ensemble", [alone] * 3), records)
-    assert found.loss == pytest.approx(evaluate(model, alone, records).loss, rel=1e-6)
+    assert found.loss == up_to_rounding(evaluate(model, alone, records).loss, TERMS)
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "routing"])
@@ -118,7 +119,7 @@ def test_a_record_is_measured_in_the_lane_that_its_prompt_goes_to(
     losses = record_losses(model, adapters, records, 96)
     for record, part, loss in zip(records, chosen, losses, strict=True):
         (alone,) = record_losses(model, adapters.states[part], [record], 96)
-        assert loss.nats == pytest.approx(alone.nats, rel=1e-5)
+        assert loss.nats == up_to_rounding(alone.nats, TERMS)
         assert loss.tokens == alone.tokens
 
 
@@ -142,4 +143,4 @@ def test_shares_count_in_log_space(load_tiny: Loader, records: tuple[Record, ...
     first, second, _ = lanes(model)
     found = evaluate(model, Composition("ensemble", (Part(1.0, first), Part(1e-300, second))), records).loss
     assert math.isfinite(found)
-    assert found == pytest.approx(evaluate(model, first, records).loss, rel=1e-6)
+    assert found == up_to_rounding(evaluate(model, first, records).loss, TERMS)

@@ -86,7 +86,7 @@ def test_what_the_lanes_score_is_weighed_by_their_responsibility(ensemble: Make)
         asked.model.set_adapter(asked.lanes[number].adapter)
         own = METHODS["gradient"].score(asked.lanes[number], EXAMPLE, Effort())
         wanted = responsible[number].unsqueeze(1) * own.tokens
-        torch.testing.assert_close(found.tokens[:, places], wanted, rtol=1e-4, atol=1e-6)
+        assert_equal_up_to_rounding(found.tokens[:, places], wanted, TERMS)
 
 
 def test_leaving_one_out_of_an_ensemble_is_measured_on_the_mixture(ensemble: Make) -> None:

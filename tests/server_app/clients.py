@@ -188,7 +188,7 @@ class Ledger(MemoryLedger):
 
 @dataclass
 class Federation:
-    """A founded run, its organisations, and strategies that may die and be restored over it."""
+    """A run, its organisations, and strategies that may die and be restored over it."""
 
     folder: Path
     genesis: Genesis
@@ -196,7 +196,7 @@ class Federation:
     ledger: Ledger = field(default_factory=Ledger)
 
     @classmethod
-    def found(
+    def create(
         cls, folder: Path, names: Sequence[str] = tuple(f.EXAMPLES), nodes: int = 2, **changes: Any
     ) -> "Federation":
         """Values of the genesis, its training and its participation are changed by their names."""

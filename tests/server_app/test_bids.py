@@ -82,7 +82,7 @@ def test_any_other_answer_is_rejected_with_its_own_reason(what: str) -> None:
 
 def closed(folder: Path, **metrics: dict[str, float]) -> Rounds:
     """A run after round 1, to which each of these organisations replied with its own metrics."""
-    federation = Federation.found(folder, NAMES, rounds=3, policy="q-learning", local_steps=2)
+    federation = Federation.create(folder, NAMES, rounds=3, policy="q-learning", local_steps=2)
     rounds = federation.rounds()
     rounds.begin(1)
     for name, own in metrics.items():
@@ -108,7 +108,7 @@ def test_a_bid_out_of_range_in_a_manifest_abstains(tmp_path: Path) -> None:
 
 
 def test_a_lane_without_rounds_has_no_bids(tmp_path: Path) -> None:
-    rounds = Federation.found(tmp_path, NAMES).rounds()
+    rounds = Federation.create(tmp_path, NAMES).rounds()
     assert bids_in(rounds.lanes[0], rounds.genesis) == {}
 
 

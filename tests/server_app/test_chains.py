@@ -19,7 +19,7 @@ NAMES = ("medical", "coding")
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
     """A run of two rounds that no ledger knows."""
-    federation = Federation.found(tmp_path, NAMES, rounds=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2)
     federation.commit = lambda record: None  # type: ignore[method-assign] # its rounds go nowhere
     federation.start()
     return federation

@@ -54,7 +54,7 @@ class World:
     def __init__(
         self, folder: Path, offers: Mapping[str, Answer], behave: Mapping[str, Behaviour], rounds: int = 2
     ) -> None:
-        self.federation = Federation.found(folder, NAMES, rounds=rounds, policy="q-learning", local_steps=2)
+        self.federation = Federation.create(folder, NAMES, rounds=rounds, policy="q-learning", local_steps=2)
         clients = self.federation.clients
         clients.behave = {name: bidding(FULL) for name in NAMES} | dict(behave)
         clients.offers = {name: offering(FULL) for name in NAMES} | dict(offers)

@@ -48,7 +48,7 @@ def records(federation: Federation) -> list[RoundRecord]:
 
 
 def test_a_round_is_the_weighted_sum_of_what_was_admitted_in_order_of_address(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES)
+    federation = Federation.create(tmp_path, NAMES)
     rounds = federation.rounds()
     before = rounds.lanes[0].state
     close(rounds, 1, "financial", "medical")
@@ -64,7 +64,7 @@ def test_a_round_is_the_weighted_sum_of_what_was_admitted_in_order_of_address(tm
 
 
 def test_every_record_names_its_parent_and_the_record_before_it(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=2, quorum=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2, quorum=2)
     rounds = federation.rounds()
     close(rounds, 1, "medical", "coding")
     close(rounds, 2, "medical")  # below its quorum
@@ -84,7 +84,7 @@ def test_every_record_names_its_parent_and_the_record_before_it(tmp_path: Path) 
 
 
 def test_only_what_admitted_something_is_committed_and_observed(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=2, quorum=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2, quorum=2)
     committed: list[int] = []
     rounds = federation.rounds(commit=lambda record: committed.append(record.attempt))
     close(rounds, 1, "medical")
@@ -94,14 +94,14 @@ def test_only_what_admitted_something_is_committed_and_observed(tmp_path: Path) 
 
 
 def test_too_many_attempts_end_the_run(tmp_path: Path) -> None:
-    rounds = Federation.found(tmp_path, NAMES, quorum=2, retries=1).rounds()
+    rounds = Federation.create(tmp_path, NAMES, quorum=2, retries=1).rounds()
     close(rounds, 1, "medical")
     with pytest.raises(QuorumError, match="lane 0, round 1: below the quorum of 2 2 times"):
         close(rounds, 1, "medical")
 
 
 def test_a_rejection_quotes_a_client_without_what_a_terminal_obeys(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, retries=9)
+    federation = Federation.create(tmp_path, NAMES, retries=9)
     rounds = federation.rounds()
     rounds.begin(1)
     rounds.reject(recipient("coding"), Reason.CLIENT_ERROR, "\x1b[31m" + "x" * 1000)
@@ -114,7 +114,7 @@ def test_a_rejection_quotes_a_client_without_what_a_terminal_obeys(tmp_path: Pat
 
 
 def test_a_nonce_counts_once_in_a_round_and_after_it_is_restored(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2)
     rounds, nonce = federation.rounds(), f.other("nonce")
     rounds.begin(1)
     admit(rounds, "medical", nonce=nonce)
@@ -128,7 +128,7 @@ def test_a_nonce_counts_once_in_a_round_and_after_it_is_restored(tmp_path: Path)
 
 
 def test_a_rejected_update_leaves_nothing_in_the_store(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES)
+    federation = Federation.create(tmp_path, NAMES)
     rounds = federation.rounds()
     rounds.begin(1)
     before = sorted(federation.run.folder.rglob("*.sealed"))
@@ -139,7 +139,7 @@ def test_a_rejected_update_leaves_nothing_in_the_store(tmp_path: Path) -> None:
 
 def test_a_round_begins_in_the_lanes_that_lack_it(tmp_path: Path) -> None:
     lanes = tuple((member.address,) for member in f.members(NAMES))
-    rounds = Federation.found(tmp_path, NAMES, lanes=lanes, rounds=2).rounds()
+    rounds = Federation.create(tmp_path, NAMES, lanes=lanes, rounds=2).rounds()
     (ahead, _, _) = rounds.begin(1)
     assert [lane.index for lane in rounds.begin(1)] == [0, 1, 2]
     rounds._open = {ahead.index: rounds._open[ahead.index]}  # the others are tried again
@@ -150,7 +150,7 @@ def test_a_round_begins_in_the_lanes_that_lack_it(tmp_path: Path) -> None:
 
 
 def test_a_restored_run_stands_where_its_records_end(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=3)
+    federation = Federation.create(tmp_path, NAMES, rounds=3)
     rounds = federation.rounds()
     close(rounds, 1, *NAMES)
     close(rounds, 2, "medical", "coding")
@@ -162,7 +162,7 @@ def test_a_restored_run_stands_where_its_records_end(tmp_path: Path) -> None:
 
 
 def test_the_policy_is_told_who_is_left_and_who_bids(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, policy="q-learning", local_steps=2)
+    federation = Federation.create(tmp_path, NAMES, policy="q-learning", local_steps=2)
     rounds = federation.rounds()
     bids = {f.address("medical"): Bid(2, 2), f.address("coding"): ABSTAIN, f.address("financial"): Bid(1, 1)}
     asked = rounds.select(rounds.lanes[0], bids)
@@ -171,7 +171,7 @@ def test_the_policy_is_told_who_is_left_and_who_bids(tmp_path: Path) -> None:
 
 
 def test_an_organisation_is_asked_for_the_round_after_the_head(tmp_path: Path) -> None:
-    rounds = Federation.found(tmp_path, NAMES, rounds=2).rounds()
+    rounds = Federation.create(tmp_path, NAMES, rounds=2).rounds()
     close(rounds, 1, *NAMES)
     lane = rounds.lanes[0]
     task = rounds.task(recipient("coding"), Composition.of(lane.state))
@@ -207,7 +207,7 @@ def fork(federation: Federation, parent_round: int, gone: str) -> GenerationReco
 
 @pytest.mark.parametrize("parent_round", [0, 1])
 def test_a_lane_of_a_new_generation_is_restored_to_the_round_it_grows_from(tmp_path: Path, parent_round: int) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=3)
+    federation = Federation.create(tmp_path, NAMES, rounds=3)
     rounds = federation.rounds()
     initial = rounds.lanes[0].state
     for number in (1, 2, 3):
@@ -226,7 +226,7 @@ def test_a_lane_of_a_new_generation_is_restored_to_the_round_it_grows_from(tmp_p
 
 
 def test_earlier_rounds_are_reaggregated_from_the_updates_of_those_who_are_left(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES, rounds=3)
+    federation = Federation.create(tmp_path, NAMES, rounds=3)
     rounds = federation.rounds(commit=lambda record: None)
     for number in (1, 2, 3):
         close(rounds, number, *NAMES)
@@ -247,7 +247,7 @@ def test_earlier_rounds_are_reaggregated_from_the_updates_of_those_who_are_left(
 
 def test_credits_are_measured_for_the_rounds_of_the_federation_alone(tmp_path: Path) -> None:
     """A calibration behind the last round is unpaid."""
-    federation = Federation.found(tmp_path, NAMES, rounds=1)
+    federation = Federation.create(tmp_path, NAMES, rounds=1)
 
     credited: list[int] = []
 
@@ -283,7 +283,7 @@ def test_a_weight_is_of_the_genesis_and_never_of_the_reply() -> None:
 
 
 def test_the_update_that_is_stored_is_the_one_that_was_signed(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, NAMES)
+    federation = Federation.create(tmp_path, NAMES)
     rounds = federation.rounds()
     rounds.begin(1)
     to = recipient("medical")

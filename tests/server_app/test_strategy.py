@@ -38,7 +38,7 @@ def settings(rule: str) -> dict[str, Any]:
 
 @ALL_RULES
 def test_every_round_is_recorded_signed_and_follows_the_one_before(tmp_path: Path, rule: str) -> None:
-    federation = Federation.found(tmp_path, **settings(rule))
+    federation = Federation.create(tmp_path, **settings(rule))
     strategy = federation.start()
     parent = federation.genesis.digest
     records = [signed.verified(federation.genesis) for signed in federation.run.records()]
@@ -51,7 +51,7 @@ def test_every_round_is_recorded_signed_and_follows_the_one_before(tmp_path: Pat
 
 @ALL_RULES
 def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Path, rule: str) -> None:
-    federation = Federation.found(tmp_path, **settings(rule))
+    federation = Federation.create(tmp_path, **settings(rule))
     federation.start()
     state = RULES[rule].initial(f.fresh())
     for signed in federation.run.records():
@@ -69,19 +69,19 @@ def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Pat
 def test_order_of_arrival_and_number_of_nodes_do_not_change_the_digest(tmp_path: Path, rule: str) -> None:
     digests = set()
     for run, (nodes, order) in enumerate([(1, None), (2, 1), (4, 2)]):
-        federation = Federation.found(tmp_path / str(run), nodes=nodes, **settings(rule))
+        federation = Federation.create(tmp_path / str(run), nodes=nodes, **settings(rule))
         strategy = federation.start(TestGrid(federation.clients, order))
         digests.add((strategy.rounds.served.digest, *(s.value.digest for s in federation.run.records())))
     assert len(digests) == 1
 
 
 def test_a_stack_grows_by_every_update(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, **settings("stack"))
+    federation = Federation.create(tmp_path, **settings("stack"))
     assert rank_of(federation.start().rounds.served.states[0]) == 4
 
 
 def test_every_round_stands_on_the_ledger_under_salted_digests(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=3)
+    federation = Federation.create(tmp_path, rounds=3)
     federation.start()
     heads: list[Digest] = []
     for signed in federation.run.records():
@@ -94,7 +94,7 @@ def test_every_round_stands_on_the_ledger_under_salted_digests(tmp_path: Path) -
 
 
 def test_organisations_are_sent_the_record_that_vouches_for_what_they_train(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     federation.start()
     first, second = (list(group) for _, group in itertools.groupby(federation.clients.trained, lambda task: task.round))
     assert all(task.parent is None for task in first)
@@ -108,7 +108,7 @@ def test_organisations_are_sent_the_record_that_vouches_for_what_they_train(tmp_
 
 
 def test_what_happened_is_in_the_event_log(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=2)
+    federation = Federation.create(tmp_path, TWO, rounds=2)
     strategy = federation.start()
     started = federation.events_named("round-started")
     assert [(e["round"], len(e["asked"])) for e in started] == [(1, 2), (2, 2)]
@@ -187,7 +187,7 @@ def _bid() -> Any:
 @pytest.fixture(scope="module")
 def without_medical(tmp_path_factory: pytest.TempPathFactory) -> Digest:
     """The digest of a run in which medical never answers."""
-    federation = Federation.found(tmp_path_factory.mktemp("silent"), rounds=2)
+    federation = Federation.create(tmp_path_factory.mktemp("silent"), rounds=2)
     grid = TestGrid(federation.clients)
     grid.silent = {f.address("medical")}
     return federation.start(grid, timeout=0.1).rounds.served.digest
@@ -198,7 +198,7 @@ def test_an_organisation_is_rejected_and_the_others_go_on_when_it(
     tmp_path: Path, what: str, without_medical: Digest
 ) -> None:
     reason, behave = HOSTILE[what]
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     federation.clients.behave = {"medical": behave}
     strategy = federation.start()
     assert federation.rejections() == [(1, 1, "medical", reason), (2, 1, "medical", reason)]
@@ -207,9 +207,9 @@ def test_an_organisation_is_rejected_and_the_others_go_on_when_it(
 
 
 def test_records_besides_the_ones_asked_for_change_nothing(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path / "more", rounds=1)
+    federation = Federation.create(tmp_path / "more", rounds=1)
     federation.clients.behave = {"medical": _foreign_metrics}
-    plain = Federation.found(tmp_path / "plain", rounds=1)
+    plain = Federation.create(tmp_path / "plain", rounds=1)
     assert federation.start().rounds.served == plain.start().rounds.served
     assert federation.rejections() == []
 
@@ -221,21 +221,21 @@ def test_an_old_reply_sent_again_is_refused(tmp_path: Path) -> None:
         asked.append(task)
         return answer(asked[0])
 
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     federation.clients.behave = {"medical": replay}
     federation.start()
     assert federation.rejections() == [(2, 1, "medical", "wrong-round")]
 
 
 def test_a_nonce_is_worth_one_update(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     federation.clients.behave = {"medical": lambda task: answer(task, nonce=f.other("always this one"))}
     federation.start()
     assert federation.rejections() == [(2, 1, "medical", "replayed-nonce")]
 
 
 def test_a_nonce_is_remembered_when_the_run_is_resumed(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=1)
+    federation = Federation.create(tmp_path, rounds=1)
     federation.clients.behave = {"medical": lambda task: answer(task, nonce=f.other("always this one"))}
     federation.start()
     strategy = federation.strategy()
@@ -243,7 +243,7 @@ def test_a_nonce_is_remembered_when_the_run_is_resumed(tmp_path: Path) -> None:
 
 
 def test_a_rejection_quotes_a_client_briefly_and_without_control_characters(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=1)
+    federation = Federation.create(tmp_path, rounds=1)
     federation.clients.behave = {"medical": fail}
     federation.start()
     ((rejection,),) = (signed.value.rejected for signed in federation.run.records())
@@ -253,7 +253,7 @@ def test_a_rejection_quotes_a_client_briefly_and_without_control_characters(tmp_
 
 
 def test_an_organisation_that_keeps_silent_is_recorded_after_the_timeout(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=1)
+    federation = Federation.create(tmp_path, rounds=1)
     grid = TestGrid(federation.clients)
     grid.silent = {f.address("coding")}
     federation.start(grid, timeout=0.1)
@@ -261,7 +261,7 @@ def test_an_organisation_that_keeps_silent_is_recorded_after_the_timeout(tmp_pat
 
 
 def test_an_organisation_that_cannot_be_reached_is_recorded(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=1)
+    federation = Federation.create(tmp_path, rounds=1)
     grid = TestGrid(federation.clients)
     grid.unsendable = {f.address("coding")}
     federation.start(grid)
@@ -269,7 +269,7 @@ def test_an_organisation_that_cannot_be_reached_is_recorded(tmp_path: Path) -> N
 
 
 def test_the_organisations_of_a_node_that_vanishes_are_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     grid = TestGrid(federation.clients)
     strategy = federation.strategy(commit=lambda record: (federation.commit(record), grid.gone.add(2)))
     strategy.start(grid)
@@ -279,7 +279,7 @@ def test_the_organisations_of_a_node_that_vanishes_are_recorded_and_the_rest_goe
 
 
 def test_a_node_that_comes_back_takes_part_again(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=3)
+    federation = Federation.create(tmp_path, rounds=3)
     grid = TestGrid(federation.clients)
 
     def commit(record: RoundRecord) -> None:
@@ -300,7 +300,7 @@ LYING: dict[str, Callable[[], RecordDict]] = {
 
 @pytest.mark.parametrize("what", LYING)
 def test_an_evaluation_that_is_no_number_is_left_out_and_the_run_goes_on(tmp_path: Path, what: str) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=1)
+    federation = Federation.create(tmp_path, TWO, rounds=1)
     federation.clients.losses = {"medical": LYING[what]}
     federation.start()
     (evaluated,) = federation.events_named("evaluated")
@@ -311,7 +311,7 @@ def test_an_evaluation_that_is_no_number_is_left_out_and_the_run_goes_on(tmp_pat
 
 
 def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=1, quorum=2)
+    federation = Federation.create(tmp_path, TWO, rounds=1, quorum=2)
     federation.clients.behave = {"medical": sequence(fail, answer), "coding": sequence(answer, _fresh_nonce)}
     strategy = federation.start()
     empty, closed = (signed.value for signed in federation.run.records())
@@ -328,7 +328,7 @@ def _fresh_nonce(task: Task) -> RecordDict:
 
 
 def test_an_empty_round_is_not_committed(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=1, quorum=2)
+    federation = Federation.create(tmp_path, TWO, rounds=1, quorum=2)
     federation.clients.behave = {"medical": sequence(fail, answer), "coding": sequence(answer, _fresh_nonce)}
     committed: list[RoundKey] = []
     federation.start(commit=lambda record: committed.append(record.key))
@@ -336,7 +336,7 @@ def test_an_empty_round_is_not_committed(tmp_path: Path) -> None:
 
 
 def test_a_round_that_stays_below_its_quorum_ends_the_run(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=2, quorum=2, retries=2)
+    federation = Federation.create(tmp_path, TWO, rounds=2, quorum=2, retries=2)
     federation.clients.behave = {"medical": fail}
     with pytest.raises(QuorumError, match="lane 0, round 1: below the quorum of 2 3 times"):
         federation.start()
@@ -344,7 +344,7 @@ def test_a_round_that_stays_below_its_quorum_ends_the_run(tmp_path: Path) -> Non
 
 
 def test_attempts_are_counted_on_when_the_run_is_resumed(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=1, quorum=2, retries=0)
+    federation = Federation.create(tmp_path, TWO, rounds=1, quorum=2, retries=0)
     federation.clients.behave = {"medical": fail}
     with pytest.raises(QuorumError):
         federation.start()
@@ -354,7 +354,7 @@ def test_attempts_are_counted_on_when_the_run_is_resumed(tmp_path: Path) -> None
 
 
 def test_nobody_connected_is_a_round_below_its_quorum(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=1, retries=0)
+    federation = Federation.create(tmp_path, TWO, rounds=1, retries=0)
     grid = TestGrid(federation.clients)
     grid.gone = {1, 2}
     with pytest.raises(QuorumError):
@@ -370,7 +370,7 @@ class Killed(BaseException):
 
 
 def undisturbed(folder: Path, **changes: Any) -> tuple[Digest, list[Digest]]:
-    federation = Federation.found(folder, **changes)
+    federation = Federation.create(folder, **changes)
     strategy = federation.start()
     return strategy.rounds.served.digest, [s.value.digest for s in federation.run.records()]
 
@@ -380,7 +380,7 @@ def test_a_run_killed_after_any_write_ends_with_the_digest_of_one_never_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     expected = undisturbed(tmp_path / "calm", names=TWO, rule=rule, rounds=2)
-    federation = Federation.found(tmp_path / "killed", TWO, rule=rule, rounds=2)
+    federation = Federation.create(tmp_path / "killed", TWO, rule=rule, rounds=2)
     real, kills = core.storage.blobs._write, 0
 
     def deadly(path: Path, parts: Any) -> None:
@@ -410,7 +410,7 @@ def _nth(count: int, usual: Callable[..., Any], last: Callable[..., Any]) -> Cal
 
 
 def test_a_run_killed_before_the_ledger_heard_of_a_round_can_still_tell_it(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=2)
+    federation = Federation.create(tmp_path, TWO, rounds=2)
 
     def dying(record: RoundRecord) -> None:
         raise Killed
@@ -425,7 +425,7 @@ def test_a_run_killed_before_the_ledger_heard_of_a_round_can_still_tell_it(tmp_p
 
 
 def test_resuming_a_finished_run_changes_no_record(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, rounds=2)
+    federation = Federation.create(tmp_path, TWO, rounds=2)
     before = federation.start().rounds.served
     asked = len(federation.clients.trained)
     assert federation.start().rounds.served == before
@@ -435,7 +435,7 @@ def test_resuming_a_finished_run_changes_no_record(tmp_path: Path) -> None:
 
 def test_a_lane_that_was_ahead_when_the_run_died_waits_for_the_others(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path / "calm", names=TWO, lanes=_alone(TWO), rounds=2)
-    federation = Federation.found(tmp_path / "killed", TWO, lanes=_alone(TWO), rounds=2)
+    federation = Federation.create(tmp_path / "killed", TWO, lanes=_alone(TWO), rounds=2)
     with pytest.raises(Killed):
         federation.start(commit=_raising(Killed))
     assert [lane.round for lane in federation.rounds().lanes] == [1, 0]
@@ -459,17 +459,17 @@ def _alone(names: tuple[str, ...]) -> tuple[tuple[Any, ...], ...]:
 
 def test_isolated_organisations_learn_nothing_from_each_other(tmp_path: Path) -> None:
     names = tuple(f.EXAMPLES)
-    together = Federation.found(tmp_path / "together", names, lanes=_alone(names), rounds=2)
+    together = Federation.create(tmp_path / "together", names, lanes=_alone(names), rounds=2)
     strategy = together.start()
     assert len(strategy.rounds.lanes) == 4
     for name in names:
-        alone = Federation.found(tmp_path / name, (name,), rounds=2).start().rounds
+        alone = Federation.create(tmp_path / name, (name,), rounds=2).start().rounds
         (index,) = together.genesis.lanes_of(f.address(name))
         assert Composition.of(strategy.rounds.lanes[index].state) == alone.served
 
 
 def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, lanes=_alone(TWO), rounds=1)
+    federation = Federation.create(tmp_path, TWO, lanes=_alone(TWO), rounds=1)
     strategy = federation.start()
     shares = {f.address("medical"): 0.2, f.address("coding"): 0.8}
     for name, array in strategy.rounds.served.states[0].arrays.items():
@@ -481,7 +481,7 @@ def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Pat
 def test_lanes_close_apart(tmp_path: Path) -> None:
     names = tuple(f.EXAMPLES)
     order = [member.address for member in f.members(names)]
-    federation = Federation.found(tmp_path, names, lanes=(tuple(order[:2]), tuple(order[2:])), rounds=1, quorum=2)
+    federation = Federation.create(tmp_path, names, lanes=(tuple(order[:2]), tuple(order[2:])), rounds=1, quorum=2)
     struggling = name_of(order[0])
     federation.clients.behave = {
         struggling: sequence(fail, answer),
@@ -494,14 +494,14 @@ def test_lanes_close_apart(tmp_path: Path) -> None:
 
 
 def test_each_lane_is_a_chain_of_its_own_on_the_ledger(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, TWO, lanes=_alone(TWO), rounds=2)
+    federation = Federation.create(tmp_path, TWO, lanes=_alone(TWO), rounds=2)
     federation.start()
     for lane, number in itertools.product((0, 1), (1, 2)):
         assert federation.ledger.read(RoundKey(federation.genesis.digest, lane, 0, number)) is not None
 
 
 def test_only_those_who_are_drawn_are_asked(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=4, policy="random", fraction=0.5)
+    federation = Federation.create(tmp_path, rounds=4, policy="random", fraction=0.5)
     federation.start()
     asked = [[task.organisation for task in federation.clients.trained if task.round == n] for n in range(1, 5)]
     drawn = [event["asked"] for event in federation.events_named("round-started")]
@@ -530,8 +530,8 @@ def hooked(federation: Federation, rounds: int) -> Foedus:
 
 
 def test_flowers_hooks_do_what_the_loop_does(tmp_path: Path) -> None:
-    looped = Federation.found(tmp_path / "looped", rounds=2)
-    by_hooks = Federation.found(tmp_path / "hooked", rounds=2)
+    looped = Federation.create(tmp_path / "looped", rounds=2)
+    by_hooks = Federation.create(tmp_path / "hooked", rounds=2)
     assert looped.start().rounds.served == hooked(by_hooks, 2).rounds.served
     assert [s.value for s in looped.run.records()] == [s.value for s in by_hooks.run.records()]
 
@@ -539,14 +539,14 @@ def test_flowers_hooks_do_what_the_loop_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", HOSTILE)
 def test_flowers_hooks_reject_as_the_loop_does_when_an_organisation(tmp_path: Path, what: str) -> None:
     reason, behave = HOSTILE[what]
-    federation = Federation.found(tmp_path, rounds=1)
+    federation = Federation.create(tmp_path, rounds=1)
     federation.clients.behave = {"medical": behave}
     hooked(federation, 1)
     assert federation.rejections() == [(1, 1, "medical", reason)]
 
 
 def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path, rounds=2)
+    federation = Federation.create(tmp_path, rounds=2)
     strategy = federation.strategy()
     seen: list[int] = []
 
@@ -562,6 +562,6 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
 
 
 def test_unlearning_needs_a_ledger_to_erase_on(tmp_path: Path) -> None:
-    strategy = Federation.found(tmp_path).strategy()
+    strategy = Federation.create(tmp_path).strategy()
     with pytest.raises(UsageError, match="given no ledger"):
         strategy.unlearn(f.address("medical"), "remove")

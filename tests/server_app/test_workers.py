@@ -31,7 +31,7 @@ class DyingGrid(TestGrid):
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
 def test_a_worker_that_dies_ends_a_simulation_which_resumed_is_as_if_it_had_lived(tmp_path: Path, kind: str) -> None:
-    federation, undisturbed = (Federation.found(tmp_path / name, rounds=2) for name in ("killed", "undisturbed"))
+    federation, undisturbed = (Federation.create(tmp_path / name, rounds=2) for name in ("killed", "undisturbed"))
     grid = DyingGrid(federation.clients)
     grid.dies = kind
     with pytest.raises(RunError, match="a worker of the simulation died: resume the run"):
@@ -42,7 +42,7 @@ def test_a_worker_that_dies_ends_a_simulation_which_resumed_is_as_if_it_had_live
 
 def test_in_a_deployment_it_is_one_organisation_that_fails(tmp_path: Path) -> None:
     members = tuple(replace(member, derived=False) for member in f.members())
-    federation = Federation.found(tmp_path, rounds=1, organisations=members)
+    federation = Federation.create(tmp_path, rounds=1, organisations=members)
     grid = DyingGrid(federation.clients)
     grid.dies = TRAIN
     federation.start(grid)

@@ -17,7 +17,7 @@ PRICES = Prices(0.02, 0.1)
 
 
 def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
-    federation, state = Federation.found(tmp_path), State(tmp_path)
+    federation, state = Federation.create(tmp_path), State(tmp_path)
     agent = Agent(TERMS, 1, QTable(Learning()))
     for number in range(1, 9):
         agent.decide(number, PRICES)
@@ -38,14 +38,14 @@ def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
 
 
 def test_a_run_without_agents_has_none(tmp_path: Path) -> None:
-    run = Federation.found(tmp_path).run
+    run = Federation.create(tmp_path).run
     assert learnt(State(tmp_path), run) == {}
     assert market(State(tmp_path), run) == []
 
 
 def test_bids_are_shown_with_what_became_of_them(tmp_path: Path) -> None:
     """Of the round's last attempt; nothing that a client says reaches the terminal as more than text."""
-    federation, state = Federation.found(tmp_path, ("coding", "financial", "medical")), State(tmp_path)
+    federation, state = Federation.create(tmp_path, ("coding", "financial", "medical")), State(tmp_path)
     federation.start()
     events = EventLog(state.events(federation.run.name))
     coding, financial, medical = (f.address(name) for name in ("coding", "financial", "medical"))

@@ -92,7 +92,7 @@ def test_elsewhere_there_is_one_line_a_round_and_organisation(tmp_path: Path) ->
 
 
 def test_organisations_go_by_their_names_once_there_is_a_genesis(tmp_path: Path) -> None:
-    federation = Federation.found(tmp_path)
+    federation = Federation.create(tmp_path)
     with watched(tmp_path, run=federation.run.name) as (watch, log, out):
         started(log)
         log.write("admitted", organisation=f.address("medical"), loss=2.5)

@@ -48,7 +48,7 @@ class Erasable:
 
     @classmethod
     def of(cls, folder: Path, **changes: Any) -> "Erasable":
-        erasable = cls(Federation.found(folder, NAMES, **{"rounds": 3} | changes))
+        erasable = cls(Federation.create(folder, NAMES, **{"rounds": 3} | changes))
         erasable.federation.clients.behave = dict.fromkeys(NAMES, fresh_nonce)
         erasable.run.artifacts.put(lora.factor(f.fresh(), "A"))
         erasable.federation.start()

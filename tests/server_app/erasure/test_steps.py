@@ -15,7 +15,7 @@ NAMES = ("medical", "coding")
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
-    federation = Federation.found(tmp_path, NAMES, rounds=2)
+    federation = Federation.create(tmp_path, NAMES, rounds=2)
     federation.start()
     return federation
 
