@@ -32,6 +32,7 @@ class JsonRpc:
     """The methods of one chain, one request at a time."""
 
     def __init__(self, chain: EmbeddedChain) -> None:
+        self._chain = chain
         self._lock = threading.Lock()
         self._methods: dict[str, Callable[..., Json]] = {
             **methods_of(chain),
@@ -44,6 +45,14 @@ class JsonRpc:
         if isinstance(request, list):
             return [self._answer_one(item) for item in request]
         return self._answer_one(request)
+
+    def close(self) -> None:
+        """Close the chain behind the request in progress.
+
+        A later request gets no answer, rather than a wrong one: when the process ends, its sender asks the next.
+        """
+        self._lock.acquire()  # for good
+        self._chain.close()
 
     def _answer_one(self, request: Json) -> Json:
         if not isinstance(request, dict):

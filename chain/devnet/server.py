@@ -96,8 +96,9 @@ def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: 
     `lock` is the service's; `port` is only preferred, and another one chosen when it is in use, unless `fixed_port`.
     """
     alloc = {bytes.fromhex(administrator().address[2:]): FUNDS}
-    chains = {name: EmbeddedChain(folder / f"{name}.sqlite", CHAIN_IDS[name], alloc) for name in CHAIN_IDS}
-    methods: dict[str, JsonRpc] = {name: JsonRpc(chain) for name, chain in chains.items()}
+    methods: dict[str, JsonRpc] = {
+        name: JsonRpc(EmbeddedChain(folder / f"{name}.sqlite", CHAIN_IDS[name], alloc)) for name in CHAIN_IDS
+    }
     try:
         server = Server(port, methods)
     except OSError:
@@ -110,5 +111,5 @@ def serve(folder: Path, lock: IO[bytes], port: int, idle: float, *, fixed_port: 
     announce(folder, server.url)
     server.serve_forever(poll_interval=0.1)
     server.server_close()
-    for chain in chains.values():
-        chain.close()
+    for rpc in methods.values():
+        rpc.close()

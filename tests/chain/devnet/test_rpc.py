@@ -1,6 +1,7 @@
 """JSON-RPC 2.0: requests, batches and errors; test_eth.py has the methods."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +122,32 @@ def test_requests_are_handled_one_at_a_time(rpc: JsonRpc, monkeypatch: pytest.Mo
     for thread in threads:
         thread.join()
     assert most == [1] * 4
+
+
+def test_a_chain_is_closed_behind_the_request_in_progress_and_answers_no_later_one(tmp_path: Path) -> None:
+    rpc = JsonRpc(EmbeddedChain(tmp_path / "chain.sqlite", CHAIN_IDS["public"], {}))
+    asked, answered = threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    def slow() -> str:
+        asked.set()
+        assert answered.wait(10)
+        return hex(rpc._chain.head.block_number)
+
+    rpc._methods["eth_blockNumber"] = slow
+    asking = threading.Thread(target=lambda: answers.append(rpc.answer(request("eth_blockNumber"))))
+    asking.start()
+    assert asked.wait(10)
+    closing = threading.Thread(target=rpc.close)
+    closing.start()
+    answered.set()
+    asking.join(10)
+    closing.join(10)
+    assert answers[0]["result"] == "0x0"
+    later = threading.Thread(target=rpc.answer, args=(request("eth_chainId"),), daemon=True)
+    later.start()
+    later.join(0.1)
+    assert later.is_alive()
 
 
 def test_a_node_says_what_it_is(rpc: JsonRpc) -> None:
