@@ -52,7 +52,9 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         report = verify_on_chain(found, chain or settings.chain, folder.folder, private=private, strict=strict)
     rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
     verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
-    checked = table(f"Checked; {rounds}", ("what", "count"), report.checked.items(), numbers=("count",))
+    # The line above says the rounds already, unless it has to name a failure instead.
+    title = f"Checked; {rounds}" if report.failures else "Checked"
+    checked = table(title, ("what", "count"), report.checked.items(), numbers=("count",))
     answer(
         {"run": name, **report.to_dict()}, [f"Run {name} {verdict}", *listed(report.failures), checked], as_json=as_json
     )

@@ -73,7 +73,9 @@ class Watcher:
                 line = f"{self._round}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
             case "evaluated" if not bars and (losses := list(event["losses"].values())):
                 base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
-                line = f"{self._round}: evaluated, loss {served:.3f} (base {base:.3f})"
+                # A resumed run, and an erasure that trains nothing, evaluate without starting a round.
+                where = self._round or f"round {event['round']}"
+                line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
         if line:
             show(line, on=self.progress.console)
 

@@ -91,6 +91,13 @@ def test_elsewhere_there_is_one_line_a_round_and_organisation(tmp_path: Path) ->
     ]
 
 
+def test_an_evaluation_without_a_round_before_it_still_says_which_round_it_is_of(tmp_path: Path) -> None:
+    with watched(tmp_path) as (watch, log, out):
+        log.write("evaluated", round=3, losses={"0x1": {"base": 3.0, "global": 2.0}})
+        watch()
+    assert out.getvalue().splitlines() == ["round 3: evaluated, loss 2.000 (base 3.000)"]
+
+
 def test_organisations_go_by_their_names_once_there_is_a_genesis(tmp_path: Path) -> None:
     federation = Federation.create(tmp_path)
     with watched(tmp_path, run=federation.run.name) as (watch, log, out):
