@@ -32,7 +32,7 @@ from llm.records import Message, Record
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "formats.md"
 _BLOCK = re.compile(r"(## Vectors\n\n```json\n)(.*?)(```)", re.DOTALL)
 
-DOMAIN = Domain(6516598, Address("0x336Fe6ddc487B2aC943B71E3b260C147426AaFfE"))
+DOMAIN = Domain(6710387, Address("0x336Fe6ddc487B2aC943B71E3b260C147426AaFfE"))
 KEY = keys.derive(7, "medical")
 ONES, TWOS, THREES = (Digest("0x" + f"{digit}" * 64) for digit in (1, 2, 3))
 RECORD = Record((Message("user", "Which dose?"),), "None.")
