@@ -16,7 +16,7 @@ from core.errors import FormatError
 from core.signed import Signed, Statement
 from core.storage.artifacts import KEYS, SEALED
 from core.storage.blobs import Folder
-from core.storage.run_folder import RunFolder, certificate_name, erasure_name
+from core.storage.run_folder import RunFolder, certificate_name, erasure_name, generation_name
 
 _RECORD = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
 _GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
@@ -73,7 +73,7 @@ class GenerationFile:
     @classmethod
     def of(cls, lane: int, generation: int) -> Self:
         """The file of the record that opened a generation."""
-        return cls(lane, generation, f"generations/L{lane:04}-G{generation:04}.json")
+        return cls(lane, generation, generation_name(lane, generation))
 
 
 @dataclass(frozen=True, order=True)

@@ -145,7 +145,7 @@ class RunFolder:
     def open_generation(self, signed: Signed[GenerationRecord]) -> None:
         """Write what opens a lane's generation; raises RunError when that is open already."""
         record = signed.value
-        if (path := self.folder / _generation_name(record.lane, record.generation)).exists():
+        if (path := self.folder / generation_name(record.lane, record.generation)).exists():
             raise RunError(f"generation {path.stem} is open already and never rewritten")
         write(path, to_json(signed.to_dict()))
         self._copy_generation(record)
@@ -192,7 +192,7 @@ class RunFolder:
     def generations(self, lane: int) -> dict[int, Signed[GenerationRecord]]:
         """What opened the lane's generations, in order; nothing before the first erasure."""
         found: dict[int, Signed[GenerationRecord]] = {}
-        while (path := self.folder / _generation_name(lane, len(found) + 1)).exists():
+        while (path := self.folder / generation_name(lane, len(found) + 1)).exists():
             found[len(found) + 1] = _read(path, partial(Signed.parse, GenerationRecord))
         return found
 
@@ -235,7 +235,7 @@ class RunFolder:
         return _read(written[-1], partial(Signed.parse, RoundRecord)).value if written else None
 
     def _opening(self, lane: int, generation: int) -> GenerationRecord:
-        return _read(self.folder / _generation_name(lane, generation), partial(Signed.parse, GenerationRecord)).value
+        return _read(self.folder / generation_name(lane, generation), partial(Signed.parse, GenerationRecord)).value
 
     def salts(self, record: RoundRecord) -> Salts:
         """The salts of a record; raises IntegrityError when they are missing."""
@@ -259,13 +259,14 @@ class RunFolder:
         self._copy(f"records/{name}", members)
 
     def _copy_generation(self, record: GenerationRecord) -> None:
-        self._copy(_generation_name(record.lane, record.generation), record.members)
+        self._copy(generation_name(record.lane, record.generation), record.members)
 
     def _copy(self, name: str, members: Collection[Address] | None = None) -> None:
         self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
 
 
-def _generation_name(lane: int, generation: int) -> str:
+def generation_name(lane: int, generation: int) -> str:
+    """Where the record that opens a generation lies."""
     return f"generations/L{lane:04}-G{generation:04}.json"
 
 
