@@ -51,13 +51,13 @@ class RunConfig:
     """The adapter's rank r."""
     alpha: float = 64.0
     """LoRA's α; an adapter is scaled by α / r."""
-    rounds: int = 3
+    rounds: int = 6
     """Rounds of the federation; the cosine schedule spans them all."""
     local_steps: int = 200
     """The most optimiser steps of an organisation in a round."""
     local_epochs: float = 2.0
     """Passes of an organisation over its own data in a round, where they take fewer steps; 0 is no such limit."""
-    batch_size: int = 4
+    batch_size: int = 2
     """Packed rows of max-length tokens in one forward pass."""
     accumulation: int = 1
     """Forward passes per optimiser step."""
@@ -67,8 +67,14 @@ class RunConfig:
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
+    target_modules: str = ""
+    """Comma-separated last parts of the names of the layers that carry an adapter (q_proj,v_proj); "" is every one."""
+    target_blocks: str = "last-third"
+    """The blocks that carry an adapter: all, last-third, or FIRST-LAST from 0. What lies below them never changes."""
     aggregation: str = "frozen-a"
     """The rule: frozen-a, fedavg, stack or svd."""
+    server_rate: float = 4.0
+    """η: an update counts min(1, η · its share of the examples); 1 is the mean, the number of organisations the sum."""
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
     shards: int = 1
@@ -210,6 +216,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "accumulation": (1, 10**5),
     "max_length": (8, 10**6),
     "learning_rate": (1e-9, 10.0),
+    "server_rate": (1e-6, 1e6),
     "lane_size": (0, 2**32),
     "shards": (1, 1000),
     "fraction": (1e-9, 1.0),
