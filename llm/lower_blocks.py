@@ -33,9 +33,10 @@ class LowerBlocks:
         """The batch with the hidden states that leave the lower blocks; zero for padding."""
         width = self.decoder.config.hidden_size
         entering = torch.zeros((*batch.tokens.shape, width), device=batch.tokens.device)
-        for owner in range(int(batch.owners.max()) + 1):
-            if (own := batch.owners == owner).any():
-                entering[own] = self._hidden(tuple(batch.tokens[own].tolist()))
+        for row, owners in enumerate(batch.owners):
+            for owner in owners[owners >= 0].unique():
+                own = owners == owner
+                entering[row, own] = self._hidden(tuple(batch.tokens[row, own].tolist()))
         return replace(batch, entering=entering)
 
     def skipped(self) -> AbstractContextManager[None]:

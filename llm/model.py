@@ -170,13 +170,14 @@ class Model:
         """Inside, the model is the bare base."""
         # The flag itself: PEFT's disable_adapter takes longer than a forward pass, since it describes every layer in
         # words, and it comes back with every factor asking for a gradient.
-        for layer in self.layers.values():
+        before = {layer: layer._disable_adapters for layer in self.layers.values()}
+        for layer in before:
             layer._disable_adapters = True
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer._disable_adapters = False
+            for layer, disabled in before.items():
+                layer._disable_adapters = disabled
 
     @contextmanager
     def scaled_adapter(self, factor: float) -> Iterator[None]:

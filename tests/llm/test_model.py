@@ -130,6 +130,17 @@ def test_an_adapter_that_does_not_fit_is_refused_and_changes_nothing(
     assert model.get_adapter() == before
 
 
+def test_inside_the_bare_base_another_visit_to_it_changes_nothing(load_tiny: Loader) -> None:
+    model = load_tiny()
+    model.set_adapter(random_adapter(model, rank=4, scale=1.0))
+    with model.without_adapter():
+        before = logits(model)
+        with model.without_adapter():
+            assert torch.equal(logits(model), before)
+        assert torch.equal(logits(model), before)
+    assert not torch.equal(logits(model), before)
+
+
 def test_equal_specs_share_one_model(load_tiny: Loader) -> None:
     assert load_tiny() is load_tiny()
 
