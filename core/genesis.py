@@ -8,7 +8,9 @@ from typing import Any, Self
 from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, salt_bytes, to_json
 from core.errors import FormatError, UsageError
 from core.keys import Domain
+from core.names import check_distinct
 from core.parsing import parsed
+from core.ranges import fault
 from core.update import Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
@@ -239,8 +241,24 @@ class Genesis:
             "target_modules": tuple,
         }
         genesis = parsed(cls, data, nested)
+        genesis._check_values()
+        check_distinct(genesis.names.values())
         genesis._check_supported()
         return genesis
+
+    def _check_values(self) -> None:
+        """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
+        own = {name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound")}
+        named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
+        asked = asdict(self.participation)
+        private = {"anchor_every": self.private.anchor_every} if self.private else {}
+        settings = own | named | asdict(self.training) | asked | {"participation": asked["policy"]} | private
+        for name, value in settings.items():
+            if wrong := fault(name, value):
+                raise FormatError(f"genesis: {name}: {wrong}")
+        words = (self.run, self.base.name, *self.environment, *self.environment.values())
+        if odd := [word for word in words if not isinstance(word, str) or not word.isprintable() or len(word) > 256]:
+            raise FormatError(f"genesis: expected printable text of at most 256 characters, got {odd[0]!r:.140}")
 
     def _check_supported(self) -> None:
         """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""

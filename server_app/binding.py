@@ -10,11 +10,12 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from core.canonical import Address, Digest
-from core.errors import ForgeryError, FormatError, RunError
+from core.errors import RunError
+from core.escape import one_line
 from core.keys import Domain, PublicKey
 from core.messages.queries import BIND, Bind, Bound
 from core.update import Asked, Organisation, verified_registration
-from server_app.exchange import ask, exchange, last_line, printable
+from server_app.exchange import ask, exchange, last_line
 
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 60.0
@@ -48,7 +49,7 @@ class Bindings:
             if reply is None:
                 continue  # asked again with the next refresh
             if reply.has_error():
-                self.failure = printable(last_line(reply.error.reason))
+                self.failure = one_line(last_line(reply.error.reason))
                 continue
             self.asked.add(node)
             for organisation, public in self.verified(reply, asked):
@@ -81,7 +82,8 @@ class Bindings:
                 (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
                 for signed in bound.registrations
             ]
-        except (FormatError, ForgeryError):
+        # The boundary: one node's answer, whatever it holds, must not end the founding for all others.
+        except Exception:  # noqa: BLE001
             return
         self.known = max(self.known, bound.known)
         yield from members

@@ -7,7 +7,7 @@ from typing import Self
 from flwr.app import RecordDict
 
 from core.errors import FormatError
-from core.messages.codec import json_of, json_record
+from core.messages.codec import REFUSAL_BYTES, json_of, json_record
 
 
 class Refused(StrEnum):
@@ -33,7 +33,7 @@ class Refusal:
         """The refusal in a reply's content, None when there is none; raises FormatError."""
         if "refusal" not in content.config_records:
             return None
-        refusal = json_of(content, "refusal")
+        refusal = json_of(content, "refusal", REFUSAL_BYTES)
         try:
             return cls(Refused(refusal["reason"]), str(refusal["detail"]))
         except (KeyError, ValueError) as error:
