@@ -136,7 +136,7 @@ def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence:
     if reply.has_error():
         raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
     if refusal := _read(Refusal.from_content, reply.content):
-        raise RejectedError(Reason(refusal.reason), refusal.detail)
+        raise RejectedError(Reason(refusal.reason), refusal.detail or refusal.cause)
     return _read(parse, reply.content)
 
 

@@ -10,10 +10,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from core.canonical import Address, Digest
-from core.errors import RunError
+from core.errors import FormatError, RunError
 from core.escape import one_line
 from core.keys import Domain, PublicKey
 from core.messages.queries import BIND, Bind, Bound
+from core.messages.refusal import Refusal
 from core.update import Asked, Organisation, verified_registration
 from server_app.exchange import ask, exchange, last_line
 
@@ -48,8 +49,8 @@ class Bindings:
         for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
                 continue  # asked again with the next refresh
-            if reply.has_error():
-                self.failure = one_line(last_line(reply.error.reason))
+            if failure := _failure(reply):
+                self.failure = failure
                 continue
             self.asked.add(node)
             for organisation, public in self.verified(reply, asked):
@@ -87,3 +88,14 @@ class Bindings:
             return
         self.known = max(self.known, bound.known)
         yield from members
+
+
+def _failure(reply: Message) -> str:
+    """Why a node could not answer, by its error or its refusal; empty when it did."""
+    if reply.has_error():
+        return one_line(last_line(reply.error.reason))
+    try:
+        refusal = Refusal.from_content(reply.content)
+    except FormatError:
+        return ""
+    return one_line(refusal.detail or refusal.cause) if refusal else ""
