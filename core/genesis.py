@@ -133,6 +133,28 @@ class Template:
 
 
 @dataclass(frozen=True)
+class GenesisHeader:
+    """What the digest of a genesis opens to: chain, coordinator, and the digest of the rest.
+
+    It shows whose a federation is and where it stands, and nothing else of its genesis, whose salt hides the content.
+    """
+
+    chain: Domain
+    content: Digest
+    coordinator: Address
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
+        return digest("genesis", to_json(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return parsed(cls, data, {"chain": lambda v: parsed(Domain, v, {})})
+
+
+@dataclass(frozen=True)
 class Genesis:
     """Everything fixed when a federation starts.
 
@@ -181,9 +203,14 @@ class Genesis:
     staleness: int = 0
 
     @cached_property
+    def header(self) -> GenesisHeader:
+        """Chain and coordinator, and SHA-256 of the canonical JSON under ``foedus/genesis-content/v1``."""
+        return GenesisHeader(self.chain, digest("genesis-content", to_json(self.to_dict())), self.coordinator)
+
+    @property
     def digest(self) -> Digest:
-        """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
-        return digest("genesis", to_json(self.to_dict()))
+        """That of the header."""
+        return self.header.digest
 
     def policy(self, number: int) -> str:
         """Who is asked in a round: to a calibration everyone, without bids and unpaid."""
