@@ -14,10 +14,11 @@ from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.config import RunConfig, key
-from core.errors import ConfigError, DataError, ModelError, RunError
+from core.errors import ConfigError, DataError, FormatError, ModelError, RunError
 from core.genesis import Base, Genesis, PrivateChain
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
+from core.names import check_distinct
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Organisation
@@ -154,9 +155,10 @@ def environment() -> dict[str, str]:
 
 def check_members(config: RunConfig, organisations: Sequence[Organisation]) -> None:
     """Raise RunError or ConfigError for members that cannot be told apart, or keys that prove nothing."""
-    names = [organisation.name for organisation in organisations]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"names of organisations: expected each once, got {twice[0]!r} twice")
+    try:
+        check_distinct(organisation.name for organisation in organisations)
+    except FormatError as error:
+        raise RunError(str(error)) from error
     if len({organisation.derived for organisation in organisations}) > 1:
         raise RunError("some organisations use derived keys, which anybody can compute, and some do not")
     if not config.coordinator_key and not organisations[0].derived:

@@ -150,7 +150,7 @@ class RealFederation:
 def create_federation(folder: Path, base: Path, settings: RoundSettings, seed: int) -> RealFederation:
     """A federation of eight on the four domains of `folder`."""
     model = load(ModelSpec(str(base), "none", settings.rank, settings.alpha, device="cpu"))
-    data = {o.name: o.train for o in read_folder(folder).organisations}
+    data: dict[str, tuple[Record, ...]] = {o.name: o.train for o in read_folder(folder).organisations}
     members = tuple(
         DomainMember(address(2 * index + half), domain, tuple(data[domain][half::2]))
         for index, domain in enumerate(DOMAINS)

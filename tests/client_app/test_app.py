@@ -27,7 +27,7 @@ from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
 from core.messages import training
 from core.messages.queries import BIND, Bind, Bound
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
 from core.storage import jsonl
@@ -229,8 +229,10 @@ def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis:
 
 def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
     reply = send(places | {"seed": 8}, TRAIN, task(genesis).to_content())
-    assert reply.has_error()
-    assert "expected an organisation hosted here" in reply.error.reason
+    refusal = Refusal.from_content(reply.content)
+    assert refusal
+    assert (refusal.reason, refusal.cause) == (Refused.FAILED, Cause.USAGE)
+    assert "expected an organisation hosted here" in refusal.detail
 
 
 def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:

@@ -81,7 +81,7 @@ def test_every_slice_is_a_lane_of_its_organisation() -> None:
 
 def test_two_members_of_one_name_are_refused() -> None:
     twin = replace(MEMBERS[0], address=f.COORDINATOR.address)
-    with pytest.raises(RunError, match=f"expected each once, got '{twin.name}' twice"):
+    with pytest.raises(RunError, match="expected each once, in any case"):
         founded((*MEMBERS, twin))
 
 

@@ -475,7 +475,7 @@ def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Pat
     for name, array in strategy.rounds.served.states[0].arrays.items():
         parts = sum(shares[lane.members[0]] * lane.state[name].astype(np.float64) for lane in strategy.rounds.lanes)
         np.testing.assert_array_equal(array, np.asarray(parts).astype(np.float32))
-    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.rounds.served.digest}
+    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.rounds.served.states[0].digest}
 
 
 def test_lanes_close_apart(tmp_path: Path) -> None:
