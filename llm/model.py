@@ -2,7 +2,7 @@
 
 Decisions:
 
-- A base's name (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that, the digest
+- A base's name becomes a folder first (llm/bases.py); everything after that, the digest
   included, reads files. Only safetensors weights are read, and no code that comes with the model is run.
 - Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
   a hashed adapter does not depend on how PEFT happens to wrap it.
@@ -14,7 +14,6 @@ Decisions:
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,17 +25,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-import assets
 from core.adapter import AdapterState
-from core.canonical import Digest, digest, to_json
+from core.canonical import Digest
 from core.errors import ModelError
+from llm.bases import digest_of, find
 from llm.batches import Example, pack
 
 # Progress bars belong to the console.
@@ -45,15 +43,6 @@ transformers_logging.disable_progress_bar()
 Quantisation = Literal["nf4", "int8", "none"]
 
 _ADAPTER = "default"
-_FILES = (
-    "config.json",
-    "*.safetensors",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*.model",
-    "vocab*",
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class ModelSpec:
     """What to load; equal specs share one model in a process."""
 
     base: str
-    """``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
+    """``smollm2``, ``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
     """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
@@ -83,12 +72,8 @@ class Model:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
-        files: dict[str, str] = {}
-        for path in sorted({path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file()}):
-            with path.open("rb") as file:
-                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest("base", to_json(files))
+        """The digest of the base's files."""
+        return digest_of(self.folder)
 
     @cached_property
     def layers(self) -> Mapping[str, LoraLayer]:
@@ -203,7 +188,7 @@ def load(spec: ModelSpec) -> Model:
 
     Raises ModelError when the base cannot be found, read, or lacks a tokenizer.
     """
-    folder = _folder(spec.base)
+    folder = find(spec.base)
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
@@ -219,24 +204,6 @@ def load(spec: ModelSpec) -> Model:
         lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         module = get_peft_model(base, lora).eval()
     return Model(spec, folder, tokenizer, module, _keeps_apart(base))
-
-
-def _folder(base: str) -> Path:
-    """The folder of a base, downloaded when it is a name on the Hub that is not in the local cache."""
-    if base == assets.BASE_MODEL:
-        return assets.base_model()
-    path = Path(base).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
-        raise ModelError(f"base model {base!r}: expected a folder, OWNER/NAME or {assets.BASE_MODEL}, got none of them")
-    try:
-        return Path(snapshot_download(base, allow_patterns=list(_FILES)))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither "
-            f"({_first_line(error)})"
-        ) from error
 
 
 def _base(folder: Path, spec: ModelSpec) -> Any:

@@ -2,6 +2,7 @@
 
 from core.canonical import Digest
 from core.storage.run_folder import RunFolder
+from llm.bases import published
 
 _COMPOSED = {
     "ensemble": "mixes their next-token probabilities",
@@ -10,7 +11,7 @@ _COMPOSED = {
 """How a run of independently trained lanes uses its adapters."""
 _CARD = """\
 ---
-base_model: {genesis.base.name}
+base_model: {published}
 library_name: peft
 tags: [lora, federated-learning, foedus]
 ---
@@ -64,6 +65,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
     )
     return _CARD.format(
         genesis=genesis,
+        published=published(genesis.base.name),
         members=len(genesis.organisations),
         aggregate=aggregate,
         lanes=lanes,
