@@ -32,7 +32,7 @@ def test_a_base_with_a_name_of_ours_goes_by_the_published_one(federation: Federa
     named = replace(genesis, base=replace(genesis.base, name="smollm2"))
     federation.run.__dict__["genesis"] = named
     card = model_card(federation.run, AGGREGATE)
-    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct\n" in card
+    assert 'base_model: "HuggingFaceTB/SmolLM2-135M-Instruct"\n' in card
     assert "| base model | smollm2, " in card
 
 
