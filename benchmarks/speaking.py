@@ -11,8 +11,6 @@ run's calibration has seen are left out of named. Everything measured lies in WO
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +20,8 @@ import torch
 
 import assets
 from benchmarks import report
+from benchmarks.command_line import foedus
 from benchmarks.statistics import MeanInterval, calibration_error
-from console.settings import saved
 from core.config import RunConfig
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
@@ -141,32 +139,19 @@ class Speaking:
 
     def figures(self, erased: str, method: str) -> dict[str, Any]:
         """Seconds, answers before and after the erasure of an organisation."""
-        trained = self._once("run", lambda: self._foedus("run", "--data", str(self.data), *self._settings()))
+        where = ("--state", str(self.state.folder))
+        trained = self._once(
+            "run", lambda: foedus("run", *where, "--data", str(self.data), "--seed", str(self.seed), *self.options)
+        )
         run = self.state.existing("")
         before = self._once("before", lambda: [asdict(answer) for answer in ask(run, self.asked)])
         gone = self._once(
             f"forget-{method}",
-            lambda: self._foedus("forget", "--organisation", erased, "--method", method),
+            lambda: foedus("forget", *where, "--organisation", erased, "--method", method),
         )
         after = self._once(f"after-{method}", lambda: [asdict(answer) for answer in ask(run, self.asked)])
         seconds = {"seconds": trained["seconds"], "seconds_of_erasure": gone["seconds"], "label": gone["label"]}
         return seconds | {"before": before, "after": after}
-
-    @property
-    def config(self) -> RunConfig:
-        """The settings of its run."""
-        return saved(self.state, self.state.existing("").name)
-
-    def _settings(self) -> list[str]:
-        return ["--seed", str(self.seed), *self.options]
-
-    def _foedus(self, command: str, *options: str) -> dict[str, Any]:
-        """The JSON of a command; its progress goes to the terminal."""
-        program = Path(sys.executable).with_name("foedus")
-        whole = [str(program), command, *options, "--state", str(self.state.folder), "--json"]
-        done = subprocess.run(whole, check=True, stdout=subprocess.PIPE)
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
 
     def _once(self, name: str, measure: Callable[[], Any]) -> Any:
         """What is measured, from the file of an earlier run where there is one."""
