@@ -49,13 +49,9 @@ class Runtime:
 
         Raises httpx.HTTPError when the SuperNode does not take the secret.
         """
-        with self._client(
-            SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=_ACQUIRE)
-        ) as client:
-            acquired = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-        if not acquired.HasField("task") or not acquired.token:
+        if not (token := self._acquire()):
             return False
-        with self._client(RuntimeTokenHttpInterceptor(acquired.token)) as client, _beating(client):
+        with self._client(RuntimeTokenHttpInterceptor(token)) as client, _beating(client):
             context, failure = None, "the task could not be pulled"
             try:
                 message, context, _, fab = pull_task_input(client)
@@ -68,14 +64,23 @@ class Runtime:
             push_task_output(client, context, SubStatus.FAILED if failure else SubStatus.COMPLETED, failure)
         return True
 
+    def _acquire(self) -> str:
+        """The token of the next task, "" without one, or while the SuperNode does not answer."""
+        signed = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=_ACQUIRE)
+        # Without retries, which would go on for ever: the worker asks again.
+        with self._client(signed, retry=False) as client, suppress(httpx.TransportError):
+            acquired = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+            return acquired.token if acquired.HasField("task") else ""
+        return ""
+
     @contextmanager
-    def _client(self, interceptor: ProtobufClientInterceptor) -> Iterator[RuntimeHttpClient]:
+    def _client(self, interceptor: ProtobufClientInterceptor, *, retry: bool = True) -> Iterator[RuntimeHttpClient]:
         client = RuntimeHttpClient.from_server_address(
             server_address=self.address,
             insecure=True,  # on the loopback
             root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name=_COMPONENT), interceptor],
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=make_simple_http_retry_invoker() if retry else None,
         )
         try:
             yield client

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from client_app.remote_key import RemoteKey
-from console.backends.children import QUIET, Children, free_port, script
+from console.backends.children import Children, flower_environment, free_port, script
 from console.options import command_app
 from console.views.tables import screen, show
 from core import keys
@@ -49,11 +49,11 @@ def _address(settings: NodeSettings) -> Address:
 
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
-    port = free_port()
-    supernode = children.start(_supernode(settings, port), QUIET | {"FLWR_HOME": str(settings.state / "flower")})
+    port, environment = free_port(), flower_environment(settings.state / "flower")
+    supernode = children.start(_supernode(settings, port), environment)
     # -P: the current folder must not supply modules.
-    command = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
-    worker, started, pause = children.start(command, QUIET), time.monotonic(), 1.0
+    command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
+    worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
     while supernode.poll() is None:
         time.sleep(_POLL_SECONDS)
         if worker.poll() is not None:
@@ -62,7 +62,7 @@ def _watch(settings: NodeSettings, children: Children) -> NoReturn:
             pause = 1.0 if lived > _LONGEST_PAUSE_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             show(f"The worker ended with status {worker.returncode}: starting another", on=screen(stderr=True))
             time.sleep(pause)
-            worker, started = children.start(command, QUIET), time.monotonic()
+            worker, started = children.start(command, environment), time.monotonic()
     raise RunError(
         f"the SuperNode ended with status {supernode.returncode}: its log above says why. Unregistered node keys, a "
         "restart within a minute, and a clock that is off by five look alike there"

@@ -53,6 +53,12 @@ def script(name: str) -> list[str]:
     return [sys.executable, str(Path(sys.executable).parent / name)]
 
 
+def flower_environment(home: Path) -> dict[str, str]:
+    """The environment of Flower's processes with a home of their own; they start each other by name."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return QUIET | {"FLWR_HOME": str(home), "PATH": path}
+
+
 def free_port() -> int:
     """A port of the loopback that nobody listens on now."""
     with socket.socket() as probe:
