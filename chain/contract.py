@@ -39,10 +39,11 @@ class BoundContract:
             return int(self.node.eth.chain_id)
 
     @property
-    def exists(self) -> bool:
-        """Whether there is code at the address."""
+    def genuine(self) -> bool:
+        """Whether the code at the address is this contract's, as it was compiled here."""
         with reaching(self.node, f"the code at {self.address}"):
-            return bool(self.node.eth.get_code(to_checksum_address(self.address)))
+            code = self.node.eth.get_code(to_checksum_address(self.address))
+        return artefacts.load(self._name).is_code(code)
 
     @property
     def account(self) -> Address | None:

@@ -24,8 +24,8 @@ from chain.contract import BoundContract
 from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
 from chain.transactions import Sender
-from core.canonical import Address
-from core.errors import UsageError
+from core.canonical import Address, parse_json
+from core.errors import IntegrityError, UsageError
 from core.keys import Key
 from core.storage.blobs import write
 from core.storage.lock import take
@@ -44,12 +44,16 @@ def bind(
     read-only, and must be known from `contract` or from the state. Any number of processes may do this at once.
 
     Raises LedgerUnreachableError when no node answers, UsageError when no contract is known or there is no code at its
-    address, LedgerConflictError when the coordinator has no role and nobody here may give it.
+    address, IntegrityError when another contract is, LedgerConflictError when the coordinator has no role and nobody
+    here may give it.
     """
     node = connect(chain, state, side)
     book = AddressBook(state, node)
     if contract and not (is_address(contract) and book.has_code(contract)):
         raise UsageError(f"expected the address of a contract on chain {node.eth.chain_id}, got {contract}")
+    # Whoever names a contract may name one of their own, which answers whatever suits them.
+    if contract and not BoundContract(node, name, contract).genuine:
+        raise IntegrityError(f"contract {contract}: expected the code of {name}, got another contract's")
     if key is None:
         known = contract or book.find(name)
         if known is None:
@@ -105,7 +109,7 @@ class AddressBook:
 
     def _load(self) -> dict[str, dict[str, str]]:
         try:
-            content: dict[str, dict[str, str]] = json.loads(self._path.read_text("utf-8"))
+            content: dict[str, dict[str, str]] = parse_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
         return content

@@ -48,6 +48,11 @@ class EthereumLedger:
         """See `Ledger.members`. Raises LedgerError when event and storage disagree."""
         return members(self.bound, run)
 
+    def coordinator(self, run: Digest) -> Address | None:
+        """See `Ledger.coordinator`."""
+        account, opened_at, _ = self.bound.call("getRun", raw(run), purpose=f"run {run}")
+        return Address(account) if opened_at else None
+
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""
         key = commitment.key

@@ -48,6 +48,10 @@ class Observer:
         """See `LedgerView.members`."""
         return self._ask(lambda ledger: ledger.members(run))
 
+    def coordinator(self, run: Digest) -> Address | None:
+        """See `LedgerView.coordinator`."""
+        return self._ask(lambda ledger: ledger.coordinator(run))
+
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """See `LedgerView.read`."""
         return self._ask(lambda ledger: ledger.read(key))
@@ -84,8 +88,8 @@ def observe(chain: str, state: Path, contract: Address) -> Observer:
 
     def opened() -> EthereumLedger:
         bound = BoundContract(running(chain, state, PATIENCE_SECONDS), "PublicLedger", contract)
-        if not bound.exists:
-            raise IntegrityError(f"expected a contract at {contract} on chain {bound.chain_id}, got no code")
+        if not bound.genuine:
+            raise IntegrityError(f"expected a PublicLedger at {contract} on chain {bound.chain_id}, got other code")
         return EthereumLedger(bound)
 
     return Observer(opened)

@@ -4,7 +4,10 @@ It holds the organisation's signed manifest, the salt that hid it and the siblin
 ledger that is enough. Nothing of the other organisations is in it but hashes of salted digests. As a file it is
 canonical JSON:
 
-    {"chain": {"chain_id", "contract"}, "manifest": signed manifest, "salt": 64 hex digits, "siblings": [digest]}
+    {"federation": {"chain", "content", "coordinator"}, "manifest", "salt": 64 hex digits, "siblings": [digest]}
+
+`federation` is what the genesis digest opens to, so that whoever knows that digest, or the contract, knows whose run it
+is; whoever knows neither learns only that the proof is consistent in itself: anybody can deploy the contract.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,8 +17,8 @@ from chain.ledger import EthereumLedger
 from core import merkle
 from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
-from core.keys import Domain
-from core.ledger import Anchor, Ledger
+from core.genesis import GenesisHeader
+from core.ledger import Anchor, Ledger, LedgerView
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
 from core.signed import Signed
@@ -26,7 +29,7 @@ from core.update import UpdateManifest
 class ParticipationProof:
     """One manifest and its way to a round's root."""
 
-    chain: Domain
+    federation: GenesisHeader
     signed: Signed[UpdateManifest]
     salt: bytes
     siblings: tuple[Digest, ...]
@@ -48,7 +51,7 @@ class ParticipationProof:
         return tuple(raw(sibling) for sibling in self.siblings)
 
     @classmethod
-    def of(cls, record: RoundRecord, salts: Salts, organisation: Address, chain: Domain) -> Self:
+    def of(cls, record: RoundRecord, salts: Salts, organisation: Address, federation: GenesisHeader) -> Self:
         """The proof of an organisation's update in a record; raises IntegrityError when it has none there."""
         members = [admitted.organisation for admitted in record.admitted]
         if organisation not in members:
@@ -56,7 +59,7 @@ class ParticipationProof:
         index = members.index(organisation)
         siblings = merkle.proof(salts.leaves(record), index)
         return cls(
-            chain,
+            federation,
             record.admitted[index].signed,
             bytes.fromhex(salts.updates[organisation]),
             tuple(Digest("0x" + sibling.hex()) for sibling in siblings),
@@ -68,9 +71,8 @@ class ParticipationProof:
         Raises IntegrityError (ForgeryError for the signature) when the proof does not hold there,
         LedgerUnreachableError when the ledger does not answer.
         """
-        if (ledger.chain_id, ledger.contract) != (self.chain.chain_id, self.chain.contract):
-            raise IntegrityError(f"expected the ledger of {self.chain}, got {ledger.contract} on {ledger.chain_id}")
-        manifest = self.signed.signed_by(self.chain, self.signed.value.organisation)
+        check_run(ledger, self.federation)
+        manifest = self.signed.verified(self.federation)
         if manifest.organisation not in ledger.members(manifest.genesis):
             raise IntegrityError(f"run {manifest.genesis}: expected a member, got {manifest.organisation}")
         committed = ledger.read(self.key)
@@ -93,7 +95,7 @@ class ParticipationProof:
         """The proof as a file."""
         return to_json(
             {
-                "chain": asdict(self.chain),
+                "federation": asdict(self.federation),
                 "manifest": self.signed.to_dict(),
                 "salt": self.salt.hex(),
                 "siblings": list(self.siblings),
@@ -106,7 +108,7 @@ class ParticipationProof:
         fields: dict[str, Any] = from_json(data)
         try:
             proof = cls(
-                Domain(**fields.pop("chain")),
+                GenesisHeader.from_dict(fields.pop("federation")),
                 Signed.parse(UpdateManifest, fields.pop("manifest")),
                 bytes.fromhex(fields.pop("salt")),
                 tuple(Digest(sibling) for sibling in fields.pop("siblings")),
@@ -117,3 +119,14 @@ class ParticipationProof:
         if fields:
             raise FormatError(f"malformed proof of participation: expected no more fields, got {sorted(fields)}")
         return proof
+
+
+def check_run(ledger: LedgerView, federation: GenesisHeader) -> None:
+    """Raise IntegrityError unless this ledger is the federation's, and its run was opened by the coordinator."""
+    chain = federation.chain
+    if (ledger.chain_id, ledger.contract) != (chain.chain_id, chain.contract):
+        raise IntegrityError(f"expected the ledger of {chain}, got {ledger.contract} on {ledger.chain_id}")
+    # A digest that is seen before it is mined can be opened by another coordinator.
+    account = ledger.coordinator(federation.digest)
+    if account not in (None, federation.coordinator):
+        raise IntegrityError(f"run {federation.digest}: expected coordinator {federation.coordinator}, got {account}")

@@ -22,13 +22,13 @@ from client_app.remote_key import RemoteKey
 from core import keys, seeds
 from core.canonical import Address
 from core.config import RunConfig
-from core.errors import ConfigError, IntegrityError, UsageError
+from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.signed import SigningKey
 from core.update import Organisation
 from llm.model import Model
 from llm.records import OrganisationData, Record
-from llm.sources import load_base, read_data
+from llm.sources import base_of_genesis, read_data
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Node:
 
     def load_base(self, genesis: Genesis) -> Model:
         """Its own base model with an adapter as the genesis describes it; raises ModelError for a base that is none."""
-        return load_base(self.base, genesis.base.quantisation, genesis.rank, genesis.alpha)
+        return base_of_genesis(genesis, self.base)
 
     def member(self, host: Host, genesis: Genesis) -> Organisation:
         """The organisation as it registered: with the records erased since, whether its data still hold them or not.
@@ -86,7 +86,7 @@ class Node:
         left = self.erased_records(host, genesis).left(host.data.train)
         lanes = genesis.lanes_of(host.key.address)
         if lane not in lanes:
-            raise IntegrityError(f"expected lane {' or '.join(map(str, lanes))}, got {lane}")
+            raise ObjectionError(f"expected lane {' or '.join(map(str, lanes))}, got {lane}")
         if len(lanes) == 1:
             return left
         return tuple(r for r in left if seeds.shard_of(r.digest, len(lanes)) == lanes.index(lane))

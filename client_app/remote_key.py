@@ -72,7 +72,7 @@ class RemoteKey:
                 link.connect(str(self.path))
                 link.sendall(to_json(request) + b"\n")
                 with link.makefile("rb") as answers:
-                    answer = from_json(answers.readline(LONGEST_LINE).rstrip(b"\n"))
+                    answer = from_json(answers.readline(LONGEST_LINE).rstrip(b"\n"), LONGEST_LINE)
         except (OSError, FormatError) as error:
             raise UsageError(f"signer {self.path}: expected an answer, got {error}: is `foedus signer` up?") from error
         if "refused" in answer:

@@ -49,7 +49,7 @@ class Signer:
     def answer(self, line: bytes) -> dict[str, Any]:
         """The answer to a request; a request that is none, or not allowed, is refused with a reason."""
         try:
-            request = from_json(line)
+            request = from_json(line, LONGEST_LINE)
             asked = request.pop("ask") if isinstance(request, dict) and "ask" in request else None
             match asked:
                 case "about":
@@ -69,24 +69,20 @@ class Signer:
 
     def _show(self, genesis: Any, record: Any, salts: Any, openings: Any) -> None:
         """Take note of a federation of this coordinator, and of a record of it."""
-        federation = Genesis.from_dict(genesis)
-        self._check_federation(federation)
+        federation, settings = Genesis.from_dict(genesis), self._settings
+        got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
+        if got != expected:
+            raise IntegrityError(f"federation: expected chain and coordinator {expected}, got {got}")
+        if settings.federations and federation.digest not in settings.federations:
+            raise IntegrityError(f"federation: expected {' or '.join(settings.federations)}, got {federation.digest}")
+        if self._key.address not in federation.examples:
+            raise IntegrityError(f"federation {federation.digest}: expected {self._key.address} among its members")
         while len(self._federations) >= _MOST_FEDERATIONS:
             self._federations.pop(next(iter(self._federations)))
         self._federations[federation.digest] = federation
         if record is not None:
             opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
             self._witness(federation).check_record(Signed.parse(RoundRecord, record), Salts.from_dict(salts), opened)
-
-    def _check_federation(self, genesis: Genesis) -> None:
-        settings = self._settings
-        got, expected = (genesis.chain, genesis.coordinator), (settings.domain, settings.coordinator)
-        if got != expected:
-            raise IntegrityError(f"federation: expected chain and coordinator {expected}, got {got}")
-        if settings.federations and genesis.digest not in settings.federations:
-            raise IntegrityError(f"federation: expected {' or '.join(settings.federations)}, got {genesis.digest}")
-        if self._key.address not in genesis.examples:
-            raise IntegrityError(f"federation {genesis.digest}: expected {self._key.address} among its members")
 
     def _sign(self, chain: Any, noun: Any, value: Any) -> str:
         """The signature under a statement, once all that this process knows allows it."""

@@ -8,6 +8,7 @@ import typer
 
 from chain.ledger import open_ledger
 from console.options import JsonOption, StateOption, command_app, read_file, state_of
+from console.roots import AddressOption, GenesisOption, Roots, judged
 from console.views.tables import answer
 from core.errors import FormatError, IntegrityError
 from core.ledger import Anchor
@@ -16,34 +17,44 @@ from provenance.evidence import Evidence
 app = command_app()
 
 
-@app.command(epilog="Example: foedus evidence evidence.json --chain embedded")
+@app.command(epilog="Example: foedus evidence evidence.json --genesis 0x… --chain embedded")
 def evidence(
     file: Annotated[Path, typer.Argument(help="The bundle.")],
+    genesis: GenesisOption = "",
+    address: AddressOption = "",
     chain: Annotated[str, typer.Option(help="Ask this chain too: embedded, anvil or an RPC URL.")] = "",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check the evidence of a verdict: signatures, lineage and Merkle proofs, and with --chain their commitments."""
+    """Check the evidence of a verdict: signatures, lineage, Merkle proofs and verdict, and with --chain the anchors."""
     data = read_file("evidence", file, "a file of `foedus attribute --evidence`")
+    folder = state_of(state)
+    roots = Roots(genesis, address, folder)
+    # A contract is a root by what it records: that has to be read.
+    chain = chain or ("embedded" if address else "")
     anchors: tuple[Anchor, ...] = ()
     try:
         bundle = Evidence.from_bytes(data)
         bundle.verified()
         if chain:
-            anchors = bundle.anchored(open_ledger(chain, state_of(state).folder, None, bundle.genesis.chain.contract))
+            anchors = bundle.anchored(open_ledger(chain, folder.folder, None, bundle.genesis.chain.contract))
     except (FormatError, IntegrityError) as error:
-        answer({"ok": False, "failures": [str(error)]}, [f"The evidence does not hold: {error}"], as_json=as_json)
+        result = {"ok": False, "consistent": False, "failures": [str(error)]}
+        answer(result, [f"The evidence does not hold: {error}"], as_json=as_json)
         return 1
-    result = {"ok": True, "failures": [], **_content(bundle, anchors)}
-    rounds, transactions = (", ".join(map(str, result[of])) for of in ("rounds", "transactions"))
+    failures = roots.failures(bundle.genesis.header)
+    result = judged(failures, found := _content(bundle, anchors))
+    rounds, transactions = (", ".join(map(str, found[of])) for of in ("rounds", "transactions"))
+    verdict = f"{found['verdict']} ({found['organisation']})"
     lines = [
-        f"The evidence holds: {result['verdict']} ({result['organisation']})",
-        f"Verdict  {100 * result['confidence']:.0f} % confident by {result['method']}; attribute again to check scores",
-        f"Rounds   {rounds} of run {result['run']}; "
+        f"The evidence is consistent in itself; {failures[0]}" if failures else f"The evidence holds: {verdict}",
+        f"Verdict  {verdict}, {100 * found['confidence']:.0f} % confident by {found['method']}; "
+        "attribute again to check scores",
+        f"Rounds   {rounds} of run {found['run']}; "
         + (f"committed by {transactions}" if transactions else "the chain was not asked: --chain"),
     ]
     answer(result, lines, as_json=as_json)
-    return 0
+    return 1 if failures else 0
 
 
 def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
@@ -52,6 +63,8 @@ def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
     (name,) = (o.name for o in bundle.genesis.organisations if o.address == response.verdict)
     return {
         "run": bundle.genesis.run,
+        "genesis": bundle.genesis.digest,
+        "contract": bundle.genesis.chain.contract,
         "verdict": name,
         "organisation": response.verdict,
         "confidence": response.confidence,

@@ -38,8 +38,8 @@ def new(
     """Make a key: a file of mode 0600 outside any checkout."""
     path = _path(file)
     passphrase = ""
-    if encrypt and (given := passphrase_file or _named()):
-        passphrase = keys.read_passphrase(given.expanduser())
+    if encrypt and (given := passphrase_file or os.environ.get(keys.KEYSTORE_VARIABLE)):
+        passphrase = keys.read_passphrase(Path(given).expanduser())
     elif encrypt:
         passphrase = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
     _answer(path, keys.create(path, passphrase), as_json)
@@ -50,10 +50,6 @@ def show(file: FileArgument = None, passphrase_file: PassphraseOption = None, as
     """Show the address and the public key that belong to a key."""
     path = _path(file)
     _answer(path, keys.read(path, passphrase_file.expanduser() if passphrase_file else None), as_json)
-
-
-def _named() -> Path | None:
-    return Path(name) if (name := os.environ.get(keys.KEYSTORE_VARIABLE)) else None
 
 
 def _path(option: Path | None) -> Path:

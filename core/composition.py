@@ -17,8 +17,7 @@ from core.aggregation import RULES
 from core.canonical import Address, Digest, digest, to_json
 from core.errors import FormatError
 from core.genesis import Genesis
-
-COMPOSITIONS = ("sum", "ensemble", "routing")
+from core.ranges import COMPOSITIONS
 
 
 class Part(NamedTuple):
@@ -34,6 +33,8 @@ class Composition:
 
     kind: str
     parts: tuple[Part, ...]
+    summed: tuple[tuple[float, Digest], ...] = ()
+    """Of a sum of several lanes the share and the state's digest of each, in order."""
 
     def __post_init__(self) -> None:
         """Refuse what is no composition; raises FormatError."""
@@ -49,11 +50,8 @@ class Composition:
 
     @property
     def digest(self) -> Digest:
-        """Of one part that of its state, else SHA-256 under ``foedus/composition/v1`` of kind, shares and states."""
-        if len(self.parts) == 1:
-            return self.parts[0].state.digest
-        parts = [{"share": part.share, "state": part.state.digest} for part in self.parts]
-        return digest("composition", to_json({"kind": self.kind, "parts": parts}))
+        """`composition_digest` of what is served."""
+        return composition_digest(self.kind, self.summed or [(part.share, part.state.digest) for part in self.parts])
 
     @property
     def states(self) -> tuple[AdapterState, ...]:
@@ -63,6 +61,18 @@ class Composition:
     def map(self, change: Callable[[AdapterState], AdapterState]) -> "Composition":
         """The same composition of changed states."""
         return Composition(self.kind, tuple(Part(part.share, change(part.state)) for part in self.parts))
+
+
+def composition_digest(kind: str, lanes: Sequence[tuple[float, Digest]]) -> Digest:
+    """Of one lane the digest of its state, else SHA-256 under ``foedus/composition/v1`` of kind, shares and states.
+
+    `lanes` are share and state of each. A sum is named by its terms, too: whoever holds the lanes' records, and none of
+    their states, knows what they serve.
+    """
+    if len(lanes) == 1:
+        return lanes[0][1]
+    parts = [{"share": share, "state": state} for share, state in lanes]
+    return digest("composition", to_json({"kind": kind, "parts": parts}))
 
 
 def compose(genesis: Genesis, lanes: Sequence[tuple[Sequence[Address], AdapterState]]) -> Composition:
@@ -77,7 +87,8 @@ def compose(genesis: Genesis, lanes: Sequence[tuple[Sequence[Address], AdapterSt
     weighed = shares(genesis, [members for members, _ in learning])
     parts = tuple(Part(share, state) for share, (_, state) in zip(weighed, learning, strict=True))
     if genesis.composition == "sum":
-        return Composition.of(RULES[genesis.rule].compose(parts))
+        summed = tuple((part.share, part.state.digest) for part in parts)
+        return Composition("sum", (Part(1.0, RULES[genesis.rule].compose(parts)),), summed)
     return Composition(genesis.composition, parts)
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -28,8 +29,11 @@ from eth_hash.auto import keccak
 from eth_keys import KeyAPI
 from eth_keys.constants import SECPK1_N
 
-from core.canonical import Address, Digest, domain, raw
+from core.canonical import Address, Digest, domain, parse_json, raw
 from core.errors import ForgeryError, FormatError, UsageError
+
+# eth_account brings py_ecc, which sets 100,000: deep nesting would then end the process, not raise RecursionError.
+sys.setrecursionlimit(1000)
 
 Signature = NewType("Signature", str)
 """``0x`` and 130 hex digits."""
@@ -221,7 +225,7 @@ def _decrypted(path: Path, data: bytes, passphrase: Path | None) -> bytes:
         raise UsageError(f"keystore {path}: expected its passphrase, got none: name its file in ${KEYSTORE_VARIABLE}")
     given = read_passphrase(passphrase or Path(os.environ[KEYSTORE_VARIABLE]).expanduser())
     try:
-        return bytes(Account.decrypt(json.loads(data), given))
+        return bytes(Account.decrypt(parse_json(data), given))
     # eth_account raises errors of many kinds for a damaged keystore, and ValueError for another passphrase.
     except Exception as error:
         raise UsageError(f"keystore {path}: expected its own passphrase, got another, or a damaged file") from error

@@ -92,6 +92,9 @@ class LedgerView(Protocol):
     def members(self, run: Digest) -> frozenset[Address]:
         """The organisations of a run; empty when the run is unknown."""
 
+    def coordinator(self, run: Digest) -> Address | None:
+        """The account that opened a run and alone writes it; None when the run is unknown."""
+
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """What is committed at `key`, or None."""
 
@@ -150,7 +153,9 @@ class MemoryLedger:
     chain_id = 0
     contract = Address("0x0000000000000000000000000000000000000000")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Address | None = None) -> None:
+        """`account`: whose ledger it is; without it every run belongs to whoever asks."""
+        self._account = account
         self._blocks = 0
         self._rounds: dict[RoundKey, tuple[RoundCommitment, Anchor]] = {}
         self._members: dict[Digest, frozenset[Address]] = {}
@@ -168,6 +173,10 @@ class MemoryLedger:
     def members(self, run: Digest) -> frozenset[Address]:
         """See `Ledger.members`."""
         return self._members.get(run, frozenset())
+
+    def coordinator(self, run: Digest) -> Address | None:
+        """See `Ledger.coordinator`."""
+        return self._account if run in self._members else None
 
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""

@@ -19,7 +19,7 @@ from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.records import Message, Record
 from provenance.ablation import ablation
-from provenance.confidence import probabilities, verdict
+from provenance.confidence import WEIGHTS, judge
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.ensemble import EnsembleSubject, mixture_ablation, mixture_gradient
 from provenance.gradient import gradient
@@ -179,8 +179,8 @@ def _trace(
     started: float,
 ) -> TokenTrace:
     """The trace with its response and verdict."""
-    chances = probabilities(method, scores.tokens, scores.response, familiar)
-    confidence, organisation = verdict(scores.organisations, chances)
+    weights = WEIGHTS[method]
+    confidence, organisation = judge(weights, scores.organisations, scores.tokens, scores.response, familiar)
     base = scores.base.sum().item()
     explained = None if scores.explained is None else scores.explained.sum().item()
     residual = None if explained is None else explained - base - scores.response.sum().item()

@@ -20,13 +20,17 @@ import torch
 
 from core.canonical import Address
 
+LEAST_CERTAINTY = 0.02
+"""Of 1 − H(p) / log K: below it a method abstains."""
+
 
 class Weights(NamedTuple):
-    """β of z, α of the scores themselves, and γ of familiarity."""
+    """β of z, α of the scores themselves, γ of familiarity, and the certainty below which a method abstains."""
 
     noise: float
     score: float
     familiarity: float
+    certainty: float = LEAST_CERTAINTY
 
 
 _NATS = Weights(0.4, 0.4, 50.0)
@@ -39,9 +43,6 @@ WEIGHTS = {
 }
 """As `python -m benchmarks.provenance.tables` compares them with others."""
 
-LEAST_CERTAINTY = 0.02
-"""Of 1 − H(p) / log K: below it a method abstains."""
-
 
 def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     """Return z (K,) of token scores (T, K) and response scores (K,): zero where organisations are indistinguishable."""
@@ -51,18 +52,36 @@ def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
     return centred / noise if noise > 0 else torch.zeros_like(centred)
 
 
-def probabilities(method: str, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
+def judge(
+    weights: Weights,
+    organisations: tuple[Address, ...],
+    tokens: torch.Tensor,
+    response: torch.Tensor,
+    familiar: torch.Tensor,
+) -> tuple[float, Address | None]:
+    """Confidence and verdict, of token scores (T, K), response scores (K,) and familiarity (K,) as a trace has them.
+
+    Whoever checks a trace computes them again from it, with the weights that made it.
+    """
+    chances = probabilities(weights, tokens, response, familiar)
+    return verdict(organisations, chances, weights.certainty)
+
+
+def probabilities(
+    weights: Weights, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor
+) -> torch.Tensor:
     """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
-    noise, score, familiarity = WEIGHTS[method]
-    odds = noise * standardised(tokens, response) + score * response + familiarity * familiar
+    odds = weights.noise * standardised(tokens, response) + weights.score * response + weights.familiarity * familiar
     return torch.softmax(odds, dim=0)
 
 
-def verdict(organisations: tuple[Address, ...], chances: torch.Tensor) -> tuple[float, Address | None]:
+def verdict(
+    organisations: tuple[Address, ...], chances: torch.Tensor, certainty: float = LEAST_CERTAINTY
+) -> tuple[float, Address | None]:
     """The highest probability and its organisation; None where no probability stands out."""
     confidence, best = chances.max(dim=0)
     if len(organisations) > 1:
         entropy = -torch.special.xlogy(chances, chances).sum().item()
-        if 1 - entropy / math.log(len(organisations)) < LEAST_CERTAINTY:
+        if 1 - entropy / math.log(len(organisations)) < certainty:
             return confidence.item(), None
     return confidence.item(), organisations[int(best)]

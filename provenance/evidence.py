@@ -1,32 +1,49 @@
 """The evidence of a verdict: the signed updates and records behind the contribution that it names.
 
 A bundle is one file of canonical JSON that is checked without the run, the model or the network: the trace, the
-genesis, the lane's signed RoundRecords up to the served state, and for every round that admitted the named organisation
-a proof of participation (its signed manifest, its salt, its way to the round's Merkle root) and that root.
+genesis, the signed records of every served lane, what opened the lanes' generations, and for every round that admitted
+the named organisation a proof of participation (its signed manifest, its salt, its way to the round's Merkle root) and
+that root.
 
-    {"genesis", "proofs": [{"proof": participation proof, "root": digest}], "records": [signed record], "trace"}
+    {"genesis", "openings": [signed GenerationRecord], "proofs": [{"proof": participation proof, "root": digest}],
+     "records": [signed RoundRecord], "trace"}
 
-Offline it shows that the organisation signed these updates, that the coordinator signed that it admitted them, with
-these weights, on the way to the aggregate of the trace, and that the updates are in these roots. A ledger shows that
-the roots were committed, and when. The scores themselves are checked by attributing again.
+Offline it shows that verdict and confidence follow from the trace's scores, that the organisation signed these updates,
+that the coordinator signed that it admitted them, with these weights, on the way to what the trace says is served, and
+that the updates are in these roots. All of that anybody can make of keys of their own: whose federation it is, only a
+genesis digest or a contract shows that the reader knows from elsewhere. A ledger shows that the roots were committed,
+and when. The scores themselves are checked by attributing again.
 
-Records name every organisation of the lane and the digests of their manifests: hand a bundle only to those entitled.
+Records name every organisation of the lanes and the digests of their manifests: hand a bundle only to those entitled.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from chain.participation import ParticipationProof
+import torch
+
+from chain.participation import ParticipationProof, check_run
 from core import merkle
+from core.aggregation import by_address
 from core.canonical import Address, Digest, digest, from_json, raw, to_json
+from core.composition import composition_digest, shares
 from core.errors import FormatError, IntegrityError, UsageError
+from core.generations import GenerationRecord, lineage
 from core.genesis import Genesis
 from core.ledger import Anchor, Ledger
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
+from provenance.confidence import WEIGHTS, judge
 from provenance.trace import TokenTrace
+
+_ROUNDING = 1e-9
+"""The largest difference between a confidence and the one that is computed again, perhaps on another machine."""
+_FIELDS = {"genesis", "openings", "proofs", "records", "trace"}
+
+Lines = Mapping[int, list[RoundRecord]]
+"""The rounds behind each served lane, in order."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Evidence:
 
     trace: TokenTrace
     genesis: Genesis
+    openings: tuple[Signed[GenerationRecord], ...]
     records: tuple[Signed[RoundRecord], ...]
     proofs: tuple[ParticipationProof, ...]
     roots: tuple[Digest, ...]
@@ -45,18 +63,20 @@ class Evidence:
 
         Raises UsageError when the trace has no verdict or is about another run, IntegrityError when a salt is gone.
         """
-        if (named := trace.response.verdict) is None:
+        genesis, named = run.genesis, trace.response.verdict
+        if named is None:
             raise UsageError("the method abstained: there is no verdict to give evidence of")
-        lanes = run.genesis.lanes_of(named)
-        if trace.run != run.name or not lanes:
+        if trace.run != run.name or not genesis.lanes_of(named):
             raise UsageError(
                 f"expected a trace of run {run.name} that names a member of it, got run {trace.run} and {named}"
             )
-        records = tuple(signed for lane in lanes for signed in run.lineage(lane))
+        lanes = range(len(genesis.lanes))
+        openings = tuple(opening for lane in lanes for opening in run.generations(lane).values())
+        records = tuple(signed for lane in lanes if run.members(lane) for signed in run.lineage(lane))
         admitted = [s.value for s in records if any(a.organisation == named for a in s.value.admitted)]
-        proofs = tuple(ParticipationProof.of(r, run.salts(r), named, run.genesis.chain) for r in admitted)
+        proofs = tuple(ParticipationProof.of(r, run.salts(r), named, genesis.header) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
-        return cls(trace, run.genesis, records, proofs, roots)
+        return cls(trace, genesis, openings, records, proofs, roots)
 
     @property
     def digest(self) -> Digest:
@@ -64,43 +84,91 @@ class Evidence:
         return digest("evidence", self.to_bytes())
 
     def verified(self) -> Address:
-        """The organisation that the verdict names, when all its evidence holds.
+        """The organisation that the verdict names, when its evidence is consistent in itself.
 
         Raises IntegrityError, or ForgeryError for a signature, naming the first item that does not hold.
         """
-        named = self.trace.response.verdict
-        member = None if named is None else self.genesis.organisation(named)
-        if named is None or member is None or self.trace.run != self.genesis.run:
-            raise IntegrityError(
-                f"expected a verdict on a member of run {self.genesis.run}, got {named} of run {self.trace.run}"
-            )
-        scores = self.trace.response.scores
-        best = self.trace.organisations[scores.index(max(scores))]
-        if best != named:
-            raise IntegrityError(f"expected the verdict on {best}, which has the highest score, got {named}")
-        self._check_proofs(named, self._lineage(named))
+        named = self._verdict()
+        lines = self._lines()
+        self._check_served(lines)
+        self._check_scored(lines)
+        self._check_proofs(named, [record for line in lines.values() for record in line])
         return named
 
     def anchored(self, ledger: Ledger) -> tuple[Anchor, ...]:
-        """The anchor of each proved round on a ledger; raises as `ParticipationProof.check` does."""
+        """The anchor of each proved round on a ledger whose run is this genesis's; raises IntegrityError otherwise."""
+        check_run(ledger, self.genesis.header)
+        members = {organisation.address for organisation in self.genesis.organisations}
+        if (got := ledger.members(self.genesis.digest)) != members:
+            raise IntegrityError(f"expected the {len(members)} members of the genesis on the ledger, got {len(got)}")
         return tuple(proof.check(ledger) for proof in self.proofs)
 
-    def _lineage(self, organisation: Address) -> list[RoundRecord]:
-        """The records, each signed and the child of the one before, ending with the served state."""
-        records = [signed.verified(self.genesis) for signed in self.records]
-        heads = dict.fromkeys(self.genesis.lanes_of(organisation), self.genesis.digest)
-        for record in records:
-            if record.parent != (parent := heads.get(record.lane)):
-                raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
-            heads[record.lane] = record.digest
-        if not records:
-            raise IntegrityError("the evidence has no records")
-        # Of several lanes the composition is served: its digest is none of the records'.
-        if len(self.genesis.lanes) == 1 and records[-1].aggregate != self.trace.aggregate:
+    def _verdict(self) -> Address:
+        """The verdict, computed again from the trace by the rule that made it."""
+        trace, response = self.trace, self.trace.response
+        if trace.method not in WEIGHTS:
+            raise IntegrityError(f"expected a trace by one of {', '.join(WEIGHTS)}, got {trace.method!r}")
+        if response.verdict not in self.genesis.names or trace.run != self.genesis.run:
             raise IntegrityError(
-                f"expected records that end with {self.trace.aggregate}, as the trace, got {records[-1].aggregate}"
+                f"expected a verdict on a member of run {self.genesis.run}, got {response.verdict} of run {trace.run}"
             )
-        return records
+        if not trace.tokens:
+            raise IntegrityError("expected a trace of at least one token, got none")
+        tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
+        whole = (torch.tensor(row, dtype=torch.float64) for row in (response.scores, response.familiarity))
+        confidence, named = judge(WEIGHTS[trace.method], trace.organisations, tokens, *whole)
+        if named != response.verdict or not abs(confidence - response.confidence) <= _ROUNDING:
+            raise IntegrityError(
+                f"expected the verdict that follows from the scores, {named} at {confidence:.4f}, "
+                f"got {response.verdict} at {response.confidence:.4f}"
+            )
+        return named
+
+    def _members(self, lane: int) -> tuple[Address, ...]:
+        """Who learns in a lane since the last of its openings."""
+        opened = [signed.value.members for signed in self.openings if signed.value.lane == lane]
+        return opened[-1] if opened else self.genesis.lanes[lane]
+
+    def _lines(self) -> Lines:
+        """The rounds behind every lane that has members: each signed, and the child of the one before."""
+        for signed in self.records:
+            signed.verified(self.genesis)
+        openings = [signed.verified(self.genesis) for signed in self.openings]
+        lines = {}
+        for lane in range(len(self.genesis.lanes)):
+            opened = {opening.generation: opening for opening in openings if opening.lane == lane}
+            if not self._members(lane):
+                continue
+            own = [signed for signed in self.records if signed.value.lane == lane]
+            line = [signed.value for signed in lineage(own, opened)]
+            _check_line(self.genesis.digest, line)
+            if len(line) != len(own) or list(opened) != list(range(1, len(opened) + 1)):
+                raise IntegrityError(f"lane {lane}: expected one line of records through its generations, got others")
+            lines[lane] = line
+        if sum(map(len, lines.values())) != len(self.records) or not self.records:
+            raise IntegrityError(f"expected the records of the served lanes, got {len(self.records)}")
+        return lines
+
+    def _check_served(self, lines: Lines) -> None:
+        """The records end with the states of which the trace says that they are served."""
+        weighed = shares(self.genesis, [self._members(lane) for lane in lines])
+        if empty := [lane for lane, line in lines.items() if not line]:
+            raise IntegrityError(f"lane {empty[0]}: expected records of what it serves, got none")
+        states = [line[-1].aggregate for line in lines.values()]
+        served = composition_digest(self.genesis.composition, list(zip(weighed, states, strict=True)))
+        if served != self.trace.aggregate:
+            raise IntegrityError(f"expected records that end with {self.trace.aggregate}, as the trace, got {served}")
+
+    def _check_scored(self, lines: Lines) -> None:
+        """The trace scores every contributor: leaving one out would make the others look surer."""
+        groups = [list(lines.values())]
+        if self.genesis.composition == "routing":
+            groups = [[line] for line in lines.values()]  # the lane that answers is scored alone
+        last = slice(-1, None) if self.trace.method == "protoken" else slice(None)
+        expected = [_contributors([record for line in group for record in line[last]]) for group in groups]
+        if self.trace.organisations not in expected:
+            got = len(self.trace.organisations)
+            raise IntegrityError(f"expected scores of all {len(expected[0])} contributors, got those of {got}")
 
     def _check_proofs(self, organisation: Address, records: list[RoundRecord]) -> None:
         """Every admitted update of the organisation has a proof, and no proof is of anything else."""
@@ -114,6 +182,8 @@ class Evidence:
             raise IntegrityError(f"expected a root for each of {len(self.proofs)} proofs, got {len(self.roots)} roots")
         for proof, root in zip(self.proofs, self.roots, strict=True):
             manifest = proof.signed.verified(self.genesis)
+            if proof.federation != self.genesis.header:
+                raise IntegrityError(f"round {manifest.round}: expected a proof of this federation, got another's")
             reached = merkle.process(merkle.leaf(raw(proof.manifest_commitment)), proof.path)
             if reached != raw(root):
                 raise IntegrityError(
@@ -126,6 +196,7 @@ class Evidence:
         return to_json(
             {
                 "genesis": self.genesis.to_dict(),
+                "openings": [signed.to_dict() for signed in self.openings],
                 "proofs": [{"proof": from_json(proof.to_json()), "root": root} for proof, root in pairs],
                 "records": [signed.to_dict() for signed in self.records],
                 "trace": from_json(self.trace.to_bytes()),
@@ -136,15 +207,31 @@ class Evidence:
     def from_bytes(cls, data: bytes) -> Self:
         """Parse a file; raises FormatError."""
         fields: Any = from_json(data)
-        if not isinstance(fields, Mapping) or set(fields) != {"genesis", "proofs", "records", "trace"}:
-            raise FormatError("malformed evidence: expected genesis, proofs, records and trace")
+        if not isinstance(fields, Mapping) or set(fields) != _FIELDS:
+            raise FormatError(f"malformed evidence: expected {', '.join(sorted(_FIELDS))}")
         try:
+            if odd := [sorted(p) for p in fields["proofs"] if set(p) != {"proof", "root"}]:
+                raise FormatError(f"malformed evidence: expected a proof and its root, got {odd[0]}")
             proofs = tuple(ParticipationProof.from_json(to_json(p["proof"])) for p in fields["proofs"])
             roots = tuple(Digest(p["root"]) for p in fields["proofs"])
             for root in roots:
                 raw(root)
             records = tuple(Signed.parse(RoundRecord, record) for record in fields["records"])
+            openings = tuple(Signed.parse(GenerationRecord, opening) for opening in fields["openings"])
             genesis, trace = Genesis.from_dict(fields["genesis"]), TokenTrace.from_plain(fields["trace"])
         except (AttributeError, KeyError, TypeError) as error:
             raise FormatError(f"malformed evidence: {error}") from error
-        return cls(trace, genesis, records, proofs, roots)
+        return cls(trace, genesis, openings, records, proofs, roots)
+
+
+def _check_line(genesis: Digest, line: list[RoundRecord]) -> None:
+    """Each round grows from the one before it, the first from the genesis."""
+    parent = genesis
+    for record in line:
+        if record.parent != parent:
+            raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
+        parent = record.digest
+
+
+def _contributors(records: list[RoundRecord]) -> tuple[Address, ...]:
+    return tuple(sorted({a.organisation for record in records for a in record.admitted}, key=by_address))

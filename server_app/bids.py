@@ -6,6 +6,7 @@ from dataclasses import asdict
 from flwr.app import Message, RecordDict
 
 from core.canonical import Address
+from core.escape import one_line
 from core.genesis import Genesis
 from core.lanes import Lane
 from core.messages import queries
@@ -14,7 +15,7 @@ from core.rejections import Reason
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer
 from server_app.admission import RejectedError, check_bid, read_reply
-from server_app.exchange import Send, ask, printable
+from server_app.exchange import Send, ask
 from server_app.rounds import Recipient, Rounds
 
 Bids = dict[int, dict[Address, Bid]]
@@ -39,7 +40,7 @@ def collect(rounds: Rounds, number: int, nodes: Mapping[Address, int], send: Sen
             bid = bid_in(reply, rounds.genesis, organisation, lane.next_key(rounds.genesis))
         except RejectedError as error:
             # A round waits for no agent: one that fails or lies sits it out.
-            bid, reason = ABSTAIN, printable(str(error))
+            bid, reason = ABSTAIN, one_line(str(error))
             rounds.events.write("bid-rejected", round=number, organisation=organisation, reason=reason)
         bids[lane.index][organisation] = bid
     for index, by_organisation in bids.items():

@@ -17,6 +17,7 @@ from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import QuorumError
+from core.escape import one_line
 from core.keys import Key
 from core.lanes import Lane, served
 from core.messages.codec import traffic
@@ -29,7 +30,6 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import ABSTAIN, Bid, UpdateManifest
 from server_app.admission import AdmissionContext
-from server_app.exchange import printable
 
 
 class Recipient(NamedTuple):
@@ -48,7 +48,7 @@ class OpenRound:
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
-        rejection = Rejection(organisation, reason, printable(detail))
+        rejection = Rejection(organisation, reason, one_line(detail))
         self.rejected.append(rejection)
         return rejection
 
@@ -234,7 +234,7 @@ class Rounds:
             return ()
         examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = weights({organisation: examples[organisation] for organisation in manifests})
+        shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
         return tuple(Admitted(manifests[organisation], weight) for organisation, weight in shares.items())
 
     def _settle(self, record: RoundRecord, state: AdapterState) -> None:

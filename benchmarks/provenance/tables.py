@@ -68,7 +68,7 @@ class Attributed:
         """The probability (K,) of every organisation; a control has only its scores, whatever their scale."""
         tokens, response, _ = self.scores
         if self.method in METHODS:
-            return confidence.probabilities(self.method, tokens, response, self.familiarity)
+            return confidence.probabilities(confidence.WEIGHTS[self.method], tokens, response, self.familiarity)
         return torch.softmax(response, 0)
 
     @property
@@ -287,7 +287,7 @@ def main() -> None:
 
 
 def _written(weights: Weights) -> str:
-    return " · ".join(f"{weight:g}" for weight in weights)
+    return " · ".join(f"{weight:g}" for weight in weights[:3])  # the last is no weight
 
 
 def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:

@@ -49,6 +49,9 @@ class LedgerAudit:
             if ledger:
                 self.findings.expect(What.CHAIN_ID, where, chain.chain_id, ledger.chain_id)
                 self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
+                # A digest that is seen before it is mined can be opened by another coordinator.
+                if account := ledger.coordinator(self.digest):
+                    self.findings.expect(What.COORDINATOR, where, self.genesis.coordinator, account)
                 members = ledger.members(self.digest)
                 expected = {organisation.address for organisation in self.genesis.organisations}
                 self.findings.checked["members"] += len(members)

@@ -67,6 +67,7 @@ class What(StrEnum):
     NOT_RECORDED = "on the ledger, not in the records"
     CHAIN_ID = "chain id"
     CONTRACT = "contract"
+    COORDINATOR = "coordinator on the ledger"
     MEMBERS = "members on the ledger"
     LEDGER = "ledger"
     ANCHOR = "anchor"

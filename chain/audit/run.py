@@ -48,7 +48,7 @@ from chain.ledger import open_ledger
 from chain.private import PrivateRounds, open_private_ledger
 from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest
-from core.errors import FoedusError, LedgerError, LedgerUnreachableError, UsageError
+from core.errors import FoedusError, IntegrityError, LedgerError, LedgerUnreachableError, UsageError
 from core.generations import lineage
 from core.genesis import Genesis
 from core.ledger import Ledger, RoundCommitment
@@ -128,7 +128,7 @@ def _opened(failures: list[Failure], chain: str, contract: Address, opening: Cal
     """The ledger that `opening` opens, or None and a failure."""
     try:
         return opening()
-    except (LedgerError, UsageError) as error:
+    except (IntegrityError, LedgerError, UsageError) as error:
         what = What.CHAIN_UNREACHABLE if isinstance(error, LedgerUnreachableError) else What.CONTRACT
         failures.append(Failure(what.value, chain, str(error), f"contract {contract}"))
         return None

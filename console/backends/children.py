@@ -13,6 +13,7 @@ from typing import Self
 
 _PATIENCE_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
+_STDERR = 2
 
 
 class Children:
@@ -41,7 +42,7 @@ class Children:
             list(map(str, command)),
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),
+            stdout=_STDERR,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - before any thread is started
         )
         self._processes = [child for child in self._processes if child.poll() is None] + [process]

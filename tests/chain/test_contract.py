@@ -33,8 +33,9 @@ def contract(node: Web3, tmp_path_factory: pytest.TempPathFactory) -> BoundContr
 def test_a_contract_knows_its_chain_and_its_account(contract: BoundContract, node: Web3) -> None:
     assert contract.chain_id == CHAIN_IDS["public"]
     assert contract.account == Web3.to_checksum_address(COORDINATOR.address)
-    assert contract.exists
-    assert not BoundContract(node, "PublicLedger", NOWHERE).exists
+    assert contract.genuine
+    assert not BoundContract(node, "PublicLedger", NOWHERE).genuine
+    assert not BoundContract(node, "PrivateLedger", contract.address).genuine
 
 
 def test_a_view_returns_a_struct_as_a_tuple(contract: BoundContract) -> None:

@@ -48,6 +48,7 @@ def test_the_committed_artefacts_are_what_the_sources_compile_to(tmp_path: Path)
         committed = artefacts.load(name)
         assert built["abi"] == committed.abi
         assert built["bytecode"]["object"] == committed.bytecode
+        assert bytes.fromhex(built["deployedBytecode"]["object"][2:]) == committed.runtime
 
 
 @needs_forge

@@ -48,7 +48,7 @@ def has_role(node: Web3, name: str, address: Address, key: Key) -> bool:
 @pytest.mark.usefixtures("node")
 def test_a_contract_is_deployed_once_and_found_again(state: Path) -> None:
     first = bind("PublicLedger", "embedded", state, COORDINATOR)
-    assert first.exists
+    assert first.genuine
     assert bind("PublicLedger", "embedded", state, COORDINATOR).address == first.address
     assert bind("PublicLedger", "embedded", state, None).address == first.address
     assert bind("PrivateLedger", "embedded", state, COORDINATOR).address != first.address
@@ -116,7 +116,7 @@ def test_a_deployment_whose_answer_was_lost_is_not_made_again(node: Web3, state:
     provider.around = lose
     bound = bind("PublicLedger", "embedded", state, COORDINATOR)
     provider.around = lambda _method, ask: ask()
-    assert bound.exists
+    assert bound.genuine
     assert node.eth.block_number == 3  # funds, contract, role
 
 

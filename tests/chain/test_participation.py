@@ -29,7 +29,7 @@ def proof(federation: Federation) -> ParticipationProof:
 def proof_of(federation: Federation, name: str) -> ParticipationProof:
     *_, signed = federation.run.records()
     salts = federation.run.salts(signed.value)
-    return ParticipationProof.of(signed.value, salts, federation.members[name].address, federation.genesis.chain)
+    return ParticipationProof.of(signed.value, salts, federation.members[name].address, federation.genesis.header)
 
 
 @pytest.mark.parametrize("name", ["coding", "financial", "mathematical"])
@@ -45,7 +45,7 @@ def test_who_did_not_take_part_has_no_proof(federation: Federation) -> None:
     (signed, *_) = federation.run.records()
     stranger = derive(1, "x").address
     with pytest.raises(IntegrityError, match=f"round 1 .*{stranger}"):
-        ParticipationProof.of(signed.value, federation.run.salts(signed.value), stranger, federation.genesis.chain)
+        ParticipationProof.of(signed.value, federation.run.salts(signed.value), stranger, federation.genesis.header)
 
 
 def test_a_proof_with_another_salt_or_sibling_does_not_hold(federation: Federation, proof: ParticipationProof) -> None:
@@ -82,7 +82,7 @@ def test_a_stranger_proves_nothing(federation: Federation, proof: ParticipationP
 
 
 def test_a_proof_belongs_to_one_ledger(federation: Federation, proof: ParticipationProof) -> None:
-    elsewhere = replace(proof, chain=Domain(1, federation.ledger.contract))
+    elsewhere = replace(proof, federation=replace(proof.federation, chain=Domain(1, federation.ledger.contract)))
     with pytest.raises(IntegrityError, match=rf"chain_id=1\b.*, got {federation.ledger.contract} on 0"):
         elsewhere.check(federation.ledger)
     with pytest.raises(IntegrityError, match=f"a member, got {proof.signed.value.organisation}"):
@@ -138,3 +138,14 @@ def test_a_proof_of_participation_holds_in_the_contract_too(
     monkeypatch.setattr(contract, "is_admitted", lambda *_: False)
     with pytest.raises(IntegrityError, match=r"round 1 .* refuses"):
         proof.check_on_chain(contract)
+
+
+def test_whose_run_it_is_follows_from_its_digest(federation: Federation, proof: ParticipationProof) -> None:
+    assert proof.federation.digest == federation.genesis.digest
+    other = replace(proof, federation=replace(proof.federation, coordinator=derive(9, "another").address))
+    with pytest.raises(ForgeryError, match="expected federation"):
+        other.check(federation.ledger)
+    taken = MemoryLedger(derive(9, "another").address)
+    taken.open_run(federation.genesis.digest, [])
+    with pytest.raises(IntegrityError, match="expected coordinator"):
+        proof.check(taken)

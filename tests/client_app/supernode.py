@@ -57,6 +57,10 @@ class SuperNode:
         (reply,) = self.state.get_messages_legacy(is_reply=True)
         return reply  # type: ignore[no-any-return] # Flower's state is untyped here
 
+    def pushed(self) -> bytes:
+        """Everything that waits for the coordinator, as it would travel."""
+        return b"".join(entry.content for entry in self.objects.store.values())
+
 
 @contextmanager
 def supernode(fab: bytes) -> Iterator[SuperNode]:

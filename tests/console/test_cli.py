@@ -10,6 +10,7 @@ from tests.commands import World, foedus
 COMMANDS = (
     "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget",
     "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
+    "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 

@@ -20,10 +20,24 @@ def proof(audited: Audited, tmp_path: Path) -> Path:
 
 
 def test_a_proof_is_checked_alone_and_by_the_contract(audited: Audited, proof: Path, tmp_path: Path) -> None:
-    done = foedus("proof", "--check", proof, "--chain", audited.url, "--state", tmp_path / "empty", "--json")
-    assert done.code == 0
-    medical = audited.run.genesis.named("medical")
-    assert (done.json["ok"], done.json["organisation"], done.json["round"]) == (True, medical.address, 2)
+    check = ("proof", "--check", proof, "--chain", audited.url, "--state", tmp_path / "empty", "--json")
+    genesis = audited.run.genesis
+    medical = genesis.named("medical")
+    for root in (("--genesis", genesis.digest), ("--address", genesis.chain.contract)):
+        done = foedus(*check, *root)
+        assert done.code == 0
+        assert (done.json["ok"], done.json["organisation"], done.json["round"]) == (True, medical.address, 2)
+    # Anybody can deploy the contract and prove something there: without a root it shows nothing.
+    rootless = foedus(*check)
+    assert (rootless.code, rootless.json["ok"], rootless.json["consistent"]) == (1, False, True)
+    assert "nothing shows whose it is" in rootless.json["failures"][0]
+    wrong = foedus(*check, "--genesis", "0x" + "12" * 32)
+    assert (wrong.code, wrong.json["consistent"]) == (1, True)
+
+
+def test_a_proof_holds_against_a_run_of_the_state_folder(audited: Audited, proof: Path) -> None:
+    done = audited.world.command("proof", "--check", proof)
+    assert (done.code, done.json["ok"]) == (0, True)
 
 
 def test_a_proof_that_was_changed_does_not_hold(audited: Audited, proof: Path) -> None:
@@ -32,7 +46,7 @@ def test_a_proof_that_was_changed_does_not_hold(audited: Audited, proof: Path) -
     proof.write_text(json.dumps(changed, sort_keys=True, separators=(",", ":")))
     done = audited.world.command("proof", "--check", proof)
     assert done.code == 1
-    assert "root 0x" in done.json["failure"]
+    assert "root 0x" in done.json["failures"][0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Keys and signatures: made by one key, for one chain and contract, spelt in one way."""
 
-import json
 import os
 import stat
 from dataclasses import replace
@@ -12,7 +11,7 @@ from eth_account.messages import encode_typed_data
 from eth_keys.constants import SECPK1_N
 
 from core import keys
-from core.canonical import Address
+from core.canonical import Address, parse_json
 from core.errors import ForgeryError, UsageError
 from core.keys import Domain, Signature, signer
 
@@ -243,7 +242,7 @@ def test_a_key_is_encrypted_as_ethereums_wallets_do(keystore: tuple[Path, Path, 
     path, passphrase, key = keystore
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert key.secret.hex() not in path.read_text()
-    assert json.loads(path.read_text())["version"] == 3
+    assert parse_json(path.read_bytes())["version"] == 3
     assert keys.read(path, passphrase) == key
 
 

@@ -24,23 +24,25 @@ def test_a_scale_changes_nothing() -> None:
 @pytest.mark.parametrize("method", list(WEIGHTS))
 def test_a_larger_lead_is_more_confident(method: str) -> None:
     found = [
-        probabilities(method, random_scores(lead), random_scores(lead).sum(0), EVEN)[2].item()
+        probabilities(WEIGHTS[method], random_scores(lead), random_scores(lead).sum(0), EVEN)[2].item()
         for lead in (0.0, 0.5, 2.0)
     ]
     assert found[0] < found[1] < found[2]
-    assert verdict(WHO, probabilities(method, random_scores(2.0), random_scores(2.0).sum(0), EVEN))[1] == WHO[2]
+    assert (
+        verdict(WHO, probabilities(WEIGHTS[method], random_scores(2.0), random_scores(2.0).sum(0), EVEN))[1] == WHO[2]
+    )
 
 
 def test_scores_that_tell_nothing_apart_have_no_verdict() -> None:
     equal = torch.ones(8, 4, dtype=torch.float64)
-    chances = probabilities("gradient", equal, equal.sum(0), EVEN)
+    chances = probabilities(WEIGHTS["gradient"], equal, equal.sum(0), EVEN)
     assert verdict(WHO, chances) == (0.25, None)
 
 
 def test_two_teachers_of_the_same_share_their_probability() -> None:
     tokens = random_scores(3.0)
     tokens[:, 0] = tokens[:, 2]
-    chances = probabilities("gradient", tokens, tokens.sum(0), EVEN)
+    chances = probabilities(WEIGHTS["gradient"], tokens, tokens.sum(0), EVEN)
     confidence, who = verdict(WHO, chances)
     assert who in {WHO[0], WHO[2]}
     assert confidence == pytest.approx(chances[2].item())
@@ -48,11 +50,14 @@ def test_two_teachers_of_the_same_share_their_probability() -> None:
 
 
 def test_one_organisation_alone_is_named() -> None:
-    assert verdict(WHO[:1], probabilities("gradient", torch.ones(3, 1), torch.ones(1), torch.zeros(1))) == (1.0, WHO[0])
+    assert verdict(WHO[:1], probabilities(WEIGHTS["gradient"], torch.ones(3, 1), torch.ones(1), torch.zeros(1))) == (
+        1.0,
+        WHO[0],
+    )
 
 
 def test_familiarity_decides_where_scores_do_not() -> None:
     familiar = torch.tensor([0.0, 0.1, -0.05, -0.05], dtype=torch.float64)
     unsure, clear = random_scores(0.0), random_scores(2.0)
-    assert verdict(WHO, probabilities("gradient", unsure, unsure.sum(0), familiar))[1] == WHO[1]
-    assert verdict(WHO, probabilities("gradient", clear, 10 * clear.sum(0), familiar))[1] == WHO[2]
+    assert verdict(WHO, probabilities(WEIGHTS["gradient"], unsure, unsure.sum(0), familiar))[1] == WHO[1]
+    assert verdict(WHO, probabilities(WEIGHTS["gradient"], clear, 10 * clear.sum(0), familiar))[1] == WHO[2]

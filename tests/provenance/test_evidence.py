@@ -1,14 +1,18 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from core.canonical import Address, Digest
+from core.canonical import Address, Digest, from_json, to_json
+from core.composition import compose
 from core.errors import FoedusError, ForgeryError, FormatError, IntegrityError, UsageError
 from core.keys import derive
 from core.ledger import MemoryLedger
 from core.signed import Signed
+from provenance.confidence import WEIGHTS, judge
 from provenance.evidence import Evidence
 from provenance.trace import ResponseScores, TokenScores, TokenTrace
 from tests.behaviours.ledger import some_digest
@@ -29,10 +33,13 @@ def trace(federation: Federation, name: str | None) -> TokenTrace:
     organisations = tuple(o.address for o in federation.genesis.organisations)
     who = federation.members[name].address if name else None
     scores = tuple(1.0 if address == who else -0.5 for address in organisations)
-    response = ResponseScores(scores, scores, -3.0, 0.5, 0.9, who)
-    aggregate = federation.run.lineage(0)[-1].value.aggregate
+    numbers = torch.tensor(scores, dtype=torch.float64)
+    confidence, _ = judge(WEIGHTS["gradient"], organisations, numbers.unsqueeze(0), numbers, numbers)
+    response = ResponseScores(scores, scores, -3.0, 0.5, confidence, who)
+    genesis, lanes = federation.genesis, federation.lanes
+    served = compose(genesis, [(lane.members, lane.state) for lane in lanes]).digest
     tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
-    return TokenTrace("run", aggregate, "gradient", organisations, "How many?", tokens, response, 0.1)
+    return TokenTrace("run", served, "gradient", organisations, "How many?", tokens, response, 0.1)
 
 
 def test_a_bundle_is_checked_from_its_file_alone(federation: Federation, bundle: Evidence, tmp_path: Path) -> None:
@@ -50,9 +57,28 @@ def test_a_ledger_shows_where_the_proved_rounds_stand(federation: Federation, bu
         bundle.anchored(MemoryLedger())
 
 
+def traced(bundle: Evidence, **changes: Any) -> Evidence:
+    return replace(bundle, trace=replace(bundle.trace, **changes))
+
+
+def response(bundle: Evidence, **changes: Any) -> Evidence:
+    return traced(bundle, response=replace(bundle.trace.response, **changes))
+
+
 def swapped(bundle: Evidence, name: str) -> Evidence:
-    who = derive(7, name).address
-    return replace(bundle, trace=replace(bundle.trace, response=replace(bundle.trace.response, verdict=who)))
+    return response(bundle, verdict=derive(7, name).address)
+
+
+def without_one(bundle: Evidence) -> Evidence:
+    """The trace as if one of the contributors that it does not name had never been scored."""
+    trace, left = bundle.trace, next(i for i, s in enumerate(bundle.trace.response.scores) if s < 0)
+    keep = [i for i in range(3) if i != left]
+    scores = tuple(trace.response.scores[i] for i in keep)
+    numbers, organisations = torch.tensor(scores, dtype=torch.float64), tuple(trace.organisations[i] for i in keep)
+    confidence, _ = judge(WEIGHTS["gradient"], organisations, numbers.unsqueeze(0), numbers, numbers)
+    changed = replace(trace.response, scores=scores, familiarity=scores, confidence=confidence)
+    tokens = tuple(replace(token, scores=scores) for token in trace.tokens)
+    return traced(bundle, organisations=organisations, response=changed, tokens=tokens)
 
 
 def resigned(bundle: Evidence, key: str) -> Evidence:
@@ -64,7 +90,11 @@ def resigned(bundle: Evidence, key: str) -> Evidence:
 
 
 TAMPERINGS: dict[str, tuple[type[FoedusError], str, Callable[[Evidence], Evidence]]] = {
-    "another verdict": (IntegrityError, "highest score", lambda e: swapped(e, "coding")),
+    "another verdict": (IntegrityError, "follows from the scores", lambda e: swapped(e, "coding")),
+    "another confidence": (IntegrityError, "follows from the scores", lambda e: response(e, confidence=0.99)),
+    "another method": (IntegrityError, "by one of", lambda e: traced(e, method="guessing")),
+    "no tokens": (IntegrityError, "at least one token", lambda e: traced(e, tokens=())),
+    "an organisation left out": (IntegrityError, "all 3 contributors", without_one),
     "a stranger": (IntegrityError, "expected a verdict on a member", lambda e: swapped(e, "stranger")),
     "another run": (IntegrityError, "of run other", lambda e: replace(e, trace=replace(e.trace, run="other"))),
     "another aggregate": (
@@ -76,7 +106,7 @@ TAMPERINGS: dict[str, tuple[type[FoedusError], str, Callable[[Evidence], Evidenc
     "a record left out": (
         IntegrityError, "expected parent", lambda e: replace(e, records=e.records[:1] + e.records[2:])
     ),
-    "no records": (IntegrityError, "no records", lambda e: replace(e, records=())),
+    "no records": (IntegrityError, "expected the records", lambda e: replace(e, records=())),
     "a proof left out": (
         IntegrityError, "updates of", lambda e: replace(e, proofs=e.proofs[:2], roots=e.roots[:2])
     ),
@@ -102,12 +132,75 @@ def test_a_manifest_signed_by_another_is_found(bundle: Evidence) -> None:
         replace(bundle, proofs=(replace(first, signed=forged), *bundle.proofs[1:])).verified()
 
 
-def test_isolated_lanes_need_only_their_own_records(tmp_path: Path) -> None:
-    federation = build(tmp_path / "run", rounds=2, organisations=3, lanes=3)
+def test_a_verdict_is_not_always_the_highest_score(federation: Federation, bundle: Evidence) -> None:
+    # Familiarity outweighs a small lead: the rule that made the verdict is the one that checks it.
+    organisations, scores = bundle.trace.organisations, (0.02, 0.01, 0.0)
+    familiar = (-0.4, 0.6, -0.2)
+    tokens = torch.tensor([scores], dtype=torch.float64)
+    whole = [torch.tensor(row, dtype=torch.float64) for row in (scores, familiar)]
+    confidence, named = judge(WEIGHTS["gradient"], organisations, tokens, *whole)
+    assert named == organisations[1]
+    answered = ResponseScores(scores, familiar, -3.0, 0.5, confidence, named)
+    found = replace(bundle.trace, response=answered, tokens=(TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),))
+    assert Evidence.of(federation.run, found).verified() == named
+
+
+@pytest.mark.parametrize("composition", ["sum", "ensemble"])
+def test_the_records_of_several_lanes_bind_what_is_served(tmp_path: Path, composition: str) -> None:
+    federation = build(tmp_path / "run", rounds=2, organisations=3, lanes=3, composition=composition)
     bundle = Evidence.of(federation.run, trace(federation, "financial"))
     assert bundle.verified() == federation.members["financial"].address
-    own = federation.genesis.lanes_of(federation.members["financial"].address)
-    assert {signed.value.lane for signed in bundle.records} == set(own)
+    assert {signed.value.lane for signed in bundle.records} == {0, 1, 2}
+    with pytest.raises(IntegrityError, match="records that end with"):
+        traced(bundle, aggregate=some_digest()).verified()
+    with pytest.raises(IntegrityError, match="lane 2: expected records"):
+        replace(bundle, records=tuple(s for s in bundle.records if s.value.lane != 2)).verified()
+
+
+def test_who_answers_a_routed_prompt_is_scored_alone(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=2, organisations=3, lanes=3, composition="routing")
+    whole = trace(federation, "financial")
+    who = federation.members["financial"].address
+    tokens = (replace(whole.tokens[0], scores=(1.0,)),)
+    one = replace(whole.response, scores=(1.0,), familiarity=(0.0,), confidence=1.0)
+    bundle = Evidence.of(federation.run, replace(whole, organisations=(who,), tokens=tokens, response=one))
+    assert bundle.verified() == who
+
+
+def test_an_erased_lane_is_not_asked_for(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=2, organisations=3, lanes=3)
+    lane = federation.genesis.lanes_of(federation.members["coding"].address)[0]
+    federation.fork(lane, 0, "coding")
+    left = [o.address for o in federation.genesis.organisations if o.name != "coding"]
+    scores = tuple(1.0 if a == federation.members["financial"].address else -0.5 for a in left)
+    numbers = torch.tensor(scores, dtype=torch.float64)
+    confidence, named = judge(WEIGHTS["gradient"], tuple(left), numbers.unsqueeze(0), numbers, numbers)
+    served = compose(federation.genesis, [(lane.members, lane.state) for lane in federation.lanes]).digest
+    tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
+    found = ResponseScores(scores, scores, -3.0, 0.5, confidence, named)
+    traced_ = TokenTrace("run", served, "gradient", tuple(left), "How many?", tokens, found, 0.1)
+    bundle = Evidence.of(federation.run, traced_)
+    assert Evidence.from_bytes(bundle.to_bytes()).verified() == named
+    with pytest.raises(IntegrityError, match="records"):
+        replace(bundle, openings=()).verified()
+
+
+def test_a_run_that_another_coordinator_opened_is_found(tmp_path: Path) -> None:
+    other = derive(9, "another coordinator").address
+    federation = build(tmp_path / "run", rounds=1, organisations=3, ledger=MemoryLedger(other))
+    bundle = Evidence.of(federation.run, trace(federation, "financial"))
+    assert bundle.verified()
+    with pytest.raises(IntegrityError, match=f"expected coordinator {COORDINATOR.address}, got {other}"):
+        bundle.anchored(federation.ledger)
+
+
+def test_a_bundle_with_an_unknown_field_is_refused(bundle: Evidence) -> None:
+    plain = from_json(bundle.to_bytes())
+    for place in (plain, plain["proofs"][0], plain["trace"], plain["trace"]["tokens"][0], plain["records"][0]):
+        place["note"] = "trust me"
+        with pytest.raises(FormatError):
+            Evidence.from_bytes(to_json(plain))
+        del place["note"]
 
 
 def test_bad_input(federation: Federation, bundle: Evidence) -> None:

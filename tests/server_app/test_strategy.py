@@ -56,7 +56,7 @@ def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Pat
     state = RULES[rule].initial(f.fresh())
     for signed in federation.run.records():
         admitted = signed.value.admitted
-        shares = weights({a.organisation: f.EXAMPLES[name_of(a.organisation)] for a in admitted})
+        shares = weights({a.organisation: f.EXAMPLES[name_of(a.organisation)] for a in admitted}, 1.0)
         assert {a.organisation: a.weight for a in admitted} == shares
         stored = [federation.run.artifacts.open(a.signed.value.update) for a in admitted]
         updates = [WeightedUpdate(a.organisation, a.weight, s) for a, s in zip(admitted, stored, strict=True)]
@@ -475,7 +475,7 @@ def test_what_is_served_of_lanes_is_their_sum_weighted_by_examples(tmp_path: Pat
     for name, array in strategy.rounds.served.states[0].arrays.items():
         parts = sum(shares[lane.members[0]] * lane.state[name].astype(np.float64) for lane in strategy.rounds.lanes)
         np.testing.assert_array_equal(array, np.asarray(parts).astype(np.float32))
-    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.rounds.served.digest}
+    assert {task.state.digest for task in federation.clients.evaluated} == {strategy.rounds.served.states[0].digest}
 
 
 def test_lanes_close_apart(tmp_path: Path) -> None:
