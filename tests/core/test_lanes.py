@@ -5,7 +5,6 @@ import pytest
 
 from core.adapter import AdapterState
 from core.canonical import Address
-from core.composition import Composition
 from core.errors import ConfigError
 from core.lanes import Lane, partition, served
 from tests import federation as f
@@ -51,7 +50,7 @@ def test_several_lanes_are_served_as_the_sum_weighted_by_their_examples() -> Non
     medical, financial = f.address("medical"), f.address("financial")
     genesis = f.genesis(("medical", "financial"), lanes=((medical,), (financial,)))
     got = served(genesis, [lane(0, (medical,), 4.0), lane(1, (financial,), 8.0)])
-    assert got == Composition.of(got.states[0])
+    assert len(got.states) == 1
     np.testing.assert_array_equal(got.states[0]["m.lora_B"], np.full((2, 1), 0.25 * 4 + 0.75 * 8, np.float32))
 
 
