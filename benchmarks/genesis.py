@@ -8,6 +8,7 @@ from core.aggregation import rank_of
 from core.canonical import ZERO_DIGEST
 from core.genesis import Base, Genesis, Participation, Training
 from core.keys import Domain, Key
+from core.names import organisation_name
 from core.update import Organisation
 
 CHAIN = Domain(1, keys.derive(0, "contract").address)
@@ -16,7 +17,9 @@ CHAIN = Domain(1, keys.derive(0, "contract").address)
 def make_genesis(members: Sequence[Key], fresh: AdapterState) -> Genesis:
     """One lane of these members under frozen-a; the first of them coordinates."""
     # Every organisation registers as many examples: weights are no part of what is measured.
-    organisations = tuple(Organisation(key.address, f"organisation {i}", 1000) for i, key in enumerate(members))
+    organisations = tuple(
+        Organisation(key.address, organisation_name(f"organisation {i}"), 1000) for i, key in enumerate(members)
+    )
     return Genesis(
         run="benchmark",
         salt="00" * 32,

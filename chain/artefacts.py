@@ -1,10 +1,11 @@
 """ABI and bytecode of the contracts, as `npm run build` left them in assets/contracts."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from core.canonical import parse_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Artefact:
 @cache
 def load(name: str) -> Artefact:
     """The artefact of contract `name`, for example ``PublicLedger``."""
-    content = json.loads(files("assets").joinpath("contracts", f"{name}.json").read_text("utf-8"))
+    content = parse_json(files("assets").joinpath("contracts", f"{name}.json").read_bytes())
     runtime = bytes.fromhex(content["runtime"].removeprefix("0x"))
     immutables = tuple((start, length) for start, length in content["immutables"])
     return Artefact(name, content["abi"], content["bytecode"], runtime, immutables)

@@ -24,7 +24,7 @@ from chain.contract import BoundContract
 from chain.devnet.accounts import ALLOWANCE, FUNDS, ChainName, administrator
 from chain.nodes import connect, reaching
 from chain.transactions import Sender
-from core.canonical import Address
+from core.canonical import Address, parse_json
 from core.errors import IntegrityError, UsageError
 from core.keys import Key
 from core.storage.blobs import write
@@ -109,7 +109,7 @@ class AddressBook:
 
     def _load(self) -> dict[str, dict[str, str]]:
         try:
-            content: dict[str, dict[str, str]] = json.loads(self._path.read_text("utf-8"))
+            content: dict[str, dict[str, str]] = parse_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
         return content

@@ -14,6 +14,7 @@ from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
 from client_app.local_round import train_round, whole_round
 from client_app.oversight import confirm, metrics
+from client_app.refusals import abstained, errors_stay_home, refused
 from client_app.signing import signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
@@ -23,16 +24,16 @@ from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnswer, RecordsQuery
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Offer, Registration
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
-from llm.sources import load_base
+from llm.sources import base_of_genesis
 
-app = ClientApp()
+app = ClientApp(mods=[errors_stay_home])
 
 _OBJECTIONABLE = (IntegrityError, FormatError, LedgerError)
 """Faults of the coordinator, or of its messages; every other error is a failure of the organisation's own."""
@@ -60,7 +61,7 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
-    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    model = base_of_genesis(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
         steps = whole_round(genesis, model, node.records(host, genesis, query.lane))
@@ -68,7 +69,7 @@ def offer(message: Message, context: Context) -> Message:
         session.settle(query.paid)
         bid = session.offer()
     except (FormatError, UsageError) as error:
-        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return refused(message, context, Refused.ABSTAINED, error)
     unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
     return Message(queries.offered(unsigned.sign(host.key, genesis.chain)), reply_to=message)
 
@@ -82,7 +83,7 @@ def delete(message: Message, context: Context) -> Message:
     try:
         receipt = delete_derived_state(query, host, node)
     except _OBJECTIONABLE as error:
-        return _refusal(message, Refused.OBJECTED, str(error))
+        return refused(message, context, Refused.OBJECTED, error)
     return Message(queries.deleted(receipt), reply_to=message)
 
 
@@ -100,7 +101,7 @@ def erase_records(message: Message, context: Context) -> Message:
             erased.note({record: held.pop(record) for record in query.records if record in held})
         gone = erased.counts()
     except _OBJECTIONABLE as error:
-        return _refusal(message, Refused.OBJECTED, str(error))
+        return refused(message, context, Refused.OBJECTED, error)
     known = (tuple(record for record in query.records if record in records) for records in (held, gone))
     return Message(RecordsAnswer(*known).to_content(), reply_to=message)
 
@@ -117,17 +118,17 @@ def train(message: Message, context: Context) -> Message:
         witness = node.oversight.check_record(task)
         standing = confirm(witness, task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, Refused.OBJECTED, str(error))
+        return refused(message, context, Refused.OBJECTED, error)
     if node.oversight.abstains(standing):
-        return _refusal(message, Refused.ABSTAINED, str(standing))
+        return abstained(message, Cause.CHAIN_LATE, str(standing))
     records = node.records(host, task.genesis, task.lane)
     stage = task.genesis.training.stage(task.round, whole_round(task.genesis, model, records))
     try:
         bid, next_bid = node.agency.bids(task, stage.steps)
     except (FormatError, UsageError) as error:
-        return _refusal(message, Refused.ABSTAINED, f"its agent cannot be asked: {error}")
+        return refused(message, context, Refused.ABSTAINED, error)
     if bid == ABSTAIN:
-        return _refusal(message, Refused.ABSTAINED, "its agent will not pay for this round")
+        return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     manifest, update = train_round(task, records, model, fresh, bid, stage, {**metrics(standing), **next_bid})
     return Message(signed_reply(manifest, update, host, witness, task.genesis.chain), reply_to=message)
 
@@ -143,7 +144,7 @@ def evaluate(message: Message, context: Context) -> Message:
         check_served(task, fresh)
         node.oversight.check_record(task)
     except _OBJECTIONABLE as error:
-        return _refusal(message, Refused.OBJECTED, str(error))
+        return refused(message, context, Refused.OBJECTED, error)
     # The base never changes, so one measurement of it serves the whole process.
     key = genesis.digest, task.organisation
     if key not in _BASE_LOSSES:
@@ -156,7 +157,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
-    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    model = base_of_genesis(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh
@@ -165,7 +166,3 @@ def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterSta
 def _loss(model: Model, adapter: Composition | None, genesis: Genesis, host: Host) -> float:
     settings = genesis.training
     return measure(model, adapter, host.data.dev, settings.max_length, settings.evaluate_limit or None).loss
-
-
-def _refusal(message: Message, reason: Refused, detail: str) -> Message:
-    return Message(Refusal(reason, detail).to_content(), reply_to=message)

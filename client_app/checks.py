@@ -7,7 +7,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Digest
 from core.erasures import hidden
-from core.errors import IntegrityError
+from core.errors import ObjectionError
 from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
 from core.keys import Domain, Key
@@ -28,7 +28,7 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     genesis = task.genesis
     _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
     if task.lane not in (lanes := genesis.lanes_of(organisation.address)):
-        raise IntegrityError(f"lane: expected {' or '.join(map(str, lanes))}, got {task.lane}")
+        raise ObjectionError(f"lane: expected {' or '.join(map(str, lanes))}, got {task.lane}")
     _equal("base model", base, genesis.base.digest)
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
 
@@ -70,7 +70,7 @@ def check_served(task: Task, fresh: AdapterState) -> None:
         _equal("composition", served.kind, genesis.composition)
     states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
     if promised not in states:
-        raise IntegrityError(f"state: expected {promised}, got {', '.join(states)}")
+        raise ObjectionError(f"state: expected {promised}, got {', '.join(states)}")
 
 
 def check_weights(record: RoundRecord, genesis: Genesis) -> None:
@@ -81,8 +81,8 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
     examples = genesis.examples
     members = [admitted.organisation for admitted in record.admitted]
     if strangers := [member for member in members if member not in examples]:
-        raise IntegrityError(f"{record.key}: admits {strangers[0]}, which is no member")
-    shares = weights({member: examples[member] for member in members})
+        raise ObjectionError(f"{record.key}: admits {strangers[0]}, which is no member")
+    shares = weights({member: examples[member] for member in members}, genesis.server_rate)
     for admitted in record.admitted:
         _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
 
@@ -95,7 +95,7 @@ def check_opening(
         opening = signed.verified(genesis)
         if (opening.lane, opening.generation) == (record.lane, record.generation):
             return opening
-    raise IntegrityError(f"{record.key}: the record that opened its generation was not shown")
+    raise ObjectionError(f"{record.key}: the record that opened its generation was not shown")
 
 
 def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
@@ -103,7 +103,7 @@ def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
     _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
     members = ledger.members(genesis.digest)
     if members != {organisation.address for organisation in genesis.organisations}:
-        raise IntegrityError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")
+        raise ObjectionError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")
 
 
 def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord | None) -> Digest:
@@ -135,9 +135,9 @@ def _opening(task: Task) -> GenerationRecord | None:
 
 def _at_most(what: str, got: int, most: int) -> None:
     if got > most:
-        raise IntegrityError(f"{what}: expected at most {most}, got {got}")
+        raise ObjectionError(f"{what}: expected at most {most}, got {got}")
 
 
 def _equal(what: str, got: object, expected: object) -> None:
     if got != expected:
-        raise IntegrityError(f"{what}: expected {expected}, got {got}")
+        raise ObjectionError(f"{what}: expected {expected}, got {got}")

@@ -11,7 +11,7 @@ joined, and its own ledger must know the erasure.
 from agents.notebook import Notebook
 from client_app.hosting import Host, Node
 from core.erasures import Receipt
-from core.errors import IntegrityError
+from core.errors import ObjectionError
 from core.messages.queries import Deletion
 from core.signed import Signed
 
@@ -26,9 +26,9 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     attestation = query.attested.verified(genesis)
     member = node.member(host, genesis)
     if (got := genesis.organisation(member.address)) != member:
-        raise IntegrityError(f"genesis {genesis.digest}: expected {member}, got {got}")
+        raise ObjectionError(f"genesis {genesis.digest}: expected {member}, got {got}")
     if member.address not in attestation.holders:
-        raise IntegrityError(f"the attestation does not list {member.address} as a holder")
+        raise ObjectionError(f"the attestation does not list {member.address} as a holder")
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))

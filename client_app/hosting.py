@@ -18,7 +18,7 @@ from client_app.oversight import Oversight
 from core import keys, seeds
 from core.canonical import Address
 from core.config import RunConfig
-from core.errors import ConfigError, IntegrityError, UsageError
+from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
 from core.update import Organisation
@@ -75,7 +75,7 @@ class Node:
         left = self.erased_records(host, genesis).left(host.data.train)
         lanes = genesis.lanes_of(host.key.address)
         if lane not in lanes:
-            raise IntegrityError(f"expected lane {' or '.join(map(str, lanes))}, got {lane}")
+            raise ObjectionError(f"expected lane {' or '.join(map(str, lanes))}, got {lane}")
         if len(lanes) == 1:
             return left
         return tuple(r for r in left if seeds.shard_of(r.digest, len(lanes)) == lanes.index(lane))

@@ -3,7 +3,6 @@
 Nothing is kept between rounds, and the base model is never changed: a round that is sent again gives the same update.
 """
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +12,7 @@ from core.aggregation import RULES, rank_of
 from core.canonical import Digest
 from core.genesis import Genesis, Stage
 from core.messages.training import Task
-from core.update import Bid, UpdateManifest
+from core.update import METRICS, Bid, UpdateManifest
 from llm.model import Model
 from llm.records import Record
 from llm.train import TrainConfig, steps_of, train, untrained
@@ -61,8 +60,8 @@ def train_round(
         tokens=result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),
-        # Training that diverged has no loss, and NaN cannot be signed; its update is for admission to refuse.
-        metrics={name: value for name, value in measured.items() if math.isfinite(value)},
+        # Training that diverged has no loss that can be signed; its update is for admission to refuse.
+        metrics={name: value for name, value in measured.items() if METRICS[name][0] <= value <= METRICS[name][1]},
     )
     return manifest, update
 

@@ -19,7 +19,7 @@ from client_app.witness import Standing, Witness
 from core.canonical import Address
 from core.config import LAG_POLICIES, RunConfig
 from core.erasures import Attestation
-from core.errors import ConfigError, IntegrityError
+from core.errors import ConfigError, ObjectionError
 from core.genesis import Genesis
 from core.ledger import LedgerView
 from core.messages.training import Task
@@ -75,7 +75,7 @@ class Oversight:
         expected = attestation.hide(attestation.digest)
         if known is None or known.attestation != expected:
             got = known.attestation if known else "nothing"
-            raise IntegrityError(f"the ledger on erasure {attestation.erasure}: expected {expected}, got {got}")
+            raise ObjectionError(f"the ledger on erasure {attestation.erasure}: expected {expected}, got {got}")
 
     def _ledger(self, genesis: Genesis) -> LedgerView | None:
         return _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None

@@ -23,7 +23,7 @@ from typing import Any
 
 from client_app.checks import check_ledger, check_opening, check_weights
 from core.canonical import Address, Digest
-from core.errors import IntegrityError, LedgerUnreachableError
+from core.errors import IntegrityError, LedgerUnreachableError, ObjectionError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
@@ -100,7 +100,7 @@ class Witness:
         """
         record = signed.verified(self._genesis)
         if self._caught:
-            raise IntegrityError(self._caught)
+            raise ObjectionError(self._caught)
         try:
             # An empty round never reaches a ledger and is tried again, so there is nothing of it to remember.
             if record.admitted:
@@ -135,7 +135,7 @@ class Witness:
                     shown = self._shown[key]
                     for name in ("aggregate", "updates_root", "count"):
                         if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
-                            raise IntegrityError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
+                            raise ObjectionError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
                     self._write({"confirmed": asdict(key)})
         return Standing(trusting=False, behind=tuple(key for key in due if key not in self._confirmed))
 
@@ -145,7 +145,7 @@ class Witness:
         shown = _ShownRound(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
         if known := self._shown.get(record.key):
             if known != shown:
-                raise IntegrityError(f"{record.key}: the coordinator has shown two records")
+                raise ObjectionError(f"{record.key}: the coordinator has shown two records")
             return
         generation = record.generation
         if generation:
@@ -154,7 +154,7 @@ class Witness:
             generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
         before = self._shown.get(RoundKey(record.genesis, record.lane, generation, record.round - 1))
         if before and record.parent != before.record:
-            raise IntegrityError(f"{record.key}: expected parent {before.record}, as shown before, got {record.parent}")
+            raise ObjectionError(f"{record.key}: expected parent {before.record}, as shown before, got {record.parent}")
         check_weights(record, self._genesis)
         self._check_own_update(record)
         self._write({"shown": asdict(shown)})
@@ -165,10 +165,10 @@ class Witness:
         own = [a.signed.value for a in record.admitted if a.organisation == self._organisation]
         # A re-aggregated round admits the manifest of the round in which it was sent.
         if own and own[0].digest not in self._sent.get(own[0].key, []):
-            raise IntegrityError(f"{record.key}: admits an update of {self._organisation} that it did not send")
+            raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:
-            raise IntegrityError(f"{record.key}: leaves out the update that {self._organisation} sent")
+            raise ObjectionError(f"{record.key}: leaves out the update that {self._organisation} sent")
 
     def _remember(self, entry: dict[str, Any]) -> None:
         if "sent" in entry:

@@ -11,9 +11,9 @@ from rich.text import Text
 from console.options import ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.views.heat import Heat, summary
 from console.views.tables import screen
-from console.views.text import visible
 from core.canonical import Address
 from core.errors import UsageError
+from core.escape import visible
 from provenance.attribution import answering, attribute, check_method, stream
 from provenance.ensemble import EnsembleSubject
 from provenance.method import Subject

@@ -14,8 +14,8 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from console.views.text import visible
 from core.errors import FoedusError
+from core.escape import visible
 
 SUMMARIES = {
     "run": "Run one federation in simulation.",

@@ -9,6 +9,7 @@ import typer
 
 from core.canonical import Address, address
 from core.errors import FormatError, IntegrityError, UsageError
+from core.storage.blobs import read
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 
@@ -44,12 +45,14 @@ def readable_run(state: State, name: str, key: Path | None) -> RunFolder:
     return run
 
 
-def read_file(what: str, path: Path, expected: str) -> bytes:
-    """A file's bytes; raises UsageError when it cannot be read."""
+def read_file(what: str, path: Path, expected: str, most: int = 16 * 2**20) -> bytes:
+    """A file's bytes, at most `most`; raises UsageError when it has more or cannot be read."""
     try:
-        return path.expanduser().read_bytes()
+        return read(path.expanduser(), most)
     except OSError as error:
         raise UsageError(f"{what} {path}: expected {expected}, got {error.strerror}") from error
+    except FormatError as error:
+        raise UsageError(f"{what} {path}: {error}") from error
 
 
 def writable_file(path: Path) -> Path:

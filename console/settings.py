@@ -33,7 +33,7 @@ def build(
             settings |= tomllib.loads(config_file.read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"config file {config_file}: expected a TOML of settings, got {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"config file {config_file}: expected a TOML of settings, got {error}") from error
     settings |= {key: value for key, value in options.items() if value is not None}
     settings |= dict(_assignment(text) for text in assignments)
@@ -77,8 +77,8 @@ def _assignment(text: str) -> tuple[str, Any]:
         return key, value
     try:  # as a line of a TOML file, so that --set and --config read a value alike
         return key, tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--set: expected a value like {default!r}, got {text!r}") from error
+    except (ValueError, RecursionError) as error:  # Python reads no integer of more than 4,300 digits
+        raise ConfigError(f"--set: expected a value like {default!r}, got {text!r:.80}") from error
 
 
 def absolute(key: str, value: Any) -> Any:

@@ -22,6 +22,8 @@ from core.canonical import Digest, digest, parse_json
 from core.errors import FormatError
 
 Array = NDArray[np.floating]
+LONGEST_HEADER = 4 * 2**20
+"""Bytes; a model with 10,000 adapted modules needs half of it."""
 _DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -75,10 +77,13 @@ class AdapterState:
         return b"".join(self.parts())
 
     @classmethod
-    def from_bytes(cls, data: bytes | memoryview) -> "AdapterState":
-        """Parse canonical bytes without copying them; raises FormatError for any other bytes."""
+    def from_bytes(cls, data: bytes | memoryview, longest_header: int = LONGEST_HEADER) -> "AdapterState":
+        """Parse canonical bytes without copying them; raises FormatError for any other bytes.
+
+        A header is at most `longest_header` bytes: parsing it takes many times its size.
+        """
         view = memoryview(data)
-        entries, start = _entries(view)
+        entries, start = _entries(view, longest_header)
         try:
             arrays = {name: _array(entry, view[start:]) for name, entry in entries.items()}
         except (KeyError, TypeError, ValueError) as error:
@@ -114,12 +119,14 @@ def _header(arrays: Mapping[str, Array]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _entries(view: memoryview) -> tuple[dict[str, dict[str, Any]], int]:
+def _entries(view: memoryview, longest: int) -> tuple[dict[str, dict[str, Any]], int]:
     if len(view) < 8:
         raise FormatError(f"safetensors file: expected at least 8 bytes, got {len(view)}")
     (length,) = struct.unpack("<Q", view[:8])
     if length > len(view) - 8:
         raise FormatError(f"safetensors header of {length} bytes in a file of {len(view)}")
+    if length > longest:
+        raise FormatError(f"safetensors header: expected at most {longest} bytes, got {length}")
     entries = parse_json(bytes(view[8 : 8 + length]))
     if not isinstance(entries, dict):
         raise FormatError("safetensors header is not an object")

@@ -25,6 +25,8 @@ ZERO_DIGEST = Digest("0x" + "00" * 32)
 _DIGEST = re.compile(r"0x[0-9a-f]{64}")
 _SALT = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+LARGEST = 64 * 2**20
+"""The most bytes of JSON that are parsed at all; whoever reads a message or a file of a known kind allows less."""
 _DEEPEST = 32
 _LARGEST_EXACT = 2**53 - 1
 _LONGEST_EXACT = len(str(-_LARGEST_EXACT))
@@ -44,20 +46,22 @@ def to_json(value: Any) -> bytes:
         raise FormatError(f"not representable as canonical JSON: {error}") from error
 
 
-def from_json(data: bytes) -> Any:
-    """Parse canonical JSON; raises FormatError when `data` is not the canonical form of what it says."""
-    value = parse_json(data)
+def from_json(data: bytes, most: int = LARGEST) -> Any:
+    """Parse canonical JSON of at most so many bytes; raises FormatError when `data` is not the canonical form."""
+    value = parse_json(data, most)
     if to_json(value) != data:
         raise FormatError("JSON is not in canonical form (RFC 8785)")
     return value
 
 
-def parse_json(data: bytes) -> Any:
-    """Parse JSON in any form; raises FormatError when it is none, or nested deeper than 32 levels.
+def parse_json(data: bytes, most: int = LARGEST) -> Any:
+    """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, or deeper than 32 levels.
 
-    The depth is counted first: Python's parser recurses on the C stack, and importing eth_account raises the
-    recursion limit so far that deep nesting would end the process.
+    The only JSON parser of foreign bytes (a lint rule forbids others). Size and depth are looked at first: a parser
+    builds all that it reads, and Python's recurses.
     """
+    if len(data) > most:
+        raise FormatError(f"JSON: expected at most {most} bytes, got {len(data)}")
     depth = deepest = 0
     for bracket in _JSON_STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
@@ -67,7 +71,7 @@ def parse_json(data: bytes) -> Any:
     try:
         # Decoded here, since json.loads would take UTF-16 for text, whose brackets the count above does not see.
         return json.loads(data.decode("utf-8"), parse_int=_number)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from error
 
 

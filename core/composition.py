@@ -17,8 +17,7 @@ from core.aggregation import RULES
 from core.canonical import Address, Digest, digest, to_json
 from core.errors import FormatError
 from core.genesis import Genesis
-
-COMPOSITIONS = ("sum", "ensemble", "routing")
+from core.ranges import COMPOSITIONS
 
 
 class Part(NamedTuple):

@@ -8,6 +8,7 @@
     ├── FormatError               bytes that are not the canonical form they claim to be
     ├── IntegrityError            the thing checked does not hold: exit 1
     │   ├── ForgeryError          a signature that does not belong to its claimed signer
+    │   ├── ObjectionError        what a coordinator sent does not hold; the text names nothing else
     │   └── DestroyedError        something stored whose key was destroyed, as an erasure does
     ├── LedgerError               a ledger refused or could not be asked: exit 1
     │   ├── LedgerUnreachableError   nothing answered; may be tried again
@@ -54,6 +55,10 @@ class IntegrityError(FoedusError):
 
 class ForgeryError(IntegrityError):
     """A signature was not made by the key it claims."""
+
+
+class ObjectionError(IntegrityError):
+    """What a coordinator sent does not hold. Its text is about that alone, so it may travel back."""
 
 
 class DestroyedError(IntegrityError):

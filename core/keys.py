@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -25,6 +26,9 @@ from eth_keys.constants import SECPK1_N
 
 from core.canonical import Address, domain
 from core.errors import ForgeryError, FormatError, UsageError
+
+# eth_account brings py_ecc, which sets 100,000: deep nesting would then end the process, not raise RecursionError.
+sys.setrecursionlimit(1000)
 
 Signature = NewType("Signature", str)
 """``0x`` and 130 hex digits."""

@@ -1,11 +1,18 @@
-"""Nouns from plain data: a dataclass takes exactly its fields, each of the type that it declares."""
+"""Nouns from plain data: a dataclass takes exactly its fields, each of the type that it declares.
 
+An integer is a count, from 0 to 2^53 − 1, which is what canonical JSON can hold; a float is finite.
+"""
+
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from core.canonical import Address, Digest, address, raw
 from core.errors import FormatError
+from core.names import Name, organisation_name
+from core.ranges import number
 
 T = TypeVar("T")
 
@@ -26,16 +33,31 @@ def parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any]) -> 
 
 
 def typed(value: T) -> T:
-    """The value itself; raises FormatError when a plain field has another type than it declares."""
+    """The value itself; raises FormatError when a plain field has another type than it declares, or no such value."""
     for item in fields(value):  # type: ignore[arg-type] # every T here is a dataclass
         got = getattr(value, item.name)
         if check := _CHECKS.get(item.type):
             check(got)
         elif item.type in _TYPES and type(got) not in _TYPES[item.type]:
             expected = " or ".join(kind.__name__ for kind in _TYPES[item.type])
-            raise FormatError(f"malformed {type(value).__name__}: expected {expected} as {item.name}, got {got!r}")
+            raise FormatError(f"malformed {type(value).__name__}: expected {expected} as {item.name}, got {got!r:.140}")
+        elif item.type is int and not 0 <= got < 2**53:
+            raise FormatError(f"{type(value).__name__}: expected {item.name} from 0 to 2^53 − 1, got {number(got)}")
+        elif item.type is float:
+            finite(f"{type(value).__name__}: {item.name}", got)
     return value
 
 
-_CHECKS: Mapping[Any, Callable[[Any], object]] = {Digest: raw, Address: address}
+def finite(what: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """The value as a float; raises FormatError for what is no finite number, or none from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FormatError(f"{what}: expected a number, got {value!r:.140}")
+    # An integer beyond the largest float is refused before it is converted, which would raise.
+    if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max):
+        among = "a finite number" if math.isinf(low) else f"{low:g} to {high:g}"
+        raise FormatError(f"{what}: expected {among}, got {number(value)}")
+    return float(value)
+
+
+_CHECKS: Mapping[Any, Callable[[Any], object]] = {Digest: raw, Address: address, Name: organisation_name}
 _TYPES: Mapping[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,)}

@@ -3,7 +3,6 @@
 Both are EIP-712 structs, so that wallets and contracts can check them; their domain binds chain and contract.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,12 +11,25 @@ from typing import Any, ClassVar, Self
 from core.canonical import ZERO_DIGEST, Address, Digest, digest, raw, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain
-from core.parsing import parsed
+from core.names import Name
+from core.parsing import finite, parsed
 from core.round_key import FIELDS, RoundKey
 from core.signed import MemberStatement, Signed, Statement
 
 FORMATS = 1
 """The version of the formats: of every domain tag, and of what an organisation says that it speaks."""
+LARGEST_LOSS = 1e6
+"""In nats per token, what a loss may be at most: far above that of any model, and far below where sums overflow."""
+METRICS: Mapping[str, tuple[float, float]] = {
+    "loss": (0.0, LARGEST_LOSS),
+    "seconds": (0.0, 1e9),
+    "trusting": (0, 1),
+    "behind": (0, 99_999),
+    "next-steps": (0, 10**6),
+    "next-rank": (0, 4096),
+}
+"""What a manifest may report: the loss and time of its training, whether the organisation reads no chain, by how many
+rounds the chain is late, and the bid for the next round."""
 
 
 @dataclass(frozen=True, order=True)
@@ -28,7 +40,7 @@ class Organisation:
     """
 
     address: Address
-    name: str
+    name: Name
     examples: int
     derived: bool = False
 
@@ -96,8 +108,6 @@ class Registration(Statement):
         """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range."""
         registration = parsed(cls, data, {"organisation": lambda v: parsed(Organisation, v, {})})
         organisation = registration.organisation
-        if not organisation.name:
-            raise FormatError(f"malformed registration: expected a name, got {organisation.name!r}")
         _check_count("examples", organisation.examples, 64)
         if organisation.examples == 0:
             raise FormatError(f"malformed registration: {organisation.name!r} has no examples")
@@ -286,10 +296,9 @@ def _check_count(name: str, value: int, bits: int) -> None:
 
 def _metrics(metrics: Any) -> dict[str, float]:
     if not isinstance(metrics, Mapping):
-        raise FormatError(f"metrics: expected an object, got {metrics!r}")
+        raise FormatError(f"metrics: expected an object, got {metrics!r:.140}")
+    if unknown := set(metrics) - set(METRICS):
+        raise FormatError(f"metrics: expected some of {', '.join(METRICS)}, got {min(unknown)!r:.80}")
     for name, value in metrics.items():
-        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
-            raise FormatError(f"metric {name!r}: expected a number, got {value!r}")
-        if not abs(value) <= sys.float_info.max:  # false for NaN, and for integers that no float can hold
-            raise FormatError(f"metric {name!r}: expected a finite number, got {str(value)[:40]}")
+        finite(f"metric {name!r}", value, *METRICS[name])
     return dict(metrics)

@@ -53,7 +53,8 @@ def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None
         r=rank,
         # PEFT declares an integer; a fraction is written only where a rank that has grown makes it one.
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
-        target_modules=sorted({name.rpartition(".")[2] for name in model.modules}),
+        # Whole names where some blocks carry no adapter: last parts alone would adapt those too.
+        target_modules=sorted(model.modules if model.spec.blocks else {n.rpartition(".")[2] for n in model.modules}),
     )
     folder.mkdir(parents=True)
     config.save_pretrained(folder)

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from core.errors import ConfigError, DataError
-from llm.records import Collection, OrganisationData, Record, parse_record, split
+from llm.records import Collection, OrganisationData, Record, checked_names, parse_record, split
 
 _CONCENTRATION = 0.5
 """Dirichlet parameter: at 0.5 most parts are dominated by few of the column's values."""
@@ -35,11 +35,12 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"hf:{name} cannot be loaded and divided as {partition!r}: {reason}") from error
     data, notes = [], []
-    for label, rows in sorted(parts.items()):
-        where = f"hf:{name} part {label}"
+    ordered = sorted(parts)
+    for label, part in zip(ordered, checked_names(ordered, f"hf:{name} divided as {partition!r}"), strict=True):
+        rows, where = parts[label], f"hf:{name} part {label}"
         records = _records(where, rows)
         try:
-            data.append(OrganisationData(label, *split(records)))
+            data.append(OrganisationData(part, *split(records)))
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         notes.append(f"{label}: {len(data[-1].dev)} of {len(records)} records held out")

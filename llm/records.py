@@ -9,17 +9,19 @@ Decisions:
 Nothing here needs torch or transformers: commands that only look at data start at once.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.canonical import Digest, digest, to_json
-from core.errors import DataError
+from core.canonical import Digest, digest, parse_json, to_json
+from core.errors import DataError, FormatError
+from core.names import Name, check_distinct, organisation_name
 
 VALIDATION = "validation.jsonl"
+LONGEST_LINE = 16 * 2**20
+"""The most bytes of one record."""
 _HELD_OUT = 0.05
 _ROLES = ("system", "user", "assistant")
 _SHAPES = "{instruction, input, output}, {question, answer}, {text, label}, {text} or {messages}"
@@ -53,7 +55,7 @@ class Record:
 class OrganisationData:
     """The training and the held-out records of one organisation."""
 
-    name: str
+    name: Name
     train: tuple[Record, ...]
     dev: tuple[Record, ...]
 
@@ -91,7 +93,7 @@ def parse_record(value: Any) -> Record:
         # In Python True is an int, and "True" would be learnt as the answer.
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise DataError(f"field 'label': expected a string or an integer, got {type(label).__name__}")
-        return _single_turn(_text(value, "text"), str(label), domain)
+        return _single_turn(_text(value, "text"), _unicode("label", str(label)), domain)
     if "text" in value:
         return _single_turn("", _text(value, "text"), domain)
     raise DataError(f"expected {_SHAPES}, got fields {sorted(value)}")
@@ -102,6 +104,16 @@ def _text(value: Mapping[str, Any], field: str, default: str | None = None) -> s
     if not isinstance(text, str):
         got = type(text).__name__ if field in value else f"fields {sorted(value)}"
         raise DataError(f"field {field!r}: expected a string, got {got}")
+    return _unicode(field, text)
+
+
+def _unicode(field: str, text: str) -> str:
+    """The text; an escape in JSON can spell half a character, which no tokenizer and no digest takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        got = f"\\u{ord(text[error.start]):04x} alone"
+        raise DataError(f"field {field!r}: expected Unicode text, got {got}: mend or remove the record") from error
     return text
 
 
@@ -146,16 +158,15 @@ def split(records: Sequence[Record]) -> tuple[tuple[Record, ...], tuple[Record, 
 def read_records(path: Path) -> tuple[Record, ...]:
     """Read one JSON Lines file; blank lines are skipped. Raises DataError with file and line, or when it is empty."""
     try:
-        # Not splitlines: it also splits at characters that JSON allows inside a string (U+2028).
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: expected a file that can be read, got {error.strerror}") from error
     records = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                records.append(parse_record(json.loads(line)))
-            except (ValueError, DataError) as error:
+                records.append(parse_record(parse_json(line, LONGEST_LINE)))
+            except (FormatError, DataError) as error:
                 raise DataError(f"{path}:{number}: {error}") from error
     if not records:
         raise DataError(f"{path}: expected one JSON object a line, got no records")
@@ -176,7 +187,7 @@ def read_folder(path: Path, organisations: int | None = None) -> Collection:
     if organisations is not None and len(files) < organisations:
         raise DataError(f"{path}: expected {organisations} organisations, got {len(files)} ({', '.join(files)})")
     read = []
-    for name, file in list(files.items())[:organisations]:
+    for name, file in zip(checked_names(list(files)[:organisations], str(path)), files.values(), strict=False):
         train, dev = read_records(file), file.with_name("dev.jsonl")
         if file.parent != path and dev.is_file():
             read.append(OrganisationData(name, train, read_records(dev)))
@@ -188,6 +199,16 @@ def read_folder(path: Path, organisations: int | None = None) -> Collection:
         notes.append(f"{name}: no dev.jsonl, {len(read[-1].dev)} of {len(train)} records held out")
     validation = path / VALIDATION
     return Collection(tuple(read), read_records(validation) if validation.exists() else (), tuple(notes))
+
+
+def checked_names(names: Iterable[str], where: str) -> list[Name]:
+    """The names of organisations in a source; raises DataError for what is none, and for two that look alike."""
+    try:
+        checked = [organisation_name(name) for name in names]
+        check_distinct(checked)
+    except FormatError as error:
+        raise DataError(f"{where}: {error}: rename it") from error
+    return checked
 
 
 def _training_files(path: Path) -> tuple[dict[str, Path], list[str]]:

@@ -26,6 +26,10 @@ from server_app.exchange import last_line
 
 T = TypeVar("T")
 
+_ENTRY_BYTES = 160
+"""What a tensor takes in the header besides its name, at most."""
+_SLACK = 4096
+
 
 class RejectedError(FoedusError):
     """A reply is not admitted; a client's fault, recorded and never fatal."""
@@ -51,12 +55,13 @@ class AdmissionContext:
         """The signed manifest and the update, when everything about them holds; raises RejectedError."""
         manifest = self.verified(reply.signed)
         self.check_claims(manifest)
+        header = self.check_size(reply.update)
         # The digest binds the bytes that travelled, so it is compared before anything in them is parsed.
         if (got := digest("adapter", reply.update)) != manifest.update:
             detail = f"expected update {manifest.update} as in its manifest, got {got}"
             raise RejectedError(Reason.DIGEST_MISMATCH, detail)
         try:
-            update = AdapterState.from_bytes(reply.update)
+            update = AdapterState.from_bytes(reply.update, header)
         except FormatError as error:
             raise RejectedError(Reason.MALFORMED, str(error)) from error
         self.check_arrays(update)
@@ -91,6 +96,15 @@ class AdmissionContext:
             raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
         check_bid(manifest.bid, self.genesis)
 
+    def check_size(self, update: memoryview) -> int:
+        """The most bytes of the update's header, once the update is no larger than its tensors can be."""
+        header = _SLACK + 2 * sum(len(name) + _ENTRY_BYTES for name in self.shapes)
+        # Room for float64 and for an odd name, which are refused for what they are.
+        most = header + 8 * sum(math.prod(shape) for shape in self.shapes.values())
+        if len(update) > most:
+            raise RejectedError(Reason.TOO_LARGE, f"expected an update of at most {most} bytes, got {len(update)}")
+        return header
+
     def check_arrays(self, update: AdapterState) -> None:
         """The update has exactly the tensors asked for, as finite float32 within the norm bound."""
         shapes, bound = self.shapes, self.genesis.norm_bound
@@ -121,14 +135,21 @@ def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence:
         raise RejectedError(Reason.NO_REPLY, silence)
     if reply.has_error():
         raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
+    if refusal := _read(Refusal.from_content, reply.content):
+        raise RejectedError(Reason(refusal.reason), refusal.detail or refusal.cause)
+    return _read(parse, reply.content)
+
+
+def _read(parse: Callable[[RecordDict], T], content: RecordDict) -> T:
     try:
-        if refusal := Refusal.from_content(reply.content):
-            raise RejectedError(Reason(refusal.reason), refusal.detail)
-        return parse(reply.content)
+        return parse(content)
     except FormatError as error:
         raise RejectedError(Reason.MALFORMED, str(error)) from error
     except ForgeryError as error:
         raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
+    # The boundary: whatever else a foreign reply trips over is that reply's fault, and must not end the round.
+    except Exception as error:
+        raise RejectedError(Reason.MALFORMED, f"reading it raised {type(error).__name__}") from error
 
 
 def check_bid(bid: Bid, genesis: Genesis) -> None:

@@ -21,6 +21,7 @@ from core.aggregation import RULES
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FoedusError, UsageError
+from core.escape import one_line
 from core.keys import Domain
 from core.policies import READ_LOSSES
 from core.storage.events import EventLog
@@ -28,14 +29,14 @@ from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State, new_run_id
 from llm.served import shared_adapter
-from llm.sources import load_base
+from llm.sources import base_of_settings
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from provenance.served import trace
 from server_app.binding import Bindings
 from server_app.chains import Chains
 from server_app.erasure.steps import ErasureContext
-from server_app.exchange import exchange, printable
+from server_app.exchange import exchange
 from server_app.founding import GenesisInputs, begin_or_resume
 from server_app.measuring import Measuring, digest_of, validation_records
 from server_app.revocations import watched
@@ -107,7 +108,7 @@ def attribute(_grid: Grid, context: RunContext) -> None:
     traced = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
     names, verdict = run.genesis.names, traced.response.verdict
     taught_by = names[verdict] if verdict else "nobody: the method abstains"
-    log(INFO, "Taught by %s, confidence %.2f: %s", taught_by, traced.response.confidence, printable(traced.text))
+    log(INFO, "Taught by %s, confidence %.2f: %s", taught_by, traced.response.confidence, one_line(traced.text))
     context.events.write("attributed", trace=traced.to_dict(names))
 
 
@@ -127,7 +128,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     validation, key = validation_records(config), coordinator_key(config)
     chains = Chains.of(config, state.folder, key)
-    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    model = base_of_settings(config)
     fresh = shared_adapter(model, config.rank, config.seed)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)

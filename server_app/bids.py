@@ -6,6 +6,7 @@ from dataclasses import asdict
 from flwr.app import Message, RecordDict
 
 from core.canonical import Address
+from core.escape import one_line
 from core.genesis import Genesis
 from core.messages import queries
 from core.messages.queries import OFFER
@@ -14,7 +15,7 @@ from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import ABSTAIN, Offer
 from server_app.admission import RejectedError, check_bid, read_reply
-from server_app.exchange import Send, ask, printable
+from server_app.exchange import Send, ask
 from server_app.rounds import Recipient, Rounds
 
 Offers = dict[int, list[Signed[Offer]]]
@@ -39,7 +40,7 @@ def collect(rounds: Rounds, number: int, nodes: Mapping[Address, int], send: Sen
             offers[lane.index].append(offer_in(reply, rounds.genesis, organisation, lane.next_key(rounds.genesis)))
         except RejectedError as error:
             # A round waits for no agent: one that fails or lies sits it out.
-            reason = printable(str(error))
+            reason = one_line(str(error))
             rounds.events.write("bid-rejected", round=number, organisation=organisation, reason=reason)
     for lane in lanes:
         bids = dict.fromkeys((r.organisation for r in missing if r.lane == lane.index), ABSTAIN)

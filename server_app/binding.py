@@ -10,11 +10,13 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from core.canonical import Address, Digest
-from core.errors import ForgeryError, FormatError, RunError
+from core.errors import FormatError, RunError
+from core.escape import one_line
 from core.keys import Domain, PublicKey
 from core.messages.queries import BIND, Bind, Bound
+from core.messages.refusal import Refusal
 from core.update import Asked, Organisation, verified_registration
-from server_app.exchange import ask, exchange, last_line, printable
+from server_app.exchange import ask, exchange, last_line
 
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 60.0
@@ -47,8 +49,8 @@ class Bindings:
         for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
                 continue  # asked again with the next refresh
-            if reply.has_error():
-                self.failure = printable(last_line(reply.error.reason))
+            if failure := _failure(reply):
+                self.failure = failure
                 continue
             self.asked.add(node)
             for organisation, public in self.verified(reply, asked):
@@ -81,7 +83,19 @@ class Bindings:
                 (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
                 for signed in bound.registrations
             ]
-        except (FormatError, ForgeryError):
+        # The boundary: one node's answer, whatever it holds, must not end the founding for all others.
+        except Exception:  # noqa: BLE001
             return
         self.known = max(self.known, bound.known)
         yield from members
+
+
+def _failure(reply: Message) -> str:
+    """Why a node could not answer, by its error or its refusal; empty when it did."""
+    if reply.has_error():
+        return one_line(last_line(reply.error.reason))
+    try:
+        refusal = Refusal.from_content(reply.content)
+    except FormatError:
+        return ""
+    return one_line(refusal.detail or refusal.cause) if refusal else ""

@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from flwr.app import Message, Metadata
+import httpx
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 _POLL_SECONDS = 0.05
+_LONGEST_REASON = 4096
 
 K = TypeVar("K", bound=Hashable)
 
@@ -26,18 +30,32 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
     The grid gives a message its id while it is pushed, and a reply names it in `reply_to_message_id`.
     """
     # Flower returns no id, or None for one, when a node has gone or a message is too large.
-    waiting = dict.fromkeys(name for message in messages for name in grid.push_messages([message]) if name)
+    sent = ((name, message.metadata) for message in messages for name in grid.push_messages([message]) if name)
+    waiting = dict(sent)
     deadline = time.monotonic() + timeout
     while waiting and time.monotonic() < deadline:
         arrived = False
         for message_id in list(waiting):
             # One id at a time: several would have the grid hold all replies that are ready.
-            for reply in grid.pull_messages([message_id]):
+            for reply in _pulled(grid, message_id, waiting[message_id]):
                 arrived = True
                 waiting.pop(message_id, None)
                 yield reply
         if not arrived:
             time.sleep(_POLL_SECONDS)
+
+
+def _pulled(grid: Grid, message_id: str, question: Metadata) -> Iterable[Message]:
+    """The reply to a message, if there is one; a reply that Flower cannot read is that node's error."""
+    try:
+        return list(grid.pull_messages([message_id]))
+    except httpx.TransportError:  # the SuperLink does not answer: nobody's reply
+        raise
+    # Flower inflates replies while it pulls them: what a node sent must not end the exchange with all others.
+    except Exception as error:  # noqa: BLE001
+        reason = f"its reply cannot be read: {type(error).__name__}"
+        unread = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+        return [Message(unread, reply_to=make_message(question, RecordDict()))]
 
 
 class Recipients(Generic[K]):
@@ -81,10 +99,5 @@ def ask(messages: Iterable[tuple[K, Message]], send: Send) -> Iterator[tuple[K, 
 
 def last_line(reason: str | None) -> str:
     """The last line of a reply's error: of a traceback, the exception."""
-    lines = (reason or "").strip().splitlines()
+    lines = (reason or "")[-_LONGEST_REASON:].strip().splitlines()
     return lines[-1] if lines else "no reason given"
-
-
-def printable(words: str) -> str:
-    """A client's own words, cut to 300 characters and with everything escaped that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:300])

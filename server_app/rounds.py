@@ -18,6 +18,7 @@ from core.canonical import ZERO_DIGEST, Address
 from core.composition import Composition
 from core.credit import CreditRecord
 from core.errors import QuorumError
+from core.escape import one_line
 from core.keys import Key
 from core.lanes import Lane, served
 from core.messages.codec import traffic
@@ -31,7 +32,6 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Offer, UpdateManifest
 from server_app.admission import AdmissionContext
-from server_app.exchange import printable
 
 
 class Recipient(NamedTuple):
@@ -52,7 +52,7 @@ class OpenRound:
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
-        rejection = Rejection(organisation, reason, printable(detail))
+        rejection = Rejection(organisation, reason, one_line(detail))
         self.rejected.append(rejection)
         return rejection
 
@@ -244,7 +244,7 @@ class Rounds:
             return ()
         examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = weights({organisation: examples[organisation] for organisation in manifests})
+        shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
         return tuple(
             Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
             for organisation, weight in shares.items()

@@ -25,6 +25,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from core.canonical import Address
 from core.composition import Composition
 from core.errors import RunError, UsageError
+from core.escape import one_line
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply
 from core.policies import READ_SECONDS
@@ -35,7 +36,7 @@ from server_app.binding import Bindings
 from server_app.erasure.run import ErasureTarget, erase
 from server_app.erasure.steps import ErasureContext
 from server_app.evaluation import curves, means
-from server_app.exchange import Recipients, exchange, last_line, printable
+from server_app.exchange import Recipients, exchange, last_line
 from server_app.rounds import Recipient, Rounds
 from unlearning.certificate import ErasureCertificate
 from unlearning.records import read_digests
@@ -164,7 +165,7 @@ class Foedus(Strategy):
                 losses[organisation] = read_reply(reply, training.losses_of, "no losses came in time")
             except RejectedError as error:
                 if error.reason in (Reason.ABSTAINED, Reason.OBJECTED):
-                    detail = printable(error.detail)
+                    detail = one_line(error.detail)
                     events.write("objected", round=server_round, organisation=organisation, detail=detail)
         validation = dict(self.validate(served))
         events.write("evaluated", round=server_round, aggregate=served.digest, losses=losses, validation=validation)

@@ -15,6 +15,8 @@ from chain.devnet.accounts import CHAIN_IDS, FUNDS, administrator
 from chain.devnet.evm import EmbeddedChain
 from chain.devnet.rpc import PARSE_ERROR, JsonRpc, RpcError, failure
 from chain.devnet.service import LOCK, announce
+from core.canonical import parse_json
+from core.errors import FormatError
 
 MAX_REQUEST_BYTES: Final = 16 * 2**20
 
@@ -39,9 +41,9 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(404 if chain is None else 413, {"error": "POST JSON-RPC to /public or /private"})
             return
         try:
-            request = json.loads(self.rfile.read(length))
-        except ValueError:
-            self._reply(200, failure(None, RpcError(PARSE_ERROR, "not JSON")))
+            request = parse_json(self.rfile.read(length), MAX_REQUEST_BYTES)
+        except FormatError as error:
+            self._reply(200, failure(None, RpcError(PARSE_ERROR, str(error))))
             return
         self._reply(200, self.server.answer(chain, request))
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import chain
-from core.errors import LedgerUnreachableError
+from core.canonical import parse_json
+from core.errors import FormatError, LedgerUnreachableError
 from core.storage.lock import take
 
 LOCK: Final = "lock"
@@ -28,6 +29,7 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 _INFO: Final = "service.json"
 _LOG: Final = "log"
+_ANSWER_BYTES: Final = 4096
 _ALREADY_RUNNING: Final = 75
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -63,8 +65,8 @@ class Service:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with direct.open(request, timeout=5) as response:
-                return url if json.load(response).get("result") == hex(self.chain_id) else None
-        except (urllib.error.URLError, OSError, ValueError):
+                return url if parse_json(response.read(_ANSWER_BYTES)).get("result") == hex(self.chain_id) else None
+        except (urllib.error.URLError, OSError, AttributeError, FormatError):
             return None
 
     def ensure(self) -> str:
@@ -165,7 +167,7 @@ def is_free(folder: Path) -> bool:
 
 def _info(folder: Path) -> dict[str, Any] | None:
     try:
-        info: dict[str, Any] = json.loads((folder / _INFO).read_text("utf-8"))
+        info: dict[str, Any] = parse_json((folder / _INFO).read_bytes())
     except FileNotFoundError:
         return None
     return info

@@ -27,8 +27,9 @@ import httpx
 
 from console.backends import processes
 from console.backends.app_folder import stage
+from core.canonical import parse_json
 from core.config import RunConfig
-from core.errors import RunError
+from core.errors import FormatError, RunError
 from core.storage.lock import holder
 from core.storage.state_folder import State
 
@@ -59,8 +60,8 @@ class SuperLink:
         """Ask Flower's CLI, which answers in JSON; raises RunError with its last line when it does not."""
         done = self._flwr(*arguments, "--format", "json")
         try:
-            answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-        except ValueError as error:
+            answer: dict[str, Any] = parse_json(done.stdout[done.stdout.index("{") :].encode())
+        except (ValueError, FormatError) as error:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise RunError(f"flwr {arguments[0]}: expected JSON, got {lines[-1]}") from error
         if not answer.get("success", True):

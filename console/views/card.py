@@ -1,6 +1,9 @@
 """The model card that an exported adapter carries: its digests, organisations and rounds."""
 
+import json
+
 from core.canonical import Digest
+from core.escape import markdown
 from core.storage.run_folder import RunFolder
 
 _COMPOSED = {
@@ -10,21 +13,21 @@ _COMPOSED = {
 """How a run of independently trained lanes uses its adapters."""
 _CARD = """\
 ---
-base_model: {genesis.base.name}
+base_model: {yaml}
 library_name: peft
 tags: [lora, federated-learning, foedus]
 ---
-# Adapter of run {genesis.run}
+# Adapter of run {run}
 
 A LoRA adapter that {members} organisations trained together with Foedus, aggregated by
-{genesis.rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{lanes}
+{rule}. Load it with `PeftModel.from_pretrained(base, "this folder")`.{lanes}
 
 | what | value |
 |---|---|
 | served aggregate | `{aggregate}` |
 | genesis | `{genesis.digest}` |
-| base model | {genesis.base.name}, `{genesis.base.digest}` |
-| base held as | {genesis.base.quantisation} while training |
+| base model | {base}, `{genesis.base.digest}` |
+| base held as | {held} while training |
 | rank, alpha | {genesis.rank}, {genesis.alpha:g} in every round |
 | coordinator | `{genesis.coordinator}` |
 | chain, contract | {genesis.chain.chain_id}, `{genesis.chain.contract}` |
@@ -55,7 +58,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
     if way := _COMPOSED.get(genesis.composition):
         lanes = f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {way}."
     organisations = "\n".join(
-        f"| {o.name} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
+        f"| {markdown(o.name)} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
         for o in genesis.organisations
     )
     rounds = "\n".join(
@@ -64,6 +67,11 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
     )
     return _CARD.format(
         genesis=genesis,
+        yaml=json.dumps(genesis.base.name),  # text in JSON is text in YAML
+        run=markdown(genesis.run),
+        base=markdown(genesis.base.name),
+        rule=markdown(genesis.rule),
+        held=markdown(genesis.base.quantisation),
         members=len(genesis.organisations),
         aggregate=aggregate,
         lanes=lanes,

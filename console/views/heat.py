@@ -13,8 +13,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from console.views.text import visible
 from core.canonical import Address
+from core.escape import visible
 from provenance.colours import colours, mixed
 from provenance.shares import Shares, response_shares, token_shares
 from provenance.trace import TokenScores, TokenTrace

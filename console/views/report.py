@@ -52,7 +52,8 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         f"Run {result['run']}: {result['status']}",
         ("organisation", "base loss", "final loss", "change"),
         (
-            (name, f"{base:.3f}", f"{final[name]:.3f}", f"{100 * (final[name] / base - 1):+.1f} %")
+            # A base without any loss has no change in per cent.
+            (name, f"{base:.3f}", f"{final[name]:.3f}", f"{100 * (final[name] / base - 1):+.1f} %" if base else None)
             for name, base in result["base_loss"].items()
         ),
         numbers=("base loss", "final loss", "change"),

@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from console.views.text import visible
+from core.escape import visible
 
 WIDTH = 120
 """Columns where there is no terminal to ask."""

@@ -13,7 +13,7 @@ array (of type "safetensors", which Flower carries and never parses), everything
 addressed to (node, organisation). This module has what the others share: training, queries, refusal.
 """
 
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +23,19 @@ from core.adapter import AdapterState
 from core.canonical import from_json, to_json
 from core.composition import Composition
 from core.errors import FormatError
+from core.parsing import finite
 
+QUESTION_BYTES = 16 * 2**20
+"""The most bytes of JSON that a coordinator sends: a genesis and a record with some thousand manifests."""
+BOUND_BYTES = 512 * 2**10
+"""Of the registrations of a node: a deployed one has one, and in a simulation each takes under 1 kB."""
+MANIFEST_BYTES = 16 * 2**10
+"""Of a signed manifest; an offer, a receipt and a refusal are smaller."""
+REFUSAL_BYTES = 2**10
+RECORD_BYTES = 80
+"""Of one digest in a list of records."""
 _SAFETENSORS = "safetensors"
+_ROUND = re.compile(r"[0-9]{1,9}")
 
 
 def pack(served: AdapterState | Composition) -> ArrayRecord:
@@ -71,13 +82,13 @@ def json_record(value: Mapping[str, Any]) -> ConfigRecord:
     return ConfigRecord({"json": to_json(value)})
 
 
-def json_of(content: RecordDict, name: str) -> dict[str, Any]:
-    """The object in a record; raises FormatError for anything else."""
+def json_of(content: RecordDict, name: str, most: int) -> dict[str, Any]:
+    """The object in a record, of at most so many bytes; raises FormatError for anything else."""
     record = content.config_records.get(name)
     data = record.get("json") if record is not None else None
     if not isinstance(data, bytes):
         raise FormatError(f"message: expected JSON as {name!r}, got none")
-    value = from_json(data)
+    value = from_json(data, most)
     if not isinstance(value, dict):
         raise FormatError(f"message: expected an object as {name!r}, got {type(value).__name__}")
     return value
@@ -90,13 +101,6 @@ def payments_to_json(paid: Mapping[int, float]) -> dict[str, float]:
 
 def payments_of(paid: Any) -> dict[int, float]:
     """Payments by round; raises FormatError."""
-    if not isinstance(paid, dict) or not all(number.isdecimal() for number in paid):
-        raise FormatError(f"payments: expected amounts by round, got {paid!r}")
+    if not isinstance(paid, dict) or not all(_ROUND.fullmatch(number) for number in paid):
+        raise FormatError(f"payments: expected amounts by round, got {paid!r:.140}")
     return {int(number): finite(f"payment of round {number}", amount) for number, amount in paid.items()}
-
-
-def finite(name: str, value: object) -> float:
-    """The value as a float; raises FormatError for what is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FormatError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)

@@ -11,8 +11,18 @@ from core.erasures import Attestation, ErasureRequest, Receipt
 from core.errors import FormatError
 from core.genesis import Genesis
 from core.keys import Domain
-from core.messages.codec import json_of, json_record, payments_of, payments_to_json
-from core.parsing import parsed
+from core.messages.codec import (
+    BOUND_BYTES,
+    MANIFEST_BYTES,
+    QUESTION_BYTES,
+    RECORD_BYTES,
+    REFUSAL_BYTES,
+    json_of,
+    json_record,
+    payments_of,
+    payments_to_json,
+)
+from core.parsing import parsed, typed
 from core.signed import Signed
 from core.update import Asked, Offer, Registration
 
@@ -36,7 +46,7 @@ class Bind:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        bind = json_of(content, "bind")
+        bind = json_of(content, "bind", QUESTION_BYTES)
         try:
             return cls(parsed(Asked, bind["asked"], {}), parsed(Domain, bind["chain"], {}))
         except (KeyError, TypeError) as error:
@@ -58,14 +68,11 @@ class Bound:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        bound = json_of(content, "bound")
+        bound = json_of(content, "bound", BOUND_BYTES)
         try:
-            found = cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"])
+            return typed(cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"]))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind reply: {error}") from error
-        if type(found.known) is not int or found.known < 0:
-            raise FormatError(f"malformed bind reply: expected a count as known, got {found.known!r}")
-        return found
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,10 @@ class OfferQuery:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "offer")
+        query = json_of(content, "offer", QUESTION_BYTES)
         try:
             plain = {name: query[name] for name in ("organisation", "lane", "generation", "round", "traffic")}
-            return cls(genesis=Genesis.from_dict(query["genesis"]), paid=payments_of(query["paid"]), **plain)
+            return typed(cls(genesis=Genesis.from_dict(query["genesis"]), paid=payments_of(query["paid"]), **plain))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for an offer: {error}") from error
 
@@ -107,7 +114,7 @@ def offered(signed: Signed[Offer]) -> RecordDict:
 
 def offer_of(content: RecordDict) -> Signed[Offer]:
     """The offer in a reply; raises FormatError."""
-    return Signed.parse(Offer, json_of(content, "offered"))
+    return Signed.parse(Offer, json_of(content, "offered", MANIFEST_BYTES))
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,10 @@ class Deletion:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "delete")
+        query = json_of(content, "delete", QUESTION_BYTES)
         try:
             attested = Signed.parse(Attestation, query["attested"])
-            return cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested)
+            return typed(cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query to delete: {error}") from error
 
@@ -141,7 +148,7 @@ def deleted(receipt: Signed[Receipt]) -> RecordDict:
 
 def receipt_of(content: RecordDict) -> Signed[Receipt]:
     """The receipt in a reply; raises FormatError."""
-    return Signed.parse(Receipt, json_of(content, "deleted"))
+    return Signed.parse(Receipt, json_of(content, "deleted", MANIFEST_BYTES))
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ class RecordsQuery:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "records")
+        query = json_of(content, "records", QUESTION_BYTES)
         try:
             request, forget = Signed.parse(ErasureRequest, query["request"]), query["forget"] is True
             return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
@@ -190,9 +197,9 @@ class RecordsAnswer:
         return RecordDict({"known": json_record(answer)})
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Self:
-        """Parse a reply's content; raises FormatError."""
-        answer = json_of(content, "known")
+    def from_content(cls, content: RecordDict, asked: int) -> Self:
+        """Parse a reply's content to a query for so many records; raises FormatError."""
+        answer = json_of(content, "known", REFUSAL_BYTES + asked * RECORD_BYTES)
         try:
             return cls(_digests(answer["held"]), _digests(answer["forgotten"]))
         except (KeyError, TypeError) as error:

@@ -1,4 +1,8 @@
-"""Refusal: the reply of an organisation that will not take part."""
+"""Refusal: the reply of an organisation that will not take part, or cannot.
+
+It says why by a code. The words of an error stay at home, since they may name the organisation's files, addresses and
+data; only an objection to what the coordinator itself sent travels with its text.
+"""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -6,23 +10,78 @@ from typing import Self
 
 from flwr.app import RecordDict
 
-from core.errors import FormatError
-from core.messages.codec import json_of, json_record
+from core.errors import (
+    ConfigError,
+    DataError,
+    ForgeryError,
+    FormatError,
+    IntegrityError,
+    LedgerError,
+    LedgerUnreachableError,
+    ModelError,
+    ObjectionError,
+    UsageError,
+)
+from core.messages.codec import REFUSAL_BYTES, json_of, json_record
 
 
 class Refused(StrEnum):
-    """Why an organisation will not answer: the chain is late beyond what it allows, or what it was sent is wrong."""
+    """Why an organisation does not answer: it will not, what it was sent is wrong, or something of its own failed."""
 
     ABSTAINED = "abstained"
     OBJECTED = "objected"
+    FAILED = "client-error"
+
+
+class Cause(StrEnum):
+    """What is behind a refusal, for people; nothing is decided by it."""
+
+    CHAIN_LATE = "chain-late"
+    PRICE = "price"
+    AGENT = "agent"
+    MESSAGE = "message"
+    LEDGER_UNREACHABLE = "ledger-unreachable"
+    LEDGER = "ledger"
+    SETTINGS = "settings"
+    DATA = "data"
+    MODEL = "model"
+    USAGE = "usage"
+    FORMAT = "format"
+    INTEGRITY = "integrity"
+    MEMORY = "memory"
+    SYSTEM = "system"
+    INTERNAL = "internal"
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """The cause that an exception is told as."""
+        return cls(next((cause for kind, cause in _CAUSES.items() if isinstance(error, kind)), Cause.INTERNAL))
+
+
+# In order: the more special class stands before the one that it is derived from.
+_CAUSES: dict[type[Exception], Cause] = {
+    ObjectionError: Cause.MESSAGE,
+    ForgeryError: Cause.MESSAGE,
+    LedgerUnreachableError: Cause.LEDGER_UNREACHABLE,
+    LedgerError: Cause.LEDGER,
+    ConfigError: Cause.SETTINGS,
+    DataError: Cause.DATA,
+    ModelError: Cause.MODEL,
+    UsageError: Cause.USAGE,
+    FormatError: Cause.FORMAT,
+    IntegrityError: Cause.INTEGRITY,
+    MemoryError: Cause.MEMORY,
+    OSError: Cause.SYSTEM,
+}
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What an organisation answers when it will not take part; `detail` is in its own words."""
+    """What an organisation answers instead; `detail` is empty, or says what is wrong with what it was sent."""
 
     reason: Refused
-    detail: str
+    cause: Cause
+    detail: str = ""
 
     def to_content(self) -> RecordDict:
         """As a reply's content."""
@@ -33,8 +92,8 @@ class Refusal:
         """The refusal in a reply's content, None when there is none; raises FormatError."""
         if "refusal" not in content.config_records:
             return None
-        refusal = json_of(content, "refusal")
+        refusal = json_of(content, "refusal", REFUSAL_BYTES)
         try:
-            return cls(Refused(refusal["reason"]), str(refusal["detail"]))
-        except (KeyError, ValueError) as error:
+            return cls(Refused(refusal["reason"]), Cause(refusal["cause"]), str(refusal["detail"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed refusal: {error}") from error

@@ -12,13 +12,26 @@ from core.composition import Composition, Part
 from core.errors import FormatError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
-from core.messages.codec import array_names, bytes_of, finite, json_of, json_record, pack, payments_of, payments_to_json
+from core.messages.codec import (
+    MANIFEST_BYTES,
+    QUESTION_BYTES,
+    array_names,
+    bytes_of,
+    json_of,
+    json_record,
+    pack,
+    payments_of,
+    payments_to_json,
+)
+from core.parsing import finite, typed
 from core.rounds import RoundRecord, Salts
 from core.signed import Signed
-from core.update import UpdateManifest
+from core.update import LARGEST_LOSS, UpdateManifest
 
 TRAIN = "train"
 EVALUATE = "evaluate"
+LOSSES = frozenset({"base", "global"})
+"""What an organisation measures: the loss of the base, and that of the served adapters."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Task:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        task = json_of(content, "task")
+        task = json_of(content, "task", QUESTION_BYTES)
         try:
             parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
@@ -82,7 +95,8 @@ class Task:
             raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
             raise FormatError("malformed task: a record comes with its salts")
-        return cls(genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, **where)
+        whole = cls(genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, **where)
+        return typed(whole)
 
 
 def _served(shares: list[Any], content: RecordDict) -> Iterator[Part]:
@@ -102,7 +116,8 @@ class Reply:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a reply's content; raises FormatError."""
-        return cls(Signed.parse(UpdateManifest, json_of(content, "manifest")), bytes_of(content, "update"))
+        manifest = json_of(content, "manifest", MANIFEST_BYTES)
+        return cls(Signed.parse(UpdateManifest, manifest), bytes_of(content, "update"))
 
 
 def reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
@@ -116,8 +131,10 @@ def losses(values: Mapping[str, float]) -> RecordDict:
 
 
 def losses_of(content: RecordDict) -> dict[str, float]:
-    """The losses in an evaluation's reply; raises FormatError."""
+    """The losses in an evaluation's reply; raises FormatError for other names, and for what is no loss."""
     record = content.metric_records.get("losses")
     if record is None:
         raise FormatError("reply carries no losses")
-    return {name: finite(name, value) for name, value in record.items()}
+    if set(record) != LOSSES:
+        raise FormatError(f"losses: expected {' and '.join(sorted(LOSSES))}, got {len(record)} others")
+    return {name: finite(name, record[name], 0.0, LARGEST_LOSS) for name in sorted(LOSSES)}

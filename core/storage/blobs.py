@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from core.errors import ConfigError, RunError
+from core.canonical import LARGEST
+from core.errors import ConfigError, FormatError, RunError
 
 
 class Blobs(Protocol):
@@ -157,6 +158,15 @@ def open_blobs(place: str) -> Blobs:
 def write(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file whole or not at all; raises RunError when the disk is full or refuses."""
     _write(path, iter(parts))
+
+
+def read(path: Path, most: int = LARGEST) -> bytes:
+    """A file's bytes; raises FormatError when it has more than `most`, OSError when it cannot be read."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise FormatError(f"expected a file of at most {most} bytes, got {path.stat().st_size}")
+    return data
 
 
 def _write(path: Path, parts: Iterator[bytes | memoryview]) -> None:

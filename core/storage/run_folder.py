@@ -34,7 +34,7 @@ from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, commit_to
 from core.signed import Signed
 from core.storage.artifacts import Artifacts
-from core.storage.blobs import Blobs, Folder, open_blobs, write
+from core.storage.blobs import Blobs, Folder, open_blobs, read, write
 from core.storage.readers import Readers
 
 T = TypeVar("T")
@@ -306,7 +306,7 @@ def _record_name(record: RoundRecord) -> str:
 
 def _read(path: Path, parse: Callable[[Any], T]) -> T:
     try:
-        return parse(from_json(path.read_bytes()))
+        return parse(from_json(read(path)))
     except OSError as error:
         raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
     except FormatError as error:

@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from core.canonical import Address
 from core.erasures import Attestation, Receipt
 from core.errors import ForgeryError
+from core.escape import one_line
 from core.genesis import Genesis
 from core.messages import queries
 from core.messages.queries import DELETE, Deletion
@@ -18,7 +19,7 @@ from core.rejections import Reason
 from core.signed import Signed
 from core.storage.events import EventLog
 from server_app.admission import RejectedError, read_reply
-from server_app.exchange import Send, ask, printable
+from server_app.exchange import Send, ask
 
 
 def gather(
@@ -39,7 +40,7 @@ def gather(
             events.write("receipt", organisation=holder)
     for holder, why in missing.items():
         if holder not in receipts:
-            events.write("receipt-missing", organisation=holder, reason=why.reason, detail=printable(why.detail))
+            events.write("receipt-missing", organisation=holder, reason=why.reason, detail=one_line(why.detail))
     return tuple(receipts[holder] for holder in holders if holder in receipts)
 
 

@@ -4,16 +4,19 @@ It answers because it asked itself: the query carries its own signed request, wh
 data, and its note of erased records, stay with it (client_app/erased_records.py).
 """
 
+from functools import partial
+
 from flwr.app import Message
 
 from core.canonical import Digest
 from core.erasures import ErasureRequest
 from core.errors import RunError, UsageError
+from core.escape import one_line
 from core.genesis import Genesis
 from core.messages.queries import RECORDS, RecordsAnswer, RecordsQuery
 from core.signed import Signed
 from server_app.admission import RejectedError, read_reply
-from server_app.exchange import Send, ask, printable
+from server_app.exchange import Send, ask
 
 
 def check_held(
@@ -53,7 +56,8 @@ def _answer(query: RecordsQuery, node: int | None, send: Send) -> RecordsAnswer:
     message = Message(query.to_content(), node, RECORDS, group_id="records")
     ((_, reply),) = ask([(organisation, message)], send)
     try:
-        return read_reply(reply, RecordsAnswer.from_content, "no answer came in time")
+        parse = partial(RecordsAnswer.from_content, asked=len(query.records))
+        return read_reply(reply, parse, "no answer came in time")
     except RejectedError as error:
-        detail = printable(error.detail)
+        detail = one_line(error.detail)
         raise RunError(f"{name} was asked for its records, got {error.reason}: {detail}; ask again") from error

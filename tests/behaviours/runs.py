@@ -25,6 +25,7 @@ from core.genesis import Base, Genesis, Participation, PrivateChain, Training
 from core.keys import Domain, Key
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.lora import Layout
+from core.names import Name
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, commit_to
 from core.signed import Signed
@@ -126,7 +127,9 @@ class Federation:
     def close(self, lane: int, attempt: int = 1) -> RoundRecord:
         """A round of everyone: recorded, committed and anchored."""
         here, names = self.lanes[lane], self.names(lane)
-        p = weights({o.address: o.examples for o in self.genesis.organisations if o.name in names})
+        p = weights(
+            {o.address: o.examples for o in self.genesis.organisations if o.name in names}, self.genesis.server_rate
+        )
         honest = zip(p, names, strict=True)
         updates = [WeightedUpdate(address, p[address], self.update(lane, name)) for address, name in honest]
         state, residual = self.rule.aggregate(here.state, updates)
@@ -320,7 +323,10 @@ def _genesis(
     run: str, rule: str, lanes: int, rounds: int, ledger: Ledger, members: Mapping[str, Key], fresh: AdapterState
 ) -> Genesis:
     organisations = sorted(
-        (Organisation(key.address, name, 10 * (k + 1), derived=True) for k, (name, key) in enumerate(members.items())),
+        (
+            Organisation(key.address, Name(name), 10 * (k + 1), derived=True)
+            for k, (name, key) in enumerate(members.items())
+        ),
         key=lambda organisation: by_address(organisation.address),
     )
     addresses: list[Address] = [organisation.address for organisation in organisations]

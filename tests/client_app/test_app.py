@@ -27,12 +27,12 @@ from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
 from core.messages import training
 from core.messages.queries import BIND, Bind, Bound
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
 from core.storage import jsonl
 from core.update import verified_registration
-from llm.sources import load_base
+from llm.model import ModelSpec, load
 from llm.train import TrainResult
 from tests import federation as f
 from tests.commands import make_base, make_data
@@ -115,7 +115,7 @@ def test_a_node_speaks_for_nobody_else(places: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def genesis(places: dict[str, Any]) -> Genesis:
-    model = load_base(places["base"], "none", RANK, ALPHA)
+    model = load(ModelSpec(places["base"], "none", RANK, ALPHA))
     members = sorted(
         (h.organisation for h in node_of(simulated(places)).hosts.values()), key=lambda o: int(o.address, 16)
     )
@@ -148,7 +148,7 @@ def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
 
 
 def task(genesis: Genesis, name: str = "medical", **changes: Any) -> Task:
-    model = load_base(genesis.base.name, "none", RANK, ALPHA)
+    model = load(ModelSpec(genesis.base.name, "none", RANK, ALPHA))
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
     values = {
         "lane": 0,
@@ -229,8 +229,10 @@ def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis:
 
 def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
     reply = send(places | {"seed": 8}, TRAIN, task(genesis).to_content())
-    assert reply.has_error()
-    assert "expected an organisation hosted here" in reply.error.reason
+    refusal = Refusal.from_content(reply.content)
+    assert refusal
+    assert (refusal.reason, refusal.cause) == (Refused.FAILED, Cause.USAGE)
+    assert "expected an organisation hosted here" in refusal.detail
 
 
 def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genesis: Genesis) -> None:

@@ -64,7 +64,7 @@ def replied(asked: RecordsQuery) -> RecordDict:
 
 
 def answered(asked: RecordsQuery) -> tuple[set[Digest], set[Digest]]:
-    found = RecordsAnswer.from_content(replied(asked))
+    found = RecordsAnswer.from_content(replied(asked), 10)
     return set(found.held), set(found.forgotten)
 
 

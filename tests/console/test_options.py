@@ -74,3 +74,10 @@ def test_a_contract_is_an_address() -> None:
     for other in ("", "0x12", "ledger"):
         with pytest.raises(UsageError, match="--address"):
             options.contract_of(other)
+
+
+def test_a_file_to_check_has_a_greatest_size(tmp_path: Path) -> None:
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UsageError, match=r"evidence .*huge\.json: expected a file of at most \d+ bytes, got 1\d{12}"):
+        options.read_file("evidence", tmp_path / "huge.json", "a bundle")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from core.adapter import AdapterState
+from core.adapter import LONGEST_HEADER, AdapterState
 from core.errors import FormatError
 
 ARRAYS = st.dictionaries(
@@ -216,3 +216,11 @@ def test_a_changed_byte_is_refused_or_changes_the_digest(position: int, value: i
     except FormatError:
         return
     assert (state.digest != AdapterState({"a": A}).digest) == changed
+
+
+def test_a_header_above_its_bound_is_refused_unread() -> None:
+    header = b"{" + b" " * LONGEST_HEADER + b"}"
+    with pytest.raises(FormatError, match=f"header: expected at most {LONGEST_HEADER} bytes"):
+        AdapterState.from_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(FormatError, match="header: expected at most 1 bytes, got 2"):
+        AdapterState.from_bytes((2).to_bytes(8, "little") + b"{}", longest_header=1)

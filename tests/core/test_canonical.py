@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.canonical import ZERO_DIGEST, Digest, address, commitment, digest, domain, from_json, parse_json, raw, to_json
+from core.canonical import (
+    LARGEST,
+    ZERO_DIGEST,
+    Digest,
+    address,
+    commitment,
+    digest,
+    domain,
+    from_json,
+    parse_json,
+    raw,
+    to_json,
+)
 from core.errors import FormatError
 
 PLAIN = st.recursive(
@@ -117,6 +129,29 @@ def test_deep_nesting_does_not_end_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", hostile], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "FormatError" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_text_in_another_encoding_is_refused_however_deep_it_nests(encoding: str) -> None:
+    # As bytes of UTF-16 this character has a quotation mark, behind which a count of bytes sees no bracket.
+    nested = '["\u2200",' + "[" * 200_000 + "]" * 200_000 + "]"
+    with pytest.raises(FormatError):
+        parse_json(nested.encode(encoding))
+
+
+def test_json_above_its_bound_is_refused_unread() -> None:
+    assert parse_json(b"[1]", most=3) == [1]
+    with pytest.raises(FormatError, match="expected at most 3 bytes, got 4"):
+        parse_json(b"[12]", most=3)
+    with pytest.raises(FormatError, match=f"at most {LARGEST} bytes"):
+        from_json(b" " * (LARGEST + 1))
+
+
+def test_recursion_is_limited_with_every_library_loaded() -> None:
+    # py_ecc, which the signatures bring, sets the limit so high that deep recursion ends the process.
+    loaded = "import core.keys, chain.ledger, client_app.app, server_app.app, sys; print(sys.getrecursionlimit())"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 10_000
 
 
 @given(st.text(alphabet='[]{}\\"a'))

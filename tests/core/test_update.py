@@ -12,7 +12,7 @@ from core.canonical import Address, Digest, from_json, to_json
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.signed import Signed
-from core.update import Asked, Bid, Organisation, Registration, UpdateManifest, verified_registration
+from core.update import METRICS, Asked, Bid, Organisation, Registration, UpdateManifest, verified_registration
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -32,7 +32,7 @@ MANIFESTS = st.builds(
     tokens=st.integers(0, 2**53 - 1),
     bid=st.builds(Bid, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
     nonce=DIGESTS,
-    metrics=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    metrics=st.dictionaries(st.sampled_from(sorted(METRICS)), st.floats(0, 1), max_size=3),
 )
 
 
@@ -133,9 +133,20 @@ def test_an_organisation_is_an_address(value: object) -> None:
 
 @pytest.mark.parametrize(
     "metrics",
-    [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": 10**400}, {"loss": "2"}, {"loss": True}, [1], None],
+    [
+        {"loss": float("nan")},
+        {"loss": float("inf")},
+        {"loss": 10**400},
+        {"loss": "2"},
+        {"loss": True},
+        {"loss": -1},
+        {"loss": 1.7e308},
+        {"lo\x1bss": 1},
+        [1],
+        None,
+    ],
 )
-def test_metrics_are_finite_numbers_by_name(metrics: object) -> None:
+def test_metrics_are_a_fixed_set_of_numbers_within_their_ranges(metrics: object) -> None:
     with pytest.raises(FormatError):
         UpdateManifest.from_dict(MANIFEST.to_dict() | {"metrics": metrics})
 

@@ -87,6 +87,25 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path) -> None:
             read_records(tmp_path / "x.jsonl")
 
 
+@pytest.mark.parametrize("shape", ["question", "label", "messages"])
+def test_half_a_character_is_named_by_file_line_and_field(tmp_path: Path, shape: str) -> None:
+    lines = {
+        "question": r'{"question": "Which sign?", "answer": "The sign \ud83d was cut."}',
+        "label": r'{"text": "Fine.", "label": "\ud83d"}',
+        "messages": r'{"messages": [{"role": "assistant", "content": "a \udc00"}]}',
+    }
+    (tmp_path / "x.jsonl").write_text(f"{LINE}{lines[shape]}\n")
+    with pytest.raises(DataError, match=r"x\.jsonl:2: field .*: expected Unicode text, got \\u.* alone"):
+        read_records(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("data", [b"[" * 10**5 + b"]" * 10**5, LINE.encode("utf-16"), b"1" * 5000])
+def test_a_line_that_would_harm_a_parser_is_named_by_file_and_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.jsonl:1: "):
+        read_records(tmp_path / "x.jsonl")
+
+
 def test_a_file_that_is_empty_or_not_text_is_refused(tmp_path: Path) -> None:
     for data in (b"", b"\n\n", b"\xff\xfe\x00"):
         (tmp_path / "x.jsonl").write_bytes(data)

@@ -121,6 +121,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
         Reason.DIGEST_MISMATCH,
         lambda: replace(reply(), update=memoryview(UPDATE.to_bytes() + b"\0")),
     ),
+    "more bytes than its tensors can have": (Reason.TOO_LARGE, lambda: reply(bytes(10**6))),
     "bytes that are no adapter": (Reason.MALFORMED, lambda: reply(b"anything at all")),
     "no bytes": (Reason.MALFORMED, lambda: reply(b"")),
     "a file with trailing bytes": (Reason.MALFORMED, lambda: reply(UPDATE.to_bytes() + b"\0")),

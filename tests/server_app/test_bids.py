@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from core.composition import Composition
 from core.messages import queries
 from core.messages.queries import OFFER, OfferQuery
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply
 from core.rejections import Reason
 from core.round_key import RoundKey
@@ -53,7 +53,7 @@ def test_a_bid_in_range_or_an_abstention_is_taken_as_it_is(bid: Bid) -> None:
 REJECTED: dict[str, tuple[Reason, Callable[[], Message | None]]] = {
     "no answer": (Reason.NO_REPLY, lambda: None),
     "an error": (Reason.CLIENT_ERROR, lambda: reply(Error(2, "down"))),
-    "a refusal": (Reason.ABSTAINED, lambda: reply(Refusal(Refused.ABSTAINED, "no table").to_content())),
+    "a refusal": (Reason.ABSTAINED, lambda: reply(Refusal(Refused.ABSTAINED, Cause.AGENT).to_content())),
     "something else": (Reason.MALFORMED, lambda: reply(RecordDict())),
     "another's signature": (Reason.FORGED_SIGNATURE, lambda: reply(offer(FULL, signer="coding"))),
     "another federation": (

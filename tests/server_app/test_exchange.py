@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
+import httpx
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from server_app.exchange import Recipients, ask, exchange, last_line, printable
+from server_app.exchange import Recipients, ask, exchange
 
 NEVER = 1e9
 
@@ -68,6 +69,34 @@ def test_replies_come_with_their_recipients_as_they_arrive() -> None:
     assert answered(post, 3) == [("recipient 2", 2), ("recipient 3", 3), ("recipient 1", 1)]
 
 
+@pytest.mark.parametrize("fault", [RecursionError(), ValueError("not JSON"), TypeError(), KeyError("x"), MemoryError()])
+def test_a_reply_that_cannot_be_read_is_that_nodes_error(fault: Exception) -> None:
+    class Unreadable(Post):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            (name,) = message_ids
+            if name == "message 1":
+                raise fault
+            return super().pull_messages([name])
+
+    messages = ((f"recipient {number}", message(number)) for number in (1, 2))
+    found = dict(ask(messages, partial(exchange, Unreadable({1: 0.0, 2: 0.0}), timeout=5.0)))
+    reply, other = found["recipient 1"], found["recipient 2"]
+    assert reply is not None
+    assert type(fault).__name__ in reply.error.reason
+    assert reply.metadata.src_node_id == 1
+    assert other is not None
+    assert other.has_content()
+
+
+def test_a_superlink_that_is_gone_is_nobodys_fault() -> None:
+    class Gone(Post):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            raise httpx.ConnectError("refused")
+
+    with pytest.raises(httpx.ConnectError):
+        answered(Gone({1: 0.0}), 1)
+
+
 def test_replies_are_pulled_one_by_one() -> None:
     post = Post({1: 0.0, 2: 0.0})
     answered(post, 2)
@@ -113,9 +142,3 @@ def test_replies_at_hand_are_matched_whatever_their_order_and_strange_ones_are_l
     stranger.metadata.__dict__["_message_id"] = "message of somebody else"
     replies = [Message(RecordDict(), reply_to=one) for one in (sent[1], stranger, sent[1])]
     assert [(name, reply is not None) for name, reply in recipients.match(replies)] == [("two", True), ("one", False)]
-
-
-def test_an_error_is_quoted_by_its_last_line_and_without_control_characters() -> None:
-    assert last_line("Traceback\n  …\nValueError: no data\n") == "ValueError: no data"
-    assert last_line(None) == last_line(" ") == "no reason given"
-    assert printable("\x1b[31mred" + "x" * 1000) == "\\x1b[31mred" + "x" * 292

@@ -13,7 +13,7 @@ from core.canonical import Address
 from core.credit import DomainCredit, RoundCredit
 from core.messages import queries
 from core.messages.queries import OfferQuery
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from core.update import ABSTAIN, Bid, Offer
 from tests import federation as f
 from tests.server_app.clients import Behaviour, Federation, TestGrid, answer, name_of
@@ -101,7 +101,7 @@ def test_the_bid_in_a_signed_manifest_decides_the_next_round(tmp_path: Path) -> 
         (offering(FULL, round=7), "wrong-round"),
         (silent, "client-error"),
         (lambda query: RecordDict(), "malformed"),
-        (lambda query: Refusal(Refused.ABSTAINED, "Q-table of version 2").to_content(), "abstained"),
+        (lambda query: Refusal(Refused.ABSTAINED, Cause.AGENT).to_content(), "abstained"),
     ],
 )
 def test_a_bad_bid_abstains_for_the_round_and_the_round_goes_on(tmp_path: Path, offer: Answer, reason: str) -> None:

@@ -62,15 +62,15 @@ def test_arrays_that_are_released_are_freed_at_once() -> None:
 def test_an_object_comes_back_from_its_record() -> None:
     content = RecordDict({"query": codec.json_record({"b": 1, "a": [1.5, "text", None]})})
     assert content.config_records["query"]["json"] == b'{"a":[1.5,"text",null],"b":1}'
-    assert codec.json_of(content, "query") == {"a": [1.5, "text", None], "b": 1}
+    assert codec.json_of(content, "query", 2**20) == {"a": [1.5, "text", None], "b": 1}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NOT_JSON if kind not in {"nothing", "an empty object"}])
 def test_what_is_no_canonical_object_is_a_format_error(kind: str) -> None:
     with pytest.raises(FormatError):
-        codec.json_of(RecordDict({"query": NOT_JSON[kind]}), "query")
+        codec.json_of(RecordDict({"query": NOT_JSON[kind]}), "query", 2**20)
     with pytest.raises(FormatError, match="'query'"):
-        codec.json_of(RecordDict(), "query")
+        codec.json_of(RecordDict(), "query", 2**20)
 
 
 def test_payments_are_by_round() -> None:

@@ -41,7 +41,7 @@ def test_a_query_for_an_offer_and_the_offer_arrive_as_they_were_sent() -> None:
 @pytest.mark.parametrize("field", ["genesis", "organisation", "lane", "generation", "round", "traffic", "paid"])
 def test_no_field_of_a_query_for_an_offer_may_be_missing(field: str) -> None:
     content = OFFER.to_content()
-    query = codec.json_of(content, "offer")
+    query = codec.json_of(content, "offer", 2**20)
     del query[field]
     with pytest.raises(FormatError):
         OfferQuery.from_content(with_record(content, offer=config(query)))
@@ -76,7 +76,7 @@ def test_a_query_for_records_and_its_answer_arrive_as_they_were_sent() -> None:
     assert RecordsQuery.from_content(RECORDS.to_content()) == RECORDS
     assert not RecordsQuery.from_content(replace(RECORDS, forget=False).to_content()).forget
     answer = RecordsAnswer((f.other("one"),), (f.other("two"),))
-    assert RecordsAnswer.from_content(answer.to_content()) == answer
+    assert RecordsAnswer.from_content(answer.to_content(), 2) == answer
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_broken_query_for_records_is_a_format_error(broken: dict[str, Any]) ->
 @pytest.mark.parametrize("broken", [{}, {"held": [], "forgotten": 1}, {"held": ["x"], "forgotten": []}], ids=str)
 def test_a_broken_answer_about_records_is_a_format_error(broken: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
-        RecordsAnswer.from_content(RecordDict({"known": ConfigRecord({"json": to_json(broken)})}))
+        RecordsAnswer.from_content(RecordDict({"known": ConfigRecord({"json": to_json(broken)})}), 2)
 
 
 @pytest.mark.parametrize("known", [-1, "4", 1.5, True, None])

@@ -1,5 +1,6 @@
 """Tasks, replies and losses: what arrives is what was sent, and whatever else comes is a FormatError."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_record_comes_with_its_salts() -> None:
 def with_task(**changes: Any) -> RecordDict:
     """The task's content; `changes` overwrite what its JSON says."""
     content = TASK.to_content()
-    return with_record(content, task=config(codec.json_of(content, "task") | changes))
+    return with_record(content, task=config(codec.json_of(content, "task", 2**20) | changes))
 
 
 def test_a_reply_arrives_as_it_was_sent() -> None:
@@ -107,16 +108,36 @@ def test_a_reply_without_signatures_is_malformed(signatures: Any) -> None:
 @pytest.mark.parametrize("field", ["organisation", "lane", "generation", "round", "genesis", "parent"])
 def test_no_field_of_a_task_may_be_missing(field: str) -> None:
     content = TASK.to_content()
-    task = codec.json_of(content, "task")
+    task = codec.json_of(content, "task", 2**20)
     del task[field]
     with pytest.raises(FormatError):
         Task.from_content(with_record(content, task=config(task)))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, 2.0]])
-def test_losses_are_finite_numbers(value: Any) -> None:
-    with pytest.raises(FormatError, match="global: expected a finite number"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, 2.0], -0.5, 1.7e308, 2e6])
+def test_losses_are_numbers_of_nats(value: Any) -> None:
+    with pytest.raises(FormatError, match="global: expected"):
         training.losses_of(RecordDict({"losses": MetricRecord({"base": 1.0, "global": value})}))
+
+
+@pytest.mark.parametrize("names", [["base"], ["global"], ["base", "global", "more"], ["x\x1b[31m"]])
+def test_losses_have_the_names_that_were_asked_for(names: list[str]) -> None:
+    with pytest.raises(FormatError, match="losses: expected base and global"):
+        training.losses_of(RecordDict({"losses": MetricRecord(dict.fromkeys(names, 1.0))}))
+
+
+@pytest.mark.parametrize("changes", [{"lane": "0"}, {"round": -1}, {"organisation": 7}, {"generation": 2**53}])
+def test_a_task_says_where_in_the_expected_types(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Task.from_content(ensemble(**changes))
+
+
+def test_a_manifest_above_16_kib_is_refused_before_it_is_parsed() -> None:
+    huge = ConfigRecord({"json": b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"})
+    began = time.process_time()
+    with pytest.raises(FormatError, match="expected at most 16384 bytes, got 9000010"):
+        Reply.from_content(with_record(reply(), manifest=huge))
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({"losses": ConfigRecord({"base": 1.0})})])

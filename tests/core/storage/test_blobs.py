@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError, RunError
-from core.storage.blobs import Blobs, Folder, Remote, open_blobs, write
+from core.errors import ConfigError, FormatError, RunError
+from core.storage.blobs import Blobs, Folder, Remote, open_blobs, read, write
 
 
 def files(folder: Path) -> list[str]:
@@ -187,3 +187,10 @@ def test_parts_are_written_one_by_one(tmp_path: Path) -> None:
 
     Folder(tmp_path).write("a", parts())
     assert target.stat().st_size == 300_000
+
+
+def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(10))
+    assert read(tmp_path / "a", 10) == bytes(10)
+    with pytest.raises(FormatError, match="at most 9 bytes, got 10"):
+        read(tmp_path / "a", 9)

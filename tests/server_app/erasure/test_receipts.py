@@ -15,7 +15,7 @@ from core.erasures import Receipt
 from core.keys import Signature
 from core.messages import queries
 from core.messages.queries import Deletion
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from core.signed import Signed
 from core.storage.events import EventLog
 from server_app.erasure.receipts import gather
@@ -83,7 +83,7 @@ def test_everybody_signs_in_the_order_of_holders(tmp_path: Path) -> None:
             "forged-signature",
         ),
         (lambda query: queries.deleted(Signed(own_receipt(query), (Signature("0x"),))), "forged-signature"),
-        (lambda query: Refusal(Refused.OBJECTED, "who asks?").to_content(), "objected"),
+        (lambda query: Refusal(Refused.OBJECTED, Cause.MESSAGE, "who asks?").to_content(), "objected"),
         (lambda query: RecordDict(), "malformed"),
         (fails, "client-error"),
     ],

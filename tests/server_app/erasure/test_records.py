@@ -10,7 +10,7 @@ from core.canonical import Digest
 from core.erasures import ErasureRequest, hidden
 from core.errors import RunError, UsageError
 from core.messages.queries import RecordsAnswer, RecordsQuery
-from core.messages.refusal import Refusal, Refused
+from core.messages.refusal import Cause, Refusal, Refused
 from server_app.erasure.records import check_held, request_record_erasure
 from tests import federation as f
 
@@ -95,7 +95,7 @@ def test_an_organisation_that_keeps_records_is_told() -> None:
     [
         (None, "no-reply"),
         (Error(2, "Traceback\n\x1b[31mValueError: no data"), r"client-error: \\x1b\[31mValueError: no data"),
-        (Refusal(Refused.OBJECTED, "who asks?").to_content(), "objected: who asks"),
+        (Refusal(Refused.OBJECTED, Cause.MESSAGE, "who asks?").to_content(), "objected: who asks"),
         (RecordDict(), "malformed"),
     ],
     ids=["silent", "failed", "refused", "empty"],

@@ -1,0 +1,41 @@
+"""Refusals: what an organisation tells its coordinator of an error, and what it keeps to itself.
+
+The error is logged at home, in full. A code travels; the text goes with it where it speaks of nothing but what the
+coordinator sent, or where organisation and coordinator are one machine, in a simulation.
+"""
+
+from logging import ERROR
+from typing import Final
+
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+from flwr.common.logger import log
+
+from core.errors import ForgeryError, ObjectionError
+from core.escape import one_line
+from core.messages.refusal import Cause, Refusal, Refused
+
+_LONGEST_DETAIL: Final = 700
+"""Bytes: a refusal has 1 kB."""
+
+
+def refused(message: Message, context: Context, reason: Refused, error: Exception) -> Message:
+    """The refusal that answers `message` after an error."""
+    log(ERROR, "%s: %s", type(error).__name__, error)
+    shared = isinstance(error, ObjectionError | ForgeryError) or "partition-id" in context.node_config
+    return abstained(message, Cause.of(error), str(error) if shared else "", reason)
+
+
+def abstained(message: Message, cause: Cause, detail: str = "", reason: Refused = Refused.ABSTAINED) -> Message:
+    """The refusal that answers `message` where an organisation will not take part."""
+    short = one_line(detail).encode()[:_LONGEST_DETAIL].decode(errors="ignore")
+    return Message(Refusal(reason, cause, short).to_content(), reply_to=message)
+
+
+def errors_stay_home(message: Message, context: Context, handle: ClientAppCallable) -> Message:
+    """A mod of the ClientApp: whatever a handler raises is answered by its code, where Flower would send its text."""
+    try:
+        return handle(message, context)
+    # The boundary: an error of any kind is this organisation's, and the process goes on to its next message.
+    except Exception as error:  # noqa: BLE001
+        return refused(message, context, Refused.FAILED, error)

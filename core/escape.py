@@ -1,0 +1,26 @@
+"""Foreign text made harmless where it is printed: names, reasons, settings and answers come from elsewhere.
+
+The one place for it. A rich table or line takes `visible` text as a `rich.text.Text`, which knows no markup; HTML pages
+are rendered by a template engine that escapes whatever it is given (provenance/page.py).
+"""
+
+import re
+from typing import Final
+
+_MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_LONGEST: Final = 300
+
+
+def visible(text: str) -> str:
+    """Text for a terminal: tabs expanded; of what does not print, only line ends stay, the rest becomes �."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.expandtabs(4))
+
+
+def one_line(text: str) -> str:
+    """Text for a log or a record: cut to 300 characters, and what does not print spelt out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST])
+
+
+def markdown(text: str) -> str:
+    """Text for a Markdown document or table: one line, in which no character is markup."""
+    return _MARKDOWN.sub(r"\\\1", one_line(text))

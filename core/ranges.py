@@ -1,0 +1,62 @@
+"""Ranges: the values that a setting may have, in a run's settings and in a genesis from elsewhere alike."""
+
+from collections.abc import Mapping
+
+from core.aggregation import RULES
+
+QUANTISATIONS = ("nf4", "int8", "none")
+POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning")
+COMPOSITIONS = ("sum", "ensemble", "routing")
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "quantisation": QUANTISATIONS,
+    "aggregation": tuple(RULES),
+    "composition": COMPOSITIONS,
+    "participation": POLICIES,
+}
+RANGES: Mapping[str, tuple[float, float]] = {
+    "organisations": (0, 2**32),
+    "rank": (1, 4096),
+    "alpha": (1e-6, 1e6),
+    "rounds": (1, 99_999),  # records sort by name, with five digits for the round and two for the attempt
+    "local_steps": (1, 10**6),
+    "local_epochs": (0, 10**6),
+    "batch_size": (1, 10**5),
+    "accumulation": (1, 10**5),
+    "max_length": (8, 10**6),
+    "learning_rate": (1e-9, 10.0),
+    "server_rate": (1e-6, 1e6),
+    "lane_size": (0, 2**32),
+    "shards": (1, 1000),
+    "fraction": (1e-9, 1.0),
+    "pool": (0.0, 1e12),
+    "step_price": (0.0, 1e12),
+    "traffic_price": (0.0, 1e12),
+    "budget": (0.0, 1e12),
+    "quorum": (1, 2**32),
+    "anchor_every": (1, 99_999),
+    "retries": (0, 98),
+    "timeout": (0.1, 1e9),
+    "norm_bound": (1e-9, 1e9),
+    "chain_lag": (0, 99_999),
+    "seed": (0, 2**53 - 1),
+    "evaluate_limit": (0, 10**9),
+}
+
+
+def fault(name: str, value: float | str) -> str | None:
+    """What is wrong with the value of a setting: `expected X, got Y`; None when nothing is."""
+    if name in CHOICES and value not in CHOICES[name]:
+        return f"expected one of {', '.join(CHOICES[name])}, got {value!r}"
+    low, high = RANGES.get(name, (0, 0))
+    # Compared, never converted: an integer may be larger than any float. NaN lies in no range.
+    if name in RANGES and (isinstance(value, str) or not low <= value <= high):
+        return f"expected {low:g} to {high:g}, got {number(value)}"
+    return None
+
+
+def number(value: object) -> str:
+    """A value for an error: an integer too long to be written out by its size."""
+    # Python refuses to write integers of more than 4,300 digits.
+    huge = isinstance(value, int) and value.bit_length() > 1024
+    return f"an integer of {value.bit_length()} bits" if huge and isinstance(value, int) else str(value)
