@@ -254,9 +254,9 @@ def test_a_quantised_base_predicts_nearly_as_the_plain_one(
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("/no/such/folder", "'/no/such/folder': expected a folder"),
-        ("./nowhere", "'./nowhere': expected a folder"),
-        ("nowhere", "'nowhere': expected a folder"),
+        ("/no/such/folder", "'/no/such/folder': expected smollm2"),
+        ("./nowhere", "'./nowhere': expected smollm2"),
+        ("nowhere", "'nowhere': expected smollm2"),
     ],
 )
 def test_a_base_that_is_not_there_is_one_line(base: str, message: str) -> None:
