@@ -29,7 +29,7 @@ def command_app(**settings: Any) -> typer.Typer:
 
 def state_of(option: Path | None) -> State:
     """The state folder of a command."""
-    return State(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
+    return State.at(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
 
 
 def readable_run(state: State, name: str, key: Path | None) -> RunFolder:
