@@ -11,7 +11,7 @@ seeds; a spread is the standard deviation.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -25,7 +25,7 @@ from llm.batches import encode
 from llm.evaluate import Adapters, evaluate, route
 from llm.model import Model
 from llm.records import OrganisationData
-from llm.sources import load_base, read_data
+from llm.sources import base_of_settings, read_data
 
 ROUNDS = 3
 SEEDS = (7, 8, 9)
@@ -120,7 +120,7 @@ def main() -> None:
     }
     for base in (config.base, *options.base):
         steps = options.steps if base == config.base else options.small_steps
-        model = load_base(base, config.quantisation, config.rank, config.alpha)
+        model = base_of_settings(replace(config, base=base))
         rows = table(LaneExperiment(model, members, steps), SEEDS[: options.seeds])
         name = f"{Path(base).name}, {ROUNDS} rounds of {steps} steps"
         figures[name] = rows

@@ -64,7 +64,7 @@ def train_rounds(
     fresh = fresh_adapter(model, seed)
     state = RULE.initial(fresh) if state is None else state
     for number, taking_part in enumerate(schedule.rounds):
-        share = weights({address(index): members[index].examples for index in taking_part})
+        share = weights({address(index): members[index].examples for index in taking_part}, 1.0)
         updates = []
         for index in taking_part:
             # Nobody's seed depends on the other members: without one of them the batches of the rest stay the same.

@@ -80,7 +80,7 @@ def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> 
 
 def _record(genesis: Genesis, signed: list[Signed[UpdateManifest]], state: AdapterState) -> RoundRecord:
     # Equal examples: the weights take as many bytes as any others.
-    p = weights({s.value.organisation: 1 for s in signed})
+    p = weights({s.value.organisation: 1 for s in signed}, 1.0)
     return RoundRecord(
         genesis=genesis.digest, lane=0, generation=0, round=1, attempt=1, parent=genesis.digest,
         previous=genesis.digest, rule="frozen-a",

@@ -31,7 +31,7 @@ from core.update import ABSTAIN, Offer, Registration
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
-from llm.sources import load_base
+from llm.sources import base_of_genesis
 
 app = ClientApp(mods=[errors_stay_home])
 
@@ -61,7 +61,7 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
-    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    model = base_of_genesis(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
         steps = whole_round(genesis, model, node.records(host, genesis, query.lane))
@@ -157,7 +157,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
-    model = load_base(genesis.base.name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    model = base_of_genesis(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh

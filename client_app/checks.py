@@ -82,7 +82,7 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
     members = [admitted.organisation for admitted in record.admitted]
     if strangers := [member for member in members if member not in examples]:
         raise ObjectionError(f"{record.key}: admits {strangers[0]}, which is no member")
-    shares = weights({member: examples[member] for member in members})
+    shares = weights({member: examples[member] for member in members}, genesis.server_rate)
     for admitted in record.admitted:
         _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
 

@@ -1,12 +1,12 @@
 """The four aggregation rules: what is shared, what is sent, and how updates become the next state.
 
     rule      state of a lane      an update           next state
-    frozen-a  every B              B_k − B             B + Σ p_k δ_k               exact, rank constant
-    fedavg    every A and B        (A_k − A, B_k − B)  each factor averaged apart  inexact
-    stack     A and B, rank grows  own A_k and B_k     [A; A_k …], [B, p_k B_k …]  exact, rank R + Σ r_k
-    svd       every A and B        (A_k − A, B_k − B)  Σ p_k B_k A_k at rank r     residual printed
+    frozen-a  every B              B_k − B             B + Σ w_k δ_k                          exact, rank constant
+    fedavg    every A and B        (A_k − A, B_k − B)  each factor summed apart               inexact
+    stack     A and B, rank grows  own A_k and B_k     [A; A_k …], [B, w_k B_k …]             exact, rank R + Σ r_k
+    svd       every A and B        (A_k − A, B_k − B)  B A + Σ w_k (B_k A_k − B A) at rank r  residual printed
 
-fedavg differs from the average of the products by Σ p_k (B_k − B̄)(A_k − Ā).
+w_k = min(1, η p_k) (`weights`). With η = 1 fedavg differs from the average of the products by Σ p_k (B_k − B̄)(A_k − Ā).
 frozen-a is FFA-LoRA (Sun et al., 2024, arXiv 2403.12313): A is drawn once and never trained, so a sum of updates is
 an update. fedavg is FedIT (Zhang et al., 2023, arXiv 2305.05644), stack is FLoRA (Wang et al., 2024,
 arXiv 2409.05976). Sums run in float64 with separate multiply and add, organisations in order of address, and are
@@ -31,7 +31,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WeightedUpdate:
-    """An organisation's unweighted update and its weight p_k; `source` may read it from a store, once for each use."""
+    """An organisation's unweighted update and its weight w_k; `source` may read it from a store, once for each use."""
 
     organisation: Address
     weight: float
@@ -84,7 +84,7 @@ class Rule:
         return state.shapes
 
     def aggregate(self, state: AdapterState, updates: Iterable[WeightedUpdate]) -> Aggregate:
-        """The next state: fl32(f64(state) + Σ_k p_k δ_k), organisations in order of address."""
+        """The next state: fl32(f64(state) + Σ_k w_k δ_k), organisations in order of address."""
         return Aggregate(_sum(state, _ordered(updates)), 0.0)
 
     def compose(self, lanes: Sequence[tuple[float, AdapterState]]) -> AdapterState:  # noqa: ARG002
@@ -93,7 +93,7 @@ class Rule:
 
 
 class FrozenA(Rule):
-    """B^t = B^{t−1} + Σ_k p_k δ_k with one A for all, drawn once: exact, and half the traffic."""
+    """B^t = B^{t−1} + Σ_k w_k δ_k with one A for all, drawn once: exact, and half the traffic."""
 
     name = "frozen-a"
     trains_a = False
@@ -113,13 +113,13 @@ class FrozenA(Rule):
 
 
 class FedAvg(Rule):
-    """Each factor averaged apart, as FedIT does: the baseline."""
+    """Each factor summed apart; averaged at η = 1, as FedIT does: the baseline."""
 
     name = "fedavg"
 
 
 class Stack(Rule):
-    """Every update is a block of its own: A^t = [A^{t−1}; A_1; …], B^t = [B^{t−1}, p_1 B_1, …]."""
+    """Every update is a block of its own: A^t = [A^{t−1}; A_1; …], B^t = [B^{t−1}, w_1 B_1, …]."""
 
     name = "stack"
 
@@ -154,7 +154,7 @@ class Stack(Rule):
 
 
 class Svd(Rule):
-    """Σ_k p_k (B + δ^B_k)(A + δ^A_k), re-factored to rank r by QR of the stacks and an SVD of their small core."""
+    """B A + Σ_k w_k ((B + δ^B_k)(A + δ^A_k) − B A), cut to rank r by QR of the stacks and an SVD of the core."""
 
     name = "svd"
 
@@ -186,10 +186,15 @@ class Svd(Rule):
 RULES: dict[str, Rule] = {rule.name: rule for rule in (FrozenA(), FedAvg(), Stack(), Svd())}
 
 
-def weights(examples: Mapping[Address, int]) -> dict[Address, float]:
-    """p_k = n_k / Σ n_j over the admitted, in order of address; n_k comes from the genesis, never the reply."""
+def weights(examples: Mapping[Address, int], server_rate: float) -> dict[Address, float]:
+    """w_k = min(1, η p_k) with p_k = n_k / Σ n_j over the admitted, in order of address.
+
+    n_k and the server rate η come from the genesis, never the reply. At η = 1 the weights are FedAvg's mean, at η = K
+    the sum of K equal organisations' updates: a mean divides by K what only one of them has taught. No update counts
+    more than it was trained, so an organisation that is admitted alone is not multiplied.
+    """
     total = sum(examples.values())
-    return {address: examples[address] / total for address in sorted(examples, key=by_address)}
+    return {address: min(1.0, server_rate * examples[address] / total) for address in sorted(examples, key=by_address)}
 
 
 def rank_of(adapter: AdapterState) -> int:
@@ -260,11 +265,12 @@ def _modules(state: AdapterState) -> list[str]:
 
 
 def _product_stacks(module: str, state: AdapterState, updates: list[WeightedUpdate]) -> tuple[Float64, Float64]:
-    """[p_1 B_1, …] (out × K r) and [A_1; …] (K r × in), whose product is the exact average."""
+    """[(1 − Σ w) B, w_1 B_1, …] (out × (1 + K) r) and [A; A_1; …], whose product is the exact sum."""
     a, b = (state[f"{module}.lora_{factor}"].astype(np.float64) for factor in "AB")
+    kept = 1.0 - sum(u.weight for u in updates)
     return (
-        np.hstack([u.weight * (b + u.state[f"{module}.lora_B"]) for u in updates]),
-        np.vstack([a + u.state[f"{module}.lora_A"] for u in updates]),
+        np.hstack([kept * b, *(u.weight * (b + u.state[f"{module}.lora_B"]) for u in updates)]),
+        np.vstack([a, *(a + u.state[f"{module}.lora_A"] for u in updates)]),
     )
 
 

@@ -40,20 +40,20 @@ class RunConfig:
     organisations: int = 0
     """How many organisations take part, in order of name; 0 is all there are."""
     base: str = "foedus-tiny"
-    """The base model: foedus-tiny, a folder, or a Hugging Face name."""
+    """The base model: smollm2, foedus-tiny, a folder, or a Hugging Face name."""
     quantisation: str = "nf4"
     """How the frozen base is held: nf4, int8 or none."""
     rank: int = 32
     """The adapter's rank r."""
     alpha: float = 64.0
     """LoRA's α; an adapter is scaled by α / r."""
-    rounds: int = 3
+    rounds: int = 6
     """Rounds of the federation; the cosine schedule spans them all."""
     local_steps: int = 200
     """The most optimiser steps of an organisation in a round."""
     local_epochs: float = 2.0
     """Passes of an organisation over its own data in a round, where they take fewer steps; 0 is no such limit."""
-    batch_size: int = 4
+    batch_size: int = 2
     """Packed rows of max-length tokens in one forward pass."""
     accumulation: int = 1
     """Forward passes per optimiser step."""
@@ -63,8 +63,14 @@ class RunConfig:
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
+    target_modules: str = ""
+    """Comma-separated last parts of the names of the layers that carry an adapter (q_proj,v_proj); "" is every one."""
+    target_blocks: str = "last-third"
+    """The blocks that carry an adapter: all, last-third, or FIRST-LAST from 0. What lies below them never changes."""
     aggregation: str = "frozen-a"
     """The rule: frozen-a, fedavg, stack or svd."""
+    server_rate: float = 4.0
+    """η: an update counts min(1, η · its share of the examples); 1 is the mean, the number of organisations the sum."""
     lane_size: int = 0
     """Organisations that learn together: 0 is all, 1 each alone, n cohorts of n in order of address."""
     shards: int = 1

@@ -16,6 +16,9 @@ from core.update import Organisation
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
+_CHOSEN = frozenset({"server_rate", "target_modules", "target_blocks"})
+"""The fields with a default that this version lets a federation choose."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -165,9 +168,10 @@ class Genesis:
     largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
     is promised to be bit-equal.
 
-    B^t = B^{t−1} + η Σ p_k f_k δ_k: `server_rate` is η, `robust` the rule behind f_k. `wire` is the form in which
-    updates travel, `staleness` how many rounds late one may count. `target_modules` and `target_blocks` name the layers
-    that carry an adapter ("" and (): every linear layer). `nonces` are what the members revealed, in order of address,
+    B^t = B^{t−1} + Σ w_k f_k δ_k with w_k = min(1, η p_k): `server_rate` is η, `robust` the rule behind f_k. `wire` is
+    the form in which updates travel, `staleness` how many rounds late one may count. `target_modules` (last parts of
+    names) and `target_blocks` (FIRST-LAST, from 0) choose the layers that carry an adapter (() and "": every linear
+    layer of every block). `nonces` are what the members revealed, in order of address,
     where the seed is drawn from them; a simulation's seed is set and has none.
     """
 
@@ -275,7 +279,9 @@ class Genesis:
 
     def _check_values(self) -> None:
         """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
-        own = {name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound")}
+        own = {
+            name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")
+        }
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
         asked = asdict(self.participation)
         private = {"anchor_every": self.private.anchor_every} if self.private else {}
@@ -283,14 +289,22 @@ class Genesis:
         for name, value in settings.items():
             if wrong := fault(name, value):
                 raise FormatError(f"genesis: {name}: {wrong}")
-        words = (self.run, self.base.name, *self.environment, *self.environment.values())
+        words = (
+            self.run,
+            self.base.name,
+            self.target_blocks,
+            *self.target_modules,
+            *self.environment,
+            *self.environment.values(),
+        )
         if odd := [word for word in words if not isinstance(word, str) or not word.isprintable() or len(word) > 256]:
             raise FormatError(f"genesis: expected printable text of at most 256 characters, got {odd[0]!r:.140}")
 
     def _check_supported(self) -> None:
         """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""
         for item in fields(self):
-            if item.default is not MISSING and (got := getattr(self, item.name)) != item.default:
+            known = item.default is MISSING or item.name in _CHOSEN
+            if not known and (got := getattr(self, item.name)) != item.default:
                 raise FormatError(
                     f"genesis: expected {item.name} {item.default!r}, which this version knows, got {got!r}"
                 )

@@ -23,7 +23,7 @@ from core.update import Offer, UpdateManifest
 
 @dataclass(frozen=True)
 class Admitted:
-    """A signed manifest, its weight p_k in the round's aggregate, and the robust rule's factor f_k."""
+    """A signed manifest, its weight w_k in the round's aggregate, and the robust rule's factor f_k."""
 
     signed: Signed[UpdateManifest]
     weight: float

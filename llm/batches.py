@@ -44,10 +44,16 @@ class Batch:
     """The next token where that is an answer's, else IGNORED."""
     owners: torch.Tensor
     """Index of the example a position belongs to, -1 for padding."""
+    entering: torch.Tensor | None = None
+    """Hidden states (rows, longest row, width) that enter the first adapted block, where they are known already."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on `device`."""
-        return Batch(*(getattr(self, name).to(device) for name in ("tokens", "positions", "targets", "owners")))
+        entering = None if self.entering is None else self.entering.to(device)
+        tokens, positions, targets, owners = (
+            tensor.to(device) for tensor in (self.tokens, self.positions, self.targets, self.owners)
+        )
+        return Batch(tokens, positions, targets, owners, entering)
 
     def __len__(self) -> int:
         return int((self.targets != IGNORED).sum())

@@ -68,10 +68,13 @@ def forward(
 ) -> Forward:
     """Run `batch` and keep inputs and outputs of `modules`; the graph begins at the output of `entry`.
 
-    `entry` is the input embedding when it is None. Raises ModelError for a model with attention of its own.
+    Without an `entry` it begins with what enters the first adapted block, or the input embedding. Raises ModelError
+    for a model with attention of its own.
     """
     seen, network, hidden = Seen(), model.module.get_base_model(), []
     begin = network.get_input_embeddings() if entry is None else entry
+    if entry is None and batch.entering is not None:
+        batch.entering.requires_grad_()
     hooks = [
         (network.get_output_embeddings(), lambda _head, given, _logits: hidden.append(given[0])),
         # The adapter is added here and not by PEFT: as plain values its weights get no gradient, so that a backward

@@ -150,7 +150,7 @@ def _losses(
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])
             owners = batch.owners[batch.targets != IGNORED]
-            logits, targets = _predicted(model, parts, batch.to(model.device))
+            logits, targets = _predicted(model, parts, model.entered(batch.to(model.device)))
             nats.index_add_(0, owners, cross_entropy(logits, targets, reduction="none").double().cpu())
             tokens.index_add_(0, owners, torch.ones_like(owners))
             hit = (logits.argmax(-1) == targets).long().cpu()

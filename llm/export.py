@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from core.adapter import AdapterState
 from core.aggregation import rank_of
 from core.errors import RunError, UsageError
+from llm.bases import published
 from llm.model import Model
 
 _PREFIX = "base_model.model."
@@ -47,13 +48,14 @@ def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None
     rank = rank_of(adapter)
     alpha = model.spec.alpha * rank / model.spec.rank
     config = LoraConfig(
-        base_model_name_or_path=model.spec.base,
+        base_model_name_or_path=published(model.spec.base),
         task_type="CAUSAL_LM",
         inference_mode=True,
         r=rank,
         # PEFT declares an integer; a fraction is written only where a rank that has grown makes it one.
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
-        target_modules=sorted({name.rpartition(".")[2] for name in model.modules}),
+        # Whole names where some blocks carry no adapter: last parts alone would adapt those too.
+        target_modules=sorted(model.modules if model.spec.blocks else {n.rpartition(".")[2] for n in model.modules}),
     )
     folder.mkdir(parents=True)
     config.save_pretrained(folder)

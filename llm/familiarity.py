@@ -32,7 +32,7 @@ def inputs_of(model: Model, tokens: Sequence[int], names: Sequence[str]) -> dict
     """The inputs of modules, (positions, in), when the model as it now stands reads a text."""
     seen = Seen()
     # All prompt and no answer: not one position goes through the output layer.
-    batch = collate([Example(tuple(tokens), len(tokens))], [[0]]).to(model.device)
+    batch = model.entered(collate([Example(tuple(tokens), len(tokens))], [[0]]).to(model.device))
     with torch.no_grad(), hooked([(model.layers[name], seen.hook(name)) for name in names]):
         answer_logits(model, batch)
     # Some decoders (OPT) flatten rows and positions inside.

@@ -20,5 +20,10 @@ def answer_logits(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tenso
     # that layer and its logits are most of the cost.
     only_answers = network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][answered],))
     with model.autocast(), only_answers:
-        logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
+        if batch.entering is None or model.lower_blocks is None:
+            logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits
+        else:
+            with model.lower_blocks.skipped():
+                output = network(inputs_embeds=batch.entering, position_ids=batch.positions, use_cache=False)
+            logits = output.logits
     return logits.float(), batch.targets[answered]

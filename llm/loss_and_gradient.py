@@ -33,7 +33,7 @@ def loss_and_gradient(
         # Summed in float64: the rounding of a sum over many batches stays below that of one of them.
         sums = {name: np.zeros(tuple(weight.shape)) for name, weight in weights.items()}
         for first in range(0, len(rows), _ROWS):
-            batch = collate(examples, rows[first : first + _ROWS]).to(model.device)
+            batch = model.entered(collate(examples, rows[first : first + _ROWS]).to(model.device))
             loss = answer_losses(model, batch).sum()
             for name, gradient in zip(sums, torch.autograd.grad(loss, list(weights.values())), strict=True):
                 sums[name] += gradient.double().cpu().numpy()

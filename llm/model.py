@@ -2,8 +2,8 @@
 
 Decisions:
 
-- A base's name (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that, the digest
-  included, reads files. Only safetensors weights are read, and no code that comes with the model is run.
+- A base's name becomes a folder first (llm/bases.py); everything after that, the digest included, reads files. Only
+  safetensors weights are read, and no code that comes with the model is run.
 - Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
   a hashed adapter does not depend on how PEFT happens to wrap it.
 - The scale stays alpha / rank of the spec even when an adapter of another rank is set: the rules of aggregation
@@ -14,11 +14,12 @@ Decisions:
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
-import hashlib
+import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -26,18 +27,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-import assets
 from core.adapter import AdapterState
-from core.canonical import Digest, digest, to_json
+from core.canonical import Digest
 from core.errors import ModelError
-from llm.batches import Example, pack
+from llm.bases import digest_of, find
+from llm.batches import Batch, Example, pack
+from llm.lower_blocks import LowerBlocks, lower_blocks
 
 # Progress bars belong to the console.
 transformers_logging.disable_progress_bar()
@@ -45,15 +47,8 @@ transformers_logging.disable_progress_bar()
 Quantisation = Literal["nf4", "int8", "none"]
 
 _ADAPTER = "default"
-_FILES = (
-    "config.json",
-    "*.safetensors",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*.model",
-    "vocab*",
-)
+_BLOCK = re.compile(r"\.(\d+)\.")
+"""The number of a block in a layer's name."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,15 @@ class ModelSpec:
     """What to load; equal specs share one model in a process."""
 
     base: str
-    """``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
+    """``smollm2``, ``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
     """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
     alpha: float = 8.0
+    modules: tuple[str, ...] = ()
+    """Last parts of the names of the layers that carry the adapter; () is every linear layer but the output's."""
+    blocks: str = ""
+    """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-third the last of three parts."""
     device: str = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
 
@@ -83,18 +82,28 @@ class Model:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
-        files: dict[str, str] = {}
-        for path in sorted({path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file()}):
-            with path.open("rb") as file:
-                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest("base", to_json(files))
+        """The digest of the base's files."""
+        return digest_of(self.folder)
 
     @cached_property
     def layers(self) -> Mapping[str, LoraLayer]:
         """The adapted layers by their path in the base model, sorted."""
         named = dict(self.module.get_base_model().named_modules())
         return {name: named[name] for name in sorted(named) if isinstance(named[name], LoraLayer)}
+
+    @cached_property
+    def lower_blocks(self) -> LowerBlocks | None:
+        """The blocks below the first adapted one, where there are any and the decoder can be split there."""
+        blocks = [int(found[1]) for name in self.layers if (found := _BLOCK.search(name))]
+        with self.without_adapter(), self.autocast():
+            return lower_blocks(self.module.get_base_model(), min(blocks, default=0))
+
+    def entered(self, batch: Batch) -> Batch:
+        """The batch with the hidden states that enter the first adapted block, where those can be had without it."""
+        if self.lower_blocks is None:
+            return batch
+        with self.autocast():
+            return self.lower_blocks.passed(batch)
 
     @cached_property
     def modules(self) -> Mapping[str, tuple[int, int]]:
@@ -146,13 +155,14 @@ class Model:
         """Inside, the model is the bare base."""
         # The flag itself: PEFT's disable_adapter takes longer than a forward pass, since it describes every layer in
         # words, and it comes back with every factor asking for a gradient.
-        for layer in self.layers.values():
+        before = {layer: layer._disable_adapters for layer in self.layers.values()}
+        for layer in before:
             layer._disable_adapters = True
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer._disable_adapters = False
+            for layer, disabled in before.items():
+                layer._disable_adapters = disabled
 
     @contextmanager
     def scaled_adapter(self, factor: float) -> Iterator[None]:
@@ -197,13 +207,23 @@ class Model:
                 raise ModelError(f"{name}: expected lora_A (r, {inputs}) and lora_B ({outputs}, r), got {a} and {b}")
 
 
-@lru_cache(maxsize=1)
 def load(spec: ModelSpec) -> Model:
-    """Return the model of `spec`; the most recent one is kept for the life of the process.
+    """Return the model of `spec`, its `blocks` as "" or FIRST-LAST; the most recent one is kept for the process.
 
-    Raises ModelError when the base cannot be found, read, or lacks a tokenizer.
+    Raises ModelError when the base cannot be found, read, or lacks a tokenizer, or a layer or block that is named.
     """
-    folder = _folder(spec.base)
+    folder = find(spec.base)
+    # Before the cache is asked: a genesis has numbers where settings say last-third.
+    return _load(replace(spec, blocks=_numbered(spec.blocks, folder)), folder)
+
+
+def unload() -> None:
+    """Let go of the model that the process keeps; the next `load` reads it again."""
+    _load.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _load(spec: ModelSpec, folder: Path) -> Model:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
@@ -216,27 +236,43 @@ def load(spec: ModelSpec) -> Model:
         # PEFT 0.21 reads a property that transformers 5.23 renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         torch.manual_seed(0)
-        lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        module = get_peft_model(base, lora).eval()
+        module = get_peft_model(base, _lora(spec, base)).eval()
     return Model(spec, folder, tokenizer, module, _keeps_apart(base))
 
 
-def _folder(base: str) -> Path:
-    """The folder of a base, downloaded when it is a name on the Hub that is not in the local cache."""
-    if base == assets.BASE_MODEL:
-        return assets.base_model()
-    path = Path(base).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
-        raise ModelError(f"base model {base!r}: expected a folder, OWNER/NAME or {assets.BASE_MODEL}, got none of them")
+def _numbered(blocks: str, folder: Path) -> str:
+    """The blocks that carry an adapter as FIRST-LAST, "" for all; raises ModelError when the base lacks them."""
+    if blocks in ("", "all"):
+        return ""
     try:
-        return Path(snapshot_download(base, allow_patterns=list(_FILES)))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither "
-            f"({_first_line(error)})"
-        ) from error
+        count = int(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().num_hidden_layers)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {error}") from error
+    if blocks == "last-third":
+        return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
+    numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
+    if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:
+        raise ModelError(f"target-blocks: expected all, last-third, or FIRST-LAST within 0-{count - 1}, got {blocks!r}")
+    return "" if (int(numbers[1]), int(numbers[2])) == (0, count - 1) else f"{int(numbers[1])}-{int(numbers[2])}"
+
+
+def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
+    """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name."""
+    if not spec.modules and not spec.blocks:
+        return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    first, last = map(int, spec.blocks.split("-")) if spec.blocks else (0, sys.maxsize)
+    head = base.get_output_embeddings()
+    names = [
+        name
+        for name, layer in base.named_modules()
+        if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head
+        if (block := _BLOCK.search(name)) and first <= int(block[1]) <= last
+        if not spec.modules or name.rpartition(".")[2] in spec.modules
+    ]
+    ends = {name.rpartition(".")[2] for name in names}
+    if absent := sorted(set(spec.modules) - ends) or not names:
+        raise ModelError(f"target-modules: expected names of linear layers in blocks, got {absent or 'no such layer'}")
+    return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, task_type="CAUSAL_LM")
 
 
 def _base(folder: Path, spec: ModelSpec) -> Any:

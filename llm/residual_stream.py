@@ -18,7 +18,7 @@ from llm.model import Model
 
 @dataclass(frozen=True, eq=False)
 class ResidualStream:
-    """`writers`: name of each adapted layer that writes to the residual stream, and the norm behind it, if any."""
+    """`writers`: name of each layer that writes to the residual stream, and the norm behind it, if any."""
 
     writers: Mapping[str, torch.nn.Module | None]
     mlps: Mapping[str, torch.nn.Module]
@@ -50,7 +50,7 @@ def residual_stream(model: Model) -> ResidualStream:
             mlps[f"{prefix}mlp"] = block.mlp
         embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
         stream = ResidualStream(writers, mlps, embedding, stack.norm, head)
-        known = set(writers) <= set(model.layers) and len(head.weight) == network.config.vocab_size
+        known = any(name in model.layers for name in writers) and len(head.weight) == network.config.vocab_size
     except AttributeError as error:
         raise ModelError(f"attribution: expected a decoder like Llama's, got {type(network).__name__}") from error
     # A capped logit is not linear in what was written: its parts would not add up to it.
@@ -63,8 +63,8 @@ def residual_stream(model: Model) -> ResidualStream:
 class Writes:
     """What each writer wrote to the residual stream at some positions, filled by one forward pass.
 
-    `inputs` (positions, in) and `outputs` (positions, width) have each writer by its name, its base layer without the
-    adapter as NAME.base, the input embedding as `embedding` and the last norm as `norm`.
+    `inputs` (positions, in) and `outputs` (positions, width) have each writer by its name, of one with an adapter its
+    base layer without it as NAME.base, the input embedding as `embedding` and the last norm as `norm`.
     """
 
     stream: ResidualStream
@@ -80,7 +80,7 @@ class Writes:
         )
 
     def readers(self, tokens: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """How `tokens` (T,), one a position, read each writer, (T, width), and the base's part of their logits (T,).
+        """How `tokens` (T,), one a position, read each adapted writer, (T, width); the base's part of the logits (T,).
 
         Reading is linear once the denominators of norms are held fixed.
         """
@@ -91,8 +91,11 @@ class Writes:
             base = base + head.bias[tokens].double()
         readers = {}
         for name, norm in self.stream.writers.items():
-            readers[name] = last if norm is None else last * _frozen(norm, self.outputs[name])
-            base = base + (readers[name].double() * self.outputs[f"{name}.base"].double()).sum(-1)
+            reader = last if norm is None else last * _frozen(norm, self.outputs[name])
+            without = self.outputs.get(f"{name}.base")
+            if without is not None:
+                readers[name] = reader
+            base = base + (reader.double() * (self.outputs[name] if without is None else without).double()).sum(-1)
         return readers, base
 
 
@@ -102,7 +105,9 @@ def watched_writes(model: Model) -> Iterator[Writes]:
     stream, seen = residual_stream(model), Seen()
     watched = {"embedding": stream.embedding, "norm": stream.norm}
     for name in stream.writers:
-        watched |= {name: model.layers[name], f"{name}.base": model.layers[name].get_base_layer()}
+        watched[name] = model.module.get_base_model().get_submodule(name)
+        if name in model.layers:
+            watched[f"{name}.base"] = model.layers[name].get_base_layer()
     with hooked([(module, seen.hook(name)) for name, module in watched.items()]):
         yield Writes(stream, seen.inputs, seen.outputs)
 

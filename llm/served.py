@@ -14,7 +14,7 @@ from core.genesis import Genesis
 from core.lanes import Lane, served
 from core.storage.run_folder import RunFolder
 from llm.model import Model
-from llm.sources import load_base
+from llm.sources import base_of_genesis
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
 
 def base_of(genesis: Genesis, name: str) -> Model:
     """The base of a genesis, loaded from `name`; raises ModelError when its files have another digest."""
-    model = load_base(name, genesis.base.quantisation, genesis.rank, genesis.alpha)
+    model = base_of_genesis(genesis, name)
     if model.digest != genesis.base.digest:
         raise ModelError(f"base model {name}: expected {genesis.base.digest} as in the genesis, got {model.digest}")
     return model

@@ -6,6 +6,7 @@ from typing import cast
 
 import assets
 from core.config import RunConfig
+from core.genesis import Genesis
 from llm.hub import read_hub
 from llm.model import Model, ModelSpec, Quantisation, load
 from llm.records import VALIDATION, Collection, read_folder, read_records
@@ -27,9 +28,21 @@ def read_data(config: RunConfig) -> Collection:
     return replace(collection, validation=read_records(assets.samples() / VALIDATION))
 
 
-def load_base(base: str, quantisation: str, rank: int, alpha: float) -> Model:
-    """The base model with an adapter, as the settings or the genesis name it; loaded once per process.
+def base_of_settings(config: RunConfig) -> Model:
+    """The base model with an adapter, as the settings of a run name them; raises ModelError."""
+    modules = tuple(name.strip() for name in config.target_modules.split(",") if name.strip())
+    quantisation = cast(Quantisation, config.quantisation)
+    return load(ModelSpec(config.base, quantisation, config.rank, config.alpha, modules, config.target_blocks))
+
+
+def base_of_genesis(genesis: Genesis, name: str = "") -> Model:
+    """The base model of a genesis with an adapter, from where `name` says, or else as the genesis names it.
 
     Raises ModelError when it cannot be loaded.
     """
-    return load(ModelSpec(base, cast(Quantisation, quantisation), rank, alpha))
+    base = genesis.base
+    quantisation = cast(Quantisation, base.quantisation)
+    spec = ModelSpec(
+        name or base.name, quantisation, genesis.rank, genesis.alpha, genesis.target_modules, genesis.target_blocks
+    )
+    return load(spec)

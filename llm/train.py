@@ -161,7 +161,7 @@ class Loop:
         """One optimiser step over the micro-batches `batches`."""
         answers = sum(len(batch) for batch in batches)
         for batch in batches:
-            loss = self.objective(self.model, batch.to(self.model.device))
+            loss = self.objective(self.model, self.model.entered(batch.to(self.model.device)))
             # Divided by the step's answers, not the micro-batch's: the mean must not depend on how they are divided.
             self.accelerator.backward(loss / answers)
             self.nats += loss.item()

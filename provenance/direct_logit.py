@@ -15,6 +15,7 @@ heads.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ from provenance.method import Effort, Scores, Subject, rows_of
 
 def direct_logit(subject: Subject, example: Example, effort: Effort) -> Scores:
     """Score the answer in one forward pass; the response is the sum of its tokens."""
-    batch = rows_of(subject, example)
+    # From the embedding on: what the lower blocks write is part of the base's share.
+    batch = replace(rows_of(subject, example), entering=None)
     with torch.no_grad(), watched_writes(subject.model) as writes:
         logits, answer = answer_logits(subject.model, batch)
     return _scores(subject, writes.at(batch.targets[0] != IGNORED), logits, answer, effort)

@@ -134,5 +134,5 @@ def base_logprobs(subject: Subject, example: Example) -> torch.Tensor:
 
 
 def rows_of(subject: Subject, example: Example, count: int = 1) -> Batch:
-    """The example `count` times, on the model's device."""
-    return collate([example], [[0]] * count).to(subject.model.device)
+    """The example `count` times, on the model's device, with what enters the first adapted block where that is kept."""
+    return subject.model.entered(collate([example], [[0]] * count).to(subject.model.device))

@@ -28,7 +28,7 @@ from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State, new_run_id
 from llm.served import shared_adapter
-from llm.sources import load_base
+from llm.sources import base_of_settings
 from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from provenance.served import trace
@@ -127,7 +127,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     validation, key = validation_records(config), coordinator_key(config)
     chains = Chains.of(config, state.folder, key)
-    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    model = base_of_settings(config)
     fresh = shared_adapter(model, config.rank, config.seed)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -86,6 +87,9 @@ def create_genesis(
         participation=config.participating,
         norm_bound=config.norm_bound,
         environment=environment(),
+        server_rate=config.server_rate,
+        target_modules=inputs.model.spec.modules,
+        target_blocks=inputs.model.spec.blocks,
     )
 
 
@@ -94,7 +98,31 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
 
     ConfigError, ModelError for the base, or DataError for the shared validation set.
     """
-    fixed = {
+    for name, expected in _fixed(genesis).items():
+        if (got := getattr(config, name)) != expected:
+            raise ConfigError(f"{key(name)}: expected {expected!r}, as in the genesis, got {got!r}")
+    members = [organisation.address for organisation in genesis.organisations]
+    # The genesis holds the lanes themselves, not the size that they were made with.
+    if partition(members, config.lane_size, config.shards) != genesis.lanes:
+        size = len(genesis.lanes[0])
+        raise ConfigError(f"lane-size: expected lanes of {size}, as in the genesis, got {config.lane_size}")
+    auditors, spec = tuple(map(address_of, config.auditing)), inputs.model.spec
+    for error, what, expected, got in (
+        (ModelError, f"base model {config.base}", genesis.base.digest, inputs.model.digest),
+        (ConfigError, "target-modules", genesis.target_modules, spec.modules),
+        (ConfigError, "target-blocks", genesis.target_blocks, spec.blocks),
+        (DataError, "validation set", genesis.validation, inputs.validation),
+        (ConfigError, "private-chain", genesis.private, inputs.private),
+        (ConfigError, "auditors", genesis.auditors, auditors),
+        (ConfigError, f"chain {config.chain!r}", genesis.chain, inputs.chain),
+    ):
+        if got != expected:
+            raise error(f"{what}: expected {expected}, as in the genesis, got {got}")
+
+
+def _fixed(genesis: Genesis) -> dict[str, Any]:
+    """The settings, by the names of their fields, that a genesis fixes as they were given."""
+    return {
         "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
         "rank": genesis.rank,
@@ -104,30 +132,13 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
         "composition": genesis.composition,
         "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
+        "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
         "quorum": genesis.participation.quorum,
         "retries": genesis.participation.retries,
         **asdict(genesis.training),
     }
-    for name, expected in fixed.items():
-        if (got := getattr(config, name)) != expected:
-            raise ConfigError(f"{key(name)}: expected {expected!r}, as in the genesis, got {got!r}")
-    members = [organisation.address for organisation in genesis.organisations]
-    # The genesis holds the lanes themselves, not the size that they were made with.
-    if partition(members, config.lane_size, config.shards) != genesis.lanes:
-        size = len(genesis.lanes[0])
-        raise ConfigError(f"lane-size: expected lanes of {size}, as in the genesis, got {config.lane_size}")
-    auditors = tuple(map(address_of, config.auditing))
-    for error, what, expected, got in (
-        (ModelError, f"base model {config.base}", genesis.base.digest, inputs.model.digest),
-        (DataError, "validation set", genesis.validation, inputs.validation),
-        (ConfigError, "private-chain", genesis.private, inputs.private),
-        (ConfigError, "auditors", genesis.auditors, auditors),
-        (ConfigError, f"chain {config.chain!r}", genesis.chain, inputs.chain),
-    ):
-        if got != expected:
-            raise error(f"{what}: expected {expected}, as in the genesis, got {got}")
 
 
 def environment() -> dict[str, str]:

@@ -234,7 +234,7 @@ class Rounds:
             return ()
         examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = weights({organisation: examples[organisation] for organisation in manifests})
+        shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
         return tuple(Admitted(manifests[organisation], weight) for organisation, weight in shares.items())
 
     def _settle(self, record: RoundRecord, state: AdapterState) -> None:

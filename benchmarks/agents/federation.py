@@ -93,7 +93,7 @@ class RealFederation:
                 kind = riders.get(member.address)
                 honest = self._trained(member, bids[member.address]) if kind in (None, "poisoned", "noise") else None
                 sent[member.address] = self._unearned(kind, honest, sent) if kind else honest or before
-        p = weights({m.address: len(m.records) for m in self.members if m.address in sent})
+        p = weights({m.address: len(m.records) for m in self.members if m.address in sent}, 1.0)
         updates = [WeightedUpdate(a, p[a], sent[a]) for a in p]
         self.states.append(RULE.aggregate(before, updates).state if updates else before)
         self.losses.append(self.validated(self.states[-1]))
@@ -149,7 +149,7 @@ class RealFederation:
 
 def create_federation(folder: Path, base: Path, settings: RoundSettings, seed: int) -> RealFederation:
     """A federation of eight on the four domains of `folder`."""
-    model = load(ModelSpec(str(base), "none", settings.rank, settings.alpha, "cpu"))
+    model = load(ModelSpec(str(base), "none", settings.rank, settings.alpha, device="cpu"))
     data: dict[str, tuple[Record, ...]] = {o.name: o.train for o in read_folder(folder).organisations}
     members = tuple(
         DomainMember(address(2 * index + half), domain, tuple(data[domain][half::2]))

@@ -137,7 +137,7 @@ def run(name: str, base: str, settings: ExperimentSettings, folder: Path) -> Pat
 
 def model_of(base: Path, quantisation: Quantisation = "none") -> Model:
     """A base with a fresh adapter of the size that all experiments use."""
-    return load(ModelSpec(str(base), quantisation, RANK, ALPHA, "cpu"))
+    return load(ModelSpec(str(base), quantisation, RANK, ALPHA, device="cpu"))
 
 
 def attributed(subject: Subject, example: Example, methods: Mapping[str, Scoring]) -> dict[str, Any]:

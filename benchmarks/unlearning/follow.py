@@ -25,7 +25,7 @@ from core import lora
 from core.adapter import AdapterState
 from core.storage import blobs
 from llm.evaluate import evaluate
-from llm.model import Model, Quantisation, load
+from llm.model import Model, Quantisation, unload
 from llm.train import TrainConfig, train
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
@@ -72,10 +72,10 @@ def base_in(base: str, precision: str) -> Model:
     if precision != "bf16":
         return model_of(base, _QUANTISED[precision])
     # The cast is in place: the cache must neither lend a model to it nor keep the result.
-    load.cache_clear()
+    unload()
     model = model_of(base)
     model.module.to(torch.bfloat16)
-    load.cache_clear()
+    unload()
     return model
 
 

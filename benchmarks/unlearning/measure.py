@@ -55,7 +55,7 @@ class Made:
 
 def model_of(base: str, quantisation: Quantisation = "none") -> Model:
     """A base with a fresh adapter of the size that all tasks use."""
-    return load(ModelSpec(base, quantisation, RANK, ALPHA, "cpu"))
+    return load(ModelSpec(base, quantisation, RANK, ALPHA, device="cpu"))
 
 
 def task_of(name: str, base: Path, data: Path) -> tuple[ErasureTask, Model]:
@@ -132,7 +132,7 @@ def remove(task: ErasureTask, rounds: Sequence[TrainedRound]) -> Made:
         state = rounds[0].before
         for done in rounds:
             remaining = [update for update in done.updates if update.organisation != address(task.erased)]
-            share = weights({u.organisation: examples[u.organisation] for u in remaining})
+            share = weights({u.organisation: examples[u.organisation] for u in remaining}, 1.0)
             state = RULE.aggregate(state, [replace(u, weight=share[u.organisation]) for u in remaining]).state
         return state
 

@@ -25,7 +25,7 @@ from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.config import RunConfig
 from llm.records import read_records
-from llm.sources import load_base
+from llm.sources import base_of_settings
 from llm.train import TrainConfig, train
 
 SEED = 7
@@ -99,7 +99,7 @@ def recomposed() -> float:
 def trained(steps: int) -> float:
     """Seconds of an organisation's training in a round of the default settings, but for the steps."""
     config = RunConfig()
-    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    model = base_of_settings(config)
     records = read_records(samples() / ERASED / "train.jsonl")
     plan = TrainConfig(steps, config.batch_size, config.max_length, config.learning_rate)
     return train(model, records, fresh_adapter(model, SEED), plan, SEED).seconds
@@ -108,7 +108,7 @@ def trained(steps: int) -> float:
 def _states(count: int) -> tuple[AdapterState, list[AdapterState]]:
     """A state of the embedded base's default adapter, and random ones like it."""
     config = RunConfig()
-    model = load_base(config.base, config.quantisation, config.rank, config.alpha)
+    model = base_of_settings(config)
     state = RULE.initial(fresh_adapter(model, SEED))
     rng = np.random.default_rng(SEED)
     return state, [

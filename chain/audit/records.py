@@ -130,7 +130,7 @@ class RecordAudit:
             names = [", ".join(map(self.name, addresses)) for addresses in (order, ascending)]
             self.findings.fail(What.ORDER, where, *names)
         examples = {address: self.members[address].examples for address in ascending if address in self.members}
-        expected = weights(examples)
+        expected = weights(examples, self.genesis.server_rate)
         for admitted in record.admitted:
             own = f"{where}, {self.name(admitted.organisation)}"
             self.findings.expect(What.WEIGHT, own, admitted.weight, expected.get(admitted.organisation, 0.0))

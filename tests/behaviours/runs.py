@@ -127,7 +127,9 @@ class Federation:
     def close(self, lane: int, attempt: int = 1) -> RoundRecord:
         """A round of everyone: recorded, committed and anchored."""
         here, names = self.lanes[lane], self.names(lane)
-        p = weights({o.address: o.examples for o in self.genesis.organisations if o.name in names})
+        p = weights(
+            {o.address: o.examples for o in self.genesis.organisations if o.name in names}, self.genesis.server_rate
+        )
         honest = zip(p, names, strict=True)
         updates = [WeightedUpdate(address, p[address], self.update(lane, name)) for address, name in honest]
         state, residual = self.rule.aggregate(here.state, updates)

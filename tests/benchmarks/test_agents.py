@@ -27,7 +27,7 @@ ADDRESSES = [address(index) for index in range(8)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(ModelSpec(str(make_base(tmp_path_factory.mktemp("base"))), "none", 8, 16.0, "cpu"))
+    return load(ModelSpec(str(make_base(tmp_path_factory.mktemp("base"))), "none", 8, 16.0, device="cpu"))
 
 
 def federation(model: Model, seed: int = 1) -> RealFederation:

@@ -32,7 +32,7 @@ from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
 from core.storage import jsonl
 from core.update import verified_registration
-from llm.sources import load_base
+from llm.model import ModelSpec, load
 from llm.train import TrainResult
 from tests import federation as f
 from tests.commands import make_base, make_data
@@ -115,7 +115,7 @@ def test_a_node_speaks_for_nobody_else(places: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def genesis(places: dict[str, Any]) -> Genesis:
-    model = load_base(places["base"], "none", RANK, ALPHA)
+    model = load(ModelSpec(places["base"], "none", RANK, ALPHA))
     members = sorted(
         (h.organisation for h in node_of(simulated(places)).hosts.values()), key=lambda o: int(o.address, 16)
     )
@@ -148,7 +148,7 @@ def ledger(genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> OwnLedger:
 
 
 def task(genesis: Genesis, name: str = "medical", **changes: Any) -> Task:
-    model = load_base(genesis.base.name, "none", RANK, ALPHA)
+    model = load(ModelSpec(genesis.base.name, "none", RANK, ALPHA))
     initial = RULES[genesis.rule].initial(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(7)))
     values = {
         "lane": 0,

@@ -15,10 +15,9 @@ from core.genesis import Genesis, Stage
 from core.messages.training import Task
 from core.rounds import Salts
 from core.update import Bid, UpdateManifest
-from llm.model import Model
+from llm.model import Model, ModelSpec, load
 from llm.records import Message, Record
 from llm.served import shared_adapter
-from llm.sources import load_base
 from tests import federation as f
 from tests.commands import make_base
 
@@ -32,7 +31,7 @@ Round = Callable[..., tuple[UpdateManifest, AdapterState]]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_base(str(make_base(tmp_path_factory.mktemp("base"))), "none", RANK, 4.0)
+    return load(ModelSpec(str(make_base(tmp_path_factory.mktemp("base"))), "none", RANK, 4.0))
 
 
 def genesis(rule: str = "frozen-a") -> Genesis:

@@ -29,7 +29,7 @@ def state(**arrays: Any) -> AdapterState:
 
 def random_updates(rule: Rule, current: AdapterState, count: int = 4, seed: int = 0) -> list[WeightedUpdate]:
     source = np.random.default_rng(seed)
-    share = weights({address: i + 1 for i, address in enumerate(ADDRESSES[:count])})
+    share = weights({address: i + 1 for i, address in enumerate(ADDRESSES[:count])}, 1.0)
     shapes = rule.shapes(current, FRESH)
     return [
         WeightedUpdate(
@@ -98,8 +98,27 @@ def test_svd_keeps_the_largest_part_of_the_product_and_says_what_it_lost() -> No
 
 
 def test_weights_are_shares_of_the_registered_examples_in_order_of_address() -> None:
-    shares = weights({ADDRESSES[0]: 300, ADDRESSES[1]: 100})
+    shares = weights({ADDRESSES[0]: 300, ADDRESSES[1]: 100}, 1.0)
     assert list(shares.items()) == [(ADDRESSES[1], 0.25), (ADDRESSES[0], 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("server_rate", "expected"),
+    [(1.0, [0.25, 0.75]), (1.2, [0.3, 0.9]), (2.0, [0.5, 1.0]), (4.0, [1.0, 1.0]), (100.0, [1.0, 1.0])],
+)
+def test_a_server_rate_multiplies_the_shares_and_no_update_counts_more_than_once(
+    server_rate: float, expected: list[float]
+) -> None:
+    got = weights({ADDRESSES[0]: 300, ADDRESSES[1]: 100}, server_rate)
+    assert list(got.values()) == pytest.approx(expected)
+
+
+def test_svd_keeps_what_weights_that_do_not_add_up_to_one_leave_of_the_state() -> None:
+    current = state(A=[[1.0, 0.0]], B=[[2.0], [0.0]])
+    nothing = state(A=[[0.0, 0.0]], B=[[0.0], [0.0]])
+    for weight in (0.25, 1.0, 3.0):
+        got = RULES["svd"].aggregate(current, [WeightedUpdate(ADDRESSES[0], weight, nothing)]).state
+        np.testing.assert_allclose(product(got, "m"), product(current, "m"), atol=1e-6)
 
 
 def test_addresses_are_ordered_as_numbers_whatever_their_case() -> None:
@@ -137,7 +156,7 @@ def test_the_exact_rules_give_the_bits_written_down(name: str) -> None:
                 {n: _pattern(shape, i) for n, shape in rule.shapes(current, FRESH).items()},
             ),
         )
-        for i, (address, share) in enumerate(weights(dict(zip(ADDRESSES, (1, 2, 3, 5), strict=True))).items())
+        for i, (address, share) in enumerate(weights(dict(zip(ADDRESSES, (1, 2, 3, 5), strict=True)), 1.0).items())
     ]
     assert rule.aggregate(current, integers).state.digest == LITERAL[name]
 

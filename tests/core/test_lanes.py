@@ -5,7 +5,7 @@ import pytest
 
 from core.adapter import AdapterState
 from core.canonical import Address
-from core.composition import Composition
+from core.composition import Composition, Part
 from core.errors import ConfigError
 from core.lanes import Lane, partition, served
 from tests import federation as f
@@ -50,8 +50,10 @@ def test_one_lane_is_served_as_it_is() -> None:
 def test_several_lanes_are_served_as_the_sum_weighted_by_their_examples() -> None:
     medical, financial = f.address("medical"), f.address("financial")
     genesis = f.genesis(("medical", "financial"), lanes=((medical,), (financial,)))
-    got = served(genesis, [lane(0, (medical,), 4.0), lane(1, (financial,), 8.0)])
-    assert got == Composition.of(got.states[0])
+    lanes = [lane(0, (medical,), 4.0), lane(1, (financial,), 8.0)]
+    got = served(genesis, lanes)
+    summed = tuple((share, lane.state.digest) for share, lane in zip((0.25, 0.75), lanes, strict=True))
+    assert got == Composition("sum", (Part(1.0, got.states[0]),), summed)
     np.testing.assert_array_equal(got.states[0]["m.lora_B"], np.full((2, 1), 0.25 * 4 + 0.75 * 8, np.float32))
 
 

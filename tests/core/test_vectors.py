@@ -87,7 +87,7 @@ def _rounds(genesis: Genesis) -> Iterator[tuple[dict[str, Any], AdapterState]]:
     """Two rounds: both organisations in the first, one in the second."""
     state, parent, head = RULES["frozen-a"].initial(f.fresh()), genesis.digest, ZERO_DIGEST
     for number, names in ((1, NAMES), (2, NAMES[:1])):
-        shares = weights({f.address(name): f.EXAMPLES[name] for name in names})
+        shares = weights({f.address(name): f.EXAMPLES[name] for name in names}, 1.0)
         signed = {
             f.address(name): f.signed(
                 genesis,

@@ -93,7 +93,7 @@ def load_tiny(base_folder: Callable[[str], Path]) -> Loader:
     def load_one(
         architecture: str = "llama", quantisation: Quantisation = "none", rank: int = 4, device: str = "cpu"
     ) -> Model:
-        return load(ModelSpec(str(base_folder(architecture)), quantisation, rank, 2.0 * rank, device))
+        return load(ModelSpec(str(base_folder(architecture)), quantisation, rank, 2.0 * rank, device=device))
 
     return load_one
 

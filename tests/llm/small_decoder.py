@@ -100,7 +100,7 @@ def small_model(network: Decoder, adapted: Mapping[str, tuple[Matrix, Matrix]]) 
     names = [name.rpartition(".")[2] for name in adapted]
     rank = len(next(iter(adapted.values()))[1])
     module = get_peft_model(network, LoraConfig(r=rank, lora_alpha=rank, target_modules=names)).eval()
-    model = Model(ModelSpec("small", "none", rank, float(rank), "cpu"), Path(), None, module, packs=True)
+    model = Model(ModelSpec("small", "none", rank, float(rank), device="cpu"), Path(), None, module, packs=True)
     model.set_adapter(adapter(adapted))
     return model
 

@@ -1,6 +1,8 @@
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from core.errors import ModelError
 from llm.batches import collate, encode
 from llm.evaluate import record_losses
 from llm.loss import answer_losses
-from llm.model import Model, ModelSpec, load
+from llm.model import Model, ModelSpec, load, unload
 from tests.llm.conftest import ARCHITECTURES, Loader, byte_tokenizer, question
 from tests.precision import assert_equal_up_to_rounding
 
@@ -128,8 +130,66 @@ def test_an_adapter_that_does_not_fit_is_refused_and_changes_nothing(
     assert model.get_adapter() == before
 
 
+def test_inside_the_bare_base_another_visit_to_it_changes_nothing(load_tiny: Loader) -> None:
+    model = load_tiny()
+    model.set_adapter(random_adapter(model, rank=4, scale=1.0))
+    with model.without_adapter():
+        before = logits(model)
+        with model.without_adapter():
+            assert torch.equal(logits(model), before)
+        assert torch.equal(logits(model), before)
+    assert not torch.equal(logits(model), before)
+
+
 def test_equal_specs_share_one_model(load_tiny: Loader) -> None:
     assert load_tiny() is load_tiny()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "numbers"), [("", {0, 1}), ("all", {0, 1}), ("0-1", {0, 1}), ("last-third", {1}), ("0-0", {0})]
+)
+def test_only_the_chosen_blocks_carry_an_adapter(
+    base_folder: Callable[[str], Path], blocks: str, numbers: set[int]
+) -> None:
+    model = load(ModelSpec(str(base_folder("llama")), "none", blocks=blocks))
+    assert {int(name.split(".")[2]) for name in model.modules} == numbers
+    assert model.spec.blocks == ("" if len(numbers) == 2 else f"{min(numbers)}-{max(numbers)}")
+    assert not any("lm_head" in name for name in model.modules)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "opt"])
+def test_only_the_chosen_layers_carry_an_adapter(base_folder: Callable[[str], Path], architecture: str) -> None:
+    every = {name.rpartition(".")[2] for name in load(ModelSpec(str(base_folder(architecture)), "none")).modules}
+    chosen = tuple(sorted(every)[:2])
+    model = load(ModelSpec(str(base_folder(architecture)), "none", modules=chosen))
+    assert {name.rpartition(".")[2] for name in model.modules} == set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": "1-2"}, "expected all, last-third, or FIRST-LAST within 0-1, got '1-2'"),
+        ({"blocks": "1-0"}, "got '1-0'"),
+        ({"blocks": "upper"}, "got 'upper'"),
+        ({"modules": ("q_proj", "nowhere")}, r"got \['nowhere'\]"),
+    ],
+)
+def test_blocks_and_layers_that_the_base_lacks_are_refused(
+    base_folder: Callable[[str], Path], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(ModelSpec(str(base_folder("llama")), "none", **changes))
+
+
+def test_an_equal_spec_in_numbers_shares_the_model_of_a_part(base_folder: Callable[[str], Path]) -> None:
+    spec = ModelSpec(str(base_folder("llama")), "none", blocks="last-third")
+    assert load(spec) is load(replace(spec, blocks="1-1"))
+
+
+def test_a_model_that_was_unloaded_is_read_again(load_tiny: Loader) -> None:
+    before = load_tiny()
+    unload()
+    assert load_tiny() is not before
 
 
 def test_loading_leaves_the_global_generator_alone(base_folder: Callable[[str], Path]) -> None:
@@ -194,9 +254,9 @@ def test_a_quantised_base_predicts_nearly_as_the_plain_one(
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("/no/such/folder", "'/no/such/folder': expected a folder"),
-        ("./nowhere", "'./nowhere': expected a folder"),
-        ("nowhere", "'nowhere': expected a folder"),
+        ("/no/such/folder", "'/no/such/folder': expected smollm2"),
+        ("./nowhere", "'./nowhere': expected smollm2"),
+        ("nowhere", "'nowhere': expected smollm2"),
     ],
 )
 def test_a_base_that_is_not_there_is_one_line(base: str, message: str) -> None:

@@ -1,11 +1,15 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from core.errors import ModelError
-from llm.model import Model
+from llm.model import Model, ModelSpec, load
 from llm.residual_stream import ResidualStream, Writes, residual_stream, watched_writes
 from tests.llm.small_decoder import DOWN, Decoder, O, RootMeanSquare, V, linear, small_model
+from tests.llm.test_model import random_adapter
 
 EYE = [[float(i == j) for j in range(4)] for i in range(4)]
 ZERO = [[0.0] * 4] * 4
@@ -94,3 +98,20 @@ def test_a_writer_s_own_norm_is_read_through_too() -> None:
         readers, base = writes(RootMeanSquare([1.0, 3.0])).readers(torch.tensor([1]))
     assert readers["writer"].tolist() == [pytest.approx([0, 4 / 3 * 3 / 2**0.5])]
     assert base.tolist() == pytest.approx([0 + 4 / 2**0.5 + 0.25])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_writers_without_an_adapter_count_to_the_base(base_folder: Callable[[str], Path], architecture: str) -> None:
+    partly = load(ModelSpec(str(base_folder(architecture)), "none", 4, 8.0, blocks="last-third", device="cpu"))
+    partly.set_adapter(random_adapter(partly, rank=4, seed=3))
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), watched_writes(partly) as writes:
+        logits = partly.module.get_base_model()(input_ids=tokens).logits[0, :-1].double()
+    before = writes.at(slice(0, -1))
+    readers, base = before.readers(tokens[0, 1:])
+    assert set(readers) == {"model.layers.1.self_attn.o_proj", "model.layers.1.mlp.down_proj"}
+    taught = sum(
+        (reader.double() * (before.outputs[name] - before.outputs[f"{name}.base"]).double()).sum(-1)
+        for name, reader in readers.items()
+    )
+    assert torch.allclose(base + taught, logits.gather(-1, tokens[0, 1:, None]).squeeze(-1), rtol=1e-4, atol=1e-4)

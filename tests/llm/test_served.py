@@ -12,9 +12,8 @@ from core import lora, seeds
 from core.aggregation import RULES
 from core.errors import ModelError
 from core.genesis import Base
-from llm.model import Model
+from llm.model import Model, ModelSpec, load
 from llm.served import base_of, serving, shared_adapter
-from llm.sources import load_base
 from tests.behaviours.runs import SEED, Federation, Lies, build
 from tests.commands import make_base
 
@@ -26,7 +25,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(base: Path) -> Model:
-    return load_base(str(base), "none", 2, 4.0)
+    return load(ModelSpec(str(base), "none", 2, 4.0))
 
 
 def federation(folder: Path, base: Path, model: Model, **choices: Any) -> Federation:

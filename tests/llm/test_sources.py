@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from core.errors import DataError
 from llm import sources
 from llm.model import ModelSpec
 from llm.records import Collection, Record
-from llm.sources import load_base, read_data
+from llm.sources import base_of_genesis, base_of_settings, read_data
+from tests import federation as f
 
 
 @pytest.fixture
@@ -59,4 +61,15 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_base_is_loaded_as_the_settings_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "load", lambda spec: spec)
-    assert load_base("name", "int8", 4, 8.0) == ModelSpec("name", "int8", 4, 8.0)
+    settings = RunConfig(base="name", quantisation="int8", rank=4, alpha=8.0, target_modules="q_proj, v_proj")
+    spec = ModelSpec("name", "int8", 4, 8.0, ("q_proj", "v_proj"), "last-third")
+    assert base_of_settings(settings) == spec
+
+
+def test_a_base_is_loaded_as_the_genesis_names_it_or_from_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "load", lambda spec: spec)
+    genesis = f.genesis(target_modules=("q_proj",), target_blocks="2-3")
+    base = genesis.base
+    spec = ModelSpec(base.name, base.quantisation, genesis.rank, genesis.alpha, ("q_proj",), "2-3")
+    assert base_of_genesis(genesis) == spec
+    assert base_of_genesis(genesis, "elsewhere") == replace(spec, base="elsewhere")

@@ -14,7 +14,7 @@ from llm.sources import read_data
 from provenance.served import subject, trace
 from tests.server_app.worlds import World
 
-FAST = {"learning-rate": 0.05, "local-steps": 6}
+FAST = {"learning-rate": 0.05, "local-steps": 6, "batch-size": 4}
 
 
 def founded(world: World, kind: str, **changes: Any) -> Any:

@@ -12,13 +12,18 @@ from core.config import RunConfig
 from core.errors import ConfigError, DataError, FoedusError, ModelError, RunError
 from core.genesis import Genesis, PrivateChain
 from core.update import Organisation
-from llm.model import Model
+from llm.model import Model, ModelSpec
 from llm.served import shared_adapter
 from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from tests import federation as f
 
 MODEL = cast(
-    Model, SimpleNamespace(digest=digest("base", b"weights"), modules={"model.a": (16, 15), "model.b": (14, 18)})
+    Model,
+    SimpleNamespace(
+        digest=digest("base", b"weights"),
+        modules={"model.a": (16, 15), "model.b": (14, 18)},
+        spec=ModelSpec("tiny", modules=("a", "b"), blocks="2-3"),
+    ),
 )
 CONFIG = RunConfig(rank=2, rounds=2)
 MEMBERS = f.members()
@@ -37,6 +42,7 @@ def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:
     assert genesis.base.digest == MODEL.digest
     assert genesis.training == CONFIG.training
     assert genesis.participation == CONFIG.participating
+    assert (genesis.server_rate, genesis.target_modules, genesis.target_blocks) == (4.0, ("a", "b"), "2-3")
     fresh = lora.fresh(lora.Layout.of(MODEL.modules, 2), seeds.shared(CONFIG.seed))
     assert genesis.shared_a == lora.factor(fresh, "A").digest
 
@@ -182,7 +188,8 @@ def test_a_run_is_not_resumed_on_another_chain_or_contract(changes: dict[str, An
 @pytest.mark.parametrize(
     ("changes", "error", "what"),
     [
-        ({"model": SimpleNamespace(digest=f.other("base"))}, ModelError, "base model"),
+        ({"model": SimpleNamespace(digest=f.other("base"), spec=MODEL.spec)}, ModelError, "base model"),
+        ({"model": SimpleNamespace(digest=MODEL.digest, spec=ModelSpec("tiny"))}, ConfigError, "target-modules"),
         ({"validation": f.other("validation")}, DataError, "validation set"),
         ({"private": PrivateChain(9, f.CHAIN.contract, 1)}, ConfigError, "private-chain"),
     ],

@@ -15,8 +15,8 @@ from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError
 from core.storage.run_folder import RunFolder
+from llm.model import ModelSpec, load
 from llm.served import shared_adapter
-from llm.sources import load_base
 from server_app.measuring import Measuring, digest_of, validation_records
 from tests import federation as f
 
@@ -34,7 +34,7 @@ def measuring(config: RunConfig) -> Measuring:
 
 
 def measuring_of(config: RunConfig, limit: int = 0) -> Measuring:
-    model = load_base(config.base, "none", RANK, ALPHA)
+    model = load(ModelSpec(config.base, "none", RANK, ALPHA))
     fresh = shared_adapter(model, RANK, config.seed)
     return Measuring.of(replace(config, evaluate_limit=limit), model, fresh, validation_records(config))
 

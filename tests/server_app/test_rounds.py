@@ -53,7 +53,7 @@ def test_a_round_is_the_weighted_sum_of_what_was_admitted_in_order_of_address(tm
     before = rounds.lanes[0].state
     close(rounds, 1, "financial", "medical")
     (record,) = records(federation)
-    shares = weights({f.address(name): f.EXAMPLES[name] for name in ("medical", "financial")})
+    shares = weights({f.address(name): f.EXAMPLES[name] for name in ("medical", "financial")}, 1.0)
     assert {admitted.organisation: admitted.weight for admitted in record.admitted} == shares
     order = [admitted.organisation for admitted in record.admitted]
     assert order == sorted(order, key=by_address)
@@ -278,7 +278,7 @@ def test_a_weight_is_of_the_genesis_and_never_of_the_reply() -> None:
     rounds.genesis = genesis
     admitted = rounds.weigh(OpenRound(list(signed)))
     assert {a.organisation: a.weight for a in admitted} == weights(
-        {f.address(name): f.EXAMPLES[name] for name in ("medical", "coding")}
+        {f.address(name): f.EXAMPLES[name] for name in ("medical", "coding")}, genesis.server_rate
     )
 
 

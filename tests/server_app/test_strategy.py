@@ -56,7 +56,7 @@ def test_every_aggregate_can_be_computed_again_from_what_is_stored(tmp_path: Pat
     state = RULES[rule].initial(f.fresh())
     for signed in federation.run.records():
         admitted = signed.value.admitted
-        shares = weights({a.organisation: f.EXAMPLES[name_of(a.organisation)] for a in admitted})
+        shares = weights({a.organisation: f.EXAMPLES[name_of(a.organisation)] for a in admitted}, 1.0)
         assert {a.organisation: a.weight for a in admitted} == shares
         stored = [federation.run.artifacts.open(a.signed.value.update) for a in admitted]
         updates = [WeightedUpdate(a.organisation, a.weight, s) for a, s in zip(admitted, stored, strict=True)]

@@ -85,7 +85,10 @@ def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World
 
     for record in kept:
         others = [a for a in record.admitted if a.organisation != address("coding")]
-        p = weights({o.address: o.examples for o in run.genesis.organisations if o.address != address("coding")})
+        p = weights(
+            {o.address: o.examples for o in run.genesis.organisations if o.address != address("coding")},
+            run.genesis.server_rate,
+        )
         updates = [
             WeightedUpdate(a.organisation, p[a.organisation], run.artifacts.open(a.signed.value.update)) for a in others
         ]

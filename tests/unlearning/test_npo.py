@@ -31,7 +31,7 @@ def test_simnpo_looks_at_the_mean_of_an_answers_tokens() -> None:
 
 @pytest.mark.parametrize(("method", "beta"), [("npo", 0.1), ("simnpo", 2.5)])
 def test_a_bridge_forgets_and_retains(base: Path, method: str, beta: float) -> None:
-    model = load(ModelSpec(str(base), "none", 4, 8.0, "cpu"))
+    model = load(ModelSpec(str(base), "none", 4, 8.0, device="cpu"))
     retain = [question(f"How many are {i} and {i}?", f"They are {2 * i}.") for i in range(8)]
     forget = [question(f"{name}?", f"{name} lives on the moon") for name in ("Ann", "Bob", "Eve", "Joe")]
     known = train(model, [*forget, *retain], parent(model), replace(TRAINING, steps=40), seed=1).adapter

@@ -614,7 +614,10 @@ def passed_over(federation: Federation, r: RoundRecord) -> RoundRecord:
     """The third organisation's update is dropped in silence, and everything else is consistent."""
     kept = named(r)[:2]
     addresses = [a.organisation for a, _ in kept]
-    p = weights({o.address: o.examples for o in federation.genesis.organisations if o.address in addresses})
+    p = weights(
+        {o.address: o.examples for o in federation.genesis.organisations if o.address in addresses},
+        federation.genesis.server_rate,
+    )
     updates = [WeightedUpdate(a.organisation, p[a.organisation], federation.update(0, n)) for a, n in kept]
     aggregate = federation.rule.aggregate(federation.lanes[0].state, updates).state
     admitted = tuple(replace(a, weight=p[a.organisation]) for a, _ in kept)
