@@ -245,9 +245,11 @@ def _numbered(blocks: str, folder: Path) -> str:
     if blocks in ("", "all"):
         return ""
     try:
-        count = int(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().num_hidden_layers)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        count = int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {error}") from error
+        got = _reason(error)
+        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
     if blocks == "last-third":
         return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
