@@ -12,6 +12,7 @@ STATE/chain/             the development chains
 import os
 import re
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,24 @@ class State:
     folder: Path
 
     @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The one in a folder, which need not exist; what this process writes from now on is its user's alone.
+
+        Raises UsageError for a folder that other users can write: whoever can put a file there decides what is read.
+        """
+        os.umask(0o077)
+        if folder.exists():
+            found = folder.stat()
+            mode, strange = stat.S_IMODE(found.st_mode), found.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0
+            if mode & 0o022 or strange:
+                got = f"one of user {found.st_uid}" if strange else f"mode {mode:04o}"
+                raise UsageError(f"state folder {folder}: expected one that you alone can write, got {got}: chmod 700")
+        return cls(folder)
+
+    @classmethod
     def of(cls, config: RunConfig) -> Self:
         """The one that a run's settings name: `state`, else $FOEDUS_HOME, else .foedus in the home folder."""
-        return cls(Path(config.state or os.environ.get("FOEDUS_HOME") or Path.home() / ".foedus").resolve())
+        return cls.at(Path(config.state or os.environ.get("FOEDUS_HOME") or Path.home() / ".foedus").resolve())
 
     def run(self, name: str, config: RunConfig | None = None) -> RunFolder:
         """A run's folder, existing or not, with the store and the coordinator's key of `config` or its saved settings.
