@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from core.errors import FoedusError
-from core.escape import visible
+from core.escape import redacted, visible
 
 SUMMARIES = {
     "run": "Run one federation in simulation.",
@@ -121,5 +121,5 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     # A message may quote a file or an organisation: it must stay one line, and must not steer the terminal.
-    sys.stderr.write(f"foedus: {visible(' '.join(message.split()))}\n")
+    sys.stderr.write(f"foedus: {redacted(visible(' '.join(message.split())))}\n")
     return code
