@@ -209,11 +209,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=assets.samples(), help="organisations with facts [the samples]")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
+    parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
     parser.add_argument("--erase", default="medical", help="the organisation that is erased")
     parser.add_argument("--name", default="speaking", help="the result file")
     options = parser.parse_args()
     work, data = options.work.absolute(), options.data.absolute()
-    asked = questions(data, RunConfig().calibration)
+    asked = questions(data, options.fitted)
     figures: dict[str, Any] = {"base_said_percent": said_by_base(RunConfig(data=str(data)), asked)}
     plans = (
         ("together", "replay", (), SEEDS[: options.seeds]),
