@@ -10,6 +10,7 @@ from rich.text import Text
 
 from console.options import ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.views.heat import Heat, summary
+from console.views.progress import working
 from console.views.tables import screen
 from core.canonical import Address
 from core.errors import UsageError
@@ -39,7 +40,9 @@ def chat(
     found = readable_run(state_of(state), run, key)
     method = method or ("gradient" if found.genesis.composition == "ensemble" else "direct-logit")
     check_method(method)
-    Chat(screen(), subject(found), found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())
+    with working(f"loading the base {found.genesis.base.name}"):
+        served = subject(found)
+    Chat(screen(), served, found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())
 
 
 class Chat:
