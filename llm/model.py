@@ -227,9 +227,9 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
     base = _base(folder, spec)
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -245,9 +245,11 @@ def _numbered(blocks: str, folder: Path) -> str:
     if blocks in ("", "all"):
         return ""
     try:
-        count = int(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().num_hidden_layers)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        count = int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {error}") from error
+        got = _reason(error)
+        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
     if blocks == "last-third":
         return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
@@ -290,11 +292,10 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"base model {folder} cannot be loaded as {spec.quantisation}: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"base model {folder} cannot be loaded as {spec.quantisation}: {_reason(error)}") from error
     for layer in base.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
@@ -332,6 +333,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     # Without AVX-512 BF16 the CPU emulates bfloat16, many times slower than float32.
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _reason(error: Exception) -> str:
+    """Why a base cannot be read, in one line."""
+    # The library would advise to run it.
+    if "trust_remote_code" in str(error):
+        return "expected a base without code of its own, which is never run, got one that brings some"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -139,7 +139,7 @@ def test_the_port_of_the_superlink_in_use(world: World, monkeypatch: pytest.Monk
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr("console.backends.ray._free_port", lambda: port)
+        monkeypatch.setattr("console.backends.ray.free_port", lambda: port)
         done = foedus(*world.run())
     assert done.code == 1
     assert f"the SuperLink did not start on 127.0.0.1:{port}" in done.error

@@ -1,6 +1,7 @@
 """What a finished run's model answers, in colours and without them."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from core.storage.state_folder import State
 from llm.records import Collection, Message, OrganisationData, Record
 from tests.commands import ORGANISATIONS, World, foedus
 from tests.llm.conftest import question
+from tests.provenance.traces import names, trace
 
 pytestmark = pytest.mark.chain
 
@@ -51,7 +53,16 @@ def test_on_a_terminal_words_are_coloured_and_the_colours_explained(finished: Wo
     asked = [line.split(" › ")[0] for line in text.splitlines() if " › " in line]
     assert [line.removeprefix("\x1b[2m") for line in asked] == [*ORGANISATIONS]
     assert text.count("Verdict  ") == len(ORGANISATIONS)
-    assert "48;2;" in text.split(" › ")[1]  # a ground in an organisation's colour
+
+
+def test_a_word_has_one_colour_and_the_verdict_stands_below() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system="truecolor", width=100)
+    show(*view._answer(trace(), names(), console), on=console)
+    *lines, verdict = out.getvalue().splitlines()
+    text = "".join(lines)
+    assert len(re.findall(r"48;2;\S+m[^\x1b]+", text)) <= len(trace().words()) < len(trace().tokens)
+    assert verdict.startswith("Verdict  ")
 
 
 def test_elsewhere_the_organisation_stands_behind_the_answer(finished: World) -> None:
