@@ -1,0 +1,47 @@
+"""What is counted as said, named and forgotten."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speaking import Question, questions, summary
+
+
+def test_an_answer_says_a_fact_that_it_holds_whatever_its_case() -> None:
+    question = Question("medical", "What is X?", "slow Cathrolide", fitted=False)
+    assert question.said_in("X is a Slow cathrolide.")
+    assert not question.said_in("X is slow.")
+
+
+def test_questions_are_the_held_out_ones_and_the_first_are_the_calibrations(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps({"instruction": f"{name}{i}?", "output": "is x.", "fact": "x"}) for i in range(3)]
+        (tmp_path / name / "dev.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = questions(tmp_path, 1)
+    assert [(q.organisation, q.prompt) for q in found[2:4]] == [("a", "a2?"), ("b", "b0?")]
+    assert [q.fitted for q in found] == [True, False, False] * 2
+
+
+def answer(organisation: str, said: bool, named: str | None, fitted: bool = False) -> dict[str, Any]:
+    return {
+        "organisation": organisation, "fitted": fitted, "said": said, "named": named, "confidence": 1.0,
+        "constant_named": "b", "constant_confidence": 1.0,
+    }  # fmt: skip
+
+
+def test_a_summary_counts_what_is_said_named_and_forgotten() -> None:
+    before = [
+        answer("a", True, "a"),
+        answer("a", False, None),
+        answer("b", True, "b"),
+        answer("b", True, "a", fitted=True),
+    ]
+    after = [answer("a", False, "b"), answer("a", False, "b"), answer("b", True, "b"), answer("b", False, "b")]
+    seed = {"seconds": 9.0, "label": "exact", "before": before, "after": after}
+    found = summary([seed, seed], "a")
+    assert found["said_percent"] == {"a": "50 ± 0", "b": "100 ± 0"}
+    assert found["named_percent"] == {"calibrated": "66.67 ± 0", "constants": "33.33 ± 0"}
+    assert found["calibration_error"]["calibrated"] == 1 / 3
+    assert (found["erased_said_after_percent"], found["others_change_points"]) == ("0 ± 0", "-50 ± 0")
+    assert (found["seconds"], found["label"]) == ([9.0, 9.0], ["exact"])
