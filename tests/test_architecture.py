@@ -91,7 +91,7 @@ def test_nouns_and_records_need_no_heavy_library_the_chain_only_web3_and_the_str
         "core": (in_package("core", but=("core.messages",)), set()),
         "records": (["llm.records"], set()),
         "chain": (in_package("chain"), {"web3"}),
-        "strategy": (["server_app.strategy", "console.backends.inline", "agents.policies"], {"web3", "flwr"}),
+        "strategy": (["server_app.strategy", "console.backends.inline", "core.policies"], {"web3", "flwr"}),
     }
     code = "import sys, importlib\n"
     for modules_, _ in steps.values():

@@ -3,7 +3,6 @@
 STATE/runs/RUN/          the record: every file in it is covered by `foedus verify`
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
-STATE/credits/RUN/       what each round was worth, and whom it paid; see agents/rewards.py
 STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
@@ -103,10 +102,6 @@ class State:
     def forgotten(self, genesis: Digest, organisation: Address) -> Path:
         """The records that an organisation of this state folder has erased from a federation."""
         return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"
-
-    def credits(self, run: str) -> Path:
-        """The credits of a run's rounds."""
-        return self.folder / "credits" / run
 
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""
