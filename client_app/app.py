@@ -15,7 +15,7 @@ from client_app.hosting import Host, Node, node_of
 from client_app.local_round import train_round, whole_round
 from client_app.oversight import confirm, metrics
 from client_app.refusals import abstained, errors_stay_home, refused
-from client_app.signing import signed_reply
+from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
@@ -31,7 +31,6 @@ from core.update import ABSTAIN, Offer, Registration
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
-from llm.sources import base_of_genesis
 
 app = ClientApp(mods=[errors_stay_home])
 
@@ -46,13 +45,13 @@ def bind(message: Message, context: Context) -> Message:
     query = Bind.from_content(message.content)
     node = node_of(context)
     asked, product = query.asked, f"foedus {version('foedus')}"
-    signed = (
+    registrations = (
         Registration(host.organisation, asked.coordinator, asked.run, asked.challenge, product=product).sign(
             host.key, query.chain
         )
         for host in node.hosts.values()
     )
-    return Message(Bound(tuple(signed), node.known).to_content(), reply_to=message)
+    return Message(Bound(tuple(registrations), node.known).to_content(), reply_to=message)
 
 
 @app.query("offer")
@@ -61,7 +60,7 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
-    model = base_of_genesis(genesis)
+    model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
         steps = whole_round(genesis, model, node.records(host, genesis, query.lane))
@@ -71,7 +70,7 @@ def offer(message: Message, context: Context) -> Message:
     except (FormatError, UsageError) as error:
         return refused(message, context, Refused.ABSTAINED, error)
     unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(queries.offered(unsigned.sign(host.key, genesis.chain)), reply_to=message)
+    return Message(queries.offered(signed(unsigned, host, genesis)), reply_to=message)
 
 
 @app.query("delete")
@@ -130,7 +129,10 @@ def train(message: Message, context: Context) -> Message:
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     manifest, update = train_round(task, records, model, fresh, bid, stage, {**metrics(standing), **next_bid})
-    return Message(signed_reply(manifest, update, host, witness, task.genesis.chain), reply_to=message)
+    try:
+        return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
+    except _OBJECTIONABLE as error:  # of a signer of its own, which has a memory of its own
+        return refused(message, context, Refused.OBJECTED, error)
 
 
 @app.evaluate()
@@ -157,7 +159,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
-    model = base_of_genesis(genesis)
+    model = node.load_base(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh

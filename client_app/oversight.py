@@ -50,7 +50,7 @@ class Oversight:
             raise ConfigError(f"node-config: expected chain-lag as a number of rounds, got {lag!r}")
         if policy not in LAG_POLICIES:
             raise ConfigError(f"node-config: expected chain-lag-policy {' or '.join(LAG_POLICIES)}, got {policy!r}")
-        return cls(chain, State(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
+        return cls(chain, State.at(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
 
     def check_record(self, task: Task) -> Witness:
         """Check and remember the record that a task carries; returns the organisation's memory, read once a message.

@@ -17,9 +17,6 @@ from console.options import (
 )
 from console.views import heat
 from console.views.tables import answer, screen
-from provenance.evidence import Evidence
-from provenance.page import page
-from provenance.served import trace
 
 app = command_app()
 
@@ -41,6 +38,10 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
+    from provenance.evidence import Evidence  # noqa: PLC0415 - torch: seconds that help need not wait
+    from provenance.page import page  # noqa: PLC0415
+    from provenance.served import trace  # noqa: PLC0415
+
     files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = readable_run(state_of(state), run, key)
     names = found.genesis.names

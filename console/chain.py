@@ -14,6 +14,7 @@ from console.options import JsonOption, StateOption, command_app, state_of
 from console.views.tables import answer, table
 from core import keys
 from core.errors import UsageError
+from core.escape import redacted
 
 app = command_app(
     help="A development chain, and the contracts.", epilog="Example: foedus chain start", no_args_is_help=True
@@ -65,6 +66,7 @@ def deploy(
         raise UsageError(f"deploying on {chain}: expected --key, the key file of an account with funds, got none")
     folder = state_of(state).folder
     addresses = control.deploy(chain, folder, keys.read(key.expanduser()) if key else administrator())
+    chain = redacted(chain)
     parts = [table(f"Contracts on {chain}", ("contract", "address"), addresses.items())]
     answer({"chain": chain, "addresses": dict(addresses)}, parts, as_json=as_json)
 

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from core.errors import FoedusError
-from core.escape import visible
+from core.escape import redacted, visible
 
 SUMMARIES = {
     "run": "Run one federation in simulation.",
@@ -32,6 +32,9 @@ SUMMARIES = {
     "check": "Check an erasure certificate against the run's artifacts and the chain.",
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
+    "node": "Run an organisation's node of a deployment.",
+    "signer": "Hold an organisation's key and sign for its node.",
+    "coordinator": "Run a deployment's SuperLink behind nginx.",
     "members": "Register organisations on the chain.",
 }
 """Every command and its line in `foedus --help`, which would take seconds if it imported them all."""
@@ -118,5 +121,5 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     # A message may quote a file or an organisation: it must stay one line, and must not steer the terminal.
-    sys.stderr.write(f"foedus: {visible(' '.join(message.split()))}\n")
+    sys.stderr.write(f"foedus: {redacted(visible(' '.join(message.split())))}\n")
     return code

@@ -20,7 +20,6 @@ from core.config import CREDITED, RunConfig
 from core.errors import UsageError
 from core.keys import Key
 from core.storage.run_folder import RunFolder
-from core.storage.state_folder import State
 
 app = command_app()
 
@@ -50,7 +49,7 @@ def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
     if claim and not organisation:
         raise UsageError("--claim: expected --organisation, the one whose credit is claimed, got none")
     settings, names = saved(folder, found.name), found.genesis.names
-    tree = CreditTree.of(found.genesis.digest, _earned(folder, found))
+    tree = CreditTree.of(found.genesis.digest, _earned(found))
     asked = [found.genesis.named(organisation).address] if organisation else list(tree.cumulative)
     if missing := [names[address] for address in asked if address not in tree.cumulative]:
         raise UsageError(f"{missing[0]} has earned no credit in run {found.name}")
@@ -67,12 +66,12 @@ def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0 if all(entry["proof_ok"] and entry.get("measured_ok", True) for entry in entries.values()) else 1
 
 
-def _earned(state: State, run: RunFolder) -> dict[Address, float]:
+def _earned(run: RunFolder) -> dict[Address, float]:
     """Every organisation's payments in a run; raises UsageError where nobody is paid."""
     if (policy := run.genesis.participation.policy) not in CREDITED:
         paying = " or ".join(sorted(CREDITED))
         raise UsageError(f"run {run.name} pays nobody: expected participation {paying}, got {policy}")
-    return cumulative(state.credits(run.name), run)
+    return cumulative(run)
 
 
 def _sender(run: RunFolder, settings: RunConfig, organisation: Address, key: Path | None) -> Key:

@@ -9,10 +9,7 @@ import typer
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.settings import absolute, saved
 from console.views.tables import answer, table
-from llm.evaluate import evaluate as measure
 from llm.records import Collection, Record
-from llm.served import serving
-from llm.sources import read_data
 
 app = command_app()
 
@@ -29,6 +26,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the base with the served model, on every data set: loss, perplexity and exact match."""
+    from llm.evaluate import evaluate as measure  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.served import serving  # noqa: PLC0415
+    from llm.sources import read_data  # noqa: PLC0415
+
     folder = state_of(state)
     served_run = readable_run(folder, run, key)
     settings = saved(folder, served_run.name)

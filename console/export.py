@@ -8,8 +8,6 @@ import typer
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.views.card import model_card
 from console.views.tables import answer
-from llm.export import export as write
-from llm.served import serving
 
 app = command_app()
 
@@ -23,6 +21,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the adapter as PEFT and vLLM load it, with a model card; lanes that are not summed, each in a folder."""
+    from llm.export import export as write  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.served import serving  # noqa: PLC0415
+
     found = readable_run(state_of(state), run, key)
     served = serving(found)
     parts = served.adapter.parts

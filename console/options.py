@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument
 
 from core.canonical import Address, address
 from core.errors import FormatError, IntegrityError, UsageError
@@ -22,6 +23,20 @@ ReaderKeyOption = Annotated[
 RunChainOption = Annotated[str | None, typer.Option("--chain", help="embedded, anvil or an RPC URL [the run's own].")]
 
 
+class _Argument(TyperArgument):
+    """An argument that keeps its help: typer 0.20 sets it before click's own constructor, since 8.4, clears it."""
+
+    def __init__(self, *, help: str | None = None, **settings: Any) -> None:
+        super().__init__(help=help, **settings)
+        self.help = help
+
+
+# typer makes its parameters of the class that stands there; Flower pins typer, and huggingface-hub click.
+vars(typer.main)["TyperArgument"] = _Argument
+# With rich installed it escapes "[required]" for rich's markup, which this help does not use.
+vars(typer.core)["HAS_RICH"] = False
+
+
 def command_app(**settings: Any) -> typer.Typer:
     """A Typer for one command, or for a group of them; its help is plain text."""
     return typer.Typer(**settings, add_completion=False, rich_markup_mode=None)
@@ -29,7 +44,7 @@ def command_app(**settings: Any) -> typer.Typer:
 
 def state_of(option: Path | None) -> State:
     """The state folder of a command."""
-    return State(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
+    return State.at(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
 
 
 def readable_run(state: State, name: str, key: Path | None) -> RunFolder:

@@ -24,7 +24,7 @@ _OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "res
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     data: Annotated[str | None, typer.Option(help="Folder of the organisations' JSONL files, or hf:NAME.")] = None,
     validation: Annotated[str | None, typer.Option(help="JSONL of the shared validation set.")] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: a folder or a name.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: smollm2, foedus-tiny, a folder or OWNER/NAME.")] = None,
     quantisation: Annotated[str | None, typer.Option(help="nf4, int8 or none.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds.")] = None,
     organisations: Annotated[int | None, typer.Option(help="How many organisations take part.")] = None,

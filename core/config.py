@@ -40,7 +40,7 @@ class RunConfig:
     organisations: int = 0
     """How many organisations take part, in order of name; 0 is all there are."""
     base: str = "foedus-tiny"
-    """The base model: foedus-tiny, a folder, or a Hugging Face name."""
+    """The base model: smollm2, foedus-tiny, a folder, or a Hugging Face name."""
     quantisation: str = "nf4"
     """How the frozen base is held: nf4, int8 or none."""
     rank: int = 32

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 _MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
+_URL: Final = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://([^\s/?#'\"]*)([^\s?#'\")\],]*)(\?[^\s'\")\],]*)?")
 _LONGEST: Final = 300
 
 
@@ -19,6 +20,21 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """Text for a log or a record: cut to 300 characters, and what does not print spelt out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST])
+
+
+def redacted(text: str) -> str:
+    """Text in which no URL shows a password, a token or a key.
+
+    Those stand before the host, in the query, or, of web services, in the path.
+    """
+    return _URL.sub(_without_secrets, text)
+
+
+def _without_secrets(url: re.Match[str]) -> str:
+    scheme, authority, path, query = url.groups(default="")
+    web = scheme.lower() in ("http", "https", "ws", "wss")
+    shown = "/…" if web and path.strip("/") else path
+    return f"{scheme}://{authority.rpartition('@')[2]}{shown}{'?…' if query else ''}"
 
 
 def markdown(text: str) -> str:

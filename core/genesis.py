@@ -11,7 +11,7 @@ from core.keys import Domain
 from core.names import check_distinct
 from core.parsing import parsed
 from core.ranges import fault
-from core.update import Organisation
+from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
@@ -223,6 +223,11 @@ class Genesis:
     def organisation(self, address: Address) -> Organisation | None:
         """The member with this address."""
         return next((o for o in self.organisations if o.address == address), None)
+
+    @property
+    def full_bid(self) -> Bid:
+        """The federation's own steps and rank: the most that an organisation can offer."""
+        return Bid(self.training.local_steps, self.rank)
 
     @property
     def names(self) -> dict[Address, str]:

@@ -23,11 +23,15 @@ from core.update import Offer, UpdateManifest
 
 @dataclass(frozen=True)
 class Admitted:
-    """A signed manifest, its weight w_k in the round's aggregate, and the robust rule's factor f_k."""
+    """A signed manifest, its weight w_k in the round's aggregate, and the robust rule's factor f_k.
+
+    `seconds` passed from task to reply, by the coordinator's clock; 0 where no policy reads them.
+    """
 
     signed: Signed[UpdateManifest]
     weight: float
     factor: float = 1.0
+    seconds: float = 0.0
 
     @property
     def organisation(self) -> Address:
@@ -36,7 +40,12 @@ class Admitted:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
-        return {"signed": self.signed.to_dict(), "weight": self.weight, "factor": self.factor}
+        return {
+            "signed": self.signed.to_dict(),
+            "weight": self.weight,
+            "factor": self.factor,
+            "seconds": self.seconds,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -69,7 +78,9 @@ class RoundRecord(MemberStatement):
 
     `bids` are the offers that organisations made when asked apart, in order of address, `credit` the digest of the
     round's measured credit (zero where none is measured), `late` the organisations whose update came after the round
-    closed, and `grace` how long it waited for them beyond its quorum, in seconds.
+    closed, and `grace` how long it waited for them beyond its quorum, in seconds. `loss_bound` is the highest loss
+    of any domain of the shared validation set before the round, in nats: what an organisation says of its own loss
+    counts no more; 0 where no policy reads losses.
     """
 
     struct: ClassVar = "Round"
@@ -91,6 +102,7 @@ class RoundRecord(MemberStatement):
     credit: Digest = ZERO_DIGEST
     late: tuple[Address, ...] = ()
     grace: float = 0.0
+    loss_bound: float = 0.0
 
     @cached_property
     def digest(self) -> Digest:

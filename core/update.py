@@ -140,6 +140,10 @@ class Bid:
     steps: int
     rank: int
 
+    def within(self, full: "Bid") -> bool:
+        """Whether it offers something, and no more than the federation's own steps and rank."""
+        return 1 <= self.steps <= full.steps and 1 <= self.rank <= full.rank
+
 
 ABSTAIN = Bid(0, 0)
 """What an organisation bids that will not take part."""

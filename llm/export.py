@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from core.adapter import AdapterState
 from core.aggregation import rank_of
 from core.errors import RunError, UsageError
+from llm.bases import published
 from llm.model import Model
 
 _PREFIX = "base_model.model."
@@ -47,7 +48,7 @@ def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None
     rank = rank_of(adapter)
     alpha = model.spec.alpha * rank / model.spec.rank
     config = LoraConfig(
-        base_model_name_or_path=model.spec.base,
+        base_model_name_or_path=published(model.spec.base),
         task_type="CAUSAL_LM",
         inference_mode=True,
         r=rank,

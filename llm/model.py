@@ -2,8 +2,8 @@
 
 Decisions:
 
-- A base's name (``foedus-tiny``, a folder, a Hub name) becomes a folder first; everything after that, the digest
-  included, reads files. Only safetensors weights are read, and no code that comes with the model is run.
+- A base's name becomes a folder first (llm/bases.py); everything after that, the digest included, reads files. Only
+  safetensors weights are read, and no code that comes with the model is run.
 - Adapter arrays carry the module's path in the *base* model, ``model.layers.0.self_attn.q_proj.lora_A``, so that
   a hashed adapter does not depend on how PEFT happens to wrap it.
 - The scale stays alpha / rank of the spec even when an adapter of another rank is set: the rules of aggregation
@@ -14,7 +14,6 @@ Decisions:
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
-import hashlib
 import re
 import sys
 import warnings
@@ -28,7 +27,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -36,10 +34,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-import assets
 from core.adapter import AdapterState
-from core.canonical import Digest, digest, to_json
+from core.canonical import Digest
 from core.errors import ModelError
+from llm.bases import digest_of, find
 from llm.batches import Batch, Example, pack
 from llm.lower_blocks import LowerBlocks, lower_blocks
 
@@ -51,15 +49,6 @@ Quantisation = Literal["nf4", "int8", "none"]
 _ADAPTER = "default"
 _BLOCK = re.compile(r"\.(\d+)\.")
 """The number of a block in a layer's name."""
-_FILES = (
-    "config.json",
-    "*.safetensors",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*.model",
-    "vocab*",
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ class ModelSpec:
     """What to load; equal specs share one model in a process."""
 
     base: str
-    """``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
+    """``smollm2``, ``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
     """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
@@ -93,12 +82,8 @@ class Model:
 
     @cached_property
     def digest(self) -> Digest:
-        """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights and tokenizer files."""
-        files: dict[str, str] = {}
-        for path in sorted({path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file()}):
-            with path.open("rb") as file:
-                files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest("base", to_json(files))
+        """The digest of the base's files."""
+        return digest_of(self.folder)
 
     @cached_property
     def layers(self) -> Mapping[str, LoraLayer]:
@@ -227,7 +212,7 @@ def load(spec: ModelSpec) -> Model:
 
     Raises ModelError when the base cannot be found, read, or lacks a tokenizer, or a layer or block that is named.
     """
-    folder = _folder(spec.base)
+    folder = find(spec.base)
     # Before the cache is asked: a genesis has numbers where settings say last-third.
     return _load(replace(spec, blocks=_numbered(spec.blocks, folder)), folder)
 
@@ -242,9 +227,9 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
     base = _base(folder, spec)
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -260,9 +245,11 @@ def _numbered(blocks: str, folder: Path) -> str:
     if blocks in ("", "all"):
         return ""
     try:
-        count = int(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().num_hidden_layers)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        count = int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {error}") from error
+        got = _reason(error)
+        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
     if blocks == "last-third":
         return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
@@ -290,24 +277,6 @@ def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
     return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, task_type="CAUSAL_LM")
 
 
-def _folder(base: str) -> Path:
-    """The folder of a base, downloaded when it is a name on the Hub that is not in the local cache."""
-    if base == assets.BASE_MODEL:
-        return assets.base_model()
-    path = Path(base).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
-        raise ModelError(f"base model {base!r}: expected a folder, OWNER/NAME or {assets.BASE_MODEL}, got none of them")
-    try:
-        return Path(snapshot_download(base, allow_patterns=list(_FILES)))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither "
-            f"({_first_line(error)})"
-        ) from error
-
-
 def _base(folder: Path, spec: ModelSpec) -> Any:
     """The quantised network without an adapter."""
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -323,11 +292,10 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"base model {folder} cannot be loaded as {spec.quantisation}: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"base model {folder} cannot be loaded as {spec.quantisation}: {_reason(error)}") from error
     for layer in base.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
@@ -365,6 +333,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     # Without AVX-512 BF16 the CPU emulates bfloat16, many times slower than float32.
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _reason(error: Exception) -> str:
+    """Why a base cannot be read, in one line."""
+    # The library would advise to run it.
+    if "trust_remote_code" in str(error):
+        return "expected a base without code of its own, which is never run, got one that brings some"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

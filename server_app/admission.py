@@ -154,7 +154,8 @@ def _read(parse: Callable[[RecordDict], T], content: RecordDict) -> T:
 
 def check_bid(bid: Bid, genesis: Genesis) -> None:
     """Raises RejectedError for a bid that is not in the range that the federation offers."""
-    steps, rank = genesis.training.local_steps, genesis.rank
-    if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
+    full = genesis.full_bid
+    if not bid.within(full):
         got = f"{bid.steps} steps at rank {bid.rank}"
-        raise RejectedError(Reason.BID_OUT_OF_RANGE, f"expected 1 to {steps} steps and rank 1 to {rank}, got {got}")
+        detail = f"expected 1 to {full.steps} steps and rank 1 to {full.rank}, got {got}"
+        raise RejectedError(Reason.BID_OUT_OF_RANGE, detail)

@@ -21,8 +21,9 @@ from core.aggregation import RULES
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FoedusError, UsageError
-from core.escape import one_line
+from core.escape import one_line, redacted
 from core.keys import Domain
+from core.policies import READ_LOSSES
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
@@ -75,8 +76,8 @@ def main(grid: Grid, context: Context) -> None:
             MODES[config.mode](grid, RunContext(config, state, run, events))
         except (FoedusError, OSError) as error:
             # Within the lock: the event log belongs to its holder.
-            log(ERROR, "%s", error)
-            events.write("failed", error=str(error), exit_code=getattr(error, "exit_code", 1))
+            log(ERROR, "%s", redacted(str(error)))
+            events.write("failed", error=redacted(str(error)), exit_code=getattr(error, "exit_code", 1))
             raise
 
 
@@ -139,12 +140,13 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     run.complete_copies()
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
-    tracking = Tracking(config.trackers, state.folder / "trackers", run.name, config.to_flat())
+    tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
     members = [organisation.address for organisation in run.genesis.organisations]
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
         measuring = Measuring.of(config, model, fresh, validation)
-        rewards = measuring.rewards(config, run, state.credits(run.name))
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards)
+        rewards = measuring.rewards(config, run)
+        loss_bound = measuring.loss_bound if config.participation in READ_LOSSES else None
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, loss_bound)
         strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
@@ -157,6 +159,11 @@ def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
         return config.organisations
     staying = {member for lane in range(len(run.genesis.lanes)) for member in run.members(lane)}
     return len(staying - {leaving})
+
+
+def shown_settings(config: RunConfig) -> dict[str, bool | int | float | str]:
+    """The settings for trackers, without the secrets in their URLs."""
+    return {name: redacted(value) if isinstance(value, str) else value for name, value in config.to_flat().items()}
 
 
 def erasure_context(grid: Grid, context: RunContext, chains: Chains, strategy: Foedus) -> ErasureContext:

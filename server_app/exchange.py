@@ -63,12 +63,17 @@ class Recipients(Generic[K]):
 
     def __init__(self) -> None:
         self._sent: dict[K, Metadata] = {}
+        self._sent_at: dict[K, float] = {}
 
     def register(self, messages: Iterable[tuple[K, Message]]) -> Iterator[Message]:
         """Yield the messages, each noted under its recipient; their contents are not kept."""
         for recipient, message in messages:
-            self._sent[recipient] = message.metadata
+            self._sent[recipient], self._sent_at[recipient] = message.metadata, time.monotonic()
             yield message
+
+    def seconds(self, recipient: K) -> float:
+        """The time since a recipient was sent its message."""
+        return time.monotonic() - self._sent_at[recipient]
 
     def match(self, replies: Iterable[Message]) -> Iterator[tuple[K, Message | None]]:
         """Yield every reply with its recipient, and after the last one the recipients without a reply, with None."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from agents import credit
 from agents.rewards import Rewards
@@ -12,6 +10,7 @@ from core.aggregation import RULES, Rule
 from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
 from core.config import CREDITED, RunConfig
+from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
 from llm.evaluate import evaluate
@@ -49,7 +48,11 @@ class Measuring:
             for name, records in self.domains.items()
         }
 
-    def credit(self, done: credit.CreditedRound) -> credit.RoundCredit:
+    def loss_bound(self, state: AdapterState) -> float:
+        """The highest loss of a lane's state on any domain, in nats per answer token."""
+        return max(self.losses(Composition.of(state)).values())
+
+    def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
         losses = {name: (before[name], after[name]) for name in self.domains}
@@ -60,8 +63,8 @@ class Measuring:
         adapter = self.rule.adapter(state, self.fresh)
         return loss_and_gradient(self.model, adapter, list(state), self.domains[name], self.max_length)
 
-    def rewards(self, config: RunConfig, run: RunFolder, folder: Path) -> Rewards | None:
-        """The rewards of a run, kept in `folder`; None where the policy pays for no credit.
+    def rewards(self, config: RunConfig, run: RunFolder) -> Rewards | None:
+        """The rewards of a run; None where the policy pays for no credit.
 
         Raises ConfigError for a rule whose rounds cannot be credited.
         """
@@ -72,7 +75,7 @@ class Measuring:
             raise ConfigError(
                 f"participation {config.participation}: expected aggregation {rules}, got {config.aggregation}"
             )
-        return Rewards(folder, run, config.pool, self.credit)
+        return Rewards(run, config.pool, self.credit)
 
 
 def validation_records(config: RunConfig) -> tuple[Record, ...]:
@@ -105,8 +108,7 @@ def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
         raise DataError(f"validation set: expected {genesis.validation}, got {got}")
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     measuring = Measuring.of(config, model, fresh, validation)
-    with TemporaryDirectory() as folder:
-        rewards = Rewards(Path(folder), run, config.pool, measuring.credit)
-        for lane in range(len(genesis.lanes)):
-            rewards.restore(lane, measuring.rule.initial(fresh))
-        return rewards.cumulative()
+    rewards = Rewards(run, config.pool, measuring.credit)
+    for lane in range(len(genesis.lanes)):
+        rewards.measure_again(lane, measuring.rule.initial(fresh))
+    return rewards.cumulative()

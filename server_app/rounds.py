@@ -5,17 +5,18 @@ weights, aggregate, signed RoundRecord, salts, commitment. The strategy does tha
 erasure with updates of an earlier generation.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
-from agents.policies import POLICIES, Observation, SelectionContext, observations_of
 from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
-from core.canonical import Address
+from core.canonical import ZERO_DIGEST, Address
 from core.composition import Composition
+from core.credit import CreditRecord
 from core.errors import QuorumError
 from core.escape import one_line
 from core.keys import Key
@@ -23,12 +24,13 @@ from core.lanes import Lane, served
 from core.messages.codec import traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
+from core.policies import Observation, bids_for, observations_of, selected
 from core.rejections import Reason
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
 from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
-from core.update import ABSTAIN, Bid, UpdateManifest
+from core.update import Bid, Offer, UpdateManifest
 from server_app.admission import AdmissionContext
 
 
@@ -41,10 +43,12 @@ class Recipient(NamedTuple):
 
 @dataclass
 class OpenRound:
-    """One lane's round before it is closed."""
+    """One lane's round before it is closed; `seconds` are those of the admitted updates' replies."""
 
     admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    offers: Sequence[Signed[Offer]] = ()
+    seconds: dict[Address, float] = field(default_factory=dict)
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
@@ -57,7 +61,8 @@ class Rounds:
     """A run's lanes at their heads; restored from the records, so that a run can be resumed at any round.
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
-    record for the chain. `rewards` credits every round, where the policy needs it.
+    record for the chain. Where the policy needs it, `rewards` credits every round, and `loss_bound` is the highest loss
+    of a lane's state.
     """
 
     def __init__(
@@ -68,9 +73,10 @@ class Rounds:
         events: EventLog,
         commit: Callable[[RoundRecord], object],
         rewards: Rewards | None = None,
+        loss_bound: Callable[[AdapterState], float] | None = None,
     ) -> None:
         self.run, self.key, self.fresh, self.events = run, key, fresh, events
-        self.commit, self.rewards = commit, rewards
+        self.commit, self.rewards, self.loss_bound = commit, rewards, loss_bound
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         records = (signed.value for signed in run.records())
@@ -107,27 +113,21 @@ class Rounds:
         self.lanes[index : index + 1] = [Lane.restore(self.run, index, initial)]
         self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in lineage]]
 
-    def begin(self, number: int) -> list[Lane]:
-        """Begin a round in every lane that lacks it; returns those."""
+    def begin(self, number: int, offers: Mapping[int, Sequence[Signed[Offer]]] = MappingProxyType({})) -> list[Lane]:
+        """Begin a round, with the agents' offers for it, in every lane that lacks it; returns those."""
         lanes = [lane for lane in self.lanes if lane.lacks(number)]
-        self._open = {lane.index: OpenRound() for lane in lanes}
+        self._open = {lane.index: OpenRound(offers=offers.get(lane.index, ())) for lane in lanes}
         return lanes
 
-    def select(self, lane: Lane, bids: Mapping[Address, Bid]) -> list[Recipient]:
-        """The organisations that the policy asks in a lane's next round, given the agents' bids for it."""
-        genesis, number = self.genesis, lane.round + 1
-        context = SelectionContext(
-            seed=genesis.seed,
-            members=lane.members,
-            number=number,
-            full=Bid(genesis.training.local_steps, genesis.rank),
-            fraction=genesis.participation.fraction,
-            quorum=genesis.participation.quorum,
-            examples=genesis.examples,
-            history=self.history[lane.index],
-            bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
-        )
-        chosen = POLICIES[genesis.policy(number)](context)
+    def bids(self, lane: Lane, offers: Iterable[Signed[Offer]] = ()) -> dict[Address, Bid]:
+        """The bids for a lane's next round: those that came with its last one, and these offers."""
+        head = lane.head.value if lane.head else None
+        return bids_for(self.genesis, head, [signed.value for signed in offers], lane.members)
+
+    def select(self, lane: Lane) -> list[Recipient]:
+        """The organisations that the policy asks in a lane's round, which has begun."""
+        bids = self.bids(lane, self._open[lane.index].offers)
+        chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
     def offer_query(self, recipient: Recipient) -> OfferQuery:
@@ -161,12 +161,17 @@ class Rounds:
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
         return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces)
 
-    def admit(self, recipient: Recipient, reply: Reply) -> None:
-        """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected."""
+    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
+        """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected.
+
+        `seconds` passed from the task to the reply.
+        """
         signed, update = self.admission(recipient).admit(reply)
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)
         self.nonces.add(signed.value.nonce)
-        self._open[recipient.lane].admitted.append(signed)
+        here = self._open[recipient.lane]
+        here.admitted.append(signed)
+        here.seconds[recipient.organisation] = seconds
         metrics = signed.value.metrics
         doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
         self.events.write("admitted", organisation=recipient.organisation, loss=metrics.get("loss"), **doubts)
@@ -192,8 +197,9 @@ class Rounds:
         for record in records:
             lane = self.lanes[index]
             if record.round > lane.round:
-                kept = [admitted.signed for admitted in record.admitted if admitted.organisation in lane.members]
-                self._record(index, record.round, OpenRound(kept))
+                kept = [admitted for admitted in record.admitted if admitted.organisation in lane.members]
+                seconds = {admitted.organisation: admitted.seconds for admitted in kept}
+                self._record(index, record.round, OpenRound([a.signed for a in kept], seconds=seconds))
 
     def _record(self, index: int, number: int, open_round: OpenRound) -> None:
         lane = self.lanes[index]
@@ -204,6 +210,7 @@ class Rounds:
             for a in admitted
         ]
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
+        credit = self._measure(index, number, updates, state)
         record = RoundRecord(
             genesis=self.genesis.digest,
             lane=index,
@@ -217,13 +224,16 @@ class Rounds:
             rejected=tuple(sorted(open_round.rejected, key=lambda r: by_address(r.organisation))),
             aggregate=self.run.artifacts.put(state, lane.members),
             residual=residual,
+            bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
+            credit=credit.digest if credit else ZERO_DIGEST,
+            loss_bound=self.loss_bound(lane.state) if self.loss_bound and admitted else 0.0,
         )
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
-        self.run.append(signed, salts)
+        self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(signed, salts, state)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
-            self._settle(record, state)
+            self._settle(record, state, credit)
 
     def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""
@@ -235,13 +245,24 @@ class Rounds:
         examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
         shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
-        return tuple(Admitted(manifests[organisation], weight) for organisation, weight in shares.items())
+        return tuple(
+            Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
+            for organisation, weight in shares.items()
+        )
 
-    def _settle(self, record: RoundRecord, state: AdapterState) -> None:
-        """Credit a closed round, add its observations to the history, and commit it."""
-        if self.rewards and not self.genesis.training.calibrates(record.round):
-            credit = self.rewards.credit(record, state)
-            self.events.write("credited", lane=record.lane, round=record.round, **credit)
+    def _measure(
+        self, index: int, number: int, updates: Sequence[WeightedUpdate], after: AdapterState
+    ) -> CreditRecord | None:
+        """The credit of a round that pays: one that admitted somebody, outside of a calibration."""
+        if self.rewards is None or not updates or self.genesis.training.calibrates(number):
+            return None
+        return self.rewards.measure(index, updates, after)
+
+    def _settle(self, record: RoundRecord, state: AdapterState, credit: CreditRecord | None) -> None:
+        """Keep a closed round's credit, add its observations to the history, and commit it."""
+        if self.rewards and credit:
+            self.rewards.keep(record.lane, record.round, credit, state)
+            self.events.write("credited", lane=record.lane, round=record.round, **credit.to_dict())
         self.history[record.lane].append(observations_of(record, self._credit(record)))
         self.commit(record)
 

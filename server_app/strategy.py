@@ -28,10 +28,10 @@ from core.errors import RunError, UsageError
 from core.escape import one_line
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply
+from core.policies import READ_SECONDS
 from core.rejections import Reason
-from core.update import Bid
 from server_app.admission import RejectedError, read_reply
-from server_app.bids import collect
+from server_app.bids import Offers, collect
 from server_app.binding import Bindings
 from server_app.erasure.run import ErasureTarget, erase
 from server_app.erasure.steps import ErasureContext
@@ -120,12 +120,12 @@ class Foedus(Strategy):
             # Organisations that were missing get time to come back, twice as long each time.
             time.sleep(min(_LONGEST_PAUSE, self.retry_pause * 2 ** (attempts - 1)))
         self.bindings.refresh(grid)
-        bids: Mapping[int, Mapping[Address, Bid]] = {}
+        offers: Offers = {}
         if self.rounds.genesis.policy(server_round) == "q-learning":
             nodes = {o: node for o, node in self.bindings.nodes.items() if o not in self.revoked()}
-            bids = collect(self.rounds, server_round, nodes, partial(self._exchange, grid))
-        lanes = self.rounds.begin(server_round)
-        asked = [recipient for lane in lanes for recipient in self.rounds.select(lane, bids.get(lane.index, {}))]
+            offers = collect(self.rounds, server_round, nodes, partial(self._exchange, grid))
+        lanes = self.rounds.begin(server_round, offers)
+        asked = [recipient for lane in lanes for recipient in self.rounds.select(lane)]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
         events.write("round-started", round=server_round, rounds=self.rounds.last, asked=organisations)
@@ -210,7 +210,9 @@ class Foedus(Strategy):
         if recipient.organisation in self.revoked():
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         silence = f"nothing came within {self.timeout:g} s"
-        self.rounds.admit(recipient, read_reply(reply, Reply.from_content, silence))
+        timed = self.rounds.genesis.participation.policy in READ_SECONDS
+        seconds = self._recipients.seconds(recipient) if timed else 0.0
+        self.rounds.admit(recipient, read_reply(reply, Reply.from_content, silence), seconds)
 
     def _tasks(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.credit import POINTS, CreditedRound, RoundCredit, measure
+from agents.credit import POINTS, CreditedRound, measure
 from benchmarks.in_process import RULE, address, fresh_adapter
 from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
+from core.credit import RoundCredit
 from core.update import Bid
 from llm.evaluate import evaluate
 from llm.loss_and_gradient import loss_and_gradient

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from agents.agent import Agent
 from agents.market import Market, MarketRound, Scenario
-from agents.policies import POLICIES, Observation, Policy, SelectionContext
 from agents.table import Action, QTable
 from benchmarks.agents import fit
 from benchmarks.agents.figures import PlayedRun
 from core.canonical import Address
+from core.policies import POLICIES, Observation, Policy, SelectionContext
 from core.update import Bid
 
 SCENARIO = Path(__file__).parents[2] / "conf" / "agents" / "market.toml"
@@ -91,7 +91,7 @@ def bidding(agents: Sequence[Agent]) -> Chooser:
 
 
 def selected(policy: Policy, trace: int, fraction: float) -> Chooser:
-    """A policy of `agents.policies`, applied to the available organisations."""
+    """A policy of `core.policies`, applied to the available organisations."""
 
     def choose(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
         available = np.flatnonzero(market.available[market.number])

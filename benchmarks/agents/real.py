@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.credit import RoundCredit
 from agents.market import Effect, Market, Scenario
 from agents.table import Action
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
 from benchmarks.agents.market import traces_of
 from benchmarks.timing import cpu_timed
+from core.credit import RoundCredit
 from core.storage import blobs
 from core.update import Bid
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from chain.audit.files import RecordFile
 from chain.audit.report import Findings, What
-from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, by_address, weights
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
 from core.genesis import Genesis
+from core.policies import POLICIES
 from core.rounds import Admitted, RoundRecord
 from core.signed import Signed
 from core.update import Organisation, UpdateManifest
@@ -107,21 +107,6 @@ class RecordAudit:
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
 
-    def check_asked(self, record: RoundRecord, head: Head, where: str) -> None:
-        """Each organisation whose turn it was is admitted or rejected, once: nobody is passed over in silence."""
-        participation, asked = self.genesis.participation, head.members
-        policy = self.genesis.policy(record.round)
-        if policy == "random":
-            asked = tuple(
-                seeds.drawn(self.genesis.seed, asked, record.round, participation.fraction, participation.quorum)
-            )
-        elif policy != "all":
-            return  # agents decide for themselves
-        heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
-        if sorted(heard) != sorted(asked):
-            names = [", ".join(sorted(map(self.name, addresses))) for addresses in (heard, asked)]
-            self.findings.fail(What.ASKED, where, *names)
-
     def check_admitted(self, record: RoundRecord, head: Head, where: str) -> dict[Address, float]:
         """Check the admitted organisations and their manifests; returns the weights that they must have."""
         order = [admitted.organisation for admitted in record.admitted]
@@ -145,7 +130,8 @@ class RecordAudit:
         before = next((r.admitted for r in line if r.round == record.round), ())
         got = [admitted.signed for admitted in record.admitted]
         want = [admitted.signed for admitted in before if admitted.organisation in head.members]
-        if got != want:
+        seconds = [a.seconds for a in before if a.organisation in head.members]
+        if got != want or [admitted.seconds for admitted in record.admitted] != seconds:
             lists = (
                 [f"{self.name(m.organisation)} {m.digest}" for m in (s.value for s in all_)] for all_ in (got, want)
             )
@@ -209,6 +195,7 @@ def check_genesis(genesis: Genesis) -> None:
         "has an organisation without examples": any(o.examples < 1 for o in genesis.organisations),
         "has lanes that do not hold every organisation once, or once for each shard": not complete,
         f"has the unknown rule {genesis.rule!r}": genesis.rule not in RULES,
+        f"has the unknown policy {genesis.participation.policy!r}": genesis.participation.policy not in POLICIES,
     }
     if present := [fault for fault, there in faults.items() if there]:
         raise IntegrityError(present[0])

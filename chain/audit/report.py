@@ -28,6 +28,8 @@ class What(StrEnum):
     RULE = "rule"
     QUORUM = "quorum"
     ASKED = "organisations asked"
+    CREDIT = "credit"
+    MEASURED = "measured by the coordinator"
     REJECTED = "rejected organisation"
     MEMBER = "member"
     LANE = "lane"

@@ -42,6 +42,7 @@ from chain.audit.queue import QueueAudit
 from chain.audit.records import Head, RecordAudit, check_genesis
 from chain.audit.report import AuditReport, Failure, Findings, What
 from chain.audit.salts import SaltAudit
+from chain.audit.selection import SelectionAudit
 from chain.audit.store import StoreAudit
 from chain.commitments import PrivateCommitment
 from chain.ledger import open_ledger
@@ -175,6 +176,7 @@ class _Audit:
             findings.fail(What.READERS, "genesis.json", "no key", "the key of a reader")
         self.artifacts = Artifacts(run.blobs, genesis.salt, readers or NOBODY, key)
         self.records = RecordAudit(genesis, findings)
+        self.selection = SelectionAudit(genesis, files, findings, self.records)
         self.erasures = ErasureAudit.read(genesis, files, findings)
         self.salts = SaltAudit(files, findings, self.erasures)
         known = readers is not None
@@ -248,8 +250,9 @@ class _Audit:
         if not self.records.follows(record, head, where):
             return committed
         self.records.check_content(record, head, where)
+        self.selection.check_measured(record, file)
         if not record.admitted:
-            self.records.check_asked(record, head, where)
+            self.selection.check(record, self._line(record.lane, head.generation), head, where)
             self.states.open(What.AGGREGATE, record.aggregate, file.where, head.members)
             head.advance(record, head.state)
             return committed
@@ -257,7 +260,7 @@ class _Audit:
         if record.reaggregated:
             self.records.check_reaggregated(record, head, self._line(record.lane, record.generation - 1), where)
         else:
-            self.records.check_asked(record, head, where)
+            self.selection.check(record, self._line(record.lane, head.generation), head, where)
         updates = self._updates(record, head, weights, file.where)
         recomputed = self.findings.recomputed
         state = self.states.after(record, head.state, updates, file.where, head.members)

@@ -12,7 +12,7 @@ import socket
 from importlib.resources import files
 from pathlib import Path
 
-from chain.devnet.service import announce, become, last_port
+from chain.devnet.service import announce, become, last_address
 from core.errors import UsageError
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--chain-id", type=int, required=True)
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
-    program, port = binary(), _free_port(last_port(folder))
+    program, port = binary(), _free_port(last_address(folder).port)
     lock = become(folder)
     os.set_inheritable(lock.fileno(), True)
     announce(folder, f"http://127.0.0.1:{port}")

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from chain.devnet.service import become, last_port
+from chain.devnet.service import Address, become, last_address
 
 IDLE_SECONDS: Final = 600.0
 
@@ -22,13 +22,13 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="seconds without a request until it ends")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
-    port = arguments.port or last_port(folder)
+    port, token = last_address(folder)
     # Held until the process ends, and has written why: whoever waits for it reads that when the lock is free.
     lock = become(folder)
     # Imported late: whoever does not get the lock must be quick to leave.
     from chain.devnet.server import serve  # noqa: PLC0415
 
-    serve(folder, lock, port, arguments.idle, fixed_port=bool(arguments.port))
+    serve(folder, lock, Address(arguments.port or port, token), arguments.idle, fixed_port=bool(arguments.port))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 REFUSED: Final = -32000
 REVERTED: Final = 3
+MAX_BATCH: Final = 100
 
 
 class RpcError(Exception):
@@ -43,6 +44,9 @@ class JsonRpc:
     def answer(self, request: Json) -> Json:
         """The answer to one request object, or the list of answers to a batch of them."""
         if isinstance(request, list):
+            if not 0 < len(request) <= MAX_BATCH:
+                fault = f"expected a batch of 1 to {MAX_BATCH} requests, got {len(request)}"
+                return failure(None, RpcError(INVALID_REQUEST, fault))
             return [self._answer_one(item) for item in request]
         return self._answer_one(request)
 

@@ -8,6 +8,7 @@ at once. So no starter owns it: a ServerApp, which is a short-lived child of Flo
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import urllib.request
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import chain
 from core.canonical import parse_json
 from core.errors import FormatError, LedgerUnreachableError
+from core.storage.blobs import write
 from core.storage.lock import take
 
 LOCK: Final = "lock"
@@ -143,15 +146,25 @@ def become(folder: Path) -> FileIO:
 
 def announce(folder: Path, url: str) -> None:
     """Say where the service answers."""
-    part = folder / f"{_INFO}.{os.getpid()}.part"
-    part.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
-    part.replace(folder / _INFO)
+    # Whoever can read the URL can use the service.
+    write(folder / _INFO, json.dumps({"url": url, "pid": os.getpid()}).encode())
 
 
-def last_port(folder: Path) -> int:
-    """The port of the folder's last service; 0 when there was none."""
+class Address(NamedTuple):
+    """Where a service answers on the loopback, and the token in its URL."""
+
+    port: int
+    token: str
+
+
+def last_address(folder: Path) -> Address:
+    """The port of the folder's last service and its token; 0 and a new token when there was none.
+
+    Kept, so that a URL that was handed out goes on leading to a service that was started again.
+    """
     info = _info(folder)
-    return int(info["url"].rpartition(":")[2]) if info else 0
+    url = urlsplit(info["url"]) if info else urlsplit("")
+    return Address(url.port or 0, url.path.strip("/") or secrets.token_urlsafe(24))
 
 
 def is_free(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from agents.rewards import credited
 from agents.table import explain, policy_table
 from console.views.tables import table
 from core.canonical import Address
+from core.credit import CreditRecord
 from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -47,7 +48,7 @@ def market(state: State, run: RunFolder) -> list[Json]:
                 refused[event["round"]], reasons = reasons, {}
     rounds = [
         _round(run, record, bids.get((record.lane, record.round)), refused.get(record.round, {}), measured)
-        for record, measured in credited(state.credits(run.name), run)
+        for record, measured in credited(run)
     ]
     return sorted((r for r in rounds if r["bids"] or r["paid"]), key=lambda r: (r["round"], r["lane"]))
 
@@ -97,22 +98,20 @@ def _round(
     record: RoundRecord,
     bids: Json | None,
     refused: Mapping[Address, str],
-    measured: Json | None,
+    measured: CreditRecord | None,
 ) -> Json:
     names = run.genesis.names
     members = run.members(record.lane, record.generation)
-    domains = measured["domains"] if measured else {}
+    domains = measured.credit.domains if measured else {}
     return {
         "round": record.round,
         "lane": record.lane,
         "generation": record.generation,
         "bids": {} if bids is None else {names[m]: _bid(bids.get(m), refused.get(m)) for m in members},
-        "credits": {
-            domain: {names[a]: nats for a, nats in values["credits"].items()} for domain, values in domains.items()
-        },
-        "nobody": {domain: values["nobody"] for domain, values in domains.items()},
-        "residual": {domain: values["residual"] for domain, values in domains.items()},
-        "paid": {names[a]: amount for a, amount in measured["incomes"].items()} if measured else {},
+        "credits": {domain: {names[a]: nats for a, nats in part.credits.items()} for domain, part in domains.items()},
+        "nobody": {domain: part.nobody for domain, part in domains.items()},
+        "residual": {domain: part.residual for domain, part in domains.items()},
+        "paid": {names[a]: amount for a, amount in measured.incomes.items()} if measured else {},
     }
 
 

@@ -5,6 +5,7 @@ import json
 from core.canonical import Digest
 from core.escape import markdown
 from core.storage.run_folder import RunFolder
+from llm.bases import published
 
 _COMPOSED = {
     "ensemble": "mixes their next-token probabilities",
@@ -67,7 +68,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
     )
     return _CARD.format(
         genesis=genesis,
-        yaml=json.dumps(genesis.base.name),  # text in JSON is text in YAML
+        yaml=json.dumps(published(genesis.base.name)),  # text in JSON is text in YAML
         run=markdown(genesis.run),
         base=markdown(genesis.base.name),
         rule=markdown(genesis.rule),

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from core.canonical import LARGEST
 from core.errors import ConfigError, FormatError, RunError
+from core.escape import redacted
 
 
 class Blobs(Protocol):
@@ -96,9 +97,11 @@ class Remote:
             # Without its cache of listings, another machine's new artifact would stay unseen.
             found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"store: expected a folder or a URL that fsspec opens, got {url!r}: {error}") from error
+            raise ConfigError(
+                f"store: expected a folder or a URL that fsspec opens, got {redacted(f'{url}: {error}')}"
+            ) from error
         self._files, self._root = found
-        self.where = url
+        self.where = redacted(url)
 
     def write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         """See `Blobs.write`."""
@@ -141,7 +144,7 @@ class Remote:
         except OSError:
             raise
         except Exception as error:
-            raise OSError(f"{self.where} gave no {what}: {type(error).__name__}: {error}") from error
+            raise OSError(f"{self.where} gave no {what}: {type(error).__name__}: {redacted(str(error))}") from error
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
@@ -176,7 +179,8 @@ def _write(path: Path, parts: Iterator[bytes | memoryview]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        # Private at once, whatever the process's umask: there is no moment at which others could open it.
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             for part in parts:
                 size += len(part)
                 file.write(part)

@@ -4,6 +4,7 @@
     RUN/readers.json                            public keys of those who may read the artifacts
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
+    RUN/credits/L0000-G0000-R00001.json         what the round was worth, and whom it paid, where that is measured
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
@@ -22,12 +23,14 @@ from typing import Any, TypeVar
 
 from core import keys
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
+from core.credit import CreditRecord
 from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
 from core.generations import GenerationRecord, last_round, lineage
 from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import RoundCommitment
+from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, commit_to
 from core.signed import Signed
 from core.storage.artifacts import Artifacts
@@ -123,8 +126,8 @@ class RunFolder:
         for signed in self.records():
             self._copy_round(signed.value, salted=signed.value.digest not in salts_destroyed)
 
-    def append(self, signed: Signed[RoundRecord], salts: Salts) -> None:
-        """Write a record, its salts first: a record without salts could never be committed.
+    def append(self, signed: Signed[RoundRecord], salts: Salts, credit: CreditRecord | None = None) -> None:
+        """Write a record, its salts and credit first: a record without salts could never be committed.
 
         A round that admitted nothing is never committed and has no salts.
         """
@@ -133,6 +136,8 @@ class RunFolder:
             raise RunError(f"record {name} exists already and is never rewritten")
         if signed.value.admitted:
             write(self.folder / "salts" / name, to_json(salts.to_dict()))
+        if credit:
+            write(self.folder / credit_name(signed.value.key), to_json(credit.to_dict()))
         write(path, to_json(signed.to_dict()))
         self._copy_round(signed.value)
 
@@ -241,6 +246,14 @@ class RunFolder:
         """The salts of a record; raises IntegrityError when they are missing."""
         return _read(self.folder / "salts" / _record_name(record), Salts.from_dict)
 
+    def credit(self, record: RoundRecord) -> CreditRecord:
+        """What a round was worth; raises IntegrityError when that is missing, or not what the record names."""
+        name = credit_name(record.key)
+        credit = _read(self.folder / name, CreditRecord.from_dict)
+        if credit.digest != record.credit:
+            raise IntegrityError(f"{name}: expected credit {record.credit}, as in the record, got {credit.digest}")
+        return credit
+
     @property
     def queue(self) -> Path:
         """The file of the commit queue: every commitment on its way to the chain, and the chain's receipts."""
@@ -256,6 +269,8 @@ class RunFolder:
         name, members = _record_name(record), self.members(record.lane, record.generation)
         if record.admitted and salted:
             self._copy(f"salts/{name}", members)
+        if record.credit != ZERO_DIGEST:
+            self._copy(credit_name(record.key), members)
         self._copy(f"records/{name}", members)
 
     def _copy_generation(self, record: GenerationRecord) -> None:
@@ -263,6 +278,11 @@ class RunFolder:
 
     def _copy(self, name: str, members: Collection[Address] | None = None) -> None:
         self.artifacts.put_document(name, (self.folder / name).read_bytes(), members)
+
+
+def credit_name(key: RoundKey) -> str:
+    """Where the credit of a round lies."""
+    return f"credits/{key.file_name}.json"
 
 
 def generation_name(lane: int, generation: int) -> str:

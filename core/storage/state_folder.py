@@ -3,7 +3,6 @@
 STATE/runs/RUN/          the record: every file in it is covered by `foedus verify`
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
-STATE/credits/RUN/       what each round was worth, and whom it paid; see agents/rewards.py
 STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
@@ -13,6 +12,7 @@ STATE/chain/             the development chains
 import os
 import re
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,24 @@ class State:
     folder: Path
 
     @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The one in a folder, which need not exist; what this process writes from now on is its user's alone.
+
+        Raises UsageError for a folder that other users can write: whoever can put a file there decides what is read.
+        """
+        os.umask(0o077)
+        if folder.exists():
+            found = folder.stat()
+            mode, strange = stat.S_IMODE(found.st_mode), found.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0
+            if mode & 0o022 or strange:
+                got = f"one of user {found.st_uid}" if strange else f"mode {mode:04o}"
+                raise UsageError(f"state folder {folder}: expected one that you alone can write, got {got}: chmod 700")
+        return cls(folder)
+
+    @classmethod
     def of(cls, config: RunConfig) -> Self:
         """The one that a run's settings name: `state`, else $FOEDUS_HOME, else .foedus in the home folder."""
-        return cls(Path(config.state or os.environ.get("FOEDUS_HOME") or Path.home() / ".foedus").resolve())
+        return cls.at(Path(config.state or os.environ.get("FOEDUS_HOME") or Path.home() / ".foedus").resolve())
 
     def run(self, name: str, config: RunConfig | None = None) -> RunFolder:
         """A run's folder, existing or not, with the store and the coordinator's key of `config` or its saved settings.
@@ -87,10 +102,6 @@ class State:
     def forgotten(self, genesis: Digest, organisation: Address) -> Path:
         """The records that an organisation of this state folder has erased from a federation."""
         return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"
-
-    def credits(self, run: str) -> Path:
-        """The credits of a run's rounds."""
-        return self.folder / "credits" / run
 
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from agents.credit import MOST_POINTS, CreditedRound, RoundCredit, incomes, measure
+from agents.credit import MOST_POINTS, CreditedRound, incomes, measure
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import Address
+from core.credit import RoundCredit
 from core.errors import ConfigError
 
 SIDE = 60

@@ -1,15 +1,22 @@
-"""Credits of rounds: measured once, kept in files, measured again where a file is missing, and paid out."""
+"""Credits of rounds: measured when a round closes, recorded, and paid out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from agents.credit import CreditedRound, DomainCredit, RoundCredit
+from agents.credit import CreditedRound
 from agents.rewards import Rewards, credited, cumulative
-from core.canonical import Address, from_json, to_json
-from core.errors import UsageError
-from tests.behaviours.runs import Federation, advance, build
+from core.aggregation import WeightedUpdate
+from core.canonical import Address, to_json
+from core.credit import DomainCredit, RoundCredit
+from core.errors import IntegrityError
+from core.rounds import RoundRecord
+from core.storage.blobs import write
+from core.storage.run_folder import credit_name
+from tests.behaviours.runs import Federation, Lies, advance, build
 
 CREDITS = {"coding": 3.0, "financial": 1.0}
 
@@ -42,15 +49,35 @@ def address(federation: Federation, name: str) -> Address:
     return federation.members[name].address
 
 
-def restored(federation: Federation, folder: Path, measure: Measured, pool: float = 8.0) -> Rewards:
-    rewards = Rewards(folder, federation.run, pool, measure)
-    rewards.restore(0, federation.rule.initial(federation.fresh))
+def measured(federation: Federation, measure: Measured, pool: float = 8.0) -> Rewards:
+    rewards = Rewards(federation.run, pool, measure)
+    rewards.measure_again(0, federation.rule.initial(federation.fresh))
     return rewards
 
 
-def test_rounds_that_were_not_credited_are_measured_in_their_order(federation: Federation, tmp_path: Path) -> None:
+def recorded(folder: Path, pool: float = 8.0) -> Federation:
+    """Two rounds of two organisations, whose records name their credit."""
+    states: list[Rewards] = []
+
+    def record(federation: Federation, plain: RoundRecord) -> RoundRecord:
+        rewards = states[0] if states else Rewards(federation.run, pool, Measured(federation))
+        if not states:
+            rewards.restore(0, federation.rule.initial(federation.fresh))
+            states.append(rewards)
+        after = federation.run.artifacts.open(plain.aggregate)
+        sources = [(a, partial(federation.run.artifacts.open, a.signed.value.update)) for a in plain.admitted]
+        updates = [WeightedUpdate(a.organisation, a.weight, source) for a, source in sources]
+        credit = rewards.measure(0, updates, after)
+        rewards.keep(0, plain.round, credit, after)
+        write(federation.run.folder / credit_name(plain.key), to_json(credit.to_dict()))
+        return replace(plain, credit=credit.digest)
+
+    return build(folder, rounds=2, lies=Lies(record=record))
+
+
+def test_rounds_are_measured_in_their_order(federation: Federation) -> None:
     measure = Measured(federation)
-    restored(federation, tmp_path / "credits", measure)
+    measured(federation, measure)
     first, second = measure.rounds
     initial = federation.rule.initial(federation.fresh)
     states = [federation.run.artifacts.open(signed.value.aggregate) for signed in federation.run.lineage(0)]
@@ -59,70 +86,53 @@ def test_rounds_that_were_not_credited_are_measured_in_their_order(federation: F
     assert [update.organisation for update in first.updates] == list(federation.genesis.lanes[0])
 
 
-def test_what_was_measured_is_not_measured_again(federation: Federation, tmp_path: Path) -> None:
-    before = restored(federation, tmp_path / "credits", Measured(federation))
+def test_what_is_recorded_is_not_measured_again(tmp_path: Path) -> None:
+    federation = recorded(tmp_path / "run")
     again = Measured(federation, {"coding": 100.0, "financial": 100.0})
-    rewards = restored(federation, tmp_path / "credits", again)
+    rewards = Rewards(federation.run, 8.0, again)
+    rewards.restore(0, federation.rule.initial(federation.fresh))
     assert again.rounds == []
-    assert rewards.cumulative() == before.cumulative()
+    assert rewards.cumulative() == measured(federation, Measured(federation)).cumulative() == cumulative(federation.run)
+    assert [record.round for record, found in credited(federation.run) if found] == [1, 2]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"record":"another"}'])
-def test_a_torn_or_foreign_file_is_measured_again(federation: Federation, tmp_path: Path, damage: bytes) -> None:
-    restored(federation, tmp_path / "credits", Measured(federation))
-    (tmp_path / "credits" / "L0000-G0000-R00002.json").write_bytes(damage)
-    measure = Measured(federation)
-    restored(federation, tmp_path / "credits", measure)
-    assert [done.after for done in measure.rounds] == [federation.lanes[0].state]
+@pytest.mark.parametrize("damage", [None, b"", b"[]", b'{"domains":{},"incomes":{}}'])
+def test_a_credit_that_is_not_what_its_record_names_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    federation = recorded(tmp_path / "run")
+    path = federation.run.folder / credit_name(federation.run.lineage(0)[1].value.key)
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    with pytest.raises(IntegrityError, match="R00002"):
+        cumulative(federation.run)
 
 
-def test_a_round_pays_its_pool_in_proportion_to_credit(federation: Federation, tmp_path: Path) -> None:
-    rewards = restored(federation, tmp_path / "credits", Measured(federation))
+def test_a_round_pays_its_pool_in_proportion_to_credit(federation: Federation) -> None:
+    rewards = measured(federation, Measured(federation))
     coding, financial = (address(federation, name) for name in ("coding", "financial"))
     assert rewards.of(0, 1) == {coding: 3.0, financial: 1.0}  # the mean of two domains
     assert rewards.paid(0, coding) == {1: pytest.approx(6.0), 2: pytest.approx(6.0)}
     assert rewards.cumulative() == {coding: pytest.approx(12.0), financial: pytest.approx(4.0)}
 
 
-def test_without_a_pool_a_round_pays_one_for_each_member(federation: Federation, tmp_path: Path) -> None:
-    rewards = restored(federation, tmp_path / "credits", Measured(federation), pool=0.0)
+def test_without_a_pool_a_round_pays_one_for_each_member(federation: Federation) -> None:
+    rewards = measured(federation, Measured(federation), pool=0.0)
     assert sum(rewards.cumulative().values()) == pytest.approx(2 * 2)
 
 
-def test_strangers_and_rounds_that_were_not_are_worth_nothing(federation: Federation, tmp_path: Path) -> None:
-    rewards = restored(federation, tmp_path / "credits", Measured(federation))
+def test_strangers_and_rounds_that_were_not_are_worth_nothing(federation: Federation) -> None:
+    rewards = measured(federation, Measured(federation))
     assert rewards.paid(0, address(federation, "coding")).keys() == {1, 2}
     assert rewards.paid(0, Address("0x" + "00" * 20)) == {1: 0.0, 2: 0.0}
     assert rewards.paid(1, address(federation, "coding")) == {}
     assert rewards.of(0, 3) == {}
 
 
-def test_the_file_of_a_round_names_its_record(federation: Federation, tmp_path: Path) -> None:
-    restored(federation, tmp_path / "credits", Measured(federation))
-    data = (tmp_path / "credits" / "L0000-G0000-R00001.json").read_bytes()
-    kept = from_json(data)
-    assert kept["record"] == federation.run.lineage(0)[0].value.digest
-    assert kept["domains"]["two"] | {"credits": {}} == {"change": 0.5, "credits": {}, "nobody": 0.5, "residual": 0.0}
-    assert data == to_json(kept)
-
-
-def test_payments_are_read_without_measuring(federation: Federation, tmp_path: Path) -> None:
-    rewards = restored(federation, tmp_path / "credits", Measured(federation))
-    assert cumulative(tmp_path / "credits", federation.run) == rewards.cumulative()
-    assert [record.round for record, found in credited(tmp_path / "credits", federation.run) if found] == [1, 2]
-
-
-def test_a_round_without_credits_is_named(federation: Federation, tmp_path: Path) -> None:
-    restored(federation, tmp_path / "credits", Measured(federation))
-    (tmp_path / "credits" / "L0000-G0000-R00001.json").unlink()
-    with pytest.raises(UsageError, match="round 1 of lane 0"):
-        cumulative(tmp_path / "credits", federation.run)
-
-
 def test_a_calibration_is_not_paid(tmp_path: Path) -> None:
     federation = build(tmp_path / "run", rounds=1)
     advance(federation, 2)  # one round behind the federation's last
     measure = Measured(federation)
-    restored(federation, tmp_path / "credits", measure)
+    measured(federation, measure)
     assert [done.before for done in measure.rounds] == [federation.rule.initial(federation.fresh)]
-    assert [record.round for record, _ in credited(tmp_path / "credits", federation.run)] == [1]
+    assert [record.round for record, _ in credited(federation.run)] == [1]

@@ -5,7 +5,8 @@ import pytest
 
 from chain import control
 from chain.devnet.accounts import CHAIN_IDS
-from chain.nodes import rpc
+from chain.devnet.service import last_address
+from chain.nodes import embedded_service, rpc
 from core.errors import LedgerUnreachableError, UsageError
 from core.keys import derive
 
@@ -23,7 +24,8 @@ def test_a_chain_is_started_seen_and_stopped(state: Path) -> None:
     port = free_port()
     started = control.start("embedded", state, port)
     assert started == control.status("embedded", state) == control.start("embedded", state)
-    assert started.urls == {name: f"http://127.0.0.1:{port}/{name}" for name in CHAIN_IDS}
+    token = last_address(embedded_service(state).folder).token
+    assert started.urls == {name: f"http://127.0.0.1:{port}/{token}/{name}" for name in CHAIN_IDS}
     assert {name: rpc(url).eth.chain_id for name, url in started.urls.items()} == CHAIN_IDS
     assert control.stop("embedded", state)
     assert not control.stop("embedded", state)

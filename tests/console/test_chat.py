@@ -45,7 +45,7 @@ def test_a_chat_can_change_the_method(finished: World, monkeypatch: pytest.Monke
         used.append(trace.method)
         return ""
 
-    monkeypatch.setattr("console.chat.summary", noting)
+    monkeypatch.setattr("console.views.conversation.summary", noting)
     assert talk(finished, monkeypatch, "coding 3?", "/method gradient", "coding 3?")[0] == 0
     assert used == ["direct-logit", "gradient"]
 
@@ -76,7 +76,7 @@ def test_a_chat_says_what_is_served_and_who_taught_it(composed: World, monkeypat
         seen.append((trace.method, tokens, len(trace.organisations)))
         return ""
 
-    monkeypatch.setattr("console.chat.summary", noting)
+    monkeypatch.setattr("console.views.conversation.summary", noting)
     code, text = talk(composed, monkeypatch, "coding 3?")
     assert code == 0, text
     ((method, tokens, organisations),) = seen

@@ -1,5 +1,8 @@
 """The command line as a whole: every command has an example, and every mistake is one line."""
 
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -7,9 +10,11 @@ from console.cli import SUMMARIES, app, commands
 from core.errors import UsageError
 from tests.commands import World, foedus
 
+HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "flwr", "ray", "web3", "eth"]
 COMMANDS = (
     "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget",
     "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
+    "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 
@@ -19,6 +24,34 @@ def test_help_shows_an_example(command: str) -> None:
     done = foedus(*command.split(), "--help")
     assert done.code == 0
     assert f"Example: foedus {command}".rstrip() in " ".join(done.out.split())
+
+
+def test_help_shows_what_every_argument_and_option_is() -> None:
+    for name, command in commands():
+        shown = " ".join(foedus(*name.split(), "--help").out.split())
+        for parameter in command.params:
+            described = getattr(parameter, "help", None)
+            assert described, f"{name} {parameter.name}"
+            assert described in shown, f"{name} {parameter.name}"
+        assert "\\[" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "never"),
+    [
+        (["--help"], ["eth_account", "numpy", *HEAVY]),
+        (["keys", "--help"], HEAVY),
+        (["status", "--help"], HEAVY),
+        (["members", "--help"], [name for name in HEAVY if name != "web3"]),
+        *(([name, "--help"], HEAVY) for name in ("run", "attribute", "chat", "evaluate", "export")),
+    ],
+)
+def test_help_waits_for_no_library_that_it_does_not_need(arguments: list[str], never: list[str]) -> None:
+    script = f"import sys; from console.cli import run_command; run_command({arguments}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "console.cli" in loaded
+    assert not loaded & set(never)
 
 
 def test_these_are_all_the_commands() -> None:

@@ -79,8 +79,8 @@ def test_credit_is_measured_on_the_set_of_the_genesis_alone(paid: World) -> None
         file.write_bytes(before)
 
 
-def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: World) -> None:
-    (path,) = (paid.state / "credits").glob("*/L0000-G0000-R00002.json")
+def test_amounts_that_were_changed_or_are_missing_are_no_credit(paid: World) -> None:
+    (path,) = (paid.state / "runs").glob("*/credits/L0000-G0000-R00002.json")
     before = path.read_bytes()
     changed: dict[str, Any] = json.loads(before)
     changed["incomes"] = {address: amount + 1.0 for address, amount in changed["incomes"].items()}
@@ -88,17 +88,20 @@ def test_amounts_that_were_changed_are_not_proved_and_cannot_be_claimed(paid: Wo
         path.write_bytes(to_json(changed))
         done = paid.command("credits")
         assert done.code == 1
-        assert not any(entry["proof_ok"] for entry in done.json["credits"].values())
-        again = paid.command("credits", "--measure", "--organisation", "coding")
-        assert again.code == 1
-        assert not again.json["credits"]["coding"]["measured_ok"]
-        refused = paid.command("credits", "--organisation", "coding", "--claim")
-        assert refused.code == 2
-        assert "epoch 1" in refused.error
+        assert "R00002.json: expected credit 0x" in done.err
         path.unlink()
-        assert "round 2 of lane 0" in paid.command("credits").error
+        assert "R00002.json cannot be read" in paid.command("credits").err
     finally:
         path.write_bytes(before)
+
+
+def test_a_credit_that_was_measured_wrongly_is_found(paid: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "server_app.measuring.credited_again", lambda run, _config: dict.fromkeys(run.genesis.names, 9.0)
+    )
+    again = paid.command("credits", "--measure", "--organisation", "coding")
+    assert again.code == 1
+    assert not again.json["credits"]["coding"]["measured_ok"]
 
 
 @pytest.mark.parametrize(

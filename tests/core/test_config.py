@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from agents.policies import POLICIES
 from core import config as module
 from core.aggregation import RULES
 from core.composition import COMPOSITIONS
@@ -18,6 +17,7 @@ from core.config import RunConfig, key
 from core.errors import ConfigError
 from core.genesis import Participation, Training
 from core.keys import derive
+from core.policies import POLICIES
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 PUBLISHED = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]["config"]

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from core.escape import markdown, one_line, visible
+from core.escape import markdown, one_line, redacted, visible
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "\x07", "\x9b31m", "\u202egnp.exe", "\r"])
@@ -32,3 +32,19 @@ def test_rich_takes_visible_text_for_what_it_is() -> None:
     with console.capture() as shown:
         console.print(Text(visible("[link=https://evil.example]clinic[/link] [/x]")))
     assert shown.get() == "[link=https://evil.example]clinic[/link] [/x]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://user:s3cret@host:9/v3/KEY when", "at http://host:9/… when"),
+        ("'https://host/?apikey=KEY'", "'https://host/?…'"),
+        ("s3://key:s3cret@bucket/folder?token=KEY", "s3://bucket/folder?…"),
+        ("wss://a:p@ss@host/KEY, then", "wss://host/…, then"),
+        ("http://127.0.0.1:8545", "http://127.0.0.1:8545"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("no URL: a://", "no URL: a://"),
+    ],
+)
+def test_no_url_shows_its_secrets(text: str, shown: str) -> None:
+    assert redacted(text) == shown

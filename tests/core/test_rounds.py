@@ -85,6 +85,7 @@ RECORD_CHANGES: dict[str, Any] = {
     "credit": f.other("credit"),
     "late": (f.address("financial"),),
     "grace": 2.5,
+    "loss_bound": 2.5,
 }
 
 

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,14 @@ def test_lanes_are_adapters_of_their_own(load_tiny: Loader, tmp_path: Path) -> N
         model.set_adapter(adapter)
         torch.testing.assert_close(logits(loaded), logits(model.module), rtol=0.0, atol=0.0)
         assert (tmp_path / "adapters" / name / "README.md").read_text(encoding="utf-8") == "card"
+
+
+def test_the_base_goes_by_the_name_under_which_it_is_published(load_tiny: Loader, tmp_path: Path) -> None:
+    model = load_tiny()
+    named = replace(model, spec=replace(model.spec, base="smollm2"))
+    export(named, {"": random_adapter(model, rank=4)}, tmp_path / "adapter", "card")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_a_folder_with_content_is_left_alone(load_tiny: Loader, tmp_path: Path) -> None:

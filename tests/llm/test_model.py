@@ -1,3 +1,6 @@
+import ast
+import contextlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import llm.model
 from core.adapter import AdapterState
 from core.errors import ModelError
 from llm.batches import collate, encode
@@ -254,9 +258,9 @@ def test_a_quantised_base_predicts_nearly_as_the_plain_one(
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("/no/such/folder", "'/no/such/folder': expected a folder"),
-        ("./nowhere", "'./nowhere': expected a folder"),
-        ("nowhere", "'nowhere': expected a folder"),
+        ("/no/such/folder", "'/no/such/folder': expected smollm2"),
+        ("./nowhere", "'./nowhere': expected smollm2"),
+        ("nowhere", "'nowhere': expected smollm2"),
     ],
 )
 def test_a_base_that_is_not_there_is_one_line(base: str, message: str) -> None:
@@ -298,3 +302,36 @@ def _refused(base: str, message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         load(ModelSpec(base, "none"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("parts", [{"AutoConfig", "AutoModelForCausalLM"}, {"AutoTokenizer"}])
+def test_code_that_comes_with_a_base_is_never_run(
+    base_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: set[str]
+) -> None:
+    folder = shutil.copytree(base_folder("llama"), tmp_path / "base")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    ran = tmp_path / "ran"
+    (folder / "theirs.py").write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nclass C: ...\n")
+    name = "tokenizer_config.json" if "AutoTokenizer" in parts else "config.json"
+    settings = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    if "AutoTokenizer" in parts:
+        settings |= {"tokenizer_class": "C", "auto_map": {"AutoTokenizer": ["theirs.C", None]}}
+    else:
+        settings |= {"model_type": "theirs", "auto_map": dict.fromkeys(parts, "theirs.C")}
+    (folder / name).write_text(json.dumps(settings))
+    with contextlib.suppress(ModelError):
+        load(ModelSpec(str(folder), "none", 2, 2.0, "cpu"))
+    assert not ran.exists()
+    assert not asked
+
+
+def test_no_loader_leaves_it_to_the_terminal_whether_code_is_run() -> None:
+    # Left unset, transformers asks; a pipe that answers yes runs the model's code.
+    root = Path(llm.model.__file__).parent.parent
+    for package in ("llm", "client_app", "server_app", "provenance", "unlearning", "console", "agents"):
+        for path in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("from_pretrained", "from_config"):
+                    given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+                    assert given.get("trust_remote_code") is False, f"{path}:{node.lineno}"

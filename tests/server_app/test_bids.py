@@ -16,7 +16,7 @@ from core.rejections import Reason
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Bid, Offer
 from server_app.admission import RejectedError
-from server_app.bids import bid_in, bids_in, collect
+from server_app.bids import collect, offer_in
 from server_app.rounds import Recipient, Rounds
 from tests import federation as f
 from tests.server_app.clients import Federation, answer, name_of
@@ -47,7 +47,7 @@ def reply(content: RecordDict | Error) -> Message:
 
 @pytest.mark.parametrize("bid", [Bid(25, 2), Bid(1, 1), ABSTAIN])
 def test_a_bid_in_range_or_an_abstention_is_taken_as_it_is(bid: Bid) -> None:
-    assert bid_in(reply(offer(bid)), GENESIS, MEDICAL, KEY) == bid
+    assert offer_in(reply(offer(bid)), GENESIS, MEDICAL, KEY).value.bid == bid
 
 
 REJECTED: dict[str, tuple[Reason, Callable[[], Message | None]]] = {
@@ -73,7 +73,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Message | None]]] = {
 def test_any_other_answer_is_rejected_with_its_own_reason(what: str) -> None:
     reason, make = REJECTED[what]
     with pytest.raises(RejectedError) as caught:
-        bid_in(make(), GENESIS, MEDICAL, KEY)
+        offer_in(make(), GENESIS, MEDICAL, KEY)
     assert caught.value.reason is reason
 
 
@@ -99,17 +99,17 @@ def next_bid(bid: Bid) -> dict[str, float]:
 
 def test_a_bid_comes_in_the_signed_manifest_of_the_last_round(tmp_path: Path) -> None:
     rounds = closed(tmp_path, medical=next_bid(FULL), coding=next_bid(ABSTAIN), financial={"loss": 1.0})
-    assert bids_in(rounds.lanes[0], rounds.genesis) == {MEDICAL: FULL, f.address("coding"): ABSTAIN}
+    assert rounds.bids(rounds.lanes[0]) == {MEDICAL: FULL, f.address("coding"): ABSTAIN}
 
 
 def test_a_bid_out_of_range_in_a_manifest_abstains(tmp_path: Path) -> None:
     rounds = closed(tmp_path, medical=next_bid(Bid(3, 2)), coding=next_bid(Bid(2, 3)))
-    assert set(bids_in(rounds.lanes[0], rounds.genesis).values()) == {ABSTAIN}
+    assert set(rounds.bids(rounds.lanes[0]).values()) == {ABSTAIN}
 
 
 def test_a_lane_without_rounds_has_no_bids(tmp_path: Path) -> None:
     rounds = Federation.create(tmp_path, NAMES).rounds()
-    assert bids_in(rounds.lanes[0], rounds.genesis) == {}
+    assert rounds.bids(rounds.lanes[0]) == {}
 
 
 def sender(asked: list[str], content: RecordDict) -> Callable[[Iterable[Message]], Iterator[Message]]:
@@ -131,15 +131,15 @@ def test_only_agents_with_a_node_and_without_a_bid_are_asked_apart(tmp_path: Pat
     content = queries.offered(
         Offer(key.genesis, f.address("coding"), 0, 0, key.round, FULL).sign(f.key("coding"), rounds.genesis.chain)
     )
-    bids = collect(rounds, 2, {MEDICAL: 1, f.address("coding"): 1}, sender(asked, content))
+    offers = collect(rounds, 2, {MEDICAL: 1, f.address("coding"): 1}, sender(asked, content))
     assert asked == ["coding"]
-    assert bids == {0: {MEDICAL: FULL, f.address("coding"): FULL}}
+    assert offers == {0: [queries.offer_of(content)]}
+    assert rounds.bids(rounds.lanes[0], offers[0]) == {MEDICAL: FULL, f.address("coding"): FULL}
 
 
 def test_a_rejected_bid_abstains_and_the_event_log_says_why(tmp_path: Path) -> None:
     rounds = closed(tmp_path, medical=next_bid(FULL))
-    bids = collect(rounds, 2, {f.address("coding"): 1}, sender([], RecordDict()))
-    assert bids[0][f.address("coding")] == ABSTAIN
+    assert collect(rounds, 2, {f.address("coding"): 1}, sender([], RecordDict())) == {0: []}
     events, _ = rounds.events.read(rounds.events.path)
     (rejected,) = (event for event in events if event["event"] == "bid-rejected")
     assert rejected["reason"].startswith("malformed: ")

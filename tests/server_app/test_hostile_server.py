@@ -69,9 +69,9 @@ class Dropping(Rounds):
 
     since = 1
 
-    def admit(self, recipient: Recipient, reply: Reply) -> None:
+    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
         if recipient.organisation != VICTIM or self.lanes[recipient.lane].round + 1 < self.since:
-            super().admit(recipient, reply)
+            super().admit(recipient, reply, seconds)
 
 
 class DroppingLast(Dropping):

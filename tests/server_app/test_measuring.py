@@ -90,7 +90,7 @@ def test_a_validation_set_is_known_by_records_domains_and_order(config: RunConfi
 def test_rounds_are_credited_where_the_policy_needs_it(
     measuring: Measuring, config: RunConfig, tmp_path: Path, policy: str, credited: bool
 ) -> None:
-    rewards = measuring.rewards(replace(config, participation=policy), RunFolder(tmp_path / "run"), tmp_path)
+    rewards = measuring.rewards(replace(config, participation=policy), RunFolder(tmp_path / "run"))
     assert (rewards is not None) == credited
 
 
@@ -99,7 +99,7 @@ def test_a_rule_whose_rounds_cannot_be_credited_is_refused(
 ) -> None:
     settings = replace(config, participation="q-learning", aggregation="stack")
     with pytest.raises(ConfigError, match=r"q-learning: expected aggregation .*frozen-a.*, got stack"):
-        measuring.rewards(settings, RunFolder(tmp_path / "run"), tmp_path)
+        measuring.rewards(settings, RunFolder(tmp_path / "run"))
 
 
 def test_a_deployment_reads_its_validation_set_and_no_organisations(config: RunConfig, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from flwr.app import RecordDict
 
-from agents.credit import CreditedRound, DomainCredit, RoundCredit
+from agents.credit import CreditedRound
 from agents.rewards import Rewards
 from core.canonical import Address
+from core.credit import DomainCredit, RoundCredit
 from core.messages import queries
 from core.messages.queries import OfferQuery
 from core.messages.refusal import Cause, Refusal, Refused
@@ -58,7 +59,7 @@ class World:
         clients = self.federation.clients
         clients.behave = {name: bidding(FULL) for name in NAMES} | dict(behave)
         clients.offers = {name: offering(FULL) for name in NAMES} | dict(offers)
-        self.rewards = Rewards(folder / "credits", self.federation.run, 0.0, credited)
+        self.rewards = Rewards(self.federation.run, 0.0, credited)
         self.federation.start(TestGrid(clients), rewards=self.rewards)
 
     @property
@@ -138,10 +139,18 @@ def test_credits_are_published_by_slice(tmp_path: Path) -> None:
 def test_a_resumed_run_knows_bids_and_credits_again(tmp_path: Path) -> None:
     world = World(tmp_path, {}, {"coding": bidding(ABSTAIN)}, rounds=2)
     paid: dict[Address, dict[int, float]] = {f.address(n): world.rewards.paid(0, f.address(n)) for n in NAMES}
-    kept = next((tmp_path / "credits").glob("*R00001.json"))
-    before = kept.read_bytes()
-    kept.unlink()  # it died before it was written
-    rewards = Rewards(tmp_path / "credits", world.federation.run, 0.0, credited)
-    world.federation.rounds(rewards=rewards)
+    rewards = Rewards(world.federation.run, 0.0, credited)
+    rounds = world.federation.rounds(rewards=rewards)
     assert {f.address(n): rewards.paid(0, f.address(n)) for n in NAMES} == paid
-    assert kept.read_bytes() == before
+    assert rounds.bids(rounds.lanes[0]) == {f.address(n): FULL for n in ("medical", "financial")}
+
+
+def test_offers_and_credit_stand_in_the_record(tmp_path: Path) -> None:
+    world = World(tmp_path, {"coding": offering(ABSTAIN)}, {}, rounds=1)
+    (record,) = (signed.value for signed in world.federation.run.records())
+    assert {name_of(o.value.organisation): o.value.bid for o in record.bids} == dict.fromkeys(NAMES, FULL) | {
+        "coding": ABSTAIN
+    }
+    assert world.federation.run.credit(record).credit.mean == {
+        f.address(name): float(f.EXAMPLES[name]) for name in ("medical", "financial")
+    }

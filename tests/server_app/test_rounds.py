@@ -9,12 +9,13 @@ import pytest
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Digest
 from core.composition import Composition
+from core.credit import CreditRecord, RoundCredit
 from core.errors import QuorumError
 from core.generations import GenerationRecord
 from core.messages.training import Reply
 from core.rejections import Reason
 from core.rounds import RoundRecord
-from core.update import ABSTAIN, Bid
+from core.update import ABSTAIN, Bid, Offer
 from server_app.admission import RejectedError
 from server_app.rounds import OpenRound, Recipient, Rounds
 from tests import federation as f
@@ -164,8 +165,13 @@ def test_a_restored_run_stands_where_its_records_end(tmp_path: Path) -> None:
 def test_the_policy_is_told_who_is_left_and_who_bids(tmp_path: Path) -> None:
     federation = Federation.create(tmp_path, NAMES, policy="q-learning", local_steps=2)
     rounds = federation.rounds()
-    bids = {f.address("medical"): Bid(2, 2), f.address("coding"): ABSTAIN, f.address("financial"): Bid(1, 1)}
-    asked = rounds.select(rounds.lanes[0], bids)
+    bids = {"medical": Bid(2, 2), "coding": ABSTAIN, "financial": Bid(1, 1)}
+    offers = [
+        Offer(rounds.genesis.digest, f.address(name), 0, 0, 1, bid).sign(f.key(name), rounds.genesis.chain)
+        for name, bid in bids.items()
+    ]
+    (lane,) = rounds.begin(1, {0: offers})
+    asked = rounds.select(lane)
     assert {to.organisation for to in asked} == {f.address("medical"), f.address("financial")}
     assert {to.lane for to in asked} == {0}
 
@@ -260,9 +266,11 @@ def test_credits_are_measured_for_the_rounds_of_the_federation_alone(tmp_path: P
         def of(self, lane: int, number: int) -> dict[Any, float]:
             return {}
 
-        def credit(self, record: RoundRecord, state: object) -> dict[str, Any]:
-            credited.append(record.round)
-            return {}
+        def measure(self, lane: int, updates: object, after: object) -> CreditRecord:
+            return CreditRecord(RoundCredit({}), {})
+
+        def keep(self, lane: int, number: int, credit: CreditRecord, after: object) -> None:
+            credited.append(number)
 
     rounds = federation.rounds(rewards=Counting())  # type: ignore[arg-type] # what Rounds asks of it
     close(rounds, 1, *NAMES)

@@ -143,7 +143,7 @@ def test_nobody_bids_or_is_paid_in_a_calibration(world: World) -> None:
     assert {event["round"] for event in world.events("bidding", "bids")} == {1, 2}
     assert {event["round"] for event in world.events("bidding", "credited")} == {1, 2}
     assert certificate.label == "approximate"
-    assert set(cumulative(world.state.credits("bidding"), run)) <= set(run.genesis.names)
+    assert set(cumulative(run)) <= set(run.genesis.names)
 
 
 def test_a_stacked_adapter_cannot_be_repaired(world: World) -> None:

@@ -57,7 +57,6 @@ def test_a_record_that_continues_the_lane_passes_every_check(
     audit.check_signature(record.sign(COORDINATOR, federation.genesis.chain), FILE)
     assert audit.follows(record, head, "here")
     audit.check_content(record, head, "here")
-    audit.check_asked(record, head, "here")
     weights = audit.check_admitted(record, head, "here")
     assert kinds(audit) == []
     assert weights == {admitted.organisation: admitted.weight for admitted in record.admitted}
@@ -161,30 +160,6 @@ def test_a_round_below_its_quorum_admits_nobody(audit: RecordAudit, record: Roun
     strict = with_participation(audit, quorum=4)
     strict.check_content(record, start(strict.genesis), "here")
     assert [(f.what, f.got, f.want) for f in strict.findings.failures] == [("quorum", "3 admitted", "at least 4")]
-
-
-def test_an_organisation_that_is_passed_over_is_named(audit: RecordAudit, record: RoundRecord) -> None:
-    head, silent = start(audit.genesis), replace(record, admitted=record.admitted[1:])
-    audit.check_asked(silent, head, "here")
-    assert kinds(audit) == [What.ASKED]
-    twice = Rejection(record.admitted[0].organisation, "late", "")
-    audit.check_asked(replace(record, rejected=(twice,)), head, "here")
-    assert kinds(audit) == [What.ASKED] * 2
-
-
-def test_agents_decide_for_themselves_who_is_heard(audit: RecordAudit, record: RoundRecord) -> None:
-    free = with_participation(audit, policy="q-learning")
-    free.check_asked(replace(record, admitted=record.admitted[:1]), start(free.genesis), "here")
-    assert kinds(free) == []
-
-
-def test_a_draw_decides_which_organisations_are_asked(audit: RecordAudit, record: RoundRecord) -> None:
-    drawn = with_participation(audit, policy="random", fraction=1.0)
-    drawn.check_asked(record, start(drawn.genesis), "here")
-    assert kinds(drawn) == []
-    none = with_participation(audit, policy="random", fraction=1e-9, quorum=1)
-    none.check_asked(record, start(none.genesis), "here")
-    assert kinds(none) == [What.ASKED]
 
 
 # Manifests

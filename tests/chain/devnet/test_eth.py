@@ -123,6 +123,12 @@ def test_a_receipt_says_what_a_transaction_cost(rpc: JsonRpc) -> None:
     assert receipt["effectiveGasPrice"] == base  # without a tip
 
 
+def test_a_legacy_transaction_has_a_receipt(rpc: JsonRpc) -> None:
+    receipt = result(rpc, "eth_getTransactionReceipt", "0x" + signed(nonce=1, gasPrice=PRICE).hash.hex())
+    assert (receipt["type"], receipt["status"], receipt["effectiveGasPrice"]) == ("0x0", "0x1", hex(PRICE))
+    assert receipt["blockNumber"] == "0x2"
+
+
 def test_the_fee_history_has_a_base_fee_more_than_blocks(rpc: JsonRpc) -> None:
     history = result(rpc, "eth_feeHistory", "0x2", "latest", [50])
     assert history["oldestBlock"] == "0x2"

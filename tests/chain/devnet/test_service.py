@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chain.devnet import service
-from chain.devnet.service import LOCK, Service, announce, is_free, last_port
+from chain.devnet.service import LOCK, Service, announce, is_free, last_address
 from core.errors import LedgerUnreachableError
 from core.storage.lock import take
 
@@ -76,7 +77,7 @@ def test_a_service_is_started_once_and_found_again(stub: Service) -> None:
     assert stub.ensure() == stub.url() == stub.announced() == url
     assert pid_of(stub) == first
     assert not is_free(stub.folder)
-    assert last_port(stub.folder) == int(url.rpartition(":")[2])
+    assert last_address(stub.folder).port == int(url.rpartition(":")[2])
 
 
 def test_a_service_outlives_its_starter_in_a_session_of_its_own(stub: Service) -> None:
@@ -144,8 +145,8 @@ def test_an_old_announcement_counts_only_while_its_process_lives(tmp_path: Path)
     announce(tmp_path, "http://127.0.0.1:1234")
     found = Service(tmp_path, "unused", CHAIN_ID)
     assert found.announced() is None
-    assert last_port(tmp_path) == 1234
-    assert last_port(tmp_path / "elsewhere") == 0
+    assert last_address(tmp_path).port == 1234
+    assert last_address(tmp_path / "elsewhere").port == 0
 
 
 def test_a_process_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +171,12 @@ def test_a_service_inherits_nothing_that_is_about_its_starter(stub: Service, mon
     environment = Path(f"/proc/{pid_of(stub)}/environ").read_bytes()
     assert b"FOEDUS_SECRET" not in environment
     assert b"OMP_NUM_THREADS=1" in environment
+
+
+def test_the_token_of_a_url_outlives_its_service_and_is_its_owners_alone(tmp_path: Path) -> None:
+    token = last_address(tmp_path).token
+    assert len(token) >= 32
+    assert token != last_address(tmp_path).token
+    announce(tmp_path, f"http://127.0.0.1:1234/{token}")
+    assert last_address(tmp_path) == (1234, token)
+    assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600

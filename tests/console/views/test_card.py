@@ -1,5 +1,6 @@
 """The model card of an exported adapter: what it is, who made it, and from which rounds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_a_hub_reads_its_metadata(federation: Federation) -> None:
         "library_name": "peft",
         "tags": ["lora", "federated-learning", "foedus"],
     }
+
+
+def test_a_base_with_a_name_of_ours_goes_by_the_published_one(federation: Federation) -> None:
+    genesis = federation.run.genesis
+    named = replace(genesis, base=replace(genesis.base, name="smollm2"))
+    federation.run.__dict__["genesis"] = named
+    card = model_card(federation.run, AGGREGATE)
+    assert 'base_model: "HuggingFaceTB/SmolLM2-135M-Instruct"\n' in card
+    assert "| base model | smollm2, " in card
 
 
 def test_it_names_what_was_exported_and_everything_that_fixes_it(federation: Federation) -> None:

@@ -1,6 +1,7 @@
 """Where things lie in a state folder."""
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from core.config import RunConfig
 from core.errors import UsageError
 from core.keys import create
+from core.storage.events import EventLog
+from core.storage.lock import locked
 from core.storage.state_folder import State, new_run_id
 from tests import federation as f
 
@@ -75,3 +78,24 @@ def test_a_run_is_opened_with_the_store_and_the_key_that_it_was_started_with(tmp
         assert run.blobs.where == f"memory://{tmp_path.name}/one"
         assert run.key == key
         assert run.artifacts.open_document("genesis.json") == (run.folder / "genesis.json").read_bytes()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o775])
+def test_a_state_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    with pytest.raises(UsageError, match=f"that you alone can write, got mode {mode:04o}: chmod 700"):
+        State.of(RunConfig(state=str(tmp_path / "state")))
+
+
+def test_everything_in_a_state_folder_is_private(tmp_path: Path) -> None:
+    os.umask(0o022)
+    state = State.of(RunConfig(state=str(tmp_path / "state")))
+    run = state.run("one")
+    run.begin(f.genesis(), f.readers(f.genesis()))
+    state.remember(RunConfig(run="one"))
+    EventLog(state.events("one")).write("started")
+    with locked(state.lock("one")):
+        found = [state.folder, *state.folder.rglob("*")]
+    assert len(found) > 8
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o700, 0o600}

@@ -16,19 +16,20 @@ H(seed, address, round): nobody's draw shifts when another leaves. An organisati
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
 from core import seeds
 from core.canonical import Address
+from core.genesis import Genesis
 from core.rounds import RoundRecord
-from core.update import Bid
+from core.update import ABSTAIN, Bid, Offer
 
 
 @dataclass(frozen=True)
 class Observation:
-    """An organisation's part in a round: mean training loss in nats, seconds, credit in nats."""
+    """An organisation's part in a round: mean training loss in nats, bounded; seconds; credit in nats."""
 
     loss: float
     seconds: float
@@ -76,14 +77,62 @@ class SelectionContext:
 
 
 def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Observation]:
-    """The observations of the organisations that a record admitted; a missing figure counts as 0."""
-    metrics = {admitted.organisation: admitted.signed.value.metrics for admitted in record.admitted}
+    """The observations of the organisations that a record admitted; a missing figure counts as 0.
+
+    Nobody steers its own selection: a loss that an organisation reports counts up to the bound that the coordinator
+    measured, and seconds are by the coordinator's clock.
+    """
     credit = credit or {}
     return {
-        a: Observation(float(m.get("loss", 0.0)), float(m.get("seconds", 0.0)), credit.get(a, 0.0))
-        for a, m in metrics.items()
+        a.organisation: Observation(
+            min(max(float(a.signed.value.metrics.get("loss", 0.0)), 0.0), record.loss_bound),
+            a.seconds,
+            credit.get(a.organisation, 0.0),
+        )
+        for a in record.admitted
     }
 
+
+def bids_for(
+    genesis: Genesis, head: RoundRecord | None, offers: Iterable[Offer], members: Sequence[Address]
+) -> dict[Address, Bid]:
+    """The members' bids for the round after `head`: in its manifests, else in offers; one out of range abstains."""
+    bids: dict[Address, Bid] = {}
+    for manifest in (admitted.signed.value for admitted in (head.admitted if head else ())):
+        if "next-steps" in manifest.metrics:
+            steps, rank = (int(manifest.metrics.get(f"next-{part}", 0)) for part in ("steps", "rank"))
+            bids[manifest.organisation] = Bid(steps, rank)
+    for offer in offers:
+        bids.setdefault(offer.organisation, offer.bid)
+    return {a: bid if bid.within(genesis.full_bid) else ABSTAIN for a, bid in bids.items() if a in members}
+
+
+def selected(
+    genesis: Genesis,
+    members: Sequence[Address],
+    number: int,
+    history: Sequence[Mapping[Address, Observation]],
+    bids: Mapping[Address, Bid],
+) -> dict[Address, Bid]:
+    """The organisations that a federation's policy asks in a lane's round, each with its bid; a function of records."""
+    context = SelectionContext(
+        seed=genesis.seed,
+        members=members,
+        number=number,
+        full=genesis.full_bid,
+        fraction=genesis.participation.fraction,
+        quorum=genesis.participation.quorum,
+        examples=genesis.examples,
+        history=history,
+        bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
+    )
+    return POLICIES[genesis.policy(number)](context)
+
+
+READ_LOSSES, READ_SECONDS = ("power-of-choice", "oort"), ("oort",)
+"""The policies that read the organisations' losses, and how long they took."""
+BY_HISTORY = (*READ_LOSSES, "ucb", "q-learning")
+"""The policies that read earlier rounds."""
 
 _EXPLORE, _EXPLORE_DECAY, _EXPLORE_LEAST = 0.9, 0.98, 0.2
 _CUT_OFF = 0.95

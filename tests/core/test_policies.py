@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 
 from agents import policies
-from agents.policies import POLICIES, Observation, Policy, SelectionContext, everyone, observations_of, random
 from core.canonical import Address
+from core.policies import POLICIES, Observation, Policy, SelectionContext, everyone, observations_of, random
+from core.signed import Signed
 from core.update import Bid
 from tests import federation as f
 
@@ -173,10 +174,22 @@ def test_the_agents_bids_decide_and_a_quorum_of_the_others_is_drafted() -> None:
     assert any(one != other for one, other in pairwise(drafts))
 
 
-def test_a_record_shows_loss_and_seconds_of_those_it_admitted() -> None:
-    found = observations_of(f.record(GENESIS))
+def reported(loss: float, bound: float) -> set[Observation]:
+    """What a record shows of organisations that report this loss and a billion seconds, after 3 seconds."""
+    record = f.record(GENESIS, loss_bound=bound)
+    manifests = [replace(a.signed.value, metrics={"loss": loss, "seconds": 1e9}) for a in record.admitted]
+    signed = [Signed(manifest, ()) for manifest in manifests]
+    admitted = tuple(replace(a, signed=s, seconds=3.0) for a, s in zip(record.admitted, signed, strict=True))
+    found = observations_of(replace(record, admitted=admitted))
     assert set(found) == {f.address("medical"), f.address("coding")}
-    assert set(found.values()) == {Observation(2.5, 0.0, 0.0)}
+    return set(found.values())
+
+
+def test_a_loss_that_is_reported_counts_up_to_what_was_measured_and_seconds_are_measured() -> None:
+    assert reported(2.5, bound=4.0) == {Observation(2.5, 3.0, 0.0)}
+    assert reported(1.7e308, bound=4.0) == {Observation(4.0, 3.0, 0.0)}
+    assert reported(-1.7e308, bound=4.0) == {Observation(0.0, 3.0, 0.0)}
+    assert reported(2.5, bound=0.0) == {Observation(0.0, 3.0, 0.0)}
 
 
 def test_policies_are_found_under_their_settings() -> None:

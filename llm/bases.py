@@ -1,0 +1,109 @@
+"""A base model's name, as the folder with its files: `foedus-tiny`, `smollm2`, a folder, or a name on the Hub.
+
+Finding a folder needs no torch. `smollm2` comes in a Python package, in a format that nobody trains on: it is converted
+once and lies in a cache of the user's that every process finds, Flower's too, which run in folders of their own.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import assets
+from core.canonical import Digest, digest, to_json
+from core.errors import ModelError
+from core.storage.lock import take
+
+SMOLLM2 = "smollm2"
+SMOLLM2_KEY = "smollm2-0.1.2-1"
+"""The package's version and the conversion's: another of either is another folder, and another digest."""
+FILES = (
+    "config.json",
+    "*.safetensors",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "*.model",
+    "vocab*",
+)
+"""The files of a base that are read, fetched and covered by its digest."""
+_PUBLISHED = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+_logger = logging.getLogger(__name__)
+
+
+def find(base: str) -> Path:
+    """The folder of a base; smollm2 is converted, and a name on the Hub downloaded, when the cache does not hold it.
+
+    Raises ModelError, which says what to install, when there is no such base.
+    """
+    if base == assets.BASE_MODEL:
+        return assets.base_model()
+    if base == SMOLLM2:
+        return _converted(cache() / SMOLLM2_KEY)
+    path = Path(base).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
+        names = f"{SMOLLM2}, {assets.BASE_MODEL}, a folder or OWNER/NAME"
+        raise ModelError(f"base model {base!r}: expected {names}, got none of them")
+    return _downloaded(base)
+
+
+def published(base: str) -> str:
+    """The name under which others find a base: on the Hub where it is published there, else as it is."""
+    return _PUBLISHED.get(base, base)
+
+
+def cache() -> Path:
+    """The folder of converted bases: $FOEDUS_CACHE, else foedus in $XDG_CACHE_HOME, else ~/.cache/foedus."""
+    if own := os.environ.get("FOEDUS_CACHE"):
+        return Path(own).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "foedus"
+
+
+def digest_of(folder: Path) -> Digest:
+    """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights, tokenizer and chat template."""
+    files: dict[str, str] = {}
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}):
+        with path.open("rb") as file:
+            files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest("base", to_json(files))
+
+
+def _converted(folder: Path) -> Path:
+    """The folder of smollm2, which appears whole or not at all, however many processes ask for it at once."""
+    if folder.is_dir():
+        return folder
+    from llm import smollm2  # noqa: PLC0415 - torch and gguf, which only the first use of the base needs
+
+    source = smollm2.source()
+    try:
+        with take(folder.with_name(f".{folder.name}.lock"), wait=True):
+            if not folder.is_dir():
+                _logger.warning("Converting %s once, into %s", source.name, folder)
+                partial = folder.with_name(f".{folder.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                partial.mkdir()
+                smollm2.convert(source, partial)
+                partial.replace(folder)
+    except OSError as error:
+        raise ModelError(
+            f"base model {SMOLLM2}: expected a folder to convert it into, got {folder.parent}: {error.strerror}: "
+            "set FOEDUS_CACHE to a writable folder with 300 MB of room"
+        ) from error
+    return folder
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a model on the Hub."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - most bases are no download, and it takes a second
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"base model {name!r}: expected a folder, or a name in the local cache or on the Hub, got neither ({why})"
+        ) from error

