@@ -61,8 +61,9 @@ class SampleOrganisation:
         ]
 
     def dev(self) -> list[SampleRecord]:
-        """Return every fact, asked in the wording that training never uses."""
-        return [form.record(form.dev, *entity) for form in self.forms for entity in form.facts.items()]
+        """Return every fact, asked in the wording that training never uses; the first records are of every form."""
+        by_form = [[form.record(form.dev, *entity) for entity in form.facts.items()] for form in self.forms]
+        return [record for some in zip(*by_form, strict=True) for record in some]
 
     def validation(self, rng: random.Random) -> list[SampleRecord]:
         """Return one record about each entity outside, in a wording that `rng` chooses."""
