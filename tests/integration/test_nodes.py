@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -178,7 +178,14 @@ def run_of(found: Deployment, name: str) -> RunFolder:
 
 
 def workers(name: str) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if "client_app.worker" in (line := p.cmdline()) and name in " ".join(line)]
+    """The workers of a node that live."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            line = process.cmdline()
+            if "client_app.worker" in line and name in " ".join(line):
+                found.append(process)
+    return found
 
 
 def test_organisations_train_together_with_keys_that_no_worker_sees(deployment: Deployment) -> None:
