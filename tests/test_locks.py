@@ -45,7 +45,8 @@ def test_a_node_runs_with_its_lock_alone() -> None:
     missing = sorted(entries("run").keys() - entries("node").keys())
     modules = {"py-evm": "eth", "python-dateutil": "dateutil", "pyyaml": "yaml"}
     absent = [modules.get(package, package.replace("-", "_")) for package in missing]
-    script = f"import sys; sys.modules.update(dict.fromkeys({absent})); import client_app.app, console.cli"
+    needed = "import client_app.app, console.cli, console.node, console.signer"
+    script = f"import sys; sys.modules.update(dict.fromkeys({absent})); {needed}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
 
