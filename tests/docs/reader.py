@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 import psutil
 
+from llm.bases import cache
 from tests.commands import Done, make_base
 from tests.docs.blocks import ROOT
 
@@ -55,7 +56,14 @@ class Reader:
 
     def shell(self, text: str, **environment: str) -> Done:
         """What a shell makes of a script in the checkout, with stderr in order among stdout."""
-        own = {"HOME": self.home, "FLWR_HOME": self.home / ".flwr", "PYTHONPATH": self.checkout, _MARK: self.home}
+        # Converted bases are the machine's: a page that names one must not convert it again.
+        own = {
+            "FOEDUS_CACHE": cache(),
+            "HOME": self.home,
+            "FLWR_HOME": self.home / ".flwr",
+            "PYTHONPATH": self.checkout,
+            _MARK: self.home,
+        }
         path = f"{self.checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         with TemporaryFile() as output:  # a pipe would stay open as long as what the script leaves in the background
             done = subprocess.run(
