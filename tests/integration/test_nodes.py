@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -235,7 +236,7 @@ def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(de
         assert done.returncode != 0, done.stdout
     # The same on the coordinator's own machine goes: what is kept out is the network.
     assert deployment.flwr("supernode", "list", "federation").returncode == 0
-    with httpx.Client(verify=str(certificate)) as client:
+    with httpx.Client(verify=ssl.create_default_context(cafile=certificate)) as client:
         for path in ("/v1/control/start-run", "/v1/runtime/acquire-task", "/docs"):
             assert client.post(f"https://localhost:{deployment.port}{path}", content=b"").status_code == 404
         assert client.get(f"https://localhost:{deployment.port}/health").is_success
