@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agents.rewards import Rewards
 from core.adapter import AdapterState
-from core.aggregation import RULES, WeightedUpdate, by_address, weights
+from core.aggregation import RULES, WeightedUpdate, by_address
 from core.canonical import ZERO_DIGEST, Address
 from core.composition import Composition
 from core.credit import CreditRecord
@@ -242,9 +242,8 @@ class Rounds:
                 detail = f"update {signed.value.update}"
                 open_round.reject(signed.value.organisation, Reason.BELOW_QUORUM, detail)
             return ()
-        examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
+        shares = self.genesis.weights(manifests)
         return tuple(
             Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
             for organisation, weight in shares.items()
