@@ -5,7 +5,7 @@ A simulation takes prices and budget from the run's settings; a deployed node sa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.app import UserConfig
@@ -40,6 +40,11 @@ class Agency:
         settings = RunConfig.from_flat(config.to_flat() | {name: own[name] for name in _OWN if name in own})
         prices = Prices(settings.step_price, settings.traffic_price)
         return cls(state, settings.pool, prices, settings.budget, settings.q_table)
+
+    @classmethod
+    def deployed(cls, config: RunConfig, state: State, own: UserConfig) -> "Agency":
+        """Of a deployed node, which begins with a table of its own choosing or with none; raises as `of` does."""
+        return replace(cls.of(config, state, own), table=str(own.get("q-table", "")))
 
     def open_session(
         self, genesis: Genesis, organisation: Address, key: RoundKey, steps: int, megabytes: float

@@ -16,9 +16,9 @@ from core.canonical import ZERO_DIGEST, Digest, digest, to_json
 from core.errors import ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis
-from core.keys import Domain, Key
+from core.keys import Domain
 from core.messages.queries import RevealQuery
-from core.signed import Signed
+from core.signed import Signed, SigningKey
 from core.storage import jsonl
 from core.storage.blobs import write
 from core.update import Asked, Organisation, Registration
@@ -59,7 +59,9 @@ class Pins:
             )
 
 
-def registration(key: Key, member: Organisation, asked: Asked, chain: Domain, **own: Any) -> Signed[Registration]:
+def registration(
+    key: SigningKey, member: Organisation, asked: Asked, chain: Domain, **own: Any
+) -> Signed[Registration]:
     """The organisation's registration: where its key is its own, with a commitment to a nonce that nobody can guess."""
     plain = Registration(member, asked.coordinator, asked.run, asked.challenge, **own)
     if key.derived:
@@ -70,7 +72,7 @@ def registration(key: Key, member: Organisation, asked: Asked, chain: Domain, **
 class Agreement:
     """One organisation's memory of what it has shown its nonce for, and agreed to."""
 
-    def __init__(self, path: Path, key: Key, member: Organisation) -> None:
+    def __init__(self, path: Path, key: SigningKey, member: Organisation) -> None:
         """Open or create the memory at `path`; raises IntegrityError when it is damaged."""
         self._path, self._key, self._member = path, key, member
 
@@ -97,8 +99,8 @@ class Agreement:
         jsonl.append(self._path, {"nonce": own.value.nonce, "members": members})
         return nonce
 
-    def consent(self, genesis: Genesis, pins: Pins) -> Signed[Consent]:
-        """The organisation's consent to a genesis of members to whom it has shown its nonce.
+    def consent(self, genesis: Genesis, pins: Pins) -> Consent:
+        """The organisation's consent, to be signed, to a genesis of members to whom it has shown its nonce.
 
         Raises ObjectionError for any other, and for one that the settings do not want.
         """
@@ -115,7 +117,7 @@ class Agreement:
         # Kept whole: the organisation checks its coordinator later, without asking it for anything.
         write(self._path.parent / f"{genesis.digest}.json", to_json(genesis.to_dict()))
         jsonl.append(self._path, {"genesis": genesis.digest})
-        return Consent(genesis.digest, self._key.address).sign(self._key, genesis.chain)
+        return Consent(genesis.digest, self._key.address)
 
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's."""
@@ -128,7 +130,7 @@ class Agreement:
         return (entry for entry in jsonl.read(self._path) if kind in entry)
 
 
-def _nonce(key: Key, plain: Registration, chain: Domain) -> Digest:
+def _nonce(key: SigningKey, plain: Registration, chain: Domain) -> Digest:
     """A nonce that follows from the key and the coordinator's challenge, so that nothing has to be kept in between."""
     # A signature under a registration without a nonce is never sent; it is as secret as the key, and deterministic.
     (signature,) = replace(plain, nonce=ZERO_DIGEST).sign(key, chain).signatures

@@ -18,7 +18,7 @@ from client_app.hosting import Host, Node, node_of
 from client_app.local_round import train_round, whole_round
 from client_app.oversight import confirm, metrics
 from client_app.refusals import abstained, errors_stay_home, refused
-from client_app.signing import signed_reply
+from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
@@ -43,7 +43,6 @@ from core.update import ABSTAIN, Offer
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
-from llm.sources import base_of_genesis
 
 app = ClientApp(mods=[errors_stay_home])
 
@@ -64,10 +63,10 @@ def bind(message: Message, context: Context) -> Message:
         Pins.of(context.node_config).check_asked(query.asked, query.chain)
     except _OBJECTIONABLE as error:
         return refused(message, context, Refused.OBJECTED, error)
-    signed = tuple(
+    registrations = tuple(
         registration(host.key, host.organisation, query.asked, query.chain, **own) for host in node.hosts.values()
     )
-    return Message(Bound(signed, node.known).to_content(), reply_to=message)
+    return Message(Bound(registrations, node.known).to_content(), reply_to=message)
 
 
 @app.query("reveal")
@@ -88,10 +87,11 @@ def consent(message: Message, context: Context) -> Message:
     query = ConsentQuery.from_content(message.content)
     node = node_of(context)
     try:
-        signed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
+        agreed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
+        statement = signed(agreed, node.host(query.organisation), query.genesis)
     except _OBJECTIONABLE as error:
         return refused(message, context, Refused.OBJECTED, error)
-    return Message(queries.consented(signed), reply_to=message)
+    return Message(queries.consented(statement), reply_to=message)
 
 
 @app.query("offer")
@@ -100,7 +100,7 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
-    model = base_of_genesis(genesis)
+    model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
         steps = whole_round(genesis, model, node.records(host, genesis, query.lane))
@@ -110,7 +110,7 @@ def offer(message: Message, context: Context) -> Message:
     except (FormatError, UsageError) as error:
         return refused(message, context, Refused.ABSTAINED, error)
     unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(queries.offered(unsigned.sign(host.key, genesis.chain)), reply_to=message)
+    return Message(queries.offered(signed(unsigned, host, genesis)), reply_to=message)
 
 
 @app.query("delete")
@@ -170,7 +170,10 @@ def train(message: Message, context: Context) -> Message:
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     manifest, update = train_round(task, records, model, fresh, bid, stage, {**metrics(standing), **next_bid})
-    return Message(signed_reply(manifest, update, host, witness, task.genesis.chain), reply_to=message)
+    try:
+        return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
+    except _OBJECTIONABLE as error:  # of a signer of its own, which has a memory of its own
+        return refused(message, context, Refused.OBJECTED, error)
 
 
 @app.evaluate()
@@ -199,7 +202,7 @@ def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterSta
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
     node.agreement(task.organisation).check(genesis)
-    model = base_of_genesis(genesis)
+    model = node.load_base(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh

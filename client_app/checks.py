@@ -10,12 +10,12 @@ from core.erasures import hidden
 from core.errors import ObjectionError
 from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
-from core.keys import Domain, Key
+from core.keys import Domain
 from core.ledger import LedgerView
 from core.messages.queries import RecordsQuery
 from core.messages.training import Task
 from core.rounds import RoundRecord
-from core.signed import Signed
+from core.signed import Signed, SigningKey
 from core.update import Organisation
 
 
@@ -33,7 +33,7 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
 
 
-def check_request(query: RecordsQuery, organisation: Organisation, key: Key) -> None:
+def check_request(query: RecordsQuery, organisation: Organisation, key: SigningKey) -> None:
     """Check that the organisation itself wants exactly these records erased from the federation that it joined.
 
     Raises IntegrityError, so that no other organisation learns which records it has; ForgeryError for a request that

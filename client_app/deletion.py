@@ -10,6 +10,7 @@ joined, and its own ledger must know the erasure.
 
 from agents.notebook import Notebook
 from client_app.hosting import Host, Node
+from client_app.signing import signed
 from core.erasures import Receipt
 from core.errors import ObjectionError
 from core.messages.queries import Deletion
@@ -33,4 +34,4 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
         notebook.delete_after(attestation.parent_round, attestation.generation)
-    return Receipt(genesis.digest, attestation.erasure, query.organisation).sign(host.key, genesis.chain)
+    return signed(Receipt(genesis.digest, attestation.erasure, query.organisation), host, genesis)

@@ -1,37 +1,42 @@
 """Hosting: the organisations that a node speaks for, each with its key and its data.
 
-A deployed node hosts one organisation and says so in its node-config: ``organisation, data, key-file``, and where it
-checks its coordinator (client_app/oversight.py). In a simulation node i of N hosts every organisation j with
-j mod N = i, so that any number of nodes will do, and keys are derived from the federation's seed and the organisation's
-name: they are public, and marked as such.
+A deployed node hosts one organisation and says so in its node-config: ``organisation, data``, its key (``signer``, or
+``key-file`` and ``passphrase``), its ``base``, and where it checks its coordinator (client_app/oversight.py). No path
+and no model that only a run or a message names is read there.
+
+In a simulation node i of N hosts every organisation j with j mod N = i, so that any number of nodes will do, and keys
+are derived from the federation's seed and the organisation's name: they are public, and marked as such.
 """
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, UserConfig
 
+import assets
 from client_app.agency import Agency
 from client_app.agreement import Agreement
 from client_app.erased_records import ErasedRecords
 from client_app.oversight import Oversight
+from client_app.remote_key import RemoteKey
 from core import keys, seeds
 from core.canonical import Address
 from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
-from core.keys import Key
+from core.signed import SigningKey
 from core.update import Organisation
+from llm.model import Model
 from llm.records import OrganisationData, Record
-from llm.sources import read_data
+from llm.sources import base_of_genesis, read_data
 
 
 @dataclass(frozen=True)
 class Host:
     """One organisation on its node: its key and its data, which never leave it."""
 
-    key: Key
+    key: SigningKey
     data: OrganisationData
 
     @property
@@ -48,6 +53,8 @@ class Node:
     known: int
     oversight: Oversight
     agency: Agency
+    base: str
+    """The base model that it loads, whatever a message calls it; the genesis has its digest."""
 
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
@@ -63,6 +70,10 @@ class Node:
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""
         return ErasedRecords(self.oversight.state.forgotten(genesis.digest, host.key.address))
+
+    def load_base(self, genesis: Genesis) -> Model:
+        """Its own base model with an adapter as the genesis describes it; raises ModelError for a base that is none."""
+        return base_of_genesis(genesis, self.base)
 
     def member(self, host: Host, genesis: Genesis) -> Organisation:
         """The organisation as it registered: with the records erased since, whether its data still hold them or not.
@@ -94,20 +105,47 @@ class Node:
         hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
         oversight = Oversight.simulated(config)
         agency = Agency.of(config, oversight.state, {})
-        return cls({host.key.address: host for host in hosts}, len(organisations), oversight, agency)
+        return cls({host.key.address: host for host in hosts}, len(organisations), oversight, agency, config.base)
 
     @classmethod
     @lru_cache(maxsize=4)
-    def deployed(
-        cls, config: RunConfig, oversight: Oversight, agency: Agency, name: str, data: str, key_file: str
-    ) -> "Node":
+    def deployed(cls, oversight: Oversight, agency: Agency, places: "_Places") -> "Node":
         """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
-        own = RunConfig.from_flat(config.to_flat() | {"data": data, "organisations": 0})
-        organisation = next((o for o in read_data(own).organisations if o.name == name), None)
+        organisations = read_data(RunConfig(data=places.data)).organisations
+        organisation = next((o for o in organisations if o.name == places.organisation), None)
         if organisation is None:
-            raise UsageError(f"no data of organisation {name!r} in {data}")
-        host = Host(keys.read(Path(key_file)), organisation)
-        return cls({host.key.address: host}, 0, oversight, agency)
+            raise UsageError(f"no data of organisation {places.organisation!r} in {places.data}")
+        host = Host(places.key(), organisation)
+        return cls({host.key.address: host}, 0, oversight, agency, places.base)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What a deployed node says of itself."""
+
+    organisation: str
+    data: str
+    base: str
+    signer: str
+    key_file: str
+    passphrase: str
+
+    @classmethod
+    def of(cls, own: UserConfig) -> "_Places":
+        """From a node-config; raises ConfigError without an organisation, data, or a key."""
+        given = {name: own.get(name, "") for name in ("organisation", "data", "signer", "key-file", "passphrase")}
+        given["base"] = own.get("base", assets.BASE_MODEL)
+        for name, value in given.items():
+            needed = name in ("organisation", "data") or (name == "key-file" and not given["signer"])
+            if not isinstance(value, str) or (needed and not value):
+                raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
+        return cls(**{name.replace("-", "_"): str(value) for name, value in given.items()})
+
+    def key(self) -> SigningKey:
+        """Its key, or the signer that holds it."""
+        if self.signer:
+            return RemoteKey(Path(self.signer))
+        return keys.read(Path(self.key_file), Path(self.passphrase) if self.passphrase else None)
 
 
 def node_of(context: Context) -> Node:
@@ -115,9 +153,5 @@ def node_of(context: Context) -> Node:
     config, own = RunConfig.from_flat(context.run_config), context.node_config
     if "partition-id" in own:
         return Node.simulated(config, int(own["partition-id"]), int(own["num-partitions"]))
-    places = {name: own.get(name) for name in ("organisation", "data", "key-file")}
-    for name, value in places.items():
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
     oversight = Oversight.deployed(config, own)
-    return Node.deployed(config, oversight, Agency.of(config, oversight.state, own), *map(str, places.values()))
+    return Node.deployed(oversight, Agency.deployed(config, oversight.state, own), _Places.of(own))

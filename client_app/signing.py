@@ -1,19 +1,36 @@
-"""Signing: the one place where an organisation's key is used on an update."""
+"""Signing: the one place where an organisation's key is used on what belongs to a federation."""
+
+from typing import TypeVar
 
 from flwr.app import RecordDict
 
 from client_app.hosting import Host
+from client_app.remote_key import RemoteKey
 from client_app.witness import Witness
 from core.adapter import AdapterState
-from core.keys import Domain
+from core.genesis import Genesis
 from core.messages import training
+from core.messages.training import Task
+from core.signed import Signed, Statement
 from core.update import UpdateManifest
+
+S = TypeVar("S", bound=Statement)
+
+
+def signed(statement: S, host: Host, genesis: Genesis, task: Task | None = None) -> Signed[S]:
+    """A statement of the organisation; its signer, if it has one, is first shown what the organisation was.
+
+    Raises IntegrityError when the signer refuses.
+    """
+    if isinstance(host.key, RemoteKey):
+        host.key.show(genesis, task)
+    return statement.sign(host.key, genesis.chain)
 
 
 def signed_reply(
-    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, domain: Domain
+    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task
 ) -> RecordDict:
     """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent."""
-    signed = manifest.sign(host.key, domain)
-    witness.sent(signed)
-    return training.reply(signed, update)
+    statement = signed(manifest, host, task.genesis, task)
+    witness.sent(statement)
+    return training.reply(statement, update)

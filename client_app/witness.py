@@ -146,6 +146,19 @@ class Witness:
         """How many rounds were shown."""
         return len(self._shown)
 
+    def check_parent(self, manifest: UpdateManifest) -> None:
+        """Check that an own manifest grows from a record that was shown, or from the genesis in round 1.
+
+        Raises ObjectionError: whoever remembers nothing of a history must not sign for it.
+        """
+        if self._caught:
+            raise ObjectionError(self._caught)
+        if manifest.round == 1 and manifest.parent == self._genesis.digest:
+            return
+        before = [shown.key for shown in self._shown.values() if shown.record == manifest.parent]
+        if not any((key.lane, key.round) == (manifest.lane, manifest.round - 1) for key in before):
+            raise ObjectionError(f"{manifest.key}: its parent {manifest.parent} is no record that was shown before it")
+
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
         """Check the ledger before training `round_number`.
 

@@ -33,6 +33,9 @@ SUMMARIES = {
     "check": "Check an erasure certificate against the run's artifacts and the chain.",
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
+    "node": "Run an organisation's node of a deployment.",
+    "signer": "Hold an organisation's key and sign for its node.",
+    "coordinator": "Run a deployment's SuperLink behind nginx.",
     "members": "Register organisations on the chain.",
 }
 """Every command and its line in `foedus --help`, which would take seconds if it imported them all."""

@@ -1,4 +1,7 @@
-"""`foedus keys`: an organisation's key file. Address and public key are shown; the secret never is."""
+"""`foedus keys`: an organisation's key file. Address and public key are shown; the secret never is.
+
+A key is encrypted under a passphrase with --encrypt. The passphrase is asked for on the terminal, or read from a file.
+"""
 
 import os
 from pathlib import Path
@@ -16,20 +19,37 @@ app = command_app(help="An organisation's key.", epilog="Example: foedus keys ne
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="Key file [$FOEDUS_KEY, else ~/.config/foedus/key].")
 ]
+EncryptOption = Annotated[bool, typer.Option("--encrypt", help="Encrypt it: an Ethereum keystore, version 3.")]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", help=f"File of the passphrase [${keys.KEYSTORE_VARIABLE}, else it is asked for]."
+    ),
+]
 
 
-@app.command(epilog="Example: foedus keys new ~/keys/hospital")
-def new(file: FileArgument = None, as_json: JsonOption = False) -> None:
+@app.command(epilog="Example: foedus keys new ~/keys/hospital --encrypt")
+def new(
+    file: FileArgument = None,
+    encrypt: EncryptOption = False,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Make a key: a file of mode 0600 outside any checkout."""
     path = _path(file)
-    _answer(path, keys.create(path), as_json)
+    passphrase = ""
+    if encrypt and (given := passphrase_file or os.environ.get(keys.KEYSTORE_VARIABLE)):
+        passphrase = keys.read_passphrase(Path(given).expanduser())
+    elif encrypt:
+        passphrase = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    _answer(path, keys.create(path, passphrase), as_json)
 
 
 @app.command(epilog="Example: foedus keys show ~/keys/hospital --json")
-def show(file: FileArgument = None, as_json: JsonOption = False) -> None:
+def show(file: FileArgument = None, passphrase_file: PassphraseOption = None, as_json: JsonOption = False) -> None:
     """Show the address and the public key that belong to a key."""
     path = _path(file)
-    _answer(path, keys.read(path), as_json)
+    _answer(path, keys.read(path, passphrase_file.expanduser() if passphrase_file else None), as_json)
 
 
 def _path(option: Path | None) -> Path:

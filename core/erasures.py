@@ -8,17 +8,15 @@ on with. It lists every state and every salt that is about to vanish, so that an
 erased from what was lost.
 """
 
-import hmac
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
-from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, domain, raw, salt_bytes, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
-from core.keys import Key
 from core.parsing import parsed
-from core.signed import MemberStatement, Signed
+from core.signed import MemberStatement, Signed, SigningKey
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
@@ -90,7 +88,7 @@ class ErasureRequest(MemberStatement):
         return request
 
 
-def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
+def hidden(key: SigningKey, nonce: Digest, records: Collection[Digest]) -> Digest:
     """The commitment to records in a request of this nonce; zero for none.
 
     Its salt is HMAC-SHA256 of the nonce under the organisation's secret key: whoever knows a record but not the key
@@ -100,8 +98,7 @@ def hidden(key: Key, nonce: Digest, records: Collection[Digest]) -> Digest:
     if not records:
         return ZERO_DIGEST
     # Keyed: records can be guessed, and an unkeyed digest would confirm a guess.
-    salt = hmac.digest(key.secret, domain("records-salt") + raw(nonce), "sha256")
-    return commitment(salt, digest("records", *map(raw, sorted(set(records)))))
+    return commitment(key.records_salt(nonce), digest("records", *map(raw, sorted(set(records)))))
 
 
 @dataclass(frozen=True)

@@ -287,13 +287,13 @@ class Genesis:
             "target_modules": tuple,
         }
         genesis = parsed(cls, data, nested)
-        genesis._check_values()
-        genesis._check_members()
+        genesis.check_values()
+        genesis.check_members()
         check_distinct(genesis.names.values())
         genesis._check_supported()
         return genesis
 
-    def _check_values(self) -> None:
+    def check_values(self) -> None:
         """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
         own = {
             name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")
@@ -316,7 +316,7 @@ class Genesis:
         if odd := [word for word in words if not isinstance(word, str) or not word.isprintable() or len(word) > 256]:
             raise FormatError(f"genesis: expected printable text of at most 256 characters, got {odd[0]!r:.140}")
 
-    def _check_members(self) -> None:
+    def check_members(self) -> None:
         """Raises FormatError for members from nowhere, a cap that is none, or a seed that was not drawn from nonces."""
         membership, cap = self.membership, self.membership.most_examples
         if membership.source not in SOURCES or not 0 < membership.most_weight <= 1 or cap < 0:

@@ -4,9 +4,14 @@ An organisation's Ethereum address is its identity. A key is 32 bytes in a file 
 in a simulation it is derived from the seed and the organisation's name, as development chains derive their
 accounts: such a key is public and protects nothing. Signatures are 65 bytes r ‖ s ‖ v with s in the lower half of the
 group order: the upper twin of a signature recovers the same address and is refused.
+
+A file holds a key in the open, mode 0600, or encrypted under a passphrase as Ethereum's wallets do (keystore, version
+3). Whoever signs need not hold a key at all: see `SigningKey` in core/signed.py.
 """
 
 import hashlib
+import hmac
+import json
 import os
 import re
 import secrets
@@ -16,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any, NewType, Protocol
 
 from eth_account import Account
 from eth_account.messages import encode_typed_data
@@ -24,7 +29,7 @@ from eth_hash.auto import keccak
 from eth_keys import KeyAPI
 from eth_keys.constants import SECPK1_N
 
-from core.canonical import Address, domain
+from core.canonical import Address, Digest, domain, parse_json, raw
 from core.errors import ForgeryError, FormatError, UsageError
 
 # eth_account brings py_ecc, which sets 100,000: deep nesting would then end the process, not raise RecursionError.
@@ -42,6 +47,8 @@ Fields = tuple[tuple[str, str], ...]
 _SIGNATURE = re.compile(r"0x[0-9a-f]{128}1[bc]")
 _PUBLIC = re.compile(r"0x0[23][0-9a-f]{64}")
 _SECRET = re.compile(rb"[0-9a-f]{64}\n?")
+KEYSTORE_VARIABLE = "FOEDUS_PASSPHRASE_FILE"
+"""The environment variable with the file of a keystore's passphrase, for commands that are given none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,24 @@ class Domain:
             "chainId": self.chain_id,
             "verifyingContract": self.contract,
         }
+
+
+class Struct(Protocol):
+    """A value that is signed as an EIP-712 struct."""
+
+    @property
+    def struct(self) -> str:
+        """The struct's name."""
+
+    @property
+    def struct_fields(self) -> Fields:
+        """Its fields."""
+
+    def message(self) -> dict[str, Any]:
+        """Their values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +107,14 @@ class Key:
         """Sign an EIP-712 struct `name` with the given fields."""
         signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
         return Signature("0x" + bytes(Account.sign_message(signable, self.secret).signature).hex())
+
+    def sign_statement(self, domain: Domain, statement: Struct) -> Signature:
+        """Sign a statement."""
+        return self.sign(domain, statement.struct, statement.struct_fields, statement.message())
+
+    def records_salt(self, nonce: Digest) -> bytes:
+        """HMAC-SHA256 of a nonce under this key: the salt of the records that are to be erased (core/erasures.py)."""
+        return hmac.digest(self.secret, domain("records-salt") + raw(nonce), "sha256")
 
 
 def derive(seed: int, name: str) -> Key:
@@ -131,11 +164,15 @@ def address_of(public: PublicKey) -> Address:
     return Address(KeyAPI.PublicKey.from_compressed_bytes(bytes.fromhex(public[2:])).to_checksum_address())
 
 
-def create(path: Path) -> Key:
-    """Make a new key file of mode 0600; raises UsageError when the file exists or lies in a git checkout."""
+def create(path: Path, passphrase: str = "") -> Key:
+    """Make a new key file of mode 0600, encrypted if there is a passphrase.
+
+    Raises UsageError when the file exists or lies in a git checkout.
+    """
     if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
         raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
-    secret = secrets.token_bytes(32)
+    key = Key(secrets.token_bytes(32))
+    content = json.dumps(Account.encrypt(key.secret, passphrase)) if passphrase else key.secret.hex()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # O_EXCL and the mode at once: no moment at which others can read the key, and none is overwritten.
@@ -145,12 +182,15 @@ def create(path: Path) -> Key:
     except OSError as error:
         raise UsageError(f"key file {path}: expected a writable folder, got {error.strerror}") from error
     with os.fdopen(descriptor, "w") as file:
-        file.write(secret.hex() + "\n")
-    return Key(secret)
+        file.write(content + "\n")
+    return key
 
 
-def read(path: Path) -> Key:
-    """Read a key file; raises UsageError when it is missing, malformed, or readable by others."""
+def read(path: Path, passphrase: Path | None = None) -> Key:
+    """Read a key file; `passphrase` is the file of a keystore's, else $FOEDUS_PASSPHRASE_FILE.
+
+    Raises UsageError when it is missing, malformed, or readable by others, or the passphrase is not its own.
+    """
     try:
         data = path.read_bytes()
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -158,11 +198,37 @@ def read(path: Path) -> Key:
         raise UsageError(f"key file {path}: expected a file of 64 hex digits, got {error.strerror}") from error
     if mode & 0o077:
         raise UsageError(f"key file {path}: expected mode 0600, got {mode:04o}, with which others can read it")
+    if data.startswith(b"{"):
+        return Key(_decrypted(path, data, passphrase))
     if not _SECRET.fullmatch(data) or not 0 < int(data, 16) < SECPK1_N:
-        raise UsageError(
-            f"key file {path}: expected 64 lower-case hex digits of a key, got {len(data)} bytes that are none"
-        )
+        got = f"{len(data)} bytes that are none"
+        raise UsageError(f"key file {path}: expected 64 lower-case hex digits of a key, got {got}")
     return Key(bytes.fromhex(data.decode("ascii")))
+
+
+def read_passphrase(path: Path) -> str:
+    """The first line of a file that no other user can read; raises UsageError."""
+    try:
+        text, mode = path.read_text(encoding="utf-8"), stat.S_IMODE(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"passphrase file {path}: expected a line of text, got {error}") from error
+    # A credential of systemd has mode 0440, and a group of its own.
+    if mode & 0o007:
+        raise UsageError(f"passphrase file {path}: expected mode 0600, got {mode:04o}, with which others can read it")
+    if not (line := text.split("\n", 1)[0].rstrip("\r")):
+        raise UsageError(f"passphrase file {path}: expected a line of text, got an empty one")
+    return line
+
+
+def _decrypted(path: Path, data: bytes, passphrase: Path | None) -> bytes:
+    if passphrase is None and KEYSTORE_VARIABLE not in os.environ:
+        raise UsageError(f"keystore {path}: expected its passphrase, got none: name its file in ${KEYSTORE_VARIABLE}")
+    given = read_passphrase(passphrase or Path(os.environ[KEYSTORE_VARIABLE]).expanduser())
+    try:
+        return bytes(Account.decrypt(parse_json(data), given))
+    # eth_account raises errors of many kinds for a damaged keystore, and ValueError for another passphrase.
+    except Exception as error:
+        raise UsageError(f"keystore {path}: expected its own passphrase, got another, or a damaged file") from error
 
 
 def _public(key: KeyAPI.PublicKey) -> PublicKey:

@@ -11,8 +11,29 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, Key, PublicKey, Signature, signer, signing_key
+from core.keys import Domain, Fields, PublicKey, Signature, Struct, signer, signing_key
 from core.parsing import parsed
+
+
+class SigningKey(Protocol):
+    """What signs for one address: a key in this process (`core.keys.Key`), or another process that holds it.
+
+    It raises IntegrityError when the holder refuses to sign.
+    """
+
+    @property
+    def address(self) -> Address:
+        """The address."""
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is a simulation's public key."""
+
+    def sign_statement(self, domain: Domain, statement: Struct) -> Signature:
+        """Sign a statement."""
+
+    def records_salt(self, nonce: Digest) -> bytes:
+        """The secret salt of a request to erase records."""
 
 
 class Statement(ABC):
@@ -34,10 +55,9 @@ class Statement(ABC):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
 
-    def sign(self, key: Key, domain: Domain, *cosigners: Key) -> "Signed[Self]":
+    def sign(self, key: SigningKey, domain: Domain, *cosigners: SigningKey) -> "Signed[Self]":
         """Sign with every key, in order."""
-        signatures = (by.sign(domain, self.struct, self.struct_fields, self.message()) for by in (key, *cosigners))
-        return Signed(self, tuple(signatures))
+        return Signed(self, tuple(by.sign_statement(domain, self) for by in (key, *cosigners)))
 
 
 class MemberStatement(Statement):

@@ -49,13 +49,16 @@ class Bindings:
         self.asked &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
         # A challenge for each node: what one node's organisation has signed is no answer of another node.
-        asked = {node: self._challenge() for node in sorted(present - self.asked)}
+        asked = {
+            node: Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
+            for node in sorted(present - self.asked)
+        }
         contents = ((node, Bind(question, self.domain).to_content()) for node, question in asked.items())
         messages = ((node, Message(content, node, BIND, group_id="bind")) for node, content in contents)
         for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
                 continue  # asked again with the next refresh
-            if failure := _failure(reply):
+            if failure := failure_of(reply):
                 self.failure = failure
                 continue
             self.asked.add(node)
@@ -75,9 +78,6 @@ class Bindings:
             self.failure = f"{self.organisations.pop(organisation).name} {reason}"
             for known in (self.nodes, self.public_keys, self.registrations):
                 known.pop(organisation, None)
-
-    def _challenge(self) -> Asked:
-        return Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
 
     def _take(self, node: int, signed: Signed[Registration], public: PublicKey) -> None:
         """Bind an organisation to the node that spoke for it, if it may found."""
@@ -129,7 +129,7 @@ class Bindings:
         yield from members
 
 
-def _failure(reply: Message) -> str:
+def failure_of(reply: Message) -> str:
     """Why a node could not answer, by its error or its refusal; empty when it did."""
     if reply.has_error():
         return one_line(last_line(reply.error.reason))

@@ -36,26 +36,24 @@ class Founders:
         """Why an organisation may not found; empty when it may. `taken` are the names of those before it."""
         member = registration.organisation
         known = self.listed.get(Address(member.address.lower()))
-        most = min(filter(None, (known, self.most_examples)), default=0)
-        if self.listed and known is None:
-            return f"{member.address} is not among the members of the settings"
-        if most and member.examples > most:
-            return f"{member.name}: expected at most {most} examples, got {member.examples}"
-        if not member.derived and registration.nonce == ZERO_DIGEST:
-            return f"{member.name}: expected a commitment to a nonce, got none"
-        if member.name.casefold() in map(str.casefold, taken):
-            return f"the name {member.name} is taken"
-        return self._unregistered(registration)
-
-    def _unregistered(self, registration: Registration) -> str:
-        if self.registry is None:
-            return ""
-        known, who = self.registry(registration.organisation.address), registration.organisation.address
-        if known is None or known.revoked_at:
-            return f"{who} is not registered with the contract"
-        if known.node_key not in (ZERO_DIGEST, registration.node_key):
-            return f"{who}: expected the SuperNode key {known.node_key} of its registration, got another"
-        return ""
+        most = min(filter(None, (known, self.most_examples)), default=member.examples)
+        entry = self.registry(member.address) if self.registry else None
+        keys = (ZERO_DIGEST, registration.node_key)
+        faults = {
+            f"{member.address} is not among the members of the settings": bool(self.listed) and known is None,
+            f"{member.name}: expected at most {most} examples, got {member.examples}": member.examples > most,
+            f"{member.name}: expected a commitment to a nonce, got none": (
+                not member.derived and registration.nonce == ZERO_DIGEST
+            ),
+            f"the name {member.name} is taken": member.name.casefold() in map(str.casefold, taken),
+            f"{member.address} is not registered with the contract": (
+                self.registry is not None and (entry is None or entry.revoked_at > 0)
+            ),
+            f"{member.address}: expected the SuperNode key of its registration with the contract, got another": (
+                entry is not None and entry.node_key not in keys
+            ),
+        }
+        return next((fault for fault, there in faults.items() if there), "")
 
 
 def nonces(

@@ -94,13 +94,9 @@ def agree(
 
 
 def create_genesis(
-    config: RunConfig,
-    run: str,
-    coordinator: Address,
-    inputs: GenesisInputs,
-    members: Sequence[Organisation],
-    nonces: tuple[Digest, ...] = (),
-) -> Genesis:
+    config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs,
+    members: Sequence[Organisation], nonces: tuple[Digest, ...] = (),
+) -> Genesis:  # fmt: skip
     """The genesis of a new federation, with the seed of its members' nonces, or of the settings when there are none.
 
     Raises ConfigError for settings that cannot work with these members, RunError for two members of one name.

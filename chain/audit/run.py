@@ -191,7 +191,12 @@ class _Audit:
         named = {entry.signed.value.genesis for entry in self.entries if entry.signed}
         if named and self.records.digest not in named:
             self.findings.fail(What.GENESIS, "genesis.json", self.records.digest, f"{min(named)}, which records name")
-        self._check_founding()
+        # Derived keys are anybody's: whoever holds them agrees to nothing.
+        simulated = all(member.derived for member in self.genesis.organisations) and not self.genesis.nonces
+        if FOUNDING in self.ledger.files or not simulated:
+            with self.findings.guard(What.FOUNDING, FOUNDING, "registrations, nonces and consents of the members"):
+                self.ledger.files.read(FOUNDING, Founding.from_dict).check(self.genesis)
+                self.findings.checked["members who agreed"] += len(self.genesis.organisations)
         self.ledger.check_run()
         self.private.check_run()
         self.erasures.check(self.generations.opened, self.ledger)
@@ -203,14 +208,6 @@ class _Audit:
         self.private.check_end(self.ledger.files)
         self.store.check_copies()
         self.store.check_leftovers()
-
-    def _check_founding(self) -> None:
-        """The members agreed to the genesis; whoever holds derived keys need not, since anybody has those."""
-        simulated = all(member.derived for member in self.genesis.organisations) and not self.genesis.nonces
-        if FOUNDING in self.ledger.files or not simulated:
-            with self.findings.guard(What.FOUNDING, FOUNDING, "registrations, nonces and consents of the members"):
-                self.ledger.files.read(FOUNDING, Founding.from_dict).check(self.genesis)
-                self.findings.checked["members who agreed"] += len(self.genesis.organisations)
 
     def _line(self, lane: int, generation: int) -> list[RoundRecord]:
         """The rounds that a lane's generation has grown through."""

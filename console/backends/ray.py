@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import httpx
 
 from console.backends import processes
 from console.backends.app_folder import stage
+from console.backends.children import QUIET, free_port
 from core.canonical import parse_json
 from core.config import RunConfig
 from core.errors import FormatError, RunError
@@ -38,13 +38,6 @@ _POLL_SECONDS = 0.2
 _SILENCE_SECONDS = 10.0
 _LINGER_SECONDS = 60.0
 _EXCEPTION = re.compile(r"\b\w*(Error|Exception): ")
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -149,8 +142,8 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
 @contextmanager
 def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     """Start a SuperLink with this home; end it, and everything below it, on leaving."""
-    port = _free_port()
-    environment = {**os.environ, **_QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
+    port = free_port()
+    environment = {**os.environ, **QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
     # Flower starts its parts by name: they must be those beside this interpreter.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     address = f"127.0.0.1:{port}"
@@ -189,9 +182,3 @@ def telling_line(log: str) -> str:
 def _script(name: str) -> list[str]:
     """A console script of this environment, run by this interpreter."""
     return [sys.executable, str(Path(sys.executable).parent / name)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -52,7 +52,7 @@ class Home:
         self.host = Host(f.key(NAME), data)
         agency = Agency(self.state, 0.0, Prices(0.0, 0.0), 1.0, "")
         seeing = Oversight(chain, self.state, 1, "flag")
-        self.node = Node({self.host.key.address: self.host}, 1, seeing, agency)
+        self.node = Node({self.host.key.address: self.host}, 1, seeing, agency, "foedus-tiny")
         terms = Terms(4.0, 4, 3, 10, 1.0, 100.0)
         for place in PLACES:
             self.notebook.save(*place, Agent(terms, 1, QTable(Learning())))

@@ -1,5 +1,6 @@
 """An update leaves with the organisation's signature, and not before the witness remembers it."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from core.update import UpdateManifest
 from tests import federation as f
 
 GENESIS = f.genesis()
+TASK: Any = SimpleNamespace(genesis=GENESIS)
 
 
 class Witness:
@@ -33,7 +35,7 @@ def test_a_reply_holds_the_update_and_the_signed_manifest_that_was_remembered() 
     witness: Any = Witness()
     update = f.update_of(GENESIS, "medical")
     host: Any = Host()
-    got = Reply.from_content(signed_reply(f.manifest(GENESIS), update, host, witness, GENESIS.chain))
+    got = Reply.from_content(signed_reply(f.manifest(GENESIS), update, host, witness, TASK))
     assert bytes(got.update) == update.to_bytes()
     assert witness.remembered == [got.signed]
     assert got.signed.verified(GENESIS) == f.manifest(GENESIS)
@@ -43,4 +45,4 @@ def test_what_cannot_be_remembered_is_not_sent() -> None:
     witness: Any = Witness(full=True)
     host: Any = Host()
     with pytest.raises(IntegrityError, match="no room"):
-        signed_reply(f.manifest(GENESIS), f.update_of(GENESIS, "medical"), host, witness, GENESIS.chain)
+        signed_reply(f.manifest(GENESIS), f.update_of(GENESIS, "medical"), host, witness, TASK)

@@ -14,6 +14,7 @@ HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "dataset
 COMMANDS = (
     "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "evidence", "forget",
     "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
+    "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 

@@ -38,3 +38,21 @@ def test_without_a_file_the_environment_names_the_key(tmp_path: Path, monkeypatc
         ["Public", made["public_key"]],
         ["File", made["file"]],
     ]
+
+
+def test_a_key_is_encrypted_under_a_passphrase_from_a_file(tmp_path: Path) -> None:
+    file, passphrase = tmp_path / "hospital", tmp_path / "passphrase"
+    passphrase.write_text("correct horse\n")
+    passphrase.chmod(0o600)
+    made = foedus("keys", "new", file, "--encrypt", "--passphrase-file", passphrase, "--json").json
+    assert file.read_text().startswith("{")
+    assert foedus("keys", "show", file, "--passphrase-file", passphrase, "--json").json == made
+    assert "expected its passphrase, got none" in foedus("keys", "show", file).error
+
+
+def test_a_passphrase_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("typer.prompt", lambda text, **how: asked.append({"text": text, **how}) or "typed")
+    assert foedus("keys", "new", tmp_path / "hospital", "--encrypt").code == 0
+    assert asked == [{"text": "Passphrase", "hide_input": True, "confirmation_prompt": True, "err": True}]
+    assert "typed" not in (tmp_path / "hospital").read_text()

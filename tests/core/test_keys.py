@@ -1,6 +1,7 @@
 """Keys and signatures: made by one key, for one chain and contract, spelt in one way."""
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from eth_account.messages import encode_typed_data
 from eth_keys.constants import SECPK1_N
 
 from core import keys
-from core.canonical import Address
+from core.canonical import Address, parse_json
 from core.errors import ForgeryError, UsageError
 from core.keys import Domain, Signature, signer
 
@@ -222,3 +223,66 @@ def test_the_content_of_a_bad_key_file_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         keys.read(path)
     assert "5ec12e7" not in str(caught.value)
+
+
+# --- keystores -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def keystore(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, keys.Key]:
+    """A keystore, the file of its passphrase, and its key: encrypting takes a second, on purpose."""
+    folder = tmp_path_factory.mktemp("keystore")
+    passphrase = folder / "passphrase"
+    passphrase.write_text("correct horse\n")
+    passphrase.chmod(0o600)
+    return folder / "own.json", passphrase, keys.create(folder / "own.json", "correct horse")
+
+
+def test_a_key_is_encrypted_as_ethereums_wallets_do(keystore: tuple[Path, Path, keys.Key]) -> None:
+    path, passphrase, key = keystore
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert key.secret.hex() not in path.read_text()
+    assert parse_json(path.read_bytes())["version"] == 3
+    assert keys.read(path, passphrase) == key
+
+
+def test_commands_find_the_passphrase_by_an_environment_variable(
+    keystore: tuple[Path, Path, keys.Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, passphrase, key = keystore
+    with pytest.raises(UsageError, match="expected its passphrase, got none: name its file in"):
+        keys.read(path)
+    monkeypatch.setenv(keys.KEYSTORE_VARIABLE, str(passphrase))
+    assert keys.read(path) == key
+
+
+def test_another_passphrase_or_a_damaged_keystore_is_refused(
+    keystore: tuple[Path, Path, keys.Key], tmp_path: Path
+) -> None:
+    path, passphrase, _ = keystore
+    damaged = tmp_path / "damaged"
+    damaged.write_text('{"version": 3, "crypto": {}}')
+    other = tmp_path / "other"
+    other.write_text("another\n")
+    for file in (damaged, other):
+        file.chmod(0o600)
+    with pytest.raises(UsageError, match="expected its own passphrase"):
+        keys.read(path, other)
+    with pytest.raises(UsageError, match="expected its own passphrase, got another, or a damaged file"):
+        keys.read(damaged, passphrase)
+
+
+def test_a_passphrase_that_others_can_read_or_that_is_empty_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "passphrase"
+    file.write_text("secret\n")
+    file.chmod(0o644)
+    with pytest.raises(UsageError, match="expected mode 0600, got 0644"):
+        keys.read_passphrase(file)
+    file.chmod(0o440)  # a credential of systemd
+    assert keys.read_passphrase(file) == "secret"
+    file.chmod(0o600)
+    file.write_text("\n")
+    with pytest.raises(UsageError, match="got an empty one"):
+        keys.read_passphrase(file)
+    with pytest.raises(UsageError, match="expected a line of text"):
+        keys.read_passphrase(tmp_path / "none")

@@ -55,7 +55,8 @@ class Member:
             return Bound((registration(self.key, self.organisation, query.asked, query.chain),), 0).to_content()
         if kind == CONSENT:
             genesis = ConsentQuery.from_content(message.content).genesis
-            return queries.consented(self.agreement.consent(genesis, self.pins))
+            consent = self.agreement.consent(genesis, self.pins)
+            return queries.consented(consent.sign(self.key, genesis.chain))
         return queries.revealed(self.agreement.reveal(RevealQuery.from_content(message.content)))
 
 

@@ -1,7 +1,8 @@
 import tomllib
 from pathlib import Path
 
-from console.backends.app_folder import PACKAGES, stage
+from client_app.own_app import PACKAGES
+from console.backends.app_folder import stage
 from core.config import RunConfig
 
 

@@ -1,0 +1,44 @@
+"""The resident worker of a node: it answers a SuperNode's messages with the installed ClientApp.
+
+    python -m client_app.worker DIR HOST:PORT
+
+One process a node, one message after another. It stays between messages, so that libraries and base model are loaded
+once. It never installs or imports the code that comes with a run (client_app/own_app.py), and what a message makes go
+wrong is an error reply. `foedus node` starts it again when it dies.
+"""
+
+import os
+import sys
+import time
+from logging import INFO
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.common.logger import log
+
+from client_app.app import app
+from client_app.own_app import app_digest, check_app, installed_hashes
+from client_app.runtime import Runtime
+from core.deployment import NodeSettings
+
+_POLL_SECONDS = 0.2
+
+
+def work(settings: NodeSettings, address: str) -> None:
+    """Answer messages until the process that started this one is gone."""
+    runtime = Runtime(address, settings.worker_secret.read_bytes())
+    own = dict(settings.node_config())
+
+    def answer(message: Message, context: Context) -> Message:
+        context.node_config = own  # from this machine's settings, and from nobody else
+        return app(message, context)
+
+    parent = os.getppid()
+    log(INFO, "%s: worker ready with app %s", settings.organisation, app_digest(installed_hashes()))
+    while os.getppid() == parent:
+        if not runtime.handle_next(check_app, answer):
+            time.sleep(_POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    work(NodeSettings.read(Path(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,86 @@
+"""The processes of a command that stays in the foreground: they end when it ends, however it ends."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+_PATIENCE_SECONDS = 20.0
+_PR_SET_PDEATHSIG = 1
+_STDERR = 2
+
+
+class Children:
+    """Starts processes, and ends them all, the newest first, when it is closed."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        # What a service manager sends must run the code that ends the children.
+        signal.signal(signal.SIGTERM, _interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """Start a process whose output is this command's."""
+        process = subprocess.Popen(  # noqa: S603 - a command of ours, with arguments from the machine's own settings
+            list(map(str, command)),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - before any thread is started
+        )
+        self._processes = [child for child in self._processes if child.poll() is None] + [process]
+        return process
+
+
+def script(name: str) -> list[str]:
+    """The command of a script that is installed beside this interpreter."""
+    return [sys.executable, str(Path(sys.executable).parent / name)]
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """The environment of Flower's processes with a home of their own; they start each other by name."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return QUIET | {"FLWR_HOME": str(home), "PATH": path}
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+}
+"""The environment of Flower's processes: nothing is reported, looked up or installed."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent, which may be killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,121 @@
+"""`foedus coordinator`: a deployment's SuperLink on the loopback, with nginx in front of it.
+
+What starts runs and admits nodes stays on this machine. Nodes reach the Fleet API alone, and are known by the public
+keys in the folder `nodes`: a file that is put there is registered at once.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import httpx
+import typer
+
+from console.backends.app_folder import stage
+from console.backends.children import Children, flower_environment, script
+from console.backends.proxy import own_certificate, write_configuration
+from console.options import command_app
+from console.views.tables import screen, show
+from core.deployment import CoordinatorSettings
+from core.errors import RunError, UsageError
+
+app = command_app()
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with coordinator.toml.")]
+_POLL_SECONDS = 1.0
+_START_SECONDS = 120.0
+_CONNECTION = "federation"
+
+
+@app.command(epilog="Example: foedus coordinator /etc/foedus/coordinator")
+def coordinator(folder: FolderArgument) -> None:
+    """Run a deployment's SuperLink behind nginx, until it is ended; `flwr run` on this machine then starts runs."""
+    settings = CoordinatorSettings.read(folder)
+    if not shutil.which(settings.nginx):
+        raise UsageError(f"nginx: expected a program, got {settings.nginx!r}: install nginx, or name it in {folder}")
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with Children() as children:
+        _watch(settings, children)
+
+
+def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
+    """Keep SuperLink and nginx, and register the nodes; raises RunError when one of the two ends."""
+    configuration = write_configuration(settings)
+    certificate, key = own_certificate(settings.state)
+    environment = flower_environment(_flower_home(settings, certificate))
+    superlink = children.start(_superlink(settings, certificate, key), environment)
+    _wait_until_healthy(settings, certificate, superlink)
+    nginx = children.start([settings.nginx, "-p", configuration.parent, "-c", configuration], {})
+    _tell(settings)
+    registered: set[Path] = set()
+    while superlink.poll() is None and nginx.poll() is None:
+        for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
+            _register(path, environment)
+            registered.add(path)
+        time.sleep(_POLL_SECONDS)
+    name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx)
+    raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
+
+
+def _flower_home(settings: CoordinatorSettings, certificate: Path) -> Path:
+    """The folder of Flower's command line, with the connection to this SuperLink."""
+    home = settings.state / "flower"
+    home.mkdir(exist_ok=True, mode=0o700)
+    connection = {"address": f"127.0.0.1:{settings.control_port}", "root-certificates": str(certificate)}
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in connection.items()]
+    default = f"[superlink]\ndefault = {json.dumps(_CONNECTION)}\n\n[superlink.{_CONNECTION}]\n"
+    (home / "config.toml").write_text(default + "".join(lines), encoding="utf-8")
+    return home
+
+
+def _superlink(settings: CoordinatorSettings, certificate: Path, key: Path) -> list[str | Path]:
+    options = ["--host", "127.0.0.1", "--port", str(settings.control_port), "--enable-supernode-auth"]
+    # With a database the SuperLink knows its nodes again after a restart.
+    options += ["--database", str(settings.state / "superlink.sqlite"), "--disable-runtime-dependency-installation"]
+    certificates: list[str | Path] = [
+        "--ssl-ca-certfile",
+        certificate,
+        "--ssl-certfile",
+        certificate,
+        "--ssl-keyfile",
+        key,
+    ]
+    return [*script("flower-superlink"), *options, *certificates]
+
+
+def _wait_until_healthy(settings: CoordinatorSettings, certificate: Path, superlink: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with httpx.Client(verify=str(certificate), timeout=2.0) as client:
+        while superlink.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get(f"https://127.0.0.1:{settings.control_port}/health").is_success:
+                    return
+            except httpx.HTTPError:
+                time.sleep(_POLL_SECONDS / 5)
+    raise RunError(f"the SuperLink did not start within {_START_SECONDS:.0f} s: its log above says why")
+
+
+def _tell(settings: CoordinatorSettings) -> None:
+    """Say how a run is started: with this version's app, which the nodes compare with their own."""
+    app_folder = settings.state / "app"
+    shutil.rmtree(app_folder, ignore_errors=True)
+    stage(app_folder)
+    show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
+    command = f"FLWR_HOME={settings.state}/flower flwr run {app_folder} {_CONNECTION} --run-config SETTINGS --stream"
+    show(f"Start a run on this machine: {command}", on=screen(stderr=True))
+
+
+def _register(path: Path, environment: dict[str, str]) -> None:
+    """Admit the node with this public key; one that is admitted already stays so."""
+    command = [*script("flwr"), "supernode", "register", str(path), _CONNECTION, "--format", "json"]
+    done = subprocess.run(  # noqa: S603 - a command of ours
+        [*command, "--name", path.stem], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    show(
+        f"Node {path.stem}: {'registered' if done.returncode == 0 else done.stdout + done.stderr}",
+        on=screen(stderr=True),
+    )

@@ -1,0 +1,86 @@
+"""`foedus node`: an organisation's part of a deployment, a SuperNode and the resident worker behind it.
+
+The SuperNode speaks with the coordinator and runs no app. The worker answers with the installed ClientApp, and refuses
+the messages of a run that came with another app.
+"""
+
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from client_app.remote_key import RemoteKey
+from console.backends.children import Children, flower_environment, free_port, script
+from console.options import command_app
+from console.views.tables import screen, show
+from core import keys
+from core.canonical import Address
+from core.deployment import NodeSettings
+from core.errors import RunError, UsageError
+
+app = command_app()
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with node.toml.")]
+_POLL_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@app.command(epilog="Example: foedus node /etc/foedus/node")
+def node(folder: FolderArgument) -> None:
+    """Run an organisation's node of a deployment, until it is ended: a SuperNode, and the worker behind it."""
+    settings = NodeSettings.read(folder)
+    address = _address(settings)
+    with Children() as children:
+        show(f"Node of {settings.organisation}, {address}, for {settings.superlink}", on=screen(stderr=True))
+        _watch(settings, children)
+
+
+def _address(settings: NodeSettings) -> Address:
+    """The organisation's address; raises UsageError when its key cannot be used, before anything is started."""
+    if settings.signer:
+        return RemoteKey(settings.signer).address
+    assert settings.key_file is not None  # noqa: S101 - one of the two is given
+    return keys.read(settings.key_file, settings.passphrase).address
+
+
+def _watch(settings: NodeSettings, children: Children) -> NoReturn:
+    """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
+    port, environment = free_port(), flower_environment(settings.state / "flower")
+    supernode = children.start(_supernode(settings, port), environment)
+    # -P: the current folder must not supply modules.
+    command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
+    worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
+    while supernode.poll() is None:
+        time.sleep(_POLL_SECONDS)
+        if worker.poll() is not None:
+            lived = time.monotonic() - started
+            # A worker that dies at once would otherwise take a core for its imports.
+            pause = 1.0 if lived > _LONGEST_PAUSE_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            show(f"The worker ended with status {worker.returncode}: starting another", on=screen(stderr=True))
+            time.sleep(pause)
+            worker, started = children.start(command, environment), time.monotonic()
+    raise RunError(
+        f"the SuperNode ended with status {supernode.returncode}: its log above says why. Unregistered node keys, a "
+        "restart within a minute, and a clock that is off by five look alike there"
+    )
+
+
+def _supernode(settings: NodeSettings, port: int) -> list[str | Path]:
+    """The command of the SuperNode, which gives its tasks to nobody but the worker."""
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret = settings.worker_secret
+    secret.unlink(missing_ok=True)
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    command: list[str | Path] = [*script("flower-supernode"), "--superlink", settings.superlink]
+    command += ["--isolation", "process", "--superexec-auth-secret-file", secret, "--port", str(port)]
+    if settings.root_certificates is None:
+        return [*command, "--insecure"]
+    if not settings.root_certificates.is_file():
+        raise UsageError(f"root-certificates: expected a file, got {settings.root_certificates}")
+    command += ["--root-certificates", settings.root_certificates]
+    return [*command, "--auth-supernode-private-key", settings.node_key] if settings.node_key else command

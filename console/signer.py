@@ -1,0 +1,26 @@
+"""`foedus signer`: the process that holds an organisation's key and signs for one coordinator, chain and contract."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client_app.signer import SignerServer
+from console.options import command_app
+from console.views.tables import screen, show
+from core import keys
+from core.deployment import SignerSettings
+
+app = command_app()
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with signer.toml.")]
+
+
+@app.command(epilog="Example: foedus signer /etc/foedus/signer")
+def signer(folder: FolderArgument) -> None:
+    """Hold an organisation's key and sign for its node, over a Unix socket, until it is ended."""
+    settings = SignerSettings.read(folder)
+    key = keys.read(settings.key, settings.passphrase)
+    with SignerServer(settings, key) as server:
+        show(f"Signer of {key.address} on {settings.socket}", on=screen(stderr=True))
+        server.serve_forever()

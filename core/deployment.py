@@ -1,0 +1,213 @@
+"""The settings files of a deployment's parts, each in a folder of its own: node.toml, signer.toml, coordinator.toml.
+
+A name is written with dashes. A path that is not absolute lies in the folder. Nothing here comes from a message or a
+run: what an organisation's node reads, loads and signs is decided on its own machine.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Self, get_args
+
+from core.canonical import Address, Digest, address, raw
+from core.config import LAG_POLICIES
+from core.errors import ConfigError, FormatError
+from core.keys import Domain
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a folder's settings file says; the docstring under a field is its documentation."""
+
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """From a folder's file; raises ConfigError when it is missing, or has an unknown, missing or wrong setting."""
+        path = folder.expanduser().absolute() / _FILES[cls.__name__]
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: expected a settings file, got {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{path}: expected TOML in UTF-8, got {error}") from error
+        known = {item.name.replace("_", "-"): item for item in fields(cls) if item.name != "folder"}
+        for name in given.keys() - known.keys():
+            raise ConfigError(f"{path}: expected settings among {', '.join(known)}, got {name!r}")
+        values = {}
+        for name, item in known.items():
+            if name in given:
+                values[item.name] = _value(f"{path}: {name}", item.type, given[name], path.parent)
+            elif item.default is MISSING:
+                raise ConfigError(f"{path}: expected a setting {name}, got none")
+            elif isinstance(item.default, Path):
+                values[item.name] = path.parent / item.default
+        try:
+            return cls(path.parent, **values)
+        except FormatError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class NodeSettings(_Settings):
+    """node.toml: an organisation's node."""
+
+    organisation: str
+    """The organisation that this node speaks for."""
+    superlink: str
+    """HOST:PORT of the coordinator."""
+    data: Path
+    """A folder of data sets; only this organisation's is read."""
+    signer: Path | None = None
+    """The socket of its signer; else `key-file`."""
+    key_file: Path | None = None
+    """Its key in this process, a key file or a keystore, where there is no signer."""
+    passphrase: Path | None = None
+    """The file of a keystore's passphrase."""
+    root_certificates: Path | None = None
+    """The CA of the coordinator's certificate; without it the connection has no TLS, which is for trying things out."""
+    node_key: Path | None = None
+    """The private key that admits this node (`ssh-keygen -t ecdsa -b 384`)."""
+    state: Path = Path("state")
+    """What it remembers: witness, erased records, its agent's tables."""
+    base: str = "foedus-tiny"
+    """The base model that it loads, whatever a message names: foedus-tiny, an absolute path, or a Hub name."""
+    chain_url: str = ""
+    """An RPC endpoint of its own choosing, to check the coordinator against."""
+    chain_lag: int | None = None
+    """Rounds that anchors may be late; the run's without it."""
+    chain_lag_policy: str | None = None
+    """flag or abstain; the run's without it."""
+    step_price: float | None = None
+    """The agent's own price of a step; the run's without it, as the next two."""
+    traffic_price: float | None = None
+    """Its price of a MiB."""
+    budget: float | None = None
+    """What it will spend on a run."""
+    q_table: Path | None = None
+    """The table that its agent begins with."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError unless there is one source of the key, and one that the connection may use."""
+        if (self.signer is None) == (self.key_file is None):
+            got = "neither" if self.signer is None else "both"
+            raise ConfigError(f"{self.folder}: expected signer or key-file, got {got}")
+        if self.node_key and not self.root_certificates:
+            raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
+        if self.chain_lag_policy not in (None, *LAG_POLICIES):
+            raise ConfigError(f"chain-lag-policy: expected {' or '.join(LAG_POLICIES)}, got {self.chain_lag_policy!r}")
+
+    @property
+    def worker_secret(self) -> Path:
+        """The file of the secret that SuperNode and worker share: who has it is given the node's tasks."""
+        return self.state / "worker.secret"
+
+    def node_config(self) -> dict[str, str | int | float]:
+        """The settings that the ClientApp reads, under their names."""
+        served = {name: getattr(self, name) for name in _NODE_CONFIG}
+        return {
+            name.replace("_", "-"): str(value) if isinstance(value, Path) else value
+            for name, value in served.items()
+            if value is not None and value != ""
+        }
+
+
+_NODE_CONFIG = (
+    "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "chain_url", "chain_lag",
+    "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SignerSettings(_Settings):
+    """signer.toml: a process that holds an organisation's key and signs for one coordinator, chain and contract."""
+
+    coordinator: Address
+    """The coordinator's address."""
+    chain_id: int
+    """The public chain's id."""
+    contract: Address
+    """The public contract's address."""
+    key: Path = Path("key")
+    """A key file of mode 0600, or a keystore."""
+    passphrase: Path | None = None
+    """The file of a keystore's passphrase, or the name of a systemd credential."""
+    federations: tuple[Digest, ...] = ()
+    """The federations, by genesis digest; without any, each of this coordinator on this contract."""
+    socket: Path = Path("signer.sock")
+    """The Unix socket that it answers on."""
+    users: tuple[str, ...] = ()
+    """Further users of the machine that may ask, by name: the node's. Its own may always."""
+    state: Path = Path("state")
+    """What it was shown and has signed."""
+
+    def __post_init__(self) -> None:
+        """Raises FormatError for an address or a digest that is none."""
+        address(self.coordinator)
+        address(self.contract)
+        for federation in self.federations:
+            raw(federation)
+
+    @property
+    def domain(self) -> Domain:
+        """The only EIP-712 domain that it signs for."""
+        return Domain(self.chain_id, self.contract)
+
+
+@dataclass(frozen=True)
+class CoordinatorSettings(_Settings):
+    """coordinator.toml: a SuperLink on the loopback, and nginx in front of it."""
+
+    certificate: Path
+    """The certificate that nodes see, with its chain."""
+    private_key: Path
+    """Its private key."""
+    listen: str = "0.0.0.0:9092"
+    """ADDRESS:PORT for the nodes."""
+    control_port: int = 9093
+    """The SuperLink's port on the loopback: Control, Fleet and Runtime."""
+    nodes: Path = Path("nodes")
+    """A folder with the public keys of the nodes that are admitted, NAME.pub."""
+    state: Path = Path("state")
+    """The SuperLink's database, its own certificates, and logs."""
+    nginx: str = "nginx"
+    """The program."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a port that is none."""
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise ConfigError(f"listen: expected ADDRESS:PORT, got {self.listen!r}")
+        if not 0 < self.control_port < 2**16:
+            raise ConfigError(f"control-port: expected 1 to 65535, got {self.control_port}")
+
+
+_FILES: Mapping[str, str] = {
+    "NodeSettings": "node.toml",
+    "SignerSettings": "signer.toml",
+    "CoordinatorSettings": "coordinator.toml",
+}
+
+
+def _value(where: str, kind: Any, value: Any, folder: Path) -> Any:
+    """A value of a file as its field's type; raises ConfigError for another type."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if Path in kinds and isinstance(value, str) and value:
+        return folder / Path(value).expanduser()
+    if kinds[0] == tuple[str, ...] or kinds[0] == tuple[Digest, ...]:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    # True is an int to Python, and nobody's port.
+    elif (
+        type(value) in kinds or (float in kinds and type(value) is int) or (isinstance(value, str) and Address in kinds)
+    ):
+        return value
+    raise ConfigError(f"{where}: expected {_NAMES.get(kinds[0], 'text')}, got {value!r}")
+
+
+_NAMES: Mapping[Any, str] = {
+    Path: "a path", int: "a whole number", float: "a number", tuple[str, ...]: "a list of text",
+    tuple[Digest, ...]: "a list of text",
+}  # fmt: skip

@@ -1,0 +1,279 @@
+"""A signer signs this system's statements for one coordinator, chain and contract, and only one history."""
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from client_app.remote_key import RemoteKey
+from client_app.signer import STATEMENTS, Signer, SignerServer
+from core.canonical import from_json, to_json
+from core.deployment import SignerSettings
+from core.erasures import hidden
+from core.errors import ForgeryError, IntegrityError, UsageError
+from core.signed import Signed
+from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
+from tests import federation as f
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+
+OWN = NAMES[0]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    return build(tmp_path_factory.mktemp("run") / "run", rounds=3, organisations=3)
+
+
+@pytest.fixture(scope="module")
+def forked(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The records that another face of the same coordinator shows: the same genesis, other aggregates."""
+    lies = Lies(
+        genesis=lambda _: federation.genesis,
+        record=lambda _, record: replace(record, aggregate=f.other(f"another {record.round}")),
+    )
+    return list(build(tmp_path_factory.mktemp("fork") / "run", rounds=3, organisations=3, lies=lies).run.records())
+
+
+@pytest.fixture
+def settings(federation: Federation, tmp_path: Path) -> SignerSettings:
+    chain = federation.genesis.chain
+    return SignerSettings(
+        tmp_path, COORDINATOR.address, chain.chain_id, chain.contract,
+        socket=tmp_path / "signer.sock", state=tmp_path / "state",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def key(federation: Federation, settings: SignerSettings) -> Iterator[RemoteKey]:
+    with SignerServer(settings, federation.members[OWN]) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield RemoteKey(settings.socket)
+        server.shutdown()
+        thread.join()
+
+
+def task(federation: Federation, signed: Any = None) -> Any:
+    salts = federation.run.salts(signed.value) if signed else None
+    return SimpleNamespace(genesis=federation.genesis, parent=signed, salts=salts, openings=())
+
+
+def records_of(federation: Federation) -> list[Any]:
+    return list(federation.run.records())
+
+
+def own_manifest(federation: Federation, number: int = 1) -> UpdateManifest:
+    record = records_of(federation)[number - 1].value
+    address = federation.members[OWN].address
+    return next(a.signed.value for a in record.admitted if a.organisation == address)
+
+
+# --- it signs as the key itself ------------------------------------------------------------------------------------
+
+
+def test_a_remote_key_is_the_key_that_its_signer_holds(federation: Federation, key: RemoteKey) -> None:
+    local = federation.members[OWN]
+    assert (key.address, key.public, key.derived) == (local.address, local.public, False)
+    nonce, records = f.other("nonce"), [f.other("record")]
+    assert hidden(key, nonce, records) == hidden(local, nonce, records)
+
+
+def test_every_statement_of_a_node_is_signed_as_by_the_key(federation: Federation, key: RemoteKey) -> None:
+    genesis, address = federation.genesis, key.address
+    member = genesis.organisation(address)
+    registration = Registration(member, COORDINATOR.address, "run", f.other("challenge")).sign(key, genesis.chain)
+    asked = f.asked(f.other("challenge"))
+    asked = replace(asked, coordinator=COORDINATOR.address, run="run")
+    assert verified_registration(registration, genesis.chain, asked) == member
+    key.show(genesis)
+    offer = Offer(genesis.digest, address, 0, 0, 1, Bid(1, 1)).sign(key, genesis.chain)
+    assert offer.verified(genesis)
+    manifest = own_manifest(federation)
+    assert manifest.sign(key, genesis.chain) == manifest.sign(federation.members[OWN], genesis.chain)
+
+
+def test_it_follows_an_honest_coordinator_to_the_end(federation: Federation, key: RemoteKey) -> None:
+    key.show(federation.genesis)
+    own_manifest(federation, 1).sign(key, federation.genesis.chain)
+    for number in (2, 3):
+        key.show(federation.genesis, task(federation, records_of(federation)[number - 2]))
+        own_manifest(federation, number).sign(key, federation.genesis.chain)
+
+
+# --- it signs nothing else -----------------------------------------------------------------------------------------
+
+
+def test_another_chain_contract_coordinator_or_federation_is_refused(
+    federation: Federation, key: RemoteKey, settings: SignerSettings
+) -> None:
+    genesis = federation.genesis
+    member = genesis.organisation(key.address)
+    registration = Registration(member, COORDINATOR.address, "run", f.other("challenge"))
+    for domain in (replace(genesis.chain, chain_id=1), replace(genesis.chain, contract=key.address)):
+        with pytest.raises(IntegrityError, match="the signer refuses: chain: expected"):
+            registration.sign(key, domain)
+        with pytest.raises(IntegrityError, match="the signer refuses: federation: expected chain"):
+            key.show(replace(genesis, chain=domain))
+    with pytest.raises(IntegrityError, match="registration: expected coordinator"):
+        replace(registration, coordinator=key.address).sign(key, genesis.chain)
+    with pytest.raises(IntegrityError, match="registration: expected coordinator"):
+        replace(registration, organisation=replace(member, address=COORDINATOR.address)).sign(key, genesis.chain)
+    with pytest.raises(IntegrityError, match="federation: expected chain and coordinator"):
+        key.show(replace(genesis, coordinator=key.address))
+    pinned = Signer(replace(settings, federations=(f.other("pinned"),)), federation.members[OWN])
+    shown = {"ask": "show", "genesis": genesis.to_dict(), "record": None, "salts": None, "openings": []}
+    assert "expected" in pinned.answer(to_json(shown))["refused"]
+
+
+def test_a_federation_that_was_not_shown_or_lacks_it_is_refused(federation: Federation, key: RemoteKey) -> None:
+    with pytest.raises(IntegrityError, match="expected one that was shown before"):
+        own_manifest(federation).sign(key, federation.genesis.chain)
+    others = tuple(o for o in federation.genesis.organisations if o.address != key.address)
+    with pytest.raises(IntegrityError, match="among its members"):
+        key.show(replace(federation.genesis, organisations=others))
+
+
+def test_another_organisations_statement_is_refused(federation: Federation, key: RemoteKey) -> None:
+    key.show(federation.genesis)
+    other = replace(own_manifest(federation), organisation=federation.members[NAMES[1]].address)
+    with pytest.raises(IntegrityError, match="UpdateManifest: expected one of"):
+        other.sign(key, federation.genesis.chain)
+
+
+def test_a_record_or_a_certificate_is_refused(federation: Federation, key: RemoteKey) -> None:
+    record = records_of(federation)[0].value
+    assert record.struct not in STATEMENTS
+    with pytest.raises(IntegrityError, match="statement: expected Registration, "):
+        record.sign(key, federation.genesis.chain)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"[]", b"{}", b"not json", b"null", b'{"ask":"key"}', b'{"ask":"sign"}', b'{"ask":"salt","nonce":5}',
+        b'{"ask":"show","genesis":{},"record":null,"salts":null,"openings":[]}', b'{"ask":"salt","secret":"x"}',
+    ],
+)  # fmt: skip
+def test_a_malformed_request_is_refused(federation: Federation, settings: SignerSettings, line: bytes) -> None:
+    assert list(Signer(settings, federation.members[OWN]).answer(line)) == ["refused"]
+
+
+# --- one history ---------------------------------------------------------------------------------------------------
+
+
+def test_an_update_that_grows_from_no_shown_record_is_refused(federation: Federation, key: RemoteKey) -> None:
+    key.show(federation.genesis)
+    own_manifest(federation, 1).sign(key, federation.genesis.chain)
+    with pytest.raises(IntegrityError, match="is no record that was shown before it"):
+        own_manifest(federation, 2).sign(key, federation.genesis.chain)
+    with pytest.raises(IntegrityError, match="is no record that was shown before it"):
+        replace(own_manifest(federation, 1), round=5).sign(key, federation.genesis.chain)
+
+
+def test_two_histories_are_not_signed_whatever_asks(
+    federation: Federation, forked: list[Any], settings: SignerSettings
+) -> None:
+    """Requests of foreign code, straight to the signer; it is started anew in between, and remembers."""
+    chain = federation.genesis.chain.to_dict()
+
+    def ask(**request: Any) -> dict[str, Any]:
+        return signer.answer(to_json(request))
+
+    def show(signed: Any) -> dict[str, Any]:
+        genesis, salts = federation.genesis.to_dict(), {"aggregate": "00" * 32, "updates": {}}
+        salts["updates"] = {a.organisation: "00" * 32 for a in signed.value.admitted}
+        return ask(ask="show", genesis=genesis, record=signed.to_dict(), salts=salts, openings=[])
+
+    def sign(manifest: UpdateManifest) -> dict[str, Any]:
+        return ask(ask="sign", chain=chain, noun=manifest.struct, value=manifest.to_dict())
+
+    signer = Signer(settings, federation.members[OWN])
+    ask(ask="show", genesis=federation.genesis.to_dict(), record=None, salts=None, openings=[])
+    assert "signature" in sign(own_manifest(federation, 1))
+    assert show(records_of(federation)[0]) == {}
+    assert "signature" in sign(own_manifest(federation, 2))
+
+    signer = Signer(settings, federation.members[OWN])
+    assert "two records" in show(forked[0])["refused"]
+    other = replace(own_manifest(federation, 2), parent=forked[0].value.digest)
+    assert "refused" in sign(other)
+    assert "refused" in sign(own_manifest(federation, 2)), "a coordinator caught once is not believed again"
+
+
+def test_a_record_that_the_coordinator_did_not_sign_is_refused(federation: Federation, key: RemoteKey) -> None:
+    signed = records_of(federation)[0]
+    forged: Signed[Any] = signed.value.sign(federation.members[OWN], federation.genesis.chain)
+    with pytest.raises(ForgeryError):
+        forged.verified(federation.genesis)
+    with pytest.raises(IntegrityError, match="the signer refuses: RoundRecord: expected the signature of"):
+        key.show(federation.genesis, task(federation, forged))
+
+
+# --- its socket ----------------------------------------------------------------------------------------------------
+
+
+def test_a_socket_of_a_killed_signer_is_taken_over_and_a_file_is_not(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    SignerServer(settings, federation.members[OWN]).server_close()
+    assert stat.S_ISSOCK(settings.socket.stat().st_mode)
+    SignerServer(settings, federation.members[OWN]).server_close()
+    settings.socket.unlink()
+    settings.socket.write_text("a file of somebody's")
+    with pytest.raises(UsageError, match="expected a place for a socket"):
+        SignerServer(settings, federation.members[OWN])
+
+
+def test_a_user_that_does_not_exist_is_named(federation: Federation, settings: SignerSettings) -> None:
+    with pytest.raises(UsageError, match="users: expected users of this machine, got 'no-such-user'"):
+        SignerServer(replace(settings, users=("no-such-user",)), federation.members[OWN])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+@pytest.mark.parametrize(("users", "answered"), [((), False), (("nobody",), True)])
+def test_only_the_users_that_its_settings_name_are_answered(
+    federation: Federation, settings: SignerSettings, users: tuple[str, ...], answered: bool
+) -> None:
+    # The test's own folder is root's alone: an abstract place is not needed, a folder that others may enter is.
+    for folder in (settings.socket.parent, *settings.socket.parents[1:3]):
+        folder.chmod(0o755)
+    with SignerServer(replace(settings, users=users), federation.members[OWN]) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        read, write = os.pipe()
+        if not (child := os.fork()):
+            os.setuid(65534)
+            try:
+                os.write(write, RemoteKey(settings.socket).address.encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        assert os.read(read, 100).decode() == (federation.members[OWN].address if answered else "")
+        os.close(read)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_signer_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"signer {tmp_path}/none: expected an answer"):
+        RemoteKey(tmp_path / "none").sign_statement(f.CHAIN, f.manifest(f.genesis()))
+
+
+def test_a_silent_client_does_not_hold_up_the_next(federation: Federation, key: RemoteKey, monkeypatch: Any) -> None:
+    monkeypatch.setattr("client_app.signer._PATIENCE_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(key.path))
+        assert key.address == federation.members[OWN].address
+
+
+def test_an_answer_is_one_line_of_json(federation: Federation, settings: SignerSettings) -> None:
+    signer = Signer(settings, federation.members[OWN])
+    assert from_json(to_json(signer.answer(b'{"ask":"about"}')))["address"] == federation.members[OWN].address

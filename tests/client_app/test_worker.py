@@ -1,0 +1,40 @@
+"""A resident worker answers with the installed ClientApp, by this machine's settings alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+from client_app import worker
+from console.backends.app_folder import stage
+from core import keys
+from core.deployment import NodeSettings
+from core.messages.queries import Bind
+from tests import federation as f
+from tests.client_app.supernode import SECRET, supernode
+
+
+def test_a_worker_binds_the_organisation_of_its_own_settings_and_ends_with_its_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keys.create(tmp_path / "own.key")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "medical.jsonl").write_text(
+        "".join(f'{{"question": "{number}?", "answer": "{number}"}}\n' for number in range(10))
+    )
+    (tmp_path / "node.toml").write_text(
+        'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\nkey-file = "own.key"\n'
+    )
+    settings = NodeSettings.read(tmp_path)
+    settings.state.mkdir()
+    settings.worker_secret.write_bytes(SECRET)
+    parents = iter([7, 7, 7, 1])  # the node, which then has died
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.0)
+    with supernode(build_fab_from_disk(stage(tmp_path / "app"))) as node:
+        node.send(Bind(f.asked(f.other("challenge")), f.CHAIN).to_content())
+        worker.work(settings, node.runtime.address)
+        assert not node.reply().has_error()
+        assert key.address.encode() in node.pushed()
+    assert not list(parents)

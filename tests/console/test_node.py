@@ -1,0 +1,55 @@
+"""`foedus node` starts nothing that it cannot use; tests/integration/test_nodes.py has it at work."""
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from console import node
+from core import keys
+from core.deployment import NodeSettings
+from tests.commands import foedus
+
+NODE = 'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\n'
+
+
+def folder(path: Path, more: str) -> Path:
+    (path / "node.toml").write_text(NODE + more)
+    return path
+
+
+def test_a_node_whose_key_or_signer_cannot_be_used_is_not_started(tmp_path: Path) -> None:
+    assert "node.toml: expected a settings file" in foedus("node", tmp_path).error
+    assert f"key file {tmp_path}/own.key: expected" in foedus("node", folder(tmp_path, 'key-file = "own.key"')).error
+    assert "is `foedus signer` up?" in foedus("node", folder(tmp_path, 'signer = "none.sock"')).error
+
+
+def test_a_node_without_its_ca_is_not_started(tmp_path: Path) -> None:
+    keys.create(tmp_path / "own.key")
+    done = foedus("node", folder(tmp_path, 'key-file = "own.key"\nroot-certificates = "ca.pem"'))
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == f"foedus: root-certificates: expected a file, got {tmp_path}/ca.pem"
+
+
+def test_the_supernode_gives_its_tasks_to_the_worker_alone(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    more = 'key-file = "own.key"\nroot-certificates = "ca.pem"\nnode-key = "node"\n'
+    settings = NodeSettings.read(folder(tmp_path, more))
+    command = list(map(str, node._supernode(settings, 9101)))
+    assert command[command.index("--isolation") + 1] == "process"
+    secret = Path(command[command.index("--superexec-auth-secret-file") + 1])
+    assert (len(secret.read_bytes()), stat.S_IMODE(secret.stat().st_mode)) == (32, 0o600)
+    assert "--insecure" not in command
+    assert "--node-config" not in command
+    first = secret.read_bytes()
+    node._supernode(settings, 9101)
+    assert secret.read_bytes() != first, "each start has a secret of its own"
+
+
+def test_a_supernode_that_ends_ends_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys.create(tmp_path / "own.key")
+    monkeypatch.setattr(node, "_supernode", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
+    assert done.code == 1
+    assert "the SuperNode ended with status 3" in done.err.splitlines()[-1]

@@ -1,0 +1,109 @@
+"""What a part of a deployment reads is in one small file, and everything wrong with it is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings
+from core.errors import ConfigError
+from tests import federation as f
+
+NODE = """
+organisation = "medical"
+superlink = "coordinator.example:9092"
+data = "data"
+signer = "/run/foedus/signer.sock"
+root-certificates = "ca.pem"
+node-key = "node"
+"""
+SIGNER = f"""
+coordinator = "{f.COORDINATOR.address}"
+chain-id = 31337
+contract = "{f.CHAIN.contract}"
+"""
+COORDINATOR = 'certificate = "server.pem"\nprivate-key = "server.key"\n'
+
+
+def node(folder: Path, text: str) -> NodeSettings:
+    (folder / "node.toml").write_text(text)
+    return NodeSettings.read(folder)
+
+
+def test_paths_lie_in_the_folder_unless_they_are_absolute(tmp_path: Path) -> None:
+    settings = node(tmp_path, NODE)
+    assert (settings.data, settings.state, settings.node_key) == tuple(tmp_path / n for n in ("data", "state", "node"))
+    assert settings.signer == Path("/run/foedus/signer.sock")
+
+
+def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -> None:
+    assert node(tmp_path, NODE).node_config() == {
+        "organisation": "medical",
+        "data": str(tmp_path / "data"),
+        "signer": "/run/foedus/signer.sock",
+        "state": str(tmp_path / "state"),
+        "base": "foedus-tiny",
+    }
+    own = node(
+        tmp_path, NODE + 'chain-url = "http://own"\nchain-lag = 0\nbudget = 3\nbase = "/srv/base"\n'
+    ).node_config()
+    assert (own["chain-url"], own["chain-lag"], own["budget"], own["base"]) == ("http://own", 0, 3, "/srv/base")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (NODE + 'bse = "x"', "expected settings among .*base.*, got 'bse'"),
+        (NODE.replace('data = "data"', ""), "expected a setting data, got none"),
+        (NODE.replace('"medical"', "5"), "organisation: expected text, got 5"),
+        (NODE + "chain-lag = true", "chain-lag: expected a whole number, got True"),
+        (NODE + 'budget = "all"', "budget: expected a number, got 'all'"),
+        (NODE + 'chain-lag-policy = "sometimes"', "chain-lag-policy: expected flag or abstain, got 'sometimes'"),
+        (NODE + 'key-file = "key"', "expected signer or key-file, got both"),
+        (NODE.replace("signer =", "base ="), "expected signer or key-file, got neither"),
+        (NODE.replace("root-certificates", "q-table"), "expected root-certificates with a node-key"),
+        (NODE.replace('"data"', '""'), "data: expected a path, got ''"),
+        ("organisation", "expected TOML in UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        node(tmp_path, text)
+
+
+def test_a_folder_without_settings_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path / 'signer.toml'}: expected a settings file, got No")):
+        SignerSettings.read(tmp_path)
+
+
+def test_a_signer_signs_for_one_domain(tmp_path: Path) -> None:
+    federation = f.genesis().digest
+    (tmp_path / "signer.toml").write_text(SIGNER + f'federations = ["{federation}"]\nusers = ["foedus-node"]\n')
+    settings = SignerSettings.read(tmp_path)
+    assert settings.domain == f.CHAIN
+    assert (settings.federations, settings.users) == ((federation,), ("foedus-node",))
+    assert (settings.key, settings.socket) == (tmp_path / "key", tmp_path / "signer.sock")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (SIGNER.replace(f.COORDINATOR.address, "0x12"), "address"),
+        (SIGNER + 'federations = ["0x12"]', "digest"),
+        (SIGNER + "federations = [5]", "federations: expected a list of text"),
+        (SIGNER + 'users = "me"', "users: expected a list of text, got 'me'"),
+    ],
+)
+def test_a_signer_is_told_addresses_and_digests(tmp_path: Path, text: str, error: str) -> None:
+    (tmp_path / "signer.toml").write_text(text)
+    with pytest.raises(ConfigError, match=error):
+        SignerSettings.read(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ['listen = "9092"', 'listen = "0.0.0.0:none"', "control-port = 0"])
+def test_a_coordinator_listens_on_a_port(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "coordinator.toml").write_text(COORDINATOR)
+    assert CoordinatorSettings.read(tmp_path).listen == "0.0.0.0:9092"
+    (tmp_path / "coordinator.toml").write_text(COORDINATOR + wrong)
+    with pytest.raises(ConfigError, match=r"expected ADDRESS:PORT|expected 1 to 65535"):
+        CoordinatorSettings.read(tmp_path)
