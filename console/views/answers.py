@@ -69,10 +69,11 @@ def answers(config: RunConfig, run: RunFolder, console: Console) -> Iterator[Ren
         except UsageError as error:
             yield str(error)
             continue
-        yield from _answer(trace, names, console)
+        yield from answer_parts(trace, names, console)
 
 
-def _answer(trace: TokenTrace, names: Mapping[Address, str], console: Console) -> Iterator[RenderableType]:
+def answer_parts(trace: TokenTrace, names: Mapping[Address, str], console: Console) -> Iterator[RenderableType]:
+    """An answer by words, in colours and with the verdict below, or as plain text with the verdict behind it."""
     heat, told = Heat(console, trace.organisations, names), verdict(trace, names)
     if heat.coloured:
         yield heat.response(replace(trace, tokens=trace.words()))

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from console.settings import saved
 from console.views import answers as view
-from console.views.answers import answers, questions
+from console.views.answers import answer_parts, answers, questions
 from console.views.tables import show
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
@@ -58,7 +58,7 @@ def test_on_a_terminal_words_are_coloured_and_the_colours_explained(finished: Wo
 def test_a_word_has_one_colour_and_the_verdict_stands_below() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=100)
-    show(*view._answer(trace(), names(), console), on=console)
+    show(*answer_parts(trace(), names(), console), on=console)
     *lines, verdict = out.getvalue().splitlines()
     text = "".join(lines)
     assert len(re.findall(r"48;2;\S+m[^\x1b]+", text)) <= len(trace().words()) < len(trace().tokens)
