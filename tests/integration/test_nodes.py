@@ -242,10 +242,13 @@ def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(de
         assert client.get(f"https://localhost:{deployment.port}/health").is_success
     command = [*script("flower-supernode"), "--superlink", f"localhost:{deployment.port}", "--port", str(free_port())]
     command += ["--root-certificates", str(certificate), "--auth-supernode-private-key", str(rogue / "node")]
-    done = subprocess.run(
-        command, env={**os.environ, **flower_environment(rogue)}, capture_output=True, check=False, timeout=120
-    )
-    assert done.returncode != 0, "a node with a key of its own is admitted by nobody"
+    with (deployment.folder / "rogue.log").open("wb") as log:
+        node = subprocess.Popen(command, env={**os.environ, **flower_environment(rogue)}, stdout=log, stderr=log)
+    try:
+        until(lambda: "Failed to activate SuperNode" in deployment.log("rogue"), deployment.folder / "rogue.log")
+        assert node.wait(timeout=60), "a node with a key of its own is admitted by nobody"
+    finally:
+        node.kill()
 
 
 def test_a_worker_that_is_killed_is_started_again_and_the_next_run_goes_on(deployment: Deployment) -> None:
