@@ -62,8 +62,10 @@ class Watcher:
         match event["event"]:
             case "rejected":
                 line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
-            case "objected" | "receipt-missing":
-                line = f"{name}: {event['event']}: {event['detail']}"
+            case "objected" | "receipt-missing" | "uncalibrated":
+                line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
+            case "calibrating":
+                line = f"calibrating verdicts on {event['records']} records"
             case "erased":
                 line = f"erased {name}: {event['label']}"
             case "round-started" if not bars:
