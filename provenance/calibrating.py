@@ -2,11 +2,11 @@ r"""Calibration: the weights of a run's verdicts, fitted on records whose organi
 
 Multinomial logistic regression (Hosmer & Lemeshow) of three weights, each the constant times e^u:
 
-    min over u   − mean_i log softmax_k( w(u) · x_ik )_{k = teacher of i}  +  |u|² / 2n       w(u) = w_0 ⊙ e^u
+    min over u   − mean_i log softmax_k( w(u) · x_ik )_{k = teacher of i}  +  2 |u|² / n      w(u) = w_0 ⊙ e^u
 
 x_ik are what a verdict weighs of organisation k in record i: the trace of the record's own answer after its prompt has
 it, and nothing is generated. So signs stay, a constant of 0 stays 0, and few records move the constants little: the
-ridge is a normal prior of standard deviation 1 on the logarithms of n records. The certainty below which a verdict
+ridge is a normal prior of standard deviation 1/2 on the logarithms of n records. The certainty below which a verdict
 abstains is, of the constant and the certainties of these records above it, the one that leaves the most right verdicts
 less the wrong ones; of equals the lowest.
 """
@@ -99,7 +99,7 @@ def fit(constants: Weights, labelled: Sequence[Labelled]) -> Weights:
         optimiser.zero_grad()
         weights = start * u.exp()
         nats = [-(weights @ one.features).log_softmax(0)[one.teacher] for one in labelled]
-        value = (torch.stack(nats).sum() + u.pow(2).sum() / 2) / len(labelled)
+        value = (torch.stack(nats).sum() + 2 * u.pow(2).sum()) / len(labelled)
         value.backward()  # type: ignore[no-untyped-call] # torch's own
         return value
 
