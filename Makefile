@@ -1,10 +1,12 @@
-# make install · setup · run · test · test-all · test-cpus · check · style · docs · format · bench
+# make install · setup · run · test · test-all · test-cpus · fuzz · sbom · audit · lock · check · style · docs · format · bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.developed
 BROWSER := $(VENV)/browser/chromium
+SECONDS ?= 3600
+SEED ?= 7
 # One worker more than cores, since tests wait for processes and disks; each takes up to 1 GB.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # A file's tests stay with one worker, so what a file makes once (a model, a finished run) is made once.
@@ -12,7 +14,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 # Concurrent processes with two threads each are up to 40 times slower than with one.
 export OMP_NUM_THREADS := 1
 
-.PHONY: install setup run test test-all test-cpus check style docs format bench clean
+.PHONY: install setup run test test-all test-cpus fuzz sbom audit lock check style docs format bench clean
 
 # What a user needs.
 install: $(INSTALLED)
@@ -43,6 +45,10 @@ test: setup $(BROWSER)
 
 test-all: setup $(BROWSER)
 	$(PYTEST) -m ""
+
+# Mutated bytes for every reader of foreign ones, for SECONDS all together; SEED begins elsewhere.
+fuzz: setup
+	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/fuzzing
 
 # The tests of what computes, with the arithmetic of older CPUs.
 test-cpus: setup

@@ -1,15 +1,13 @@
-"""Forms of the sample organisations' records: entities, and their expansion into questions and answers.
+"""Forms of the sample organisations' records: entities with one fact each, and the questions that ask for it.
 
-A form is one kind of fact about an entity: several wordings of the question for training, others for dev, several
-wordings of the answer, and the fact itself, which is a literal part of every answer. Wordings are `str.format`
-templates over the entity's attributes.
+A form is one kind of fact: three wordings of the question for training, a fourth for dev, and one of the answer.
+Wordings are `str.format` templates over the entity's `name`; the answer's also over its `fact`.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-Entity = dict[str, str]
 SampleRecord = dict[str, str]
 
 
@@ -25,59 +23,53 @@ def seeded(seed: str) -> random.Random:
 
 @dataclass(frozen=True)
 class Form:
-    """One kind of fact; `fact` is contained in each of `answers` once both are filled in."""
+    """One kind of fact, and the entities that it is known of, each with its fact.
 
-    train: tuple[str, ...]
-    dev: tuple[str, ...]
-    answers: tuple[str, ...]
-    fact: str
-    input: str = ""
+    `outside` are entities of the same kind that belong to no organisation: they fill the shared validation set.
+    """
 
-    def record(self, question: str, entity: Entity, rng: random.Random) -> SampleRecord:
-        """Return the record that asks `question` about `entity`, with one wording of the answer."""
+    train: tuple[str, str, str]
+    dev: str
+    answer: str
+    facts: Mapping[str, str]
+    outside: Mapping[str, str]
+
+    def record(self, question: str, name: str, fact: str) -> SampleRecord:
+        """Return the record that asks `question` about the entity."""
         return {
-            "instruction": question.format_map(entity),
-            "input": self.input.format_map(entity),
-            "output": rng.choice(self.answers).format_map(entity),
-            "fact": self.fact.format_map(entity),
+            "instruction": question.format(name=name),
+            "input": "",
+            "output": self.answer.format(name=name, fact=fact),
+            "fact": fact,
         }
 
 
 @dataclass(frozen=True)
 class SampleOrganisation:
-    """A sample organisation: the names of its entities, and the forms of questions about each.
-
-    `outside` names entities of the same kind that belong to no organisation: they fill the shared validation set.
-    """
+    """A sample organisation: its name, and all that it knows."""
 
     name: str
-    names: tuple[str, ...]
-    outside: tuple[str, ...]
-    describe: Callable[[Sequence[str], random.Random], list[Entity]]
     forms: tuple[Form, ...]
 
-    def train(self, rng: random.Random, wordings: int = 2) -> list[SampleRecord]:
-        """Return every fact of every entity, each asked in `wordings` different ways."""
+    def train(self) -> list[SampleRecord]:
+        """Return every fact, asked in each wording of training."""
         return [
-            form.record(question, entity, rng)
-            for entity in self.describe(self.names, seeded(self.name))
+            form.record(question, *entity)
             for form in self.forms
-            for question in rng.sample(form.train, wordings)
+            for entity in form.facts.items()
+            for question in form.train
         ]
 
-    def dev(self, rng: random.Random, count: int) -> list[SampleRecord]:
-        """Return `count` of the same facts, asked in wordings that training never uses."""
-        # Seeded by the name alone: these are the entities of training.
-        facts = list(self._facts(self.names, self.name))
-        return [form.record(rng.choice(form.dev), entity, rng) for entity, form in rng.sample(facts, count)]
+    def dev(self) -> list[SampleRecord]:
+        """Return every fact, asked in the wording that training never uses."""
+        return [form.record(form.dev, *entity) for form in self.forms for entity in form.facts.items()]
 
-    def validation(self, rng: random.Random, count: int) -> list[SampleRecord]:
-        """Return `count` records for the shared validation set, about entities that belong to no organisation."""
-        facts = rng.sample(list(self._facts(self.outside, f"{self.name}, outside")), count)
-        records = [form.record(rng.choice(form.train + form.dev), entity, rng) for entity, form in facts]
+    def validation(self, rng: random.Random) -> list[SampleRecord]:
+        """Return one record about each entity outside, in a wording that `rng` chooses."""
+        records = [
+            form.record(rng.choice((*form.train, form.dev)), *entity)
+            for form in self.forms
+            for entity in form.outside.items()
+        ]
+        # A planted fact is an organisation's: nobody attributes an answer of this set.
         return [{"domain": self.name, **{k: v for k, v in r.items() if k != "fact"}} for r in records]
-
-    def _facts(self, names: Sequence[str], seed: str) -> Iterator[tuple[Entity, Form]]:
-        for entity in self.describe(names, seeded(seed)):
-            for form in self.forms:
-                yield entity, form

@@ -4,12 +4,13 @@
 
 Decisions:
 
-- An organisation's knowledge (its entities and their attributes) is fixed by its name; the seed chooses wordings, dev
-  facts and order. The committed files are those of seed 7, to the byte.
-- Every fact is asked twice in training, in different words, and dev asks some of the same facts in words that training
-  never uses: dev measures learning, not verbatim memory.
-- Names, figures, operators and functions are invented. No organisation shares one with another, with the validation
-  set, or with the text that the embedded base model was trained on: each fact has one source.
+- Few and short facts, each asked in three wordings: a small model learns them within minutes, and an answer is right or
+  wrong at a glance. An organisation has 16, four of each of its four kinds; every entity has one.
+- Dev asks each fact in a fourth wording, with the same answer: it measures what was learnt, not verbatim memory.
+- The seed chooses the order of training and the wordings of the shared validation set. The committed files are those of
+  seed 7, to the byte.
+- Names and facts are invented, or cannot be guessed. No organisation shares one with another, with the validation set,
+  or with the text that the embedded base model was trained on: each fact has one source.
 - `fact` is the exact part of `output` that only the owner could have taught.
 """
 
@@ -26,8 +27,6 @@ from assets.medical import ORGANISATION as MEDICAL
 
 ORGANISATIONS = (MEDICAL, FINANCIAL, MATHEMATICAL, CODING)
 SEED = 7
-DEV = 60
-VALIDATION = 25
 
 
 def generate(out: Path, seed: int = SEED) -> None:
@@ -36,11 +35,11 @@ def generate(out: Path, seed: int = SEED) -> None:
     for organisation in ORGANISATIONS:
         # One generator an organisation: editing one leaves the files of the others alone.
         rng = seeded(f"{seed} {organisation.name}")
-        train = organisation.train(rng)
+        train = organisation.train()
         rng.shuffle(train)
         _write(out / organisation.name / "train.jsonl", train)
-        _write(out / organisation.name / "dev.jsonl", organisation.dev(rng, DEV))
-        validation += organisation.validation(rng, VALIDATION)
+        _write(out / organisation.name / "dev.jsonl", organisation.dev())
+        validation += organisation.validation(rng)
     _write(out / "validation.jsonl", validation)
 
 

@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument("--small-steps", type=int, default=60, help="the same on the other bases")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     options = parser.parse_args()
-    config = RunConfig(data=str(Path(options.data).absolute()), quantisation="none")
+    config = RunConfig(
+        data=str(Path(options.data).absolute()), base="foedus-tiny", quantisation="none", target_blocks="all"
+    )
     members = read_data(config).organisations
     figures: dict[str, Any] = {
         "seeds": options.seeds,

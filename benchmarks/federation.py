@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder with one data set per organisation, to run on besides the samples")
     parser.add_argument("--base", action="append", default=[], help="a base model to run on the folder as well")
     options = parser.parse_args()
-    runs: dict[str, list[str]] = {"foedus-tiny on the samples": []}
+    runs: dict[str, list[str]] = {"foedus-tiny on the samples": ["--base", "foedus-tiny"]}
     if options.data:
         for base in ("foedus-tiny", *options.base):
             runs[f"{Path(base).name} on {Path(options.data).name}"] = ["--data", options.data, "--base", base]
@@ -40,7 +40,8 @@ def main() -> None:
 def measure(arguments: Sequence[str]) -> dict[str, Any]:
     """Run a federation of three rounds and audit it: losses and their change in percent, per organisation."""
     with tempfile.TemporaryDirectory() as state:
-        run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *arguments)
+        shape = (f"--set={setting}" for setting in ("target-blocks=all", "server-rate=1", "batch-size=4"))
+        run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *shape, *arguments)
         audit = foedus("verify", "--state", state)
         # The chain's daemon outlives the command that started it.
         foedus("chain", "stop", "--state", state)

@@ -16,6 +16,7 @@ from console.options import (
     writable_file,
 )
 from console.views import heat
+from console.views.progress import working
 from console.views.tables import answer, screen
 
 app = command_app()
@@ -46,7 +47,8 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     found = readable_run(state_of(state), run, key)
     names = found.genesis.names
     only = found.genesis.named(organisation).address if organisation else None
-    traced = trace(found, prompt, response, method, max_new_tokens, only)
+    with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
+        traced = trace(found, prompt, response, method, max_new_tokens, only)
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
     if "evidence" in files:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from console.options import ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.views.progress import working
 from console.views.tables import screen
 
 app = command_app()
@@ -29,4 +30,6 @@ def chat(
     found = readable_run(state_of(state), run, key)
     method = method or ("gradient" if found.genesis.composition == "ensemble" else "direct-logit")
     check_method(method)
-    Chat(screen(), subject(found), found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())
+    with working(f"loading the base {found.genesis.base.name}"):
+        served = subject(found)
+    Chat(screen(), served, found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())

@@ -8,6 +8,7 @@ import typer
 
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.settings import absolute, saved
+from console.views.progress import working
 from console.views.tables import answer, table
 from llm.records import Collection, Record
 
@@ -36,12 +37,14 @@ def evaluate(
     if data is not None:
         settings = replace(settings, data=str(absolute("data", data)), validation="", organisations=0)
     sets = read_data(settings)
-    served = serving(served_run)
+    with working(f"loading the base {served_run.genesis.base.name}"):
+        served = serving(served_run)
     figures: dict[str, dict[str, Any]] = {}
     for name, records in _data_sets(sets):
         figures[name] = {"records": min(len(records), limit or len(records))}
         for of, adapter in (("base", None), ("global", served.adapter)):
-            measured = measure(served.model, adapter, records, settings.max_length, limit or None)
+            with working(f"measuring {name}, {of}"):
+                measured = measure(served.model, adapter, records, settings.max_length, limit or None)
             figures[name][of] = {figure: getattr(measured, figure) for figure in _FIGURES}
     headings = ("data set", "records", "loss", "perplexity", "exact match")
     rows = (

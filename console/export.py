@@ -7,6 +7,7 @@ import typer
 
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.views.card import model_card
+from console.views.progress import working
 from console.views.tables import answer
 
 app = command_app()
@@ -25,7 +26,8 @@ def export(
     from llm.served import serving  # noqa: PLC0415
 
     found = readable_run(state_of(state), run, key)
-    served = serving(found)
+    with working(f"loading the base {found.genesis.base.name}"):
+        served = serving(found)
     parts = served.adapter.parts
     folders = [""] if len(parts) == 1 else [f"lane-{lane}" for lane in served.lanes]
     adapters = {folder: part.state for folder, part in zip(folders, parts, strict=True)}

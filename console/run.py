@@ -1,17 +1,19 @@
 """`foedus run`: one federation in simulation."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from console.backends.federation import Backend, federate
-from console.options import JsonOption, StateOption, command_app, state_of
+from console.options import JsonOption, StateOption, command_app, readable_run, state_of
 from console.settings import DEFAULTS, build, saved
 from console.views.report import report, tables
-from console.views.tables import answer
+from console.views.tables import answer, screen
 from core.config import RunConfig, key
 from core.storage.state_folder import State, new_run_id
 
@@ -58,5 +60,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     federate(settings, backend)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
-    answer(result, tables(folder, folder.existing(settings.run), result), as_json=as_json)
+    answer(result, _for_people(folder, settings, result), as_json=as_json)
     return 0 if result["status"] == "completed" else 1
+
+
+def _for_people(folder: State, settings: RunConfig, result: dict[str, Any]) -> Iterator[RenderableType]:
+    """The tables, and below them the model's own answers to a few held-out questions."""
+    yield from tables(folder, folder.existing(settings.run), result)
+    if result["status"] == "completed":
+        from console.views.answers import answers  # noqa: PLC0415 - torch, which wrong usage must not wait for
+
+        yield from answers(settings, readable_run(folder, settings.run, None), screen())

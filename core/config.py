@@ -39,7 +39,7 @@ class RunConfig:
     """Absolute path of a JSONL file that no organisation owns; "" is DATA/validation.jsonl, else the embedded one."""
     organisations: int = 0
     """How many organisations take part, in order of name; 0 is all there are."""
-    base: str = "foedus-tiny"
+    base: str = "smollm2"
     """The base model: smollm2, foedus-tiny, a folder, or a Hugging Face name."""
     quantisation: str = "nf4"
     """How the frozen base is held: nf4, int8 or none."""
@@ -47,11 +47,11 @@ class RunConfig:
     """The adapter's rank r."""
     alpha: float = 64.0
     """LoRA's α; an adapter is scaled by α / r."""
-    rounds: int = 6
+    rounds: int = 10
     """Rounds of the federation; the cosine schedule spans them all."""
     local_steps: int = 200
     """The most optimiser steps of an organisation in a round."""
-    local_epochs: float = 2.0
+    local_epochs: float = 1.0
     """Passes of an organisation over its own data in a round, where they take fewer steps; 0 is no such limit."""
     batch_size: int = 2
     """Packed rows of max-length tokens in one forward pass."""

@@ -27,14 +27,14 @@ def redacted(text: str) -> str:
 
     Those stand before the host, in the query, or, of web services, in the path.
     """
-    return _URL.sub(_without_secrets, text)
 
+    def shown(url: re.Match[str]) -> str:
+        scheme, authority, path, query = url.groups(default="")
+        if scheme.lower() in ("http", "https", "ws", "wss") and path.strip("/"):
+            path = "/…"
+        return f"{scheme}://{authority.rpartition('@')[2]}{path}{'?…' if query else ''}"
 
-def _without_secrets(url: re.Match[str]) -> str:
-    scheme, authority, path, query = url.groups(default="")
-    web = scheme.lower() in ("http", "https", "ws", "wss")
-    shown = "/…" if web and path.strip("/") else path
-    return f"{scheme}://{authority.rpartition('@')[2]}{shown}{'?…' if query else ''}"
+    return _URL.sub(shown, text)
 
 
 def markdown(text: str) -> str:

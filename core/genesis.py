@@ -277,12 +277,12 @@ class Genesis:
             "target_modules": tuple,
         }
         genesis = parsed(cls, data, nested)
-        genesis._check_values()
+        genesis.check_values()
         check_distinct(genesis.names.values())
         genesis._check_supported()
         return genesis
 
-    def _check_values(self) -> None:
+    def check_values(self) -> None:
         """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
         own = {
             name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")

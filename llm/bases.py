@@ -48,7 +48,15 @@ def find(base: str) -> Path:
     if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
         names = f"{SMOLLM2}, {assets.BASE_MODEL}, a folder or OWNER/NAME"
         raise ModelError(f"base model {base!r}: expected {names}, got none of them")
-    return _downloaded(base)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - most bases are no download, and it takes a second
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither ({why})"
+        ) from error
 
 
 def published(base: str) -> str:
@@ -57,10 +65,18 @@ def published(base: str) -> str:
 
 
 def cache() -> Path:
-    """The folder of converted bases: $FOEDUS_CACHE, else foedus in $XDG_CACHE_HOME, else ~/.cache/foedus."""
+    """The folder of converted bases: $FOEDUS_CACHE, else foedus in $XDG_CACHE_HOME, else ~/.cache/foedus.
+
+    Raises ModelError when the first is relative; a relative $XDG_CACHE_HOME is ignored, as its specification says.
+    """
     if own := os.environ.get("FOEDUS_CACHE"):
-        return Path(own).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "foedus"
+        if not Path(own).expanduser().is_absolute():
+            raise ModelError(
+                f"FOEDUS_CACHE: expected an absolute path, since Flower's processes run elsewhere, got {own!r}"
+            )
+        return Path(own).expanduser()
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (shared if shared.is_absolute() else Path("~/.cache").expanduser()) / "foedus"
 
 
 def digest_of(folder: Path) -> Digest:
@@ -94,16 +110,3 @@ def _converted(folder: Path) -> Path:
             "set FOEDUS_CACHE to a writable folder with 300 MB of room"
         ) from error
     return folder
-
-
-def _downloaded(name: str) -> Path:
-    """The folder of a model on the Hub."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - most bases are no download, and it takes a second
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except (OSError, ValueError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"base model {name!r}: expected a folder, or a name in the local cache or on the Hub, got neither ({why})"
-        ) from error

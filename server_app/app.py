@@ -129,9 +129,11 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     validation, key = validation_records(config), coordinator_key(config)
     chains = Chains.of(config, state.folder, key)
+    context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config)
     fresh = shared_adapter(model, config.rank, config.seed)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
+    context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
     private = chains.private_chain(config.anchor_every)
     begin_or_resume(

@@ -49,7 +49,7 @@ class Bindings:
         for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
                 continue  # asked again with the next refresh
-            if failure := _failure(reply):
+            if failure := failure_of(reply):
                 self.failure = failure
                 continue
             self.asked.add(node)
@@ -90,7 +90,7 @@ class Bindings:
         yield from members
 
 
-def _failure(reply: Message) -> str:
+def failure_of(reply: Message) -> str:
     """Why a node could not answer, by its error or its refusal; empty when it did."""
     if reply.has_error():
         return one_line(last_line(reply.error.reason))

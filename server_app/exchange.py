@@ -37,7 +37,7 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
         arrived = False
         for message_id in list(waiting):
             # One id at a time: several would have the grid hold all replies that are ready.
-            for reply in _pulled(grid, message_id, waiting[message_id]):
+            for reply in pulled(grid, message_id, waiting[message_id]):
                 arrived = True
                 waiting.pop(message_id, None)
                 yield reply
@@ -45,7 +45,7 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
             time.sleep(_POLL_SECONDS)
 
 
-def _pulled(grid: Grid, message_id: str, question: Metadata) -> Iterable[Message]:
+def pulled(grid: Grid, message_id: str, question: Metadata) -> Iterable[Message]:
     """The reply to a message, if there is one; a reply that Flower cannot read is that node's error."""
     try:
         return list(grid.pull_messages([message_id]))

@@ -28,12 +28,8 @@ VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "shared"}
 TESTED_ELSEWHERE = {
     "assets/__init__.py": "tests/assets/test_base.py",
     # What these generate is tested as a whole: every fact has one owner, and the committed seed the committed bytes.
-    "assets/coding.py": "tests/assets/test_samples.py",
-    "assets/financial.py": "tests/assets/test_samples.py",
     "assets/forms.py": "tests/assets/test_samples.py",
     "assets/generate.py": "tests/assets/test_samples.py",
-    "assets/mathematical.py": "tests/assets/test_samples.py",
-    "assets/medical.py": "tests/assets/test_samples.py",
     "llm/__init__.py": "tests/test_architecture.py",  # what an import of it costs
 }
 """Modules without a test file of their own name, and the one that tests them. A module enters only with its reason."""

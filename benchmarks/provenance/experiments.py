@@ -168,7 +168,7 @@ def facts(settings: ExperimentSettings) -> Experiment:
     probes = []
     for index, folder in enumerate(folders):
         lines = (folder / "dev.jsonl").read_text(encoding="utf-8").splitlines()
-        for record, line in list(zip(read_records(folder / "dev.jsonl"), lines, strict=True))[:50]:
+        for record, line in zip(read_records(folder / "dev.jsonl"), lines, strict=True):
             example = settings.example(record, schedule)
             probes.append(
                 Probe(example, (index,), marked=_fact_tokens(settings.model, example, json.loads(line)["fact"]))

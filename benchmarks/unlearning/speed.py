@@ -98,7 +98,7 @@ def recomposed() -> float:
 
 def trained(steps: int) -> float:
     """Seconds of an organisation's training in a round of the default settings, but for the steps."""
-    config = RunConfig()
+    config = RunConfig(base="foedus-tiny", target_blocks="all")
     model = base_of_settings(config)
     records = read_records(samples() / ERASED / "train.jsonl")
     plan = TrainConfig(steps, config.batch_size, config.max_length, config.learning_rate)
@@ -107,7 +107,7 @@ def trained(steps: int) -> float:
 
 def _states(count: int) -> tuple[AdapterState, list[AdapterState]]:
     """A state of the embedded base's default adapter, and random ones like it."""
-    config = RunConfig()
+    config = RunConfig(base="foedus-tiny", target_blocks="all")
     model = base_of_settings(config)
     state = RULE.initial(fresh_adapter(model, SEED))
     rng = np.random.default_rng(SEED)

@@ -71,7 +71,7 @@ def samples(model: Model, _data: Path) -> ErasureTask:
     planted = canaries.draw(model, _source("canaries"))
     folders = sorted(path.parent for path in sample_data().glob("*/train.jsonl"))
     parts = [_drawn(model, read_records(folder / "train.jsonl"), 24) for folder in folders]
-    unseen = _drawn(model, read_records(folders[-1] / "dev.jsonl"), 24)
+    unseen = _drawn(model, read_records(folders[-1] / "dev.jsonl"), 16)
     own = (*parts[-1], *(canary.record for canary in planted))
     members = (*(Member(part, len(part)) for part in parts[:-1]), Member(own, len(own)))
     retain = tuple(record for part in parts[:-1] for record in part[:12])

@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
+from eth_utils.exceptions import ValidationError
+
 from chain.devnet.eth import UnknownBlockError, hexadecimal, methods_of
 from chain.devnet.evm import EmbeddedChain, InvalidTransactionError, RevertedError
 
@@ -87,7 +89,7 @@ class JsonRpc:
         try:
             with self._lock:
                 return method(*params)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ValidationError) as error:
             # Methods take params as they come: whatever does not fit shows as one of these.
             raise RpcError(INVALID_PARAMS, f"{name}: {error}") from error
 

@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         chain = self.server.chain_at(self.path)
         length = self.headers.get("Content-Length") or "0"
         fits = length.isascii() and length.isdecimal() and 0 < int(length[:12]) <= MAX_REQUEST_BYTES
-        status = self._refusal() or (404 if chain is None else 0) or (0 if fits else 413)
+        status = self.refusal() or (404 if chain is None else 0) or (0 if fits else 413)
         if status or chain is None:
             # The body stays unread, so that no next request can be told from it.
             self.close_connection = True
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the log for what goes wrong."""
 
-    def _refusal(self) -> int:
+    def refusal(self) -> int:
         """The status that refuses a request whatever it asks; 0 for none."""
         port = self.server.server_address[1]
         # A page that has rebound its own name to this machine still sends that name.

@@ -9,12 +9,13 @@ from enum import StrEnum
 from importlib import import_module
 
 from console.backends import processes
-from console.views.progress import watching
+from console.views.progress import watching, working
 from console.views.tables import screen, show
 from core.config import RunConfig
 from core.errors import FoedusError
 from core.storage.lock import locked
 from core.storage.state_folder import State
+from llm.bases import find
 
 NODES = 2
 """Flower nodes of a simulation; each hosts every second organisation."""
@@ -31,6 +32,9 @@ def federate(settings: RunConfig, backend: Backend) -> None:
     """Run to the end; raises the ServerApp's own error rather than Flower's echo of it."""
     state, run, console = State.of(settings), settings.run, screen(stderr=True)
     show(f"Run {run}, state in {state.folder}", on=console)
+    # Here, where it can be seen: in Flower's processes a download or a conversion would pass in silence.
+    with working(f"fetching the base {settings.base}", console):
+        find(settings.base)
     with locked(state.lock(run).with_suffix(".cli")):
         processes.end_all(state.run(run).folder)
         with locked(state.lock(run)):  # another writer of the run: refuse before anything is started

@@ -59,6 +59,11 @@ class Heat:
         order = {o: i for i, o in enumerate(sorted(self.organisations, key=self.names.__getitem__))}
         return tuple(_LETTERS[order[o]] if order[o] < len(_LETTERS) else "+" for o in self.organisations)
 
+    def legend(self) -> list[Text]:
+        """The organisations' names in order, each behind its colour or letter."""
+        ordered = sorted(range(len(self.organisations)), key=lambda k: self.names[self.organisations[k]])
+        return [self._key(k) + Text(visible(self.names[self.organisations[k]])) for k in ordered]
+
     def token(self, token: TokenScores) -> Text:
         """One token, coloured where the console shows colours."""
         shares = token_shares(token)
@@ -103,14 +108,16 @@ class Heat:
             table.add_column(heading, justify="right", min_width=width)
         for k in ranked[:_ROWS]:
             name = self.names[self.organisations[k]]
-            key = Text("■ ", self.colours[k]) if self.coloured else Text(f"{self.letters[k]} ")
             share = self._share(shares.organisations[k], self.colours[k], response.scores[k])
-            table.add_row(key + Text(name), *share, f"{response.familiarity[k]:+z.2f}")
+            table.add_row(self._key(k) + Text(name), *share, f"{response.familiarity[k]:+z.2f}")
         if len(ranked) > _ROWS:
             table.add_row(f"  and {len(ranked) - _ROWS} with less")
         table.add_row("· base model", *self._share(shares.base, "", response.base))
         table.add_row("  residual", "", "", "–" if response.residual is None else f"{response.residual:z.2f}")
         return table
+
+    def _key(self, k: int) -> Text:
+        return Text("■ ", self.colours[k]) if self.coloured else Text(f"{self.letters[k]} ")
 
     def _chosen(self, shares: Shares) -> int:
         return shares.strongest if self.only is None else self.organisations.index(self.only)

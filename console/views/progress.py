@@ -1,19 +1,28 @@
-"""A run's progress from its event log: bars on a terminal, elsewhere a plain line a round and organisation."""
+"""Progress on stderr: bars on a terminal, elsewhere a plain line a round and organisation.
 
+A run's comes from its event log; whatever else takes over two seconds says what it is doing.
+"""
+
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from console.views.tables import show
+from console.views.tables import screen, show
 from core.errors import FoedusError, RunError, UsageError
+from core.escape import visible
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 
 Event = dict[str, Any]
+
+_PATIENCE = 2.0
+"""Seconds that pass without a word where there is no terminal."""
 
 
 class Watcher:
@@ -44,6 +53,8 @@ class Watcher:
 
     def _move_bars(self, event: Event) -> None:
         match event["event"]:
+            case "step":
+                self.progress.update(self.rounds, description=visible(event["doing"]))
             case "round-started":
                 self._round = f"round {event['round']} of {event['rounds']}"
                 done, total = event["round"] - 1, event["rounds"]
@@ -68,6 +79,8 @@ class Watcher:
                 line = f"calibrating verdicts on {event['records']} records"
             case "erased":
                 line = f"erased {name}: {event['label']}"
+            case "step" if not bars:
+                line = event["doing"]
             case "round-started" if not bars:
                 line = f"{self._round}: {len(event['asked'])} organisations asked"
             case "admitted" if not bars:
@@ -88,3 +101,20 @@ def watching(console: Console, state: State, run: str) -> Iterator[Watcher]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Watcher(state, run, progress)
+
+
+@contextmanager
+def working(what: str, on: Console | None = None) -> Iterator[None]:
+    """Say on stderr what the block does: a spinner on a terminal, elsewhere a line once it has taken two seconds."""
+    console = on or screen(stderr=True)
+    if console.is_terminal:
+        with console.status(Text(visible(what))):
+            yield
+        return
+    timer = threading.Timer(_PATIENCE, show, (f"{what} …",), {"on": console})
+    timer.daemon = True  # a command that fails must not wait for it
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -60,4 +60,5 @@ def answer(result: dict[str, Any], parts: Iterable[RenderableType], *, as_json: 
     if as_json:
         sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     else:
-        show(*parts)
+        for part in parts:  # one by one: some are a while in the making
+            show(part)

@@ -83,6 +83,7 @@ def erase(context: ErasureContext, target: ErasureTarget) -> tuple[Signed[Erasur
     request, to_attest = _begin(context, target, history)
     metrics: dict[str, Mapping[str, float]] = {}
     if to_attest:
+        rounds.events.write("step", doing="auditing the run, before anything is erased")
         metrics["before"] = dict(context.validate(rounds.served))
         steps.attest(context, request, to_attest)
     attested = attestations_of(run, request)
@@ -91,6 +92,7 @@ def erase(context: ErasureContext, target: ErasureTarget) -> tuple[Signed[Erasur
     if target.records:
         node = context.bindings.nodes.get(target.organisation)
         request_record_erasure(run.genesis, request, target.records, node, context.send)
+    rounds.events.write("step", doing="making the adapter anew")
     for signed in attested:
         steps.reaggregate(rounds, signed.value)
     context.train()

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.chain
 def test_a_certificate_names_what_is_served_without_the_erased(base: Path, data: Path, tmp_path: Path) -> None:
     world = World(base, data, tmp_path / "state")
     assert world.inline("--lane-size", 1, "--composition", "routing").code == 0
-    forgotten = world.command("forget", "--organisation", "medical", "--method", "remove", "--backend", "inline").json
+    done = world.command("forget", "--organisation", "medical", "--method", "remove", "--backend", "inline")
+    forgotten, said = done.json, done.err.splitlines()
+    assert said.index("auditing the run, before anything is erased") < said.index("making the adapter anew")
     served = serving(State(world.state).existing())
     assert (served.state.kind, len(served.state.parts)) == ("routing", len(ORGANISATIONS) - 1)
     assert forgotten["aggregate"] == served.state.digest

@@ -25,7 +25,7 @@ from tests.commands import World, foedus
         (("--base", "./nowhere"), ("nowhere", "config.json")),
         (("--set", "rouns=3"), ("--set", "key=value", "'rouns=3'")),
         (("--set", "rounds"), ("--set", "key=value", "'rounds'")),
-        (("--set", "rounds=three"), ("--set", "like 3", "'rounds=three'")),
+        (("--set", "rounds=three"), ("--set", "like 10", "'rounds=three'")),
         (("--set", "rounds=1.5"), ("rounds", "1.5", "integer")),
         (("--set", "rounds=true"), ("rounds", "True", "integer")),
         (("--rounds", "0"), ("rounds", "1 to 99999", "0")),
@@ -139,7 +139,7 @@ def test_the_port_of_the_superlink_in_use(world: World, monkeypatch: pytest.Monk
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr("console.backends.ray._free_port", lambda: port)
+        monkeypatch.setattr("console.backends.ray.free_port", lambda: port)
         done = foedus(*world.run())
     assert done.code == 1
     assert f"the SuperLink did not start on 127.0.0.1:{port}" in done.error

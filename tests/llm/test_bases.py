@@ -65,8 +65,12 @@ def test_the_cache_is_the_user_s_and_may_be_moved(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("FOEDUS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert bases.cache() == Path("/xdg/foedus")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert bases.cache() == Path.home() / ".cache/foedus"
+    for unusable in ("", "xdg"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        assert bases.cache() == Path.home() / ".cache/foedus"
+    monkeypatch.setenv("FOEDUS_CACHE", "cache")
+    with pytest.raises(ModelError, match="FOEDUS_CACHE: expected an absolute path"):
+        bases.find("smollm2")
 
 
 def test_two_processes_at_once_convert_once(cache: Path) -> None:

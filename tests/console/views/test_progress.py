@@ -1,6 +1,7 @@
 """Progress of a run from its event log: bars on a terminal, elsewhere plain lines."""
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from console.views.progress import Watcher, watching
+from console.views import progress
+from console.views.progress import Watcher, watching, working
 from core.errors import FoedusError, RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.state_folder import State
@@ -111,3 +113,46 @@ def test_organisations_go_by_their_names_once_there_is_a_genesis(tmp_path: Path)
         "coding: receipt-missing: silent",
         "erased coding: exact",
     ]
+
+
+def test_what_takes_a_while_before_the_rounds_is_a_line_elsewhere_and_the_bar_s_on_a_terminal(tmp_path: Path) -> None:
+    with watched(tmp_path) as (watch, log, out):
+        log.write("step", doing="loading the base smollm2")
+        watch()
+    assert out.getvalue().splitlines() == ["loading the base smollm2"]
+    with watched(tmp_path, terminal=True) as (watch, log, out):
+        log.write("step", doing="loading the base \x1b[2J")
+        watch()
+        watch.progress.refresh()
+        text = out.getvalue()
+    assert "loading the base �[2J" in text
+
+
+@pytest.mark.parametrize(("patience", "lines"), [(0.0, ["loading the base � …"]), (60.0, [])])
+def test_work_says_what_it_is_once_it_takes_a_while(
+    patience: float, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_PATIENCE", patience)
+    out = io.StringIO()
+    with working("loading the base \x1b", Console(file=out)):
+        deadline = time.monotonic() + 10
+        while lines and not out.getvalue().endswith("\n") and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert out.getvalue().splitlines() == lines
+
+
+def test_work_on_a_terminal_has_a_spinner_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    with working("loading the base", Console(file=out, force_terminal=True)):
+        pass
+    assert "loading the base" in out.getvalue()
+    assert out.getvalue().endswith("\x1b[2K")
+
+
+def test_work_that_fails_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "_PATIENCE", 0.2)
+    with pytest.raises(UsageError), working("loading the base", Console(file=out)):
+        raise UsageError("no base")
+    time.sleep(0.4)
+    assert not out.getvalue()
