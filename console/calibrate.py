@@ -8,6 +8,7 @@ import typer
 
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.settings import absolute
+from console.views.progress import working
 from console.views.tables import answer
 from core.canonical import Address
 from core.errors import DataError, UsageError
@@ -37,8 +38,8 @@ def calibrate(
     if signing is None or signing.address != genesis.coordinator:
         got = signing.address if signing else "none"
         raise UsageError(f"--key: expected the key file of the coordinator, {genesis.coordinator}, got {got}")
-    published = _published(genesis, Path(absolute("data", data)))
-    with locked(folder.lock(found.name)):
+    published = members_records(genesis, Path(absolute("data", data)))
+    with locked(folder.lock(found.name)), working("calibrating verdicts"):
         calibration = fitted(subject(found), genesis, published)
         if calibration is None:
             raise DataError(f"{data}: expected records of an organisation among several that are scored, got none")
@@ -57,10 +58,10 @@ def calibrate(
     answer(result, lines, as_json=as_json)
 
 
-def _published(genesis: Genesis, folder: Path) -> Mapping[Address, Sequence[Record]]:
+def members_records(genesis: Genesis, folder: Path) -> Mapping[Address, Sequence[Record]]:
     """The records of a folder by their organisations' addresses; raises DataError for one that is no member's."""
     addresses = {member.name: member.address for member in genesis.organisations}
-    read = read_published(folder)
+    read = readmembers_records(folder)
     if strange := [name for name in read if name not in addresses]:
         raise DataError(f"{folder}: expected files of {', '.join(sorted(addresses))}, got one of {strange[0]}")
     return {addresses[name]: records for name, records in read.items()}

@@ -76,7 +76,7 @@ class Calibration(MemberStatement):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        found = parsed(cls, data, {"records": _records})
+        found = parsed(cls, data, {"records": records_of})
         for name, most in _MOST.items():
             finite(f"Calibration: {name}", getattr(found, name), 0.0, most)
         if not 1 <= len(found.method) <= _LONGEST_METHOD:
@@ -96,7 +96,8 @@ def verified_calibration(signed: Signed[Calibration], genesis: Genesis) -> Calib
     return calibration
 
 
-def _records(values: Any) -> tuple[CalibrationRecord, ...]:
+def records_of(values: Any) -> tuple[CalibrationRecord, ...]:
+    """The records of a calibration from plain data; raises FormatError."""
     if not isinstance(values, list) or not 1 <= len(values) <= MOST_RECORDS:
         got = len(values) if isinstance(values, list) else type(values).__name__
         raise FormatError(f"Calibration: expected a list of 1 to {MOST_RECORDS} records, got {got}")

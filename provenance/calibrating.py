@@ -60,17 +60,23 @@ def calibrate(
     """
     if (count := sum(map(len, published.values()))) > MOST_RECORDS:
         raise UsageError(f"calibration records: expected at most {MOST_RECORDS}, got {count}: give fewer")
-    found = dict(_labelled(subject, published, genesis.training.max_length, method))
+    found = dict(labelled_records(subject, published, genesis.training.max_length, method))
     if not found:
         return None
     weights = fit(WEIGHTS[method], list(found.values()))
     return Calibration(genesis.digest, subject.aggregate, method, *weights, in_order(found))
 
 
-def _labelled(
-    subject: Subject | EnsembleSubject, published: Mapping[Address, Sequence[Record]], length: int, method: str
+def labelled_records(
+    subject: Subject | EnsembleSubject,
+    published: Mapping[Address, Sequence[Record]],
+    length: int,
+    method: str = DEFAULT,
 ) -> Iterator[tuple[CalibrationRecord, Labelled]]:
-    """The records that can be learnt from: with a prompt and an answer, and taught by one of several scored."""
+    """What a verdict weighs of records, cut to `length` tokens; of equal ones the first.
+
+    Left out are those without a prompt or an answer, and those whose organisation is not among several scored.
+    """
     context = subject.model.context_length or length
     for organisation, records in published.items():
         for record in dict.fromkeys(records):
@@ -108,10 +114,10 @@ def fit(constants: Weights, labelled: Sequence[Labelled]) -> Weights:
     fitted = constants._replace(
         **dict(zip(constants._fields, (start * u.detach().exp()).clamp(max=MOST_WEIGHT).tolist(), strict=False))
     )
-    return fitted._replace(certainty=_threshold(fitted, labelled))
+    return fitted._replace(certainty=threshold(fitted, labelled))
 
 
-def _threshold(weights: Weights, labelled: Sequence[Labelled]) -> float:
+def threshold(weights: Weights, labelled: Sequence[Labelled]) -> float:
     """The certainty from which on right verdicts outnumber wrong ones the most, at least that of `weights`."""
     judged = [(certainty_of(one.chances(weights)), one.right(weights)) for one in labelled]
     least = sorted({weights.certainty, *(sure for sure, _ in judged if sure > weights.certainty)})

@@ -30,8 +30,8 @@ def calibrate_simulation(config: RunConfig, rounds: Rounds, model: Model) -> Non
     if not (config.calibration and simulated) or (done and done.value.aggregate == rounds.served.digest):
         return
     try:
-        published = _published(config, genesis, {member for lane in rounds.lanes for member in lane.members})
-        events.write("calibrating", records=sum(map(len, published.values())))
+        published = held_out(config, genesis, {member for lane in rounds.lanes for member in lane.members})
+        events.write("step", doing=f"calibrating verdicts on {sum(map(len, published.values()))} records")
         found = calibrate(subject(run, model), genesis, published)
         if found is None:
             events.write("uncalibrated", detail="no record has its organisation among several that are scored")
@@ -48,7 +48,7 @@ def calibrate_simulation(config: RunConfig, rounds: Rounds, model: Model) -> Non
         )
 
 
-def _published(config: RunConfig, genesis: Genesis, members: set[Address]) -> Mapping[Address, Sequence[Record]]:
+def held_out(config: RunConfig, genesis: Genesis, members: set[Address]) -> Mapping[Address, Sequence[Record]]:
     """The first held-out records of each organisation that still learns."""
     addresses = {member.name: member.address for member in genesis.organisations if member.address in members}
     return {

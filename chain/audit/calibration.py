@@ -27,14 +27,14 @@ def check_calibration(genesis: Genesis, files: Files, findings: Findings, lines:
     findings.checked["calibrations"] += 1
     with findings.guard(What.CALIBRATION, CALIBRATION, "a calibration that the coordinator signed for this run"):
         calibration = verified_calibration(files.read_signed(CALIBRATION, Calibration), genesis)
-        if calibration.aggregate not in _served(genesis, lines):
+        if calibration.aggregate not in ever_served(genesis, lines):
             raise IntegrityError(f"one of {calibration.aggregate}, which this run does not serve")
         members = {member for members, _ in lines.values() for member in members}
         if left := [named.organisation for named in calibration.records if named.organisation not in members]:
             raise IntegrityError(f"a record of {left[0]}, which is no member any more")
 
 
-def _served(genesis: Genesis, lines: Lines) -> frozenset[Digest]:
+def ever_served(genesis: Genesis, lines: Lines) -> frozenset[Digest]:
     """What the lanes with members have served together, after each round of their lines."""
     learning = [(members, line) for members, line in lines.values() if members]
     if not learning:

@@ -75,8 +75,6 @@ class Watcher:
                 line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
             case "objected" | "receipt-missing" | "uncalibrated":
                 line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
-            case "calibrating":
-                line = f"calibrating verdicts on {event['records']} records"
             case "erased":
                 line = f"erased {name}: {event['label']}"
             case "step" if not bars:

@@ -28,8 +28,9 @@ def test_a_run_ends_with_a_calibration_of_what_it_serves(world: World) -> None:
     data = read_data(RunConfig.from_flat(world.settings))
     held_out = {record.digest for organisation in data.organisations for record in organisation.dev[:2]}
     assert {named.record for named in found.records} == held_out
-    (begun,), (event,) = world.events("spring", "calibrating"), world.events("spring", "calibrated")
-    assert begun["records"] == event["records"] == len(found.records)
+    (event,), steps = world.events("spring", "calibrated"), world.events("spring", "step")
+    assert event["records"] == len(found.records)
+    assert f"calibrating verdicts on {len(found.records)} records" in [step["doing"] for step in steps]
     (trained,) = world.events("spring", "trained")
     assert event["aggregate"] == found.aggregate == trained["aggregate"]
     asked = trace(run, "coding 3?", "cod 9").response
@@ -41,7 +42,7 @@ def test_a_run_ends_with_a_calibration_of_what_it_serves(world: World) -> None:
 def test_no_records_are_no_calibration(world: World) -> None:
     run = calibrated(world, "autumn", calibration=0)
     assert run.calibration is None
-    assert not world.events("autumn", "calibrating")
+    assert not world.events("autumn", "calibrated")
     assert not trace(run, "coding 3?", "cod 9").response.calibrated
 
 
