@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.developed
+TOOLS := $(VENV)/tools/.installed
+# What `make install` installs: run, or node for a machine that only runs nodes and signers.
+LOCK ?= run
 BROWSER := $(VENV)/browser/chromium
 SECONDS ?= 3600
 SEED ?= 7
@@ -24,18 +27,39 @@ setup: $(STAMP)
 
 # torch goes first: its pin decides which build pip takes, and the rest then finds it installed. The base that speaks is
 # converted now, so that no run waits for it.
-$(INSTALLED): requirements.txt requirements-base.txt pyproject.toml
+$(INSTALLED): requirements.txt locks/$(LOCK).txt pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$$(grep '^torch==' requirements.txt)"
-	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps -r requirements-base.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r locks/$(LOCK).txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	$(BIN)/python -c "from llm.bases import find; find('smollm2')"
 	touch $@
 
-$(STAMP): $(INSTALLED) requirements-dev.txt
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+$(STAMP): $(INSTALLED) locks/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r locks/dev.txt
 	touch $@
+
+# Versions and hashes of everything that requirements*.txt bring, as it is installed and was tested here: change a
+# list, install it, test it, and lock it.
+lock:
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.locks
+
+# Tools of the supply chain, in an environment of their own.
+$(TOOLS): requirements-tools.txt
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -r requirements-tools.txt
+	touch $@
+
+# What Foedus runs with, as CycloneDX in build/sbom.json.
+sbom: $(TOOLS)
+	mkdir -p build
+	{ grep '^torch==' requirements.txt; cat locks/run.txt; } > build/sbom.txt
+	$(VENV)/tools/bin/cyclonedx-py requirements build/sbom.txt --pyproject pyproject.toml --output-reproducible \
+	--short-PURLs --of JSON -o build/sbom.json
+
+# What is known against the locked packages; asks a service, and says so when that cannot be reached.
+audit: $(TOOLS) setup
+	$(BIN)/python -m tests.advisories $(VENV)/tools/bin/pip-audit locks/run.txt
 
 run: install
 	$(BIN)/foedus run

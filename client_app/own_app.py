@@ -56,7 +56,7 @@ def check_app(fab: bytes) -> None:
 
     Raises IntegrityError, which names the first file that differs.
     """
-    own, sent = installed_hashes(), _hashes(fab)
+    own, sent = installed_hashes(), hashes_of(fab)
     if own != sent:
         differing = min(name for name in own.keys() | sent.keys() if own.get(name) != sent.get(name))
         raise IntegrityError(
@@ -65,7 +65,8 @@ def check_app(fab: bytes) -> None:
         )
 
 
-def _hashes(fab: bytes) -> dict[str, str]:
+def hashes_of(fab: bytes) -> dict[str, str]:
+    """The SHA-256 of every file of code in a FAB by its name; raises IntegrityError for an archive that is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(fab)) as archive:
             entries = archive.infolist()

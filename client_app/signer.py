@@ -55,10 +55,10 @@ class Signer:
                 case "about":
                     return {"address": self._key.address, "public": self._key.public}
                 case "show":
-                    self._show(**request)
+                    self.show(**request)
                     return {}
                 case "sign":
-                    return {"signature": self._sign(**request)}
+                    return {"signature": self.sign(**request)}
                 case "salt":
                     return {"salt": self._key.records_salt(**request).hex()}
             raise FormatError(f"request: expected about, show, sign or salt, got {str(asked)[:40]!r}")
@@ -67,7 +67,7 @@ class Signer:
         except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
             return {"refused": f"malformed request: {error}"}
 
-    def _show(self, genesis: Any, record: Any, salts: Any, openings: Any) -> None:
+    def show(self, genesis: Any, record: Any, salts: Any, openings: Any) -> None:
         """Take note of a federation of this coordinator, and of a record of it."""
         federation, settings = Genesis.from_dict(genesis), self._settings
         got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
@@ -84,7 +84,7 @@ class Signer:
             opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
             self._witness(federation).check_record(Signed.parse(RoundRecord, record), Salts.from_dict(salts), opened)
 
-    def _sign(self, chain: Any, noun: Any, value: Any) -> str:
+    def sign(self, chain: Any, noun: Any, value: Any) -> str:
         """The signature under a statement, once all that this process knows allows it."""
         settings = self._settings
         if chain != settings.domain.to_dict():
@@ -97,19 +97,16 @@ class Signer:
             if got != (expected := (settings.coordinator, self._key.address)):
                 raise IntegrityError(f"registration: expected coordinator and organisation {expected}, got {got}")
         elif isinstance(statement, MemberStatement):
-            self._check_member(statement)
+            if (genesis := self._federations.get(statement.federation())) is None:
+                raise IntegrityError(f"federation {statement.federation()}: expected one that was shown before")
+            if (signers := statement.signers(genesis.coordinator)) != (self._key.address,):
+                raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {signers}")
+            if isinstance(statement, UpdateManifest):
+                self._witness(genesis).check_parent(statement)
         signed = statement.sign(self._key, settings.domain)
         if isinstance(statement, UpdateManifest):
             self._witness(self._federations[statement.genesis]).sent(Signed(statement, signed.signatures))
         return signed.signatures[0]
-
-    def _check_member(self, statement: MemberStatement) -> None:
-        if (genesis := self._federations.get(statement.federation())) is None:
-            raise IntegrityError(f"federation {statement.federation()}: expected one that was shown before")
-        if (signers := statement.signers(genesis.coordinator)) != (self._key.address,):
-            raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {signers}")
-        if isinstance(statement, UpdateManifest):
-            self._witness(genesis).check_parent(statement)
 
     def _witness(self, genesis: Genesis) -> Witness:
         return Witness(self._state.witness(genesis.digest, self._key.address), genesis, self._key.address, None)

@@ -61,7 +61,7 @@ def calibrate(
 def members_records(genesis: Genesis, folder: Path) -> Mapping[Address, Sequence[Record]]:
     """The records of a folder by their organisations' addresses; raises DataError for one that is no member's."""
     addresses = {member.name: member.address for member in genesis.organisations}
-    read = readmembers_records(folder)
+    read = read_published(folder)
     if strange := [name for name in read if name not in addresses]:
         raise DataError(f"{folder}: expected files of {', '.join(sorted(addresses))}, got one of {strange[0]}")
     return {addresses[name]: records for name, records in read.items()}

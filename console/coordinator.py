@@ -46,22 +46,27 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     """Keep SuperLink and nginx, and register the nodes; raises RunError when one of the two ends."""
     configuration = write_configuration(settings)
     certificate, key = own_certificate(settings.state)
-    environment = flower_environment(_flower_home(settings, certificate))
-    superlink = children.start(_superlink(settings, certificate, key), environment)
+    environment = flower_environment(flower_home(settings, certificate))
+    superlink = children.start(superlink_command(settings, certificate, key), environment)
     _wait_until_healthy(settings, certificate, superlink)
     nginx = children.start([settings.nginx, "-p", configuration.parent, "-c", configuration], {})
-    _tell(settings)
+    app_folder = settings.state / "app"
+    shutil.rmtree(app_folder, ignore_errors=True)
+    stage(app_folder)  # this version's app, which the nodes compare with their own
+    show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
+    command = f"FLWR_HOME={settings.state}/flower flwr run {app_folder} {_CONNECTION} --run-config SETTINGS --stream"
+    show(f"Start a run on this machine: {command}", on=screen(stderr=True))
     registered: set[Path] = set()
     while superlink.poll() is None and nginx.poll() is None:
         for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
-            _register(path, environment)
+            register(path, environment)
             registered.add(path)
         time.sleep(_POLL_SECONDS)
     name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx)
     raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
 
 
-def _flower_home(settings: CoordinatorSettings, certificate: Path) -> Path:
+def flower_home(settings: CoordinatorSettings, certificate: Path) -> Path:
     """The folder of Flower's command line, with the connection to this SuperLink."""
     home = settings.state / "flower"
     home.mkdir(exist_ok=True, mode=0o700)
@@ -72,7 +77,8 @@ def _flower_home(settings: CoordinatorSettings, certificate: Path) -> Path:
     return home
 
 
-def _superlink(settings: CoordinatorSettings, certificate: Path, key: Path) -> list[str | Path]:
+def superlink_command(settings: CoordinatorSettings, certificate: Path, key: Path) -> list[str | Path]:
+    """The command of the SuperLink, which listens on the loopback and knows its nodes' keys."""
     options = ["--host", "127.0.0.1", "--port", str(settings.control_port), "--enable-supernode-auth"]
     # With a database the SuperLink knows its nodes again after a restart.
     options += ["--database", str(settings.state / "superlink.sqlite"), "--disable-runtime-dependency-installation"]
@@ -99,17 +105,7 @@ def _wait_until_healthy(settings: CoordinatorSettings, certificate: Path, superl
     raise RunError(f"the SuperLink did not start within {_START_SECONDS:.0f} s: its log above says why")
 
 
-def _tell(settings: CoordinatorSettings) -> None:
-    """Say how a run is started: with this version's app, which the nodes compare with their own."""
-    app_folder = settings.state / "app"
-    shutil.rmtree(app_folder, ignore_errors=True)
-    stage(app_folder)
-    show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
-    command = f"FLWR_HOME={settings.state}/flower flwr run {app_folder} {_CONNECTION} --run-config SETTINGS --stream"
-    show(f"Start a run on this machine: {command}", on=screen(stderr=True))
-
-
-def _register(path: Path, environment: dict[str, str]) -> None:
+def register(path: Path, environment: dict[str, str]) -> None:
     """Admit the node with this public key; one that is admitted already stays so."""
     command = [*script("flwr"), "supernode", "register", str(path), _CONNECTION, "--format", "json"]
     done = subprocess.run(  # noqa: S603 - a command of ours

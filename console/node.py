@@ -50,7 +50,7 @@ def _address(settings: NodeSettings) -> Address:
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
     port, environment = free_port(), flower_environment(settings.state / "flower")
-    supernode = children.start(_supernode(settings, port), environment)
+    supernode = children.start(supernode_command(settings, port), environment)
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
     worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
@@ -69,7 +69,7 @@ def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     )
 
 
-def _supernode(settings: NodeSettings, port: int) -> list[str | Path]:
+def supernode_command(settings: NodeSettings, port: int) -> list[str | Path]:
     """The command of the SuperNode, which gives its tasks to nobody but the worker."""
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = settings.worker_secret

@@ -108,7 +108,8 @@ def convert(gguf: Path, folder: Path) -> None:
     for tensor in reader.tensors:
         values = dequantize(tensor.data, tensor.tensor_type)
         if heads := {"attn_q": _HEADS, "attn_k": _KEY_HEADS}.get(tensor.name.split(".")[-2]):
-            values = _halves(values, heads)
+            # A head's rotated pairs lie side by side in GGUF, and as two halves in transformers.
+            values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
         tensors[names[tensor.name]] = torch.from_numpy(np.array(values, np.float32)).to(torch.bfloat16)
     weights = folder / "model.safetensors"
     save_file(dict(sorted(tensors.items())), weights, metadata={"format": "pt"})
@@ -118,12 +119,6 @@ def convert(gguf: Path, folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write_json(folder / "config.json", _CONFIG)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-
-
-def _halves(values: np.ndarray, heads: int) -> np.ndarray:
-    """Queries or keys (out, in) with each head's rotated pairs as two halves, where GGUF has them side by side."""
-    pairs = values.reshape(heads, -1, 2, values.shape[1])
-    return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
 def _tokenizer(tokens: list[str], kinds: list[int], merges: list[str]) -> dict[str, Any]:

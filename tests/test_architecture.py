@@ -230,7 +230,13 @@ def test_the_figures_are_those_of_every_package() -> None:
 
 
 def test_requirements_are_pinned_exactly() -> None:
-    for name in ("requirements.txt", "requirements-base.txt", "requirements-dev.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-base.txt",
+        "requirements-node.txt",
+        "requirements-dev.txt",
+        "requirements-tools.txt",
+    ):
         lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
         for line in filter(None, lines):
             assert line.startswith("-r ") or re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z,]+\])?==[^\s,;*]+", line), line

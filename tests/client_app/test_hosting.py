@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 
+from client_app import hosting
 from client_app.hosting import Node, node_of
 from core import keys
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
-from core.genesis import Genesis
+from core.genesis import Base, Genesis
 from tests import federation as f
 from tests.commands import make_data
 
@@ -88,6 +89,32 @@ def test_a_deployed_node_says_what_its_config_lacks(
 ) -> None:
     config = {key: text for key, text in deployed.items() if key != name} | ({} if value is None else {name: value})
     with pytest.raises(ConfigError, match=name):
+        node(settings, config)
+
+
+def test_a_deployed_node_loads_only_the_base_of_its_own_settings(
+    settings: dict[str, Any], deployed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(hosting, "base_of_genesis", lambda _, name: loaded.append(name))
+    foreign = f.genesis(base=Base("/somebody/elses", f.genesis().base.digest, "none"))
+    for own in ({}, {"base": "/srv/own"}):
+        node(settings | {"base": "/somebody/elses"}, deployed | own).load_base(foreign)
+    assert loaded == ["foedus-tiny", "/srv/own"]
+
+
+def test_a_deployed_node_reads_no_path_that_a_run_names(
+    settings: dict[str, Any], deployed: dict[str, Any], tmp_path: Path
+) -> None:
+    named = {name: str(tmp_path / "somebody's") for name in ("validation", "q-table", "data", "state", "records")}
+    found = node(settings | named, deployed)
+    assert found.agency.table == ""
+    assert found.oversight.state.folder == tmp_path / "own"
+
+
+def test_a_deployed_node_may_leave_its_key_with_a_signer(settings: dict[str, Any], deployed: dict[str, Any]) -> None:
+    config = {key: text for key, text in deployed.items() if key != "key-file"} | {"signer": "/run/none.sock"}
+    with pytest.raises(UsageError, match=r"signer /run/none\.sock: expected an answer"):
         node(settings, config)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import hidden
 from core.errors import ForgeryError, IntegrityError, UsageError
+from core.keys import Key
 from core.signed import Signed
 from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
 from tests import federation as f
@@ -241,10 +243,15 @@ def test_a_user_that_does_not_exist_is_named(federation: Federation, settings: S
 def test_only_the_users_that_its_settings_name_are_answered(
     federation: Federation, settings: SignerSettings, users: tuple[str, ...], answered: bool
 ) -> None:
-    # The test's own folder is root's alone: an abstract place is not needed, a folder that others may enter is.
-    for folder in (settings.socket.parent, *settings.socket.parents[1:3]):
-        folder.chmod(0o755)
-    with SignerServer(replace(settings, users=users), federation.members[OWN]) as server:
+    with TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        asked = replace(settings, users=users, socket=Path(folder) / "signer.sock")
+        assert answer_to_nobody(asked, federation.members[OWN]) == (federation.members[OWN].address if answered else "")
+
+
+def answer_to_nobody(settings: SignerSettings, key: Key) -> str:
+    """The address that a process of the user nobody is told, "" where it is told nothing."""
+    with SignerServer(settings, key) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         read, write = os.pipe()
@@ -256,10 +263,11 @@ def test_only_the_users_that_its_settings_name_are_answered(
                 os._exit(0)
         os.waitpid(child, 0)
         os.close(write)
-        assert os.read(read, 100).decode() == (federation.members[OWN].address if answered else "")
+        told = os.read(read, 100).decode()
         os.close(read)
         server.shutdown()
         thread.join()
+    return told
 
 
 def test_a_signer_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_coordinator_without_nginx_or_certificates_is_not_started(tmp_path: Pa
 def test_the_superlink_listens_on_the_loopback_and_knows_its_nodes_again(tmp_path: Path) -> None:
     (tmp_path / "coordinator.toml").write_text(SETTINGS)
     settings = CoordinatorSettings.read(tmp_path)
-    command = list(map(str, coordinator._superlink(settings, tmp_path / "c.pem", tmp_path / "k.pem")))
+    command = list(map(str, coordinator.superlink_command(settings, tmp_path / "c.pem", tmp_path / "k.pem")))
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert "--enable-supernode-auth" in command
     assert command[command.index("--database") + 1] == str(tmp_path / "state" / "superlink.sqlite")
@@ -31,7 +31,7 @@ def test_flowers_command_line_is_connected_to_it(tmp_path: Path) -> None:
     (tmp_path / "coordinator.toml").write_text(SETTINGS + "control-port = 9999\n")
     settings = CoordinatorSettings.read(tmp_path)
     settings.state.mkdir()
-    home = coordinator._flower_home(settings, tmp_path / "c.pem")
+    home = coordinator.flower_home(settings, tmp_path / "c.pem")
     connections = tomllib.loads((home / "config.toml").read_text())["superlink"]
     expected = {"address": "127.0.0.1:9999", "root-certificates": str(tmp_path / "c.pem")}
     assert connections[connections["default"]] == expected

@@ -36,20 +36,20 @@ def test_the_supernode_gives_its_tasks_to_the_worker_alone(tmp_path: Path) -> No
     (tmp_path / "ca.pem").touch()
     more = 'key-file = "own.key"\nroot-certificates = "ca.pem"\nnode-key = "node"\n'
     settings = NodeSettings.read(folder(tmp_path, more))
-    command = list(map(str, node._supernode(settings, 9101)))
+    command = list(map(str, node.supernode_command(settings, 9101)))
     assert command[command.index("--isolation") + 1] == "process"
     secret = Path(command[command.index("--superexec-auth-secret-file") + 1])
     assert (len(secret.read_bytes()), stat.S_IMODE(secret.stat().st_mode)) == (32, 0o600)
     assert "--insecure" not in command
     assert "--node-config" not in command
     first = secret.read_bytes()
-    node._supernode(settings, 9101)
+    node.supernode_command(settings, 9101)
     assert secret.read_bytes() != first, "each start has a secret of its own"
 
 
 def test_a_supernode_that_ends_ends_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys.create(tmp_path / "own.key")
-    monkeypatch.setattr(node, "_supernode", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(node, "supernode_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
     assert done.code == 1
     assert "the SuperNode ended with status 3" in done.err.splitlines()[-1]

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from functools import cache
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def _quick(arguments: list[str], reader: Reader) -> list[str]:
 
 def _parsed(words: list[str]) -> Done:
     """Check a program's long options, or the files that it names, without executing it."""
-    program, *rest = words
+    program, *rest = dropwhile(lambda word: re.match("[A-Z_]+=", word), words)
     if program in FLOWER:
         subcommand = rest[: 2 if rest[0] == "supernode" else 1] if program == "flwr" else []
         help_text = _help(program, *subcommand)
