@@ -23,6 +23,7 @@ from core.canonical import Digest, from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import Receipt
 from core.errors import FoedusError, FormatError, IntegrityError, UsageError
+from core.founding import Consent
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import PublicKey
@@ -32,7 +33,7 @@ from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
 
 STATEMENTS: Mapping[str, type[Statement]] = {
-    noun.struct: noun for noun in (Registration, Offer, UpdateManifest, Receipt)
+    noun.struct: noun for noun in (Registration, Consent, Offer, UpdateManifest, Receipt)
 }
 """What an organisation's node signs, by the names of the structs."""
 _MOST_FEDERATIONS = 64
@@ -122,7 +123,9 @@ class Signer:
             if (signers := statement.signers(genesis.coordinator)) != (self._key.address,):
                 raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {signers}")
             if isinstance(statement, UpdateManifest):
-                self._witness(genesis).check_parent(statement)
+                witness = self._witness(genesis)
+                witness.check_parent(statement)
+                witness.check_open(statement.key)
         signed = statement.sign(self._key, settings.domain)
         if isinstance(statement, UpdateManifest):
             self._witness(self._federations[statement.genesis]).sent(Signed(statement, signed.signatures))
