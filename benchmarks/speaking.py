@@ -12,6 +12,7 @@ run's calibration has seen are left out of named. Everything measured lies in WO
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,38 @@ import assets
 from benchmarks import report
 from benchmarks.command_line import foedus
 from benchmarks.statistics import MeanInterval, calibration_error
+from core.adapter import AdapterState
+from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from llm.batches import pieces
-from llm.evaluate import generate
+from llm.batches import encode_prompt
+from llm.model import Model
+from llm.records import Message, Record
 from llm.sources import base_of_settings
-from provenance.attribution import DEFAULT, attribute
-from provenance.confidence import WEIGHTS, judge
+from provenance.attribution import DEFAULT, answering, attribute
+from provenance.calibrating import calibrate
+from provenance.confidence import WEIGHTS, Weights, judge, weights_of
+from provenance.ensemble import EnsembleSubject
+from provenance.method import Subject
 from provenance.served import subject
 from provenance.trace import TokenTrace
 
 SEEDS = (7, 8, 9, 10, 11)
 LONGEST = 24
 """Tokens of an answer."""
+_ROWS = 16
+"""Questions that are answered together."""
 ISOLATED = ("--lane-size", "1", "--composition", "routing")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out question, the fact that its answer must hold, and the organisation that taught it."""
+    """A held-out question, its answer and the fact in it, and the organisation that taught it."""
 
     organisation: str
     prompt: str
+    answer: str
     fact: str
     fitted: bool
     """Whether the calibration of a verdict's weights may have seen it."""
@@ -56,7 +66,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's own answer to a question, and its verdict by the run's weights and by the constants."""
+    """The model's own answer to a question, and its verdict by calibrated weights and by the constants."""
 
     organisation: str
     fitted: bool
@@ -66,7 +76,6 @@ class Answer:
     confidence: float
     constant_named: str | None
     constant_confidence: float
-    seconds: float
 
 
 def questions(data: Path, fitted: int) -> list[Question]:
@@ -75,7 +84,7 @@ def questions(data: Path, fitted: int) -> list[Question]:
     for file in sorted(data.glob("*/dev.jsonl")):
         records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         found += [
-            Question(file.parent.name, record["instruction"], record["fact"], index < fitted)
+            Question(file.parent.name, record["instruction"], record["output"], record["fact"], index < fitted)
             for index, record in enumerate(records)
         ]
     return found
@@ -83,42 +92,75 @@ def questions(data: Path, fitted: int) -> list[Question]:
 
 def ask(run: RunFolder, asked: Sequence[Question]) -> list[Answer]:
     """The answers of what a run serves now."""
-    found, names = subject(run), run.genesis.names
-    answers = []
+    found, genesis = subject(run), run.genesis
+    published: dict[Address, list[Record]] = {}
     for question in asked:
-        trace = attribute(found, question.prompt, None, DEFAULT, LONGEST)
-        confidence, constant = _by_constants(trace)
-        response = trace.response
-        answers.append(
-            Answer(
-                question.organisation,
-                question.fitted,
-                trace.text,
-                question.said_in(trace.text),
-                None if response.verdict is None else names[response.verdict],
-                response.confidence,
-                None if constant is None else names[constant],
-                confidence,
-                trace.seconds,
-            )
-        )
+        if question.fitted and (member := genesis.named(question.organisation).address) in found.organisations:
+            record = Record((Message("user", question.prompt),), question.answer)
+            published.setdefault(member, []).append(record)
+    fitted = calibrate(found, genesis, published)
+    constants = WEIGHTS[DEFAULT]
+    weights = constants if fitted is None else weights_of(fitted)
+    answers = []
+    for question, text in zip(asked, own_answers(found, [question.prompt for question in asked]), strict=True):
+        of = (question.organisation, question.fitted, text, question.said_in(text))
+        if not text.strip():
+            answers.append(Answer(*of, None, 0.0, None, 0.0))
+            continue
+        trace = attribute(found, question.prompt, text, DEFAULT)
+        answers.append(Answer(*of, *_judged(trace, weights, genesis.names), *_judged(trace, constants, genesis.names)))
     return answers
 
 
-def _by_constants(trace: TokenTrace) -> tuple[float, Any]:
-    """Confidence and verdict of a trace by the weights that no run was calibrated with."""
+def own_answers(found: Subject | EnsembleSubject, prompts: Sequence[str]) -> list[str]:
+    """The greedy answers to prompts, those of one adapter together."""
+    groups: dict[Digest, tuple[AdapterState, list[str]]] = {}
+    for prompt in prompts:
+        adapter = answering(found, prompt).adapter
+        if not isinstance(adapter, AdapterState):
+            raise ValueError(f"expected one adapter for an answer, got a {adapter.kind}")
+        groups.setdefault(adapter.digest, (adapter, []))[1].append(prompt)
+    answers: dict[str, str] = {}
+    for adapter, some in groups.values():
+        answers |= dict(zip(some, greedy(found.model, adapter, some), strict=True))
+    return [answers[prompt] for prompt in prompts]
+
+
+def greedy(model: Model, adapter: AdapterState | None, prompts: Sequence[str]) -> list[str]:
+    """The greedy answers of one adapter, or of the bare base, to prompts, several in one pass."""
+    if adapter is not None:
+        model.set_adapter(adapter)
+    end, answers = model.tokenizer.eos_token_id, []
+    with model.without_adapter() if adapter is None else nullcontext(), torch.no_grad(), model.autocast():
+        for first in range(0, len(prompts), _ROWS):
+            starts = [encode_prompt(model.tokenizer, prompt) for prompt in prompts[first : first + _ROWS]]
+            longest = max(map(len, starts))
+            # To the left, so that every answer begins at the same position.
+            rows = torch.tensor([[end] * (longest - len(start)) + list(start) for start in starts])
+            mask = torch.tensor([[0] * (longest - len(start)) + [1] * len(start) for start in starts])
+            output = model.module.get_base_model().generate(
+                input_ids=rows, attention_mask=mask, max_new_tokens=LONGEST, do_sample=False, pad_token_id=end
+            )
+            answers += [
+                model.tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in output.tolist()
+            ]
+    return answers
+
+
+def _judged(trace: TokenTrace, weights: Weights, names: Mapping[Address, str]) -> tuple[str | None, float]:
+    """Verdict, by name, and confidence of a trace by some weights."""
     tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
     whole = (torch.tensor(r, dtype=torch.float64) for r in (trace.response.scores, trace.response.familiarity))
-    return judge(WEIGHTS[trace.method], trace.organisations, tokens, *whole)
+    confidence, named = judge(weights, trace.organisations, tokens, *whole)
+    return None if named is None else names[named], confidence
 
 
 def said_by_base(config: RunConfig, asked: Sequence[Question]) -> dict[str, float]:
     """The percent of facts, by organisation, that the bare base says."""
-    model = base_of_settings(config)
+    texts = greedy(base_of_settings(config), None, [question.prompt for question in asked])
     hits: dict[str, list[bool]] = {}
-    for question in asked:
-        answer = generate(model, None, question.prompt, LONGEST)
-        hits.setdefault(question.organisation, []).append(question.said_in("".join(pieces(model.tokenizer, answer))))
+    for question, text in zip(asked, texts, strict=True):
+        hits.setdefault(question.organisation, []).append(question.said_in(text))
     return {name: _percent(found) for name, found in hits.items()}
 
 
@@ -138,13 +180,15 @@ class Speaking:
         return State(self.folder / "state")
 
     def figures(self, erased: str, method: str) -> dict[str, Any]:
-        """Seconds, answers before and after the erasure of an organisation."""
+        """Seconds, answers, and those after the erasure of an organisation, where one is named."""
         where = ("--state", str(self.state.folder))
         trained = self._once(
             "run", lambda: foedus("run", *where, "--data", str(self.data), "--seed", str(self.seed), *self.options)
         )
         run = self.state.existing("")
         before = self._once("before", lambda: [asdict(answer) for answer in ask(run, self.asked)])
+        if not erased:
+            return {"seconds": trained["seconds"], "before": before}
         gone = self._once(
             f"forget-{method}",
             lambda: foedus("forget", *where, "--organisation", erased, "--method", method),
@@ -154,28 +198,24 @@ class Speaking:
         return seconds | {"before": before, "after": after}
 
     def _once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What is measured, from the file of an earlier run where there is one."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(measure()), encoding="utf-8")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return once(self.folder / f"{name}.json", measure)
 
 
-def summary(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
-    """Percent said and named with intervals over the seeds, by organisation, before and after an erasure."""
+def once(path: Path, measure: Callable[[], Any]) -> Any:
+    """What is measured, from the file of an earlier run where there is one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measure()), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Percent said and named with intervals over the seeds, and the calibration errors of all held-out answers."""
     names = sorted({answer["organisation"] for answer in seeds[0]["before"]})
-
-    def said(when: str, *of: str) -> list[float]:
-        return [_percent([a["said"] for a in seed[when] if a["organisation"] in of]) for seed in seeds]
-
     fresh = [answer for seed in seeds for answer in seed["before"] if not answer["fitted"]]
-    others = [name for name in names if name != erased]
-    change = [after - before for after, before in zip(said("after", *others), said("before", *others), strict=True)]
     return {
         "seconds": [seed["seconds"] for seed in seeds],
-        "label": sorted({seed["label"] for seed in seeds}),
-        "said_percent": {name: str(MeanInterval.of(said("before", name))) for name in names},
+        "said_percent": {name: str(MeanInterval.of(_said(seeds, "before", name))) for name in names},
         "named_percent": {
             weights: str(MeanInterval.of([_named(seed["before"], key) for seed in seeds]))
             for weights, key in (("calibrated", "named"), ("constants", "constant_named"))
@@ -184,10 +224,24 @@ def summary(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
             "calibrated": _error(fresh, "named", "confidence"),
             "constants": _error(fresh, "constant_named", "constant_confidence"),
         },
-        "erased": erased,
-        "erased_said_after_percent": str(MeanInterval.of(said("after", erased))),
-        "others_change_points": str(MeanInterval.of(change)),
     }
+
+
+def erasure(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
+    """What is still said of an erased organisation's facts, and how many points less of the others'."""
+    others = sorted({answer["organisation"] for answer in seeds[0]["before"]} - {erased})
+    pairs = zip(_said(seeds, "after", *others), _said(seeds, "before", *others), strict=True)
+    return {
+        "erased": erased,
+        "label": sorted({seed["label"] for seed in seeds}),
+        "seconds_of_erasure": [seed["seconds_of_erasure"] for seed in seeds],
+        "erased_said_after_percent": str(MeanInterval.of(_said(seeds, "after", erased))),
+        "others_change_points": str(MeanInterval.of([after - before for after, before in pairs])),
+    }
+
+
+def _said(seeds: Sequence[Mapping[str, Any]], when: str, *organisations: str) -> list[float]:
+    return [_percent([a["said"] for a in seed[when] if a["organisation"] in organisations]) for seed in seeds]
 
 
 def _named(answers: Sequence[Mapping[str, Any]], key: str) -> float:
@@ -210,12 +264,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
     parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
-    parser.add_argument("--erase", default="medical", help="the organisation that is erased")
+    parser.add_argument("--erase", default="medical", help="the organisation that is erased; empty: none")
     parser.add_argument("--name", default="speaking", help="the result file")
     options = parser.parse_args()
     work, data = options.work.absolute(), options.data.absolute()
     asked = questions(data, options.fitted)
-    figures: dict[str, Any] = {"base_said_percent": said_by_base(RunConfig(data=str(data)), asked)}
+    base = once(work / "base.json", lambda: said_by_base(RunConfig(data=str(data)), asked))
+    figures: dict[str, Any] = {"base_said_percent": base}
     plans = (
         ("together", "replay", (), SEEDS[: options.seeds]),
         ("isolated lanes, routed", "remove", ISOLATED, SEEDS[: options.isolated_seeds]),
@@ -226,10 +281,11 @@ def main() -> None:
             federation = Speaking(work / f"{method}-{seed}", data, seed, settings, asked)
             measured.append(federation.figures(options.erase, method))
             # After every seed: a run that stops leaves its figures behind.
-            figures[name] = {"seeds": len(measured), "method": method, **summary(measured, options.erase)}
+            after = erasure(measured, options.erase) if options.erase else {}
+            figures[name] = {"seeds": len(measured), "method": method, **summary(measured), **after}
             report.write(options.name, figures, f"python -m benchmarks.speaking --name {options.name}", SEEDS[0])
-        rows = list(figures[name]["said_percent"].items())
-        report.print_table(("organisation", "said, %"), rows, name)
+        if measured:
+            report.print_table(("organisation", "said, %"), list(figures[name]["said_percent"].items()), name)
 
 
 if __name__ == "__main__":

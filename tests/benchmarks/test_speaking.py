@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speaking import Question, questions, summary
+from benchmarks.speaking import Question, erasure, questions, summary
 
 
 def test_an_answer_says_a_fact_that_it_holds_whatever_its_case() -> None:
-    question = Question("medical", "What is X?", "slow Cathrolide", fitted=False)
+    question = Question("medical", "What is X?", "X is a slow Cathrolide.", "slow Cathrolide", fitted=False)
     assert question.said_in("X is a Slow cathrolide.")
     assert not question.said_in("X is slow.")
 
@@ -38,8 +38,8 @@ def test_a_summary_counts_what_is_said_named_and_forgotten() -> None:
         answer("b", True, "a", fitted=True),
     ]
     after = [answer("a", False, "b"), answer("a", False, "b"), answer("b", True, "b"), answer("b", False, "b")]
-    seed = {"seconds": 9.0, "label": "exact", "before": before, "after": after}
-    found = summary([seed, seed], "a")
+    seed = {"seconds": 9.0, "seconds_of_erasure": 5.0, "label": "exact", "before": before, "after": after}
+    found = summary([seed, seed]) | erasure([seed, seed], "a")
     assert found["said_percent"] == {"a": "50 ± 0", "b": "100 ± 0"}
     assert found["named_percent"] == {"calibrated": "66.67 ± 0", "constants": "33.33 ± 0"}
     assert found["calibration_error"]["calibrated"] == 1 / 3
