@@ -26,6 +26,7 @@ from benchmarks.statistics import MeanInterval, calibration_error
 from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.config import RunConfig
+from core.errors import UsageError
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from llm.batches import encode_prompt
@@ -118,7 +119,7 @@ def own_answers(found: Subject | EnsembleSubject, prompts: Sequence[str]) -> lis
     for prompt in prompts:
         adapter = answering(found, prompt).adapter
         if not isinstance(adapter, AdapterState):
-            raise ValueError(f"expected one adapter for an answer, got a {adapter.kind}")
+            raise UsageError(f"expected one adapter for an answer, got a {adapter.kind}")
         groups.setdefault(adapter.digest, (adapter, []))[1].append(prompt)
     answers: dict[str, str] = {}
     for adapter, some in groups.values():
