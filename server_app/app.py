@@ -23,6 +23,7 @@ from core.config import RunConfig
 from core.errors import FoedusError, UsageError
 from core.escape import one_line, redacted
 from core.keys import Domain
+from core.messages.codec import SIMULATED_BOUND_BYTES
 from core.policies import READ_LOSSES
 from core.storage.events import EventLog
 from core.storage.lock import locked
@@ -132,6 +133,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     model = base_of_settings(config)
     fresh = shared_adapter(model, config.rank, config.seed)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
+    if key.derived:
+        bindings.most = SIMULATED_BOUND_BYTES
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
     private = chains.private_chain(config.anchor_every)

@@ -13,6 +13,7 @@ from core.canonical import Address, Digest
 from core.errors import FormatError, RunError
 from core.escape import one_line
 from core.keys import Domain, PublicKey
+from core.messages.codec import BOUND_BYTES
 from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
 from core.update import Asked, Organisation, verified_registration
@@ -34,6 +35,8 @@ class Bindings:
     public_keys: dict[Address, PublicKey] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
     known: int = 0
+    most: int = BOUND_BYTES
+    """The most bytes of one node's registrations."""
     failure: str = ""
     """The reason of the last node that failed."""
 
@@ -78,7 +81,7 @@ class Bindings:
     def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
         """The organisations that signed, and their keys; a node that lies about one loses all of them."""
         try:
-            bound = Bound.from_content(reply.content)
+            bound = Bound.from_content(reply.content, self.most)
             members = [
                 (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
                 for signed in bound.registrations

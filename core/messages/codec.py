@@ -27,8 +27,10 @@ from core.parsing import finite
 
 QUESTION_BYTES = 16 * 2**20
 """The most bytes of JSON that a coordinator sends: a genesis and a record with some thousand manifests."""
-BOUND_BYTES = 512 * 2**10
-"""Of the registrations of a node: a deployed one has one, and in a simulation each takes under 1 kB."""
+BOUND_BYTES = 64 * 2**10
+"""Of the registrations of a deployed node, which takes under 1 kB for one."""
+SIMULATED_BOUND_BYTES = 4 * 2**20
+"""Of the registrations of a simulation's node, which may host thousands."""
 MANIFEST_BYTES = 16 * 2**10
 """Of a signed manifest; an offer, a receipt and a refusal are smaller."""
 REFUSAL_BYTES = 2**10

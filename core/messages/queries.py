@@ -66,9 +66,9 @@ class Bound:
         return RecordDict({"bound": json_record(bound)})
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Self:
-        """Parse a message's content; raises FormatError."""
-        bound = json_of(content, "bound", BOUND_BYTES)
+    def from_content(cls, content: RecordDict, most: int = BOUND_BYTES) -> Self:
+        """Parse a message's content, of at most so many bytes; raises FormatError."""
+        bound = json_of(content, "bound", most)
         try:
             return typed(cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"]))
         except (KeyError, TypeError) as error:
