@@ -34,8 +34,15 @@ class Rewards:
         self._rounds[lane] = {record.round: self.run.credit(record) for record in lineage}
         self._states[lane] = self._last_two(lineage, initial)
 
-    def measure(self, lane: int, updates: Sequence[WeightedUpdate], after: AdapterState) -> CreditRecord:
-        """The credit of the round behind a lane's last, whose updates led to the state `after`."""
+    def measure(
+        self, lane: int, number: int, updates: Sequence[WeightedUpdate], after: AdapterState
+    ) -> CreditRecord | None:
+        """The credit of the round behind a lane's last, whose updates led to the state `after`.
+
+        None for a round of a calibration, which is not paid.
+        """
+        if self.run.genesis.training.calibrates(number):
+            return None
         *earlier, before = self._states[lane]
         credit = self._measure(CreditedRound(before, updates, after, earlier[0] if earlier else None))
         pool = self.pool or float(len(self.run.genesis.lanes[lane]))
@@ -53,7 +60,8 @@ class Rewards:
             sources = ((a, partial(self.run.artifacts.open, a.signed.value.update)) for a in record.admitted)
             updates = [WeightedUpdate(a.organisation, a.weight, source) for a, source in sources]
             after = self.run.artifacts.open(record.aggregate)
-            self.keep(lane, record.round, self.measure(lane, updates, after), after)
+            if credit := self.measure(lane, record.round, updates, after):
+                self.keep(lane, record.round, credit, after)
 
     def _last_two(self, lineage: Sequence[RoundRecord], initial: AdapterState) -> list[AdapterState]:
         """The states before and after the last of these rounds; only the latter where the other was erased."""

@@ -53,6 +53,10 @@ class EthereumLedger:
         account, opened_at, _ = self.bound.call("getRun", raw(run), purpose=f"run {run}")
         return Address(account) if opened_at else None
 
+    def opened_at(self, run: Digest) -> int:
+        """See `Ledger.opened_at`."""
+        return int(self.bound.call("getRun", raw(run), purpose=f"run {run}")[1])
+
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""
         key = commitment.key

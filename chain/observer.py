@@ -52,6 +52,10 @@ class Observer:
         """See `LedgerView.coordinator`."""
         return self._ask(lambda ledger: ledger.coordinator(run))
 
+    def opened_at(self, run: Digest) -> int:
+        """See `LedgerView.opened_at`."""
+        return self._ask(lambda ledger: ledger.opened_at(run))
+
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """See `LedgerView.read`."""
         return self._ask(lambda ledger: ledger.read(key))

@@ -5,10 +5,13 @@ A handler checks a message before it acts on it, and answers with a refusal wher
 
 from collections import Counter
 from importlib.metadata import version
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from chain.registry import digest_of_node_key
+from client_app.agreement import Pins, registration
 from client_app.checks import check_federation, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
@@ -23,11 +26,20 @@ from core.composition import Composition
 from core.errors import FormatError, IntegrityError, LedgerError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
-from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnswer, RecordsQuery
+from core.messages.queries import (
+    Bind,
+    Bound,
+    ConsentQuery,
+    Deletion,
+    OfferQuery,
+    RecordsAnswer,
+    RecordsQuery,
+    RevealQuery,
+)
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
-from core.update import ABSTAIN, Offer, Registration
+from core.update import ABSTAIN, Offer
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -44,14 +56,42 @@ def bind(message: Message, context: Context) -> Message:
     """Answer with the organisations hosted here, each under its own signature on the challenge."""
     query = Bind.from_content(message.content)
     node = node_of(context)
-    asked, product = query.asked, f"foedus {version('foedus')}"
-    registrations = (
-        Registration(host.organisation, asked.coordinator, asked.run, asked.challenge, product=product).sign(
-            host.key, query.chain
-        )
-        for host in node.hosts.values()
+    own = {"product": f"foedus {version('foedus')}"}
+    if node_key := str(context.node_config.get("node-key", "")):
+        own["node_key"] = digest_of_node_key(Path(node_key))
+    try:
+        Pins.of(context.node_config).check_asked(query.asked, query.chain)
+    except _OBJECTIONABLE as error:
+        return refused(message, context, Refused.OBJECTED, error)
+    registrations = tuple(
+        registration(host.key, host.organisation, query.asked, query.chain, **own) for host in node.hosts.values()
     )
-    return Message(Bound(tuple(registrations), node.known).to_content(), reply_to=message)
+    return Message(Bound(registrations, node.known).to_content(), reply_to=message)
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Show the nonce to which the organisation has committed, for one set of members."""
+    query = RevealQuery.from_content(message.content)
+    node = node_of(context)
+    try:
+        nonce = node.agreement(query.organisation).reveal(query)
+    except _OBJECTIONABLE as error:
+        return refused(message, context, Refused.OBJECTED, error)
+    return Message(queries.revealed(nonce), reply_to=message)
+
+
+@app.query("consent")
+def consent(message: Message, context: Context) -> Message:
+    """Agree to the genesis of a federation, if it is what the organisation was shown and its settings want."""
+    query = ConsentQuery.from_content(message.content)
+    node = node_of(context)
+    try:
+        agreed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
+        statement = signed(agreed, node.host(query.organisation), query.genesis)
+    except _OBJECTIONABLE as error:
+        return refused(message, context, Refused.OBJECTED, error)
+    return Message(queries.consented(statement), reply_to=message)
 
 
 @app.query("offer")
@@ -115,6 +155,7 @@ def train(message: Message, context: Context) -> Message:
         model, fresh = _checked_base(task, node, host)
         check_state(task, fresh)
         witness = node.oversight.check_record(task)
+        witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
         standing = confirm(witness, task)
     except _OBJECTIONABLE as error:
         return refused(message, context, Refused.OBJECTED, error)
@@ -144,7 +185,8 @@ def evaluate(message: Message, context: Context) -> Message:
     try:
         model, fresh = _checked_base(task, node, host)
         check_served(task, fresh)
-        node.oversight.check_record(task)
+        witness = node.oversight.check_record(task)
+        confirm(witness, task)
     except _OBJECTIONABLE as error:
         return refused(message, context, Refused.OBJECTED, error)
     # The base never changes, so one measurement of it serves the whole process.
@@ -159,6 +201,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
+    node.agreement(task.organisation).check(genesis)
     model = node.load_base(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from core import lora
 from core.adapter import AdapterState
-from core.aggregation import RULES, weights
+from core.aggregation import RULES
 from core.canonical import Digest
 from core.erasures import hidden
 from core.errors import ObjectionError
@@ -82,7 +82,7 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
     members = [admitted.organisation for admitted in record.admitted]
     if strangers := [member for member in members if member not in examples]:
         raise ObjectionError(f"{record.key}: admits {strangers[0]}, which is no member")
-    shares = weights({member: examples[member] for member in members}, genesis.server_rate)
+    shares = genesis.weights(members)
     for admitted in record.admitted:
         _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
 
@@ -101,6 +101,8 @@ def check_opening(
 def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
     """Check that a ledger is the federation's, and knows its members; raises IntegrityError."""
     _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
+    if (account := ledger.coordinator(genesis.digest)) is not None:
+        _equal("coordinator on the ledger", account, genesis.coordinator)
     members = ledger.members(genesis.digest)
     if members != {organisation.address for organisation in genesis.organisations}:
         raise ObjectionError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")

@@ -16,6 +16,7 @@ from flwr.app import Context, UserConfig
 
 import assets
 from client_app.agency import Agency
+from client_app.agreement import Agreement
 from client_app.erased_records import ErasedRecords
 from client_app.oversight import Oversight
 from client_app.remote_key import RemoteKey
@@ -60,6 +61,11 @@ class Node:
         if address not in self.hosts:
             raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {address}")
         return self.hosts[address]
+
+    def agreement(self, address: Address) -> Agreement:
+        """What an organisation hosted here remembers of the federations that it agreed to found."""
+        host = self.host(address)
+        return Agreement(self.oversight.state.agreed(address), host.key, host.organisation)
 
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""

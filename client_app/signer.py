@@ -13,34 +13,55 @@ import stat
 import struct
 from collections.abc import Mapping
 from socketserver import StreamRequestHandler, UnixStreamServer
-from typing import Any
+from typing import Any, Protocol
 
 from client_app.remote_key import LONGEST_LINE
+from client_app.token_key import TokenKey
 from client_app.witness import Witness
+from core import keys
 from core.canonical import Digest, from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import Receipt
 from core.errors import FoedusError, FormatError, IntegrityError, UsageError
+from core.founding import Consent
 from core.generations import GenerationRecord
 from core.genesis import Genesis
-from core.keys import Key
+from core.keys import PublicKey
 from core.rounds import RoundRecord, Salts
-from core.signed import MemberStatement, Signed, Statement
+from core.signed import MemberStatement, Signed, SigningKey, Statement
 from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
 
 STATEMENTS: Mapping[str, type[Statement]] = {
-    noun.struct: noun for noun in (Registration, Offer, UpdateManifest, Receipt)
+    noun.struct: noun for noun in (Registration, Consent, Offer, UpdateManifest, Receipt)
 }
 """What an organisation's node signs, by the names of the structs."""
 _MOST_FEDERATIONS = 64
 _PATIENCE_SECONDS = 10.0
 
 
+class HeldKey(SigningKey, Protocol):
+    """A key that this process can use: of a file, a keystore or a token."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public key."""
+
+
+def held_key(settings: SignerSettings) -> HeldKey:
+    """The key that a signer's settings name; raises UsageError when it cannot be used."""
+    if settings.pkcs11_module is None:
+        return keys.read(settings.key, settings.passphrase)
+    if settings.passphrase is None:
+        raise UsageError("pkcs11-module: expected passphrase, the file of the token's PIN, got none")
+    pin = keys.read_passphrase(settings.passphrase)
+    return TokenKey(settings.pkcs11_module, settings.pkcs11_label, settings.pkcs11_key, pin)
+
+
 class Signer:
     """Answers the requests of a node (client_app/remote_key.py), one at a time."""
 
-    def __init__(self, settings: SignerSettings, key: Key) -> None:
+    def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
         """`key` signs for `settings` alone."""
         self._settings, self._key = settings, key
         self._state = State(settings.state)
@@ -102,7 +123,9 @@ class Signer:
             if (signers := statement.signers(genesis.coordinator)) != (self._key.address,):
                 raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {signers}")
             if isinstance(statement, UpdateManifest):
-                self._witness(genesis).check_parent(statement)
+                witness = self._witness(genesis)
+                witness.check_parent(statement)
+                witness.check_open(statement.key)
         signed = statement.sign(self._key, settings.domain)
         if isinstance(statement, UpdateManifest):
             self._witness(self._federations[statement.genesis]).sent(Signed(statement, signed.signatures))
@@ -115,7 +138,7 @@ class Signer:
 class SignerServer(UnixStreamServer):
     """The signer's socket; it answers its own user, and the users that the settings name."""
 
-    def __init__(self, settings: SignerSettings, key: Key) -> None:
+    def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
         """Listen on the socket; raises UsageError for a user that does not exist, or where it cannot listen."""
         self.signer = Signer(settings, key)
         self.allowed = {os.getuid(), *map(_uid, settings.users)}

@@ -33,6 +33,10 @@ from core.signed import Signed
 from core.storage import jsonl
 from core.update import UpdateManifest
 
+_MOST_ATTEMPTS = 100
+"""A round is tried again up to 98 times."""
+_LAST = 2**53
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -90,6 +94,17 @@ class Witness:
         """Remember an own manifest; call it before it is sent."""
         self._write({"sent": asdict(signed.value.key), "manifest": signed.value.digest})
 
+    def check_open(self, key: RoundKey) -> None:
+        """Check that a round is still to be trained.
+
+        Raises ObjectionError for a round whose record the organisation was shown, and for one that it has trained for
+        so often that its memory would only grow.
+        """
+        if key in self._shown:
+            raise ObjectionError(f"{key}: it is closed, as its record was shown before")
+        if len(self._sent.get(key, ())) >= _MOST_ATTEMPTS:
+            raise ObjectionError(f"{key}: expected at most {_MOST_ATTEMPTS} attempts, got more")
+
     def check_record(
         self, signed: Signed[RoundRecord], salts: Salts, openings: Sequence[Signed[GenerationRecord]] = ()
     ) -> RoundRecord:
@@ -111,6 +126,25 @@ class Witness:
             self._write({"caught": str(error)})
             raise
         return record
+
+    def confirm_all(self) -> Standing:
+        """Check every round that was shown, the last ones too; raises as `confirm` does.
+
+        A round may be on its way to the ledger: what is missing is missing until the coordinator's queue is empty.
+        """
+        lanes = {(key.lane, key.generation) for key in self._shown}
+        standings = [self.confirm(*lane, _LAST) for lane in sorted(lanes)] or [Standing(self._ledger is None)]
+        return Standing(standings[0].trusting, tuple(key for standing in standings for key in standing.behind))
+
+    @property
+    def caught(self) -> str:
+        """Why the coordinator is not believed any more; empty while it is."""
+        return self._caught
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were shown."""
+        return len(self._shown)
 
     def check_parent(self, manifest: UpdateManifest) -> None:
         """Check that an own manifest grows from a record that was shown, or from the genesis in round 1.

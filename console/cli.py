@@ -20,6 +20,7 @@ from core.escape import redacted, visible
 SUMMARIES = {
     "run": "Run one federation in simulation.",
     "status": "Show the rounds, participants, losses and digests of a run.",
+    "witness": "Check, as an organisation, every round that its coordinator has shown.",
     "credits": "Show what organisations earned, and claim it on the public chain.",
     "verify": "Check everything that a run recorded, from its files and the chain.",
     "proof": "Prove that an organisation took part in a round, or check such a proof.",

@@ -7,6 +7,7 @@ keys in the folder `nodes`: a file that is put there is registered at once.
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -95,7 +96,7 @@ def superlink_command(settings: CoordinatorSettings, certificate: Path, key: Pat
 
 def _wait_until_healthy(settings: CoordinatorSettings, certificate: Path, superlink: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + _START_SECONDS
-    with httpx.Client(verify=str(certificate), timeout=2.0) as client:
+    with httpx.Client(verify=ssl.create_default_context(cafile=certificate), timeout=2.0) as client:
         while superlink.poll() is None and time.monotonic() < deadline:
             try:
                 if client.get(f"https://127.0.0.1:{settings.control_port}/health").is_success:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from client_app.signer import SignerServer
+from client_app.signer import SignerServer, held_key
 from console.options import command_app
 from console.views.tables import screen, show
-from core import keys
 from core.deployment import SignerSettings
 
 app = command_app()
@@ -20,7 +19,7 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with
 def signer(folder: FolderArgument) -> None:
     """Hold an organisation's key and sign for its node, over a Unix socket, until it is ended."""
     settings = SignerSettings.read(folder)
-    key = keys.read(settings.key, settings.passphrase)
+    key = held_key(settings)
     with SignerServer(settings, key) as server:
         show(f"Signer of {key.address} on {settings.socket}", on=screen(stderr=True))
         server.serve_forever()

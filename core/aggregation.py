@@ -186,15 +186,15 @@ class Svd(Rule):
 RULES: dict[str, Rule] = {rule.name: rule for rule in (FrozenA(), FedAvg(), Stack(), Svd())}
 
 
-def weights(examples: Mapping[Address, int], server_rate: float) -> dict[Address, float]:
-    """w_k = min(1, η p_k) with p_k = n_k / Σ n_j over the admitted, in order of address.
+def weights(examples: Mapping[Address, int], server_rate: float, most_weight: float = 1.0) -> dict[Address, float]:
+    """w_k = min(w, η p_k) with p_k = n_k / Σ n_j over the admitted, in order of address.
 
-    n_k and the server rate η come from the genesis, never the reply. At η = 1 the weights are FedAvg's mean, at η = K
-    the sum of K equal organisations' updates: a mean divides by K what only one of them has taught. No update counts
-    more than it was trained, so an organisation that is admitted alone is not multiplied.
+    n_k, the server rate η and the largest weight w ≤ 1 come from the genesis, never the reply. At η = 1 the weights are
+    FedAvg's mean, at η = K the sum of K equal organisations' updates: a mean divides by K what only one of them has
+    taught. No update counts more than it was trained, so an organisation that is admitted alone is not multiplied.
     """
     total = sum(examples.values())
-    return {address: min(1.0, server_rate * examples[address] / total) for address in sorted(examples, key=by_address)}
+    return {a: min(most_weight, server_rate * examples[a] / total) for a in sorted(examples, key=by_address)}
 
 
 def rank_of(adapter: AdapterState) -> int:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from core.canonical import Address, address
 from core.errors import ConfigError, FormatError
-from core.genesis import Participation, Training
+from core.genesis import Membership, Participation, Training
 from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 
@@ -92,6 +93,15 @@ class RunConfig:
     """What it will spend on the whole run."""
     q_table: str = ""
     """Absolute path of a table that its agent begins with; "" begins from zero."""
+    members: str = ""
+    """Who may found the federation: comma-separated addresses, each with ":" and the most examples that it may have
+    where that is limited; "" is whoever comes first."""
+    require_registration: bool = False
+    """Whether only organisations of the contract's registry may found it, each with the SuperNode key it has there."""
+    most_examples: int = 0
+    """The most examples that any member may register; 0 is no limit."""
+    most_weight: float = 1.0
+    """The most that any one update may weigh in a round."""
     quorum: int = 1
     """Admitted updates that a round needs."""
     retries: int = 3
@@ -147,7 +157,7 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        _ = self.auditing
+        _ = self.auditing, self.listed
         for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 
@@ -176,6 +186,27 @@ class RunConfig:
         except FormatError as error:
             raise ConfigError(f"auditors: {error}") from error
         return tuple(sorted(found, key=lambda key: int(address_of(key), 16)))
+
+    @property
+    def membership(self) -> Membership:
+        """What the genesis fixes about who may be a member."""
+        source = "registry" if self.require_registration else "members" if self.members else "open"
+        return Membership(source, self.most_examples, self.most_weight)
+
+    @property
+    def listed(self) -> dict[Address, int]:
+        """The members that the settings list, in lower case, each with the most examples it may have (0: no limit).
+
+        Raises ConfigError for what is no such list.
+        """
+        found: dict[Address, int] = {}
+        for entry in filter(None, (text.strip() for text in self.members.split(","))):
+            who, _, most = entry.partition(":")
+            try:
+                found[Address(address(who).lower())] = int(most or 0)
+            except (FormatError, ValueError) as error:
+                raise ConfigError(f"members: expected ADDRESS or ADDRESS:EXAMPLES, got {entry!r}") from error
+        return found
 
     @property
     def training(self) -> Training:

@@ -133,7 +133,13 @@ class SignerSettings(_Settings):
     key: Path = Path("key")
     """A key file of mode 0600, or a keystore."""
     passphrase: Path | None = None
-    """The file of a keystore's passphrase, or the name of a systemd credential."""
+    """The file of a keystore's passphrase, or of a token's PIN."""
+    pkcs11_module: Path | None = None
+    """The library of a hardware token that holds the key; then `key` is not read."""
+    pkcs11_label: str = "foedus"
+    """The token's label."""
+    pkcs11_key: str = "own"
+    """The label of its key pair, and of the secret key for its salts."""
     federations: tuple[Digest, ...] = ()
     """The federations, by genesis digest; without any, each of this coordinator on this contract."""
     socket: Path = Path("signer.sock")

@@ -1,22 +1,24 @@
 """Genesis: everything that is fixed when a federation starts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
 
+from core.aggregation import weights
 from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, salt_bytes, to_json
 from core.errors import FormatError, UsageError
 from core.keys import Domain
 from core.names import check_distinct
 from core.parsing import parsed
 from core.ranges import fault
+from core.seeds import from_nonces
 from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
-_CHOSEN = frozenset({"server_rate", "target_modules", "target_blocks"})
+_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks"})
 """The fields with a default that this version lets a federation choose."""
 
 
@@ -95,6 +97,9 @@ class PrivateChain:
     chain_id: int
     contract: Address
     anchor_every: int
+
+
+SOURCES = ("open", "members", "registry")
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,11 @@ class Genesis:
         """How many examples every member registered: n_k."""
         return {member.address: member.examples for member in self.organisations}
 
+    def weights(self, admitted: Iterable[Address]) -> dict[Address, float]:
+        """The weight that each of the admitted members must have in a round."""
+        examples = {address: self.examples[address] for address in admitted}
+        return weights(examples, self.server_rate, self.membership.most_weight)
+
     def named(self, name: str) -> Organisation:
         """The member of this name or address; raises UsageError."""
         for member in self.organisations:
@@ -278,6 +288,7 @@ class Genesis:
         }
         genesis = parsed(cls, data, nested)
         genesis.check_values()
+        genesis.check_members()
         check_distinct(genesis.names.values())
         genesis._check_supported()
         return genesis
@@ -304,6 +315,20 @@ class Genesis:
         )
         if odd := [word for word in words if not isinstance(word, str) or not word.isprintable() or len(word) > 256]:
             raise FormatError(f"genesis: expected printable text of at most 256 characters, got {odd[0]!r:.140}")
+
+    def check_members(self) -> None:
+        """Raises FormatError for members from nowhere, a cap that is none, or a seed that was not drawn from nonces."""
+        membership, cap = self.membership, self.membership.most_examples
+        if membership.source not in SOURCES or not 0 < membership.most_weight <= 1 or cap < 0:
+            raise FormatError(f"genesis: expected members from {', '.join(SOURCES)} with caps, got {membership}")
+        if beyond := [member.name for member in self.organisations if 0 < cap < member.examples]:
+            raise FormatError(f"genesis: expected at most {cap} examples of a member, got more of {beyond[0]!r}")
+        if not self.nonces:
+            return
+        if len(self.nonces) != len(self.organisations):
+            raise FormatError(f"genesis: expected a nonce of each member, got {len(self.nonces)}")
+        if self.seed != (expected := from_nonces(self.nonces)):
+            raise FormatError(f"genesis: expected seed {expected}, which follows from the nonces, got {self.seed}")
 
     def _check_supported(self) -> None:
         """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""

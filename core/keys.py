@@ -139,12 +139,35 @@ def signing_key(
     if int.from_bytes(data[32:64], "big") > SECPK1_N // 2:
         raise ForgeryError("signature has its s value in the upper half of the group order")
     try:
-        signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
-        hashed = keccak(b"\x19" + signable.version + signable.header + signable.body)
+        hashed = hash_of(domain, name, fields, message)
         plain = KeyAPI.Signature(data[:64] + bytes([data[64] - 27]))
         return _public(plain.recover_public_key_from_msg_hash(hashed))
     except Exception as error:
         raise ForgeryError(f"signature recovers no address: {error}") from error
+
+
+def hash_of(domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> bytes:
+    """The Keccak-256 hash of an EIP-712 struct, which is what a key signs."""
+    signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
+    hashed: bytes = keccak(b"\x19" + signable.version + signable.header + signable.body)
+    return hashed
+
+
+def spelt(rs: bytes, hashed: bytes, public: PublicKey) -> Signature:
+    """The signature r ‖ s of a hash in its one spelling, as hardware leaves s in either half and has no v.
+
+    Raises ForgeryError when `public` did not make it.
+    """
+    r, s = rs[:32], int.from_bytes(rs[32:], "big")
+    data = r + min(s, SECPK1_N - s).to_bytes(32, "big")
+    for v in (0, 1):
+        try:
+            recovered = _public(KeyAPI.Signature(data + bytes([v])).recover_public_key_from_msg_hash(hashed))
+        except Exception:  # noqa: BLE001, S112 - one of the two may be no point of the curve
+            continue
+        if recovered == public:
+            return Signature("0x" + (data + bytes([27 + v])).hex())
+    raise ForgeryError(f"signature: expected one of {public}, got {rs.hex()}")
 
 
 def public_key(value: object) -> PublicKey:

@@ -95,6 +95,9 @@ class LedgerView(Protocol):
     def coordinator(self, run: Digest) -> Address | None:
         """The account that opened a run and alone writes it; None when the run is unknown."""
 
+    def opened_at(self, run: Digest) -> int:
+        """The block in which a run was opened; 0 when it is unknown."""
+
     def read(self, key: RoundKey) -> tuple[RoundCommitment, Anchor] | None:
         """What is committed at `key`, or None."""
 
@@ -157,6 +160,7 @@ class MemoryLedger:
         """`account`: whose ledger it is; without it every run belongs to whoever asks."""
         self._account = account
         self._blocks = 0
+        self._opened: dict[Digest, int] = {}
         self._rounds: dict[RoundKey, tuple[RoundCommitment, Anchor]] = {}
         self._members: dict[Digest, frozenset[Address]] = {}
         self._heads: dict[tuple[Digest, int], LaneHead] = {}
@@ -167,6 +171,7 @@ class MemoryLedger:
     def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
         """See `Ledger.open_run`."""
         members = frozenset(organisations)
+        self._opened.setdefault(run, self._blocks)
         if self._members.setdefault(run, members) != members:
             raise LedgerConflictError(f"run {run} is already open with other members")
 
@@ -177,6 +182,10 @@ class MemoryLedger:
     def coordinator(self, run: Digest) -> Address | None:
         """See `Ledger.coordinator`."""
         return self._account if run in self._members else None
+
+    def opened_at(self, run: Digest) -> int:
+        """See `Ledger.opened_at`."""
+        return self._opened.get(run, 0)
 
     def commit(self, commitment: RoundCommitment) -> Anchor:
         """See `Ledger.commit`."""

@@ -33,6 +33,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "step_price": (0.0, 1e12),
     "traffic_price": (0.0, 1e12),
     "budget": (0.0, 1e12),
+    "most_examples": (0, 2**53 - 1),
+    "most_weight": (1e-9, 1.0),
     "quorum": (1, 2**32),
     "anchor_every": (1, 99_999),
     "retries": (0, 98),

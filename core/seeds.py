@@ -37,6 +37,11 @@ def drawn(seed: int, organisations: Sequence[Address], number: int, fraction: fl
     return [address for address in organisations if address in found]
 
 
+def from_nonces(nonces: Sequence[Digest]) -> int:
+    """The seed of a federation whose members drew it together: the hash of what each has shown, in their order."""
+    return as_int(hashlib.sha256(domain("nonces") + b"".join(map(raw, nonces))).digest())
+
+
 def as_int(seed: bytes) -> int:
     """A seed for generators that take an integer: 53 bits, as many as canonical JSON can hold."""
     return int.from_bytes(seed[:8], "big") >> 11

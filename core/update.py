@@ -53,9 +53,9 @@ class Organisation:
 class Registration(Statement):
     """An organisation's answer to the coordinator's challenge: its identity and its example count.
 
-    It holds for one coordinator, run and challenge. `node_key` is the public key of its SuperNode (hex, "" without),
-    `nonce` the commitment to its part of the seed (zero where the seed is set), `product` and `formats` the software
-    and the version of these formats that it speaks.
+    It holds for one coordinator, run and challenge. `node_key` is the digest of its SuperNode's public key, "" for
+    none, `nonce` the commitment to its part of the seed (zero where the seed is set), `product` and `formats` the
+    software and the version of these formats that it speaks.
     """
 
     organisation: Organisation

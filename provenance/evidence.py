@@ -141,7 +141,11 @@ class Evidence:
                 continue
             own = [signed for signed in self.records if signed.value.lane == lane]
             line = [signed.value for signed in lineage(own, opened)]
-            _check_line(self.genesis.digest, line)
+            parent = self.genesis.digest
+            for record in line:
+                if record.parent != parent:
+                    raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
+                parent = record.digest
             if len(line) != len(own) or list(opened) != list(range(1, len(opened) + 1)):
                 raise IntegrityError(f"lane {lane}: expected one line of records through its generations, got others")
             lines[lane] = line
@@ -222,15 +226,6 @@ class Evidence:
         except (AttributeError, KeyError, TypeError) as error:
             raise FormatError(f"malformed evidence: {error}") from error
         return cls(trace, genesis, openings, records, proofs, roots)
-
-
-def _check_line(genesis: Digest, line: list[RoundRecord]) -> None:
-    """Each round grows from the one before it, the first from the genesis."""
-    parent = genesis
-    for record in line:
-        if record.parent != parent:
-            raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
-        parent = record.digest
 
 
 def _contributors(records: list[RoundRecord]) -> tuple[Address, ...]:

@@ -38,6 +38,7 @@ from server_app.binding import Bindings
 from server_app.chains import Chains
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
+from server_app.founders import Founders
 from server_app.founding import GenesisInputs, begin_or_resume
 from server_app.measuring import Measuring, digest_of, validation_records
 from server_app.revocations import watched
@@ -131,16 +132,16 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config)
-    fresh = shared_adapter(model, config.rank, config.seed)
-    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name)
+    founders = Founders() if run.started else founders_of(config, chains)
+    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name, founders)
     if key.derived:
         bindings.most = SIMULATED_BOUND_BYTES
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
     private = chains.private_chain(config.anchor_every)
-    begin_or_resume(
-        config, run, GenesisInputs(model, fresh, digest_of(validation), bindings.domain, private), key, bindings
-    )
+    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, private)
+    begin_or_resume(config, run, inputs, key, bindings, grid)
+    fresh = shared_adapter(model, config.rank, run.genesis.seed)
     chains.open_run(run.genesis)
     run.complete_copies()
     if not RULES[config.aggregation].trains_a:
@@ -156,6 +157,12 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         chains.post(run.genesis, rewards)
+
+
+def founders_of(config: RunConfig, chains: Chains) -> Founders:
+    """Who may found a federation by its settings."""
+    registry = chains.registered if config.require_registration else None
+    return Founders(config.listed, registry, config.most_examples)
 
 
 def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:

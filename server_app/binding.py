@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,8 +16,10 @@ from core.keys import Domain, PublicKey
 from core.messages.codec import BOUND_BYTES
 from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
-from core.update import Asked, Organisation, verified_registration
+from core.signed import Signed
+from core.update import Asked, Organisation, Registration, verified_registration
 from server_app.exchange import ask, exchange, last_line
+from server_app.founders import Founders
 
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 60.0
@@ -30,9 +32,13 @@ class Bindings:
     domain: Domain
     coordinator: Address
     run: str
+    founders: Founders = field(default_factory=Founders)
     nodes: dict[Address, int] = field(default_factory=dict)
     organisations: dict[Address, Organisation] = field(default_factory=dict)
     public_keys: dict[Address, PublicKey] = field(default_factory=dict)
+    registrations: dict[Address, Signed[Registration]] = field(default_factory=dict)
+    dropped: set[Address] = field(default_factory=set)
+    """Organisations that did not agree to what they founded."""
     asked: set[int] = field(default_factory=set)
     known: int = 0
     most: int = BOUND_BYTES
@@ -45,10 +51,13 @@ class Bindings:
         present = set(grid.get_node_ids())
         self.asked &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
-        asked = Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
-        query = Bind(asked, self.domain).to_content()
-        fresh = present - self.asked
-        messages = [(node, Message(query, node, BIND, group_id="bind")) for node in sorted(fresh)]
+        # A challenge for each node: what one node's organisation has signed is no answer of another node.
+        asked = {
+            node: Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
+            for node in sorted(present - self.asked)
+        }
+        contents = ((node, Bind(question, self.domain).to_content()) for node, question in asked.items())
+        messages = ((node, Message(content, node, BIND, group_id="bind")) for node, content in contents)
         for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
             if reply is None:
                 continue  # asked again with the next refresh
@@ -56,11 +65,37 @@ class Bindings:
                 self.failure = failure
                 continue
             self.asked.add(node)
-            for organisation, public in self.verified(reply, asked):
-                # The first node to prove a key keeps its organisation: a second one cannot take it over.
-                self.nodes.setdefault(organisation.address, node)
-                self.organisations.setdefault(organisation.address, organisation)
-                self.public_keys.setdefault(organisation.address, public)
+            for signed, public in self.verified(reply, asked[node]):
+                self._take(node, signed, public)
+
+    def rebind(self, grid: Grid) -> None:
+        """Ask every node anew: what was signed for members of whom some are dropped holds no more."""
+        self.asked.clear()
+        self.registrations.clear()
+        self.refresh(grid)
+
+    def drop(self, organisations: Iterable[Address], reason: str) -> None:
+        """Leave organisations out of what is founded, for good."""
+        for organisation in organisations:
+            self.dropped.add(organisation)
+            self.failure = f"{self.organisations.pop(organisation).name} {reason}"
+            for known in (self.nodes, self.public_keys, self.registrations):
+                known.pop(organisation, None)
+
+    def _take(self, node: int, signed: Signed[Registration], public: PublicKey) -> None:
+        """Bind an organisation to the node that spoke for it, if it may found."""
+        member = signed.value.organisation
+        if member.address in self.dropped:
+            return
+        others = [o.name for o in self.organisations.values() if o.address != member.address]
+        if fault := self.founders.fault(signed.value, others):
+            self.failure = one_line(fault)
+            return
+        # The first node to prove a key keeps its organisation: a second one cannot take it over.
+        if self.nodes.setdefault(member.address, node) == node:
+            self.organisations[member.address] = member
+            self.public_keys[member.address] = public
+            self.registrations[member.address] = signed
 
     def wait(self, grid: Grid, expected: int, timeout: float) -> None:
         """Ask until so many organisations are bound; 0: as many as the nodes know of.
@@ -78,16 +113,20 @@ class Bindings:
                 raise RunError(f"{answered}; a node failed: {self.failure}" if self.failure else answered)
             time.sleep(_POLL_SECONDS)
 
-    def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Organisation, PublicKey]]:
-        """The organisations that signed, and their keys; a node that lies about one loses all of them."""
+    def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Signed[Registration], PublicKey]]:
+        """The registrations that were signed, and the keys; a node that lies about one organisation loses all of them.
+
+        A node speaks for one organisation, unless their keys are derived, as in a simulation.
+        """
         try:
             bound = Bound.from_content(reply.content, self.most)
-            members = [
-                (verified_registration(signed, self.domain, asked), signed.public_key(self.domain))
-                for signed in bound.registrations
-            ]
+            members = [(signed, signed.public_key(self.domain)) for signed in bound.registrations]
+            own = [verified_registration(signed, self.domain, asked) for signed in bound.registrations]
         # The boundary: one node's answer, whatever it holds, must not end the founding for all others.
         except Exception:  # noqa: BLE001
+            return
+        if len(own) > 1 and not all(member.derived for member in own):
+            self.failure = f"expected one organisation of a node, got {len(own)}"
             return
         self.known = max(self.known, bound.known)
         yield from members

@@ -11,8 +11,10 @@ from chain.credits import Credits, CreditTree
 from chain.ledger import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
+from chain.registry import RegisteredOrganisation, Registry
+from core.canonical import Address
 from core.config import RunConfig
-from core.errors import LedgerUnreachableError
+from core.errors import ConfigError, LedgerUnreachableError
 from core.genesis import Genesis, PrivateChain
 from core.keys import Key
 from core.ledger import Ledger
@@ -44,6 +46,12 @@ class Chains:
         if self.private is None:
             return None
         return PrivateChain(self.private.bound.chain_id, self.private.bound.address, anchor_every)
+
+    def registered(self, organisation: Address) -> RegisteredOrganisation | None:
+        """An organisation's registration with the contract, or None; raises ConfigError without a chain."""
+        if not isinstance(self.public, EthereumLedger):
+            raise ConfigError("require-registration: expected a contract with a registry, got a ledger in memory")
+        return Registry(self.public.bound).read(organisation)
 
     def open_run(self, genesis: Genesis) -> None:
         """Open the run on every chain."""

@@ -4,27 +4,34 @@ import platform
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from flwr.serverapp import Grid
 
 from core import lora
-from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, FormatError, ModelError, RunError
+from core.founding import Founding
 from core.genesis import Base, Genesis, PrivateChain
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
+from core.seeds import from_nonces
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Organisation
 from llm.model import Model
+from llm.served import shared_adapter
 from server_app.binding import Bindings
+from server_app.exchange import exchange
+from server_app.founders import consents, nonces
 
+_ANSWER_SECONDS = 60.0
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
@@ -32,40 +39,73 @@ _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "num
 class GenesisInputs:
     """The parts of a genesis besides settings and members.
 
-    The base model, the adapter before any training, the digest of the shared validation set, and the chains.
+    The base model, the digest of the shared validation set, and the chains.
     """
 
     model: Model
-    fresh: AdapterState
     validation: Digest
     chain: Domain
     private: PrivateChain | None = None
 
 
 def begin_or_resume(
-    config: RunConfig, run: RunFolder, inputs: GenesisInputs, coordinator: Key, bindings: Bindings
+    config: RunConfig, run: RunFolder, inputs: GenesisInputs, coordinator: Key, bindings: Bindings, grid: Grid
 ) -> None:
     """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
 
-    Raises as `create_genesis` and `check_unchanged` do.
+    Raises as `agree` and `check_unchanged` do.
     """
     if not run.started:
-        genesis = create_genesis(config, run.name, coordinator.address, inputs, list(bindings.organisations.values()))
+        genesis, founding = agree(config, run.name, coordinator.address, inputs, bindings, grid)
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
-        run.begin(genesis, Readers(coordinator.public, public_keys, config.auditing))
+        run.begin(genesis, Readers(coordinator.public, public_keys, config.auditing), founding)
     check_unchanged(config, inputs, run.genesis)
 
 
+def agree(
+    config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs, bindings: Bindings, grid: Grid
+) -> tuple[Genesis, Founding]:
+    """The genesis of a new federation, and what its members signed for it.
+
+    In a simulation the seed is set; else the members draw it together, and each agrees to the genesis. Whoever does not
+    is dropped, and the others begin anew. Raises RunError when nobody is left; see also `create_genesis`.
+    """
+    send = partial(exchange, grid, timeout=_ANSWER_SECONDS)
+    while bindings.registrations:
+        registrations = sorted(bindings.registrations.values(), key=lambda s: by_address(s.value.organisation.address))
+        members = [signed.value.organisation for signed in registrations]
+        derived = [member.address for member in members if member.derived]
+        if len(derived) == len(members):
+            return create_genesis(config, run, coordinator, inputs, members), Founding(tuple(registrations))
+        if derived:
+            bindings.drop(derived, "has a derived key, which anybody can compute")
+            continue
+        nodes = bindings.nodes
+        if len(shown := nonces(registrations, nodes, bindings.domain, send)) == len(members):
+            drawn = tuple(shown[member.address] for member in members)
+            genesis = create_genesis(config, run, coordinator, inputs, members, drawn)
+            if len(agreed := consents(genesis, nodes, send)) == len(members):
+                return genesis, Founding(tuple(registrations), tuple(agreed[m.address] for m in members))
+            bindings.drop((m.address for m in members if m.address not in agreed), "did not agree to the genesis")
+        else:
+            bindings.drop((m.address for m in members if m.address not in shown), "did not show its nonce")
+        bindings.rebind(grid)
+    raise RunError(f"expected members who agree, got none: {bindings.failure}")
+
+
 def create_genesis(
-    config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs, members: Sequence[Organisation]
-) -> Genesis:
-    """The genesis of a new federation.
+    config: RunConfig, run: str, coordinator: Address, inputs: GenesisInputs,
+    members: Sequence[Organisation], nonces: tuple[Digest, ...] = (),
+) -> Genesis:  # fmt: skip
+    """The genesis of a new federation, with the seed of its members' nonces, or of the settings when there are none.
 
     Raises ConfigError for settings that cannot work with these members, RunError for two members of one name.
     """
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
+    seed = from_nonces(nonces) if nonces else config.seed
+    fresh = shared_adapter(inputs.model, config.rank, seed)
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
@@ -75,14 +115,16 @@ def create_genesis(
         base=Base(config.base, inputs.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(inputs.fresh, "A").digest,
+        shared_a=lora.factor(fresh, "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,
         organisations=organisations,
         validation=inputs.validation,
         auditors=tuple(map(address_of, config.auditing)),
-        seed=config.seed,
+        seed=seed,
+        membership=config.membership,
+        nonces=nonces,
         training=config.training,
         participation=config.participating,
         norm_bound=config.norm_bound,
@@ -98,7 +140,9 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
 
     ConfigError, ModelError for the base, or DataError for the shared validation set.
     """
-    for name, expected in _fixed(genesis).items():
+    # A seed that was drawn is nobody's setting.
+    fixed = _fixed(genesis) | ({} if genesis.nonces else {"seed": genesis.seed})
+    for name, expected in fixed.items():
         if (got := getattr(config, name)) != expected:
             raise ConfigError(f"{key(name)}: expected {expected!r}, as in the genesis, got {got!r}")
     members = [organisation.address for organisation in genesis.organisations]
@@ -128,9 +172,9 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "rank": genesis.rank,
         "alpha": genesis.alpha,
         "aggregation": genesis.rule,
+        "membership": genesis.membership,
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),
         "composition": genesis.composition,
-        "seed": genesis.seed,
         "norm_bound": genesis.norm_bound,
         "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,

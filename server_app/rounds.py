@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agents.rewards import Rewards
 from core.adapter import AdapterState
-from core.aggregation import RULES, WeightedUpdate, by_address, weights
+from core.aggregation import RULES, WeightedUpdate, by_address
 from core.canonical import ZERO_DIGEST, Address
 from core.composition import Composition
 from core.credit import CreditRecord
@@ -210,7 +210,7 @@ class Rounds:
             for a in admitted
         ]
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
-        credit = self._measure(index, number, updates, state)
+        credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
         record = RoundRecord(
             genesis=self.genesis.digest,
             lane=index,
@@ -242,21 +242,12 @@ class Rounds:
                 detail = f"update {signed.value.update}"
                 open_round.reject(signed.value.organisation, Reason.BELOW_QUORUM, detail)
             return ()
-        examples = self.genesis.examples
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = weights({organisation: examples[organisation] for organisation in manifests}, self.genesis.server_rate)
+        shares = self.genesis.weights(manifests)
         return tuple(
             Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
             for organisation, weight in shares.items()
         )
-
-    def _measure(
-        self, index: int, number: int, updates: Sequence[WeightedUpdate], after: AdapterState
-    ) -> CreditRecord | None:
-        """The credit of a round that pays: one that admitted somebody, outside of a calibration."""
-        if self.rewards is None or not updates or self.genesis.training.calibrates(number):
-            return None
-        return self.rewards.measure(index, updates, after)
 
     def _settle(self, record: RoundRecord, state: AdapterState, credit: CreditRecord | None) -> None:
         """Keep a closed round's credit, add its observations to the history, and commit it."""

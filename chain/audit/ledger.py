@@ -58,6 +58,8 @@ class LedgerAudit:
                 if odd := sorted(members ^ expected):
                     got = f"{len(members)}, {'without' if odd[0] in expected else 'with'} {odd[0]}"
                     self.findings.fail(What.MEMBERS, where, got, f"the {len(expected)} organisations of the genesis")
+                # The first round grows from the opening of the run, as every other from the commitment of its parent.
+                self._blocks[ZERO_DIGEST] = ledger.opened_at(self.digest)
                 self.revoked = ledger.revoked(member.address for member in self.genesis.organisations)
 
     def check_round(

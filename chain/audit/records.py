@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from chain.audit.files import RecordFile
 from chain.audit.report import Findings, What
 from core.adapter import AdapterState
-from core.aggregation import RULES, by_address, weights
+from core.aggregation import RULES, by_address
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
 from core.genesis import Genesis
@@ -114,8 +114,7 @@ class RecordAudit:
         if order != ascending:
             names = [", ".join(map(self.name, addresses)) for addresses in (order, ascending)]
             self.findings.fail(What.ORDER, where, *names)
-        examples = {address: self.members[address].examples for address in ascending if address in self.members}
-        expected = weights(examples, self.genesis.server_rate)
+        expected = self.genesis.weights(address for address in ascending if address in self.members)
         for admitted in record.admitted:
             own = f"{where}, {self.name(admitted.organisation)}"
             self.findings.expect(What.WEIGHT, own, admitted.weight, expected.get(admitted.organisation, 0.0))

@@ -58,6 +58,7 @@ class What(StrEnum):
     REAGGREGATED = "re-aggregated updates"
     WRAPS = "wrapped keys"
     COPY = "sealed copy"
+    FOUNDING = "agreement of the members"
     READERS = "readers"
     STORE = "store"
     SALTS = "salts"

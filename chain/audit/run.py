@@ -50,6 +50,7 @@ from chain.private import PrivateRounds, open_private_ledger
 from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FoedusError, IntegrityError, LedgerError, LedgerUnreachableError, UsageError
+from core.founding import Founding
 from core.generations import lineage
 from core.genesis import Genesis
 from core.ledger import Ledger, RoundCommitment
@@ -59,7 +60,7 @@ from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.artifacts import Artifacts
 from core.storage.readers import NOBODY, Readers
-from core.storage.run_folder import RunFolder
+from core.storage.run_folder import FOUNDING, RunFolder
 
 __all__ = ["AuditReport", "Failure", "What", "verify", "verify_on_chain"]
 
@@ -190,6 +191,12 @@ class _Audit:
         named = {entry.signed.value.genesis for entry in self.entries if entry.signed}
         if named and self.records.digest not in named:
             self.findings.fail(What.GENESIS, "genesis.json", self.records.digest, f"{min(named)}, which records name")
+        # Derived keys are anybody's: whoever holds them agrees to nothing.
+        simulated = all(member.derived for member in self.genesis.organisations) and not self.genesis.nonces
+        if FOUNDING in self.ledger.files or not simulated:
+            with self.findings.guard(What.FOUNDING, FOUNDING, "registrations, nonces and consents of the members"):
+                self.ledger.files.read(FOUNDING, Founding.from_dict).check(self.genesis)
+                self.findings.checked["members who agreed"] += len(self.genesis.organisations)
         self.ledger.check_run()
         self.private.check_run()
         self.erasures.check(self.generations.opened, self.ledger)

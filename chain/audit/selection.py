@@ -4,17 +4,15 @@ The bids of a round stand in the manifests of the one before and in its own reco
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chain.audit.files import Files, RecordFile
 from chain.audit.records import Head, RecordAudit
 from chain.audit.report import Findings, What
 from core.aggregation import by_address
-from core.canonical import ZERO_DIGEST, Address
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.config import CREDITED
 from core.credit import CreditRecord
-from core.errors import FoedusError
 from core.genesis import Genesis
 from core.policies import BY_HISTORY, READ_LOSSES, READ_SECONDS, bids_for, observations_of, selected
 from core.rounds import RoundRecord
@@ -29,6 +27,8 @@ class SelectionAudit:
     files: Files
     findings: Findings
     records: RecordAudit
+    credits: dict[Digest, dict[Address, float]] = field(default_factory=dict)
+    """The mean credits of the rounds so far, by the digest of what is recorded."""
 
     def check(self, record: RoundRecord, line: Sequence[RoundRecord], head: Head, where: str) -> None:
         """Each organisation whose turn it was is admitted or rejected, once; `line` are its generation's rounds."""
@@ -38,7 +38,11 @@ class SelectionAudit:
         if policy in BY_HISTORY and len(line) != record.round - 1:
             return  # behind a gap, which is a finding of its own, nobody knows what the policy knew
         bids = bids_for(self.genesis, line[-1] if line else None, [s.value for s in record.bids], head.members)
-        history = [observations_of(earlier, self._credit(earlier)) for earlier in line] if policy in BY_HISTORY else []
+        history = (
+            [observations_of(earlier, self.credits.get(earlier.credit)) for earlier in line]
+            if policy in BY_HISTORY
+            else []
+        )
         asked = selected(self.genesis, head.members, record.round, history, bids)
         heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
         if sorted(heard) != sorted(asked):
@@ -67,6 +71,7 @@ class SelectionAudit:
             self.findings.expect(What.CREDIT, name, credit.digest, record.credit)
             paid, admitted = sorted(credit.incomes), sorted(a.organisation for a in record.admitted)
             self.findings.expect(What.CREDIT, name, paid, admitted)
+            self.credits[credit.digest] = credit.credit.mean
             self.findings.checked["credits, not measured again"] += 1
 
     def _check_offers(self, record: RoundRecord, line: Sequence[RoundRecord], head: Head, where: str) -> None:
@@ -83,9 +88,3 @@ class SelectionAudit:
             self.findings.expect(What.BID, own, signed.value.key, record.key)
             with self.findings.guard(What.BID, own, f"a signature of {signed.value.organisation}"):
                 signed.verified(self.genesis)
-
-    def _credit(self, record: RoundRecord) -> dict[Address, float]:
-        """The mean credits of a round, which was checked in its own turn."""
-        with suppress(FoedusError, OSError):
-            return self.files.read(credit_name(record.key), CreditRecord.from_dict).credit.mean
-        return {}

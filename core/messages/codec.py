@@ -2,6 +2,8 @@
 
     message        content sent                         content of the reply
     query.bind     question, chain                      registrations (signed), one per hosted organisation
+    query.reveal   registrations (signed) of all        nonce; or refusal
+    query.consent  genesis                              consent (signed); or refusal
     query.offer    round, payments                      offer (signed); or refusal
     query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
     query.records  request to erase records (signed)    which of them are held, which erased; or refusal

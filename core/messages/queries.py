@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 from core.canonical import Address, Digest, raw
 from core.erasures import Attestation, ErasureRequest, Receipt
 from core.errors import FormatError
+from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain
 from core.messages.codec import (
@@ -27,6 +28,8 @@ from core.signed import Signed
 from core.update import Asked, Offer, Registration
 
 BIND = "query.bind"
+REVEAL = "query.reveal"
+CONSENT = "query.consent"
 OFFER = "query.offer"
 DELETE = "query.delete"
 RECORDS = "query.records"
@@ -73,6 +76,72 @@ class Bound:
             return typed(cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"]))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind reply: {error}") from error
+
+
+@dataclass(frozen=True)
+class RevealQuery:
+    """The coordinator shows who is to found the federation, and asks one of them for its nonce."""
+
+    organisation: Address
+    registrations: tuple[Signed[Registration], ...]
+    chain: Domain
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        registrations = [signed.to_dict() for signed in self.registrations]
+        query = {"organisation": self.organisation, "registrations": registrations, "chain": asdict(self.chain)}
+        return RecordDict({"reveal": json_record(query)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        query = json_of(content, "reveal", QUESTION_BYTES)
+        nested = {
+            "registrations": lambda v: tuple(Signed.parse(Registration, signed) for signed in v),
+            "chain": lambda v: parsed(Domain, v, {}),
+        }
+        return parsed(cls, query, nested)
+
+
+def revealed(nonce: Digest) -> RecordDict:
+    """The content of the reply to a query for a nonce."""
+    return RecordDict({"revealed": json_record({"nonce": nonce})})
+
+
+def nonce_of(content: RecordDict) -> Digest:
+    """The nonce in a reply; raises FormatError."""
+    answer = json_of(content, "revealed", REFUSAL_BYTES)
+    if set(answer) != {"nonce"}:
+        raise FormatError(f"malformed nonce: expected a nonce alone, got {sorted(answer)}")
+    return Digest("0x" + raw(answer["nonce"]).hex())
+
+
+@dataclass(frozen=True)
+class ConsentQuery:
+    """The coordinator asks a member to agree to the genesis that followed from what all have shown."""
+
+    organisation: Address
+    genesis: Genesis
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {"organisation": self.organisation, "genesis": self.genesis.to_dict()}
+        return RecordDict({"consent": json_record(query)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        return parsed(cls, json_of(content, "consent", QUESTION_BYTES), {"genesis": Genesis.from_dict})
+
+
+def consented(signed: Signed[Consent]) -> RecordDict:
+    """The content of a member's consent."""
+    return RecordDict({"consented": json_record(signed.to_dict())})
+
+
+def consent_of(content: RecordDict) -> Signed[Consent]:
+    """The consent in a reply; raises FormatError."""
+    return Signed.parse(Consent, json_of(content, "consented", MANIFEST_BYTES))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays.
 
     RUN/genesis.json
+    RUN/founding.json                           the members' registrations, and in a deployment their consents
     RUN/readers.json                            public keys of those who may read the artifacts
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
@@ -26,6 +27,7 @@ from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
 from core.credit import CreditRecord
 from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
+from core.founding import Founding
 from core.generations import GenerationRecord, last_round, lineage
 from core.genesis import Genesis
 from core.keys import Key
@@ -38,6 +40,9 @@ from core.storage.blobs import Blobs, Folder, open_blobs, read, write
 from core.storage.readers import Readers
 
 T = TypeVar("T")
+
+FOUNDING = "founding.json"
+"""The file of a Founding."""
 
 
 class RunFolder:
@@ -101,19 +106,21 @@ class RunFolder:
         """The same run, read with another key, or with its own when that is None."""
         return RunFolder(self.folder, self._store, key or self._key)
 
-    def begin(self, genesis: Genesis, readers: Readers) -> None:
-        """Write genesis and readers; raises RunError when the run has a genesis already."""
+    def begin(self, genesis: Genesis, readers: Readers, founding: Founding | None = None) -> None:
+        """Write genesis, readers and what the members signed; raises RunError when the run has a genesis already."""
         if self.started:
             raise RunError(f"run {self.name} has a genesis already")
         # The genesis comes last: a run has started once it is there, and then its readers are, too.
         write(self.folder / "readers.json", to_json(readers.to_dict()))
+        if founding:
+            write(self.folder / FOUNDING, to_json(founding.to_dict()))
         write(self.folder / "genesis.json", to_json(genesis.to_dict()))
-        self._copy("readers.json")
-        self._copy("genesis.json")
+        for name in self._beginning():
+            self._copy(name)
 
     def complete_copies(self) -> None:
         """Store the sealed copies of documents that a crash has left out."""
-        for name in ("readers.json", "genesis.json"):
+        for name in self._beginning():
             self._copy(name)
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
@@ -125,6 +132,10 @@ class RunFolder:
         salts_destroyed = self.salts_destroyed()
         for signed in self.records():
             self._copy_round(signed.value, salted=signed.value.digest not in salts_destroyed)
+
+    def _beginning(self) -> tuple[str, ...]:
+        """The documents that a run begins with."""
+        return ("readers.json", *([FOUNDING] if (self.folder / FOUNDING).exists() else ()), "genesis.json")
 
     def append(self, signed: Signed[RoundRecord], salts: Salts, credit: CreditRecord | None = None) -> None:
         """Write a record, its salts and credit first: a record without salts could never be committed.

@@ -5,6 +5,7 @@ STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
 STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
+STATE/agreed/            what each organisation has agreed to found; see client_app/agreement.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
 STATE/chain/             the development chains
 """
@@ -98,6 +99,14 @@ class State:
     def witness(self, genesis: Digest, organisation: Address) -> Path:
         """What an organisation of this state folder remembers of a federation."""
         return self.folder / "witness" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
+
+    def agreed(self, organisation: Address) -> Path:
+        """What an organisation of this state folder has agreed to found."""
+        return self.folder / "agreed" / f"{address(organisation)}.jsonl"
+
+    def agreed_genesis(self) -> Path:
+        """The folder of the genesis documents that organisations here have agreed to."""
+        return self.folder / "agreed"
 
     def forgotten(self, genesis: Digest, organisation: Address) -> Path:
         """The records that an organisation of this state folder has erased from a federation."""

@@ -67,7 +67,8 @@ def recorded(folder: Path, pool: float = 8.0) -> Federation:
         after = federation.run.artifacts.open(plain.aggregate)
         sources = [(a, partial(federation.run.artifacts.open, a.signed.value.update)) for a in plain.admitted]
         updates = [WeightedUpdate(a.organisation, a.weight, source) for a, source in sources]
-        credit = rewards.measure(0, updates, after)
+        credit = rewards.measure(0, plain.round, updates, after)
+        assert credit is not None
         rewards.keep(0, plain.round, credit, after)
         write(federation.run.folder / credit_name(plain.key), to_json(credit.to_dict()))
         return replace(plain, credit=credit.digest)

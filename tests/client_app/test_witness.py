@@ -7,7 +7,8 @@ import pytest
 from client_app.witness import Standing, Witness
 from core import keys
 from core.canonical import Address, Digest
-from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, ObjectionError
+from core.keys import derive
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts
@@ -284,3 +285,51 @@ def test_who_was_caught_is_not_believed_again(tmp_path: Path) -> None:
     for signed in (first, second):
         with pytest.raises(IntegrityError, match=r"round 1 of .* the weight of"):
             again.check_record(signed, federation.run.salts(signed.value))
+
+
+def test_a_round_whose_record_was_shown_is_not_trained_again(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, federation.ledger)
+    watch(by, federation)
+    shown = next(federation.run.records()).value.key
+    with pytest.raises(ObjectionError, match="it is closed"):
+        by.check_open(shown)
+    by.check_open(replace(shown, round=99))
+
+
+def test_a_memory_does_not_grow_without_end_by_one_round_that_is_asked_for_again(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    signed = next(federation.run.records()).value.admitted[0].signed
+    for _ in range(100):
+        by.sent(signed)
+    with pytest.raises(ObjectionError, match="at most 100 attempts"):
+        by.check_open(signed.value.key)
+
+
+def test_the_last_rounds_are_confirmed_too(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    watch(witness(federation, tmp_path, federation.ledger), federation)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger, lag=0)
+    assert by.confirm_all() == Standing(trusting=False)
+    assert len(by._confirmed) == by.rounds == len(list(federation.run.records()))
+
+
+def test_a_forked_last_record_is_found(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    forked = MemoryLedger()
+    forked.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    records = [signed.value for signed in federation.run.records()]
+    for record in records:
+        honest = federation.run.commitment(record)
+        forked.commit(replace(honest, count=9) if record == records[-1] else honest)
+    watch(witness(federation, tmp_path, forked), federation)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), forked, lag=0)
+    with pytest.raises(IntegrityError, match="the ledger has count 9"):
+        by.confirm_all()
+
+
+def test_a_run_that_another_coordinator_opened_is_refused(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path, ledger=MemoryLedger(derive(9, "another").address))
+    with pytest.raises(IntegrityError, match="coordinator on the ledger"):
+        witness(federation, tmp_path, federation.ledger).confirm(0, 0, 1)

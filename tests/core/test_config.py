@@ -97,6 +97,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "step_price": (0, 1_000_000_000_000),
     "traffic_price": (0, 1_000_000_000_000),
     "budget": (0, 1_000_000_000_000),
+    "most_examples": (0, 9_007_199_254_740_991),
+    "most_weight": (0.000_000_001, 1),
     "quorum": (1, 4_294_967_296),
     "anchor_every": (1, 99_999),
     "retries": (0, 98),

@@ -8,6 +8,7 @@ import pytest
 from core.canonical import from_json, to_json
 from core.errors import FormatError, UsageError
 from core.genesis import Genesis, Membership, Privacy, PrivateChain, Robust, Stage, Template
+from core.seeds import from_nonces
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -51,7 +52,9 @@ CHANGES: dict[str, Any] = {
     "target_blocks": "20-29",
     "staleness": 1,
 }
-LATER = tuple(name for name in tuple(CHANGES)[-10:] if not name.startswith(("server_rate", "target")))
+LATER = tuple(
+    name for name in tuple(CHANGES)[-10:] if not name.startswith(("membership", "nonces", "server_rate", "target"))
+)
 """Fields that only their neutral values are known of."""
 
 
@@ -69,6 +72,33 @@ def test_a_setting_of_a_later_version_is_refused_by_name(field: str) -> None:
     data = replace(GENESIS, **{field: CHANGES[field]}).to_dict()
     with pytest.raises(FormatError, match=f"expected {field} "):
         Genesis.from_dict(from_json(to_json(data)))
+
+
+NONCES = tuple(f.other(f"nonce {member.name}") for member in GENESIS.organisations)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"membership": Membership("friends")},
+        {"membership": Membership("open", 99)},
+        {"membership": Membership("open", -1)},
+        {"membership": Membership("open", 0, 0.0)},
+        {"membership": Membership("open", 0, 1.5)},
+        {"nonces": NONCES},
+        {"nonces": NONCES[:-1], "seed": from_nonces(NONCES[:-1])},
+    ],
+)
+def test_a_genesis_of_members_or_nonces_that_do_not_fit_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="expected"):
+        Genesis.from_dict(from_json(to_json(replace(GENESIS, **changes).to_dict())))
+
+
+def test_a_seed_follows_from_all_nonces_and_no_weight_is_above_its_cap() -> None:
+    drawn = replace(GENESIS, nonces=NONCES, seed=from_nonces(NONCES), membership=Membership("members", 10**6, 0.25))
+    assert Genesis.from_dict(from_json(to_json(drawn.to_dict()))) == drawn
+    assert max(drawn.weights(member.address for member in drawn.organisations).values()) == 0.25
+    assert from_nonces(NONCES) != from_nonces(NONCES[::-1])
 
 
 def test_members_and_lanes_are_found_by_address() -> None:

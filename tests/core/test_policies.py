@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from agents import policies
+from core import policies
 from core.canonical import Address
 from core.policies import POLICIES, Observation, Policy, SelectionContext, everyone, observations_of, random
 from core.signed import Signed

@@ -13,7 +13,6 @@ from core.errors import ConfigError, DataError, FoedusError, ModelError, RunErro
 from core.genesis import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model, ModelSpec
-from llm.served import shared_adapter
 from server_app.founding import GenesisInputs, check_unchanged, create_genesis
 from tests import federation as f
 
@@ -27,13 +26,12 @@ MODEL = cast(
 )
 CONFIG = RunConfig(rank=2, rounds=2)
 MEMBERS = f.members()
-INPUTS = GenesisInputs(MODEL, shared_adapter(MODEL, CONFIG.rank, CONFIG.seed), digest("validation", b"[]"), f.CHAIN)
+INPUTS = GenesisInputs(MODEL, digest("validation", b"[]"), f.CHAIN)
 
 
 def founded(members: tuple[Organisation, ...] = MEMBERS, **changes: Any) -> Genesis:
     config = replace(CONFIG, **changes)
-    inputs = replace(INPUTS, fresh=shared_adapter(MODEL, config.rank, config.seed))
-    return create_genesis(config, "one", f.COORDINATOR.address, inputs, members)
+    return create_genesis(config, "one", f.COORDINATOR.address, INPUTS, members)
 
 
 def test_a_genesis_holds_the_settings_the_members_and_the_digests() -> None:

@@ -1,0 +1,71 @@
+"""`foedus witness`: the organisations' own check of their coordinator, at any time, by their own memory and ledger."""
+
+from typing import Annotated
+
+import typer
+
+from chain.observer import observe
+from client_app.witness import Witness
+from console.options import JsonOption, RunChainOption, StateOption, command_app, state_of
+from console.settings import saved
+from console.views.tables import answer
+from core.canonical import Address, from_json
+from core.errors import IntegrityError, UsageError
+from core.genesis import Genesis
+from core.ledger import LedgerView
+from core.storage.state_folder import State
+
+app = command_app()
+
+
+@app.command(epilog="Example: foedus witness --chain https://rpc.example.org")
+def witness(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="The federation's run id; the newest without it.")] = "",
+    organisation: Annotated[str, typer.Option(help="Only this one: name or address.")] = "",
+    chain: RunChainOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check every round that organisations here were shown, the last ones too, on a ledger of their own choosing."""
+    folder = state_of(state)
+    genesis = _genesis(folder, run)
+    members = [genesis.named(organisation)] if organisation else list(genesis.organisations)
+    known = [member for member in members if folder.witness(genesis.digest, member.address).exists()]
+    if not known:
+        raise UsageError(f"expected the memory of an organisation of run {genesis.run} in {folder.folder}, got none")
+    where = chain or (saved(folder, genesis.run).chain if folder.settings(genesis.run).exists() else "")
+    if not where:
+        raise UsageError("--chain: expected a ledger to ask: embedded, anvil or an RPC URL, got none")
+    ledger = observe(where, folder.folder, genesis.chain.contract)
+    found = {member.name: _check(folder, genesis, member.address, ledger) for member in known}
+    failures = [f"{name}: {said}" for name, (failures, _, _) in found.items() for said in failures]
+    missing = [f"{name}: {key}" for name, (_, missing, _) in found.items() for key in missing]
+    rounds = {name: count for name, (_, _, count) in found.items()}
+    lines = [*failures, *(f"{key}: not on the ledger" for key in missing)]
+    stand = f"{sum(rounds.values())} rounds stand as they were shown to {', '.join(rounds)}"
+    result = {"run": genesis.run, "ok": not lines, "rounds": rounds, "failures": failures, "missing": missing}
+    answer(result, lines or [stand], as_json=as_json)
+    return 1 if lines else 0
+
+
+def _check(folder: State, genesis: Genesis, member: Address, ledger: LedgerView) -> tuple[list[str], list[str], int]:
+    """What does not hold of the rounds that one organisation was shown, which are not on the ledger, and how many."""
+    rounds = 0
+    try:
+        memory = Witness(folder.witness(genesis.digest, member), genesis, member, ledger, lag=0)
+        rounds = memory.rounds
+        standing = memory.confirm_all()
+    except IntegrityError as error:
+        return [str(error)], [], rounds
+    return [memory.caught] if memory.caught else [], [str(key) for key in standing.behind], rounds
+
+
+def _genesis(folder: State, run: str) -> Genesis:
+    """The genesis of a run that lies here, or that an organisation here agreed to; the newest when `run` is empty."""
+    known = {run.genesis.run: run.genesis for run in folder.runs()}
+    for path in sorted(folder.agreed_genesis().glob("*.json"), key=lambda path: path.stat().st_mtime):
+        genesis = Genesis.from_dict(from_json(path.read_bytes()))
+        known[genesis.run] = genesis
+    if not known or (run and run not in known):
+        raise UsageError(f"expected one of the federations {', '.join(known) or 'none'}, got {run or 'none'}")
+    return known[run or list(known)[-1]]

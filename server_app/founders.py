@@ -1,0 +1,94 @@
+"""Founders: who may found a federation, and how its members agree to the genesis.
+
+Whoever may not is dropped, and whoever does not show its nonce or does not consent; the others go on without it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+
+from chain.registry import RegisteredOrganisation
+from core.canonical import ZERO_DIGEST, Address, Digest
+from core.errors import IntegrityError
+from core.founding import Consent, commitment_to
+from core.genesis import Genesis
+from core.keys import Domain
+from core.messages.queries import CONSENT, REVEAL, ConsentQuery, RevealQuery, consent_of, nonce_of
+from core.signed import Signed
+from core.update import Registration
+from server_app.admission import RejectedError, read_reply
+from server_app.exchange import Send, ask
+
+
+@dataclass(frozen=True)
+class Founders:
+    """Who may found: those `listed` with their most examples, those in the `registry`, or anybody.
+
+    `most_examples` is for every member, 0 for no limit.
+    """
+
+    listed: Mapping[Address, int] = field(default_factory=dict)
+    registry: Callable[[Address], RegisteredOrganisation | None] | None = None
+    most_examples: int = 0
+
+    def fault(self, registration: Registration, taken: Sequence[str]) -> str:
+        """Why an organisation may not found; empty when it may. `taken` are the names of those before it."""
+        member = registration.organisation
+        known = self.listed.get(Address(member.address.lower()))
+        most = min(filter(None, (known, self.most_examples)), default=member.examples)
+        entry = self.registry(member.address) if self.registry else None
+        keys = (ZERO_DIGEST, registration.node_key)
+        faults = {
+            f"{member.address} is not among the members of the settings": bool(self.listed) and known is None,
+            f"{member.name}: expected at most {most} examples, got {member.examples}": member.examples > most,
+            f"{member.name}: expected a commitment to a nonce, got none": (
+                not member.derived and registration.nonce == ZERO_DIGEST
+            ),
+            f"the name {member.name} is taken": member.name.casefold() in map(str.casefold, taken),
+            f"{member.address} is not registered with the contract": (
+                self.registry is not None and (entry is None or entry.revoked_at > 0)
+            ),
+            f"{member.address}: expected the SuperNode key of its registration with the contract, got another": (
+                entry is not None and entry.node_key not in keys
+            ),
+        }
+        return next((fault for fault, there in faults.items() if there), "")
+
+
+def nonces(
+    registrations: Sequence[Signed[Registration]], nodes: Mapping[Address, int], chain: Domain, send: Send
+) -> dict[Address, Digest]:
+    """The nonces that the registered organisations show; whoever shows none, or another, is not among them."""
+    queries = (
+        (who, Message(RevealQuery(who, tuple(registrations), chain).to_content(), nodes[who], REVEAL, group_id="bind"))
+        for who in (signed.value.organisation.address for signed in registrations)
+    )
+    committed = {signed.value.organisation.address: signed.value.nonce for signed in registrations}
+    found = {}
+    for who, reply in ask(queries, send):
+        try:
+            nonce = read_reply(reply, nonce_of, "it did not show its nonce")
+        except RejectedError:
+            continue
+        if commitment_to(nonce) == committed[who]:
+            found[who] = nonce
+    return found
+
+
+def consents(genesis: Genesis, nodes: Mapping[Address, int], send: Send) -> dict[Address, Signed[Consent]]:
+    """The consents to a genesis; whoever does not agree is not among them."""
+    queries = (
+        (who, Message(ConsentQuery(who, genesis).to_content(), nodes[who], CONSENT, group_id="bind"))
+        for who in (member.address for member in genesis.organisations)
+    )
+    found = {}
+    for who, reply in ask(queries, send):
+        try:
+            signed = read_reply(reply, consent_of, "it did not answer")
+            agreed = signed.verified(genesis).organisation == who
+        except (RejectedError, IntegrityError):
+            continue
+        if agreed:
+            found[who] = signed
+    return found

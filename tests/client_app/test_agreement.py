@@ -1,0 +1,117 @@
+"""An organisation shows its nonce for one set of members, and trains only under a genesis that it agreed to."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_app.agreement import Agreement, Pins, registration
+from core.canonical import Digest
+from core.errors import ObjectionError
+from core.founding import commitment_to
+from core.genesis import Genesis
+from core.keys import Key, derive
+from core.messages.queries import RevealQuery
+from core.seeds import from_nonces
+from core.signed import Signed
+from core.update import Asked, Organisation, Registration
+from tests import federation as f
+
+KEYS = tuple(sorted((Key(bytes([i]) * 32) for i in (1, 2, 3)), key=lambda key: int(key.address, 16)))
+MEMBERS = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(KEYS))
+ASKED = Asked(f.COORDINATOR.address, f.RUN, f.other("challenge"))
+REGISTERED = tuple(registration(key, member, ASKED, f.CHAIN) for key, member in zip(KEYS, MEMBERS, strict=True))
+
+
+def agreement(folder: Path, index: int = 0) -> Agreement:
+    return Agreement(folder / f"{index}.jsonl", KEYS[index], MEMBERS[index])
+
+
+def query(*registrations: Signed[Registration]) -> RevealQuery:
+    return RevealQuery(KEYS[0].address, registrations, f.CHAIN)
+
+
+def drawn(folder: Path, **changes: Any) -> Genesis:
+    nonces: tuple[Digest, ...] = tuple(agreement(folder, i).reveal(query(*REGISTERED)) for i in range(3))
+    values: dict[str, Any] = {"organisations": MEMBERS, "lanes": (tuple(m.address for m in MEMBERS),)}
+    return replace(f.genesis(), **values | {"nonces": nonces, "seed": from_nonces(nonces)} | changes)
+
+
+def test_a_nonce_is_what_was_committed_to_and_shown_again_for_the_same_members(tmp_path: Path) -> None:
+    nonce = agreement(tmp_path).reveal(query(*REGISTERED))
+    assert commitment_to(nonce) == REGISTERED[0].value.nonce
+    assert agreement(tmp_path).reveal(query(*REGISTERED)) == nonce
+
+
+def test_a_nonce_is_not_shown_for_a_second_set_of_members(tmp_path: Path) -> None:
+    # A coordinator that knew all nonces but its own member's could choose that one, and so the seed.
+    agreement(tmp_path).reveal(query(*REGISTERED[:2]))
+    with pytest.raises(ObjectionError, match="it was shown for other members"):
+        agreement(tmp_path).reveal(query(*REGISTERED))
+
+
+def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(tmp_path: Path) -> None:
+    uncommitted = f.registration(MEMBERS[1], ASKED.challenge, KEYS[1])
+    other = replace(REGISTERED[0].value, nonce=f.other("nonce")).sign(KEYS[0], f.CHAIN)
+    forged = Signed(REGISTERED[1].value, REGISTERED[0].signatures)
+    for registrations in (REGISTERED[1:], (REGISTERED[0], uncommitted), (other,), (REGISTERED[0], forged)):
+        with pytest.raises(Exception, match="expected"):
+            agreement(tmp_path).reveal(query(*registrations))
+    assert not (tmp_path / "0.jsonl").exists()
+
+
+def test_it_trains_under_the_genesis_that_it_agreed_to_alone(tmp_path: Path) -> None:
+    genesis = drawn(tmp_path)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        agreement(tmp_path).check(genesis)
+    assert agreement(tmp_path).consent(genesis, Pins()).organisation == KEYS[0].address
+    agreement(tmp_path).check(genesis)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        agreement(tmp_path).check(replace(genesis, salt="11" * 32))
+
+
+def test_whoever_has_a_derived_key_need_not_agree(tmp_path: Path) -> None:
+    key = derive(7, "medical")
+    member = Organisation(key.address, "medical", 100, True)
+    Agreement(tmp_path / "memory.jsonl", key, member).check(f.genesis())
+    assert registration(key, member, ASKED, f.CHAIN).value.nonce == "0x" + "00" * 32
+
+
+def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_path: Path) -> None:
+    genesis = drawn(tmp_path)
+    swapped = (genesis.nonces[1], genesis.nonces[0], genesis.nonces[2])
+    for other in (
+        replace(genesis, nonces=()),
+        replace(genesis, nonces=swapped, seed=from_nonces(swapped)),
+        replace(genesis, organisations=(replace(MEMBERS[0], examples=1), *MEMBERS[1:])),
+        replace(genesis, organisations=(MEMBERS[0], replace(MEMBERS[1], examples=10**6), MEMBERS[2])),
+    ):
+        with pytest.raises(ObjectionError, match="genesis: expected"):
+            agreement(tmp_path).consent(other, Pins())
+
+
+@pytest.mark.parametrize(
+    ("pins", "what"),
+    [
+        ({"pin-coordinator": f.address("coding")}, "coordinator"),
+        ({"pin-contract": f.address("coding")}, "contract"),
+        ({"pin-base": f.other("base")}, "base"),
+        ({"pin-members": f"{MEMBERS[0].address}, {MEMBERS[1].address}"}, "members"),
+        ({"pin-norm-bound": 1.0}, "norm-bound"),
+    ],
+)
+def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
+    tmp_path: Path, pins: dict[str, Any], what: str
+) -> None:
+    genesis = drawn(tmp_path)
+    with pytest.raises(ObjectionError, match=f"{what}: expected"):
+        agreement(tmp_path).consent(genesis, Pins.of(pins))
+    wanted = {
+        "pin-coordinator": genesis.coordinator.lower(),
+        "pin-contract": genesis.chain.contract,
+        "pin-base": genesis.base.digest,
+        "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
+        "pin-norm-bound": genesis.norm_bound,
+    }
+    assert agreement(tmp_path).consent(genesis, Pins.of(wanted))
