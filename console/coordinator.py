@@ -112,7 +112,7 @@ def register(path: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(  # noqa: S603 - a command of ours
         [*command, "--name", path.stem], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    show(
-        f"Node {path.stem}: {'registered' if done.returncode == 0 else done.stdout + done.stderr}",
-        on=screen(stderr=True),
-    )
+    said, how = done.stdout + done.stderr, "registered"
+    if done.returncode:
+        how = "registered before" if "already in use" in said else " ".join(said.split())
+    show(f"Node {path.stem}: {how}", on=screen(stderr=True))

@@ -34,6 +34,7 @@ from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from provenance.served import trace
 from server_app.binding import Bindings
+from server_app.calibrating import calibrate_simulation
 from server_app.chains import Chains
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
@@ -153,6 +154,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
+        calibrate_simulation(config, rounds, model)
         chains.post(run.genesis, rewards)
 
 

@@ -259,7 +259,7 @@ def fitted(found: Sequence[Attributed]) -> tuple[Weights, float]:
     def worth(weights: Weights) -> tuple[float, float]:
         hits = likelihood = 0.0
         for z, s, f, right, share in known:
-            odds = np.dot(weights, (z, s, f))
+            odds = np.dot((weights.noise, weights.score, weights.familiarity), (z, s, f))
             hits += share * float(odds.argmax() == right)
             likelihood += share * float(odds[right] - np.logaddexp.reduce(odds))
         # Rounded: where weights differ by a single response or two, the likelihood decides.

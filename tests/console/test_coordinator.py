@@ -1,7 +1,10 @@
 """`foedus coordinator` says what it lacks; tests/integration/test_nodes.py has it at work."""
 
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from console import coordinator
 from core.deployment import CoordinatorSettings
@@ -35,3 +38,19 @@ def test_flowers_command_line_is_connected_to_it(tmp_path: Path) -> None:
     connections = tomllib.loads((home / "config.toml").read_text())["superlink"]
     expected = {"address": "127.0.0.1:9999", "root-certificates": str(tmp_path / "c.pem")}
     assert connections[connections["default"]] == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("", "registered"),
+        ("raise SystemExit('Public key already in use')", "registered before"),
+        ("raise SystemExit('no answer')", "no answer"),
+    ],
+)
+def test_it_says_what_became_of_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: str, how: str
+) -> None:
+    monkeypatch.setattr(coordinator, "script", lambda _: [sys.executable, "-c", code])
+    coordinator.register(tmp_path / "medical.pub", {})
+    assert capsys.readouterr().err == f"Node medical: {how}\n"

@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.chain]
 
 def test_a_run_of_agents_on_the_samples_verifies(world: World) -> None:
     options = ("--participation", "q-learning", "--rounds", 3, "--set", "local-steps=5", "--set", "evaluate-limit=8")
-    run = foedus("run", *options, "--backend", "inline", "--state", world.state, "--json")
+    run = foedus("run", "--base", "foedus-tiny", *options, "--backend", "inline", "--state", world.state, "--json")
     assert run.code == 0, run.err
     report = world.command("verify", "--strict").json
     assert report["ok"], report["failures"]

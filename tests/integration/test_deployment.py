@@ -37,7 +37,7 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
             data.mkdir(parents=True)
             (data / f"{name}.jsonl").write_bytes((world.data / f"{name}.jsonl").read_bytes())
             place = {"organisation": name, "data": str(data), "key-file": str(tmp_path / "keys" / f"{name}.key")}
-            place |= {"state": str(tmp_path / "at" / f"{name}-state")}
+            place |= {"state": str(tmp_path / "at" / f"{name}-state"), "base": str(world.base)}
             if name == "medical":
                 place |= {"chain-url": url}
             stack.enter_context(supernode(tmp_path, address, name, place))
