@@ -28,6 +28,7 @@ SUMMARIES = {
     "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
     "attribute": "Trace every token of an answer to the organisations that taught it.",
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
+    "calibrate": "Fit the weights of verdicts on records that organisations have published, and sign them.",
     "evidence": "Check the evidence of a verdict.",
     "forget": "Erase an organisation, or some of its records, from a run.",
     "check": "Check an erasure certificate against the run's artifacts and the chain.",

@@ -68,6 +68,7 @@ def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
         "verdict": name,
         "organisation": response.verdict,
         "confidence": response.confidence,
+        "calibrated": response.calibrated,
         "method": trace.method,
         "prompt": trace.prompt,
         "text": trace.text,

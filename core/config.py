@@ -132,6 +132,8 @@ class RunConfig:
     """How hf:NAME is divided: iid, dirichlet, dirichlet=COLUMN or column=COLUMN."""
     evaluate_limit: int = 64
     """Records per data set for the evaluation of a round; 0 is all."""
+    calibration: int = 4
+    """In a simulation: held-out records of each organisation that the weights of verdicts are fitted on; 0 is none."""
     trackers: str = ""
     """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
     organisation: str = ""

@@ -43,6 +43,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "chain_lag": (0, 99_999),
     "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),
+    "calibration": (0, 1000),
 }
 
 

@@ -201,6 +201,16 @@ def read_folder(path: Path, organisations: int | None = None) -> Collection:
     return Collection(tuple(read), read_records(validation) if validation.exists() else (), tuple(notes))
 
 
+def read_published(path: Path) -> dict[Name, tuple[Record, ...]]:
+    """Every record of each organisation in a folder as `read_folder` takes it; raises DataError. None is held out."""
+    files, _ = _training_files(path) if path.is_dir() else ({}, [])
+    if not files:
+        raise DataError(f"{path}: expected NAME.jsonl or NAME/train.jsonl per organisation, got no organisation")
+    return {
+        name: read_records(file) for name, file in zip(checked_names(files, str(path)), files.values(), strict=True)
+    }
+
+
 def checked_names(names: Iterable[str], where: str) -> list[Name]:
     """The names of organisations in a source; raises DataError for what is none, and for two that look alike."""
     try:

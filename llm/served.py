@@ -30,10 +30,13 @@ class Serving:
     """The lanes with members, in order: each is a part of the composition, unless they are summed."""
 
 
-def serving(run: RunFolder) -> Serving:
-    """The model that a run serves now; raises ModelError when the base here is not the one of the genesis."""
+def serving(run: RunFolder, base: Model | None = None) -> Serving:
+    """The model that a run serves now, on `base` where that of its genesis is loaded already.
+
+    Raises ModelError when the base here is not the one of the genesis.
+    """
     genesis = run.genesis
-    model = base_of(genesis, genesis.base.name)
+    model = base or base_of(genesis, genesis.base.name)
     fresh, rule = shared_adapter(model, genesis.rank, genesis.seed), RULES[genesis.rule]
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
     state = served(genesis, lanes)

@@ -17,9 +17,10 @@ from core.errors import UsageError
 from llm.batches import Example, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
+from llm.model import Model
 from llm.records import Message, Record
 from provenance.ablation import ablation
-from provenance.confidence import WEIGHTS, judge
+from provenance.confidence import WEIGHTS, judge, weights_of
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.ensemble import EnsembleSubject, mixture_ablation, mixture_gradient
 from provenance.gradient import gradient
@@ -61,12 +62,22 @@ def attribute(
     check_method(method)
     subject = answering(subject, prompt)
     example = _example(subject, prompt, response, max_new_tokens)
-    with reproducible(subject.model.device, 0):
-        scores = subject.scores(METHODS[method], example, effort)
-        familiar = subject.familiarity(example, scores, effort.chunk)
+    scores, familiar = scored(subject, example, method, effort)
     answer = example.tokens[example.prompt_length :]
     tokens = _token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
     return _trace(subject, prompt, method, scores, familiar, tokens, started)
+
+
+def scored(
+    subject: Subject | EnsembleSubject,
+    example: Example,
+    method: str,
+    effort: Effort = Effort(),  # noqa: B008 - frozen
+) -> tuple[Scores, torch.Tensor]:
+    """The scores of an example's answer by a method, and the familiarity (K,) of those scored with its text."""
+    with reproducible(subject.model.device, 0):
+        scores = subject.scores(METHODS[method], example, effort)
+        return scores, subject.familiarity(example, scores, effort.chunk)
 
 
 def stream(
@@ -109,8 +120,6 @@ def stream(
 
 def answering(subject: Subject | EnsembleSubject, prompt: str) -> Subject | EnsembleSubject:
     """The subject that answers a prompt: where prompts are routed, one of the lanes."""
-    if isinstance(subject, Subject):
-        return subject
     return subject.answering(encode_prompt(subject.model.tokenizer, prompt))
 
 
@@ -128,16 +137,22 @@ def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | No
         answer = generate(model, subject.adapter, prompt, _room(subject, len(start), max_new_tokens))
     else:
         answer = encode(model.tokenizer, Record((Message("user", prompt),), response), _UNCUT).tokens[len(start) :]
-    ends = model.end_tokens | set(model.tokenizer.all_special_ids)
-    while answer and answer[-1] in ends:
-        answer = answer[:-1]
-    if not answer or (response is not None and not response.strip()):
+    example = without_end(model, Example((*start, *answer), len(start)))
+    if len(example) == len(start) or (response is not None and not response.strip()):
         raise UsageError(
             f"the {'answer of the model' if response is None else 'response'} is empty: nothing to attribute"
         )
     # The last token is predicted, never read: it needs no position of its own.
-    _room(subject, len(start) + len(answer) - 1, 1)
-    return Example((*start, *answer), len(start))
+    _room(subject, len(example) - 1, 1)
+    return example
+
+
+def without_end(model: Model, example: Example) -> Example:
+    """The example without the tokens that end its answer: nobody taught them."""
+    ends, stop = model.end_tokens | set(model.tokenizer.all_special_ids), len(example)
+    while stop > example.prompt_length and example.tokens[stop - 1] in ends:
+        stop -= 1
+    return Example(example.tokens[:stop], example.prompt_length)
 
 
 def _room(subject: Subject | EnsembleSubject, used: int, most: int) -> int:
@@ -179,12 +194,14 @@ def _trace(
     started: float,
 ) -> TokenTrace:
     """The trace with its response and verdict."""
-    weights = WEIGHTS[method]
+    fitted = subject.calibration
+    calibrated = fitted is not None and fitted.method == method
+    weights = weights_of(fitted) if fitted and calibrated else WEIGHTS[method]
     confidence, organisation = judge(weights, scores.organisations, scores.tokens, scores.response, familiar)
     base = scores.base.sum().item()
     explained = None if scores.explained is None else scores.explained.sum().item()
     residual = None if explained is None else explained - base - scores.response.sum().item()
     whole = tuple(scores.response.tolist()), tuple(familiar.tolist())
-    response = ResponseScores(*whole, base, residual, confidence, organisation)
+    response = ResponseScores(*whole, base, residual, confidence, organisation, calibrated)
     seconds = time.perf_counter() - started
     return TokenTrace(subject.run, subject.aggregate, method, scores.organisations, prompt, tokens, response, seconds)

@@ -7,8 +7,9 @@ A verdict combines the scores S (K,) of a response, in their own unit and in uni
 with s the tokens' scores, and familiarity f (provenance/familiarity.py): an organisation's effect on the tokens, and
 the likeness of the text to its data. The probability that organisation k taught the response is
 softmax_k(β z + α S + γ f). Many nats are never noise, few may be: α is for methods that score in nats, whose
-differences are log odds; others have no common scale, and z alone. The weights are chosen on responses whose teacher
-is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
+differences are log odds; others have no common scale, and z alone. The weights are fitted on the run's own published
+records (provenance/calibrating.py); where there are none, they are constants that were chosen on responses whose
+teacher is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
 abstains where the distribution is nearly uniform, so where the organisations are not distinguishable; its normalised
 entropy does not depend on their number.
 """
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 
+from core.calibration import Calibration
 from core.canonical import Address
 
 LEAST_CERTAINTY = 0.02
@@ -42,6 +44,11 @@ WEIGHTS = {
     "direct-logit": Weights(0.5, 0.0, 50.0),
 }
 """As `python -m benchmarks.provenance.tables` compares them with others."""
+
+
+def weights_of(calibration: Calibration) -> Weights:
+    """The weights that a calibration holds."""
+    return Weights(calibration.noise, calibration.score, calibration.familiarity, calibration.certainty)
 
 
 def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
@@ -71,8 +78,13 @@ def probabilities(
     weights: Weights, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor
 ) -> torch.Tensor:
     """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
-    odds = weights.noise * standardised(tokens, response) + weights.score * response + weights.familiarity * familiar
-    return torch.softmax(odds, dim=0)
+    factors = torch.tensor(weights[:3], dtype=torch.float64)
+    return torch.softmax(factors @ features(tokens, response, familiar), dim=0)
+
+
+def features(tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
+    """Return what a verdict weighs, (3, K) float64: z, the scores themselves, and familiarity."""
+    return torch.stack([standardised(tokens, response), response, familiar]).double()
 
 
 def verdict(
@@ -80,8 +92,12 @@ def verdict(
 ) -> tuple[float, Address | None]:
     """The highest probability and its organisation; None where no probability stands out."""
     confidence, best = chances.max(dim=0)
-    if len(organisations) > 1:
-        entropy = -torch.special.xlogy(chances, chances).sum().item()
-        if 1 - entropy / math.log(len(organisations)) < certainty:
-            return confidence.item(), None
-    return confidence.item(), organisations[int(best)]
+    return confidence.item(), None if certainty_of(chances) < certainty else organisations[int(best)]
+
+
+def certainty_of(chances: torch.Tensor) -> float:
+    """1 − H(p) / log K of probabilities (K,): 0 where all are equal, 1 where one is certain, or alone."""
+    if len(chances) < 2:
+        return 1.0
+    entropy: float = -torch.special.xlogy(chances, chances).sum().item()
+    return 1 - entropy / math.log(len(chances))

@@ -19,6 +19,7 @@ from typing import Self
 import torch
 
 from core.aggregation import by_address
+from core.calibration import Calibration
 from core.canonical import Address, Digest
 from core.composition import Composition
 from core.errors import UsageError
@@ -51,6 +52,11 @@ class EnsembleSubject:
     def model(self) -> Model:
         """The base model."""
         return self.lanes[0].model
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of what is served, where there is one."""
+        return self.lanes[0].calibration
 
     @property
     def organisations(self) -> tuple[Address, ...]:

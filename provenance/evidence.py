@@ -5,10 +5,11 @@ genesis, the signed records of every served lane, what opened the lanes' generat
 the named organisation a proof of participation (its signed manifest, its salt, its way to the round's Merkle root) and
 that root.
 
-    {"genesis", "openings": [signed GenerationRecord], "proofs": [{"proof": participation proof, "root": digest}],
-     "records": [signed RoundRecord], "trace"}
+    {"calibration": signed Calibration or null, "genesis", "openings": [signed GenerationRecord],
+     "proofs": [{"proof": participation proof, "root": digest}], "records": [signed RoundRecord], "trace"}
 
-Offline it shows that verdict and confidence follow from the trace's scores, that the organisation signed these updates,
+Offline it shows that verdict and confidence follow from the trace's scores, by the weights that the coordinator signed
+for what is served, or by the constants where the trace says so; that the organisation signed these updates,
 that the coordinator signed that it admitted them, with these weights, on the way to what the trace says is served, and
 that the updates are in these roots. All of that anybody can make of keys of their own: whose federation it is, only a
 genesis digest or a contract shows that the reader knows from elsewhere. A ledger shows that the roots were committed,
@@ -26,6 +27,7 @@ import torch
 from chain.participation import ParticipationProof, check_run
 from core import merkle
 from core.aggregation import by_address
+from core.calibration import Calibration, verified_calibration
 from core.canonical import Address, Digest, digest, from_json, raw, to_json
 from core.composition import composition_digest, shares
 from core.errors import FormatError, IntegrityError, UsageError
@@ -35,12 +37,12 @@ from core.ledger import Anchor, Ledger
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from provenance.confidence import WEIGHTS, judge
+from provenance.confidence import WEIGHTS, Weights, judge, weights_of
 from provenance.trace import TokenTrace
 
 _ROUNDING = 1e-9
 """The largest difference between a confidence and the one that is computed again, perhaps on another machine."""
-_FIELDS = {"genesis", "openings", "proofs", "records", "trace"}
+_FIELDS = {"calibration", "genesis", "openings", "proofs", "records", "trace"}
 
 Lines = Mapping[int, list[RoundRecord]]
 """The rounds behind each served lane, in order."""
@@ -48,7 +50,7 @@ Lines = Mapping[int, list[RoundRecord]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """A verdict with its evidence; `roots` are those that `proofs` lead to."""
+    """A verdict with its evidence; `roots` are those that `proofs` lead to, `calibration` is None for the constants."""
 
     trace: TokenTrace
     genesis: Genesis
@@ -56,6 +58,7 @@ class Evidence:
     records: tuple[Signed[RoundRecord], ...]
     proofs: tuple[ParticipationProof, ...]
     roots: tuple[Digest, ...]
+    calibration: Signed[Calibration] | None
 
     @classmethod
     def of(cls, run: RunFolder, trace: TokenTrace) -> Self:
@@ -76,7 +79,8 @@ class Evidence:
         admitted = [s.value for s in records if any(a.organisation == named for a in s.value.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), named, genesis.header) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
-        return cls(trace, genesis, openings, records, proofs, roots)
+        calibration = run.calibration if trace.response.calibrated else None
+        return cls(trace, genesis, openings, records, proofs, roots, calibration)
 
     @property
     def digest(self) -> Digest:
@@ -116,13 +120,29 @@ class Evidence:
             raise IntegrityError("expected a trace of at least one token, got none")
         tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
         whole = (torch.tensor(row, dtype=torch.float64) for row in (response.scores, response.familiarity))
-        confidence, named = judge(WEIGHTS[trace.method], trace.organisations, tokens, *whole)
+        confidence, named = judge(self._weights(), trace.organisations, tokens, *whole)
         if named != response.verdict or not abs(confidence - response.confidence) <= _ROUNDING:
             raise IntegrityError(
                 f"expected the verdict that follows from the scores, {named} at {confidence:.4f}, "
                 f"got {response.verdict} at {response.confidence:.4f}"
             )
         return named
+
+    def _weights(self) -> Weights:
+        """The weights that made the verdict: the constants, or those that the coordinator signed for this state."""
+        trace, signed = self.trace, self.calibration
+        if trace.response.calibrated != (signed is not None):
+            said = "calibrated" if trace.response.calibrated else "by the constants"
+            raise IntegrityError(f"expected a calibration with calibrated verdicts alone, got a verdict {said}")
+        if signed is None:
+            return WEIGHTS[trace.method]
+        calibration = verified_calibration(signed, self.genesis)
+        if (calibration.aggregate, calibration.method) != (trace.aggregate, trace.method):
+            raise IntegrityError(
+                f"expected a calibration of {trace.method} for {trace.aggregate}, as the trace, "
+                f"got one of {calibration.method} for {calibration.aggregate}"
+            )
+        return weights_of(calibration)
 
     def _members(self, lane: int) -> tuple[Address, ...]:
         """Who learns in a lane since the last of its openings."""
@@ -199,6 +219,7 @@ class Evidence:
         pairs = zip(self.proofs, self.roots, strict=True)
         return to_json(
             {
+                "calibration": self.calibration.to_dict() if self.calibration else None,
                 "genesis": self.genesis.to_dict(),
                 "openings": [signed.to_dict() for signed in self.openings],
                 "proofs": [{"proof": from_json(proof.to_json()), "root": root} for proof, root in pairs],
@@ -222,10 +243,12 @@ class Evidence:
                 raw(root)
             records = tuple(Signed.parse(RoundRecord, record) for record in fields["records"])
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in fields["openings"])
+            plain = fields["calibration"]
+            calibration = None if plain is None else Signed.parse(Calibration, plain)
             genesis, trace = Genesis.from_dict(fields["genesis"]), TokenTrace.from_plain(fields["trace"])
         except (AttributeError, KeyError, TypeError) as error:
             raise FormatError(f"malformed evidence: {error}") from error
-        return cls(trace, genesis, openings, records, proofs, roots)
+        return cls(trace, genesis, openings, records, proofs, roots, calibration)
 
 
 def _contributors(records: list[RoundRecord]) -> tuple[Address, ...]:

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 
 from core.adapter import AdapterState
+from core.calibration import Calibration, verified_calibration
 from core.canonical import Address, Digest
 from core.errors import IntegrityError
 from core.storage.run_folder import RunFolder
@@ -53,18 +54,26 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A served adapter of a run, on its base model, with the contributions to it."""
+    """A served adapter of a run, on its base model, with the contributions to it.
+
+    `calibration` is that of what is served, where there is one: the weights of verdicts by its method.
+    """
 
     run: str
     aggregate: Digest
     model: Model
     adapter: AdapterState
     contributions: Contributions
+    calibration: Calibration | None = None
 
     @property
     def organisations(self) -> tuple[Address, ...]:
         """The contributors, in order of address."""
         return self.contributions.organisations
+
+    def answering(self, prompt: tuple[int, ...]) -> Self:  # noqa: ARG002 - an EnsembleSubject chooses
+        """The subject that answers a prompt, given as tokens: itself."""
+        return self
 
     @classmethod
     def of(
@@ -72,7 +81,8 @@ class Subject:
     ) -> Self:
         """The subject of a run that serves `aggregate`: `adapter`, which one lane trained, or all when it is None.
 
-        Raises UsageError when it has no contributions, IntegrityError when they do not add up to the adapter.
+        Raises UsageError when it has no contributions, IntegrityError when they do not add up to the adapter,
+        ForgeryError or IntegrityError for a calibration that its coordinator did not sign for its members.
         """
         contributions = of_run(run, model.modules, model.device, lane)
         gap = contributions.gap(adapter)
@@ -80,7 +90,11 @@ class Subject:
             raise IntegrityError(
                 f"run {run.name}: expected contributions that add up to the served adapter, got {gap:.1e} of it missing"
             )
-        return cls(run.name, aggregate, model, adapter, contributions)
+        signed = run.calibration
+        fitted = verified_calibration(signed, run.genesis) if signed else None
+        # That of another state has weights for another's scores.
+        fits = fitted is not None and fitted.aggregate == aggregate
+        return cls(run.name, aggregate, model, adapter, contributions, fitted if fits else None)
 
     def scores(self, method: "Method", example: Example, effort: Effort) -> Scores:
         """The scores of an answer by a method; the model then holds the served adapter."""

@@ -3,6 +3,7 @@
 from core.canonical import Address
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
+from llm.model import Model
 from llm.served import serving
 from provenance.attribution import DEFAULT, attribute, check_method
 from provenance.ensemble import EnsembleSubject
@@ -10,9 +11,12 @@ from provenance.method import Subject
 from provenance.trace import TokenTrace
 
 
-def subject(run: RunFolder) -> Subject | EnsembleSubject:
-    """The served adapter or adapters of a run, with their contributions; raises UsageError when there are none."""
-    served = serving(run)
+def subject(run: RunFolder, base: Model | None = None) -> Subject | EnsembleSubject:
+    """The served adapter or adapters of a run, with their contributions, on `base` where that is loaded already.
+
+    Raises UsageError when there are none.
+    """
+    served = serving(run, base)
     model, digest, adapters = served.model, served.state.digest, served.adapter
     if len(adapters.parts) == 1:
         return Subject.of(run, model, digest, adapters.states[0])

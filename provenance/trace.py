@@ -39,7 +39,8 @@ class ResponseScores:
 
     `familiarity` is how strongly each contribution answers to prompt and response, for its size, less the mean of all.
     `confidence` is the highest probability that an organisation taught the response, from scores and familiarity;
-    `verdict` is that organisation, or None where the method abstains.
+    `verdict` is that organisation, or None where the method abstains; `calibrated` whether the weights of both were
+    fitted on this run (core/calibration.py), and are not the constants.
     """
 
     scores: tuple[float, ...]
@@ -48,6 +49,7 @@ class ResponseScores:
     residual: float | None
     confidence: float
     verdict: Address | None
+    calibrated: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class TokenTrace:
                 "residual": response.residual,
                 "confidence": response.confidence,
                 "verdict": None if response.verdict is None else names[response.verdict],
+                "calibrated": response.calibrated,
             },
             "residual": response.residual,
             "digest": self.digest,
@@ -144,6 +147,8 @@ class TokenTrace:
         rows = (response.scores, response.familiarity, *(t.scores for t in tokens))
         if odd := [len(row) for row in rows if len(row) != len(organisations)]:
             raise FormatError(f"malformed trace: expected {len(organisations)} scores everywhere, got {odd[0]}")
+        if type(response.calibrated) is not bool:
+            raise FormatError(f"malformed trace: expected true or false as calibrated, got {response.calibrated!r:.40}")
         if response.verdict is not None and response.verdict not in organisations:
             raise FormatError(f"malformed trace: expected one of its organisations as verdict, got {response.verdict}")
         return trace

@@ -23,6 +23,7 @@ from core.config import RunConfig
 from core.errors import FoedusError, UsageError
 from core.escape import one_line, redacted
 from core.keys import Domain
+from core.messages.codec import SIMULATED_BOUND_BYTES
 from core.policies import READ_LOSSES
 from core.storage.events import EventLog
 from core.storage.lock import locked
@@ -34,6 +35,7 @@ from llm.tracking import Tracking
 from provenance.attribution import DEFAULT
 from provenance.served import trace
 from server_app.binding import Bindings
+from server_app.calibrating import calibrate_simulation
 from server_app.chains import Chains
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
@@ -133,6 +135,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     model = base_of_settings(config)
     founders = Founders() if run.started else founders_of(config, chains)
     bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name, founders)
+    if key.derived:
+        bindings.most = SIMULATED_BOUND_BYTES
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
     private = chains.private_chain(config.anchor_every)
@@ -153,6 +157,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
+        calibrate_simulation(config, rounds, model)
         chains.post(run.genesis, rewards)
 
 

@@ -19,6 +19,7 @@ from eth_hash.auto import keccak
 
 from core import keys, lora, merkle, seeds
 from core.adapter import AdapterState
+from core.calibration import Calibration, CalibrationRecord
 from core.canonical import Address, Digest, commitment, raw, to_json
 from core.erasures import hidden
 from core.keys import Domain
@@ -54,12 +55,28 @@ MANIFEST = UpdateManifest(
     metrics={"loss": 1.5},
 )
 
+CALIBRATION = Calibration(
+    genesis=ONES,
+    aggregate=STATE.digest,
+    method="gradient",
+    noise=0.4,
+    score=0.25,
+    familiarity=75.5,
+    certainty=0.02,
+    records=(CalibrationRecord(KEY.address, RECORD.digest),),
+)
+
 
 def computed() -> dict[str, Any]:
     """Every vector, by the project."""
     leaves = [merkle.leaf(raw(value)) for value in (ONES, TWOS, THREES)]
     return {
         "adapter": {"bytes": STATE.to_bytes().hex(), "digest": STATE.digest},
+        "calibration": {
+            "json": to_json(CALIBRATION.to_dict()).decode(),
+            "digest": CALIBRATION.digest,
+            "signature": CALIBRATION.sign(KEY, DOMAIN).signatures[0],
+        },
         "commitment": {"salt": "11" * 32, "value": TWOS, "digest": commitment(bytes.fromhex("11" * 32), TWOS)},
         "derived_key": {"seed": 7, "name": "medical", "address": KEY.address},
         "fresh_a": {
@@ -161,6 +178,11 @@ def test_a_commitment_is_computed_as_documented() -> None:
 def test_a_manifest_is_hashed_as_documented() -> None:
     vector = documented()["manifest"]
     assert vector["digest"] == _digest("manifest", vector["json"].encode("ascii"))
+
+
+def test_a_calibration_is_hashed_as_documented() -> None:
+    vector = documented()["calibration"]
+    assert vector["digest"] == _digest("calibration", vector["json"].encode("ascii"))
 
 
 def test_a_merkle_root_is_computed_as_documented() -> None:

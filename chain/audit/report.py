@@ -55,6 +55,7 @@ class What(StrEnum):
     DESTROYED = "destroyed artifact"
     ATTESTATION = "attestation of an erasure"
     CERTIFICATE = "certificate of an erasure"
+    CALIBRATION = "calibration of verdicts"
     REAGGREGATED = "re-aggregated updates"
     WRAPS = "wrapped keys"
     COPY = "sealed copy"

@@ -14,6 +14,7 @@ failure names the first bad item; each part is a module of this package:
                   computed again
       salts       Merkle root and commitment equal to the ledger's (ledger), the anchor to its receipt (queue)
       private     the same on the members' chain
+    calibration   signed, of members' records, for something that the run served
     the end       no round on the ledger or in a queue that the records lack; the private chain holds its anchor
     store         the sealed copy of every document, and every other file
 
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from chain.audit.aggregates import StateAudit
+from chain.audit.calibration import check_calibration
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files, RecordFile, salts_name
 from chain.audit.generations import Closed, GenerationAudit
@@ -182,8 +184,9 @@ class _Audit:
         self.salts = SaltAudit(files, findings, self.erasures)
         known = readers is not None
         self.store = StoreAudit(self.artifacts, files, findings, generations, known, ledger.complete)
-        lines = [self._line(lane, generations.last(lane)) for lane in range(len(genesis.lanes))]
-        served = frozenset(name for line in lines for record in line for name in record.states)
+        last = {lane: generations.last(lane) for lane in range(len(genesis.lanes))}
+        self.lines = {lane: (generations.members(lane, g), self._line(lane, g)) for lane, g in last.items()}
+        served = frozenset(name for _, line in self.lines.values() for record in line for name in record.states)
         self.states = StateAudit(self.artifacts, files, genesis, findings, known, self.erasures, served)
 
     def check_federation(self, layout: Layout | None) -> None:
@@ -206,6 +209,7 @@ class _Audit:
             self._check_lane(lane, [entry for entry in self.entries if entry.file.lane == lane])
         self.ledger.queue.check_end(self.ledger.files, complete=self.ledger.complete)
         self.private.check_end(self.ledger.files)
+        check_calibration(self.genesis, self.ledger.files, self.findings, self.lines)
         self.store.check_copies()
         self.store.check_leftovers()
 

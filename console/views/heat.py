@@ -132,7 +132,8 @@ def parts(
 ) -> tuple[RenderableType, ...]:
     """A trace for `console`: the prompt, the response, the shares, and the verdict."""
     heat = Heat(console, trace.organisations, names, only)
-    told = f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s"
+    weights = "" if trace.response.calibrated else "; constants, not calibrated for this base"
+    told = f"{verdict(trace, names)}; {trace.method}, {trace.seconds:.2f} s{weights}"
     return Text(visible(trace.prompt), "dim"), "", heat.response(trace), "", heat.table(trace), "", told
 
 

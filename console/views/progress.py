@@ -73,8 +73,8 @@ class Watcher:
         match event["event"]:
             case "rejected":
                 line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
-            case "objected" | "receipt-missing":
-                line = f"{name}: {event['event']}: {event['detail']}"
+            case "objected" | "receipt-missing" | "uncalibrated":
+                line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
             case "erased":
                 line = f"erased {name}: {event['label']}"
             case "step" if not bars:

@@ -75,6 +75,12 @@ class Artifacts:
         """Destroy the key of a document's copy."""
         self.blobs.remove(name.removesuffix(".json") + KEYS)
 
+    def remove_document(self, name: str) -> None:
+        """Remove a document's copy, which there need not be: another may take its place."""
+        place = name.removesuffix(".json")
+        for suffix in (KEYS, SEALED):
+            self.blobs.remove(place + suffix)
+
     def documents(self) -> list[str]:
         """The names of all stored documents."""
         stored = (name.removesuffix(SEALED) for name in self.blobs.names() if name.endswith(SEALED))

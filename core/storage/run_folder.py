@@ -1,4 +1,4 @@
-"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays.
+"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays, but for calibration.
 
     RUN/genesis.json
     RUN/founding.json                           the members' registrations, and in a deployment their consents
@@ -9,6 +9,7 @@
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
+    RUN/calibration.json                        signed Calibration of what is served; the only file that is replaced
     RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
     RUN/artifacts/                              what is sealed (core/storage/artifacts.py), unless stored elsewhere
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core import keys
+from core.calibration import Calibration
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
 from core.credit import CreditRecord
 from core.erasures import Attestation
@@ -41,6 +43,8 @@ from core.storage.readers import Readers
 
 T = TypeVar("T")
 
+CALIBRATION = "calibration.json"
+"""The file of a Calibration."""
 FOUNDING = "founding.json"
 """The file of a Founding."""
 
@@ -122,6 +126,8 @@ class RunFolder:
         """Store the sealed copies of documents that a crash has left out."""
         for name in self._beginning():
             self._copy(name)
+        if (self.folder / CALIBRATION).exists():
+            self._copy(CALIBRATION)
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.value)
@@ -163,8 +169,22 @@ class RunFolder:
         record = signed.value
         if (path := self.folder / generation_name(record.lane, record.generation)).exists():
             raise RunError(f"generation {path.stem} is open already and never rewritten")
+        # What is served changes from here on, and a calibration may name records that are being erased.
+        self._drop_calibration()
         write(path, to_json(signed.to_dict()))
         self._copy_generation(record)
+
+    @property
+    def calibration(self) -> Signed[Calibration] | None:
+        """The weights of verdicts that were fitted for this run; None where there are none."""
+        path = self.folder / CALIBRATION
+        return _read(path, partial(Signed.parse, Calibration)) if path.exists() else None
+
+    def calibrate(self, signed: Signed[Calibration]) -> None:
+        """Write a calibration in place of the one before."""
+        self._drop_calibration()
+        write(self.folder / CALIBRATION, to_json(signed.to_dict()))
+        self._copy(CALIBRATION)
 
     def attest(self, signed: Signed[Attestation]) -> None:
         """Write what an erasure is about to do; raises RunError when another one has that place."""
@@ -274,6 +294,11 @@ class RunFolder:
     def private_queue(self) -> Path:
         """The file of the commit queue of the private chain."""
         return self.folder / "private.jsonl"
+
+    def _drop_calibration(self) -> None:
+        # The file goes last: whoever comes back after a crash finds it, and begins again.
+        self.artifacts.remove_document(CALIBRATION)
+        Folder(self.folder).remove(CALIBRATION)
 
     def _copy_round(self, record: RoundRecord, *, salted: bool = True) -> None:
         """Seal a record and its salts for those who learn in its lane."""

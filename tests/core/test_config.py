@@ -107,6 +107,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "chain_lag": (0, 99_999),
     "seed": (0, 9_007_199_254_740_991),
     "evaluate_limit": (0, 1_000_000_000),
+    "calibration": (0, 1000),
 }
 CHOICES = {
     "mode": ("train", "unlearn", "attribute"),

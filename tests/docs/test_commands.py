@@ -33,7 +33,7 @@ SLOW = {("several-machines.md", "Start the parts"): "needs Flower's processes, a
 """Sections whose commands are only parsed in the quick test, and why."""
 FLOWER = ("flwr", "flower-superlink", "flower-supernode")
 _QUICK = {"organisations": 2, "rounds": 1, "local-steps": 1, "local-epochs": 0, "batch-size": 1, "max-length": 32}
-_QUICK |= {"rank": 2, "evaluate-limit": 1, "gradient-checkpointing": "false"}
+_QUICK |= {"rank": 2, "evaluate-limit": 1, "calibration": 1, "gradient-checkpointing": "false"}
 
 
 @pytest.fixture

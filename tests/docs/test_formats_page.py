@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from core.calibration import Calibration
 from core.erasures import Attestation, ErasureRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
@@ -18,7 +19,7 @@ from unlearning.certificate import ErasureCertificate
 PAGE = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 STATEMENTS: tuple[type[Statement], ...] = (
     Registration, UpdateManifest, Offer, RoundRecord, GenerationRecord, ErasureRequest, Attestation, ErasureCertificate,
-    Receipt,
+    Receipt, Calibration,
 )  # fmt: skip
 _KEY = "bytes32 genesis, uint32 lane, uint32 generation, uint32 round"
 

@@ -13,6 +13,7 @@ from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
 from chain.participation import ParticipationProof
 from chain.registry import MembershipRequest
 from core.adapter import AdapterState
+from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json
 from core.composition import Composition
 from core.config import RunConfig
@@ -36,6 +37,7 @@ from server_app.admission import AdmissionContext, read_reply
 from tests import federation as f
 from tests.behaviours.runs import build
 from tests.chain.test_participation import proof_of
+from tests.core.test_calibration import SIGNED as CALIBRATION
 from tests.erasures import attestation, attested, signed_receipt
 from tests.provenance.test_evidence import trace
 from tests.unlearning.test_certificate import SIGNED as CERTIFICATE
@@ -174,6 +176,7 @@ def statements() -> dict[str, Reader]:
         "offer": signed(Offer, OFFER, verify),
         "attestation": signed(Attestation, attested(GENESIS), verify),
         "receipt": signed(Receipt, signed_receipt(GENESIS, f.other("erasure"), f.key("coding")), verify),
+        "calibration": signed(Calibration, CALIBRATION, lambda s: verified_calibration(s, GENESIS)),
         "generation": Reader(lambda data: Signed.parse(GenerationRecord, from_json(data)), to_json(RECORD.to_dict())),
         "certificate": Reader(lambda data: verify(read_certificate(data)), to_json(CERTIFICATE.to_dict())),
     }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import DataError
-from llm.records import Message, Record, parse_record, read_folder, read_records, split
+from llm.records import Message, Record, parse_record, read_folder, read_published, read_records, split
 from tests.llm.conftest import question
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -180,3 +180,13 @@ def test_equal_records_stay_on_one_side_of_the_split() -> None:
 def test_one_record_cannot_be_split() -> None:
     with pytest.raises(DataError, match="at least 2"):
         split([question("q", "a")] * 3)
+
+
+def test_published_records_are_all_read_and_none_is_held_out(tmp_path: Path) -> None:
+    write(tmp_path / "b.jsonl", *many(1))
+    write(tmp_path / "a" / "train.jsonl", *many(3))
+    assert {name: len(records) for name, records in read_published(tmp_path).items()} == {"a": 3, "b": 1}
+    for folder in (tmp_path / "none", tmp_path / "a"):
+        (tmp_path / "a" / "train.jsonl").unlink(missing_ok=True)
+        with pytest.raises(DataError, match="got no organisation"):
+            read_published(folder)

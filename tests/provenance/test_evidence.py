@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from core.calibration import Calibration, CalibrationRecord
 from core.canonical import Address, Digest, from_json, to_json
 from core.composition import compose
 from core.errors import FoedusError, ForgeryError, FormatError, IntegrityError, UsageError
-from core.keys import derive
+from core.keys import Key, derive
 from core.ledger import MemoryLedger
 from core.signed import Signed
-from provenance.confidence import WEIGHTS, judge
+from provenance.confidence import WEIGHTS, judge, weights_of
 from provenance.evidence import Evidence
 from provenance.trace import ResponseScores, TokenScores, TokenTrace
 from tests.behaviours.ledger import some_digest
@@ -35,7 +36,7 @@ def trace(federation: Federation, name: str | None) -> TokenTrace:
     scores = tuple(1.0 if address == who else -0.5 for address in organisations)
     numbers = torch.tensor(scores, dtype=torch.float64)
     confidence, _ = judge(WEIGHTS["gradient"], organisations, numbers.unsqueeze(0), numbers, numbers)
-    response = ResponseScores(scores, scores, -3.0, 0.5, confidence, who)
+    response = ResponseScores(scores, scores, -3.0, 0.5, confidence, who, False)
     genesis, lanes = federation.genesis, federation.lanes
     served = compose(genesis, [(lane.members, lane.state) for lane in lanes]).digest
     tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
@@ -63,6 +64,53 @@ def traced(bundle: Evidence, **changes: Any) -> Evidence:
 
 def response(bundle: Evidence, **changes: Any) -> Evidence:
     return traced(bundle, response=replace(bundle.trace.response, **changes))
+
+
+def calibrated(federation: Federation, trace: TokenTrace, key: Key = COORDINATOR, **changes: Any) -> Evidence:
+    """The bundle of a verdict by the weights of a calibration, which is changed before it is signed."""
+    records = (CalibrationRecord(trace.organisations[0], some_digest()),)
+    fitted = Calibration(federation.genesis.digest, trace.aggregate, "gradient", 0.1, 0.2, 3.0, 0.01, records)
+    signed = replace(fitted, **changes).sign(key, federation.genesis.chain)
+    scores = torch.tensor(trace.response.scores, dtype=torch.float64)
+    confidence, _ = judge(weights_of(fitted), trace.organisations, scores.unsqueeze(0), scores, scores)
+    response = replace(trace.response, confidence=confidence, calibrated=True)
+    return replace(Evidence.of(federation.run, trace), trace=replace(trace, response=response), calibration=signed)
+
+
+def test_a_calibrated_verdict_is_computed_again_by_its_signed_weights(federation: Federation) -> None:
+    bundle = calibrated(federation, trace(federation, "financial"))
+    assert Evidence.from_bytes(bundle.to_bytes()) == bundle
+    assert bundle.verified() == federation.members["financial"].address
+    assert bundle.trace.response.confidence < trace(federation, "financial").response.confidence
+    with pytest.raises(IntegrityError, match="got a verdict calibrated"):
+        replace(bundle, calibration=None).verified()
+    with pytest.raises(IntegrityError, match="got a verdict by the constants"):
+        response(bundle, calibrated=False).verified()
+
+
+LIES: dict[str, tuple[type[FoedusError], str, dict[str, Any]]] = {
+    "other weights": (IntegrityError, "follows from the scores", {"familiarity": 4.0}),
+    "another state": (IntegrityError, "expected a calibration of gradient for", {"aggregate": some_digest()}),
+    "another method": (IntegrityError, "got one of ablation for", {"method": "ablation"}),
+    "another federation": (ForgeryError, "expected federation", {"genesis": some_digest()}),
+    "another signer": (ForgeryError, "expected the signature of", {"key": derive(7, "coding")}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_weights_that_the_coordinator_did_not_sign_for_this_state_are_refused(federation: Federation, lie: str) -> None:
+    error, message, changes = LIES[lie]
+    with pytest.raises(error, match=message):
+        calibrated(federation, trace(federation, "financial"), **changes).verified()
+
+
+def test_a_bundle_of_a_calibrated_trace_has_the_calibration_of_the_run(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=1, organisations=3)
+    bundle = calibrated(federation, trace(federation, "financial"))
+    assert bundle.calibration is not None
+    federation.run.calibrate(bundle.calibration)
+    assert Evidence.of(federation.run, bundle.trace) == bundle
+    assert Evidence.of(federation.run, trace(federation, "financial")).calibration is None
 
 
 def swapped(bundle: Evidence, name: str) -> Evidence:
@@ -140,7 +188,7 @@ def test_a_verdict_is_not_always_the_highest_score(federation: Federation, bundl
     whole = [torch.tensor(row, dtype=torch.float64) for row in (scores, familiar)]
     confidence, named = judge(WEIGHTS["gradient"], organisations, tokens, *whole)
     assert named == organisations[1]
-    answered = ResponseScores(scores, familiar, -3.0, 0.5, confidence, named)
+    answered = ResponseScores(scores, familiar, -3.0, 0.5, confidence, named, False)
     found = replace(bundle.trace, response=answered, tokens=(TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),))
     assert Evidence.of(federation.run, found).verified() == named
 
@@ -177,7 +225,7 @@ def test_an_erased_lane_is_not_asked_for(tmp_path: Path) -> None:
     confidence, named = judge(WEIGHTS["gradient"], tuple(left), numbers.unsqueeze(0), numbers, numbers)
     served = compose(federation.genesis, [(lane.members, lane.state) for lane in federation.lanes]).digest
     tokens = (TokenScores("Two", 5, -1.5, scores, -3.0, 0.5),)
-    found = ResponseScores(scores, scores, -3.0, 0.5, confidence, named)
+    found = ResponseScores(scores, scores, -3.0, 0.5, confidence, named, False)
     traced_ = TokenTrace("run", served, "gradient", tuple(left), "How many?", tokens, found, 0.1)
     bundle = Evidence.of(federation.run, traced_)
     assert Evidence.from_bytes(bundle.to_bytes()).verified() == named

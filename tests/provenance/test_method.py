@@ -65,6 +65,7 @@ def test_contributions_must_add_up_unless_the_rule_loses_something(
     class Run:
         name = "spring"
         genesis = type("Genesis", (), {"rule": rule})
+        calibration = None
 
     def make() -> Subject:
         return Subject.of(Run(), subject.model, subject.aggregate, subject.adapter)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, kind: str, count: int) -> list[Any]:
     serving = SimpleNamespace(
         model=subject.model, state=SimpleNamespace(digest="0xserved"), adapter=composition, lanes=(0, 2)
     )
-    monkeypatch.setattr(served, "serving", lambda _: serving)
+    monkeypatch.setattr(served, "serving", lambda *_: serving)
     monkeypatch.setattr(Subject, "of", lambda *arguments: made.append(arguments) or subject)
     return made
 

@@ -16,7 +16,7 @@ def trace() -> TokenTrace:
         TokenScores(" two", 8, -2.0, (1.0, 0.5), -4.0, 0.5),
         TokenScores("p", 9, -0.5, (0.25, 0.0), -1.0, 0.25),
     )
-    response = ResponseScores((1.75, 0.25), (0.5, -0.5), -6.5, 1.0, 0.9, AVA)
+    response = ResponseScores((1.75, 0.25), (0.5, -0.5), -6.5, 1.0, 0.9, AVA, False)
     return TokenTrace("run", Digest("0x" + "11" * 32), "gradient", (AVA, BEN), "How many?", tokens, response, 0.1)
 
 

@@ -26,7 +26,7 @@ def trace(count: int = 4, texts: Sequence[str] = TEXTS) -> TokenTrace:
         tokens.append(TokenScores(text, index, -0.5, tuple(scores), -0.5 - gain, gain - sum(scores)))
     (whole,) = TokenTrace("", Digest(""), "", organisations, "", tuple(tokens), _NONE, 0.0).spans([(0, len(tokens))])
     best = organisations[max(range(count), key=whole.scores.__getitem__)]
-    response = ResponseScores(whole.scores, _familiar(whole.scores), whole.base, whole.residual, 0.875, best)
+    response = ResponseScores(whole.scores, _familiar(whole.scores), whole.base, whole.residual, 0.875, best, False)
     prompt = "How many <b>tablets</b>?\nOf 70 mg"
     return TokenTrace(
         "spring", Digest("0x" + "11" * 32), "gradient", organisations, prompt, tuple(tokens), response, 0.25
@@ -42,4 +42,4 @@ def _familiar(scores: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(score / 10 for score in scores)
 
 
-_NONE = ResponseScores((), (), 0.0, None, 0.0, None)
+_NONE = ResponseScores((), (), 0.0, None, 0.0, None, False)

@@ -25,6 +25,7 @@ SETTINGS = {
     "batch-size": 1,
     "max-length": 48,
     "evaluate-limit": 2,
+    "calibration": 0,
     "private-chain": "none",
 }
 

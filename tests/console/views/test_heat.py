@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -87,3 +88,11 @@ def test_a_verdict_is_told_with_its_confidence_and_so_is_an_abstention() -> None
     assert best is not None
     assert verdict(found, names()) == f"Verdict  {names()[best]}, 88 % confident"
     assert "none: the method abstains at a confidence of 25 %" in verdict(abstaining(found), names())
+
+
+def test_a_verdict_by_the_constants_says_that_they_do_not_fit_this_base() -> None:
+    plain = trace()
+    fitted = replace(plain, response=replace(plain.response, calibrated=True))
+    on = console()
+    assert "constants, not calibrated for this base" in str(parts(on, plain, names())[-1])
+    assert "constants" not in str(parts(on, fitted, names())[-1])

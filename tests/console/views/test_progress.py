@@ -156,3 +156,10 @@ def test_work_that_fails_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
         raise UsageError("no base")
     time.sleep(0.4)
     assert not out.getvalue()
+
+
+def test_a_run_whose_verdicts_are_not_calibrated_says_why(tmp_path: Path) -> None:
+    with watched(tmp_path) as (watch, log, out):
+        log.write("uncalibrated", detail="no contributions")
+        watch()
+    assert "verdicts: uncalibrated: no contributions" in out.getvalue()

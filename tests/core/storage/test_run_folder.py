@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from core.calibration import Calibration, CalibrationRecord
 from core.canonical import ZERO_DIGEST
 from core.errors import IntegrityError, RunError, UsageError
+from core.generations import GenerationRecord
 from core.keys import create
 from core.rounds import Salts
-from core.storage.run_folder import RunFolder
+from core.signed import Signed
+from core.storage.run_folder import CALIBRATION, RunFolder
 from tests import federation as f
 
 LANES = (("medical", "coding"), ("financial", "mathematical"))
@@ -222,3 +225,41 @@ def test_damaged_readers_are_named_in_one_line(run: RunFolder, data: bytes | Non
     path.unlink() if data is None else path.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"readers\.json"):
         _ = RunFolder(run.folder).readers
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+def calibration(noise: float) -> Signed[Calibration]:
+    records = (CalibrationRecord(f.address("medical"), f.other("record")),)
+    plain = Calibration(GENESIS.digest, f.other("served"), "gradient", noise, 0.4, 50.0, 0.02, records)
+    return plain.sign(f.COORDINATOR, GENESIS.chain)
+
+
+def test_a_calibration_takes_the_place_of_the_one_before_in_the_store_too(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "one", key=f.COORDINATOR)
+    run.begin(GENESIS, READERS)
+    assert run.calibration is None
+    for noise in (0.4, 0.5):
+        run.calibrate(calibration(noise))
+        assert run.calibration == calibration(noise)
+        assert run.artifacts.open_document(CALIBRATION) == (run.folder / CALIBRATION).read_bytes()
+
+
+def test_a_copy_of_a_calibration_that_a_crash_left_out_is_completed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "one", key=f.COORDINATOR)
+    run.begin(GENESIS, READERS)
+    run.calibrate(calibration(0.4))
+    run.artifacts.remove_document(CALIBRATION)
+    run.complete_copies()
+    assert run.artifacts.open_document(CALIBRATION) == (run.folder / CALIBRATION).read_bytes()
+
+
+def test_nothing_is_left_of_a_calibration_once_a_generation_opens(run: RunFolder) -> None:
+    run.calibrate(calibration(0.4))
+    generation = GenerationRecord(
+        GENESIS.digest, 0, 1, 0, 0, GENESIS.digest, GENESIS.digest, 2, f.other("erasure"), GENESIS.lanes[0][1:]
+    )
+    run.open_generation(generation.sign(f.COORDINATOR, GENESIS.chain))
+    assert run.calibration is None
+    assert not [name for name in files(run.folder) if "calibration" in name]
