@@ -88,6 +88,16 @@ class NodeSettings(_Settings):
     """What it will spend on a run."""
     q_table: Path | None = None
     """The table that its agent begins with."""
+    pin_coordinator: str = ""
+    """The address of the only coordinator that it founds with; "" is any, as with the next four."""
+    pin_contract: str = ""
+    """The address of the contract."""
+    pin_base: str = ""
+    """The digest of the base."""
+    pin_members: str = ""
+    """The addresses of all members, its own too, with commas."""
+    pin_norm_bound: float | None = None
+    """The largest norm-bound of a federation that it agrees to."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError unless there is one source of the key, and one that the connection may use."""
@@ -107,6 +117,9 @@ class NodeSettings(_Settings):
     def node_config(self) -> dict[str, str | int | float]:
         """The settings that the ClientApp reads, under their names."""
         served = {name: getattr(self, name) for name in _NODE_CONFIG}
+        # Beside the private key, where ssh-keygen writes it: a registry may name its digest.
+        public = self.node_key.with_name(f"{self.node_key.name}.pub") if self.node_key else None
+        served["node_public_key"] = public if public and public.exists() else None
         return {
             name.replace("_", "-"): str(value) if isinstance(value, Path) else value
             for name, value in served.items()
@@ -117,6 +130,7 @@ class NodeSettings(_Settings):
 _NODE_CONFIG = (
     "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "chain_url", "chain_lag",
     "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+    "pin_coordinator", "pin_contract", "pin_base", "pin_members", "pin_norm_bound",
 )  # fmt: skip
 
 
