@@ -57,7 +57,7 @@ def bind(message: Message, context: Context) -> Message:
     query = Bind.from_content(message.content)
     node = node_of(context)
     own = {"product": f"foedus {version('foedus')}"}
-    if node_key := str(context.node_config.get("node-public-key", "")):
+    if node_key := str(context.node_config.get("node-key", "")):
         own["node_key"] = digest_of_node_key(Path(node_key))
     try:
         Pins.of(context.node_config).check_asked(query.asked, query.chain)
