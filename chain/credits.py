@@ -40,11 +40,6 @@ class CreditTree:
             raise KeyError(organisation)
         return merkle.proof(self._leaves(), self._order().index(organisation))
 
-    def holds(self, organisation: Address, root: Digest) -> bool:
-        """Whether an organisation's leaf and proof lead to a root, as the contract computes it."""
-        leaf = credit_leaf(self.run, organisation, self.cumulative[organisation])
-        return to_digest(merkle.process(leaf, self.proof(organisation))) == root
-
     def _order(self) -> list[Address]:
         return sorted(self.cumulative, key=lambda address: int(address, 16))
 
@@ -73,6 +68,15 @@ class Credits:
         root, epoch = self._bound.call("getCredits", raw(run), purpose="credits")
         return epoch, to_digest(root)
 
+    def epoch_of(self, tree: CreditTree) -> int:
+        """The newest epoch with the tree's root; 0 when there is none: every epoch that was posted can be claimed."""
+        newest, _ = self.newest(tree.run)
+        for epoch in range(newest, 0, -1):
+            root = self._bound.call("getCreditRoot", raw(tree.run), epoch, purpose=f"credit epoch {epoch}")
+            if to_digest(root) == tree.root:
+                return epoch
+        return 0
+
     def post(self, epoch: int, tree: CreditTree) -> None:
         """Post the tree's root as `epoch`, numbered from 1 without gaps; repeating it changes nothing.
 
@@ -94,14 +98,17 @@ class Credits:
         return int(self._bound.call("getClaimed", raw(run), organisation, purpose="claimed credit"))
 
     def claim(self, tree: CreditTree, organisation: Address) -> None:
-        """Claim an organisation's credit; repeating it changes nothing.
+        """Claim an organisation's credit of any epoch; repeating it changes nothing.
 
-        Raises LedgerConflictError when the ledger has the root of another tree.
+        Raises LedgerConflictError when the ledger has the tree's root in none.
         """
-        cumulative = tree.cumulative[organisation]
+        cumulative, epoch = tree.cumulative[organisation], self.epoch_of(tree)
+        if not epoch:
+            raise LedgerConflictError(f"credit: expected the root {tree.root} in one of the ledger's epochs, got none")
         self._bound.execute(
             "claimCredit",
             raw(tree.run),
+            epoch,
             organisation,
             cumulative,
             list(tree.proof(organisation)),

@@ -132,9 +132,9 @@ class Agreement:
 
 def _nonce(key: SigningKey, plain: Registration, chain: Domain) -> Digest:
     """A nonce that follows from the key and the coordinator's challenge, so that nothing has to be kept in between."""
-    # A signature under a registration without a nonce is never sent; it is as secret as the key, and deterministic.
-    (signature,) = replace(plain, nonce=ZERO_DIGEST).sign(key, chain).signatures
-    return digest("nonce-secret", signature.encode())
+    # Not from a signature: a hardware token draws a new one each time.
+    asked = {"registration": replace(plain, nonce=ZERO_DIGEST).to_dict(), "chain": chain.to_dict()}
+    return digest("nonce-secret", key.salt_for(digest("nonce-request", to_json(asked))))
 
 
 def _check(what: str, pinned: str, got: str) -> None:

@@ -60,8 +60,8 @@ class RemoteKey:
         request = {"ask": "sign", "chain": domain.to_dict(), "noun": statement.struct, "value": statement.to_dict()}
         return Signature(self._ask(request, "signature"))
 
-    def records_salt(self, nonce: Digest) -> bytes:
-        """The secret salt of a request to erase records."""
+    def salt_for(self, nonce: Digest) -> bytes:
+        """A secret that only the signer can compute from a digest."""
         return bytes.fromhex(self._ask({"ask": "salt", "nonce": nonce}, "salt"))
 
     def _ask(self, request: dict[str, Any], field: str = "") -> str:

@@ -81,7 +81,7 @@ class Signer:
                 case "sign":
                     return {"signature": self.sign(**request)}
                 case "salt":
-                    return {"salt": self._key.records_salt(**request).hex()}
+                    return {"salt": self._key.salt_for(**request).hex()}
             raise FormatError(f"request: expected about, show, sign or salt, got {str(asked)[:40]!r}")
         except FoedusError as error:
             return {"refused": str(error)}

@@ -51,8 +51,8 @@ class TokenKey:
         hashed = hash_of(domain, statement.struct, statement.struct_fields, statement.message())
         return spelt(self._private.sign(hashed, mechanism=self._pkcs11.Mechanism.ECDSA), hashed, self.public)
 
-    def records_salt(self, nonce: Digest) -> bytes:
-        """HMAC-SHA256 of a nonce under the token's secret key."""
+    def salt_for(self, nonce: Digest) -> bytes:
+        """HMAC-SHA256 of a digest under the token's secret key."""
         salt: bytes = self._secret.sign(
             domain("records-salt") + raw(nonce), mechanism=self._pkcs11.Mechanism.SHA256_HMAC
         )

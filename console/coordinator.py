@@ -112,7 +112,8 @@ def register(path: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(  # noqa: S603 - a command of ours
         [*command, "--name", path.stem], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    said, how = done.stdout + done.stderr, "registered"
-    if done.returncode:
-        how = "registered before" if "already in use" in said else " ".join(said.split())
+    said = done.stdout + done.stderr
+    # In JSON Flower exits with 0 whatever became of it.
+    how = "registered" if '"success": true' in said else " ".join(said.split())
+    how = "registered before" if "already in use" in said else how
     show(f"Node {path.stem}: {how}", on=screen(stderr=True))

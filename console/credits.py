@@ -15,7 +15,7 @@ from console.options import JsonOption, RunArgument, RunChainOption, StateOption
 from console.settings import saved
 from console.views.tables import answer, table
 from core import keys
-from core.canonical import Address, Digest
+from core.canonical import Address
 from core.config import CREDITED, RunConfig
 from core.errors import UsageError
 from core.keys import Key
@@ -58,7 +58,8 @@ def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
     epoch, root = ledger.newest(tree.run)
     if claim:
         _claim(tree, asked[0], bound, _sender(found, settings, asked[0], key), on=chain or settings.chain)
-    entries = {names[address]: _entry(tree, ledger, address, epoch, root) for address in asked}
+    posted = ledger.epoch_of(tree)
+    entries = {names[address]: _entry(tree, ledger, address, posted) for address in asked}
     if measure:
         _measure(found, settings, entries)
     result = {"run": found.name, "epoch": epoch, "root": root, "credits": entries}
@@ -87,21 +88,20 @@ def _claim(tree: CreditTree, organisation: Address, bound: BoundContract, sender
     if on in ("embedded", "anvil"):
         endow(bound.node, sender)
     ledger = Credits(BoundContract(bound.node, "PublicLedger", bound.address, sender))
-    epoch, root = ledger.newest(tree.run)
-    if not (epoch and tree.holds(organisation, root)):
-        posted = f"{root} (epoch {epoch})"
-        raise UsageError(f"expected the root {tree.root} on the chain, got {posted}: resume the run to post it")
+    if not ledger.epoch_of(tree):
+        raise UsageError(f"expected the root {tree.root} in an epoch on the chain, got none: resume the run to post it")
     ledger.claim(tree, organisation)
 
 
-def _entry(tree: CreditTree, ledger: Credits, address: Address, epoch: int, root: Digest) -> dict[str, Any]:
+def _entry(tree: CreditTree, ledger: Credits, address: Address, epoch: int) -> dict[str, Any]:
     earned, claimed = tree.cumulative[address], ledger.claimed(tree.run, address)
     return {
         "address": address,
         "earned": earned / UNIT,
         "units": str(earned),
         "proof": ["0x" + sibling.hex() for sibling in tree.proof(address)],
-        "proof_ok": bool(epoch) and tree.holds(address, root),
+        "proof_ok": epoch > 0,
+        "epoch": epoch,
         "claimed": claimed / UNIT,
         "claimable": max(earned - claimed, 0) / UNIT,
     }

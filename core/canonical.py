@@ -9,6 +9,8 @@ is the same bytes.
 import hashlib
 import json
 import re
+from array import array
+from itertools import accumulate
 from typing import Any, NewType
 
 import rfc8785
@@ -31,6 +33,8 @@ _DEEPEST = 32
 _LARGEST_EXACT = 2**53 - 1
 _LONGEST_EXACT = len(str(-_LARGEST_EXACT))
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.?+)*+"?', re.DOTALL)
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""A bracket that opens is +1 and one that closes −1, as signed bytes."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -62,11 +66,8 @@ def parse_json(data: bytes, most: int = LARGEST) -> Any:
     """
     if len(data) > most:
         raise FormatError(f"JSON: expected at most {most} bytes, got {len(data)}")
-    depth = deepest = 0
-    for bracket in _JSON_STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > _DEEPEST:
+    steps = array("b", _JSON_STRING.sub(b"", data).translate(_STEPS, delete=_NO_BRACKETS))
+    if (deepest := max(accumulate(steps), default=0)) > _DEEPEST:
         raise FormatError(f"JSON: expected at most {_DEEPEST} levels of nesting, got {deepest}")
     try:
         # Decoded here, since json.loads would take UTF-16 for text, whose brackets the count above does not see.

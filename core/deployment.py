@@ -74,6 +74,16 @@ class NodeSettings(_Settings):
     """What it remembers: witness, erased records, its agent's tables."""
     base: str = "foedus-tiny"
     """The base model that it loads, whatever a message names: foedus-tiny, an absolute path, or a Hub name."""
+    pin_coordinator: str = ""
+    """The only coordinator that it registers with; as the next four, not asked for without it."""
+    pin_contract: str = ""
+    """The public contract."""
+    pin_base: str = ""
+    """The digest of the base."""
+    pin_members: str = ""
+    """The members' addresses, comma-separated, and no others."""
+    pin_norm_bound: float | None = None
+    """The largest norm of an update that the federation may admit."""
     chain_url: str = ""
     """An RPC endpoint of its own choosing, to check the coordinator against."""
     chain_lag: int | None = None
@@ -107,6 +117,8 @@ class NodeSettings(_Settings):
     def node_config(self) -> dict[str, str | int | float]:
         """The settings that the ClientApp reads, under their names."""
         served = {name: getattr(self, name) for name in _NODE_CONFIG}
+        # The app names the public half in its registration, which ssh-keygen puts beside the private one.
+        served["node_key"] = self.node_key.with_name(f"{self.node_key.name}.pub") if self.node_key else None
         return {
             name.replace("_", "-"): str(value) if isinstance(value, Path) else value
             for name, value in served.items()
@@ -115,8 +127,9 @@ class NodeSettings(_Settings):
 
 
 _NODE_CONFIG = (
-    "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "chain_url", "chain_lag",
-    "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+    "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
+    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "chain_url", "chain_lag", "chain_lag_policy",
+    "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip
 
 

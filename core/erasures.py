@@ -98,7 +98,7 @@ def hidden(key: SigningKey, nonce: Digest, records: Collection[Digest]) -> Diges
     if not records:
         return ZERO_DIGEST
     # Keyed: records can be guessed, and an unkeyed digest would confirm a guess.
-    return commitment(key.records_salt(nonce), digest("records", *map(raw, sorted(set(records)))))
+    return commitment(key.salt_for(nonce), digest("records", *map(raw, sorted(set(records)))))
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ class Key:
         """Sign a statement."""
         return self.sign(domain, statement.struct, statement.struct_fields, statement.message())
 
-    def records_salt(self, nonce: Digest) -> bytes:
-        """HMAC-SHA256 of a nonce under this key: the salt of the records that are to be erased (core/erasures.py)."""
+    def salt_for(self, nonce: Digest) -> bytes:
+        """HMAC-SHA256 of a digest under this key, which nobody else can compute (core/erasures.py has a use)."""
         return hmac.digest(self.secret, domain("records-salt") + raw(nonce), "sha256")
 
 

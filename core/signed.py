@@ -32,8 +32,8 @@ class SigningKey(Protocol):
     def sign_statement(self, domain: Domain, statement: Struct) -> Signature:
         """Sign a statement."""
 
-    def records_salt(self, nonce: Digest) -> bytes:
-        """The secret salt of a request to erase records."""
+    def salt_for(self, nonce: Digest) -> bytes:
+        """A secret that only this key can compute from a digest: a salt, or a nonce; the same each time."""
 
 
 class Statement(ABC):

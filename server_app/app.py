@@ -22,7 +22,8 @@ from core.canonical import Address
 from core.config import RunConfig
 from core.errors import FoedusError, UsageError
 from core.escape import one_line, redacted
-from core.keys import Domain
+from core.keys import Domain, Key
+from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
 from core.policies import READ_LOSSES
 from core.storage.events import EventLog
 from core.storage.lock import locked
@@ -132,12 +133,10 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config)
-    founders = Founders() if run.started else founders_of(config, chains)
-    bindings = Bindings(Domain(chains.public.chain_id, chains.public.contract), key.address, run.name, founders)
+    bindings = bindings_of(config, run, chains, key)
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
-    private = chains.private_chain(config.anchor_every)
-    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, private)
+    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     begin_or_resume(config, run, inputs, key, bindings, grid)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
     chains.open_run(run.genesis)
@@ -156,6 +155,15 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run.genesis, rewards)
+
+
+def bindings_of(config: RunConfig, run: RunFolder, chains: Chains, key: Key) -> Bindings:
+    """The bindings of a run, before anybody is asked."""
+    founders = Founders() if run.started else founders_of(config, chains)
+    domain = Domain(chains.public.chain_id, chains.public.contract)
+    # In a simulation, whose keys are derived, one node may host thousands.
+    most = SIMULATED_BOUND_BYTES if key.derived else BOUND_BYTES
+    return Bindings(domain, key.address, run.name, founders, most=most)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:

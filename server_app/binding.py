@@ -13,6 +13,7 @@ from core.canonical import Address, Digest
 from core.errors import FormatError, RunError
 from core.escape import one_line
 from core.keys import Domain, PublicKey
+from core.messages.codec import BOUND_BYTES
 from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
 from core.signed import Signed
@@ -40,6 +41,8 @@ class Bindings:
     """Organisations that did not agree to what they founded."""
     asked: set[int] = field(default_factory=set)
     known: int = 0
+    most: int = BOUND_BYTES
+    """The most bytes of one node's registrations."""
     failure: str = ""
     """The reason of the last node that failed."""
 
@@ -116,7 +119,7 @@ class Bindings:
         A node speaks for one organisation, unless their keys are derived, as in a simulation.
         """
         try:
-            bound = Bound.from_content(reply.content)
+            bound = Bound.from_content(reply.content, self.most)
             members = [(signed, signed.public_key(self.domain)) for signed in bound.registrations]
             own = [verified_registration(signed, self.domain, asked) for signed in bound.registrations]
         # The boundary: one node's answer, whatever it holds, must not end the founding for all others.

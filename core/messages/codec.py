@@ -29,8 +29,10 @@ from core.parsing import finite
 
 QUESTION_BYTES = 16 * 2**20
 """The most bytes of JSON that a coordinator sends: a genesis and a record with some thousand manifests."""
-BOUND_BYTES = 512 * 2**10
-"""Of the registrations of a node: a deployed one has one, and in a simulation each takes under 1 kB."""
+BOUND_BYTES = 64 * 2**10
+"""Of the registrations of a deployed node, which takes under 1 kB for one."""
+SIMULATED_BOUND_BYTES = 4 * 2**20
+"""Of the registrations of a simulation's node, which may host thousands."""
 MANIFEST_BYTES = 16 * 2**10
 """Of a signed manifest; an offer, a receipt and a refusal are smaller."""
 REFUSAL_BYTES = 2**10
@@ -84,8 +86,11 @@ def json_record(value: Mapping[str, Any]) -> ConfigRecord:
     return ConfigRecord({"json": to_json(value)})
 
 
-def json_of(content: RecordDict, name: str, most: int) -> dict[str, Any]:
-    """The object in a record, of at most so many bytes; raises FormatError for anything else."""
+def json_of(content: RecordDict, name: str, most: int, *names: str) -> dict[str, Any]:
+    """The object in a record, of at most so many bytes, with exactly these fields where any are given.
+
+    Raises FormatError for anything else: a field that nobody reads is one that somebody may come to believe in.
+    """
     record = content.config_records.get(name)
     data = record.get("json") if record is not None else None
     if not isinstance(data, bytes):
@@ -93,6 +98,8 @@ def json_of(content: RecordDict, name: str, most: int) -> dict[str, Any]:
     value = from_json(data, most)
     if not isinstance(value, dict):
         raise FormatError(f"message: expected an object as {name!r}, got {type(value).__name__}")
+    if names and set(value) != set(names):
+        raise FormatError(f"message: expected the fields {', '.join(names)} in {name!r}, got {', '.join(value)[:140]}")
     return value
 
 

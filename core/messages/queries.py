@@ -49,7 +49,7 @@ class Bind:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        bind = json_of(content, "bind", QUESTION_BYTES)
+        bind = json_of(content, "bind", QUESTION_BYTES, "asked", "chain")
         try:
             return cls(parsed(Asked, bind["asked"], {}), parsed(Domain, bind["chain"], {}))
         except (KeyError, TypeError) as error:
@@ -69,9 +69,9 @@ class Bound:
         return RecordDict({"bound": json_record(bound)})
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Self:
-        """Parse a message's content; raises FormatError."""
-        bound = json_of(content, "bound", BOUND_BYTES)
+    def from_content(cls, content: RecordDict, most: int = BOUND_BYTES) -> Self:
+        """Parse a message's content, of at most so many bytes; raises FormatError."""
+        bound = json_of(content, "bound", most, "organisations", "known")
         try:
             return typed(cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"]))
         except (KeyError, TypeError) as error:
@@ -110,10 +110,7 @@ def revealed(nonce: Digest) -> RecordDict:
 
 def nonce_of(content: RecordDict) -> Digest:
     """The nonce in a reply; raises FormatError."""
-    answer = json_of(content, "revealed", REFUSAL_BYTES)
-    if set(answer) != {"nonce"}:
-        raise FormatError(f"malformed nonce: expected a nonce alone, got {sorted(answer)}")
-    return Digest("0x" + raw(answer["nonce"]).hex())
+    return Digest("0x" + raw(json_of(content, "revealed", REFUSAL_BYTES, "nonce")["nonce"]).hex())
 
 
 @dataclass(frozen=True)
@@ -168,9 +165,10 @@ class OfferQuery:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "offer", QUESTION_BYTES)
+        names = ("organisation", "lane", "generation", "round", "traffic")
+        query = json_of(content, "offer", QUESTION_BYTES, "genesis", "paid", *names)
         try:
-            plain = {name: query[name] for name in ("organisation", "lane", "generation", "round", "traffic")}
+            plain = {name: query[name] for name in names}
             return typed(cls(genesis=Genesis.from_dict(query["genesis"]), paid=payments_of(query["paid"]), **plain))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for an offer: {error}") from error
@@ -202,7 +200,7 @@ class Deletion:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "delete", QUESTION_BYTES)
+        query = json_of(content, "delete", QUESTION_BYTES, "genesis", "organisation", "attested")
         try:
             attested = Signed.parse(Attestation, query["attested"])
             return typed(cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested))
@@ -245,7 +243,7 @@ class RecordsQuery:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        query = json_of(content, "records", QUESTION_BYTES)
+        query = json_of(content, "records", QUESTION_BYTES, "genesis", "request", "records", "forget")
         try:
             request, forget = Signed.parse(ErasureRequest, query["request"]), query["forget"] is True
             return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
@@ -268,7 +266,7 @@ class RecordsAnswer:
     @classmethod
     def from_content(cls, content: RecordDict, asked: int) -> Self:
         """Parse a reply's content to a query for so many records; raises FormatError."""
-        answer = json_of(content, "known", REFUSAL_BYTES + asked * RECORD_BYTES)
+        answer = json_of(content, "known", REFUSAL_BYTES + asked * RECORD_BYTES, "held", "forgotten")
         try:
             return cls(_digests(answer["held"]), _digests(answer["forgotten"]))
         except (KeyError, TypeError) as error:

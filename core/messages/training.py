@@ -30,6 +30,9 @@ from core.update import LARGEST_LOSS, UpdateManifest
 
 TRAIN = "train"
 EVALUATE = "evaluate"
+_PLACE = ("organisation", "lane", "generation", "round")
+_TASK = (*_PLACE, "genesis", "openings", "parent", "salts", "paid", "composition", "shares")
+"""The fields of a task's JSON."""
 LOSSES = frozenset({"base", "global"})
 """What an organisation measures: the loss of the base, and that of the served adapters."""
 
@@ -82,13 +85,13 @@ class Task:
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
         """Parse a message's content; raises FormatError."""
-        task = json_of(content, "task", QUESTION_BYTES)
+        task = json_of(content, "task", QUESTION_BYTES, *_TASK)
         try:
             parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             genesis = Genesis.from_dict(task["genesis"])
-            where = {name: task[name] for name in ("organisation", "lane", "generation", "round")}
+            where = {name: task[name] for name in _PLACE}
             paid = payments_of(task["paid"])
             served = Composition(task["composition"], tuple(_served(task["shares"], content)))
         except (KeyError, TypeError) as error:

@@ -40,10 +40,7 @@ def test_the_root_is_over_leaves_in_the_order_of_addresses() -> None:
     assert CreditTree(RUN, {}).root == ZERO_DIGEST
 
 
-def test_a_proof_holds_for_its_root_alone() -> None:
-    assert all(TREE.holds(address, TREE.root) for address in (LOW, MIDDLE, HIGH))
-    other = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 3})
-    assert not TREE.holds(LOW, other.root)
+def test_whoever_is_not_in_a_tree_has_no_proof() -> None:
     with pytest.raises(KeyError):
         TREE.proof(Address("0x" + "4" * 40))
 
@@ -93,9 +90,24 @@ def test_credit_is_claimed_by_its_proof_up_to_what_was_posted(contract: BoundCon
     ledger.claim(tree, LOW)
     ledger.claim(tree, LOW)
     assert [ledger.claimed(run, address) for address in (LOW, MIDDLE, HIGH)] == [5, 0, 0]
-    with pytest.raises(LedgerConflictError, match="ProofInvalid"):
+    with pytest.raises(LedgerConflictError, match="in one of the ledger's epochs, got none"):
         ledger.claim(CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7}), LOW)
     grown = CreditTree(run, {LOW: 9, MIDDLE: 6, HIGH: 7})
     ledger.post(2, grown)
     ledger.claim(grown, LOW)
     assert ledger.claimed(run, LOW) == 9
+
+
+@pytest.mark.chain
+def test_a_later_epoch_takes_no_credit_away(contract: BoundContract, run: Digest) -> None:
+    ledger, fair = Credits(contract), CreditTree(run, {LOW: 5, MIDDLE: 6})
+    ledger.post(1, fair)
+    ledger.post(2, CreditTree(run, {LOW: 11}))
+    ledger.post(3, CreditTree(run, {LOW: 1, MIDDLE: 1}))
+    # MIDDLE was left out, and given less: what it had stands, and is claimed from the epoch that gave it.
+    assert ledger.epoch_of(fair) == 1
+    ledger.claim(fair, MIDDLE)
+    assert ledger.claimed(run, MIDDLE) == 6
+    ledger.claim(CreditTree(run, {LOW: 1, MIDDLE: 1}), MIDDLE)
+    assert ledger.claimed(run, MIDDLE) == 6
+    assert ledger.epoch_of(CreditTree(run, {LOW: 7})) == 0

@@ -43,8 +43,8 @@ def test_flowers_command_line_is_connected_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "how"),
     [
-        ("", "registered"),
-        ("raise SystemExit('Public key already in use')", "registered before"),
+        ("""print('{"success": true, "node-id": 5}')""", "registered"),
+        ("print('Public key already in use.')", "registered before"),
         ("raise SystemExit('no answer')", "no answer"),
     ],
 )

@@ -1,5 +1,6 @@
 """The console script: a missing requirement is one line, and no command imports more than it needs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,19 @@ def test_a_requirement_that_is_not_installed(tmp_path: Path) -> None:
     assert done.code == 2
     assert "'typer'" in done.error
     assert "requirements.txt" in done.error
+
+
+@pytest.mark.parametrize("given", [{}, {"no_proxy": "intranet"}, {"NO_PROXY": "intranet"}])
+def test_the_loopback_is_never_behind_a_proxy(given: dict[str, str]) -> None:
+    script = (
+        "import sys, urllib.request as r; sys.argv = ['foedus', '--help']\n"
+        "from console.entry import main\n"
+        "try: main()\n"
+        "except SystemExit: print(r.proxy_bypass('127.0.0.1'), r.proxy_bypass('localhost'), r.proxy_bypass('intranet'))"
+    )
+    others = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    proxied = others | given | {"http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=proxied)
+    *loopback, intranet = (word not in ("0", "False", "None") for word in done.stdout.splitlines()[-1].split())
+    assert loopback == [True, True]
+    assert intranet == bool(given)

@@ -41,12 +41,15 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         "organisation": "medical",
         "data": str(tmp_path / "data"),
         "signer": "/run/foedus/signer.sock",
+        "node-key": str(tmp_path / "node.pub"),
         "state": str(tmp_path / "state"),
         "base": "foedus-tiny",
     }
     own = node(
         tmp_path, NODE + 'chain-url = "http://own"\nchain-lag = 0\nbudget = 3\nbase = "/srv/base"\n'
     ).node_config()
+    pinned = node(tmp_path, NODE + 'pin-coordinator = "0x1"\npin-norm-bound = 5\n').node_config()
+    assert (pinned["pin-coordinator"], pinned["pin-norm-bound"]) == ("0x1", 5)
     assert (own["chain-url"], own["chain-lag"], own["budget"], own["base"]) == ("http://own", 0, 3, "/srv/base")
 
 

@@ -21,7 +21,7 @@ from core.erasures import Attestation, ErasureRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.messages import queries, training
-from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnswer
+from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuery, RecordsAnswer, RevealQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.round_key import RoundKey
@@ -205,6 +205,8 @@ def files(folder: Path) -> dict[str, Reader]:
 def questions() -> dict[str, Reader]:
     """What a coordinator sends."""
     deletion = Deletion(GENESIS, f.address("medical"), attested(GENESIS))
+    reveal = RevealQuery(f.address("medical"), (f.registration(f.members()[0], CHALLENGE),), f.CHAIN)
+    consent = ConsentQuery(f.address("medical"), GENESIS)
     offer = OfferQuery(GENESIS, f.address("medical"), 0, 1, 3, 12.5, {1: 0.25})
 
     def state(data: bytes) -> Any:
@@ -214,6 +216,8 @@ def questions() -> dict[str, Reader]:
     return {
         "query to bind": message(Bind(f.asked(CHALLENGE), f.CHAIN).to_content(), "bind", Bind.from_content),
         "query for an offer": message(offer.to_content(), "offer", OfferQuery.from_content),
+        "query to reveal": message(reveal.to_content(), "reveal", RevealQuery.from_content),
+        "query to consent": message(consent.to_content(), "consent", ConsentQuery.from_content),
         "query to delete": message(deletion.to_content(), "delete", Deletion.from_content),
         "task": message(TASK.to_content(), "task", Task.from_content),
         "state of a task": Reader(state, f.fresh().to_bytes()),
@@ -227,6 +231,7 @@ def replies() -> dict[str, Reader]:
     refusal = Refusal(Refused.OBJECTED, Cause.MESSAGE, "why").to_content()
     return {
         "registrations": message(registrations, "bound", Bound.from_content),
+        "revealed": reply(queries.nonce_of, queries.revealed(f.other("nonce")), "revealed"),
         "offered": reply(queries.offer_of, queries.offered(OFFER), "offered"),
         "records known": reply(partial(RecordsAnswer.from_content, asked=2), known, "known"),
         "refusal": reply(admitted, refusal, "refusal"),

@@ -1,5 +1,7 @@
 """Which node speaks for whom: only who signs the challenge."""
 
+import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +107,18 @@ def test_a_node_that_answers_with_anything_else_is_ignored(content: RecordDict |
     clients = Answering(NAMES, 2)
     clients.content = content
     assert set(bound(clients).nodes) == {f.address("financial"), f.address("coding")}
+
+
+def test_a_huge_answer_costs_next_to_nothing() -> None:
+    clients = Answering(NAMES, 2)
+    brackets = b'{"a":[' + b"[]," * 3_300_000 + b"[]]}"
+    clients.content = RecordDict({"bound": ConfigRecord({"json": brackets})})
+    bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN), TestGrid(clients)
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bindings.refresh(grid)
+    assert time.process_time() - began < 0.5  # of which signing and verifying honest answers takes the most
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 2**10
+    assert set(bindings.nodes) == {f.address("financial"), f.address("coding")}
 
 
 def test_a_node_that_failed_is_asked_again() -> None:

@@ -291,6 +291,11 @@ def test_a_node_that_comes_back_takes_part_again(tmp_path: Path) -> None:
 
 
 LYING: dict[str, Callable[[], RecordDict]] = {
+    "so large that a sum overflows": lambda: RecordDict(
+        {"losses": MetricRecord(dict.fromkeys(("base", "global"), 1.7e308))}
+    ),
+    "of other names": lambda: RecordDict({"losses": MetricRecord({"x\x1b[31m": 1.0})}),
+    "one of two": lambda: RecordDict({"losses": MetricRecord({"global": 1.0})}),
     "NaN": lambda: RecordDict({"losses": MetricRecord({"base": 1.0, "global": float("nan")})}),
     "lists": lambda: RecordDict({"losses": MetricRecord({"global": [1.0]})}),
     "nothing": RecordDict,
@@ -299,7 +304,7 @@ LYING: dict[str, Callable[[], RecordDict]] = {
 
 
 @pytest.mark.parametrize("what", LYING)
-def test_an_evaluation_that_is_no_number_is_left_out_and_the_run_goes_on(tmp_path: Path, what: str) -> None:
+def test_an_evaluation_that_is_no_loss_is_left_out_and_the_run_goes_on(tmp_path: Path, what: str) -> None:
     federation = Federation.create(tmp_path, TWO, rounds=1)
     federation.clients.losses = {"medical": LYING[what]}
     federation.start()

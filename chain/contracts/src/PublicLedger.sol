@@ -88,7 +88,8 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
     mapping(bytes32 run => mapping(uint32 lane => mapping(uint64 generationAndRound => Round))) private
         _rounds;
     mapping(bytes32 run => mapping(bytes32 erasure => Erasure)) private _erasures;
-    mapping(bytes32 run => Credit) private _credits;
+    mapping(bytes32 run => mapping(uint64 epoch => bytes32 root)) private _credits;
+    mapping(bytes32 run => uint64) private _epochs;
     mapping(bytes32 run => mapping(address organisation => uint256)) private _claimed;
     mapping(bytes32 run => mapping(uint256 chainId => PrivateHead)) private _privateHeads;
     mapping(address organisation => Organisation) private _organisations;
@@ -262,21 +263,26 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
         whenNotPaused
         onlyCoordinator(run)
     {
-        uint64 expected = _credits[run].epoch + 1;
+        uint64 expected = _epochs[run] + 1;
         if (epoch != expected) revert EpochNotNext(epoch, expected);
-        _credits[run] = Credit(root, epoch);
+        _epochs[run] = epoch;
+        _credits[run][epoch] = root;
         emit CreditsPosted(run, epoch, root);
     }
 
     /// @notice Records the part of an organisation's cumulative credit that was not claimed before.
-    /// @dev Anyone may submit it: the proof decides, and the record is the organisation's.
+    /// @dev Anyone may submit it: the proof decides, and the record is the organisation's. Every epoch stays valid, and
+    /// what is claimed only grows: a later root that gives an organisation less, or leaves it out, takes nothing away.
+    /// @param epoch The one whose root the proof leads to.
     /// @param cumulative Credit since the run's start, in units of 1e-18.
-    function claimCredit(bytes32 run, address organisation, uint256 cumulative, bytes32[] calldata proof)
-        external
-        whenNotPaused
-        returns (uint256 amount)
-    {
-        bytes32 root = _credits[run].root;
+    function claimCredit(
+        bytes32 run,
+        uint64 epoch,
+        address organisation,
+        uint256 cumulative,
+        bytes32[] calldata proof
+    ) external whenNotPaused returns (uint256 amount) {
+        bytes32 root = _credits[run][epoch];
         bytes32 leaf = _leaf(abi.encode(run, organisation, cumulative));
         if (!MerkleProof.verifyCalldata(proof, root, leaf)) revert ProofInvalid(root, leaf);
         uint256 claimed = _claimed[run][organisation];
@@ -372,7 +378,13 @@ contract PublicLedger is FederationLedger, EIP712, Nonces {
 
     /// @notice The newest credit root.
     function getCredits(bytes32 run) external view returns (Credit memory) {
-        return _credits[run];
+        uint64 epoch = _epochs[run];
+        return Credit(_credits[run][epoch], epoch);
+    }
+
+    /// @notice The credit root of an epoch, zero when it was not posted.
+    function getCreditRoot(bytes32 run, uint64 epoch) external view returns (bytes32) {
+        return _credits[run][epoch];
     }
 
     /// @notice The cumulative credit an organisation has claimed.

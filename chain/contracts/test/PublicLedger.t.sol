@@ -305,21 +305,37 @@ contract PublicLedgerTest is Fixture {
         postCredits(1, parentOf(leaf(abi.encode(RUN, address(1), uint256(first))), other));
         vm.expectEmit(true, true, false, true);
         emit PublicLedger.CreditClaimed(RUN, address(1), first, first);
-        assertEq(ledger.claimCredit(RUN, address(1), first, proofOf(other)), first);
+        assertEq(ledger.claimCredit(RUN, 1, address(1), first, proofOf(other)), first);
         uint256 total = uint256(first) + second;
         vm.expectEmit(true, true, false, true);
         emit PublicLedger.CreditsPosted(RUN, 2, parentOf(leaf(abi.encode(RUN, address(1), total)), other));
         postCredits(2, parentOf(leaf(abi.encode(RUN, address(1), total)), other));
-        assertEq(ledger.claimCredit(RUN, address(1), total, proofOf(other)), second);
+        assertEq(ledger.claimCredit(RUN, 2, address(1), total, proofOf(other)), second);
         assertEq(ledger.getClaimed(RUN, address(1)), total);
+    }
+
+    function test_a_later_root_takes_no_credit_away(uint128 first, uint128 second) public {
+        vm.assume(first > 0 && second < first);
+        bytes32 other = leaf("other");
+        postCredits(1, parentOf(leaf(abi.encode(RUN, address(1), uint256(first))), other));
+        postCredits(2, parentOf(leaf(abi.encode(RUN, address(1), uint256(second))), other));
+        postCredits(3, other);
+        assertEq(ledger.claimCredit(RUN, 1, address(1), first, proofOf(other)), first);
+        vm.expectRevert(
+            abi.encodeWithSelector(PublicLedger.NothingToClaim.selector, uint256(second), uint256(first))
+        );
+        ledger.claimCredit(RUN, 2, address(1), second, proofOf(other));
+        assertEq(ledger.getClaimed(RUN, address(1)), first);
+        assertEq(ledger.getCreditRoot(RUN, 3), other);
+        assertEq(ledger.getCreditRoot(RUN, 4), 0);
     }
 
     function test_credit_is_not_claimed_twice() public {
         bytes32 only = leaf(abi.encode(RUN, address(1), uint256(9)));
         postCredits(1, only);
-        ledger.claimCredit(RUN, address(1), 9, new bytes32[](0));
+        ledger.claimCredit(RUN, 1, address(1), 9, new bytes32[](0));
         vm.expectRevert(abi.encodeWithSelector(PublicLedger.NothingToClaim.selector, 9, 9));
-        ledger.claimCredit(RUN, address(1), 9, new bytes32[](0));
+        ledger.claimCredit(RUN, 1, address(1), 9, new bytes32[](0));
     }
 
     function test_no_credit_without_a_proof(address organisation, uint256 amount) public {
@@ -328,7 +344,7 @@ contract PublicLedgerTest is Fixture {
         postCredits(1, only);
         bytes32 claimed = leaf(abi.encode(RUN, organisation, amount));
         vm.expectRevert(abi.encodeWithSelector(PublicLedger.ProofInvalid.selector, only, claimed));
-        ledger.claimCredit(RUN, organisation, amount, new bytes32[](0));
+        ledger.claimCredit(RUN, 1, organisation, amount, new bytes32[](0));
     }
 
     function test_epochs_follow_each_other(uint64 epoch) public {

@@ -266,3 +266,13 @@ def test_without_a_ledger_only_files_are_compared(federation: Federation, record
     audit.check_head(0, 0)
     assert kinds(audit) == []
     assert audit.findings.checked["commitments"] == 0
+
+
+def test_whoever_was_revoked_before_the_run_opened_is_not_in_the_first_round(federation: Federation) -> None:
+    first = next(federation.run.records()).value
+    member = first.admitted[0].organisation
+    for block, expected in ((1, [What.REVOKED]), (2, []), (3, [])):
+        audit = audit_of(federation, revoked={member: block}, opened_at=2)
+        audit.check_run()
+        audit.check_round(first, federation.run.salts(first), FILE, ZERO_DIGEST)
+        assert kinds(audit) == expected, block

@@ -88,3 +88,10 @@ def test_what_is_no_finite_number_is_named(value: object) -> None:
     assert codec.finite("loss", 2) == 2.0
     with pytest.raises(FormatError, match="loss"):
         codec.finite("loss", value)
+
+
+def test_a_message_with_a_field_that_nobody_reads_is_refused() -> None:
+    content = RecordDict({"bind": codec.json_record({"asked": 1, "chain": 2, "note": "trust me"})})
+    assert codec.json_of(content, "bind", 100)["note"] == "trust me"
+    with pytest.raises(FormatError, match="expected the fields asked, chain"):
+        codec.json_of(content, "bind", 100, "asked", "chain")

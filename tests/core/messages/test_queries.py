@@ -62,7 +62,7 @@ def test_a_broken_receipt_is_a_format_error(broken: dict[str, Any]) -> None:
 
 def test_a_query_to_delete_without_an_attestation_is_a_format_error() -> None:
     plain = {"genesis": GENESIS.to_dict(), "organisation": f.address("medical")}
-    with pytest.raises(FormatError, match="malformed query to delete"):
+    with pytest.raises(FormatError, match="expected the fields genesis, organisation, attested"):
         Deletion.from_content(RecordDict({"delete": ConfigRecord({"json": to_json(plain)})}))
 
 
