@@ -229,11 +229,14 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def erasure(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
-    """What is still said of an erased organisation's facts, and how many points less of the others'."""
+    """What is still said of an erased organisation's facts, and how many points more of the others'; {} without."""
+    if not seeds:
+        return {}
     others = sorted({answer["organisation"] for answer in seeds[0]["before"]} - {erased})
     pairs = zip(_said(seeds, "after", *others), _said(seeds, "before", *others), strict=True)
     return {
         "erased": erased,
+        "seeds_of_erasure": len(seeds),
         "label": sorted({seed["label"] for seed in seeds}),
         "seconds_of_erasure": [seed["seconds_of_erasure"] for seed in seeds],
         "erased_said_after_percent": str(MeanInterval.of(_said(seeds, "after", erased))),
@@ -265,7 +268,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
     parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
-    parser.add_argument("--erase", default="medical", help="the organisation that is erased; empty: none")
+    parser.add_argument("--erase", default="medical", help="the organisation that is erased")
+    parser.add_argument("--erasures", type=int, default=len(SEEDS), help="seeds of either kind in which it is")
     parser.add_argument("--name", default="speaking", help="the result file")
     options = parser.parse_args()
     work, data = options.work.absolute(), options.data.absolute()
@@ -278,11 +282,11 @@ def main() -> None:
     )
     for name, method, settings, seeds in plans:
         measured = []
-        for seed in seeds:
+        for index, seed in enumerate(seeds):
             federation = Speaking(work / f"{method}-{seed}", data, seed, settings, asked)
-            measured.append(federation.figures(options.erase, method))
+            measured.append(federation.figures(options.erase if index < options.erasures else "", method))
             # After every seed: a run that stops leaves its figures behind.
-            after = erasure(measured, options.erase) if options.erase else {}
+            after = erasure([one for one in measured if "after" in one], options.erase)
             figures[name] = {"seeds": len(measured), "method": method, **summary(measured), **after}
             report.write(options.name, figures, f"python -m benchmarks.speaking --name {options.name}", SEEDS[0])
         if measured:
