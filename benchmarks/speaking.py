@@ -215,7 +215,7 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = sorted({answer["organisation"] for answer in seeds[0]["before"]})
     fresh = [answer for seed in seeds for answer in seed["before"] if not answer["fitted"]]
     return {
-        "seconds": [seed["seconds"] for seed in seeds],
+        "seconds": _by_seed(seeds, "seconds"),
         "said_percent": {name: str(MeanInterval.of(_said(seeds, "before", name))) for name in names},
         "named_percent": {
             weights: str(MeanInterval.of([_named(seed["before"], key) for seed in seeds]))
@@ -237,11 +237,15 @@ def erasure(seeds: Sequence[Mapping[str, Any]], erased: str) -> dict[str, Any]:
     return {
         "erased": erased,
         "seeds_of_erasure": len(seeds),
-        "label": sorted({seed["label"] for seed in seeds}),
-        "seconds_of_erasure": [seed["seconds_of_erasure"] for seed in seeds],
+        "label": _by_seed(seeds, "label"),
+        "seconds_of_erasure": _by_seed(seeds, "seconds_of_erasure"),
         "erased_said_after_percent": str(MeanInterval.of(_said(seeds, "after", erased))),
         "others_change_points": str(MeanInterval.of([after - before for after, before in pairs])),
     }
+
+
+def _by_seed(seeds: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
+    return {f"seed {number}": seed[figure] for number, seed in zip(SEEDS, seeds, strict=False)}
 
 
 def _said(seeds: Sequence[Mapping[str, Any]], when: str, *organisations: str) -> list[float]:

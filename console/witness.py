@@ -26,7 +26,10 @@ def witness(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check every round that organisations here were shown, the last ones too, on a ledger of their own choosing."""
+    """Check, as an organisation, every round that its coordinator has shown, the last ones too.
+
+    The organisations are those whose memory lies here; they ask a ledger of their own choosing.
+    """
     folder = state_of(state)
     genesis = _genesis(folder, run)
     members = [genesis.named(organisation)] if organisation else list(genesis.organisations)

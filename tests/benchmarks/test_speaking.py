@@ -44,4 +44,7 @@ def test_a_summary_counts_what_is_said_named_and_forgotten() -> None:
     assert found["named_percent"] == {"calibrated": "66.67 ± 0", "constants": "33.33 ± 0"}
     assert found["calibration_error"]["calibrated"] == 1 / 3
     assert (found["erased_said_after_percent"], found["others_change_points"]) == ("0 ± 0", "-50 ± 0")
-    assert (found["seconds"], found["label"]) == ([9.0, 9.0], ["exact"])
+    assert (found["seconds"], found["label"]) == (
+        {"seed 7": 9.0, "seed 8": 9.0},
+        {"seed 7": "exact", "seed 8": "exact"},
+    )

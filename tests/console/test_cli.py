@@ -12,7 +12,7 @@ from tests.commands import World, foedus
 
 HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "flwr", "ray", "web3", "eth"]
 COMMANDS = (
-    "run", "status", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
+    "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
     "evidence", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
     "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",

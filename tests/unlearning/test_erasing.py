@@ -101,7 +101,7 @@ def test_a_removal_is_bit_equal_to_the_sum_without_the_organisation(world: World
 
 
 def test_a_repair_sums_every_round_again_and_adds_short_ones(world: World) -> None:
-    steps = {"local-steps": 16}
+    steps = {"local-steps": 16, "local-epochs": 0.0}
     run = world.run("together", **steps)
     certificate = forget(world, "together", "coding", "repair", **steps)
     assert certificate.label == "approximate"

@@ -337,5 +337,6 @@ def test_a_verdict_on_who_learns_in_slices_has_evidence_from_all_of_them(world: 
     who = found.organisations[scores.index(max(scores))]  # also where the method abstains
     bundle = Evidence.of(run, replace(found, response=replace(found.response, verdict=who)))
     assert bundle.verified() == who
-    assert {signed.value.lane for signed in bundle.records} == set(run.genesis.lanes_of(who))
+    assert {signed.value.lane for signed in bundle.records} == set(range(len(run.genesis.lanes)))
+    assert {proof.signed.value.lane for proof in bundle.proofs} == set(run.genesis.lanes_of(who))
     assert len(bundle.proofs) == 2 * SLICES
