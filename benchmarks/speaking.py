@@ -11,6 +11,7 @@ run's calibration has seen are left out of named. Everything measured lies in WO
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -210,6 +211,13 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def timed_alone(state: Path, data: Path) -> dict[str, float]:
+    """The seconds of `foedus run`, and how busy the machine was in the minute before."""
+    load = os.getloadavg()[0]
+    seconds = foedus("run", "--state", str(state), "--data", str(data), "--seed", str(SEEDS[0]))["seconds"]
+    return {"seconds": seconds, "load_average_before": round(load, 2)}
+
+
 def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Percent said and named with intervals over the seeds, and the calibration errors of all held-out answers."""
     names = sorted({answer["organisation"] for answer in seeds[0]["before"]})
@@ -271,6 +279,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=assets.samples(), help="organisations with facts [the samples]")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
+    parser.add_argument("--alone", action="store_true", help="time a run first: on a machine with nothing else to do")
     parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
     parser.add_argument("--erase", default="medical", help="the organisation that is erased")
     parser.add_argument("--erasures", type=int, default=len(SEEDS), help="seeds of either kind in which it is")
@@ -280,6 +289,8 @@ def main() -> None:
     asked = questions(data, options.fitted)
     base = once(work / "base.json", lambda: said_by_base(RunConfig(data=str(data)), asked))
     figures: dict[str, Any] = {"base_said_percent": base}
+    if options.alone or (work / "alone.json").exists():
+        figures["alone"] = once(work / "alone.json", lambda: timed_alone(work / "alone", data))
     plans = (
         ("together", "replay", (), SEEDS[: options.seeds]),
         ("isolated lanes, routed", "remove", ISOLATED, SEEDS[: options.isolated_seeds]),
