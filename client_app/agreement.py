@@ -1,8 +1,8 @@
 """Agreement: what an organisation asks of a federation before it is a member, and its memory of what it agreed to.
 
 A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
-update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members; it agrees
-to the genesis that follows from that set, and trains under no other.
+update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
+that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,8 @@ class Agreement:
     def reveal(self, query: RevealQuery) -> Digest:
         """The nonce behind the own registration among those of the query, which are the members from now on.
 
-        Raises ObjectionError when the own one is not there, one is not signed, or the nonce was shown for others.
+        Raises ObjectionError when the own one is not there, one is not signed, the nonce was shown for others, or
+        another to these for the same run.
         """
         own = next((s for s in query.registrations if s.value.organisation.address == self._key.address), None)
         if own is None or own.value.organisation != self._member:
@@ -96,7 +97,13 @@ class Agreement:
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
         if shown.setdefault(own.value.nonce, members) != members:
             raise ObjectionError(f"nonce of run {own.value.run}: it was shown for other members before")
-        jsonl.append(self._path, {"nonce": own.value.nonce, "members": members})
+        # And a coordinator that may ask the same members again draws until it likes the seed.
+        addresses = sorted(signed.value.organisation.address for signed in query.registrations)
+        founding = {"run": own.value.run, "coordinator": own.value.coordinator, "addresses": addresses}
+        entry = founding | {"nonce": own.value.nonce, "members": members}
+        if any(e != entry and {name: e[name] for name in founding} == founding for e in self._entries("nonce")):
+            raise ObjectionError(f"run {own.value.run}: its members drew a seed before: found it under another name")
+        jsonl.append(self._path, entry)
         return nonce
 
     def consent(self, genesis: Genesis, pins: Pins) -> Consent:

@@ -51,6 +51,19 @@ def test_a_nonce_is_not_shown_for_a_second_set_of_members(tmp_path: Path) -> Non
         agreement(tmp_path).reveal(query(*REGISTERED))
 
 
+def test_one_set_of_members_draws_one_seed_for_a_run(tmp_path: Path) -> None:
+    # With a challenge after another, a coordinator would draw until somebody's tickets please it.
+    agreement(tmp_path).reveal(query(*REGISTERED))
+    again, elsewhere = (replace(ASKED, challenge=f.other("later"), run=run) for run in (ASKED.run, "another"))
+    grown = (*MEMBERS[:2], replace(MEMBERS[2], examples=101))  # one that helps the coordinator
+    for members in (MEMBERS, grown):
+        registered = [registration(key, m, again, f.CHAIN) for key, m in zip(KEYS, members, strict=True)]
+        with pytest.raises(ObjectionError, match="its members drew a seed before"):
+            agreement(tmp_path).reveal(query(*registered))
+    registered = [registration(key, m, elsewhere, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
+    assert agreement(tmp_path).reveal(query(*registered))
+
+
 def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(tmp_path: Path) -> None:
     uncommitted = f.registration(MEMBERS[1], ASKED.challenge, KEYS[1])
     other = replace(REGISTERED[0].value, nonce=f.other("nonce")).sign(KEYS[0], f.CHAIN)
