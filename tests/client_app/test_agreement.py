@@ -8,7 +8,7 @@ import pytest
 
 from client_app.agreement import Agreement, Pins, registration
 from core.canonical import Digest
-from core.errors import ObjectionError
+from core.errors import IntegrityError, ObjectionError
 from core.founding import commitment_to
 from core.genesis import Genesis
 from core.keys import Key, derive
@@ -89,6 +89,19 @@ def test_whoever_has_a_derived_key_need_not_agree(tmp_path: Path) -> None:
     member = Organisation(key.address, "medical", 100, True)
     Agreement(tmp_path / "memory.jsonl", key, member).check(f.genesis())
     assert registration(key, member, ASKED, f.CHAIN).value.nonce == "0x" + "00" * 32
+
+
+def test_it_does_not_agree_to_lanes_that_leave_members_out_or_to_a_member_that_counts_twice(tmp_path: Path) -> None:
+    genesis = drawn(tmp_path)
+    for lanes in (((MEMBERS[0].address,),), ((*genesis.lanes[0], f.address("stranger")),), ((), genesis.lanes[0])):
+        with pytest.raises(IntegrityError, match="lanes that do not hold every organisation once"):
+            agreement(tmp_path).consent(replace(genesis, lanes=lanes), Pins())
+    twice = (*REGISTERED, REGISTERED[1])
+    members = tuple(signed.value.organisation for signed in twice)
+    nonces = tuple(agreement(tmp_path / "twice", KEYS.index(key)).reveal(query(*twice)) for key in (*KEYS, KEYS[1]))
+    counted = replace(genesis, organisations=members, nonces=nonces, seed=from_nonces(nonces))
+    with pytest.raises(IntegrityError, match="organisations out of order"):
+        agreement(tmp_path / "twice").consent(counted, Pins())
 
 
 def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_path: Path) -> None:
