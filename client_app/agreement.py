@@ -1,8 +1,8 @@
 """Agreement: what an organisation asks of a federation before it is a member, and its memory of what it agreed to.
 
 A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
-update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members; it agrees
-to the genesis that follows from that set, and trains under no other.
+update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
+that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from flwr.app import UserConfig
 
+from chain.audit.records import check_genesis
 from core.canonical import ZERO_DIGEST, Digest, digest, to_json
 from core.errors import ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
@@ -79,7 +80,8 @@ class Agreement:
     def reveal(self, query: RevealQuery) -> Digest:
         """The nonce behind the own registration among those of the query, which are the members from now on.
 
-        Raises ObjectionError when the own one is not there, one is not signed, or the nonce was shown for others.
+        Raises ObjectionError when the own one is not there, one is not signed, the nonce was shown for others, or
+        another to these for the same run.
         """
         own = next((s for s in query.registrations if s.value.organisation.address == self._key.address), None)
         if own is None or own.value.organisation != self._member:
@@ -96,15 +98,23 @@ class Agreement:
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
         if shown.setdefault(own.value.nonce, members) != members:
             raise ObjectionError(f"nonce of run {own.value.run}: it was shown for other members before")
-        jsonl.append(self._path, {"nonce": own.value.nonce, "members": members})
+        # And a coordinator that may ask the same members again draws until it likes the seed.
+        addresses = sorted(signed.value.organisation.address for signed in query.registrations)
+        founding = {"run": own.value.run, "coordinator": own.value.coordinator, "addresses": addresses}
+        entry = founding | {"nonce": own.value.nonce, "members": members}
+        if any(e != entry and {name: e[name] for name in founding} == founding for e in self._entries("nonce")):
+            raise ObjectionError(f"run {own.value.run}: its members drew a seed before: found it under another name")
+        jsonl.append(self._path, entry)
         return nonce
 
     def consent(self, genesis: Genesis, pins: Pins) -> Consent:
         """The organisation's consent, to be signed, to a genesis of members to whom it has shown its nonce.
 
-        Raises ObjectionError for any other, and for one that the settings do not want.
+        Raises ObjectionError for any other, and for one that the settings do not want; IntegrityError for one that an
+        audit would refuse: its lanes leave members out, or one is a member twice.
         """
         pins.check(genesis)
+        check_genesis(genesis)
         if genesis.organisation(self._key.address) != self._member:
             raise ObjectionError(f"genesis: expected {self._member} as a member, as it registered")
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}

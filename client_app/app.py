@@ -100,6 +100,10 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
+    try:
+        node.agreement(query.organisation).check(genesis)
+    except _OBJECTIONABLE as error:
+        return refused(message, context, Refused.OBJECTED, error)
     model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:

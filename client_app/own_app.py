@@ -7,6 +7,7 @@ not the archive, whose bytes depend on zlib and on whether it was packed from a 
 
 import hashlib
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ _DECLARATIONS = ("pyproject.toml", ".info/CONTENT")
 """What Flower writes itself: settings, which are checked as a run's, and a table of contents."""
 _MOST_BYTES = 64 * 2**20
 _MOST_FILES = 10_000
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+_LARGEST_FAB = 10 * 2**20
+"""What `flwr build` makes is no larger; the list of an archive's entries takes ten times its size in memory."""
 
 
 def installed_files() -> dict[str, Path]:
@@ -67,6 +73,8 @@ def check_app(fab: bytes) -> None:
 
 def hashes_of(fab: bytes) -> dict[str, str]:
     """The SHA-256 of every file of code in a FAB by its name; raises IntegrityError for an archive that is none."""
+    if len(fab) > _LARGEST_FAB:
+        raise IntegrityError(f"app: expected at most {_LARGEST_FAB} bytes, got {len(fab)}")
     try:
         with zipfile.ZipFile(io.BytesIO(fab)) as archive:
             entries = archive.infolist()
@@ -79,5 +87,5 @@ def hashes_of(fab: bytes) -> dict[str, str]:
                 if entry.filename not in _DECLARATIONS
             }
     # Of a damaged archive zipfile raises errors of many kinds, and none of them is the node's.
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise IntegrityError(f"app: expected a FAB, got an archive that cannot be read: {error}") from error

@@ -62,9 +62,10 @@ class Signer:
     """Answers the requests of a node (client_app/remote_key.py), one at a time."""
 
     def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
-        """`key` signs for `settings` alone."""
+        """`key` signs for `settings` alone; raises UsageError for a state folder that other users can write."""
         self._settings, self._key = settings, key
-        self._state = State(settings.state)
+        # Whoever else can write there makes this process forget what it was shown.
+        self._state = State.at(settings.state)
         self._federations: dict[Digest, Genesis] = {}
 
     def answer(self, line: bytes) -> dict[str, Any]:
@@ -139,12 +140,15 @@ class SignerServer(UnixStreamServer):
     """The signer's socket; it answers its own user, and the users that the settings name."""
 
     def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
-        """Listen on the socket; raises UsageError for a user that does not exist, or where it cannot listen."""
-        self.signer = Signer(settings, key)
+        """Listen on the socket.
+
+        Raises UsageError for a user that does not exist, where it cannot listen, and as `Signer` does.
+        """
         self.allowed = {os.getuid(), *map(_uid, settings.users)}
         path = settings.socket
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)  # before the umask of the state folder: the node must pass
+            self.signer = Signer(settings, key)
             # A socket that a killed signer has left; anything else there is not ours to remove.
             if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
                 path.unlink()

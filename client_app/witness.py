@@ -62,6 +62,7 @@ class _ShownRound:
 
     key: RoundKey
     record: Digest
+    parent: Digest
     updates_root: Digest
     aggregate: Digest
     count: int
@@ -153,6 +154,11 @@ class Witness:
         """
         if self._caught:
             raise ObjectionError(self._caught)
+        lanes, last = self._genesis.lanes_of(self._organisation), self._genesis.training.most(manifest.generation)
+        if manifest.lane not in lanes or not 0 < manifest.round <= last:
+            raise ObjectionError(
+                f"{manifest.key}: expected a round up to {last} of lane {' or '.join(map(str, lanes))}"
+            )
         if manifest.round == 1 and manifest.parent == self._genesis.digest:
             return
         before = [shown.key for shown in self._shown.values() if shown.record == manifest.parent]
@@ -189,7 +195,8 @@ class Witness:
     def _compare(self, record: RoundRecord, salts: Salts, openings: Sequence[Signed[GenerationRecord]]) -> None:
         """Check a record against the memory; a round is checked and remembered the first time it is shown."""
         commitment = commit_to(record, salts)
-        shown = _ShownRound(record.key, record.digest, commitment.updates_root, commitment.aggregate, commitment.count)
+        digests = record.digest, record.parent, commitment.updates_root, commitment.aggregate
+        shown = _ShownRound(record.key, *digests, commitment.count)
         if known := self._shown.get(record.key):
             if known != shown:
                 raise ObjectionError(f"{record.key}: the coordinator has shown two records")
@@ -202,6 +209,10 @@ class Witness:
         before = self._shown.get(RoundKey(record.genesis, record.lane, generation, record.round - 1))
         if before and record.parent != before.record:
             raise ObjectionError(f"{record.key}: expected parent {before.record}, as shown before, got {record.parent}")
+        # A record may be shown after one that grows from it, or does not.
+        after = self._shown.get(RoundKey(record.genesis, record.lane, record.generation, record.round + 1))
+        if after and after.parent != record.digest:
+            raise ObjectionError(f"{after.key}: expected parent {record.digest}, as shown now, got {after.parent}")
         check_weights(record, self._genesis)
         self._check_own_update(record)
         self._write({"shown": asdict(shown)})

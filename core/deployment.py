@@ -4,6 +4,7 @@ A name is written with dashes. A path that is not absolute lies in the folder. N
 run: what an organisation's node reads, loads and signs is decided on its own machine.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -31,7 +32,7 @@ class _Settings:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: expected a settings file, got {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: expected TOML in UTF-8, got {error}") from error
         known = {item.name.replace("_", "-"): item for item in fields(cls) if item.name != "folder"}
         for name in given.keys() - known.keys():
@@ -106,6 +107,9 @@ class NodeSettings(_Settings):
             raise ConfigError(f"{self.folder}: expected signer or key-file, got {got}")
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
+        # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
+        if self.pin_norm_bound is not None and not 0 < self.pin_norm_bound < math.inf:
+            raise ConfigError(f"pin-norm-bound: expected a number above 0, got {self.pin_norm_bound}")
         if self.chain_lag_policy not in (None, *LAG_POLICIES):
             raise ConfigError(f"chain-lag-policy: expected {' or '.join(LAG_POLICIES)}, got {self.chain_lag_policy!r}")
 
@@ -197,7 +201,7 @@ class CoordinatorSettings(_Settings):
     def __post_init__(self) -> None:
         """Raises ConfigError for a port that is none."""
         host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
             raise ConfigError(f"listen: expected ADDRESS:PORT, got {self.listen!r}")
         if not 0 < self.control_port < 2**16:
             raise ConfigError(f"control-port: expected 1 to 65535, got {self.control_port}")

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from core.canonical import Address, Digest, address, digest, from_json, raw, to_json
+from core.canonical import Address, Digest, address, digest, from_json, to_json
 from core.errors import FormatError
+from core.parsing import finite, typed
 
 
 @dataclass(frozen=True)
@@ -136,19 +137,18 @@ class TokenTrace:
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
         """Parse the plain data of `to_bytes`; raises FormatError."""
         try:
-            tokens = tuple(TokenScores(**t | {"scores": _floats(t["scores"])}) for t in data["tokens"])
+            tokens = tuple(typed(TokenScores(**t | {"scores": _floats(t["scores"])})) for t in data["tokens"])
             vectors = {name: _floats(data["response"][name]) for name in ("scores", "familiarity")}
-            response = ResponseScores(**data["response"] | vectors)
+            response = typed(ResponseScores(**data["response"] | vectors))
             organisations = tuple(address(a) for a in data["organisations"])
-            trace = cls(**{**data, "tokens": tokens, "response": response, "organisations": organisations})
-            raw(trace.aggregate)
+            trace = typed(cls(**{**data, "tokens": tokens, "response": response, "organisations": organisations}))
+            for residual in (response.residual, *(token.residual for token in tokens)):
+                finite("residual", 0.0 if residual is None else residual)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed trace: {error}") from error
         rows = (response.scores, response.familiarity, *(t.scores for t in tokens))
         if odd := [len(row) for row in rows if len(row) != len(organisations)]:
             raise FormatError(f"malformed trace: expected {len(organisations)} scores everywhere, got {odd[0]}")
-        if type(response.calibrated) is not bool:
-            raise FormatError(f"malformed trace: expected true or false as calibrated, got {response.calibrated!r:.40}")
         if response.verdict is not None and response.verdict not in organisations:
             raise FormatError(f"malformed trace: expected one of its organisations as verdict, got {response.verdict}")
         return trace

@@ -169,7 +169,7 @@ def bindings_of(config: RunConfig, run: RunFolder, chains: Chains, key: Key) -> 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:
     """Who may found a federation by its settings."""
     registry = chains.registered if config.require_registration else None
-    return Founders(config.listed, registry, config.most_examples)
+    return Founders(config.listed, registry, config.most_examples, own_keys=bool(config.coordinator_key))
 
 
 def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:

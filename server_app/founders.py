@@ -25,12 +25,14 @@ from server_app.exchange import Send, ask
 class Founders:
     """Who may found: those `listed` with their most examples, those in the `registry`, or anybody.
 
-    `most_examples` is for every member, 0 for no limit.
+    `most_examples` is for every member, 0 for no limit. With `own_keys`, as in a deployment, nobody with a derived key:
+    it is an organisation that says of itself that it has one, and then it may speak for many, and need not agree.
     """
 
     listed: Mapping[Address, int] = field(default_factory=dict)
     registry: Callable[[Address], RegisteredOrganisation | None] | None = None
     most_examples: int = 0
+    own_keys: bool = False
 
     def fault(self, registration: Registration, taken: Sequence[str]) -> str:
         """Why an organisation may not found; empty when it may. `taken` are the names of those before it."""
@@ -40,6 +42,7 @@ class Founders:
         entry = self.registry(member.address) if self.registry else None
         keys = (ZERO_DIGEST, registration.node_key)
         faults = {
+            f"{member.name} has a derived key, which anybody can compute": self.own_keys and member.derived,
             f"{member.address} is not among the members of the settings": bool(self.listed) and known is None,
             f"{member.name}: expected at most {most} examples, got {member.examples}": member.examples > most,
             f"{member.name}: expected a commitment to a nonce, got none": (

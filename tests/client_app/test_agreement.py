@@ -8,7 +8,7 @@ import pytest
 
 from client_app.agreement import Agreement, Pins, registration
 from core.canonical import Digest
-from core.errors import ObjectionError
+from core.errors import IntegrityError, ObjectionError
 from core.founding import commitment_to
 from core.genesis import Genesis
 from core.keys import Key, derive
@@ -51,6 +51,19 @@ def test_a_nonce_is_not_shown_for_a_second_set_of_members(tmp_path: Path) -> Non
         agreement(tmp_path).reveal(query(*REGISTERED))
 
 
+def test_one_set_of_members_draws_one_seed_for_a_run(tmp_path: Path) -> None:
+    # With a challenge after another, a coordinator would draw until somebody's tickets please it.
+    agreement(tmp_path).reveal(query(*REGISTERED))
+    again, elsewhere = (replace(ASKED, challenge=f.other("later"), run=run) for run in (ASKED.run, "another"))
+    grown = (*MEMBERS[:2], replace(MEMBERS[2], examples=101))  # one that helps the coordinator
+    for members in (MEMBERS, grown):
+        registered = [registration(key, m, again, f.CHAIN) for key, m in zip(KEYS, members, strict=True)]
+        with pytest.raises(ObjectionError, match="its members drew a seed before"):
+            agreement(tmp_path).reveal(query(*registered))
+    registered = [registration(key, m, elsewhere, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
+    assert agreement(tmp_path).reveal(query(*registered))
+
+
 def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(tmp_path: Path) -> None:
     uncommitted = f.registration(MEMBERS[1], ASKED.challenge, KEYS[1])
     other = replace(REGISTERED[0].value, nonce=f.other("nonce")).sign(KEYS[0], f.CHAIN)
@@ -76,6 +89,19 @@ def test_whoever_has_a_derived_key_need_not_agree(tmp_path: Path) -> None:
     member = Organisation(key.address, "medical", 100, True)
     Agreement(tmp_path / "memory.jsonl", key, member).check(f.genesis())
     assert registration(key, member, ASKED, f.CHAIN).value.nonce == "0x" + "00" * 32
+
+
+def test_it_does_not_agree_to_lanes_that_leave_members_out_or_to_a_member_that_counts_twice(tmp_path: Path) -> None:
+    genesis = drawn(tmp_path)
+    for lanes in (((MEMBERS[0].address,),), ((*genesis.lanes[0], f.address("stranger")),), ((), genesis.lanes[0])):
+        with pytest.raises(IntegrityError, match="lanes that do not hold every organisation once"):
+            agreement(tmp_path).consent(replace(genesis, lanes=lanes), Pins())
+    twice = (*REGISTERED, REGISTERED[1])
+    members = tuple(signed.value.organisation for signed in twice)
+    nonces = tuple(agreement(tmp_path / "twice", KEYS.index(key)).reveal(query(*twice)) for key in (*KEYS, KEYS[1]))
+    counted = replace(genesis, organisations=members, nonces=nonces, seed=from_nonces(nonces))
+    with pytest.raises(IntegrityError, match="organisations out of order"):
+        agreement(tmp_path / "twice").consent(counted, Pins())
 
 
 def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 import client_app.local_round
 import core.adapter
 from client_app import oversight
-from client_app.app import app
+from client_app.app import app, offer
 from client_app.hosting import Node, node_of
 from console.backends.inline import InlineGrid
 from core import keys, lora, seeds
@@ -26,7 +26,7 @@ from core.errors import ConfigError, UsageError
 from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
 from core.messages import training
-from core.messages.queries import BIND, Bind, Bound
+from core.messages.queries import BIND, OFFER, Bind, Bound, OfferQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
@@ -243,6 +243,19 @@ def test_what_was_not_signed_for_is_not_trained_on(places: dict[str, Any], genes
     assert refusal
     assert refusal.reason == Refused.OBJECTED
     assert "state: expected 0x" in refusal.detail
+
+
+def test_nothing_is_bid_in_a_federation_that_was_not_agreed_to(
+    places: dict[str, Any], genesis: Genesis, tmp_path: Path
+) -> None:
+    key = keys.create(tmp_path / "own.key")
+    own = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")}
+    asked = Message(OfferQuery(genesis, key.address, 0, 0, 1, 1.0, {}).to_content(), 1, OFFER)
+    reply = offer(asked, context(places, **own, state=str(tmp_path / "state")))
+    refusal = Refusal.from_content(reply.content)
+    assert refusal
+    assert refusal.reason == Refused.OBJECTED
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:

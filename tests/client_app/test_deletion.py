@@ -15,7 +15,7 @@ from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node
 from client_app.oversight import Oversight
 from core.erasures import Attestation
-from core.errors import IntegrityError, LedgerUnreachableError
+from core.errors import IntegrityError, LedgerUnreachableError, ObjectionError
 from core.ledger import Erasure, MemoryLedger
 from core.messages.queries import Deletion
 from core.signed import Signed
@@ -134,3 +134,12 @@ def test_without_a_ledger_both_signatures_must_do(tmp_path: Path, monkeypatch: p
     home.ledger.known = None
     assert home.told(attested(GENESIS)).verified(GENESIS).erasure == attestation(GENESIS).erasure
     assert home.kept != PLACES
+
+
+def test_nothing_is_signed_for_a_federation_that_it_did_not_agree_to(home: Home) -> None:
+    # With a key of its own; whoever invents a federation is its coordinator, its requester and all other members.
+    home.host = replace(home.host, key=replace(f.key(NAME), derived=False))
+    home.node = replace(home.node, hosts={home.host.key.address: home.host})
+    with pytest.raises(ObjectionError, match="expected one that this organisation has agreed to found"):
+        home.told(attested(GENESIS))
+    assert home.kept == PLACES

@@ -66,6 +66,23 @@ def test_what_is_no_archive_is_refused(fab: bytes) -> None:
             check_app(damaged)
 
 
+def test_a_damaged_entry_of_any_compression_is_refused() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("core/odd.py", b"\x09\x04\x05\x00" + b"\xff" * 40)
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 93):
+        damaged = bytearray(out.getvalue())
+        for offset in (8, damaged.index(b"PK\x01\x02") + 10):
+            damaged[offset : offset + 2] = struct.pack("<H", method)
+        with pytest.raises(IntegrityError, match="app: expected a FAB"):
+            check_app(bytes(damaged))
+
+
+def test_an_archive_of_more_bytes_than_an_app_has_is_not_opened() -> None:
+    with pytest.raises(IntegrityError, match="expected at most 10485760 bytes, got 10485761"):
+        check_app(b"\0" * (10 * 2**20 + 1))
+
+
 def test_an_archive_that_claims_gigabytes_is_refused_before_it_is_read() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:

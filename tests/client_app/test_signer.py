@@ -109,6 +109,18 @@ def test_it_follows_an_honest_coordinator_to_the_end(federation: Federation, key
         own_manifest(federation, number).sign(key, federation.genesis.chain)
 
 
+def test_a_memory_that_others_can_write_is_refused_and_its_own_is_private(
+    federation: Federation, settings: SignerSettings, key: RemoteKey
+) -> None:
+    own_manifest(federation, 1)
+    key.show(federation.genesis)
+    own_manifest(federation, 1).sign(key, federation.genesis.chain)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in settings.state.rglob("*") if p.is_file()} == {0o600}
+    settings.state.chmod(0o777)
+    with pytest.raises(UsageError, match="expected one that you alone can write"):
+        Signer(settings, federation.members[OWN])
+
+
 # --- it signs nothing else -----------------------------------------------------------------------------------------
 
 
@@ -176,7 +188,7 @@ def test_an_update_that_grows_from_no_shown_record_is_refused(federation: Federa
     with pytest.raises(IntegrityError, match="is no record that was shown before it"):
         own_manifest(federation, 2).sign(key, federation.genesis.chain)
     with pytest.raises(IntegrityError, match="is no record that was shown before it"):
-        replace(own_manifest(federation, 1), round=5).sign(key, federation.genesis.chain)
+        replace(own_manifest(federation, 1), round=3).sign(key, federation.genesis.chain)
 
 
 def test_two_histories_are_not_signed_whatever_asks(

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -333,3 +334,27 @@ def test_a_run_that_another_coordinator_opened_is_refused(tmp_path: Path) -> Non
     federation = a_federation(tmp_path, ledger=MemoryLedger(derive(9, "another").address))
     with pytest.raises(IntegrityError, match="coordinator on the ledger"):
         witness(federation, tmp_path, federation.ledger).confirm(0, 0, 1)
+
+
+def test_a_record_shown_after_one_that_does_not_grow_from_it_is_caught(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    records = list(federation.run.records())
+    elsewhere = replace(records[2].value, parent=some_digest()).sign(COORDINATOR, federation.genesis.chain)
+    by.check_record(records[0], federation.run.salts(records[0].value))
+    by.check_record(elsewhere, federation.run.salts(records[2].value))
+    with pytest.raises(ObjectionError, match=r"round 3 .*expected parent .*, as shown now"):
+        by.check_record(records[1], federation.run.salts(records[1].value))
+
+
+@pytest.mark.parametrize("changes", [{"lane": 7}, {"round": 0}, {"round": 99, "parent": "the last"}])
+def test_a_lane_or_a_round_that_the_organisation_has_not_is_not_signed_for(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    watch(by, federation)
+    own = next(a for a in next(federation.run.records()).value.admitted if a.organisation == own_address(federation))
+    by.check_parent(own.signed.value)
+    with pytest.raises(ObjectionError, match="expected a round up to 4 of lane 0"):
+        by.check_parent(replace(own.signed.value, **changes))

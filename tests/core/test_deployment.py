@@ -103,10 +103,23 @@ def test_a_signer_is_told_addresses_and_digests(tmp_path: Path, text: str, error
         SignerSettings.read(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", ['listen = "9092"', 'listen = "0.0.0.0:none"', "control-port = 0"])
+@pytest.mark.parametrize(
+    "wrong", ['listen = "9092"', 'listen = "0.0.0.0:none"', "control-port = 0", 'listen = "0.0.0.0:²"']
+)
 def test_a_coordinator_listens_on_a_port(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "coordinator.toml").write_text(COORDINATOR)
     assert CoordinatorSettings.read(tmp_path).listen == "0.0.0.0:9092"
     (tmp_path / "coordinator.toml").write_text(COORDINATOR + wrong)
     with pytest.raises(ConfigError, match=r"expected ADDRESS:PORT|expected 1 to 65535"):
         CoordinatorSettings.read(tmp_path)
+
+
+@pytest.mark.parametrize("bound", ["nan", "inf", "-1.0", "0"])
+def test_a_pinned_bound_that_bounds_nothing_is_refused(tmp_path: Path, bound: str) -> None:
+    with pytest.raises(ConfigError, match="pin-norm-bound: expected a number above 0"):
+        node(tmp_path, f"{NODE}pin-norm-bound = {bound}\n")
+
+
+def test_nesting_without_end_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected TOML"):
+        node(tmp_path, f"{NODE}x = {'[' * 20_000}\n")

@@ -251,6 +251,16 @@ def test_a_bundle_with_an_unknown_field_is_refused(bundle: Evidence) -> None:
         del place["note"]
 
 
+def test_a_bundle_has_one_spelling(bundle: Evidence) -> None:
+    for name in ("auditors", "late", "bids"):
+        plain = from_json(bundle.to_bytes())
+        inner = plain["genesis"] if name == "auditors" else plain["records"][0]["value"]
+        assert inner[name] == []
+        inner[name] = ""
+        with pytest.raises(FormatError, match="expected the fields as"):
+            Evidence.from_bytes(to_json(plain))
+
+
 def test_bad_input(federation: Federation, bundle: Evidence) -> None:
     with pytest.raises(UsageError, match="abstained"):
         Evidence.of(federation.run, trace(federation, None))

@@ -62,6 +62,23 @@ def test_malformed_bytes_are_refused(trace: TokenTrace, broken: dict[str, object
         TokenTrace.from_bytes(to_json(from_json(trace.to_bytes()) | broken))
 
 
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("trace", ("run", "method", "prompt", "seconds")),
+        ("response", ("confidence", "base", "residual", "calibrated")),
+        ("token", ("text", "token", "logprob", "residual")),
+    ],
+)
+def test_every_field_has_its_type(trace: TokenTrace, where: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        for odd in ({}, [1], None if name != "residual" else "0"):
+            plain = from_json(trace.to_bytes())
+            {"trace": plain, "response": plain["response"], "token": plain["tokens"][1]}[where][name] = odd
+            with pytest.raises(FormatError):
+                TokenTrace.from_bytes(to_json(plain))
+
+
 def test_a_verdict_is_one_of_the_organisations(trace: TokenTrace) -> None:
     stranger = replace(trace, response=replace(trace.response, verdict=Address("0x" + "cc" * 20)))
     with pytest.raises(FormatError, match="verdict"):

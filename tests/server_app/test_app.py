@@ -11,6 +11,7 @@ from client_app.app import app as client
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
+from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, RunLockedError, UsageError
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
@@ -18,6 +19,7 @@ from core.rounds import RoundRecord
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.update import UpdateManifest
+from server_app.app import founders_of
 from tests.server_app.worlds import World
 
 Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
@@ -272,3 +274,9 @@ def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None
     assert genesis.coordinator == keys.derive(7, "coordinator").address
     assert genesis.environment["threads"] == "1"
     assert isinstance(next(world.state.run("one").records()).value, RoundRecord)
+
+
+def test_where_the_coordinator_has_a_key_of_its_own_all_founders_have() -> None:
+    no_chains = cast(Any, None)  # without require-registration none is read
+    assert founders_of(RunConfig(coordinator_key="/its/key"), no_chains).own_keys
+    assert not founders_of(RunConfig(), no_chains).own_keys

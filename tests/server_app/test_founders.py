@@ -45,7 +45,7 @@ def test_members_draw_the_seed_together_and_agree_to_the_genesis(tmp_path: Path)
     founding.check(genesis)
     assert names(genesis) == set(NAMES)
     assert genesis.seed == from_nonces(genesis.nonces)
-    again, *_ = found(AgreeingGrid(*members(tmp_path, *NAMES)))
+    again, *_ = found(AgreeingGrid(*members(tmp_path / "again", *NAMES)))
     assert again.seed != genesis.seed  # another challenge, so other nonces
     for member in members(tmp_path, *NAMES):
         member.agreement.check(genesis)
@@ -95,6 +95,23 @@ def test_a_derived_key_is_none_among_keys_of_their_own(tmp_path: Path) -> None:
     known = Member(tmp_path, own_key(7), "known", behave={BIND: with_keys(derive(7, "hospital-0"))})
     genesis, *_ = found(AgreeingGrid(*members(tmp_path, *NAMES), known))
     assert names(genesis) == set(NAMES)
+
+
+def test_in_a_deployment_whoever_says_that_its_key_is_derived_founds_nothing(tmp_path: Path) -> None:
+    # Nobody but the organisation says that its key is derived, and whoever says so speaks for many and need not agree.
+    keys = [replace(own_key(50 + i), derived=True) for i in range(4)]
+    sybil = Member(tmp_path, own_key(7), "sybil", behave={BIND: with_keys(*keys)})
+    with pytest.raises(RunError, match="got none: hospital-3 has a derived key, which anybody can compute"):
+        found(AgreeingGrid(sybil), Founders(own_keys=True))
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, "one", Founders(own_keys=True))
+    with pytest.raises(RunError, match="1 of 4 organisations answered"):
+        bindings.wait(AgreeingGrid(*members(tmp_path, "medical"), sybil), expected=4, timeout=0)
+
+
+def test_a_coordinator_does_not_draw_again_for_the_same_members_and_run(tmp_path: Path) -> None:
+    found(AgreeingGrid(*members(tmp_path, *NAMES)))
+    with pytest.raises(RunError, match=r"got none: .* did not show its nonce"):
+        found(AgreeingGrid(*members(tmp_path, *NAMES)))
 
 
 def test_a_registration_that_was_made_for_another_node_is_none(tmp_path: Path) -> None:
