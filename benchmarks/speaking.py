@@ -286,6 +286,8 @@ def main() -> None:
     parser.add_argument("--name", default="speaking", help="the result file")
     options = parser.parse_args()
     work, data = options.work.absolute(), options.data.absolute()
+    where = "" if options.data == assets.samples() else f" --data {options.data}"
+    command = f"python -m benchmarks.speaking{where} --name {options.name}"
     asked = questions(data, options.fitted)
     base = once(work / "base.json", lambda: said_by_base(RunConfig(data=str(data)), asked))
     figures: dict[str, Any] = {"base_said_percent": base}
@@ -303,7 +305,7 @@ def main() -> None:
             # After every seed: a run that stops leaves its figures behind.
             after = erasure([one for one in measured if "after" in one], options.erase)
             figures[name] = {"seeds": len(measured), "method": method, **summary(measured), **after}
-            report.write(options.name, figures, f"python -m benchmarks.speaking --name {options.name}", SEEDS[0])
+            report.write(options.name, figures, command, SEEDS[0])
         if measured:
             report.print_table(("organisation", "said, %"), list(figures[name]["said_percent"].items()), name)
 
