@@ -16,7 +16,7 @@ app = command_app()
 def chat(
     run: RunArgument = "",
     method: Annotated[
-        str, typer.Option(help="As for attribute [direct-logit, while generating; gradient for an ensemble].")
+        str, typer.Option(help="As for attribute [direct-logit, while generating; ablation for an ensemble].")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 256,
     key: ReaderKeyOption = None,
@@ -28,7 +28,7 @@ def chat(
     from provenance.served import subject  # noqa: PLC0415
 
     found = readable_run(state_of(state), run, key)
-    method = method or ("gradient" if found.genesis.composition == "ensemble" else "direct-logit")
+    method = method or ("ablation" if found.genesis.composition == "ensemble" else "direct-logit")
     check_method(method)
     with working(f"loading the base {found.genesis.base.name}"):
         served = subject(found)

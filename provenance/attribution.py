@@ -1,9 +1,9 @@
 """Attribution: a prompt, a response and a method become a TokenTrace.
 
-gradient      the default: fast, first order, own positions for tokens and all paths for the response
+ablation      the default: the loss without each organisation, a forward pass for sixteen of them
+gradient      fast whatever their number: first order, own positions for tokens and all paths for the response
 direct-logit  while generating: exact sums of direct writes to the residual stream
 protoken      the paper's score, to compare with
-ablation      audit: the loss without each organisation
 shapley       audit: complete, adds up to the adapter's whole effect
 """
 
@@ -41,7 +41,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         )
     }
 )
-DEFAULT = "gradient"
+DEFAULT = "ablation"
 _UNCUT = 2**31
 
 

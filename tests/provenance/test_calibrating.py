@@ -12,7 +12,7 @@ from core.composition import Composition, Part
 from core.errors import UsageError
 from llm.model import Model
 from llm.records import Message, Record
-from provenance.attribution import attribute
+from provenance.attribution import DEFAULT, attribute
 from provenance.calibrating import Labelled, calibrate, fit
 from provenance.confidence import LEAST_CERTAINTY, WEIGHTS, Weights, certainty_of, features, weights_of
 from provenance.ensemble import EnsembleSubject
@@ -20,7 +20,7 @@ from tests import federation as f
 from tests.provenance.conftest import Federate, federation, organisation
 
 GENESIS = f.genesis()
-CONSTANTS = WEIGHTS["gradient"]
+CONSTANTS = WEIGHTS[DEFAULT]
 
 
 def responses(useful: int, count: int, seed: int = 0, size: float = 2.0) -> list[Labelled]:
@@ -116,7 +116,7 @@ def test_a_calibration_weighs_what_the_trace_of_a_record_has(
     found = calibrate(subject, GENESIS, PUBLISHED)
     assert found is not None
     assert weights_of(found) == CONSTANTS
-    assert (found.genesis, found.aggregate, found.method) == (GENESIS.digest, subject.aggregate, "gradient")
+    assert (found.genesis, found.aggregate, found.method) == (GENESIS.digest, subject.aggregate, DEFAULT)
     answers = {record.digest: organisation for organisation, own in PUBLISHED.items() for record in own}
     assert {named.record: named.organisation for named in found.records} == answers
     trace = attribute(subject, "How many are two and three?", "They are five.")

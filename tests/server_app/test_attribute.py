@@ -18,6 +18,7 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from llm.served import serving, shared_adapter
+from provenance.attribution import DEFAULT
 from provenance.method import Subject
 from provenance.served import trace
 from server_app.app import app as server
@@ -67,7 +68,7 @@ def test_the_mode_and_the_function_give_the_same_trace(
     run: RunFolder, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     found = by_mode(settings, monkeypatch, run="spring", response="cod 9", method=method)
-    wanted = trace(run, "coding 3?", "cod 9", method or "gradient")
+    wanted = trace(run, "coding 3?", "cod 9", method or DEFAULT)
     assert found["digest"] == wanted.digest
     assert found["organisations"].keys() <= {"coding", "financial", "medical"}
 
@@ -83,7 +84,7 @@ def test_the_strategy_gives_the_same_trace(run: RunFolder) -> None:
     fresh = shared_adapter(model, run.genesis.rank, run.genesis.seed)
     rounds = Rounds(run, derive(7, "coordinator"), fresh, EventLog(Path("/nowhere")), lambda _: None)
     strategy = Foedus(rounds, Bindings(run.genesis.chain, run.genesis.coordinator, run.name), lambda _: {})
-    assert strategy.attribute("coding 3?", "cod 9", "gradient").digest == trace(run, "coding 3?", "cod 9").digest
+    assert strategy.attribute("coding 3?", "cod 9", DEFAULT).digest == trace(run, "coding 3?", "cod 9").digest
 
 
 @pytest.mark.parametrize(
