@@ -24,7 +24,7 @@ from benchmarks import report
 from benchmarks.statistics import Share, calibration_error, pearson, resampled_pearson, span, spearman
 from core.canonical import Address
 from provenance import confidence
-from provenance.attribution import DEFAULT, METHODS
+from provenance.attribution import METHODS
 from provenance.confidence import Weights
 
 COMMAND = "python -m benchmarks.provenance.tables --work WORK"
@@ -97,10 +97,12 @@ class Attributed:
         return self.scores[2][int(self.chances.argmax())] in self.row["right"]
 
 
+JUDGED = "gradient"
+"""The method whose verdicts are compared with the targets: many organisations are asked about."""
 TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
-"""Percent right that the default method should reach."""
+"""Percent right that it should reach."""
 PAPER_TARGET = 99.0
-_ALONE = f"{DEFAULT}, scores alone"
+_ALONE = f"{JUDGED}, scores alone"
 
 Keep = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 
@@ -145,7 +147,7 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     macro = _macro(table)
     return {
         "target_percent": PAPER_TARGET,
-        "missed_by": max(0.0, PAPER_TARGET - macro[DEFAULT]) if macro else None,
+        "missed_by": max(0.0, PAPER_TARGET - macro[JUDGED]) if macro else None,
         "configurations": len(cells),
         "of_configurations": 16,
         "responses": sum(len(run["rows"]) for run in chosen),
@@ -181,8 +183,8 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "experiment": row["experiment"],
             "base": row["base"],
             "target": TARGETS[row["experiment"]],
-            "measured": row[DEFAULT],
-            "missed by": max(0.0, TARGETS[row["experiment"]] - row[DEFAULT]["percent"]),
+            "measured": row[JUDGED],
+            "missed by": max(0.0, TARGETS[row["experiment"]] - row[JUDGED]["percent"]),
         }
         for row in table
         if row["experiment"] in TARGETS
@@ -293,7 +295,7 @@ def _written(weights: Weights) -> str:
 def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:
     names = dict.fromkeys(name for run in runs for row in run["rows"] for name in row["methods"])
     found = {name: accuracy(responses(runs, name, keep)) for name in names if name != "exact shapley"}
-    highest = [one.highest for one in responses(runs, DEFAULT, keep)]
+    highest = [one.highest for one in responses(runs, JUDGED, keep)]
     return {**found, _ALONE: Share(sum(highest), len(highest)).percent}
 
 

@@ -11,7 +11,6 @@ from benchmarks.in_process import Member, Schedule, address
 from benchmarks.provenance import measure, tables
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
 from llm.model import Model
-from provenance.attribution import DEFAULT
 from tests.commands import make_base
 from tests.llm.conftest import question
 
@@ -79,7 +78,7 @@ def test_controls_say_nothing_where_they_must(runs: list[dict[str, Any]]) -> Non
 def test_scores_become_tables(runs: list[dict[str, Any]]) -> None:
     paper = tables.paper(runs)
     assert (paper["configurations"], paper["responses"]) == (1, 6)
-    assert paper["by_configuration"][0][DEFAULT].keys() == {"percent", "low", "high"}
+    assert paper["by_configuration"][0][tables.JUDGED].keys() == {"percent", "low", "high"}
     assert paper["macro_mean_percent"]["lm_head only"] == 0
     (row,) = tables.harder(runs)["by_experiment"]
     assert (row["experiment"], row["seeds"], row["responses"]) == ("facts, own", 2, 6)
@@ -93,7 +92,7 @@ def test_scores_become_tables(runs: list[dict[str, Any]]) -> None:
 
 def test_calibration_is_fitted_on_even_seeds_and_measured_on_the_others(runs: list[dict[str, Any]]) -> None:
     rows = {row["method"]: row for row in tables.calibration(runs)["methods"]}
-    assert rows[DEFAULT]["responses"] == 3
+    assert rows[tables.JUDGED]["responses"] == 3
     assert all(0 <= row["calibration error"] <= 1 for row in rows.values())
     only_fitted = [run for run in runs if run["seed"] == 0]
     assert tables.calibration(only_fitted)["methods"] == []
