@@ -36,7 +36,7 @@ from llm.records import Message, Record
 from llm.sources import base_of_settings
 from provenance.attribution import DEFAULT, answering, attribute
 from provenance.calibrating import calibrate
-from provenance.confidence import WEIGHTS, Weights, judge, weights_of
+from provenance.confidence import WEIGHTS, Weights, judge_again, weights_of
 from provenance.ensemble import EnsembleSubject
 from provenance.method import Subject
 from provenance.served import subject
@@ -151,9 +151,7 @@ def greedy(model: Model, adapter: AdapterState | None, prompts: Sequence[str]) -
 
 def _judged(trace: TokenTrace, weights: Weights, names: Mapping[Address, str]) -> tuple[str | None, float]:
     """Verdict, by name, and confidence of a trace by some weights."""
-    tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
-    whole = (torch.tensor(r, dtype=torch.float64) for r in (trace.response.scores, trace.response.familiarity))
-    confidence, named = judge(weights, trace.organisations, tokens, *whole)
+    confidence, named = judge_again(weights, trace)
     return None if named is None else names[named], confidence
 
 

@@ -16,11 +16,10 @@ from core.genesis import Genesis
 from core.storage.lock import locked
 from llm.records import Record, read_published
 from provenance.calibrating import calibrate as fitted
+from provenance.confidence import weights_of
 from provenance.served import subject
 
 app = command_app()
-
-_WEIGHTS = ("noise", "score", "familiarity", "certainty")
 
 
 @app.command(epilog="Example: foedus calibrate --data published --key coordinator.key")
@@ -44,7 +43,7 @@ def calibrate(
         if calibration is None:
             raise DataError(f"{data}: expected records of an organisation among several that are scored, got none")
         found.calibrate(calibration.sign(signing, genesis.chain))
-    weights = {name: getattr(calibration, name) for name in _WEIGHTS}
+    weights = weights_of(calibration)._asdict()
     result = {
         "run": found.name,
         "aggregate": calibration.aggregate,

@@ -21,6 +21,7 @@ import torch
 
 from core.calibration import Calibration
 from core.canonical import Address
+from provenance.trace import TokenTrace
 
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
@@ -66,12 +67,17 @@ def judge(
     response: torch.Tensor,
     familiar: torch.Tensor,
 ) -> tuple[float, Address | None]:
-    """Confidence and verdict, of token scores (T, K), response scores (K,) and familiarity (K,) as a trace has them.
-
-    Whoever checks a trace computes them again from it, with the weights that made it.
-    """
+    """Confidence and verdict, of token scores (T, K), response scores (K,) and familiarity (K,) as a trace has them."""
     chances = probabilities(weights, tokens, response, familiar)
     return verdict(organisations, chances, weights.certainty)
+
+
+def judge_again(weights: Weights, trace: TokenTrace) -> tuple[float, Address | None]:
+    """Confidence and verdict of a trace of at least one token, computed from its scores."""
+    tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
+    response = trace.response
+    whole = (torch.tensor(row, dtype=torch.float64) for row in (response.scores, response.familiarity))
+    return judge(weights, trace.organisations, tokens, *whole)
 
 
 def probabilities(

@@ -22,8 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
-
 from chain.participation import ParticipationProof, check_run
 from core import merkle
 from core.aggregation import by_address
@@ -37,7 +35,7 @@ from core.ledger import Anchor, Ledger
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from provenance.confidence import WEIGHTS, Weights, judge, weights_of
+from provenance.confidence import WEIGHTS, Weights, judge_again, weights_of
 from provenance.trace import TokenTrace
 
 _ROUNDING = 1e-9
@@ -118,9 +116,7 @@ class Evidence:
             )
         if not trace.tokens:
             raise IntegrityError("expected a trace of at least one token, got none")
-        tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
-        whole = (torch.tensor(row, dtype=torch.float64) for row in (response.scores, response.familiarity))
-        confidence, named = judge(self._weights(), trace.organisations, tokens, *whole)
+        confidence, named = judge_again(self._weights(), trace)
         if named != response.verdict or not abs(confidence - response.confidence) <= _ROUNDING:
             raise IntegrityError(
                 f"expected the verdict that follows from the scores, {named} at {confidence:.4f}, "

@@ -18,6 +18,7 @@ from llm.model import Model
 from llm.records import Record
 from llm.sources import read_data
 from provenance.calibrating import calibrate
+from provenance.confidence import weights_of
 from provenance.served import subject
 from server_app.rounds import Rounds
 
@@ -42,7 +43,7 @@ def calibrate_simulation(config: RunConfig, rounds: Rounds, model: Model) -> Non
         log(WARNING, "Verdicts are not calibrated: %s", error)
         events.write("uncalibrated", detail=one_line(str(error)))
     else:
-        weights = {name: getattr(found, name) for name in ("noise", "score", "familiarity", "certainty")}
+        weights = weights_of(found)._asdict()
         events.write(
             "calibrated", aggregate=found.aggregate, method=found.method, records=len(found.records), **weights
         )
