@@ -66,12 +66,12 @@ class Batch:
 def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
     """Tokenise a record, cut to `max_length` tokens; remembered, for every round comes back to the same records.
 
-    A prompt of more than half a row loses its middle: its head holds the question, its tail the marker that the answer
-    follows. The answer has what the prompt leaves.
+    A prompt of more than three quarters of a row loses its middle: its head holds the question, its tail the marker
+    that the answer follows. The answer has what the prompt leaves.
     """
     prompt, answer = (_tokens(tokenizer, text) for text in _texts(tokenizer, record))
     # By the prompt alone: a cut that made room for the answer would tell the model how long an answer to give.
-    room = max_length // 2
+    room = 3 * max_length // 4
     if len(prompt) > room:
         head = room // 2
         prompt = prompt[:head] + prompt[len(prompt) - (room - head) :]

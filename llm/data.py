@@ -57,7 +57,6 @@ def read_folder(path: Path, organisations: int | None = None) -> Collection:
             read.append(OrganisationData(name, *split(train)))
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
-        notes.append(f"{name}: no dev file, {len(read[-1].dev)} of {len(train)} records held out")
     validation = _only(path, VALIDATION)
     return Collection(tuple(read), read_records(validation) if validation else (), tuple(notes))
 

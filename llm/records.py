@@ -81,7 +81,7 @@ class Collection:
     validation: tuple[Record, ...]
     """The shared validation set; empty when the source has none."""
     notes: tuple[str, ...]
-    """What was skipped or split off, one line each."""
+    """What was skipped, one line each."""
 
 
 # --- one record ----------------------------------------------------------------------------------------------------

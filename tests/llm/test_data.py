@@ -37,7 +37,7 @@ def test_a_folder_gives_its_organisations_in_order_of_name(tmp_path: Path) -> No
     sizes = [(o.name, len(o.train), len(o.dev)) for o in found.organisations]
     assert sizes == [("alpha", 4, 2), ("beta", 38, 2)]
     assert found.validation == (Record((Message("user", "v"),), "w", "s"),)
-    assert [note.split(":")[0] for note in found.notes] == ["README.md", "other", "beta"]
+    assert [note.split(":")[0] for note in found.notes] == ["README.md", "other"]
 
 
 def test_fewer_organisations_are_the_first_by_name(tmp_path: Path) -> None:
