@@ -17,7 +17,7 @@ from core.errors import FormatError
 from core.ledger import RoundCommitment
 from core.parsing import parsed
 from core.round_key import FIELDS, RoundKey
-from core.signed import MemberStatement, Signed
+from core.signed import CoordinatorStatement, Signed
 from core.update import Offer, UpdateManifest
 
 
@@ -66,7 +66,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class RoundRecord(MemberStatement):
+class RoundRecord(CoordinatorStatement):
     """One round of one lane.
 
     `parent` is the digest of the record that it grows from (the genesis digest before round 1), `previous` that of the
@@ -132,14 +132,6 @@ class RoundRecord(MemberStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return self.key.message() | {"record": raw(self.digest)}
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator."""
-        return (coordinator,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -250,8 +250,7 @@ def _numbered(blocks: str, folder: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         got = _reason(error)
         raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
-    if blocks == "last-third":
-        return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
+    blocks = f"{count - -(-count // 3)}-{count - 1}" if blocks == "last-third" else blocks
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
     if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:
         raise ModelError(f"target-blocks: expected all, last-third, or FIRST-LAST within 0-{count - 1}, got {blocks!r}")
