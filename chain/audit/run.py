@@ -41,7 +41,7 @@ from chain.audit.generations import Closed, GenerationAudit
 from chain.audit.ledger import LedgerAudit
 from chain.audit.private import PrivateAudit, PrivateSource
 from chain.audit.queue import QueueAudit
-from chain.audit.records import Head, RecordAudit, check_genesis
+from chain.audit.records import Head, RecordAudit
 from chain.audit.report import AuditReport, Failure, Findings, What
 from chain.audit.salts import SaltAudit
 from chain.audit.selection import SelectionAudit
@@ -90,9 +90,8 @@ def verify(
     with findings.guard(What.STORE, "artifacts", "a store that can be listed"):
         files, genesis = Files(run), None
         with findings.guard(What.GENESIS, "genesis.json", "the canonical form of a possible genesis"):
-            check_genesis(parsed := files.read("genesis.json", Genesis.from_dict))
+            genesis = files.read("genesis.json", Genesis.from_dict)
             findings.checked["genesis"] += 1
-            genesis = parsed
         if genesis:
             entries = [_Entry.read(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = GenerationAudit.read(genesis, files, findings)
