@@ -137,7 +137,7 @@ def train(message: Message, context: Context) -> Message:
     host = node.host(task.organisation)
     model, fresh = _checked_base(task, node, host)
     check_state(task, fresh)
-    witness = node.oversight.check_record(task)
+    witness = node.oversight.check_records(task)
     witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
     standing = confirm(witness, task)
     if node.oversight.abstains(standing):
@@ -162,7 +162,7 @@ def evaluate(message: Message, context: Context) -> Message:
     host, genesis = node.host(task.organisation), task.genesis
     model, fresh = _checked_base(task, node, host)
     check_served(task, fresh)
-    witness = node.oversight.check_record(task)
+    witness = node.oversight.check_records(task)
     confirm(witness, task)
     # The base never changes, so one measurement of it serves the whole process.
     key = genesis.digest, task.organisation

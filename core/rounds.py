@@ -191,6 +191,23 @@ class Salts:
         return commitment(salt_bytes(self.aggregate), record.outcome)
 
 
+@dataclass(frozen=True)
+class ShownRecord:
+    """A round's signed record with the salts behind its commitment, as those entitled to both are shown it."""
+
+    record: Signed[RoundRecord]
+    salts: Salts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"record": self.record.to_dict(), "salts": self.salts.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return parsed(cls, data, {"record": lambda v: Signed.parse(RoundRecord, v), "salts": Salts.from_dict})
+
+
 def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -> RoundCommitment:
     """What the chain is told of a record; `parent` is the lane's previous aggregate commitment."""
     updates_root = Digest("0x" + merkle.root(salts.leaves(record)).hex())

@@ -255,11 +255,11 @@ class RunFolder:
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""
-        before = self._before(record)
-        parent = self.salts(before).aggregate_commitment(before) if before else ZERO_DIGEST
+        before = self.before(record)
+        parent = self.salts(before.value).aggregate_commitment(before.value) if before else ZERO_DIGEST
         return commit_to(record, self.salts(record), parent)
 
-    def _before(self, record: RoundRecord) -> RoundRecord | None:
+    def before(self, record: RoundRecord) -> Signed[RoundRecord] | None:
         """The record that a record grows from: the last attempt of the round before, in its generation or another."""
         generation = record.generation
         if generation:
@@ -268,7 +268,7 @@ class RunFolder:
         name = replace(record.key, generation=generation, round=record.round - 1).file_name
         attempts = (self.folder / "records" / f"{name}-A{attempt:02}.json" for attempt in count(1))
         written = list(takewhile(Path.exists, attempts))
-        return _read(written[-1], partial(Signed.parse, RoundRecord)).value if written else None
+        return _read(written[-1], partial(Signed.parse, RoundRecord)) if written else None
 
     def _opening(self, lane: int, generation: int) -> GenerationRecord:
         return _read(self.folder / generation_name(lane, generation), partial(Signed.parse, GenerationRecord)).value
