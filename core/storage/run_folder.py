@@ -6,6 +6,7 @@
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
     RUN/credits/L0000-G0000-R00001.json         what the round was worth, and whom it paid, where that is measured
+    RUN/epochs/E00001.json                      the amounts behind each root of credit on the chain, to claim them by
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
@@ -26,7 +27,7 @@ from typing import Any, TypeVar
 from core import keys
 from core.calibration import Calibration
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
-from core.credit import CreditRecord
+from core.credit import CreditRecord, CreditTree
 from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
 from core.founding import Founding
@@ -128,6 +129,8 @@ class RunFolder:
             self._copy(name)
         if (self.folder / CALIBRATION).exists():
             self._copy(CALIBRATION)
+        for number in self.epochs():
+            self._copy(epoch_name(number))
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.value)
@@ -185,6 +188,20 @@ class RunFolder:
         self._drop_calibration()
         write(self.folder / CALIBRATION, to_json(signed.to_dict()))
         self._copy(CALIBRATION)
+
+    def keep_epoch(self, number: int, tree: CreditTree) -> None:
+        """Write the amounts of an epoch of credit before its root is posted; once more in place of one that was not."""
+        name = epoch_name(number)
+        self.artifacts.remove_document(name)
+        write(self.folder / name, to_json(tree.to_dict()))
+        self._copy(name)
+
+    def epochs(self) -> dict[int, CreditTree]:
+        """The amounts of every epoch of credit, in order."""
+        found: dict[int, CreditTree] = {}
+        while (path := self.folder / epoch_name(len(found) + 1)).exists():
+            found[len(found) + 1] = _read(path, CreditTree.from_dict)
+        return found
 
     def attest(self, signed: Signed[Attestation]) -> None:
         """Write what an erasure is about to do; raises RunError when another one has that place."""
@@ -319,6 +336,11 @@ class RunFolder:
 def credit_name(key: RoundKey) -> str:
     """Where the credit of a round lies."""
     return f"credits/{key.file_name}.json"
+
+
+def epoch_name(number: int) -> str:
+    """Where the amounts of an epoch of credit lie."""
+    return f"epochs/E{number:05}.json"
 
 
 def generation_name(lane: int, generation: int) -> str:
