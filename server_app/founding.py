@@ -128,6 +128,7 @@ def create_genesis(
         training=config.training,
         participation=config.participating,
         norm_bound=config.norm_bound,
+        robust=config.robustness,
         environment=environment(),
         server_rate=config.server_rate,
         target_modules=inputs.model.spec.modules,
@@ -176,6 +177,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),
         "composition": genesis.composition,
         "norm_bound": genesis.norm_bound,
+        "robustness": genesis.robust,
         "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
@@ -226,6 +228,11 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
     if not isolated and config.composition != "sum":
         raise ConfigError(
             f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        )
+    if config.robust in ("multi-krum", "trimmed-mean") and config.aggregation not in ("frozen-a", "fedavg"):
+        raise ConfigError(
+            f"robust {config.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
+            f"{config.aggregation}"
         )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
