@@ -35,7 +35,6 @@ from core.update import UpdateManifest
 
 _MOST_ATTEMPTS = 100
 """A round is tried again up to 98 times."""
-_LAST = 2**53
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,16 @@ class Witness:
         return record
 
     def confirm_all(self) -> Standing:
-        """Check every round that was shown, the last ones too; raises as `confirm` does.
+        """Check every round that was shown, the last ones too, and those that stood on the ledger before.
 
         A round may be on its way to the ledger: what is missing is missing until the coordinator's queue is empty.
+        Raises as `confirm` does, and LedgerUnreachableError where that reports what is due.
         """
-        lanes = {(key.lane, key.generation) for key in self._shown}
-        standings = [self.confirm(*lane, _LAST) for lane in sorted(lanes)] or [Standing(self._ledger is None)]
-        return Standing(standings[0].trusting, tuple(key for standing in standings for key in standing.behind))
+        if self._ledger is None:
+            return Standing(trusting=True)
+        check_ledger(self._ledger, self._genesis)
+        behind = [key for key in sorted(self._shown) if not self._stands(self._ledger, key)]
+        return Standing(trusting=False, behind=tuple(behind))
 
     @property
     def caught(self) -> str:
@@ -184,13 +186,19 @@ class Witness:
                 check_ledger(self._ledger, self._genesis)
                 self._write({"ledger": asdict(self._genesis.chain)})
             for key in due:
-                if committed := self._ledger.read(key):
-                    shown = self._shown[key]
-                    for name in ("aggregate", "updates_root", "count"):
-                        if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
-                            raise ObjectionError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
+                if self._stands(self._ledger, key):
                     self._write({"confirmed": asdict(key)})
         return Standing(trusting=False, behind=tuple(key for key in due if key not in self._confirmed))
+
+    def _stands(self, ledger: LedgerView, key: RoundKey) -> bool:
+        """Whether a round is on the ledger; raises ObjectionError when another is than was shown."""
+        if (committed := ledger.read(key)) is None:
+            return False
+        shown = self._shown[key]
+        for name in ("aggregate", "updates_root", "count"):
+            if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
+                raise ObjectionError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
+        return True
 
     def _compare(self, record: RoundRecord, salts: Salts, openings: Sequence[Signed[GenerationRecord]]) -> None:
         """Check a record against the memory; a round is checked and remembered the first time it is shown."""

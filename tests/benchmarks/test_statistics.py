@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.statistics import (
     MeanInterval,
@@ -78,7 +77,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
 
 def test_verdicts_are_judged_by_their_accuracy_and_by_how_sure_they_are() -> None:
     # Odds of 3 to 1 for the first of two, three times right and once wrong: calibrated exactly.
-    odds = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    odds = np.array([[math.log(3), 0.0], [0.0, 0.0], [0.0, 0.0]])
     records = [Labelled(odds, teacher) for teacher in (0, 0, 0, 1)]
     found = verdict_quality(Weights(1.0, 0.0, 0.0), records)
     assert found == pytest.approx({"accuracy": 0.75, "calibration_error": 0.0, "abstained": 0.0}, abs=1e-12)

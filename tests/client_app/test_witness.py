@@ -313,7 +313,16 @@ def test_the_last_rounds_are_confirmed_too(tmp_path: Path) -> None:
     watch(witness(federation, tmp_path, federation.ledger), federation)
     by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger, lag=0)
     assert by.confirm_all() == Standing(trusting=False)
-    assert len(by._confirmed) == by.rounds == len(list(federation.run.records()))
+    assert by.rounds == len(list(federation.run.records()))
+
+
+def test_rounds_that_stood_on_the_ledger_once_are_missing_when_they_have_gone(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    watch(witness(federation, tmp_path, federation.ledger), federation)
+    rebuilt = MemoryLedger(federation.genesis.coordinator)
+    rebuilt.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), rebuilt)
+    assert by.confirm_all().behind == tuple(signed.value.key for signed in federation.run.records())
 
 
 def test_a_forked_last_record_is_found(tmp_path: Path) -> None:
