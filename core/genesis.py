@@ -292,10 +292,10 @@ class Genesis:
             name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")
         }
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
-        named |= {"robust": self.robust.rule, "robust_bound": self.robust.bound}
+        robust = {"robust": self.robust.rule, "robust_bound": self.robust.bound}
         asked = asdict(self.participation)
         private = {"anchor_every": self.private.anchor_every} if self.private else {}
-        settings = own | named | asdict(self.training) | asked | {"participation": asked["policy"]} | private
+        settings = own | named | robust | asdict(self.training) | asked | {"participation": asked["policy"]} | private
         for name, value in settings.items():
             if wrong := fault(name, value):
                 raise FormatError(f"genesis: {name}: {wrong}")

@@ -59,8 +59,8 @@ class Robust:
 NO_RULE = Robust()
 
 
-class Standing(NamedTuple):
-    """How an update stands among those of its round: its L2 norm, and its cosine to the sum of the others.
+class Likeness(NamedTuple):
+    """How an update resembles the others of its round: its L2 norm, and its cosine to their sum.
 
     The cosine is 0 where either of the two is zero.
     """
@@ -69,8 +69,8 @@ class Standing(NamedTuple):
     cosine: float
 
 
-def standings(updates: Sequence[WeightedUpdate]) -> dict[Address, Standing]:
-    """How each of a round's updates stands among them, unweighted. Each is read twice, and none kept."""
+def likenesses(updates: Sequence[WeightedUpdate]) -> dict[Address, Likeness]:
+    """How each of a round's updates resembles the others, unweighted. Each is read twice, and none kept."""
     total: dict[str, Float64] = {}
     for update in updates:
         for name, array in update.state.arrays.items():
@@ -81,7 +81,7 @@ def standings(updates: Sequence[WeightedUpdate]) -> dict[Address, Standing]:
         own, along = state.norm**2, whole.dot(state)
         # ‖t − u‖² = ‖t‖² − 2 t·u + ‖u‖²: of the others' sum no copy is made.
         product = state.norm * math.sqrt(max(whole.norm**2 - 2 * along + own, 0.0))
-        found[update.organisation] = Standing(state.norm, (along - own) / product if product else 0.0)
+        found[update.organisation] = Likeness(state.norm, (along - own) / product if product else 0.0)
     return found
 
 

@@ -105,7 +105,6 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed = from_nonces(nonces) if nonces else config.seed
-    fresh = shared_adapter(inputs.model, config.rank, seed)
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
@@ -115,7 +114,7 @@ def create_genesis(
         base=Base(config.base, inputs.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(fresh, "A").digest,
+        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,

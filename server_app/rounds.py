@@ -25,7 +25,7 @@ from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
 from core.rejections import Reason
-from core.robust import counted, factors, standings
+from core.robust import counted, factors, likenesses
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, weighted
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -257,8 +257,8 @@ class Rounds:
         effects = self.measures.effects(self.lanes[index].state, updates) if self.measures else {}
         found = factors(self.genesis.robust, updates, lambda: effects)
         judged = {
-            organisation: {**standing._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
-            for organisation, standing in standings(updates).items()
+            organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
+            for organisation, likeness in likenesses(updates).items()
         }
         self.events.write("judged", lane=index, round=number, updates=judged)
         return found

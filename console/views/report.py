@@ -81,26 +81,31 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         numbers=("round", "admitted", "rejected", "loss"),
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
-        yield table(
-            f"Updates of round {result['rounds'][-1]['round']}",
-            ("organisation", "norm", "cosine to the others", "effect, nats", "counted"),
-            (
-                (
-                    name,
-                    f"{update['norm']:.2f}",
-                    f"{update['cosine']:+.2f}",
-                    None if update["effect"] is None else f"{update['effect']:+.3f}",
-                    f"{100 * update['factor']:.0f} %",
-                )
-                for name, update in sorted(updates.items())
-            ),
-            numbers=("norm", "cosine to the others", "effect, nats", "counted"),
-        )
+        yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def standings(title: str, updates: Json) -> RenderableType:
+    """How each update of a round stood among the others, and how much of it counted."""
+    return table(
+        title,
+        ("organisation", "norm", "cosine to the others", "effect, nats", "counted"),
+        (
+            (
+                name,
+                f"{update['norm']:.2f}",
+                f"{update['cosine']:+.2f}",
+                None if update["effect"] is None else f"{update['effect']:+.3f}",
+                f"{100 * update['factor']:.0f} %",
+            )
+            for name, update in sorted(updates.items())
+        ),
+        numbers=("norm", "cosine to the others", "effect, nats", "counted"),
+    )
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, counted, cut, factors, standings, wrong
+from core.robust import BOUNDS, Robust, counted, cut, factors, likenesses, wrong
 
 ADDRESSES = [Address(f"0x{index:040x}") for index in range(1, 12)]
 SHAPES = {"a.lora_A": (2, 5), "a.lora_B": (7, 2), "b.lora_B": (3, 2)}
@@ -113,13 +113,13 @@ def test_a_factor_of_validation_is_measured_again_within_what_machines_differ() 
 
 def test_an_update_stands_by_its_norm_and_its_cosine_to_the_others() -> None:
     states = [state(1), state(2), AdapterState({n: -2 * state(1)[n] for n in SHAPES})]
-    found = standings(round_of(*states))
+    found = likenesses(round_of(*states))
     for own, address in zip(states, ADDRESSES, strict=False):
         others = sum(flat(other) for other in states if other is not own)
         cosine = flat(own) @ others / np.linalg.norm(flat(own)) / np.linalg.norm(others)
         assert found[address].norm == pytest.approx(np.linalg.norm(flat(own)), rel=1e-12)
         assert found[address].cosine == pytest.approx(cosine, abs=1e-12)
-    assert standings(round_of(state(1)))[ADDRESSES[0]].cosine == 0.0
+    assert likenesses(round_of(state(1)))[ADDRESSES[0]].cosine == 0.0
 
 
 @pytest.mark.parametrize(
