@@ -59,7 +59,8 @@ def from_json(data: bytes, most: int = LARGEST) -> Any:
 
 
 def parse_json(data: bytes, most: int = LARGEST) -> Any:
-    """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, or deeper than 32 levels.
+    """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, deeper than 32 levels, or
+    has an object with a field twice.
 
     The only JSON parser of foreign bytes (a lint rule forbids others). Size and depth are looked at first: a parser
     builds all that it reads, and Python's recurses.
@@ -71,9 +72,19 @@ def parse_json(data: bytes, most: int = LARGEST) -> Any:
         raise FormatError(f"JSON: expected at most {_DEEPEST} levels of nesting, got {deepest}")
     try:
         # Decoded here, since json.loads would take UTF-16 for text, whose brackets the count above does not see.
-        return json.loads(data.decode("utf-8"), parse_int=_number)
+        return json.loads(data.decode("utf-8"), parse_int=_number, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from error
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that gives a field twice is refused, since readers differ in which of the two they take."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        seen: set[str] = set()
+        repeated = next(name for name, _ in fields if name in seen or seen.add(name))
+        raise ValueError(f"expected each field once, got {repeated!r:.140} twice")
+    return found
 
 
 def _number(text: str) -> int | float:

@@ -41,6 +41,8 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
     train = rows.get("train")
     if not train:
         raise DataError(f"{source}: expected rows to train on, got the splits {sorted(rows)}")
+    if len(train) < 2 * organisations:
+        raise DataError(f"{source}: expected at least 2 rows an organisation, got {len(train)} for {organisations}")
     if kind == "column":
         parts = _by_value(train, column, source)
     else:
@@ -89,7 +91,8 @@ def _at_random(
     try:
         parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
     except ValueError as error:
-        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}") from error
+        advice = "take fewer organisations, or partition=iid"
+        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}: {advice}") from error
     return {f"organisation-{index:03d}": [rows[row] for row in part] for index, part in enumerate(parts)}
 
 
