@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from chain.registry import digest_of_node_key
 from client_app.agreement import Pins
-from client_app.checks import check_federation, check_request, check_served, check_state
+from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
 from client_app.local_round import train_round, whole_round
@@ -79,8 +79,10 @@ def reveal(message: Message, context: Context) -> Message:
 def consent(message: Message, context: Context) -> Message:
     """Agree to the genesis of a federation, if it is what the organisation was shown and its settings want."""
     query = ConsentQuery.from_content(message.content)
+    node = node_of(context)
     Pins.of(context.node_config).check(query.genesis)
-    agreed = node_of(context).agreement(query.organisation).consent(query.genesis)
+    check_member(query.genesis, node.host(query.organisation).organisation)
+    agreed = node.agreement(query.organisation).consent(query.genesis)
     return Message(queries.consented(agreed), reply_to=message)
 
 
