@@ -15,10 +15,10 @@ from core import merkle
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
 from core.ledger import RoundCommitment
-from core.parsing import parsed
+from core.parsing import finite, parsed
 from core.round_key import FIELDS, RoundKey
 from core.signed import MemberStatement, Signed
-from core.update import Offer, UpdateManifest
+from core.update import LONGEST_SECONDS, Offer, UpdateManifest
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Admitted:
         admitted = parsed(cls, data, {"signed": lambda v: Signed.parse(UpdateManifest, v)})
         if admitted.factor != 1.0:
             raise FormatError(f"admitted update: expected factor 1, which this version knows, got {admitted.factor}")
+        # A policy divides by it: an auditor must not trip over what a coordinator wrote.
+        finite("admitted update: seconds", admitted.seconds, 0.0, LONGEST_SECONDS)
         return admitted
 
 

@@ -173,3 +173,11 @@ def test_a_factor_of_a_later_version_is_refused() -> None:
     data["admitted"][0]["factor"] = 0.5
     with pytest.raises(FormatError, match=r"expected factor 1.* got 0\.5"):
         RoundRecord.from_dict(data)
+
+
+@pytest.mark.parametrize("seconds", [-1e200, -1e-9, 2e9])
+def test_an_update_took_a_time_that_is_one(seconds: float) -> None:
+    data = RECORD.to_dict()
+    data["admitted"][0]["seconds"] = seconds
+    with pytest.raises(FormatError, match=r"seconds: expected 0 to 1e\+09"):
+        RoundRecord.from_dict(data)
