@@ -27,9 +27,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the base with the served model, on every data set: loss, perplexity and exact match."""
+    from llm.data import read_data  # noqa: PLC0415
     from llm.evaluate import evaluate as measure  # noqa: PLC0415 - torch: seconds that help need not wait
     from llm.served import serving  # noqa: PLC0415
-    from llm.sources import read_data  # noqa: PLC0415
 
     folder = state_of(state)
     served_run = readable_run(folder, run, key)

@@ -246,7 +246,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _check_path(name: str, value: str) -> None:
-    elsewhere = (name == "data" and value.startswith("hf:")) or (name == "store" and "://" in value)
+    local = value.startswith(("hf:.", "hf:~"))  # a folder, and no name on the Hub
+    elsewhere = (name == "data" and value.startswith("hf:") and not local) or (name == "store" and "://" in value)
     if value and not elsewhere and not Path(value).is_absolute():
         raise ConfigError(
             f"{key(name)}: expected an absolute path, since Flower's processes run elsewhere, got {value!r}"

@@ -13,12 +13,12 @@ from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
+from llm.data import read_data
 from llm.evaluate import evaluate
 from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
 from llm.records import Record
 from llm.served import base_of, shared_adapter
-from llm.sources import read_data
 
 
 @dataclass(frozen=True)

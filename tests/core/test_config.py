@@ -196,6 +196,10 @@ def test_only_data_may_come_from_the_hub() -> None:
     assert RunConfig(data="hf:some/set").data == "hf:some/set"
     with pytest.raises(ConfigError, match="expected an absolute path"):
         RunConfig(state="hf:some/set")
+    assert RunConfig(data="hf:/some/folder").data == "hf:/some/folder"
+    for relative in ("hf:./set", "hf:../set", "hf:~/set"):
+        with pytest.raises(ConfigError, match="data: expected an absolute path"):
+            RunConfig(data=relative)
 
 
 def test_the_genesis_takes_its_training_and_participation_from_the_settings() -> None:
