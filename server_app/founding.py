@@ -105,7 +105,6 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed = from_nonces(nonces) if nonces else config.seed
-    fresh = shared_adapter(inputs.model, config.rank, seed)
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
@@ -115,7 +114,7 @@ def create_genesis(
         base=Base(config.base, inputs.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(fresh, "A").digest,
+        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,
@@ -128,6 +127,7 @@ def create_genesis(
         training=config.training,
         participation=config.participating,
         norm_bound=config.norm_bound,
+        robust=config.robustness,
         environment=environment(),
         server_rate=config.server_rate,
         target_modules=inputs.model.spec.modules,
@@ -176,6 +176,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),
         "composition": genesis.composition,
         "norm_bound": genesis.norm_bound,
+        "robustness": genesis.robust,
         "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
@@ -226,6 +227,11 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
     if not isolated and config.composition != "sum":
         raise ConfigError(
             f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        )
+    if config.robust in ("multi-krum", "trimmed-mean") and config.aggregation not in ("frozen-a", "fedavg"):
+        raise ConfigError(
+            f"robust {config.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
+            f"{config.aggregation}"
         )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds

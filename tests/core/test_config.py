@@ -104,6 +104,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "retries": (0, 98),
     "timeout": (0.1, 1_000_000_000),
     "norm_bound": (0.000_000_001, 1_000_000_000),
+    "robust_bound": (0, 1_000_000_000),
     "chain_lag": (0, 99_999),
     "seed": (0, 9_007_199_254_740_991),
     "evaluate_limit": (0, 1_000_000_000),
@@ -115,6 +116,7 @@ CHOICES = {
     "aggregation": ("frozen-a", "fedavg", "stack", "svd"),
     "composition": ("sum", "ensemble", "routing"),
     "participation": ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning"),
+    "robust": ("none", "clip", "multi-krum", "trimmed-mean", "validation"),
     "chain_lag_policy": ("flag", "abstain"),
 }
 

@@ -53,7 +53,9 @@ CHANGES: dict[str, Any] = {
     "staleness": 1,
 }
 LATER = tuple(
-    name for name in tuple(CHANGES)[-10:] if not name.startswith(("membership", "nonces", "server_rate", "target"))
+    name
+    for name in tuple(CHANGES)[-10:]
+    if not name.startswith(("membership", "nonces", "robust", "server_rate", "target"))
 )
 """Fields that only their neutral values are known of."""
 
