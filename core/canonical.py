@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from array import array
+from collections import Counter
 from itertools import accumulate
 from typing import Any, NewType
 
@@ -59,11 +60,10 @@ def from_json(data: bytes, most: int = LARGEST) -> Any:
 
 
 def parse_json(data: bytes, most: int = LARGEST) -> Any:
-    """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, deeper than 32 levels, or
-    has an object with a field twice.
+    """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, or deeper than 32 levels.
 
-    The only JSON parser of foreign bytes (a lint rule forbids others). Size and depth are looked at first: a parser
-    builds all that it reads, and Python's recurses.
+    Also for an object with a field twice. The only JSON parser of foreign bytes (a lint rule forbids others). Size and
+    depth are looked at first: a parser builds all that it reads, and Python's recurses.
     """
     if len(data) > most:
         raise FormatError(f"JSON: expected at most {most} bytes, got {len(data)}")
@@ -81,8 +81,7 @@ def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; one that gives a field twice is refused, since readers differ in which of the two they take."""
     found = dict(fields)
     if len(found) < len(fields):
-        seen: set[str] = set()
-        repeated = next(name for name, _ in fields if name in seen or seen.add(name))
+        repeated, _ = Counter(name for name, _ in fields).most_common(1)[0]
         raise ValueError(f"expected each field once, got {repeated!r:.140} twice")
     return found
 

@@ -6,6 +6,7 @@ the validation split, where there is one, is the shared validation set.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -89,7 +90,9 @@ def _at_random(
     # Row numbers and labels alone: what Arrow would make of the records is no matter.
     partitioner.dataset = import_module("datasets").Dataset.from_dict(numbers).shuffle(seed=seed)
     try:
-        parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
+        # Each attempt is warned about in many lines; what counts is whether one of them succeeds.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
     except ValueError as error:
         advice = "take fewer organisations, or partition=iid"
         raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}: {advice}") from error

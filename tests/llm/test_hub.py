@@ -160,5 +160,5 @@ def test_more_organisations_than_the_rows_allow_are_refused(tmp_path: Path, part
     with pytest.raises(DataError, match="expected at least 2 rows an organisation, got 60 for 31"):
         read_hub(str(tmp_path), 31, seed=1, partition=partition)
     if partition != "iid":
-        with pytest.raises(DataError, match="cannot be divided among 20: .*: take fewer organisations"):
+        with pytest.raises(DataError, match=r"cannot be divided among 20: .*: take fewer organisations"):
             read_hub(str(tmp_path), 20, seed=1, partition=partition)
