@@ -153,7 +153,7 @@ def test_a_simulation_is_not_resumed_with_more_records() -> None:
     own = tuple(replace(member, derived=False) for member in MEMBERS)
     check_not_grown(founded(own, coordinator_key="/outside/key"), [more])
     with pytest.raises(
-        DataError, match=rf"{first.name}: expected the {first.examples} records .*, got {more.examples}"
+        DataError, match=rf"{first.name}: expected the {first.examples} training records .*, got {more.examples}"
     ):
         check_not_grown(genesis, [more])
 
