@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.settings import absolute, saved
 from console.views.progress import working
+from console.views.report import members_of
 from console.views.tables import answer, table
 from llm.records import Collection, Record
 
@@ -51,8 +53,12 @@ def evaluate(
         (name, found["records"], *(f"{found['base'][f]:.3g} → {found['global'][f]:.3g}" for f in _FIGURES))
         for name, found in figures.items()
     )
-    parts = [table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[1:])]
-    answer({"run": served_run.name, "aggregate": served.state.digest, "data_sets": figures}, parts, as_json=as_json)
+    parts: list[RenderableType] = [table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[1:])]
+    # Of other data than the run's own, nobody says whose they should be.
+    missing = [name for name in members_of(served_run) if data is None and name not in figures]
+    parts += [f"{name}: missing: the run's data have nothing of this organisation" for name in missing]
+    result = {"run": served_run.name, "aggregate": served.state.digest, "data_sets": figures, "missing": missing}
+    answer(result, parts, as_json=as_json)
 
 
 def _data_sets(sets: Collection) -> Iterator[tuple[str, Sequence[Record]]]:

@@ -83,6 +83,19 @@ def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
 
 
+def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
+    """Raise DataError for a conversation whose turns the chat template refuses, before anybody trains on it.
+
+    A template looks at the roles and their order; each order that occurs is tried once.
+    """
+    tried = {tuple(turn.role for turn in record.prompt): record for record in records}
+    for record in tried.values():
+        try:
+            _texts(tokenizer, record)
+        except DataError as error:
+            raise DataError(f"the record with the answer {record.answer[:60]!r}: {error}") from error
+
+
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
     """The text that each token adds to those before it; joined, the text of all.
 

@@ -1,11 +1,15 @@
 """`foedus evaluate` on the run's own data sets and on others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.commands import ORGANISATIONS, World
+from core.config import RunConfig
+from llm.data import read_data
+from llm.records import Collection
+from tests.commands import ORGANISATIONS, World, foedus
 
 pytestmark = pytest.mark.chain
 
@@ -25,3 +29,13 @@ def test_evaluate_reads_other_data(finished: World, tmp_path: Path) -> None:
     (tmp_path / "other" / "legal.jsonl").write_text("\n".join(lines), encoding="utf-8")
     result = finished.command("evaluate", "--data", tmp_path / "other", "--limit", 1).json
     assert "legal" in result["data_sets"]
+
+
+def test_an_organisation_without_data_is_said_to_be_missing(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_coding(config: RunConfig) -> Collection:
+        found = read_data(config)
+        return replace(found, organisations=tuple(o for o in found.organisations if o.name != "coding"))
+
+    monkeypatch.setattr("llm.data.read_data", without_coding)
+    assert finished.command("evaluate", "--limit", 1).json["missing"] == ["coding"]
+    assert "coding: missing: " in foedus("evaluate", "--limit", 1, "--state", finished.state).out
