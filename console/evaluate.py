@@ -1,5 +1,6 @@
 """`foedus evaluate`: loss, perplexity and exact match of the base and of the served model."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -45,14 +46,23 @@ def evaluate(
         for of, adapter in (("base", None), ("global", served.adapter)):
             with working(f"measuring {name}, {of}"):
                 measured = measure(served.model, adapter, records, settings.max_length, limit or None)
-            figures[name][of] = {figure: getattr(measured, figure) for figure in _FIGURES}
+            figures[name][of] = {figure: _finite(getattr(measured, figure)) for figure in _FIGURES}
     headings = ("data set", "records", "loss", "perplexity", "exact match")
     rows = (
-        (name, found["records"], *(f"{found['base'][f]:.3g} → {found['global'][f]:.3g}" for f in _FIGURES))
+        (name, found["records"], *(_change(found["base"][f], found["global"][f]) for f in _FIGURES))
         for name, found in figures.items()
     )
     parts = [table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[1:])]
     answer({"run": served_run.name, "aggregate": served.state.digest, "data_sets": figures}, parts, as_json=as_json)
+
+
+def _finite(figure: float) -> float | None:
+    """A figure as JSON can hold it: the perplexity of a loss above 709 nats is no number."""
+    return figure if math.isfinite(figure) else None
+
+
+def _change(*figures: float | None) -> str:
+    return " → ".join("–" if figure is None else f"{figure:.3g}" for figure in figures)
 
 
 def _data_sets(sets: Collection) -> Iterator[tuple[str, Sequence[Record]]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from core.update import Bid, Organisation
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
-_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks"})
+_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks", "template"})
 """The fields with a default that this version lets a federation choose."""
 
 
@@ -134,10 +135,22 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Template:
-    """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints."""
+    """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints.
+
+    The date is YYYY-MM-DD, or "" for a template that prints none.
+    """
 
     digest: Digest = ZERO_DIGEST
     date: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        template = parsed(cls, data, {"date": lambda v: v and date.fromisoformat(v).isoformat()})
+        # Compared, since Python reads other forms of a date as well.
+        if template.digest != ZERO_DIGEST or template.date != data["date"]:
+            raise FormatError(f"genesis: expected the base's own template and a date YYYY-MM-DD, got {template}")
+        return template
 
 
 @dataclass(frozen=True)
@@ -283,7 +296,7 @@ class Genesis:
             "nonces": lambda v: tuple(Digest("0x" + raw(nonce).hex()) for nonce in v),
             "robust": lambda v: parsed(Robust, v, {}),
             "privacy": lambda v: None if v is None else parsed(Privacy, v, {}),
-            "template": lambda v: parsed(Template, v, {}),
+            "template": Template.from_dict,
             "target_modules": tuple,
         }
         genesis = parsed(cls, data, nested)

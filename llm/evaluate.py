@@ -6,6 +6,7 @@ most familiar with it (llm/familiarity.py), of equals the first.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss)."""
-        return math.exp(self.loss)
+        """exp(loss), infinite from where float64 ends."""
+        return math.exp(self.loss) if self.loss < math.log(sys.float_info.max) else math.inf
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _losses(
     rows = model.rows(examples, max_length)
     nats = torch.zeros(len(examples), dtype=torch.float64)
     tokens, hits, tail = torch.zeros(3, len(examples), dtype=torch.int64)
-    ends = torch.tensor(sorted(model.end_tokens | {model.tokenizer.eos_token_id}))
+    ends = torch.tensor(sorted(model.end_tokens))
     with _inference(model, parts):
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])

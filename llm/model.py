@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -36,10 +37,12 @@ from transformers.utils import logging as transformers_logging
 
 from core.adapter import AdapterState
 from core.canonical import Digest
-from core.errors import ModelError
-from llm.bases import digest_of, find
+from core.errors import ModelError, UsageError
+from llm.bases import check_alone, digest_of, find
 from llm.batches import Batch, Example, pack
 from llm.lower_blocks import LowerBlocks, lower_blocks
+from llm.templates import fix_date, prints_date
+from llm.vocabulary import fit
 
 # Progress bars belong to the console.
 transformers_logging.disable_progress_bar()
@@ -65,6 +68,8 @@ class ModelSpec:
     """Last parts of the names of the layers that carry the adapter; () is every linear layer but the output's."""
     blocks: str = ""
     """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-third the last of three parts."""
+    date: str = ""
+    """The date, YYYY-MM-DD, that the chat template prints for today, where it prints one; "" is today's."""
     device: str = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
 
@@ -185,7 +190,7 @@ class Model:
     @property
     def context_length(self) -> int | None:
         """The most tokens that the base was built for, where it says so."""
-        length = getattr(self.module.config, "max_position_embeddings", None)
+        length = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         return None if length is None else int(length)
 
     @contextmanager
@@ -213,8 +218,11 @@ def load(spec: ModelSpec) -> Model:
     Raises ModelError when the base cannot be found, read, or lacks a tokenizer, or a layer or block that is named.
     """
     folder = find(spec.base)
-    # Before the cache is asked: a genesis has numbers where settings say last-third.
-    return _load(replace(spec, blocks=_numbered(spec.blocks, folder)), folder)
+    check_alone(folder)
+    # Before the cache is asked: a genesis has numbers where settings say last-third, and a date where one is printed.
+    day = spec.date or datetime.now(UTC).date().isoformat()
+    blocks = _numbered(spec.blocks, folder)
+    return _load(replace(spec, blocks=blocks, date=day if prints_date(folder) else ""), folder)
 
 
 def unload() -> None:
@@ -231,6 +239,12 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
     base = _base(folder, spec)
+    try:
+        if spec.date:
+            fix_date(tokenizer, date.fromisoformat(spec.date))
+        fit(tokenizer, base)
+    except UsageError as error:
+        raise ModelError(f"base model {folder}: {error}") from error
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 renamed.

@@ -17,7 +17,7 @@ from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, FormatError, ModelError, RunError
 from core.founding import Founding
-from core.genesis import Base, Genesis, PrivateChain
+from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
@@ -104,8 +104,7 @@ def create_genesis(
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
-    seed = from_nonces(nonces) if nonces else config.seed
-    fresh = shared_adapter(inputs.model, config.rank, seed)
+    seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
     return Genesis(
         run=run,
         salt=secrets.token_hex(32),
@@ -115,7 +114,7 @@ def create_genesis(
         base=Base(config.base, inputs.model.digest, config.quantisation),
         rank=config.rank,
         alpha=config.alpha,
-        shared_a=lora.factor(fresh, "A").digest,
+        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         composition=config.composition,
@@ -130,8 +129,9 @@ def create_genesis(
         norm_bound=config.norm_bound,
         environment=environment(),
         server_rate=config.server_rate,
-        target_modules=inputs.model.spec.modules,
-        target_blocks=inputs.model.spec.blocks,
+        target_modules=spec.modules,
+        target_blocks=spec.blocks,
+        template=Template(date=spec.date),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ORGANISATIONS, World
+from llm.evaluate import Evaluation
+from tests.commands import ORGANISATIONS, World, foedus
 
 pytestmark = pytest.mark.chain
 
@@ -25,3 +26,10 @@ def test_evaluate_reads_other_data(finished: World, tmp_path: Path) -> None:
     (tmp_path / "other" / "legal.jsonl").write_text("\n".join(lines), encoding="utf-8")
     result = finished.command("evaluate", "--data", tmp_path / "other", "--limit", 1).json
     assert "legal" in result["data_sets"]
+
+
+def test_a_perplexity_that_no_float_can_hold_is_null(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm.evaluate.evaluate", lambda *_: Evaluation(800.0, 1, 0.0))
+    result = finished.command("evaluate", "--limit", 1).json
+    assert all(figures["base"]["perplexity"] is None for figures in result["data_sets"].values())
+    assert "800 → 800" in foedus("evaluate", "--limit", 1, "--state", finished.state).out

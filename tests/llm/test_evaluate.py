@@ -5,7 +5,7 @@ import torch
 
 from core.errors import DataError
 from llm.batches import collate, encode
-from llm.evaluate import evaluate, generate, record_losses
+from llm.evaluate import Evaluation, evaluate, generate, record_losses
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.records import Record
@@ -172,3 +172,10 @@ def test_generation_is_the_argmax_of_each_step(load_tiny: Loader, quantisation: 
             for token in tokens:
                 assert model.module(input_ids=prompt).logits[0, -1].argmax() == token
                 prompt = torch.cat([prompt, torch.tensor([[token]])], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "perplexity"), [(0.0, 1.0), (709.0, pytest.approx(8.2e307, rel=0.01)), (800.0, math.inf)]
+)
+def test_a_perplexity_that_no_float_can_hold_is_infinite(loss: float, perplexity: float) -> None:
+    assert Evaluation(loss, 1, 0.0).perplexity == perplexity
