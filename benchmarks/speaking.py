@@ -13,12 +13,9 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import assets
 from benchmarks import report
@@ -30,7 +27,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from llm.batches import encode_prompt
+from llm.evaluate import greedy_answers
 from llm.model import Model
 from llm.records import Message, Record
 from llm.sources import base_of_settings
@@ -45,8 +42,6 @@ from provenance.trace import TokenTrace
 SEEDS = (7, 8, 9, 10, 11)
 LONGEST = 24
 """Tokens of an answer."""
-_ROWS = 16
-"""Questions that are answered together."""
 ISOLATED = ("--lane-size", "1", "--composition", "routing")
 
 
@@ -124,29 +119,14 @@ def own_answers(found: Subject | EnsembleSubject, prompts: Sequence[str]) -> lis
         groups.setdefault(adapter.digest, (adapter, []))[1].append(prompt)
     answers: dict[str, str] = {}
     for adapter, some in groups.values():
-        answers |= dict(zip(some, greedy(found.model, adapter, some), strict=True))
+        answers |= dict(zip(some, spoken(found.model, adapter, some), strict=True))
     return [answers[prompt] for prompt in prompts]
 
 
-def greedy(model: Model, adapter: AdapterState | None, prompts: Sequence[str]) -> list[str]:
-    """The greedy answers of one adapter, or of the bare base, to prompts, several in one pass."""
-    if adapter is not None:
-        model.set_adapter(adapter)
-    end, answers = model.tokenizer.eos_token_id, []
-    with model.without_adapter() if adapter is None else nullcontext(), torch.no_grad(), model.autocast():
-        for first in range(0, len(prompts), _ROWS):
-            starts = [encode_prompt(model.tokenizer, prompt) for prompt in prompts[first : first + _ROWS]]
-            longest = max(map(len, starts))
-            # To the left, so that every answer begins at the same position.
-            rows = torch.tensor([[end] * (longest - len(start)) + list(start) for start in starts])
-            mask = torch.tensor([[0] * (longest - len(start)) + [1] * len(start) for start in starts])
-            output = model.module.get_base_model().generate(
-                input_ids=rows, attention_mask=mask, max_new_tokens=LONGEST, do_sample=False, pad_token_id=end
-            )
-            answers += [
-                model.tokenizer.decode(row[longest:], skip_special_tokens=True).strip() for row in output.tolist()
-            ]
-    return answers
+def spoken(model: Model, adapter: AdapterState | None, prompts: Sequence[str]) -> list[str]:
+    """The greedy answers of one adapter, or of the bare base, as text."""
+    answers = greedy_answers(model, adapter, prompts, LONGEST)
+    return [model.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
 
 
 def _judged(trace: TokenTrace, weights: Weights, names: Mapping[Address, str]) -> tuple[str | None, float]:
@@ -157,7 +137,7 @@ def _judged(trace: TokenTrace, weights: Weights, names: Mapping[Address, str]) -
 
 def said_by_base(config: RunConfig, asked: Sequence[Question]) -> dict[str, float]:
     """The percent of facts, by organisation, that the bare base says."""
-    texts = greedy(base_of_settings(config), None, [question.prompt for question in asked])
+    texts = spoken(base_of_settings(config), None, [question.prompt for question in asked])
     hits: dict[str, list[bool]] = {}
     for question, text in zip(asked, texts, strict=True):
         hits.setdefault(question.organisation, []).append(question.said_in(text))

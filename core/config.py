@@ -66,8 +66,8 @@ class RunConfig:
     """Trade time for activation memory."""
     target_modules: str = ""
     """Comma-separated last parts of the names of the layers that carry an adapter (q_proj,v_proj); "" is every one."""
-    target_blocks: str = "last-third"
-    """The blocks that carry an adapter: all, last-third, or FIRST-LAST from 0. What lies below them never changes."""
+    target_blocks: str = "last-half"
+    """The blocks that carry an adapter: all, last-half, last-third, or FIRST-LAST from 0. Those below never change."""
     aggregation: str = "frozen-a"
     """The rule: frozen-a, fedavg, stack or svd."""
     server_rate: float = 4.0

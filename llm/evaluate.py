@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -24,6 +24,8 @@ from llm.familiarity import familiarities
 from llm.loss import answer_logits
 from llm.model import Model
 from llm.records import Record
+
+Found = TypeVar("Found")
 
 _ROWS = 8
 """Packed rows a forward pass."""
@@ -91,14 +93,12 @@ def record_losses(
 ) -> tuple[RecordLoss, ...]:
     """Loss of each record's answer, in the order given, summed in float64."""
     examples = [encode(model.tokenizer, record, max_length) for record in records]
-    if not isinstance(adapter, Composition) or adapter.kind != "routing":
-        return _losses(model, _parts(adapter), examples, max_length)
-    chosen = route(model, adapter, [example.tokens[: example.prompt_length] for example in examples])
-    losses: dict[int, RecordLoss] = {}
-    for number, part in enumerate(adapter.parts):
-        routed = [index for index, choice in enumerate(chosen) if choice == number]
-        losses |= zip(routed, _losses(model, (part,), [examples[index] for index in routed], max_length), strict=True)
-    return tuple(losses[index] for index in range(len(examples)))
+    prompts = [example.tokens[: example.prompt_length] for example in examples]
+
+    def losses(parts: Sequence[Part], indices: Sequence[int]) -> tuple[RecordLoss, ...]:
+        return _losses(model, parts, [examples[index] for index in indices], max_length)
+
+    return tuple(_by_part(model, adapter, prompts, losses))
 
 
 def route(model: Model, adapters: Composition, prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -115,21 +115,62 @@ def route(model: Model, adapters: Composition, prompts: Sequence[tuple[int, ...]
 
 def generate(model: Model, adapter: Adapters, prompt: str, max_new_tokens: int = 64) -> tuple[int, ...]:
     """Return the tokens that follow `prompt` greedily, the end token included when it came."""
-    start, parts = encode_prompt(model.tokenizer, prompt), _parts(adapter)
-    if isinstance(adapter, Composition) and adapter.kind == "routing":
-        parts = (adapter.parts[route(model, adapter, [start])[0]],)
-    if len(parts) > 1:
-        return _mixed_answer(model, parts, start, max_new_tokens)
-    tokens = torch.tensor([start], device=model.device)
-    with _inference(model, parts), model.autocast():
-        output = model.module.get_base_model().generate(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=model.tokenizer.eos_token_id,
-        )
-    return tuple(output[0, tokens.shape[1] :].tolist())
+    return greedy_answers(model, adapter, [prompt], max_new_tokens)[0]
+
+
+def greedy_answers(
+    model: Model, adapter: Adapters, prompts: Sequence[str], max_new_tokens: int = 64
+) -> list[tuple[int, ...]]:
+    """Return the tokens that follow each prompt greedily, the end token included when it came.
+
+    Prompts that one adapter answers pass the model together, which costs little more than one of them: a quantised
+    weight is unpacked once for all. Their padding moves logits in the last bit, so that a near tie of two tokens may
+    be decided otherwise than alone.
+    """
+    starts = [encode_prompt(model.tokenizer, prompt) for prompt in prompts]
+
+    def answers(parts: Sequence[Part], indices: Sequence[int]) -> list[tuple[int, ...]]:
+        if len(parts) > 1:
+            return [_mixed_answer(model, parts, starts[index], max_new_tokens) for index in indices]
+        groups = [indices[first : first + _ROWS] for first in range(0, len(indices), _ROWS)]
+        with _inference(model, parts), model.autocast():
+            return [a for group in groups for a in _continued(model, [starts[i] for i in group], max_new_tokens)]
+
+    return _by_part(model, adapter, starts, answers)
+
+
+def _continued(model: Model, starts: Sequence[tuple[int, ...]], most: int) -> list[tuple[int, ...]]:
+    """The greedy continuations of some rows by the adapter in place, each up to the token that ends it."""
+    # Behind its end token a row is padded with any token; without end tokens none is.
+    padding, longest = model.tokenizer.eos_token_id or 0, max(map(len, starts))
+    # To the left, so that every answer begins at the same position.
+    rows = torch.tensor([[padding] * (longest - len(start)) + list(start) for start in starts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(start)) + [1] * len(start) for start in starts], device=model.device)
+    network: Any = model.module.get_base_model()
+    output = network.generate(
+        input_ids=rows, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=padding
+    )
+    answers = []
+    for row in output[:, longest:].tolist():
+        end = next((index + 1 for index, token in enumerate(row) if token in model.end_tokens), len(row))
+        answers.append(tuple(row[:end]))
+    return answers
+
+
+def _by_part(
+    model: Model,
+    adapter: Adapters,
+    prompts: Sequence[tuple[int, ...]],
+    find: Callable[[Sequence[Part], Sequence[int]], Sequence[Found]],
+) -> list[Found]:
+    """What `find` finds for the prompts at some indices with the parts that answer these, in the order of prompts."""
+    if not isinstance(adapter, Composition) or adapter.kind != "routing":
+        return list(find(_parts(adapter), range(len(prompts))))
+    chosen, found = route(model, adapter, prompts), dict[int, Found]()
+    for number in sorted(set(chosen)):
+        routed = [index for index, choice in enumerate(chosen) if choice == number]
+        found |= zip(routed, find(adapter.parts[number : number + 1], routed), strict=True)
+    return [found[index] for index in range(len(prompts))]
 
 
 def _parts(adapter: Adapters) -> tuple[Part, ...]:

@@ -51,6 +51,8 @@ Quantisation = Literal["nf4", "int8", "none"]
 
 _ADAPTER = "default"
 _BLOCK = re.compile(r"\.(\d+)\.")
+_LAST_PARTS = {"last-half": 2, "last-third": 3}
+"""Of how many equal parts, rounded up, the named one is the last."""
 """The number of a block in a layer's name."""
 
 
@@ -67,7 +69,7 @@ class ModelSpec:
     modules: tuple[str, ...] = ()
     """Last parts of the names of the layers that carry the adapter; () is every linear layer but the output's."""
     blocks: str = ""
-    """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-third the last of three parts."""
+    """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-half and last-third the last part."""
     date: str = ""
     """The date, YYYY-MM-DD, that the chat template prints for today, where it prints one; "" is today's."""
     device: str = "auto"
@@ -219,7 +221,7 @@ def load(spec: ModelSpec) -> Model:
     """
     folder = find(spec.base)
     check_alone(folder)
-    # Before the cache is asked: a genesis has numbers where settings say last-third, and a date where one is printed.
+    # Before the cache is asked: a genesis has numbers where settings say last-half, and a date where one is printed.
     day = spec.date or datetime.now(UTC).date().isoformat()
     blocks = _numbered(spec.blocks, folder)
     return _load(replace(spec, blocks=blocks, date=day if prints_date(folder) else ""), folder)
@@ -264,11 +266,13 @@ def _numbered(blocks: str, folder: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         got = _reason(error)
         raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
-    if blocks == "last-third":
-        return _numbered(f"{count - -(-count // 3)}-{count - 1}", folder)
+    if blocks in _LAST_PARTS:
+        return _numbered(f"{count - -(-count // _LAST_PARTS[blocks])}-{count - 1}", folder)
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
     if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:
-        raise ModelError(f"target-blocks: expected all, last-third, or FIRST-LAST within 0-{count - 1}, got {blocks!r}")
+        raise ModelError(
+            f"target-blocks: expected all, {', '.join(_LAST_PARTS)}, or FIRST-LAST within 0-{count - 1}, got {blocks!r}"
+        )
     return "" if (int(numbers[1]), int(numbers[2])) == (0, count - 1) else f"{int(numbers[1])}-{int(numbers[2])}"
 
 

@@ -9,7 +9,7 @@ import torch
 from core.adapter import AdapterState
 from core.composition import Composition, Part
 from llm.batches import encode, encode_prompt
-from llm.evaluate import evaluate, generate, record_losses, route
+from llm.evaluate import evaluate, generate, greedy_answers, record_losses, route
 from llm.model import Model
 from llm.records import Record
 from llm.train import TrainConfig, train
@@ -128,6 +128,17 @@ def test_a_routed_answer_is_its_lane_s_own(load_tiny: Loader) -> None:
     adapters = composed("routing", lanes(model))
     (part,) = route(model, adapters, [encode_prompt(model.tokenizer, "Tell me")])
     assert generate(model, adapters, "Tell me", 6) == generate(model, adapters.states[part], "Tell me", 6)
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "routing"])
+def test_a_composition_answers_several_prompts_as_it_answers_each(load_tiny: Loader, kind: str) -> None:
+    model = load_tiny()
+    adapters = composed(kind, [random_adapter(model, rank=1, seed=seed) for seed in range(3)])
+    prompts = [f"Tell me about {topic}" for topic in ("the moon", "boats", "seven", "a river in spring")]
+    assert (
+        kind == "ensemble" or len(set(route(model, adapters, [encode_prompt(model.tokenizer, p) for p in prompts]))) > 1
+    )
+    assert greedy_answers(model, adapters, prompts, 6) == [generate(model, adapters, prompt, 6) for prompt in prompts]
 
 
 def test_equals_and_prompts_that_say_nothing_go_to_the_first(load_tiny: Loader) -> None:

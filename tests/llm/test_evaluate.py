@@ -5,7 +5,7 @@ import torch
 
 from core.errors import DataError
 from llm.batches import collate, encode
-from llm.evaluate import Evaluation, evaluate, generate, record_losses
+from llm.evaluate import Evaluation, evaluate, generate, greedy_answers, record_losses
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.records import Record
@@ -172,6 +172,17 @@ def test_generation_is_the_argmax_of_each_step(load_tiny: Loader, quantisation: 
             for token in tokens:
                 assert model.module(input_ids=prompt).logits[0, -1].argmax() == token
                 prompt = torch.cat([prompt, torch.tensor([[token]])], dim=1)
+
+
+def test_prompts_that_are_answered_together_get_the_answers_that_they_get_alone(load_tiny: Loader) -> None:
+    model = load_tiny()
+    taught = [question("Day?", "noon"), question("Night?", "moon")]
+    adapter = train(model, taught, parent(model), TrainConfig(60, 1, 64, learning_rate=2e-2, train_a=True), 1).adapter
+    prompts = ["Day?", "Night?", *(f"{'Please tell me, number ' * (i % 3)}{i}?" for i in range(8))]
+    answers = greedy_answers(model, adapter, prompts, 8)
+    assert answers == [generate(model, adapter, prompt, 8) for prompt in prompts]
+    # What follows the token that ends an answer is padding, and no part of it.
+    assert [model.tokenizer.decode(answer) for answer in answers[:2]] == ["noon</s>", "moon</s>"]
 
 
 @pytest.mark.parametrize(

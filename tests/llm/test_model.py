@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import llm.model
 from core.adapter import AdapterState
@@ -164,6 +164,17 @@ def test_only_the_chosen_blocks_carry_an_adapter(
     assert not any("lm_head" in name for name in model.modules)
 
 
+@pytest.mark.parametrize(("part", "blocks"), [("last-half", "2-4"), ("last-third", "3-4")])
+def test_a_named_part_is_rounded_up_to_blocks(
+    base_folder: Callable[[str], Path], tmp_path: Path, part: str, blocks: str
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(base_folder("llama"), folder)
+    config = AutoConfig.from_pretrained(folder, num_hidden_layers=5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    assert load(ModelSpec(str(folder), "none", blocks=part)).spec.blocks == blocks
+
+
 @pytest.mark.parametrize("architecture", ["llama", "opt"])
 def test_only_the_chosen_layers_carry_an_adapter(base_folder: Callable[[str], Path], architecture: str) -> None:
     every = {name.rpartition(".")[2] for name in load(ModelSpec(str(base_folder(architecture)), "none")).modules}
@@ -175,7 +186,7 @@ def test_only_the_chosen_layers_carry_an_adapter(base_folder: Callable[[str], Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"blocks": "1-2"}, "expected all, last-third, or FIRST-LAST within 0-1, got '1-2'"),
+        ({"blocks": "1-2"}, "expected all, last-half, last-third, or FIRST-LAST within 0-1, got '1-2'"),
         ({"blocks": "1-0"}, "got '1-0'"),
         ({"blocks": "upper"}, "got 'upper'"),
         ({"modules": ("q_proj", "nowhere")}, r"got \['nowhere'\]"),

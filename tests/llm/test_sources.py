@@ -74,7 +74,7 @@ def test_a_base_is_loaded_as_the_settings_name_it() -> None:
     settings = RunConfig(
         base="name", quantisation="int8", rank=4, alpha=8.0, target_modules="q_proj, v_proj", max_length=64
     )
-    spec = ModelSpec("name", "int8", 4, 8.0, ("q_proj", "v_proj"), "last-third")
+    spec = ModelSpec("name", "int8", 4, 8.0, ("q_proj", "v_proj"), "last-half")
     assert base_of_settings(settings).asked == spec
     assert base_of_settings(settings, "2026-01-31").asked == replace(spec, date="2026-01-31")
 

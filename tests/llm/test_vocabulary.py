@@ -9,7 +9,7 @@ import pytest
 from tokenizers import AddedToken
 
 from core.errors import ModelError
-from llm.evaluate import evaluate, generate
+from llm.evaluate import evaluate, greedy_answers
 from llm.model import Model, ModelSpec, load, unload
 from llm.records import Record
 from llm.train import TrainConfig, train
@@ -50,7 +50,7 @@ def test_a_base_without_an_end_token_trains_and_answers(changed: Path, records: 
     assert not model.end_tokens
     result = train(model, records, random_adapter(model, 4), TrainConfig(steps=1, max_length=64), seed=1)
     assert evaluate(model, result.adapter, records, 64).loss > 0
-    assert len(generate(model, result.adapter, "How many?", 5)) == 5
+    assert [len(answer) for answer in greedy_answers(model, result.adapter, ["How many?", "And who?"], 5)] == [5, 5]
 
 
 def test_a_template_with_a_token_that_has_no_embedding_is_refused(changed: Path) -> None:
