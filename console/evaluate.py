@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.options import (
+    BaseOption,
+    JsonOption,
+    ReaderKeyOption,
+    RunArgument,
+    StateOption,
+    command_app,
+    readable_run,
+    state_of,
+)
 from console.settings import absolute, saved
 from console.views.progress import working
 from console.views.tables import answer, table
@@ -23,6 +32,7 @@ def evaluate(
     run: RunArgument = "",
     data: Annotated[str | None, typer.Option(help="Folder of JSONL files, or hf:NAME [the run's own].")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Records of each data set; 0 is all.")] = 64,
+    base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -39,7 +49,7 @@ def evaluate(
         settings = replace(settings, data=str(absolute("data", data)), validation="", organisations=0)
     sets = read_data(settings)
     with working(f"loading the base {served_run.genesis.base.name}"):
-        served = serving(served_run)
+        served = serving(served_run, base)
     figures: dict[str, dict[str, Any]] = {}
     for name, records in _data_sets(sets):
         figures[name] = {"records": min(len(records), limit or len(records))}

@@ -1,5 +1,6 @@
 """Genesis: everything that is fixed when a federation starts."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import date
@@ -19,7 +20,7 @@ from core.update import Bid, Organisation
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
-_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks", "template"})
+_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks", "template", "rslora"})
 """The fields with a default that this version lets a federation choose."""
 
 
@@ -56,6 +57,7 @@ class Training:
     max_length: int
     learning_rate: float
     gradient_checkpointing: bool
+    dropout: float
     evaluate_limit: int
 
     @property
@@ -223,11 +225,17 @@ class Genesis:
     target_modules: tuple[str, ...] = ()
     target_blocks: str = ""
     staleness: int = 0
+    rslora: bool = False
 
     @cached_property
     def header(self) -> GenesisHeader:
         """Chain and coordinator, and SHA-256 of the canonical JSON under ``foedus/genesis-content/v1``."""
         return GenesisHeader(self.chain, digest("genesis-content", to_json(self.to_dict())), self.coordinator)
+
+    @property
+    def scale(self) -> float:
+        """What an adapter's product B A is multiplied by: α / r, with `rslora` α / √r (Kalajdzievski, 2023)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
     def digest(self) -> Digest:

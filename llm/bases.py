@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import assets
@@ -61,7 +62,7 @@ def find(base: str) -> Path:
         return path
     if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
         names = f"{SMOLLM2}, {assets.BASE_MODEL}, a folder or OWNER/NAME"
-        raise ModelError(f"base model {base!r}: expected {names}, got none of them")
+        raise ModelError(f"base model {base!r}: expected {names}, got none of them: give its place with --base")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - most bases are no download, and it takes a second
 
     try:
@@ -71,6 +72,27 @@ def find(base: str) -> Path:
         raise ModelError(
             f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither ({why})"
         ) from error
+
+
+def located(base: str, expected: Digest) -> str:
+    """`base`, or of a folder that is no longer there, one near its place or the current folder with this digest.
+
+    Looked at are folders two levels below the nearest one of its path that is still there. It is `base` again where
+    none of them is the one.
+    """
+    path = Path(base).expanduser()
+    if not path.is_absolute() or path.is_dir():
+        return base
+    near = next(parent for parent in path.parents if parent.is_dir())
+    # A whole disk is no place to search.
+    roots = {Path.cwd(), near} - {Path(near.anchor)}
+    configs = {config for root in roots for level in ("*", "*/*") for config in root.glob(f"{level}/config.json")}
+    for folder in sorted(config.parent for config in configs):
+        with suppress(ModelError, OSError):
+            if digest_of(folder) == expected:
+                _logger.warning("The base %s is no longer there: found again in %s", base, folder)
+                return str(folder)
+    return base
 
 
 def published(base: str) -> str:

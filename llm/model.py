@@ -64,7 +64,7 @@ class ModelSpec:
     """``smollm2``, ``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
-    """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
+    """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank, with `rslora` alpha / √rank."""
     alpha: float = 8.0
     modules: tuple[str, ...] = ()
     """Last parts of the names of the layers that carry the adapter; () is every linear layer but the output's."""
@@ -72,6 +72,8 @@ class ModelSpec:
     """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-half and last-third the last part."""
     date: str = ""
     """The date, YYYY-MM-DD, that the chat template prints for today, where it prints one; "" is today's."""
+    rslora: bool = False
+    """Whether the scale is alpha / √rank."""
     device: str = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
 
@@ -245,6 +247,7 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
         if spec.date:
             fix_date(tokenizer, date.fromisoformat(spec.date))
         fit(tokenizer, base)
+        _check_causal(base)
     except UsageError as error:
         raise ModelError(f"base model {folder}: {error}") from error
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
@@ -278,8 +281,10 @@ def _numbered(blocks: str, folder: Path) -> str:
 
 def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
     """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name."""
+    shape = {"r": spec.rank, "lora_alpha": spec.alpha, "use_rslora": spec.rslora, "task_type": "CAUSAL_LM"}
+    shape["fan_in_fan_out"] = any(isinstance(layer, Conv1D) for layer in base.modules())
     if not spec.modules and not spec.blocks:
-        return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+        return LoraConfig(target_modules="all-linear", **shape)
     first, last = map(int, spec.blocks.split("-")) if spec.blocks else (0, sys.maxsize)
     head = base.get_output_embeddings()
     names = [
@@ -292,7 +297,7 @@ def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
     ends = {name.rpartition(".")[2] for name in names}
     if absent := sorted(set(spec.modules) - ends) or not names:
         raise ModelError(f"target-modules: expected names of linear layers in blocks, got {absent or 'no such layer'}")
-    return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, task_type="CAUSAL_LM")
+    return LoraConfig(target_modules=names, **shape)
 
 
 def _base(folder: Path, spec: ModelSpec) -> Any:
@@ -302,7 +307,7 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
     try:
-        base = AutoModelForCausalLM.from_pretrained(
+        base, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
             device_map={"": device},
@@ -311,14 +316,39 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"base model {folder} cannot be loaded as {spec.quantisation}: {_reason(error)}") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers would draw them at random, other ones in every process.
+        raise ModelError(
+            f"base model {folder}: expected weights of {missing[0]}, got none ({len(missing)} are missing)"
+        )
     for layer in base.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
             layer.support_avx512bf16_for_cpu = False
     return base
+
+
+def _check_causal(base: Any) -> None:
+    """Raise ModelError for an encoder, whose logits know the tokens that they are to predict."""
+    entered: list[torch.Tensor] = []
+
+    def leaf(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        entered.append(output.detach().requires_grad_())
+        return entered[0]
+
+    handle = base.get_input_embeddings().register_forward_hook(leaf)
+    try:
+        logits = base(input_ids=torch.tensor([[1, 2, 3, 4]], device=base.device), use_cache=False).logits
+    finally:
+        handle.remove()
+    # The gradient, and not other tokens' logits: it is exactly zero, however a kernel rounds.
+    (gradient,) = torch.autograd.grad(logits[0, 2].sum(), entered[0])
+    if gradient[0, 3].any():
+        raise ModelError(f"expected a decoder, got {type(base).__name__}, whose logits depend on later tokens")
 
 
 def _keeps_apart(base: Any) -> bool:

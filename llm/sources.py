@@ -36,7 +36,11 @@ def base_of_settings(config: RunConfig, date: str = "") -> Model:
     """
     modules = tuple(name.strip() for name in config.target_modules.split(",") if name.strip())
     quantisation = cast(Quantisation, config.quantisation)
-    model = load(ModelSpec(config.base, quantisation, config.rank, config.alpha, modules, config.target_blocks, date))
+    model = load(
+        ModelSpec(
+            config.base, quantisation, config.rank, config.alpha, modules, config.target_blocks, date, config.rslora
+        )
+    )
     positions = model.context_length
     if positions is not None and config.max_length > positions:
         raise ConfigError(
@@ -59,6 +63,7 @@ def base_of_genesis(genesis: Genesis, name: str = "") -> Model:
         genesis.target_modules,
         genesis.target_blocks,
         genesis.template.date,
+        genesis.rslora,
     )
     model = load(spec)
     if (printed := model.spec.date) != (expected := genesis.template.date):

@@ -51,12 +51,9 @@ CHANGES: dict[str, Any] = {
     "target_modules": ("q_proj",),
     "target_blocks": "20-29",
     "staleness": 1,
+    "rslora": True,
 }
-LATER = tuple(
-    name
-    for name in tuple(CHANGES)[-10:]
-    if not name.startswith(("membership", "nonces", "server_rate", "template", "target"))
-)
+LATER = ("wire", "robust", "privacy", "staleness")
 """Fields that only their neutral values are known of."""
 
 

@@ -218,3 +218,21 @@ def test_a_base_of_the_hub_is_fetched_with_every_file_that_decides_behaviour(tmp
         out = subprocess.run(found, env={**os.environ, **settings}, capture_output=True, check=False)
     assert out.stdout.decode().split() == [bases.digest_of(folder)], out.stderr
     assert sorted(sent) == sorted(["config.json", *shards, *index, *files])
+
+
+def test_a_base_whose_folder_moved_is_found_again_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(folder_of(tmp_path / "elsewhere", **{"a": "not a base"}))
+    folder, other = folder_of(tmp_path / "models" / "one"), folder_of(tmp_path / "models" / "two", **{"vocab.txt": "x"})
+    expected, gone = bases.digest_of(folder), str(folder)
+    assert bases.located(gone, expected) == gone
+    moved = folder.rename(tmp_path / "models" / "renamed")
+    assert bases.located(gone, expected) == str(moved)
+    assert f"found again in {moved}" in caplog.text
+    deeper = moved.rename(tmp_path / "elsewhere" / "deeper")
+    assert bases.located(gone, expected) == str(deeper)
+    assert bases.located(gone, bases.digest_of(other)) == str(other)
+    (deeper / "config.json").write_text("another", encoding="utf-8")
+    assert bases.located(gone, expected) == gone
+    assert bases.located("owner/name", expected) == "owner/name"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import llm.model
@@ -389,3 +390,11 @@ def test_sharded_weights_are_read_and_a_shard_that_is_missing_is_one_line(
     sorted(shards(tmp_path))[0].unlink()
     unload()
     _refused(str(tmp_path), "got no such file|cannot be loaded")
+
+
+def test_weights_that_are_missing_are_never_drawn_at_random(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder("qwen2"), tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _refused(str(folder), r"expected weights of lm_head.weight, got none \(1 are missing\)")

@@ -72,9 +72,9 @@ def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("asked_for")
 def test_a_base_is_loaded_as_the_settings_name_it() -> None:
     settings = RunConfig(
-        base="name", quantisation="int8", rank=4, alpha=8.0, target_modules="q_proj, v_proj", max_length=64
+        base="name", quantisation="int8", rank=4, alpha=8.0, target_modules="q_proj, v_proj", max_length=64, rslora=True
     )
-    spec = ModelSpec("name", "int8", 4, 8.0, ("q_proj", "v_proj"), "last-half")
+    spec = ModelSpec("name", "int8", 4, 8.0, ("q_proj", "v_proj"), "last-half", rslora=True)
     assert base_of_settings(settings).asked == spec
     assert base_of_settings(settings, "2026-01-31").asked == replace(spec, date="2026-01-31")
 
@@ -91,6 +91,7 @@ def test_a_base_is_loaded_as_the_genesis_names_it_or_from_where_it_is() -> None:
     base = genesis.base
     spec = ModelSpec(base.name, base.quantisation, genesis.rank, genesis.alpha, ("q_proj",), "2-3")
     assert base_of_genesis(genesis).asked == spec
+    assert base_of_genesis(replace(genesis, rslora=True)).asked == replace(spec, rslora=True)
     assert base_of_genesis(genesis, "elsewhere").asked == replace(spec, base="elsewhere")
 
 

@@ -148,7 +148,6 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("base", "other"),
         ("quantisation", "none"),
         ("rank", 3),
         ("alpha", 2.0),
@@ -162,6 +161,8 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
         ("max_length", 64),
         ("learning_rate", 0.1),
         ("gradient_checkpointing", True),
+        ("dropout", 0.1),
+        ("rslora", True),
         ("evaluate_limit", 1),
         ("lane_size", 1),
         ("shards", 2),
