@@ -72,7 +72,7 @@ test-all: setup $(BROWSER)
 
 # Mutated bytes for every reader of foreign ones, for SECONDS all together; SEED begins elsewhere.
 fuzz: setup
-	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(SEED) $(BIN)/pytest tests/fuzzing
+	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(SEED) $(BIN)/pytest -s tests/fuzzing
 
 # The tests of what computes, with the arithmetic of older CPUs.
 test-cpus: setup

@@ -3,7 +3,7 @@
 They lie with the run's records, which name them by digest (core/credit.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -11,7 +11,7 @@ from agents.credit import CreditedRound, incomes
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address
-from core.credit import CreditRecord, RoundCredit
+from core.credit import CreditRecord, RoundCredit, added
 from core.errors import DestroyedError
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
@@ -85,7 +85,7 @@ class Rewards:
 
     def cumulative(self) -> dict[Address, float]:
         """Every organisation's payments of all rounds and lanes."""
-        return _sums(credit.incomes for rounds in self._rounds.values() for credit in rounds.values())
+        return added(credit.incomes for rounds in self._rounds.values() for credit in rounds.values())
 
 
 def credited(run: RunFolder) -> Iterator[tuple[RoundRecord, CreditRecord | None]]:
@@ -106,12 +106,4 @@ def _paying(run: RunFolder, lane: int) -> list[RoundRecord]:
 
 def cumulative(run: RunFolder) -> dict[Address, float]:
     """Every organisation's payments of all rounds and lanes, read and not measured; raises as `credited` does."""
-    return _sums(credit.incomes for _, credit in credited(run) if credit)
-
-
-def _sums(rounds: Iterable[Mapping[Address, float]]) -> dict[Address, float]:
-    total: dict[Address, float] = {}
-    for paid in rounds:
-        for organisation, amount in paid.items():
-            total[organisation] = total.get(organisation, 0.0) + amount
-    return total
+    return added(credit.incomes for _, credit in credited(run) if credit)

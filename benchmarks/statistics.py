@@ -9,9 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from provenance.calibrating import Labelled
-from provenance.confidence import Weights, certainty_of
-
 Float64 = NDArray[np.float64]
 LEVEL = 0.95
 """Confidence of every interval, unless another is asked for."""
@@ -112,20 +109,6 @@ def resampled_pearson(values: Sequence[Float64], others: Sequence[Float64]) -> t
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     return float(interval.low), float(interval.high)
-
-
-def verdict_quality(weights: Weights, held_out: Sequence[Labelled]) -> dict[str, float]:
-    """Accuracy and expected calibration error of verdicts with these weights on records that no fit has seen.
-
-    `accuracy` counts an abstention as wrong; the error is that of the likeliest organisation's probability, spoken or
-    not.
-    """
-    chances = [one.chances(weights) for one in held_out]
-    likeliest = [one.right(weights) for one in held_out]
-    spoken = [certainty_of(chance) >= weights.certainty for chance in chances]
-    right = [hit and said for hit, said in zip(likeliest, spoken, strict=True)]
-    error = calibration_error([float(chance.max()) for chance in chances], likeliest)
-    return {"accuracy": sum(right) / len(right), "calibration_error": error, "abstained": 1 - sum(spoken) / len(spoken)}
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from eth_hash.auto import keccak
 
 from chain.contract import BoundContract, to_digest
+from chain.credits import Credits
 from chain.deployment import bind
 from chain.erasures import Erasures
 from chain.registry import Registry
@@ -111,6 +112,10 @@ class EthereumLedger:
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `Ledger.erasure`."""
         return self._erasures.read(run, erasure)
+
+    def credit_root(self, run: Digest, epoch: int) -> Digest:
+        """See `Ledger.credit_root`."""
+        return Credits(self.bound).root(run, epoch)
 
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """See `Ledger.revoked`."""

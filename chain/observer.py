@@ -68,6 +68,10 @@ class Observer:
         """See `LedgerView.erasure`."""
         return self._ask(lambda ledger: ledger.erasure(run, erasure))
 
+    def credit_root(self, run: Digest, epoch: int) -> Digest:
+        """See `LedgerView.credit_root`."""
+        return self._ask(lambda ledger: ledger.credit_root(run, epoch))
+
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """See `LedgerView.revoked`."""
         return self._ask(lambda ledger: ledger.revoked(organisations))

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 from flwr.app import UserConfig
 
-from chain.audit.records import check_genesis
 from core.canonical import ZERO_DIGEST, Digest, digest, to_json
 from core.errors import ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
@@ -110,11 +109,9 @@ class Agreement:
     def consent(self, genesis: Genesis, pins: Pins) -> Consent:
         """The organisation's consent, to be signed, to a genesis of members to whom it has shown its nonce.
 
-        Raises ObjectionError for any other, and for one that the settings do not want; IntegrityError for one that an
-        audit would refuse: its lanes leave members out, or one is a member twice.
+        Raises ObjectionError for any other, and for one that the settings do not want.
         """
         pins.check(genesis)
-        check_genesis(genesis)
         if genesis.organisation(self._key.address) != self._member:
             raise ObjectionError(f"genesis: expected {self._member} as a member, as it registered")
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}

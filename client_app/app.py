@@ -1,6 +1,6 @@
 """The ClientApp: bind, bid, train, evaluate, delete derived state, erase records.
 
-A handler checks a message before it acts on it, and answers with a refusal where the message does not hold.
+A handler checks a message before it acts on it; what it raises is answered by a refusal (client_app/refusals.py).
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.composition import Composition
-from core.errors import FormatError, IntegrityError, LedgerError, UsageError
+from core.errors import FormatError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import (
@@ -46,8 +46,6 @@ from llm.served import shared_adapter
 
 app = ClientApp(mods=[errors_stay_home])
 
-_OBJECTIONABLE = (IntegrityError, FormatError, LedgerError)
-"""Faults of the coordinator, or of its messages; every other error is a failure of the organisation's own."""
 _BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
 
 
@@ -59,10 +57,7 @@ def bind(message: Message, context: Context) -> Message:
     own = {"product": f"foedus {version('foedus')}"}
     if node_key := str(context.node_config.get("node-key", "")):
         own["node_key"] = digest_of_node_key(Path(node_key))
-    try:
-        Pins.of(context.node_config).check_asked(query.asked, query.chain)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    Pins.of(context.node_config).check_asked(query.asked, query.chain)
     registrations = tuple(
         registration(host.key, host.organisation, query.asked, query.chain, **own) for host in node.hosts.values()
     )
@@ -74,10 +69,7 @@ def reveal(message: Message, context: Context) -> Message:
     """Show the nonce to which the organisation has committed, for one set of members."""
     query = RevealQuery.from_content(message.content)
     node = node_of(context)
-    try:
-        nonce = node.agreement(query.organisation).reveal(query)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    nonce = node.agreement(query.organisation).reveal(query)
     return Message(queries.revealed(nonce), reply_to=message)
 
 
@@ -86,11 +78,8 @@ def consent(message: Message, context: Context) -> Message:
     """Agree to the genesis of a federation, if it is what the organisation was shown and its settings want."""
     query = ConsentQuery.from_content(message.content)
     node = node_of(context)
-    try:
-        agreed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
-        statement = signed(agreed, node.host(query.organisation), query.genesis)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    agreed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
+    statement = signed(agreed, node.host(query.organisation), query.genesis)
     return Message(queries.consented(statement), reply_to=message)
 
 
@@ -100,10 +89,7 @@ def offer(message: Message, context: Context) -> Message:
     query = OfferQuery.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
-    try:
-        node.agreement(query.organisation).check(genesis)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    node.agreement(query.organisation).check(genesis)
     model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
@@ -123,10 +109,7 @@ def delete(message: Message, context: Context) -> Message:
     query = Deletion.from_content(message.content)
     node = node_of(context)
     host = node.host(query.organisation)
-    try:
-        receipt = delete_derived_state(query, host, node)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    receipt = delete_derived_state(query, host, node)
     return Message(queries.deleted(receipt), reply_to=message)
 
 
@@ -137,14 +120,11 @@ def erase_records(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(query.request.value.organisation)
     erased = node.erased_records(host, query.genesis)
-    try:
-        check_request(query, node.member(host, query.genesis), host.key)
-        held = Counter(record.digest for record in erased.left(host.data.train))
-        if query.forget:
-            erased.note({record: held.pop(record) for record in query.records if record in held})
-        gone = erased.counts()
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    check_request(query, node.member(host, query.genesis), host.key)
+    held = Counter(record.digest for record in erased.left(host.data.train))
+    if query.forget:
+        erased.note({record: held.pop(record) for record in query.records if record in held})
+    gone = erased.counts()
     known = (tuple(record for record in query.records if record in records) for records in (held, gone))
     return Message(RecordsAnswer(*known).to_content(), reply_to=message)
 
@@ -155,14 +135,11 @@ def train(message: Message, context: Context) -> Message:
     task = Task.from_content(message.content)
     node = node_of(context)
     host = node.host(task.organisation)
-    try:
-        model, fresh = _checked_base(task, node, host)
-        check_state(task, fresh)
-        witness = node.oversight.check_record(task)
-        witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
-        standing = confirm(witness, task)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    model, fresh = _checked_base(task, node, host)
+    check_state(task, fresh)
+    witness = node.oversight.check_records(task)
+    witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
+    standing = confirm(witness, task)
     if node.oversight.abstains(standing):
         return abstained(message, Cause.CHAIN_LATE, str(standing))
     records = node.records(host, task.genesis, task.lane)
@@ -174,10 +151,7 @@ def train(message: Message, context: Context) -> Message:
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     manifest, update = train_round(task, records, model, fresh, bid, stage, {**metrics(standing), **next_bid})
-    try:
-        return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
-    except _OBJECTIONABLE as error:  # of a signer of its own, which has a memory of its own
-        return refused(message, context, Refused.OBJECTED, error)
+    return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
 
 
 @app.evaluate()
@@ -186,13 +160,10 @@ def evaluate(message: Message, context: Context) -> Message:
     task = Task.from_content(message.content)
     node = node_of(context)
     host, genesis = node.host(task.organisation), task.genesis
-    try:
-        model, fresh = _checked_base(task, node, host)
-        check_served(task, fresh)
-        witness = node.oversight.check_record(task)
-        confirm(witness, task)
-    except _OBJECTIONABLE as error:
-        return refused(message, context, Refused.OBJECTED, error)
+    model, fresh = _checked_base(task, node, host)
+    check_served(task, fresh)
+    witness = node.oversight.check_records(task)
+    confirm(witness, task)
     # The base never changes, so one measurement of it serves the whole process.
     key = genesis.digest, task.organisation
     if key not in _BASE_LOSSES:

@@ -1,7 +1,5 @@
 """The checks before an organisation trains: it trusts neither the coordinator nor the network."""
 
-from collections.abc import Sequence
-
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
@@ -15,7 +13,7 @@ from core.ledger import LedgerView
 from core.messages.queries import RecordsQuery
 from core.messages.training import Task
 from core.rounds import RoundRecord
-from core.signed import Signed, SigningKey
+from core.signed import SigningKey
 from core.update import Organisation
 
 
@@ -85,17 +83,6 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
     shares = genesis.weights(members)
     for admitted in record.admitted:
         _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
-
-
-def check_opening(
-    record: RoundRecord, openings: Sequence[Signed[GenerationRecord]], genesis: Genesis
-) -> GenerationRecord:
-    """The record that opened a round's generation; raises IntegrityError when it is not among the `openings`."""
-    for signed in openings[record.generation - 1 : record.generation]:
-        opening = signed.verified(genesis)
-        if (opening.lane, opening.generation) == (record.lane, record.generation):
-            return opening
-    raise ObjectionError(f"{record.key}: the record that opened its generation was not shown")
 
 
 def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:

@@ -36,4 +36,4 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     if query.organisation in genesis.lanes[attestation.lane]:
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
         notebook.delete_after(attestation.parent_round, attestation.generation)
-    return signed(Receipt(genesis.digest, attestation.erasure, query.organisation), host, genesis)
+    return signed(Receipt(genesis.digest, query.organisation, attestation.erasure), host, genesis)

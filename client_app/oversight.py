@@ -52,16 +52,15 @@ class Oversight:
             raise ConfigError(f"node-config: expected chain-lag-policy {' or '.join(LAG_POLICIES)}, got {policy!r}")
         return cls(chain, State.at(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
 
-    def check_record(self, task: Task) -> Witness:
-        """Check and remember the record that a task carries; returns the organisation's memory, read once a message.
+    def check_records(self, task: Task) -> Witness:
+        """Check and remember the records that a task shows; returns the organisation's memory, read once a message.
 
         Raises IntegrityError when the record does not hold.
         """
         genesis, organisation = task.genesis, task.organisation
         path = self.state.witness(genesis.digest, organisation)
         witness = Witness(path, genesis, organisation, self._ledger(genesis), self.lag)
-        if task.parent and task.salts:
-            witness.check_record(task.parent, task.salts, task.openings)
+        witness.follow(task.shown, task.openings)
         return witness
 
     def check_attested(self, genesis: Genesis, attestation: Attestation) -> None:

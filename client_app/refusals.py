@@ -11,10 +11,12 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.logger import log
 
-from core.errors import ForgeryError, ObjectionError
+from core.errors import ForgeryError, FormatError, IntegrityError, LedgerError, ObjectionError
 from core.escape import one_line
 from core.messages.refusal import Cause, Refusal, Refused
 
+_OBJECTIONABLE: Final = (IntegrityError, FormatError, LedgerError)
+"""Faults of the coordinator, or of its messages; every other error is a failure of the organisation's own."""
 _LONGEST_DETAIL: Final = 700
 """Bytes: a refusal has 1 kB."""
 
@@ -33,9 +35,10 @@ def abstained(message: Message, cause: Cause, detail: str = "", reason: Refused 
 
 
 def errors_stay_home(message: Message, context: Context, handle: ClientAppCallable) -> Message:
-    """A mod of the ClientApp: whatever a handler raises is answered by its code, where Flower would send its text."""
+    """A mod of the ClientApp: whatever a handler raises is answered by a refusal, where Flower would send its text."""
     try:
         return handle(message, context)
     # The boundary: an error of any kind is this organisation's, and the process goes on to its next message.
     except Exception as error:  # noqa: BLE001
-        return refused(message, context, Refused.FAILED, error)
+        reason = Refused.OBJECTED if isinstance(error, _OBJECTIONABLE) else Refused.FAILED
+        return refused(message, context, reason, error)

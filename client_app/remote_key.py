@@ -1,7 +1,7 @@
 """A key that another process holds: `foedus signer` answers over a Unix socket, one request a connection.
 
     {"ask": "about"}                                       → {"address", "public"}
-    {"ask": "show", "genesis", "record", "salts", "openings"}   → {}
+    {"ask": "show", "genesis", "shown", "openings"}    → {}
     {"ask": "sign", "chain", "noun", "value"}              → {"signature"}
     {"ask": "salt", "nonce"}                               → {"salt"}
 
@@ -43,14 +43,13 @@ class RemoteKey:
         return public_key(self._ask({"ask": "about"}, "public"))
 
     def show(self, genesis: Genesis, task: Task | None = None) -> None:
-        """Show the signer a federation, and the record that a task carries; raises IntegrityError when it objects."""
-        record, salts, openings = (task.parent, task.salts, task.openings) if task else (None, None, ())
+        """Show the signer a federation, and the records that a task shows; raises IntegrityError when it objects."""
+        shown, openings = (task.shown, task.openings) if task else ((), ())
         self._ask(
             {
                 "ask": "show",
                 "genesis": genesis.to_dict(),
-                "record": record.to_dict() if record else None,
-                "salts": salts.to_dict() if salts else None,
+                "shown": [record.to_dict() for record in shown],
                 "openings": [opening.to_dict() for opening in openings],
             }
         )

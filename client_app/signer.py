@@ -27,7 +27,7 @@ from core.founding import Consent
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import PublicKey
-from core.rounds import RoundRecord, Salts
+from core.rounds import ShownRecord
 from core.signed import MemberStatement, Signed, SigningKey, Statement
 from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
@@ -37,6 +37,9 @@ STATEMENTS: Mapping[str, type[Statement]] = {
 }
 """What an organisation's node signs, by the names of the structs."""
 _MOST_FEDERATIONS = 64
+"""That are kept at hand."""
+_MOST_MEMORIES = 1000
+"""Of federations, in the state folder."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -89,8 +92,8 @@ class Signer:
         except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
             return {"refused": f"malformed request: {error}"}
 
-    def show(self, genesis: Any, record: Any, salts: Any, openings: Any) -> None:
-        """Take note of a federation of this coordinator, and of a record of it."""
+    def show(self, genesis: Any, shown: Any, openings: Any) -> None:
+        """Take note of a federation of this coordinator, and of the records that lead to the newest of a lane."""
         federation, settings = Genesis.from_dict(genesis), self._settings
         got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
         if got != expected:
@@ -102,9 +105,8 @@ class Signer:
         while len(self._federations) >= _MOST_FEDERATIONS:
             self._federations.pop(next(iter(self._federations)))
         self._federations[federation.digest] = federation
-        if record is not None:
-            opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
-            self._witness(federation).check_record(Signed.parse(RoundRecord, record), Salts.from_dict(salts), opened)
+        opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
+        self._witness(federation).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
 
     def sign(self, chain: Any, noun: Any, value: Any) -> str:
         """The signature under a statement, once all that this process knows allows it."""
@@ -133,7 +135,15 @@ class Signer:
         return signed.signatures[0]
 
     def _witness(self, genesis: Genesis) -> Witness:
-        return Witness(self._state.witness(genesis.digest, self._key.address), genesis, self._key.address, None)
+        """The memory of a federation; raises IntegrityError where there are too many to begin another."""
+        path = self._state.witness(genesis.digest, self._key.address)
+        # Any code that may ask can name federations; what it names must not fill the disk.
+        if not path.exists() and len(list(path.parents[1].glob("*"))) >= _MOST_MEMORIES:
+            raise IntegrityError(
+                f"federation {genesis.digest}: expected at most {_MOST_MEMORIES} in {path.parents[1]}, got one more: "
+                "remove those that are over"
+            )
+        return Witness(path, genesis, self._key.address, None)
 
 
 class SignerServer(UnixStreamServer):

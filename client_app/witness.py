@@ -1,9 +1,9 @@
 """Witness: an organisation's memory of its coordinator, checked against a ledger of its own choosing.
 
     sent           remember the manifest that was signed, before it is sent
-    check_record   a round's record and salts, as the coordinator shows them: signed, the only record for its round,
-                   growing from the one shown before, with the weights that the genesis implies and the organisation's
-                   own manifest in it
+    follow         the records and salts that lead from those shown before to the newest, as the coordinator shows them:
+                   signed, the only record for its round, each growing from the one before, with the weights that the
+                   genesis implies and the organisation's own manifest in it
     confirm        before training on: every record shown, up to the lag, stands on the ledger as it was shown, and the
                    ledger is that of the genesis, with its members
 
@@ -21,21 +21,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from client_app.checks import check_ledger, check_opening, check_weights
+from client_app.checks import check_ledger, check_weights
 from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError, ObjectionError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
 from core.round_key import RoundKey
-from core.rounds import RoundRecord, Salts, commit_to
+from core.rounds import RoundRecord, Salts, ShownRecord, commit_to
 from core.signed import Signed
 from core.storage import jsonl
 from core.update import UpdateManifest
 
 _MOST_ATTEMPTS = 100
 """A round is tried again up to 98 times."""
-_LAST = 2**53
+_MOST_GENERATIONS = 1000
+"""Of a lane: each opens with an erasure."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,17 @@ class _ShownRound:
     count: int
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What opened a generation of a lane: the record's digest, and the round that it grows from."""
+
+    lane: int
+    generation: int
+    record: Digest
+    parent_generation: int
+    parent_round: int
+
+
 class Witness:
     """One organisation's memory of one federation; its messages are handled one at a time, by any process."""
 
@@ -85,6 +97,7 @@ class Witness:
         self._lag = lag
         self._sent: dict[RoundKey, list[Digest]] = {}
         self._shown: dict[RoundKey, _ShownRound] = {}
+        self._opened: dict[tuple[int, int], _Opened] = {}
         self._confirmed: set[RoundKey] = set()
         self._known_ledger = False
         self._caught = ""
@@ -106,21 +119,31 @@ class Witness:
         if len(self._sent.get(key, ())) >= _MOST_ATTEMPTS:
             raise ObjectionError(f"{key}: expected at most {_MOST_ATTEMPTS} attempts, got more")
 
-    def check_record(
-        self, signed: Signed[RoundRecord], salts: Salts, openings: Sequence[Signed[GenerationRecord]] = ()
-    ) -> RoundRecord:
+    def follow(self, shown: Sequence[ShownRecord], openings: Sequence[Signed[GenerationRecord]] = ()) -> None:
+        """Check and remember what opened a lane's generations, and the records that lead to its newest, in order.
+
+        Whoever remembers nothing of the lane begins with the newest. Raises as `check_record` does.
+        """
+        self._open(openings)
+        known = bool(shown) and self._remembers(shown[0].record.value.lane)
+        for each in shown if known else shown[-1:]:
+            self.check_record(each.record, each.salts)
+
+    def check_record(self, signed: Signed[RoundRecord], salts: Salts) -> RoundRecord:
         """Check and remember a round's record as the coordinator shows it; once more changes nothing.
 
-        `openings` are the records that opened the lane's generations, in order. Raises ForgeryError when the
-        coordinator did not sign it, IntegrityError for everything else that does not hold, now or in an earlier round.
+        Raises ForgeryError when the coordinator did not sign it, IntegrityError for everything else that does not hold,
+        now or in an earlier round.
         """
         record = signed.verified(self._genesis)
         if self._caught:
             raise ObjectionError(self._caught)
+        if record.admitted:
+            self._check_linked(record)
         try:
             # An empty round never reaches a ledger and is tried again, so there is nothing of it to remember.
             if record.admitted:
-                self._compare(record, salts, openings)
+                self._compare(record, salts)
             else:
                 self._check_own_update(record)
         except IntegrityError as error:
@@ -129,13 +152,16 @@ class Witness:
         return record
 
     def confirm_all(self) -> Standing:
-        """Check every round that was shown, the last ones too; raises as `confirm` does.
+        """Check every round that was shown, the last ones too, and those that stood on the ledger before.
 
         A round may be on its way to the ledger: what is missing is missing until the coordinator's queue is empty.
+        Raises as `confirm` does, and LedgerUnreachableError where that reports what is due.
         """
-        lanes = {(key.lane, key.generation) for key in self._shown}
-        standings = [self.confirm(*lane, _LAST) for lane in sorted(lanes)] or [Standing(self._ledger is None)]
-        return Standing(standings[0].trusting, tuple(key for standing in standings for key in standing.behind))
+        if self._ledger is None:
+            return Standing(trusting=True)
+        check_ledger(self._ledger, self._genesis)
+        behind = [key for key in sorted(self._shown) if not self._stands(self._ledger, key)]
+        return Standing(trusting=False, behind=tuple(behind))
 
     @property
     def caught(self) -> str:
@@ -159,10 +185,7 @@ class Witness:
             raise ObjectionError(
                 f"{manifest.key}: expected a round up to {last} of lane {' or '.join(map(str, lanes))}"
             )
-        if manifest.round == 1 and manifest.parent == self._genesis.digest:
-            return
-        before = [shown.key for shown in self._shown.values() if shown.record == manifest.parent]
-        if not any((key.lane, key.round) == (manifest.lane, manifest.round - 1) for key in before):
+        if manifest.parent != self._before(manifest.key):
             raise ObjectionError(f"{manifest.key}: its parent {manifest.parent} is no record that was shown before it")
 
     def confirm(self, lane: int, generation: int, round_number: int) -> Standing:
@@ -184,15 +207,21 @@ class Witness:
                 check_ledger(self._ledger, self._genesis)
                 self._write({"ledger": asdict(self._genesis.chain)})
             for key in due:
-                if committed := self._ledger.read(key):
-                    shown = self._shown[key]
-                    for name in ("aggregate", "updates_root", "count"):
-                        if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
-                            raise ObjectionError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
+                if self._stands(self._ledger, key):
                     self._write({"confirmed": asdict(key)})
         return Standing(trusting=False, behind=tuple(key for key in due if key not in self._confirmed))
 
-    def _compare(self, record: RoundRecord, salts: Salts, openings: Sequence[Signed[GenerationRecord]]) -> None:
+    def _stands(self, ledger: LedgerView, key: RoundKey) -> bool:
+        """Whether a round is on the ledger; raises ObjectionError when another is than was shown."""
+        if (committed := ledger.read(key)) is None:
+            return False
+        shown = self._shown[key]
+        for name in ("aggregate", "updates_root", "count"):
+            if (got := getattr(committed[0], name)) != (expected := getattr(shown, name)):
+                raise ObjectionError(f"{key}: the ledger has {name} {got}, shown before was {expected}")
+        return True
+
+    def _compare(self, record: RoundRecord, salts: Salts) -> None:
         """Check a record against the memory; a round is checked and remembered the first time it is shown."""
         commitment = commit_to(record, salts)
         digests = record.digest, record.parent, commitment.updates_root, commitment.aggregate
@@ -201,14 +230,9 @@ class Witness:
             if known != shown:
                 raise ObjectionError(f"{record.key}: the coordinator has shown two records")
             return
-        generation = record.generation
-        if generation:
-            opening = check_opening(record, openings, self._genesis)
-            # The first round of a generation grows from a round of the generation that it forked from.
-            generation = opening.parent_generation if record.round == opening.parent_round + 1 else generation
-        before = self._shown.get(RoundKey(record.genesis, record.lane, generation, record.round - 1))
-        if before and record.parent != before.record:
-            raise ObjectionError(f"{record.key}: expected parent {before.record}, as shown before, got {record.parent}")
+        before = self._before(record.key)
+        if before and record.parent != before:
+            raise ObjectionError(f"{record.key}: expected parent {before}, as shown before, got {record.parent}")
         # A record may be shown after one that grows from it, or does not.
         after = self._shown.get(RoundKey(record.genesis, record.lane, record.generation, record.round + 1))
         if after and after.parent != record.digest:
@@ -216,6 +240,49 @@ class Witness:
         check_weights(record, self._genesis)
         self._check_own_update(record)
         self._write({"shown": asdict(shown)})
+
+    def _open(self, openings: Sequence[Signed[GenerationRecord]]) -> None:
+        """Check and remember what opened a lane's generations: one record for each, signed by the coordinator."""
+        for signed in openings:
+            opening, key = signed.value, (signed.value.lane, signed.value.generation)
+            opened = _Opened(*key, opening.digest, opening.parent_generation, opening.parent_round)
+            if (known := self._opened.get(key)) == opened:
+                continue
+            signed.verified(self._genesis)
+            if opening.generation > _MOST_GENERATIONS:
+                raise ObjectionError(f"generation: expected at most {_MOST_GENERATIONS}, got {opening.generation}")
+            what = f"generation {opening.generation} of lane {opening.lane}: the coordinator has opened it twice"
+            self._write({"caught": what} if known else {"opened": asdict(opened)})
+        if self._caught:
+            raise ObjectionError(self._caught)
+
+    def _check_linked(self, record: RoundRecord) -> None:
+        """Check that a record follows or leads to one that was shown: what lies between could be another history."""
+        following = RoundKey(record.genesis, record.lane, record.generation, record.round + 1)
+        if self._before(record.key) or {record.key, following} & self._shown.keys():
+            return
+        if self._remembers(record.lane):
+            raise ObjectionError(f"{record.key}: expected the record of every round since the last shown, got a gap")
+
+    def _before(self, key: RoundKey) -> Digest | None:
+        """The record that a round grows from, as it was shown; None where that was not.
+
+        Raises ObjectionError for a generation of which it was not shown what opened it.
+        """
+        generation, opened = key.generation, self._opened.get((key.lane, key.generation))
+        if generation and not opened:
+            raise ObjectionError(f"{key}: the record that opened its generation was not shown")
+        first = opened.parent_round + 1 if opened else 1
+        if key.round == first == 1:
+            return self._genesis.digest
+        if opened and key.round == first:
+            generation = opened.parent_generation
+        before = self._shown.get(RoundKey(key.genesis, key.lane, generation, key.round - 1))
+        return before.record if before else None
+
+    def _remembers(self, lane: int) -> bool:
+        """Whether it was shown a record of a lane, or has sent an update for one."""
+        return any(key.lane == lane for key in (*self._shown, *self._sent))
 
     def _check_own_update(self, record: RoundRecord) -> None:
         """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
@@ -234,6 +301,9 @@ class Witness:
         elif "shown" in entry:
             shown = _ShownRound(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
             self._shown[shown.key] = shown
+        elif "opened" in entry:
+            opened = _Opened(**entry["opened"])
+            self._opened[opened.lane, opened.generation] = opened
         elif "confirmed" in entry:
             self._confirmed.add(RoundKey(**entry["confirmed"]))
         elif "caught" in entry:

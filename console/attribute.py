@@ -28,7 +28,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     prompt: Annotated[str, typer.Option(help="The user's message: an instruction, its input in the lines below.")],
     run: RunArgument = "",
     response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
-    method: Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley.")] = "ablation",
+    method: Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley [ablation].")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
@@ -41,7 +41,8 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
-    from provenance.evidence import Evidence  # noqa: PLC0415 - torch: seconds that help need not wait
+    from provenance.attribution import DEFAULT  # noqa: PLC0415 - torch: seconds that help need not wait
+    from provenance.evidence import Evidence  # noqa: PLC0415
     from provenance.page import page  # noqa: PLC0415
     from provenance.served import trace  # noqa: PLC0415
 
@@ -50,7 +51,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     names = found.genesis.names
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
-        traced = trace(found, prompt, response, method, max_new_tokens, only, base)
+        traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
     if "evidence" in files:

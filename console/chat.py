@@ -25,11 +25,11 @@ def chat(
 ) -> None:
     """Talk to the model; every token has the colour of the organisation that taught it."""
     from console.views.conversation import Chat  # noqa: PLC0415 - torch: seconds that help need not wait
-    from provenance.attribution import check_method  # noqa: PLC0415
+    from provenance.attribution import DEFAULT, check_method  # noqa: PLC0415
     from provenance.served import subject  # noqa: PLC0415
 
     found = readable_run(state_of(state), run, key)
-    method = method or ("ablation" if found.genesis.composition == "ensemble" else "direct-logit")
+    method = method or (DEFAULT if found.genesis.composition == "ensemble" else "direct-logit")
     check_method(method)
     with working(f"loading the base {found.genesis.base.name}"):
         served = subject(found, base)

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from agents.rewards import cumulative
 from chain.contract import BoundContract
-from chain.credits import UNIT, Credits, CreditTree
+from chain.credits import Credits
 from chain.deployment import bind, endow
 from console.options import JsonOption, RunArgument, RunChainOption, StateOption, command_app, state_of
 from console.settings import saved
@@ -17,6 +17,7 @@ from console.views.tables import answer, table
 from core import keys
 from core.canonical import Address
 from core.config import CREDITED, RunConfig
+from core.credit import UNIT, CreditTree
 from core.errors import UsageError
 from core.keys import Key
 from core.storage.run_folder import RunFolder
@@ -55,6 +56,8 @@ def credits(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise UsageError(f"{missing[0]} has earned no credit in run {found.name}")
     bound = bind("PublicLedger", chain or settings.chain, folder.folder, None, contract=found.genesis.chain.contract)
     ledger = Credits(bound)
+    if not measure:
+        tree = _posted(found, ledger, tree)
     epoch, root = ledger.newest(tree.run)
     if claim:
         _claim(tree, asked[0], bound, _sender(found, settings, asked[0], key), on=chain or settings.chain)
@@ -73,6 +76,12 @@ def _earned(run: RunFolder) -> dict[Address, float]:
         paying = " or ".join(sorted(CREDITED))
         raise UsageError(f"run {run.name} pays nobody: expected participation {paying}, got {policy}")
     return cumulative(run)
+
+
+def _posted(run: RunFolder, ledger: Credits, earned: CreditTree) -> CreditTree:
+    """What was earned, if the chain has it; else what was earned up to the newest epoch, which lies with the run."""
+    kept = (tree for _, tree in sorted(run.epochs().items(), reverse=True))
+    return next((tree for tree in (earned, *kept) if ledger.epoch_of(tree)), earned)
 
 
 def _sender(run: RunFolder, settings: RunConfig, organisation: Address, key: Path | None) -> Key:

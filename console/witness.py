@@ -1,5 +1,6 @@
 """`foedus witness`: the organisations' own check of their coordinator, at any time, by their own memory and ledger."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -10,9 +11,10 @@ from console.options import JsonOption, RunChainOption, StateOption, command_app
 from console.settings import saved
 from console.views.tables import answer
 from core.canonical import Address, from_json
-from core.errors import IntegrityError, UsageError
+from core.errors import IntegrityError, LedgerUnreachableError, UsageError
 from core.genesis import Genesis
 from core.ledger import LedgerView
+from core.round_key import RoundKey
 from core.storage.state_folder import State
 
 app = command_app()
@@ -28,7 +30,8 @@ def witness(
 ) -> int:
     """Check, as an organisation, every round that its coordinator has shown, the last ones too.
 
-    The organisations are those whose memory lies here; they ask a ledger of their own choosing.
+    The organisations are those whose memory lies here; they ask a ledger of their own choosing. The exit status is 1
+    for a round that does not stand as it was shown, and for a ledger that cannot be reached.
     """
     folder = state_of(state)
     genesis = _genesis(folder, run)
@@ -41,26 +44,43 @@ def witness(
         raise UsageError("--chain: expected a ledger to ask: embedded, anvil or an RPC URL, got none")
     ledger = observe(where, folder.folder, genesis.chain.contract)
     found = {member.name: _check(folder, genesis, member.address, ledger) for member in known}
-    failures = [f"{name}: {said}" for name, (failures, _, _) in found.items() for said in failures]
-    missing = [f"{name}: {key}" for name, (_, missing, _) in found.items() for key in missing]
-    rounds = {name: count for name, (_, _, count) in found.items()}
+    failures = [f"{name}: {check.failure}" for name, check in found.items() if check.failure]
+    missing = [f"{name}: {key}" for name, check in found.items() for key in check.missing]
+    rounds = {name: check.rounds for name, check in found.items()}
+    unreachable = next((check.unreachable for check in found.values() if check.unreachable), None)
     lines = [*failures, *(f"{key}: not on the ledger" for key in missing)]
+    lines += [f"the ledger cannot be reached, so nothing was compared with it: {unreachable}"] if unreachable else []
     stand = f"{sum(rounds.values())} rounds stand as they were shown to {', '.join(rounds)}"
     result = {"run": genesis.run, "ok": not lines, "rounds": rounds, "failures": failures, "missing": missing}
-    answer(result, lines or [stand], as_json=as_json)
+    answer(result | {"unreachable": unreachable}, lines or [stand], as_json=as_json)
     return 1 if lines else 0
 
 
-def _check(folder: State, genesis: Genesis, member: Address, ledger: LedgerView) -> tuple[list[str], list[str], int]:
-    """What does not hold of the rounds that one organisation was shown, which are not on the ledger, and how many."""
-    rounds = 0
+@dataclass(frozen=True)
+class WitnessCheck:
+    """What became of the rounds that one organisation was shown.
+
+    `failure` is the first thing that does not hold, `missing` are the rounds that are not on the ledger, `unreachable`
+    says why the ledger was not asked; empty where there is none.
+    """
+
+    rounds: int
+    failure: str = ""
+    missing: tuple[RoundKey, ...] = ()
+    unreachable: str = ""
+
+
+def _check(folder: State, genesis: Genesis, member: Address, ledger: LedgerView) -> WitnessCheck:
+    rounds, caught = 0, ""
     try:
-        memory = Witness(folder.witness(genesis.digest, member), genesis, member, ledger, lag=0)
-        rounds = memory.rounds
-        standing = memory.confirm_all()
+        memory = Witness(folder.witness(genesis.digest, member), genesis, member, ledger)
+        rounds, caught = memory.rounds, memory.caught
+        return WitnessCheck(rounds, caught, memory.confirm_all().behind)
     except IntegrityError as error:
-        return [str(error)], [], rounds
-    return [memory.caught] if memory.caught else [], [str(key) for key in standing.behind], rounds
+        return WitnessCheck(rounds, str(error))
+    except LedgerUnreachableError as error:
+        # What its memory shows needs no ledger.
+        return WitnessCheck(rounds, caught, unreachable=str(error))
 
 
 def _genesis(folder: State, run: str) -> Genesis:

@@ -15,7 +15,7 @@ from core.canonical import Address, Digest, address, digest, raw, to_json
 from core.errors import FormatError, IntegrityError
 from core.genesis import Genesis
 from core.parsing import finite, parsed
-from core.signed import MemberStatement, Signed
+from core.signed import CoordinatorStatement, Signed
 
 MOST_RECORDS = 4096
 """The most records of one calibration."""
@@ -33,7 +33,7 @@ class CalibrationRecord(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Calibration(MemberStatement):
+class Calibration(CoordinatorStatement):
     """The weights of verdicts by `method` on what is served as `aggregate`.
 
     `noise`, `score` and `familiarity` are β, α and γ of the verdict, from 0 to 10⁶; `certainty`, from 0 to 1, is that
@@ -60,14 +60,6 @@ class Calibration(MemberStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "calibration": raw(self.digest)}
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator."""
-        return (coordinator,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -12,10 +12,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_args
 
+from eth_utils.address import to_checksum_address
+
 from core.canonical import Address, Digest, address, raw
 from core.config import LAG_POLICIES
 from core.errors import ConfigError, FormatError
 from core.keys import Domain
+from core.ranges import fault, number
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,10 @@ class NodeSettings(_Settings):
         # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
         if self.pin_norm_bound is not None and not 0 < self.pin_norm_bound < math.inf:
             raise ConfigError(f"pin-norm-bound: expected a number above 0, got {self.pin_norm_bound}")
+        for name in ("chain_lag", "step_price", "traffic_price", "budget"):
+            value = getattr(self, name)
+            if value is not None and (wrong := fault(name, value)):
+                raise ConfigError(f"{name.replace('_', '-')}: {wrong}")
         if self.chain_lag_policy not in (None, *LAG_POLICIES):
             raise ConfigError(f"chain-lag-policy: expected {' or '.join(LAG_POLICIES)}, got {self.chain_lag_policy!r}")
 
@@ -167,11 +174,14 @@ class SignerSettings(_Settings):
     """What it was shown and has signed."""
 
     def __post_init__(self) -> None:
-        """Raises FormatError for an address or a digest that is none."""
-        address(self.coordinator)
-        address(self.contract)
+        """Write addresses as a genesis has them; raises FormatError for a value that is none."""
+        for name in ("coordinator", "contract"):
+            # The spelling of an address is no part of it, and the only ones to compare with have this one.
+            object.__setattr__(self, name, Address(to_checksum_address(address(getattr(self, name)))))
         for federation in self.federations:
             raw(federation)
+        if not 0 <= self.chain_id < 2**53:
+            raise FormatError(f"chain-id: expected 0 to 2^53 − 1, got {number(self.chain_id)}")
 
     @property
     def domain(self) -> Domain:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
 from core.parsing import parsed
-from core.signed import MemberStatement, Signed, SigningKey
+from core.signed import MemberStatement, OrganisationStatement, Signed, SigningKey
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
@@ -24,7 +24,7 @@ OF_RECORDS = ("replay", "shards")
 
 
 @dataclass(frozen=True)
-class ErasureRequest(MemberStatement):
+class ErasureRequest(OrganisationStatement):
     """An organisation asks that it be erased, or `count` of its records.
 
     `records` hides which ones (see `hidden`); it is zero, as `count`, for the whole organisation. `basis` is the legal
@@ -63,14 +63,6 @@ class ErasureRequest(MemberStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return self.to_dict() | {name: raw(getattr(self, name)) for name in ("genesis", "records", "nonce")}
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - nobody else can ask for it
-        """The organisation."""
-        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
@@ -210,7 +202,7 @@ class Attestation(MemberStatement):
 
 
 @dataclass(frozen=True)
-class Receipt(MemberStatement):
+class Receipt(OrganisationStatement):
     """An organisation says that it has deleted every copy of what it was sent that knew the erased organisation.
 
     `erasure` is the erasure's id on the chain.
@@ -221,19 +213,10 @@ class Receipt(MemberStatement):
 
     genesis: Digest
     erasure: Digest
-    organisation: Address
 
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "erasure": raw(self.erasure), "organisation": self.organisation}
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - it vouches for its own copies
-        """The organisation."""
-        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

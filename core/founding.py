@@ -16,12 +16,12 @@ from core.canonical import Address, Digest, digest, raw, to_json
 from core.errors import IntegrityError
 from core.genesis import Genesis
 from core.parsing import parsed
-from core.signed import MemberStatement, Signed
+from core.signed import OrganisationStatement, Signed
 from core.update import Organisation, Registration
 
 
 @dataclass(frozen=True)
-class Consent(MemberStatement):
+class Consent(OrganisationStatement):
     """A member's agreement to the genesis of its federation."""
 
     struct: ClassVar = "Consent"
@@ -33,14 +33,6 @@ class Consent(MemberStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "organisation": self.organisation}
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - a consent is the member's own
-        """The organisation."""
-        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -16,11 +16,11 @@ from core.genesis import Genesis
 from core.ledger import GenerationOpening
 from core.parsing import parsed
 from core.rounds import RoundRecord
-from core.signed import MemberStatement, Signed
+from core.signed import CoordinatorStatement, Signed
 
 
 @dataclass(frozen=True)
-class GenerationRecord(MemberStatement):
+class GenerationRecord(CoordinatorStatement):
     """A lane's generation (from 1): it grows from round `parent_round` of `parent_generation` (round 0: the beginning).
 
     `parent` is the digest of that round's record (the genesis digest for round 0), `previous` that of the lane's newest
@@ -71,14 +71,6 @@ class GenerationRecord(MemberStatement):
             "erasure": raw(self.erasure),
             "record": raw(self.digest),
         }
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator."""
-        return (coordinator,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -7,7 +7,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
-from core.aggregation import weights
+from core.aggregation import by_address, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, salt_bytes, to_json
 from core.errors import FormatError, UsageError
 from core.keys import Domain
@@ -310,7 +310,7 @@ class Genesis:
         genesis = parsed(cls, data, nested)
         genesis.check_values()
         genesis.check_members()
-        check_distinct(genesis.names.values())
+        genesis.check_lanes()
         genesis._check_supported()
         return genesis
 
@@ -350,6 +350,22 @@ class Genesis:
             raise FormatError(f"genesis: expected a nonce of each member, got {len(self.nonces)}")
         if self.seed != (expected := from_nonces(self.nonces)):
             raise FormatError(f"genesis: expected seed {expected}, which follows from the nonces, got {self.seed}")
+
+    def check_lanes(self) -> None:
+        """Raises FormatError unless members are distinct and in order, and in one lane each, or one for each shard."""
+        addresses = [organisation.address for organisation in self.organisations]
+        if not addresses or addresses != sorted(set(addresses), key=by_address):
+            raise FormatError(f"genesis: expected organisations in order of address, each once, got {addresses}")
+        check_distinct(organisation.name for organisation in self.organisations)
+        if empty := [member.name for member in self.organisations if not member.examples]:
+            raise FormatError(f"genesis: expected examples of every member, got none of {empty[0]!r}")
+        if (shards := len(self.lanes) // len(addresses)) > 1:
+            # Each organisation has as many lanes of its own as any other, next to each other.
+            complete = self.lanes == tuple((address,) for address in addresses for _ in range(shards))
+        else:
+            complete = all(self.lanes) and sorted(a for lane in self.lanes for a in lane) == sorted(addresses)
+        if not complete:
+            raise FormatError("genesis: expected lanes that hold every member once, or once for each shard")
 
     def _check_supported(self) -> None:
         """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""

@@ -107,6 +107,9 @@ class LedgerView(Protocol):
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """What the ledger says of an erasure, or None."""
 
+    def credit_root(self, run: Digest, epoch: int) -> Digest:
+        """The root of the cumulative credit that was posted as an epoch, from 1; zero where none was."""
+
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """Those of these organisations whose registration ended, and the block in which it did.
 
@@ -166,6 +169,7 @@ class MemoryLedger:
         self._heads: dict[tuple[Digest, int], LaneHead] = {}
         self._erasures: dict[tuple[Digest, Digest], Erasure] = {}
         self._revoked: dict[Address, int] = {}
+        self.credit_roots: dict[tuple[Digest, int], Digest] = {}
         self._steps: dict[tuple[str, Digest, Digest], tuple[object, Anchor]] = {}
 
     def open_run(self, run: Digest, organisations: Iterable[Address]) -> None:
@@ -212,6 +216,10 @@ class MemoryLedger:
     def erasure(self, run: Digest, erasure: Digest) -> Erasure | None:
         """See `Ledger.erasure`."""
         return self._erasures.get((run, erasure))
+
+    def credit_root(self, run: Digest, epoch: int) -> Digest:
+        """See `Ledger.credit_root`."""
+        return self.credit_roots.get((run, epoch), ZERO_DIGEST)
 
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """See `Ledger.revoked`."""

@@ -17,7 +17,7 @@ from core.errors import FormatError
 from core.ledger import RoundCommitment
 from core.parsing import parsed
 from core.round_key import FIELDS, RoundKey
-from core.signed import MemberStatement, Signed
+from core.signed import CoordinatorStatement, Signed
 from core.update import Offer, UpdateManifest
 
 
@@ -66,7 +66,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class RoundRecord(MemberStatement):
+class RoundRecord(CoordinatorStatement):
     """One round of one lane.
 
     `parent` is the digest of the record that it grows from (the genesis digest before round 1), `previous` that of the
@@ -133,14 +133,6 @@ class RoundRecord(MemberStatement):
         """The EIP-712 struct."""
         return self.key.message() | {"record": raw(self.digest)}
 
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator."""
-        return (coordinator,)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
         flat = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -197,6 +189,23 @@ class Salts:
     def aggregate_commitment(self, record: RoundRecord) -> Digest:
         """The salted digest of the round's outcome: its record and its aggregate."""
         return commitment(salt_bytes(self.aggregate), record.outcome)
+
+
+@dataclass(frozen=True)
+class ShownRecord:
+    """A round's signed record with the salts behind its commitment, as those entitled to both are shown it."""
+
+    record: Signed[RoundRecord]
+    salts: Salts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"record": self.record.to_dict(), "salts": self.salts.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        return parsed(cls, data, {"record": lambda v: Signed.parse(RoundRecord, v), "salts": Salts.from_dict})
 
 
 def commit_to(record: RoundRecord, salts: Salts, parent: Digest = ZERO_DIGEST) -> RoundCommitment:

@@ -76,6 +76,37 @@ class MemberStatement(Statement):
         return ()
 
 
+@dataclass(frozen=True)
+class CoordinatorStatement(MemberStatement):
+    """A statement of the coordinator within one federation; `genesis` is the digest of its genesis."""
+
+    genesis: Digest
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+        """The coordinator."""
+        return (coordinator,)
+
+
+@dataclass(frozen=True)
+class OrganisationStatement(MemberStatement):
+    """A statement of one organisation within one federation; `genesis` is the digest of its genesis."""
+
+    genesis: Digest
+    organisation: Address
+
+    def federation(self) -> Digest:
+        """The genesis digest."""
+        return self.genesis
+
+    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - it speaks for itself alone
+        """The organisation."""
+        return (self.organisation,)
+
+
 class Federation(Protocol):
     """The part of a genesis that decides whether a signature counts."""
 

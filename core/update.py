@@ -14,7 +14,7 @@ from core.keys import Domain
 from core.names import Name
 from core.parsing import finite, parsed
 from core.round_key import FIELDS, RoundKey
-from core.signed import MemberStatement, Signed, Statement
+from core.signed import OrganisationStatement, Signed, Statement
 
 FORMATS = 1
 """The version of the formats: of every domain tag, and of what an organisation says that it speaks."""
@@ -150,7 +150,7 @@ ABSTAIN = Bid(0, 0)
 
 
 @dataclass(frozen=True)
-class Offer(MemberStatement):
+class Offer(OrganisationStatement):
     """What an organisation bids for a round to come when it is asked apart; `ABSTAIN` for none."""
 
     struct: ClassVar = "Offer"
@@ -172,14 +172,6 @@ class Offer(MemberStatement):
         """The EIP-712 struct."""
         return self.key.message() | asdict(self.bid) | {"organisation": self.organisation}
 
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - an offer is the organisation's own
-        """The organisation."""
-        return (self.organisation,)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
         return asdict(self)
@@ -196,7 +188,7 @@ class Offer(MemberStatement):
 
 
 @dataclass(frozen=True)
-class UpdateManifest(MemberStatement):
+class UpdateManifest(OrganisationStatement):
     """One organisation's update of one round, as it vouches for it.
 
     `parent` is the digest of the RoundRecord it trained from (the genesis digest before round 1), `update` the
@@ -261,14 +253,6 @@ class UpdateManifest(MemberStatement):
             "metrics": to_json(dict(self.metrics)).decode(),
             "nonce": raw(self.nonce),
         }
-
-    def federation(self) -> Digest:
-        """The genesis digest."""
-        return self.genesis
-
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - a manifest is the organisation's own
-        """The organisation."""
-        return (self.organisation,)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

@@ -269,8 +269,7 @@ def _numbered(blocks: str, folder: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         got = _reason(error)
         raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
-    if blocks in _LAST_PARTS:
-        return _numbered(f"{count - -(-count // _LAST_PARTS[blocks])}-{count - 1}", folder)
+    blocks = f"{count - -(-count // _LAST_PARTS[blocks])}-{count - 1}" if blocks in _LAST_PARTS else blocks
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
     if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:
         raise ModelError(

@@ -23,7 +23,7 @@ from core.genesis import Genesis
 from llm.batches import encode
 from llm.records import Record
 from provenance.attribution import DEFAULT, scored, without_end
-from provenance.confidence import WEIGHTS, Weights, certainty_of, features
+from provenance.confidence import WEIGHTS, Array, Weights, certainty_of, chances_of, features
 from provenance.ensemble import EnsembleSubject
 from provenance.method import Subject
 
@@ -35,12 +35,12 @@ _STEPS = 200
 class Labelled:
     """What a verdict weighs of a response, (3, K) float64 as `features` gives it, and the index of who taught it."""
 
-    features: torch.Tensor
+    features: Array
     teacher: int
 
-    def chances(self, weights: Weights) -> torch.Tensor:
+    def chances(self, weights: Weights) -> Array:
         """The probability (K,) that each organisation taught it."""
-        return torch.softmax(torch.tensor(weights[:3], dtype=torch.float64) @ self.features, dim=0)
+        return chances_of(weights, self.features)
 
     def right(self, weights: Weights) -> bool:
         """Whether its teacher is the likeliest."""
@@ -104,7 +104,7 @@ def fit(constants: Weights, labelled: Sequence[Labelled]) -> Weights:
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         weights = start * u.exp()
-        nats = [-(weights @ one.features).log_softmax(0)[one.teacher] for one in labelled]
+        nats = [-(weights @ torch.from_numpy(one.features)).log_softmax(0)[one.teacher] for one in labelled]
         value = (torch.stack(nats).sum() + 2 * u.pow(2).sum()) / len(labelled)
         value.backward()  # type: ignore[no-untyped-call] # torch's own
         return value

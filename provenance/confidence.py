@@ -12,17 +12,21 @@ records (provenance/calibrating.py); where there are none, they are constants th
 teacher is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
 abstains where the distribution is nearly uniform, so where the organisations are not distinguishable; its normalised
 entropy does not depend on their number.
+
+In NumPy: whoever checks the evidence of a verdict computes it again, and needs no model for it.
 """
 
 import math
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from core.calibration import Calibration
 from core.canonical import Address
 from provenance.trace import TokenTrace
 
+Array = NDArray[np.float64]
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
 
@@ -52,58 +56,60 @@ def weights_of(calibration: Calibration) -> Weights:
     return Weights(calibration.noise, calibration.score, calibration.familiarity, calibration.certainty)
 
 
-def standardised(tokens: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+def standardised(tokens: ArrayLike, response: ArrayLike) -> Array:
     """Return z (K,) of token scores (T, K) and response scores (K,): zero where organisations are indistinguishable."""
-    spread = tokens - tokens.mean(dim=1, keepdim=True)
-    noise = spread.pow(2).mean(dim=1).sum().sqrt()
-    centred = response - response.mean()
-    return centred / noise if noise > 0 else torch.zeros_like(centred)
+    each, whole = np.asarray(tokens, np.float64), np.asarray(response, np.float64)
+    spread = each - each.mean(axis=1, keepdims=True)
+    noise = np.sqrt(np.square(spread).mean(axis=1).sum())
+    centred = whole - whole.mean()
+    return centred / noise if noise > 0 else np.zeros_like(centred)
 
 
 def judge(
-    weights: Weights,
-    organisations: tuple[Address, ...],
-    tokens: torch.Tensor,
-    response: torch.Tensor,
-    familiar: torch.Tensor,
+    weights: Weights, organisations: tuple[Address, ...], tokens: ArrayLike, response: ArrayLike, familiar: ArrayLike
 ) -> tuple[float, Address | None]:
     """Confidence and verdict, of token scores (T, K), response scores (K,) and familiarity (K,) as a trace has them."""
-    chances = probabilities(weights, tokens, response, familiar)
-    return verdict(organisations, chances, weights.certainty)
+    return verdict(organisations, probabilities(weights, tokens, response, familiar), weights.certainty)
 
 
 def judge_again(weights: Weights, trace: TokenTrace) -> tuple[float, Address | None]:
     """Confidence and verdict of a trace of at least one token, computed from its scores."""
-    tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
-    response = trace.response
-    whole = (torch.tensor(row, dtype=torch.float64) for row in (response.scores, response.familiarity))
-    return judge(weights, trace.organisations, tokens, *whole)
+    tokens, response = [token.scores for token in trace.tokens], trace.response
+    # Scores from elsewhere may be of any size; what comes of them is then NaN, which equals no confidence.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return judge(weights, trace.organisations, tokens, response.scores, response.familiarity)
 
 
-def probabilities(
-    weights: Weights, tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor
-) -> torch.Tensor:
+def probabilities(weights: Weights, tokens: ArrayLike, response: ArrayLike, familiar: ArrayLike) -> Array:
     """The probability (K,) that each organisation taught the response, of its scores and familiarity (K,)."""
-    factors = torch.tensor(weights[:3], dtype=torch.float64)
-    return torch.softmax(factors @ features(tokens, response, familiar), dim=0)
+    return chances_of(weights, features(tokens, response, familiar))
 
 
-def features(tokens: torch.Tensor, response: torch.Tensor, familiar: torch.Tensor) -> torch.Tensor:
-    """Return what a verdict weighs, (3, K) float64: z, the scores themselves, and familiarity."""
-    return torch.stack([standardised(tokens, response), response, familiar]).double()
+def chances_of(weights: Weights, weighed: Array) -> Array:
+    """The probability (K,) that each organisation taught a response of these features (3, K): a softmax."""
+    logits = np.asarray(weights[:3]) @ weighed
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
+
+
+def features(tokens: ArrayLike, response: ArrayLike, familiar: ArrayLike) -> Array:
+    """Return what a verdict weighs, (3, K): z, the scores themselves, and familiarity."""
+    rows = standardised(tokens, response), np.asarray(response, np.float64), np.asarray(familiar, np.float64)
+    return np.stack(rows)
 
 
 def verdict(
-    organisations: tuple[Address, ...], chances: torch.Tensor, certainty: float = LEAST_CERTAINTY
+    organisations: tuple[Address, ...], chances: Array, certainty: float = LEAST_CERTAINTY
 ) -> tuple[float, Address | None]:
     """The highest probability and its organisation; None where no probability stands out."""
-    confidence, best = chances.max(dim=0)
-    return confidence.item(), None if certainty_of(chances) < certainty else organisations[int(best)]
+    best = int(chances.argmax())
+    return float(chances[best]), None if certainty_of(chances) < certainty else organisations[best]
 
 
-def certainty_of(chances: torch.Tensor) -> float:
+def certainty_of(chances: Array) -> float:
     """1 − H(p) / log K of probabilities (K,): 0 where all are equal, 1 where one is certain, or alone."""
     if len(chances) < 2:
         return 1.0
-    entropy: float = -torch.special.xlogy(chances, chances).sum().item()
-    return 1 - entropy / math.log(len(chances))
+    # 0 · log 0 is 0.
+    likely = chances[chances > 0]
+    return 1 - float(-(likely * np.log(likely)).sum()) / math.log(len(chances))

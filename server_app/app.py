@@ -154,7 +154,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
-        chains.post(run.genesis, rewards)
+        chains.post(run, rewards)
 
 
 def bindings_of(config: RunConfig, run: RunFolder, chains: Chains, key: Key) -> Bindings:

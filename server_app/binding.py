@@ -9,6 +9,7 @@ from functools import partial
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.errors import FormatError, RunError
 from core.escape import one_line
@@ -45,6 +46,14 @@ class Bindings:
     """The most bytes of one node's registrations."""
     failure: str = ""
     """The reason of the last node that failed."""
+    expected: int = 0
+    """How many organisations are waited for, until `deadline`; 0: as many as the nodes know of."""
+    deadline: float = 0.0
+
+    @property
+    def present(self) -> list[Signed[Registration]]:
+        """The registrations of the organisations whose nodes are connected, in order of address."""
+        return [self.registrations[who] for who in sorted(self.registrations, key=by_address) if who in self.nodes]
 
     def refresh(self, grid: Grid) -> None:
         """Ask the nodes that have not been asked; forget the ones that are gone."""
@@ -69,10 +78,13 @@ class Bindings:
                 self._take(node, signed, public)
 
     def rebind(self, grid: Grid) -> None:
-        """Ask every node anew: what was signed for members of whom some are dropped holds no more."""
+        """Ask every node anew: what was signed for members of whom some are dropped holds no more.
+
+        Whoever was dropped has held a place: it is waited for another, as long as `wait` would have waited.
+        """
         self.asked.clear()
         self.registrations.clear()
-        self.refresh(grid)
+        self._ask_until_complete(grid)
 
     def drop(self, organisations: Iterable[Address], reason: str) -> None:
         """Leave organisations out of what is founded, for good."""
@@ -102,15 +114,20 @@ class Bindings:
 
         Raises RunError when they are not within `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
+        self.expected, self.deadline = expected, time.monotonic() + timeout
+        if not self._ask_until_complete(grid):
+            goal = self.expected or self.known
+            answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
+            raise RunError(f"{answered}; a node failed: {self.failure}" if self.failure else answered)
+
+    def _ask_until_complete(self, grid: Grid) -> bool:
+        """Whether so many organisations are bound before the deadline as are waited for."""
         while True:
             self.refresh(grid)
-            goal = expected or self.known
-            if goal and len(self.nodes) >= goal:
-                return
-            if time.monotonic() > deadline:
-                answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
-                raise RunError(f"{answered}; a node failed: {self.failure}" if self.failure else answered)
+            if len(self.nodes) >= (self.expected or self.known) > 0:
+                return True
+            if time.monotonic() > self.deadline:
+                return False
             time.sleep(_POLL_SECONDS)
 
     def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Signed[Registration], PublicKey]]:

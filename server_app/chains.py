@@ -7,13 +7,14 @@ from pathlib import Path
 
 from agents.rewards import Rewards
 from chain.commitments import Commitment, Recorder, private_commitment
-from chain.credits import Credits, CreditTree
+from chain.credits import Credits
 from chain.ledger import EthereumLedger, open_ledger
 from chain.private import PrivateLedger, PrivateRounds, open_private_ledger
 from chain.queue import CommitQueue
 from chain.registry import RegisteredOrganisation, Registry
 from core.canonical import Address
 from core.config import RunConfig
+from core.credit import CreditTree
 from core.errors import ConfigError, LedgerUnreachableError
 from core.genesis import Genesis, PrivateChain
 from core.keys import Key
@@ -83,13 +84,14 @@ class Chains:
                     commit(signed.value)
             yield commit
 
-    def post(self, genesis: Genesis, rewards: Rewards | None) -> None:
+    def post(self, run: RunFolder, rewards: Rewards | None) -> None:
         """Put the organisations' cumulative payments on the public chain, where each can claim its own by proof."""
         if rewards is None or not isinstance(self.public, EthereumLedger):
             return
-        credits, tree = Credits(self.public.bound), CreditTree.of(genesis.digest, rewards.cumulative())
-        epoch, root = credits.newest(genesis.digest)
+        credits, tree = Credits(self.public.bound), CreditTree.of(run.genesis.digest, rewards.cumulative())
+        epoch, root = credits.newest(tree.run)
         if tree.cumulative and root != tree.root:
+            run.keep_epoch(epoch + 1, tree)
             credits.post(epoch + 1, tree)
 
 

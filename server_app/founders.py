@@ -3,10 +3,12 @@
 Whoever may not is dropped, and whoever does not show its nonce or does not consent; the others go on without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from chain.registry import RegisteredOrganisation
 from core.canonical import ZERO_DIGEST, Address, Digest
@@ -19,6 +21,8 @@ from core.signed import Signed
 from core.update import Registration
 from server_app.admission import RejectedError, read_reply
 from server_app.exchange import Send, ask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,20 +67,12 @@ def nonces(
     registrations: Sequence[Signed[Registration]], nodes: Mapping[Address, int], chain: Domain, send: Send
 ) -> dict[Address, Digest]:
     """The nonces that the registered organisations show; whoever shows none, or another, is not among them."""
+    committed = {signed.value.organisation.address: signed.value.nonce for signed in registrations}
     queries = (
         (who, Message(RevealQuery(who, tuple(registrations), chain).to_content(), nodes[who], REVEAL, group_id="bind"))
-        for who in (signed.value.organisation.address for signed in registrations)
+        for who in committed
     )
-    committed = {signed.value.organisation.address: signed.value.nonce for signed in registrations}
-    found = {}
-    for who, reply in ask(queries, send):
-        try:
-            nonce = read_reply(reply, nonce_of, "it did not show its nonce")
-        except RejectedError:
-            continue
-        if commitment_to(nonce) == committed[who]:
-            found[who] = nonce
-    return found
+    return _answers(queries, send, nonce_of, lambda who, nonce: commitment_to(nonce) == committed[who])
 
 
 def consents(genesis: Genesis, nodes: Mapping[Address, int], send: Send) -> dict[Address, Signed[Consent]]:
@@ -85,13 +81,20 @@ def consents(genesis: Genesis, nodes: Mapping[Address, int], send: Send) -> dict
         (who, Message(ConsentQuery(who, genesis).to_content(), nodes[who], CONSENT, group_id="bind"))
         for who in (member.address for member in genesis.organisations)
     )
+    return _answers(queries, send, consent_of, lambda who, signed: signed.verified(genesis).organisation == who)
+
+
+def _answers(
+    queries: Iterable[tuple[Address, Message]],
+    send: Send,
+    parse: Callable[[RecordDict], T],
+    holds: Callable[[Address, T], bool],
+) -> dict[Address, T]:
+    """The answers that hold; whoever refuses, does not answer, or answers something else is not among them."""
     found = {}
     for who, reply in ask(queries, send):
-        try:
-            signed = read_reply(reply, consent_of, "it did not answer")
-            agreed = signed.verified(genesis).organisation == who
-        except (RejectedError, IntegrityError):
-            continue
-        if agreed:
-            found[who] = signed
+        with suppress(RejectedError, IntegrityError):
+            answer = read_reply(reply, parse, "it did not answer")
+            if holds(who, answer):
+                found[who] = answer
     return found

@@ -70,11 +70,11 @@ def agree(
     """The genesis of a new federation, and what its members signed for it.
 
     In a simulation the seed is set; else the members draw it together, and each agrees to the genesis. Whoever does not
-    is dropped, and the others begin anew. Raises RunError when nobody is left; see also `create_genesis`.
+    is dropped, and the others begin anew, with whoever comes in its place. Raises RunError when nobody is left, and as
+    `create_genesis` does.
     """
     send = partial(exchange, grid, timeout=_ANSWER_SECONDS)
-    while bindings.registrations:
-        registrations = sorted(bindings.registrations.values(), key=lambda s: by_address(s.value.organisation.address))
+    while registrations := bindings.present:
         members = [signed.value.organisation for signed in registrations]
         derived = [member.address for member in members if member.derived]
         if len(derived) == len(members):

@@ -15,19 +15,19 @@ from typing import NamedTuple
 from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address
-from core.canonical import ZERO_DIGEST, Address
+from core.canonical import ZERO_DIGEST, Address, to_json
 from core.composition import Composition
 from core.credit import CreditRecord
 from core.errors import QuorumError
 from core.escape import one_line
 from core.keys import Key
 from core.lanes import Lane, served
-from core.messages.codec import traffic
+from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.policies import Observation, bids_for, observations_of, selected
 from core.rejections import Reason
-from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -95,6 +95,8 @@ class Rounds:
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
+        self._seen: list[dict[Address, int]] = [{} for _ in self.genesis.lanes]
+        """For every lane, the newest round that each organisation has certainly been shown: it signed what follows."""
         self._open: dict[int, OpenRound] = {}
         for index in range(len(self.genesis.lanes)):
             self.restore(index)
@@ -119,7 +121,10 @@ class Rounds:
         initial = self.rule.initial(self.fresh)
         if self.rewards:
             self.rewards.restore(index, initial)
-        lineage = (signed.value for signed in self.run.lineage(index))
+        lineage = [signed.value for signed in self.run.lineage(index)]
+        self._seen[index].clear()
+        for record in lineage:
+            self._note_seen(record)
         # Slices, since the first time, while this is made, the lists end here.
         self.lanes[index : index + 1] = [Lane.restore(self.run, index, initial)]
         self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in lineage]]
@@ -159,11 +164,31 @@ class Rounds:
             generation=lane.generation,
             round=lane.round + 1,
             openings=lane.openings,
+            earlier=self._earlier(lane, recipient.organisation),
             parent=lane.head,
             salts=lane.salts,
             served=to_send,
             paid=self.rewards.paid(*recipient) if self.rewards else {},
         )
+
+    def _earlier(self, lane: Lane, organisation: Address) -> tuple[ShownRecord, ...]:
+        """The records between the newest that an organisation has certainly been shown and a lane's head, in order."""
+        seen, found, size = self._seen[lane.index].get(organisation, 0), list[ShownRecord](), 0
+        newer = lane.head
+        while newer and newer.value.round > seen + 1 and (before := self.run.before(newer.value)):
+            shown = ShownRecord(before, self.run.salts(before.value))
+            # An organisation that was away for longer objects: a task has a greatest size.
+            if (size := size + len(to_json(shown.to_dict()))) > EARLIER_BYTES:
+                break
+            found.append(shown)
+            newer = before
+        return tuple(reversed(found))
+
+    def _note_seen(self, record: RoundRecord) -> None:
+        for admitted in record.admitted:
+            # A re-aggregated update may have grown from a record that is not in this line.
+            if admitted.signed.value.parent == record.parent:
+                self._seen[record.lane][admitted.organisation] = record.round - 1
 
     def admission(self, recipient: Recipient) -> AdmissionContext:
         """The requirements on an organisation's update to the open round."""
@@ -242,6 +267,7 @@ class Rounds:
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
         self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(signed, salts, state)
+        self._note_seen(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)

@@ -42,4 +42,4 @@ def attested(genesis: Genesis, coordinator: str = "", requester: str = "coding",
 
 def signed_receipt(genesis: Genesis, erasure: Digest, key: Key) -> Signed[Receipt]:
     """A holder's receipt."""
-    return Receipt(genesis.digest, erasure, key.address).sign(key, genesis.chain)
+    return Receipt(genesis.digest, key.address, erasure).sign(key, genesis.chain)

@@ -6,7 +6,6 @@ elsewhere, in nats (−log p).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,33 +81,6 @@ def extraction_strength(tail: ArrayLike, tokens: ArrayLike) -> float:
     `tail` counts an answer's last tokens that are all the likeliest, `tokens` all of them.
     """
     return float(np.mean(np.asarray(tail, np.float64) / np.asarray(tokens, np.float64)))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with the confidence interval of Student's t."""
-
-    mean: float
-    low: float
-    high: float
-
-    def holds(self, value: float) -> bool:
-        """Whether a value lies in it."""
-        return self.low <= value <= self.high
-
-
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """The mean of at least two values with its two-sided interval; raises DataError for fewer."""
-    sample = np.asarray(values, np.float64)
-    if len(sample) < 2:
-        raise DataError(f"an interval: expected at least 2 values, got {len(sample)}")
-    half = student_quantile(len(sample) - 1, level) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
-    return Interval(float(sample.mean()), float(sample.mean()) - half, float(sample.mean()) + half)
-
-
-def student_quantile(freedom: int, level: float) -> float:
-    """The t with `level` of Student's distribution between −t and t."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def _check_some(values: Sequence[float] | Float64) -> None:

@@ -61,15 +61,15 @@ class Attributed:
         """The inputs of a verdict: z, scores less their mean, and familiarity."""
         tokens, response, _ = self.scores
         z = confidence.standardised(tokens, response)
-        return z.double().numpy(), (response - response.mean()).double().numpy(), self.familiarity.double().numpy()
+        return z, (response - response.mean()).double().numpy(), self.familiarity.double().numpy()
 
     @property
-    def chances(self) -> torch.Tensor:
+    def chances(self) -> Array:
         """The probability (K,) of every organisation; a control has only its scores, whatever their scale."""
         tokens, response, _ = self.scores
         if self.method in METHODS:
             return confidence.probabilities(confidence.WEIGHTS[self.method], tokens, response, self.familiarity)
-        return torch.softmax(response, 0)
+        return torch.softmax(response.double(), 0).numpy()
 
     @property
     def verdict(self) -> tuple[float, str | None]:

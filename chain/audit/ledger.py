@@ -140,6 +140,13 @@ class LedgerAudit:
                 elif certificate or erasure.certificate != ZERO_DIGEST:
                     self.findings.expect(What.CERTIFICATE, where, erasure.certificate, certificate)
 
+    def credit_root(self, epoch: int) -> Digest | None:
+        """The root of an epoch of credit; None where the ledger has none, or does not answer."""
+        with self._asking(f"credit epoch {epoch}") as ledger:
+            if ledger and (root := ledger.credit_root(self.digest, epoch)) != ZERO_DIGEST:
+                return root
+        return None
+
     def check_head(self, lane: int, generation: int) -> None:
         """The ledger has opened no generation that the records lack."""
         where = f"lane {lane}"

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from chain.audit.files import RecordFile
 from chain.audit.report import Findings, What
 from core.adapter import AdapterState
-from core.aggregation import RULES, by_address
+from core.aggregation import by_address
 from core.canonical import Address, Digest
-from core.errors import IntegrityError
 from core.genesis import Genesis
-from core.policies import POLICIES
 from core.rounds import Admitted, RoundRecord
 from core.signed import Signed
 from core.update import Organisation, UpdateManifest
@@ -173,28 +171,3 @@ class RecordAudit:
         if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
             got = f"{bid.steps} steps at rank {bid.rank}"
             self.findings.fail(What.BID, where, got, f"1 to {steps} steps and rank 1 to {rank}")
-
-
-def check_genesis(genesis: Genesis) -> None:
-    """A federation must be possible: a known rule, and members that are each in one lane.
-
-    Raises IntegrityError when it is not: nothing of it can be audited.
-    """
-    addresses = [organisation.address for organisation in genesis.organisations]
-    shards = len(genesis.lanes) // len(addresses) if addresses else 0
-    if shards > 1:
-        # Each organisation has as many lanes of its own as any other, next to each other.
-        complete = [list(lane) for lane in genesis.lanes] == [[a] for a in addresses for _ in range(shards)]
-    else:
-        complete = all(genesis.lanes) and sorted(a for lane in genesis.lanes for a in lane) == sorted(addresses)
-    faults = {
-        "has no organisations": not addresses,
-        "has organisations out of order": addresses != sorted(set(addresses), key=by_address),
-        "has two organisations of one name": len({o.name for o in genesis.organisations}) < len(addresses),
-        "has an organisation without examples": any(o.examples < 1 for o in genesis.organisations),
-        "has lanes that do not hold every organisation once, or once for each shard": not complete,
-        f"has the unknown rule {genesis.rule!r}": genesis.rule not in RULES,
-        f"has the unknown policy {genesis.participation.policy!r}": genesis.participation.policy not in POLICIES,
-    }
-    if present := [fault for fault, there in faults.items() if there]:
-        raise IntegrityError(present[0])

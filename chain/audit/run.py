@@ -14,6 +14,7 @@ failure names the first bad item; each part is a module of this package:
                   computed again
       salts       Merkle root and commitment equal to the ledger's (ledger), the anchor to its receipt (queue)
       private     the same on the members' chain
+    epochs        the amounts behind every root of credit on the ledger; the newest are what the rounds have paid
     calibration   signed, of members' records, for something that the run served
     the end       no round on the ledger or in a queue that the records lack; the private chain holds its anchor
     store         the sealed copy of every document, and every other file
@@ -35,13 +36,14 @@ from typing import Self, TypeVar
 
 from chain.audit.aggregates import StateAudit
 from chain.audit.calibration import check_calibration
+from chain.audit.epochs import check_epochs
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files, RecordFile, salts_name
 from chain.audit.generations import Closed, GenerationAudit
 from chain.audit.ledger import LedgerAudit
 from chain.audit.private import PrivateAudit, PrivateSource
 from chain.audit.queue import QueueAudit
-from chain.audit.records import Head, RecordAudit, check_genesis
+from chain.audit.records import Head, RecordAudit
 from chain.audit.report import AuditReport, Failure, Findings, What
 from chain.audit.salts import SaltAudit
 from chain.audit.selection import SelectionAudit
@@ -90,9 +92,8 @@ def verify(
     with findings.guard(What.STORE, "artifacts", "a store that can be listed"):
         files, genesis = Files(run), None
         with findings.guard(What.GENESIS, "genesis.json", "the canonical form of a possible genesis"):
-            check_genesis(parsed := files.read("genesis.json", Genesis.from_dict))
+            genesis = files.read("genesis.json", Genesis.from_dict)
             findings.checked["genesis"] += 1
-            genesis = parsed
         if genesis:
             entries = [_Entry.read(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = GenerationAudit.read(genesis, files, findings)
@@ -209,6 +210,7 @@ class _Audit:
             self._check_lane(lane, [entry for entry in self.entries if entry.file.lane == lane])
         self.ledger.queue.check_end(self.ledger.files, complete=self.ledger.complete)
         self.private.check_end(self.ledger.files)
+        check_epochs(self.ledger, [line for _, line in self.lines.values()])
         check_calibration(self.genesis, self.ledger.files, self.findings, self.lines)
         self.store.check_copies()
         self.store.check_leftovers()

@@ -29,8 +29,8 @@ def report(state: State, run: RunFolder) -> Json:
     last = losses[max(losses)] if losses else {}
     anchors = read_anchors(run.queue)
     rounds: dict[int, list[RoundRecord]] = {}
-    for signed in run.records():  # every lane's, attempts included
-        rounds.setdefault(signed.value.round, []).append(signed.value)
+    for record in _current(run):
+        rounds.setdefault(record.round, []).append(record)
     return {
         "run": run.name,
         "status": _status(run, events),
@@ -79,6 +79,19 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def _current(run: RunFolder) -> Iterator[RoundRecord]:
+    """The records that every lane has grown through, attempts included; an erasure leaves others behind."""
+    for lane in range(len(run.genesis.lanes)):
+        generation, line = len(run.generations(lane)), run.lineage(lane)
+        closed = {signed.value.key for signed in line}
+        last = max((key.round for key in closed), default=0)
+        for signed in run.records():
+            record = signed.value
+            open_now = (record.generation, record.round) == (generation, last + 1)
+            if record.lane == lane and (record.key in closed or open_now):
+                yield record
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:

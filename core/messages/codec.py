@@ -29,6 +29,8 @@ from core.parsing import finite
 
 QUESTION_BYTES = 16 * 2**20
 """The most bytes of JSON that a coordinator sends: a genesis and a record with some thousand manifests."""
+EARLIER_BYTES = 8 * 2**20
+"""Of that, of the records that lead from what an organisation was shown to the newest."""
 BOUND_BYTES = 64 * 2**10
 """Of the registrations of a deployed node, which takes under 1 kB for one."""
 SIMULATED_BOUND_BYTES = 4 * 2**20

@@ -24,14 +24,14 @@ from core.messages.codec import (
     payments_to_json,
 )
 from core.parsing import finite, typed
-from core.rounds import RoundRecord, Salts
+from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.update import LARGEST_LOSS, UpdateManifest
 
 TRAIN = "train"
 EVALUATE = "evaluate"
 _PLACE = ("organisation", "lane", "generation", "round")
-_TASK = (*_PLACE, "genesis", "openings", "parent", "salts", "paid", "composition", "shares")
+_TASK = (*_PLACE, "genesis", "openings", "earlier", "parent", "salts", "paid", "composition", "shares")
 """The fields of a task's JSON."""
 LOSSES = frozenset({"base", "global"})
 """What an organisation measures: the loss of the base, and that of the served adapters."""
@@ -42,8 +42,9 @@ class Task:
     """The coordinator asks an organisation to train a lane's state in a round, or to evaluate the served adapters.
 
     `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
-    which an organisation finds it on the chain. `openings` are what opened the lane's generations, in order. `served`
-    is the state to train, or everything that is served. `paid` is what the organisation was paid for earlier rounds, by
+    which an organisation finds it on the chain. `earlier` are the records that lead to it from the last one that the
+    organisation is known to have been shown. `openings` are what opened the lane's generations, in order. `served` is
+    the state to train, or everything that is served. `paid` is what the organisation was paid for earlier rounds, by
     round, where credit is measured.
     """
 
@@ -57,6 +58,12 @@ class Task:
     salts: Salts | None
     served: Composition
     paid: Mapping[int, float] = field(default_factory=dict)
+    earlier: tuple[ShownRecord, ...] = ()
+
+    @property
+    def shown(self) -> tuple[ShownRecord, ...]:
+        """The records that it shows, in order; the last vouches for the state."""
+        return (*self.earlier, ShownRecord(self.parent, self.salts)) if self.parent and self.salts else ()
 
     @property
     def state(self) -> AdapterState:
@@ -74,6 +81,7 @@ class Task:
             "round": self.round,
             "genesis": self.genesis.to_dict(),
             "openings": [opening.to_dict() for opening in self.openings],
+            "earlier": [shown.to_dict() for shown in self.earlier],
             "parent": self.parent.to_dict() if self.parent else None,
             "salts": self.salts.to_dict() if self.salts else None,
             "paid": payments_to_json(self.paid),
@@ -90,6 +98,7 @@ class Task:
             parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
+            earlier = tuple(ShownRecord.from_dict(shown) for shown in task["earlier"])
             genesis = Genesis.from_dict(task["genesis"])
             where = {name: task[name] for name in _PLACE}
             paid = payments_of(task["paid"])
@@ -98,7 +107,10 @@ class Task:
             raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
             raise FormatError("malformed task: a record comes with its salts")
-        whole = cls(genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, **where)
+        whole = cls(
+            genesis=genesis, openings=openings, parent=parent, salts=salts, served=served, paid=paid, earlier=earlier,
+            **where,
+        )  # fmt: skip
         return typed(whole)
 
 

@@ -6,6 +6,7 @@
     RUN/records/L0000-G0000-R00001-A01.json     signed RoundRecord: lane, generation, round, attempt
     RUN/salts/L0000-G0000-R00001-A01.json       what hides it on the chain; deletable
     RUN/credits/L0000-G0000-R00001.json         what the round was worth, and whom it paid, where that is measured
+    RUN/epochs/E00001.json                      the amounts behind each root of credit on the chain, to claim them by
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
@@ -26,7 +27,7 @@ from typing import Any, TypeVar
 from core import keys
 from core.calibration import Calibration
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
-from core.credit import CreditRecord
+from core.credit import CreditRecord, CreditTree
 from core.erasures import Attestation
 from core.errors import FormatError, IntegrityError, RunError, UsageError
 from core.founding import Founding
@@ -128,6 +129,8 @@ class RunFolder:
             self._copy(name)
         if (self.folder / CALIBRATION).exists():
             self._copy(CALIBRATION)
+        for number in self.epochs():
+            self._copy(epoch_name(number))
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.value)
@@ -185,6 +188,20 @@ class RunFolder:
         self._drop_calibration()
         write(self.folder / CALIBRATION, to_json(signed.to_dict()))
         self._copy(CALIBRATION)
+
+    def keep_epoch(self, number: int, tree: CreditTree) -> None:
+        """Write the amounts of an epoch of credit before its root is posted; once more in place of one that was not."""
+        name = epoch_name(number)
+        self.artifacts.remove_document(name)
+        write(self.folder / name, to_json(tree.to_dict()))
+        self._copy(name)
+
+    def epochs(self) -> dict[int, CreditTree]:
+        """The amounts of every epoch of credit, in order."""
+        found: dict[int, CreditTree] = {}
+        while (path := self.folder / epoch_name(len(found) + 1)).exists():
+            found[len(found) + 1] = _read(path, CreditTree.from_dict)
+        return found
 
     def attest(self, signed: Signed[Attestation]) -> None:
         """Write what an erasure is about to do; raises RunError when another one has that place."""
@@ -255,11 +272,11 @@ class RunFolder:
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""
-        before = self._before(record)
-        parent = self.salts(before).aggregate_commitment(before) if before else ZERO_DIGEST
+        before = self.before(record)
+        parent = self.salts(before.value).aggregate_commitment(before.value) if before else ZERO_DIGEST
         return commit_to(record, self.salts(record), parent)
 
-    def _before(self, record: RoundRecord) -> RoundRecord | None:
+    def before(self, record: RoundRecord) -> Signed[RoundRecord] | None:
         """The record that a record grows from: the last attempt of the round before, in its generation or another."""
         generation = record.generation
         if generation:
@@ -268,7 +285,7 @@ class RunFolder:
         name = replace(record.key, generation=generation, round=record.round - 1).file_name
         attempts = (self.folder / "records" / f"{name}-A{attempt:02}.json" for attempt in count(1))
         written = list(takewhile(Path.exists, attempts))
-        return _read(written[-1], partial(Signed.parse, RoundRecord)).value if written else None
+        return _read(written[-1], partial(Signed.parse, RoundRecord)) if written else None
 
     def _opening(self, lane: int, generation: int) -> GenerationRecord:
         return _read(self.folder / generation_name(lane, generation), partial(Signed.parse, GenerationRecord)).value
@@ -319,6 +336,11 @@ class RunFolder:
 def credit_name(key: RoundKey) -> str:
     """Where the credit of a round lies."""
     return f"credits/{key.file_name}.json"
+
+
+def epoch_name(number: int) -> str:
+    """Where the amounts of an epoch of credit lie."""
+    return f"epochs/E{number:05}.json"
 
 
 def generation_name(lane: int, generation: int) -> str:

@@ -33,7 +33,7 @@ def gather(
     messages = ((holder, Message(query, nodes[holder], DELETE, group_id="delete")) for holder, query in contents)
     for holder, reply in ask(messages, send):
         try:
-            receipts[holder] = receipt_in(reply, genesis, Receipt(genesis.digest, erasure, holder))
+            receipts[holder] = receipt_in(reply, genesis, Receipt(genesis.digest, holder, erasure))
         except RejectedError as error:
             missing[holder] = error
         else:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.statistics import (
     MeanInterval,
@@ -14,10 +13,7 @@ from benchmarks.statistics import (
     resampled_pearson,
     span,
     spearman,
-    verdict_quality,
 )
-from provenance.calibrating import Labelled
-from provenance.confidence import Weights
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -74,15 +70,3 @@ def test_calibration_error_is_the_gap_between_confidence_and_truth() -> None:
     assert calibration_error([0.95] * 20, [True] * 19 + [False]) == pytest.approx(0)
     assert calibration_error([0.95, 0.05], [False, False]) == pytest.approx(0.5)
     assert calibration_error([1.0], [True]) == 0
-
-
-def test_verdicts_are_judged_by_their_accuracy_and_by_how_sure_they_are() -> None:
-    # Odds of 3 to 1 for the first of two, three times right and once wrong: calibrated exactly.
-    odds = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    records = [Labelled(odds, teacher) for teacher in (0, 0, 0, 1)]
-    found = verdict_quality(Weights(1.0, 0.0, 0.0), records)
-    assert found == pytest.approx({"accuracy": 0.75, "calibration_error": 0.0, "abstained": 0.0}, abs=1e-12)
-    sure = verdict_quality(Weights(100.0, 0.0, 0.0), records)
-    assert sure["calibration_error"] == pytest.approx(0.25)
-    silent = verdict_quality(Weights(1.0, 0.0, 0.0, certainty=0.5), records)
-    assert (silent["accuracy"], silent["abstained"]) == (0.0, 1.0)

@@ -1,15 +1,14 @@
-"""Credit trees: their leaves as `abi.encode` writes them, and proofs that the contract accepts."""
+"""Credits on the chain: roots by epoch, and claims by proofs that the contract accepts."""
 
 from collections.abc import Iterator
 
 import pytest
-from eth_abi.abi import encode
-from eth_hash.auto import keccak
 
 from chain.contract import BoundContract
-from chain.credits import UNIT, Credits, CreditTree, credit_leaf
+from chain.credits import Credits
 from chain.ledger import open_run
-from core.canonical import ZERO_DIGEST, Address, Digest, raw
+from core.canonical import ZERO_DIGEST, Address, Digest
+from core.credit import CreditTree
 from core.errors import LedgerConflictError
 from core.keys import derive
 from tests.behaviours.ledger import some_digest
@@ -17,41 +16,6 @@ from tests.chain.chains import bound, open_node
 
 RUN = Digest("0x" + "ab" * 32)
 LOW, MIDDLE, HIGH = (Address("0x" + digit * 40) for digit in "123")
-TREE = CreditTree(RUN, {HIGH: 3, LOW: 1, MIDDLE: 2})
-
-
-def twice(data: bytes) -> bytes:
-    return bytes(keccak(keccak(data)))
-
-
-def pair(a: bytes, b: bytes) -> bytes:
-    return bytes(keccak(min(a, b) + max(a, b)))
-
-
-def test_a_leaf_is_what_the_contract_hashes() -> None:
-    assert credit_leaf(RUN, LOW, 7) == twice(encode(["bytes32", "address", "uint256"], [raw(RUN), LOW, 7]))
-
-
-def test_the_root_is_over_leaves_in_the_order_of_addresses() -> None:
-    low, middle, high = (credit_leaf(RUN, address, amount) for address, amount in ((LOW, 1), (MIDDLE, 2), (HIGH, 3)))
-    assert TREE.root == "0x" + pair(pair(low, middle), high).hex()
-    assert TREE.proof(LOW) == (middle, high)
-    assert TREE.proof(HIGH) == (pair(low, middle),)
-    assert CreditTree(RUN, {}).root == ZERO_DIGEST
-
-
-def test_whoever_is_not_in_a_tree_has_no_proof() -> None:
-    with pytest.raises(KeyError):
-        TREE.proof(Address("0x" + "4" * 40))
-
-
-def test_amounts_are_kept_in_whole_units() -> None:
-    tree = CreditTree.of(RUN, {LOW: 1.5, HIGH: 0.0})
-    assert tree.cumulative == {LOW: 1_500_000_000_000_000_000, HIGH: 0}
-    assert UNIT == 10**18
-
-
-# On the chain
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from eth_utils.address import to_checksum_address
 
-from chain.credits import Credits, CreditTree
+from chain.credits import Credits
 from chain.devnet.accounts import CHAIN_IDS, administrator
 from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from core.canonical import ZERO_DIGEST, Address
+from core.credit import CreditTree
 from core.errors import LedgerConflictError, LedgerError, LedgerUnreachableError, UsageError
 from core.keys import derive
 from core.round_key import RoundKey

@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 import client_app.local_round
 import core.adapter
 from client_app import oversight
-from client_app.app import app, offer
+from client_app.app import app
 from client_app.hosting import Node, node_of
 from console.backends.inline import InlineGrid
 from core import keys, lora, seeds
@@ -251,7 +251,7 @@ def test_nothing_is_bid_in_a_federation_that_was_not_agreed_to(
     key = keys.create(tmp_path / "own.key")
     own = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")}
     asked = Message(OfferQuery(genesis, key.address, 0, 0, 1, 1.0, {}).to_content(), 1, OFFER)
-    reply = offer(asked, context(places, **own, state=str(tmp_path / "state")))
+    reply = app(asked, context(places, **own, state=str(tmp_path / "state")))
     refusal = Refusal.from_content(reply.content)
     assert refusal
     assert refusal.reason == Refused.OBJECTED

@@ -81,7 +81,7 @@ def test_whoever_has_no_chain_says_so(tmp_path: Path, caplog: pytest.LogCaptureF
     own = Oversight("", State(tmp_path), 1, "abstain")
     with caplog.at_level(logging.WARNING, logger="flwr"):
         logging.getLogger("flwr").propagate = True
-        standing = confirm(own.check_record(task(2)), task(2))
+        standing = confirm(own.check_records(task(2)), task(2))
     assert "it trusts the coordinator" in caplog.text
     assert metrics(standing) == {"trusting": 1}
     assert not own.abstains(standing)
@@ -89,9 +89,9 @@ def test_whoever_has_no_chain_says_so(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_a_late_chain_is_flagged_or_a_reason_to_abstain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = looking(tmp_path, monkeypatch, Empty())
-    own.check_record(task(2))
+    own.check_records(task(2))
     later = replace(task(2), round=3)
-    standing = confirm(own.check_record(later), later)
+    standing = confirm(own.check_records(later), later)
     assert standing == Standing(trusting=False, behind=(RoundKey(GENESIS.digest, 0, 0, 1),))
     assert metrics(standing) == {"behind": 1}
     assert not own.abstains(standing)
@@ -102,17 +102,17 @@ def test_a_late_chain_is_flagged_or_a_reason_to_abstain(tmp_path: Path, monkeypa
 def test_a_larger_lag_waits_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = looking(tmp_path, monkeypatch, Empty(), lag=2)
     later = replace(task(2), round=3)
-    assert confirm(own.check_record(later), later).behind == ()
+    assert confirm(own.check_records(later), later).behind == ()
 
 
 def test_the_memory_outlives_the_process_and_is_one_organisation_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = task(2)
-    looking(tmp_path, monkeypatch, Empty()).check_record(first)
+    looking(tmp_path, monkeypatch, Empty()).check_records(first)
     assert first.parent
     other = replace(first.parent.value, residual=0.5)
     two_faced = replace(first, parent=other.sign(f.COORDINATOR, GENESIS.chain))
     with pytest.raises(IntegrityError, match="has shown two records"):
-        looking(tmp_path, monkeypatch, Empty()).check_record(two_faced)
-    looking(tmp_path, monkeypatch, Empty()).check_record(replace(two_faced, organisation=f.address("mathematical")))
+        looking(tmp_path, monkeypatch, Empty()).check_records(two_faced)
+    looking(tmp_path, monkeypatch, Empty()).check_records(replace(two_faced, organisation=f.address("mathematical")))

@@ -31,26 +31,26 @@ def answered(message: Message, error: Exception, **node_config: Any) -> Refusal:
 
 
 @pytest.mark.parametrize(
-    ("error", "cause"),
+    ("error", "reason", "cause"),
     [
-        (DataError(SECRET), Cause.DATA),
-        (LedgerUnreachableError(SECRET), Cause.LEDGER_UNREACHABLE),
-        (FileNotFoundError(2, "gone", SECRET), Cause.SYSTEM),
-        (RuntimeError(SECRET), Cause.INTERNAL),
+        (DataError(SECRET), Refused.FAILED, Cause.DATA),
+        (LedgerUnreachableError(SECRET), Refused.OBJECTED, Cause.LEDGER_UNREACHABLE),
+        (FileNotFoundError(2, "gone", SECRET), Refused.FAILED, Cause.SYSTEM),
+        (RuntimeError(SECRET), Refused.FAILED, Cause.INTERNAL),
     ],
 )
 def test_an_error_travels_as_its_code_and_its_text_stays_at_home(
-    message: Message, error: Exception, cause: Cause, caplog: pytest.LogCaptureFixture
+    message: Message, error: Exception, reason: Refused, cause: Cause, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("flwr").propagate = True
     refusal = answered(message, error, organisation="clinic")
-    assert refusal == Refusal(Refused.FAILED, cause, "")
+    assert refusal == Refusal(reason, cause, "")
     assert SECRET in caplog.text
 
 
 def test_an_objection_says_what_is_wrong_with_what_was_sent(message: Message) -> None:
     refusal = answered(message, ObjectionError("state: expected 0x1, got 0x2"), organisation="clinic")
-    assert refusal.detail == "state: expected 0x1, got 0x2"
+    assert refusal == Refusal(Refused.OBJECTED, Cause.MESSAGE, "state: expected 0x1, got 0x2")
 
 
 def test_in_a_simulation_organisations_are_at_home(message: Message) -> None:

@@ -20,6 +20,7 @@ from core.deployment import SignerSettings
 from core.erasures import hidden
 from core.errors import ForgeryError, IntegrityError, UsageError
 from core.keys import Key
+from core.rounds import Salts, ShownRecord
 from core.signed import Signed
 from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
 from tests import federation as f
@@ -63,8 +64,8 @@ def key(federation: Federation, settings: SignerSettings) -> Iterator[RemoteKey]
 
 
 def task(federation: Federation, signed: Any = None) -> Any:
-    salts = federation.run.salts(signed.value) if signed else None
-    return SimpleNamespace(genesis=federation.genesis, parent=signed, salts=salts, openings=())
+    shown = (ShownRecord(signed, federation.run.salts(signed.value)),) if signed else ()
+    return SimpleNamespace(genesis=federation.genesis, shown=shown, openings=())
 
 
 def records_of(federation: Federation) -> list[Any]:
@@ -142,7 +143,7 @@ def test_another_chain_contract_coordinator_or_federation_is_refused(
     with pytest.raises(IntegrityError, match="federation: expected chain and coordinator"):
         key.show(replace(genesis, coordinator=key.address))
     pinned = Signer(replace(settings, federations=(f.other("pinned"),)), federation.members[OWN])
-    shown = {"ask": "show", "genesis": genesis.to_dict(), "record": None, "salts": None, "openings": []}
+    shown = {"ask": "show", "genesis": genesis.to_dict(), "shown": [], "openings": []}
     assert "expected" in pinned.answer(to_json(shown))["refused"]
 
 
@@ -151,7 +152,23 @@ def test_a_federation_that_was_not_shown_or_lacks_it_is_refused(federation: Fede
         own_manifest(federation).sign(key, federation.genesis.chain)
     others = tuple(o for o in federation.genesis.organisations if o.address != key.address)
     with pytest.raises(IntegrityError, match="among its members"):
-        key.show(replace(federation.genesis, organisations=others))
+        key.show(replace(federation.genesis, organisations=others, lanes=(tuple(o.address for o in others),)))
+
+
+def test_a_signer_remembers_so_many_federations_whatever_is_named(
+    federation: Federation, key: RemoteKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client_app.signer._MOST_MEMORIES", 1)
+
+    def sign(salt: str) -> None:
+        genesis = replace(federation.genesis, salt=salt)
+        key.show(genesis)
+        replace(own_manifest(federation), genesis=genesis.digest, parent=genesis.digest).sign(key, genesis.chain)
+
+    sign("11" * 32)
+    with pytest.raises(IntegrityError, match=r"expected at most 1 .* remove those that are over"):
+        sign("22" * 32)
+    sign("11" * 32)
 
 
 def test_another_organisations_statement_is_refused(federation: Federation, key: RemoteKey) -> None:
@@ -172,7 +189,7 @@ def test_a_record_or_a_certificate_is_refused(federation: Federation, key: Remot
     "line",
     [
         b"", b"[]", b"{}", b"not json", b"null", b'{"ask":"key"}', b'{"ask":"sign"}', b'{"ask":"salt","nonce":5}',
-        b'{"ask":"show","genesis":{},"record":null,"salts":null,"openings":[]}', b'{"ask":"salt","secret":"x"}',
+        b'{"ask":"show","genesis":{},"shown":[],"openings":[]}', b'{"ask":"salt","secret":"x"}',
     ],
 )  # fmt: skip
 def test_a_malformed_request_is_refused(federation: Federation, settings: SignerSettings, line: bytes) -> None:
@@ -200,16 +217,19 @@ def test_two_histories_are_not_signed_whatever_asks(
     def ask(**request: Any) -> dict[str, Any]:
         return signer.answer(to_json(request))
 
-    def show(signed: Any) -> dict[str, Any]:
-        genesis, salts = federation.genesis.to_dict(), {"aggregate": "00" * 32, "updates": {}}
-        salts["updates"] = {a.organisation: "00" * 32 for a in signed.value.admitted}
-        return ask(ask="show", genesis=genesis, record=signed.to_dict(), salts=salts, openings=[])
+    def show(*records: Any) -> dict[str, Any]:
+        salts = [
+            {"aggregate": "00" * 32, "updates": {a.organisation: "00" * 32 for a in signed.value.admitted}}
+            for signed in records
+        ]
+        shown = [{"record": signed.to_dict(), "salts": s} for signed, s in zip(records, salts, strict=True)]
+        return ask(ask="show", genesis=federation.genesis.to_dict(), shown=shown, openings=[])
 
     def sign(manifest: UpdateManifest) -> dict[str, Any]:
         return ask(ask="sign", chain=chain, noun=manifest.struct, value=manifest.to_dict())
 
     signer = Signer(settings, federation.members[OWN])
-    ask(ask="show", genesis=federation.genesis.to_dict(), record=None, salts=None, openings=[])
+    show()
     assert "signature" in sign(own_manifest(federation, 1))
     assert show(records_of(federation)[0]) == {}
     assert "signature" in sign(own_manifest(federation, 2))
@@ -219,6 +239,23 @@ def test_two_histories_are_not_signed_whatever_asks(
     other = replace(own_manifest(federation, 2), parent=forked[0].value.digest)
     assert "refused" in sign(other)
     assert "refused" in sign(own_manifest(federation, 2)), "a coordinator caught once is not believed again"
+
+
+def test_a_later_round_of_another_history_is_not_signed_for(
+    federation: Federation, forked: list[Any], key: RemoteKey
+) -> None:
+    """Shown a later record alone, the signer sees no two records of a round, nor two that do not follow each other."""
+    genesis, other = federation.genesis, forked[1]
+    key.show(genesis)
+    own_manifest(federation, 1).sign(key, genesis.chain)
+    salts = Salts("00" * 32, {a.organisation: "00" * 32 for a in other.value.admitted})
+    later: Any = SimpleNamespace(genesis=genesis, shown=[ShownRecord(other, salts)], openings=())
+    with pytest.raises(IntegrityError, match="expected the record of every round since the last shown, got a gap"):
+        key.show(genesis, later)
+    with pytest.raises(IntegrityError, match="is no record that was shown before it"):
+        replace(own_manifest(federation, 3), parent=other.value.digest).sign(key, genesis.chain)
+    key.show(genesis, task(federation, records_of(federation)[0]))
+    own_manifest(federation, 2).sign(key, genesis.chain)
 
 
 def test_a_record_that_the_coordinator_did_not_sign_is_refused(federation: Federation, key: RemoteKey) -> None:

@@ -12,8 +12,9 @@ from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, Ob
 from core.keys import derive
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
-from core.rounds import Admitted, Rejection, RoundRecord, Salts
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord
 from core.signed import Signed
+from core.update import UpdateManifest
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
 
@@ -313,7 +314,16 @@ def test_the_last_rounds_are_confirmed_too(tmp_path: Path) -> None:
     watch(witness(federation, tmp_path, federation.ledger), federation)
     by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), federation.ledger, lag=0)
     assert by.confirm_all() == Standing(trusting=False)
-    assert len(by._confirmed) == by.rounds == len(list(federation.run.records()))
+    assert by.rounds == len(list(federation.run.records()))
+
+
+def test_rounds_that_stood_on_the_ledger_once_are_missing_when_they_have_gone(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    watch(witness(federation, tmp_path, federation.ledger), federation)
+    rebuilt = MemoryLedger(federation.genesis.coordinator)
+    rebuilt.open_run(federation.genesis.digest, [o.address for o in federation.genesis.organisations])
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), rebuilt)
+    assert by.confirm_all().behind == tuple(signed.value.key for signed in federation.run.records())
 
 
 def test_a_forked_last_record_is_found(tmp_path: Path) -> None:
@@ -338,13 +348,86 @@ def test_a_run_that_another_coordinator_opened_is_refused(tmp_path: Path) -> Non
 
 def test_a_record_shown_after_one_that_does_not_grow_from_it_is_caught(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
-    by = witness(federation, tmp_path, None)
-    records = list(federation.run.records())
-    elsewhere = replace(records[2].value, parent=some_digest()).sign(COORDINATOR, federation.genesis.chain)
-    by.check_record(records[0], federation.run.salts(records[0].value))
-    by.check_record(elsewhere, federation.run.salts(records[2].value))
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    _, second, third, _ = (signed.value for signed in federation.run.records())
+    without = leave_out(federation, third)
+    elsewhere = replace(without, parent=some_digest()).sign(COORDINATOR, federation.genesis.chain)
+    by.check_record(elsewhere, Salts.draw(without))  # remembers nothing, so it begins here
+    shown = replace(without, round=2, parent=second.parent).sign(COORDINATOR, federation.genesis.chain)
     with pytest.raises(ObjectionError, match=r"round 3 .*expected parent .*, as shown now"):
-        by.check_record(records[1], federation.run.salts(records[1].value))
+        by.check_record(shown, Salts.draw(without))
+
+
+def shown_rounds(federation: Federation, *numbers: int) -> list[ShownRecord]:
+    records = list(federation.run.records())
+    return [ShownRecord(records[n - 1], federation.run.salts(records[n - 1].value)) for n in numbers]
+
+
+def test_a_record_is_believed_only_with_those_that_lead_to_it_from_what_was_shown(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    by.follow(shown_rounds(federation, 1))
+    for gap in (shown_rounds(federation, 3), shown_rounds(federation, 4), shown_rounds(federation, 3, 4)):
+        with pytest.raises(ObjectionError, match=r"expected the record of every round since the last shown"):
+            by.follow(gap)
+    assert not by.caught, "a coordinator that shows too little may show the rest"
+    by.follow(shown_rounds(federation, 1, 2, 3, 4))
+    assert by.rounds == 4
+
+
+def test_whoever_has_sent_an_update_is_shown_every_round_from_that_on(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    for signed in federation.run.records():
+        by.sent(next(a.signed for a in signed.value.admitted if a.organisation == own_address(federation)))
+    with pytest.raises(ObjectionError, match="got a gap"):
+        by.follow(shown_rounds(federation, 2))
+
+
+def test_whoever_remembers_nothing_begins_with_the_newest_record(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    second, third = shown_rounds(federation, 2, 3)
+    without = leave_out(federation, third.record.value).sign(COORDINATOR, federation.genesis.chain)
+    by.follow([second, replace(third, record=without)])
+    assert by.rounds == 1
+
+
+def test_a_generation_is_signed_for_only_once_it_was_shown_what_opened_it(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    watch(by, federation)
+    manifest = own_manifest(federation)
+    for number in (1, 2):
+        forked = replace(manifest, generation=1, round=number)
+        with pytest.raises(ObjectionError, match="the record that opened its generation was not shown"):
+            by.check_parent(forked)
+    opening = federation.fork(0, 1, without=NAMES[1])
+    signed = opening.sign(COORDINATOR, federation.genesis.chain)
+    by.follow([], [signed])
+    first = next(federation.run.records()).value
+    by.check_parent(replace(manifest, generation=1, round=2, parent=first.digest))
+    for number, parent in ((1, federation.genesis.digest), (2, some_digest()), (3, first.digest)):
+        with pytest.raises(ObjectionError, match="is no record that was shown before it"):
+            by.check_parent(replace(manifest, generation=1, round=number, parent=parent))
+    twice = replace(opening, parent_round=2).sign(COORDINATOR, federation.genesis.chain)
+    with pytest.raises(ObjectionError, match="generation 1 of lane 0: the coordinator has opened it twice"):
+        by.follow([], [twice])
+    with pytest.raises(ForgeryError):
+        by.follow([], [replace(opening, generation=2).sign(federation.members[OWN], federation.genesis.chain)])
+
+
+def test_a_memory_has_room_for_so_many_generations(tmp_path: Path) -> None:
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    beyond = replace(federation.fork(0, 1, without=NAMES[1]), generation=1001)
+    with pytest.raises(ObjectionError, match="expected at most 1000, got 1001"):
+        by.follow([], [beyond.sign(COORDINATOR, federation.genesis.chain)])
+
+
+def own_manifest(federation: Federation) -> UpdateManifest:
+    admitted = next(federation.run.records()).value.admitted
+    return next(a.signed.value for a in admitted if a.organisation == own_address(federation))
 
 
 @pytest.mark.parametrize("changes", [{"lane": 7}, {"round": 0}, {"round": 99, "parent": "the last"}])

@@ -23,7 +23,8 @@ def paid(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_run_of_agents_verifies_and_shows_every_round(paid: World) -> None:
-    assert paid.command("verify", "--strict").json["ok"]
+    report = paid.command("verify", "--strict").json
+    assert (report["ok"], report["checked"]["credit epochs"]) == (True, 1)
     shown = paid.command("status", "--agents").json
     assert [entry["round"] for entry in shown["rounds"]] == [1, 2, 3]
     for entry in shown["rounds"]:
@@ -58,6 +59,16 @@ def test_credit_is_proved_and_claimed_on_the_chain(paid: World) -> None:
         assert claimed[best]["claimable"] == 0
     others = paid.command("credits").json["credits"]
     assert {name for name, entry in others.items() if entry["claimed"]} == {best}
+
+
+def test_what_was_posted_can_be_claimed_when_more_was_earned_since(
+    paid: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted = paid.command("credits").json
+    monkeypatch.setattr("console.credits.cumulative", lambda run: dict.fromkeys(run.genesis.names, 99.0))
+    assert paid.command("credits").json == posted
+    claimed = paid.command("credits", "--organisation", "coding", "--claim").json["credits"]["coding"]
+    assert claimed["claimed"] == claimed["earned"] == posted["credits"]["coding"]["earned"]
 
 
 def test_an_auditor_measures_the_same_credit_again(paid: World) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,12 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         (NODE.replace("root-certificates", "q-table"), "expected root-certificates with a node-key"),
         (NODE.replace('"data"', '""'), "data: expected a path, got ''"),
         ("organisation", "expected TOML in UTF-8"),
+        *(
+            (f"{NODE}{name} = {value}\n", f"{name}: expected 0 to 1e.12, got {value}")
+            for name in ("step-price", "traffic-price", "budget")
+            for value in ("nan", "inf", "-1.0")
+        ),
+        (NODE + "chain-lag = -1", "chain-lag: expected 0 to"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, error: str) -> None:
@@ -88,11 +95,24 @@ def test_a_signer_signs_for_one_domain(tmp_path: Path) -> None:
     assert (settings.key, settings.socket) == (tmp_path / "key", tmp_path / "signer.sock")
 
 
+@pytest.mark.parametrize("spelt", [str.lower, lambda address: "0x" + address[2:].upper()])
+def test_a_signer_takes_an_address_in_any_spelling(tmp_path: Path, spelt: Any) -> None:
+    text = SIGNER
+    for address in (f.COORDINATOR.address, f.CHAIN.contract):
+        text = text.replace(address, spelt(address))
+    (tmp_path / "signer.toml").write_text(text)
+    settings = SignerSettings.read(tmp_path)
+    assert (settings.coordinator, settings.domain) == (f.COORDINATOR.address, f.CHAIN)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         (SIGNER.replace(f.COORDINATOR.address, "0x12"), "address"),
         (SIGNER + 'federations = ["0x12"]', "digest"),
+        (SIGNER.replace("31337", "-31337"), "chain-id: expected 0 to"),
+        (SIGNER.replace("31337", str(2**53)), "chain-id: expected 0 to"),
+        (SIGNER.replace("31337", "0x" + "f" * 2000), "chain-id: expected 0 to .* an integer of 8000 bits"),
         (SIGNER + "federations = [5]", "federations: expected a list of text"),
         (SIGNER + 'users = "me"', "users: expected a list of text, got 'me'"),
     ],

@@ -209,7 +209,7 @@ def test_a_receipt_comes_back_and_is_its_signer_s() -> None:
     signed = e.signed_receipt(GENESIS, ATTESTATION.erasure, f.key("medical"))
     back = Signed.parse(Receipt, from_json(to_json(signed.to_dict())))
     assert back == signed
-    assert back.verified(GENESIS) == Receipt(GENESIS.digest, ATTESTATION.erasure, MEDICAL)
+    assert back.verified(GENESIS) == Receipt(GENESIS.digest, MEDICAL, ATTESTATION.erasure)
 
 
 @pytest.mark.parametrize(

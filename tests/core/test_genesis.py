@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.canonical import from_json, to_json
+from core.canonical import Address, from_json, to_json
 from core.errors import FormatError, UsageError
 from core.genesis import Genesis, Membership, Privacy, PrivateChain, Robust, Stage, Template
 from core.seeds import from_nonces
@@ -107,6 +107,59 @@ def test_a_seed_follows_from_all_nonces_and_no_weight_is_above_its_cap() -> None
     assert Genesis.from_dict(from_json(to_json(drawn.to_dict()))) == drawn
     assert max(drawn.weights(member.address for member in drawn.organisations).values()) == 0.25
     assert from_nonces(NONCES) != from_nonces(NONCES[::-1])
+
+
+def read(genesis: Genesis) -> Genesis:
+    return Genesis.from_dict(from_json(to_json(genesis.to_dict())))
+
+
+FIRST, *OTHERS = GENESIS.organisations
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"organisations": (), "lanes": ()}, "organisations in order"),
+        ({"organisations": GENESIS.organisations[::-1]}, "organisations in order"),
+        ({"organisations": (FIRST, FIRST, *OTHERS)}, "organisations in order"),
+        ({"organisations": (replace(FIRST, name=OTHERS[0].name.upper()), *OTHERS)}, "in any case"),
+        ({"organisations": (replace(FIRST, examples=0), *OTHERS)}, "examples of every member"),
+        ({"lanes": (GENESIS.lanes[0][1:],)}, "lanes that hold every member once"),
+        ({"lanes": ((*GENESIS.lanes[0], f.address("stranger")),)}, "lanes that hold every member once"),
+        ({"rule": "median"}, "'median'"),
+    ],
+)
+def test_an_impossible_federation_is_refused_on_reading(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(FormatError, match=fault):
+        read(replace(GENESIS, **changes))
+
+
+ONE, TWO = (member.address for member in f.members(("medical", "coding")))
+Lanes = tuple[tuple[Address, ...], ...]
+
+
+@pytest.mark.parametrize("lanes", [((ONE, TWO),), ((ONE,), (TWO,)), ((TWO,), (ONE,)), ((ONE,),) * 3 + ((TWO,),) * 3])
+def test_every_organisation_has_its_lanes(lanes: Lanes) -> None:
+    assert read(f.genesis(("medical", "coding"), lanes=lanes)).lanes == lanes
+
+
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        (),
+        ((ONE,),),
+        ((ONE, TWO), (ONE,)),
+        ((ONE,), (ONE,), (TWO,)),
+        ((ONE,), (TWO,), ()),
+        ((ONE,), (TWO,), (ONE,), (TWO,)),
+        ((ONE, TWO),) * 2,
+        ((ONE, TWO),) * 4,
+        ((ONE,),) * 3 + ((TWO,),),
+    ],
+)
+def test_lanes_that_cannot_be_are_refused(lanes: Lanes) -> None:
+    with pytest.raises(FormatError, match="lanes that hold every member once"):
+        read(f.genesis(("medical", "coding"), lanes=lanes))
 
 
 def test_members_and_lanes_are_found_by_address() -> None:

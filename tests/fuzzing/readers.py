@@ -25,7 +25,7 @@ from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuer
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.round_key import RoundKey
-from core.rounds import RoundRecord, Salts
+from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
@@ -49,8 +49,9 @@ SIGNED = f.signed(GENESIS)
 UPDATE = f.update_of(GENESIS, "medical")
 CHALLENGE = f.other("challenge")
 OFFER = Offer(GENESIS.digest, f.address("medical"), 0, 0, 1, Bid(3, 2)).sign(f.key("medical"), GENESIS.chain)
+SHOWN = ShownRecord(RECORD, Salts.draw(RECORD.value))
 TASK = Task(
-    GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, Salts.draw(RECORD.value), Composition.of(f.fresh())
+    GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)
 )  # fmt: skip
 ADMISSION = AdmissionContext(
     GENESIS, f.address("medical"), RoundKey(GENESIS.digest, 0, 0, 1), GENESIS.digest, UPDATE.shapes, frozenset()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,7 +32,7 @@ def responses(useful: int, count: int, seed: int = 0, size: float = 2.0) -> list
         values = torch.randn(3, 4, generator=random, dtype=torch.float64)
         values[2] /= 50
         values[useful, index % 4] += size / (50 if useful == 2 else 1)
-        found.append(Labelled(values, index % 4))
+        found.append(Labelled(values.numpy(), index % 4))
     return found
 
 
@@ -122,7 +123,7 @@ def test_a_calibration_weighs_what_the_trace_of_a_record_has(
     trace = attribute(subject, "How many are two and three?", "They are five.")
     rows = [torch.tensor(row, dtype=torch.float64) for row in (trace.response.scores, trace.response.familiarity)]
     tokens = torch.tensor([token.scores for token in trace.tokens], dtype=torch.float64)
-    assert torch.equal(seen[0].features, features(tokens, *rows))
+    assert np.array_equal(seen[0].features, features(tokens, *rows))
     assert trace.organisations[seen[0].teacher] == organisation(0)
 
 

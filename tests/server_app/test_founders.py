@@ -1,7 +1,8 @@
 """A federation is founded by those who may and who agree; an offender is dropped, and the founding goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,40 @@ def test_an_offender_is_dropped_and_the_others_found(tmp_path: Path, offence: st
     assert names(genesis) == set(NAMES)
     assert offender.key.address not in bindings.nodes
     assert bindings.failure
+
+
+class ChangingGrid(AgreeingGrid):
+    """`absent` says which node is not connected, one time after another."""
+
+    absent: Iterator[int] = iter(())
+
+    def get_node_ids(self) -> list[int]:
+        absent = next(self.absent, 0)
+        return [node for node in super().get_node_ids() if node != absent]
+
+
+def test_the_place_of_whoever_is_dropped_is_kept_for_another(tmp_path: Path) -> None:
+    # An offender that filled the last place would keep the member out that comes a moment later.
+    offender = Member(tmp_path, own_key(7), "offender", behave={REVEAL: refuse})
+    grid = ChangingGrid(offender, *members(tmp_path, *NAMES))
+    grid.absent = iter([4, 4])
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, "one")
+    bindings.wait(grid, expected=3, timeout=60.0)
+    assert offender.key.address in bindings.nodes
+    config = replace(CONFIG, coordinator_key="/its/key")
+    genesis, _ = agree(config, "one", f.COORDINATOR.address, INPUTS, bindings, grid)
+    assert names(genesis) == set(NAMES)
+
+
+def test_an_organisation_whose_node_has_gone_is_no_founder(tmp_path: Path) -> None:
+    grid = ChangingGrid(*members(tmp_path, *NAMES))
+    grid.absent = chain([0], repeat(1))
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, "one")
+    for _ in range(2):
+        bindings.refresh(grid)
+    config = replace(CONFIG, coordinator_key="/its/key")
+    genesis, _ = agree(config, "one", f.COORDINATOR.address, INPUTS, bindings, grid)
+    assert names(genesis) == set(NAMES[1:])
 
 
 def with_keys(*keys: Any) -> Callable[[Member, Message], RecordDict]:

@@ -45,7 +45,8 @@ class TwoFaced(Rounds):
         signed = record.sign(self.key, self.genesis.chain)
         self._parents[number] = record.digest
         self._salts.setdefault(number, Salts.draw(record))
-        return replace(task, parent=signed, salts=self._salts[number], served=Composition.of(other))
+        face = {"earlier": (), "parent": signed, "salts": self._salts[number]}  # the other face has no true record
+        return replace(task, served=Composition.of(other), **face)
 
     def _other(self, number: int, name: Any) -> AdapterState:
         state = self.run.artifacts.open(name)

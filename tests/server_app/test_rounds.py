@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
+from client_app.witness import Witness
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Digest
 from core.composition import Composition
 from core.credit import CreditRecord, RoundCredit
 from core.errors import QuorumError
 from core.generations import GenerationRecord
-from core.messages.training import Reply
+from core.messages.training import Reply, Task
 from core.rejections import Reason
-from core.rounds import RoundRecord
+from core.rounds import RoundRecord, ShownRecord
 from core.update import ABSTAIN, Bid, Offer
 from server_app.admission import RejectedError
 from server_app.rounds import OpenRound, Recipient, Rounds
@@ -92,6 +93,34 @@ def test_every_record_names_its_parent_and_the_record_before_it(tmp_path: Path) 
         (2, 2, False),
     ]
     assert [(r.organisation, r.reason) for r in empty.rejected] == [(f.address("medical"), Reason.BELOW_QUORUM)]
+
+
+def test_a_task_shows_the_records_since_the_last_that_its_organisation_signed_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation.create(tmp_path, NAMES, rounds=5)
+    rounds = federation.rounds()
+    for number, names in enumerate((NAMES, ("medical", "coding"), ("medical",), ("medical",)), start=1):
+        close(rounds, number, *names)
+
+    def shown(rounds: Rounds, name: str) -> list[int]:
+        task = rounds.task(recipient(name), Composition.of(rounds.lanes[0].state))
+        witness = Witness(tmp_path / f"{name}.jsonl", federation.genesis, f.address(name), None)
+        known: list[ShownRecord] = []
+        for signed in federation.run.records():
+            if own := [a.signed for a in signed.value.admitted if a.organisation == f.address(name)]:
+                witness.follow(known)
+                witness.sent(own[0])
+            known.append(ShownRecord(signed, federation.run.salts(signed.value)))
+        witness.follow(Task.from_content(task.to_content()).shown)
+        return [each.record.value.round for each in task.shown]
+
+    for restored in (rounds, federation.rounds()):
+        assert {name: shown(restored, name) for name in NAMES} == {
+            "medical": [4], "coding": [2, 3, 4], "financial": [1, 2, 3, 4]
+        }  # fmt: skip
+    monkeypatch.setattr("server_app.rounds.EARLIER_BYTES", 1)
+    assert shown(rounds, "financial") == [4]
 
 
 def test_only_what_admitted_something_is_committed_and_observed(tmp_path: Path) -> None:

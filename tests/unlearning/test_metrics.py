@@ -4,7 +4,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from core.errors import DataError
 from unlearning import metrics
 
 
@@ -59,20 +58,3 @@ def test_exposure_is_the_bits_that_the_rank_saves() -> None:
 
 def test_extraction_strength_is_the_share_said_unaided() -> None:
     assert metrics.extraction_strength([2, 0], [4, 3]) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "level", "t"), [(1, 0.95, 12.7062), (4, 0.95, 2.77645), (7, 0.99, 3.49948), (100, 0.99, 2.62589)]
-)
-def test_quantiles_are_those_of_the_tables(freedom: int, level: float, t: float) -> None:
-    assert metrics.student_quantile(freedom, level) == pytest.approx(t, rel=1e-5)
-
-
-def test_the_interval_of_a_mean() -> None:
-    found = metrics.mean_interval([1.0, 2.0, 3.0])
-    half = 4.30265 / math.sqrt(3)
-    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half), rel=1e-5)
-    assert found.holds(2 + half / 2)
-    assert not found.holds(2 + 2 * half)
-    with pytest.raises(DataError, match="at least 2"):
-        metrics.mean_interval([1.0])

@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 
 from chain.audit.files import RecordFile
-from chain.audit.records import Head, RecordAudit, check_genesis
+from chain.audit.records import Head, RecordAudit
 from chain.audit.report import Findings, What
 from core import keys
 from core.canonical import ZERO_DIGEST, Digest
-from core.errors import IntegrityError
 from core.genesis import Genesis
 from core.keys import Key
 from core.rounds import Admitted, Rejection, RoundRecord
 from core.update import Bid, UpdateManifest
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR, NAMES, SEED, Federation, build
+from tests.behaviours.runs import COORDINATOR, SEED, Federation, build
 
 OUTSIDER = keys.derive(SEED, "outsider")
 FILE = RecordFile(0, 0, 1, 1, "records/L0000-G0000-R00001-A01.json")
@@ -238,43 +237,6 @@ def test_a_re_aggregated_round_has_the_updates_of_the_remaining_members(
     audit.check_reaggregated(replace(record, generation=1), head, [record], "here")
     audit.check_reaggregated(replace(again, rejected=(Rejection(gone, "late", ""),)), head, [record], "here")
     assert kinds(audit) == [What.REAGGREGATED, What.REJECTED]
-
-
-# The genesis
-
-
-def named(genesis: Genesis, name: str) -> Genesis:
-    return replace(genesis, organisations=tuple(replace(o, name=name) for o in genesis.organisations))
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        (lambda g: replace(g, organisations=(), lanes=()), "no organisations"),
-        (lambda g: replace(g, organisations=g.organisations[::-1]), "out of order"),
-        (lambda g: named(g, NAMES[0]), "one name"),
-        (
-            lambda g: replace(g, organisations=(replace(g.organisations[0], examples=0), *g.organisations[1:])),
-            "examples",
-        ),
-        (lambda g: replace(g, lanes=(g.lanes[0][1:],)), "lanes"),
-        (lambda g: replace(g, lanes=(g.lanes[0], ())), "lanes"),
-        (lambda g: replace(g, lanes=(g.lanes[0], g.lanes[0])), "lanes"),
-        (lambda g: replace(g, rule="median"), "'median'"),
-    ],
-)
-def test_an_impossible_federation_is_refused_with_its_fault(
-    federation: Federation, change: Callable[[Genesis], Genesis], fault: str
-) -> None:
-    with pytest.raises(IntegrityError, match=fault):
-        check_genesis(change(federation.genesis))
-
-
-def test_lanes_hold_everybody_once_or_once_for_each_shard(federation: Federation) -> None:
-    genesis = federation.genesis
-    members = genesis.lanes[0]
-    for lanes in ((members,), tuple((m,) for m in members), tuple((m,) for m in members for _ in range(2))):
-        check_genesis(replace(genesis, lanes=lanes))
 
 
 def test_names_in_findings_are_those_of_the_genesis(audit: RecordAudit) -> None:

@@ -61,6 +61,18 @@ def test_a_round_has_its_transaction_as_soon_as_it_is_anchored(federation: Feder
         assert entry["aggregate"] == signed.value.aggregate
 
 
+def test_a_round_that_an_erasure_left_behind_is_told_no_more(tmp_path: Path) -> None:
+    federation = build(tmp_path / "runs" / "one", rounds=3, organisations=3, failed={(0, 2): 1})
+    federation.fork(0, 1, "mathematical")
+    assert [(entry["round"], len(entry["admitted"])) for entry in told(federation)["rounds"]] == [(1, 3)]
+    advance(federation, 2, {(0, 2): 1})
+    federation.fail(0, 1)
+    first, second, third = told(federation)["rounds"]
+    assert [len(entry["admitted"]) for entry in (first, second, third)] == [3, 2, 0]
+    assert [len(entry["rejected"]) for entry in (first, second, third)] == [0, 2, 2], "of the second generation alone"
+    assert [len(entry["transactions"]) for entry in (first, second, third)] == [1, 1, 0]
+
+
 def test_losses_come_from_the_events(federation: Federation) -> None:
     assert [entry["loss"] for entry in told(federation)["rounds"]] == [None, None]
     evaluated(federation, 1, 4.0, 3.0)

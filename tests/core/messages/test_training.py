@@ -36,6 +36,10 @@ def test_a_task_arrives_as_it_was_sent() -> None:
     assert Task.from_content(TASK.to_content()) == TASK
     first = replace(TASK, round=1, parent=None, salts=None)
     assert Task.from_content(first.to_content()) == first
+    assert first.shown == ()
+    long = replace(TASK, earlier=TASK.shown)
+    assert Task.from_content(long.to_content()) == long
+    assert long.shown == TASK.shown * 2
 
 
 def test_what_an_organisation_was_paid_arrives_by_round() -> None:

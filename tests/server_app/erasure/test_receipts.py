@@ -63,7 +63,7 @@ def asked(folder: Path, answers: dict[str, Answer], gone: tuple[str, ...] = ()) 
 
 
 def own_receipt(query: Deletion) -> Receipt:
-    return Receipt(GENESIS.digest, ERASURE, query.organisation)
+    return Receipt(GENESIS.digest, query.organisation, ERASURE)
 
 
 def test_everybody_signs_in_the_order_of_holders(tmp_path: Path) -> None:

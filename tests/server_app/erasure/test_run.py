@@ -89,7 +89,7 @@ class Erasable:
             name = name_of(query.organisation)
             self.told.append(name)
             message.metadata.__dict__["_message_id"] = str(number)
-            receipt = Receipt(query.genesis.digest, query.attested.value.erasure, query.organisation)
+            receipt = Receipt(query.genesis.digest, query.organisation, query.attested.value.erasure)
             yield Message(queries.deleted(receipt.sign(f.key(name), query.genesis.chain)), reply_to=message)
 
     def events(self, name: str) -> list[dict[str, Any]]:
