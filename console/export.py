@@ -38,7 +38,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Write the adapter as PEFT and vLLM load it, with a model card; lanes that are not summed, each in a folder."""
-    from llm.merge import converter  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.export import export as write  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.merge import converter  # noqa: PLC0415
     from llm.served import serving  # noqa: PLC0415
 
     script = converter() if gguf else None  # asked for before anything is loaded
@@ -46,7 +47,13 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     with working(f"loading the base {found.genesis.base.name}"):
         served = serving(found, base)
     out, card = out.expanduser().absolute(), model_card(found, served.state.digest)
-    made = _merged(served, out, card, script) if merge or gguf else _adapters(served, out, card)
+    if merge or gguf:
+        made = _merged(served, out, card, script)
+    else:
+        parts = served.adapter.parts
+        named = dict(zip([f"lane-{lane}" for lane in served.lanes] if parts[1:] else [""], parts, strict=True))
+        write(served.model, {folder: part.state for folder, part in named.items()}, out, card)
+        made = {"adapters": [{"path": str(out / folder), "share": part.share} for folder, part in named.items()]}
     result = {
         "run": found.name,
         "aggregate": served.state.digest,
@@ -55,22 +62,9 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         **made,
     }
     lines = [f"Adapter  {adapter['path']}" for adapter in made.get("adapters", [])]
-    if "divergence" in made:
-        lines.append(f"Merged   {out}, {made['divergence']:.2g} nats a token from the adapter beside its base")
-    if "gguf" in made:
-        lines.append(f"GGUF     {made['gguf']}")
-    answer(result, lines, as_json=as_json)
-
-
-def _adapters(served: "Serving", out: Path, card: str) -> dict[str, Any]:
-    """Write the adapter, or one for each lane; where they are, with their shares."""
-    from llm.export import export as write  # noqa: PLC0415 - torch
-
-    parts = served.adapter.parts
-    folders = [""] if len(parts) == 1 else [f"lane-{lane}" for lane in served.lanes]
-    write(served.model, {folder: part.state for folder, part in zip(folders, parts, strict=True)}, out, card)
-    paired = zip(folders, parts, strict=True)
-    return {"adapters": [{"path": str(out / folder), "share": part.share} for folder, part in paired]}
+    if merge or gguf:
+        lines = [f"Merged   {out}, {made['divergence']:.2g} nats a token from the adapter beside its base"]
+    answer(result, [*lines, *([f"GGUF     {made['gguf']}"] if gguf else [])], as_json=as_json)
 
 
 def _merged(served: "Serving", out: Path, card: str, script: Path | None) -> dict[str, Any]:

@@ -43,11 +43,11 @@ def merge(model: Model, adapter: AdapterState, folder: Path, card: str) -> float
     plain = load(replace(model.spec, quantisation="none", device="cpu"))
     plain.set_adapter(adapter)
     with appearing(folder) as partial:
-        network = _merged(plain)
-        divergence = _divergence(plain, network)
-        if not divergence <= _MOST_NATS:
+        network = merged_network(plain)
+        nats = divergence(plain, network)
+        if not nats <= _MOST_NATS:
             raise RunError(
-                f"merge: expected a divergence of at most {_MOST_NATS} nats a token, got {divergence:.3g}: "
+                f"merge: expected a divergence of at most {_MOST_NATS} nats a token, got {nats:.3g}: "
                 "export the adapter alone"
             )
         network.save_pretrained(partial)
@@ -57,7 +57,7 @@ def merge(model: Model, adapter: AdapterState, folder: Path, card: str) -> float
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
         (partial / "README.md").write_text(card, encoding="utf-8")
-    return divergence
+    return nats
 
 
 def converter() -> Path:
@@ -80,7 +80,7 @@ def to_gguf(script: Path, merged: Path) -> Path:
     return path
 
 
-def _merged(plain: Model) -> Any:
+def merged_network(plain: Model) -> Any:
     """The base of `plain` with the adapter that it holds added to its weights, in the base's own number format."""
     options = {"local_files_only": True, "use_safetensors": True}
     network = AutoModelForCausalLM.from_pretrained(plain.folder, dtype="auto", trust_remote_code=False, **options)
@@ -93,7 +93,7 @@ def _merged(plain: Model) -> Any:
     return network.to(published).eval()
 
 
-def _divergence(plain: Model, network: Any) -> float:
+def divergence(plain: Model, network: Any) -> float:
     """The mean KL divergence of `network` from `plain`, nats a token, on a few tokens."""
     tokens = torch.tensor([encode(plain.tokenizer, _PROBE, _PROBE_TOKENS).tokens])
     with torch.no_grad():

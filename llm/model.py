@@ -279,24 +279,31 @@ def _numbered(blocks: str, folder: Path) -> str:
 
 
 def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
-    """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name."""
-    shape = {"r": spec.rank, "lora_alpha": spec.alpha, "use_rslora": spec.rslora, "task_type": "CAUSAL_LM"}
-    shape["fan_in_fan_out"] = any(isinstance(layer, Conv1D) for layer in base.modules())
-    if not spec.modules and not spec.blocks:
-        return LoraConfig(target_modules="all-linear", **shape)
+    """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name.
+
+    They are the linear layers but the output's, each by its whole name: PEFT's own choice, all-linear, would wrap fused
+    experts, in a form that it can't load again.
+    """
     first, last = map(int, spec.blocks.split("-")) if spec.blocks else (0, sys.maxsize)
     head = base.get_output_embeddings()
     names = [
         name
         for name, layer in base.named_modules()
         if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head
-        if (block := _BLOCK.search(name)) and first <= int(block[1]) <= last
+        if not spec.blocks or ((block := _BLOCK.search(name)) and first <= int(block[1]) <= last)
         if not spec.modules or name.rpartition(".")[2] in spec.modules
     ]
     ends = {name.rpartition(".")[2] for name in names}
     if absent := sorted(set(spec.modules) - ends) or not names:
-        raise ModelError(f"target-modules: expected names of linear layers in blocks, got {absent or 'no such layer'}")
-    return LoraConfig(target_modules=names, **shape)
+        raise ModelError(f"target-modules: expected names of linear layers, got {absent or 'no such layer'}")
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        use_rslora=spec.rslora,
+        target_modules=names,
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.modules()),
+        task_type="CAUSAL_LM",
+    )
 
 
 def _base(folder: Path, spec: ModelSpec) -> Any:

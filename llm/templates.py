@@ -36,7 +36,7 @@ def chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     roles = ", ".join(turn["role"] for turn in turns)
     try:
-        with _stopped_after(LONGEST_SECONDS):
+        with stopped_after(LONGEST_SECONDS):
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered))
     except _LoopError as error:
         raise DataError(
@@ -66,7 +66,7 @@ def fix_date(tokenizer: Any, day: date) -> None:
 
 
 @contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
+def stopped_after(seconds: float) -> Iterator[None]:
     """Inside, this thread is stopped by a `_LoopError` once so many seconds have passed."""
     thread, lock, done = threading.get_ident(), threading.Lock(), False
 

@@ -38,19 +38,14 @@ def fit(tokenizer: Any, network: Any) -> None:
             "resize the embeddings to the tokenizer and save the base again"
         )
     if any(index >= rows for index in added):
-        _drop_added(tokenizer, rows)
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise ModelError(f"expected a tokenizer of at most {rows} tokens, got {len(tokenizer)}")
+        state = parse_json(tokenizer.backend_tokenizer.to_str().encode())
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < rows]
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
     named = network.generation_config.eos_token_id
     ends = {named} if isinstance(named, int) else set(named or ())
     ends |= {tokenizer.eos_token_id} - {None}
     if example.tokens[-1] in added:
         ends.add(example.tokens[-1])
     network.generation_config.eos_token_id = sorted(ends) or None
-
-
-def _drop_added(tokenizer: Any, rows: int) -> None:
-    """Take the added tokens from `rows` on out of a tokenizer; raises ModelError for one of another library."""
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ModelError(f"expected a tokenizer of at most {rows} tokens, got {len(tokenizer)}")
-    state = parse_json(tokenizer.backend_tokenizer.to_str().encode())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < rows]
-    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))

@@ -33,3 +33,20 @@ def test_a_perplexity_that_no_float_can_hold_is_null(finished: World, monkeypatc
     result = finished.command("evaluate", "--limit", 1).json
     assert all(figures["base"]["perplexity"] is None for figures in result["data_sets"].values())
     assert "800 → 800" in foedus("evaluate", "--limit", 1, "--state", finished.state).out
+
+
+def test_tasks_without_their_package_are_one_line(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm.harness.find_spec", lambda _name: None)
+    refused = foedus("evaluate", "--tasks", "arc_easy", "--state", finished.state)
+    assert (refused.code, refused.error.partition(",")[0]) == (2, "--tasks: expected the package lm_eval")
+
+
+def test_figures_of_tasks_are_shown_of_base_and_served_model(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm.harness.check_installed", lambda: None)
+    monkeypatch.setattr(
+        "llm.harness.task_figures",
+        lambda _model, adapter, names, *_: {n: {"acc": 0.5 + (adapter is not None) / 4} for n in names},
+    )
+    result = finished.command("evaluate", "--tasks", "one, two").json
+    assert result["tasks"] == {name: {"base": {"acc": 0.5}, "global": {"acc": 0.75}} for name in ("one", "two")}
+    assert "0.5 → 0.75" in foedus("evaluate", "--tasks", "one", "--state", finished.state).out

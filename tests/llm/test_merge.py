@@ -52,7 +52,7 @@ def test_a_merged_base_that_diverges_is_not_written(
     load_tiny: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_tiny()
-    merged = merging._merged
+    merged = merging.merged_network
 
     def spoilt(plain: object) -> object:
         network = merged(plain)
@@ -60,7 +60,7 @@ def test_a_merged_base_that_diverges_is_not_written(
             network.model.layers[0].mlp.up_proj.weight.mul_(-1)
         return network
 
-    monkeypatch.setattr(merging, "_merged", spoilt)
+    monkeypatch.setattr(merging, "merged_network", spoilt)
     with pytest.raises(
         RunError, match=r"expected a divergence of at most 0.05 nats a token, got .*: export the adapter"
     ):
