@@ -5,7 +5,6 @@ They lie with the run's records, which name them by digest (core/credit.py).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 
 from agents.credit import CreditedRound, incomes
 from core.adapter import AdapterState
@@ -57,8 +56,7 @@ class Rewards:
         """Measure every round of a lane's lineage anew, whatever is recorded, as an auditor does."""
         self._rounds[lane], self._states[lane] = {}, [initial]
         for record in _paying(self.run, lane):
-            sources = ((a, partial(self.run.artifacts.open, a.signed.value.update)) for a in record.admitted)
-            updates = [WeightedUpdate(a.organisation, a.weight, source) for a, source in sources]
+            updates = record.counted(self.run.genesis.robust, self.run.artifacts.open)
             after = self.run.artifacts.open(record.aggregate)
             if credit := self.measure(lane, record.round, updates, after):
                 self.keep(lane, record.round, credit, after)

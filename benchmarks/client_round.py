@@ -34,9 +34,10 @@ from benchmarks.timing import cpu_timed
 from benchmarks.training_step import nf4
 from core.adapter import AdapterState
 from llm.batches import Batch
+from llm.data import read_folder
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
-from llm.records import Record, read_folder
+from llm.records import Record
 from llm.train import Loop, TrainConfig, draw_steps, train
 
 TARGET = 0.1

@@ -22,10 +22,11 @@ from core.adapter import AdapterState
 from core.composition import Composition, Part
 from core.config import RunConfig
 from llm.batches import encode
+from llm.data import read_data
 from llm.evaluate import Adapters, evaluate, route
 from llm.model import Model
 from llm.records import OrganisationData
-from llm.sources import base_of_settings, read_data
+from llm.sources import base_of_settings
 
 ROUNDS = 3
 SEEDS = (7, 8, 9)

@@ -24,9 +24,10 @@ import assets
 from benchmarks import report
 from benchmarks.timing import cpu_timed
 from llm.batches import IGNORED, Batch, collate, encode, pack
+from llm.data import read_folder
 from llm.determinism import reproducible
 from llm.model import Model, ModelSpec, load
-from llm.records import Record, read_folder
+from llm.records import Record
 from llm.train import Loop, TrainConfig, draw_steps
 
 TARGET = 0.05

@@ -40,7 +40,7 @@ def private_commitment(record: RoundRecord, salts: Salts) -> PrivateCommitment:
         key=record.key,
         manifests=hidden(lambda a: a.signed.value.digest),
         bids=hidden(lambda a: digest("bid", to_json(asdict(a.signed.value.bid)))),
-        allocations=hidden(lambda a: digest("allocation", to_json({"weight": a.weight}))),
+        allocations=hidden(lambda a: digest("allocation", to_json({"weight": a.weight, "factor": a.factor}))),
     )
 
 

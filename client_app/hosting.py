@@ -27,9 +27,10 @@ from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.signed import SigningKey
 from core.update import Organisation
+from llm.data import read_data
 from llm.model import Model
 from llm.records import OrganisationData, Record
-from llm.sources import base_of_genesis, read_data
+from llm.sources import base_of_genesis
 
 
 @dataclass(frozen=True)

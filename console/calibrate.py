@@ -23,7 +23,8 @@ from core.canonical import Address
 from core.errors import DataError, UsageError
 from core.genesis import Genesis
 from core.storage.lock import locked
-from llm.records import Record, read_published
+from llm.data import read_published
+from llm.records import Record
 from provenance.calibrating import calibrate as fitted
 from provenance.confidence import weights_of
 from provenance.served import subject

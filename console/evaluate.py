@@ -47,9 +47,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: JsonOption = False,
 ) -> None:
     """Compare the base with the served model, on every data set: loss, perplexity and exact match."""
-    from llm.harness import check_installed  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.data import read_data  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.harness import check_installed  # noqa: PLC0415
     from llm.served import serving  # noqa: PLC0415
-    from llm.sources import read_data  # noqa: PLC0415
 
     if tasks:
         check_installed()

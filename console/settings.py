@@ -32,7 +32,7 @@ def build(
     settings = base.to_flat()
     if config_file:
         try:
-            settings |= tomllib.loads(config_file.read_text(encoding="utf-8"))
+            settings |= tomllib.loads(config_file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise UsageError(f"config file {config_file}: expected a TOML of settings, got {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -96,9 +96,14 @@ def absolute(key: str, value: Any) -> Any:
     """A path made absolute from the current folder; the value of any other setting as it is."""
     if not isinstance(value, str) or not value:
         return value
+    if key == "data" and value.startswith("hf:"):
+        return f"hf:{_folder_or_name(value.removeprefix('hf:'))}"
+    if key in _PATHS and "://" not in value:
+        return str(Path(value).expanduser().absolute())
+    return _folder_or_name(value) if key == "base" else value
+
+
+def _folder_or_name(value: str) -> str:
+    """A folder as an absolute path, anything else as it is: a name on the Hub."""
     path = Path(value).expanduser()
-    if key in _PATHS and not value.startswith("hf:") and "://" not in value:
-        return str(path.absolute())
-    if key == "base" and (value.startswith((".", "/", "~")) or path.is_dir()):
-        return str(path.absolute())
-    return value
+    return str(path.absolute()) if value.startswith((".", "/", "~")) or path.is_dir() else value

@@ -1,10 +1,12 @@
 """`foedus verify`: the audit of a run by its members, or from outside by its chain and store."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from chain.audit.aggregates import Effects
 from chain.audit.outside import verify_from_outside
 from chain.audit.report import AuditReport
 from chain.audit.run import verify_on_chain
@@ -23,7 +25,9 @@ from console.settings import absolute, saved
 from console.views.failures import listed
 from console.views.tables import answer, table
 from core import keys
-from core.errors import UsageError
+from core.config import RunConfig
+from core.errors import FoedusError, UsageError
+from core.storage.run_folder import RunFolder
 
 app = command_app()
 
@@ -49,7 +53,10 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         found = readable_run(folder, run, key)
         settings, name = saved(folder, found.name), found.name
         private = private_chain or settings.private
-        report = verify_on_chain(found, chain or settings.chain, folder.folder, private=private, strict=strict)
+        report = verify_on_chain(
+            found, chain or settings.chain, folder.folder, private=private, strict=strict,
+            effects=_effects(found, settings),
+        )  # fmt: skip
     rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
     verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
     # The line above says the rounds already, unless it has to name a failure instead.
@@ -59,6 +66,16 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         {"run": name, **report.to_dict()}, [f"Run {name} {verdict}", *listed(report.failures), checked], as_json=as_json
     )
     return 0 if report.ok else 1
+
+
+def _effects(run: RunFolder, settings: RunConfig) -> Effects | None:
+    """What measures the effects of updates again; None where no factor hangs on them, or base or data are not here."""
+    with suppress(FoedusError):
+        if run.genesis.robust.rule == "validation":
+            from server_app.measuring import measuring_again  # noqa: PLC0415 - the base model's libraries
+
+            return measuring_again(run, settings).effects
+    return None
 
 
 def _from_outside(

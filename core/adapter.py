@@ -8,6 +8,7 @@ Names are `<module path in the base model>.lora_A` (rank × in) and `.lora_B` (o
 """
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,16 @@ class AdapterState:
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
+
+    @cached_property
+    def norm(self) -> float:
+        """The L2 norm of all its numbers."""
+        return math.sqrt(self.dot(self))
+
+    def dot(self, other: "AdapterState") -> float:
+        """The inner product with a state of the same arrays, in float64: squares of finite float32 may overflow."""
+        pairs = ((array, other[name]) for name, array in self.arrays.items())
+        return sum(float(np.vdot(one.astype(np.float64), two.astype(np.float64))) for one, two in pairs)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

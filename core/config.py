@@ -15,6 +15,7 @@ from core.errors import ConfigError, FormatError
 from core.genesis import Membership, Participation, Training
 from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
+from core.robust import BOUNDS, Robust
 
 MODES = ("train", "unlearn", "attribute")
 CREDITED = ("ucb", "q-learning")
@@ -114,6 +115,10 @@ class RunConfig:
     """Seconds to wait for the replies of a round."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
+    robust: str = "none"
+    """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
+    robust_bound: float = 0.0
+    """The bound of that rule, see core/robust.py; 0 is the rule's own."""
     chain: str = "embedded"
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
@@ -163,7 +168,7 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        _ = self.auditing, self.listed
+        _ = self.auditing, self.listed, self.robustness
         for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 
@@ -215,6 +220,15 @@ class RunConfig:
         return found
 
     @property
+    def robustness(self) -> Robust:
+        """What the genesis fixes about how much of an admitted update counts; raises ConfigError for a bad bound."""
+        bound = 0.0 if self.robust == "none" else self.robust_bound or BOUNDS[self.robust]
+        robust = Robust(self.robust, bound)
+        if wrong := robust.fault():
+            raise ConfigError(f"robust-bound: {wrong}")
+        return robust
+
+    @property
     def training(self) -> Training:
         """What the genesis fixes about local training."""
         return Training(**{f.name: getattr(self, f.name) for f in fields(Training)})
@@ -250,7 +264,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _check_path(name: str, value: str) -> None:
-    elsewhere = (name == "data" and value.startswith("hf:")) or (name == "store" and "://" in value)
+    local = value.startswith(("hf:.", "hf:~"))  # a folder, and no name on the Hub
+    elsewhere = (name == "data" and value.startswith("hf:") and not local) or (name == "store" and "://" in value)
     if value and not elsewhere and not Path(value).is_absolute():
         raise ConfigError(
             f"{key(name)}: expected an absolute path, since Flower's processes run elsewhere, got {value!r}"

@@ -14,13 +14,16 @@ from core.keys import Domain
 from core.names import check_distinct
 from core.parsing import parsed
 from core.ranges import fault
+from core.robust import NO_RULE, Robust
 from core.seeds import from_nonces
 from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
-_CHOSEN = frozenset({"membership", "nonces", "server_rate", "target_modules", "target_blocks", "template", "rslora"})
+_CHOSEN = frozenset(
+    {"membership", "nonces", "robust", "server_rate", "target_modules", "target_blocks", "template", "rslora"}
+)
 """The fields with a default that this version lets a federation choose."""
 
 
@@ -119,14 +122,6 @@ class Membership:
 
 
 @dataclass(frozen=True)
-class Robust:
-    """The rule that gives every admitted update its factor f_k, and its bound; none gives 1 to all."""
-
-    rule: str = "none"
-    bound: float = 0.0
-
-
-@dataclass(frozen=True)
 class Privacy:
     """Differential privacy of records: (ε, δ) over the whole federation, and the L2 norm an example is clipped to."""
 
@@ -218,7 +213,7 @@ class Genesis:
     membership: Membership = Membership()
     nonces: tuple[Digest, ...] = ()
     wire: str = "fp32"
-    robust: Robust = Robust()
+    robust: Robust = NO_RULE
     privacy: Privacy | None = None
     server_rate: float = 1.0
     template: Template = Template()
@@ -320,12 +315,15 @@ class Genesis:
             name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")
         }
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
+        robust = {"robust": self.robust.rule, "robust_bound": self.robust.bound}
         asked = asdict(self.participation)
         private = {"anchor_every": self.private.anchor_every} if self.private else {}
-        settings = own | named | asdict(self.training) | asked | {"participation": asked["policy"]} | private
+        settings = own | named | robust | asdict(self.training) | asked | {"participation": asked["policy"]} | private
         for name, value in settings.items():
             if wrong := fault(name, value):
                 raise FormatError(f"genesis: {name}: {wrong}")
+        if wrong := self.robust.fault():
+            raise FormatError(f"genesis: robust: {wrong}")
         words = (
             self.run,
             self.base.name,

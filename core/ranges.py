@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from core.aggregation import RULES
+from core.robust import BOUNDS
 
 QUANTISATIONS = ("nf4", "int8", "none")
 POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning")
@@ -13,6 +14,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "aggregation": tuple(RULES),
     "composition": COMPOSITIONS,
     "participation": POLICIES,
+    "robust": tuple(BOUNDS),
 }
 RANGES: Mapping[str, tuple[float, float]] = {
     "organisations": (0, 2**32),
@@ -41,6 +43,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "retries": (0, 98),
     "timeout": (0.1, 1e9),
     "norm_bound": (1e-9, 1e9),
+    "robust_bound": (0.0, 1e9),
     "chain_lag": (0, 99_999),
     "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),

@@ -6,16 +6,19 @@ off the chain: what goes there is salted, and the salts can be destroyed without
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 from core import merkle
+from core.adapter import AdapterState
+from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
 from core.ledger import RoundCommitment
 from core.parsing import parsed
+from core.robust import Robust, counted
 from core.round_key import FIELDS, RoundKey
 from core.signed import CoordinatorStatement, Signed
 from core.update import Offer, UpdateManifest
@@ -51,9 +54,19 @@ class Admitted:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         admitted = parsed(cls, data, {"signed": lambda v: Signed.parse(UpdateManifest, v)})
-        if admitted.factor != 1.0:
-            raise FormatError(f"admitted update: expected factor 1, which this version knows, got {admitted.factor}")
+        if not 0 <= admitted.factor <= 1:
+            raise FormatError(f"admitted update: expected a factor from 0 to 1, got {admitted.factor}")
         return admitted
+
+
+def weighted(
+    admitted: Iterable[Admitted], open_update: Callable[[Digest], AdapterState], share: float = 1.0
+) -> list[WeightedUpdate]:
+    """The updates of a round with their weights w_k, before its robust rule."""
+    # Read when they are used, one by one: a round's updates may not fit into memory together.
+    return [
+        WeightedUpdate(a.organisation, a.weight * share, partial(open_update, a.signed.value.update)) for a in admitted
+    ]
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,13 @@ class RoundRecord(CoordinatorStatement):
     def reaggregated(self) -> bool:
         """Whether the round was not trained but aggregated again, from updates of an earlier generation."""
         return any(admitted.signed.value.generation < self.generation for admitted in self.admitted)
+
+    def counted(
+        self, robust: Robust, open_update: Callable[[Digest], AdapterState], share: float = 1.0
+    ) -> list[WeightedUpdate]:
+        """The weighted updates that the aggregate is the sum of, in a share of what is served."""
+        factors = {admitted.organisation: admitted.factor for admitted in self.admitted}
+        return counted(robust, weighted(self.admitted, open_update, share), factors)
 
     @property
     def states(self) -> frozenset[Digest]:

@@ -65,16 +65,16 @@ class Batch:
 def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
     """Tokenise a record, cut to `max_length` tokens; remembered, for every round comes back to the same records.
 
-    The answer keeps all that three quarters of the row, and what the prompt leaves, can hold; a prompt that is then
-    too long loses its middle: its head holds the question, its tail the marker that the answer follows.
+    A prompt of more than three quarters of a row loses its middle: its head holds the question, its tail the marker
+    that the answer follows. The answer has what the prompt leaves.
     """
     prompt, answer = (_tokens(tokenizer, text) for text in _texts(tokenizer, record))
-    answer = answer[: max(max_length - min(len(prompt), max_length // 4), 1)]
-    room = max_length - len(answer)
+    # By the prompt alone: a cut that made room for the answer would tell the model how long an answer to give.
+    room = 3 * max_length // 4
     if len(prompt) > room:
         head = room // 2
         prompt = prompt[:head] + prompt[len(prompt) - (room - head) :]
-    return Example((*prompt, *answer), len(prompt))
+    return Example((*prompt, *answer[: max_length - len(prompt)]), len(prompt))
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:

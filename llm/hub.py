@@ -1,101 +1,146 @@
-"""Organisations made by dividing one data set of the Hugging Face Hub (or a local folder that `datasets` reads).
+"""Organisations made by dividing one data set: of the Hugging Face Hub, of a folder of files, or saved by `datasets`.
 
-Flower's partitioners divide the train split: evenly at random, unevenly by a Dirichlet draw over a column's values,
-or by a column whose every value is an organisation. Each part holds out its own dev records; the validation split,
-where there is one, is the shared validation set.
+The rows of the train split are divided evenly at random, unevenly by a Dirichlet draw over a column's values (both by
+Flower's partitioners), or by a column whose every value is an organisation. Each part holds out its own dev records;
+the validation split, where there is one, is the shared validation set.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, DataError
-from llm.records import Collection, OrganisationData, Record, checked_names, parse_record, split
+from llm.files import ENDINGS, Row, is_data, is_hidden, read_rows, table_rows
+from llm.records import Collection, OrganisationData, checked_names, missing, split, text_of
 
 _CONCENTRATION = 0.5
 """Dirichlet parameter: at 0.5 most parts are dominated by few of the column's values."""
 _LABEL_COLUMNS = ("label", "domain", "category")
+_SPLITS = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
+"""Words in the path of a file that is not of the train split, by the split."""
 
 
 def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -> Collection:
     """Divide the data set `name` among `organisations` (with ``column=…``, 0 means all its values).
 
-    `partition` is ``iid``, ``dirichlet`` or ``dirichlet=COLUMN``, or ``column=COLUMN``. Raises ConfigError for
-    another one, DataError when the data set cannot be had or divided, or a row is malformed.
+    `name` is a folder, or OWNER/NAME or OWNER/NAME:SUBSET of the Hub. `partition` is ``iid``, ``dirichlet`` or
+    ``dirichlet=COLUMN``, or ``column=COLUMN``. Raises ConfigError for another one, DataError when the data set cannot
+    be had or divided, or a row is malformed.
     """
     kind, _, column = partition.partition("=")
     if kind not in {"iid", "dirichlet", "column"} or (kind == "column" and not column) or (kind == "iid" and column):
         raise ConfigError(f"partition: expected iid, dirichlet, dirichlet=COLUMN or column=COLUMN, got {partition!r}")
     if kind != "column" and organisations < 1:
         raise ConfigError(f"organisations: expected a number of parts to make of hf:{name}, got {organisations}")
-    try:
-        parts, validation = _divide(name, organisations, seed, kind, column)
-    except (OSError, ValueError, KeyError) as error:
-        # The libraries explain themselves in many lines, of which the first has the reason.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"hf:{name} cannot be loaded and divided as {partition!r}: {reason}") from error
-    data, notes = [], []
+    folder, source = Path(name), f"hf:{name}"
+    if folder.is_absolute() and not folder.is_dir():
+        raise DataError(f"{source}: expected a folder of data files, got no such folder")
+    rows, notes = _read_folder(folder) if folder.is_dir() else (_load(name), [])
+    train = rows.get("train")
+    if not train:
+        raise DataError(f"{source}: expected rows to train on, got the splits {sorted(rows)}")
+    if kind == "column":
+        parts = _by_value(train, column, source)
+    else:
+        parts = _at_random(train, organisations, seed, column if kind == "dirichlet" else None, source)
+    data = []
     ordered = sorted(parts)
-    for label, part in zip(ordered, checked_names(ordered, f"hf:{name} divided as {partition!r}"), strict=True):
-        rows, where = parts[label], f"hf:{name} part {label}"
-        records = _records(where, rows)
+    for label, part in zip(ordered, checked_names(ordered, f"{source} divided as {partition!r}"), strict=True):
         try:
-            data.append(OrganisationData(part, *split(records)))
+            data.append(OrganisationData(part, *split([row.record() for row in parts[label]])))
         except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        notes.append(f"{label}: {len(data[-1].dev)} of {len(records)} records held out")
+            raise DataError(f"{source} part {label}: {error}") from error
     if len(data) < organisations:
         raise DataError(
-            f"hf:{name}: expected {organisations} organisations, got {len(data)} values of column {column!r}"
+            f"{source}: expected {organisations} organisations, got {len(data)} values of column {column!r}"
         )
-    shared = _records(f"hf:{name} validation", validation)
+    shared = tuple(row.record() for row in rows.get("validation", ()))
     return Collection(tuple(data[: organisations or None]), shared, tuple(notes))
 
 
-def _divide(
-    name: str, organisations: int, seed: int, kind: str, column: str
-) -> tuple[dict[str, list[Any]], Iterable[Any]]:
+def _by_value(rows: Sequence[Row], column: str, source: str) -> dict[str, list[Row]]:
+    """The rows of every value of a column; one without a value is nobody's, and refused."""
+    parts: dict[str, list[Row]] = {}
+    for row, value in zip(rows, _values(rows, column, source), strict=True):
+        parts.setdefault(value, []).append(row)
+    return parts
+
+
+def _at_random(
+    rows: Sequence[Row], organisations: int, seed: int, column: str | None, source: str
+) -> dict[str, list[Row]]:
+    """So many parts; with a column (any that holds labels, when it is empty), each of few of its values."""
     # Imported here: only runs on such data should wait for these two seconds.
-    federated = import_module("flwr_datasets").FederatedDataset
-    loaded = federated(dataset=name, partitioners={"train": 1}, seed=seed)
-    train = loaded.load_split("train")
-    partitioner = _partitioner(train, organisations, seed, kind, column)
-    partitioner.dataset = train
-    parts = {}
-    for index in range(partitioner.num_partitions):
-        rows = _plain_rows(partitioner.load_partition(index))
-        parts[str(rows[0][column]) if kind == "column" else f"organisation-{index:03d}"] = rows
-    splits = import_module("datasets").get_dataset_split_names(name)
-    return parts, _plain_rows(loaded.load_split("validation")) if "validation" in splits else ()
-
-
-def _partitioner(train: Any, organisations: int, seed: int, kind: str, column: str) -> Any:
     partitioners = import_module("flwr_datasets.partitioner")
-    if kind == "iid":
-        return partitioners.IidPartitioner(organisations)
-    columns = [column] if column else [name for name in _LABEL_COLUMNS if name in train.column_names]
-    if not columns or columns[0] not in train.column_names:
-        raise ValueError(f"it has the columns {train.column_names}, not {column or ' or '.join(_LABEL_COLUMNS)}")
-    if kind == "column":
-        return partitioners.NaturalIdPartitioner(partition_by=column)
-    return partitioners.DirichletPartitioner(organisations, partition_by=columns[0], alpha=_CONCENTRATION, seed=seed)
+    numbers: dict[str, Any] = {"row": range(len(rows))}
+    if column is None:
+        partitioner = partitioners.IidPartitioner(organisations)
+    else:
+        known = [name for name in _LABEL_COLUMNS if name in rows[0].value]
+        column = column or next(iter(known), " or ".join(_LABEL_COLUMNS))
+        numbers["value"] = _values(rows, column, source)
+        partitioner = partitioners.DirichletPartitioner(
+            organisations, partition_by="value", alpha=_CONCENTRATION, seed=seed
+        )
+    # Row numbers and labels alone: what Arrow would make of the records is no matter.
+    partitioner.dataset = import_module("datasets").Dataset.from_dict(numbers).shuffle(seed=seed)
+    try:
+        parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
+    except ValueError as error:
+        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}") from error
+    return {f"organisation-{index:03d}": [rows[row] for row in part] for index, part in enumerate(parts)}
 
 
-def _plain_rows(rows: Any) -> list[dict[str, Any]]:
-    """Rows as plain objects: no empty fields, class labels by name."""
-    # A column that is empty in a row would make parse_record take it for a record of another shape.
-    names = {field: kind.names for field, kind in rows.features.items() if hasattr(kind, "names")}
-    return [
-        {field: names[field][value] if field in names else value for field, value in row.items() if value is not None}
-        for row in rows
-    ]
+def _values(rows: Sequence[Row], column: str, source: str) -> list[str]:
+    """The value of a column in every row, as text."""
+    names = {name for row in rows if isinstance(row.value, dict) for name in row.value}
+    if column not in names:
+        raise DataError(f"{source}: expected a column {column}, got the columns {sorted(map(str, names))}")
+    found = []
+    for row in rows:
+        value = row.value.get(column) if isinstance(row.value, dict) else None
+        if missing(value):
+            raise DataError(f"{row.where}: expected a value in column {column!r}, which divides the rows, got none")
+        found.append(text_of(row.value, column))
+    return found
 
 
-def _records(where: str, rows: Iterable[Mapping[str, Any]]) -> tuple[Record, ...]:
-    records = []
-    for number, row in enumerate(rows):
-        try:
-            records.append(parse_record(row))
-        except DataError as error:
-            raise DataError(f"{where} row {number}: {error}") from error
-    return tuple(records)
+def _read_folder(folder: Path) -> tuple[dict[str, list[Row]], list[str]]:
+    """The rows of a folder's files by split, which a word in their path names, and notes on what is skipped."""
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _splits(str(folder), "load_from_disk"), []
+    rows: dict[str, list[Row]] = {}
+    notes = []
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if path.is_dir() or any(is_hidden(folder / part) for part in inner.parts):
+            continue
+        if is_data(path):
+            words = re.split(r"[^a-z]+", str(inner).lower())
+            rows.setdefault(next((_SPLITS[w] for w in words if w in _SPLITS), "train"), []).extend(read_rows(path))
+        else:
+            notes.append(f"{inner}: skipped, not {ENDINGS}")
+    return rows, notes
+
+
+def _load(name: str) -> dict[str, list[Row]]:
+    """The rows of a data set of the Hub by split."""
+    repository, _, subset = name.partition(":")
+    return _splits(name, "load_dataset", repository, subset or None)
+
+
+def _splits(name: str, loader: str, *arguments: object) -> dict[str, list[Row]]:
+    datasets, httpx = import_module("datasets"), import_module("httpx")
+    try:
+        loaded = getattr(datasets, loader)(*(arguments or (name,)))
+        found = loaded if isinstance(loaded, dict) else {"train": loaded}
+        return {split: list(table_rows(f"hf:{name} {split}", rows)) for split, rows in found.items()}
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError, httpx.HTTPError) as error:
+        raise DataError(f"hf:{name} cannot be loaded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The libraries explain themselves in many lines, of which the first two have the reason."""
+    return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__

@@ -1,9 +1,11 @@
-"""Records of the organisations: parsed from JSON, read from files and folders, split into training and held-out sets.
+"""Records of the organisations: the forms in which people have them, one normal form, and the held-out set.
 
 Decisions:
 
-- Five shapes of record become one: the turns of a prompt and the answer to it. Loss is taken on the answer only.
-- Without a dev.jsonl the 5 % of records whose digests are smallest are held out: the choice depends on nothing but
+- Every form of record becomes one: the turns of a prompt and the answer to it. Loss is taken on the answer only.
+- A null is a field that is not there, and a number is the text that JSON writes for it: tables and data frames have
+  both where text is meant.
+- Without a dev file the 5 % of records whose digests are smallest are held out: the choice depends on nothing but
   the records, so no run ever trains on what another run held out, and equal records stay together.
 
 Nothing here needs torch or transformers: commands that only look at data start at once.
@@ -12,19 +14,29 @@ Nothing here needs torch or transformers: commands that only look at data start 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from core.canonical import Digest, digest, parse_json, to_json
+from core.canonical import Digest, digest, to_json
 from core.errors import DataError, FormatError
 from core.names import Name, check_distinct, organisation_name
 
-VALIDATION = "validation.jsonl"
-LONGEST_LINE = 16 * 2**20
-"""The most bytes of one record."""
+FORMS: Final = (
+    "{instruction, input, output}, {question, answer}, {prompt, completion}, {text, label}, {text}, {messages} or "
+    "{conversations}"
+)
+_PAIRS: Final = (
+    ("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("question", "response"),
+    ("prompt", "completion"), ("prompt", "response"), ("text", "label"),
+)  # fmt: skip
+"""The fields of a prompt and of its answer, in the order in which they are looked for."""
+_TURNS: Final = ("messages", "conversations", "conversation")
+_ROLES: Final = {
+    "system": "system", "developer": "system", "user": "user", "human": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
+}  # fmt: skip
+"""What the roles of chat messages and of ShareGPT mean."""
 _HELD_OUT = 0.05
-_ROLES = ("system", "user", "assistant")
-_SHAPES = "{instruction, input, output}, {question, answer}, {text, label}, {text} or {messages}"
+_LARGEST_EXACT = 2**53 - 1
 
 
 @dataclass(frozen=True)
@@ -69,72 +81,126 @@ class Collection:
     validation: tuple[Record, ...]
     """The shared validation set; empty when the source has none."""
     notes: tuple[str, ...]
-    """What was skipped or split off, one line each."""
+    """What was skipped, one line each."""
 
 
-# --- records -------------------------------------------------------------------------------------------------------
+# --- one record ----------------------------------------------------------------------------------------------------
 
 
 def parse_record(value: Any) -> Record:
     """Normalise one decoded record; raises DataError saying which field is wrong."""
     if not isinstance(value, Mapping):
-        raise DataError(f"expected an object with {_SHAPES}, got {type(value).__name__}")
+        raise DataError(f"expected an object with {FORMS}, got {_kind(value)}")
+    fields = {name: field for name, field in value.items() if not missing(field)}
     # Data written for earlier versions calls the field slice.
-    domain = _text(value, "domain", _text(value, "slice", ""))
-    if "messages" in value:
-        return _conversation(value["messages"], domain)
-    if "output" in value:
-        instruction, context = _text(value, "instruction"), _text(value, "input", "")
-        return _single_turn(f"{instruction}\n{context}" if context else instruction, _text(value, "output"), domain)
-    if "answer" in value:
-        return _single_turn(_text(value, "question"), _text(value, "answer"), domain)
-    if "label" in value:
-        label = value["label"]
-        # In Python True is an int, and "True" would be learnt as the answer.
-        if isinstance(label, bool) or not isinstance(label, str | int):
-            raise DataError(f"field 'label': expected a string or an integer, got {type(label).__name__}")
-        return _single_turn(_text(value, "text"), _unicode("label", str(label)), domain)
-    if "text" in value:
-        return _single_turn("", _text(value, "text"), domain)
-    raise DataError(f"expected {_SHAPES}, got fields {sorted(value)}")
+    domain = text_of(fields, "domain", text_of(fields, "slice", ""))
+    for name in _TURNS:
+        if name in fields:
+            return _conversation(name, _turns(name, fields[name]), _system(fields), domain)
+    for prompt, answer in _PAIRS:
+        if prompt in fields and answer in fields:
+            return _pair(fields, prompt, answer, domain)
+    if "text" in fields:
+        return Record((), _learnt(text_of(fields, "text")), domain)
+    nulls = sorted(map(str, value.keys() - fields.keys()))
+    raise DataError(
+        f"expected {FORMS}, got fields {sorted(map(str, fields))}" + (f" and null in {nulls}" if nulls else "")
+    )
 
 
-def _text(value: Mapping[str, Any], field: str, default: str | None = None) -> str:
-    text = value.get(field, default)
-    if not isinstance(text, str):
-        got = type(text).__name__ if field in value else f"fields {sorted(value)}"
-        raise DataError(f"field {field!r}: expected a string, got {got}")
-    return _unicode(field, text)
+def missing(value: object) -> bool:
+    """Whether a field is empty as tables and data frames leave one: null, or NaN."""
+    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - only NaN differs from itself
 
 
-def _unicode(field: str, text: str) -> str:
-    """The text; an escape in JSON can spell half a character, which no tokenizer and no digest takes."""
-    try:
-        text.encode()
+def text_of(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """A field as text, a number as JSON writes it; raises DataError for what is neither, or no Unicode text."""
+    value = fields.get(name, default)
+    # In Python True is an int, and "True" would be learnt as the answer.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= _LARGEST_EXACT:  # of a larger one the parser has kept the first digits only
+            raise DataError(f"field {name!r}: expected a number up to 2^53 − 1, got {value:g}: write it as text")
+        return to_json(value).decode()
+    if not isinstance(value, str):
+        raise DataError(f"field {name!r}: expected text, got {_kind(value)}")
+    try:  # an escape in JSON can spell half a character, which no tokenizer and no digest takes
+        value.encode()
     except UnicodeEncodeError as error:
-        got = f"\\u{ord(text[error.start]):04x} alone"
-        raise DataError(f"field {field!r}: expected Unicode text, got {got}: mend or remove the record") from error
-    return text
+        got = f"\\u{ord(value[error.start]):04x} alone"
+        raise DataError(f"field {name!r}: expected Unicode text, got {got}: mend or remove the record") from error
+    return value
 
 
-def _single_turn(prompt: str, answer: str, domain: str) -> Record:
+def _pair(fields: Mapping[str, Any], prompt: str, answer: str, domain: str) -> Record:
+    if isinstance(fields[prompt], list):  # TRL's halves of a conversation
+        both = [*_turns(prompt, fields[prompt]), *_turns(answer, fields[answer])]
+        return _conversation(answer, both, _system(fields), domain)
+    asked = [text_of(fields, prompt)]
+    if prompt == "instruction":
+        asked += [text for name in ("input", "context") if (text := text_of(fields, name, ""))]
+    asked = ["\n".join(asked)] if any(asked) else []
+    turns = (*_system(fields), *(Message("user", text) for text in asked))
+    return Record(turns, _learnt(text_of(fields, answer)), domain)
+
+
+def _system(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The system turn that some forms keep in a field beside the conversation."""
+    text = text_of(fields, "system", text_of(fields, "system_prompt", ""))
+    return (Message("system", text),) if text else ()
+
+
+def _learnt(answer: str) -> str:
     if not answer.strip():
         raise DataError("expected an answer to learn, got an empty one")
-    return Record((Message("user", prompt),) if prompt else (), answer, domain)
+    return answer
 
 
-def _conversation(messages: Any, domain: str) -> Record:
+def _turns(name: str, value: Any) -> list[Message]:
+    """The turns of a list of {role, content}, or of ShareGPT's {from, value}."""
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise DataError(f"field {name!r}: expected a list of {{role, content}} or {{from, value}}, got {_kind(value)}")
+    turns = []
+    for number, turn in enumerate(value, start=1):
+        try:
+            role, content = ("from", "value") if missing(turn.get("role")) else ("role", "content")
+            if (said := text_of(turn, role)) not in _ROLES:
+                raise DataError(f"expected a role among {', '.join(_ROLES)}, got {said!r}")  # noqa: TRY301 - placed below
+            turns.append(Message(_ROLES[said], _content(turn, content)))
+        except DataError as error:
+            raise DataError(f"field {name!r}, turn {number}: {error}") from error
+    return turns
+
+
+def _content(turn: Mapping[str, Any], name: str) -> str:
+    """The text of a turn, which may come in parts {type: text, text}."""
+    parts = turn.get(name)
+    if not isinstance(parts, list):
+        return text_of(turn, name)
+    if other := [part for part in parts if not isinstance(part, Mapping) or part.get("type", "text") != "text"]:
+        got = f"a part of type {other[0].get('type')!r}" if isinstance(other[0], Mapping) else _kind(other[0])
+        raise DataError(f"field {name!r}: expected parts of text, got {got}")
+    return "".join(text_of(part, "text") for part in parts)
+
+
+def _conversation(name: str, turns: list[Message], system: tuple[Message, ...], domain: str) -> Record:
     """The turns up to the assistant's last one, which is the answer."""
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        raise DataError(f"field 'messages': expected a list of {{role, content}}, got {type(messages).__name__}")
-    turns = [Message(_text(message, "role"), _text(message, "content")) for message in messages]
-    if unknown := [turn.role for turn in turns if turn.role not in _ROLES]:
-        raise DataError(f"field 'messages': expected a role among {', '.join(_ROLES)}, got {unknown[0]!r}")
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns or not turns[-1].content.strip():
-        raise DataError("field 'messages': expected a last turn of the assistant with text, got no answer")
-    return Record(tuple(turns[:-1]), turns[-1].content, domain)
+        raise DataError(f"field {name!r}: expected a last turn of the assistant with text, got no answer")
+    *before, answer = turns
+    if before and before[0].role == "system":
+        system = ()
+    return Record((*system, *before), answer.content, domain)
+
+
+def _kind(value: object) -> str:
+    """What JSON calls the kind of a value."""
+    kinds = {bool: "true or false", str: "text", int: "a number", float: "a number", list: "a list", type(None): "null"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "an object")
+
+
+# --- the records of an organisation --------------------------------------------------------------------------------
 
 
 def split(records: Sequence[Record]) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
@@ -152,65 +218,6 @@ def split(records: Sequence[Record]) -> tuple[tuple[Record, ...], tuple[Record, 
     return train, dev
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def read_records(path: Path) -> tuple[Record, ...]:
-    """Read one JSON Lines file; blank lines are skipped. Raises DataError with file and line, or when it is empty."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: expected a file that can be read, got {error.strerror}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                records.append(parse_record(parse_json(line, LONGEST_LINE)))
-            except (FormatError, DataError) as error:
-                raise DataError(f"{path}:{number}: {error}") from error
-    if not records:
-        raise DataError(f"{path}: expected one JSON object a line, got no records")
-    return tuple(records)
-
-
-def read_folder(path: Path, organisations: int | None = None) -> Collection:
-    """Read one NAME.jsonl, or NAME/train.jsonl with optional NAME/dev.jsonl, per organisation, in order of name.
-
-    `organisations` keeps the first so many. Raises DataError for a missing or empty folder, a malformed record
-    (with file and line), a name given twice, or fewer organisations than asked for.
-    """
-    if not path.is_dir():
-        raise DataError(f"{path}: expected a folder with NAME.jsonl or NAME/train.jsonl per organisation, got none")
-    files, notes = _training_files(path)
-    if not files:
-        raise DataError(f"{path}: expected NAME.jsonl or NAME/train.jsonl per organisation, got no organisation")
-    if organisations is not None and len(files) < organisations:
-        raise DataError(f"{path}: expected {organisations} organisations, got {len(files)} ({', '.join(files)})")
-    read = []
-    for name, file in zip(checked_names(list(files)[:organisations], str(path)), files.values(), strict=False):
-        train, dev = read_records(file), file.with_name("dev.jsonl")
-        if file.parent != path and dev.is_file():
-            read.append(OrganisationData(name, train, read_records(dev)))
-            continue
-        try:
-            read.append(OrganisationData(name, *split(train)))
-        except DataError as error:
-            raise DataError(f"{file}: {error}") from error
-        notes.append(f"{name}: no dev.jsonl, {len(read[-1].dev)} of {len(train)} records held out")
-    validation = path / VALIDATION
-    return Collection(tuple(read), read_records(validation) if validation.exists() else (), tuple(notes))
-
-
-def read_published(path: Path) -> dict[Name, tuple[Record, ...]]:
-    """Every record of each organisation in a folder as `read_folder` takes it; raises DataError. None is held out."""
-    files, _ = _training_files(path) if path.is_dir() else ({}, [])
-    if not files:
-        raise DataError(f"{path}: expected NAME.jsonl or NAME/train.jsonl per organisation, got no organisation")
-    return {
-        name: read_records(file) for name, file in zip(checked_names(files, str(path)), files.values(), strict=True)
-    }
-
-
 def checked_names(names: Iterable[str], where: str) -> list[Name]:
     """The names of organisations in a source; raises DataError for what is none, and for two that look alike."""
     try:
@@ -219,22 +226,3 @@ def checked_names(names: Iterable[str], where: str) -> list[Name]:
     except FormatError as error:
         raise DataError(f"{where}: {error}: rename it") from error
     return checked
-
-
-def _training_files(path: Path) -> tuple[dict[str, Path], list[str]]:
-    """The training file of each organisation in a folder, in order of name, and notes on what is none."""
-    files: dict[str, Path] = {}
-    notes = []
-    for entry in sorted(path.iterdir(), key=lambda entry: (entry.stem, entry.name)):
-        if entry.is_dir() and (entry / "train.jsonl").is_file():
-            name, file = entry.name, entry / "train.jsonl"
-        elif entry.is_file() and entry.suffix == ".jsonl" and entry.name != VALIDATION:
-            name, file = entry.stem, entry
-        else:
-            if entry.name != VALIDATION:
-                notes.append(f"{entry.name}: skipped, {'it has no train.jsonl' if entry.is_dir() else 'not .jsonl'}")
-            continue
-        if name in files:
-            raise DataError(f"{path}: expected {name}.jsonl or {name}/train.jsonl, got both")
-        files[name] = file
-    return dict(sorted(files.items())), notes

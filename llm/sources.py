@@ -1,32 +1,11 @@
-"""The records and the base model that the settings of a run name."""
+"""The base model that the settings or the genesis of a run name."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
-import assets
 from core.config import RunConfig
 from core.errors import ConfigError, ModelError
 from core.genesis import Genesis
-from llm.hub import read_hub
 from llm.model import Model, ModelSpec, Quantisation, load
-from llm.records import VALIDATION, Collection, read_folder, read_records
-
-
-def read_data(config: RunConfig) -> Collection:
-    """The organisations' records and the shared validation set; raises DataError."""
-    if config.data.startswith("hf:"):
-        name = config.data.removeprefix("hf:")
-        collection = read_hub(name, config.organisations, config.seed, config.partition)
-    else:
-        folder = Path(config.data) if config.data else assets.samples()
-        collection = read_folder(folder, config.organisations or None)
-    if config.validation:
-        return replace(collection, validation=read_records(Path(config.validation)))
-    if collection.validation:
-        return collection
-    # Every round is measured: a source without a validation set gets the embedded one.
-    return replace(collection, validation=read_records(assets.samples() / VALIDATION))
 
 
 def base_of_settings(config: RunConfig, date: str = "") -> Model:

@@ -95,10 +95,7 @@ def stored_rounds(run: RunFolder, lane: int, share: float, fresh: AdapterState) 
     rounds = []
     for record in (signed.value for signed in run.lineage(lane)):
         after = partial(run.artifacts.open, record.aggregate)
-        updates = tuple(
-            WeightedUpdate(a.organisation, a.weight * share, partial(run.artifacts.open, a.signed.value.update))
-            for a in record.admitted
-        )
+        updates = tuple(record.counted(run.genesis.robust, run.artifacts.open, share))
         rounds.append(StoredRound(before, after, updates))
         before = after
     return tuple(rounds)

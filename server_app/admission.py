@@ -120,10 +120,9 @@ class AdmissionContext:
                 raise RejectedError(Reason.WRONG_DTYPE, f"{name}: expected float32, got {array.dtype}")
             if not np.isfinite(array).all():
                 raise RejectedError(Reason.NOT_FINITE, f"{name} holds NaN or Inf")
-        # In float64: the squares of finite float32 values can overflow float32.
-        squares = (float(np.vdot(wide, wide)) for wide in (a.astype(np.float64) for a in update.arrays.values()))
-        if (norm := math.sqrt(sum(squares))) > bound:
-            raise RejectedError(Reason.NORM_ABOVE_BOUND, f"expected an L2 norm of at most {bound:g}, got {norm:.6g}")
+        if update.norm > bound:
+            detail = f"expected an L2 norm of at most {bound:g}, got {update.norm:.6g}"
+            raise RejectedError(Reason.NORM_ABOVE_BOUND, detail)
 
 
 def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence: str) -> T:

@@ -24,7 +24,6 @@ from core.errors import FoedusError, UsageError
 from core.escape import one_line, redacted
 from core.keys import Domain, Key
 from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
-from core.policies import READ_LOSSES
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
@@ -148,8 +147,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
         measuring = Measuring.of(config, model, fresh, validation)
         rewards = measuring.rewards(config, run)
-        loss_bound = measuring.loss_bound if config.participation in READ_LOSSES else None
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards, loss_bound)
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy

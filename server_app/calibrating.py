@@ -14,9 +14,9 @@ from core.config import RunConfig
 from core.errors import FoedusError
 from core.escape import one_line
 from core.genesis import Genesis
+from llm.data import read_data
 from llm.model import Model
 from llm.records import Record
-from llm.sources import read_data
 from provenance.calibrating import calibrate
 from provenance.confidence import weights_of
 from provenance.served import subject

@@ -124,6 +124,7 @@ def create_genesis(
         seed=seed,
         nonces=nonces,
         participation=config.participating,
+        robust=config.robustness,
         environment=environment(),
         target_modules=spec.modules,
         target_blocks=spec.blocks,
@@ -172,6 +173,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),
         "composition": genesis.composition,
         "norm_bound": genesis.norm_bound,
+        "robustness": genesis.robust,
         "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
@@ -222,6 +224,11 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
     if not isolated and config.composition != "sum":
         raise ConfigError(
             f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
+        )
+    if config.robust in ("multi-krum", "trimmed-mean") and config.aggregation not in ("frozen-a", "fedavg"):
+        raise ConfigError(
+            f"robust {config.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
+            f"{config.aggregation}"
         )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds

@@ -2,23 +2,27 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from agents import credit
 from agents.rewards import Rewards
 from core.adapter import AdapterState
-from core.aggregation import RULES, Rule
+from core.aggregation import RULES, Rule, WeightedUpdate
 from core.canonical import Address, Digest, digest, to_json
 from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
+from llm.data import read_data
 from llm.evaluate import evaluate
 from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
 from llm.records import Record
 from llm.served import base_of, shared_adapter
-from llm.sources import read_data
+
+EFFECT_RECORDS = 4
+"""Records of every domain on which the effect of each update is measured."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,19 @@ class Measuring:
         """The highest loss of a lane's state on any domain, in nats per answer token."""
         return max(self.losses(Composition.of(state)).values())
 
+    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """By how many nats each update alone, with its weight, raises the mean loss over domains of a lane's state.
+
+        On the first `EFFECT_RECORDS` of every domain: as many evaluations as updates must not slow a round down.
+        """
+        few = replace(self, domains={name: records[:EFFECT_RECORDS] for name, records in self.domains.items()})
+
+        def loss(state: AdapterState) -> float:
+            return fmean(few.losses(Composition.of(state)).values())
+
+        least = loss(before)
+        return {u.organisation: loss(self.rule.aggregate(before, [u]).state) - least for u in updates}
+
     def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""
         before, after = (self.losses(Composition.of(state)) for state in (done.before, done.after))
@@ -83,11 +100,12 @@ def validation_records(config: RunConfig) -> tuple[Record, ...]:
 
     Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
     """
-    if not config.coordinator_key:
-        return read_data(config).validation
-    if not config.organisations:
+    if config.coordinator_key and not config.organisations:
         raise ConfigError("organisations: expected the number that a deployment waits for, got 0")
-    return read_data(replace(config, organisations=0)).validation
+    found = read_data(replace(config, organisations=0) if config.coordinator_key else config).validation
+    if config.robust == "validation" and not found:
+        raise ConfigError("robust validation: expected a shared validation set, got none")
+    return found
 
 
 def digest_of(validation: Iterable[Record]) -> Digest:
@@ -95,20 +113,23 @@ def digest_of(validation: Iterable[Record]) -> Digest:
     return digest("validation", to_json([[record.domain, record.digest] for record in validation]))
 
 
-def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
-    """Every organisation's payments, measured anew from the records and artifacts of a run.
+def measuring_again(run: RunFolder, config: RunConfig) -> Measuring:
+    """What the coordinator of a run measured with.
 
     `config` names base and validation data as they are here. Raises ModelError or DataError when they are not those of
     the genesis.
     """
     genesis = run.genesis
-    model = base_of(genesis, config.base)
-    validation = validation_records(config)
+    model, validation = base_of(genesis, config.base), validation_records(config)
     if (got := digest_of(validation)) != genesis.validation:
         raise DataError(f"validation set: expected {genesis.validation}, got {got}")
-    fresh = shared_adapter(model, genesis.rank, genesis.seed)
-    measuring = Measuring.of(config, model, fresh, validation)
+    return Measuring.of(config, model, shared_adapter(model, genesis.rank, genesis.seed), validation)
+
+
+def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
+    """Every organisation's payments, measured anew from a run's records and artifacts; raises as `measuring_again`."""
+    measuring, genesis = measuring_again(run, config), run.genesis
     rewards = Rewards(run, config.pool, measuring.credit)
     for lane in range(len(genesis.lanes)):
-        rewards.measure_again(lane, measuring.rule.initial(fresh))
+        rewards.measure_again(lane, measuring.rule.initial(measuring.fresh))
     return rewards.cumulative()

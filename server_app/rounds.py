@@ -7,10 +7,9 @@ erasure with updates of an earlier generation.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from agents.rewards import Rewards
 from core.adapter import AdapterState
@@ -25,9 +24,10 @@ from core.lanes import Lane, served
 from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
-from core.policies import Observation, bids_for, observations_of, selected
+from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
 from core.rejections import Reason
-from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord
+from core.robust import counted, factors, likenesses
+from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -68,12 +68,24 @@ class OpenRound:
         return f"{reason} ({count} of {len(others)} rejected)"
 
 
+class Measures(Protocol):
+    """What the coordinator measures on the shared validation set."""
+
+    def loss_bound(self, state: AdapterState) -> float:
+        """The highest loss of a lane's state on any domain, in nats per answer token."""
+        ...
+
+    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
+        """By how many nats each update alone raises the loss of a lane's state."""
+        ...
+
+
 class Rounds:
     """A run's lanes at their heads; restored from the records, so that a run can be resumed at any round.
 
     `run` holds the genesis, `key` is the coordinator's, `fresh` the adapter before any training, `commit` queues a
-    record for the chain. Where the policy needs it, `rewards` credits every round, and `loss_bound` is the highest loss
-    of a lane's state.
+    record for the chain. Where the policy needs it, `rewards` credits every round. Without a shared validation
+    set there are no `measures`.
     """
 
     def __init__(
@@ -84,10 +96,10 @@ class Rounds:
         events: EventLog,
         commit: Callable[[RoundRecord], object],
         rewards: Rewards | None = None,
-        loss_bound: Callable[[AdapterState], float] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         self.run, self.key, self.fresh, self.events = run, key, fresh, events
-        self.commit, self.rewards, self.loss_bound = commit, rewards, loss_bound
+        self.commit, self.rewards, self.measures = commit, rewards, measures
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
         records = (signed.value for signed in run.records())
@@ -240,11 +252,11 @@ class Rounds:
     def _record(self, index: int, number: int, open_round: OpenRound) -> None:
         lane = self.lanes[index]
         admitted = self.weigh(open_round)
-        updates = [
-            # Read from the store one by one: no round holds all updates in memory unless its rule needs them.
-            WeightedUpdate(a.organisation, a.weight, partial(self.run.artifacts.open, a.signed.value.update))
-            for a in admitted
-        ]
+        updates = weighted(admitted, self.run.artifacts.open)
+        if updates:
+            judged = self._judge(index, number, updates)
+            admitted = tuple(replace(a, factor=judged[a.organisation]) for a in admitted)
+            updates = counted(self.genesis.robust, updates, judged)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
         record = RoundRecord(
@@ -262,7 +274,7 @@ class Rounds:
             residual=residual,
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
-            loss_bound=self.loss_bound(lane.state) if self.loss_bound and admitted else 0.0,
+            loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
         )
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
         self.run.append(signed, salts, credit)
@@ -271,6 +283,22 @@ class Rounds:
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
+
+    def _loss_bound(self, state: AdapterState) -> float:
+        """The bound of reported losses, where the policy reads them."""
+        reads = self.genesis.participation.policy in READ_LOSSES
+        return self.measures.loss_bound(state) if self.measures and reads else 0.0
+
+    def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
+        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures else {}
+        found = factors(self.genesis.robust, updates, lambda: effects)
+        judged = {
+            organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
+            for organisation, likeness in likenesses(updates).items()
+        }
+        self.events.write("judged", lane=index, round=number, updates=judged)
+        return found
 
     def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""

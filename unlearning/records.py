@@ -5,7 +5,7 @@ from pathlib import Path
 from core import seeds
 from core.canonical import Address, Digest
 from core.genesis import Genesis
-from llm.records import read_records
+from llm.files import read_records
 
 
 def read_digests(path: Path) -> tuple[Digest, ...]:

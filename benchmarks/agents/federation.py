@@ -19,10 +19,12 @@ from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
 from core.credit import RoundCredit
 from core.update import Bid
+from llm.data import read_folder
 from llm.evaluate import evaluate
+from llm.files import read_records
 from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model, ModelSpec, load
-from llm.records import Record, read_folder, read_records
+from llm.records import Record
 from llm.train import TrainConfig, train
 
 DOMAINS = ("coding", "financial", "math", "medical")

@@ -9,8 +9,9 @@ from pathlib import Path
 from assets import samples
 from benchmarks.in_process import Member, Schedule
 from llm.batches import Example, encode
+from llm.files import read_records
 from llm.model import Model
-from llm.records import Message, Record, read_records
+from llm.records import Message, Record
 
 DOMAINS = ("coding", "financial", "math", "medical")
 FAMILIES = ("gemma3", "llama", "qwen2", "smollm3")

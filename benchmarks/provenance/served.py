@@ -18,7 +18,8 @@ from benchmarks.provenance.measure import FAST, attributed, save
 from core.adapter import AdapterState
 from core.canonical import Address
 from core.storage.state_folder import State
-from llm.records import Record, read_records
+from llm.files import read_records
+from llm.records import Record
 from provenance import served
 from provenance.attribution import METHODS
 from provenance.method import Subject

@@ -24,7 +24,7 @@ from benchmarks.timing import wall_timed
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.config import RunConfig
-from llm.records import read_records
+from llm.files import read_records
 from llm.sources import base_of_settings
 from llm.train import TrainConfig, train
 

@@ -15,8 +15,9 @@ from benchmarks.in_process import Member, Schedule
 from benchmarks.unlearning import canaries
 from benchmarks.unlearning.canaries import Canary
 from llm.batches import encode
+from llm.files import read_records
 from llm.model import Model
-from llm.records import Record, parse_record, read_records
+from llm.records import Record, parse_record
 
 SHARDS = 4
 _WRONG = 3

@@ -8,10 +8,10 @@ twice that is allowed.
 When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from core.canonical import Address, Digest
 from core.errors import DestroyedError, FoedusError
 from core.genesis import Genesis
 from core.lora import Layout
+from core.robust import counted, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
+Effects = Callable[[AdapterState, Sequence[WeightedUpdate]], Mapping[Address, float]]
 Members = tuple[Address, ...] | None
 """The readers that something is sealed for; None is everybody."""
 
@@ -45,6 +47,8 @@ class StateAudit:
     served: frozenset[Digest] = frozenset()
     """The states of the served lineage, which no erasure may destroy."""
     fresh: AdapterState | None = None
+    effects: Effects | None = None
+    """Measures by how many nats each update alone raises the validation loss of a state, where base and data are."""
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
@@ -111,11 +115,23 @@ class StateAudit:
         where = self._file(where, name)
         if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
             return False
-        doubles = (array.astype(np.float64).ravel() for array in update.arrays.values())
-        norm, bound = math.sqrt(sum(float(np.vdot(array, array)) for array in doubles)), self.genesis.norm_bound
-        if norm > bound:
-            self.findings.fail(What.NORM, where, f"{norm:.6g}", f"at most {bound:g}")
+        if update.norm > self.genesis.norm_bound:
+            self.findings.fail(What.NORM, where, f"{update.norm:.6g}", f"at most {self.genesis.norm_bound:g}")
         return True
+
+    def counted(
+        self, record: RoundRecord, before: AdapterState | None, updates: list[WeightedUpdate], where: str
+    ) -> list[WeightedUpdate]:
+        """What the robust rule leaves of a round's updates, each with its weight; the factors are computed again."""
+        robust, recorded = self.genesis.robust, {a.organisation: a.factor for a in record.admitted}
+        effects = partial(self.effects, before, updates) if self.effects and before else None
+        names = self.genesis.names
+        for organisation, factor in wrong(robust, updates, recorded, effects).items():
+            got = recorded[organisation]
+            self.findings.fail(What.FACTOR, f"{where}, {names.get(organisation, organisation)}", got, factor)
+        if robust.rule == "validation" and effects is None:
+            self.findings.checked["effects on the validation loss, not measured again"] += len(updates)
+        return counted(robust, updates, recorded)
 
     def after(
         self,

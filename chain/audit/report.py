@@ -36,6 +36,7 @@ class What(StrEnum):
     REVOKED = "revoked organisation"
     ORDER = "order of organisations"
     WEIGHT = "weight"
+    FACTOR = "robust factor"
     MANIFEST_SIGNATURE = "manifest's signature"
     MANIFEST_GENESIS = "manifest's genesis"
     MANIFEST_PLACE = "manifest's lane, generation and round"

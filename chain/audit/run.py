@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from chain.audit.aggregates import StateAudit
+from chain.audit.aggregates import Effects, StateAudit
 from chain.audit.calibration import check_calibration
 from chain.audit.epochs import check_epochs
 from chain.audit.erasures import ErasureAudit
@@ -78,12 +78,13 @@ def verify(
     private: PrivateSource | None = None,
     strict: bool = False,
     layout: Layout | None = None,
+    effects: Effects | None = None,
 ) -> AuditReport:
     """Audit a run with `run.key`; without a ledger offline, which leaves salts and anchors without their counterpart.
 
     `private`: the members' chain, for who may read it. `strict`: rounds that are not on the ledger yet are failures
     even while the run, or an erasure, goes on. `layout`: the base model's layers, when the auditor has them; otherwise
-    their sizes are taken from the artifacts.
+    their sizes are taken from the artifacts. `effects` measures updates where the robust rule is validation.
     """
     findings = Findings()
     # The queues come before the records, which a run in progress writes first.
@@ -100,13 +101,13 @@ def verify(
             complete = strict or _is_complete(run, ledger, entries, generations)
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
-            _Audit(run, entries, generations, asked, members).check_federation(layout)
+            _Audit(run, entries, generations, asked, members, effects).check_federation(layout)
     return findings.report()
 
 
 def verify_on_chain(
     run: RunFolder, chain: str, state: Path, *, private: str = "none", contract: Address | None = None,
-    strict: bool = False,
+    strict: bool = False, effects: Effects | None = None,
 ) -> AuditReport:  # fmt: skip
     """Audit a run against the contract of its genesis (or `contract`) on a chain, read without a key.
 
@@ -125,7 +126,7 @@ def verify_on_chain(
         own = genesis.private.contract
         ledger = _opened(failures, private, own, lambda: open_private_ledger(private, state, None, own))
         members = PrivateRounds(ledger, public.bound, genesis.private.anchor_every) if ledger else None
-    report = verify(run, public, private=members, strict=strict)
+    report = verify(run, public, private=members, strict=strict, effects=effects)
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -166,6 +167,7 @@ class _Audit:
         generations: GenerationAudit,
         ledger: LedgerAudit,
         private: PrivateAudit,
+        effects: Effects | None,
     ) -> None:
         genesis, files, findings = ledger.genesis, ledger.files, ledger.findings
         self.genesis, self.findings, self.entries = genesis, findings, entries
@@ -188,7 +190,9 @@ class _Audit:
         last = {lane: generations.last(lane) for lane in range(len(genesis.lanes))}
         self.lines = {lane: (generations.members(lane, g), self._line(lane, g)) for lane, g in last.items()}
         served = frozenset(name for _, line in self.lines.values() for record in line for name in record.states)
-        self.states = StateAudit(self.artifacts, files, genesis, findings, known, self.erasures, served)
+        self.states = StateAudit(
+            self.artifacts, files, genesis, findings, known, self.erasures, served, effects=effects
+        )
 
     def check_federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
@@ -275,6 +279,7 @@ class _Audit:
         else:
             self.selection.check(record, self._line(record.lane, head.generation), head, where)
         updates = self._updates(record, head, weights, file.where)
+        updates = updates and self.states.counted(record, head.state, updates, file.where)
         recomputed = self.findings.recomputed
         state = self.states.after(record, head.state, updates, file.where, head.members)
         self.findings.attested += self.findings.recomputed == recomputed and record.aggregate in self.erasures.listed

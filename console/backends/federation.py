@@ -16,6 +16,7 @@ from core.errors import FoedusError
 from core.storage.lock import locked
 from core.storage.state_folder import State
 from llm.bases import find
+from llm.data import read_data
 
 NODES = 2
 """Flower nodes of a simulation; each hosts every second organisation."""
@@ -32,6 +33,10 @@ def federate(settings: RunConfig, backend: Backend) -> None:
     """Run to the end; raises the ServerApp's own error rather than Flower's echo of it."""
     state, run, console = State.of(settings), settings.run, screen(stderr=True)
     show(f"Run {run}, state in {state.folder}", on=console)
+    # Before anything is started: a record that is malformed, or a name that is none, ends the run at once.
+    with working("reading the data", console):
+        notes = read_data(settings).notes
+    show(*notes, on=console)
     # Here, where it can be seen: in Flower's processes a download or a conversion would pass in silence.
     with working(f"fetching the base {settings.base}", console):
         find(settings.base)

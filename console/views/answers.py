@@ -17,8 +17,8 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.escape import visible
 from core.storage.run_folder import RunFolder
+from llm.data import read_data
 from llm.records import Collection
-from llm.sources import read_data
 from provenance.attribution import attribute
 from provenance.served import subject
 from provenance.trace import TokenTrace

@@ -22,6 +22,10 @@ def report(state: State, run: RunFolder) -> Json:
     events, _ = EventLog.read(state.events(run.name))
     names = run.genesis.names
     evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
+    judged: dict[int, Json] = {}
+    for event in (event for event in events if event["event"] == "judged"):
+        standings = {names.get(address, address): standing for address, standing in event["updates"].items()}
+        judged.setdefault(event["round"], {}).update(standings)
     losses = {
         number: dict(sorted((names[address], values) for address, values in event["losses"].items()))
         for number, event in sorted(evaluated.items())
@@ -38,6 +42,8 @@ def report(state: State, run: RunFolder) -> Json:
         "organisations": {o.name: o.address for o in run.genesis.organisations},
         "rounds": [
             _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
+            # How each update stood among the others, which is no part of the record.
+            | {"updates": judged.get(number, {})}
             for number, records in sorted(rounds.items())
         ],
         "base_loss": {name: values["base"] for name, values in last.items()},
@@ -74,11 +80,32 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         ),
         numbers=("round", "admitted", "rejected", "loss"),
     )
+    if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
+        yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def standings(title: str, updates: Json) -> RenderableType:
+    """How each update of a round stood among the others, and how much of it counted."""
+    return table(
+        title,
+        ("organisation", "norm", "cosine to the others", "effect, nats", "counted"),
+        (
+            (
+                name,
+                f"{update['norm']:.2f}",
+                f"{update['cosine']:+.2f}",
+                None if update["effect"] is None else f"{update['effect']:+.3f}",
+                f"{100 * update['factor']:.0f} %",
+            )
+            for name, update in sorted(updates.items())
+        ),
+        numbers=("norm", "cosine to the others", "effect, nats", "counted"),
+    )
 
 
 def _current(run: RunFolder) -> Iterator[RoundRecord]:

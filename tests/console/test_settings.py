@@ -16,6 +16,15 @@ def test_what_is_nearer_wins(tmp_path: Path) -> None:
     assert found == replace(DEFAULTS, rounds=5, rank=4, seed=3)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file_of_settings(tmp_path: Path) -> None:
+    config = tmp_path / "x.toml"
+    config.write_bytes(b"\xef\xbb\xbfrounds = 5\r\n")
+    assert build({}, [], config).rounds == 5
+    config.write_bytes("rounds = 5".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"x\.toml: expected a TOML of settings, got .*utf-8"):
+        build({}, [], config)
+
+
 def test_an_option_that_was_not_given_changes_nothing() -> None:
     assert build({"rounds": None, "base": None}, [], None) == DEFAULTS
 
@@ -37,8 +46,13 @@ def test_a_set_value_has_its_settings_type(assignment: str, name: str, value: ob
 
 def test_paths_are_made_absolute_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "llama").mkdir()
+    for name in ("llama", "medals"):
+        (tmp_path / name).mkdir()
     assert absolute("data", "orgs") == str(tmp_path / "orgs")
+    assert absolute("data", "hf:./orgs") == f"hf:{tmp_path}/orgs"
+    assert absolute("data", "hf:medals") == f"hf:{tmp_path}/medals"
+    assert absolute("data", f"hf:{tmp_path}") == f"hf:{tmp_path}"
+    assert absolute("data", "hf:~/orgs") == f"hf:{Path.home()}/orgs"
     assert absolute("base", "llama") == str(tmp_path / "llama")
     for key, value in (("data", "hf:medal"), ("base", "foedus-tiny"), ("base", "owner/name"), ("data", "")):
         assert absolute(key, value) == value

@@ -104,6 +104,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "retries": (0, 98),
     "timeout": (0.1, 1_000_000_000),
     "norm_bound": (0.000_000_001, 1_000_000_000),
+    "robust_bound": (0, 1_000_000_000),
     "chain_lag": (0, 99_999),
     "seed": (0, 9_007_199_254_740_991),
     "evaluate_limit": (0, 1_000_000_000),
@@ -115,6 +116,7 @@ CHOICES = {
     "aggregation": ("frozen-a", "fedavg", "stack", "svd"),
     "composition": ("sum", "ensemble", "routing"),
     "participation": ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning"),
+    "robust": ("none", "clip", "multi-krum", "trimmed-mean", "validation"),
     "chain_lag_policy": ("flag", "abstain"),
 }
 
@@ -196,6 +198,10 @@ def test_only_data_may_come_from_the_hub() -> None:
     assert RunConfig(data="hf:some/set").data == "hf:some/set"
     with pytest.raises(ConfigError, match="expected an absolute path"):
         RunConfig(state="hf:some/set")
+    assert RunConfig(data="hf:/some/folder").data == "hf:/some/folder"
+    for relative in ("hf:./set", "hf:../set", "hf:~/set"):
+        with pytest.raises(ConfigError, match="data: expected an absolute path"):
+            RunConfig(data=relative)
 
 
 def test_the_genesis_takes_its_training_and_participation_from_the_settings() -> None:

@@ -53,7 +53,7 @@ CHANGES: dict[str, Any] = {
     "staleness": 1,
     "rslora": True,
 }
-LATER = ("wire", "robust", "privacy", "staleness")
+LATER = ("wire", "privacy", "staleness")
 """Fields that only their neutral values are known of."""
 
 

@@ -9,7 +9,7 @@ from core.errors import DataError, FormatError
 from core.genesis import Genesis
 from core.names import check_distinct, organisation_name
 from core.update import Registration
-from llm.records import read_folder
+from llm.data import read_folder
 from tests import federation as f
 
 HOSTILE = [

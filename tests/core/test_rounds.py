@@ -168,8 +168,9 @@ def test_a_salt_has_one_spelling(text: Any) -> None:
         commit_to(RECORD, Salts(SALTS.aggregate, dict.fromkeys(SALTS.updates, text)))
 
 
-def test_a_factor_of_a_later_version_is_refused() -> None:
+@pytest.mark.parametrize("factor", [-0.1, 1.5])
+def test_a_factor_that_is_no_part_is_refused(factor: float) -> None:
     data = RECORD.to_dict()
-    data["admitted"][0]["factor"] = 0.5
-    with pytest.raises(FormatError, match=r"expected factor 1.* got 0\.5"):
+    data["admitted"][0]["factor"] = factor
+    with pytest.raises(FormatError, match=f"expected a factor from 0 to 1, got {factor}"):
         RoundRecord.from_dict(data)

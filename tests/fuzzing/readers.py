@@ -30,7 +30,7 @@ from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
 from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
-from llm.records import read_records
+from llm.files import read_records
 from provenance.evidence import Evidence
 from provenance.trace import TokenTrace
 from server_app.admission import AdmissionContext, read_reply

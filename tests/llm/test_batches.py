@@ -53,19 +53,28 @@ def test_turns_that_the_template_refuses_are_a_data_error() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(2, 120))
-def test_truncation_keeps_the_answer_where_it_can(prompt: int, answer: int, length: int) -> None:
+def test_a_prompt_keeps_three_quarters_of_the_row_and_the_answer_what_is_left(
+    prompt: int, answer: int, length: int
+) -> None:
     tokenizer = byte_tokenizer("{{ messages[0].content }}")
     example = encode(tokenizer, question("p" * prompt, "a" * answer), length)
-    wanted = answer + 1  # and the end token
-    kept = len(example) - example.prompt_length
-    assert len(example) == min(length, prompt + wanted)
-    assert kept == min(wanted, length - min(prompt, length // 4))
+    end = 1
+    assert example.prompt_length == min(prompt, 3 * length // 4)
+    assert len(example) == min(length, example.prompt_length + answer + end)
+
+
+@given(st.integers(1, 200), st.integers(2, 120), st.integers(1, 200), st.integers(1, 200))
+def test_the_cut_of_a_prompt_says_nothing_of_its_answer(prompt: int, length: int, one: int, other: int) -> None:
+    tokenizer = byte_tokenizer("{{ messages[0].content }}")
+    examples = [encode(tokenizer, question("p" * prompt, "x" * answer), length) for answer in (one, other)]
+    first, second = (example.tokens[: example.prompt_length] for example in examples)
+    assert first == second
 
 
 def test_a_prompt_that_is_too_long_loses_its_middle() -> None:
     tokenizer = byte_tokenizer("{{ messages[0].content }}")
-    example = encode(tokenizer, question("abcdefghij", "0123"), 9)
-    assert text(example.tokens) == "abij0123</s>"
+    example = encode(tokenizer, question("abcdefghij", "01"), 6)
+    assert text(example.tokens) == "abij01"
 
 
 # --- packing ---------------------------------------------------------------------------------------------------

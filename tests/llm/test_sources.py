@@ -1,64 +1,15 @@
-import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from core.config import RunConfig
-from core.errors import ConfigError, DataError, ModelError
+from core.errors import ConfigError, ModelError
 from core.genesis import Template
 from llm import sources
 from llm.model import ModelSpec
-from llm.records import Collection, Record
-from llm.sources import base_of_genesis, base_of_settings, read_data
+from llm.sources import base_of_genesis, base_of_settings
 from tests import federation as f
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    for name in ("medical", "coding"):
-        lines = [json.dumps({"question": f"{name} {i}?", "answer": str(i)}) for i in range(3)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return tmp_path
-
-
-def one(path: Path, answer: str) -> Path:
-    path.write_text(json.dumps({"question": "?", "answer": answer}), encoding="utf-8")
-    return path
-
-
-def test_a_folder_s_organisations_in_order_of_name(data: Path) -> None:
-    assert [o.name for o in read_data(RunConfig(data=str(data))).organisations] == ["coding", "medical"]
-    assert [o.name for o in read_data(RunConfig(data=str(data), organisations=1)).organisations] == ["coding"]
-
-
-def test_the_shared_validation_set_is_the_settings_then_the_folder_s_then_the_embedded_one(data: Path) -> None:
-    embedded = read_data(RunConfig(data=str(data))).validation
-    assert {record.domain for record in embedded} == {"coding", "financial", "mathematical", "medical"}
-    one(data / "validation.jsonl", "the folder's")
-    assert [r.answer for r in read_data(RunConfig(data=str(data))).validation] == ["the folder's"]
-    other = one(data / "other.txt", "the setting's")
-    config = RunConfig(data=str(data), validation=str(other))
-    assert [r.answer for r in read_data(config).validation] == ["the setting's"]
-
-
-def test_without_data_the_sample_organisations_are_read() -> None:
-    assert [o.name for o in read_data(RunConfig()).organisations] == ["coding", "financial", "mathematical", "medical"]
-
-
-def test_a_name_on_the_hub_is_divided_by_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    validation = (Record((), "shared"),)
-    asked: list[object] = []
-    monkeypatch.setattr(sources, "read_hub", lambda *a: asked.append(a) or Collection((), validation, ()))
-    found = read_data(RunConfig(data="hf:owner/name", organisations=3, seed=5, partition="dirichlet"))
-    assert asked == [("owner/name", 3, 5, "dirichlet")]
-    assert found.validation == validation
-
-
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a folder"):
-        read_data(RunConfig(data=str(tmp_path / "gone")))
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from flwr.clientapp import ClientApp
 from agents.rewards import Rewards
 from console.backends.inline import InlineGrid
 from core.adapter import AdapterState
-from core.aggregation import RULES
+from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address, digest
 from core.genesis import Genesis
 from core.ledger import MemoryLedger
 from core.messages import training
 from core.messages.queries import BIND, OFFER, Bind, Bound, OfferQuery
 from core.messages.training import EVALUATE, TRAIN, Task
-from core.policies import READ_LOSSES
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -188,6 +187,19 @@ class Ledger(MemoryLedger):
 
 
 @dataclass
+class Measured:
+    """What the coordinator measures: 4 nats of every state, and of some organisations an effect."""
+
+    of: dict[Address, float] = field(default_factory=dict)
+
+    def loss_bound(self, _state: AdapterState) -> float:
+        return 4.0
+
+    def effects(self, _before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        return {update.organisation: self.of.get(update.organisation, -0.1) for update in updates}
+
+
+@dataclass
 class Federation:
     """A run, its organisations, and strategies that may die and be restored over it."""
 
@@ -195,6 +207,7 @@ class Federation:
     genesis: Genesis
     clients: Clients
     ledger: Ledger = field(default_factory=Ledger)
+    measures: Measured = field(default_factory=Measured)
 
     @classmethod
     def create(
@@ -231,9 +244,8 @@ class Federation:
         rewards: Rewards | None = None,
         kind: type[Rounds] = Rounds,
     ) -> Rounds:
-        """The lanes of the run as it lies on disk; the loss of every state is 4 nats, where a policy reads it."""
-        bound = (lambda _state: 4.0) if self.genesis.participation.policy in READ_LOSSES else None
-        return kind(self.run, f.COORDINATOR, f.fresh(), self.events, commit or self.commit, rewards, bound)
+        """The lanes of the run as it lies on disk, measured by `measures`."""
+        return kind(self.run, f.COORDINATOR, f.fresh(), self.events, commit or self.commit, rewards, self.measures)
 
     def strategy(self, timeout: float = 0.3, **changes: Any) -> Foedus:
         """A strategy over the run as it lies on disk; `changes` are of `rounds`."""

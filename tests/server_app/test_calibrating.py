@@ -9,7 +9,7 @@ from chain.audit.run import verify
 from core.calibration import verified_calibration
 from core.config import RunConfig
 from core.errors import UsageError
-from llm.sources import read_data
+from llm.data import read_data
 from provenance.served import trace
 from tests.server_app.worlds import World
 

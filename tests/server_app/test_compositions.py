@@ -8,9 +8,9 @@ from core.aggregation import RULES
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, UsageError
+from llm.data import read_data
 from llm.evaluate import evaluate
 from llm.served import serving, shared_adapter
-from llm.sources import read_data
 from provenance.served import subject, trace
 from tests.server_app.worlds import World
 

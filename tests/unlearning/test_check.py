@@ -16,7 +16,7 @@ from core.erasures import Attestation, Receipt
 from core.ledger import MemoryLedger
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
-from llm.records import read_folder
+from llm.data import read_folder
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR
 from tests.erasures import signed_receipt

@@ -13,7 +13,7 @@ from core.errors import LedgerUnreachableError
 from core.keys import derive
 from core.storage.lock import locked
 from core.storage.state_folder import State
-from llm.records import read_folder
+from llm.data import read_folder
 from tests.commands import World, foedus, make_base, make_data
 
 

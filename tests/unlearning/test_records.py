@@ -16,7 +16,8 @@ from core.erasures import hidden
 from core.errors import DestroyedError, UsageError
 from core.storage.artifacts import Artifacts
 from core.storage.run_folder import RunFolder
-from llm.records import Record, read_records
+from llm.files import read_records
+from llm.records import Record
 from llm.served import serving
 from provenance.evidence import Evidence
 from provenance.served import subject, trace

@@ -645,6 +645,10 @@ def weighed_anew(r: RoundRecord) -> RoundRecord:
     return replace(r, admitted=(replace(r.admitted[0], weight=0.9), *r.admitted[1:]))
 
 
+def factored(r: RoundRecord) -> RoundRecord:
+    return replace(r, admitted=(replace(r.admitted[0], factor=0.5), *r.admitted[1:]))
+
+
 def drawn(genesis: Genesis, fraction: float) -> Genesis:
     return replace(genesis, participation=replace(genesis.participation, policy="random", fraction=fraction))
 
@@ -670,6 +674,7 @@ LIES = [
         "round 2, lane 0",
     ),
     Lie("another weight", record(lambda _, r: weighed_anew(r)), What.WEIGHT, f"round 2, lane 0, {FIRST}"),
+    Lie("a factor of no rule", record(lambda _, r: factored(r)), What.FACTOR, f"round 2, lane 0, {FIRST}"),
     Lie("an update left out of the sum", record(dropped_from_the_sum), What.AGGREGATE, "round 2, lane 0, artifacts/"),
     Lie(
         "the state before, unchanged",

@@ -1,13 +1,14 @@
 """One federation to its end: one CLI, one writer, and the ServerApp's own error."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from console.backends.federation import Backend, federate
 from core.config import RunConfig
-from core.errors import RunError, RunLockedError, UsageError
+from core.errors import DataError, RunError, RunLockedError, UsageError
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.state_folder import State
@@ -86,3 +87,25 @@ def test_every_backend_is_a_module_that_runs_simulations() -> None:
     folder = Path(__file__).parents[3] / "console" / "backends"
     for name in Backend:
         assert "\ndef run_simulation(" in (folder / f"{name}.py").read_text(encoding="utf-8")
+
+
+def test_data_that_cannot_be_read_end_the_run_before_anything_is_started(
+    settings: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backend(monkeypatch, lambda *_: pytest.fail("started"))
+    (tmp_path / "clinic.jsonl").write_text('{"question": "Which sign?", "answer": "\\ud83d"}\n')
+    with pytest.raises(DataError, match=r"clinic\.jsonl:1: field 'answer': expected Unicode text"):
+        federate(replace(settings, data=str(tmp_path)), Backend.inline)
+    assert not State.of(settings).settings("one").exists()
+
+
+def test_what_is_skipped_is_said(
+    settings: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend(monkeypatch, lambda *_: None)
+    for name in ("clinic.jsonl", "notes.txt", "._clinic.jsonl"):
+        (tmp_path / name).write_text("".join(f'{{"question": "{i}?", "answer": "{i}"}}\n' for i in range(3)))
+    federate(replace(settings, data=str(tmp_path)), Backend.inline)
+    said = capsys.readouterr().err
+    assert "notes.txt: skipped" in said
+    assert "._clinic.jsonl: skipped, it is hidden" in said

@@ -1,0 +1,108 @@
+"""Rounds in which a robust rule decides what counts: recorded, recomputed by the audit, and still sums."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chain.audit.run import verify
+from core.adapter import AdapterState
+from core.composition import Composition
+from core.config import RunConfig
+from core.messages.training import Reply
+from core.robust import BOUNDS, Robust
+from core.rounds import RoundRecord
+from provenance.history import stored_rounds
+from server_app.measuring import measuring_again
+from server_app.rounds import Recipient
+from tests import federation as f
+from tests.server_app.clients import Federation, Measured, answer, honest_update
+from tests.server_app.worlds import World
+
+NAMES = ("medical", "coding", "financial")
+RULES = [rule for rule in BOUNDS if rule != "none"]
+
+
+def closed(federation: Federation, times: float) -> RoundRecord:
+    """Round 1, to which medical sends its update so many times as large."""
+    rounds = federation.rounds()
+    (lane,) = rounds.begin(1)
+    for name in NAMES:
+        to = Recipient(0, f.address(name))
+        task = rounds.task(to, Composition.of(lane.state))
+        sent = honest_update(task)
+        if name == "medical":
+            sent = AdapterState({key: (times * array).astype(np.float32) for key, array in sent.arrays.items()})
+        rounds.admit(to, Reply.from_content(answer(task, sent)))
+    rounds.close(1)
+    (signed,) = federation.run.records()
+    return signed.value
+
+
+@pytest.mark.parametrize("rule", ["clip", "multi-krum", "validation"])
+def test_a_factor_is_recorded_and_weighs_in_the_sum(tmp_path: Path, rule: str) -> None:
+    federation = Federation.create(tmp_path, NAMES, robust=Robust(rule, BOUNDS[rule]), norm_bound=1e6)
+    federation.measures = Measured({f.address("medical"): 0.4})
+    before = federation.rounds().lanes[0].state
+    record = closed(federation, 40.0)
+    factors = {a.organisation: a.factor for a in record.admitted}
+    assert factors.pop(f.address("medical")) < 0.2
+    assert set(factors.values()) == {1.0}
+    sums = {name: array.astype(np.float64) for name, array in before.arrays.items()}
+    for admitted in record.admitted:
+        update = federation.run.artifacts.open(admitted.signed.value.update)
+        for name, array in update.arrays.items():
+            sums[name] = sums[name] + (admitted.weight * admitted.factor) * array.astype(np.float64)
+    state = AdapterState({name: array.astype(np.float32) for name, array in sums.items()})
+    assert state.digest == record.aggregate
+
+
+def test_how_each_update_stood_is_told_whatever_the_rule(tmp_path: Path) -> None:
+    federation = Federation.create(tmp_path, NAMES)
+    federation.measures = Measured({f.address("medical"): 0.4})
+    closed(federation, 3.0)
+    (event,) = [e for e in federation.events.read(federation.events.path)[0] if e["event"] == "judged"]
+    told = event["updates"]
+    assert set(told) == {f.address(name) for name in NAMES}
+    assert told[f.address("medical")]["norm"] > 2 * told[f.address("coding")]["norm"]
+    assert (told[f.address("medical")]["effect"], told[f.address("coding")]["effect"]) == (0.4, -0.1)
+    assert {told[f.address(name)]["factor"] for name in NAMES} == {1.0}
+    assert all(-1 <= update["cosine"] <= 1 for update in told.values())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_robust_federation_is_recomputed_and_what_counts_adds_up(world: World, rule: str) -> None:
+    run = world.run(rule, robust=rule, rounds=2)
+    measuring = measuring_again(run, RunConfig.from_flat(world.settings))
+    report = verify(run, world.ledger, effects=measuring.effects)
+    assert report.failures == ()
+    assert report.recomputed == 2
+    assert "effects on the validation loss, not measured again" not in report.checked
+    for done in stored_rounds(run, 0, 1.0, measuring.fresh):
+        for name, array in done.after().arrays.items():
+            parts = [u.weight * u.state[name].astype(np.float64) for u in done.updates]
+            np.testing.assert_allclose(array, done.before()[name] + sum(parts), rtol=2.0**-23, atol=2.0**-30)
+
+
+def test_an_audit_without_the_base_says_what_it_did_not_measure(world: World) -> None:
+    report = verify(world.run("validation", robust="validation", rounds=1), world.ledger)
+    assert report.failures == ()
+    assert report.checked["effects on the validation loss, not measured again"] == 3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_audit_finds_a_changed_factor(world: World, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lying(self: RoundRecord, *arguments: object) -> object:
+        first, *others = self.admitted
+        changed = replace(first, factor=1.0 - first.factor)
+        return sign(replace(self, admitted=(changed, *others)), *arguments)
+
+    sign = RoundRecord.sign
+    monkeypatch.setattr(RoundRecord, "sign", lying)
+    run = world.run("lying", robust=rule, rounds=1)
+    monkeypatch.undo()
+    failures = verify(
+        run, world.ledger, effects=measuring_again(run, RunConfig.from_flat(world.settings)).effects
+    ).failures
+    assert "robust factor" in {failure.what for failure in failures}
