@@ -68,7 +68,7 @@ def write_adapter(model: Model, adapter: AdapterState, folder: Path, card: str) 
         # PEFT declares an integer; a fraction is written only where a rank that has grown makes it one.
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         use_rslora=model.spec.rslora,
-        target_modules=sorted(_targets(model)),
+        target_modules=sorted(peft_targets(model)),
         fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in model.layers.values()),
     )
     folder.mkdir(parents=True)
@@ -78,7 +78,7 @@ def write_adapter(model: Model, adapter: AdapterState, folder: Path, card: str) 
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _targets(model: Model) -> Collection[str]:
+def peft_targets(model: Model) -> Collection[str]:
     """The adapted layers as PEFT finds them: the last parts of their names where no other layer has one of them."""
     lasts = {name.rpartition(".")[2] for name in model.modules}
     others = (name for name, _ in model.module.get_base_model().named_modules() if name not in model.modules)

@@ -247,7 +247,7 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
         if spec.date:
             fix_date(tokenizer, date.fromisoformat(spec.date))
         fit(tokenizer, base)
-        _check_causal(base)
+        check_causal(base)
     except UsageError as error:
         raise ModelError(f"base model {folder}: {error}") from error
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
@@ -338,7 +338,7 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
     return base
 
 
-def _check_causal(base: Any) -> None:
+def check_causal(base: Any) -> None:
     """Raise ModelError for an encoder, whose logits know the tokens that they are to predict."""
     entered: list[torch.Tensor] = []
 

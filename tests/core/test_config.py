@@ -89,6 +89,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "accumulation": (1, 100_000),
     "max_length": (8, 1_000_000),
     "learning_rate": (0.000_000_001, 10),
+    "dropout": (0, 0.9),
     "server_rate": (0.000_001, 1_000_000),
     "lane_size": (0, 4_294_967_296),
     "shards": (1, 1000),
