@@ -2,26 +2,31 @@
 
 A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
 update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
-that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other.
+that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other. Where a
+signer holds the key, it has the memory too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from flwr.app import UserConfig
 
-from core.canonical import ZERO_DIGEST, Digest, digest, to_json
-from core.errors import ObjectionError
+from client_app.remote_key import RemoteKey
+from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
+from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis
 from core.keys import Domain
-from core.messages.queries import RevealQuery
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
 from core.storage.blobs import write
-from core.update import Asked, Organisation, Registration
+from core.update import Asked, Registration
+
+_MOST_ENTRIES = 2000
+"""Of foundings and consents: about a thousand federations."""
 
 
 @dataclass(frozen=True)
@@ -59,89 +64,138 @@ class Pins:
             )
 
 
-def registration(
-    key: SigningKey, member: Organisation, asked: Asked, chain: Domain, **own: Any
-) -> Signed[Registration]:
-    """The organisation's registration: where its key is its own, with a commitment to a nonce that nobody can guess."""
-    plain = Registration(member, asked.coordinator, asked.run, asked.challenge, **own)
-    if key.derived:
-        return plain.sign(key, chain)
-    return replace(plain, nonce=commitment_to(_nonce(key, plain, chain))).sign(key, chain)
+class AgreeingKey(SigningKey, Protocol):
+    """A key that its process holds, from which nonces follow."""
+
+    def nonce_for(self, asked: Digest) -> bytes:
+        """A secret that only this key can compute from a digest; the same each time."""
 
 
 class Agreement:
     """One organisation's memory of what it has shown its nonce for, and agreed to."""
 
-    def __init__(self, path: Path, key: SigningKey, member: Organisation) -> None:
+    def __init__(self, path: Path, key: AgreeingKey) -> None:
         """Open or create the memory at `path`; raises IntegrityError when it is damaged."""
-        self._path, self._key, self._member = path, key, member
+        self._path, self._key = path, key
 
-    def reveal(self, query: RevealQuery) -> Digest:
-        """The nonce behind the own registration among those of the query, which are the members from now on.
+    def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
+        """A registration signed: where the key is its own, with a commitment to a nonce that nobody can guess."""
+        if self._key.derived:
+            return plain.sign(self._key, chain)
+        return replace(plain, nonce=commitment_to(self._nonce(plain, chain))).sign(self._key, chain)
+
+    def reveal(self, registrations: Sequence[Signed[Registration]], chain: Domain) -> Digest:
+        """The nonce behind the own registration among these, which are the members from now on.
 
         Raises ObjectionError when the own one is not there, one is not signed, the nonce was shown for others, or
         another to these for the same run.
         """
-        own = next((s for s in query.registrations if s.value.organisation.address == self._key.address), None)
-        if own is None or own.value.organisation != self._member:
-            raise ObjectionError(f"members: expected a registration of {self._member}, got none")
-        for signed in query.registrations:
-            signed.signed_by(query.chain, signed.value.organisation.address)
+        own = next((s for s in registrations if s.value.organisation.address == self._key.address), None)
+        if own is None:
+            raise ObjectionError(f"members: expected a registration of {self._key.address}, got none")
+        for signed in registrations:
+            signed.signed_by(chain, signed.value.organisation.address)
             if signed.value.nonce == ZERO_DIGEST:
                 raise ObjectionError(f"{signed.value.organisation.name}: expected a commitment to a nonce, got none")
-        nonce = _nonce(self._key, own.value, query.chain)
+        nonce = self._nonce(own.value, chain)
         if commitment_to(nonce) != own.value.nonce:
             raise ObjectionError("members: expected the registration that was signed here, got another")
-        members = founders_digest(signed.value.organisation for signed in query.registrations)
+        members = founders_digest(signed.value.organisation for signed in registrations)
         # Shown to a second set, it would tell a coordinator what to commit to in the name of a member of its own.
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
         if shown.setdefault(own.value.nonce, members) != members:
             raise ObjectionError(f"nonce of run {own.value.run}: it was shown for other members before")
         # And a coordinator that may ask the same members again draws until it likes the seed.
-        addresses = sorted(signed.value.organisation.address for signed in query.registrations)
+        addresses = sorted(signed.value.organisation.address for signed in registrations)
         founding = {"run": own.value.run, "coordinator": own.value.coordinator, "addresses": addresses}
         entry = founding | {"nonce": own.value.nonce, "members": members}
         if any(e != entry and {name: e[name] for name in founding} == founding for e in self._entries("nonce")):
             raise ObjectionError(f"run {own.value.run}: its members drew a seed before: found it under another name")
-        jsonl.append(self._path, entry)
+        self._note(entry)
         return nonce
 
-    def consent(self, genesis: Genesis, pins: Pins) -> Consent:
-        """The organisation's consent, to be signed, to a genesis of members to whom it has shown its nonce.
-
-        Raises ObjectionError for any other, and for one that the settings do not want.
-        """
-        pins.check(genesis)
-        if genesis.organisation(self._key.address) != self._member:
-            raise ObjectionError(f"genesis: expected {self._member} as a member, as it registered")
+    def consent(self, genesis: Genesis) -> Signed[Consent]:
+        """The organisation's consent to a genesis of members to whom it has shown its nonce; raises ObjectionError."""
         shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
-        index = [member.address for member in genesis.organisations].index(self._key.address)
-        own = commitment_to(genesis.nonces[index]) if genesis.nonces else None
+        nonces = dict(zip((member.address for member in genesis.organisations), genesis.nonces, strict=False))
+        own = commitment_to(nonces[self._key.address]) if self._key.address in nonces else None
         if own is None or shown.get(own) != founders_digest(genesis.organisations):
             raise ObjectionError(
                 "genesis: expected a seed from the nonce that was shown, and the members it was shown to"
             )
+        self._note({"genesis": genesis.digest})
         # Kept whole: the organisation checks its coordinator later, without asking it for anything.
-        write(self._path.parent / f"{genesis.digest}.json", to_json(genesis.to_dict()))
-        jsonl.append(self._path, {"genesis": genesis.digest})
-        return Consent(genesis.digest, self._key.address)
+        keep(genesis, self._path.parent)
+        return Consent(genesis.digest, self._key.address).sign(self._key, genesis.chain)
 
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's."""
-        if not self._key.derived and genesis.digest not in {e["genesis"] for e in self._entries("genesis")}:
-            raise ObjectionError(
-                f"federation {genesis.digest}: expected one that this organisation has agreed to found"
-            )
+        if not self._key.derived:
+            self.agreed(genesis.digest)
+
+    def agreed(self, digest: Digest) -> Genesis:
+        """The genesis of a federation that the organisation has agreed to found; raises ObjectionError for another."""
+        if digest not in {entry["genesis"] for entry in self._entries("genesis")}:
+            raise ObjectionError(f"federation {digest}: expected one that this organisation has agreed to found")
+        return kept(digest, self._path.parent)
+
+    def _nonce(self, plain: Registration, chain: Domain) -> Digest:
+        """A nonce that follows from key and challenge, so that nothing has to be kept in between."""
+        # Not from a signature: a hardware token draws a new one each time.
+        asked = {"registration": replace(plain, nonce=ZERO_DIGEST).to_dict(), "chain": chain.to_dict()}
+        return digest("nonce-secret", self._key.nonce_for(digest("nonce-request", to_json(asked))))
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        entries = list(jsonl.read(self._path))
+        if entry in entries:
+            return
+        # Whoever may ask can found without end: what it founds must not fill the disk.
+        if len(entries) >= _MOST_ENTRIES:
+            raise ObjectionError(f"agreement: expected at most {_MOST_ENTRIES} entries, got one more: begin a new file")
+        jsonl.append(self._path, entry)
 
     def _entries(self, kind: str) -> Iterator[dict[str, Any]]:
         return (entry for entry in jsonl.read(self._path) if kind in entry)
 
 
-def _nonce(key: SigningKey, plain: Registration, chain: Domain) -> Digest:
-    """A nonce that follows from the key and the coordinator's challenge, so that nothing has to be kept in between."""
-    # Not from a signature: a hardware token draws a new one each time.
-    asked = {"registration": replace(plain, nonce=ZERO_DIGEST).to_dict(), "chain": chain.to_dict()}
-    return digest("nonce-secret", key.salt_for(digest("nonce-request", to_json(asked))))
+class RemoteAgreement:
+    """The same where a signer holds the key: the memory is the signer's, out of reach of the node's code."""
+
+    def __init__(self, folder: Path, key: RemoteKey) -> None:
+        """`folder`: where the node keeps what was agreed to, for its own checks."""
+        self._folder, self._key = folder, key
+
+    def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
+        """See `Agreement.register`."""
+        return self._key.register(plain, chain)
+
+    def reveal(self, registrations: Sequence[Signed[Registration]], chain: Domain) -> Digest:
+        """See `Agreement.reveal`; raises IntegrityError when the signer refuses, as the next two do."""
+        return self._key.reveal(registrations, chain)
+
+    def consent(self, genesis: Genesis) -> Signed[Consent]:
+        """See `Agreement.consent`."""
+        consent = self._key.consent(genesis)
+        keep(genesis, self._folder)
+        return consent
+
+    def check(self, genesis: Genesis) -> None:
+        """See `Agreement.check`."""
+        self._key.show(genesis.digest)
+
+
+def keep(genesis: Genesis, folder: Path) -> None:
+    """Write down a genesis that was agreed to."""
+    write(folder / f"{genesis.digest}.json", to_json(genesis.to_dict()))
+
+
+@lru_cache(maxsize=16)
+def kept(digest: Digest, folder: Path) -> Genesis:
+    """A genesis that was agreed to; raises IntegrityError where its file is gone, FormatError where it is damaged."""
+    try:
+        return Genesis.from_dict(from_json((folder / f"{digest}.json").read_bytes()))
+    except OSError as error:
+        raise IntegrityError(f"federation {digest}: expected its genesis in {folder}, got {error.strerror}") from error
 
 
 def _check(what: str, pinned: str, got: str) -> None:

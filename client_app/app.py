@@ -4,15 +4,17 @@ A handler checks a message before it acts on it; what it raises is answered by a
 """
 
 from collections import Counter
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from chain.registry import digest_of_node_key
-from client_app.agreement import Pins, registration
-from client_app.checks import check_federation, check_request, check_served, check_state
+from client_app.agreement import Pins
+from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
 from client_app.local_round import train_round, whole_round
@@ -39,7 +41,7 @@ from core.messages.queries import (
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
-from core.update import ABSTAIN, Offer
+from core.update import ABSTAIN, Offer, Registration
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -54,13 +56,13 @@ def bind(message: Message, context: Context) -> Message:
     """Answer with the organisations hosted here, each under its own signature on the challenge."""
     query = Bind.from_content(message.content)
     node = node_of(context)
-    own = {"product": f"foedus {version('foedus')}"}
+    own: dict[str, Any] = {"product": f"foedus {version('foedus')}"}
     if node_key := str(context.node_config.get("node-key", "")):
         own["node_key"] = digest_of_node_key(Path(node_key))
     Pins.of(context.node_config).check_asked(query.asked, query.chain)
-    registrations = tuple(
-        registration(host.key, host.organisation, query.asked, query.chain, **own) for host in node.hosts.values()
-    )
+    asked: dict[str, Any] = asdict(query.asked)
+    plain = {who: Registration(host.organisation, **asked, **own) for who, host in node.hosts.items()}
+    registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
     return Message(Bound(registrations, node.known).to_content(), reply_to=message)
 
 
@@ -69,7 +71,7 @@ def reveal(message: Message, context: Context) -> Message:
     """Show the nonce to which the organisation has committed, for one set of members."""
     query = RevealQuery.from_content(message.content)
     node = node_of(context)
-    nonce = node.agreement(query.organisation).reveal(query)
+    nonce = node.agreement(query.organisation).reveal(query.registrations, query.chain)
     return Message(queries.revealed(nonce), reply_to=message)
 
 
@@ -78,9 +80,10 @@ def consent(message: Message, context: Context) -> Message:
     """Agree to the genesis of a federation, if it is what the organisation was shown and its settings want."""
     query = ConsentQuery.from_content(message.content)
     node = node_of(context)
-    agreed = node.agreement(query.organisation).consent(query.genesis, Pins.of(context.node_config))
-    statement = signed(agreed, node.host(query.organisation), query.genesis)
-    return Message(queries.consented(statement), reply_to=message)
+    Pins.of(context.node_config).check(query.genesis)
+    check_member(query.genesis, node.host(query.organisation).organisation)
+    agreed = node.agreement(query.organisation).consent(query.genesis)
+    return Message(queries.consented(agreed), reply_to=message)
 
 
 @app.query("offer")

@@ -24,11 +24,16 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
     Raises IntegrityError.
     """
     genesis = task.genesis
-    _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
+    check_member(genesis, organisation)
     if task.lane not in (lanes := genesis.lanes_of(organisation.address)):
         raise ObjectionError(f"lane: expected {' or '.join(map(str, lanes))}, got {task.lane}")
     _equal("base model", base, genesis.base.digest)
     _equal("shared A", lora.factor(fresh, "A").digest, genesis.shared_a)
+
+
+def check_member(genesis: Genesis, organisation: Organisation) -> None:
+    """Check that an organisation is a member as it is here: by name, key and examples; raises IntegrityError."""
+    _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
 
 
 def check_request(query: RecordsQuery, organisation: Organisation, key: SigningKey) -> None:
@@ -38,7 +43,7 @@ def check_request(query: RecordsQuery, organisation: Organisation, key: SigningK
     is not its own.
     """
     request = query.request.verified(query.genesis)
-    _equal("organisation in the genesis", query.genesis.organisation(organisation.address), organisation)
+    check_member(query.genesis, organisation)
     committed = hidden(key, request.nonce, query.records), len(query.records)
     _equal("records of the request, and how many", (request.records, request.count), committed)
 

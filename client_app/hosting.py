@@ -16,7 +16,7 @@ from flwr.app import Context, UserConfig
 
 import assets
 from client_app.agency import Agency
-from client_app.agreement import Agreement
+from client_app.agreement import Agreement, RemoteAgreement
 from client_app.erased_records import ErasedRecords
 from client_app.oversight import Oversight
 from client_app.remote_key import RemoteKey
@@ -25,7 +25,7 @@ from core.canonical import Address
 from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
-from core.signed import SigningKey
+from core.keys import Key
 from core.update import Organisation
 from llm.data import read_data
 from llm.model import Model
@@ -37,7 +37,7 @@ from llm.sources import base_of_genesis
 class Host:
     """One organisation on its node: its key and its data, which never leave it."""
 
-    key: SigningKey
+    key: Key | RemoteKey
     data: OrganisationData
 
     @property
@@ -63,10 +63,12 @@ class Node:
             raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {address}")
         return self.hosts[address]
 
-    def agreement(self, address: Address) -> Agreement:
-        """What an organisation hosted here remembers of the federations that it agreed to found."""
-        host = self.host(address)
-        return Agreement(self.oversight.state.agreed(address), host.key, host.organisation)
+    def agreement(self, address: Address) -> Agreement | RemoteAgreement:
+        """What an organisation hosted here, or its signer, remembers of the federations that it agreed to found."""
+        key, state = self.host(address).key, self.oversight.state
+        if isinstance(key, RemoteKey):
+            return RemoteAgreement(state.agreed_genesis(), key)
+        return Agreement(state.agreed(address), key)
 
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""
@@ -142,7 +144,7 @@ class _Places:
                 raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
         return cls(**{name.replace("-", "_"): str(value) for name, value in given.items()})
 
-    def key(self) -> SigningKey:
+    def key(self) -> Key | RemoteKey:
         """Its key, or the signer that holds it."""
         if self.signer:
             return RemoteKey(Path(self.signer))

@@ -1,24 +1,31 @@
 """A key that another process holds: `foedus signer` answers over a Unix socket, one request a connection.
 
-    {"ask": "about"}                                       → {"address", "public"}
-    {"ask": "show", "genesis", "shown", "openings"}    → {}
-    {"ask": "sign", "chain", "noun", "value"}              → {"signature"}
-    {"ask": "salt", "nonce"}                               → {"salt"}
+    {"ask": "about"}                                → {"address", "public"}
+    {"ask": "register", "chain", "value"}           → {"nonce", "signature"}
+    {"ask": "reveal", "chain", "registrations"}     → {"nonce"}
+    {"ask": "consent", "genesis"}                   → {"signature"}
+    {"ask": "show", "federation", "shown", "openings"}  → {}
+    {"ask": "sign", "chain", "noun", "value"}       → {"signature"}
+    {"ask": "salt", "nonce"}                        → {"salt"}
 
 Requests and answers are a line of JSON; a refusal is {"refused": reason}.
 """
 
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.canonical import Address, Digest, address, from_json, to_json
 from core.errors import FormatError, IntegrityError, UsageError
+from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey, Signature, Struct, public_key
 from core.messages.training import Task
+from core.signed import Signed
+from core.update import Registration
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of a request: the genesis and a record of a thousand members take about 1 MB."""
@@ -42,13 +49,32 @@ class RemoteKey:
         """The public key, for whom something may be sealed."""
         return public_key(self._ask({"ask": "about"}, "public"))
 
-    def show(self, genesis: Genesis, task: Task | None = None) -> None:
-        """Show the signer a federation, and the records that a task shows; raises IntegrityError when it objects."""
+    def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
+        """A registration with the signer's commitment to a nonce; raises IntegrityError when the signer refuses."""
+        answer = self._answer({"ask": "register", "chain": chain.to_dict(), "value": plain.to_dict()})
+        nonce, signature = Digest(str(answer.get("nonce"))), Signature(str(answer.get("signature")))
+        return Signed(replace(plain, nonce=nonce), (signature,))
+
+    def reveal(self, registrations: Sequence[Signed[Registration]], chain: Domain) -> Digest:
+        """The nonce behind its registration among these; raises IntegrityError when the signer refuses."""
+        plain = [signed.to_dict() for signed in registrations]
+        return Digest(self._ask({"ask": "reveal", "chain": chain.to_dict(), "registrations": plain}, "nonce"))
+
+    def consent(self, genesis: Genesis) -> Signed[Consent]:
+        """Its consent to a genesis; raises IntegrityError when the signer refuses."""
+        signature = Signature(self._ask({"ask": "consent", "genesis": genesis.to_dict()}, "signature"))
+        return Signed(Consent(genesis.digest, self.address), (signature,))
+
+    def show(self, federation: Digest, task: Task | None = None) -> None:
+        """Show the signer the records that a task of a federation shows.
+
+        Raises IntegrityError when it objects, also to a federation that it has not agreed to.
+        """
         shown, openings = (task.shown, task.openings) if task else ((), ())
-        self._ask(
+        self._answer(
             {
                 "ask": "show",
-                "genesis": genesis.to_dict(),
+                "federation": federation,
                 "shown": [record.to_dict() for record in shown],
                 "openings": [opening.to_dict() for opening in openings],
             }
@@ -63,17 +89,21 @@ class RemoteKey:
         """A secret that only the signer can compute from a digest."""
         return bytes.fromhex(self._ask({"ask": "salt", "nonce": nonce}, "salt"))
 
-    def _ask(self, request: dict[str, Any], field: str = "") -> str:
-        """One field of the signer's answer; raises UsageError when it does not answer, IntegrityError for a refusal."""
+    def _ask(self, request: dict[str, Any], field: str) -> str:
+        """One field of the signer's answer; raises as `_answer` does."""
+        return str(self._answer(request).get(field, ""))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The signer's answer; raises UsageError when it does not answer, IntegrityError for a refusal."""
         try:
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(_PATIENCE_SECONDS)
                 link.connect(str(self.path))
                 link.sendall(to_json(request) + b"\n")
                 with link.makefile("rb") as answers:
-                    answer = from_json(answers.readline(LONGEST_LINE).rstrip(b"\n"), LONGEST_LINE)
+                    answer: dict[str, Any] = from_json(answers.readline(LONGEST_LINE).rstrip(b"\n"), LONGEST_LINE)
         except (OSError, FormatError) as error:
             raise UsageError(f"signer {self.path}: expected an answer, got {error}: is `foedus signer` up?") from error
         if "refused" in answer:
             raise IntegrityError(f"the signer refuses: {answer['refused']}")
-        return str(answer.get(field, ""))
+        return answer

@@ -2,8 +2,9 @@
 
 It may run under another user than the node. Then even foreign code in the node's worker can neither read the key nor
 sign anything but this system's statements, of this organisation, for the coordinator, chain and contract of the
-signer's own settings; and an update only if it grows from a record that the coordinator signed and that fits all it was
-shown before (client_app/witness.py). So no code of the node can sign two histories of a federation.
+signer's own settings, in federations that it has agreed to with nonces of its own (client_app/agreement.py); and an
+update only if it grows from a record that the coordinator signed and that fits all it was shown before
+(client_app/witness.py). So no code of the node can sign two histories of a federation, or help to choose its seed.
 """
 
 import os
@@ -11,10 +12,11 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
+from client_app.agreement import AgreeingKey, Agreement
 from client_app.remote_key import LONGEST_LINE
 from client_app.token_key import TokenKey
 from client_app.witness import Witness
@@ -23,27 +25,20 @@ from core.canonical import Digest, from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import Receipt
 from core.errors import FoedusError, FormatError, IntegrityError, UsageError
-from core.founding import Consent
 from core.generations import GenerationRecord
 from core.genesis import Genesis
-from core.keys import PublicKey
+from core.keys import Domain, PublicKey
 from core.rounds import ShownRecord
-from core.signed import MemberStatement, Signed, SigningKey, Statement
+from core.signed import OrganisationStatement, Signed
 from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
 
-STATEMENTS: Mapping[str, type[Statement]] = {
-    noun.struct: noun for noun in (Registration, Consent, Offer, UpdateManifest, Receipt)
-}
-"""What an organisation's node signs, by the names of the structs."""
-_MOST_FEDERATIONS = 64
-"""That are kept at hand."""
-_MOST_MEMORIES = 1000
-"""Of federations, in the state folder."""
+STATEMENTS: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
+"""What an organisation's node signs in a federation that it has agreed to, by the names of the structs."""
 _PATIENCE_SECONDS = 10.0
 
 
-class HeldKey(SigningKey, Protocol):
+class HeldKey(AgreeingKey, Protocol):
     """A key that this process can use: of a file, a keystore or a token."""
 
     @property
@@ -69,81 +64,88 @@ class Signer:
         self._settings, self._key = settings, key
         # Whoever else can write there makes this process forget what it was shown.
         self._state = State.at(settings.state)
-        self._federations: dict[Digest, Genesis] = {}
+        self._agreement = Agreement(self._state.agreed(key.address), key)
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """The answer to a request; a request that is none, or not allowed, is refused with a reason."""
+        verbs: Mapping[str, Callable[..., dict[str, Any]]] = {
+            "about": lambda: {"address": self._key.address, "public": self._key.public},
+            "register": self.register,
+            "reveal": self.reveal,
+            "consent": self.consent,
+            "show": self.show,
+            "sign": self.sign,
+            "salt": lambda nonce: {"salt": self._key.salt_for(nonce).hex()},
+        }
         try:
             request = from_json(line, LONGEST_LINE)
-            asked = request.pop("ask") if isinstance(request, dict) and "ask" in request else None
-            match asked:
-                case "about":
-                    return {"address": self._key.address, "public": self._key.public}
-                case "show":
-                    self.show(**request)
-                    return {}
-                case "sign":
-                    return {"signature": self.sign(**request)}
-                case "salt":
-                    return {"salt": self._key.salt_for(**request).hex()}
-            raise FormatError(f"request: expected about, show, sign or salt, got {str(asked)[:40]!r}")
+            asked = str(request.pop("ask", "")) if isinstance(request, dict) else ""
+            if asked not in verbs:
+                raise FormatError(f"request: expected {', '.join(verbs)}, got {asked[:40]!r}")
+            return verbs[asked](**request)
         except FoedusError as error:
             return {"refused": str(error)}
         except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
             return {"refused": f"malformed request: {error}"}
 
-    def show(self, genesis: Any, shown: Any, openings: Any) -> None:
-        """Take note of a federation of this coordinator, and of the records that lead to the newest of a lane."""
+    def register(self, chain: Any, value: Any) -> dict[str, Any]:
+        """A registration with this coordinator, and the commitment to a nonce in it."""
+        plain = Registration.from_dict(value)
+        got = plain.coordinator, plain.organisation.address
+        if got != (expected := (self._settings.coordinator, self._key.address)):
+            raise IntegrityError(f"registration: expected coordinator and organisation {expected}, got {got}")
+        signed = self._agreement.register(plain, self._domain(chain))
+        return {"nonce": signed.value.nonce, "signature": signed.signatures[0]}
+
+    def reveal(self, chain: Any, registrations: Any) -> dict[str, Any]:
+        """The nonce behind the own registration, for these members and no others."""
+        members = [Signed.parse(Registration, signed) for signed in registrations]
+        return {"nonce": self._agreement.reveal(members, self._domain(chain))}
+
+    def consent(self, genesis: Any) -> dict[str, Any]:
+        """The consent to a federation of this coordinator, of the members to whom the nonce was shown."""
         federation, settings = Genesis.from_dict(genesis), self._settings
         got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
         if got != expected:
             raise IntegrityError(f"federation: expected chain and coordinator {expected}, got {got}")
         if settings.federations and federation.digest not in settings.federations:
             raise IntegrityError(f"federation: expected {' or '.join(settings.federations)}, got {federation.digest}")
-        if self._key.address not in federation.examples:
-            raise IntegrityError(f"federation {federation.digest}: expected {self._key.address} among its members")
-        while len(self._federations) >= _MOST_FEDERATIONS:
-            self._federations.pop(next(iter(self._federations)))
-        self._federations[federation.digest] = federation
+        return {"signature": self._agreement.consent(federation).signatures[0]}
+
+    def show(self, federation: Any, shown: Any, openings: Any) -> dict[str, Any]:
+        """Take note of the records that lead to the newest of a lane, in a federation that was agreed to."""
         opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
         self._witness(federation).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
+        return {}
 
-    def sign(self, chain: Any, noun: Any, value: Any) -> str:
-        """The signature under a statement, once all that this process knows allows it."""
-        settings = self._settings
-        if chain != settings.domain.to_dict():
-            raise IntegrityError(f"chain: expected {settings.domain.to_dict()}, got {chain}")
+    def sign(self, chain: Any, noun: Any, value: Any) -> dict[str, Any]:
+        """The signature under a statement in a federation that was agreed to, once all that was shown allows it."""
+        domain = self._domain(chain)
         if noun not in STATEMENTS:
             raise IntegrityError(f"statement: expected {', '.join(STATEMENTS)}, got {str(noun)[:40]!r}")
         statement = STATEMENTS[noun].from_dict(value)
-        if isinstance(statement, Registration):
-            got = statement.coordinator, statement.organisation.address
-            if got != (expected := (settings.coordinator, self._key.address)):
-                raise IntegrityError(f"registration: expected coordinator and organisation {expected}, got {got}")
-        elif isinstance(statement, MemberStatement):
-            if (genesis := self._federations.get(statement.federation())) is None:
-                raise IntegrityError(f"federation {statement.federation()}: expected one that was shown before")
-            if (signers := statement.signers(genesis.coordinator)) != (self._key.address,):
-                raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {signers}")
-            if isinstance(statement, UpdateManifest):
-                witness = self._witness(genesis)
-                witness.check_parent(statement)
-                witness.check_open(statement.key)
-        signed = statement.sign(self._key, settings.domain)
+        witness = self._witness(statement.federation())
+        if statement.organisation != self._key.address:
+            got = statement.organisation
+            raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {got}")
         if isinstance(statement, UpdateManifest):
-            self._witness(self._federations[statement.genesis]).sent(Signed(statement, signed.signatures))
-        return signed.signatures[0]
+            witness.check_parent(statement)
+            witness.check_open(statement.key)
+        signed = statement.sign(self._key, domain)
+        if isinstance(statement, UpdateManifest):
+            witness.sent(Signed(statement, signed.signatures))
+        return {"signature": signed.signatures[0]}
 
-    def _witness(self, genesis: Genesis) -> Witness:
-        """The memory of a federation; raises IntegrityError where there are too many to begin another."""
-        path = self._state.witness(genesis.digest, self._key.address)
-        # Any code that may ask can name federations; what it names must not fill the disk.
-        if not path.exists() and len(list(path.parents[1].glob("*"))) >= _MOST_MEMORIES:
-            raise IntegrityError(
-                f"federation {genesis.digest}: expected at most {_MOST_MEMORIES} in {path.parents[1]}, got one more: "
-                "remove those that are over"
-            )
-        return Witness(path, genesis, self._key.address, None)
+    def _domain(self, chain: Any) -> Domain:
+        """The domain of the settings, if a request names it; raises IntegrityError for another."""
+        if chain != (expected := self._settings.domain.to_dict()):
+            raise IntegrityError(f"chain: expected {expected}, got {chain}")
+        return self._settings.domain
+
+    def _witness(self, federation: Digest) -> Witness:
+        """The memory of a federation; raises IntegrityError for one that this organisation has not agreed to."""
+        genesis = self._agreement.agreed(federation)
+        return Witness(self._state.witness(federation, self._key.address), genesis, self._key.address, None)
 
 
 class SignerServer(UnixStreamServer):

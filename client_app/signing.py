@@ -18,12 +18,12 @@ S = TypeVar("S", bound=Statement)
 
 
 def signed(statement: S, host: Host, genesis: Genesis, task: Task | None = None) -> Signed[S]:
-    """A statement of the organisation; its signer, if it has one, is first shown what the organisation was.
+    """A statement of the organisation; its signer, if it has one, is first shown what a task showed.
 
     Raises IntegrityError when the signer refuses.
     """
-    if isinstance(host.key, RemoteKey):
-        host.key.show(genesis, task)
+    if task and isinstance(host.key, RemoteKey):
+        host.key.show(genesis.digest, task)
     return statement.sign(host.key, genesis.chain)
 
 

@@ -53,7 +53,12 @@ class TokenKey:
 
     def salt_for(self, nonce: Digest) -> bytes:
         """HMAC-SHA256 of a digest under the token's secret key."""
-        salt: bytes = self._secret.sign(
-            domain("records-salt") + raw(nonce), mechanism=self._pkcs11.Mechanism.SHA256_HMAC
-        )
-        return salt
+        return self._hmac("records-salt", nonce)
+
+    def nonce_for(self, asked: Digest) -> bytes:
+        """The same for a part of a federation's seed, which no salt tells."""
+        return self._hmac("nonce-secret", asked)
+
+    def _hmac(self, tag: str, value: Digest) -> bytes:
+        found: bytes = self._secret.sign(domain(tag) + raw(value), mechanism=self._pkcs11.Mechanism.SHA256_HMAC)
+        return found

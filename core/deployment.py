@@ -79,7 +79,8 @@ class NodeSettings(_Settings):
     base: str = "foedus-tiny"
     """The base model that it loads, whatever a message names: foedus-tiny, an absolute path, or a Hub name."""
     pin_coordinator: str = ""
-    """The only coordinator that it registers with; as the next four, not asked for without it."""
+    """The only coordinator that it registers with; needed with a key-file, as a signer's settings name one. As the next
+    four, not asked for without it."""
     pin_contract: str = ""
     """The public contract."""
     pin_base: str = ""
@@ -108,6 +109,9 @@ class NodeSettings(_Settings):
         if (self.signer is None) == (self.key_file is None):
             got = "neither" if self.signer is None else "both"
             raise ConfigError(f"{self.folder}: expected signer or key-file, got {got}")
+        # A coordinator's question can be relayed from another federation: whoever signs must know whose it answers.
+        if self.key_file and not self.pin_coordinator:
+            raise ConfigError(f"{self.folder}: expected pin-coordinator with a key-file, as a signer has it, got none")
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
         # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.

@@ -116,6 +116,10 @@ class Key:
         """HMAC-SHA256 of a digest under this key, which nobody else can compute (core/erasures.py has a use)."""
         return hmac.digest(self.secret, domain("records-salt") + raw(nonce), "sha256")
 
+    def nonce_for(self, asked: Digest) -> bytes:
+        """The same for a part of a federation's seed, which no salt tells (client_app/agreement.py)."""
+        return hmac.digest(self.secret, domain("nonce-secret") + raw(asked), "sha256")
+
 
 def derive(seed: int, name: str) -> Key:
     """The key of an organisation in a simulation: SHA-256(tag ‖ seed ‖ name). Anybody can compute it."""

@@ -3,8 +3,8 @@
     rule          what counts of the update u_k of a round of K                              bound: meaning, default
     none          all of it
     clip          f_k = min(1, c · median ‖u_j‖ / ‖u_k‖)                                     c, 1.5
-    multi-krum    f_k = 1 for the K − b with the lowest scores, 0 for the others             b / K, 0.25
-    trimmed-mean  of every number the K − 2b in the middle, each with weight Σ w_j / (K − 2b)  b / K, 0.25
+    multi-krum    f_k = 1 for the K − b with the lowest scores, 0 for the others             b / K, 0.3
+    trimmed-mean  of every number the K − 2b in the middle, each with weight Σ w_j / (K − 2b)  b / K, 0.3
     validation    f_k = 0 where u_k alone raises the loss by more than m, else 1             m in nats, 0.05
 
 b is rounded down, but 1 at least where three or more are admitted. A score of Krum (Blanchard et al., NeurIPS 2017) is
@@ -31,8 +31,8 @@ from core.canonical import Address
 BOUNDS: Mapping[str, float] = {
     "none": 0.0,
     "clip": 1.5,
-    "multi-krum": 0.25,
-    "trimmed-mean": 0.25,
+    "multi-krum": 0.3,
+    "trimmed-mean": 0.3,
     "validation": 0.05,
 }
 """The rules, and the bound of each where the settings name none."""

@@ -17,11 +17,11 @@ from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
 from core.ledger import RoundCommitment
-from core.parsing import parsed
+from core.parsing import finite, parsed
 from core.robust import Robust, counted
 from core.round_key import FIELDS, RoundKey
 from core.signed import CoordinatorStatement, Signed
-from core.update import Offer, UpdateManifest
+from core.update import LONGEST_SECONDS, Offer, UpdateManifest
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Admitted:
         admitted = parsed(cls, data, {"signed": lambda v: Signed.parse(UpdateManifest, v)})
         if not 0 <= admitted.factor <= 1:
             raise FormatError(f"admitted update: expected a factor from 0 to 1, got {admitted.factor}")
+        # A policy divides by it: an auditor must not trip over what a coordinator wrote.
+        finite("admitted update: seconds", admitted.seconds, 0.0, LONGEST_SECONDS)
         return admitted
 
 

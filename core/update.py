@@ -20,9 +20,11 @@ FORMATS = 1
 """The version of the formats: of every domain tag, and of what an organisation says that it speaks."""
 LARGEST_LOSS = 1e6
 """In nats per token, what a loss may be at most: far above that of any model, and far below where sums overflow."""
+LONGEST_SECONDS = 1e9
+"""What a training may take at most."""
 METRICS: Mapping[str, tuple[float, float]] = {
     "loss": (0.0, LARGEST_LOSS),
-    "seconds": (0.0, 1e9),
+    "seconds": (0.0, LONGEST_SECONDS),
     "trusting": (0, 1),
     "behind": (0, 99_999),
     "next-steps": (0, 10**6),

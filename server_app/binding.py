@@ -145,7 +145,9 @@ class Bindings:
         if len(own) > 1 and not all(member.derived for member in own):
             self.failure = f"expected one organisation of a node, got {len(own)}"
             return
-        self.known = max(self.known, bound.known)
+        # An organisation with a key of its own knows of itself: by another count it would have all others waited for.
+        if all(member.derived for member in own):
+            self.known = max(self.known, bound.known)
         yield from members
 
 

@@ -6,62 +6,59 @@ from typing import Any
 
 import pytest
 
-from client_app.agreement import Agreement, Pins, registration
+from client_app.agreement import Agreement, Pins
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
 from core.founding import commitment_to
 from core.genesis import Genesis
 from core.keys import Key, derive
-from core.messages.queries import ConsentQuery, RevealQuery
+from core.messages.queries import ConsentQuery
 from core.seeds import from_nonces
 from core.signed import Signed
-from core.update import Asked, Organisation, Registration
+from core.update import Asked, Organisation
 from tests import federation as f
+from tests.server_app.agreeing import registered
 
 KEYS = tuple(sorted((Key(bytes([i]) * 32) for i in (1, 2, 3)), key=lambda key: int(key.address, 16)))
 MEMBERS = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(KEYS))
 ASKED = Asked(f.COORDINATOR.address, f.RUN, f.other("challenge"))
-REGISTERED = tuple(registration(key, member, ASKED, f.CHAIN) for key, member in zip(KEYS, MEMBERS, strict=True))
+REGISTERED = tuple(registered(key, member, ASKED, f.CHAIN) for key, member in zip(KEYS, MEMBERS, strict=True))
 
 
 def agreement(folder: Path, index: int = 0) -> Agreement:
-    return Agreement(folder / f"{index}.jsonl", KEYS[index], MEMBERS[index])
-
-
-def query(*registrations: Signed[Registration]) -> RevealQuery:
-    return RevealQuery(KEYS[0].address, registrations, f.CHAIN)
+    return Agreement(folder / f"{index}.jsonl", KEYS[index])
 
 
 def drawn(folder: Path, **changes: Any) -> Genesis:
-    nonces: tuple[Digest, ...] = tuple(agreement(folder, i).reveal(query(*REGISTERED)) for i in range(3))
+    nonces: tuple[Digest, ...] = tuple(agreement(folder, i).reveal(REGISTERED, f.CHAIN) for i in range(3))
     values: dict[str, Any] = {"organisations": MEMBERS, "lanes": (tuple(m.address for m in MEMBERS),)}
     return replace(f.genesis(), **values | {"nonces": nonces, "seed": from_nonces(nonces)} | changes)
 
 
 def test_a_nonce_is_what_was_committed_to_and_shown_again_for_the_same_members(tmp_path: Path) -> None:
-    nonce = agreement(tmp_path).reveal(query(*REGISTERED))
+    nonce = agreement(tmp_path).reveal(REGISTERED, f.CHAIN)
     assert commitment_to(nonce) == REGISTERED[0].value.nonce
-    assert agreement(tmp_path).reveal(query(*REGISTERED)) == nonce
+    assert agreement(tmp_path).reveal(REGISTERED, f.CHAIN) == nonce
 
 
 def test_a_nonce_is_not_shown_for_a_second_set_of_members(tmp_path: Path) -> None:
     # A coordinator that knew all nonces but its own member's could choose that one, and so the seed.
-    agreement(tmp_path).reveal(query(*REGISTERED[:2]))
+    agreement(tmp_path).reveal(REGISTERED[:2], f.CHAIN)
     with pytest.raises(ObjectionError, match="it was shown for other members"):
-        agreement(tmp_path).reveal(query(*REGISTERED))
+        agreement(tmp_path).reveal(REGISTERED, f.CHAIN)
 
 
 def test_one_set_of_members_draws_one_seed_for_a_run(tmp_path: Path) -> None:
     # With a challenge after another, a coordinator would draw until somebody's tickets please it.
-    agreement(tmp_path).reveal(query(*REGISTERED))
+    agreement(tmp_path).reveal(REGISTERED, f.CHAIN)
     again, elsewhere = (replace(ASKED, challenge=f.other("later"), run=run) for run in (ASKED.run, "another"))
     grown = (*MEMBERS[:2], replace(MEMBERS[2], examples=101))  # one that helps the coordinator
     for members in (MEMBERS, grown):
-        registered = [registration(key, m, again, f.CHAIN) for key, m in zip(KEYS, members, strict=True)]
+        anew = [registered(key, m, again, f.CHAIN) for key, m in zip(KEYS, members, strict=True)]
         with pytest.raises(ObjectionError, match="its members drew a seed before"):
-            agreement(tmp_path).reveal(query(*registered))
-    registered = [registration(key, m, elsewhere, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
-    assert agreement(tmp_path).reveal(query(*registered))
+            agreement(tmp_path).reveal(anew, f.CHAIN)
+    anew = [registered(key, m, elsewhere, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
+    assert agreement(tmp_path).reveal(anew, f.CHAIN)
 
 
 def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(tmp_path: Path) -> None:
@@ -70,7 +67,7 @@ def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(
     forged = Signed(REGISTERED[1].value, REGISTERED[0].signatures)
     for registrations in (REGISTERED[1:], (REGISTERED[0], uncommitted), (other,), (REGISTERED[0], forged)):
         with pytest.raises(Exception, match="expected"):
-            agreement(tmp_path).reveal(query(*registrations))
+            agreement(tmp_path).reveal(registrations, f.CHAIN)
     assert not (tmp_path / "0.jsonl").exists()
 
 
@@ -78,17 +75,26 @@ def test_it_trains_under_the_genesis_that_it_agreed_to_alone(tmp_path: Path) -> 
     genesis = drawn(tmp_path)
     with pytest.raises(ObjectionError, match="agreed to found"):
         agreement(tmp_path).check(genesis)
-    assert agreement(tmp_path).consent(genesis, Pins()).organisation == KEYS[0].address
+    assert agreement(tmp_path).consent(genesis).value.organisation == KEYS[0].address
     agreement(tmp_path).check(genesis)
     with pytest.raises(ObjectionError, match="agreed to found"):
         agreement(tmp_path).check(replace(genesis, salt="11" * 32))
 
 
+def test_a_memory_has_room_for_so_many_foundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genesis = drawn(tmp_path)
+    monkeypatch.setattr("client_app.agreement._MOST_ENTRIES", 2)
+    agreement(tmp_path).consent(genesis)
+    agreement(tmp_path).consent(genesis)
+    with pytest.raises(ObjectionError, match="expected at most 2 entries, got one more"):
+        agreement(tmp_path).consent(replace(genesis, salt="11" * 32))
+
+
 def test_whoever_has_a_derived_key_need_not_agree(tmp_path: Path) -> None:
     key = derive(7, "medical")
     member = Organisation(key.address, "medical", 100, True)
-    Agreement(tmp_path / "memory.jsonl", key, member).check(f.genesis())
-    assert registration(key, member, ASKED, f.CHAIN).value.nonce == "0x" + "00" * 32
+    Agreement(tmp_path / "memory.jsonl", key).check(f.genesis())
+    assert registered(key, member, ASKED, f.CHAIN).value.nonce == "0x" + "00" * 32
 
 
 def test_it_is_never_asked_to_agree_to_lanes_that_leave_members_out_or_to_a_member_that_counts_twice(
@@ -114,7 +120,7 @@ def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_
         replace(genesis, organisations=(MEMBERS[0], replace(MEMBERS[1], examples=10**6), MEMBERS[2])),
     ):
         with pytest.raises(ObjectionError, match="genesis: expected"):
-            agreement(tmp_path).consent(other, Pins())
+            agreement(tmp_path).consent(other)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
 ) -> None:
     genesis = drawn(tmp_path)
     with pytest.raises(ObjectionError, match=f"{what}: expected"):
-        agreement(tmp_path).consent(genesis, Pins.of(pins))
+        Pins.of(pins).check(genesis)
     wanted = {
         "pin-coordinator": genesis.coordinator.lower(),
         "pin-contract": genesis.chain.contract,
@@ -140,4 +146,4 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
         "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
         "pin-norm-bound": genesis.norm_bound,
     }
-    assert agreement(tmp_path).consent(genesis, Pins.of(wanted))
+    Pins.of(wanted).check(genesis)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 import client_app.local_round
 import core.adapter
@@ -25,8 +26,18 @@ from core.config import RunConfig
 from core.errors import ConfigError, UsageError
 from core.genesis import Base, Genesis
 from core.ledger import MemoryLedger
-from core.messages import training
-from core.messages.queries import BIND, OFFER, Bind, Bound, OfferQuery
+from core.messages import queries, training
+from core.messages.queries import (
+    BIND,
+    CONSENT,
+    OFFER,
+    REVEAL,
+    Bind,
+    Bound,
+    ConsentQuery,
+    OfferQuery,
+    RevealQuery,
+)
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.round_key import RoundKey
@@ -256,6 +267,30 @@ def test_nothing_is_bid_in_a_federation_that_was_not_agreed_to(
     assert refusal
     assert refusal.reason == Refused.OBJECTED
     assert not (tmp_path / "state").exists()
+
+
+def test_a_node_founds_as_what_it_is_and_as_its_settings_want(places: dict[str, Any], tmp_path: Path) -> None:
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    key = keys.create(tmp_path / "own.key")
+    own = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")}
+
+    def ask(kind: str, content: RecordDict, **pins: Any) -> RecordDict:
+        node = context(places, **own, **pins, state=str(tmp_path / "state"))
+        return app(Message(content, 1, kind), node).content
+
+    asked = Bind(f.asked(f.other("challenge")), f.CHAIN)
+    (registration,) = Bound.from_content(ask(BIND, asked.to_content())).registrations
+    nonce = queries.nonce_of(ask(REVEAL, RevealQuery(key.address, (registration,), f.CHAIN).to_content()))
+    member = verified_registration(registration, f.CHAIN, asked.asked)
+    lanes, seed = ((key.address,),), seeds.from_nonces((nonce,))
+    genesis = replace(f.genesis(), organisations=(member,), lanes=lanes, nonces=(nonce,), seed=seed)
+    grown = replace(genesis, organisations=(replace(member, examples=member.examples + 1),))
+    for other, pins in ((grown, {}), (genesis, {"pin-norm-bound": genesis.norm_bound / 2})):
+        refusal = Refusal.from_content(ask(CONSENT, ConsentQuery(key.address, other).to_content(), **pins))
+        assert refusal
+        assert refusal.reason == Refused.OBJECTED
+    consent = queries.consent_of(ask(CONSENT, ConsentQuery(key.address, genesis).to_content()))
+    assert consent.verified(genesis).organisation == key.address
 
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,18 +14,25 @@ from typing import Any
 
 import pytest
 
+from client_app.agreement import RemoteAgreement, keep
 from client_app.remote_key import RemoteKey
 from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
-from core.erasures import hidden
+from core.erasures import Receipt, hidden
 from core.errors import ForgeryError, IntegrityError, UsageError
+from core.founding import Consent, Founding, commitment_to
+from core.genesis import Genesis
 from core.keys import Key
 from core.rounds import Salts, ShownRecord
+from core.seeds import from_nonces
 from core.signed import Signed
-from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
+from core.storage import jsonl
+from core.storage.state_folder import State
+from core.update import Bid, Offer, Organisation, Registration, UpdateManifest, verified_registration
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+from tests.server_app.agreeing import own_key
 
 OWN = NAMES[0]
 
@@ -46,9 +54,12 @@ def forked(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def settings(federation: Federation, tmp_path: Path) -> SignerSettings:
-    chain = federation.genesis.chain
+    """Of an organisation that has agreed to the federation."""
+    genesis, state = federation.genesis, State.at(tmp_path / "state")
+    jsonl.append(state.agreed(federation.members[OWN].address), {"genesis": genesis.digest})
+    keep(genesis, state.agreed_genesis())
     return SignerSettings(
-        tmp_path, COORDINATOR.address, chain.chain_id, chain.contract,
+        tmp_path, COORDINATOR.address, genesis.chain.chain_id, genesis.chain.contract,
         socket=tmp_path / "signer.sock", state=tmp_path / "state",
     )  # fmt: skip
 
@@ -91,11 +102,10 @@ def test_a_remote_key_is_the_key_that_its_signer_holds(federation: Federation, k
 def test_every_statement_of_a_node_is_signed_as_by_the_key(federation: Federation, key: RemoteKey) -> None:
     genesis, address = federation.genesis, key.address
     member = genesis.organisation(address)
-    registration = Registration(member, COORDINATOR.address, "run", f.other("challenge")).sign(key, genesis.chain)
+    registration = key.register(Registration(member, COORDINATOR.address, "run", f.other("challenge")), genesis.chain)
     asked = f.asked(f.other("challenge"))
     asked = replace(asked, coordinator=COORDINATOR.address, run="run")
     assert verified_registration(registration, genesis.chain, asked) == member
-    key.show(genesis)
     offer = Offer(genesis.digest, address, 0, 0, 1, Bid(1, 1)).sign(key, genesis.chain)
     assert offer.verified(genesis)
     manifest = own_manifest(federation)
@@ -103,10 +113,9 @@ def test_every_statement_of_a_node_is_signed_as_by_the_key(federation: Federatio
 
 
 def test_it_follows_an_honest_coordinator_to_the_end(federation: Federation, key: RemoteKey) -> None:
-    key.show(federation.genesis)
     own_manifest(federation, 1).sign(key, federation.genesis.chain)
     for number in (2, 3):
-        key.show(federation.genesis, task(federation, records_of(federation)[number - 2]))
+        key.show(federation.genesis.digest, task(federation, records_of(federation)[number - 2]))
         own_manifest(federation, number).sign(key, federation.genesis.chain)
 
 
@@ -114,7 +123,6 @@ def test_a_memory_that_others_can_write_is_refused_and_its_own_is_private(
     federation: Federation, settings: SignerSettings, key: RemoteKey
 ) -> None:
     own_manifest(federation, 1)
-    key.show(federation.genesis)
     own_manifest(federation, 1).sign(key, federation.genesis.chain)
     assert {stat.S_IMODE(p.stat().st_mode) for p in settings.state.rglob("*") if p.is_file()} == {0o600}
     settings.state.chmod(0o777)
@@ -133,46 +141,90 @@ def test_another_chain_contract_coordinator_or_federation_is_refused(
     registration = Registration(member, COORDINATOR.address, "run", f.other("challenge"))
     for domain in (replace(genesis.chain, chain_id=1), replace(genesis.chain, contract=key.address)):
         with pytest.raises(IntegrityError, match="the signer refuses: chain: expected"):
-            registration.sign(key, domain)
+            key.register(registration, domain)
+        with pytest.raises(IntegrityError, match="the signer refuses: chain: expected"):
+            key.reveal([], domain)
+        with pytest.raises(IntegrityError, match="the signer refuses: chain: expected"):
+            own_manifest(federation).sign(key, domain)
         with pytest.raises(IntegrityError, match="the signer refuses: federation: expected chain"):
-            key.show(replace(genesis, chain=domain))
+            key.consent(replace(genesis, chain=domain))
     with pytest.raises(IntegrityError, match="registration: expected coordinator"):
-        replace(registration, coordinator=key.address).sign(key, genesis.chain)
+        key.register(replace(registration, coordinator=key.address), genesis.chain)
     with pytest.raises(IntegrityError, match="registration: expected coordinator"):
-        replace(registration, organisation=replace(member, address=COORDINATOR.address)).sign(key, genesis.chain)
+        key.register(replace(registration, organisation=replace(member, address=COORDINATOR.address)), genesis.chain)
     with pytest.raises(IntegrityError, match="federation: expected chain and coordinator"):
-        key.show(replace(genesis, coordinator=key.address))
+        key.consent(replace(genesis, coordinator=key.address))
     pinned = Signer(replace(settings, federations=(f.other("pinned"),)), federation.members[OWN])
-    shown = {"ask": "show", "genesis": genesis.to_dict(), "shown": [], "openings": []}
-    assert "expected" in pinned.answer(to_json(shown))["refused"]
+    asked = {"ask": "consent", "genesis": genesis.to_dict()}
+    assert f"expected {f.other('pinned')}" in pinned.answer(to_json(asked))["refused"]
 
 
-def test_a_federation_that_was_not_shown_or_lacks_it_is_refused(federation: Federation, key: RemoteKey) -> None:
-    with pytest.raises(IntegrityError, match="expected one that was shown before"):
-        own_manifest(federation).sign(key, federation.genesis.chain)
-    others = tuple(o for o in federation.genesis.organisations if o.address != key.address)
-    with pytest.raises(IntegrityError, match="among its members"):
-        key.show(replace(federation.genesis, organisations=others, lanes=(tuple(o.address for o in others),)))
+def test_nothing_is_signed_in_a_federation_that_was_not_agreed_to(federation: Federation, key: RemoteKey) -> None:
+    other = replace(federation.genesis, salt="11" * 32)
+    manifest = replace(own_manifest(federation), genesis=other.digest, parent=other.digest)
+    offer = Offer(other.digest, key.address, 0, 0, 1, Bid(1, 1))
+    for statement in (manifest, offer, Receipt(other.digest, key.address, f.other("erasure"))):
+        with pytest.raises(IntegrityError, match="expected one that this organisation has agreed to found"):
+            statement.sign(key, other.chain)
+    with pytest.raises(IntegrityError, match="expected one that this organisation has agreed to found"):
+        key.show(other.digest)
+    with pytest.raises(IntegrityError, match="expected a seed from the nonce that was shown"):
+        key.consent(other)
+    for statement in (Consent(other.digest, key.address), f.registration(f.members()[0], f.other("x")).value):
+        with pytest.raises(IntegrityError, match="statement: expected Offer, "):
+            statement.sign(key, other.chain)
 
 
-def test_a_signer_remembers_so_many_federations_whatever_is_named(
-    federation: Federation, key: RemoteKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("client_app.signer._MOST_MEMORIES", 1)
+@pytest.fixture
+def agreeing(tmp_path: Path) -> Iterator[list[RemoteKey]]:
+    """The signers of three organisations with keys of their own, before anything is founded."""
+    with ExitStack() as running:
+        found = []
+        for number in (1, 2, 3):
+            folder = tmp_path / f"signer-{number}"
+            settings = SignerSettings(
+                folder, f.COORDINATOR.address, f.CHAIN.chain_id, f.CHAIN.contract,
+                socket=folder / "signer.sock", state=folder / "state",
+            )  # fmt: skip
+            server = running.enter_context(SignerServer(settings, own_key(number)))
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            running.callback(thread.join)
+            running.callback(server.shutdown)
+            found.append(RemoteKey(settings.socket))
+        yield sorted(found, key=lambda key: int(key.address, 16))
 
-    def sign(salt: str) -> None:
-        genesis = replace(federation.genesis, salt=salt)
-        key.show(genesis)
-        replace(own_manifest(federation), genesis=genesis.digest, parent=genesis.digest).sign(key, genesis.chain)
 
-    sign("11" * 32)
-    with pytest.raises(IntegrityError, match=r"expected at most 1 .* remove those that are over"):
-        sign("22" * 32)
-    sign("11" * 32)
+def test_signers_draw_a_seed_and_agree_to_one_genesis_and_no_other(agreeing: list[RemoteKey], tmp_path: Path) -> None:
+    """The memory of what was agreed is the signer's: foreign code of the node cannot show a nonce twice."""
+    members = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(agreeing))
+    plain = [Registration(member, f.COORDINATOR.address, f.RUN, f.other("challenge")) for member in members]
+    agreements = [RemoteAgreement(tmp_path / "node", key) for key in agreeing]
+    registrations = [a.register(each, f.CHAIN) for a, each in zip(agreements, plain, strict=True)]
+    nonces = tuple(agreement.reveal(registrations, f.CHAIN) for agreement in agreements)
+    assert [commitment_to(nonce) for nonce in nonces] == [signed.value.nonce for signed in registrations]
+    with pytest.raises(IntegrityError, match="it was shown for other members before"):
+        agreements[0].reveal(registrations[:2], f.CHAIN)
+    lanes = (tuple(member.address for member in members),)
+    genesis = replace(f.genesis(), organisations=members, lanes=lanes, nonces=nonces, seed=from_nonces(nonces))
+    with pytest.raises(IntegrityError, match="has agreed to found"):
+        agreements[0].check(genesis)
+    consents = tuple(agreement.consent(genesis) for agreement in agreements)
+    Founding(tuple(registrations), consents).check(genesis)
+    agreements[0].check(genesis)
+    assert Genesis.from_dict(from_json((tmp_path / "node" / f"{genesis.digest}.json").read_bytes())) == genesis
+    swapped = (nonces[1], nonces[0], nonces[2])
+    with pytest.raises(IntegrityError, match="expected a seed from the nonce that was shown"):
+        agreements[0].consent(replace(genesis, nonces=swapped, seed=from_nonces(swapped)))
+
+
+def test_a_salt_does_not_tell_a_nonce(agreeing: list[RemoteKey]) -> None:
+    key, asked = own_key(1), f.other("asked")
+    remote = next(each for each in agreeing if each.address == key.address)
+    assert remote.salt_for(asked) == key.salt_for(asked) != key.nonce_for(asked)
 
 
 def test_another_organisations_statement_is_refused(federation: Federation, key: RemoteKey) -> None:
-    key.show(federation.genesis)
     other = replace(own_manifest(federation), organisation=federation.members[NAMES[1]].address)
     with pytest.raises(IntegrityError, match="UpdateManifest: expected one of"):
         other.sign(key, federation.genesis.chain)
@@ -181,7 +233,7 @@ def test_another_organisations_statement_is_refused(federation: Federation, key:
 def test_a_record_or_a_certificate_is_refused(federation: Federation, key: RemoteKey) -> None:
     record = records_of(federation)[0].value
     assert record.struct not in STATEMENTS
-    with pytest.raises(IntegrityError, match="statement: expected Registration, "):
+    with pytest.raises(IntegrityError, match="statement: expected Offer, "):
         record.sign(key, federation.genesis.chain)
 
 
@@ -189,7 +241,9 @@ def test_a_record_or_a_certificate_is_refused(federation: Federation, key: Remot
     "line",
     [
         b"", b"[]", b"{}", b"not json", b"null", b'{"ask":"key"}', b'{"ask":"sign"}', b'{"ask":"salt","nonce":5}',
-        b'{"ask":"show","genesis":{},"shown":[],"openings":[]}', b'{"ask":"salt","secret":"x"}',
+        b'{"ask":"show","federation":{},"shown":[],"openings":[]}', b'{"ask":"salt","secret":"x"}',
+        b'{"ask":"consent","genesis":{}}', b'{"ask":"reveal","chain":{},"registrations":5}', b'{"ask":["sign"]}',
+        b'{"ask":"register","chain":{},"value":{}}', b'{"ask":"sign","chain":{},"noun":[],"value":{}}',
     ],
 )  # fmt: skip
 def test_a_malformed_request_is_refused(federation: Federation, settings: SignerSettings, line: bytes) -> None:
@@ -200,7 +254,6 @@ def test_a_malformed_request_is_refused(federation: Federation, settings: Signer
 
 
 def test_an_update_that_grows_from_no_shown_record_is_refused(federation: Federation, key: RemoteKey) -> None:
-    key.show(federation.genesis)
     own_manifest(federation, 1).sign(key, federation.genesis.chain)
     with pytest.raises(IntegrityError, match="is no record that was shown before it"):
         own_manifest(federation, 2).sign(key, federation.genesis.chain)
@@ -223,7 +276,7 @@ def test_two_histories_are_not_signed_whatever_asks(
             for signed in records
         ]
         shown = [{"record": signed.to_dict(), "salts": s} for signed, s in zip(records, salts, strict=True)]
-        return ask(ask="show", genesis=federation.genesis.to_dict(), shown=shown, openings=[])
+        return ask(ask="show", federation=federation.genesis.digest, shown=shown, openings=[])
 
     def sign(manifest: UpdateManifest) -> dict[str, Any]:
         return ask(ask="sign", chain=chain, noun=manifest.struct, value=manifest.to_dict())
@@ -246,15 +299,14 @@ def test_a_later_round_of_another_history_is_not_signed_for(
 ) -> None:
     """Shown a later record alone, the signer sees no two records of a round, nor two that do not follow each other."""
     genesis, other = federation.genesis, forked[1]
-    key.show(genesis)
     own_manifest(federation, 1).sign(key, genesis.chain)
     salts = Salts("00" * 32, {a.organisation: "00" * 32 for a in other.value.admitted})
     later: Any = SimpleNamespace(genesis=genesis, shown=[ShownRecord(other, salts)], openings=())
     with pytest.raises(IntegrityError, match="expected the record of every round since the last shown, got a gap"):
-        key.show(genesis, later)
+        key.show(genesis.digest, later)
     with pytest.raises(IntegrityError, match="is no record that was shown before it"):
         replace(own_manifest(federation, 3), parent=other.value.digest).sign(key, genesis.chain)
-    key.show(genesis, task(federation, records_of(federation)[0]))
+    key.show(genesis.digest, task(federation, records_of(federation)[0]))
     own_manifest(federation, 2).sign(key, genesis.chain)
 
 
@@ -264,7 +316,7 @@ def test_a_record_that_the_coordinator_did_not_sign_is_refused(federation: Feder
     with pytest.raises(ForgeryError):
         forged.verified(federation.genesis)
     with pytest.raises(IntegrityError, match="the signer refuses: RoundRecord: expected the signature of"):
-        key.show(federation.genesis, task(federation, forged))
+        key.show(federation.genesis.digest, task(federation, forged))
 
 
 # --- its socket ----------------------------------------------------------------------------------------------------

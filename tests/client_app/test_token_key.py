@@ -50,6 +50,7 @@ def test_its_salts_are_its_own_and_the_same_again(token: TokenKey) -> None:
     assert hidden(token, nonce, records) == hidden(token, nonce, records)
     assert hidden(token, nonce, records) != hidden(token, f.other("another"), records)
     assert hidden(token, nonce, records) != hidden(f.key("medical"), nonce, records)
+    assert token.nonce_for(nonce) == token.nonce_for(nonce) != token.salt_for(nonce)
 
 
 def test_a_token_without_these_keys_is_named(token: TokenKey) -> None:

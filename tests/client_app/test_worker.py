@@ -25,6 +25,7 @@ def test_a_worker_binds_the_organisation_of_its_own_settings_and_ends_with_its_n
     )
     (tmp_path / "node.toml").write_text(
         'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\nkey-file = "own.key"\n'
+        f'pin-coordinator = "{f.COORDINATOR.address}"\n'
     )
     settings = NodeSettings.read(tmp_path)
     settings.state.mkdir()

@@ -11,7 +11,7 @@ from core import keys
 from core.deployment import NodeSettings
 from tests.commands import foedus
 
-NODE = 'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\n'
+NODE = 'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\npin-coordinator = "0x1"\n'
 
 
 def folder(path: Path, more: str) -> Path:

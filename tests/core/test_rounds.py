@@ -174,3 +174,11 @@ def test_a_factor_that_is_no_part_is_refused(factor: float) -> None:
     data["admitted"][0]["factor"] = factor
     with pytest.raises(FormatError, match=f"expected a factor from 0 to 1, got {factor}"):
         RoundRecord.from_dict(data)
+
+
+@pytest.mark.parametrize("seconds", [-1e200, -1e-9, 2e9])
+def test_an_update_took_a_time_that_is_one(seconds: float) -> None:
+    data = RECORD.to_dict()
+    data["admitted"][0]["seconds"] = seconds
+    with pytest.raises(FormatError, match=r"seconds: expected 0 to 1e\+09"):
+        RoundRecord.from_dict(data)

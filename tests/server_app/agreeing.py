@@ -8,20 +8,27 @@ from typing import Any, cast
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client_app.agreement import Agreement, Pins, registration
+from client_app.agreement import Agreement, Pins
 from console.backends.inline import InlineGrid
 from core.errors import FoedusError
-from core.keys import Key
+from core.keys import Domain, Key
 from core.messages import queries
 from core.messages.queries import BIND, CONSENT, Bind, Bound, ConsentQuery, RevealQuery
 from core.messages.refusal import Cause, Refusal, Refused
-from core.update import Organisation
+from core.signed import Signed
+from core.update import Asked, Organisation, Registration
 from tests import federation as f
 
 
 def own_key(number: int) -> Key:
     """A key that nobody derives."""
     return Key(number.to_bytes(32, "big"))
+
+
+def registered(key: Key, member: Organisation, asked: Asked, chain: Domain) -> Signed[Registration]:
+    """A member's registration, with a commitment to its nonce."""
+    plain = Registration(member, asked.coordinator, asked.run, asked.challenge)
+    return Agreement(Path("no memory is needed"), key).register(plain, chain)
 
 
 Behaviour = Callable[["Member", Message], RecordDict]
@@ -44,7 +51,7 @@ class Member:
 
     @property
     def agreement(self) -> Agreement:
-        return Agreement(self.folder / f"{self.key.address}.jsonl", self.key, self.organisation)
+        return Agreement(self.folder / f"{self.key.address}.jsonl", self.key)
 
     def answer(self, message: Message) -> RecordDict:
         kind = message.metadata.message_type
@@ -52,12 +59,13 @@ class Member:
             return self.behave[kind](self, message)
         if kind == BIND:
             query = Bind.from_content(message.content)
-            return Bound((registration(self.key, self.organisation, query.asked, query.chain),), 0).to_content()
+            return Bound((registered(self.key, self.organisation, query.asked, query.chain),), 0).to_content()
         if kind == CONSENT:
             genesis = ConsentQuery.from_content(message.content).genesis
-            consent = self.agreement.consent(genesis, self.pins)
-            return queries.consented(consent.sign(self.key, genesis.chain))
-        return queries.revealed(self.agreement.reveal(RevealQuery.from_content(message.content)))
+            self.pins.check(genesis)
+            return queries.consented(self.agreement.consent(genesis))
+        query = RevealQuery.from_content(message.content)
+        return queries.revealed(self.agreement.reveal(query.registrations, query.chain))
 
 
 class AgreeingGrid(InlineGrid):

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from core.canonical import Digest
 from core.errors import RunError
 from core.keys import derive
-from core.messages.queries import BIND
+from core.messages.queries import BIND, Bind, Bound
 from core.signed import Signed
 from core.update import Organisation, Registration
 from server_app.binding import Bindings
@@ -119,6 +119,24 @@ def test_a_huge_answer_costs_next_to_nothing() -> None:
     assert time.process_time() - began < 0.5  # of which signing and verifying honest answers takes the most
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 2**10
     assert set(bindings.nodes) == {f.address("financial"), f.address("coding")}
+
+
+class Claiming(Clients):
+    """Node 1 speaks for an organisation with a key of its own, and says that it knows of very many."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        if context.node_id != 1:
+            return super().__call__(message, context)
+        asked, member = Bind.from_content(message.content).asked, Organisation(f.address("medical"), "medical", 9)
+        plain = Registration(member, asked.coordinator, asked.run, asked.challenge, nonce=f.other("nonce"))
+        signed = plain.sign(f.key("medical"), f.CHAIN)
+        return Message(Bound((signed,), 2**53 - 1).to_content(), reply_to=message)
+
+
+def test_an_organisation_with_a_key_of_its_own_has_nobody_else_waited_for() -> None:
+    bindings = bound(Claiming(NAMES, 2))
+    assert bindings.nodes[f.address("medical")] == 1
+    assert bindings.known == 4
 
 
 def test_a_node_that_failed_is_asked_again() -> None:

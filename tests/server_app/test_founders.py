@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from chain.registry import RegisteredOrganisation
-from client_app.agreement import Pins, registration
+from client_app.agreement import Pins
 from core.canonical import ZERO_DIGEST, Address
 from core.config import RunConfig
 from core.errors import RunError
@@ -24,7 +24,7 @@ from server_app.binding import Bindings
 from server_app.founders import Founders
 from server_app.founding import agree
 from tests import federation as f
-from tests.server_app.agreeing import AgreeingGrid, Member, members, others_nonce, own_key, refuse
+from tests.server_app.agreeing import AgreeingGrid, Member, members, others_nonce, own_key, refuse, registered
 from tests.server_app.test_founding import CONFIG, INPUTS
 
 NAMES = ("medical", "coding", "financial")
@@ -113,7 +113,7 @@ def with_keys(*keys: Any) -> Callable[[Member, Message], RecordDict]:
     def answer(_member: Member, message: Message) -> RecordDict:
         query = Bind.from_content(message.content)
         organisations = [Organisation(k.address, f"hospital-{i}", 10**6, k.derived) for i, k in enumerate(keys)]
-        signed = [registration(k, o, query.asked, query.chain) for k, o in zip(keys, organisations, strict=True)]
+        signed = [registered(k, o, query.asked, query.chain) for k, o in zip(keys, organisations, strict=True)]
         return Bound(tuple(signed), 0).to_content()
 
     return answer

@@ -60,6 +60,7 @@ def run(folder: Path, policy: str, kind: type[Rounds] = Rounds, **behave: Any) -
     world.clients.behave = {name: bidding(FULL) for name in NAMES} | behave
     world.clients.offers = {name: offering(FULL if name != "financial" else ABSTAIN) for name in NAMES}
     world.run.artifacts.put(lora.factor(f.fresh(), "A"))
+    world.run.artifacts.put(lora.factor(f.fresh(), "A"))
     rewards = Rewards(world.run, 0.0, credited) if policy in CREDITED else None
     world.start(TestGrid(world.clients), rewards=rewards, kind=kind)
     return world
