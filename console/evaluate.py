@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from console.options import (
     BaseOption,
@@ -20,6 +21,7 @@ from console.options import (
 )
 from console.settings import absolute, saved
 from console.views.progress import working
+from console.views.report import members_of
 from console.views.tables import answer, table
 from core.errors import UsageError
 from llm.records import Collection, Record
@@ -66,9 +68,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     else:
         found, rows = _measured(served, sets, settings.max_length, limit)
     headings = ("task", "figure", "value") if tasks else ("data set", "records", "loss", "perplexity", "exact match")
-    parts = [table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[-3:])]
-    kind = "tasks" if tasks else "data_sets"
-    answer({"run": served_run.name, "aggregate": served.state.digest, kind: found}, parts, as_json=as_json)
+    parts: list[RenderableType] = [
+        table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[-3:])
+    ]
+    # Of other data than the run's own, and of tasks, nobody says whose they should be.
+    missing = [name for name in members_of(served_run) if data is None and not tasks and name not in found]
+    parts += [f"{name}: missing: the run's data have nothing of this organisation" for name in missing]
+    kind = {"tasks": found} if tasks else {"data_sets": found, "missing": missing}
+    answer({"run": served_run.name, "aggregate": served.state.digest, **kind}, parts, as_json=as_json)
 
 
 def _measured(served: "Serving", sets: Collection, max_length: int, limit: int) -> Figures:

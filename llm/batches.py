@@ -7,13 +7,14 @@ Decisions:
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
+from core.errors import DataError
 from llm.records import Message, Record
 from llm.templates import chat
 
@@ -80,6 +81,19 @@ def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
 def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
     """Return the tokens after which the model answers `prompt`, the same as `encode` puts before an answer."""
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
+
+
+def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
+    """Raise DataError for a conversation whose turns the chat template refuses, before anybody trains on it.
+
+    A template looks at the roles and their order; each order that occurs is tried once.
+    """
+    tried = {tuple(turn.role for turn in record.prompt): record for record in records}
+    for record in tried.values():
+        try:
+            _texts(tokenizer, record)
+        except DataError as error:
+            raise DataError(f"the record with the answer {record.answer[:60]!r}: {error}") from error
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:

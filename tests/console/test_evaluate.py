@@ -1,11 +1,15 @@
 """`foedus evaluate` on the run's own data sets and on others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from core.config import RunConfig
+from llm.data import read_data
 from llm.evaluate import Evaluation
+from llm.records import Collection
 from tests.commands import ORGANISATIONS, World, foedus
 
 pytestmark = pytest.mark.chain
@@ -50,3 +54,13 @@ def test_figures_of_tasks_are_shown_of_base_and_served_model(finished: World, mo
     result = finished.command("evaluate", "--tasks", "one, two").json
     assert result["tasks"] == {name: {"base": {"acc": 0.5}, "global": {"acc": 0.75}} for name in ("one", "two")}
     assert "0.5 → 0.75" in foedus("evaluate", "--tasks", "one", "--state", finished.state).out
+
+
+def test_an_organisation_without_data_is_said_to_be_missing(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_coding(config: RunConfig) -> Collection:
+        found = read_data(config)
+        return replace(found, organisations=tuple(o for o in found.organisations if o.name != "coding"))
+
+    monkeypatch.setattr("llm.data.read_data", without_coding)
+    assert finished.command("evaluate", "--limit", 1).json["missing"] == ["coding"]
+    assert "coding: missing: " in foedus("evaluate", "--limit", 1, "--state", finished.state).out
