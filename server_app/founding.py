@@ -2,7 +2,7 @@
 
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -55,13 +55,16 @@ def begin_or_resume(
 ) -> None:
     """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
 
-    Raises as `agree` and `check_unchanged` do.
+    Raises as `agree`, `check_unchanged` and `check_not_grown` do.
     """
-    if not run.started:
+    resumed = run.started
+    if not resumed:
         genesis, founding = agree(config, run.name, coordinator.address, inputs, bindings, grid)
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
         run.begin(genesis, Readers(coordinator.public, public_keys, config.auditing), founding)
     check_unchanged(config, inputs, run.genesis)
+    if resumed:
+        check_not_grown(run.genesis, bindings.organisations.values())
 
 
 def agree(
@@ -130,6 +133,22 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
+
+
+def check_not_grown(genesis: Genesis, members: Iterable[Organisation]) -> None:
+    """Raise DataError when an organisation of a simulation has more records than it founded with.
+
+    It would object to every message, since its count is not the genesis's. With fewer it may have erased some; and in a
+    deployment the others go on without one whose data are not those of before.
+    """
+    registered = {organisation.address: organisation for organisation in genesis.organisations}
+    for member in members:
+        known = registered.get(member.address)
+        if known and known.derived and member.examples > known.examples:
+            raise DataError(
+                f"{member.name}: expected the {known.examples} training records that the run was founded with, "
+                f"got {member.examples}: take the new ones out, or start a new run"
+            )
 
 
 def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) -> None:
