@@ -17,7 +17,7 @@ from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, FormatError, ModelError, RunError
 from core.founding import Founding
-from core.genesis import Base, Genesis, PrivateChain
+from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
@@ -32,6 +32,8 @@ from server_app.exchange import exchange
 from server_app.founders import consents, nonces
 
 _ANSWER_SECONDS = 60.0
+_AS_SET = ("rank", "alpha", "rslora", "composition", "norm_bound", "server_rate", "membership", "training")
+"""The settings that a genesis has under the same names."""
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
@@ -107,34 +109,29 @@ def create_genesis(
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
-    seed = from_nonces(nonces) if nonces else config.seed
+    seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
     return Genesis(
+        **{name: getattr(config, name) for name in _AS_SET},
         run=run,
         salt=secrets.token_hex(32),
         coordinator=coordinator,
         chain=inputs.chain,
         private=inputs.private,
         base=Base(config.base, inputs.model.digest, config.quantisation),
-        rank=config.rank,
-        alpha=config.alpha,
         shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
-        composition=config.composition,
         organisations=organisations,
         validation=inputs.validation,
         auditors=tuple(map(address_of, config.auditing)),
         seed=seed,
-        membership=config.membership,
         nonces=nonces,
-        training=config.training,
         participation=config.participating,
-        norm_bound=config.norm_bound,
         robust=config.robustness,
         environment=environment(),
-        server_rate=config.server_rate,
-        target_modules=inputs.model.spec.modules,
-        target_blocks=inputs.model.spec.blocks,
+        target_modules=spec.modules,
+        target_blocks=spec.blocks,
+        template=Template(date=spec.date),
     )
 
 
@@ -186,10 +183,10 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
 def _fixed(genesis: Genesis) -> dict[str, Any]:
     """The settings, by the names of their fields, that a genesis fixes as they were given."""
     return {
-        "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
         "rank": genesis.rank,
         "alpha": genesis.alpha,
+        "rslora": genesis.rslora,
         "aggregation": genesis.rule,
         "membership": genesis.membership,
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),

@@ -161,7 +161,6 @@ def test_a_simulation_is_not_resumed_with_more_records() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("base", "other"),
         ("quantisation", "none"),
         ("rank", 3),
         ("alpha", 2.0),
@@ -175,6 +174,8 @@ def test_a_simulation_is_not_resumed_with_more_records() -> None:
         ("max_length", 64),
         ("learning_rate", 0.1),
         ("gradient_checkpointing", True),
+        ("dropout", 0.1),
+        ("rslora", True),
         ("evaluate_limit", 1),
         ("lane_size", 1),
         ("shards", 2),
