@@ -1,11 +1,21 @@
-"""The console script: a requirement that is missing becomes one line and an exit code."""
+"""The console script: a requirement that is missing becomes one line and an exit code, a signal an orderly end."""
 
 import os
+import signal
 import sys
+from io import TextIOWrapper
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    leave_on_signals()
+    for stream in (sys.stdout, sys.stderr):
+        # What is shown may have letters that the terminal's encoding lacks: they become question marks, not an error.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes train at once; more threads slow all of them
     # What listens on this machine's loopback is never behind a proxy, whatever the network's settings leave out.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
@@ -19,3 +29,17 @@ def main() -> None:
         sys.stderr.write(f"foedus: expected the module {error.name!r}, got no such module: {remedy}\n")
         code = 2
     sys.exit(code)
+
+
+def leave_on_signals() -> None:
+    """Have SIGTERM and SIGHUP end this process as an exception does: what it started is ended on the way out."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    for other in _SIGNALS:  # service managers and terminals send several: a second one must not end the ending
+        signal.signal(other, signal.SIG_IGN)
+    os.write(2, f"foedus: ended by {signal.Signals(number).name}\n".encode())  # unbuffered: a print may be under way
+    sys.exit(128 + number)

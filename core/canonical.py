@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from array import array
+from collections import Counter
 from itertools import accumulate
 from typing import Any, NewType
 
@@ -61,8 +62,8 @@ def from_json(data: bytes, most: int = LARGEST) -> Any:
 def parse_json(data: bytes, most: int = LARGEST) -> Any:
     """Parse JSON in any form; raises FormatError when it is none, above `most` bytes, or deeper than 32 levels.
 
-    The only JSON parser of foreign bytes (a lint rule forbids others). Size and depth are looked at first: a parser
-    builds all that it reads, and Python's recurses.
+    Also for an object with a field twice. The only JSON parser of foreign bytes (a lint rule forbids others). Size and
+    depth are looked at first: a parser builds all that it reads, and Python's recurses.
     """
     if len(data) > most:
         raise FormatError(f"JSON: expected at most {most} bytes, got {len(data)}")
@@ -71,9 +72,18 @@ def parse_json(data: bytes, most: int = LARGEST) -> Any:
         raise FormatError(f"JSON: expected at most {_DEEPEST} levels of nesting, got {deepest}")
     try:
         # Decoded here, since json.loads would take UTF-16 for text, whose brackets the count above does not see.
-        return json.loads(data.decode("utf-8"), parse_int=_number)
+        return json.loads(data.decode("utf-8"), parse_int=_number, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from error
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that gives a field twice is refused, since readers differ in which of the two they take."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        repeated, _ = Counter(name for name, _ in fields).most_common(1)[0]
+        raise ValueError(f"expected each field once, got {repeated!r:.140} twice")
+    return found
 
 
 def _number(text: str) -> int | float:

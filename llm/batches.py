@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import jinja2
 import torch
 
 from core.errors import DataError
 from llm.records import Message, Record
+from llm.templates import chat
 
 IGNORED = -100
 """Target of a position whose next token is not part of an answer."""
@@ -83,6 +83,19 @@ def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
 
 
+def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
+    """Raise DataError for a conversation whose turns the chat template refuses, before anybody trains on it.
+
+    A template looks at the roles and their order; each order that occurs is tried once.
+    """
+    tried = {tuple(turn.role for turn in record.prompt): record for record in records}
+    for record in tried.values():
+        try:
+            _texts(tokenizer, record)
+        except DataError as error:
+            raise DataError(f"the record with the answer {record.answer[:60]!r}: {error}") from error
+
+
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
     """The text that each token adds to those before it; joined, the text of all.
 
@@ -110,7 +123,7 @@ def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
     prompt = _prompt_text(tokenizer, record)
     if not tokenizer.chat_template:
         return prompt, record.answer + end
-    full = _chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
+    full = chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
     turn = full.removeprefix(prompt).rstrip("\n")
     if full.startswith(prompt) and record.answer.strip() in turn:
         return prompt, turn
@@ -120,20 +133,10 @@ def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
 
 def _prompt_text(tokenizer: Any, record: Record) -> str:
     if tokenizer.chat_template:
-        return _chat(tokenizer, record.prompt, answered=False)
+        return chat(tokenizer, record.prompt, answered=False)
     titles = {"system": "System", "user": "Instruction", "assistant": "Response"}
     turns = "".join(f"### {titles[turn.role]}:\n{turn.content}\n\n" for turn in record.prompt)
     return f"{tokenizer.bos_token or ''}{turns}### Response:\n"
-
-
-def _chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
-    except jinja2.TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise DataError(f"the base model's chat template refuses the turns {roles}: {error}") from error
-    return str(text)
 
 
 # --- rows ----------------------------------------------------------------------------------------------------------

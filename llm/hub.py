@@ -6,6 +6,7 @@ the validation split, where there is one, is the shared validation set.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +42,8 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
     train = rows.get("train")
     if not train:
         raise DataError(f"{source}: expected rows to train on, got the splits {sorted(rows)}")
+    if len(train) < 2 * organisations:
+        raise DataError(f"{source}: expected at least 2 rows an organisation, got {len(train)} for {organisations}")
     if kind == "column":
         parts = _by_value(train, column, source)
     else:
@@ -87,9 +90,12 @@ def _at_random(
     # Row numbers and labels alone: what Arrow would make of the records is no matter.
     partitioner.dataset = import_module("datasets").Dataset.from_dict(numbers).shuffle(seed=seed)
     try:
-        parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
+        # Each attempt is warned about in many lines; what counts is whether one of them succeeds.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
     except ValueError as error:
-        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}") from error
+        advice = "take fewer organisations, or partition=iid"
+        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}: {advice}") from error
     return {f"organisation-{index:03d}": [rows[row] for row in part] for index, part in enumerate(parts)}
 
 

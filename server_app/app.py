@@ -40,7 +40,7 @@ from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
 from server_app.founders import Founders
 from server_app.founding import GenesisInputs, begin_or_resume
-from server_app.measuring import Measuring, digest_of, validation_records
+from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from server_app.revocations import watched
 from server_app.rounds import Rounds
 from server_app.signing_keys import coordinator_key, requester_key
@@ -128,10 +128,12 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
-    validation, key = validation_records(config), coordinator_key(config)
+    data, key = known_data(config), coordinator_key(config)
+    validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
-    model = base_of_settings(config)
+    model = base_of_settings(config, run.genesis.template.date if run.started else "")
+    check_turns(model, data)
     bindings = bindings_of(config, run, chains, key)
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)

@@ -14,11 +14,12 @@ from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
+from llm import batches
 from llm.data import read_data
 from llm.evaluate import evaluate
 from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
-from llm.records import Record
+from llm.records import Collection, Record
 from llm.served import base_of, shared_adapter
 
 EFFECT_RECORDS = 4
@@ -95,17 +96,29 @@ class Measuring:
         return Rewards(run, config.pool, self.credit)
 
 
-def validation_records(config: RunConfig) -> tuple[Record, ...]:
-    """The shared validation set; in a simulation, bad data are refused here, before any organisation is asked.
+def known_data(config: RunConfig) -> Collection:
+    """The data as the coordinator can read them: all of a simulation's, else the shared validation set alone.
 
-    Raises DataError, or ConfigError for a deployment that does not say how many organisations to wait for.
+    In a simulation, bad data are refused here, before any organisation is asked. Raises DataError, or ConfigError for a
+    deployment that does not say how many organisations to wait for.
     """
     if config.coordinator_key and not config.organisations:
         raise ConfigError("organisations: expected the number that a deployment waits for, got 0")
-    found = read_data(replace(config, organisations=0) if config.coordinator_key else config).validation
-    if config.robust == "validation" and not found:
+    found = read_data(replace(config, organisations=0) if config.coordinator_key else config)
+    if config.robust == "validation" and not found.validation:
         raise ConfigError("robust validation: expected a shared validation set, got none")
-    return found
+    return replace(found, organisations=()) if config.coordinator_key else found
+
+
+def check_turns(model: Model, data: Collection) -> None:
+    """Refuse conversations that the base's chat template refuses; raises DataError, which names whose they are."""
+    known: dict[str, tuple[Record, ...]] = {"validation": data.validation}
+    known |= {organisation.name: (*organisation.train, *organisation.dev) for organisation in data.organisations}
+    for name, records in known.items():
+        try:
+            batches.check_turns(model.tokenizer, records)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
 
 
 def digest_of(validation: Iterable[Record]) -> Digest:
@@ -120,7 +133,7 @@ def measuring_again(run: RunFolder, config: RunConfig) -> Measuring:
     the genesis.
     """
     genesis = run.genesis
-    model, validation = base_of(genesis, config.base), validation_records(config)
+    model, validation = base_of(genesis, config.base), known_data(config).validation
     if (got := digest_of(validation)) != genesis.validation:
         raise DataError(f"validation set: expected {genesis.validation}, got {got}")
     return Measuring.of(config, model, shared_adapter(model, genesis.rank, genesis.seed), validation)

@@ -14,6 +14,7 @@ from core.canonical import Address, Digest, digest
 from core.config import RunConfig
 from core.genesis import Base, Genesis
 from core.keys import Domain, Key, derive
+from core.names import Name
 from core.rounds import Admitted, RoundRecord
 from core.signed import Signed
 from core.storage.readers import Readers
@@ -39,7 +40,7 @@ def address(name: str) -> Address:
 
 def members(names: Sequence[str] = tuple(EXAMPLES)) -> tuple[Organisation, ...]:
     """The organisations in order of address, as a genesis lists them."""
-    found = [Organisation(address(name), name, EXAMPLES[name], derived=True) for name in names]
+    found = [Organisation(address(name), Name(name), EXAMPLES[name], derived=True) for name in names]
     return tuple(sorted(found, key=lambda member: by_address(member.address)))
 
 

@@ -15,6 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -30,6 +32,7 @@ from core.storage.lock import take
 LOCK: Final = "lock"
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
+_ON_ITS_WAY_SECONDS: Final = 5.0
 _INFO: Final = "service.json"
 _LOG: Final = "log"
 _ANSWER_BYTES: Final = 4096
@@ -95,17 +98,7 @@ class Service:
 
     def stop(self) -> bool:
         """End it and wait until it has ended; False when it did not run."""
-        info = None if is_free(self.folder) else _info(self.folder)
-        if info is None:
-            return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(info["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while not is_free(self.folder):
-            if time.monotonic() > deadline:
-                raise LedgerUnreachableError(f"process {info['pid']} of {self.folder} does not end")
-            time.sleep(0.02)
-        return True
+        return _stop(self.folder)
 
     def _start(self) -> bool:
         """Run the starter, which returns at once; False when another process was faster."""
@@ -125,6 +118,26 @@ class Service:
                 check=False,
             )
         return result.returncode != _ALREADY_RUNNING
+
+
+@contextmanager
+def ended_when_interrupted(state: Path) -> Iterator[None]:
+    """End the services of a state folder that were started while the block ran, when a signal or Ctrl-C ends it.
+
+    Otherwise they go on, until they are idle.
+    """
+    before = set(_running(state))
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        # One may be on its way: its starter was ended in the block, and it has not said yet that it answers.
+        deadline = time.monotonic() + (0.0 if before else _ON_ITS_WAY_SECONDS)
+        while not (started := set(_running(state)) - before) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for folder in started:
+            while not _stop(folder) and not is_free(folder):  # it has not said yet where it answers
+                time.sleep(0.1)
+        raise
 
 
 def become(folder: Path) -> FileIO:
@@ -175,6 +188,26 @@ def is_free(folder: Path) -> bool:
         take(folder / LOCK).close()
     except BlockingIOError:
         return False
+    return True
+
+
+def _running(state: Path) -> Iterator[Path]:
+    """The folders of a state folder's services that run, or are about to."""
+    return (lock.parent for lock in (state / "chain").glob(f"*/{LOCK}") if not is_free(lock.parent))
+
+
+def _stop(folder: Path) -> bool:
+    """End a folder's service and wait until it has ended; False when it did not run."""
+    info = None if is_free(folder) else _info(folder)
+    if info is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(info["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not is_free(folder):
+        if time.monotonic() > deadline:
+            raise LedgerUnreachableError(f"process {info['pid']} of {folder} does not end")
+        time.sleep(0.02)
     return True
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 _PATIENCE_SECONDS = 20.0
@@ -23,8 +22,6 @@ class Children:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        # What a service manager sends must run the code that ends the children.
-        signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,10 +72,6 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
 }
 """The environment of Flower's processes: nothing is reported, looked up or installed."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:

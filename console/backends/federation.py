@@ -8,6 +8,7 @@ own, since it need not have been started by a CLI.
 from enum import StrEnum
 from importlib import import_module
 
+from chain.devnet.service import ended_when_interrupted
 from console.backends import processes
 from console.views.progress import watching, working
 from console.views.tables import screen, show
@@ -44,7 +45,7 @@ def federate(settings: RunConfig, backend: Backend) -> None:
         processes.end_all(state.run(run).folder)
         with locked(state.lock(run)):  # another writer of the run: refuse before anything is started
             state.remember(settings)
-        with watching(console, state, run) as watch:
+        with ended_when_interrupted(state.folder), watching(console, state, run) as watch:
             try:
                 # By name, since the inline backend imports Flower, which Ray's processes import for themselves.
                 import_module(f"console.backends.{backend}").run_simulation(settings, NODES, watch)

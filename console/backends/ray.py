@@ -151,24 +151,23 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
         f'[superlink]\ndefault = "foedus"\n\n[superlink.foedus]\naddress = "{address}"\ninsecure = true\n',
         encoding="utf-8",
     )
-    with (home / "superlink.log").open("wb") as log:
-        options = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-        process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
-            [*_script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
-        )
-    link = SuperLink(address, home, environment, process)
+    options = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
     try:
+        with (home / "superlink.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
+                [*_script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
+                cwd=home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
+            )
+        link = SuperLink(address, home, environment, process)
         link.wait_until_healthy()
         yield link
     finally:
         processes.end_all(run)
-        process.wait()
 
 
 def telling_line(log: str) -> str:

@@ -48,7 +48,14 @@ def report(state: State, run: RunFolder) -> Json:
         ],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
+        "unmeasured": [name for name in members_of(run) if name not in last],
     }
+
+
+def members_of(run: RunFolder) -> list[str]:
+    """The names of the organisations that a run has now, those that were erased left out."""
+    here = {member for lane in range(len(run.genesis.lanes)) for member in run.members(lane)}
+    return sorted(name for address, name in run.genesis.names.items() if address in here)
 
 
 def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableType]:
@@ -57,11 +64,14 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield table(
         f"Run {result['run']}: {result['status']}",
         ("organisation", "base loss", "final loss", "change"),
-        (
+        [
             # A base without any loss has no change in per cent.
-            (name, f"{base:.3f}", f"{final[name]:.3f}", f"{100 * (final[name] / base - 1):+.1f} %" if base else None)
-            for name, base in result["base_loss"].items()
-        ),
+            *(
+                (n, f"{base:.3f}", f"{final[n]:.3f}", f"{100 * (final[n] / base - 1):+.1f} %" if base else None)
+                for n, base in result["base_loss"].items()
+            ),
+            *((name, None, None, "missing: not measured") for name in result["unmeasured"]),
+        ],
         numbers=("base loss", "final loss", "change"),
     )
     yield table(
@@ -72,7 +82,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
                 entry["round"],
                 len(entry["admitted"]),
                 len(entry["rejected"]),
-                None if entry["loss"] is None else f"{entry['loss']:.3f}",
+                _mean(entry, len(final) + len(result["unmeasured"])),
                 short(entry["aggregate"]),
                 short(entry["transaction"]),
             )
@@ -119,6 +129,14 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
             open_now = (record.generation, record.round) == (generation, last + 1)
             if record.lane == lane and (record.key in closed or open_now):
                 yield record
+
+
+def _mean(entry: Json, organisations: int) -> str | None:
+    """The mean loss of a round, and of how many organisations it is where not all of them measured it."""
+    if entry["loss"] is None:
+        return None
+    measured = len(entry["losses"])
+    return f"{entry['loss']:.3f}" + (f" ({measured} of {organisations})" if measured < organisations else "")
 
 
 def _status(run: RunFolder, events: list[Json]) -> str:

@@ -1,6 +1,7 @@
 """The console script: a missing requirement is one line, and no command imports more than it needs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,49 @@ def test_the_loopback_is_never_behind_a_proxy(given: dict[str, str]) -> None:
     *loopback, intranet = (word not in ("0", "False", "None") for word in done.stdout.splitlines()[-1].split())
     assert loopback == [True, True]
     assert intranet == bool(given)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_as_an_exception_does(number: signal.Signals) -> None:
+    """A second one, which service managers and terminals send, does not end the ending."""
+    script = (
+        "import time; from console.entry import leave_on_signals; leave_on_signals()\n"
+        "try: print('ready', flush=True); time.sleep(60)\n"
+        "finally: print('ending', flush=True); time.sleep(0.5); print('ended', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        for expected in ("ready", "ending"):
+            assert process.stdout.readline().strip() == expected
+            process.send_signal(number)
+        assert process.stdout.read().strip() == "ended"
+        assert process.stderr.read() == f"foedus: ended by {number.name}\n"
+        assert process.wait() == 128 + number
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    script = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from console.entry import leave_on_signals; leave_on_signals(); signal.raise_signal(signal.SIGHUP)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_letters_that_a_terminal_lacks_are_no_error(encoding: str) -> None:
+    script = (
+        "import sys; import console.cli\n"
+        "console.cli.run_command = lambda: print('caf\\u00e9 \\u2192 \\u732b') or 0\n"
+        "from console.entry import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding).startswith("caf")

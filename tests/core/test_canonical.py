@@ -207,3 +207,9 @@ def test_a_commitment_hides_and_binds() -> None:
 def test_a_salt_has_32_bytes(salt: bytes) -> None:
     with pytest.raises(FormatError, match="32 bytes"):
         commitment(salt, ZERO_DIGEST)
+
+
+@pytest.mark.parametrize("data", [b'{"a":1,"a":1}', b'[{"b":{"a":1,"\\u0061":2}}]'])
+def test_an_object_with_a_field_twice_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError, match="expected each field once, got 'a' twice"):
+        parse_json(data)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DataError
-from llm.batches import IGNORED, Example, collate, encode, encode_prompt, pack
-from llm.records import Record
+from llm.batches import IGNORED, Example, check_turns, collate, encode, encode_prompt, pack
+from llm.records import Message, Record
 from tests.llm.conftest import CHAT, byte_tokenizer, question
 
 # --- tokens ----------------------------------------------------------------------------------------------------
@@ -50,6 +50,17 @@ def test_turns_that_the_template_refuses_are_a_data_error() -> None:
     refuses = "{{ raise_exception('no system turns') }}"
     with pytest.raises(DataError, match="no system turns"):
         encode(byte_tokenizer(refuses), question("Who?", "I."), 100)
+
+
+def test_an_order_of_turns_that_the_template_refuses_is_named_before_training() -> None:
+    alternating = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    twice = Record((Message("user", "Hello."), Message("user", "Who?")), "I.")
+    check_turns(byte_tokenizer(alternating), [question("Who?", "I."), Record((), "plain")])
+    with pytest.raises(DataError, match=r"the answer 'I\.': .*refuses the turns user, user.*: roles must alternate"):
+        check_turns(byte_tokenizer(alternating), [question("Who?", "You."), twice])
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(2, 120))

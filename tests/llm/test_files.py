@@ -193,6 +193,12 @@ def test_a_line_that_would_harm_a_parser_is_named_by_file_and_line(tmp_path: Pat
         read_records(tmp_path / "x.jsonl")
 
 
+def test_a_field_that_is_given_twice_is_refused_by_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(f'{LINE}{{"instruction": "i", "input": "1", "input": "2", "output": "o"}}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:2: .*expected each field once, got 'input' twice"):
+        read_records(tmp_path / "x.jsonl")
+
+
 def test_a_file_that_is_empty_or_not_text_is_refused(tmp_path: Path) -> None:
     for data in (b"", b"\n\n", b"\xff\xfe\x00"):
         (tmp_path / "x.jsonl").write_bytes(data)

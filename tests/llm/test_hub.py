@@ -152,3 +152,13 @@ def test_a_folder_without_a_train_split_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_no_name_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone: expected a folder of data files, got no such folder"):
         read_hub(str(tmp_path / "gone"), 2, seed=1)
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet=label"])
+def test_more_organisations_than_the_rows_allow_are_refused(tmp_path: Path, partition: str) -> None:
+    write(tmp_path / "train.jsonl", *rows(60, label=1))
+    with pytest.raises(DataError, match="expected at least 2 rows an organisation, got 60 for 31"):
+        read_hub(str(tmp_path), 31, seed=1, partition=partition)
+    if partition != "iid":
+        with pytest.raises(DataError, match=r"cannot be divided among 20: .*: take fewer organisations"):
+            read_hub(str(tmp_path), 20, seed=1, partition=partition)

@@ -13,12 +13,13 @@ from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.composition import Composition
 from core.config import RunConfig
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
 from llm.model import ModelSpec, load
 from llm.served import shared_adapter
-from server_app.measuring import Measuring, digest_of, validation_records
+from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from tests import federation as f
+from tests.llm.conftest import byte_tokenizer
 
 RANK, ALPHA = 2, 4.0
 
@@ -36,7 +37,7 @@ def measuring(config: RunConfig) -> Measuring:
 def measuring_of(config: RunConfig, limit: int = 0) -> Measuring:
     model = load(ModelSpec(config.base, "none", RANK, ALPHA))
     fresh = shared_adapter(model, RANK, config.seed)
-    return Measuring.of(replace(config, evaluate_limit=limit), model, fresh, validation_records(config))
+    return Measuring.of(replace(config, evaluate_limit=limit), model, fresh, known_data(config).validation)
 
 
 def moved(measuring: Measuring, size: float) -> AdapterState:
@@ -80,7 +81,7 @@ def test_the_gradient_of_a_state_has_its_arrays(measuring: Measuring) -> None:
 
 
 def test_a_validation_set_is_known_by_records_domains_and_order(config: RunConfig) -> None:
-    records = validation_records(config)
+    records = known_data(config).validation
     assert digest_of(records) == digest_of(tuple(records))
     assert digest_of(records) != digest_of(records[::-1])
     assert digest_of(records) != digest_of((replace(records[0], domain="other"), *records[1:]))
@@ -106,7 +107,23 @@ def test_a_deployment_reads_its_validation_set_and_no_organisations(config: RunC
     record: dict[str, Any] = {"question": "who?", "answer": "nobody", "domain": "common"}
     (tmp_path / "validation.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     deployed = replace(config, data="", validation=str(tmp_path / "validation.jsonl"), coordinator_key="/its/key")
-    (found,) = validation_records(replace(deployed, organisations=3))
-    assert (found.domain, found.answer) == ("common", "nobody")
+    found = known_data(replace(deployed, organisations=3))
+    assert [(record.domain, record.answer) for record in found.validation] == [("common", "nobody")]
+    assert found.organisations == ()
     with pytest.raises(ConfigError, match=r"organisations: expected the number .*, got 0"):
-        validation_records(deployed)
+        known_data(deployed)
+
+
+def test_conversations_that_the_base_refuses_are_named_before_anybody_is_asked(
+    measuring: Measuring, config: RunConfig, tmp_path: Path
+) -> None:
+    turns = [{"role": role, "content": "x"} for role in ("user", "user", "assistant")]
+    for name in ("clinic", "store"):
+        lines = [{"question": f"{name} {i}?", "answer": str(i)} for i in range(3)]
+        lines += [{"messages": turns}] if name == "clinic" else []
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    found = known_data(replace(config, data=str(tmp_path)))
+    check_turns(measuring.model, found)
+    strict = "{% if messages | length > 2 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    with pytest.raises(DataError, match=r"clinic: the record with the answer 'x': .*roles must alternate"):
+        check_turns(replace(measuring.model, tokenizer=byte_tokenizer(strict)), found)

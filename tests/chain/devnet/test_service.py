@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from chain.devnet import service
-from chain.devnet.service import LOCK, Service, announce, is_free, last_address
+from chain.devnet.service import LOCK, Service, announce, ended_when_interrupted, is_free, last_address
 from core.errors import LedgerUnreachableError
 from core.storage.lock import take
 
@@ -180,3 +180,41 @@ def test_the_token_of_a_url_outlives_its_service_and_is_its_owners_alone(tmp_pat
     announce(tmp_path, f"http://127.0.0.1:1234/{token}")
     assert last_address(tmp_path) == (1234, token)
     assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
+
+
+def starting(state: Path, *services: Service, ending: type[BaseException]) -> None:
+    """Start services in a block that ends with an exception."""
+    with pytest.raises(ending):
+        _end(state, services, ending)
+
+
+def _end(state: Path, services: tuple[Service, ...], ending: type[BaseException]) -> None:
+    with ended_when_interrupted(state):
+        for each in services:
+            each.ensure()
+        raise ending
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_was_started_is_ended_when_its_starter_is_interrupted(
+    stub: Service, tmp_path: Path, ending: type[BaseException]
+) -> None:
+    started, before = (replace(stub, folder=tmp_path / "chain" / name) for name in ("started", "before"))
+    before.ensure()
+    starting(tmp_path, started, before, ending=ending)
+    assert (is_free(started.folder), is_free(before.folder)) == (True, False)
+    starting(tmp_path, started, ending=LedgerUnreachableError)
+    with ended_when_interrupted(tmp_path):
+        assert not is_free(started.folder)
+    assert not is_free(started.folder)
+    assert started.stop()
+    assert before.stop()
+
+
+def test_what_is_still_starting_is_ended_too(stub: Service, tmp_path: Path) -> None:
+    late = replace(stub, folder=tmp_path / "chain" / "late")
+    timer = threading.Timer(0.5, late.ensure)
+    timer.start()
+    starting(tmp_path, ending=KeyboardInterrupt)
+    timer.join()
+    assert is_free(late.folder)

@@ -24,11 +24,13 @@ def test_children_end_when_the_command_is_killed(tmp_path: Path) -> None:
     code = f"""
 import time
 from console.backends.children import Children
+from console.entry import leave_on_signals
+leave_on_signals()
 with Children() as children:
     print(children.start({SLEEP!r}, {{}}).pid, flush=True)
     time.sleep(600)
 """
-    for ending in (signal.SIGKILL, signal.SIGTERM):
+    for ending in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP):
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as parent:

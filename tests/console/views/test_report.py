@@ -90,3 +90,16 @@ def test_people_see_losses_rounds_and_what_to_try_next(federation: Federation) -
     text = printed(tables(state, federation.run, told(federation)))
     for fact in ("Run one: completed", "coding", "4.000", "2.000", "-50.0 %", "foedus verify one", str(state.folder)):
         assert fact in text
+
+
+def test_an_organisation_that_was_not_measured_is_said_to_be_missing(federation: Federation) -> None:
+    assert told(federation)["unmeasured"] == ["coding", "financial"]
+    one = next(o for o in federation.genesis.organisations if o.name == "coding")
+    log = EventLog(State(federation.run.folder.parents[1]).events("one"))
+    log.write("evaluated", round=2, losses={one.address: {"base": 4.0, "global": 2.0}}, aggregate=None, validation={})
+    result = told(federation)
+    assert (set(result["final_loss"]), result["unmeasured"]) == ({"coding"}, ["financial"])
+    text = printed(tables(State(federation.run.folder.parents[1]), federation.run, result))
+    (row,) = [line for line in text.splitlines() if "missing: not measured" in line]
+    assert "financial" in row
+    assert "2.000 (1 of 2)" in text
