@@ -37,7 +37,7 @@ def make_genesis(members: Sequence[Key], fresh: AdapterState) -> Genesis:
         validation=ZERO_DIGEST,
         auditors=(),
         seed=0,
-        training=Training(1, 25, 0.0, 1, 1, 8, 1e-3, gradient_checkpointing=False, evaluate_limit=1),
+        training=Training(1, 25, 0.0, 1, 1, 8, 1e-3, gradient_checkpointing=False, dropout=0.0, evaluate_limit=1),
         participation=Participation("all", 1.0, 1, 0),
         norm_bound=1e6,
         environment={},

@@ -77,6 +77,7 @@ def _train_config(genesis: Genesis, bid: Bid, stage: Stage, first_column: int) -
         first_step=stage.first_step,
         total_steps=stage.total_steps,
         gradient_checkpointing=settings.gradient_checkpointing,
+        dropout=settings.dropout,
         train_a=RULES[genesis.rule].trains_a,
         first_column=first_column,  # a stack trains its last columns alone
         columns=bid.rank,

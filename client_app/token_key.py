@@ -1,7 +1,7 @@
 """A key in a hardware token, behind PKCS#11: it can be used, and by nobody be read.
 
-The token holds a key pair on secp256k1, and a generic secret key of the same label for the salts of requests to erase
-records, since it computes no HMAC under the former. Both are made with the token's own tools.
+The token holds a key pair on secp256k1, and a generic secret key of the same label for its nonces and the salts of
+requests to erase records, since it computes no HMAC under the former. Both are made with the token's own tools.
 """
 
 from functools import cached_property

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from console.options import (
+    BaseOption,
     JsonOption,
     ReaderKeyOption,
     RunArgument,
@@ -34,6 +35,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     evidence: Annotated[
         Path | None, typer.Option(help="Write the proof of the verdict, for `foedus evidence`.")
     ] = None,
+    base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -49,7 +51,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     names = found.genesis.names
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
-        traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only)
+        traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
     if "evidence" in files:

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from console.options import JsonOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.options import (
+    BaseOption,
+    JsonOption,
+    ReaderKeyOption,
+    RunArgument,
+    StateOption,
+    command_app,
+    readable_run,
+    state_of,
+)
 from console.settings import absolute
 from console.views.progress import working
 from console.views.tables import answer
@@ -27,6 +36,7 @@ app = command_app()
 def calibrate(
     data: Annotated[str, typer.Option(help="Folder of NAME.jsonl: records that organisations have published.")],
     run: RunArgument = "",
+    base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -40,7 +50,7 @@ def calibrate(
         raise UsageError(f"--key: expected the key file of the coordinator, {genesis.coordinator}, got {got}")
     published = members_records(genesis, Path(absolute("data", data)))
     with locked(folder.lock(found.name)), working("calibrating verdicts"):
-        calibration = fitted(subject(found), genesis, published)
+        calibration = fitted(subject(found, base), genesis, published)
         if calibration is None:
             raise DataError(f"{data}: expected records of an organisation among several that are scored, got none")
         found.calibrate(calibration.sign(signing, genesis.chain))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from console.options import ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
+from console.options import BaseOption, ReaderKeyOption, RunArgument, StateOption, command_app, readable_run, state_of
 from console.views.progress import working
 from console.views.tables import screen
 
@@ -19,6 +19,7 @@ def chat(
         str, typer.Option(help="As for attribute [direct-logit, while generating; ablation for an ensemble].")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 256,
+    base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
 ) -> None:
@@ -31,5 +32,5 @@ def chat(
     method = method or (DEFAULT if found.genesis.composition == "ensemble" else "direct-logit")
     check_method(method)
     with working(f"loading the base {found.genesis.base.name}"):
-        served = subject(found)
+        served = subject(found, base)
     Chat(screen(), served, found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
 
@@ -41,5 +42,6 @@ def leave_on_signals() -> None:
 def _leave(number: int, _frame: FrameType | None) -> None:
     for other in _SIGNALS:  # service managers and terminals send several: a second one must not end the ending
         signal.signal(other, signal.SIG_IGN)
-    os.write(2, f"foedus: ended by {signal.Signals(number).name}\n".encode())  # unbuffered: a print may be under way
+    with suppress(OSError):  # with SIGHUP the terminal may have gone
+        os.write(2, f"foedus: ended by {signal.Signals(number).name}\n".encode())  # a print may be under way
     sys.exit(128 + number)

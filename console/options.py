@@ -20,6 +20,9 @@ RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Run id; the n
 ReaderKeyOption = Annotated[
     Path | None, typer.Option("--key", help="Key file of a reader [the coordinator's, as the run was started with].")
 ]
+BaseOption = Annotated[
+    str, typer.Option("--base", help="The base model's folder or name, where it is not where the run had it.")
+]
 RunChainOption = Annotated[str | None, typer.Option("--chain", help="embedded, anvil or an RPC URL [the run's own].")]
 
 

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from console.backends.federation import Backend, federate
 from console.options import JsonOption, StateOption, command_app, readable_run, state_of
-from console.settings import DEFAULTS, build, saved
+from console.settings import DEFAULTS, build, restored
 from console.views.report import report, tables
 from console.views.tables import answer, screen
 from core.config import RunConfig, key
@@ -55,7 +55,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     if resume is None:
         start = replace(DEFAULTS, state=str(folder.folder), run=new_run_id())
     else:
-        start = replace(saved(folder, resume), run=resume, resume=True)
+        start = replace(restored(folder, resume), run=resume, resume=True)
     settings = build(options, assignments or [], config, start)
     federate(settings, backend)
     folder = State.of(settings)

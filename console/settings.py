@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, DataError, ModelError, UsageError
 from core.storage.blobs import open_blobs
 from core.storage.state_folder import State
+from llm.bases import located
 
 DEFAULTS = RunConfig()
 
@@ -52,6 +54,12 @@ def saved(state: State, run: str) -> RunConfig:
     return RunConfig.from_flat(settings | {"state": str(state.folder)})
 
 
+def restored(state: State, run: str) -> RunConfig:
+    """The settings to go on with a run: as `saved`, with the base where it is now, where its folder has moved."""
+    settings, folder = saved(state, run), state.run(run)
+    return replace(settings, base=located(settings.base, folder.genesis.base.digest)) if folder.started else settings
+
+
 def _check_paths(config: RunConfig) -> None:
     """Refuse at once a path that processes would only miss once they have started, seconds later."""
     data, base = Path(config.data), Path(config.base)
@@ -60,7 +68,10 @@ def _check_paths(config: RunConfig) -> None:
     if config.validation and not Path(config.validation).is_file():
         raise DataError(f"validation {config.validation}: expected a file of JSON Lines, got no such file")
     if base.is_absolute() and not (base / "config.json").is_file():
-        raise ModelError(f"base model {base}: expected a folder in Hugging Face format, got no config.json there")
+        raise ModelError(
+            f"base model {base}: expected a folder in Hugging Face format, got no config.json there: "
+            "give its place with --base"
+        )
     if config.store:
         open_blobs(config.store)
     if config.coordinator_key and not Path(config.coordinator_key).is_file():

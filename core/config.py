@@ -49,6 +49,8 @@ class RunConfig:
     """The adapter's rank r."""
     alpha: float = 64.0
     """LoRA's α; an adapter is scaled by α / r."""
+    rslora: bool = False
+    """Scale an adapter by α / √r, which keeps wide adapters from learning less."""
     rounds: int = 10
     """Rounds of the federation; the cosine schedule spans them all."""
     local_steps: int = 200
@@ -65,6 +67,8 @@ class RunConfig:
     """Peak learning rate of AdamW."""
     gradient_checkpointing: bool = False
     """Trade time for activation memory."""
+    dropout: float = 0.0
+    """The part of an adapter's inputs that are dropped at random while training."""
     target_modules: str = ""
     """Comma-separated last parts of the names of the layers that carry an adapter (q_proj,v_proj); "" is every one."""
     target_blocks: str = "last-half"

@@ -1,7 +1,9 @@
 """Genesis: everything that is fixed when a federation starts."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
@@ -19,7 +21,9 @@ from core.update import Bid, Organisation
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
-_CHOSEN = frozenset({"membership", "nonces", "robust", "server_rate", "target_modules", "target_blocks"})
+_CHOSEN = frozenset(
+    {"membership", "nonces", "robust", "server_rate", "target_modules", "target_blocks", "template", "rslora"}
+)
 """The fields with a default that this version lets a federation choose."""
 
 
@@ -56,6 +60,7 @@ class Training:
     max_length: int
     learning_rate: float
     gradient_checkpointing: bool
+    dropout: float
     evaluate_limit: int
 
     @property
@@ -127,10 +132,22 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Template:
-    """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints."""
+    """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints.
+
+    The date is YYYY-MM-DD, or "" for a template that prints none.
+    """
 
     digest: Digest = ZERO_DIGEST
     date: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        template = parsed(cls, data, {"date": lambda v: v and date.fromisoformat(v).isoformat()})
+        # Compared, since Python reads other forms of a date as well.
+        if template.digest != ZERO_DIGEST or template.date != data["date"]:
+            raise FormatError(f"genesis: expected the base's own template and a date YYYY-MM-DD, got {template}")
+        return template
 
 
 @dataclass(frozen=True)
@@ -203,11 +220,17 @@ class Genesis:
     target_modules: tuple[str, ...] = ()
     target_blocks: str = ""
     staleness: int = 0
+    rslora: bool = False
 
     @cached_property
     def header(self) -> GenesisHeader:
         """Chain and coordinator, and SHA-256 of the canonical JSON under ``foedus/genesis-content/v1``."""
         return GenesisHeader(self.chain, digest("genesis-content", to_json(self.to_dict())), self.coordinator)
+
+    @property
+    def scale(self) -> float:
+        """What an adapter's product B A is multiplied by: α / r, with `rslora` α / √r (Kalajdzievski, 2023)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
     def digest(self) -> Digest:
@@ -276,7 +299,7 @@ class Genesis:
             "nonces": lambda v: tuple(Digest("0x" + raw(nonce).hex()) for nonce in v),
             "robust": lambda v: parsed(Robust, v, {}),
             "privacy": lambda v: None if v is None else parsed(Privacy, v, {}),
-            "template": lambda v: parsed(Template, v, {}),
+            "template": Template.from_dict,
             "target_modules": tuple,
         }
         genesis = parsed(cls, data, nested)

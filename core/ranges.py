@@ -27,6 +27,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "accumulation": (1, 10**5),
     "max_length": (8, 10**6),
     "learning_rate": (1e-9, 10.0),
+    "dropout": (0.0, 0.9),
     "server_rate": (1e-6, 1e6),
     "lane_size": (0, 2**32),
     "shards": (1, 1000),

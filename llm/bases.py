@@ -8,26 +8,41 @@ import hashlib
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import assets
-from core.canonical import Digest, digest, to_json
-from core.errors import ModelError
+from core.canonical import Digest, digest, parse_json, to_json
+from core.errors import FormatError, ModelError
 from core.storage.lock import take
 
 SMOLLM2 = "smollm2"
 SMOLLM2_KEY = "smollm2-0.1.2-1"
 """The package's version and the conversion's: another of either is another folder, and another digest."""
+INDEX = "model.safetensors.index.json"
+"""The index of sharded weights."""
 FILES = (
     "config.json",
-    "*.safetensors",
+    "generation_config.json",
+    "model.safetensors",
+    INDEX,
     "tokenizer*",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template*",
-    "*.model",
+    "additional_chat_templates/*",
+    "merges.txt",
     "vocab*",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
 )
-"""The files of a base that are read, fetched and covered by its digest."""
+"""The files of a base that decide its behaviour: read, fetched and, with the shards that INDEX names, digested."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""Beside the weights, they would be another model than the base alone: transformers applies them, others do not."""
+_FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES)
+_NOT_FETCHED = ("*/*.safetensors", "*/*.json", "*/*.model", "consolidated*")
+"""The same weights in other forms, of which a repository may hold several."""
 _PUBLISHED = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 _logger = logging.getLogger(__name__)
@@ -47,16 +62,37 @@ def find(base: str) -> Path:
         return path
     if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
         names = f"{SMOLLM2}, {assets.BASE_MODEL}, a folder or OWNER/NAME"
-        raise ModelError(f"base model {base!r}: expected {names}, got none of them")
+        raise ModelError(f"base model {base!r}: expected {names}, got none of them: give its place with --base")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - most bases are no download, and it takes a second
 
     try:
-        return Path(snapshot_download(base, allow_patterns=list(FILES)))
+        return Path(snapshot_download(base, allow_patterns=list(_FETCHED), ignore_patterns=list(_NOT_FETCHED)))
     except (OSError, ValueError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"base model {base!r}: expected a folder, or a name in the local cache or on the Hub, got neither ({why})"
         ) from error
+
+
+def located(base: str, expected: Digest) -> str:
+    """`base`, or of a folder that is no longer there, one near its place or the current folder with this digest.
+
+    Looked at are folders two levels below the nearest one of its path that is still there. It is `base` again where
+    none of them is the one.
+    """
+    path = Path(base).expanduser()
+    if not path.is_absolute() or path.is_dir():
+        return base
+    near = next(parent for parent in path.parents if parent.is_dir())
+    # A whole disk is no place to search.
+    roots = {Path.cwd(), near} - {Path(near.anchor)}
+    configs = {config for root in roots for level in ("*", "*/*") for config in root.glob(f"{level}/config.json")}
+    for folder in sorted(config.parent for config in configs):
+        with suppress(ModelError, OSError):
+            if digest_of(folder) == expected:
+                _logger.warning("The base %s is no longer there: found again in %s", base, folder)
+                return str(folder)
+    return base
 
 
 def published(base: str) -> str:
@@ -80,12 +116,41 @@ def cache() -> Path:
 
 
 def digest_of(folder: Path) -> Digest:
-    """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of config, weights, tokenizer and chat template."""
+    """SHA-256 under ``foedus/base/v1`` of the names and SHA-256 of every file that decides how the base behaves.
+
+    Raises ModelError when its index names a shard that is not there.
+    """
     files: dict[str, str] = {}
-    for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()} | shards(folder)):
         with path.open("rb") as file:
-            files[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return digest("base", to_json(files))
+
+
+def shards(folder: Path) -> frozenset[Path]:
+    """The files of sharded weights, as their index names them; none where the weights are one file.
+
+    Raises ModelError for an index that is none, or names what is not there.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return frozenset()
+    try:
+        names = set(parse_json(index.read_bytes())["weight_map"].values())
+    except (FormatError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"base model {folder}: expected an index of weights in {INDEX}, got none") from error
+    for name in sorted(map(str, names)):
+        if "/" in name or "\\" in name or not (folder / name).is_file():
+            raise ModelError(f"base model {folder}: expected {name}, which {INDEX} names, got no such file")
+    return frozenset(folder / name for name in names)
+
+
+def check_alone(folder: Path) -> None:
+    """Raise ModelError where an adapter lies beside the weights."""
+    if found := [name for name in ADAPTER_FILES if (folder / name).exists()]:
+        raise ModelError(
+            f"base model {folder}: expected weights alone, got {found[0]}: merge the adapter into them, or remove it"
+        )
 
 
 def _converted(folder: Path) -> Path:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import jinja2
 import torch
 
 from core.errors import DataError
 from llm.records import Message, Record
+from llm.templates import chat
 
 IGNORED = -100
 """Target of a position whose next token is not part of an answer."""
@@ -123,7 +123,7 @@ def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
     prompt = _prompt_text(tokenizer, record)
     if not tokenizer.chat_template:
         return prompt, record.answer + end
-    full = _chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
+    full = chat(tokenizer, (*record.prompt, Message("assistant", record.answer)), answered=True)
     turn = full.removeprefix(prompt).rstrip("\n")
     if full.startswith(prompt) and record.answer.strip() in turn:
         return prompt, turn
@@ -133,20 +133,10 @@ def _texts(tokenizer: Any, record: Record) -> tuple[str, str]:
 
 def _prompt_text(tokenizer: Any, record: Record) -> str:
     if tokenizer.chat_template:
-        return _chat(tokenizer, record.prompt, answered=False)
+        return chat(tokenizer, record.prompt, answered=False)
     titles = {"system": "System", "user": "Instruction", "assistant": "Response"}
     turns = "".join(f"### {titles[turn.role]}:\n{turn.content}\n\n" for turn in record.prompt)
     return f"{tokenizer.bos_token or ''}{turns}### Response:\n"
-
-
-def _chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
-    except jinja2.TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise DataError(f"the base model's chat template refuses the turns {roles}: {error}") from error
-    return str(text)
 
 
 # --- rows ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ most familiar with it (llm/familiarity.py), of equals the first.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss)."""
-        return math.exp(self.loss)
+        """exp(loss), infinite from where float64 ends."""
+        return math.exp(self.loss) if self.loss < math.log(sys.float_info.max) else math.inf
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def greedy_answers(
 
 def _continued(model: Model, starts: Sequence[tuple[int, ...]], most: int) -> list[tuple[int, ...]]:
     """The greedy continuations of some rows by the adapter in place, each up to the token that ends it."""
-    padding, longest = model.tokenizer.eos_token_id, max(map(len, starts))
+    # Behind its end token a row is padded with any token; without end tokens none is.
+    padding, longest = model.tokenizer.eos_token_id or 0, max(map(len, starts))
     # To the left, so that every answer begins at the same position.
     rows = torch.tensor([[padding] * (longest - len(start)) + list(start) for start in starts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(start)) + [1] * len(start) for start in starts], device=model.device)
@@ -148,10 +150,9 @@ def _continued(model: Model, starts: Sequence[tuple[int, ...]], most: int) -> li
     output = network.generate(
         input_ids=rows, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=padding
     )
-    ends = model.end_tokens | {padding}
     answers = []
     for row in output[:, longest:].tolist():
-        end = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))
+        end = next((index + 1 for index, token in enumerate(row) if token in model.end_tokens), len(row))
         answers.append(tuple(row[:end]))
     return answers
 
@@ -186,7 +187,7 @@ def _losses(
     rows = model.rows(examples, max_length)
     nats = torch.zeros(len(examples), dtype=torch.float64)
     tokens, hits, tail = torch.zeros(3, len(examples), dtype=torch.int64)
-    ends = torch.tensor(sorted(model.end_tokens | {model.tokenizer.eos_token_id}))
+    ends = torch.tensor(sorted(model.end_tokens))
     with _inference(model, parts):
         for first in range(0, len(rows), _ROWS):
             batch = collate(examples, rows[first : first + _ROWS])

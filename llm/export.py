@@ -1,17 +1,20 @@
 """Adapters in PEFT's own format, which `PeftModel.from_pretrained` and vLLM load.
 
-The files are adapter_config.json, adapter_model.safetensors and a model card. PEFT's scale is lora_alpha / r, so
-lora_alpha follows the adapter's rank: an adapter whose rank has grown keeps the scale it was trained with.
+The files are adapter_config.json, adapter_model.safetensors and a model card. PEFT's scale is lora_alpha / r, or / √r
+with use_rslora, so lora_alpha follows the adapter's rank: one whose rank has grown keeps the scale it was trained with.
 """
 
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
+from transformers.pytorch_utils import Conv1D
 
 from core.adapter import AdapterState
 from core.aggregation import rank_of
@@ -29,24 +32,34 @@ def export(model: Model, adapters: Mapping[str, AdapterState], folder: Path, car
 
     Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
     """
+    with appearing(folder) as partial:
+        for name, adapter in adapters.items():
+            write_adapter(model, adapter, partial / name, card)
+    return folder
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """The place to write a folder to; it appears as `folder` when all is there, or not at all.
+
+    Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"export folder: expected a new or empty folder, got {folder}: choose another")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            partial = Path(scratch) / folder.name
-            for name, adapter in adapters.items():
-                _write(model, adapter, partial / name, card)
+            yield (partial := Path(scratch) / folder.name)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot write {folder}: {error}: choose a writable folder with room") from error
-    return folder
 
 
-def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
+def write_adapter(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
     """Write one adapter as its configuration, its tensors and its model card."""
     rank = rank_of(adapter)
-    alpha = model.spec.alpha * rank / model.spec.rank
+    grown = rank / model.spec.rank
+    alpha = model.spec.alpha * (math.sqrt(grown) if model.spec.rslora else grown)
     config = LoraConfig(
         base_model_name_or_path=published(model.spec.base),
         task_type="CAUSAL_LM",
@@ -54,11 +67,19 @@ def _write(model: Model, adapter: AdapterState, folder: Path, card: str) -> None
         r=rank,
         # PEFT declares an integer; a fraction is written only where a rank that has grown makes it one.
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,
-        # Whole names where some blocks carry no adapter: last parts alone would adapt those too.
-        target_modules=sorted(model.modules if model.spec.blocks else {n.rpartition(".")[2] for n in model.modules}),
+        use_rslora=model.spec.rslora,
+        target_modules=sorted(peft_targets(model)),
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in model.layers.values()),
     )
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def peft_targets(model: Model) -> Collection[str]:
+    """The adapted layers as PEFT finds them: the last parts of their names where no other layer has one of them."""
+    lasts = {name.rpartition(".")[2] for name in model.modules}
+    others = (name for name, _ in model.module.get_base_model().named_modules() if name not in model.modules)
+    return model.modules if any(name.rpartition(".")[2] in lasts for name in others) else lasts

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -36,10 +37,12 @@ from transformers.utils import logging as transformers_logging
 
 from core.adapter import AdapterState
 from core.canonical import Digest
-from core.errors import ModelError
-from llm.bases import digest_of, find
+from core.errors import ModelError, UsageError
+from llm.bases import check_alone, digest_of, find
 from llm.batches import Batch, Example, pack
 from llm.lower_blocks import LowerBlocks, lower_blocks
+from llm.templates import fix_date, prints_date
+from llm.vocabulary import fit
 
 # Progress bars belong to the console.
 transformers_logging.disable_progress_bar()
@@ -61,12 +64,16 @@ class ModelSpec:
     """``smollm2``, ``foedus-tiny``, a folder in Hugging Face format, or a name on the Hub."""
     quantisation: Quantisation = "nf4"
     rank: int = 8
-    """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank."""
+    """Rank of a fresh adapter; with alpha it fixes the scale alpha / rank, with `rslora` alpha / √rank."""
     alpha: float = 8.0
     modules: tuple[str, ...] = ()
     """Last parts of the names of the layers that carry the adapter; () is every linear layer but the output's."""
     blocks: str = ""
     """The blocks that carry it, FIRST-LAST from 0; "" or all is every block, last-half and last-third the last part."""
+    date: str = ""
+    """The date, YYYY-MM-DD, that the chat template prints for today, where it prints one; "" is today's."""
+    rslora: bool = False
+    """Whether the scale is alpha / √rank."""
     device: str = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
 
@@ -187,7 +194,7 @@ class Model:
     @property
     def context_length(self) -> int | None:
         """The most tokens that the base was built for, where it says so."""
-        length = getattr(self.module.config, "max_position_embeddings", None)
+        length = getattr(self.module.config.get_text_config(), "max_position_embeddings", None)
         return None if length is None else int(length)
 
     @contextmanager
@@ -215,8 +222,11 @@ def load(spec: ModelSpec) -> Model:
     Raises ModelError when the base cannot be found, read, or lacks a tokenizer, or a layer or block that is named.
     """
     folder = find(spec.base)
-    # Before the cache is asked: a genesis has numbers where settings say last-half.
-    return _load(replace(spec, blocks=_numbered(spec.blocks, folder)), folder)
+    check_alone(folder)
+    # Before the cache is asked: a genesis has numbers where settings say last-half, and a date where one is printed.
+    day = spec.date or datetime.now(UTC).date().isoformat()
+    blocks = _numbered(spec.blocks, folder)
+    return _load(replace(spec, blocks=blocks, date=day if prints_date(folder) else ""), folder)
 
 
 def unload() -> None:
@@ -233,6 +243,13 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
     base = _base(folder, spec)
+    try:
+        if spec.date:
+            fix_date(tokenizer, date.fromisoformat(spec.date))
+        fit(tokenizer, base)
+        check_causal(base)
+    except UsageError as error:
+        raise ModelError(f"base model {folder}: {error}") from error
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -262,22 +279,31 @@ def _numbered(blocks: str, folder: Path) -> str:
 
 
 def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
-    """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name."""
-    if not spec.modules and not spec.blocks:
-        return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    """PEFT's configuration of the layers that carry the adapter; raises ModelError when none has such a name.
+
+    They are the linear layers but the output's, each by its whole name: PEFT's own choice, all-linear, would wrap fused
+    experts, in a form that it can't load again.
+    """
     first, last = map(int, spec.blocks.split("-")) if spec.blocks else (0, sys.maxsize)
     head = base.get_output_embeddings()
     names = [
         name
         for name, layer in base.named_modules()
         if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head
-        if (block := _BLOCK.search(name)) and first <= int(block[1]) <= last
+        if not spec.blocks or ((block := _BLOCK.search(name)) and first <= int(block[1]) <= last)
         if not spec.modules or name.rpartition(".")[2] in spec.modules
     ]
     ends = {name.rpartition(".")[2] for name in names}
     if absent := sorted(set(spec.modules) - ends) or not names:
-        raise ModelError(f"target-modules: expected names of linear layers in blocks, got {absent or 'no such layer'}")
-    return LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, task_type="CAUSAL_LM")
+        raise ModelError(f"target-modules: expected names of linear layers, got {absent or 'no such layer'}")
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        use_rslora=spec.rslora,
+        target_modules=names,
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.modules()),
+        task_type="CAUSAL_LM",
+    )
 
 
 def _base(folder: Path, spec: ModelSpec) -> Any:
@@ -287,7 +313,7 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
     try:
-        base = AutoModelForCausalLM.from_pretrained(
+        base, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
             device_map={"": device},
@@ -296,14 +322,39 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"base model {folder} cannot be loaded as {spec.quantisation}: {_reason(error)}") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers would draw them at random, other ones in every process.
+        raise ModelError(
+            f"base model {folder}: expected weights of {missing[0]}, got none ({len(missing)} are missing)"
+        )
     for layer in base.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # Otherwise the first no-grad forward repacks the weights for good: later logits differ.
             layer.support_avx512bf16_for_cpu = False
     return base
+
+
+def check_causal(base: Any) -> None:
+    """Raise ModelError for an encoder, whose logits know the tokens that they are to predict."""
+    entered: list[torch.Tensor] = []
+
+    def leaf(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        entered.append(output.detach().requires_grad_())
+        return entered[0]
+
+    handle = base.get_input_embeddings().register_forward_hook(leaf)
+    try:
+        logits = base(input_ids=torch.tensor([[1, 2, 3, 4]], device=base.device), use_cache=False).logits
+    finally:
+        handle.remove()
+    # The gradient, and not other tokens' logits: it is exactly zero, however a kernel rounds.
+    (gradient,) = torch.autograd.grad(logits[0, 2].sum(), entered[0])
+    if gradient[0, 3].any():
+        raise ModelError(f"expected a decoder, got {type(base).__name__}, whose logits depend on later tokens")
 
 
 def _keeps_apart(base: Any) -> bool:

@@ -13,6 +13,7 @@ from core.errors import ModelError
 from core.genesis import Genesis
 from core.lanes import Lane, served
 from core.storage.run_folder import RunFolder
+from llm.bases import located
 from llm.model import Model
 from llm.sources import base_of_genesis
 
@@ -30,13 +31,13 @@ class Serving:
     """The lanes with members, in order: each is a part of the composition, unless they are summed."""
 
 
-def serving(run: RunFolder, base: Model | None = None) -> Serving:
-    """The model that a run serves now, on `base` where that of its genesis is loaded already.
+def serving(run: RunFolder, base: Model | str = "") -> Serving:
+    """The model that a run serves now, on `base`: loaded already, or its place; "" is where the genesis says.
 
     Raises ModelError when the base here is not the one of the genesis.
     """
     genesis = run.genesis
-    model = base or base_of(genesis, genesis.base.name)
+    model = base if isinstance(base, Model) else base_of(genesis, base)
     fresh, rule = shared_adapter(model, genesis.rank, genesis.seed), RULES[genesis.rule]
     lanes = [Lane.restore(run, index, rule.initial(fresh)) for index in range(len(genesis.lanes))]
     state = served(genesis, lanes)
@@ -49,9 +50,16 @@ def shared_adapter(model: Model, rank: int, seed: int) -> AdapterState:
     return lora.fresh(lora.Layout.of(model.modules, rank), seeds.shared(seed))
 
 
-def base_of(genesis: Genesis, name: str) -> Model:
-    """The base of a genesis, loaded from `name`; raises ModelError when its files have another digest."""
+def base_of(genesis: Genesis, name: str = "") -> Model:
+    """The base of a genesis, from where `name` or else the genesis says, or near it where its folder has moved.
+
+    Raises ModelError when its files have another digest.
+    """
+    name = located(name or genesis.base.name, genesis.base.digest)
     model = base_of_genesis(genesis, name)
     if model.digest != genesis.base.digest:
-        raise ModelError(f"base model {name}: expected {genesis.base.digest} as in the genesis, got {model.digest}")
+        raise ModelError(
+            f"base model {name}: expected {genesis.base.digest} as in the genesis, got {model.digest}: "
+            "give its place with --base"
+        )
     return model

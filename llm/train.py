@@ -70,6 +70,8 @@ class TrainConfig:
     """The first column trained; a stacked adapter trains its last block only."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    dropout: float = 0.0
+    """The part of an adapter's inputs that are dropped at random."""
     clip_norm: float = 1.0
     """Largest l2 norm of a step's gradient."""
 
@@ -82,6 +84,8 @@ class TrainConfig:
             raise ConfigError(f"max_length: expected at least 2 tokens, got {self.max_length}")
         if not (self.learning_rate > 0 and self.clip_norm > 0):
             raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout: expected 0 to below 1, got {self.dropout}")
         if self.first_step < 0 or 0 < self.total_steps < self.first_step + self.steps:
             raise ConfigError(f"steps {self.first_step} + {self.steps} do not fit into total_steps {self.total_steps}")
         if self.first_column < 0 or (self.columns is not None and self.columns < 1):
@@ -183,11 +187,18 @@ class Loop:
 def _training_mode(model: Model, config: TrainConfig) -> Iterator[None]:
     network = model.module.get_base_model()
     model.module.train()
+    dropped = [layer.lora_dropout for layer in model.layers.values()]
+    if config.dropout:
+        # In the layers themselves, and not in the model's specification: one model serves runs of several settings.
+        for places in dropped:
+            places.update(dict.fromkeys(places, torch.nn.Dropout(config.dropout)))
     if config.gradient_checkpointing:
         network.activation_checkpointing_enable()
     try:
         yield
     finally:
+        for places in dropped:
+            places.update(dict.fromkeys(places, torch.nn.Identity()))
         if config.gradient_checkpointing:
             network.activation_checkpointing_disable()
         model.module.eval()

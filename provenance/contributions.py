@@ -1,6 +1,6 @@
 r"""The organisations' contributions to the served adapter, in factors, never as a matrix of the model's size.
 
-At a module whose output is W x + s δ(x), with s = alpha / rank, organisation k contributes s δ_k(x), and Σ_k δ_k = δ up
+At a module whose output is W x + s δ(x), s the adapter's scale, organisation k contributes s δ_k(x), and Σ_k δ_k = δ up
 to rounding (svd: up to what the rule could not represent). The factors of each δ_k follow from the rounds
 (`provenance/factors.py`); the terms are kept in memory where all of them are small, else in a file that is read a chunk
 of organisations at a time (`provenance/terms.py`).
@@ -126,4 +126,4 @@ def of_run(
     members = [run.members(index) for index in range(len(genesis.lanes))]
     weighed = enumerate(shares(genesis, members)) if lane is None else [(lane, 1.0)]
     lanes = tuple(stored_rounds(run, index, share, fresh) for index, share in weighed)
-    return Contributions(RULES[genesis.rule], fresh, lanes, genesis.alpha / genesis.rank, device)
+    return Contributions(RULES[genesis.rule], fresh, lanes, genesis.scale, device)

@@ -11,8 +11,8 @@ from provenance.method import Subject
 from provenance.trace import TokenTrace
 
 
-def subject(run: RunFolder, base: Model | None = None) -> Subject | EnsembleSubject:
-    """The served adapter or adapters of a run, with their contributions, on `base` where that is loaded already.
+def subject(run: RunFolder, base: Model | str = "") -> Subject | EnsembleSubject:
+    """The served adapter or adapters of a run, with their contributions, on `base`: loaded already, or its place.
 
     Raises UsageError when there are none.
     """
@@ -31,8 +31,11 @@ def trace(
     method: str = DEFAULT,
     max_new_tokens: int = 64,
     organisation: Address | None = None,
+    base: str = "",
 ) -> TokenTrace:
     """The trace of a response, or of the model's own greedy answer when it is None.
+
+    `base` is the place of the base model, where that is not where the genesis says.
 
     Raises UsageError for an unknown method, no prompt, an empty response, more tokens than the context holds, a run
     without contributions, and a member `organisation` that the method finds no contribution of.
@@ -41,7 +44,7 @@ def trace(
     check_method(method)
     if not prompt.strip():
         raise UsageError("prompt: expected a question, got nothing")
-    traced = attribute(subject(run), prompt, response, method, max_new_tokens)
+    traced = attribute(subject(run, base), prompt, response, method, max_new_tokens)
     if organisation is not None and organisation not in traced.organisations:
         name = run.genesis.names[organisation]
         raise UsageError(

@@ -132,7 +132,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
-    model = base_of_settings(config)
+    model = base_of_settings(config, run.genesis.template.date if run.started else "")
     check_turns(model, data)
     bindings = bindings_of(config, run, chains, key)
     context.events.write("step", doing="waiting for the organisations")

@@ -2,7 +2,7 @@
 
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from core.canonical import Address, Digest
 from core.config import RunConfig, key
 from core.errors import ConfigError, DataError, FormatError, ModelError, RunError
 from core.founding import Founding
-from core.genesis import Base, Genesis, PrivateChain
+from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
@@ -32,6 +32,8 @@ from server_app.exchange import exchange
 from server_app.founders import consents, nonces
 
 _ANSWER_SECONDS = 60.0
+_AS_SET = ("rank", "alpha", "rslora", "composition", "norm_bound", "server_rate", "membership", "training")
+"""The settings that a genesis has under the same names."""
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
@@ -53,13 +55,16 @@ def begin_or_resume(
 ) -> None:
     """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
 
-    Raises as `agree` and `check_unchanged` do.
+    Raises as `agree`, `check_unchanged` and `check_not_grown` do.
     """
-    if not run.started:
+    resumed = run.started
+    if not resumed:
         genesis, founding = agree(config, run.name, coordinator.address, inputs, bindings, grid)
         public_keys = tuple(bindings.public_keys[member.address] for member in genesis.organisations)
         run.begin(genesis, Readers(coordinator.public, public_keys, config.auditing), founding)
     check_unchanged(config, inputs, run.genesis)
+    if resumed:
+        check_not_grown(run.genesis, bindings.organisations.values())
 
 
 def agree(
@@ -104,35 +109,46 @@ def create_genesis(
     organisations = tuple(sorted(members, key=lambda member: by_address(member.address)))
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
-    seed = from_nonces(nonces) if nonces else config.seed
+    seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
     return Genesis(
+        **{name: getattr(config, name) for name in _AS_SET},
         run=run,
         salt=secrets.token_hex(32),
         coordinator=coordinator,
         chain=inputs.chain,
         private=inputs.private,
         base=Base(config.base, inputs.model.digest, config.quantisation),
-        rank=config.rank,
-        alpha=config.alpha,
         shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
-        composition=config.composition,
         organisations=organisations,
         validation=inputs.validation,
         auditors=tuple(map(address_of, config.auditing)),
         seed=seed,
-        membership=config.membership,
         nonces=nonces,
-        training=config.training,
         participation=config.participating,
-        norm_bound=config.norm_bound,
         robust=config.robustness,
         environment=environment(),
-        server_rate=config.server_rate,
-        target_modules=inputs.model.spec.modules,
-        target_blocks=inputs.model.spec.blocks,
+        target_modules=spec.modules,
+        target_blocks=spec.blocks,
+        template=Template(date=spec.date),
     )
+
+
+def check_not_grown(genesis: Genesis, members: Iterable[Organisation]) -> None:
+    """Raise DataError when an organisation of a simulation has more records than it founded with.
+
+    It would object to every message, since its count is not the genesis's. With fewer it may have erased some; and in a
+    deployment the others go on without one whose data are not those of before.
+    """
+    registered = {organisation.address: organisation for organisation in genesis.organisations}
+    for member in members:
+        known = registered.get(member.address)
+        if known and known.derived and member.examples > known.examples:
+            raise DataError(
+                f"{member.name}: expected the {known.examples} training records that the run was founded with, "
+                f"got {member.examples}: take the new ones out, or start a new run"
+            )
 
 
 def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) -> None:
@@ -167,10 +183,10 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
 def _fixed(genesis: Genesis) -> dict[str, Any]:
     """The settings, by the names of their fields, that a genesis fixes as they were given."""
     return {
-        "base": genesis.base.name,
         "quantisation": genesis.base.quantisation,
         "rank": genesis.rank,
         "alpha": genesis.alpha,
+        "rslora": genesis.rslora,
         "aggregation": genesis.rule,
         "membership": genesis.membership,
         "shards": len(genesis.lanes_of(genesis.organisations[0].address)),

@@ -5,6 +5,7 @@ weights, aggregate, signed RoundRecord, salts, commitment. The strategy does tha
 erasure with updates of an earlier generation.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -55,6 +56,16 @@ class OpenRound:
         rejection = Rejection(organisation, reason, one_line(detail))
         self.rejected.append(rejection)
         return rejection
+
+    @property
+    def commonest_reason(self) -> str:
+        """Why most of the organisations that were asked are not in the round, and how many of them."""
+        others = [rejection for rejection in self.rejected if rejection.reason != Reason.BELOW_QUORUM]
+        if not others:
+            return "nobody was asked"
+        reasons = Counter(f"{rejection.reason}: {rejection.detail}" for rejection in others)
+        [(reason, count)] = reasons.most_common(1)
+        return f"{reason} ({count} of {len(others)} rejected)"
 
 
 class Measures(Protocol):
@@ -222,11 +233,11 @@ class Rounds:
         for index, open_round in self._open.items():
             self._record(index, number, open_round)
         participation = self.genesis.participation
-        for lane in self.lanes:
-            if lane.attempts > participation.retries:
+        for index, open_round in self._open.items():
+            if (attempts := self.lanes[index].attempts) > participation.retries:
                 raise QuorumError(
-                    f"lane {lane.index}, round {number}: below the quorum of {participation.quorum} "
-                    f"{lane.attempts} times"
+                    f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
+                    f"{attempts} attempts; most often {open_round.commonest_reason}"
                 )
 
     def reaggregate(self, index: int, records: Iterable[RoundRecord]) -> None:

@@ -129,7 +129,7 @@ def ended_when_interrupted(state: Path) -> Iterator[None]:
     before = set(_running(state))
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, OSError):  # the last: a terminal that has gone
         # One may be on its way: its starter was ended in the block, and it has not said yet that it answers.
         deadline = time.monotonic() + (0.0 if before else _ON_ITS_WAY_SECONDS)
         while not (started := set(_running(state)) - before) and time.monotonic() < deadline:

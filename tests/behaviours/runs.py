@@ -347,7 +347,7 @@ def _genesis(
         validation=digest("validation", b"[]"),
         auditors=(),
         seed=SEED,
-        training=Training(rounds, 5, 0.0, 2, 1, 64, 1e-3, False, 8),
+        training=Training(rounds, 5, 0.0, 2, 1, 64, 1e-3, False, 0.0, 8),
         participation=Participation("all", 1.0, 1, 3),
         norm_bound=10.0,
         environment={"numpy": np.__version__},

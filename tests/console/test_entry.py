@@ -111,3 +111,17 @@ def test_letters_that_a_terminal_lacks_are_no_error(encoding: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode(encoding).startswith("caf")
+
+
+def test_a_signal_ends_a_command_whose_terminal_has_gone() -> None:
+    script = (
+        "import time; from console.entry import leave_on_signals; leave_on_signals()\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        assert process.wait() == 128 + signal.SIGHUP

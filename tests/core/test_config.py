@@ -89,6 +89,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "accumulation": (1, 100_000),
     "max_length": (8, 1_000_000),
     "learning_rate": (0.000_000_001, 10),
+    "dropout": (0, 0.9),
     "server_rate": (0.000_001, 1_000_000),
     "lane_size": (0, 4_294_967_296),
     "shards": (1, 1000),
@@ -206,7 +207,9 @@ def test_only_data_may_come_from_the_hub() -> None:
 
 def test_the_genesis_takes_its_training_and_participation_from_the_settings() -> None:
     settings = RunConfig(rounds=4, local_steps=2, quorum=3, participation="random", fraction=0.5)
-    assert settings.training == Training(4, 2, 1.0, 2, 1, 256, 3e-3, gradient_checkpointing=False, evaluate_limit=64)
+    assert settings.training == Training(
+        4, 2, 1.0, 2, 1, 256, 3e-3, gradient_checkpointing=False, dropout=0.0, evaluate_limit=64
+    )
     assert settings.participating == Participation("random", 0.5, 3, 3)
 
 

@@ -96,7 +96,7 @@ class Deployment:
         def ends() -> list[dict[str, Any]]:
             return [event for event in EventLog.read(path)[0] if event["event"] in ("finished", "failed")]
 
-        until(lambda: len(ends()) >= times, log, 2)
+        until(lambda: len(ends()) >= times, log, 4)
         return ends()[-1]
 
     def log(self, part: str) -> str:

@@ -1,4 +1,4 @@
-"""Tiny random models of five architectures, saved as folders that `load` reads like any other."""
+"""Tiny random models of many architectures, saved as folders that `load` reads like any other."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.gemma3 import Gemma3TextConfig
+from transformers.models.gpt2 import GPT2Config
 from transformers.models.llama import LlamaConfig
+from transformers.models.mistral import MistralConfig
+from transformers.models.mixtral import MixtralConfig
 from transformers.models.opt import OPTConfig
+from transformers.models.phi import PhiConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3 import Qwen3Config
 from transformers.models.smollm3 import SmolLM3Config
@@ -52,6 +56,15 @@ TERMS = 260 + 2 * 80
 CONFIGS["opt"] = lambda: OPTConfig(
     vocab_size=260, hidden_size=48, word_embed_proj_dim=48, ffn_dim=80, num_hidden_layers=2, num_attention_heads=4
 )
+_NARROW = {name: size for name, size in _SIZES.items() if name != "head_dim"}
+CONFIGS |= {
+    "mistral": lambda: MistralConfig(**_SIZES, sliding_window=None),
+    "phi": lambda: PhiConfig(**_NARROW),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=260, n_embd=48, n_layer=2, n_head=4, n_positions=256, bos_token_id=257, eos_token_id=258
+    ),
+    "mixtral": lambda: MixtralConfig(**_NARROW, num_local_experts=4),
+}
 
 Loader = Callable[..., Model]
 

@@ -1,6 +1,8 @@
 """Names of bases: where their files are, and a conversion that happens once."""
 
+import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import assets
 from core.errors import ModelError
 from llm import bases, smollm2
 from tests.commands import PATIENCE_SECONDS
+from tests.hub import hub
 
 CONVERTER = """
     import sys, time, types
@@ -137,3 +140,99 @@ def test_converting_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, caplog:
 def test_smollm2_goes_by_its_name_on_the_hub_elsewhere() -> None:
     assert bases.published("smollm2") == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert bases.published("owner/name") == "owner/name"
+
+
+def folder_of(path: Path, **files: str) -> Path:
+    """A folder with these files."""
+    for name, text in {"config.json": "{}", "model.safetensors": "weights", **files}.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generation_config.json",
+        "added_tokens.json",
+        "merges.txt",
+        "vocab.json",
+        "tokenizer.model",
+        "tekken.json",
+        "chat_template.jinja",
+        "additional_chat_templates/tool_use.jinja",
+    ],
+)
+def test_the_digest_covers_every_file_that_decides_behaviour(tmp_path: Path, name: str) -> None:
+    with_it, other, without = (
+        bases.digest_of(folder_of(tmp_path / str(i), **files))
+        for i, files in enumerate(({name: "one"}, {name: "other"}, {}))
+    )
+    assert len({with_it, other, without}) == 3
+
+
+def test_the_digest_covers_the_shards_and_not_other_copies_of_the_weights(tmp_path: Path) -> None:
+    shards = {f"model-0000{i}-of-00002.safetensors": f"shard {i}" for i in (1, 2)}
+    index = {bases.INDEX: json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})}
+    first = bases.digest_of(folder_of(tmp_path / "a", **shards, **index))
+    changed = {**shards, "model-00002-of-00002.safetensors": "another"}
+    assert bases.digest_of(folder_of(tmp_path / "b", **changed, **index)) != first
+    copy = folder_of(tmp_path / "c", **shards, **index, **{"consolidated.safetensors": "all", "README.md": "card"})
+    assert bases.digest_of(copy) == first
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ('{"weight_map": {"a": "gone.safetensors"}}', "expected gone.safetensors, which model.safetensors.index.json"),
+        ('{"weight_map": {"a": "../x.safetensors"}}', "names, got no such file"),
+        ("[]", "expected an index of weights in model.safetensors.index.json, got none"),
+        ("{", "expected an index of weights"),
+    ],
+)
+def test_an_index_that_names_no_shards_is_one_line(tmp_path: Path, index: str, message: str) -> None:
+    (tmp_path / "x.safetensors").write_text("outside", encoding="utf-8")
+    with pytest.raises(ModelError, match=message):
+        bases.digest_of(folder_of(tmp_path / "base", **{bases.INDEX: index}))
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=f"expected weights alone, got {name}: merge the adapter into them, or remove"):
+        bases.check_alone(folder_of(tmp_path, **{name: "{}"}))
+
+
+def test_a_base_of_the_hub_is_fetched_with_every_file_that_decides_behaviour(tmp_path: Path) -> None:
+    """Its digest is that of the folder; the same weights in other forms are left there."""
+    shards = {f"model-0000{i}-of-00002.safetensors": f"shard {i}" for i in (1, 2)}
+    names = ("generation_config.json", "tokenizer.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+    files = {name: name for name in names}  # each another text, as the Hub's cache fetches equal ones once
+    others = dict.fromkeys(("consolidated.safetensors", "original/model.safetensors", "model.bin", "a.py"), "other")
+    index = {bases.INDEX: json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})}
+    folder = folder_of(tmp_path / "hub" / "sharded", **shards, **index, **files, **others)
+    (folder / "model.safetensors").unlink()
+    code = "from llm.bases import *; f = find('team/sharded'); print(digest_of(f))"
+    with hub(tmp_path / "hub") as (url, sent):
+        settings = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        found = [sys.executable, "-c", code]
+        out = subprocess.run(found, env={**os.environ, **settings}, capture_output=True, check=False)
+    assert out.stdout.decode().split() == [bases.digest_of(folder)], out.stderr
+    assert sorted(sent) == sorted(["config.json", *shards, *index, *files])
+
+
+def test_a_base_whose_folder_moved_is_found_again_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(folder_of(tmp_path / "elsewhere", **{"a": "not a base"}))
+    folder, other = folder_of(tmp_path / "models" / "one"), folder_of(tmp_path / "models" / "two", **{"vocab.txt": "x"})
+    expected, gone = bases.digest_of(folder), str(folder)
+    assert bases.located(gone, expected) == gone
+    moved = folder.rename(tmp_path / "models" / "renamed")
+    assert bases.located(gone, expected) == str(moved)
+    assert f"found again in {moved}" in caplog.text
+    deeper = moved.rename(tmp_path / "elsewhere" / "deeper")
+    assert bases.located(gone, expected) == str(deeper)
+    assert bases.located(gone, bases.digest_of(other)) == str(other)
+    (deeper / "config.json").write_text("another", encoding="utf-8")
+    assert bases.located(gone, expected) == gone
+    assert bases.located("owner/name", expected) == "owner/name"

@@ -5,7 +5,7 @@ import torch
 
 from core.errors import DataError
 from llm.batches import collate, encode
-from llm.evaluate import evaluate, generate, greedy_answers, record_losses
+from llm.evaluate import Evaluation, evaluate, generate, greedy_answers, record_losses
 from llm.loss import answer_losses
 from llm.model import Model
 from llm.records import Record
@@ -183,3 +183,10 @@ def test_prompts_that_are_answered_together_get_the_answers_that_they_get_alone(
     assert answers == [generate(model, adapter, prompt, 8) for prompt in prompts]
     # What follows the token that ends an answer is padding, and no part of it.
     assert [model.tokenizer.decode(answer) for answer in answers[:2]] == ["noon</s>", "moon</s>"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "perplexity"), [(0.0, 1.0), (709.0, pytest.approx(8.2e307, rel=0.01)), (800.0, math.inf)]
+)
+def test_a_perplexity_that_no_float_can_hold_is_infinite(loss: float, perplexity: float) -> None:
+    assert Evaluation(loss, 1, 0.0).perplexity == perplexity

@@ -4,22 +4,25 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import llm.model
 from core.adapter import AdapterState
 from core.errors import ModelError
+from llm.bases import shards
 from llm.batches import collate, encode
 from llm.evaluate import record_losses
 from llm.loss import answer_losses
 from llm.model import Model, ModelSpec, load, unload
-from tests.llm.conftest import ARCHITECTURES, Loader, byte_tokenizer, question
+from tests.llm.conftest import ARCHITECTURES, CHAT, CONFIGS, Loader, byte_tokenizer, question
 from tests.precision import assert_equal_up_to_rounding
 
 RECORDS = (question("What?", "This."), question("And who?", "The other one."))
@@ -347,3 +350,51 @@ def test_no_loader_leaves_it_to_the_terminal_whether_code_is_run() -> None:
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("from_pretrained", "from_config"):
                     given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
                     assert given.get("trust_remote_code") is False, f"{path}:{node.lineno}"
+
+
+def test_the_date_that_a_template_prints_is_the_spec_s_and_without_one_today_s(
+    base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base_folder("llama"), tmp_path / "base")
+    byte_tokenizer("{{ strftime_now('%Y-%m-%d') }}\n" + CHAT).save_pretrained(folder)
+    spec = ModelSpec(str(folder), "none", date="2031-03-09")
+    model = load(spec)
+    assert model.spec.date == "2031-03-09"
+    assert "2031-03-09" in model.tokenizer.decode(encode(model.tokenizer, RECORDS[0], 64).tokens)
+    assert load(replace(spec, date="")).spec.date == datetime.now(UTC).date().isoformat()
+
+
+def test_a_template_that_prints_no_date_has_none(load_tiny: Loader, base_folder: Callable[[str], Path]) -> None:
+    spec = load_tiny().spec
+    assert load(replace(spec, date="2031-03-09")) is load_tiny()
+    assert load_tiny().spec.date == ""
+
+
+def test_an_adapter_beside_the_weights_is_refused(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder("llama"), tmp_path / "base")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}')
+    _refused(str(folder), "expected weights alone, got adapter_config.json")
+
+
+def test_sharded_weights_are_read_and_a_shard_that_is_missing_is_one_line(
+    base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plain = load(ModelSpec(str(base_folder("llama")), "none"))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        AutoModelForCausalLM.from_config(CONFIGS["llama"]()).save_pretrained(tmp_path, max_shard_size="60KB")
+    byte_tokenizer(CHAT).save_pretrained(tmp_path)
+    assert len(shards(tmp_path)) > 1
+    sharded = load(ModelSpec(str(tmp_path), "none"))
+    assert torch.equal(logits(sharded), logits(plain))
+    sorted(shards(tmp_path))[0].unlink()
+    unload()
+    _refused(str(tmp_path), "got no such file|cannot be loaded")
+
+
+def test_weights_that_are_missing_are_never_drawn_at_random(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder("qwen2"), tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _refused(str(folder), r"expected weights of lm_head.weight, got none \(1 are missing\)")

@@ -54,6 +54,18 @@ def test_training_again_gives_the_same_bytes(load_tiny: Loader, records: tuple[R
     assert (again.loss, again.tokens, again.examples) == (first.loss, first.tokens, first.examples)
 
 
+def test_dropout_changes_training_alone_and_is_decided_by_the_seed(
+    load_tiny: Loader, records: tuple[Record, ...]
+) -> None:
+    model, dropping = load_tiny(), replace(CONFIG, dropout=0.5)
+    plain = train(model, records, parent(model), CONFIG, seed=1)
+    first, again = (train(model, records, parent(model), dropping, seed=1) for _ in range(2))
+    assert first.adapter == again.adapter != plain.adapter
+    assert train(model, records, parent(model), CONFIG, seed=1).adapter == plain.adapter
+    before = evaluate(model, first.adapter, records, 96)
+    assert evaluate(model, first.adapter, records, 96) == before
+
+
 def test_the_seed_decides_dropout(load_tiny: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_tiny()
     for layer in model.module.get_base_model().model.layers:

@@ -50,7 +50,7 @@ def test_independently_trained_lanes_are_a_subject_each(
 
 
 def test_a_member_without_a_part_is_named(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served, "subject", lambda _: None)
+    monkeypatch.setattr(served, "subject", lambda *_: None)
     monkeypatch.setattr(served, "attribute", lambda *_: SimpleNamespace(organisations=(FIRST,)))
     assert served.trace(federation.run, "Why?", None, organisation=FIRST).organisations == (FIRST,)
     member = federation.genesis.organisations[0]

@@ -13,7 +13,7 @@ from core.errors import ConfigError, DataError, FoedusError, ModelError, RunErro
 from core.genesis import Genesis, PrivateChain
 from core.update import Organisation
 from llm.model import Model, ModelSpec
-from server_app.founding import GenesisInputs, check_unchanged, create_genesis
+from server_app.founding import GenesisInputs, check_not_grown, check_unchanged, create_genesis
 from tests import federation as f
 
 MODEL = cast(
@@ -145,10 +145,22 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
     check_unchanged(CONFIG, INPUTS, founded())
 
 
+def test_a_simulation_is_not_resumed_with_more_records() -> None:
+    genesis, first = founded(), MEMBERS[0]
+    check_not_grown(genesis, MEMBERS)
+    check_not_grown(genesis, [replace(first, examples=first.examples - 1)])
+    more = replace(first, examples=first.examples + 1)
+    own = tuple(replace(member, derived=False) for member in MEMBERS)
+    check_not_grown(founded(own, coordinator_key="/outside/key"), [more])
+    with pytest.raises(
+        DataError, match=rf"{first.name}: expected the {first.examples} training records .*, got {more.examples}"
+    ):
+        check_not_grown(genesis, [more])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("base", "other"),
         ("quantisation", "none"),
         ("rank", 3),
         ("alpha", 2.0),
@@ -162,6 +174,8 @@ def test_a_run_is_resumed_with_its_own_settings() -> None:
         ("max_length", 64),
         ("learning_rate", 0.1),
         ("gradient_checkpointing", True),
+        ("dropout", 0.1),
+        ("rslora", True),
         ("evaluate_limit", 1),
         ("lane_size", 1),
         ("shards", 2),

@@ -49,6 +49,16 @@ def records(federation: Federation) -> list[RoundRecord]:
     return [signed.verified(federation.genesis) for signed in federation.run.records()]
 
 
+def test_the_error_of_a_quorum_that_was_missed_names_the_commonest_reason() -> None:
+    open_round = OpenRound()
+    assert open_round.commonest_reason == "nobody was asked"
+    open_round.reject(f.address("medical"), Reason.CLIENT_ERROR, "out of memory")
+    open_round.reject(f.address("coding"), Reason.ABSTAINED, "its agent will not pay")
+    open_round.reject(f.address("financial"), Reason.CLIENT_ERROR, "out of memory")
+    open_round.reject(f.address("mathematical"), Reason.BELOW_QUORUM, "update 0x")
+    assert open_round.commonest_reason == "client-error: out of memory (2 of 3 rejected)"
+
+
 def test_a_round_is_the_weighted_sum_of_what_was_admitted_in_order_of_address(tmp_path: Path) -> None:
     federation = Federation.create(tmp_path, NAMES)
     rounds = federation.rounds()
@@ -126,7 +136,7 @@ def test_only_what_admitted_something_is_committed_and_observed(tmp_path: Path) 
 def test_too_many_attempts_end_the_run(tmp_path: Path) -> None:
     rounds = Federation.create(tmp_path, NAMES, quorum=2, retries=1).rounds()
     close(rounds, 1, "medical")
-    with pytest.raises(QuorumError, match="lane 0, round 1: below the quorum of 2 2 times"):
+    with pytest.raises(QuorumError, match="lane 0, round 1: expected a quorum of 2, got fewer updates in 2 attempts"):
         close(rounds, 1, "medical")
 
 

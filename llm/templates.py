@@ -1,0 +1,86 @@
+"""Chat templates: a program that comes with a base and writes turns as the text that the base was trained on.
+
+transformers runs it in a sandbox, which keeps it from files, and neither from the clock nor from looping. A template
+that prints today's date would make of the same record another example every day: its date is fixed when the base is
+loaded, in the text of the template itself. One that does not end is stopped.
+"""
+
+import ctypes
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError, ModelError
+from llm.records import Message
+
+LONGEST_SECONDS = 10.0
+"""A template takes a millisecond; so much longer, it loops."""
+_CLOCK = "strftime_now"
+"""The function by which a template asks transformers for the date."""
+_ASKED = re.compile(rf"""{_CLOCK}\s*\(\s*(?:"([^"\\{{}}]*)"|'([^'\\{{}}]*)')\s*\)""")
+
+
+class _LoopError(BaseException):
+    """Raised in the thread of a template that took too long; no `except Exception` of a library catches it."""
+
+
+def chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
+    """The text of some turns, unless `answered` with the marker that an answer follows.
+
+    Raises DataError when the template refuses the turns, fails on them, or does not end.
+    """
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    roles = ", ".join(turn["role"] for turn in turns)
+    try:
+        with stopped_after(LONGEST_SECONDS):
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered))
+    except _LoopError as error:
+        raise DataError(
+            f"the base model's chat template: expected text within {LONGEST_SECONDS:g} s of the turns {roles}, got none"
+        ) from error
+    except Exception as error:  # a program of others, which may fail in every way
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"the base model's chat template refuses the turns {roles}: {why}") from error
+
+
+def prints_date(folder: Path) -> bool:
+    """Whether the chat template among a base's files asks for the date."""
+    files = [*folder.glob("chat_template*"), folder / "tokenizer_config.json"]
+    return any(_CLOCK.encode() in path.read_bytes() for path in files if path.is_file())
+
+
+def fix_date(tokenizer: Any, day: date) -> None:
+    """Let the tokenizer's chat template print `day` for today.
+
+    Raises ModelError where it asks for the date in a format that is no plain text.
+    """
+    fixed = _ASKED.sub(lambda asked: repr(day.strftime(asked[1] or asked[2] or "")), str(tokenizer.chat_template))
+    # `strftime_now is defined` may stay: it asks for no date.
+    if re.search(rf"{_CLOCK}(?!\s+is\b)", fixed):
+        raise ModelError(f"chat template: expected the format of its date as text, got {_CLOCK} of something else")
+    tokenizer.chat_template = fixed
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Inside, this thread is stopped by a `_LoopError` once so many seconds have passed."""
+    thread, lock, done = threading.get_ident(), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not done:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_LoopError))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            done = True
+        timer.cancel()
