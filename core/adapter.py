@@ -60,7 +60,8 @@ class AdapterState:
     @cached_property
     def norm(self) -> float:
         """The L2 norm of all its numbers."""
-        return math.sqrt(self.dot(self))
+        wide = (array.astype(np.float64) for array in self.arrays.values())
+        return math.sqrt(sum(float(np.vdot(array, array)) for array in wide))
 
     def dot(self, other: "AdapterState") -> float:
         """The inner product with a state of the same arrays, in float64: squares of finite float32 may overflow."""

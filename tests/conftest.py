@@ -5,6 +5,7 @@ folder, and ports are the system's choice.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -18,6 +19,9 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # More threads would change bits (sums are split among them) and, beside other workers, cost time.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Children of the tests inherit it: what a hang-up does to them is tested, under nohup as well.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("suite", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -131,10 +131,12 @@ def test_a_routed_answer_is_its_lane_s_own(load_tiny: Loader) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "routing"])
-def test_a_composition_answers_several_prompts_as_it_answers_each(load_tiny: Loader, kind: str) -> None:
+def test_a_composition_answers_several_prompts_as_it_answers_each(
+    load_tiny: Loader, records: tuple[Record, ...], kind: str
+) -> None:
     model = load_tiny()
     adapters = composed(kind, [random_adapter(model, rank=1, seed=seed) for seed in range(3)])
-    prompts = [f"Tell me about {topic}" for topic in ("the moon", "boats", "seven", "a river in spring")]
+    prompts = [record.prompt[0].content for record in records]
     assert (
         kind == "ensemble" or len(set(route(model, adapters, [encode_prompt(model.tokenizer, p) for p in prompts]))) > 1
     )
