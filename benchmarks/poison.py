@@ -22,7 +22,6 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -101,7 +100,8 @@ class Attacked:
         state, honest_factors = RULE.initial(fresh), []
         for number in range(SETTINGS.rounds):
             updates = self._updates(state, fresh, number)
-            found = factors(self.robust, updates, partial(self._effects, state, updates))
+            effects = self._effects(state, updates) if self.robust.rule == "validation" else None
+            found = factors(self.robust, updates, effects)
             honest_factors += [factor for a, factor in found.items() if a not in self.crowd.attackers]
             state = RULE.aggregate(state, counted(self.robust, updates, found)).state
         adapter = RULE.adapter(state, fresh)

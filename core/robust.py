@@ -15,17 +15,16 @@ follows from the round's updates alone.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import combinations
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
 from core.adapter import AdapterState
-from core.aggregation import Float64, WeightedUpdate
+from core.aggregation import Float64, WeightedUpdate, by_address
 from core.canonical import Address
 
 BOUNDS: Mapping[str, float] = {
@@ -86,31 +85,31 @@ def likenesses(updates: Sequence[WeightedUpdate]) -> dict[Address, Likeness]:
 
 
 def factors(
-    robust: Robust, updates: Sequence[WeightedUpdate], effects: Callable[[], Mapping[Address, float]] | None = None
+    robust: Robust, updates: Sequence[WeightedUpdate], effects: Mapping[Address, float] | None = None
 ) -> dict[Address, float]:
     """f_k of each of a round's updates.
 
-    `effects` measures, where the rule asks for it, by how many nats each update alone raises the validation loss.
+    `effects`, which the rule validation asks for: by how many nats each update alone raises the validation loss.
     """
-    everyone = [update.organisation for update in updates]
     if robust.rule == "clip":
         norms = {update.organisation: update.state.norm for update in updates}
         most = robust.bound * median(norms.values())
         return {a: 1.0 if norm <= most else float(most / norm) for a, norm in norms.items()}
     if robust.rule == "multi-krum":
-        scores = krum_scores(updates, cut(robust, len(updates)))
-        kept = sorted(scores, key=lambda a: (scores[a], int(a, 16)))[: len(scores) - cut(robust, len(updates))]
-        return {a: float(a in kept) for a in everyone}
+        left_out = cut(robust, len(updates))
+        scores = krum_scores(updates, left_out)
+        kept = sorted(scores, key=lambda a: (scores[a], by_address(a)))[: len(scores) - left_out]
+        return {a: float(a in kept) for a in scores}
     if robust.rule == "validation" and effects:
-        return {a: float(effect <= robust.bound) for a, effect in effects().items()}
-    return dict.fromkeys(everyone, 1.0)
+        return {a: float(effect <= robust.bound) for a, effect in effects.items()}
+    return {update.organisation: 1.0 for update in updates}
 
 
 def wrong(
     robust: Robust,
     updates: Sequence[WeightedUpdate],
     recorded: Mapping[Address, float],
-    effects: Callable[[], Mapping[Address, float]] | None = None,
+    effects: Mapping[Address, float] | None = None,
 ) -> dict[Address, float]:
     """The factors that a round should have, of those that were recorded as another one.
 
@@ -120,13 +119,12 @@ def wrong(
     if robust.rule == "validation" and effects is None:
         return {a: 1.0 for a, factor in recorded.items() if factor not in (0.0, 1.0)}
     rounding = 2.0**-52 * max((sum(array.size for array in u.state.arrays.values()) for u in updates), default=0)
-    measured = effects() if robust.rule == "validation" and effects else {}
-    unsure = {a for a, effect in measured.items() if abs(effect - robust.bound) <= MEASURED_WITHIN}
+    unsure = {a for a, effect in (effects or {}).items() if abs(effect - robust.bound) <= MEASURED_WITHIN}
     if robust.rule == "multi-krum" and _are_nearest(updates, cut(robust, len(updates)), recorded, rounding):
         return {}
     return {
         a: factor
-        for a, factor in factors(robust, updates, lambda: measured).items()
+        for a, factor in factors(robust, updates, effects).items()
         if abs(recorded[a] - factor) > (rounding if robust.rule == "clip" else 0.0)
         and not (a in unsure and recorded[a] in (0.0, 1.0))
     }
@@ -139,7 +137,7 @@ def counted(
     left_out = cut(robust, len(updates)) if robust.rule == "trimmed-mean" else 0
     if not left_out:
         return [replace(update, weight=update.weight * recorded[update.organisation]) for update in updates]
-    round_ = tuple(sorted(updates, key=lambda update: int(update.organisation, 16)))
+    round_ = tuple(sorted(updates, key=lambda update: by_address(update.organisation)))
     weight = sum(update.weight for update in round_) / (len(round_) - 2 * left_out)
     return [
         WeightedUpdate(update.organisation, weight, partial(_middle_of, round_, left_out, index))
@@ -156,11 +154,13 @@ def krum_scores(updates: Sequence[WeightedUpdate], left_out: int) -> dict[Addres
     """Krum's score of each update: the sum of the squared distances to its K − b − 2 nearest others."""
     squares = {update.organisation: update.state.norm**2 for update in updates}
     distances: dict[Address, list[float]] = {organisation: [] for organisation in squares}
-    for one, other in combinations(updates, 2):
-        a, b = one.organisation, other.organisation
-        distance = max(squares[a] + squares[b] - 2 * one.state.dot(other.state), 0.0)
-        distances[a].append(distance)
-        distances[b].append(distance)
+    for index, one in enumerate(updates):
+        state = one.state  # read from the store once, and not for every pair
+        for other in updates[index + 1 :]:
+            a, b = one.organisation, other.organisation
+            distance = max(squares[a] + squares[b] - 2 * state.dot(other.state), 0.0)
+            distances[a].append(distance)
+            distances[b].append(distance)
     nearest = max(1, len(updates) - left_out - 2)
     return {organisation: sum(sorted(found)[:nearest]) for organisation, found in distances.items()}
 

@@ -143,8 +143,12 @@ class RoundRecord(CoordinatorStatement):
         self, robust: Robust, open_update: Callable[[Digest], AdapterState], share: float = 1.0
     ) -> list[WeightedUpdate]:
         """The weighted updates that the aggregate is the sum of, in a share of what is served."""
-        factors = {admitted.organisation: admitted.factor for admitted in self.admitted}
-        return counted(robust, weighted(self.admitted, open_update, share), factors)
+        return counted(robust, weighted(self.admitted, open_update, share), self.factors)
+
+    @property
+    def factors(self) -> dict[Address, float]:
+        """The robust rule's factor of each admitted update."""
+        return {admitted.organisation: admitted.factor for admitted in self.admitted}
 
     @property
     def states(self) -> frozenset[Digest]:

@@ -292,7 +292,7 @@ class Rounds:
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
         effects = self.measures.effects(self.lanes[index].state, updates) if self.measures else {}
-        found = factors(self.genesis.robust, updates, lambda: effects)
+        found = factors(self.genesis.robust, updates, effects)
         judged = {
             organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
             for organisation, likeness in likenesses(updates).items()

@@ -11,7 +11,6 @@ When a round does not hold, the next one is computed from what the record claims
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -123,9 +122,10 @@ class StateAudit:
         self, record: RoundRecord, before: AdapterState | None, updates: list[WeightedUpdate], where: str
     ) -> list[WeightedUpdate]:
         """What the robust rule leaves of a round's updates, each with its weight; the factors are computed again."""
-        robust, recorded = self.genesis.robust, {a.organisation: a.factor for a in record.admitted}
-        effects = partial(self.effects, before, updates) if self.effects and before else None
-        names = self.genesis.names
+        robust, recorded, names = self.genesis.robust, record.factors, self.genesis.names
+        effects = None
+        if robust.rule == "validation" and self.effects and before:
+            effects = self.effects(before, updates)
         for organisation, factor in wrong(robust, updates, recorded, effects).items():
             got = recorded[organisation]
             self.findings.fail(What.FACTOR, f"{where}, {names.get(organisation, organisation)}", got, factor)

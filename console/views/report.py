@@ -120,12 +120,12 @@ def standings(title: str, updates: Json) -> RenderableType:
 
 def _current(run: RunFolder) -> Iterator[RoundRecord]:
     """The records that every lane has grown through, attempts included; an erasure leaves others behind."""
+    records = [signed.value for signed in run.records()]  # read once, whatever the number of lanes
     for lane in range(len(run.genesis.lanes)):
         generation, line = len(run.generations(lane)), run.lineage(lane)
         closed = {signed.value.key for signed in line}
         last = max((key.round for key in closed), default=0)
-        for signed in run.records():
-            record = signed.value
+        for record in records:
             open_now = (record.generation, record.round) == (generation, last + 1)
             if record.lane == lane and (record.key in closed or open_now):
                 yield record

@@ -79,9 +79,7 @@ def test_clip_takes_the_largest_down_to_a_multiple_of_the_median_norm() -> None:
 def test_validation_leaves_out_what_makes_the_loss_worse() -> None:
     updates = round_of(state(1), state(2), state(3))
     effects = dict(zip(ADDRESSES, (-0.3, 0.04, 0.2), strict=False))
-    assert factors(Robust("validation", 0.05), updates, lambda: effects) == dict(
-        zip(ADDRESSES, (1.0, 1.0, 0.0), strict=False)
-    )
+    assert factors(Robust("validation", 0.05), updates, effects) == dict(zip(ADDRESSES, (1.0, 1.0, 0.0), strict=False))
 
 
 @pytest.mark.parametrize("rule", [rule for rule in BOUNDS if rule != "validation"])
@@ -101,7 +99,7 @@ def test_a_factor_of_validation_is_measured_again_within_what_machines_differ() 
     recorded = {ADDRESSES[0]: 1.0, ADDRESSES[1]: 0.0}
 
     def measured(first: float, second: float) -> dict[Address, float]:
-        return wrong(robust, updates, recorded, lambda: {ADDRESSES[0]: first, ADDRESSES[1]: second})
+        return wrong(robust, updates, recorded, {ADDRESSES[0]: first, ADDRESSES[1]: second})
 
     assert measured(0.0, 0.2) == {}
     assert measured(0.055, 0.045) == {}
