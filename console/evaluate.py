@@ -23,7 +23,6 @@ from console.settings import absolute, saved
 from console.views.progress import working
 from console.views.report import members_of
 from console.views.tables import answer, table
-from core.errors import UsageError
 from llm.records import Collection, Record
 
 if TYPE_CHECKING:
@@ -101,12 +100,10 @@ def _tasks(served: "Serving", tasks: str, folder: Path | None, limit: int) -> Fi
     """Every task of the harness with base and served model."""
     from llm.harness import task_figures  # noqa: PLC0415 - torch
 
-    if len(served.adapter.parts) > 1:
-        kind = served.adapter.kind
-        raise UsageError(f"--tasks: expected one adapter, got {len(served.adapter.parts)} of composition {kind}")
+    only = served.one_adapter("--tasks")
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     found: dict[str, dict[str, Any]] = {}
-    for of, adapter in (("base", None), ("global", served.adapter.states[0])):
+    for of, adapter in (("base", None), ("global", only)):
         with working(f"asking {', '.join(names)}, {of}"):
             for name, figures in task_figures(served.model, adapter, names, folder, limit or None).items():
                 found.setdefault(name, {})[of] = figures

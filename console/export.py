@@ -18,7 +18,6 @@ from console.options import (
 from console.views.card import model_card
 from console.views.progress import working
 from console.views.tables import answer
-from core.errors import UsageError
 
 if TYPE_CHECKING:
     from llm.served import Serving
@@ -71,9 +70,7 @@ def _merged(served: "Serving", out: Path, card: str, script: Path | None) -> dic
     """Write the base with the adapter merged into it, as GGUF too where there is a `script`; how far it diverges."""
     from llm.merge import merge, to_gguf  # noqa: PLC0415 - torch
 
-    if len(served.adapter.parts) > 1:
-        kind = served.adapter.kind
-        raise UsageError(f"--merge: expected one adapter, got {len(served.adapter.parts)} of composition {kind}")
+    adapter = served.one_adapter("--merge")
     with working("merging the adapter into the base"):
-        divergence = merge(served.model, served.adapter.states[0], out, card)
+        divergence = merge(served.model, adapter, out, card)
     return {"divergence": divergence} | ({"gguf": str(to_gguf(script, out))} if script else {})

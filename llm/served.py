@@ -9,7 +9,7 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.composition import Composition
-from core.errors import ModelError
+from core.errors import ModelError, UsageError
 from core.genesis import Genesis
 from core.lanes import Lane, served
 from core.storage.run_folder import RunFolder
@@ -29,6 +29,13 @@ class Serving:
     """Of the same states as A and B of every module."""
     lanes: tuple[int, ...]
     """The lanes with members, in order: each is a part of the composition, unless they are summed."""
+
+    def one_adapter(self, option: str) -> AdapterState:
+        """The adapter where only one is served; raises UsageError for what `option` asks of several."""
+        parts = self.adapter.parts
+        if len(parts) > 1:
+            raise UsageError(f"{option}: expected one adapter, got {len(parts)} of composition {self.adapter.kind}")
+        return parts[0].state
 
 
 def serving(run: RunFolder, base: Model | str = "") -> Serving:
