@@ -119,6 +119,10 @@ class RunConfig:
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
     """The bound of that rule, see core/robust.py; 0 is the rule's own."""
+    serve: str = "last"
+    """Which round is served: the last, or the best by its loss on the shared validation set."""
+    patience: int = 0
+    """Rounds without a lower loss on that set after which training ends early; 0 is never."""
     chain: str = "embedded"
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""

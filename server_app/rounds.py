@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from agents.rewards import Rewards
 from core.adapter import AdapterState
@@ -24,6 +24,7 @@ from core.lanes import Lane, served
 from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
+from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
 from core.rejections import Reason
 from core.robust import counted, factors, likenesses
@@ -68,18 +69,6 @@ class OpenRound:
         return f"{reason} ({count} of {len(others)} rejected)"
 
 
-class Measures(Protocol):
-    """What the coordinator measures on the shared validation set."""
-
-    def loss_bound(self, state: AdapterState) -> float:
-        """The highest loss of a lane's state on any domain, in nats per answer token."""
-        ...
-
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
-        """By how many nats each update alone raises the loss of a lane's state."""
-        ...
-
-
 class Rounds:
     """A run's lanes at their heads; restored from the records, so that a run can be resumed at any round.
 
@@ -121,7 +110,7 @@ class Rounds:
     @property
     def last(self) -> int:
         """The round that the last lane is complete with."""
-        return max(lane.rounds for lane in self.lanes)
+        return max(lane.last for lane in self.lanes)
 
     @property
     def served(self) -> Composition:
@@ -275,10 +264,12 @@ class Rounds:
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
+            validation_loss=self._validation_loss(state) if admitted else None,
         )
+        record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
         self.run.append(signed, salts, credit)
-        self.lanes[index] = lane.after(signed, salts, state)
+        self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
@@ -289,9 +280,15 @@ class Rounds:
         reads = self.genesis.participation.policy in READ_LOSSES
         return self.measures.loss_bound(state) if self.measures and reads else 0.0
 
+    def _validation_loss(self, state: AdapterState) -> float | None:
+        """The loss of a state by which its round is compared with others, where the settings compare them."""
+        return self.measures.loss(state) if self.measures and self.genesis.compares_rounds else None
+
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
-        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures else {}
+        # An evaluation for each update is a good part of a round: only for the rule that decides by it.
+        decides = self.genesis.robust.rule == "validation"
+        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures and decides else {}
         found = factors(self.genesis.robust, updates, effects)
         judged = {
             organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
