@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from console.backends.federation import Backend, federate
-from console.options import JsonOption, RunArgument, StateOption, command_app, state_of
+from console.options import BaseOption, JsonOption, RunArgument, StateOption, command_app, state_of
 from console.settings import build, restored
 from console.views.tables import answer
 from core.canonical import Address
@@ -36,6 +36,7 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     backend: Annotated[
         Backend | None, typer.Option(help="Where rounds are trained again [ray; inline if none is].")
     ] = None,
+    base: BaseOption = "",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -47,7 +48,7 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     trains = _trains(found, address, method, records)
     options = {"organisation": address, "method": method, "basis": basis, "records": records and str(records)}
     options["requester-key"] = requester_key and str(requester_key)
-    settings = build(options, [], None, replace(restored(folder, found.name), run=found.name, mode="unlearn"))
+    settings = build(options, [], None, replace(restored(folder, found.name, base), run=found.name, mode="unlearn"))
     federate(settings, backend or (Backend.ray if trains else Backend.inline))
     result = _result(found, newest_certificates(folder, found, address))
     result["seconds"] = round(time.monotonic() - started, 3)

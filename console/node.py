@@ -13,9 +13,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from client_app.hosting import check_data
 from client_app.remote_key import RemoteKey
 from console.backends.children import Children, flower_environment, free_port, script
 from console.options import command_app
+from console.views.progress import working
 from console.views.tables import screen, show
 from core import keys
 from core.canonical import Address
@@ -34,6 +36,8 @@ def node(folder: FolderArgument) -> None:
     """Run an organisation's node of a deployment, until it is ended: a SuperNode, and the worker behind it."""
     settings = NodeSettings.read(folder)
     address = _address(settings)
+    with working("reading the data"):
+        check_data(settings.node_config())
     with Children() as children:
         show(f"Node of {settings.organisation}, {address}, for {settings.superlink}", on=screen(stderr=True))
         _watch(settings, children)

@@ -234,14 +234,19 @@ def unload() -> None:
     _load.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _load(spec: ModelSpec, folder: Path) -> Model:
+def tokenizer_in(folder: Path) -> Any:
+    """The tokenizer of a base's folder, with its chat template; raises ModelError without one."""
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
+
+
+@lru_cache(maxsize=1)
+def _load(spec: ModelSpec, folder: Path) -> Model:
+    tokenizer = tokenizer_in(folder)
     base = _base(folder, spec)
     try:
         if spec.date:
