@@ -142,6 +142,11 @@ class RoundRecord(CoordinatorStatement):
     validation_loss: float | None = None
     best: Best | None = None
 
+    @property
+    def asked(self) -> frozenset[Address]:
+        """The organisations that the round asked, whatever came of it."""
+        return frozenset({*(a.organisation for a in self.admitted), *(r.organisation for r in self.rejected)})
+
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/round/v1``."""
