@@ -13,7 +13,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from client_app.hosting import check_data
 from client_app.remote_key import RemoteKey
 from console.backends.children import Children, flower_environment, free_port, script
 from console.options import command_app
@@ -36,8 +35,6 @@ def node(folder: FolderArgument) -> None:
     """Run an organisation's node of a deployment, until it is ended: a SuperNode, and the worker behind it."""
     settings = NodeSettings.read(folder)
     address = _address(settings)
-    with working("reading the data"):
-        check_data(settings.node_config())
     with Children() as children:
         show(f"Node of {settings.organisation}, {address}, for {settings.superlink}", on=screen(stderr=True))
         _watch(settings, children)
@@ -51,10 +48,20 @@ def _address(settings: NodeSettings) -> Address:
     return keys.read(settings.key_file, settings.passphrase).address
 
 
+def _check_data(settings: NodeSettings) -> None:
+    """Read data and tokenizer once, before anybody is told of them; raises as `client_app.hosting.check_data`."""
+    from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
+
+    with working("reading the data"):
+        check_data(settings.node_config())
+
+
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
     port, environment = free_port(), flower_environment(settings.state / "flower")
-    supernode = children.start(supernode_command(settings, port), environment)
+    with_supernode = supernode_command(settings, port)
+    _check_data(settings)
+    supernode = children.start(with_supernode, environment)
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
     worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
