@@ -42,8 +42,9 @@ def init(
         from chain.control import public_contract  # noqa: PLC0415 - web3, which a wrong file must not wait for
 
         domain = public_contract(given.chain, found.state, key)
-    kits = found.write_kits(domain)
+    kits = {kit.organisation: kit.digest for kit in found.write_kits(domain)}
     found.write_units()
+    shown = [{"organisation": o, "file": str(found.kit_file(o)), "digest": digest} for o, digest in kits.items()]
     result: dict[str, Any] = {
         "path": str(found.folder),
         "coordinator": key.address,
@@ -51,17 +52,12 @@ def init(
         "contract": domain.contract,
         "superlink": given.superlink,
         "certificate_until": certificate.not_valid_after_utc.isoformat(),
-        "kits": [
-            {"organisation": kit.organisation, "file": str(found.kit_file(kit.organisation)), "digest": kit.digest}
-            for kit in kits
-        ],
+        "kits": shown,
     }
-    rows = [(kit["organisation"], kit["file"], short(kit["digest"])) for kit in result["kits"]]
+    rows = [(kit["organisation"], kit["file"], short(kit["digest"])) for kit in shown]
     parts: list[RenderableType] = [
         table(f"Federation {given.name} in {found.folder}", ("organisation", "kit", "digest"), rows),
         f"Coordinator {key.address}, contract {domain.contract} on chain {domain.chain_id}",
-        f"Start it: foedus coordinator {found.folder}",
-        "Send each organisation its kit, and compare the digest by phone.",
     ]
     answer(result, parts, as_json=as_json)
 
@@ -76,7 +72,7 @@ def admit(
     found = FederationFolder.named(federation)
     read = [JoinRequest.from_json(read_file("request", path, "an organisation's request")) for path in requests]
     admitted = [found.admit(request) for request in read]
-    registered = _register(found, admitted) if found.settings.require_registration else []
+    registered = register_all(found, admitted) if found.settings.require_registration else []
     organisations = [
         {
             "organisation": request.organisation,
@@ -94,7 +90,7 @@ def admit(
     answer({"path": str(found.folder), "organisations": organisations}, parts, as_json=as_json)
 
 
-def _register(found: FederationFolder, admitted: list[JoinRequest]) -> list[str]:
+def register_all(found: FederationFolder, admitted: list[JoinRequest]) -> list[str]:
     """Register organisations with the contract; returns their addresses."""
     from chain.registry import registry_of  # noqa: PLC0415 - web3
 

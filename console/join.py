@@ -32,11 +32,10 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.
 
-    The keys are made here and stay here. The node's settings pin what the kit says.
+    The keys stay here. The node's settings pin what the kit says.
     """
     read = JoinKit.from_json(read_file("kit", kit, "a kit of `foedus deploy init`"))
-    folder = (out or Path(read.organisation)).expanduser().absolute()
-    paths = [path.expanduser().absolute() if path else None for path in (data, passphrase_file)]
+    folder, paths = (out or Path(read.organisation)).absolute(), [p and p.absolute() for p in (data, passphrase_file)]
     made = organisation_folder.join(read, folder, Choices(paths[0], base, chain, node_user, signer_user, paths[1]))
     result = {
         "path": str(folder),
@@ -52,8 +51,7 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
         f"Coordinator  {read.coordinator}, at {read.superlink}",
         f"Address      {made.address}",
         f"Node key     {made.membership.node_key}",
-        f"Send {folder / 'request.json'} to the coordinator, and compare these four by phone.",
-        f"Then start `foedus signer {folder / 'signer'}` and `foedus node {folder / 'node'}`, or the units in "
-        f"{folder / 'systemd'}",
+        f"Send {folder / 'request.json'} to the coordinator, and compare these by phone.",
+        f"Then start `foedus signer {folder / 'signer'}` and `foedus node {folder / 'node'}`, or {folder / 'systemd'}",
     ]
     answer(result, lines, as_json=as_json)

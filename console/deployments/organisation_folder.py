@@ -56,11 +56,11 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     os.umask(0o077)
     for path in (folder, folder / "node", folder / "signer", folder / "socket"):
         path.mkdir(parents=path == folder)
-    request = _make_keys(kit, folder, choices)
+    request = make_keys(kit, folder, choices)
     data = choices.data or folder / "node" / "data"
     if not choices.data:
         data.mkdir()
-    _write_settings(kit, folder, data, choices)
+    write_settings(kit, folder, data, choices)
     users = {"node_user": choices.node_user or "foedus-node", "signer_user": choices.signer_user or "foedus-signer"}
     program = Path(sys.executable).parent / "foedus"
     write_templates("organisation", folder, users | {"folder": folder, "program": program, "data": data})
@@ -73,7 +73,7 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     return request
 
 
-def _make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
+def make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     """The organisation's key and its node's, and what both say to the coordinator."""
     passphrase = keys.read_passphrase(choices.passphrase) if choices.passphrase else ""
     own = keys.create(folder / "signer" / "key", passphrase)
@@ -90,7 +90,7 @@ def _make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     return JoinRequest(kit.federation, kit.organisation, kit.digest, public.decode(), membership, product)
 
 
-def _write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> None:
+def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> None:
     """node.toml, which pins all that it can, and signer.toml."""
     (folder / "node" / "ca.pem").write_text(kit.ca, encoding="ascii")
     chosen = {"chain-url": url} if (url := choices.chain_url or kit.chain_url) else {}
