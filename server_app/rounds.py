@@ -256,6 +256,7 @@ class Rounds:
             updates = counted(self.genesis.robust, updates, judged)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
+        loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
         record = RoundRecord(
             genesis=self.genesis.digest,
             lane=index,
@@ -272,7 +273,7 @@ class Rounds:
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
-            validation_loss=self._validation_loss(state) if admitted else None,
+            validation_loss=loss,
         )
         record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
@@ -287,10 +288,6 @@ class Rounds:
         """The bound of reported losses, where the policy reads them."""
         reads = self.genesis.participation.policy in READ_LOSSES
         return self.measures.loss_bound(state) if self.measures and reads else 0.0
-
-    def _validation_loss(self, state: AdapterState) -> float | None:
-        """The loss of a state by which its round is compared with others, where the settings compare them."""
-        return self.measures.loss(state) if self.measures and self.genesis.compares_rounds else None
 
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""

@@ -99,7 +99,7 @@ class RecordAudit:
         expect(What.RULE, where, record.rule, self.genesis.rule)
         if record.admitted and len(record.admitted) < quorum:
             self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
-        self._check_compared(record, head, where)
+        self.check_compared(record, head, where)
         for rejection in record.rejected:
             if rejection.organisation not in head.members:
                 name = self.name(rejection.organisation)
@@ -109,7 +109,7 @@ class RecordAudit:
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
 
-    def _check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
+    def check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
         """Loss and best round stand where rounds are compared, and follow; no round is trained after an early end."""
         compared = self.genesis.compares_rounds and bool(record.admitted)
         self.findings.expect(What.LOSS, where, record.validation_loss is not None, compared)

@@ -47,7 +47,7 @@ def report(state: State, run: RunFolder) -> Json:
             | {"updates": judged.get(number, {})}
             for number, records in sorted(rounds.items())
         ],
-        "served": [*_served(run)] if run.genesis.compares_rounds else [],
+        "served": [*served_rounds(run)] if run.genesis.compares_rounds else [],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
         "unmeasured": [name for name in members_of(run) if name not in last],
@@ -142,7 +142,7 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
                 yield record
 
 
-def _served(run: RunFolder) -> Iterator[Json]:
+def served_rounds(run: RunFolder) -> Iterator[Json]:
     """The round of each lane that is served, where rounds are compared by their loss."""
     for lane in range(len(run.genesis.lanes)):
         line = [signed.value for signed in run.lineage(lane)]
