@@ -14,8 +14,8 @@ HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "dataset
 NO_CHAIN = [name for name in HEAVY if name != "web3"]
 COMMANDS = (
     "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
-    "evidence", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
-    "node", "signer", "coordinator",
+    "evidence", "request", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new",
+    "keys show", "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
+from core.erasures import OpenedRequest
 from core.errors import QuorumError, UsageError
 from core.messages import codec
 from core.messages.training import Reply, Task
@@ -569,4 +570,4 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
 def test_unlearning_needs_a_ledger_to_erase_on(tmp_path: Path) -> None:
     strategy = Federation.create(tmp_path).strategy()
     with pytest.raises(UsageError, match="given no ledger"):
-        strategy.unlearn(f.address("medical"), "remove")
+        strategy.unlearn(OpenedRequest.of(f.key("medical"), strategy.rounds.genesis, "remove", (), "a test"))
