@@ -8,7 +8,6 @@ that cannot be read was lost. No attestation excuses a missing state of the serv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Self
 
 from chain.audit.files import ErasureFile, Files
@@ -38,6 +37,8 @@ class ErasureAudit:
     """Records whose salts may be missing."""
     salts_destroyed: frozenset[Digest]
     """Records whose salts must be."""
+    leaving: frozenset[Address]
+    """The organisations that have asked, each for itself, to be erased as a whole."""
     _seen: set[Digest] = field(default_factory=set)
 
     @classmethod
@@ -60,6 +61,7 @@ class ErasureAudit:
             frozenset(d for a in every for d in a.destroyed), frozenset(d for a in done for d in a.destroyed),
             frozenset(d for a in every for d in a.salts_destroyed),
             frozenset(d for a in done for d in a.salts_destroyed),
+            frozenset(a.organisation for a in every if a.whole),
         )  # fmt: skip
 
     def check(self, opened: Mapping[int, Mapping[int, Signed[GenerationRecord]]], ledger: LedgerAudit) -> None:
@@ -111,14 +113,9 @@ class ErasureAudit:
             members = before.value.members if before else self.genesis.lanes[file.lane]
             staying = tuple(member for member in members if member not in attestation.erased)
             self.findings.expect(What.MEMBERS, where, record.members, staying)
-            if odd := sorted(set(attestation.erased) - self._leaving):
+            if odd := sorted(set(attestation.erased) - self.leaving):
                 self.findings.fail(What.MEMBERS, where, f"{odd[0]} among the erased", "organisations that have asked")
         ledger.check_erasure(attestation, certificate, where)
-
-    @cached_property
-    def _leaving(self) -> frozenset[Address]:
-        """The organisations that have asked, each for itself, to be erased as a whole."""
-        return frozenset(signed.value.organisation for _, signed in self.attested if signed.value.whole)
 
     def _certificate(self, attestation: Attestation, file: ErasureFile) -> Digest | None:
         """The commitment to the erasure's certificate that the ledger must have; None while there is no certificate."""
