@@ -40,7 +40,8 @@ def main() -> None:
 def measure(arguments: Sequence[str]) -> dict[str, Any]:
     """Run a federation of three rounds and audit it: losses and their change in percent, per organisation."""
     with tempfile.TemporaryDirectory() as state:
-        shape = (f"--set={setting}" for setting in ("target-blocks=all", "server-rate=1", "batch-size=4"))
+        settings = ("target-blocks=all", "server-rate=1", "batch-size=4", "participation=all")
+        shape = (f"--set={setting}" for setting in settings)
         run = foedus("run", "--rounds", "3", "--seed", str(SEED), "--state", state, *shape, *arguments)
         audit = foedus("verify", "--state", state)
         # The chain's daemon outlives the command that started it.

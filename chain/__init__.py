@@ -10,6 +10,7 @@
     contract        a contract of ours on a node
     deployment      finding a contract on a chain, or putting it there
     ledger          EthereumLedger: core.ledger.Ledger over the public contract
+    membership      an organisation's signed request to be registered
     erasures, credits, registry, private    the contracts' other records
     commitments     what is committed to a round, publicly and privately
     queue           rounds on their way to a ledger, off the critical path

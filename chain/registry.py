@@ -1,60 +1,17 @@
 """The registry of organisations: address and SuperNode key of each, registered by its own signed request.
 
-The request is EIP-712, bound to one chain and one contract, and good once: it carries the organisation's nonce and a
-deadline. A coordinator submits it, which admits the organisation. The administrator revokes for good, from the next
-round: a round whose parent was committed after the revocation's block must not contain the organisation.
+A coordinator submits the request (chain/membership.py), which admits the organisation. The administrator revokes for
+good, from the next round: a round whose parent was committed after the revocation's block must not contain the
+organisation.
 """
 
-import re
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Final, Self
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from eth_hash.auto import keccak
+from dataclasses import dataclass
 
 from chain.contract import BoundContract, to_digest
-from core.canonical import Address, Digest, from_json, raw, to_json
-from core.errors import FormatError, UsageError
-from core.keys import Domain, Fields, Key, Signature
-from core.parsing import parsed
-
-_SIGNATURE: Final = re.compile(r"0x[0-9a-f]{130}")
-_MEMBERSHIP: Final[Fields] = (
-    ("organisation", "address"),
-    ("nodeKey", "bytes32"),
-    ("nonce", "uint256"),
-    ("deadline", "uint256"),
-)
-
-
-@dataclass(frozen=True)
-class MembershipRequest:
-    """An organisation's signed request.
-
-    `domain`: the contract that it is for; `node_key`: `digest_of_node_key`, or zero; `deadline`: Unix time after which
-    it is worthless.
-    """
-
-    domain: Domain
-    organisation: Address
-    node_key: Digest
-    nonce: int
-    deadline: int
-    signature: Signature
-
-    def to_json(self) -> bytes:
-        """The request as a file."""
-        return to_json(asdict(self))
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Parse a file; raises FormatError."""
-        request = parsed(cls, from_json(data), {"domain": lambda value: parsed(Domain, value, {})})
-        if not _SIGNATURE.fullmatch(str(request.signature)):
-            raise FormatError(f"membership request: expected a signature of 65 bytes in hex, got {request.signature!r}")
-        return request
+from chain.membership import MembershipRequest
+from core.canonical import Address, Digest, raw
+from core.errors import UsageError
+from core.keys import Domain
 
 
 @dataclass(frozen=True)
@@ -64,25 +21,6 @@ class RegisteredOrganisation:
     node_key: Digest
     registered_at: int
     revoked_at: int
-
-
-def request_membership(key: Key, domain: Domain, node_key: Digest, nonce: int, deadline: int) -> MembershipRequest:
-    """The request of the organisation that owns `key`; `nonce` as `Registry.nonce` says."""
-    message = {"organisation": key.address, "nodeKey": raw(node_key), "nonce": nonce, "deadline": deadline}
-    signature = key.sign(domain, "Membership", _MEMBERSHIP, message)
-    return MembershipRequest(domain, key.address, node_key, nonce, deadline, signature)
-
-
-def digest_of_node_key(path: Path) -> Digest:
-    """keccak256 of a SuperNode's public key (an OpenSSH file, as for Flower), in DER as SubjectPublicKeyInfo.
-
-    Raises UsageError for a file that holds none.
-    """
-    try:
-        key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"expected an OpenSSH public key in {path}, got: {error}") from error
-    return to_digest(keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))
 
 
 class Registry:

@@ -12,7 +12,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from chain.registry import digest_of_node_key
+from chain.membership import digest_of_node_key
 from client_app.agreement import Pins
 from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state

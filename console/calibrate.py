@@ -25,9 +25,6 @@ from core.genesis import Genesis
 from core.storage.lock import locked
 from llm.data import read_published
 from llm.records import Record
-from provenance.calibrating import calibrate as fitted
-from provenance.confidence import weights_of
-from provenance.served import subject
 
 app = command_app()
 
@@ -42,6 +39,10 @@ def calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Fit the weights of verdicts on records that organisations have published, and sign them."""
+    from provenance.calibrating import calibrate as fitted  # noqa: PLC0415 - torch, which --help must not wait for
+    from provenance.confidence import weights_of  # noqa: PLC0415 - likewise
+    from provenance.served import subject  # noqa: PLC0415 - likewise
+
     folder = state_of(state)
     found = readable_run(folder, run, key)
     genesis, signing = found.genesis, found.key

@@ -8,7 +8,8 @@ import sys
 from collections import UserDict
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import click
 import typer
@@ -90,8 +91,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"foedus {version('foedus')}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _foedus() -> None:
+def _foedus(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Make `app` a group although no command is registered with it."""
 
 

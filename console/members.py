@@ -2,21 +2,22 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
 
-from chain.contract import BoundContract
-from chain.deployment import bind
 from chain.devnet.accounts import administrator
-from chain.registry import MembershipRequest, RegisteredOrganisation, Registry, digest_of_node_key, request_membership
+from chain.membership import MembershipRequest, digest_of_node_key, request_membership
 from console.options import JsonOption, StateOption, command_app, contract_of, read_file, state_of
 from console.views.tables import answer
 from core import keys
 from core.canonical import ZERO_DIGEST, Address
 from core.errors import UsageError
 from core.keys import Key
+
+if TYPE_CHECKING:
+    from chain.registry import RegisteredOrganisation, Registry
 
 app = command_app(
     help="Registration of organisations on the chain.",
@@ -62,10 +63,9 @@ def approve(
     """Register the organisation that signed a request."""
     signed = MembershipRequest.from_json(read_file("request", file, "a signed request"))
     coordinator = _key(key, chain, "coordinator")
-    if key is None:  # on a development chain the administrator makes itself a coordinator
-        contract = contract_of(address) if address else None
-        bind("PublicLedger", chain, state_of(state).folder, coordinator, contract=contract)
-    _answer(signed.organisation, _registry(chain, state, address, coordinator).register(signed), as_json)
+    # On a development chain the administrator makes itself a coordinator.
+    registry = _registry(chain, state, address, coordinator, appoint=key is None)
+    _answer(signed.organisation, registry.register(signed), as_json)
 
 
 @app.command(epilog="Example: foedus members revoke 0x… --key ~/keys/administrator")
@@ -95,10 +95,16 @@ def show(
     _answer(member, _registry(chain, state, address).read(member), as_json)
 
 
-def _registry(chain: str, state: Path | None, contract: str | None, key: Key | None = None) -> Registry:
-    """The registry of a contract, read-only without a key."""
+def _registry(
+    chain: str, state: Path | None, contract: str | None, key: Key | None = None, *, appoint: bool = False
+) -> "Registry":
+    """The registry of a contract, read-only without a key; `appoint` gives the key the coordinator's role."""
+    from chain.contract import BoundContract  # noqa: PLC0415 - web3, which only a question to the chain needs
+    from chain.deployment import bind  # noqa: PLC0415 - likewise
+    from chain.registry import Registry  # noqa: PLC0415 - likewise
+
     address = contract_of(contract) if contract else None
-    bound = bind("PublicLedger", chain, state_of(state).folder, None, contract=address)
+    bound = bind("PublicLedger", chain, state_of(state).folder, key if appoint else None, contract=address)
     return Registry(BoundContract(bound.node, "PublicLedger", bound.address, key))
 
 
@@ -118,7 +124,7 @@ def _key(option: Path | None, chain: str, role: str) -> Key:
     return administrator()
 
 
-def _answer(organisation: str, entry: RegisteredOrganisation | None, as_json: bool) -> None:
+def _answer(organisation: str, entry: "RegisteredOrganisation | None", as_json: bool) -> None:
     """Print an organisation's entry in the contract; None where it has none."""
     result: dict[str, Any] = {
         "organisation": organisation,

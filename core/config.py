@@ -51,7 +51,7 @@ class RunConfig:
     """LoRA's α; an adapter is scaled by α / r."""
     rslora: bool = False
     """Scale an adapter by α / √r, which keeps wide adapters from learning less."""
-    rounds: int = 10
+    rounds: int = 20
     """Rounds of the federation; the cosine schedule spans them all."""
     local_steps: int = 200
     """The most optimiser steps of an organisation in a round."""
@@ -83,10 +83,10 @@ class RunConfig:
     """With lane-size 1: the shards an organisation's records are in, each with an adapter of its own (see `forget`)."""
     composition: str = "sum"
     """How lanes are served: sum (one adapter), ensemble (their probabilities mixed) or routing (a lane a prompt)."""
-    participation: str = "all"
+    participation: str = "round-robin"
     """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice, oort, ucb (by credit), or
     q-learning: each organisation's agent bids."""
-    fraction: float = 1.0
+    fraction: float = 0.5
     """Unless participation is all: the share of a lane that is asked, at least a quorum."""
     pool: float = 0.0
     """With credited participation: what a round pays to all together; 0 is one for each member of the lane."""

@@ -23,8 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NewType, Protocol
 
-from eth_account import Account
-from eth_account.messages import encode_typed_data
+import py_ecc  # noqa: F401 - before the limit of recursion
 from eth_hash.auto import keccak
 from eth_keys import KeyAPI
 from eth_keys.constants import SECPK1_N
@@ -32,7 +31,8 @@ from eth_keys.constants import SECPK1_N
 from core.canonical import Address, Digest, domain, parse_json, raw
 from core.errors import ForgeryError, FormatError, UsageError
 
-# eth_account brings py_ecc, which sets 100,000: deep nesting would then end the process, not raise RecursionError.
+# py_ecc, which eth_account brings, sets 100,000 when it is imported: deep nesting would then end the process, and not
+# raise RecursionError.
 sys.setrecursionlimit(1000)
 
 Signature = NewType("Signature", str)
@@ -96,7 +96,7 @@ class Key:
     @cached_property
     def address(self) -> Address:
         """The Ethereum address in EIP-55 form."""
-        return Address(Account.from_key(self.secret).address)
+        return address_of(self.public)
 
     @cached_property
     def public(self) -> PublicKey:
@@ -105,8 +105,8 @@ class Key:
 
     def sign(self, domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> Signature:
         """Sign an EIP-712 struct `name` with the given fields."""
-        signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
-        return Signature("0x" + bytes(Account.sign_message(signable, self.secret).signature).hex())
+        made = KeyAPI.PrivateKey(self.secret).sign_msg_hash(hash_of(domain, name, fields, message)).to_bytes()
+        return Signature("0x" + (made[:64] + bytes([27 + made[64]])).hex())
 
     def sign_statement(self, domain: Domain, statement: Struct) -> Signature:
         """Sign a statement."""
@@ -152,6 +152,8 @@ def signing_key(
 
 def hash_of(domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> bytes:
     """The Keccak-256 hash of an EIP-712 struct, which is what a key signs."""
+    from eth_account.messages import encode_typed_data  # noqa: PLC0415 - half a second of imports
+
     signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
     hashed: bytes = keccak(b"\x19" + signable.version + signable.header + signable.body)
     return hashed
@@ -199,7 +201,7 @@ def create(path: Path, passphrase: str = "") -> Key:
     if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
         raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
     key = Key(secrets.token_bytes(32))
-    content = json.dumps(Account.encrypt(key.secret, passphrase)) if passphrase else key.secret.hex()
+    content = json.dumps(_account().encrypt(key.secret, passphrase)) if passphrase else key.secret.hex()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # O_EXCL and the mode at once: no moment at which others can read the key, and none is overwritten.
@@ -252,10 +254,17 @@ def _decrypted(path: Path, data: bytes, passphrase: Path | None) -> bytes:
         raise UsageError(f"keystore {path}: expected its passphrase, got none: name its file in ${KEYSTORE_VARIABLE}")
     given = read_passphrase(passphrase or Path(os.environ[KEYSTORE_VARIABLE]).expanduser())
     try:
-        return bytes(Account.decrypt(parse_json(data), given))
+        return bytes(_account().decrypt(parse_json(data), given))
     # eth_account raises errors of many kinds for a damaged keystore, and ValueError for another passphrase.
     except Exception as error:
         raise UsageError(f"keystore {path}: expected its own passphrase, got another, or a damaged file") from error
+
+
+def _account() -> Any:
+    """Ethereum's wallet functions, for keystores alone."""
+    from eth_account import Account  # noqa: PLC0415 - half a second of imports
+
+    return Account
 
 
 def _public(key: KeyAPI.PublicKey) -> PublicKey:

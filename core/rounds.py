@@ -119,6 +119,11 @@ class RoundRecord(CoordinatorStatement):
     grace: float = 0.0
     loss_bound: float = 0.0
 
+    @property
+    def asked(self) -> frozenset[Address]:
+        """The organisations that the round asked, whatever came of it."""
+        return frozenset({*(a.organisation for a in self.admitted), *(r.organisation for r in self.rejected)})
+
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/round/v1``."""

@@ -161,6 +161,14 @@ class Rounds:
         chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
+    def evaluating(self, number: int) -> list[Recipient]:
+        """Who measures what is served after a round, in the first of its lanes: those it asked, all after the last."""
+        first: dict[Address, int] = {}
+        for lane in self.lanes:
+            asked = lane.head.value.asked if lane.head and number < self.last else lane.members
+            first |= {member: lane.index for member in lane.members if member in asked and member not in first}
+        return [Recipient(lane, organisation) for organisation, lane in first.items()]
+
     def offer_query(self, recipient: Recipient) -> OfferQuery:
         """The query for an agent's bid for its lane's next round."""
         lane = self.lanes[recipient.lane]

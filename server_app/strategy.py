@@ -152,7 +152,7 @@ class Foedus(Strategy):
         config: ConfigRecord,  # noqa: ARG002 - the genesis fixes it
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
-        """One message for every connected organisation, with the served adapters."""
+        """One message, with the served adapters, for every connected organisation that is to measure them."""
         self._recipients = Recipients()
         return self._recipients.register(self._evaluations(server_round))
 
@@ -227,13 +227,9 @@ class Foedus(Strategy):
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 
     def _evaluations(self, number: int) -> Iterator[tuple[Recipient, Message]]:
-        """The tasks to evaluate, one for every organisation, in the first of its lanes."""
+        """The tasks to evaluate."""
         served = self.rounds.served  # composed once, for all
-        first: dict[Address, int] = {}
-        for lane in self.rounds.lanes:
-            first |= {organisation: lane.index for organisation in lane.members if organisation not in first}
-        for organisation, index in first.items():
-            if (node := self.bindings.nodes.get(organisation)) is not None:
-                recipient = Recipient(index, organisation)
+        for recipient in self.rounds.evaluating(number):
+            if (node := self.bindings.nodes.get(recipient.organisation)) is not None:
                 content = self.rounds.task(recipient, served).to_content()
                 yield recipient, Message(content, node, EVALUATE, group_id=str(number + 1))

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 300.0
 """For processes on a busy machine; only a failure ever waits so long."""
 
 _SETTINGS = {"local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4}
-_SETTINGS |= {"calibration": 1}
+_SETTINGS |= {"calibration": 1, "participation": "all"}
 
 
 @dataclass(frozen=True)

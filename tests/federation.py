@@ -52,7 +52,7 @@ def genesis(names: Sequence[str] = tuple(EXAMPLES), **changes: Any) -> Genesis:
     """A genesis; lanes are one of all unless `lanes` says otherwise, run settings come from `changes` too."""
     organisations = members(names)
     config = RunConfig(
-        rounds=2, local_steps=25, local_epochs=0.0, batch_size=8, learning_rate=3e-3
+        rounds=2, participation="all", fraction=1.0, local_steps=25, local_epochs=0.0, batch_size=8, learning_rate=3e-3
     )  # the vectors must not follow the defaults
     values: dict[str, Any] = {
         "run": RUN,

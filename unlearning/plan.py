@@ -11,6 +11,9 @@ there in three stretches, whose ends depend on the method:
     repair   re-aggregates everything, and adds calibration   approximate, or exact likewise
     replay   re-aggregates nothing                            exact
 
+A replay of an organisation goes back further where, without it, others would have been asked: what comes out is a run
+that it never took part in.
+
 Records may be erased, too: then the organisation stays, and trains without them. The lane goes back behind the first
 round that the organisation was admitted to, for each of its updates may know any of its records.
 
@@ -23,6 +26,7 @@ by any method.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Self
 
@@ -30,6 +34,7 @@ from core.canonical import Address, Digest
 from core.erasures import OF_RECORDS
 from core.errors import UsageError
 from core.genesis import Genesis, Training
+from core.policies import BY_HISTORY, selected
 from core.privacy import PrivacyPlan
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
@@ -102,6 +107,12 @@ class Lanes:
         """The members of a lane without the erased."""
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
 
+    def asks_alike(self, record: RoundRecord, remaining: Sequence[Address]) -> bool:
+        """Whether the remaining members alone would have been asked likewise; so it is where others' past decides."""
+        if self.genesis.policy(record.round) in BY_HISTORY:
+            return True
+        return set(self._may_be_asked(record.round, remaining)) == record.asked.intersection(remaining)
+
     def check_complete(self) -> None:
         """Raise UsageError for a run with rounds to go."""
         for lane, line in enumerate(self.lines):
@@ -124,22 +135,29 @@ class Lanes:
                     f"round {record.round}: expected a quorum of {quorum} without the erased, got {left}: use replay"
                 )
 
-    def check_budget(self, lane: int, members: Iterable[Address], rounds: range) -> None:
+    def check_budget(self, lane: int, members: Sequence[Address], rounds: range) -> None:
         """Raise UsageError when the privacy budget of one of a lane's members does not cover more training.
 
         `rounds` are the numbers of those that the lane is to be trained in.
         """
+        asked = {number: self._may_be_asked(number, members) for number in rounds} if self.genesis.privacy else {}
         own = [manifest for manifest in self.lineage.manifests.values() if manifest.lane == lane]
         for member in members:
             if budget := PrivacyPlan.of(self.genesis, member):
-                spent = sum(manifest.bid.steps for manifest in own if manifest.organisation == member)
-                needed = sum(self.genesis.training.stage(number, budget.steps).steps for number in rounds)
-                if spent + needed > budget.most:
+                left = budget.most - sum(manifest.bid.steps for manifest in own if manifest.organisation == member)
+                numbers = [number for number in rounds if member in asked[number]]
+                needed = sum(self.genesis.training.stage(number, budget.steps).steps for number in numbers)
+                if needed > left:
                     # Attested first and found out later, the erasure could not be ended.
                     raise UsageError(
                         f"privacy budget of {self.genesis.names[member]}: expected at least {needed} steps left for "
-                        f"{len(rounds)} rounds, got {budget.most - spent}: use remove, or found with dp-reserve"
+                        f"{len(numbers)} rounds, got {left}: use remove, or found with dp-reserve"
                     )
+
+    def _may_be_asked(self, number: int, members: Sequence[Address]) -> Collection[Address]:
+        """Those of a lane's members that a round may ask: all, where what they did before decides."""
+        history = self.genesis.policy(number) in BY_HISTORY
+        return members if history else selected(self.genesis, members, number, (), {})
 
 
 @dataclass(frozen=True)
@@ -182,6 +200,9 @@ class Plan:
             updates |= run.lineage.updates_in_lane(organisation, lane)
         line, remaining = run.lines[lane], run.remaining(lane, erased)
         clean = run.lineage.clean(line, updates) if remaining else ()
+        if whole and not METHODS[method].reaggregates:
+            # What is trained again is what the remaining would have trained alone, from their first round on.
+            clean = tuple(takewhile(lambda record: run.asks_alike(record, remaining), clean))
         parent, last = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
         reaggregated, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
         records = tuple(record for record in line[len(clean) :] if record.round <= reaggregated)

@@ -54,7 +54,8 @@ def main() -> None:
 def measure(lane_size: int, rounds: int, steps: int) -> dict[str, Any]:
     """Run, erase, and time the sums alone."""
     # The erasure is measured, not the run before it.
-    shorter = {"local-steps": steps, "local-epochs": 0.0, "evaluate-limit": 4, "private-chain": "none"}
+    shorter: dict[str, int | float | str] = {"local-steps": steps, "local-epochs": 0.0, "evaluate-limit": 4}
+    shorter |= {"participation": "all", "private-chain": "none"}
     settings = [word for key, value in shorter.items() for word in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as state:
         where = ("--state", state, "--backend", "inline")

@@ -1,20 +1,17 @@
-"""Membership requests as files and on an embedded chain: signed, good once, and revoked for good."""
+"""Membership requests on an embedded chain: good once, and revoked for good."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from eth_hash.auto import keccak
 
 from chain.contract import BoundContract
 from chain.devnet.accounts import administrator
 from chain.ledger import EthereumLedger
-from chain.registry import MembershipRequest, RegisteredOrganisation, Registry, digest_of_node_key, request_membership
+from chain.membership import request_membership
+from chain.registry import RegisteredOrganisation, Registry
 from core.canonical import ZERO_DIGEST, Address, Digest
-from core.errors import FormatError, LedgerConflictError, UsageError
+from core.errors import LedgerConflictError, UsageError
 from core.keys import Domain, derive
 from tests.behaviours.ledger import some_digest
 from tests.chain.chains import bound, open_node
@@ -35,65 +32,6 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoundContract
 @pytest.fixture(scope="module")
 def registry(contract: BoundContract) -> Registry:
     return Registry(contract)
-
-
-# Requests
-
-
-def test_a_request_comes_back_from_its_file() -> None:
-    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
-    assert (request.organisation, request.node_key, request.nonce) == (KEY.address, NODE_KEY, 3)
-    assert MembershipRequest.from_json(request.to_json()) == request
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (b'"signature":"0x', b'"signature":"'),
-        (b'"signature":"0x', b'"signature":"0xzz'),
-        (b'"nonce":3', b'"nonce":"3"'),
-        (b'"nonce":3', b'"nonze":3'),
-        (b'"chain_id":31337', b'"chain_id":true'),
-        (b'"deadline":1900000000', b'"deadline":1900000000,"more":1'),
-    ],
-)
-def test_a_malformed_request_is_refused(before: bytes, after: bytes) -> None:
-    data = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000).to_json()
-    assert before in data
-    with pytest.raises(FormatError):
-        MembershipRequest.from_json(data.replace(before, after))
-
-
-def test_what_is_signed_is_bound_to_every_field() -> None:
-    request = request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_000)
-    others = {
-        request_membership(KEY, replace(DOMAIN, chain_id=1), NODE_KEY, 3, 1_900_000_000).signature,
-        request_membership(KEY, DOMAIN, ZERO_DIGEST, 3, 1_900_000_000).signature,
-        request_membership(KEY, DOMAIN, NODE_KEY, 4, 1_900_000_000).signature,
-        request_membership(KEY, DOMAIN, NODE_KEY, 3, 1_900_000_001).signature,
-        request_membership(derive(1, "coding"), DOMAIN, NODE_KEY, 3, 1_900_000_000).signature,
-    }
-    assert len(others - {request.signature}) == 5
-
-
-# Keys of nodes
-
-
-def test_a_node_key_s_digest_is_that_of_its_der_form(tmp_path: Path) -> None:
-    public = ec.derive_private_key(7, ec.SECP384R1()).public_key()
-    (tmp_path / "node.pub").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" node@here\n")
-    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert digest_of_node_key(tmp_path / "node.pub") == "0x" + bytes(keccak(der)).hex()
-
-
-def test_a_file_without_a_public_key_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("no key")
-    for name in ("text", "nothing"):
-        with pytest.raises(UsageError, match=str(tmp_path / name)):
-            digest_of_node_key(tmp_path / name)
-
-
-# On the chain
 
 
 @pytest.mark.chain

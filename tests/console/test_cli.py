@@ -1,7 +1,6 @@
 """The command line as a whole: every command has an example, and every mistake is one line."""
 
-import subprocess
-import sys
+from importlib.metadata import version
 
 import pytest
 import typer
@@ -10,8 +9,6 @@ from console.cli import SUMMARIES, app, commands
 from core.errors import UsageError
 from tests.commands import World, foedus
 
-HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "flwr", "ray", "web3", "eth"]
-NO_CHAIN = [name for name in HEAVY if name != "web3"]
 COMMANDS = (
     "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
     "evidence", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
@@ -37,25 +34,8 @@ def test_help_shows_what_every_argument_and_option_is() -> None:
         assert "\\[" not in shown
 
 
-@pytest.mark.parametrize(
-    ("arguments", "never"),
-    [
-        (["--help"], ["eth_account", "numpy", *HEAVY]),
-        (["keys", "--help"], HEAVY),
-        (["status", "--help"], HEAVY),
-        *(
-            ([name, "--help"], [lib for lib in HEAVY if lib != "web3"])
-            for name in ("members", "evidence", "proof", "check")
-        ),
-        *(([name, "--help"], HEAVY) for name in ("run", "attribute", "chat", "evaluate", "export")),
-    ],
-)
-def test_help_waits_for_no_library_that_it_does_not_need(arguments: list[str], never: list[str]) -> None:
-    script = f"import sys; from console.cli import run_command; run_command({arguments}); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert "console.cli" in loaded
-    assert not loaded & set(never)
+def test_the_version_is_that_of_the_package() -> None:
+    assert foedus("--version").out == f"foedus {version('foedus')}\n"
 
 
 def test_these_are_all_the_commands() -> None:

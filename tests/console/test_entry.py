@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from core import keys
 from tests.commands import World, ended, started
 
-HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "flwr", "ray", "web3")
-"""Seconds of imports, all but web3 for nothing where no model is needed."""
+HEAVY = (
+    "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "flwr", "ray", "web3", "eth_account",
+    "requests", "aiohttp", "grpc", "pandas", "scipy",
+)  # fmt: skip
+"""Tenths of seconds to seconds of imports, for nothing where no model, node or chain is asked."""
 
 
 def imported(*arguments: object) -> set[str]:
@@ -28,9 +32,30 @@ def imported(*arguments: object) -> set[str]:
     return set(done.stderr.rpartition("HEAVY")[2].split())
 
 
-@pytest.mark.parametrize("arguments", ["--help", "keys --help", "status --help", "run --help", "keys new FILE"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "--version", "keys --help", "status --help", "members --help", "run --help", "keys new FILE"],
+)
 def test_what_needs_no_run_imports_nothing_heavy(arguments: str, tmp_path: Path) -> None:
     assert imported(*arguments.replace("FILE", str(tmp_path / "key")).split()) == set()
+
+
+def test_the_list_of_commands_imports_no_array() -> None:
+    code = "import sys; from console.cli import run_command; run_command(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "eth_keys", "rich"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_what_shows_a_key_imports_nothing_heavy(tmp_path: Path) -> None:
+    keys.create(tmp_path / "key")
+    assert imported("keys", "show", tmp_path / "key") == set()
+
+
+def test_the_help_of_no_command_imports_a_model() -> None:
+    models = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "ray"}
+    code = "import sys; from console.cli import commands; list(commands()); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not models & set(done.stdout.split())
 
 
 @pytest.mark.chain
@@ -38,9 +63,10 @@ def test_what_reads_a_run_imports_no_model(finished: World) -> None:
     state = ("--state", finished.state)
     assert imported("status", *state) == set()
     assert imported("status", "--agents", *state) == set()
-    assert imported("verify", *state) <= {"web3"}
+    chain = {"web3", "eth_account", "requests", "aiohttp"}
+    assert imported("verify", *state) <= chain
     proof = ("proof", "--organisation", "medical", "--round", 1, "--out", finished.state.parent / "proof.json")
-    assert imported(*proof, *state) <= {"web3"}
+    assert imported(*proof, *state) <= chain
 
 
 def test_a_requirement_that_is_not_installed(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from agents.table import Action, Learning, QTable
 from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
+from chain.membership import MembershipRequest
 from chain.participation import ParticipationProof
-from chain.registry import MembershipRequest
 from core.adapter import AdapterState
 from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json

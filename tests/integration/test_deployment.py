@@ -112,8 +112,8 @@ def process(script: str, options: list[str], home: Path) -> Iterator[None]:
 def submit(link: Path, world: World, folder: Path, **changes: str) -> None:
     settings = {
         "run": "deployed", "state": str(world.state), "base": str(world.base), "quantisation": "none", "rounds": 2,
-        "organisations": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0,
-        "evaluate-limit": 4,
+        "organisations": 2, "participation": "all", "local-steps": 2, "batch-size": 2, "max-length": 64,
+        "rank": 4, "alpha": 8.0, "evaluate-limit": 4,
         "coordinator-key": str(folder / "keys" / "coordinator.key"), **changes,
     }  # fmt: skip
     overrides = link / "run.toml"

@@ -181,7 +181,7 @@ def test_a_simulation_is_not_resumed_with_more_records() -> None:
         ("shards", 2),
         ("composition", "routing"),
         ("quorum", 2),
-        ("fraction", 0.5),
+        ("fraction", 0.25),
         ("participation", "random"),
         ("retries", 0),
     ],

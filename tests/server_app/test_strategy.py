@@ -514,6 +514,15 @@ def test_only_those_who_are_drawn_are_asked(tmp_path: Path) -> None:
     assert {len(names) for names in asked} != {4}
 
 
+def test_a_round_is_measured_by_those_it_asked_and_the_last_by_everyone(tmp_path: Path) -> None:
+    federation = Federation.create(tmp_path, rounds=3, policy="round-robin", fraction=0.5)
+    federation.start()
+    of = {n: {task.organisation for task in federation.clients.trained if task.round == n} for n in (1, 2, 3)}
+    measured = [set(event["losses"]) for event in federation.events_named("evaluated")]
+    assert measured == [of[1], of[2], set(federation.genesis.lanes[0])]
+    assert len(of[1]) == len(of[2]) == 2
+
+
 # --- as any other strategy of Flower -------------------------------------------------------------------------------
 
 

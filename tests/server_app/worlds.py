@@ -21,6 +21,7 @@ SETTINGS = {
     "rank": 2,
     "alpha": 4.0,
     "rounds": 2,
+    "participation": "all",
     "local-steps": 2,
     "batch-size": 1,
     "max-length": 48,

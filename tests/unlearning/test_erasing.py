@@ -65,6 +65,17 @@ def test_a_replay_gives_what_a_run_without_the_organisation_gives(world: World, 
     assert {receipt.value.organisation for receipt in certificate.receipts} == {address(name) for name in NAMES}
 
 
+def test_a_replay_goes_back_to_where_turns_would_have_been_others(world: World, tmp_path: Path) -> None:
+    """Three of four are asked, two of the remaining three: from the first round on, in which the erased had no turn."""
+    turns = {"participation": "round-robin", "fraction": 0.6}
+    run = world.run("turns", **turns)
+    [last] = {*run.genesis.lanes[0]} - {a.organisation for a in next(run.records()).value.admitted}
+    name = run.genesis.names[last]
+    certificate = forget(world, "turns", name, "replay", **turns)
+    assert certificate.aggregate == without(world, tmp_path, name, **turns)
+    assert holds(world, run) == (3, 1)
+
+
 @pytest.mark.parametrize("composition", COMPOSITIONS)
 def test_a_lane_of_one_is_removed_exactly_and_at_once(world: World, tmp_path: Path, composition: str) -> None:
     alone = {"lane-size": 1, "composition": composition}
