@@ -35,6 +35,8 @@ SUMMARIES = {
     "check": "Check an erasure certificate against the run's artifacts and the chain.",
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
+    "deploy": "Make a deployment's folders and kits; admit organisations.",
+    "join": "Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.",
     "node": "Run an organisation's node of a deployment.",
     "signer": "Hold an organisation's key and sign for its node.",
     "coordinator": "Run a deployment's SuperLink behind nginx.",

@@ -23,6 +23,9 @@ ReaderKeyOption = Annotated[
 BaseOption = Annotated[
     str, typer.Option("--base", help="The base model's folder or name, where it is not where the run had it.")
 ]
+FederationOption = Annotated[
+    str, typer.Option("--federation", metavar="NAME", help="A coordinator's folder, or its name in /etc/foedus.")
+]
 RunChainOption = Annotated[str | None, typer.Option("--chain", help="embedded, anvil or an RPC URL [the run's own].")]
 
 

@@ -10,6 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from agents.table import Action, Learning, QTable
 from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
+from chain.joining import JoinKit, JoinRequest
 from chain.membership import MembershipRequest
 from chain.participation import ParticipationProof
 from core.adapter import AdapterState
@@ -37,6 +38,7 @@ from provenance.trace import TokenTrace
 from server_app.admission import AdmissionContext, read_reply
 from tests import federation as f
 from tests.behaviours.runs import build
+from tests.chain.test_joining import KIT, join_request
 from tests.chain.test_participation import proof_of
 from tests.core.test_calibration import SIGNED as CALIBRATION
 from tests.erasures import attestation, attested, signed_receipt
@@ -205,6 +207,8 @@ def files(folder: Path) -> dict[str, Reader]:
         "evidence": Reader(lambda data: Evidence.from_bytes(data).verified(), evidence.to_bytes()),
         "trace": Reader(TokenTrace.from_bytes, evidence.trace.to_bytes()),
         "proof": Reader(lambda data: ParticipationProof.from_json(data).path, proof.to_json()),
+        "kit": Reader(JoinKit.from_json, KIT.to_json()),
+        "request to join": Reader(lambda data: JoinRequest.from_json(data).verified(KIT), join_request().to_json()),
         "membership request": Reader(MembershipRequest.from_json, request.to_json()),
         "data records": Reader(records, b'{"question":"Q?","answer":"A."}\n{"text":"x","label":1}\n' * 2),
     }
