@@ -97,9 +97,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    if privacy := result["privacy"]:
-        spent = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
-        yield f"Privacy  ε spent of {privacy['epsilon']:g} at δ {privacy['delta']:g}: {spent}"
+    yield from spending(result["privacy"])
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
@@ -111,6 +109,13 @@ def _privacy(run: RunFolder) -> Json | None:
         return None
     names, spent = run.genesis.names, claimed(signed.value for signed in run.records())
     return asdict(run.genesis.privacy) | {"spent": {names[address]: epsilon for address, epsilon in spent.items()}}
+
+
+def spending(privacy: Json | None) -> Iterator[str]:
+    """The line about a privacy budget, where there is one."""
+    if privacy:
+        spent = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
+        yield f"Privacy  ε spent of {privacy['epsilon']:g} at δ {privacy['delta']:g}: {spent}"
 
 
 def standings(title: str, updates: Json) -> RenderableType:
