@@ -9,6 +9,7 @@ It needs the certificate, the run's artifacts with a reader's key, and the chain
                   no other
     lineage       the label is the one that follows from the ancestors of the served state
     roots         before and after, heads and digest of the served state are those of the records
+    privacy       ε spent by each organisation is that of its manifests
     receipts      each of a holder, for this erasure; holders without one are listed, and nobody twice
 
 A certificate stays true of its own time after later erasures; the newest one describes the state that is served now.
@@ -21,11 +22,12 @@ from functools import cached_property
 
 from chain.audit.private import PrivateSource
 from chain.audit.run import Failure, verify
-from core.canonical import ZERO_DIGEST, Digest
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.composition import compose
 from core.erasures import Attestation
 from core.errors import FoedusError, IntegrityError
 from core.ledger import Ledger
+from core.privacy import claimed
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
@@ -72,6 +74,7 @@ class CertificateCheck:
             self.roots,
             self.served,
             self.origin,
+            self.privacy,
             self.receipts,
         )
         failures: list[Failure] = []
@@ -147,7 +150,8 @@ class CertificateCheck:
     def label(self) -> Iterator[Failure]:
         """The label is computed again."""
         trained = self.attestation.reaggregated < self.attestation.rounds
-        label = self.lineage.label(self.certificate.heads, self._updates, trained=trained)
+        private = self.run.genesis.privacy is not None
+        label = self.lineage.label(self.certificate.heads, self._updates, trained=trained, private=private)
         yield from _unequal("label", self.certificate.label, label.value)
 
     def roots(self) -> Iterator[Failure]:
@@ -176,6 +180,11 @@ class CertificateCheck:
         """Seed and versions are those of the genesis."""
         yield from _unequal("seed", self.certificate.seed, self.run.genesis.seed)
         yield from _unequal("versions", dict(self.certificate.versions), dict(self.run.genesis.environment))
+
+    def privacy(self) -> Iterator[Failure]:
+        """What every organisation has spent of its privacy budget is what its newest manifest says."""
+        spent = spent_in(self.run, self.attestation)
+        yield from _unequal("privacy loss", dict(self.certificate.epsilon), spent)
 
     def receipts(self) -> Iterator[Failure]:
         """Every organisation that was sent a state that knew the erased is a holder, and is listed once.
@@ -222,6 +231,13 @@ class CertificateCheck:
         others = [a for a in attested if a.request != self.attestation.request]
         later = (self.ledger.erasure(genesis, other.erasure) for other in others)
         return own is not None and any(other and other.attested_at > own.attested_at for other in later)
+
+
+def spent_in(run: RunFolder, attestation: Attestation) -> dict[Address, float]:
+    """ε that the organisations of a lane have claimed up to the end of the generation that an erasure opened."""
+    records = (signed.value for signed in run.records())
+    lane, last = attestation.lane, attestation.generation
+    return claimed(record for record in records if record.lane == lane and record.generation <= last)
 
 
 def root(run: RunFolder, lane: int, generation: int) -> Root:

@@ -25,6 +25,7 @@ from core.messages import queries, training
 from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuery, RecordsAnswer, RevealQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
+from core.privacy import PrivacyClaims
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
@@ -57,7 +58,13 @@ TASK = Task(
     GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)
 )  # fmt: skip
 ADMISSION = AdmissionContext(
-    GENESIS, f.address("medical"), RoundKey(GENESIS.digest, 0, 0, 1), GENESIS.digest, UPDATE.shapes, frozenset()
+    GENESIS,
+    f.address("medical"),
+    RoundKey(GENESIS.digest, 0, 0, 1),
+    GENESIS.digest,
+    UPDATE.shapes,
+    frozenset(),
+    PrivacyClaims(GENESIS),
 )
 
 
