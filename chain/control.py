@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eth_utils.address import to_checksum_address
+
 from chain.deployment import bind
 from chain.devnet.accounts import CHAIN_IDS, ChainName
 from chain.devnet.service import Service
-from chain.nodes import anvil_service, embedded_service
+from chain.nodes import anvil_service, connect, embedded_service, reaching
 from core.canonical import Address
 from core.errors import UsageError
-from core.keys import Key
+from core.escape import redacted
+from core.keys import Domain, Key
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ def stop(chain: str, state: Path) -> bool:
     """End the chains; False when none ran. The next request starts them again."""
     stopped = [service.stop() for service, _ in _services(chain, state, 0)]
     return any(stopped)
+
+
+def public_contract(chain: str, state: Path, key: Key) -> Domain:
+    """The public contract, deployed where it is missing, with its coordinator appointed.
+
+    Raises UsageError, which names the account, where that has no funds to pay for it on a chain behind a URL.
+    """
+    node = connect(chain, state)
+    with reaching(node, f"the balance of {key.address}"):
+        balance = node.eth.get_balance(to_checksum_address(key.address))
+    if chain not in ("embedded", "anvil") and not balance:
+        raise UsageError(
+            f"account {key.address} on {redacted(chain)}: expected funds for transactions, got none: send it some, and "
+            "run this again"
+        )
+    bound = bind("PublicLedger", chain, state, key)
+    return Domain(bound.chain_id, bound.address)
 
 
 def deploy(chain: str, state: Path, key: Key, private_chain: str = "") -> Mapping[str, Address]:

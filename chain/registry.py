@@ -6,12 +6,14 @@ organisation.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from chain.contract import BoundContract, to_digest
+from chain.deployment import bind
 from chain.membership import MembershipRequest
 from core.canonical import Address, Digest, raw
 from core.errors import UsageError
-from core.keys import Domain
+from core.keys import Domain, Key
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,14 @@ class Registry:
         return self._bound.execute(
             "revokeOrganisation", organisation, effect=revoked, purpose=f"revoking {organisation}"
         )
+
+
+def registry_of(
+    chain: str, state: Path, contract: Address | None, key: Key | None = None, *, appoint: bool = False
+) -> Registry:
+    """The registry of a contract (by default the one that `state` knows), read-only without a key.
+
+    `appoint` gives the key the coordinator's role. Raises what `chain.deployment.bind` raises.
+    """
+    bound = bind("PublicLedger", chain, state, key if appoint else None, contract=contract)
+    return Registry(BoundContract(bound.node, "PublicLedger", bound.address, key))

@@ -99,13 +99,10 @@ def _registry(
     chain: str, state: Path | None, contract: str | None, key: Key | None = None, *, appoint: bool = False
 ) -> "Registry":
     """The registry of a contract, read-only without a key; `appoint` gives the key the coordinator's role."""
-    from chain.contract import BoundContract  # noqa: PLC0415 - web3, which only a question to the chain needs
-    from chain.deployment import bind  # noqa: PLC0415 - likewise
-    from chain.registry import Registry  # noqa: PLC0415 - likewise
+    from chain.registry import registry_of  # noqa: PLC0415 - web3, which only a question to the chain needs
 
     address = contract_of(contract) if contract else None
-    bound = bind("PublicLedger", chain, state_of(state).folder, key if appoint else None, contract=address)
-    return Registry(BoundContract(bound.node, "PublicLedger", bound.address, key))
+    return registry_of(chain, state_of(state).folder, address, key, appoint=appoint)
 
 
 def _address(text: str) -> Address:

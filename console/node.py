@@ -48,19 +48,14 @@ def _address(settings: NodeSettings) -> Address:
     return keys.read(settings.key_file, settings.passphrase).address
 
 
-def _check_data(settings: NodeSettings) -> None:
-    """Read data and tokenizer once, before anybody is told of them; raises as `client_app.hosting.check_data`."""
-    from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
-
-    with working("reading the data"):
-        check_data(settings.node_config())
-
-
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
     port, environment = free_port(), flower_environment(settings.state / "flower")
+    from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
+
     with_supernode = supernode_command(settings, port)
-    _check_data(settings)
+    with working("reading the data"):  # before anybody is told of them
+        check_data(settings.node_config())
     supernode = children.start(with_supernode, environment)
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]

@@ -1,13 +1,15 @@
-"""The settings files of a deployment's parts, each in a folder of its own: node.toml, signer.toml, coordinator.toml.
+"""The settings files of a deployment, each in the folder of its part: node.toml, signer.toml, coordinator.toml.
 
-A name is written with dashes. A path that is not absolute lies in the folder. Nothing here comes from a message or a
-run: what an organisation's node reads, loads and signs is decided on its own machine.
+From a fourth, federation.toml, `foedus deploy init` writes the coordinator's folder. A name is written with dashes. A
+path that is not absolute lies in the folder. Nothing here comes from a message or a run: what an organisation's node
+reads, loads and signs is decided on its own machine.
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_args
@@ -15,10 +17,14 @@ from typing import Any, Self, get_args
 from eth_utils.address import to_checksum_address
 
 from core.canonical import Address, Digest, address, raw
-from core.config import LAG_POLICIES
+from core.config import LAG_POLICIES, RunConfig
 from core.errors import ConfigError, FormatError
 from core.keys import Domain
+from core.names import Name, check_distinct, organisation_name
 from core.ranges import fault, number
+
+RunSettings = dict[str, bool | int | float | str]
+"""Settings of a run under their public names (core/config.py)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,12 @@ class _Settings:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """From a folder's file; raises ConfigError when it is missing, or has an unknown, missing or wrong setting."""
-        path = folder.expanduser().absolute() / _FILES[cls.__name__]
+        return cls.read_file(folder.expanduser().absolute() / _FILES[cls.__name__])
+
+    @classmethod
+    def read_file(cls, path: Path) -> Self:
+        """From a file of any name; raises ConfigError as `read` does."""
+        path = path.expanduser().absolute()
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -44,7 +55,7 @@ class _Settings:
         for name, item in known.items():
             if name in given:
                 values[item.name] = _value(f"{path}: {name}", item.type, given[name], path.parent)
-            elif item.default is MISSING:
+            elif item.default is MISSING and item.default_factory is MISSING:
                 raise ConfigError(f"{path}: expected a setting {name}, got none")
             elif isinstance(item.default, Path):
                 values[item.name] = path.parent / item.default
@@ -214,17 +225,90 @@ class CoordinatorSettings(_Settings):
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a port that is none."""
-        host, _, port = self.listen.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-            raise ConfigError(f"listen: expected ADDRESS:PORT, got {self.listen!r}")
-        if not 0 < self.control_port < 2**16:
-            raise ConfigError(f"control-port: expected 1 to 65535, got {self.control_port}")
+        check_listen(self.listen, self.control_port)
+
+
+@dataclass(frozen=True)
+class FederationSettings(_Settings):
+    """federation.toml: what a coordinator decides about a deployment; everything else follows from it."""
+
+    name: Name
+    """The federation's name."""
+    hosts: tuple[str, ...]
+    """Names and IP addresses of the coordinator's machine, for its certificate; nodes reach it by the first."""
+    organisations: tuple[str, ...]
+    """The organisations that may join, by name."""
+    base: str = "foedus-tiny"
+    """The base model; its digest is pinned in every kit."""
+    chain: str = "embedded"
+    """The public chain: embedded, anvil or an RPC URL. Only behind a URL can organisations check their coordinator."""
+    require_registration: bool = False
+    """Whether organisations are registered with the contract, too."""
+    norm_bound: float = 100.0
+    """The largest norm of an update that is admitted."""
+    listen: str = "0.0.0.0:9092"
+    """ADDRESS:PORT for the nodes."""
+    control_port: int = 9093
+    """The SuperLink's port on the loopback."""
+    key: Path | None = None
+    """An existing key file of the coordinator's; without it one is made."""
+    certificate: Path | None = None
+    """A certificate with its chain, of the operator's own; without it one is made, and the CA for it."""
+    private_key: Path | None = None
+    """Its private key."""
+    ca: Path | None = None
+    """The certificate of the CA that signed it."""
+    run: RunSettings = field(default_factory=dict)
+    """Settings of every run, as in `conf/`."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError or FormatError for what cannot be deployed, before anything is written."""
+        check_distinct(map(organisation_name, (self.name, *self.organisations)))
+        for name, listed in (("hosts", self.hosts), ("organisations", self.organisations)):
+            if not listed:
+                raise ConfigError(f"{name}: expected at least one, got none")
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise ConfigError(f"hosts: expected names or IP addresses, got {host!r}")
+        check_listen(self.listen, self.control_port)
+        if wrong := fault("norm_bound", self.norm_bound):
+            raise ConfigError(f"norm-bound: {wrong}")
+        own = (self.certificate, self.private_key, self.ca)
+        if any(own) and not all(own):
+            raise ConfigError("expected certificate, private-key and ca together, got some of them")
+        if decided := sorted(set(self.run) & _DECIDED):
+            raise ConfigError(f"[run]: expected settings that this file does not decide elsewhere, got {decided[0]!r}")
+        _ = RunConfig.from_flat(self.run)
+
+    @property
+    def superlink(self) -> str:
+        """HOST:PORT by which nodes reach the coordinator."""
+        host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
+        return f"{host}:{self.listen.rpartition(':')[2]}"
+
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:.]{2,45}")
+_DECIDED = frozenset(
+    ("mode", "run", "resume", "state", "base", "chain", "members", "organisations", "require-registration",
+     "norm-bound", "coordinator-key")
+)  # fmt: skip
+"""Settings of a run that follow from federation.toml and from who was admitted."""
+
+
+def check_listen(listen: str, control_port: int) -> None:
+    """Raise ConfigError for an address or a port that is none."""
+    host, _, port = listen.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+        raise ConfigError(f"listen: expected ADDRESS:PORT, got {listen!r}")
+    if not 0 < control_port < 2**16:
+        raise ConfigError(f"control-port: expected 1 to 65535, got {control_port}")
 
 
 _FILES: Mapping[str, str] = {
     "NodeSettings": "node.toml",
     "SignerSettings": "signer.toml",
     "CoordinatorSettings": "coordinator.toml",
+    "FederationSettings": "federation.toml",
 }
 
 
@@ -237,14 +321,14 @@ def _value(where: str, kind: Any, value: Any, folder: Path) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
     # True is an int to Python, and nobody's port.
-    elif (
-        type(value) in kinds or (float in kinds and type(value) is int) or (isinstance(value, str) and Address in kinds)
-    ):
+    elif type(value) in kinds or type(value) is _PLAIN.get(kinds[0]) or (float in kinds and type(value) is int):
         return value
     raise ConfigError(f"{where}: expected {_NAMES.get(kinds[0], 'text')}, got {value!r}")
 
 
+_PLAIN: Mapping[Any, type] = {Address: str, Name: str, RunSettings: dict}
+"""What TOML has for a type of ours."""
 _NAMES: Mapping[Any, str] = {
     Path: "a path", int: "a whole number", float: "a number", tuple[str, ...]: "a list of text",
-    tuple[Digest, ...]: "a list of text",
+    tuple[Digest, ...]: "a list of text", RunSettings: "a table of settings",
 }  # fmt: skip

@@ -272,8 +272,7 @@ def _numbered(blocks: str, folder: Path) -> str:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         count = int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        got = _reason(error)
-        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
+        raise ModelError(f"base model {folder}: its number of blocks cannot be read: {_reason(error)}") from error
     blocks = f"{count - -(-count // _LAST_PARTS[blocks])}-{count - 1}" if blocks in _LAST_PARTS else blocks
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
     if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address
-from core.canonical import ZERO_DIGEST, Address, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, to_json
 from core.composition import Composition
 from core.credit import CreditRecord
 from core.errors import QuorumError
@@ -26,6 +26,7 @@ from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
+from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.robust import counted, factors, likenesses
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
@@ -91,8 +92,10 @@ class Rounds:
         self.commit, self.rewards, self.measures = commit, rewards, measures
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
-        records = (signed.value for signed in run.records())
-        self.nonces = {admitted.signed.value.nonce for record in records for admitted in record.admitted}
+        self.nonces: set[Digest] = set()
+        self._claims = PrivacyClaims(self.genesis)
+        for signed in run.records():
+            self._note_admitted(signed.value)
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
@@ -199,12 +202,19 @@ class Rounds:
             if admitted.signed.value.parent == record.parent:
                 self._seen[record.lane][admitted.organisation] = record.round - 1
 
+    def _note_admitted(self, record: RoundRecord) -> None:
+        """Remember the nonces and claims of a record's updates; a re-aggregated one has claimed what it did before."""
+        for manifest in (admitted.signed.value for admitted in record.admitted):
+            self.nonces.add(manifest.nonce)
+            if manifest.generation == record.generation:
+                self._claims.note(manifest)
+
     def admission(self, recipient: Recipient) -> AdmissionContext:
         """The requirements on an organisation's update to the open round."""
         lane = self.lanes[recipient.lane]
         shapes = self.rule.shapes(lane.state, self.fresh)
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
-        return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces)
+        return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces, self._claims)
 
     def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected.
@@ -256,6 +266,7 @@ class Rounds:
             updates = counted(self.genesis.robust, updates, judged)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
+        loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
         record = RoundRecord(
             genesis=self.genesis.digest,
             lane=index,
@@ -272,13 +283,14 @@ class Rounds:
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
-            validation_loss=self._validation_loss(state) if admitted else None,
+            validation_loss=loss,
         )
         record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
         self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
+        self._note_admitted(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
@@ -287,10 +299,6 @@ class Rounds:
         """The bound of reported losses, where the policy reads them."""
         reads = self.genesis.participation.policy in READ_LOSSES
         return self.measures.loss_bound(state) if self.measures and reads else 0.0
-
-    def _validation_loss(self, state: AdapterState) -> float | None:
-        """The loss of a state by which its round is compared with others, where the settings compare them."""
-        return self.measures.loss(state) if self.measures and self.genesis.compares_rounds else None
 
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""

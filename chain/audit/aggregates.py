@@ -144,7 +144,7 @@ class StateAudit:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
         claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
         self.findings.checked["aggregates"] += 1
-        self._measure_again(record, claimed, where)
+        self.measure_again(record, claimed, where)
         where = self._file(where, record.aggregate)
         if before is None or self.fresh is None:
             return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
@@ -162,7 +162,7 @@ class StateAudit:
             return claimed if self._has_arrays(claimed, expected, where) else None
         return None
 
-    def _measure_again(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
+    def measure_again(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
         """Compare the recorded loss of a round with its state's, as it is measured here."""
         if record.validation_loss is None:
             return

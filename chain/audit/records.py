@@ -13,6 +13,7 @@ from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.genesis import Genesis
 from core.model_selection import best_of, stops
+from core.privacy import PrivacyClaims
 from core.rounds import Admitted, Best, RoundRecord
 from core.signed import Signed
 from core.update import Organisation, UpdateManifest
@@ -61,6 +62,7 @@ class RecordAudit:
     def __post_init__(self) -> None:
         self.members: Mapping[Address, Organisation] = {o.address: o for o in self.genesis.organisations}
         self.digest = self.genesis.digest
+        self.claims = PrivacyClaims(self.genesis)
 
     def name(self, address: Address) -> str:
         """An organisation's name, for findings."""
@@ -99,7 +101,7 @@ class RecordAudit:
         expect(What.RULE, where, record.rule, self.genesis.rule)
         if record.admitted and len(record.admitted) < quorum:
             self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
-        self._check_compared(record, head, where)
+        self.check_compared(record, head, where)
         for rejection in record.rejected:
             if rejection.organisation not in head.members:
                 name = self.name(rejection.organisation)
@@ -109,7 +111,7 @@ class RecordAudit:
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
 
-    def _check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
+    def check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
         """Loss and best round stand where rounds are compared, and follow; no round is trained after an early end."""
         compared = self.genesis.compares_rounds and bool(record.admitted)
         self.findings.expect(What.LOSS, where, record.validation_loss is not None, compared)
@@ -173,7 +175,7 @@ class RecordAudit:
         self._check_claims(manifest, where)
 
     def _check_claims(self, manifest: UpdateManifest, where: str) -> None:
-        """Nonce, examples and bid."""
+        """Nonce, examples, bid and ε."""
         seen = self.nonces.setdefault(manifest.nonce, where)
         if seen is not where:
             self.findings.fail(What.NONCE, where, f"{manifest.nonce} of {seen}", "a nonce that was never used")
@@ -184,3 +186,7 @@ class RecordAudit:
         if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
             got = f"{bid.steps} steps at rank {bid.rank}"
             self.findings.fail(What.BID, where, got, f"1 to {steps} steps and rank 1 to {rank}")
+        elif manifest.organisation in self.members:
+            if wrong := self.claims.fault(manifest):
+                self.findings.fail(What.EPSILON, where, manifest.epsilon, wrong)
+            self.claims.note(manifest)

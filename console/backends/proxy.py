@@ -5,17 +5,11 @@ apps, and neither asks who calls. So only Fleet and the health check are let thr
 is answered with 404. Both sides speak TLS: a SuperLink takes node keys over nothing else.
 """
 
-import datetime
-import ipaddress
 import os
 import pwd
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from console.deployments.certificates import authority
 from core.deployment import CoordinatorSettings
 from core.errors import UsageError
 
@@ -90,24 +84,5 @@ def own_certificate(state: Path) -> tuple[Path, Path]:
     if certificate.exists():
         return certificate, key
     certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secret = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    places = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(secret.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName(places), critical=False)
-        .sign(secret, hashes.SHA256())
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(secret.private_bytes(pem, plain, serialization.NoEncryption()))
-    certificate.write_bytes(made.public_bytes(pem))  # last: it says that both are there
+    authority("localhost", ("localhost", "127.0.0.1")).write(certificate, key)
     return certificate, key

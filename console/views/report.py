@@ -1,6 +1,7 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
@@ -9,6 +10,7 @@ from chain.queue import read_anchors
 from console.views.tables import short, table
 from core.ledger import Anchor
 from core.model_selection import stops
+from core.privacy import claimed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -47,9 +49,10 @@ def report(state: State, run: RunFolder) -> Json:
             | {"updates": judged.get(number, {})}
             for number, records in sorted(rounds.items())
         ],
-        "served": [*_served(run)] if run.genesis.compares_rounds else [],
+        "served": [*served_rounds(run)] if run.genesis.compares_rounds else [],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
+        "privacy": _privacy(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
 
@@ -94,9 +97,9 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
-    yield from served_lines(result["served"])
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield from (*served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
@@ -108,6 +111,21 @@ def served_lines(served: list[Json]) -> Iterator[str]:
         where = f" of lane {lane['lane']}" if len(served) > 1 else ""
         end = ", training ended early" if lane["ended_early"] else ""
         yield f"Served   round {lane['round']}{where}, validation loss {lane['validation_loss']:.3f}{end}"
+
+
+def _privacy(run: RunFolder) -> Json | None:
+    """The privacy budget and what each organisation has spent of it, over all generations; None where none is set."""
+    if run.genesis.privacy is None:
+        return None
+    names, spent = run.genesis.names, claimed(signed.value for signed in run.records())
+    return asdict(run.genesis.privacy) | {"spent": {names[address]: epsilon for address, epsilon in spent.items()}}
+
+
+def spending(privacy: Json | None) -> Iterator[str]:
+    """The line about a privacy budget, where there is one."""
+    if privacy:
+        spent = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
+        yield f"Privacy  ε spent of {privacy['epsilon']:g} at δ {privacy['delta']:g}: {spent}"
 
 
 def standings(title: str, updates: Json) -> RenderableType:
@@ -142,7 +160,7 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
                 yield record
 
 
-def _served(run: RunFolder) -> Iterator[Json]:
+def served_rounds(run: RunFolder) -> Iterator[Json]:
     """The round of each lane that is served, where rounds are compared by their loss."""
     for lane in range(len(run.genesis.lanes)):
         line = [signed.value for signed in run.lineage(lane)]

@@ -10,7 +10,7 @@ from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from server_app.rounds import Rounds
 from unlearning.certificate import LIMITS, LIMITS_OF_RECORDS, ErasureCertificate
-from unlearning.check import root
+from unlearning.check import root, spent_in
 from unlearning.lineage import Lineage
 from unlearning.plan import Plan
 
@@ -70,10 +70,11 @@ def certificate_of(
     )
     own = rounds.lanes[attestation.lane].served
     trained = own is not None and own.value.round > attestation.reaggregated
+    private = run.genesis.privacy is not None
     given = {receipt.value.organisation for receipt in receipts}
     return ErasureCertificate(
         attestation=attested,
-        label=lineage.label(heads, lineage.erased(attestation), trained=trained).value,
+        label=lineage.label(heads, lineage.erased(attestation), trained=trained, private=private).value,
         before=root(run, attestation.lane, attestation.generation - 1),
         after=root(run, attestation.lane, attestation.generation),
         heads=heads,
@@ -84,4 +85,5 @@ def certificate_of(
         receipts=receipts,
         outstanding=tuple(holder for holder in attestation.holders if holder not in given),
         limits=LIMITS if attestation.whole else LIMITS + LIMITS_OF_RECORDS,
+        epsilon=spent_in(run, attestation),
     )

@@ -11,13 +11,13 @@ from tests.commands import World, foedus
 
 COMMANDS = (
     "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
-    "evidence", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new", "keys show",
-    "node", "signer", "coordinator",
+    "evidence", "request", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new",
+    "keys show", "deploy init", "deploy admit", "join", "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", "members", ""])
+@pytest.mark.parametrize("command", [*COMMANDS, "chain", "keys", "members", "deploy", ""])
 def test_help_shows_an_example(command: str) -> None:
     done = foedus(*command.split(), "--help")
     assert done.code == 0

@@ -10,6 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from agents.table import Action, Learning, QTable
 from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
+from chain.joining import JoinKit, JoinRequest
 from chain.membership import MembershipRequest
 from chain.participation import ParticipationProof
 from core.adapter import AdapterState
@@ -17,13 +18,14 @@ from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json
 from core.composition import Composition
 from core.config import RunConfig
-from core.erasures import Attestation, ErasureRequest, Receipt
+from core.erasures import Attestation, ErasureRequest, OpenedRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuery, RecordsAnswer, RevealQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
+from core.privacy import PrivacyClaims
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
@@ -36,6 +38,7 @@ from provenance.trace import TokenTrace
 from server_app.admission import AdmissionContext, read_reply
 from tests import federation as f
 from tests.behaviours.runs import build
+from tests.chain.test_joining import KIT, join_request
 from tests.chain.test_participation import proof_of
 from tests.core.test_calibration import SIGNED as CALIBRATION
 from tests.erasures import attestation, attested, signed_receipt
@@ -49,12 +52,19 @@ SIGNED = f.signed(GENESIS)
 UPDATE = f.update_of(GENESIS, "medical")
 CHALLENGE = f.other("challenge")
 OFFER = Offer(GENESIS.digest, f.address("medical"), 0, 0, 1, Bid(3, 2)).sign(f.key("medical"), GENESIS.chain)
+OPENED = OpenedRequest.of(f.key("medical"), GENESIS, "replay", (f.other("one"), f.other("two")), "a test")
 SHOWN = ShownRecord(RECORD, Salts.draw(RECORD.value))
 TASK = Task(
     GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)
 )  # fmt: skip
 ADMISSION = AdmissionContext(
-    GENESIS, f.address("medical"), RoundKey(GENESIS.digest, 0, 0, 1), GENESIS.digest, UPDATE.shapes, frozenset()
+    GENESIS,
+    f.address("medical"),
+    RoundKey(GENESIS.digest, 0, 0, 1),
+    GENESIS.digest,
+    UPDATE.shapes,
+    frozenset(),
+    PrivacyClaims(GENESIS),
 )
 
 
@@ -198,6 +208,11 @@ def files(folder: Path) -> dict[str, Reader]:
         "evidence": Reader(lambda data: Evidence.from_bytes(data).verified(), evidence.to_bytes()),
         "trace": Reader(TokenTrace.from_bytes, evidence.trace.to_bytes()),
         "proof": Reader(lambda data: ParticipationProof.from_json(data).path, proof.to_json()),
+        "request to erase, handed over": Reader(
+            lambda data: OpenedRequest.from_dict(from_json(data)).verified(GENESIS), to_json(OPENED.to_dict())
+        ),
+        "kit": Reader(JoinKit.from_json, KIT.to_json()),
+        "request to join": Reader(lambda data: JoinRequest.from_json(data).verified(KIT), join_request().to_json()),
         "membership request": Reader(MembershipRequest.from_json, request.to_json()),
         "data records": Reader(records, b'{"question":"Q?","answer":"A."}\n{"text":"x","label":1}\n' * 2),
     }

@@ -1,0 +1,100 @@
+"""`foedus deploy`: a coordinator's side of a deployment, from one small file to a federation that may start."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from chain.joining import JoinRequest
+from console.deployments.federation_folder import FederationFolder
+from console.options import FederationOption, JsonOption, command_app, read_file
+from console.views.progress import working
+from console.views.tables import answer, short, table
+from core.deployment import FederationSettings
+
+app = command_app(
+    help="A deployment's folders, kits, and who is admitted.",
+    epilog="Example: foedus deploy init federation.toml",
+    no_args_is_help=True,
+)
+
+
+@app.command(epilog="Example: foedus deploy init federation.toml --out /etc/foedus/clinics")
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="federation.toml: name, hosts, organisations, …")],
+    out: Annotated[
+        Path | None, typer.Option(help="The coordinator's folder [the federation's name, in this folder].")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the coordinator's folder: key, certificates, contract, units, and a kit for each organisation.
+
+    Keys and a contract that are there stay. It may be run again: after a change of the file, for a certificate that
+    ends, or once the coordinator's account has funds.
+    """
+    given = FederationSettings.read_file(file)
+    found = FederationFolder((out or Path(given.name)).expanduser().absolute())
+    found.write_settings(given)
+    key = found.key()
+    certificate = found.certify(given)
+    with working(f"looking for the contract on chain {given.chain}"):
+        from chain.control import public_contract  # noqa: PLC0415 - web3, which a wrong file must not wait for
+
+        domain = public_contract(given.chain, found.state, key)
+    kits = {kit.organisation: kit.digest for kit in found.write_kits(domain)}
+    found.write_units()
+    shown = [{"organisation": o, "file": str(found.kit_file(o)), "digest": digest} for o, digest in kits.items()]
+    result: dict[str, Any] = {
+        "path": str(found.folder),
+        "coordinator": key.address,
+        "chain_id": domain.chain_id,
+        "contract": domain.contract,
+        "superlink": given.superlink,
+        "certificate_until": certificate.not_valid_after_utc.isoformat(),
+        "kits": shown,
+    }
+    rows = [(kit["organisation"], kit["file"], short(kit["digest"])) for kit in shown]
+    parts: list[RenderableType] = [
+        table(f"Federation {given.name} in {found.folder}", ("organisation", "kit", "digest"), rows),
+        f"Coordinator {key.address}, contract {domain.contract} on chain {domain.chain_id}",
+    ]
+    answer(result, parts, as_json=as_json)
+
+
+@app.command(epilog="Example: foedus deploy admit medical.json financial.json --federation clinics")
+def admit(
+    requests: Annotated[list[Path], typer.Argument(metavar="REQUEST...", help="Requests that organisations sent.")],
+    federation: FederationOption = ".",
+    as_json: JsonOption = False,
+) -> None:
+    """Admit organisations: their node keys, their addresses, and where it is wanted their place on the chain."""
+    found = FederationFolder.named(federation)
+    read = [JoinRequest.from_json(read_file("request", path, "an organisation's request")) for path in requests]
+    admitted = [found.admit(request) for request in read]
+    registered = register_all(found, admitted) if found.settings.require_registration else []
+    organisations = [
+        {
+            "organisation": request.organisation,
+            "address": request.address,
+            "node_key": request.membership.node_key,
+            "kit": request.kit,
+            "registered": request.address in registered,
+        }
+        for request in admitted
+    ]
+    rows = [(o["organisation"], o["address"], short(str(o["node_key"])), short(str(o["kit"]))) for o in organisations]
+    headings = ("organisation", "address", "node key", "kit")
+    parts: list[RenderableType] = [table(f"Admitted to {found.settings.name}", headings, rows)]
+    parts.append("Compare address and node key by phone.")
+    answer({"path": str(found.folder), "organisations": organisations}, parts, as_json=as_json)
+
+
+def register_all(found: FederationFolder, admitted: list[JoinRequest]) -> list[str]:
+    """Register organisations with the contract; returns their addresses."""
+    from chain.registry import registry_of  # noqa: PLC0415 - web3
+
+    registry = registry_of(found.settings.chain, found.state, None, found.key())
+    for request in admitted:
+        registry.register(request.membership)
+    return [request.address for request in admitted]

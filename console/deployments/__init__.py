@@ -1,0 +1,1 @@
+"""A deployment's folders, and what is looked at in them."""

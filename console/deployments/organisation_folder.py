@@ -1,0 +1,143 @@
+"""An organisation's folder: what `foedus join` makes from a kit, on the organisation's own machine.
+
+DIR/signer/          signer.toml, and the organisation's key; for the signer's user alone
+DIR/node/            node.toml, the node's key pair, the CA of the coordinator; for the node's user alone
+DIR/socket/          where the signer answers
+DIR/request.json     what goes back to the coordinator
+DIR/systemd, DIR/compose.yaml   how the two are started
+"""
+
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from chain.joining import JoinKit, JoinRequest
+from chain.membership import digest_of_node_key, request_membership
+from console.deployments.certificates import write_secret
+from console.deployments.templates import write_templates
+from core import keys
+from core.errors import UsageError
+
+REQUEST_DAYS = 30
+"""Days for which the contract takes a request."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What an organisation decides for itself: its data, base and chain, and the users of its two processes."""
+
+    data: Path | None = None
+    base: str = ""
+    chain_url: str = ""
+    node_user: str = ""
+    signer_user: str = ""
+    passphrase: Path | None = None
+
+
+def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
+    """Make keys and folders, and return the request.
+
+    Raises UsageError, before anything is made, when there is a folder already, or no such user or data.
+    """
+    if choices.data and not choices.data.is_dir():
+        raise UsageError(f"--data: expected a folder with this organisation's data set, got {choices.data}")
+    if folder.exists():
+        raise UsageError(f"{folder}: expected no such folder yet, got one: its keys are not made again")
+    owners = {name: _owner(user) for name, user in (("node", choices.node_user), ("signer", choices.signer_user))}
+    os.umask(0o077)
+    for path in (folder, folder / "node", folder / "signer", folder / "socket"):
+        path.mkdir(parents=path == folder)
+    request = make_keys(kit, folder, choices)
+    data = choices.data or folder / "node" / "data"
+    if not choices.data:
+        data.mkdir()
+    write_settings(kit, folder, data, choices)
+    users = {"node_user": choices.node_user or "foedus-node", "signer_user": choices.signer_user or "foedus-signer"}
+    program = Path(sys.executable).parent / "foedus"
+    write_templates("organisation", folder, users | {"folder": folder, "program": program, "data": data})
+    (folder / "request.json").write_bytes(request.to_json())
+    # The node must reach the socket, and whoever owns the folder is asked for neither key.
+    folder.chmod(0o755)
+    (folder / "socket").chmod(0o755)
+    for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
+        _hand_over(folder / place, owners[owner])
+    return request
+
+
+def make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
+    """The organisation's key and its node's, and what both say to the coordinator."""
+    passphrase = keys.read_passphrase(choices.passphrase) if choices.passphrase else ""
+    own = keys.create(folder / "signer" / "key", passphrase)
+    node = ec.generate_private_key(ec.SECP384R1())
+    plain = serialization.NoEncryption()
+    openssh = node.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, plain)
+    write_secret(folder / "node" / "node", openssh)
+    public = node.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (folder / "node" / "node.pub").write_bytes(public + b"\n")
+    deadline = int(time.time()) + REQUEST_DAYS * 86_400
+    digest = digest_of_node_key(folder / "node" / "node.pub")
+    membership = request_membership(own, kit.chain, digest, 0, deadline)
+    product = f"foedus {version('foedus')}"
+    return JoinRequest(kit.federation, kit.organisation, kit.digest, public.decode(), membership, product)
+
+
+def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> None:
+    """node.toml, which pins all that it can, and signer.toml."""
+    (folder / "node" / "ca.pem").write_text(kit.ca, encoding="ascii")
+    chosen = {"chain-url": url} if (url := choices.chain_url or kit.chain_url) else {}
+    node: dict[str, object] = {
+        "organisation": kit.organisation,
+        "superlink": kit.superlink,
+        "root-certificates": "ca.pem",
+        "node-key": "node",
+        "signer": "../socket/signer.sock",
+        "data": str(data) if choices.data else "data",
+        "base": choices.base or kit.base,
+        "pin-coordinator": kit.coordinator,
+        "pin-contract": kit.chain.contract,
+        "pin-base": kit.base_digest,
+        "pin-norm-bound": kit.norm_bound,
+        **chosen,
+    }
+    signer: dict[str, object] = {
+        "coordinator": kit.coordinator,
+        "chain-id": kit.chain.chain_id,
+        "contract": kit.chain.contract,
+        "socket": "../socket/signer.sock",
+    }
+    signer |= {"passphrase": str(choices.passphrase)} if choices.passphrase else {}
+    signer |= {"users": [choices.node_user]} if choices.node_user else {}
+    _write_toml(folder / "node" / "node.toml", node)
+    _write_toml(folder / "signer" / "signer.toml", signer)
+
+
+def _write_toml(path: Path, settings: Mapping[str, object]) -> None:
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()), encoding="utf-8")
+
+
+def _owner(user: str) -> tuple[int, int] | None:
+    """The ids of a user to whom a folder goes; raises UsageError when there is none, or no right to give it."""
+    if not user:
+        return None
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError as error:
+        raise UsageError(f"expected a user of this machine, got {user!r}: useradd --system {user}") from error
+    if os.geteuid() not in (0, entry.pw_uid):
+        raise UsageError(f"expected to be root, to give a folder to {user}, got user {os.geteuid()}")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _hand_over(folder: Path, owner: tuple[int, int] | None) -> None:
+    if owner:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, *owner, follow_symlinks=False)

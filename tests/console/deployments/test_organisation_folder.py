@@ -1,0 +1,84 @@
+"""An organisation's folder: its keys are made once and stay there, and its node pins what the kit says."""
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from chain.joining import JoinKit, JoinRequest
+from console.deployments.organisation_folder import Choices, join
+from core import keys
+from core.deployment import NodeSettings, SignerSettings
+from core.errors import UsageError
+from tests.console.deployments.founded import founded
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> JoinKit:
+    return JoinKit.from_json(founded(tmp_path).kit_file("medical").read_bytes())
+
+
+def test_the_folders_are_read_by_node_and_signer_and_pin_the_kit(kit: JoinKit, tmp_path: Path) -> None:
+    home = tmp_path / "medical"
+    request = join(kit, home, Choices())
+    node, signer = NodeSettings.read(home / "node"), SignerSettings.read(home / "signer")
+    assert (node.pin_coordinator, node.pin_contract) == (kit.coordinator, kit.chain.contract)
+    assert (node.pin_base, node.pin_norm_bound, node.base) == (kit.base_digest, kit.norm_bound, kit.base)
+    assert (signer.domain, signer.coordinator) == (kit.chain, kit.coordinator)
+    assert node.signer is not None
+    assert node.signer.resolve() == signer.socket.resolve()
+    assert keys.read(signer.key).address == request.address
+    assert node.node_key is not None
+    load_ssh_private_key(node.node_key.read_bytes(), None)
+    assert JoinRequest.from_json((home / "request.json").read_bytes()).verified(kit) == request
+    assert (home / "systemd" / "foedus-node.service").exists()
+
+
+def test_secrets_are_their_users_alone_and_are_never_made_twice(kit: JoinKit, tmp_path: Path) -> None:
+    home = tmp_path / "medical"
+    join(kit, home, Choices())
+    for secret in (home / "signer" / "key", home / "node" / "node"):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    for folder in (home / "signer", home / "node"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with pytest.raises(UsageError, match="expected no such folder yet"):
+        join(kit, home, Choices())
+
+
+def test_an_organisation_chooses_data_base_chain_and_keystore(kit: JoinKit, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("long and own\n")
+    passphrase.chmod(0o600)
+    home = tmp_path / "medical"
+    chosen = Choices(tmp_path / "data", str(tmp_path / "base"), "https://own.example", passphrase=passphrase)
+    request = join(kit, home, chosen)
+    node = NodeSettings.read(home / "node")
+    assert (node.data, node.base, node.chain_url) == (tmp_path / "data", str(tmp_path / "base"), "https://own.example")
+    signer = SignerSettings.read(home / "signer")
+    assert keys.read(signer.key, signer.passphrase).address == request.address
+    assert (home / "signer" / "key").read_text().startswith("{")
+
+
+def test_nothing_is_made_without_the_data_or_for_users_that_are_none(kit: JoinKit, tmp_path: Path) -> None:
+    home = tmp_path / "medical"
+    for choices, error in (
+        (Choices(tmp_path / "nowhere"), "--data: expected a folder"),
+        (Choices(node_user="no-such-user"), "expected a user of this machine, got 'no-such-user': useradd"),
+    ):
+        with pytest.raises(UsageError, match=error):
+            join(kit, home, choices)
+        assert not home.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to other users")
+def test_each_process_gets_a_folder_of_its_own_user(kit: JoinKit, tmp_path: Path) -> None:
+    home = tmp_path / "medical"
+    join(kit, home, Choices(node_user="bin", signer_user="daemon"))
+    for name, user in (("node", "bin"), ("signer", "daemon"), ("socket", "daemon")):
+        for path in (home / name, *(home / name).rglob("*")):
+            assert path.stat().st_uid == pwd.getpwnam(user).pw_uid
+    assert SignerSettings.read(home / "signer").users == ("bin",)
