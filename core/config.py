@@ -160,8 +160,9 @@ class RunConfig:
     """With mode unlearn: absolute path of a JSONL file of the records to erase; "" erases the whole organisation."""
     basis: str = "at its own request"
     """With mode unlearn: the legal basis that the organisation gives."""
-    requester_key: str = ""
-    """With mode unlearn: absolute path of the organisation's key file; "" derives it where the run's were derived."""
+    request: str = ""
+    """With mode unlearn: absolute path of the organisation's signed request, of `foedus request`; "" makes one of the
+    settings beside this one, where keys are derived."""
     method: str = ""
     """With mode unlearn or attribute: the method; "" is the default of attribute."""
     prompt: str = ""
@@ -178,7 +179,7 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         _ = self.auditing, self.listed, self.robustness, self.privacy
-        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
+        for name in ("state", "data", "validation", "coordinator_key", "request", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 
     @classmethod

@@ -1,7 +1,8 @@
-"""The certificate of an erasure: canonical JSON, signed by coordinator and requester.
+"""The certificate of an erasure: canonical JSON, signed by the coordinator.
 
-It holds the request, the steps taken and the label; with the run's artifacts and the chain anybody can check it
-(unlearning/check.py). It names no state of the erased that could be read any more, and nothing of their data.
+It holds the organisation's signed request, the steps taken and the label; with the run's artifacts and the chain
+anybody can check it (unlearning/check.py). It names no state of the erased that could be read any more, and nothing of
+their data.
 """
 
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ class ErasureCertificate(MemberStatement):
         return self.attestation.value.federation()
 
     def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator, and the requester."""
+        """The coordinator."""
         return self.attestation.value.signers(coordinator)
 
     def parts(self) -> tuple[Signed[Attestation], ...]:

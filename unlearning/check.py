@@ -2,10 +2,11 @@
 
 It needs the certificate, the run's artifacts with a reader's key, and the chain; no model and no data:
 
-    signatures    of coordinator and requester, on request, attestation and certificate
+    signatures    of the requester on its request, of the coordinator on attestation and certificate
     chain         knows the erasure, by this attestation and this certificate
     run           holds as a whole (chain/audit/run.py): what is left is recomputed, what is attested is unreadable
-    scope         every state that reveals the erased is on the list of destroyed states, computed from the records
+    scope         the list of destroyed states has every state that reveals the erased, computed from the records, and
+                  no other
     lineage       the label is the one that follows from the ancestors of the served state
     roots         before and after, heads and digest of the served state are those of the records
     privacy       ε spent by each organisation is that of its manifests
@@ -46,7 +47,7 @@ def check(
         certificate = signed.verified(run.genesis)
         lineage = Lineage.of(run.genesis, run.records())
     except FoedusError as error:
-        return (Failure("signature", "certificate", str(error), "signatures of coordinator and requester"),)
+        return (Failure("signature", "certificate", str(error), "signatures of requester and coordinator"),)
     parts = CertificateCheck(run, ledger, certificate, certificate.attestation.value, lineage)
     return (*parts.failures(), *verify(run, ledger, private=private, strict=True).failures)
 
@@ -133,13 +134,18 @@ class CertificateCheck:
         kept = {state for record in self._line(attested.generation) for state in record.states}
         others = (signed.value for signed in self.run.records() if signed.value.lane != attested.lane)
         kept |= {state for record in others for state in record.states}
+        known = set[Digest]()
         for record in self._knowing:
             manifests = (admitted.signed.value for admitted in record.admitted)
             revealing = {m.update for m in manifests if self.lineage.knows([m.digest], updates)} | {record.aggregate}
+            known |= revealing | {record.digest}
             if missing := sorted(revealing - kept - set(attested.destroyed)):
                 yield Failure("scope", f"round {record.round}", missing[0], "a state that was destroyed")
             if record.digest not in attested.salts_destroyed:
                 yield Failure("scope", f"round {record.round}", "unlisted salts", "salts that were destroyed")
+        # What is listed may be missing: nothing else may become so, unseen.
+        if odd := sorted({*attested.destroyed, *attested.salts_destroyed} - known):
+            yield Failure("scope", "attestation", odd[0], "states and salts that know the erased, and no others")
 
     def label(self) -> Iterator[Failure]:
         """The label is computed again."""
