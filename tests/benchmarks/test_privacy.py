@@ -1,4 +1,4 @@
-"""The attacks of the privacy benchmark find members where there are traces of them, and nothing where there are none."""
+"""The attacks of the privacy benchmark find members where there are traces of them, and nothing elsewhere."""
 
 import math
 
