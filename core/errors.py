@@ -66,6 +66,10 @@ class ObjectionError(IntegrityError):
     """What a coordinator sent does not hold. Its text is about that alone, so it may travel back."""
 
 
+class LostMemoryError(ObjectionError):
+    """An organisation is shown what it has signed and does not remember: nothing that its coordinator did."""
+
+
 class DestroyedError(IntegrityError):
     """Something is stored, and its key was destroyed: nobody can read it again."""
 
