@@ -19,7 +19,7 @@ from core.errors import FoedusError
 from core.escape import redacted, visible
 
 SUMMARIES = {
-    "run": "Run one federation in simulation.",
+    "run": "Run one federation, in simulation or on a deployment.",
     "status": "Show the rounds, participants, losses and digests of a run.",
     "witness": "Check, as an organisation, every round that its coordinator has shown.",
     "credits": "Show what organisations earned, and claim it on the public chain.",
