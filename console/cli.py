@@ -36,6 +36,7 @@ SUMMARIES = {
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
     "deploy": "Make a deployment's folders and kits; admit organisations.",
+    "doctor": "Say what is wrong, and what to do about it.",
     "join": "Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.",
     "node": "Run an organisation's node of a deployment.",
     "signer": "Hold an organisation's key and sign for its node.",

@@ -46,10 +46,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
-    federation: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="A deployment's: its coordinator's folder, or name in /etc/foedus."),
-    ] = None,
+    federation: Annotated[str | None, typer.Option(metavar="NAME", help="Run it on this coordinator.")] = None,
     backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
     state: StateOption = None,
     as_json: JsonOption = False,
