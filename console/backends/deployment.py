@@ -7,7 +7,6 @@ that ends with a reason of its own is not tried again.
 
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import psutil
 from console.backends import processes
 from console.backends.children import flower_environment
 from console.backends.flower import FlowerCommand, write_overrides
+from console.views.progress import Watcher
 from console.views.tables import screen, show
 from core.config import RunConfig
 from core.deployment import CoordinatorSettings
@@ -42,7 +42,7 @@ class DeployedRun:
 
     config: RunConfig
     settings: CoordinatorSettings
-    watch: Callable[[], bool]
+    watch: Watcher
 
     @property
     def state(self) -> State:
@@ -60,15 +60,20 @@ class DeployedRun:
         losses, records = 0, -1
         while True:
             self.wait_for_superlink()
-            if not (lost := self.follow(self.submit())):
-                return
+            lost = self.follow(self.submit())
             known = self.records()
+            if losses and self.watch.failure and known == records:
+                # Nodes that answer the last ServerApp, or were lost with it, may not be back when the next one asks.
+                lost = f"after a loss, {self.watch.failure}"
+            if not lost:
+                return
             losses = 1 if known > records else losses + 1
             records = known
             if losses >= _MOST_LOSSES:
                 raise RunError(f"{lost}, {losses} times without a round between: `foedus coordinator`'s log says why")
             show(f"{lost}: going on behind round {known}", on=screen(stderr=True))
             self.end_writer()
+            self.watch.go_on()
 
     def submit(self) -> str:
         """Submit the run; returns Flower's id of it."""
