@@ -33,6 +33,7 @@ from core.genesis import Genesis
 from core.keys import Key
 from core.messages import codec, training
 from core.messages.training import Reply
+from core.privacy import PrivacyClaims
 from core.round_key import RoundKey
 from core.storage.artifacts import SEALED, Artifacts
 from core.storage.blobs import Folder
@@ -95,7 +96,9 @@ def _admitted(
 ) -> tuple[tuple[Address, Digest], float]:
     """Admit a reply and store its update, from the bytes on; returns whose it is, its digest, and the peak in MB."""
     round_key = RoundKey(genesis.digest, 0, 0, 1)
-    context = AdmissionContext(genesis, key.address, round_key, genesis.digest, SHAPES, frozenset())
+    context = AdmissionContext(
+        genesis, key.address, round_key, genesis.digest, SHAPES, frozenset(), PrivacyClaims(genesis)
+    )
     with _peak(start) as peak:
         dtype, shape, stype, data, signed_manifest = pickle.loads(reply.read_bytes())  # noqa: S301 - our own file
         content = RecordDict(

@@ -26,6 +26,7 @@ from core.canonical import digest
 from core.messages.codec import json_record
 from core.messages.queries import Bound
 from core.messages.training import Reply, losses_of
+from core.privacy import PrivacyClaims
 from core.round_key import RoundKey
 from server_app.admission import AdmissionContext, RejectedError, read_reply
 from tests import federation as f
@@ -35,7 +36,9 @@ _FLOATS = SIZE // 4
 _GENESIS = f.genesis()
 _WANTED = {"model.lora_B": (_FLOATS // 8, 8)}
 _ROUND = RoundKey(_GENESIS.digest, 0, 0, 1)
-_CONTEXT = AdmissionContext(_GENESIS, f.address("medical"), _ROUND, _GENESIS.digest, _WANTED, frozenset())
+_CONTEXT = AdmissionContext(
+    _GENESIS, f.address("medical"), _ROUND, _GENESIS.digest, _WANTED, frozenset(), PrivacyClaims(_GENESIS)
+)
 """Of a model whose honest update has 10 MB."""
 
 T = TypeVar("T")

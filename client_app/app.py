@@ -17,15 +17,16 @@ from client_app.agreement import Pins
 from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
 from client_app.hosting import Host, Node, node_of
-from client_app.local_round import train_round, whole_round
+from client_app.local_round import RoundPlan, train_round, whole_round
 from client_app.oversight import confirm, metrics
+from client_app.privacy import private_round
 from client_app.refusals import abstained, errors_stay_home, refused
 from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.composition import Composition
-from core.errors import FormatError, UsageError
+from core.errors import FormatError, PrivacyError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import (
@@ -96,7 +97,7 @@ def offer(message: Message, context: Context) -> Message:
     model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
-        steps = whole_round(genesis, model, node.records(host, genesis, query.lane))
+        steps = whole_round(genesis, query.organisation, model, node.records(host, genesis, query.lane))
         session = node.agency.open_session(genesis, query.organisation, key, steps, query.traffic)
         session.settle(query.paid)
         bid = session.offer()
@@ -146,14 +147,20 @@ def train(message: Message, context: Context) -> Message:
     if node.oversight.abstains(standing):
         return abstained(message, Cause.CHAIN_LATE, str(standing))
     records = node.records(host, task.genesis, task.lane)
-    stage = task.genesis.training.stage(task.round, whole_round(task.genesis, model, records))
+    steps = whole_round(task.genesis, task.organisation, model, records)
+    stage = task.genesis.training.stage(task.round, steps)
     try:
         bid, next_bid = node.agency.bids(task, stage.steps)
     except (FormatError, UsageError) as error:
         return refused(message, context, Refused.ABSTAINED, error)
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-    manifest, update = train_round(task, records, model, fresh, bid, stage, {**metrics(standing), **next_bid})
+    try:
+        private = private_round(task, bid, records, host.key, node.privacy(host, task.genesis), witness.trained)
+    except PrivacyError as error:
+        return refused(message, context, Refused.ABSTAINED, error)
+    plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
+    manifest, update = train_round(task, records, model, fresh, plan)
     return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
 
 

@@ -44,7 +44,7 @@ def check_request(query: RecordsQuery, organisation: Organisation, key: SigningK
     """
     request = query.request.verified(query.genesis)
     check_member(query.genesis, organisation)
-    committed = hidden(key, request.nonce, query.records), len(query.records)
+    committed = hidden(key.salt_for(request.nonce), query.records), len(query.records)
     _equal("records of the request, and how many", (request.records, request.count), committed)
 
 

@@ -4,8 +4,8 @@
     its witness memory                           digests, salted where they speak of states; kept, it is its evidence
     its agent's saved tables                     deleted, where they learnt payments of rounds that are gone
 
-No single party can have it delete anything: coordinator and requester must have signed, for the federation that it
-joined, and its own ledger must know the erasure.
+No single party can have it delete anything: the requester must have signed its request and the coordinator the
+attestation, for the federation that it joined, and its own ledger must know the erasure.
 """
 
 from agents.notebook import Notebook

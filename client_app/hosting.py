@@ -74,6 +74,10 @@ class Node:
         """The note of the records that an organisation has erased from a federation."""
         return ErasedRecords(self.oversight.state.forgotten(genesis.digest, host.key.address))
 
+    def privacy(self, host: Host, genesis: Genesis) -> Path:
+        """The file of an organisation's account of its privacy budget in a federation."""
+        return self.oversight.state.privacy(genesis.digest, host.key.address)
+
     def load_base(self, genesis: Genesis) -> Model:
         """Its own base model with an adapter as the genesis describes it; raises ModelError for a base that is none."""
         return base_of_genesis(genesis, self.base)

@@ -5,49 +5,65 @@ Nothing is kept between rounds, and the base model is never changed: a round tha
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from client_app.privacy import PrivateRound
 from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
-from core.canonical import Digest
+from core.canonical import Address, Digest
 from core.genesis import Genesis, Stage
 from core.messages.training import Task
+from core.privacy import PrivacyPlan
 from core.update import METRICS, Bid, UpdateManifest
 from llm.model import Model
+from llm.private import train_privately
 from llm.records import Record
 from llm.train import TrainConfig, steps_of, train, untrained
 
 
-def whole_round(genesis: Genesis, model: Model, records: Sequence[Record]) -> int:
+def whole_round(genesis: Genesis, organisation: Address, model: Model, records: Sequence[Record]) -> int:
     """An organisation's steps in a whole round: as many as its records fill, at most the federation's."""
+    # How much text the records are is theirs to keep, where privacy is counted.
+    if plan := PrivacyPlan.of(genesis, organisation):
+        return plan.steps
     settings = genesis.training
     rows = settings.batch_size * settings.accumulation
     return steps_of(model, records, settings.local_epochs, rows, settings.max_length, settings.local_steps)
 
 
-def train_round(
-    task: Task,
-    records: Sequence[Record],
-    model: Model,
-    fresh: AdapterState,
-    bid: Bid,
-    stage: Stage,
-    metrics: Mapping[str, float],
-) -> tuple[UpdateManifest, AdapterState]:
-    """One round at a `stage` of the schedule: the update, and the manifest that describes it with these `metrics`.
+@dataclass(frozen=True)
+class RoundPlan:
+    """How a round is trained, by its bid, at a stage of the schedule; `metrics` are for its manifest.
 
-    `fresh` is the adapter before any training.
+    A `private` round tells ε in place of its loss, tokens and time.
     """
+
+    bid: Bid
+    stage: Stage
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    private: PrivateRound | None = None
+
+
+def train_round(
+    task: Task, records: Sequence[Record], model: Model, fresh: AdapterState, plan: RoundPlan
+) -> tuple[UpdateManifest, AdapterState]:
+    """One round: the update, and the manifest that describes it. `fresh` is the adapter before any training."""
+    bid, private = plan.bid, plan.private
     genesis, rule = task.genesis, RULES[task.genesis.rule]
     shard = genesis.lanes_of(task.organisation).index(task.lane)
     seed = seeds.local(genesis.seed, task.organisation, task.round, shard)
     own = lora.fresh(lora.Layout.of(model.modules, genesis.rank), seed) if rule.trains_a else fresh
     start = rule.start(task.state, own)
-    # A shard without records has nothing to learn: its update is zero.
-    config = _train_config(genesis, bid, stage, first_column=rank_of(start) - genesis.rank)
-    result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
+    config = _train_config(genesis, bid, plan.stage, first_column=rank_of(start) - genesis.rank)
+    if private:
+        result = train_privately(model, records, start, config, private.mechanism(len(records)), seeds.as_int(seed))
+    else:
+        # A shard without records has nothing to learn: its update is zero.
+        result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
     update = rule.update(task.state, result.adapter)
-    measured = {"loss": result.loss, "seconds": result.seconds, **metrics}
+    told = {} if private else {"loss": result.loss, "seconds": result.seconds}
+    measured = told | dict(plan.metrics)
     manifest = UpdateManifest(
         genesis=genesis.digest,
         organisation=task.organisation,
@@ -57,11 +73,12 @@ def train_round(
         parent=task.parent.value.digest if task.parent else genesis.digest,
         update=update.digest,
         examples=len(records),
-        tokens=result.tokens,
+        tokens=0 if private else result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),
         # Training that diverged has no loss that can be signed; its update is for admission to refuse.
         metrics={name: value for name, value in measured.items() if METRICS[name][0] <= value <= METRICS[name][1]},
+        epsilon=private.epsilon if private else 0.0,
     )
     return manifest, update
 

@@ -5,6 +5,7 @@ sign anything but this system's statements, of this organisation, for the coordi
 signer's own settings, in federations that it has agreed to with nonces of its own (client_app/agreement.py); and an
 update only if it grows from a record that the coordinator signed and that fits all it was shown before
 (client_app/witness.py). So no code of the node can sign two histories of a federation, or help to choose its seed.
+A request to erase is signed for the signer's own user and root alone.
 """
 
 import os
@@ -13,6 +14,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
@@ -23,7 +25,7 @@ from client_app.witness import Witness
 from core import keys
 from core.canonical import Digest, from_json, to_json
 from core.deployment import SignerSettings
-from core.erasures import Receipt
+from core.erasures import ErasureRequest, Receipt
 from core.errors import FoedusError, FormatError, IntegrityError, UsageError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
@@ -35,6 +37,8 @@ from core.update import Offer, Registration, UpdateManifest
 
 STATEMENTS: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
 """What an organisation's node signs in a federation that it has agreed to, by the names of the structs."""
+OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {ErasureRequest.struct: ErasureRequest}
+"""What is signed there for the signer's own user and root alone: no code of the node can have it erased."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -66,15 +70,15 @@ class Signer:
         self._state = State.at(settings.state)
         self._agreement = Agreement(self._state.agreed(key.address), key)
 
-    def answer(self, line: bytes) -> dict[str, Any]:
-        """The answer to a request; a request that is none, or not allowed, is refused with a reason."""
+    def answer(self, line: bytes, *, owner: bool = False) -> dict[str, Any]:
+        """The answer to a request, of the signer's own user or of another; what is no request is refused."""
         verbs: Mapping[str, Callable[..., dict[str, Any]]] = {
             "about": lambda: {"address": self._key.address, "public": self._key.public},
             "register": self.register,
             "reveal": self.reveal,
             "consent": self.consent,
             "show": self.show,
-            "sign": self.sign,
+            "sign": partial(self.sign, {**STATEMENTS, **(OF_ITS_OWNER if owner else {})}),
             "salt": lambda nonce: {"salt": self._key.salt_for(nonce).hex()},
         }
         try:
@@ -118,12 +122,15 @@ class Signer:
         self._witness(federation).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
         return {}
 
-    def sign(self, chain: Any, noun: Any, value: Any) -> dict[str, Any]:
+    def sign(
+        self, allowed: Mapping[str, type[OrganisationStatement]], /, chain: Any, noun: Any, value: Any
+    ) -> dict[str, Any]:
         """The signature under a statement in a federation that was agreed to, once all that was shown allows it."""
         domain = self._domain(chain)
-        if noun not in STATEMENTS:
-            raise IntegrityError(f"statement: expected {', '.join(STATEMENTS)}, got {str(noun)[:40]!r}")
-        statement = STATEMENTS[noun].from_dict(value)
+        if noun not in allowed:
+            whose = " for another user than the signer's own" if noun in OF_ITS_OWNER else ""
+            raise IntegrityError(f"statement: expected {', '.join(allowed)}, got {str(noun)[:40]!r}{whose}")
+        statement = allowed[noun].from_dict(value)
         witness = self._witness(statement.federation())
         if statement.organisation != self._key.address:
             got = statement.organisation
@@ -149,14 +156,15 @@ class Signer:
 
 
 class SignerServer(UnixStreamServer):
-    """The signer's socket; it answers its own user, and the users that the settings name."""
+    """The signer's socket; it answers its own user, root, and the users that the settings name."""
 
     def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
         """Listen on the socket.
 
         Raises UsageError for a user that does not exist, where it cannot listen, and as `Signer` does.
         """
-        self.allowed = {os.getuid(), *map(_uid, settings.users)}
+        self.owners = {0, os.getuid()}
+        self.allowed = self.owners | set(map(_uid, settings.users))
         path = settings.socket
         try:
             path.parent.mkdir(parents=True, exist_ok=True)  # before the umask of the state folder: the node must pass
@@ -178,8 +186,7 @@ class SignerServer(UnixStreamServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
         """Whether the process on the other end belongs to an allowed user."""
-        credentials = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return struct.unpack("3i", credentials)[1] in self.allowed
+        return _asking(request) in self.allowed
 
 
 class _Request(StreamRequestHandler):
@@ -188,8 +195,14 @@ class _Request(StreamRequestHandler):
     server: SignerServer
 
     def handle(self) -> None:
-        line = self.rfile.readline(LONGEST_LINE)
-        self.wfile.write(to_json(self.server.signer.answer(line.rstrip(b"\n"))) + b"\n")
+        line, owner = self.rfile.readline(LONGEST_LINE), _asking(self.request) in self.server.owners
+        self.wfile.write(to_json(self.server.signer.answer(line.rstrip(b"\n"), owner=owner)) + b"\n")
+
+
+def _asking(connection: socket.socket) -> int:
+    """The user whose process is on the other end."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
 
 
 def _uid(name: str) -> int:

@@ -164,6 +164,11 @@ class Witness:
         return Standing(trusting=False, behind=tuple(behind))
 
     @property
+    def trained(self) -> frozenset[RoundKey]:
+        """The rounds that an own update was sent for."""
+        return frozenset(self._sent)
+
+    @property
     def caught(self) -> str:
         """Why the coordinator is not believed any more; empty while it is."""
         return self._caught

@@ -1,6 +1,7 @@
 """`foedus forget`: erase an organisation, or records of it, from a run."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,51 +13,57 @@ from console.options import JsonOption, RunArgument, StateOption, command_app, s
 from console.settings import build, restored
 from console.views.tables import answer
 from core.canonical import Address
+from core.erasures import OpenedRequest
 from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from unlearning.certificate import ErasureCertificate, read_certificate
 from unlearning.plan import Lanes, plans
-from unlearning.records import read_digests, shards_of
+from unlearning.requests import request_of, shards_of
 
 app = command_app()
+
+RequestOption = Annotated[
+    Path | None, typer.Option(help="The organisation's signed request, as foedus request writes it.")
+]
 
 
 @app.command(epilog="Example: foedus forget --organisation coding --method replay")
 def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
-    organisation: Annotated[str, typer.Option(help="The organisation to erase: name or address.")],
-    method: Annotated[str, typer.Option(help="remove, repair or replay; for records shards or replay.")],
     run: RunArgument = "",
-    records: Annotated[Path | None, typer.Option(help="Erase only the records in this JSONL file.")] = None,
-    basis: Annotated[str | None, typer.Option(help="The legal basis that the organisation gives.")] = None,
-    requester_key: Annotated[
-        Path | None, typer.Option(help="The organisation's key file [derived, as in a simulation].")
-    ] = None,
+    request: RequestOption = None,
+    organisation: Annotated[
+        str, typer.Option(help="In a simulation, without a request: the organisation, by name or address.")
+    ] = "",
+    method: Annotated[str, typer.Option(help="Likewise: remove, repair or replay; for records shards or replay.")] = "",
+    records: Annotated[Path | None, typer.Option(help="Likewise: erase only the records in this JSONL file.")] = None,
+    basis: Annotated[str | None, typer.Option(help="Likewise: the legal basis that the organisation gives.")] = None,
     backend: Annotated[
         Backend | None, typer.Option(help="Where rounds are trained again [ray; inline if none is].")
     ] = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Erase an organisation, or some of its records, from a run; write and anchor the certificate."""
+    """Erase an organisation, or some of its records, from a run; write and anchor the certificate.
+
+    An organisation with a key of its own asks with `foedus request`, on its own machine.
+    """
     started = time.monotonic()
     folder = state_of(state)
     found = folder.existing(run)
-    address = found.genesis.named(organisation).address
-    trains = _trains(found, address, method, records)
-    options = {"organisation": address, "method": method, "basis": basis, "records": records and str(records)}
-    options["requester-key"] = requester_key and str(requester_key)
-    settings = build(options, [], None, replace(restored(folder, found.name), run=found.name, mode="unlearn"))
-    federate(settings, backend or (Backend.ray if trains else Backend.inline))
-    result = _result(found, newest_certificates(folder, found, address))
+    options = {"request": request, "organisation": organisation, "method": method, "records": records, "basis": basis}
+    given = _either(options)
+    settings = build(given, [], None, replace(restored(folder, found.name), run=found.name, mode="unlearn"))
+    opened = request_of(settings, found.genesis)
+    federate(settings, backend or (Backend.ray if _trains(found, opened) else Backend.inline))
+    result = _result(found, newest_certificates(folder, found, opened.request.value.organisation))
     result["seconds"] = round(time.monotonic() - started, 3)
     what = f"{result['records']} records of {result['organisation']}" if result["records"] else result["organisation"]
-    given, missing = (", ".join(result[kind]) or "none" for kind in ("receipts", "outstanding"))
     lines = [
         f"Erased   {what} from run {found.name} by {result['method']}: {result['label']}",
         f"Adapter  {result['aggregate']}",
-        f"Receipts {given}; outstanding: {missing}",
+        f"Receipts {_listed(result['receipts'])}; outstanding: {_listed(result['outstanding'])}",
         f"Written  {result['certificate']}",
         f"Next: foedus check {result['certificate']} · foedus verify {found.name}",
     ]
@@ -64,19 +71,33 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0
 
 
-def _trains(run: RunFolder, organisation: Address, method: str, records: Path | None) -> bool:
-    """Whether rounds must be trained again; raises UsageError for a request that cannot be."""
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _either(options: Mapping[str, Path | str | None]) -> dict[str, str]:
+    """The options that were given; raises UsageError unless they are a request, or what a simulation asks for."""
+    given = {name: str(value) for name, value in options.items() if value}
+    if not (given.keys() == {"request"} or ("request" not in given and {"organisation", "method"} <= given.keys())):
+        got = ", ".join(f"--{name}" for name in given) or "neither"
+        raise UsageError(f"expected --request alone, or --organisation and --method, got {got}")
+    return given
+
+
+def _trains(run: RunFolder, opened: OpenedRequest) -> bool:
+    """Whether rounds must be trained again.
+
+    Raises UsageError for a request that cannot be carried out, ForgeryError for one that is not its organisation's.
+    """
+    request = opened.verified(run.genesis).value
     if run.unfinished():
         begun = [s.value for s in run.erasures() if run.certificate(s.value) is None]
         return any(attestation.reaggregated < attestation.rounds for attestation in begun)
-    shards = shards_of(run.genesis, organisation, read_digests(records.expanduser())) if records else None
-    try:
-        return any(made.reaggregated < made.rounds for made in plans(Lanes.read(run), organisation, method, shards))
-    except UsageError:
-        own = (s.value for s in run.erasures() if s.value.organisation == organisation)
-        if any(run.certificate(attestation) for attestation in own):
-            return False  # the chain may not have been told yet; the ServerApp finds out, or says the same
-        raise
+    if any(signed.value.request.value == request for signed in run.erasures()):
+        return False  # it is carried out already
+    shards = shards_of(run.genesis, request.organisation, opened.records)
+    planned = plans(Lanes.read(run), request.organisation, request.method, shards)
+    return any(made.reaggregated < made.rounds for made in planned)
 
 
 def newest_certificates(state: State, run: RunFolder, organisation: Address) -> dict[Path, ErasureCertificate]:

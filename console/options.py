@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument
 
-from core.canonical import Address, address
+from core.canonical import Address, address, from_json
 from core.errors import FormatError, IntegrityError, UsageError
+from core.genesis import Genesis
 from core.storage.blobs import read
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
@@ -64,6 +65,20 @@ def readable_run(state: State, name: str, key: Path | None) -> RunFolder:
             return run
         raise UsageError(f"run {run.name} is sealed: expected --key, the key file of one of its readers, got none")
     return run
+
+
+def federation_of(state: State, run: str) -> Genesis:
+    """The genesis of a run that lies here, or that an organisation here agreed to; the newest when `run` is empty.
+
+    Raises UsageError when there is none.
+    """
+    known = {found.genesis.run: found.genesis for found in state.runs()}
+    for path in sorted(state.agreed_genesis().glob("*.json"), key=lambda path: path.stat().st_mtime):
+        genesis = Genesis.from_dict(from_json(path.read_bytes()))
+        known[genesis.run] = genesis
+    if not known or (run and run not in known):
+        raise UsageError(f"expected one of the federations {', '.join(known) or 'none'}, got {run or 'none'}")
+    return known[run or list(known)[-1]]
 
 
 def read_file(what: str, path: Path, expected: str, most: int = 16 * 2**20) -> bytes:

@@ -15,7 +15,7 @@ from llm.bases import located
 
 DEFAULTS = RunConfig()
 
-_PATHS = ("state", "data", "validation", "coordinator-key", "requester-key", "records", "store")
+_PATHS = ("state", "data", "validation", "coordinator-key", "request", "records", "store")
 
 
 def build(

@@ -7,10 +7,10 @@ import typer
 
 from chain.observer import observe
 from client_app.witness import Witness
-from console.options import JsonOption, RunChainOption, StateOption, command_app, state_of
+from console.options import JsonOption, RunChainOption, StateOption, command_app, federation_of, state_of
 from console.settings import saved
 from console.views.tables import answer
-from core.canonical import Address, from_json
+from core.canonical import Address
 from core.errors import IntegrityError, LedgerUnreachableError, UsageError
 from core.genesis import Genesis
 from core.ledger import LedgerView
@@ -34,7 +34,7 @@ def witness(
     for a round that does not stand as it was shown, and for a ledger that cannot be reached.
     """
     folder = state_of(state)
-    genesis = _genesis(folder, run)
+    genesis = federation_of(folder, run)
     members = [genesis.named(organisation)] if organisation else list(genesis.organisations)
     known = [member for member in members if folder.witness(genesis.digest, member.address).exists()]
     if not known:
@@ -81,14 +81,3 @@ def _check(folder: State, genesis: Genesis, member: Address, ledger: LedgerView)
     except LedgerUnreachableError as error:
         # What its memory shows needs no ledger.
         return WitnessCheck(rounds, caught, unreachable=str(error))
-
-
-def _genesis(folder: State, run: str) -> Genesis:
-    """The genesis of a run that lies here, or that an organisation here agreed to; the newest when `run` is empty."""
-    known = {run.genesis.run: run.genesis for run in folder.runs()}
-    for path in sorted(folder.agreed_genesis().glob("*.json"), key=lambda path: path.stat().st_mtime):
-        genesis = Genesis.from_dict(from_json(path.read_bytes()))
-        known[genesis.run] = genesis
-    if not known or (run and run not in known):
-        raise UsageError(f"expected one of the federations {', '.join(known) or 'none'}, got {run or 'none'}")
-    return known[run or list(known)[-1]]

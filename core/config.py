@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from core.canonical import Address, address
 from core.errors import ConfigError, FormatError
-from core.genesis import Membership, Participation, Training
+from core.genesis import Membership, Participation, Privacy, Training
 from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
@@ -119,6 +119,15 @@ class RunConfig:
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
     """The bound of that rule, see core/robust.py; 0 is the rule's own."""
+    dp_epsilon: float = 0.0
+    """Differential privacy of records: the ε that an organisation's updates may spend over all rounds and generations;
+    0 is none. A step then draws each record with probability batch-size · accumulation / examples."""
+    dp_delta: float = 1e-5
+    """δ of the same guarantee: well below one over the examples of the largest member."""
+    dp_clip: float = 1.0
+    """The largest L2 norm of an example's gradient in a step; longer ones are scaled down to it."""
+    dp_reserve: int = 0
+    """Rounds beyond the federation's that the budget is made for: a replay after an erasure spends as rounds do."""
     chain: str = "embedded"
     """The public chain: embedded, anvil or an RPC URL."""
     private_chain: str = ""
@@ -151,8 +160,9 @@ class RunConfig:
     """With mode unlearn: absolute path of a JSONL file of the records to erase; "" erases the whole organisation."""
     basis: str = "at its own request"
     """With mode unlearn: the legal basis that the organisation gives."""
-    requester_key: str = ""
-    """With mode unlearn: absolute path of the organisation's key file; "" derives it where the run's were derived."""
+    request: str = ""
+    """With mode unlearn: absolute path of the organisation's signed request, of `foedus request`; "" makes one of the
+    settings beside this one, where keys are derived."""
     method: str = ""
     """With mode unlearn or attribute: the method; "" is the default of attribute."""
     prompt: str = ""
@@ -168,8 +178,8 @@ class RunConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        _ = self.auditing, self.listed, self.robustness
-        for name in ("state", "data", "validation", "coordinator_key", "requester_key", "store", "q_table", "records"):
+        _ = self.auditing, self.listed, self.robustness, self.privacy
+        for name in ("state", "data", "validation", "coordinator_key", "request", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 
     @classmethod
@@ -227,6 +237,16 @@ class RunConfig:
         if wrong := robust.fault():
             raise ConfigError(f"robust-bound: {wrong}")
         return robust
+
+    @property
+    def privacy(self) -> Privacy | None:
+        """What the genesis fixes about differential privacy; raises ConfigError for a rule that it cannot go with."""
+        if not self.dp_epsilon:
+            return None
+        privacy = Privacy(self.dp_epsilon, self.dp_delta, self.dp_clip, self.dp_reserve)
+        if wrong := privacy.fault(self.aggregation):
+            raise ConfigError(f"dp-epsilon: {wrong}")
+        return privacy
 
     @property
     def training(self) -> Training:

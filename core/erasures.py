@@ -3,9 +3,10 @@
     RUN/erasures/L0000-G0001.json       the attestation of the erasure that opens generation 1 of lane 0
     RUN/certificates/L0000-G0001.json   the certificate, once everything is done (unlearning/certificate.py)
 
-An attestation is the point of no return: whoever finds one without a certificate finds an erasure that has to be gone
-on with. It lists every state and every salt that is about to vanish, so that an audit afterwards can tell what was
-erased from what was lost.
+The organisation signs the request, on its own machine, and hands it over with what it hides (`OpenedRequest`); the
+coordinator signs attestation and certificate. An attestation is the point of no return: whoever finds one without a
+certificate finds an erasure that has to be gone on with. It lists every state and every salt that is about to vanish,
+so that an audit afterwards can tell what was erased from what was lost.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,9 +15,9 @@ from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
-from core.errors import FormatError
+from core.errors import ForgeryError, FormatError
 from core.parsing import parsed
-from core.signed import MemberStatement, OrganisationStatement, Signed, SigningKey
+from core.signed import Federation, MemberStatement, OrganisationStatement, Signed, SigningKey
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
@@ -28,7 +29,7 @@ class ErasureRequest(OrganisationStatement):
     """An organisation asks that it be erased, or `count` of its records.
 
     `records` hides which ones (see `hidden`); it is zero, as `count`, for the whole organisation. `basis` is the legal
-    basis that it gives, `nonce` makes the request unique.
+    basis that it gives; `nonce` follows from the key and the rest, so that nobody else can guess it.
     """
 
     struct: ClassVar = "ErasureRequest"
@@ -80,17 +81,71 @@ class ErasureRequest(OrganisationStatement):
         return request
 
 
-def hidden(key: SigningKey, nonce: Digest, records: Collection[Digest]) -> Digest:
-    """The commitment to records in a request of this nonce; zero for none.
+def hidden(salt: bytes, records: Collection[Digest]) -> Digest:
+    """The commitment to records under a salt of 32 bytes; zero for none.
 
-    Its salt is HMAC-SHA256 of the nonce under the organisation's secret key: whoever knows a record but not the key
+    The salt is the key's for the request's nonce (`SigningKey.salt_for`): whoever knows a record but not the key
     cannot tell whether it was erased, and the organisation can show it at any time.
     """
     # A request for the whole organisation hides nothing.
     if not records:
         return ZERO_DIGEST
     # Keyed: records can be guessed, and an unkeyed digest would confirm a guess.
-    return commitment(key.salt_for(nonce), digest("records", *map(raw, sorted(set(records)))))
+    return commitment(salt, digest("records", *map(raw, sorted(set(records)))))
+
+
+@dataclass(frozen=True)
+class OpenedRequest:
+    """A request as its organisation hands it to the coordinator: with the records that it hides, and their salt.
+
+    `records` are digests, ascending; `salt` is 64 hex digits, or nothing where the whole organisation is erased.
+    """
+
+    request: Signed[ErasureRequest]
+    records: tuple[Digest, ...]
+    salt: str
+
+    @classmethod
+    def of(cls, key: SigningKey, genesis: Federation, method: str, records: Collection[Digest], basis: str) -> Self:
+        """An organisation's request, signed; the same for the same question.
+
+        Raises IntegrityError when a signer refuses.
+        """
+        ordered = tuple(sorted(set(records)))
+        asked = {"genesis": genesis.digest, "organisation": key.address, "method": method, "basis": basis}
+        wanted = digest("erasure-asked", to_json(asked | {"records": list(ordered)}))
+        # Hashed, since the salt of what is asked is no secret to whoever may ask the key for salts.
+        nonce = digest("erasure-nonce", key.salt_for(wanted))
+        salt = key.salt_for(nonce) if ordered else b""
+        plain = ErasureRequest(genesis.digest, key.address, method, hidden(salt, ordered), len(ordered), basis, nonce)
+        return cls(plain.sign(key, genesis.chain), ordered, salt.hex())
+
+    def verified(self, genesis: Federation) -> Signed[ErasureRequest]:
+        """The request; raises ForgeryError when another signed it, or it is about other records."""
+        request = self.request.verified(genesis)
+        if (request.records, request.count) != (hidden(bytes.fromhex(self.salt), self.records), len(self.records)):
+            raise ForgeryError(f"request: expected the {request.count} records that were signed for, got others")
+        return self.request
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for canonical JSON."""
+        return {"request": self.request.to_dict(), "records": list(self.records), "salt": self.salt}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError. Signature and commitment are checked by `verified`."""
+        opened = parsed(
+            cls,
+            data,
+            {
+                "request": lambda v: Signed.parse(ErasureRequest, v),
+                "records": lambda v: tuple(map(_digest, v)),
+                "salt": lambda v: salt_bytes(v).hex() if v else "",
+            },
+        )
+        if list(opened.records) != sorted(set(opened.records)) or bool(opened.records) != bool(opened.salt):
+            raise FormatError("malformed OpenedRequest: expected records once, in order, and a salt for them alone")
+        return opened
 
 
 @dataclass(frozen=True)
@@ -170,8 +225,8 @@ class Attestation(MemberStatement):
         return self.request.value.genesis
 
     def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator, and the organisation that asked."""
-        return coordinator, self.organisation
+        """The coordinator; the organisation has signed the request."""
+        return (coordinator,)
 
     def parts(self) -> tuple[Signed[ErasureRequest], ...]:
         """The request."""

@@ -4,7 +4,8 @@
     ├── UsageError                bad input: exit 2
     │   ├── ConfigError           an unknown setting, a wrong type, a value out of range
     │   ├── DataError             a missing folder, a malformed record (file and line)
-    │   └── ModelError            a base model or adapter that cannot be used
+    │   ├── ModelError            a base model or adapter that cannot be used
+    │   └── PrivacyError          a privacy budget that does not cover what is asked
     ├── FormatError               bytes that are not the canonical form they claim to be
     ├── IntegrityError            the thing checked does not hold: exit 1
     │   ├── ForgeryError          a signature that does not belong to its claimed signer
@@ -43,6 +44,10 @@ class DataError(UsageError):
 
 class ModelError(UsageError):
     """A base model or adapter cannot be loaded or does not fit."""
+
+
+class PrivacyError(UsageError):
+    """A privacy budget does not cover what is asked of an organisation."""
 
 
 class FormatError(FoedusError):

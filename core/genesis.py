@@ -22,7 +22,17 @@ CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
 
 _CHOSEN = frozenset(
-    {"membership", "nonces", "robust", "server_rate", "target_modules", "target_blocks", "template", "rslora"}
+    {
+        "membership",
+        "nonces",
+        "privacy",
+        "robust",
+        "server_rate",
+        "target_modules",
+        "target_blocks",
+        "template",
+        "rslora",
+    }
 )
 """The fields with a default that this version lets a federation choose."""
 
@@ -123,11 +133,27 @@ class Membership:
 
 @dataclass(frozen=True)
 class Privacy:
-    """Differential privacy of records: (ε, δ) over the whole federation, and the L2 norm an example is clipped to."""
+    """Differential privacy of records: (ε, δ) over all rounds and generations, and C, an example's largest gradient.
+
+    `reserve` are the rounds beyond the federation's that the budget is made for, as a replay needs them.
+    """
 
     epsilon: float
     delta: float
     clip: float
+    reserve: int = 0
+
+    def fault(self, rule: str, examples: int = 1) -> str | None:
+        """What is wrong with it under a rule, where a member has so many examples: `expected X, got Y`."""
+        # Where A is trained too, a step is no linear function of the examples' clipped gradients of B.
+        if rule != "frozen-a":
+            return f"expected rule frozen-a, under which B alone is trained, got {rule}"
+        if self.epsilon <= 0:
+            return f"expected an ε above 0, got {self.epsilon:g}"
+        # A mechanism that publishes one record in n whole is (0, 1/n)-private.
+        if self.delta * examples >= 1:
+            return f"expected a δ below 1 / {examples}, the most examples of a member, got {self.delta:g}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -316,14 +342,19 @@ class Genesis:
         }
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
         robust = {"robust": self.robust.rule, "robust_bound": self.robust.bound}
+        dp = {f"dp_{name}": value for name, value in asdict(self.privacy).items()} if self.privacy else {}
         asked = asdict(self.participation)
         private = {"anchor_every": self.private.anchor_every} if self.private else {}
-        settings = own | named | robust | asdict(self.training) | asked | {"participation": asked["policy"]} | private
+        settings = (
+            own | named | robust | dp | asdict(self.training) | asked | {"participation": asked["policy"]} | private
+        )
         for name, value in settings.items():
             if wrong := fault(name, value):
                 raise FormatError(f"genesis: {name}: {wrong}")
         if wrong := self.robust.fault():
             raise FormatError(f"genesis: robust: {wrong}")
+        if self.privacy and (wrong := self.privacy.fault(self.rule, max(self.examples.values(), default=1))):
+            raise FormatError(f"genesis: privacy: {wrong}")
         words = (
             self.run,
             self.base.name,

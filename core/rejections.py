@@ -22,6 +22,7 @@ class Reason(StrEnum):
     REPLAYED_NONCE = "replayed-nonce"
     INFLATED_EXAMPLES = "inflated-examples"
     BID_OUT_OF_RANGE = "bid-out-of-range"
+    EPSILON_OUT_OF_RANGE = "epsilon-out-of-range"
     TOO_LARGE = "too-large"
     DIGEST_MISMATCH = "digest-mismatch"
     MISSING_TENSOR = "missing-tensor"

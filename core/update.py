@@ -22,6 +22,8 @@ LARGEST_LOSS = 1e6
 """In nats per token, what a loss may be at most: far above that of any model, and far below where sums overflow."""
 LONGEST_SECONDS = 1e9
 """What a training may take at most."""
+MOST_EPSILON = 1000.0
+"""What a privacy loss ε may be at most: far above that of any budget."""
 METRICS: Mapping[str, tuple[float, float]] = {
     "loss": (0.0, LARGEST_LOSS),
     "seconds": (0.0, LONGEST_SECONDS),
@@ -268,9 +270,9 @@ class UpdateManifest(OrganisationStatement):
             if kind.startswith("uint"):
                 source = manifest.bid if name in {"steps", "rank"} else manifest
                 _check_count(name, getattr(source, name), int(kind[4:]))
-        if (manifest.wire, manifest.epsilon) != ("fp32", 0.0):
-            got = f"{manifest.wire!r} and {manifest.epsilon}"
-            raise FormatError(f"manifest: expected wire 'fp32' and epsilon 0, which this version knows, got {got}")
+        if manifest.wire != "fp32":
+            raise FormatError(f"manifest: expected wire 'fp32', which this version knows, got {manifest.wire!r}")
+        finite("epsilon", manifest.epsilon, 0.0, MOST_EPSILON)
         return manifest
 
 

@@ -131,13 +131,12 @@ def train(
     Raises ModelError when `parent` does not fit the model, DataError when no record leaves an answer to learn.
     """
     started = time.perf_counter()
-    with reproducible(model.device, seed), _training_mode(model, config):
+    with reproducible(model.device, seed), training_mode(model, config):
         model.set_adapter(parent)
         loop = Loop(model, config, objective)
         for step, batches in enumerate(draw_steps(model, records, config, seed)):
             loop.step(batches, config.rate(step))
-    adapter = model.get_adapter()
-    return TrainResult(adapter, loop.nats / loop.answers, loop.tokens, loop.examples, time.perf_counter() - started)
+    return loop.result(started)
 
 
 def untrained(adapter: AdapterState) -> TrainResult:
@@ -165,13 +164,21 @@ class Loop:
         """One optimiser step over the micro-batches `batches`."""
         answers = sum(len(batch) for batch in batches)
         for batch in batches:
-            loss = self.objective(self.model, self.model.entered(batch.to(self.model.device)))
             # Divided by the step's answers, not the micro-batch's: the mean must not depend on how they are divided.
-            self.accelerator.backward(loss / answers)
-            self.nats += loss.item()
-            self.tokens += int((batch.owners >= 0).sum())
-            self.examples += int((batch.positions == 0).logical_and(batch.owners >= 0).sum())
+            self.accumulate(batch, self.objective, answers)
         self.answers += answers
+        self.descend(rate)
+
+    def accumulate(self, batch: Batch, objective: Objective, divisor: int = 1) -> None:
+        """Add a micro-batch's gradient, over the divisor, and count the batch."""
+        loss = objective(self.model, self.model.entered(batch.to(self.model.device)))
+        self.accelerator.backward(loss / divisor)
+        self.nats += loss.item()
+        self.tokens += int((batch.owners >= 0).sum())
+        self.examples += int((batch.positions == 0).logical_and(batch.owners >= 0).sum())
+
+    def descend(self, rate: float) -> None:
+        """Move the trained columns by the gradient that they hold, and clear it."""
         # Before clipping: the norm is that of the columns that are trained.
         for parameter, mask in self.masks.items():
             if mask is not None and parameter.grad is not None:
@@ -182,9 +189,16 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def result(self, started: float) -> TrainResult:
+        """What the loop has come to; it began at `started`, by the performance counter."""
+        loss = self.nats / self.answers if self.answers else math.nan
+        adapter = self.model.get_adapter()
+        return TrainResult(adapter, loss, self.tokens, self.examples, time.perf_counter() - started)
+
 
 @contextmanager
-def _training_mode(model: Model, config: TrainConfig) -> Iterator[None]:
+def training_mode(model: Model, config: TrainConfig) -> Iterator[None]:
+    """Inside, the model is in training mode, with the configuration's dropout and gradient checkpointing."""
     network = model.module.get_base_model()
     model.module.train()
     dropped = [layer.lora_dropout for layer in model.layers.values()]
@@ -249,7 +263,7 @@ def steps_of(model: Model, records: Sequence[Record], epochs: float, rows: int, 
     if epochs <= 0:
         return most
     tokens, step = 0.0, float(rows * max_length)
-    for example in _answered(model, records, max_length):
+    for example in answered(model, records, max_length):
         tokens += epochs * _room_of(model, example, max_length)
         if tokens > step * (most - 1):
             return most
@@ -264,7 +278,7 @@ def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, r
     for _epoch in count():
         before = room
         shuffled = (records[index] for index in rng.permutation(len(records)).tolist())
-        for example in _answered(model, shuffled, max_length):
+        for example in answered(model, shuffled, max_length):
             room -= _room_of(model, example, max_length)
             yield example
             if room <= 0:
@@ -273,7 +287,7 @@ def _draw(model: Model, records: Sequence[Record], max_length: int, seed: int, r
             raise DataError(f"expected a record that leaves an answer to learn, got {len(records)} records without")
 
 
-def _answered(model: Model, records: Iterable[Record], max_length: int) -> Iterator[Example]:
+def answered(model: Model, records: Iterable[Record], max_length: int) -> Iterator[Example]:
     """The examples that leave an answer to learn."""
     for record in records:
         example = encode(model.tokenizer, record, max_length)

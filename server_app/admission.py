@@ -18,6 +18,7 @@ from core.errors import FoedusError, ForgeryError, FormatError
 from core.genesis import Genesis
 from core.messages.refusal import Refusal
 from core.messages.training import Reply
+from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
@@ -42,7 +43,7 @@ class RejectedError(FoedusError):
 
 @dataclass(frozen=True)
 class AdmissionContext:
-    """The round that one organisation was asked for, and the nonces that any update has used."""
+    """The round that one organisation was asked for, the nonces that any update has used, and what ε was claimed."""
 
     genesis: Genesis
     organisation: Address
@@ -50,6 +51,7 @@ class AdmissionContext:
     parent: Digest
     shapes: Mapping[str, tuple[int, ...]]
     nonces: Set[Digest]
+    claims: PrivacyClaims
 
     def admit(self, reply: Reply) -> tuple[Signed[UpdateManifest], AdapterState]:
         """The signed manifest and the update, when everything about them holds; raises RejectedError."""
@@ -82,7 +84,7 @@ class AdmissionContext:
             raise RejectedError(Reason.FORGED_SIGNATURE, str(error)) from error
 
     def check_claims(self, manifest: UpdateManifest) -> None:
-        """Round, parent, nonce, number of examples and bid are those that the organisation may claim."""
+        """Round, parent, nonce, number of examples, bid and ε are those that the organisation may claim."""
         if manifest.key != self.key:
             raise RejectedError(Reason.WRONG_ROUND, f"expected {self.key}, got {manifest.key}")
         if manifest.parent != self.parent:
@@ -95,6 +97,8 @@ class AdmissionContext:
             detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
             raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
         check_bid(manifest.bid, self.genesis)
+        if wrong := self.claims.fault(manifest):
+            raise RejectedError(Reason.EPSILON_OUT_OF_RANGE, wrong)
 
     def check_size(self, update: memoryview) -> int:
         """The most bytes of the update's header, once the update is no larger than its tensors can be."""

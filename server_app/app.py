@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from logging import ERROR, INFO
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -36,6 +35,7 @@ from provenance.served import trace
 from server_app.binding import Bindings
 from server_app.calibrating import calibrate_simulation
 from server_app.chains import Chains
+from server_app.coordinator_key import coordinator_key
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
 from server_app.founders import Founders
@@ -43,8 +43,8 @@ from server_app.founding import GenesisInputs, begin_or_resume
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from server_app.revocations import watched
 from server_app.rounds import Rounds
-from server_app.signing_keys import coordinator_key, requester_key
 from server_app.strategy import Foedus
+from unlearning.requests import request_of
 
 app = ServerApp()
 
@@ -96,10 +96,10 @@ def unlearn(grid: Grid, context: RunContext) -> None:
     config, run = context.config, context.run
     if not run.started:
         raise UsageError(f"run {run.name} has no genesis: it has no organisation to erase")
-    organisation = run.genesis.named(config.organisation).address
-    records = Path(config.records) if config.records else None
-    with federation(grid, context, leaving=None if records else organisation) as strategy:
-        strategy.unlearn(organisation, config.method, records)
+    opened = request_of(config, run.genesis)
+    request = opened.request.value
+    with federation(grid, context, leaving=request.organisation if request.whole else None) as strategy:
+        strategy.unlearn(opened)
     context.events.write("finished")
 
 
@@ -193,8 +193,6 @@ def erasure_context(grid: Grid, context: RunContext, chains: Chains, strategy: F
         bindings=strategy.bindings,
         ledger=chains.public,
         audit=lambda: verify(run, chains.public, private=chains.private_rounds, strict=True),
-        requester=lambda organisation: requester_key(config, run.genesis.named(organisation)),
-        basis=config.basis,
         train=lambda: strategy.start(grid),
         validate=strategy.validate,
         # A round may take hours; a holder that is silent must not hold up an erasure for as long.

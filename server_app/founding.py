@@ -128,6 +128,7 @@ def create_genesis(
         nonces=nonces,
         participation=config.participating,
         robust=config.robustness,
+        privacy=config.privacy,
         environment=environment(),
         target_modules=spec.modules,
         target_blocks=spec.blocks,
@@ -193,6 +194,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "composition": genesis.composition,
         "norm_bound": genesis.norm_bound,
         "robustness": genesis.robust,
+        "privacy": genesis.privacy,
         "server_rate": genesis.server_rate,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
@@ -222,6 +224,9 @@ def check_members(config: RunConfig, organisations: Sequence[Organisation]) -> N
         raise RunError(str(error)) from error
     if len({organisation.derived for organisation in organisations}) > 1:
         raise RunError("some organisations use derived keys, which anybody can compute, and some do not")
+    most = max(organisation.examples for organisation in organisations)
+    if config.privacy and (wrong := config.privacy.fault(config.aggregation, most)):
+        raise ConfigError(f"dp-delta: {wrong}")
     if not config.coordinator_key and not organisations[0].derived:
         raise ConfigError(
             "coordinator-key is not set: among organisations with keys of their own, a derived one is no key"

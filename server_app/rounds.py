@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address
-from core.canonical import ZERO_DIGEST, Address, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, to_json
 from core.composition import Composition
 from core.credit import CreditRecord
 from core.errors import QuorumError
@@ -25,6 +25,7 @@ from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
+from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.robust import counted, factors, likenesses
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
@@ -102,8 +103,10 @@ class Rounds:
         self.commit, self.rewards, self.measures = commit, rewards, measures
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
-        records = (signed.value for signed in run.records())
-        self.nonces = {admitted.signed.value.nonce for record in records for admitted in record.admitted}
+        self.nonces: set[Digest] = set()
+        self._claims = PrivacyClaims(self.genesis)
+        for signed in run.records():
+            self._note_admitted(signed.value)
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
@@ -210,12 +213,19 @@ class Rounds:
             if admitted.signed.value.parent == record.parent:
                 self._seen[record.lane][admitted.organisation] = record.round - 1
 
+    def _note_admitted(self, record: RoundRecord) -> None:
+        """Remember the nonces and claims of a record's updates; a re-aggregated one has claimed what it did before."""
+        for manifest in (admitted.signed.value for admitted in record.admitted):
+            self.nonces.add(manifest.nonce)
+            if manifest.generation == record.generation:
+                self._claims.note(manifest)
+
     def admission(self, recipient: Recipient) -> AdmissionContext:
         """The requirements on an organisation's update to the open round."""
         lane = self.lanes[recipient.lane]
         shapes = self.rule.shapes(lane.state, self.fresh)
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
-        return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces)
+        return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces, self._claims)
 
     def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected.
@@ -288,6 +298,7 @@ class Rounds:
         self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(signed, salts, state)
         self._note_seen(record)
+        self._note_admitted(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import asdict
 from functools import partial
 from logging import INFO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,6 +23,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from core.canonical import Address
 from core.composition import Composition
+from core.erasures import OpenedRequest
 from core.errors import RunError, UsageError
 from core.escape import one_line
 from core.messages import codec, training
@@ -33,13 +33,12 @@ from core.rejections import Reason
 from server_app.admission import RejectedError, read_reply
 from server_app.bids import Offers, collect
 from server_app.binding import Bindings
-from server_app.erasure.run import ErasureTarget, erase
+from server_app.erasure.run import erase
 from server_app.erasure.steps import ErasureContext
 from server_app.evaluation import curves, means
 from server_app.exchange import Recipients, exchange, last_line
 from server_app.rounds import Recipient, Rounds
 from unlearning.certificate import ErasureCertificate
-from unlearning.records import read_digests
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
@@ -172,17 +171,16 @@ class Foedus(Strategy):
         self.track(curves(self.rounds.genesis.names, losses, validation), server_round)
         return means(list(losses.values())) if losses else None
 
-    def unlearn(self, organisation: Address, method: str, records: Path | None = None) -> ErasureCertificate:
-        """Erase an organisation by remove, repair or replay, or `records` of it, a JSONL file, by shards or replay.
+    def unlearn(self, opened: OpenedRequest) -> ErasureCertificate:
+        """Carry out an organisation's signed request that it, or records of it, be erased.
 
         Returns the certificate; the last one, where the organisation learns in several lanes. Raises UsageError for bad
-        input, DataError for a bad file, RunError when the run does not hold or has another writer; see
+        input, ForgeryError for a request of another, RunError when the run does not hold or has another writer; see
         `server_app.erasure.run.erase`.
         """
         if self.erasure is None:
             raise UsageError("this strategy was given no ledger to erase on")
-        target = ErasureTarget(organisation, method, read_digests(records) if records else ())
-        return erase(self.erasure, target)[-1].value
+        return erase(self.erasure, opened)[-1].value
 
     def attribute(self, prompt: str, response: str | None, method: str) -> "TokenTrace":
         """Trace every token of a response, or of the model's own when it is None, to the organisations that taught it.

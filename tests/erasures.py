@@ -34,10 +34,10 @@ def attestation(genesis: Genesis, **changes: Any) -> Attestation:
     return replace(made, **changes)
 
 
-def attested(genesis: Genesis, coordinator: str = "", requester: str = "coding", **changes: Any) -> Signed[Attestation]:
-    """The same, signed by coordinator and requester, or by others."""
+def attested(genesis: Genesis, coordinator: str = "", **changes: Any) -> Signed[Attestation]:
+    """The same, signed by the coordinator, or by another."""
     key = f.key(coordinator) if coordinator else f.COORDINATOR
-    return attestation(genesis, **changes).sign(key, genesis.chain, f.key(requester))
+    return attestation(genesis, **changes).sign(key, genesis.chain)
 
 
 def signed_receipt(genesis: Genesis, erasure: Digest, key: Key) -> Signed[Receipt]:

@@ -99,7 +99,7 @@ def computed() -> dict[str, Any]:
             "key": "derived_key",
             "nonce": TWOS,
             "records": [ONES, THREES],
-            "commitment": hidden(KEY, TWOS, [THREES, ONES]),
+            "commitment": hidden(KEY.salt_for(TWOS), [THREES, ONES]),
         },
         "record": {
             "json": to_json({"prompt": [{"role": "user", "content": "Which dose?"}], "answer": "None."}).decode(),

@@ -1,11 +1,12 @@
-"""The certificate of an erasure: canonical JSON, signed by coordinator and requester.
+"""The certificate of an erasure: canonical JSON, signed by the coordinator.
 
-It holds the request, the steps taken and the label; with the run's artifacts and the chain anybody can check it
-(unlearning/check.py). It names no state of the erased that could be read any more, and nothing of their data.
+It holds the organisation's signed request, the steps taken and the label; with the run's artifacts and the chain
+anybody can check it (unlearning/check.py). It names no state of the erased that could be read any more, and nothing of
+their data.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -48,6 +49,7 @@ class ErasureCertificate(MemberStatement):
     order of lane (the genesis's for a lane without rounds, nothing for one without members). `aggregate` is the plain
     digest of the served state, `seed` the federation's, `versions` the environment in which it ran, `metrics` losses on
     the shared validation set, in nats per token, before and after. `outstanding` are the holders without a receipt.
+    `epsilon` is what each organisation of the lane has spent of its privacy budget so far, where that is counted.
     """
 
     struct: ClassVar = "ErasureCertificate"
@@ -65,6 +67,7 @@ class ErasureCertificate(MemberStatement):
     receipts: tuple[Signed[Receipt], ...]
     outstanding: tuple[Address, ...]
     limits: tuple[str, ...] = LIMITS
+    epsilon: Mapping[Address, float] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> Digest:
@@ -89,7 +92,7 @@ class ErasureCertificate(MemberStatement):
         return self.attestation.value.federation()
 
     def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """The coordinator, and the requester."""
+        """The coordinator."""
         return self.attestation.value.signers(coordinator)
 
     def parts(self) -> tuple[Signed[Attestation], ...]:
@@ -105,6 +108,7 @@ class ErasureCertificate(MemberStatement):
             "after": asdict(self.after),
             "versions": dict(self.versions),
             "metrics": {name: dict(values) for name, values in self.metrics.items()},
+            "epsilon": dict(self.epsilon),
             "receipts": [receipt.to_dict() for receipt in self.receipts],
         }
         return flat | nested | {name: list(flat[name]) for name in ("heads", "outstanding", "limits")}
@@ -121,6 +125,7 @@ class ErasureCertificate(MemberStatement):
             "versions": lambda v: {name: _text(version) for name, version in v.items()},
             "metrics": lambda v: {name: _numbers(values) for name, values in v.items()},
             "receipts": lambda v: tuple(Signed.parse(Receipt, receipt) for receipt in v),
+            "epsilon": lambda v: {address(who): spent for who, spent in _numbers(v).items()},
             "outstanding": lambda v: tuple(map(address, v)),
             "limits": lambda v: tuple(map(_text, v)),
         }

@@ -2,12 +2,14 @@
 
 It needs the certificate, the run's artifacts with a reader's key, and the chain; no model and no data:
 
-    signatures    of coordinator and requester, on request, attestation and certificate
+    signatures    of the requester on its request, of the coordinator on attestation and certificate
     chain         knows the erasure, by this attestation and this certificate
     run           holds as a whole (chain/audit/run.py): what is left is recomputed, what is attested is unreadable
-    scope         every state that reveals the erased is on the list of destroyed states, computed from the records
+    scope         the list of destroyed states has every state that reveals the erased, computed from the records, and
+                  no other
     lineage       the label is the one that follows from the ancestors of the served state
     roots         before and after, heads and digest of the served state are those of the records
+    privacy       ε spent by each organisation is that of its manifests
     receipts      each of a holder, for this erasure; holders without one are listed, and nobody twice
 
 A certificate stays true of its own time after later erasures; the newest one describes the state that is served now.
@@ -20,11 +22,12 @@ from functools import cached_property
 
 from chain.audit.private import PrivateSource
 from chain.audit.run import Failure, verify
-from core.canonical import ZERO_DIGEST, Digest
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.composition import compose
 from core.erasures import Attestation
 from core.errors import FoedusError, IntegrityError
 from core.ledger import Ledger
+from core.privacy import claimed
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
@@ -44,7 +47,7 @@ def check(
         certificate = signed.verified(run.genesis)
         lineage = Lineage.of(run.genesis, run.records())
     except FoedusError as error:
-        return (Failure("signature", "certificate", str(error), "signatures of coordinator and requester"),)
+        return (Failure("signature", "certificate", str(error), "signatures of requester and coordinator"),)
     parts = CertificateCheck(run, ledger, certificate, certificate.attestation.value, lineage)
     return (*parts.failures(), *verify(run, ledger, private=private, strict=True).failures)
 
@@ -71,6 +74,7 @@ class CertificateCheck:
             self.roots,
             self.served,
             self.origin,
+            self.privacy,
             self.receipts,
         )
         failures: list[Failure] = []
@@ -130,18 +134,24 @@ class CertificateCheck:
         kept = {state for record in self._line(attested.generation) for state in record.states}
         others = (signed.value for signed in self.run.records() if signed.value.lane != attested.lane)
         kept |= {state for record in others for state in record.states}
+        known = set[Digest]()
         for record in self._knowing:
             manifests = (admitted.signed.value for admitted in record.admitted)
             revealing = {m.update for m in manifests if self.lineage.knows([m.digest], updates)} | {record.aggregate}
+            known |= revealing | {record.digest}
             if missing := sorted(revealing - kept - set(attested.destroyed)):
                 yield Failure("scope", f"round {record.round}", missing[0], "a state that was destroyed")
             if record.digest not in attested.salts_destroyed:
                 yield Failure("scope", f"round {record.round}", "unlisted salts", "salts that were destroyed")
+        # What is listed may be missing: nothing else may become so, unseen.
+        if odd := sorted({*attested.destroyed, *attested.salts_destroyed} - known):
+            yield Failure("scope", "attestation", odd[0], "states and salts that know the erased, and no others")
 
     def label(self) -> Iterator[Failure]:
         """The label is computed again."""
         trained = self.attestation.reaggregated < self.attestation.rounds
-        label = self.lineage.label(self.certificate.heads, self._updates, trained=trained)
+        private = self.run.genesis.privacy is not None
+        label = self.lineage.label(self.certificate.heads, self._updates, trained=trained, private=private)
         yield from _unequal("label", self.certificate.label, label.value)
 
     def roots(self) -> Iterator[Failure]:
@@ -170,6 +180,11 @@ class CertificateCheck:
         """Seed and versions are those of the genesis."""
         yield from _unequal("seed", self.certificate.seed, self.run.genesis.seed)
         yield from _unequal("versions", dict(self.certificate.versions), dict(self.run.genesis.environment))
+
+    def privacy(self) -> Iterator[Failure]:
+        """What every organisation has spent of its privacy budget is what its newest manifest says."""
+        spent = spent_in(self.run, self.attestation)
+        yield from _unequal("privacy loss", dict(self.certificate.epsilon), spent)
 
     def receipts(self) -> Iterator[Failure]:
         """Every organisation that was sent a state that knew the erased is a holder, and is listed once.
@@ -216,6 +231,13 @@ class CertificateCheck:
         others = [a for a in attested if a.request != self.attestation.request]
         later = (self.ledger.erasure(genesis, other.erasure) for other in others)
         return own is not None and any(other and other.attested_at > own.attested_at for other in later)
+
+
+def spent_in(run: RunFolder, attestation: Attestation) -> dict[Address, float]:
+    """ε that the organisations of a lane have claimed up to the end of the generation that an erasure opened."""
+    records = (signed.value for signed in run.records())
+    lane, last = attestation.lane, attestation.generation
+    return claimed(record for record in records if record.lane == lane and record.generation <= last)
 
 
 def root(run: RunFolder, lane: int, generation: int) -> Root:

@@ -30,10 +30,23 @@ class Label(StrEnum):
 
     EXACT = "exact"
     """Nothing that is served descends from an erased update."""
+    EXACT_IN_DISTRIBUTION = "exact-in-distribution"
+    """As exact, and trained since with noise that its organisations keep secret: nobody else can train the same again,
+    and the result is one that might have come out had the erased never taken part."""
     INTERIM = "interim"
     """The erased updates are out of the sum; others that are in it were trained on models that knew them."""
     APPROXIMATE = "approximate"
     """As interim, and trained further."""
+
+    @classmethod
+    def of_clean(cls, *, noised: bool) -> Self:
+        """The label of what descends from no erased update; `noised` says whether secret noise was drawn since."""
+        return cls(cls.EXACT_IN_DISTRIBUTION if noised else cls.EXACT)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing that is served descends from an erased update."""
+        return self in {Label.EXACT, Label.EXACT_IN_DISTRIBUTION}
 
 
 @dataclass(frozen=True)
@@ -112,15 +125,16 @@ class Lineage:
         """The first records of a lane's line that do not know these updates."""
         return tuple(takewhile(lambda record: not self.knows([record.digest], updates), line))
 
-    def label(self, served: Iterable[Digest], updates: Set[Digest], *, trained: bool) -> Label:
+    def label(self, served: Iterable[Digest], updates: Set[Digest], *, trained: bool, private: bool = False) -> Label:
         """The label of what is served after these updates were erased.
 
-        `served` are the heads of the composed lanes, `trained` says whether rounds were trained since. Raises
+        `served` are the heads of the composed lanes, `trained` says whether rounds were trained since,
+        `private` whether that was with secret noise. Raises
         IntegrityError when one of the updates is itself in the sum: then nothing was erased.
         """
         served = frozenset(served)
         if not self.knows(served, updates):
-            return Label.EXACT
+            return Label.of_clean(noised=trained and private)
         waiting = list(served)
         # Along records only, never through an update to the record that it was trained on: that is the sum.
         while waiting:

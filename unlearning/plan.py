@@ -35,6 +35,7 @@ from core.erasures import OF_RECORDS
 from core.errors import UsageError
 from core.genesis import Genesis, Training
 from core.policies import BY_HISTORY, selected
+from core.privacy import PrivacyPlan
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
 from unlearning.certificate import read_certificate
@@ -110,7 +111,7 @@ class Lanes:
         """Whether the remaining members alone would have been asked likewise; so it is where others' past decides."""
         if self.genesis.policy(record.round) in BY_HISTORY:
             return True
-        return set(selected(self.genesis, remaining, record.round, (), {})) == record.asked.intersection(remaining)
+        return set(self._may_be_asked(record.round, remaining)) == record.asked.intersection(remaining)
 
     def check_complete(self) -> None:
         """Raise UsageError for a run with rounds to go."""
@@ -133,6 +134,30 @@ class Lanes:
                 raise UsageError(
                     f"round {record.round}: expected a quorum of {quorum} without the erased, got {left}: use replay"
                 )
+
+    def check_budget(self, lane: int, members: Sequence[Address], rounds: range) -> None:
+        """Raise UsageError when the privacy budget of one of a lane's members does not cover more training.
+
+        `rounds` are the numbers of those that the lane is to be trained in.
+        """
+        asked = {number: self._may_be_asked(number, members) for number in rounds} if self.genesis.privacy else {}
+        own = [manifest for manifest in self.lineage.manifests.values() if manifest.lane == lane]
+        for member in members:
+            if budget := PrivacyPlan.of(self.genesis, member):
+                left = budget.most - sum(manifest.bid.steps for manifest in own if manifest.organisation == member)
+                numbers = [number for number in rounds if member in asked[number]]
+                needed = sum(self.genesis.training.stage(number, budget.steps).steps for number in numbers)
+                if needed > left:
+                    # Attested first and found out later, the erasure could not be ended.
+                    raise UsageError(
+                        f"privacy budget of {self.genesis.names[member]}: expected at least {needed} steps left for "
+                        f"{len(numbers)} rounds, got {left}: use remove, or found with dp-reserve"
+                    )
+
+    def _may_be_asked(self, number: int, members: Sequence[Address]) -> Collection[Address]:
+        """Those of a lane's members that a round may ask: all, where what they did before decides."""
+        history = self.genesis.policy(number) in BY_HISTORY
+        return members if history else selected(self.genesis, members, number, (), {})
 
 
 @dataclass(frozen=True)
@@ -182,6 +207,7 @@ class Plan:
         reaggregated, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
         records = tuple(record for record in line[len(clean) :] if record.round <= reaggregated)
         run.check_quorum(lane, records, erased)
+        run.check_budget(lane, remaining, range(reaggregated + 1, rounds + 1))
         knowing = tuple(r for r in run.records if r.lane == lane and run.lineage.knows([r.digest], updates))
         return cls(
             organisation=organisation,
@@ -192,7 +218,7 @@ class Plan:
             reaggregated=reaggregated,
             rounds=rounds,
             records=records,
-            expected=_expected(run.lineage, parent, records, updates, trained=reaggregated < rounds),
+            expected=_expected(run, parent, records, updates, trained=reaggregated < rounds),
             to_destroy=_to_destroy(run, lane, knowing, clean, records, updates),
             salts_to_destroy=knowing,
             # After every round an aggregate goes to the lane's members, and the composition of all lanes to everyone.
@@ -212,7 +238,7 @@ def plans(run: Lanes, organisation: Address, method: str, shards: Collection[int
     if member is None:
         raise UsageError(f"organisation {organisation} is not a member of run {run.genesis.run}")
     label = run.erased.get(organisation)
-    if label is Label.EXACT or (label is not None and shards is not None):
+    if label is not None and (label.clean or shards is not None):
         raise UsageError(f"{member.name} is already erased: nothing of it is left to erase so")
     run.check_complete()
     lanes = run.genesis.lanes_of(organisation)
@@ -238,14 +264,14 @@ def check_method(genesis: Genesis, organisation: Address, method: str, shards: C
 
 
 def _expected(
-    lineage: Lineage, parent: RoundRecord | None, records: Iterable[RoundRecord], updates: Set[Digest], *, trained: bool
+    run: Lanes, parent: RoundRecord | None, records: Iterable[RoundRecord], updates: Set[Digest], *, trained: bool
 ) -> Label:
     """The label that the plan leads to: the new state will descend from its parent and from the updates it sums."""
     nodes = [parent.digest] if parent else []
     summed = (a.signed.value.digest for record in records for a in record.admitted)
     nodes += [update for update in summed if update not in updates]
-    if not lineage.knows(nodes, updates):
-        return Label.EXACT
+    if not run.lineage.knows(nodes, updates):
+        return Label.of_clean(noised=trained and run.genesis.privacy is not None)
     return Label.APPROXIMATE if trained else Label.INTERIM
 
 

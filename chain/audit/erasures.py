@@ -1,9 +1,11 @@
-"""Erasures: attested by coordinator and organisation, known to the ledger, and done.
+"""Erasures: asked for by an organisation, attested by the coordinator, known to the ledger, and done.
 
+One request is carried out once in a lane, and nobody is erased, or leaves the lane, who has not asked.
 The states and salts that an attestation lists may be unreadable, and must be once there is a certificate; any other
 that cannot be read was lost. No attestation excuses a missing state of the served lineage.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -11,7 +13,7 @@ from typing import Self
 from chain.audit.files import ErasureFile, Files
 from chain.audit.ledger import LedgerAudit
 from chain.audit.report import Findings, What
-from core.canonical import Digest, digest, from_json, to_json
+from core.canonical import Address, Digest, digest, from_json, to_json
 from core.erasures import Attestation
 from core.errors import FormatError
 from core.generations import GenerationRecord
@@ -35,6 +37,8 @@ class ErasureAudit:
     """Records whose salts may be missing."""
     salts_destroyed: frozenset[Digest]
     """Records whose salts must be."""
+    leaving: frozenset[Address]
+    """The organisations that have asked, each for itself, to be erased as a whole."""
     _seen: set[Digest] = field(default_factory=set)
 
     @classmethod
@@ -42,7 +46,7 @@ class ErasureAudit:
         """The attestations; one that cannot be read, or lacks a signature, is a failure and lists nothing."""
         attested = []
         for file in files.erasures():
-            want = "an attestation that coordinator and organisation have signed"
+            want = "an attestation that the coordinator has signed, of a request that the organisation has"
             with findings.guard(What.ATTESTATION, file.name, want):
                 signed = files.read_signed(file.name, Attestation)
                 attestation = signed.verified(genesis)
@@ -57,6 +61,7 @@ class ErasureAudit:
             frozenset(d for a in every for d in a.destroyed), frozenset(d for a in done for d in a.destroyed),
             frozenset(d for a in every for d in a.salts_destroyed),
             frozenset(d for a in done for d in a.salts_destroyed),
+            frozenset(a.organisation for a in every if a.whole),
         )  # fmt: skip
 
     def check(self, opened: Mapping[int, Mapping[int, Signed[GenerationRecord]]], ledger: LedgerAudit) -> None:
@@ -66,6 +71,11 @@ class ErasureAudit:
         """
         for file, signed in self.attested:
             self._check(signed.value, file, opened.get(file.lane, {}), ledger)
+        asked = Counter((file.lane, signed.value.request.value) for file, signed in self.attested)
+        for (lane, request), times in asked.items():
+            if times > 1:
+                where = f"erasures of lane {lane}"
+                self.findings.fail(What.ATTESTATION, where, f"request {request.digest} {times} times", "each once")
         known = {(file.lane, file.generation) for file, _ in self.attested}
         for lane, generation in sorted({(lane, number) for lane, own in opened.items() for number in own} - known):
             where = ErasureFile.of(lane, generation).name
@@ -99,11 +109,12 @@ class ErasureAudit:
             self.findings.expect(What.GENERATION, where, _fork_of(attestation), _fork_of(record))
             if attestation.organisation not in self.genesis.lanes[file.lane]:
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
-            if staying := sorted(set(record.members) & set(attestation.erased)):
-                self.findings.fail(What.MEMBERS, where, f"{staying[0]} among the members", "no erased organisation")
-            if not attestation.whole and attestation.organisation not in record.members:
-                want = f"{attestation.organisation}, of whom only records were erased"
-                self.findings.fail(What.MEMBERS, where, f"{len(record.members)} members", want)
+            before = opened.get(record.generation - 1)
+            members = before.value.members if before else self.genesis.lanes[file.lane]
+            staying = tuple(member for member in members if member not in attestation.erased)
+            self.findings.expect(What.MEMBERS, where, record.members, staying)
+            if odd := sorted(set(attestation.erased) - self.leaving):
+                self.findings.fail(What.MEMBERS, where, f"{odd[0]} among the erased", "organisations that have asked")
         ledger.check_erasure(attestation, certificate, where)
 
     def _certificate(self, attestation: Attestation, file: ErasureFile) -> Digest | None:

@@ -12,6 +12,7 @@ from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.genesis import Genesis
+from core.privacy import PrivacyClaims
 from core.rounds import Admitted, RoundRecord
 from core.signed import Signed
 from core.update import Organisation, UpdateManifest
@@ -58,6 +59,7 @@ class RecordAudit:
     def __post_init__(self) -> None:
         self.members: Mapping[Address, Organisation] = {o.address: o for o in self.genesis.organisations}
         self.digest = self.genesis.digest
+        self.claims = PrivacyClaims(self.genesis)
 
     def name(self, address: Address) -> str:
         """An organisation's name, for findings."""
@@ -160,7 +162,7 @@ class RecordAudit:
         self._check_claims(manifest, where)
 
     def _check_claims(self, manifest: UpdateManifest, where: str) -> None:
-        """Nonce, examples and bid."""
+        """Nonce, examples, bid and ε."""
         seen = self.nonces.setdefault(manifest.nonce, where)
         if seen is not where:
             self.findings.fail(What.NONCE, where, f"{manifest.nonce} of {seen}", "a nonce that was never used")
@@ -171,3 +173,7 @@ class RecordAudit:
         if not (1 <= bid.steps <= steps and 1 <= bid.rank <= rank):
             got = f"{bid.steps} steps at rank {bid.rank}"
             self.findings.fail(What.BID, where, got, f"1 to {steps} steps and rank 1 to {rank}")
+        elif manifest.organisation in self.members:
+            if wrong := self.claims.fault(manifest):
+                self.findings.fail(What.EPSILON, where, manifest.epsilon, wrong)
+            self.claims.note(manifest)

@@ -44,6 +44,7 @@ class What(StrEnum):
     NONCE = "nonce"
     EXAMPLES = "examples"
     BID = "bid"
+    EPSILON = "privacy loss"
     UPDATE = "update"
     TENSORS = "names of tensors"
     SHAPE = "shape"

@@ -1,6 +1,7 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
@@ -8,6 +9,7 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.views.tables import short, table
 from core.ledger import Anchor
+from core.privacy import claimed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -48,6 +50,7 @@ def report(state: State, run: RunFolder) -> Json:
         ],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
+        "privacy": _privacy(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
 
@@ -94,9 +97,25 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield from spending(result["privacy"])
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def _privacy(run: RunFolder) -> Json | None:
+    """The privacy budget and what each organisation has spent of it, over all generations; None where none is set."""
+    if run.genesis.privacy is None:
+        return None
+    names, spent = run.genesis.names, claimed(signed.value for signed in run.records())
+    return asdict(run.genesis.privacy) | {"spent": {names[address]: epsilon for address, epsilon in spent.items()}}
+
+
+def spending(privacy: Json | None) -> Iterator[str]:
+    """The line about a privacy budget, where there is one."""
+    if privacy:
+        spent = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
+        yield f"Privacy  ε spent of {privacy['epsilon']:g} at δ {privacy['delta']:g}: {spent}"
 
 
 def standings(title: str, updates: Json) -> RenderableType:

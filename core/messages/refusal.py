@@ -20,6 +20,7 @@ from core.errors import (
     LedgerUnreachableError,
     ModelError,
     ObjectionError,
+    PrivacyError,
     UsageError,
 )
 from core.messages.codec import REFUSAL_BYTES, json_of, json_record
@@ -40,6 +41,7 @@ class Cause(StrEnum):
     PRICE = "price"
     AGENT = "agent"
     MESSAGE = "message"
+    PRIVACY = "privacy-budget"
     LEDGER_UNREACHABLE = "ledger-unreachable"
     LEDGER = "ledger"
     SETTINGS = "settings"
@@ -67,6 +69,7 @@ _CAUSES: dict[type[Exception], Cause] = {
     ConfigError: Cause.SETTINGS,
     DataError: Cause.DATA,
     ModelError: Cause.MODEL,
+    PrivacyError: Cause.PRIVACY,
     UsageError: Cause.USAGE,
     FormatError: Cause.FORMAT,
     IntegrityError: Cause.INTEGRITY,

@@ -7,6 +7,7 @@ STATE/agents/GENESIS/    what the agents of the organisations here have learnt; 
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
 STATE/agreed/            what each organisation has agreed to found; see client_app/agreement.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
+STATE/privacy/GENESIS/   what each organisation has spent of its privacy budget; see client_app/privacy.py
 STATE/chain/             the development chains
 """
 
@@ -111,6 +112,10 @@ class State:
     def forgotten(self, genesis: Digest, organisation: Address) -> Path:
         """The records that an organisation of this state folder has erased from a federation."""
         return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"
+
+    def privacy(self, genesis: Digest, organisation: Address) -> Path:
+        """What an organisation of this state folder has spent of its privacy budget in a federation."""
+        return self.folder / "privacy" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
 
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""

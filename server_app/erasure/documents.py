@@ -10,7 +10,7 @@ from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from server_app.rounds import Rounds
 from unlearning.certificate import LIMITS, LIMITS_OF_RECORDS, ErasureCertificate
-from unlearning.check import root
+from unlearning.check import root, spent_in
 from unlearning.lineage import Lineage
 from unlearning.plan import Plan
 
@@ -67,10 +67,11 @@ def certificate_of(
     run, attestation = rounds.run, attested.value
     heads = tuple(lane.parent(run.genesis) for lane in rounds.lanes if lane.members)
     trained = attestation.reaggregated < attestation.rounds
+    private = run.genesis.privacy is not None
     given = {receipt.value.organisation for receipt in receipts}
     return ErasureCertificate(
         attestation=attested,
-        label=lineage.label(heads, lineage.erased(attestation), trained=trained).value,
+        label=lineage.label(heads, lineage.erased(attestation), trained=trained, private=private).value,
         before=root(run, attestation.lane, attestation.generation - 1),
         after=root(run, attestation.lane, attestation.generation),
         heads=heads,
@@ -81,4 +82,5 @@ def certificate_of(
         receipts=receipts,
         outstanding=tuple(holder for holder in attestation.holders if holder not in given),
         limits=LIMITS if attestation.whole else LIMITS + LIMITS_OF_RECORDS,
+        epsilon=spent_in(run, attestation),
     )

@@ -1,86 +1,51 @@
 """An erasure, carried out: the steps of `strategy.unlearn`, in order.
 
+    request     signed by the organisation, for this run, and about these records
     plan        from the records (unlearning/plan.py), which refuses a request that cannot be carried out
-    request     signed by the organisation; for records, it says that it trains on them (server_app/erasure/records.py)
+    hold        for data records, the organisation says that it trains on them (server_app/erasure/records.py)
     audit       everything must hold before anything is destroyed
-    attest      signed by coordinator and organisation, written down, anchored: from here on there is no way back
+    attest      signed by the coordinator, written down, anchored: from here on there is no way back
     open        the lane's new generation, on the ledger and in the records
     erase       for records, the organisation trains without them from here on
     rebuild     rounds are re-aggregated, or trained again by the ordinary loop
     destroy     keys of states, and salts
     receipts    every holder deletes its derived state, and signs for it (server_app/erasure/receipts.py)
-    certify     signed by both, written down, anchored
+    certify     signed by the coordinator, written down, anchored
 
 Every step may be repeated. Killed before the attestation is written, an erasure has changed nothing; after it, the same
 erasure has to be asked for again, and goes on where it stopped. An organisation that learns in several lanes, one for
 each shard of its records, is attested in all of them before any is opened, and certified when all are done.
 """
 
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from core.canonical import Address, Digest
-from core.erasures import ErasureRequest, hidden
+from core.erasures import OpenedRequest
 from core.errors import UsageError
-from core.genesis import Genesis
-from core.keys import Key
 from core.signed import Signed
 from server_app.erasure import steps
 from server_app.erasure.records import check_held, request_record_erasure
 from server_app.erasure.steps import ErasureContext, attestations_of
 from unlearning.certificate import ErasureCertificate
 from unlearning.plan import Lanes, Plan, plans
-from unlearning.records import shards_of
+from unlearning.requests import shards_of
 
 
-@dataclass(frozen=True)
-class ErasureTarget:
-    """The target of an erasure: an organisation, or these records of it (digests, each once, in order)."""
+def erase(context: ErasureContext, opened: OpenedRequest) -> tuple[Signed[ErasureCertificate], ...]:
+    """Carry out an organisation's request, or go on with that; returns one certificate for each lane.
 
-    organisation: Address
-    method: str
-    records: tuple[Digest, ...] = ()
-
-    def shards(self, genesis: Genesis) -> frozenset[int] | None:
-        """The shards of the organisation that the records are in; None for the whole organisation."""
-        return shards_of(genesis, self.organisation, self.records) if self.records else None
-
-    def lanes(self, genesis: Genesis) -> frozenset[int]:
-        """The lanes that the erasure changes."""
-        shards = self.shards(genesis)
-        lanes = enumerate(genesis.lanes_of(self.organisation))
-        return frozenset(lane for shard, lane in lanes if shards is None or shard in shards)
-
-    def request(self, genesis: Genesis, key: Key, basis: str) -> Signed[ErasureRequest]:
-        """A new request, signed with the organisation's key; it hides which records it is about."""
-        nonce = Digest("0x" + secrets.token_hex(32))
-        records, count = hidden(key, nonce, self.records), len(self.records)
-        plain = ErasureRequest(genesis.digest, self.organisation, self.method, records, count, basis, nonce)
-        return plain.sign(key, genesis.chain)
-
-    def asked_by(self, request: ErasureRequest, requester: Callable[[Address], Key]) -> bool:
-        """Whether a request is about exactly this."""
-        asked = request.organisation, request.method, request.count
-        if asked != (self.organisation, self.method, len(self.records)):
-            return False
-        return request.whole or request.records == hidden(requester(self.organisation), request.nonce, self.records)
-
-
-def erase(context: ErasureContext, target: ErasureTarget) -> tuple[Signed[ErasureCertificate], ...]:
-    """Erase an organisation or some of its records, or go on with that; returns one certificate for each lane.
-
-    Raises what `plans` raises; UsageError while another erasure is unfinished, and for records that the organisation
-    does not train on; RunError when the run does not hold, or the organisation does not answer about its records;
-    LedgerUnreachableError when the chain is down, with everything as it was or ready to go on.
+    A request that is carried out already has its certificates. Raises ForgeryError for one that is not the
+    organisation's own, for this run; what `plans` raises; UsageError while another erasure is unfinished, and for
+    records that the organisation does not train on; RunError when the run does not hold, or the organisation does not
+    answer about its records; LedgerUnreachableError when the chain is down, with everything as it was or ready to go
+    on.
     """
     rounds, run = context.rounds, context.rounds.run
-    late = steps.anchor_certificates(run, context.ledger)
-    done = next((request for request in late if target.asked_by(request.value, context.requester)), None)
-    if done and not run.unfinished():
-        return steps.report(context, done)  # the anchor of its certificate was all that was missing
+    request = opened.verified(run.genesis)
+    steps.anchor_certificates(run, context.ledger)
+    if attestations_of(run, request) and not run.unfinished():
+        return steps.report(context, request)  # the anchor of its certificate may have been all that was missing
     history = Lanes.read(run)  # every signature of the history is verified here, once
-    request, to_attest = _begin(context, target, history)
+    to_attest = _begin(context, opened, history)
     metrics: dict[str, Mapping[str, float]] = {}
     if to_attest:
         rounds.events.write("step", doing="auditing the run, before anything is erased")
@@ -89,9 +54,9 @@ def erase(context: ErasureContext, target: ErasureTarget) -> tuple[Signed[Erasur
     attested = attestations_of(run, request)
     for signed in attested:
         steps.open_generation(context, signed.value)
-    if target.records:
-        node = context.bindings.nodes.get(target.organisation)
-        request_record_erasure(run.genesis, request, target.records, node, context.send)
+    if opened.records:
+        node = context.bindings.nodes.get(request.value.organisation)
+        request_record_erasure(run.genesis, request, opened.records, node, context.send)
     rounds.events.write("step", doing="making the adapter anew")
     for signed in attested:
         steps.reaggregate(rounds, signed.value)
@@ -107,29 +72,26 @@ def erase(context: ErasureContext, target: ErasureTarget) -> tuple[Signed[Erasur
     return steps.report(context, request)
 
 
-def _begin(
-    context: ErasureContext, target: ErasureTarget, history: Lanes
-) -> tuple[Signed[ErasureRequest], tuple[Plan, ...]]:
-    """The organisation's signed request, and the plans of the lanes that are still to be attested.
+def _begin(context: ErasureContext, opened: OpenedRequest, history: Lanes) -> tuple[Plan, ...]:
+    """The plans of the lanes that are still to be attested: all of a new request, or the rest of one that has begun.
 
-    Those of an erasure that has begun, or of a new one. Raises UsageError when another erasure has begun.
+    Raises UsageError when another erasure has begun.
     """
-    run, shards = context.rounds.run, target.shards(history.genesis)
-    if begun := run.unfinished():
-        request = begun.value.request
-        if not target.asked_by(request.value, context.requester):
-            name, count = run.genesis.names[begun.value.organisation], request.value.count
-            other = f"{count} records of {name}" if count else name
-            raise UsageError(f"the erasure of {other} by {begun.value.method} is not finished: ask for that one again")
-        known = {signed.value.lane for signed in attestations_of(run, request)}
-        if known >= target.lanes(run.genesis):
-            return request, ()
-        # Killed between two attestations: no lane is opened before all are attested, so the plan is still the same.
-        planned = plans(history, target.organisation, target.method, shards)
-        return request, tuple(plan for plan in planned if plan.lane not in known)
-    planned = plans(history, target.organisation, target.method, shards)
-    request = target.request(run.genesis, context.requester(target.organisation), context.basis)
-    if target.records:
-        node = context.bindings.nodes.get(target.organisation)
-        check_held(run.genesis, request, target.records, node, context.send)
-    return request, planned
+    run, asked = context.rounds.run, opened.request.value
+    known = {signed.value.lane for signed in attestations_of(run, opened.request)}
+    begun = run.unfinished()
+    if begun and not known:
+        other = begun.value.request.value
+        name = run.genesis.names[other.organisation]
+        what = f"{other.count} records of {name}" if other.count else name
+        raise UsageError(f"the erasure of {what} by {other.method} is not finished: ask for that one again")
+    shards = shards_of(run.genesis, asked.organisation, opened.records)
+    lanes = enumerate(run.genesis.lanes_of(asked.organisation))
+    if known >= {lane for shard, lane in lanes if shards is None or shard in shards}:
+        return ()
+    # Killed between two attestations: no lane is opened before all are attested, so the plan is still the same.
+    planned = plans(history, asked.organisation, asked.method, shards)
+    if opened.records and not begun:
+        node = context.bindings.nodes.get(asked.organisation)
+        check_held(run.genesis, opened.request, opened.records, node, context.send)
+    return tuple(plan for plan in planned if plan.lane not in known)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from chain.audit.report import AuditReport
 from chain.queue import read_anchors
-from core.canonical import ZERO_DIGEST, Address, to_json
+from core.canonical import ZERO_DIGEST, to_json
 from core.composition import Composition
 from core.erasures import Attestation, ErasureRequest
 from core.errors import LedgerUnreachableError, RunError
-from core.keys import Key
 from core.ledger import Ledger
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
@@ -31,17 +30,14 @@ _POLL_SECONDS = 0.05
 class ErasureContext:
     """The federation that an erasure changes, and its surroundings.
 
-    `audit` checks the whole run, `requester` is the key of the organisation that asks, `basis` its legal basis,
-    `train` runs the rounds that are missing and evaluates, `validate` measures a composition on the shared validation
-    set, and `send` takes messages to the organisations.
+    `audit` checks the whole run, `train` runs the rounds that are missing and evaluates, `validate` measures a
+    composition on the shared validation set, and `send` takes messages to the organisations.
     """
 
     rounds: Rounds
     bindings: Bindings
     ledger: Ledger
     audit: Callable[[], AuditReport]
-    requester: Callable[[Address], Key]
-    basis: str
     train: Callable[[], object]
     validate: Callable[[Composition], Mapping[str, float]]
     send: Send
@@ -49,7 +45,8 @@ class ErasureContext:
 
 def attestations_of(run: RunFolder, request: Signed[ErasureRequest]) -> list[Signed[Attestation]]:
     """The attestations of a request, by lane."""
-    return [signed for signed in run.erasures() if signed.value.request == request]
+    # By what is asked: a hardware token signs the same request otherwise each time.
+    return [signed for signed in run.erasures() if signed.value.request.value == request.value]
 
 
 def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: Iterable[Plan]) -> None:
@@ -57,10 +54,9 @@ def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: It
     run, audited = context.rounds.run, context.audit()
     if not audited.ok:
         raise RunError(f"nothing was erased, since the run does not hold: {audited.failures[0]}")
-    requester = context.requester(request.value.organisation)
     # All of them are made before any is written: the first one written is the point of no return.
     for attestation in [attestation_of(run, plan, request, audited) for plan in planned]:
-        run.attest(attestation.sign(context.rounds.key, run.genesis.chain, requester))
+        run.attest(attestation.sign(context.rounds.key, run.genesis.chain))
 
 
 def open_generation(context: ErasureContext, attestation: Attestation) -> None:
@@ -125,21 +121,17 @@ def certify(
     rounds, genesis, attestation = context.rounds, context.rounds.genesis, attested.value
     receipts = gather(genesis, attested, context.bindings.nodes, context.send, rounds.events)
     certificate = certificate_of(rounds, attested, lineage, metrics, receipts)
-    signed = certificate.sign(rounds.key, genesis.chain, context.requester(attestation.organisation))
-    rounds.run.certify(attestation, to_json(signed.to_dict()))
+    rounds.run.certify(attestation, to_json(certificate.sign(rounds.key, genesis.chain).to_dict()))
     context.ledger.certify(genesis.digest, attestation.erasure, certificate.committed)
 
 
-def anchor_certificates(run: RunFolder, ledger: Ledger) -> list[Signed[ErasureRequest]]:
-    """Anchor certificates that the ledger was not told of, as it was down or the process died; their requests."""
-    requests = []
+def anchor_certificates(run: RunFolder, ledger: Ledger) -> None:
+    """Anchor certificates that the ledger was not told of, as it was down or the process died."""
     for attestation in (signed.value for signed in run.erasures()):
         known = ledger.erasure(run.genesis.digest, attestation.erasure)
         if known and known.certificate == ZERO_DIGEST and (path := run.certificate(attestation)):
             signed = read_certificate(path.read_bytes())
             ledger.certify(run.genesis.digest, attestation.erasure, signed.value.committed)
-            requests.append(attestation.request)
-    return requests
 
 
 def report(context: ErasureContext, request: Signed[ErasureRequest]) -> tuple[Signed[ErasureCertificate], ...]:

@@ -251,7 +251,7 @@ def attest(
     return Attestation(
         request, lane, generation, parent.generation if parent else 0, start, start, genesis.training.rounds,
         (asking.address,), (), (), (), 0, 0, hashlib.sha256(nonce.encode()).hexdigest(),
-    ).sign(COORDINATOR, genesis.chain, asking)  # fmt: skip
+    ).sign(COORDINATOR, genesis.chain)  # fmt: skip
 
 
 def found(

@@ -16,6 +16,7 @@ import core.adapter
 from client_app import oversight
 from client_app.app import app
 from client_app.hosting import Node, node_of
+from client_app.privacy import PrivacyAccount
 from console.backends.inline import InlineGrid
 from core import keys, lora, seeds
 from core.adapter import AdapterState
@@ -24,7 +25,7 @@ from core.canonical import Digest, digest
 from core.composition import Composition
 from core.config import RunConfig
 from core.errors import ConfigError, UsageError
-from core.genesis import Base, Genesis
+from core.genesis import Base, Genesis, Privacy
 from core.ledger import MemoryLedger
 from core.messages import queries, training
 from core.messages.queries import (
@@ -40,8 +41,10 @@ from core.messages.queries import (
 )
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
+from core.privacy import PrivacyPlan
 from core.round_key import RoundKey
 from core.storage import jsonl
+from core.storage.state_folder import State
 from core.update import verified_registration
 from llm.model import ModelSpec, load
 from llm.train import TrainResult
@@ -212,6 +215,30 @@ def test_training_is_a_pure_function_of_what_was_asked(places: dict[str, Any], g
     first, second = (trained(places, task(genesis)).signed.value for _ in range(2))
     assert first.update == second.update
     assert first.nonce != second.nonce
+
+
+def test_an_organisation_that_has_spent_its_budget_abstains(
+    places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = replace(genesis, privacy=Privacy(3.0, 1e-5, 1.0), run="private")
+    medical, own = task(private), OwnLedger()
+    own.open_run(private.digest, [member.address for member in private.organisations])
+    monkeypatch.setattr(oversight, "_ledger", lambda chain, state, contract: own)
+    paid = trained(places, medical).signed.value
+    assert 0 < paid.epsilon < 3.0
+    assert not paid.metrics.keys() & {"loss", "seconds"}
+    state = State(Path(places["state"]))
+    assert state.privacy(private.digest, medical.organisation).stat().st_mode & 0o077 == 0
+
+    coding = task(private, "coding")
+    plan = PrivacyPlan.of(private, coding.organisation)
+    assert plan
+    account = PrivacyAccount(state.privacy(private.digest, coding.organisation), plan)
+    account.spend(RoundKey(private.digest, 0, 1, 1), f.other("a replay"), plan.most)
+    refusal = Refusal.from_content(send(places, TRAIN, coding.to_content()).content)
+    assert refusal
+    assert (refusal.reason, refusal.cause) == (Refused.ABSTAINED, Cause.PRIVACY)
+    assert "expected at most 0 steps more" in refusal.detail
 
 
 def test_training_that_diverged_is_left_to_admission(

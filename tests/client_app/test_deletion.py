@@ -94,11 +94,18 @@ def test_tables_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list((home.state.folder / "agents" / "kept").iterdir())) == len(PLACES)
 
 
+STOLEN = attestation(GENESIS).request.value.sign(f.key(NAME), GENESIS.chain)
+"""Another's request, which this organisation signed."""
+
+
 @pytest.mark.parametrize(
     ("signed", "error"),
     [
         (attested(GENESIS, coordinator=NAME), "expected the signature of"),
-        (attested(GENESIS, requester=NAME), "expected the signature of"),
+        (
+            attested(GENESIS, request=STOLEN),
+            "signature of",
+        ),
         (attested(f.genesis(seed=8)), "expected federation"),
         (attested(GENESIS, holders=(f.address("coding"),)), "does not list"),
         (attested(GENESIS, parent_round=0), "the ledger on erasure .* got 0x"),

@@ -52,7 +52,7 @@ def host(node: Node) -> Host:
 def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes: Any) -> RecordsQuery:
     digests = tuple(sorted({record.digest for record in records}))
     plain = ErasureRequest(
-        genesis.digest, KEY.address, "shards", hidden(KEY, NONCE, digests), len(digests), "a test", NONCE
+        genesis.digest, KEY.address, "shards", hidden(KEY.salt_for(NONCE), digests), len(digests), "a test", NONCE
     )
     return replace(RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from client_app import local_round
-from client_app.local_round import train_round, whole_round
+from client_app.local_round import RoundPlan, train_round, whole_round
+from client_app.privacy import PrivateRound
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.composition import Composition
@@ -50,12 +51,14 @@ def round_of(model: Model) -> Round:
         bid: Bid = BID,
         stage: Stage = STAGE,
         metrics: dict[str, float] | None = None,
+        private: PrivateRound | None = None,
         **changes: object,
     ) -> tuple[UpdateManifest, AdapterState]:
         fixed, fresh = genesis(rule), shared_adapter(model, RANK, f.SEED)
         served = Composition.of(RULES[rule].initial(fresh))
         task = Task(fixed, f.address("medical"), 0, 0, 1, (), None, None, served)
-        return train_round(replace(task, **changes), records, model, fresh, bid, stage, metrics or {})  # type: ignore[arg-type]
+        plan = RoundPlan(bid, stage, metrics or {}, private)
+        return train_round(replace(task, **changes), records, model, fresh, plan)  # type: ignore[arg-type]
 
     return run
 
@@ -130,7 +133,8 @@ def test_a_whole_round_has_the_steps_that_the_records_fill_at_most_the_federatio
     fixed = genesis()
 
     def steps(**changes: float) -> int:
-        return whole_round(replace(fixed, training=replace(fixed.training, **changes)), model, RECORDS)
+        changed = replace(fixed, training=replace(fixed.training, **changes))
+        return whole_round(changed, f.address("medical"), model, RECORDS)
 
     assert steps(local_epochs=0.0) == 2
     assert steps(local_epochs=1.0, local_steps=100) < steps(local_epochs=3.0, local_steps=100) < 100

@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from client_app.remote_key import RemoteKey
 from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
-from core.erasures import Receipt, hidden
+from core.erasures import OpenedRequest, Receipt, hidden
 from core.errors import ForgeryError, IntegrityError, UsageError
 from core.founding import Consent, Founding, commitment_to
 from core.genesis import Genesis
@@ -96,7 +96,7 @@ def test_a_remote_key_is_the_key_that_its_signer_holds(federation: Federation, k
     local = federation.members[OWN]
     assert (key.address, key.public, key.derived) == (local.address, local.public, False)
     nonce, records = f.other("nonce"), [f.other("record")]
-    assert hidden(key, nonce, records) == hidden(local, nonce, records)
+    assert hidden(key.salt_for(nonce), records) == hidden(local.salt_for(nonce), records)
 
 
 def test_every_statement_of_a_node_is_signed_as_by_the_key(federation: Federation, key: RemoteKey) -> None:
@@ -339,6 +339,50 @@ def test_a_user_that_does_not_exist_is_named(federation: Federation, settings: S
         SignerServer(replace(settings, users=("no-such-user",)), federation.members[OWN])
 
 
+def test_its_own_user_may_ask_for_an_erasure(federation: Federation, key: RemoteKey) -> None:
+    genesis, own = federation.genesis, federation.members[OWN]
+    records = (f.other("one"), f.other("two"))
+    asked = OpenedRequest.of(key, genesis, "replay", records, "a test")
+    assert asked == OpenedRequest.of(own, genesis, "replay", records, "a test")
+    assert asked.verified(genesis).value.organisation == own.address
+    for genesis in (replace(federation.genesis, salt="11" * 32), replace(federation.genesis, chain=f.CHAIN)):
+        with pytest.raises(IntegrityError, match=r"the signer refuses: (federation|chain)"):
+            OpenedRequest.of(key, genesis, "replay", (), "a test")
+    other = replace(asked.request.value, organisation=federation.members[NAMES[1]].address)
+    with pytest.raises(IntegrityError, match="ErasureRequest: expected one of"):
+        other.sign(key, federation.genesis.chain)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
+def test_the_node_s_user_cannot_have_its_organisation_erased(federation: Federation, settings: SignerSettings) -> None:
+    """What it is answered otherwise, and a request that claims to come from the owner, help it nothing."""
+
+    def ask(key: RemoteKey) -> str:
+        try:
+            return OpenedRequest.of(key, federation.genesis, "replay", (), "a test").salt
+        except IntegrityError as error:
+            return str(error)
+
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        asked = replace(settings, users=("nobody",), socket=Path(folder) / "signer.sock")
+        told = answer_to_nobody(asked, federation.members[OWN], ask)
+    assert told == (
+        "the signer refuses: statement: expected Offer, Update, DeletionReceipt, got 'ErasureRequest' "
+        "for another user than the signer's own"
+    )
+
+
+@pytest.mark.parametrize("more", [{"owner": True}, {"allowed": {}}])
+def test_a_request_does_not_say_who_asks(federation: Federation, settings: SignerSettings, more: Any) -> None:
+    plain = OpenedRequest.of(federation.members[OWN], federation.genesis, "replay", (), "a test").request.value
+    sign = {"ask": "sign", "chain": federation.genesis.chain.to_dict(), "noun": plain.struct, "value": plain.to_dict()}
+    signer = Signer(settings, federation.members[OWN])
+    assert list(signer.answer(to_json(sign | more))) == ["refused"]
+    assert list(signer.answer(to_json(sign))) == ["refused"]
+    assert list(signer.answer(to_json(sign), owner=True)) == ["signature"]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as another user")
 @pytest.mark.parametrize(("users", "answered"), [((), False), (("nobody",), True)])
 def test_only_the_users_that_its_settings_name_are_answered(
@@ -350,8 +394,12 @@ def test_only_the_users_that_its_settings_name_are_answered(
         assert answer_to_nobody(asked, federation.members[OWN]) == (federation.members[OWN].address if answered else "")
 
 
-def answer_to_nobody(settings: SignerSettings, key: Key) -> str:
-    """The address that a process of the user nobody is told, "" where it is told nothing."""
+def told_address(key: RemoteKey) -> str:
+    return key.address
+
+
+def answer_to_nobody(settings: SignerSettings, key: Key, ask: Callable[[RemoteKey], str] = told_address) -> str:
+    """What a process of the user nobody is told, "" where it is told nothing."""
     with SignerServer(settings, key) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -359,12 +407,12 @@ def answer_to_nobody(settings: SignerSettings, key: Key) -> str:
         if not (child := os.fork()):
             os.setuid(65534)
             try:
-                os.write(write, RemoteKey(settings.socket).address.encode())
+                os.write(write, ask(RemoteKey(settings.socket)).encode())
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
         os.close(write)
-        told = os.read(read, 100).decode()
+        told = os.read(read, 1000).decode()
         os.close(read)
         server.shutdown()
         thread.join()

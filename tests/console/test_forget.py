@@ -2,16 +2,21 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from console.forget import newest_certificates
+from core import keys
+from core.canonical import to_json
+from core.erasures import OpenedRequest
 from core.errors import RunError
 from core.storage.events import EventLog
 from core.storage.state_folder import State
 from llm.served import serving
 from tests.commands import ORGANISATIONS, World
+from unlearning.certificate import read_certificate
 
 pytestmark = pytest.mark.chain
 
@@ -28,6 +33,34 @@ def test_a_certificate_names_what_is_served_without_the_erased(base: Path, data:
     checked = world.command("check", forgotten["certificate"])
     assert checked.code == 0, checked.out
     assert world.command("verify").json["ok"]
+
+
+def test_a_request_that_its_organisation_signed_is_carried_out(base: Path, data: Path, tmp_path: Path) -> None:
+    world = World(base, data, tmp_path / "state")
+    assert world.inline("--lane-size", 1).code == 0
+    genesis = State(world.state).existing().genesis
+    signed = OpenedRequest.of(keys.derive(genesis.seed, "coding"), genesis, "remove", (), "GDPR Art. 17")
+    (path := tmp_path / "request.json").write_bytes(to_json(signed.to_dict()))
+    done = world.command("forget", "--request", path, "--backend", "inline").json
+    assert (done["organisation"], done["method"], done["label"]) == ("coding", "remove", "exact")
+    certificate = read_certificate(Path(done["certificate"]).read_bytes()).verified(genesis)
+    assert certificate.attestation.value.request == signed.request
+    again = world.command("forget", "--request", path, "--backend", "inline").json
+    assert again["certificate"] == done["certificate"]
+    # What another signed is refused before anything is started.
+    other = replace(signed, request=signed.request.value.sign(keys.derive(genesis.seed, "medical"), genesis.chain))
+    path.write_bytes(to_json(other.to_dict()))
+    refused = world.command("forget", "--request", path, "--backend", "inline")
+    assert "ErasureRequest: expected the signature of" in refused.error
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--organisation", "coding"), ("--request", "r.json", "--method", "remove"), ("--method", "remove")]
+)
+def test_it_is_a_request_or_what_a_simulation_asks_for(twice: World, options: tuple[str, ...]) -> None:
+    done = twice.command("forget", *options)
+    assert done.code == 2
+    assert "expected --request alone, or --organisation and --method, got " in done.error
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from core.aggregation import RULES
 from core.composition import COMPOSITIONS
 from core.config import RunConfig, key
 from core.errors import ConfigError
-from core.genesis import Participation, Training
+from core.genesis import Participation, Privacy, Training
 from core.keys import derive
 from core.policies import POLICIES
 
@@ -106,6 +106,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "timeout": (0.1, 1_000_000_000),
     "norm_bound": (0.000_000_001, 1_000_000_000),
     "robust_bound": (0, 1_000_000_000),
+    "dp_epsilon": (0, 100),
+    "dp_delta": (1e-15, 0.5),
+    "dp_clip": (0.000_001, 1_000_000),
+    "dp_reserve": (0, 99_999),
     "chain_lag": (0, 99_999),
     "seed": (0, 9_007_199_254_740_991),
     "evaluate_limit": (0, 1_000_000_000),
@@ -120,6 +124,13 @@ CHOICES = {
     "robust": ("none", "clip", "multi-krum", "trimmed-mean", "validation"),
     "chain_lag_policy": ("flag", "abstain"),
 }
+
+
+def test_a_privacy_budget_is_for_frozen_a_and_none_by_default() -> None:
+    assert RunConfig().privacy is None
+    assert RunConfig(dp_epsilon=3.0, dp_reserve=2).privacy == Privacy(3.0, 1e-5, 1.0, 2)
+    with pytest.raises(ConfigError, match="dp-epsilon: expected rule frozen-a"):
+        RunConfig(dp_epsilon=3.0, aggregation="fedavg")
 
 
 def test_every_number_has_a_range() -> None:

@@ -53,7 +53,7 @@ CHANGES: dict[str, Any] = {
     "staleness": 1,
     "rslora": True,
 }
-LATER = ("wire", "privacy", "staleness")
+LATER = ("wire", "staleness")
 """Fields that only their neutral values are known of."""
 
 
@@ -80,6 +80,31 @@ def test_a_setting_of_a_later_version_is_refused_by_name(field: str) -> None:
 def test_a_template_of_another_base_or_of_no_date_is_refused(template: Template) -> None:
     with pytest.raises(FormatError):
         Genesis.from_dict(replace(GENESIS, template=template).to_dict())
+
+
+PRIVATE = Privacy(3.0, 1e-5, 1.0, 2)
+
+
+def test_a_private_genesis_comes_back() -> None:
+    private = replace(GENESIS, privacy=PRIVATE)
+    assert Genesis.from_dict(from_json(to_json(private.to_dict()))) == private
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": "fedavg"},
+        {"privacy": replace(PRIVATE, epsilon=0.0)},
+        {"privacy": replace(PRIVATE, epsilon=101.0)},
+        {"privacy": replace(PRIVATE, delta=0.0)},
+        {"privacy": replace(PRIVATE, delta=1 / 400)},  # coding has 400 examples
+        {"privacy": replace(PRIVATE, clip=0.0)},
+        {"privacy": replace(PRIVATE, reserve=-1)},
+    ],
+)
+def test_a_privacy_budget_that_promises_nothing_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="expected"):
+        Genesis.from_dict(from_json(to_json(replace(GENESIS, **{"privacy": PRIVATE} | changes).to_dict())))
 
 
 NONCES = tuple(f.other(f"nonce {member.name}") for member in GENESIS.organisations)

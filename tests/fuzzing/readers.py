@@ -18,13 +18,14 @@ from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json
 from core.composition import Composition
 from core.config import RunConfig
-from core.erasures import Attestation, ErasureRequest, Receipt
+from core.erasures import Attestation, ErasureRequest, OpenedRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuery, RecordsAnswer, RevealQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
+from core.privacy import PrivacyClaims
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
@@ -51,12 +52,19 @@ SIGNED = f.signed(GENESIS)
 UPDATE = f.update_of(GENESIS, "medical")
 CHALLENGE = f.other("challenge")
 OFFER = Offer(GENESIS.digest, f.address("medical"), 0, 0, 1, Bid(3, 2)).sign(f.key("medical"), GENESIS.chain)
+OPENED = OpenedRequest.of(f.key("medical"), GENESIS, "replay", (f.other("one"), f.other("two")), "a test")
 SHOWN = ShownRecord(RECORD, Salts.draw(RECORD.value))
 TASK = Task(
     GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)
 )  # fmt: skip
 ADMISSION = AdmissionContext(
-    GENESIS, f.address("medical"), RoundKey(GENESIS.digest, 0, 0, 1), GENESIS.digest, UPDATE.shapes, frozenset()
+    GENESIS,
+    f.address("medical"),
+    RoundKey(GENESIS.digest, 0, 0, 1),
+    GENESIS.digest,
+    UPDATE.shapes,
+    frozenset(),
+    PrivacyClaims(GENESIS),
 )
 
 
@@ -200,6 +208,9 @@ def files(folder: Path) -> dict[str, Reader]:
         "evidence": Reader(lambda data: Evidence.from_bytes(data).verified(), evidence.to_bytes()),
         "trace": Reader(TokenTrace.from_bytes, evidence.trace.to_bytes()),
         "proof": Reader(lambda data: ParticipationProof.from_json(data).path, proof.to_json()),
+        "request to erase, handed over": Reader(
+            lambda data: OpenedRequest.from_dict(from_json(data)).verified(GENESIS), to_json(OPENED.to_dict())
+        ),
         "kit": Reader(JoinKit.from_json, KIT.to_json()),
         "request to join": Reader(lambda data: JoinRequest.from_json(data).verified(KIT), join_request().to_json()),
         "membership request": Reader(MembershipRequest.from_json, request.to_json()),

@@ -43,9 +43,7 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
             stack.enter_context(supernode(tmp_path, address, name, place))
         submit(link, world, tmp_path)
         wait_for_end(world)
-        requester = str(tmp_path / "keys" / "medical.key")
-        erasure = {"mode": "unlearn", "organisation": "medical", "method": "remove", "requester-key": requester}
-        submit(link, world, tmp_path, **erasure)
+        submit(link, world, tmp_path, mode="unlearn", request=str(requested(tmp_path)))
         wait_for_end(world, 2)
 
     run = State(world.state).existing("deployed")
@@ -63,6 +61,18 @@ def test_organisations_on_machines_of_their_own_train_together(world: World, tmp
     assert {receipt.value.organisation for receipt in certificate.receipts} == set(members_of(run))
     assert not certificate.outstanding
     assert foedus("check", path, "--state", world.state, "--json").json["ok"]
+
+
+def requested(folder: Path) -> Path:
+    """The request that medical signs, with what its node keeps; the coordinator is handed the file."""
+    home, out = folder / "at" / "medical", folder / "request.json"
+    coordinator = keys.read(folder / "keys" / "coordinator.key").address
+    (home / "node.toml").write_text(
+        'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "."\nstate = "../medical-state"\n'
+        f'key-file = "{folder}/keys/medical.key"\npin-coordinator = "{coordinator}"\n'
+    )
+    assert foedus("request", home, "--method", "remove", "--out", out).code == 0
+    return out
 
 
 def members_of(run: RunFolder) -> list[Address]:

@@ -13,6 +13,7 @@ from core.canonical import digest
 from core.keys import derive
 from core.messages.refusal import Refused
 from core.messages.training import Reply
+from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
@@ -33,6 +34,7 @@ CONTEXT = AdmissionContext(
     parent=GENESIS.digest,
     shapes=RULE.shapes(RULE.initial(f.fresh()), f.fresh()),
     nonces=frozenset({f.other("seen")}),
+    claims=PrivacyClaims(GENESIS),
 )
 
 
@@ -106,6 +108,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
     "an earlier round": (Reason.WRONG_ROUND, lambda: reply(round=0)),
     "a later round": (Reason.WRONG_ROUND, lambda: reply(round=2)),
     "another parent": (Reason.WRONG_PARENT, lambda: reply(parent=f.other("parent"))),
+    "a privacy loss where none is counted": (Reason.EPSILON_OUT_OF_RANGE, lambda: reply(epsilon=1.0)),
     "a nonce that was used": (Reason.REPLAYED_NONCE, lambda: reply(nonce=f.other("seen"))),
     "one example too many": (Reason.INFLATED_EXAMPLES, lambda: reply(examples=101)),
     "a billion examples": (Reason.INFLATED_EXAMPLES, lambda: reply(examples=10**9)),

@@ -15,6 +15,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, rank_of, weights
 from core.canonical import Digest
 from core.composition import Composition
+from core.erasures import OpenedRequest
 from core.errors import QuorumError, UsageError
 from core.messages import codec
 from core.messages.training import Reply, Task
@@ -312,6 +313,28 @@ def test_an_evaluation_that_is_no_loss_is_left_out_and_the_run_goes_on(tmp_path:
     assert set(evaluated["losses"]) == {f.address("coding")}
 
 
+@pytest.mark.parametrize("what", LYING)
+def test_a_run_whose_evaluations_were_all_lies_ends_and_is_resumed(tmp_path: Path, what: str) -> None:
+    """Of two losses of 1.7e308 no sum is finite: what was made of them must not end the run, nor any that goes on."""
+    federation = Federation.create(tmp_path, TWO, rounds=2)
+    federation.clients.losses = dict.fromkeys(TWO, LYING[what])
+
+    def killed(record: RoundRecord) -> None:
+        federation.commit(record)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federation.start(commit=killed)
+    for lies in (federation.clients.losses, federation.clients.losses, {}):
+        federation.clients.losses = lies
+        strategy, grid = federation.strategy(), TestGrid(federation.clients)
+        strategy.bindings.refresh(grid)  # also a run that is complete is evaluated again
+        strategy.start(grid)
+        assert strategy.rounds.round == 2
+    assert not any(event["losses"] for event in federation.events_named("evaluated")[:-1])
+    assert set(federation.events_named("evaluated")[-1]["losses"]) == {f.address(name) for name in TWO}
+
+
 # --- quorum --------------------------------------------------------------------------------------------------------
 
 
@@ -578,4 +601,4 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
 def test_unlearning_needs_a_ledger_to_erase_on(tmp_path: Path) -> None:
     strategy = Federation.create(tmp_path).strategy()
     with pytest.raises(UsageError, match="given no ledger"):
-        strategy.unlearn(f.address("medical"), "remove")
+        strategy.unlearn(OpenedRequest.of(f.key("medical"), strategy.rounds.genesis, "remove", (), "a test"))

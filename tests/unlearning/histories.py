@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from core.canonical import Address, Digest, digest
+from core.genesis import Privacy
 from core.rounds import Admitted, RoundRecord
 from core.signed import Signed
 from tests import federation as f
@@ -16,10 +17,11 @@ NAMES = ("coding", "financial", "mathematical", "medical")
 class History:
     """Signed records of a federation in which everyone takes part when told to; no model, no store."""
 
-    def __init__(self, lanes: int = 1, rounds: int = 4) -> None:
+    def __init__(self, lanes: int = 1, rounds: int = 4, privacy: Privacy | None = None) -> None:
         members = [m.address for m in f.members()]
         partition = tuple(tuple(members[lane::lanes]) for lane in range(lanes))
-        self.genesis = f.genesis(lanes=partition, training=replace(f.genesis().training, rounds=rounds))
+        training = replace(f.genesis().training, rounds=rounds)
+        self.genesis = f.genesis(lanes=partition, training=training, privacy=privacy)
         self.lines: list[list[Signed[RoundRecord]]] = [[] for _ in range(lanes)]
         self.records: list[Signed[RoundRecord]] = []
 
@@ -69,8 +71,8 @@ class History:
         return made
 
 
-def together(*rounds: Sequence[str]) -> History:
-    history = History(rounds=len(rounds))
+def together(*rounds: Sequence[str], privacy: Privacy | None = None) -> History:
+    history = History(rounds=len(rounds), privacy=privacy)
     for names in rounds:
         history.train(*names)
     return history

@@ -36,16 +36,16 @@ class Case:
     ledger: MemoryLedger
 
     def certify(self, **changes: Any) -> None:
-        """Change the certificate, sign it as both again, and tell everybody."""
+        """Change the certificate, sign it again, and tell everybody."""
         certificate = replace(self.signed.value, **changes)
         attestation = certificate.attestation.value
         self.chain(attestation=attestation.hide(attestation.digest), certificate=certificate.committed)
-        self.signed = certificate.sign(COORDINATOR, self.run.genesis.chain, CODING)
+        self.signed = certificate.sign(COORDINATOR, self.run.genesis.chain)
         self.rewrite("certificates/L0000-G0001.json", to_json(self.signed.to_dict()))
 
     def attest(self, **changes: Any) -> None:
-        """Change the attestation, sign everything as both again, and tell everybody."""
-        signed = replace(self.attestation, **changes).sign(COORDINATOR, self.run.genesis.chain, CODING)
+        """Change the attestation, sign everything again, and tell everybody."""
+        signed = replace(self.attestation, **changes).sign(COORDINATOR, self.run.genesis.chain)
         self.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
         self.certify(attestation=signed)
 
@@ -113,11 +113,12 @@ Tamper = Callable[[Case], None]
 
 
 def _forge(case: Case) -> None:
-    case.signed = case.signed.value.sign(MEDICAL, case.run.genesis.chain, CODING)
+    case.signed = case.signed.value.sign(MEDICAL, case.run.genesis.chain)
 
 
 def _requester(case: Case) -> None:
-    case.signed = case.signed.value.sign(COORDINATOR, case.run.genesis.chain, MEDICAL)
+    """Another has signed the request."""
+    case.attest(request=case.attestation.request.value.sign(MEDICAL, case.run.genesis.chain))
 
 
 def _edit(case: Case) -> None:
@@ -134,6 +135,11 @@ def _undestroyed(case: Case) -> None:
 
 def _unlisted(case: Case) -> None:
     case.attest(destroyed=case.attestation.destroyed[1:])
+
+
+def _too_many(case: Case) -> None:
+    """A state that reveals nothing of the erased is listed as destroyed, too: it could vanish unseen."""
+    case.attest(destroyed=tuple(sorted((*case.attestation.destroyed, f.other("state")))))
 
 
 def _served_lost(case: Case) -> None:
@@ -171,7 +177,7 @@ def _holders(case: Case) -> None:
     """The attestation forgets a holder, and the certificate too."""
     left = case.attestation.holders[1:]
     kept = tuple(r for r in _receipts(case) if r.value.organisation in left)
-    signed = replace(case.attestation, holders=left).sign(COORDINATOR, case.run.genesis.chain, CODING)
+    signed = replace(case.attestation, holders=left).sign(COORDINATOR, case.run.genesis.chain)
     case.rewrite("erasures/L0000-G0001.json", to_json(signed.to_dict()))
     case.certify(attestation=signed, receipts=kept)
 
@@ -213,6 +219,10 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
         lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",
     ),
     "a state that was not listed": (_unlisted, "scope"),
+    "a state that reveals nothing": (_too_many, "scope"),
+    "salts that reveal nothing": (
+        lambda c: c.attest(salts_destroyed=tuple(sorted((*c.attestation.salts_destroyed, f.other("record"))))), "scope",
+    ),
     "salts that were not listed": (lambda c: c.attest(salts_destroyed=()), "scope"),
     "a key that came back": (_undestroyed, "cannot be read"),
     "salts that came back": (_salts_back, "salts"),

@@ -79,6 +79,14 @@ def test_a_label_follows_from_the_ancestors(head: str, trained: bool, label: Lab
     assert graph().label(nodes(head), nodes("ann-1"), trained=trained) is label
 
 
+@pytest.mark.parametrize(("trained", "label"), [(True, Label.EXACT_IN_DISTRIBUTION), (False, Label.EXACT)])
+def test_what_was_trained_with_secret_noise_is_exact_in_distribution_alone(trained: bool, label: Label) -> None:
+    assert graph().label(nodes("again-1"), nodes("ann-1"), trained=trained, private=True) is label
+    assert label.clean
+    assert not Label.INTERIM.clean
+    assert graph().label(nodes("again-2"), nodes("ann-1"), trained=True, private=True) is Label.APPROXIMATE
+
+
 @pytest.mark.parametrize("head", ["round-1", "round-2"])
 def test_a_sum_that_still_has_the_update_has_no_label(head: str) -> None:
     with pytest.raises(IntegrityError, match=f"update ann-1 of {ANN} is in what is served"):

@@ -7,6 +7,7 @@ import pytest
 
 from core.canonical import digest
 from core.errors import UsageError
+from core.genesis import Privacy
 from tests import federation as f
 from tests.unlearning.histories import EVERYONE, LAST, LATE, NAMES, History, Sharded, names, together
 from unlearning.lineage import Label
@@ -33,6 +34,27 @@ def test_the_label_follows_from_the_lineage_alone(
     made = together(*rounds).plan("coding", method)
     assert (made.start, made.reaggregated, made.rounds, made.expected) == (start, carried, last, label)
     assert [record.round for record in made.records] == list(range(start + 1, carried + 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "reserve", "label"),
+    [
+        ("remove", 0, Label.INTERIM),
+        ("replay", 4, Label.EXACT_IN_DISTRIBUTION),  # nobody else can draw the noise of the new rounds
+        ("repair", 1, Label.APPROXIMATE),  # a calibration is a quarter of the federation's rounds
+    ],
+)
+def test_a_privacy_budget_with_a_reserve_covers_what_is_trained_again(method: str, reserve: int, label: Label) -> None:
+    assert together(*EVERYONE, privacy=Privacy(3.0, 1e-5, 1.0, reserve)).plan("coding", method).expected is label
+
+
+@pytest.mark.parametrize(("method", "reserve", "needed"), [("replay", 0, 100), ("replay", 3, 100), ("repair", 0, 24)])
+def test_training_that_a_privacy_budget_does_not_cover_is_refused_before_anything_is_erased(
+    method: str, reserve: int, needed: int
+) -> None:
+    history = together(*EVERYONE, privacy=Privacy(3.0, 1e-5, 1.0, reserve))
+    with pytest.raises(UsageError, match=f"expected at least {needed} steps .*got {25 * reserve}: use remove"):
+        history.plan("coding", method)
 
 
 def test_states_that_reveal_the_erased_are_destroyed_and_none_that_is_needed() -> None:

@@ -1,4 +1,4 @@
-"""Attestations by themselves: signed by both, opened by the generation they name, and done once they are certified."""
+"""Attestations by themselves: asked for, signed, opened by the generation they name, done once they are certified."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +12,10 @@ from chain.audit.files import Files
 from chain.audit.ledger import LedgerAudit
 from chain.audit.queue import QueueAudit
 from chain.audit.report import Findings, What
-from core.canonical import ZERO_DIGEST, digest, to_json
+from core.canonical import ZERO_DIGEST, digest, from_json, to_json
 from core.erasures import Attestation
 from core.generations import GenerationRecord
+from core.keys import Key
 from core.ledger import RoundCommitment
 from core.signed import Signed
 from tests.behaviours.ledger import some_digest
@@ -56,8 +57,8 @@ def attested(federation: Federation) -> Attestation:
     return federation.run.erasures()[0].value
 
 
-def attest(federation: Federation, *cosigners: Any, **changes: Any) -> None:
-    changed = replace(attested(federation), **changes).sign(COORDINATOR, federation.genesis.chain, *cosigners)
+def attest(federation: Federation, by: Key = COORDINATOR, **changes: Any) -> None:
+    changed = replace(attested(federation), **changes).sign(by, federation.genesis.chain)
     (federation.run.folder / FILE).write_bytes(to_json(changed.to_dict()))
 
 
@@ -95,7 +96,7 @@ def test_a_certificate_that_is_none_is_named(federation: Federation, content: by
 
 def test_what_is_listed_may_be_gone_and_must_be_when_it_is_done(federation: Federation) -> None:
     state, record = some_digest(), some_digest()
-    attest(federation, federation.members[ERASED], destroyed=(state,), salts_destroyed=(record,))
+    attest(federation, destroyed=(state,), salts_destroyed=(record,))
     begun = audit_of(federation)
     assert (begun.listed, begun.salts_listed) == (frozenset({state}), frozenset({record}))
     assert (begun.destroyed, begun.salts_destroyed) == (frozenset(), frozenset())
@@ -107,14 +108,18 @@ def test_what_is_listed_may_be_gone_and_must_be_when_it_is_done(federation: Fede
 
 def test_a_destroyed_state_is_counted_once(federation: Federation) -> None:
     state = some_digest()
-    attest(federation, federation.members[ERASED], destroyed=(state,))
+    attest(federation, destroyed=(state,))
     audit = audit_of(federation)
     assert [audit.excuses(state), audit.excuses(state), audit.excuses(some_digest())] == [True, True, False]
     assert audit.findings.checked["destroyed states"] == 1
 
 
-def test_an_attestation_that_one_side_did_not_sign_lists_nothing(federation: Federation) -> None:
-    attest(federation, COORDINATOR, destroyed=(some_digest(),))
+@pytest.mark.parametrize("side", ["coordinator", "organisation"])
+def test_an_attestation_that_one_side_did_not_sign_lists_nothing(federation: Federation, side: str) -> None:
+    other, request = federation.members[NAMES[1]], attested(federation).request.value
+    stolen = request.sign(other, federation.genesis.chain)
+    changes = {"by": other} if side == "coordinator" else {"request": stolen}
+    attest(federation, **changes, destroyed=(some_digest(),))
     audit = audit_of(federation)
     assert kinds(audit) == [What.ATTESTATION]
     assert (audit.listed, audit.attested) == (frozenset(), [])
@@ -149,4 +154,32 @@ def test_an_erased_organisation_among_the_members_is_named(federation: Federatio
     erased = federation.members[ERASED].address
     audit = check(federation, lambda record: replace(record, members=(erased, *record.members)))
     (failure,) = audit.findings.failures
-    assert (failure.what, failure.got) == (What.MEMBERS, f"{erased} among the members")
+    assert (failure.what, failure.where) == (What.MEMBERS, FILE)
+
+
+def test_a_member_that_leaves_with_the_erased_is_named(federation: Federation) -> None:
+    audit = check(federation, lambda record: replace(record, members=record.members[1:]))
+    (failure,) = audit.findings.failures
+    assert (failure.what, failure.where) == (What.MEMBERS, FILE)
+
+
+def test_an_organisation_that_is_erased_and_has_not_asked_is_named(federation: Federation) -> None:
+    """Its own signed request is nowhere, though the coordinator attests its erasure with that of another."""
+    erased = tuple(sorted(federation.members[name].address for name in NAMES[:2]))
+    attest(federation, erased=erased)
+    audit = check(federation, lambda record: replace(record, members=(federation.members[NAMES[2]].address,)))
+    found = [failure for failure in audit.findings.failures if failure.what == What.MEMBERS]
+    assert [failure.got for failure in found] == [f"{federation.members[NAMES[1]].address} among the erased"]
+
+
+def test_a_request_that_is_carried_out_twice_is_named(federation: Federation) -> None:
+    """An organisation asked once: nobody rewinds the lane again with what it signed."""
+    assert kinds(check(federation)) == []
+    request = attested(federation).request
+    federation.fork(0, 1, without=NAMES[1])
+    (path,) = federation.run.folder.glob("erasures/*G0002.json")
+    again = Signed.parse(Attestation, from_json(path.read_bytes())).value
+    again = replace(again, request=request, erased=(request.value.organisation,))
+    path.write_bytes(to_json(again.sign(COORDINATOR, federation.genesis.chain).to_dict()))
+    twice = [f for f in check(federation).findings.failures if f.where == "erasures of lane 0"]
+    assert [(f.what, f.got) for f in twice] == [(What.ATTESTATION, f"request {request.value.digest} 2 times")]

@@ -11,8 +11,9 @@ from chain.audit.records import Head, RecordAudit
 from chain.audit.report import Findings, What
 from core import keys
 from core.canonical import ZERO_DIGEST, Digest
-from core.genesis import Genesis
+from core.genesis import Genesis, Privacy
 from core.keys import Key
+from core.privacy import PrivacyPlan
 from core.rounds import Admitted, Rejection, RoundRecord
 from core.update import Bid, UpdateManifest
 from tests.behaviours.ledger import some_digest
@@ -243,3 +244,37 @@ def test_names_in_findings_are_those_of_the_genesis(audit: RecordAudit) -> None:
     assert audit.name(keys.derive(SEED, "medical").address) != "medical"
     assert audit.name(keys.derive(SEED, "coding").address) == "coding"
     assert audit.digest == Digest(audit.genesis.digest)
+
+
+# Privacy
+
+
+def test_a_privacy_loss_is_counted_over_rounds_and_a_changed_one_is_found(federation: Federation) -> None:
+    genesis = replace(federation.genesis, privacy=Privacy(3.0, 1e-5, 1.0))
+    records = [signed.value for signed in federation.run.records()]
+    plan = PrivacyPlan.of(genesis, records[0].admitted[0].organisation)
+    assert plan
+    one, both = plan.spent(5), plan.spent(10)
+
+    def found(*claims: float) -> list[bool]:
+        audit, told = RecordAudit(genesis, Findings()), []
+        for record, epsilon in zip(records, claims, strict=True):
+            own = record.admitted[0]
+            changed = replace(own, signed=replace(own.signed, value=replace(own.signed.value, epsilon=epsilon)))
+            audit.findings = Findings()
+            audit.check_manifest(changed, record, start(genesis), "here")
+            told.append(What.EPSILON in kinds(audit))
+        return told
+
+    assert found(one, both) == [False, False]
+    assert found(one, one) == [False, True]  # two rounds have spent more than one
+    assert found(0.9 * one, both) == [True, False]
+    assert found(both, 3.3) == [False, True]
+    assert found(0.0, 0.0) == [True, True]
+
+
+def test_a_privacy_loss_that_nobody_counts_is_found(federation: Federation, audit: RecordAudit) -> None:
+    own = next(federation.run.records()).value.admitted[0]
+    claimed = replace(own, signed=replace(own.signed, value=replace(own.signed.value, epsilon=1.0)))
+    audit.check_manifest(claimed, next(federation.run.records()).value, start(federation.genesis), "here")
+    assert What.EPSILON in kinds(audit)

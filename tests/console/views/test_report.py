@@ -1,14 +1,16 @@
 """A run as one object: its status, rounds and losses, from records, anchors and the event log alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from console.views.report import report, tables
+from core.genesis import Privacy
 from core.storage.events import EventLog
 from core.storage.state_folder import State
-from tests.behaviours.runs import Federation, advance, build, found
+from tests.behaviours.runs import Federation, Lies, advance, build, found
 from tests.console.views.printed import printed
 
 
@@ -103,3 +105,21 @@ def test_an_organisation_that_was_not_measured_is_said_to_be_missing(federation:
     (row,) = [line for line in text.splitlines() if "missing: not measured" in line]
     assert "financial" in row
     assert "2.000 (1 of 2)" in text
+
+
+def test_what_is_spent_of_a_privacy_budget_is_told_over_all_rounds(tmp_path: Path) -> None:
+    private = Lies(
+        genesis=lambda genesis: replace(genesis, privacy=Privacy(3.0, 1e-5, 1.0)),
+        manifest=lambda name, manifest: replace(manifest, epsilon=manifest.round + (name == "coding") / 4),
+    )
+    federation = build(tmp_path / "runs" / "one", rounds=2, lies=private)
+    result = told(federation)
+    assert result["privacy"]["spent"] == {"coding": 2.25, "financial": 2.0}
+    assert (result["privacy"]["epsilon"], result["privacy"]["delta"]) == (3.0, 1e-5)
+    text = printed(tables(State(tmp_path), federation.run, result))
+    assert "Privacy  ε spent of 3 at δ 1e-05" in text
+    assert "coding 2.25" in text
+
+
+def test_without_a_privacy_budget_nothing_is_told_of_one(federation: Federation) -> None:
+    assert told(federation)["privacy"] is None

@@ -90,7 +90,7 @@ def test_a_certificate_s_label_is_computed_and_its_roots_are_the_lane_s(
 ) -> None:
     run, genesis = federation.run, federation.run.genesis
     before = run.lineage(0)[-1].value
-    attested = attestation(federation, method).sign(f.COORDINATOR, genesis.chain, f.key("coding"))
+    attested = attestation(federation, method).sign(f.COORDINATOR, genesis.chain)
     run.attest(attested)
     run.open_generation(generation_of(run, attested.value).sign(f.COORDINATOR, genesis.chain))
     # Nothing is on the ledger of the new generation: these documents do not look there.
@@ -106,4 +106,4 @@ def test_a_certificate_s_label_is_computed_and_its_roots_are_the_lane_s(
     assert made.aggregate == rounds.served.digest == after.aggregate
     assert made.outstanding == tuple(a for a in attested.value.holders if a != f.address("medical"))
     assert made.limits == LIMITS
-    assert made.sign(f.COORDINATOR, genesis.chain, f.key("coding")).verified(genesis) == made
+    assert made.sign(f.COORDINATOR, genesis.chain).verified(genesis) == made

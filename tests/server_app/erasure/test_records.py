@@ -20,7 +20,7 @@ NODE = 1
 
 
 def request(records: tuple[Digest, ...] = RECORDS) -> ErasureRequest:
-    committed = hidden(f.key("medical"), f.other("nonce"), records)
+    committed = hidden(f.key("medical").salt_for(f.other("nonce")), records)
     return ErasureRequest(
         GENESIS.digest, f.address("medical"), "shards", committed, len(records), "a test", f.other("nonce")
     )

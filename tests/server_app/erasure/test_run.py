@@ -12,10 +12,10 @@ from flwr.app import Message, RecordDict
 import server_app.erasure.run
 from chain.audit.report import AuditReport
 from chain.audit.run import verify
-from core import lora
+from core import keys, lora
 from core.canonical import ZERO_DIGEST, Digest
-from core.erasures import Receipt
-from core.errors import DestroyedError, LedgerUnreachableError, RunError, UsageError
+from core.erasures import OpenedRequest, Receipt
+from core.errors import DestroyedError, ForgeryError, LedgerUnreachableError, RunError, UsageError
 from core.ledger import MemoryLedger
 from core.messages import queries
 from core.messages.queries import Deletion
@@ -23,7 +23,7 @@ from core.messages.training import Task
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from server_app.erasure import steps
-from server_app.erasure.run import ErasureTarget, erase
+from server_app.erasure.run import erase
 from server_app.erasure.steps import ErasureContext
 from server_app.strategy import Foedus
 from tests import federation as f
@@ -71,8 +71,6 @@ class Erasable:
             bindings=strategy.bindings,
             ledger=self.federation.ledger,
             audit=self.audit,
-            requester=lambda organisation: f.key(name_of(organisation)),
-            basis="GDPR Art. 17",
             train=lambda: strategy.start(grid),
             validate=lambda served: {"all": 0.5},
             send=self.send,
@@ -96,8 +94,8 @@ class Erasable:
         return self.federation.events_named(name)
 
 
-def target(name: str, method: str) -> ErasureTarget:
-    return ErasureTarget(f.address(name), method)
+def asked(erasable: Erasable, name: str, method: str, basis: str = "GDPR Art. 17") -> OpenedRequest:
+    return OpenedRequest.of(f.key(name), erasable.run.genesis, method, (), basis)
 
 
 @pytest.mark.parametrize(("method", "label"), [("remove", "interim"), ("repair", "approximate"), ("replay", "exact")])
@@ -105,7 +103,7 @@ def test_an_erasure_reaches_the_label_of_its_method(tmp_path: Path, method: str,
     erasable = Erasable.of(tmp_path)
     before = [signed.value for signed in erasable.run.lineage(0)]
     context = erasable.context()
-    (signed,) = erase(context, target("coding", method))
+    (signed,) = erase(context, asked(erasable, "coding", method))
     certificate = signed.verified(erasable.run.genesis)
     assert certificate.label == label
     assert certificate.aggregate == context.rounds.served.digest
@@ -137,14 +135,14 @@ def test_an_erasure_is_planned_once_and_every_signature_of_the_history_verified_
     monkeypatch.setattr(server_app.erasure.run, "plans", lambda *a: [planned.append("plan"), plans(*a)][1])
     monkeypatch.setattr(Lanes, "read", lambda run: [read.append("history"), of(run)][1])
     monkeypatch.setattr(Signed, "verified", counted)
-    erase(context, target("coding", "remove"))
+    erase(context, asked(erasable, "coding", "remove"))
     assert (planned, read) == (["plan"], ["history"])
     assert {digest: verified[digest] for digest in history} == dict.fromkeys(history, 1)
 
 
 def test_the_event_log_says_where_every_lanes_certificate_lies(tmp_path: Path) -> None:
     erasable = Erasable.of(tmp_path, lanes=tuple((m.address,) for m in f.members(NAMES) for _ in range(2)))
-    certificates = erase(erasable.context(), target("coding", "remove"))
+    certificates = erase(erasable.context(), asked(erasable, "coding", "remove"))
     lanes = erasable.run.genesis.lanes_of(f.address("coding"))
     assert [signed.value.attestation.value.lane for signed in certificates] == list(lanes)
     (event,) = erasable.events("erased")
@@ -161,14 +159,14 @@ def test_a_run_that_does_not_hold_is_left_alone(tmp_path: Path) -> None:
     path = erasable.run.folder / "artifacts" / f"{erasable.run.artifacts.place(update)}.sealed"
     path.write_bytes(b"\0" + path.read_bytes()[1:])
     with pytest.raises(RunError, match="nothing was erased, since the run does not hold"):
-        erase(erasable.context(), target("coding", "remove"))
+        erase(erasable.context(), asked(erasable, "coding", "remove"))
     assert erasable.run.erasures() == []
 
 
 def test_an_erasure_without_a_plan_is_not_audited(tmp_path: Path) -> None:
     erasable = Erasable.of(tmp_path)
     with pytest.raises(UsageError, match=r"expected one of .*, got 'forgive'"):
-        erase(erasable.context(), target("coding", "forgive"))
+        erase(erasable.context(), asked(erasable, "coding", "forgive"))
     assert erasable.audited == 0
 
 
@@ -187,11 +185,11 @@ def test_an_erasure_that_has_begun_goes_on_with_the_request_it_began_with(
     with monkeypatch.context() as patch:
         patch.setattr(steps, "destroy", killed)
         with pytest.raises(KilledError):
-            erase(erasable.context(), target("coding", "replay"))
+            erase(erasable.context(), asked(erasable, "coding", "replay"))
     (attested,) = erasable.run.erasures()
     with pytest.raises(UsageError, match="the erasure of coding by replay is not finished: ask for that one again"):
-        erase(erasable.context(), target("medical", "replay"))
-    (signed,) = erase(erasable.context(), target("coding", "replay"))
+        erase(erasable.context(), asked(erasable, "medical", "replay"))
+    (signed,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
     assert signed.value.attestation == attested
     assert erasable.audited == 1
     assert "before" not in signed.value.metrics  # it was measured by the process that died
@@ -207,13 +205,36 @@ def test_a_certificate_that_the_ledger_was_not_told_of_is_anchored_when_asked_ag
     with monkeypatch.context() as patch:
         patch.setattr(MemoryLedger, "certify", down)
         with pytest.raises(LedgerUnreachableError):
-            erase(erasable.context(), target("coding", "replay"))
+            erase(erasable.context(), asked(erasable, "coding", "replay"))
     assert erasable.run.unfinished() is None
-    (signed,) = erase(erasable.context(), target("coding", "replay"))
+    (signed,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
     known = erasable.federation.ledger.erasure(erasable.run.genesis.digest, signed.value.attestation.value.erasure)
     assert known is not None
     assert known.certificate == signed.value.committed
     assert (erasable.audited, len(erasable.events("erased"))) == (1, 1)
+
+
+def test_a_request_is_carried_out_once_however_often_it_is_given(tmp_path: Path) -> None:
+    erasable = Erasable.of(tmp_path)
+    first = erase(erasable.context(), asked(erasable, "coding", "remove"))
+    assert erase(erasable.context(), asked(erasable, "coding", "remove")) == first
+    assert (len(erasable.run.erasures()), erasable.audited) == (1, 1)
+    # Another question is another request: what is served still descends from what coding taught.
+    (second,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
+    assert second.value.label == "exact"
+    assert verify(erasable.run, erasable.federation.ledger, strict=True).failures == ()
+
+
+def test_nobody_is_erased_at_the_request_of_another_or_of_another_run(tmp_path: Path) -> None:
+    erasable = Erasable.of(tmp_path)
+    own = asked(erasable, "coding", "remove")
+    stolen = replace(own, request=own.request.value.sign(f.key("medical"), erasable.run.genesis.chain))
+    other = OpenedRequest.of(f.key("coding"), f.genesis(seed=8), "remove", (), "GDPR Art. 17")
+    stranger = OpenedRequest.of(keys.derive(1, "stranger"), erasable.run.genesis, "remove", (), "GDPR Art. 17")
+    for request, error in ((stolen, "signature of"), (other, "expected federation"), (stranger, "one of the members")):
+        with pytest.raises((ForgeryError, UsageError), match=error):
+            erase(erasable.context(), request)
+    assert erasable.run.erasures() == []
 
 
 def test_holders_without_a_node_are_outstanding(tmp_path: Path) -> None:
@@ -223,7 +244,7 @@ def test_holders_without_a_node_are_outstanding(tmp_path: Path) -> None:
     def gone() -> None:
         context.bindings.nodes.pop(f.address("financial"))
 
-    (signed,) = erase(replace(context, train=gone), target("coding", "remove"))
+    (signed,) = erase(replace(context, train=gone), asked(erasable, "coding", "remove"))
     assert signed.value.outstanding == (f.address("financial"),)
     (missing,) = erasable.events("receipt-missing")
     assert missing["reason"] == "not-connected"

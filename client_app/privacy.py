@@ -1,0 +1,94 @@
+"""Privacy: an organisation's account of what its updates tell of its records, and the secret that hides the rest.
+
+    privacy/GENESIS/ADDRESS.jsonl      {a round, the digest of what it is trained from, its steps}, one line a training
+
+A round is entered before it is trained. The secret of its sampling and noise follows from the organisation's key and
+that digest, which covers federation, round, state, bid and records: a round that is asked for again is trained to the
+same update and costs nothing more; any other training draws noise of its own, and is paid for. So no two updates hide
+different things behind the same noise, and none hides the same behind two. Derived keys, a simulation's, are public,
+and so is the noise that follows from them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from core.canonical import Digest, digest, raw, to_json
+from core.errors import IntegrityError, PrivacyError
+from core.messages.training import Task
+from core.privacy import PrivacyPlan
+from core.round_key import RoundKey
+from core.signed import SigningKey
+from core.storage import jsonl
+from core.update import Bid
+from llm.private import Mechanism
+from llm.records import Record
+
+
+@dataclass(frozen=True)
+class PrivateRound:
+    """A round that the account covers: how it is trained, ε with it, and the secret of its sampling and noise."""
+
+    plan: PrivacyPlan
+    epsilon: float
+    secret: bytes = field(repr=False)
+
+    def mechanism(self, records: int) -> Mechanism:
+        """The mechanism of its training on so many records."""
+        plan = self.plan
+        return Mechanism(plan.rate, plan.privacy.clip, plan.noise, max(1.0, plan.rate * records), self.secret)
+
+
+class PrivacyAccount:
+    """One organisation's account in one federation; its messages are handled one at a time, by any process."""
+
+    def __init__(self, path: Path, plan: PrivacyPlan) -> None:
+        self._path, self._plan = path, plan
+
+    def spend(self, key: RoundKey, inputs: Digest, steps: int) -> float:
+        """Enter a training; returns ε in its lane after all that was entered. The same inputs are entered once.
+
+        Raises PrivacyError when the budget does not cover it, IntegrityError when the account is damaged.
+        """
+        entries = jsonl.read(self._path)
+        entry = {"key": asdict(key), "inputs": inputs, "steps": steps}
+        known = entry in entries
+        spent = sum(e["steps"] for e in entries if e["key"]["lane"] == key.lane)
+        if not known and spent + steps > self._plan.most:
+            raise PrivacyError(
+                f"privacy budget: expected at most {self._plan.most - spent} steps more, got a round of {steps}: it is "
+                f"made for {self._plan.most}"
+            )
+        if not known:
+            # On disk first: an update that nobody has counted must not leave.
+            jsonl.append(self._path, entry)
+        return self._plan.spent(spent if known else spent + steps)
+
+    def check_whole(self, trained: Iterable[RoundKey]) -> None:
+        """Check that no round that an update was sent for is missing; raises IntegrityError.
+
+        An account that is lost, or older than the organisation's memory, would spend the same budget again.
+        """
+        entered = {RoundKey(**entry["key"]) for entry in jsonl.read(self._path)}
+        if missing := sorted(set(trained) - entered):
+            raise IntegrityError(
+                f"privacy account {self._path}: expected {missing[0]}, got none: restore its newest copy"
+            )
+
+
+def private_round(
+    task: Task, bid: Bid, records: Sequence[Record], key: SigningKey, path: Path, trained: Iterable[RoundKey]
+) -> PrivateRound | None:
+    """Pay for a task's round from the account at `path`; None where the federation counts no privacy loss.
+
+    `trained` are the rounds that an update was sent for. Raises as `PrivacyAccount.spend` does.
+    """
+    plan = PrivacyPlan.of(task.genesis, task.organisation)
+    if plan is None:
+        return None
+    round_key = RoundKey(task.genesis.digest, task.lane, task.generation, task.round)
+    account = PrivacyAccount(path, plan)
+    account.check_whole(trained)
+    described = {"key": asdict(round_key), "state": task.state.digest, "bid": asdict(bid)}
+    inputs = digest("private-round", to_json(described), *(raw(record.digest) for record in records))
+    return PrivateRound(plan, account.spend(round_key, inputs, bid.steps), key.salt_for(inputs))
