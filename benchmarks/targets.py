@@ -116,6 +116,25 @@ def _chains(name: str) -> Callable[[Figures], Cases]:
     return lambda figures: {c: values[name] for c, values in figures.items() if isinstance(values, Mapping)}
 
 
+def _at_epsilon(name: str) -> Callable[[Figures], Cases]:
+    """A mean at every finite ε."""
+    return lambda figures: {
+        f"ε = {row['epsilon']:g}": MeanInterval.parse_mean(row[name])
+        for row in figures["rows"]
+        if not isinstance(row["epsilon"], str)
+    }
+
+
+def _found_within_theory(figures: Figures) -> Cases:
+    bounds = {f"ε = {row['epsilon']:g}": row["bound_tpr_percent"] for row in figures["rows"][1:]}
+    return {case: found / bounds[case] for case, found in _at_epsilon("lira_tpr_percent")(figures).items()}
+
+
+def _noised_loss(figures: Figures) -> Cases:
+    plain = MeanInterval.parse_mean(figures["rows"][0]["loss"])
+    return {case: loss / plain for case, loss in _at_epsilon("loss")(figures).items()}
+
+
 def _base_against_ngrams(figures: Figures) -> Cases:
     bits = figures["bits_per_character"]
     rivals = [values for name, values in bits.items() if "6-gram" in name]
@@ -334,6 +353,18 @@ TARGETS = (
         "unlearning", "The same at lane size 1, relative to retraining", "unlearning_speed",
         _one("lane size 1", "exclusion_over_retraining"), lambda f: f["target_ratio_at_lane_size_1"], "×",
     ),
+    Target(
+        "privacy", "Area under the curve of LiRA, the stronger test of membership (chance is 0.5)", "privacy",
+        _at_epsilon("lira_auc"), 0.6,
+    ),
+    Target(
+        "privacy", "Members that LiRA finds at 1 % false alarms, relative to what ε allows", "privacy",
+        _found_within_theory, 1.0, "×",
+    ),
+    Target(
+        "privacy", "Exposure of canaries (chance is 1.44)", "privacy", _at_epsilon("exposure_bits"), 1.94, " bits",
+    ),
+    Target("privacy", "Loss on held-out records, relative to no noise", "privacy", _noised_loss, 1.1, "×"),
     Target("agents", "Cost to target on the market, relative to `all`", "agents", _against("all"), -25, " %"),
     Target("agents", "Cost to target on the market, relative to Oort", "agents", _against("oort"), -10, " %"),
     Target(
