@@ -21,7 +21,7 @@ from server_app.erasure.run import erase
 from server_app.measuring import Measuring, measuring_again
 from tests import federation as f
 from tests.server_app.clients import Federation
-from tests.server_app.erasure.test_run import Erasable, target
+from tests.server_app.erasure.test_run import Erasable, asked
 from tests.server_app.worlds import World
 from unlearning.check import check
 from unlearning.plan import Lanes, plans
@@ -138,7 +138,7 @@ def test_an_erasure_compares_its_rounds_anew(tmp_path: Path, method: str, label:
     losses = {"repair": [9.0, 8.0, 9.0, *[7.0] * 6]}.get(method, [9.0, 7.0, 8.0])
     erasable.federation.measures.losses = losses
     context = erasable.context()
-    (signed,) = erase(context, target("coding", method))
+    (signed,) = erase(context, asked(erasable, "coding", method))
     certificate, line = signed.verified(erasable.run.genesis), records(erasable.run)
     assert certificate.label == label
     served = line[1] if method != "repair" else line[3]
@@ -150,7 +150,7 @@ def test_an_erasure_compares_its_rounds_anew(tmp_path: Path, method: str, label:
 def test_a_calibration_that_made_nothing_better_leaves_the_label_of_removal(tmp_path: Path) -> None:
     erasable = Erasable.of(tmp_path, serve="best")
     erasable.federation.measures.losses = [9.0, 7.0, 8.0, *[8.0] * 6]
-    (signed,) = erase(erasable.context(), target("coding", "repair"))
+    (signed,) = erase(erasable.context(), asked(erasable, "coding", "repair"))
     certificate = signed.verified(erasable.run.genesis)
     assert certificate.label == "interim"
     assert check(signed, erasable.run, erasable.federation.ledger) == ()
@@ -169,6 +169,6 @@ def test_a_run_that_ended_early_is_erased_from_but_not_repaired(tmp_path: Path) 
 def test_a_replay_ends_early_by_its_own_losses(tmp_path: Path) -> None:
     erasable = Erasable.of(tmp_path, rounds=3, patience=1)
     erasable.federation.measures.losses = [3.0, 3.0]
-    (signed,) = erase(erasable.context(), target("coding", "replay"))
+    (signed,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
     assert [record.round for record in records(erasable.run)] == [1, 2]
     assert check(signed, erasable.run, erasable.federation.ledger) == ()
