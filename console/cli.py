@@ -19,7 +19,7 @@ from core.errors import FoedusError
 from core.escape import redacted, visible
 
 SUMMARIES = {
-    "run": "Run one federation in simulation.",
+    "run": "Run one federation, in simulation or on a deployment.",
     "status": "Show the rounds, participants, losses and digests of a run.",
     "witness": "Check, as an organisation, every round that its coordinator has shown.",
     "credits": "Show what organisations earned, and claim it on the public chain.",
@@ -37,6 +37,7 @@ SUMMARIES = {
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
     "deploy": "Make a deployment's folders and kits; admit organisations.",
+    "doctor": "Say what is wrong, and what to do about it.",
     "join": "Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.",
     "node": "Run an organisation's node of a deployment.",
     "signer": "Hold an organisation's key and sign for its node.",

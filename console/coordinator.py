@@ -7,17 +7,16 @@ keys in the folder `nodes`: a file that is put there is registered at once.
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import httpx
 import typer
 
 from console.backends.app_folder import stage
 from console.backends.children import Children, flower_environment, script
+from console.backends.deployment import CONNECTION, answers
 from console.backends.proxy import own_certificate, write_configuration
 from console.options import command_app
 from console.views.tables import screen, show
@@ -29,12 +28,11 @@ app = command_app()
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with coordinator.toml.")]
 _POLL_SECONDS = 1.0
 _START_SECONDS = 120.0
-_CONNECTION = "federation"
 
 
 @app.command(epilog="Example: foedus coordinator /etc/foedus/coordinator")
 def coordinator(folder: FolderArgument) -> None:
-    """Run a deployment's SuperLink behind nginx, until it is ended; `flwr run` on this machine then starts runs."""
+    """Run a deployment's SuperLink behind nginx, until it is ended; `foedus run --federation` starts runs there."""
     settings = CoordinatorSettings.read(folder)
     if not shutil.which(settings.nginx):
         raise UsageError(f"nginx: expected a program, got {settings.nginx!r}: install nginx, or name it in {folder}")
@@ -47,16 +45,15 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     """Keep SuperLink and nginx, and register the nodes; raises RunError when one of the two ends."""
     configuration = write_configuration(settings)
     certificate, key = own_certificate(settings.state)
+    app_folder = settings.state / "app"
+    shutil.rmtree(app_folder, ignore_errors=True)
+    stage(app_folder)  # this version's app, which the nodes compare with their own; a run is submitted once all answers
     environment = flower_environment(flower_home(settings, certificate))
     superlink = children.start(superlink_command(settings, certificate, key), environment)
     _wait_until_healthy(settings, certificate, superlink)
     nginx = children.start([settings.nginx, "-p", configuration.parent, "-c", configuration], {})
-    app_folder = settings.state / "app"
-    shutil.rmtree(app_folder, ignore_errors=True)
-    stage(app_folder)  # this version's app, which the nodes compare with their own
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
-    command = f"FLWR_HOME={settings.state}/flower flwr run {app_folder} {_CONNECTION} --run-config SETTINGS --stream"
-    show(f"Start a run on this machine: {command}", on=screen(stderr=True))
+    show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
     registered: set[Path] = set()
     while superlink.poll() is None and nginx.poll() is None:
         for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
@@ -73,7 +70,7 @@ def flower_home(settings: CoordinatorSettings, certificate: Path) -> Path:
     home.mkdir(exist_ok=True, mode=0o700)
     connection = {"address": f"127.0.0.1:{settings.control_port}", "root-certificates": str(certificate)}
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in connection.items()]
-    default = f"[superlink]\ndefault = {json.dumps(_CONNECTION)}\n\n[superlink.{_CONNECTION}]\n"
+    default = f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
     (home / "config.toml").write_text(default + "".join(lines), encoding="utf-8")
     return home
 
@@ -96,19 +93,16 @@ def superlink_command(settings: CoordinatorSettings, certificate: Path, key: Pat
 
 def _wait_until_healthy(settings: CoordinatorSettings, certificate: Path, superlink: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + _START_SECONDS
-    with httpx.Client(verify=ssl.create_default_context(cafile=certificate), timeout=2.0) as client:
-        while superlink.poll() is None and time.monotonic() < deadline:
-            try:
-                if client.get(f"https://127.0.0.1:{settings.control_port}/health").is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(_POLL_SECONDS / 5)
+    while superlink.poll() is None and time.monotonic() < deadline:
+        if answers(settings.control_port, certificate):
+            return
+        time.sleep(_POLL_SECONDS / 5)
     raise RunError(f"the SuperLink did not start within {_START_SECONDS:.0f} s: its log above says why")
 
 
 def register(path: Path, environment: dict[str, str]) -> None:
     """Admit the node with this public key; one that is admitted already stays so."""
-    command = [*script("flwr"), "supernode", "register", str(path), _CONNECTION, "--format", "json"]
+    command = [*script("flwr"), "supernode", "register", str(path), CONNECTION, "--format", "json"]
     done = subprocess.run(  # noqa: S603 - a command of ours
         [*command, "--name", path.stem], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )

@@ -28,6 +28,8 @@ app = command_app()
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with node.toml.")]
 _POLL_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
+_MOST_FAILURES = 5
+"""Starts in a row that come to nothing, of a SuperNode that has served before; one that never has ends at once."""
 
 
 @app.command(epilog="Example: foedus node /etc/foedus/node")
@@ -49,19 +51,27 @@ def _address(settings: NodeSettings) -> Address:
 
 
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
-    """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends."""
+    """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends before it was of use."""
     port, environment = free_port(), flower_environment(settings.state / "flower")
     from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
 
-    with_supernode = supernode_command(settings, port)
+    serving = supernode_command(settings, port)
     with working("reading the data"):  # before anybody is told of them
         check_data(settings.node_config())
-    supernode = children.start(with_supernode, environment)
+    supernode, since, failures = children.start(serving, environment), time.monotonic(), _MOST_FAILURES
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
     worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
-    while supernode.poll() is None:
+    while True:
         time.sleep(_POLL_SECONDS)
+        if supernode.poll() is not None:
+            failures = 0 if time.monotonic() - since > _LONGEST_PAUSE_SECONDS else failures + 1
+            if failures > _MOST_FAILURES:
+                break
+            # Whoever comes back within 50 s is taken for the one that has left, and refused.
+            show(f"The SuperNode ended with status {supernode.returncode}: starting another", on=screen(stderr=True))
+            time.sleep(_LONGEST_PAUSE_SECONDS)
+            supernode, since = children.start(serving, environment), time.monotonic()
         if worker.poll() is not None:
             lived = time.monotonic() - started
             # A worker that dies at once would otherwise take a core for its imports.

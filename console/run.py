@@ -1,4 +1,4 @@
-"""`foedus run`: one federation in simulation."""
+"""`foedus run`: one federation, in simulation or on a deployment."""
 
 import time
 from collections.abc import Iterator
@@ -10,11 +10,14 @@ import typer
 from rich.console import RenderableType
 
 from console.backends.federation import Backend, federate
+from console.deployments.federation_folder import FederationFolder
 from console.options import JsonOption, StateOption, command_app, readable_run, state_of
 from console.settings import DEFAULTS, build, restored
 from console.views.report import report, tables
 from console.views.tables import answer, screen
 from core.config import RunConfig, key
+from core.deployment import DECIDED
+from core.errors import UsageError
 from core.storage.state_folder import State, new_run_id
 
 app = command_app()
@@ -43,31 +46,49 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
+    federation: Annotated[str | None, typer.Option(metavar="NAME", help="Run it on this coordinator.")] = None,
     backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run one federation in simulation."""
+    """Run one federation, in simulation or on a deployment."""
     # First of all, while the only locals are the parameters: each option is a setting of the same name.
     options = {key(name): value for name, value in locals().items() if name in _OPTIONS and value is not None}
     started = time.monotonic()
-    folder = state_of(state)
-    if resume is None:
-        start = replace(DEFAULTS, state=str(folder.folder), run=new_run_id())
-    else:
-        start = replace(restored(folder, resume), run=resume, resume=True)
+    deployment = FederationFolder.named(federation) if federation else None
+    start = starting(state_of(deployment.state if deployment else state), resume, deployment)
     settings = build(options, assignments or [], config, start)
-    federate(settings, backend)
+    if deployment:
+        check_decided(settings, start)
+    federate(settings, backend, deployment.folder if deployment else None)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
-    answer(result, _for_people(folder, settings, result), as_json=as_json)
+    answer(result, _for_people(folder, settings, result, answers=not deployment), as_json=as_json)
     return 0 if result["status"] == "completed" else 1
 
 
-def _for_people(folder: State, settings: RunConfig, result: dict[str, Any]) -> Iterator[RenderableType]:
-    """The tables, and below them the model's own answers to a few held-out questions."""
-    yield from tables(folder, folder.existing(settings.run), result)
-    if result["status"] == "completed":
-        from console.views.answers import answers  # noqa: PLC0415 - torch, which wrong usage must not wait for
+def starting(folder: State, resume: str | None, deployment: FederationFolder | None) -> RunConfig:
+    """The settings before options: those of a run that is resumed, or the defaults and what a deployment decides."""
+    if resume is not None:
+        return replace(restored(folder, resume), run=resume, resume=True)
+    decided = deployment.run_settings() if deployment else {}
+    return RunConfig.from_flat(DEFAULTS.to_flat() | decided | {"state": str(folder.folder), "run": new_run_id()})
 
-        yield from answers(settings, readable_run(folder, settings.run, None), screen())
+
+def check_decided(settings: RunConfig, start: RunConfig) -> None:
+    """Raise UsageError for an option that would change what federation.toml and the admitted organisations decide."""
+    given, decided = settings.to_flat(), start.to_flat()
+    if changed := sorted(name for name in DECIDED - {"run", "resume"} if given[name] != decided[name]):
+        name = changed[0]
+        raise UsageError(f"{name}: expected {decided[name]!r}, as federation.toml decides it, got {given[name]!r}")
+
+
+def _for_people(
+    folder: State, settings: RunConfig, result: dict[str, Any], *, answers: bool
+) -> Iterator[RenderableType]:
+    """The tables, and in a simulation the model's own answers to a few held-out questions below them."""
+    yield from tables(folder, folder.existing(settings.run), result)
+    if answers and result["status"] == "completed":
+        from console.views.answers import answers as answered  # noqa: PLC0415 - torch: wrong usage must not wait for it
+
+        yield from answered(settings, readable_run(folder, settings.run, None), screen())

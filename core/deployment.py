@@ -276,7 +276,7 @@ class FederationSettings(_Settings):
         own = (self.certificate, self.private_key, self.ca)
         if any(own) and not all(own):
             raise ConfigError("expected certificate, private-key and ca together, got some of them")
-        if decided := sorted(set(self.run) & _DECIDED):
+        if decided := sorted(set(self.run) & DECIDED):
             raise ConfigError(f"[run]: expected settings that this file does not decide elsewhere, got {decided[0]!r}")
         _ = RunConfig.from_flat(self.run)
 
@@ -288,7 +288,7 @@ class FederationSettings(_Settings):
 
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:.]{2,45}")
-_DECIDED = frozenset(
+DECIDED = frozenset(
     ("mode", "run", "resume", "state", "base", "chain", "members", "organisations", "require-registration",
      "norm-bound", "coordinator-key")
 )  # fmt: skip

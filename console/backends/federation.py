@@ -7,12 +7,15 @@ own, since it need not have been started by a CLI.
 
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 
 from chain.devnet.service import ended_when_interrupted
 from console.backends import processes
+from console.backends.deployment import DeployedRun
 from console.views.progress import watching, working
 from console.views.tables import screen, show
 from core.config import RunConfig
+from core.deployment import CoordinatorSettings
 from core.errors import FoedusError
 from core.storage.lock import locked
 from core.storage.state_folder import State
@@ -30,8 +33,11 @@ class Backend(StrEnum):
     inline = "inline"
 
 
-def federate(settings: RunConfig, backend: Backend) -> None:
-    """Run to the end; raises the ServerApp's own error rather than Flower's echo of it."""
+def federate(settings: RunConfig, backend: Backend, deployment: Path | None = None) -> None:
+    """Run to the end, in simulation or on the coordinator of a deployment's folder.
+
+    Raises the ServerApp's own error rather than Flower's echo of it.
+    """
     state, run, console = State.of(settings), settings.run, screen(stderr=True)
     show(f"Run {run}, state in {state.folder}", on=console)
     # Before anything is started: a record that is malformed, or a name that is none, ends the run at once.
@@ -47,6 +53,11 @@ def federate(settings: RunConfig, backend: Backend) -> None:
             state.remember(settings)
         with ended_when_interrupted(state.folder), watching(console, state, run) as watch:
             try:
+                if deployment:
+                    DeployedRun(settings, CoordinatorSettings.read(deployment), watch).run()
+                    if watch.failure:  # Flower is not asked: a ServerApp that fails says so
+                        raise watch.failure
+                    return
                 # By name, since the inline backend imports Flower, which Ray's processes import for themselves.
                 import_module(f"console.backends.{backend}").run_simulation(settings, NODES, watch)
             except FoedusError as error:

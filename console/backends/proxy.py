@@ -1,12 +1,14 @@
 """nginx in front of a SuperLink: what of it the network can reach.
 
 Flower serves three APIs on one port. Fleet is for the nodes; Control starts runs and admits nodes, Runtime serves the
-apps, and neither asks who calls. So only Fleet and the health check are let through, by their path, and everything else
-is answered with 404. Both sides speak TLS: a SuperLink takes node keys over nothing else.
+apps, and neither asks who calls. So only Fleet and the health check are let through, by their path; nginx itself says
+which version this is, and answers everything else with 404. Both sides speak TLS: a SuperLink takes node keys over
+nothing else.
 """
 
 import os
 import pwd
+from importlib.metadata import version
 from pathlib import Path
 
 from console.deployments.certificates import authority
@@ -50,6 +52,8 @@ http {{
         # With a path behind the name, nginx passes on the path that it looked at, and not one that means another.
         location /v1/fleet/ {{ proxy_pass https://superlink/v1/fleet/; }}
         location = /health {{ proxy_pass https://superlink/health; }}
+        # For `foedus doctor`: the version, and in nginx's own Date header the clock.
+        location = /foedus {{ default_type application/json; return 200 '{{"product": "{product}"}}'; }}
         location / {{ return 404; }}
     }}
 }}
@@ -72,6 +76,7 @@ def write_configuration(settings: CoordinatorSettings) -> Path:
         listen=settings.listen,
         certificate=settings.certificate,
         private_key=settings.private_key,
+        product=f"foedus {version('foedus')}",
     )
     path = folder / "nginx.conf"
     path.write_text(text, encoding="utf-8")

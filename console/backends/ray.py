@@ -7,7 +7,6 @@ every process it started, however it leaves.
 """
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -16,20 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from console.backends import processes
 from console.backends.app_folder import stage
-from console.backends.children import QUIET, free_port
-from core.canonical import parse_json
+from console.backends.children import QUIET, free_port, script
+from console.backends.flower import FlowerCommand, write_overrides
 from core.config import RunConfig
-from core.errors import FormatError, RunError
+from core.errors import RunError
 from core.storage.lock import holder
 from core.storage.state_folder import State
 
@@ -41,25 +39,11 @@ _EXCEPTION = re.compile(r"\b\w*(Error|Exception): ")
 
 
 @dataclass(frozen=True)
-class SuperLink:
-    """A running SuperLink: its address, its Flower home, and the process."""
+class SuperLink(FlowerCommand):
+    """A running SuperLink: its address and the process, and Flower's command line with its home."""
 
     address: str
-    home: Path
-    environment: Mapping[str, str]
     process: subprocess.Popen[bytes]
-
-    def flwr(self, *arguments: str) -> dict[str, Any]:
-        """Ask Flower's CLI, which answers in JSON; raises RunError with its last line when it does not."""
-        done = self._flwr(*arguments, "--format", "json")
-        try:
-            answer: dict[str, Any] = parse_json(done.stdout[done.stdout.index("{") :].encode())
-        except (ValueError, FormatError) as error:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            raise RunError(f"flwr {arguments[0]}: expected JSON, got {lines[-1]}") from error
-        if not answer.get("success", True):
-            raise RunError(f"flwr {arguments[0]} failed: {answer.get('error-message', answer)}")
-        return answer
 
     def follow(self, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
         """Wait for the run's end; raises RunError unless Flower says that it was completed.
@@ -88,7 +72,7 @@ class SuperLink:
         """Whether the run is over; raises RunError when it is over and was not completed."""
         status = str(self.flwr("list", "foedus", "--run-id", run_id)["runs"][0]["status"])
         if status.startswith("finished") and status != "finished:completed":
-            log = telling_line(self._flwr("log", run_id, "foedus", "--show").stdout) or self.log()
+            log = telling_line(self.said("log", run_id, "foedus", "--show").stdout) or self.log()
             raise RunError(f"expected Flower to complete the run, got {status}: {log}")
         return status == "finished:completed"
 
@@ -108,16 +92,6 @@ class SuperLink:
         text = (self.home / "superlink.log").read_text(encoding="utf-8", errors="replace")
         return telling_line(text) or "its log is empty"
 
-    def _flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - Flower's own script with our arguments
-            [*_script("flwr"), *arguments],
-            cwd=self.home,
-            env=dict(self.environment),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
 
 def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> None:
     """Run a federation to its end.
@@ -132,8 +106,7 @@ def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> 
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix) as home, _superlink(Path(home), run) as link:
         app = stage(link.home / "app")
-        overrides = link.home / "run.toml"
-        overrides.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.to_flat().items()), encoding="utf-8")
+        overrides = write_overrides(config, link.home / "run.toml")
         resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
         answer = link.flwr("run", str(app), "foedus", "--run-config", str(overrides), "--federation-config", resources)
         link.follow(str(answer["run-id"]), watch, state.lock(config.run))
@@ -155,7 +128,7 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     try:
         with (home / "superlink.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
-                [*_script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
+                [*script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
                 cwd=home,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -163,7 +136,7 @@ def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
             )
-        link = SuperLink(address, home, environment, process)
+        link = SuperLink(home, environment, address, process)
         link.wait_until_healthy()
         yield link
     finally:
@@ -176,8 +149,3 @@ def telling_line(log: str) -> str:
     exceptions = [line for line in lines if _EXCEPTION.search(line)]
     errors = [line for line in lines if "ERROR" in line]
     return next((found[-1] for found in (exceptions, errors, lines) if found), "")
-
-
-def _script(name: str) -> list[str]:
-    """A console script of this environment, run by this interpreter."""
-    return [sys.executable, str(Path(sys.executable).parent / name)]

@@ -51,6 +51,10 @@ class Watcher:
             self.ended = self.ended or event["event"] in ("finished", "failed")
         return self.ended
 
+    def go_on(self) -> None:
+        """Follow another ServerApp of the run, whatever became of the last."""
+        self.ended, self.failure = False, None
+
     def _move_bars(self, event: Event) -> None:
         match event["event"]:
             case "step":

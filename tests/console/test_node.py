@@ -2,7 +2,9 @@
 
 import stat
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,3 +63,21 @@ def test_a_supernode_that_ends_ends_the_node(tmp_path: Path, monkeypatch: pytest
     done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
     assert done.code == 1
     assert "the SuperNode ended with status 3" in done.err.splitlines()[-1]
+
+
+def test_a_supernode_that_has_served_is_started_again_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.create(tmp_path / "own.key")
+    make_data(tmp_path / "data")
+    starts, python = tmp_path / "starts", sys.executable
+    code = f"from pathlib import Path; Path({str(starts)!r}).open('a').write('x'); raise SystemExit(3)"
+    monkeypatch.setattr(node, "supernode_command", lambda *_: [python, "-S", "-c", code])
+    # The first has served for 100 s when it ends, the others for none.
+    clock = SimpleNamespace(monotonic=lambda: 100.0 if starts.exists() else 0.0, sleep=lambda _: time.sleep(0.02))
+    monkeypatch.setattr(node, "time", clock)
+    monkeypatch.setattr(node.sys, "executable", "/bin/true")  # the worker, which is another test's
+    done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
+    assert "The SuperNode ended with status 3: starting another" in done.err
+    assert "the SuperNode ended with status 3: its log above says why" in done.err
+    assert len(starts.read_text()) == 1 + node._MOST_FAILURES + 1

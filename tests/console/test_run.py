@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from chain.joining import JoinKit
+from console.deployments.organisation_folder import Choices, join
+from core.config import RunConfig
+from core.errors import RunError
 from core.storage.state_folder import State
 from tests.commands import World, foedus
+from tests.console.deployments.founded import founded
 
 # --- usage: exit 2, before anything is started -----------------------------------------------------------------
 
@@ -192,3 +197,28 @@ def test_a_disk_that_is_full(world: World, small_disk: Path) -> None:
     done = replace(world, state=small_disk / "state").inline()
     assert done.code == 1
     assert "No space left on device" in done.error
+
+
+def test_a_run_on_a_deployment_takes_what_was_decided_there(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, seen = founded(tmp_path), []
+    assert "expected organisations, got none" in foedus("run", "--federation", found.folder).error
+    kit = JoinKit.from_json(found.kit_file("medical").read_bytes())
+    request = found.admit(join(kit, tmp_path / "medical", Choices()))
+
+    def take(settings: RunConfig, _: object, folder: Path | None) -> None:
+        seen.append((settings, folder))
+        raise RunError("enough")
+
+    monkeypatch.setattr("console.run.federate", take)
+    assert foedus("run", "--federation", found.folder, "--rounds", 3).error == "enough"
+    ((settings, folder),) = seen
+    assert (folder, settings.rounds, settings.learning_rate) == (found.folder, 3, 0.01)
+    assert settings.listed == {request.address.lower(): 0}
+    assert settings.state == str(found.state)
+    for option, name in (("--organisations", "organisations"), ("--chain", "chain")):
+        refused = foedus("run", "--federation", found.folder, option, "2" if name == "organisations" else "anvil").error
+        assert refused.startswith(f"{name}: expected")
+        assert "as federation.toml decides it" in refused
+    assert "expected a folder that `foedus deploy init` has made" in foedus("run", "--federation", world.state).error

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from chain.devnet.anvil import binary
 from console.backends import processes
+from core.errors import UsageError
 from core.storage.state_folder import State
 from tests.commands import World, make_base, make_data
+from tests.integration.deployed import Deployment, deployed
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +43,15 @@ def new_world(base: Path, data: Path, tmp_path: Path) -> Iterator[Callable[[], W
 @pytest.fixture
 def world(new_world: Callable[[], World]) -> World:
     return new_world()
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Deployment]:
+    try:
+        binary()
+    except UsageError as error:
+        pytest.skip(str(error))
+    # Other users must reach their folders, and each start of pytest closes those of its own.
+    with TemporaryDirectory(prefix="foedus-") as name:
+        Path(name).chmod(0o755)
+        yield from deployed(Path(name))

@@ -1,6 +1,7 @@
 """A deployment on one machine: a coordinator behind nginx, a node and a signer for each organisation, and a chain.
 
-As root every node and every signer gets a user of its own, as on machines of their own; otherwise all share one.
+It is made as an operator makes it: `foedus deploy init`, `foedus join`, `foedus deploy admit`. As root every node and
+every signer gets a user of its own, as on machines of their own; otherwise all share one.
 """
 
 import json
@@ -24,13 +25,12 @@ import pytest
 
 from chain.devnet.anvil import binary
 from console.backends.children import flower_environment, free_port, script
-from console.backends.proxy import own_certificate
 from core import keys
 from core.canonical import Address
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
-from tests.commands import PATIENCE_SECONDS, World, make_base, make_data
+from tests.commands import PATIENCE_SECONDS, World, foedus, make_base, make_data
 
 MEMBERS = ("coding", "financial", "medical")
 CHAIN_ID = 31337
@@ -52,25 +52,34 @@ class Deployment:
 
     def node(self, name: str) -> Path:
         """The folder of an organisation's node."""
-        return self.folder / f"node-{name}"
+        return self.folder / name / "node"
 
     def signer(self, name: str) -> Path:
         """The folder of its signer."""
-        return self.folder / f"signer-{name}"
+        return self.folder / name / "signer"
+
+    def socket(self, name: str) -> Path:
+        """Where its signer answers."""
+        return self.folder / name / "socket" / "signer.sock"
+
+    @property
+    def coordinator(self) -> Path:
+        """The coordinator's folder."""
+        return self.folder / "coordinator"
 
     @property
     def certificate(self) -> Path:
         """The CA of the coordinator's certificate, which everybody may have."""
-        return self.folder / "public" / "link" / "certificate.pem"
+        return self.coordinator / "ca.pem"
 
     @property
     def app(self) -> Path:
         """This version's app, as the coordinator submits it."""
-        return self.folder / "coordinator" / "state" / "app"
+        return self.coordinator / "state" / "coordinator" / "app"
 
     def flwr(self, *arguments: object, home: Path | None = None) -> "subprocess.CompletedProcess[str]":
         """Flower's command line on the coordinator's machine, or with another home."""
-        environment = flower_environment(home or self.folder / "coordinator" / "state" / "flower")
+        environment = flower_environment(home or self.coordinator / "state" / "coordinator" / "flower")
         command = [*script("flwr"), *map(str, arguments)]
         return subprocess.run(
             command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=120
@@ -83,7 +92,7 @@ class Deployment:
             "quantisation": "none", "rounds": 2, "organisations": 3, "quorum": 3, "participation": "all",
             "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4,
             "chain": self.chain,
-            "require-registration": True, "coordinator-key": str(self.folder / "coordinator.key"), **changes,
+            "require-registration": True, "coordinator-key": str(self.folder / "key" / "own.key"), **changes,
         }  # fmt: skip
         overrides = self.folder / f"{run}.toml"
         overrides.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
@@ -145,32 +154,66 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         shutil.copytree(base, folder / "base-of-the-coordinator")
         for path in (base, *base.iterdir()):
             path.chmod(0o755)
-        world = World(base, make_data(folder / "data", MEMBERS), folder / "state")
-        key = keys.create(folder / "coordinator.key")
+        data = make_data(folder / "data", MEMBERS)
+        for path in (data, *data.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        home = folder / "coordinator"
+        world = World(base, data, home / "state")
+        key = keys.create(folder / "key" / "own.key")
         chain = stack.enter_context(_anvil(folder, key))
-        paid = ("--chain", chain, "--key", folder / "coordinator.key")
-        contract = Address(world.command("chain deploy", *paid).json["addresses"]["PublicLedger"])
-        found = Deployment(folder, world, free_port(), free_port(), chain, contract, python)
-        own_certificate(folder / "public")
-        _write_coordinator(found)
+        port, control = free_port(), free_port()
+        made = world_command(*_init(folder, chain, port, control))
+        found = Deployment(folder, world, port, control, chain, Address(made["contract"]), python)
         owners = users()
+        for kit in made["kits"]:
+            _join(found, kit["organisation"], kit["file"], owners)
+        requests = [folder / name / "request.json" for name in MEMBERS]
+        assert all(
+            o["registered"] for o in world_command("deploy", "admit", *requests, "--federation", home)["organisations"]
+        )
+        stack.enter_context(part(found, "coordinator", home, None, "coordinator"))
         for name in MEMBERS:
-            _write_signer(found, name, owners[f"node-{name}"])
-            _write_node(found, name)
-            _register(found, name)
-        for home, owner in owners.items():
-            _hand_over(folder / home, owner)
-        stack.enter_context(part(found, "coordinator", folder / "coordinator", None))
+            stack.enter_context(part(found, "signer", found.signer(name), owners[f"signer-{name}"], f"signer-{name}"))
         for name in MEMBERS:
-            stack.enter_context(part(found, "signer", found.signer(name), owners[f"signer-{name}"]))
-        for name in MEMBERS:
-            until((found.signer(name) / "signer.sock").exists, folder / f"signer-{name}.log")
+            until(found.socket(name).exists, folder / f"signer-{name}.log")
             # A SuperNode ends when its key is not known yet.
             until(lambda name=name: f"Node {name}: registered" in found.log("coordinator"), folder / "coordinator.log")
-            stack.enter_context(part(found, "node", found.node(name), owners[f"node-{name}"]))
+            stack.enter_context(part(found, "node", found.node(name), owners[f"node-{name}"], f"node-{name}"))
         for name in MEMBERS:
             until(lambda name=name: "worker ready" in found.log(f"node-{name}"), folder / f"node-{name}.log", 2)
         yield found
+
+
+def world_command(*arguments: object) -> dict[str, Any]:
+    """What a command of the operator's answers."""
+    done = foedus(*arguments, "--json")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def _init(folder: Path, chain: str, port: int, control: int) -> list[object]:
+    """The command that makes the coordinator's folder."""
+    run = {
+        "rounds": 2, "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4,
+        "quantisation": "none", "participation": "all",
+    }  # fmt: skip
+    settings = {
+        "name": "clinics", "hosts": ["localhost"], "organisations": MEMBERS, "chain": chain,
+        "base": str(folder / "base-of-the-coordinator"), "require-registration": True, "control-port": control,
+        "listen": f"127.0.0.1:{port}", "key": str(folder / "key" / "own.key"),
+    }  # fmt: skip
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+    lines += ["[run]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in run.items())]
+    (folder / "federation.toml").write_text("".join(lines))
+    return ["deploy", "init", folder / "federation.toml", "--out", folder / "coordinator"]
+
+
+def _join(found: Deployment, name: str, kit: str, owners: Mapping[str, str | None]) -> None:
+    chosen: list[object] = ["--data", found.world.data, "--base", found.world.base, "--out", found.folder / name]
+    for kind in ("node", "signer"):
+        if user := owners[f"{kind}-{name}"]:
+            chosen += [f"--{kind}-user", user]
+    world_command("join", kit, *chosen)
 
 
 def _interpreter(folder: Path) -> Path:
@@ -226,69 +269,17 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _write_coordinator(found: Deployment) -> None:
-    home = found.folder / "coordinator"
-    (home / "nodes").mkdir(parents=True)
-    (home / "coordinator.toml").write_text(
-        f'certificate = "{found.certificate}"\nprivate-key = "{found.certificate.with_name("key.pem")}"\n'
-        f'listen = "127.0.0.1:{found.port}"\ncontrol-port = {found.control}\n'
-    )
-
-
-def _write_signer(found: Deployment, name: str, user_of_node: str | None) -> None:
-    home = found.signer(name)
-    home.mkdir()
-    keys.create(home / "key")
-    users = f'users = ["{user_of_node}"]\n' if user_of_node else ""
-    coordinator = keys.read(found.folder / "coordinator.key").address
-    (home / "signer.toml").write_text(
-        f'coordinator = "{coordinator}"\nchain-id = {CHAIN_ID}\ncontract = "{found.contract}"\n{users}'
-    )
-
-
-def _write_node(found: Deployment, name: str) -> None:
-    home = found.node(name)
-    (home / "data").mkdir(parents=True)
-    shutil.copy(found.world.data / f"{name}.jsonl", home / "data")
-    shutil.copy(found.certificate, home / "ca.pem")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", home / "node"], check=True)
-    shutil.copy(home / "node.pub", found.folder / "coordinator" / "nodes" / f"{name}.pub")
-    coordinator = keys.read(found.folder / "coordinator.key").address
-    (home / "node.toml").write_text(
-        f'organisation = "{name}"\nsuperlink = "localhost:{found.port}"\nnode-key = "node"\ndata = "data"\n'
-        f'root-certificates = "ca.pem"\nbase = "{found.world.base}"\nchain-url = "{found.chain}"\n'
-        f'signer = "{found.signer(name)}/signer.sock"\n'
-        f'pin-coordinator = "{coordinator}"\npin-contract = "{found.contract}"\n'
-    )
-
-
-def _register(found: Deployment, name: str) -> None:
-    """Register an organisation with the contract, by its own request, with its node's key."""
-    request, place = found.folder / f"{name}.json", ("--chain", found.chain, "--address", found.contract)
-    own = ("--key", found.signer(name) / "key", "--node-key", found.node(name) / "node.pub", "--out", request)
-    assert found.world.command("members request", *own, *place).json
-    approved = found.world.command("members approve", request, "--key", found.folder / "coordinator.key", *place)
-    assert approved.json["registered"]
-
-
-def _hand_over(home: Path, owner: str | None) -> None:
-    """Give a folder to a user; others may enter it, as a node must to reach the socket of its signer."""
-    home.chmod(0o755)
-    if owner and PRIVILEGED:
-        entry = pwd.getpwnam(owner)
-        for path in (home, *home.rglob("*")):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-
-
 @contextmanager
-def part(found: Deployment, command: str, home: Path, user: str | None) -> "Iterator[subprocess.Popen[bytes]]":
+def part(
+    found: Deployment, command: str, home: Path, user: str | None, log: str
+) -> "Iterator[subprocess.Popen[bytes]]":
     """A command in the foreground of a process of its own, which is ended at the end."""
     own: Mapping[str, str] = {**os.environ, "HOME": str(home)} if user else os.environ
     python = found.python if user else Path(sys.executable)
-    with (found.folder / f"{home.name}.log").open("wb") as log:
+    with (found.folder / f"{log}.log").open("ab") as file:
         process = subprocess.Popen(
             [python, python.parent / "foedus", command, home],
-            **_identity(user), env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            **_identity(user), env=own, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
         yield process

@@ -4,37 +4,20 @@ import os
 import signal
 import ssl
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import psutil
 import pytest
 
-from chain.devnet.anvil import binary
 from client_app.remote_key import RemoteKey
 from console.backends.app_folder import stage
 from console.backends.children import flower_environment, free_port, script
 from core import keys
-from core.errors import UsageError
 from tests.commands import foedus
-from tests.integration.deployed import MEMBERS, PRIVILEGED, Deployment, deployed, until, users
+from tests.integration.deployed import MEMBERS, PRIVILEGED, Deployment, until, users
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
-
-
-@pytest.fixture(scope="module")
-def deployment() -> Iterator[Deployment]:
-    try:
-        binary()
-    except UsageError as error:
-        pytest.skip(str(error))
-    # Other users must reach their folders, and each start of pytest closes those of its own.
-    with TemporaryDirectory(prefix="foedus-") as name:
-        Path(name).chmod(0o755)
-        yield from deployed(Path(name))
 
 
 def test_organisations_train_together_with_keys_that_no_worker_sees(deployment: Deployment) -> None:
@@ -75,7 +58,7 @@ def test_a_node_reads_no_signers_key_and_is_answered_by_its_own_alone(deployment
                 done = deployment.as_user(user, ["ls" if secret.is_dir() else "cat", str(secret)])
                 assert done.returncode
                 assert "Permission denied" in done.stderr
-            done = deployment.as_user(user, [str(deployment.python), "-c", asking, str(home / "signer.sock")])
+            done = deployment.as_user(user, [str(deployment.python), "-c", asking, str(deployment.socket(other))])
             assert (done.returncode == 0) == (other == name), done.stderr
             # Nor does it reach a signer's memory, or what another organisation's node holds.
             (signer,) = [p for p in psutil.process_iter(["cmdline"]) if str(home) in (p.info["cmdline"] or [])]
@@ -130,7 +113,7 @@ def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(de
 
 
 def test_a_coordinator_listens_for_nodes_alone(deployment: Deployment) -> None:
-    home = str(deployment.folder / "coordinator")
+    home = str(deployment.coordinator)
     (found,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == ["coordinator", home]]
     heard = {
         (child.name() == "nginx", at.laddr)
