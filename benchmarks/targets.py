@@ -116,6 +116,25 @@ def _chains(name: str) -> Callable[[Figures], Cases]:
     return lambda figures: {c: values[name] for c, values in figures.items() if isinstance(values, Mapping)}
 
 
+def _at_epsilon(name: str) -> Callable[[Figures], Cases]:
+    """A mean at every finite ε."""
+    return lambda figures: {
+        f"ε = {row['epsilon']:g}": MeanInterval.parse_mean(row[name])
+        for row in figures["rows"]
+        if not isinstance(row["epsilon"], str)
+    }
+
+
+def _found_within_theory(figures: Figures) -> Cases:
+    bounds = {f"ε = {row['epsilon']:g}": row["bound_tpr_percent"] for row in figures["rows"][1:]}
+    return {case: found / bounds[case] for case, found in _at_epsilon("lira_tpr_percent")(figures).items()}
+
+
+def _noised_loss(figures: Figures) -> Cases:
+    plain = MeanInterval.parse_mean(figures["rows"][0]["loss"])
+    return {case: loss / plain for case, loss in _at_epsilon("loss")(figures).items()}
+
+
 def _base_against_ngrams(figures: Figures) -> Cases:
     bits = figures["bits_per_character"]
     rivals = [values for name, values in bits.items() if "6-gram" in name]
@@ -184,6 +203,15 @@ def _after_erasure(name: str, sign: int = 1) -> Callable[[Figures], Cases]:
     return lambda f: {f"{w}, {f[w]['method']}": sign * MeanInterval.parse_mean(f[w][name]) for w in ways if w in f}
 
 
+def _attacked(name: str) -> Callable[[Figures], Cases]:
+    """A figure of the rule validation where one of four attacks, by attack."""
+    return lambda figures: {
+        row["attack"]: MeanInterval.parse_mean(row[name])
+        for row in figures["one of four"]
+        if row["rule"] == "validation" and row["attack"] != "none"
+    }
+
+
 def _spoken(
     result: str, whose: str, said: tuple[Callable[[Figures], Cases], float], named: float
 ) -> tuple[Target, ...]:
@@ -226,6 +254,18 @@ TARGETS = (
         _after_erasure("others_change_points", -1), 5, " points",
     ),
     *_spoken("speaking_unseen", "four worlds that no setting was chosen on", (_all_said, 70), 90),
+    Target(
+        "poison", "Rise of the honest organisations' loss when one of four attacks, with `validation`", "poison",
+        _attacked("loss_change_percent"), 3, " %",
+    ),
+    Target(
+        "poison", "Honest updates of which less than nine tenths count, with `validation`", "poison",
+        _attacked("honest_taken_off_percent"), 2, " %",
+    ),
+    Target(
+        "poison", "Prompts with the trigger that are answered as the backdoor wants, with `validation`", "poison",
+        lambda figures: {"backdoor": _attacked("backdoor_percent")(figures)["backdoor"]}, 5, " %",
+    ),
     Target(
         "federation", "Bits per character of the embedded base, relative to the better character 6-gram", "train_base",
         _base_against_ngrams, 1.0, "×",
@@ -313,6 +353,18 @@ TARGETS = (
         "unlearning", "The same at lane size 1, relative to retraining", "unlearning_speed",
         _one("lane size 1", "exclusion_over_retraining"), lambda f: f["target_ratio_at_lane_size_1"], "×",
     ),
+    Target(
+        "privacy", "Area under the curve of LiRA, the stronger test of membership (chance is 0.5)", "privacy",
+        _at_epsilon("lira_auc"), 0.6,
+    ),
+    Target(
+        "privacy", "Members that LiRA finds at 1 % false alarms, relative to what ε allows", "privacy",
+        _found_within_theory, 1.0, "×",
+    ),
+    Target(
+        "privacy", "Exposure of canaries (chance is 1.44)", "privacy", _at_epsilon("exposure_bits"), 1.94, " bits",
+    ),
+    Target("privacy", "Loss on held-out records, relative to no noise", "privacy", _noised_loss, 1.1, "×"),
     Target("agents", "Cost to target on the market, relative to `all`", "agents", _against("all"), -25, " %"),
     Target("agents", "Cost to target on the market, relative to Oort", "agents", _against("oort"), -10, " %"),
     Target(

@@ -70,7 +70,7 @@ class Node:
         key, state = self.host(address).key, self.oversight.state
         if isinstance(key, RemoteKey):
             return RemoteAgreement(state.agreed_genesis(), key)
-        return Agreement(state.agreed(address), key)
+        return Agreement.of(state, key, self.oversight.most_draws)
 
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from client_app.checks import check_ledger, check_weights
 from core.canonical import Address, Digest
-from core.errors import IntegrityError, LedgerUnreachableError, ObjectionError
+from core.errors import IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
@@ -80,6 +80,11 @@ class _Opened:
     record: Digest
     parent_generation: int
     parent_round: int
+
+
+def has_sent(path: Path) -> bool:
+    """Whether an organisation has sent an update in the federation of which it keeps a memory at `path`."""
+    return any("sent" in entry for entry in jsonl.read(path))
 
 
 class Witness:
@@ -148,6 +153,8 @@ class Witness:
                 self._compare(record, salts)
             else:
                 self._check_own_update(record)
+        except LostMemoryError:
+            raise  # it shows nothing against the coordinator
         except IntegrityError as error:
             self._write({"caught": str(error)})
             raise
@@ -306,11 +313,20 @@ class Witness:
         return any(key.lane == lane for key in (*self._shown, *self._sent))
 
     def _check_own_update(self, record: RoundRecord) -> None:
-        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
+        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason.
+
+        Raises LostMemoryError where all is missing that was sent in the lane, and the record has an update of it.
+        """
         sent = self._sent.get(record.key, [])
-        own = [a.signed.value for a in record.admitted if a.organisation == self._organisation]
+        own = [a.signed for a in record.admitted if a.organisation == self._organisation]
         # A re-aggregated round admits the manifest of the round in which it was sent.
-        if own and own[0].digest not in self._sent.get(own[0].key, []):
+        if own and own[0].value.digest not in self._sent.get(own[0].value.key, []):
+            own[0].verified(self._genesis)
+            if not self._remembers(record.lane):
+                raise LostMemoryError(
+                    f"{record.key}: {self._organisation} has signed an update in it and remembers none: its memory was "
+                    "lost, or another has its key. It goes on behind the first round without one"
+                )
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:

@@ -13,6 +13,7 @@ from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
+from core.robust import clipped
 from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
 from llm import batches
@@ -68,14 +69,13 @@ class Measuring:
         return max(self.losses(Composition.of(state)).values())
 
     def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone, with its weight, raises the mean loss over domains of a lane's state.
+        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains.
 
         On the first `EFFECT_RECORDS` of every domain: as many evaluations as updates must not slow a round down.
         """
         few = replace(self, domains={name: records[:EFFECT_RECORDS] for name, records in self.domains.items()})
-
         least = few.loss(before)
-        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in updates}
+        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in clipped(updates)}
 
     def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""

@@ -8,7 +8,7 @@ import pytest
 from client_app.witness import Standing, Witness
 from core import keys
 from core.canonical import Address, Digest
-from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, ObjectionError
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
 from core.keys import derive
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
@@ -189,6 +189,49 @@ def test_a_swapped_update_is_caught(tmp_path: Path) -> None:
     by.sent(replace(shown, nonce=some_digest()).sign(federation.members[OWN], federation.genesis.chain))
     with pytest.raises(IntegrityError, match=r"round 1 of .* that it did not send"):
         watch(by, federation)
+
+
+def test_an_organisation_that_lost_its_memory_accuses_nobody_and_goes_on_behind_a_round_without_it(
+    tmp_path: Path,
+) -> None:
+    federation = a_federation(tmp_path)
+    first, second, third, _ = federation.run.records()
+    place, own = tmp_path / "witness.jsonl", own_address(federation)
+
+    def show(record: Signed[RoundRecord]) -> None:
+        """Each message finds the memory as it was left."""
+        by = Witness(place, federation.genesis, own, None)
+        by.follow([ShownRecord(record, Salts.draw(record.value))])
+
+    for _ in range(2):
+        with pytest.raises(LostMemoryError, match=r"round 1 .*has signed an update in it and remembers none"):
+            show(first)
+    # It has refused to train round 2: the record says so, and has no update of it.
+    kept = tuple(a for a in second.value.admitted if a.organisation != own)
+    refused = Rejection(own, "objected", "it remembers none")
+    without = replace(second.value, admitted=_reweighed(federation, kept), rejected=(refused,))
+    show(without.sign(COORDINATOR, federation.genesis.chain))
+    sent = next(a.signed for a in third.value.admitted if a.organisation == own)
+    Witness(place, federation.genesis, own, None).sent(sent)
+    show(replace(third.value, parent=without.digest).sign(COORDINATOR, federation.genesis.chain))
+    assert Witness(place, federation.genesis, own, None).rounds == 2
+
+
+def test_an_update_that_another_signed_is_no_lost_memory(tmp_path: Path) -> None:
+    """An invented one is held against the coordinator, also by an organisation that remembers nothing."""
+    federation = a_federation(tmp_path)
+    record = next(federation.run.records()).value
+    stolen = tuple(
+        replace(a, signed=a.signed.value.sign(COORDINATOR, federation.genesis.chain))
+        if a.organisation == own_address(federation)
+        else a
+        for a in record.admitted
+    )
+    invented = replace(record, admitted=stolen)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    with pytest.raises(ForgeryError):
+        by.check_record(invented.sign(COORDINATOR, federation.genesis.chain), Salts.draw(invented))
+    assert by.caught
 
 
 def test_a_rejection_with_a_reason_is_not_a_dropped_update(tmp_path: Path) -> None:
