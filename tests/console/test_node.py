@@ -69,6 +69,7 @@ def test_a_supernode_that_has_served_is_started_again_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys.create(tmp_path / "own.key")
+    make_data(tmp_path / "data")
     starts, python = tmp_path / "starts", sys.executable
     code = f"from pathlib import Path; Path({str(starts)!r}).open('a').write('x'); raise SystemExit(3)"
     monkeypatch.setattr(node, "supernode_command", lambda *_: [python, "-S", "-c", code])
