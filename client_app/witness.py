@@ -27,8 +27,9 @@ from core.errors import IntegrityError, LedgerUnreachableError, LostMemoryError,
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
+from core.model_selection import best_of
 from core.round_key import RoundKey
-from core.rounds import RoundRecord, Salts, ShownRecord, commit_to
+from core.rounds import Best, RoundRecord, Salts, ShownRecord, commit_to
 from core.signed import Signed
 from core.storage import jsonl
 from core.update import UpdateManifest
@@ -67,6 +68,7 @@ class _ShownRound:
     updates_root: Digest
     aggregate: Digest
     count: int
+    best: Best | None
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Witness:
         """Check a record against the memory; a round is checked and remembered the first time it is shown."""
         commitment = commit_to(record, salts)
         digests = record.digest, record.parent, commitment.updates_root, commitment.aggregate
-        shown = _ShownRound(record.key, *digests, commitment.count)
+        shown = _ShownRound(record.key, *digests, commitment.count, record.best)
         if known := self._shown.get(record.key):
             if known != shown:
                 raise ObjectionError(f"{record.key}: the coordinator has shown two records")
@@ -250,6 +252,13 @@ class Witness:
         if after and after.parent != record.digest:
             raise ObjectionError(f"{after.key}: expected parent {record.digest}, as shown now, got {after.parent}")
         check_weights(record, self._genesis)
+        place = self._key_before(record.key)
+        earlier = self._shown.get(place) if place else None
+        # Of a record that is the first one shown, what came before is unknown.
+        unknown = place is not None and earlier is None
+        follows = unknown or record.best == best_of(record, earlier.best if earlier else None)
+        if not follows or (record.best is not None) != self._genesis.compares_rounds:
+            raise ObjectionError(f"{record.key}: its best round does not follow from those shown, got {record.best}")
         self._check_own_update(record)
         self._write({"shown": asdict(shown)})
 
@@ -277,7 +286,15 @@ class Witness:
             raise ObjectionError(f"{record.key}: expected the record of every round since the last shown, got a gap")
 
     def _before(self, key: RoundKey) -> Digest | None:
-        """The record that a round grows from, as it was shown; None where that was not.
+        """The record that a round grows from, as it was shown; None where that was not; raises as `_key_before`."""
+        earlier = self._key_before(key)
+        if earlier is None:
+            return self._genesis.digest
+        before = self._shown.get(earlier)
+        return before.record if before else None
+
+    def _key_before(self, key: RoundKey) -> RoundKey | None:
+        """The round that a round grows from; None for the beginning.
 
         Raises ObjectionError for a generation of which it was not shown what opened it.
         """
@@ -286,11 +303,10 @@ class Witness:
             raise ObjectionError(f"{key}: the record that opened its generation was not shown")
         first = opened.parent_round + 1 if opened else 1
         if key.round == first == 1:
-            return self._genesis.digest
+            return None
         if opened and key.round == first:
             generation = opened.parent_generation
-        before = self._shown.get(RoundKey(key.genesis, key.lane, generation, key.round - 1))
-        return before.record if before else None
+        return RoundKey(key.genesis, key.lane, generation, key.round - 1)
 
     def _remembers(self, lane: int) -> bool:
         """Whether it was shown a record of a lane, or has sent an update for one."""
@@ -320,7 +336,9 @@ class Witness:
         if "sent" in entry:
             self._sent.setdefault(RoundKey(**entry["sent"]), []).append(Digest(entry["manifest"]))
         elif "shown" in entry:
-            shown = _ShownRound(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
+            plain = entry["shown"]
+            best = Best(**plain["best"]) if plain["best"] else None
+            shown = _ShownRound(**{**plain, "key": RoundKey(**plain["key"]), "best": best})
             self._shown[shown.key] = shown
         elif "opened" in entry:
             opened = _Opened(**entry["opened"])

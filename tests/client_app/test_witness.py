@@ -12,11 +12,11 @@ from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, Lo
 from core.keys import derive
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
-from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord
+from core.rounds import Admitted, Best, Rejection, RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.update import UpdateManifest
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build, compared
 
 OWN = NAMES[0]
 
@@ -52,6 +52,32 @@ def test_an_honest_coordinator_passes(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     standing = watch(witness(federation, tmp_path, federation.ledger), federation)
     assert standing == Standing(trusting=False, behind=())
+
+
+def worst_is_best(record: RoundRecord) -> RoundRecord:
+    return replace(record, best=Best(record.round, record.aggregate, record.validation_loss or 0.0))
+
+
+def nothing_compared(record: RoundRecord) -> RoundRecord:
+    return replace(record, validation_loss=None, best=None)
+
+
+@pytest.mark.parametrize("lie", [worst_is_best, nothing_compared])
+def test_a_best_round_that_does_not_follow_is_caught_when_it_is_shown(
+    tmp_path: Path, lie: Callable[[RoundRecord], RoundRecord]
+) -> None:
+    honest = compared(3.0, 2.0, 4.0, 1.0, serve="best")
+    (tmp_path / "honest").mkdir()
+    federation = a_federation(tmp_path / "honest", honest)
+    watch(witness(federation, tmp_path / "honest", federation.ledger), federation)
+
+    def record(federation: Federation, plain: RoundRecord) -> RoundRecord:
+        said = honest.record(federation, plain)
+        return lie(said) if said.round == 3 else said
+
+    lying = a_federation(tmp_path, replace(honest, record=record))
+    with pytest.raises(IntegrityError, match=r"round 3 of .*its best round does not follow from those shown"):
+        watch(witness(lying, tmp_path, lying.ledger), lying)
 
 
 def test_without_a_ledger_a_witness_says_that_it_trusts(tmp_path: Path) -> None:
