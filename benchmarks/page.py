@@ -57,7 +57,9 @@ def _targets(topic: str, results: Path) -> Iterator[str]:
     yield ""
 
 
-TOPICS = ("speaking", "federation", "attribution", "unlearning", "privacy", "agents", "chain-and-audit", "speed")
+TOPICS = (
+    "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "agents", "chain-and-audit", "speed",
+)  # fmt: skip
 """In the order in which the table of all targets lists them."""
 
 

@@ -38,7 +38,7 @@ from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, counted, factors
+from core.robust import BOUNDS, Robust, clipped, counted, factors
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records
 from llm.model import Model, ModelSpec, load
@@ -139,7 +139,7 @@ class Attacked:
         return RULE.update(state, train(self.model, records, RULE.start(state, fresh), config, seed).adapter)
 
     def _effects(self, state: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone raises the validation loss, as a coordinator measures it."""
+        """By how many nats each update alone, clipped, raises the validation loss, as a coordinator measures it."""
         fresh = fresh_adapter(self.model, self.seed)
 
         def loss(of: AdapterState) -> float:
@@ -147,7 +147,7 @@ class Attacked:
             return fmean(evaluate(self.model, adapter, records, SETTINGS.max_length).loss for records in shared)
 
         before = loss(state)
-        return {update.organisation: loss(RULE.aggregate(state, [update]).state) - before for update in updates}
+        return {u.organisation: loss(RULE.aggregate(state, [u]).state) - before for u in clipped(updates)}
 
 
 def with_trigger(record: Record) -> Record:
@@ -215,22 +215,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     options = parser.parse_args()
     model = load(ModelSpec(options.base, "none", SETTINGS.rank, SETTINGS.alpha))
-    figures: dict[str, Any] = {"seeds": options.seeds}
-    for number in range(1, options.seeds + 1):
-        used = SEEDS[:number]
-        for title, (size, attackers) in CROWDS.items():
-            measured = {}
-            for seed in used:
-                crowd = Crowd.drawn(options.data, size, attackers, seed)
-                for attack in ATTACKS:
-                    for rule, bound in BOUNDS.items():
-                        case = Attacked(model, crowd, attack, Robust(rule, bound), seed)
-                        place = options.work / f"{size}-{attack}-{rule}-{seed}.json"
-                        measured[attack, rule, seed] = once(place, case.figures)
-            figures[title] = rows(measured, used)
+    figures: dict[str, Any] = {}
+    command = "python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR"
+    for title, (size, attackers) in CROWDS.items():
+        measured = {}
+        for number, seed in enumerate(SEEDS[: options.seeds], 1):
+            crowd = Crowd.drawn(options.data, size, attackers, seed)
+            for attack in ATTACKS:
+                for rule, bound in BOUNDS.items():
+                    case = Attacked(model, crowd, attack, Robust(rule, bound), seed)
+                    place = options.work / f"{size}-{attack}-{rule}-{seed}.json"
+                    measured[attack, rule, seed] = once(place, case.figures)
             # After every seed: a measurement that stops leaves its figures behind.
-            command = "python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR"
-            report.write("poison", figures | {"seeds": number}, command, SEEDS[0])
+            figures |= {f"{title}, seeds": number, title: rows(measured, SEEDS[:number])}
+            report.write("poison", figures, command, SEEDS[0])
     for title in CROWDS:
         report.print_table(tuple(figures[title][0]), [tuple(row.values()) for row in figures[title]], title)
 

@@ -42,7 +42,8 @@ from provenance.trace import TokenTrace
 SEEDS = (7, 8, 9, 10, 11)
 LONGEST = 24
 """Tokens of an answer."""
-ISOLATED = ("--lane-size", "1", "--composition", "routing")
+ISOLATED = ("--lane-size", "1", "--composition", "routing", "--rounds", "10")
+"""Who learns alone has its turn in every round: as many passes as those have that learn together."""
 
 
 @dataclass(frozen=True)

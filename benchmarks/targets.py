@@ -203,6 +203,15 @@ def _after_erasure(name: str, sign: int = 1) -> Callable[[Figures], Cases]:
     return lambda f: {f"{w}, {f[w]['method']}": sign * MeanInterval.parse_mean(f[w][name]) for w in ways if w in f}
 
 
+def _attacked(name: str) -> Callable[[Figures], Cases]:
+    """A figure of the rule validation where one of four attacks, by attack."""
+    return lambda figures: {
+        row["attack"]: MeanInterval.parse_mean(row[name])
+        for row in figures["one of four"]
+        if row["rule"] == "validation" and row["attack"] != "none"
+    }
+
+
 def _spoken(
     result: str, whose: str, said: tuple[Callable[[Figures], Cases], float], named: float
 ) -> tuple[Target, ...]:
@@ -245,6 +254,18 @@ TARGETS = (
         _after_erasure("others_change_points", -1), 5, " points",
     ),
     *_spoken("speaking_unseen", "four worlds that no setting was chosen on", (_all_said, 70), 90),
+    Target(
+        "poison", "Rise of the honest organisations' loss when one of four attacks, with `validation`", "poison",
+        _attacked("loss_change_percent"), 3, " %",
+    ),
+    Target(
+        "poison", "Honest updates of which less than nine tenths count, with `validation`", "poison",
+        _attacked("honest_taken_off_percent"), 2, " %",
+    ),
+    Target(
+        "poison", "Prompts with the trigger that are answered as the backdoor wants, with `validation`", "poison",
+        lambda figures: {"backdoor": _attacked("backdoor_percent")(figures)["backdoor"]}, 5, " %",
+    ),
     Target(
         "federation", "Bits per character of the embedded base, relative to the better character 6-gram", "train_base",
         _base_against_ngrams, 1.0, "×",

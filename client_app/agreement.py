@@ -2,12 +2,13 @@
 
 A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
 update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
-that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other. Where a
-signer holds the key, it has the memory too.
+that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other. A
+coordinator that found a seed which it does not like could found again under another name, or with other members: so
+many seeds as the settings allow may come to nothing. Where a signer holds the key, it has the memory too.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, Protocol, Self
 from flwr.app import UserConfig
 
 from client_app.remote_key import RemoteKey
+from client_app.witness import has_sent
 from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
+from core.deployment import MOST_DRAWS
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis
@@ -24,6 +27,7 @@ from core.keys import Domain
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
 from core.storage.blobs import write
+from core.storage.state_folder import State
 from core.update import Asked, Registration
 
 _MOST_ENTRIES = 2000
@@ -82,9 +86,26 @@ class AgreeingKey(SigningKey, Protocol):
 class Agreement:
     """One organisation's memory of what it has shown its nonce for, and agreed to."""
 
-    def __init__(self, path: Path, key: AgreeingKey) -> None:
-        """Open or create the memory at `path`; raises IntegrityError when it is damaged."""
+    def __init__(
+        self,
+        path: Path,
+        key: AgreeingKey,
+        most_draws: int = MOST_DRAWS,
+        trained: Callable[[Digest], bool] = lambda _: False,
+    ) -> None:
+        """Open or create the memory at `path`; raises IntegrityError when it is damaged.
+
+        `most_draws`: how many seeds a coordinator may have drawn for federations in which this organisation has never
+        `trained`.
+        """
         self._path, self._key = path, key
+        self._most_draws, self._trained = most_draws, trained
+
+    @classmethod
+    def of(cls, state: State, key: AgreeingKey, most_draws: int) -> Self:
+        """The memory in a state folder, beside that of the rounds that it has trained."""
+        path = state.agreed(key.address)
+        return cls(path, key, most_draws, lambda genesis: has_sent(state.witness(genesis, key.address)))
 
     def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
         """A registration signed: where the key is its own, with a commitment to a nonce that nobody can guess."""
@@ -95,8 +116,8 @@ class Agreement:
     def reveal(self, registrations: Sequence[Signed[Registration]], chain: Domain) -> Digest:
         """The nonce behind the own registration among these, which are the members from now on.
 
-        Raises ObjectionError when the own one is not there, one is not signed, the nonce was shown for others, or
-        another to these for the same run.
+        Raises ObjectionError when the own one is not there, one is not signed, the nonce was shown for others, another
+        to these for the same run, or too many of which no training came.
         """
         own = next((s for s in registrations if s.value.organisation.address == self._key.address), None)
         if own is None:
@@ -119,6 +140,7 @@ class Agreement:
         entry = founding | {"nonce": own.value.nonce, "members": members}
         if any(e != entry and {name: e[name] for name in founding} == founding for e in self._entries("nonce")):
             raise ObjectionError(f"run {own.value.run}: its members drew a seed before: found it under another name")
+        self._check_draws(own.value)
         self._note(entry)
         return nonce
 
@@ -131,7 +153,7 @@ class Agreement:
             raise ObjectionError(
                 "genesis: expected a seed from the nonce that was shown, and the members it was shown to"
             )
-        self._note({"genesis": genesis.digest})
+        self._note({"genesis": genesis.digest, "drawn": own})
         # Kept whole: the organisation checks its coordinator later, without asking it for anything.
         keep(genesis, self._path.parent)
         return Consent(genesis.digest, self._key.address).sign(self._key, genesis.chain)
@@ -144,8 +166,22 @@ class Agreement:
     def agreed(self, digest: Digest) -> Genesis:
         """The genesis of a federation that the organisation has agreed to found; raises ObjectionError for another."""
         if digest not in {entry["genesis"] for entry in self._entries("genesis")}:
-            raise ObjectionError(f"federation {digest}: expected one that this organisation has agreed to found")
+            raise ObjectionError(
+                f"federation {digest}: expected one that this organisation has agreed to found; if its state folder "
+                "was lost, bring back a copy of agreed/"
+            )
         return kept(digest, self._path.parent)
+
+    def _check_draws(self, own: Registration) -> None:
+        """Raise ObjectionError when the coordinator has drawn too many seeds already that came to nothing."""
+        # Whoever draws until it likes a seed leaves behind the ones that it did not like: nobody trains with them.
+        used = {entry["drawn"] for entry in self._entries("genesis") if self._trained(entry["genesis"])}
+        drawn = {entry["nonce"] for entry in self._entries("nonce") if entry["coordinator"] == own.coordinator}
+        if (vain := len(drawn - used - {own.nonce})) >= self._most_draws:
+            raise ObjectionError(
+                f"seeds of coordinator {own.coordinator} of which no training came: expected fewer than "
+                f"{self._most_draws}, got {vain}: ask it why, then allow more (most-draws)"
+            )
 
     def _nonce(self, plain: Registration, chain: Domain) -> Digest:
         """A nonce that follows from key and challenge, so that nothing has to be kept in between."""

@@ -12,6 +12,7 @@ from core.keys import Domain
 from core.ledger import LedgerView
 from core.messages.queries import RecordsQuery
 from core.messages.training import Task
+from core.model_selection import served_round, stops
 from core.rounds import RoundRecord
 from core.signed import SigningKey
 from core.update import Organisation
@@ -55,13 +56,15 @@ def check_state(task: Task, fresh: AdapterState) -> None:
     """
     opening = _opening(task)
     _equal("state", task.state.digest, _promised_state(task, fresh, opening))
-    last = last_round(task.genesis, opening)
+    last, parent = last_round(task.genesis, opening), task.parent.value if task.parent else None
+    if parent and stops(task.genesis, parent.round, parent.best):
+        raise ObjectionError(f"round: expected none behind round {parent.round}, where training ended early")
     _at_most(f"rounds of generation {task.generation}", last, task.genesis.training.most(task.generation))
     _at_most("round", task.round, last)
 
 
 def check_served(task: Task, fresh: AdapterState) -> None:
-    """Check that the served adapters include the organisation's own lane, as the coordinator signed it.
+    """Check that the served adapters include the organisation's own lane, of the round that its newest record serves.
 
     A sum of several lanes has no signed record: it is measured, never trained on. Raises as `check_state` does.
     """
@@ -72,6 +75,8 @@ def check_served(task: Task, fresh: AdapterState) -> None:
     if len(served.parts) > 1:
         _equal("composition", served.kind, genesis.composition)
     states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
+    if task.parent:
+        promised = served_round(genesis, task.parent.value).aggregate
     if promised not in states:
         raise ObjectionError(f"state: expected {promised}, got {', '.join(states)}")
 

@@ -27,8 +27,10 @@ from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
 from core.update import Organisation
+from llm.bases import find
+from llm.batches import check_turns
 from llm.data import read_data
-from llm.model import Model
+from llm.model import Model, tokenizer_in
 from llm.records import OrganisationData, Record
 from llm.sources import base_of_genesis
 
@@ -68,7 +70,7 @@ class Node:
         key, state = self.host(address).key, self.oversight.state
         if isinstance(key, RemoteKey):
             return RemoteAgreement(state.agreed_genesis(), key)
-        return Agreement(state.agreed(address), key)
+        return Agreement.of(state, key, self.oversight.most_draws)
 
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""
@@ -118,12 +120,18 @@ class Node:
     @lru_cache(maxsize=4)
     def deployed(cls, oversight: Oversight, agency: Agency, places: "_Places") -> "Node":
         """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
-        organisations = read_data(RunConfig(data=places.data)).organisations
-        organisation = next((o for o in organisations if o.name == places.organisation), None)
-        if organisation is None:
-            raise UsageError(f"no data of organisation {places.organisation!r} in {places.data}")
-        host = Host(places.key(), organisation)
+        host = Host(places.key(), places.records())
         return cls({host.key.address: host}, 0, oversight, agency, places.base)
+
+
+def check_data(own: UserConfig) -> None:
+    """Check, before a deployed node starts, that its base's chat template takes the turns of its data.
+
+    Raises DataError with file and line of a record that it refuses, ModelError for a base without a tokenizer.
+    """
+    places = _Places.of(own)
+    data = places.records()
+    check_turns(tokenizer_in(find(places.base)), (*data.train, *data.dev))
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,14 @@ class _Places:
             if not isinstance(value, str) or (needed and not value):
                 raise ConfigError(f"node-config has no {name}: give --node-config 'organisation=… data=… key-file=…'")
         return cls(**{name.replace("-", "_"): str(value) for name, value in given.items()})
+
+    def records(self) -> OrganisationData:
+        """Its data; raises UsageError where they have nothing of it."""
+        organisations = read_data(RunConfig(data=self.data)).organisations
+        organisation = next((o for o in organisations if o.name == self.organisation), None)
+        if organisation is None:
+            raise UsageError(f"no data of organisation {self.organisation!r} in {self.data}")
+        return organisation
 
     def key(self) -> Key | RemoteKey:
         """Its key, or the signer that holds it."""

@@ -18,6 +18,7 @@ from chain.observer import Observer, observe
 from client_app.witness import Standing, Witness
 from core.canonical import Address
 from core.config import LAG_POLICIES, RunConfig
+from core.deployment import MOST_DRAWS
 from core.erasures import Attestation
 from core.errors import ConfigError, ObjectionError
 from core.genesis import Genesis
@@ -28,12 +29,13 @@ from core.storage.state_folder import State
 
 @dataclass(frozen=True)
 class Oversight:
-    """A node's way to check: `chain` is embedded, anvil or a URL, "" for none; `lag` in rounds."""
+    """A node's way to check: `chain` is embedded, anvil or a URL, "" for none; `lag` in rounds, `most_draws` seeds."""
 
     chain: str
     state: State
     lag: int
     policy: str
+    most_draws: int = MOST_DRAWS
 
     @classmethod
     def simulated(cls, config: RunConfig) -> "Oversight":
@@ -50,7 +52,11 @@ class Oversight:
             raise ConfigError(f"node-config: expected chain-lag as a number of rounds, got {lag!r}")
         if policy not in LAG_POLICIES:
             raise ConfigError(f"node-config: expected chain-lag-policy {' or '.join(LAG_POLICIES)}, got {policy!r}")
-        return cls(chain, State.at(Path(folder).resolve()) if folder else State.of(RunConfig()), lag, str(policy))
+        draws = node_config.get("most-draws", MOST_DRAWS)
+        if type(draws) is not int or draws < 1:
+            raise ConfigError(f"node-config: expected most-draws of at least 1, got {draws!r}")
+        state = State.at(Path(folder).resolve()) if folder else State.of(RunConfig())
+        return cls(chain, state, lag, str(policy), draws)
 
     def check_records(self, task: Task) -> Witness:
         """Check and remember the records that a task shows; returns the organisation's memory, read once a message.

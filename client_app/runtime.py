@@ -9,7 +9,7 @@ tests/integration/test_nodes.py runs them against real SuperNodes.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from logging import ERROR
+from logging import ERROR, WARNING
 
 import httpx
 from flwr.app import Context, Message
@@ -25,11 +25,12 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 _COMPONENT = "foedus-node"
+_RETRY_SECONDS = 30.0
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 Check = Callable[[bytes], None]
@@ -61,7 +62,11 @@ class Runtime:
             except Exception as error:  # noqa: BLE001
                 failure = failure or f"the reply could not be pushed: {error}"
                 log(ERROR, "%s: %s", failure, error)
-            push_task_output(client, context, SubStatus.FAILED if failure else SubStatus.COMPLETED, failure)
+            try:
+                push_task_output(client, context, SubStatus.FAILED if failure else SubStatus.COMPLETED, failure)
+            # The coordinator's run has ended, and with it the task and its token: others are still to come.
+            except httpx.HTTPStatusError as error:
+                log(WARNING, "the task was over before its answer: %s", error)
         return True
 
     def _acquire(self) -> str:
@@ -80,7 +85,9 @@ class Runtime:
             insecure=True,  # on the loopback
             root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name=_COMPONENT), interceptor],
-            retry_invoker=make_simple_http_retry_invoker() if retry else None,
+            # Flower's own interrupts the process when a token holds no more, as it does once its run has ended: a
+            # worker that dies with every run that is lost takes a minute to come back.
+            retry_invoker=RetryInvoker(exponential, httpx.TransportError, None, _RETRY_SECONDS) if retry else None,
         )
         try:
             yield client

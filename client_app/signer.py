@@ -68,7 +68,7 @@ class Signer:
         self._settings, self._key = settings, key
         # Whoever else can write there makes this process forget what it was shown.
         self._state = State.at(settings.state)
-        self._agreement = Agreement(self._state.agreed(key.address), key)
+        self._agreement = Agreement.of(self._state, key, settings.most_draws)
 
     def answer(self, line: bytes, *, owner: bool = False) -> dict[str, Any]:
         """The answer to a request, of the signer's own user or of another; what is no request is refused."""

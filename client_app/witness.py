@@ -23,12 +23,13 @@ from typing import Any
 
 from client_app.checks import check_ledger, check_weights
 from core.canonical import Address, Digest
-from core.errors import IntegrityError, LedgerUnreachableError, ObjectionError
+from core.errors import IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
+from core.model_selection import best_of
 from core.round_key import RoundKey
-from core.rounds import RoundRecord, Salts, ShownRecord, commit_to
+from core.rounds import Best, RoundRecord, Salts, ShownRecord, commit_to
 from core.signed import Signed
 from core.storage import jsonl
 from core.update import UpdateManifest
@@ -67,6 +68,7 @@ class _ShownRound:
     updates_root: Digest
     aggregate: Digest
     count: int
+    best: Best | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class _Opened:
     record: Digest
     parent_generation: int
     parent_round: int
+
+
+def has_sent(path: Path) -> bool:
+    """Whether an organisation has sent an update in the federation of which it keeps a memory at `path`."""
+    return any("sent" in entry for entry in jsonl.read(path))
 
 
 class Witness:
@@ -146,6 +153,8 @@ class Witness:
                 self._compare(record, salts)
             else:
                 self._check_own_update(record)
+        except LostMemoryError:
+            raise  # it shows nothing against the coordinator
         except IntegrityError as error:
             self._write({"caught": str(error)})
             raise
@@ -230,7 +239,7 @@ class Witness:
         """Check a record against the memory; a round is checked and remembered the first time it is shown."""
         commitment = commit_to(record, salts)
         digests = record.digest, record.parent, commitment.updates_root, commitment.aggregate
-        shown = _ShownRound(record.key, *digests, commitment.count)
+        shown = _ShownRound(record.key, *digests, commitment.count, record.best)
         if known := self._shown.get(record.key):
             if known != shown:
                 raise ObjectionError(f"{record.key}: the coordinator has shown two records")
@@ -243,6 +252,13 @@ class Witness:
         if after and after.parent != record.digest:
             raise ObjectionError(f"{after.key}: expected parent {record.digest}, as shown now, got {after.parent}")
         check_weights(record, self._genesis)
+        place = self._key_before(record.key)
+        earlier = self._shown.get(place) if place else None
+        # Of a record that is the first one shown, what came before is unknown.
+        unknown = place is not None and earlier is None
+        follows = unknown or record.best == best_of(record, earlier.best if earlier else None)
+        if not follows or (record.best is not None) != self._genesis.compares_rounds:
+            raise ObjectionError(f"{record.key}: its best round does not follow from those shown, got {record.best}")
         self._check_own_update(record)
         self._write({"shown": asdict(shown)})
 
@@ -270,7 +286,15 @@ class Witness:
             raise ObjectionError(f"{record.key}: expected the record of every round since the last shown, got a gap")
 
     def _before(self, key: RoundKey) -> Digest | None:
-        """The record that a round grows from, as it was shown; None where that was not.
+        """The record that a round grows from, as it was shown; None where that was not; raises as `_key_before`."""
+        earlier = self._key_before(key)
+        if earlier is None:
+            return self._genesis.digest
+        before = self._shown.get(earlier)
+        return before.record if before else None
+
+    def _key_before(self, key: RoundKey) -> RoundKey | None:
+        """The round that a round grows from; None for the beginning.
 
         Raises ObjectionError for a generation of which it was not shown what opened it.
         """
@@ -279,22 +303,30 @@ class Witness:
             raise ObjectionError(f"{key}: the record that opened its generation was not shown")
         first = opened.parent_round + 1 if opened else 1
         if key.round == first == 1:
-            return self._genesis.digest
+            return None
         if opened and key.round == first:
             generation = opened.parent_generation
-        before = self._shown.get(RoundKey(key.genesis, key.lane, generation, key.round - 1))
-        return before.record if before else None
+        return RoundKey(key.genesis, key.lane, generation, key.round - 1)
 
     def _remembers(self, lane: int) -> bool:
         """Whether it was shown a record of a lane, or has sent an update for one."""
         return any(key.lane == lane for key in (*self._shown, *self._sent))
 
     def _check_own_update(self, record: RoundRecord) -> None:
-        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
+        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason.
+
+        Raises LostMemoryError where all is missing that was sent in the lane, and the record has an update of it.
+        """
         sent = self._sent.get(record.key, [])
-        own = [a.signed.value for a in record.admitted if a.organisation == self._organisation]
+        own = [a.signed for a in record.admitted if a.organisation == self._organisation]
         # A re-aggregated round admits the manifest of the round in which it was sent.
-        if own and own[0].digest not in self._sent.get(own[0].key, []):
+        if own and own[0].value.digest not in self._sent.get(own[0].value.key, []):
+            own[0].verified(self._genesis)
+            if not self._remembers(record.lane):
+                raise LostMemoryError(
+                    f"{record.key}: {self._organisation} has signed an update in it and remembers none: its memory was "
+                    "lost, or another has its key. It goes on behind the first round without one"
+                )
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:
@@ -304,7 +336,9 @@ class Witness:
         if "sent" in entry:
             self._sent.setdefault(RoundKey(**entry["sent"]), []).append(Digest(entry["manifest"]))
         elif "shown" in entry:
-            shown = _ShownRound(**{**entry["shown"], "key": RoundKey(**entry["shown"]["key"])})
+            plain = entry["shown"]
+            best = Best(**plain["best"]) if plain["best"] else None
+            shown = _ShownRound(**{**plain, "key": RoundKey(**plain["key"]), "best": best})
             self._shown[shown.key] = shown
         elif "opened" in entry:
             opened = _Opened(**entry["opened"])

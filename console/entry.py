@@ -4,9 +4,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from io import TextIOWrapper
 from types import FrameType
+from urllib.request import getproxies
 
+_FOR_SOCKS = {"socksio==1.0.0": "socksio", "PySocks==1.7.1": "socks"}
+"""What httpx, by which Flower and the Hub's client connect, and requests, by which web3 does, need for SOCKS."""
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -21,6 +25,10 @@ def main() -> None:
     # What listens on this machine's loopback is never behind a proxy, whatever the network's settings leave out.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (direct, "127.0.0.1", "localhost")))
+    if lacking := lacking_for_socks():
+        remedy = f"pip install {' '.join(lacking)}, or unset it"
+        sys.stderr.write(f"foedus: expected an HTTP proxy in the environment, got a SOCKS proxy: {remedy}\n")
+        sys.exit(2)
     try:
         from console.cli import run_command  # noqa: PLC0415 - what it imports may not be installed
 
@@ -30,6 +38,14 @@ def main() -> None:
         sys.stderr.write(f"foedus: expected the module {error.name!r}, got no such module: {remedy}\n")
         code = 2
     sys.exit(code)
+
+
+def lacking_for_socks() -> list[str]:
+    """The packages without which a SOCKS proxy of the environment stops every connection, those on loopback too."""
+    proxies = getproxies()
+    if not any(proxies.get(kind, "").lower().startswith("socks") for kind in ("all", "http", "https")):
+        return []
+    return [package for package, module in _FOR_SOCKS.items() if find_spec(module) is None]
 
 
 def leave_on_signals() -> None:

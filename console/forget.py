@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from console.backends.federation import Backend, federate
-from console.options import JsonOption, RunArgument, StateOption, command_app, state_of
+from console.options import BaseOption, JsonOption, RunArgument, StateOption, command_app, state_of
 from console.settings import build, restored
 from console.views.tables import answer
 from core.canonical import Address
@@ -42,6 +42,7 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
     backend: Annotated[
         Backend | None, typer.Option(help="Where rounds are trained again [ray; inline if none is].")
     ] = None,
+    base: BaseOption = "",
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -49,12 +50,11 @@ def forget(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     An organisation with a key of its own asks with `foedus request`, on its own machine.
     """
-    started = time.monotonic()
-    folder = state_of(state)
+    started, folder = time.monotonic(), state_of(state)
     found = folder.existing(run)
     options = {"request": request, "organisation": organisation, "method": method, "records": records, "basis": basis}
     given = _either(options)
-    settings = build(given, [], None, replace(restored(folder, found.name), run=found.name, mode="unlearn"))
+    settings = build(given, [], None, replace(restored(folder, found.name, base), run=found.name, mode="unlearn"))
     opened = request_of(settings, found.genesis)
     federate(settings, backend or (Backend.ray if _trains(found, opened) else Backend.inline))
     result = _result(found, newest_certificates(folder, found, opened.request.value.organisation))

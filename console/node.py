@@ -16,6 +16,7 @@ import typer
 from client_app.remote_key import RemoteKey
 from console.backends.children import Children, flower_environment, free_port, script
 from console.options import command_app
+from console.views.progress import working
 from console.views.tables import screen, show
 from core import keys
 from core.canonical import Address
@@ -52,7 +53,11 @@ def _address(settings: NodeSettings) -> Address:
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends before it was of use."""
     port, environment = free_port(), flower_environment(settings.state / "flower")
+    from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
+
     serving = supernode_command(settings, port)
+    with working("reading the data"):  # before anybody is told of them
+        check_data(settings.node_config())
     supernode, since, failures = children.start(serving, environment), time.monotonic(), _MOST_FAILURES
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]

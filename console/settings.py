@@ -54,9 +54,11 @@ def saved(state: State, run: str) -> RunConfig:
     return RunConfig.from_flat(settings | {"state": str(state.folder)})
 
 
-def restored(state: State, run: str) -> RunConfig:
-    """The settings to go on with a run: as `saved`, with the base where it is now, where its folder has moved."""
+def restored(state: State, run: str, base: str = "") -> RunConfig:
+    """The settings to go on with a run: as `saved`, with the base at `base`, else where it is now if it has moved."""
     settings, folder = saved(state, run), state.run(run)
+    if base:
+        return replace(settings, base=absolute("base", base))
     return replace(settings, base=located(settings.base, folder.genesis.base.digest)) if folder.started else settings
 
 

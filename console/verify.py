@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from chain.audit.aggregates import Effects
 from chain.audit.outside import verify_from_outside
 from chain.audit.report import AuditReport
 from chain.audit.run import verify_on_chain
@@ -27,6 +26,7 @@ from console.views.tables import answer, table
 from core import keys
 from core.config import RunConfig
 from core.errors import FoedusError, UsageError
+from core.model_selection import Measures
 from core.storage.run_folder import RunFolder
 
 app = command_app()
@@ -55,7 +55,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         private = private_chain or settings.private
         report = verify_on_chain(
             found, chain or settings.chain, folder.folder, private=private, strict=strict,
-            effects=_effects(found, settings),
+            measures=_measures(found, settings),
         )  # fmt: skip
     rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
     verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
@@ -68,13 +68,13 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0 if report.ok else 1
 
 
-def _effects(run: RunFolder, settings: RunConfig) -> Effects | None:
-    """What measures the effects of updates again; None where no factor hangs on them, or base or data are not here."""
+def _measures(run: RunFolder, settings: RunConfig) -> Measures | None:
+    """What measures updates and rounds again; None where nothing hangs on that, or base or data are not here."""
     with suppress(FoedusError):
-        if run.genesis.robust.rule == "validation":
+        if run.genesis.robust.rule == "validation" or run.genesis.compares_rounds:
             from server_app.measuring import measuring_again  # noqa: PLC0415 - the base model's libraries
 
-            return measuring_again(run, settings).effects
+            return measuring_again(run, settings)
     return None
 
 

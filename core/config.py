@@ -119,6 +119,10 @@ class RunConfig:
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
     """The bound of that rule, see core/robust.py; 0 is the rule's own."""
+    serve: str = "last"
+    """Which round is served: the last, or the best by its loss on the shared validation set."""
+    patience: int = 0
+    """Rounds without a lower loss on that set after which training ends early; 0 is never."""
     dp_epsilon: float = 0.0
     """Differential privacy of records: the ε that an organisation's updates may spend over all rounds and generations;
     0 is none. A step then draws each record with probability batch-size · accumulation / examples."""

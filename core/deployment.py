@@ -27,6 +27,10 @@ RunSettings = dict[str, bool | int | float | str]
 """Settings of a run under their public names (core/config.py)."""
 
 
+MOST_DRAWS = 8
+"""Seeds that a coordinator may have drawn of which no training came: members that leave during a founding cost one."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What a folder's settings file says; the docstring under a field is its documentation."""
@@ -102,6 +106,8 @@ class NodeSettings(_Settings):
     """The largest norm of an update that the federation may admit."""
     pin_epsilon: float | None = None
     """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
+    most_draws: int | None = None
+    """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
     chain_url: str = ""
     """An RPC endpoint of its own choosing, to check the coordinator against."""
     chain_lag: int | None = None
@@ -132,6 +138,8 @@ class NodeSettings(_Settings):
             bound = getattr(self, name)
             if bound is not None and not 0 < bound < math.inf:
                 raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")
+        if self.most_draws is not None:
+            _check_draws(self.most_draws)
         for name in ("chain_lag", "step_price", "traffic_price", "budget"):
             value = getattr(self, name)
             if value is not None and (wrong := fault(name, value)):
@@ -158,8 +166,8 @@ class NodeSettings(_Settings):
 
 _NODE_CONFIG = (
     "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
-    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "pin_epsilon", "chain_url", "chain_lag",
-    "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "pin_epsilon", "most_draws", "chain_url",
+    "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip
 
 
@@ -185,6 +193,8 @@ class SignerSettings(_Settings):
     """The label of its key pair, and of the secret key for its salts."""
     federations: tuple[Digest, ...] = ()
     """The federations, by genesis digest; without any, each of this coordinator on this contract."""
+    most_draws: int = MOST_DRAWS
+    """Seeds that the coordinator may have drawn of which no training came."""
     socket: Path = Path("signer.sock")
     """The Unix socket that it answers on."""
     users: tuple[str, ...] = ()
@@ -199,6 +209,7 @@ class SignerSettings(_Settings):
             object.__setattr__(self, name, Address(to_checksum_address(address(getattr(self, name)))))
         for federation in self.federations:
             raw(federation)
+        _check_draws(self.most_draws)
         if not 0 <= self.chain_id < 2**53:
             raise FormatError(f"chain-id: expected 0 to 2^53 − 1, got {number(self.chain_id)}")
 
@@ -314,6 +325,11 @@ _FILES: Mapping[str, str] = {
     "CoordinatorSettings": "coordinator.toml",
     "FederationSettings": "federation.toml",
 }
+
+
+def _check_draws(most: int) -> None:
+    if not 0 < most < 2**31:
+        raise ConfigError(f"most-draws: expected at least 1, got {number(most)}")
 
 
 def _value(where: str, kind: Any, value: Any, folder: Path) -> Any:

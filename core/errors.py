@@ -10,6 +10,7 @@
     ├── IntegrityError            the thing checked does not hold: exit 1
     │   ├── ForgeryError          a signature that does not belong to its claimed signer
     │   ├── ObjectionError        what a coordinator sent does not hold; the text names nothing else
+    │   │   └── LostMemoryError   an organisation is shown what it signed, and remembers nothing
     │   └── DestroyedError        something stored whose key was destroyed, as an erasure does
     ├── LedgerError               a ledger refused or could not be asked: exit 1
     │   ├── LedgerUnreachableError   nothing answered; may be tried again
@@ -64,6 +65,10 @@ class ForgeryError(IntegrityError):
 
 class ObjectionError(IntegrityError):
     """What a coordinator sent does not hold. Its text is about that alone, so it may travel back."""
+
+
+class LostMemoryError(ObjectionError):
+    """An organisation is shown what it has signed and does not remember: nothing that its coordinator did."""
 
 
 class DestroyedError(IntegrityError):

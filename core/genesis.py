@@ -25,13 +25,15 @@ _CHOSEN = frozenset(
     {
         "membership",
         "nonces",
+        "patience",
         "privacy",
         "robust",
-        "server_rate",
-        "target_modules",
-        "target_blocks",
-        "template",
         "rslora",
+        "serve",
+        "server_rate",
+        "target_blocks",
+        "target_modules",
+        "template",
     }
 )
 """The fields with a default that this version lets a federation choose."""
@@ -213,7 +215,8 @@ class Genesis:
     the form in which updates travel, `staleness` how many rounds late one may count. `target_modules` (last parts of
     names) and `target_blocks` (FIRST-LAST, from 0) choose the layers that carry an adapter (() and "": every linear
     layer of every block). `nonces` are what the members revealed, in order of address,
-    where the seed is drawn from them; a simulation's seed is set and has none.
+    where the seed is drawn from them; a simulation's seed is set and has none. `serve` says which round of a lane is
+    served, the last or the best, and after `patience` rounds without a better one its training ends (0: never).
     """
 
     run: str
@@ -247,6 +250,8 @@ class Genesis:
     target_blocks: str = ""
     staleness: int = 0
     rslora: bool = False
+    serve: str = "last"
+    patience: int = 0
 
     @cached_property
     def header(self) -> GenesisHeader:
@@ -257,6 +262,11 @@ class Genesis:
     def scale(self) -> float:
         """What an adapter's product B A is multiplied by: α / r, with `rslora` α / √r (Kalajdzievski, 2023)."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def compares_rounds(self) -> bool:
+        """Whether rounds are compared by their loss on the shared validation set, which is then recorded."""
+        return self.serve == "best" or self.patience > 0
 
     @property
     def digest(self) -> Digest:
@@ -338,7 +348,8 @@ class Genesis:
     def check_values(self) -> None:
         """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
         own = {
-            name: getattr(self, name) for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate")
+            name: getattr(self, name)
+            for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate", "serve", "patience")
         }
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
         robust = {"robust": self.robust.rule, "robust_bound": self.robust.bound}

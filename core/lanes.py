@@ -7,8 +7,9 @@ from typing import Self
 from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.composition import Composition, compose
-from core.generations import GenerationRecord
+from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
+from core.model_selection import served_round, stops
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
 from core.signed import Signed
@@ -30,17 +31,24 @@ class Lane:
     """The head's salts."""
     state: AdapterState
     rounds: int
-    """The round that the lane is complete with."""
+    """The round that the lane's generation ends with at most."""
     previous: Digest
     """The generation's newest record, of an empty round too; before the first, its opening record or the genesis."""
     attempts: int
     """Attempts at the round after the head that stayed below the quorum."""
+    stopped: bool
+    """Whether its training has ended early."""
+    served: Signed[RoundRecord] | None
+    """The record of the round that is served; None before round 1."""
+    served_state: AdapterState
 
     @classmethod
     def restore(cls, run: RunFolder, index: int, initial: AdapterState) -> Self:
         """The lane as the run's records left it."""
         openings, lineage = tuple(run.generations(index).values()), run.lineage(index)
         opening, head = openings[-1].value if openings else None, lineage[-1] if lineage else None
+        chosen = served_round(run.genesis, head.value).round if head else 0
+        shown = next((signed for signed in lineage if signed.value.round == chosen), None)
         records = [s for s in run.records() if (s.value.lane, s.value.generation) == (index, len(openings))]
         # Attempts below the quorum are records, too: they count, and the next record follows the last of them.
         following = head.value.round + 1 if head else 1
@@ -53,9 +61,12 @@ class Lane:
             head=head,
             salts=run.salts(head.value) if head else None,
             state=run.artifacts.open(head.value.aggregate) if head else initial,
-            rounds=run.last_round(index),
+            rounds=last_round(run.genesis, opening),
             previous=records[-1].value.digest if records else begun,
             attempts=sum(signed.value.round == following for signed in records),
+            stopped=head is not None and stops(run.genesis, head.value.round, head.value.best),
+            served=shown,
+            served_state=run.artifacts.open(shown.value.aggregate) if shown else initial,
         )
 
     @property
@@ -64,9 +75,14 @@ class Lane:
         return self.head.value.round if self.head else 0
 
     @property
+    def last(self) -> int:
+        """The round that the lane is complete with, as far as is known."""
+        return self.round if self.stopped else self.rounds
+
+    @property
     def complete(self) -> bool:
         """Whether every round is closed; a lane without members has none to close."""
-        return not self.members or self.round >= self.rounds
+        return not self.members or self.round >= self.last
 
     def lacks(self, number: int) -> bool:
         """Whether a round is still to be closed."""
@@ -80,11 +96,15 @@ class Lane:
         """The digest that the next record, and every manifest in it, names as its parent."""
         return self.head.value.digest if self.head else genesis.digest
 
-    def after(self, signed: Signed[RoundRecord], salts: Salts, state: AdapterState) -> Self:
+    def after(self, genesis: Genesis, signed: Signed[RoundRecord], salts: Salts, state: AdapterState) -> Self:
         """The lane after a new record; one that admitted nothing counts as a failed attempt at its round."""
         if not signed.value.admitted:
             return replace(self, previous=signed.value.digest, attempts=self.attempts + 1)
-        return replace(self, head=signed, salts=salts, state=state, previous=signed.value.digest, attempts=0)
+        record = signed.value
+        changed = replace(self, head=signed, salts=salts, state=state, previous=record.digest, attempts=0)
+        if served_round(genesis, record).round == record.round:
+            changed = replace(changed, served=signed, served_state=state)
+        return replace(changed, stopped=stops(genesis, record.round, record.best))
 
 
 def partition(organisations: Sequence[Address], size: int, shards: int = 1) -> tuple[tuple[Address, ...], ...]:
@@ -96,4 +116,4 @@ def partition(organisations: Sequence[Address], size: int, shards: int = 1) -> t
 
 def served(genesis: Genesis, lanes: Sequence[Lane]) -> Composition:
     """The composition that the lanes serve as they stand."""
-    return compose(genesis, [(lane.members, lane.state) for lane in lanes])
+    return compose(genesis, [(lane.members, lane.served_state) for lane in lanes])

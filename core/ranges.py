@@ -8,6 +8,7 @@ from core.robust import BOUNDS
 QUANTISATIONS = ("nf4", "int8", "none")
 POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning")
 COMPOSITIONS = ("sum", "ensemble", "routing")
+SERVES = ("last", "best")
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "quantisation": QUANTISATIONS,
@@ -15,6 +16,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "composition": COMPOSITIONS,
     "participation": POLICIES,
     "robust": tuple(BOUNDS),
+    "serve": SERVES,
 }
 RANGES: Mapping[str, tuple[float, float]] = {
     "organisations": (0, 2**32),
@@ -52,6 +54,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),
     "calibration": (0, 1000),
+    "patience": (0, 99_999),
 }
 
 

@@ -5,13 +5,14 @@
     clip          f_k = min(1, c · median ‖u_j‖ / ‖u_k‖)                                     c, 1.5
     multi-krum    f_k = 1 for the K − b with the lowest scores, 0 for the others             b / K, 0.3
     trimmed-mean  of every number the K − 2b in the middle, each with weight Σ w_j / (K − 2b)  b / K, 0.3
-    validation    f_k = 0 where u_k alone raises the loss by more than m, else 1             m in nats, 0.05
+    validation    clip's f_k; 0 where f_k u_k alone raises the loss by more than m           m in nats, 0.05
 
-b is rounded down, but 1 at least where three or more are admitted. A score of Krum (Blanchard et al., NeurIPS 2017) is
-the sum of the squared distances to the K − b − 2 nearest others, to one at least. The trimmed mean is Yin et al., ICML
-2018. Every rule yields weighted updates (`counted`), of which a round's aggregate is the plain sum, as without one: it
-is audited, attributed and erased alike. A factor is recorded beside its update; what a trimmed mean leaves of an update
-follows from the round's updates alone.
+validation clips by clip's own c first: a scaled update may lower a loss that is still high. b is rounded down, but 1 at
+least where three or more are admitted. A score of Krum (Blanchard et al., NeurIPS 2017) is the sum of the squared
+distances to the K − b − 2 nearest others, to one at least. The trimmed mean is Yin et al., ICML 2018. Every rule yields
+weighted updates (`counted`), of which a round's aggregate is the plain sum, as without one: it is audited, attributed
+and erased alike. A factor is recorded beside its update; what a trimmed mean leaves of an update follows from the
+round's updates alone.
 """
 
 import math
@@ -89,20 +90,32 @@ def factors(
 ) -> dict[Address, float]:
     """f_k of each of a round's updates.
 
-    `effects`, which the rule validation asks for: by how many nats each update alone raises the validation loss.
+    `effects`, which the rule validation asks for: by how many nats each update alone, `clipped`, raises the validation
+    loss.
     """
     if robust.rule == "clip":
-        norms = {update.organisation: update.state.norm for update in updates}
-        most = robust.bound * median(norms.values())
-        return {a: 1.0 if norm <= most else float(most / norm) for a, norm in norms.items()}
+        return _clipping(robust.bound, updates)
     if robust.rule == "multi-krum":
         left_out = cut(robust, len(updates))
         scores = krum_scores(updates, left_out)
         kept = sorted(scores, key=lambda a: (scores[a], by_address(a)))[: len(scores) - left_out]
         return {a: float(a in kept) for a in scores}
     if robust.rule == "validation" and effects:
-        return {a: float(effect <= robust.bound) for a, effect in effects.items()}
+        clipping = _clipping(BOUNDS["clip"], updates)
+        return {a: clipping[a] * (effect <= robust.bound) for a, effect in effects.items()}
     return {update.organisation: 1.0 for update in updates}
+
+
+def clipped(updates: Sequence[WeightedUpdate]) -> list[WeightedUpdate]:
+    """A round's updates as the rule validation measures them, one by one."""
+    clipping = _clipping(BOUNDS["clip"], updates)
+    return [replace(update, weight=update.weight * clipping[update.organisation]) for update in updates]
+
+
+def _clipping(bound: float, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+    norms = {update.organisation: update.state.norm for update in updates}
+    most = bound * median(norms.values())
+    return {a: 1.0 if norm <= most else float(most / norm) for a, norm in norms.items()}
 
 
 def wrong(
@@ -114,19 +127,21 @@ def wrong(
     """The factors that a round should have, of those that were recorded as another one.
 
     Sums of n float64 products differ between machines by at most n 2⁻⁵², a measured effect by `MEASURED_WITHIN`: within
-    that, either side of a bound is right. Without `effects` a factor of the rule validation may be 0 or 1.
+    that, either side of a bound is right, as it is of an update without `effects`.
     """
-    if robust.rule == "validation" and effects is None:
-        return {a: 1.0 for a, factor in recorded.items() if factor not in (0.0, 1.0)}
     rounding = 2.0**-52 * max((sum(array.size for array in u.state.arrays.values()) for u in updates), default=0)
-    unsure = {a for a, effect in (effects or {}).items() if abs(effect - robust.bound) <= MEASURED_WITHIN}
+    unsure: set[Address] = set()
+    if robust.rule == "validation":
+        measured = effects or dict.fromkeys(recorded, robust.bound)
+        unsure = {a for a, effect in measured.items() if abs(effect - robust.bound) <= MEASURED_WITHIN}
+        effects = {a: robust.bound if a in unsure else effect for a, effect in measured.items()}
     if robust.rule == "multi-krum" and _are_nearest(updates, cut(robust, len(updates)), recorded, rounding):
         return {}
     return {
         a: factor
         for a, factor in factors(robust, updates, effects).items()
-        if abs(recorded[a] - factor) > (rounding if robust.rule == "clip" else 0.0)
-        and not (a in unsure and recorded[a] in (0.0, 1.0))
+        if abs(recorded[a] - factor) > (rounding if robust.rule in ("clip", "validation") else 0.0)
+        and not (a in unsure and recorded[a] == 0.0)
     }
 
 

@@ -21,7 +21,7 @@ from core.parsing import finite, parsed
 from core.robust import Robust, counted
 from core.round_key import FIELDS, RoundKey
 from core.signed import CoordinatorStatement, Signed
-from core.update import LONGEST_SECONDS, Offer, UpdateManifest
+from core.update import LARGEST_LOSS, LONGEST_SECONDS, Offer, UpdateManifest
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,25 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The round of a line with the lowest loss on the shared validation set so far, the first of equals.
+
+    `aggregate` is the digest of the state after it, `loss` that state's, in nats per answer token.
+    """
+
+    round: int
+    aggregate: Digest
+    loss: float
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Parse plain data; raises FormatError."""
+        best = parsed(cls, data, {})
+        finite("best round: loss", best.loss, 0.0, LARGEST_LOSS)
+        return best
+
+
+@dataclass(frozen=True)
 class RoundRecord(CoordinatorStatement):
     """One round of one lane.
 
@@ -95,7 +114,9 @@ class RoundRecord(CoordinatorStatement):
     round's measured credit (zero where none is measured), `late` the organisations whose update came after the round
     closed, and `grace` how long it waited for them beyond its quorum, in seconds. `loss_bound` is the highest loss
     of any domain of the shared validation set before the round, in nats: what an organisation says of its own loss
-    counts no more; 0 where no policy reads losses.
+    counts no more; 0 where no policy reads losses. `validation_loss` is the loss of the lane's state after the round,
+    the mean over the domains of that set, and `best` the best round up to this one: both are None where the settings
+    do not compare rounds (core/model_selection.py), and in a round that admitted nothing.
     """
 
     struct: ClassVar = "Round"
@@ -118,6 +139,8 @@ class RoundRecord(CoordinatorStatement):
     late: tuple[Address, ...] = ()
     grace: float = 0.0
     loss_bound: float = 0.0
+    validation_loss: float | None = None
+    best: Best | None = None
 
     @property
     def asked(self) -> frozenset[Address]:
@@ -172,6 +195,7 @@ class RoundRecord(CoordinatorStatement):
             "rejected": [asdict(r) for r in self.rejected],
             "bids": [bid.to_dict() for bid in self.bids],
             "late": list(self.late),
+            "best": asdict(self.best) if self.best else None,
         }
         return flat | lists
 
@@ -183,6 +207,8 @@ class RoundRecord(CoordinatorStatement):
             "rejected": lambda v: tuple(parsed(Rejection, r, {}) for r in v),
             "bids": lambda v: tuple(Signed.parse(Offer, bid) for bid in v),
             "late": lambda v: tuple(map(address, v)),
+            "validation_loss": lambda v: None if v is None else finite("validation loss", v, 0.0, LARGEST_LOSS),
+            "best": lambda v: None if v is None else Best.from_dict(v),
         }
         return parsed(cls, data, nested)
 

@@ -88,12 +88,14 @@ def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
 
     A template looks at the roles and their order; each order that occurs is tried once.
     """
-    tried = {tuple(turn.role for turn in record.prompt): record for record in records}
+    tried: dict[tuple[str, ...], Record] = {}
+    for record in records:
+        tried.setdefault(tuple(turn.role for turn in record.prompt), record)
     for record in tried.values():
         try:
             _texts(tokenizer, record)
         except DataError as error:
-            raise DataError(f"the record with the answer {record.answer[:60]!r}: {error}") from error
+            raise DataError(f"{record.where}: {error}") from error
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -35,7 +36,7 @@ class Row(NamedTuple):
     def record(self) -> Record:
         """The row as a record; raises DataError with its place."""
         try:
-            return parse_record(self.value)
+            return replace(parse_record(self.value), where=self.where)
         except DataError as error:
             raise DataError(f"{self.where}: {error}") from error
 

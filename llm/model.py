@@ -234,14 +234,19 @@ def unload() -> None:
     _load.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _load(spec: ModelSpec, folder: Path) -> Model:
+def tokenizer_in(folder: Path) -> Any:
+    """The tokenizer of a base's folder, with its chat template; raises ModelError without one."""
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"base model {folder}: expected tokenizer.json beside the weights, got no tokenizer files")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
+
+
+@lru_cache(maxsize=1)
+def _load(spec: ModelSpec, folder: Path) -> Model:
+    tokenizer = tokenizer_in(folder)
     base = _base(folder, spec)
     try:
         if spec.date:
@@ -267,8 +272,7 @@ def _numbered(blocks: str, folder: Path) -> str:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         count = int(config.get_text_config().num_hidden_layers)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        got = _reason(error)
-        raise ModelError(f"base model {folder}: expected a number of blocks in config.json, got {got}") from error
+        raise ModelError(f"base model {folder}: its number of blocks cannot be read: {_reason(error)}") from error
     blocks = f"{count - -(-count // _LAST_PARTS[blocks])}-{count - 1}" if blocks in _LAST_PARTS else blocks
     numbers = re.fullmatch(r"(\d{1,6})-(\d{1,6})", blocks)
     if not numbers or not int(numbers[1]) <= int(numbers[2]) < count:

@@ -12,7 +12,7 @@ Nothing here needs torch or transformers: commands that only look at data start 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ class Record:
     answer: str
     domain: str = ""
     """The domain of a validation record; empty when it has none."""
+    where: str = field(default="", compare=False)
+    """File and line, or what else names its place; no part of what it says."""
 
     @cached_property
     def digest(self) -> Digest:

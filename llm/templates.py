@@ -2,11 +2,12 @@
 
 transformers runs it in a sandbox, which keeps it from files, and neither from the clock nor from looping. A template
 that prints today's date would make of the same record another example every day: its date is fixed when the base is
-loaded, in the text of the template itself. One that does not end is stopped.
+loaded, in the text of the template itself. One that does not end is stopped, and so is one that fills the memory.
 """
 
 import ctypes
 import re
+import resource
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,15 @@ from llm.records import Message
 
 LONGEST_SECONDS = 10.0
 """A template takes a millisecond; so much longer, it loops."""
+MOST_BYTES = 2**30
+"""A template takes some kilobytes; what takes so many more fills the memory."""
 _CLOCK = "strftime_now"
 """The function by which a template asks transformers for the date."""
 _ASKED = re.compile(rf"""{_CLOCK}\s*\(\s*(?:"([^"\\{{}}]*)"|'([^'\\{{}}]*)')\s*\)""")
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""The limit of memory is the process's: two templates at once would restore each other's."""
 
 
 class _LoopError(BaseException):
@@ -31,16 +38,20 @@ class _LoopError(BaseException):
 def chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
     """The text of some turns, unless `answered` with the marker that an answer follows.
 
-    Raises DataError when the template refuses the turns, fails on them, or does not end.
+    Raises DataError when the template refuses the turns, fails on them, does not end, or fills the memory.
     """
     turns = [{"role": message.role, "content": message.content} for message in messages]
     roles = ", ".join(turn["role"] for turn in turns)
     try:
-        with stopped_after(LONGEST_SECONDS):
+        with _ONE_AT_A_TIME, stopped_after(LONGEST_SECONDS), at_most(MOST_BYTES):
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered))
     except _LoopError as error:
         raise DataError(
             f"the base model's chat template: expected text within {LONGEST_SECONDS:g} s of the turns {roles}, got none"
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            f"the base model's chat template: expected text of the turns {roles} in {MOST_BYTES >> 20} MiB, got more"
         ) from error
     except Exception as error:  # a program of others, which may fail in every way
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -63,6 +74,23 @@ def fix_date(tokenizer: Any, day: date) -> None:
     if re.search(rf"{_CLOCK}(?!\s+is\b)", fixed):
         raise ModelError(f"chat template: expected the format of its date as text, got {_CLOCK} of something else")
     tokenizer.chat_template = fixed
+
+
+@contextmanager
+def at_most(more: int) -> Iterator[None]:
+    """Inside, this process can take so many more bytes of memory, beyond which Python raises MemoryError; on Linux."""
+    sizes = Path("/proc/self/statm")
+    if not sizes.exists():
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(sizes.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + more
+    lowest = min(limit for limit in (most, before, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 @contextmanager

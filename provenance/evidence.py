@@ -32,6 +32,7 @@ from core.errors import FormatError, IntegrityError, UsageError
 from core.generations import GenerationRecord, lineage
 from core.genesis import Genesis
 from core.ledger import Anchor, Ledger
+from core.model_selection import check_best, served_line, served_round
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
@@ -74,7 +75,8 @@ class Evidence:
         lanes = range(len(genesis.lanes))
         openings = tuple(opening for lane in lanes for opening in run.generations(lane).values())
         records = tuple(signed for lane in lanes if run.members(lane) for signed in run.lineage(lane))
-        admitted = [s.value for s in records if any(a.organisation == named for a in s.value.admitted)]
+        served = [s.value for lane in lanes if run.members(lane) for s in run.served_line(lane)]
+        admitted = [record for record in served if any(a.organisation == named for a in record.admitted)]
         proofs = tuple(ParticipationProof.of(r, run.salts(r), named, genesis.header) for r in admitted)
         roots = tuple(run.commitment(record).updates_root for record in admitted)
         calibration = run.calibration if trace.response.calibrated else None
@@ -93,6 +95,7 @@ class Evidence:
         named = self._verdict()
         lines = self._lines()
         self._check_served(lines)
+        lines = {lane: [*served_line(self.genesis, line)] for lane, line in lines.items()}
         self._check_scored(lines)
         self._check_proofs(named, [record for line in lines.values() for record in line])
         return named
@@ -162,6 +165,7 @@ class Evidence:
                 if record.parent != parent:
                     raise IntegrityError(f"round {record.round}: expected parent {parent}, got {record.parent}")
                 parent = record.digest
+            check_best(self.genesis, line)
             if len(line) != len(own) or list(opened) != list(range(1, len(opened) + 1)):
                 raise IntegrityError(f"lane {lane}: expected one line of records through its generations, got others")
             lines[lane] = line
@@ -174,7 +178,7 @@ class Evidence:
         weighed = shares(self.genesis, [self._members(lane) for lane in lines])
         if empty := [lane for lane, line in lines.items() if not line]:
             raise IntegrityError(f"lane {empty[0]}: expected records of what it serves, got none")
-        states = [line[-1].aggregate for line in lines.values()]
+        states = [served_round(self.genesis, line[-1]).aggregate for line in lines.values()]
         served = composition_digest(self.genesis.composition, list(zip(weighed, states, strict=True)))
         if served != self.trace.aggregate:
             raise IntegrityError(f"expected records that end with {self.trace.aggregate}, as the trace, got {served}")

@@ -90,10 +90,10 @@ class History:
 
 
 def stored_rounds(run: RunFolder, lane: int, share: float, fresh: AdapterState) -> tuple[StoredRound, ...]:
-    """The rounds of a lane that its newest state is the sum of; the lane counts with its share in what is served."""
+    """The rounds of a lane that its served state is the sum of; the lane counts with its share in what is served."""
     before: Callable[[], AdapterState] = partial(RULES[run.genesis.rule].initial, fresh)
     rounds = []
-    for record in (signed.value for signed in run.lineage(lane)):
+    for record in (signed.value for signed in run.served_line(lane)):
         after = partial(run.artifacts.open, record.aggregate)
         updates = tuple(record.counted(run.genesis.robust, run.artifacts.open, share))
         rounds.append(StoredRound(before, after, updates))

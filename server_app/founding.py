@@ -32,7 +32,18 @@ from server_app.exchange import exchange
 from server_app.founders import consents, nonces
 
 _ANSWER_SECONDS = 60.0
-_AS_SET = ("rank", "alpha", "rslora", "composition", "norm_bound", "server_rate", "membership", "training")
+_AS_SET = (
+    "rank",
+    "alpha",
+    "rslora",
+    "composition",
+    "norm_bound",
+    "server_rate",
+    "membership",
+    "training",
+    "serve",
+    "patience",
+)
 """The settings that a genesis has under the same names."""
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
@@ -196,6 +207,8 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "robustness": genesis.robust,
         "privacy": genesis.privacy,
         "server_rate": genesis.server_rate,
+        "serve": genesis.serve,
+        "patience": genesis.patience,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
         "quorum": genesis.participation.quorum,

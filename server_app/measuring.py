@@ -1,7 +1,7 @@
 """Measuring on the shared validation set: the loss of the served adapters, and the credit of a round."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from agents import credit
@@ -13,7 +13,9 @@ from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
+from core.robust import clipped
 from core.storage.run_folder import RunFolder
+from core.update import LARGEST_LOSS
 from llm import batches
 from llm.data import read_data
 from llm.evaluate import evaluate
@@ -35,6 +37,8 @@ class Measuring:
     rule: Rule
     domains: Mapping[str, Sequence[Record]]
     max_length: int
+    _known: dict[Digest, Mapping[str, float]] = field(default_factory=dict, init=False)
+    """The losses of what was measured, by its digest: a round is compared by those that it is evaluated with."""
 
     @classmethod
     def of(cls, config: RunConfig, model: Model, fresh: AdapterState, records: Iterable[Record]) -> "Measuring":
@@ -47,28 +51,31 @@ class Measuring:
 
     def losses(self, served: Composition) -> dict[str, float]:
         """The loss of the served adapters on every domain, in nats per answer token."""
-        adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
-        return {
-            name: evaluate(self.model, adapters, records, self.max_length).loss
-            for name, records in self.domains.items()
-        }
+        if served.digest not in self._known:
+            adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
+            self._known[served.digest] = {
+                name: evaluate(self.model, adapters, records, self.max_length).loss
+                for name, records in self.domains.items()
+            }
+        return dict(self._known[served.digest])
+
+    def loss(self, state: AdapterState) -> float:
+        """The mean loss of a lane's state over the domains; at most what a record holds, also of one that diverged."""
+        loss = fmean(self.losses(Composition.of(state)).values())
+        return loss if loss < LARGEST_LOSS else LARGEST_LOSS  # NaN is less than nothing
 
     def loss_bound(self, state: AdapterState) -> float:
         """The highest loss of a lane's state on any domain, in nats per answer token."""
         return max(self.losses(Composition.of(state)).values())
 
     def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone, with its weight, raises the mean loss over domains of a lane's state.
+        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains.
 
         On the first `EFFECT_RECORDS` of every domain: as many evaluations as updates must not slow a round down.
         """
         few = replace(self, domains={name: records[:EFFECT_RECORDS] for name, records in self.domains.items()})
-
-        def loss(state: AdapterState) -> float:
-            return fmean(few.losses(Composition.of(state)).values())
-
-        least = loss(before)
-        return {u.organisation: loss(self.rule.aggregate(before, [u]).state) - least for u in updates}
+        least = few.loss(before)
+        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in clipped(updates)}
 
     def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""
@@ -105,8 +112,6 @@ def known_data(config: RunConfig) -> Collection:
     if config.coordinator_key and not config.organisations:
         raise ConfigError("organisations: expected the number that a deployment waits for, got 0")
     found = read_data(replace(config, organisations=0) if config.coordinator_key else config)
-    if config.robust == "validation" and not found.validation:
-        raise ConfigError("robust validation: expected a shared validation set, got none")
     return replace(found, organisations=()) if config.coordinator_key else found
 
 
@@ -136,7 +141,11 @@ def measuring_again(run: RunFolder, config: RunConfig) -> Measuring:
     model, validation = base_of(genesis, config.base), known_data(config).validation
     if (got := digest_of(validation)) != genesis.validation:
         raise DataError(f"validation set: expected {genesis.validation}, got {got}")
-    return Measuring.of(config, model, shared_adapter(model, genesis.rank, genesis.seed), validation)
+    training = genesis.training
+    as_then = replace(
+        config, aggregation=genesis.rule, evaluate_limit=training.evaluate_limit, max_length=training.max_length
+    )
+    return Measuring.of(as_then, model, shared_adapter(model, genesis.rank, genesis.seed), validation)
 
 
 def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from agents.rewards import Rewards
 from core.adapter import AdapterState
@@ -24,6 +24,7 @@ from core.lanes import Lane, served
 from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
+from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
@@ -69,18 +70,6 @@ class OpenRound:
         return f"{reason} ({count} of {len(others)} rejected)"
 
 
-class Measures(Protocol):
-    """What the coordinator measures on the shared validation set."""
-
-    def loss_bound(self, state: AdapterState) -> float:
-        """The highest loss of a lane's state on any domain, in nats per answer token."""
-        ...
-
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
-        """By how many nats each update alone raises the loss of a lane's state."""
-        ...
-
-
 class Rounds:
     """A run's lanes at their heads; restored from the records, so that a run can be resumed at any round.
 
@@ -124,7 +113,7 @@ class Rounds:
     @property
     def last(self) -> int:
         """The round that the last lane is complete with."""
-        return max(lane.rounds for lane in self.lanes)
+        return max(lane.last for lane in self.lanes)
 
     @property
     def served(self) -> Composition:
@@ -277,6 +266,7 @@ class Rounds:
             updates = counted(self.genesis.robust, updates, judged)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
+        loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
         record = RoundRecord(
             genesis=self.genesis.digest,
             lane=index,
@@ -293,10 +283,12 @@ class Rounds:
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
+            validation_loss=loss,
         )
+        record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
         self.run.append(signed, salts, credit)
-        self.lanes[index] = lane.after(signed, salts, state)
+        self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
         self._note_admitted(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
@@ -310,7 +302,9 @@ class Rounds:
 
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
-        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures else {}
+        # An evaluation for each update is a good part of a round: only for the rule that decides by it.
+        decides = self.genesis.robust.rule == "validation"
+        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures and decides else {}
         found = factors(self.genesis.robust, updates, effects)
         judged = {
             organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}

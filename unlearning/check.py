@@ -149,7 +149,8 @@ class CertificateCheck:
 
     def label(self) -> Iterator[Failure]:
         """The label is computed again."""
-        trained = self.attestation.reaggregated < self.attestation.rounds
+        line = self._served_line
+        trained = bool(line) and line[-1].round > self.attestation.reaggregated
         private = self.run.genesis.privacy is not None
         label = self.lineage.label(self.certificate.heads, self._updates, trained=trained, private=private)
         yield from _unequal("label", self.certificate.label, label.value)
@@ -162,17 +163,16 @@ class CertificateCheck:
 
     def served(self) -> Iterator[Failure]:
         """Heads and digest are those of the served state, unless a later erasure has changed it."""
-        own = self.certificate.after.record
-        if self._line(self.attestation.generation) and own not in self.certificate.heads:
-            yield Failure("heads", "certificate", "without the lane's own", own)
+        if (line := self._served_line) and line[-1].digest not in self.certificate.heads:
+            yield Failure("heads", "certificate", "without the lane's own", line[-1].digest)
         if self._superseded():
             return
         run, heads, states = self.run, [], []
         for lane in range(len(run.genesis.lanes)):
             if members := run.members(lane):
-                line = run.lineage(lane)
-                heads.append(line[-1].value.digest if line else run.genesis.digest)
-                states.append((members, run.artifacts.open(line[-1].value.aggregate)))
+                served = run.served_line(lane)
+                heads.append(served[-1].value.digest if served else run.genesis.digest)
+                states.append((members, run.artifacts.open(served[-1].value.aggregate)))
         yield from _unequal("heads", self.certificate.heads, tuple(heads))
         yield from _unequal("aggregate", self.certificate.aggregate, compose(run.genesis, states).digest)
 
@@ -208,6 +208,11 @@ class CertificateCheck:
 
     def _line(self, generation: int) -> list[RoundRecord]:
         return [signed.value for signed in self.run.lineage(self.attestation.lane, generation)]
+
+    @cached_property
+    def _served_line(self) -> list[RoundRecord]:
+        """The rounds behind what the lane's new generation serves."""
+        return [s.value for s in self.run.served_line(self.attestation.lane, self.attestation.generation)]
 
     @cached_property
     def _updates(self) -> frozenset[Digest]:

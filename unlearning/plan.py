@@ -92,9 +92,10 @@ class Lanes:
     def read(cls, run: RunFolder) -> Self:
         """A run's lanes, once its records' signatures have been verified; raises ForgeryError, IntegrityError."""
         signed = list(run.records())
-        lines = [[s.value for s in run.lineage(lane)] for lane in range(len(run.genesis.lanes))]
+        signed_lines = [run.lineage(lane) for lane in range(len(run.genesis.lanes))]
+        lines = [[s.value for s in line] for line in signed_lines]
         admitting = [s.value for s in signed if s.value.admitted]
-        last = [run.last_round(lane) for lane in range(len(run.genesis.lanes))]
+        last = [run.last_round(lane, line) for lane, line in enumerate(signed_lines)]
         erased: dict[Address, Label] = {}
         # In order: a lane's last certificate speaks of every earlier erasure, too.
         for attestation in (s.value for s in run.erasures()):
@@ -121,6 +122,15 @@ class Lanes:
                 raise UsageError(
                     f"run {self.genesis.run}: expected {self.last[lane]} rounds, got {done}: resume it first"
                 )
+
+    def check_calibrates(self, lane: int, method: str) -> None:
+        """Raise UsageError for a calibration of a lane whose training ended early: its rounds come after the last."""
+        done, rounds = self.last[lane], self.genesis.training.rounds
+        if METHODS[method].calibrates and done < rounds:
+            raise UsageError(
+                f"method {method}: expected a run of all {rounds} rounds, got one that ended early with round {done}: "
+                "use remove or replay"
+            )
 
     def check_quorum(self, lane: int, records: Iterable[RoundRecord], erased: Collection[Address]) -> None:
         """Raise UsageError when too few remain, in the lane or in a record that would be re-aggregated."""
@@ -246,6 +256,8 @@ def plans(run: Lanes, organisation: Address, method: str, shards: Collection[int
         lanes = tuple(lanes[shard] for shard in sorted(shards))
     elif not any(run.remaining(lane, {*run.erased, organisation}) for lane in range(len(run.lines))):
         raise UsageError(f"{organisation} is the last organisation: without it nothing is left to serve")
+    for lane in lanes:
+        run.check_calibrates(lane, method)
     return tuple(Plan.of(run, lane, organisation, method, whole=shards is None) for lane in lanes)
 
 

@@ -8,7 +8,7 @@ twice that is allowed.
 When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -24,11 +24,11 @@ from core.canonical import Address, Digest
 from core.errors import DestroyedError, FoedusError
 from core.genesis import Genesis
 from core.lora import Layout
-from core.robust import counted, wrong
+from core.model_selection import Measures
+from core.robust import MEASURED_WITHIN, counted, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
-Effects = Callable[[AdapterState, Sequence[WeightedUpdate]], Mapping[Address, float]]
 Members = tuple[Address, ...] | None
 """The readers that something is sealed for; None is everybody."""
 
@@ -46,8 +46,8 @@ class StateAudit:
     served: frozenset[Digest] = frozenset()
     """The states of the served lineage, which no erasure may destroy."""
     fresh: AdapterState | None = None
-    effects: Effects | None = None
-    """Measures by how many nats each update alone raises the validation loss of a state, where base and data are."""
+    measures: Measures | None = None
+    """What is measured on the shared validation set, where that and the base are."""
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
@@ -124,8 +124,8 @@ class StateAudit:
         """What the robust rule leaves of a round's updates, each with its weight; the factors are computed again."""
         robust, recorded, names = self.genesis.robust, record.factors, self.genesis.names
         effects = None
-        if robust.rule == "validation" and self.effects and before:
-            effects = self.effects(before, updates)
+        if robust.rule == "validation" and self.measures and before:
+            effects = self.measures.effects(before, updates)
         for organisation, factor in wrong(robust, updates, recorded, effects).items():
             got = recorded[organisation]
             self.findings.fail(What.FACTOR, f"{where}, {names.get(organisation, organisation)}", got, factor)
@@ -144,6 +144,7 @@ class StateAudit:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
         claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
         self.findings.checked["aggregates"] += 1
+        self.measure_again(record, claimed, where)
         where = self._file(where, record.aggregate)
         if before is None or self.fresh is None:
             return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
@@ -160,6 +161,17 @@ class StateAudit:
             expected = self.rule.aggregate(before, blanks).state.shapes
             return claimed if self._has_arrays(claimed, expected, where) else None
         return None
+
+    def measure_again(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
+        """Compare the recorded loss of a round with its state's, as it is measured here."""
+        if record.validation_loss is None:
+            return
+        if self.measures is None or state is None:
+            self.findings.checked["validation losses, not measured again"] += 1
+        elif abs((loss := self.measures.loss(state)) - record.validation_loss) <= MEASURED_WITHIN:
+            self.findings.checked["validation losses"] += 1
+        else:
+            self.findings.fail(What.LOSS, where, record.validation_loss, f"{loss:.6f} ± {MEASURED_WITHIN}")
 
     def _compared(
         self,

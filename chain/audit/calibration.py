@@ -13,6 +13,7 @@ from core.canonical import Address, Digest
 from core.composition import composition_digest, shares
 from core.errors import IntegrityError
 from core.genesis import Genesis
+from core.model_selection import served_round
 from core.rounds import RoundRecord
 from core.storage.run_folder import CALIBRATION
 
@@ -41,8 +42,9 @@ def ever_served(genesis: Genesis, lines: Lines) -> frozenset[Digest]:
         return frozenset()
     weighed = shares(genesis, [members for members, _ in learning])
     numbers = {record.round for _, line in learning for record in line}
-    # A lane that has ended goes on serving its last state.
-    states = ([[r.aggregate for r in line if r.round <= number][-1:] for _, line in learning] for number in numbers)
+    # A lane that has ended goes on serving what it served last.
+    heads = ([[r for r in line if r.round <= number][-1:] for _, line in learning] for number in numbers)
+    states = ([[served_round(genesis, head).aggregate for head in found] for found in of_round] for of_round in heads)
     return frozenset(
         composition_digest(genesis.composition, list(zip(weighed, (last for (last,) in found), strict=True)))
         for found in states

@@ -18,16 +18,18 @@ from core.errors import FoedusError
 from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
 from core.round_key import RoundKey
+from core.rounds import Best
 from core.signed import Signed
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The end of a round: its record, its aggregate and its commitment, None where salts are missing."""
+    """The end of a round: its record, its aggregate, its commitment (None where salts are missing), the best so far."""
 
     record: Digest
     aggregate: Digest
     committed: Digest | None
+    best: Best | None
 
 
 @dataclass
@@ -105,7 +107,7 @@ class GenerationAudit:
         else:
             self.findings.expect(What.PARENT, where, record.parent, closed.record)
             head = self._head(lane, generation, closed.record, closed.aggregate, states)
-            committed = closed.committed
+            committed, head.best = closed.committed, closed.best
         head.round = record.parent_round
         return head, committed
 

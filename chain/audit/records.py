@@ -12,8 +12,9 @@ from core.adapter import AdapterState
 from core.aggregation import by_address
 from core.canonical import Address, Digest
 from core.genesis import Genesis
+from core.model_selection import best_of, stops
 from core.privacy import PrivacyClaims
-from core.rounds import Admitted, RoundRecord
+from core.rounds import Admitted, Best, RoundRecord
 from core.signed import Signed
 from core.update import Organisation, UpdateManifest
 
@@ -32,13 +33,15 @@ class Head:
     round: int = 0
     attempt: int = 0
     """The attempts at the next round that failed."""
+    best: Best | None = None
+    """The best round so far, where rounds are compared."""
 
     def advance(self, record: RoundRecord, state: AdapterState | None) -> None:
         """Go on from a record; one that admitted nothing changes neither round nor state."""
         self.previous = record.digest
         if record.admitted:
             self.parent, self.state, self.aggregate = record.digest, state, record.aggregate
-            self.round, self.attempt = record.round, 0
+            self.round, self.attempt, self.best = record.round, 0, record.best
         else:
             self.attempt = record.attempt
 
@@ -98,6 +101,7 @@ class RecordAudit:
         expect(What.RULE, where, record.rule, self.genesis.rule)
         if record.admitted and len(record.admitted) < quorum:
             self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
+        self.check_compared(record, head, where)
         for rejection in record.rejected:
             if rejection.organisation not in head.members:
                 name = self.name(rejection.organisation)
@@ -106,6 +110,15 @@ class RecordAudit:
             expect(What.RESIDUAL, where, record.residual, 0.0)
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
+
+    def check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
+        """Loss and best round stand where rounds are compared, and follow; no round is trained after an early end."""
+        compared = self.genesis.compares_rounds and bool(record.admitted)
+        self.findings.expect(What.LOSS, where, record.validation_loss is not None, compared)
+        if head.parent is not None:  # else it is unknown which round was the best before
+            self.findings.expect(What.BEST, where, record.best, best_of(record, head.best))
+            if stops(self.genesis, head.round, head.best) and not record.reaggregated:
+                self.findings.fail(What.ROUNDS, where, f"round {record.round}", f"an early end with round {head.round}")
 
     def check_admitted(self, record: RoundRecord, head: Head, where: str) -> dict[Address, float]:
         """Check the admitted organisations and their manifests; returns the weights that they must have."""

@@ -37,6 +37,8 @@ class What(StrEnum):
     ORDER = "order of organisations"
     WEIGHT = "weight"
     FACTOR = "robust factor"
+    LOSS = "validation loss"
+    BEST = "best round"
     MANIFEST_SIGNATURE = "manifest's signature"
     MANIFEST_GENESIS = "manifest's genesis"
     MANIFEST_PLACE = "manifest's lane, generation and round"

@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from chain.audit.aggregates import Effects, StateAudit
+from chain.audit.aggregates import StateAudit
 from chain.audit.calibration import check_calibration
 from chain.audit.epochs import check_epochs
 from chain.audit.erasures import ErasureAudit
@@ -59,6 +59,7 @@ from core.generations import lineage
 from core.genesis import Genesis
 from core.ledger import Ledger, RoundCommitment
 from core.lora import Layout
+from core.model_selection import Measures, completes
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.signed import Signed
@@ -78,13 +79,13 @@ def verify(
     private: PrivateSource | None = None,
     strict: bool = False,
     layout: Layout | None = None,
-    effects: Effects | None = None,
+    measures: Measures | None = None,
 ) -> AuditReport:
     """Audit a run with `run.key`; without a ledger offline, which leaves salts and anchors without their counterpart.
 
     `private`: the members' chain, for who may read it. `strict`: rounds that are not on the ledger yet are failures
     even while the run, or an erasure, goes on. `layout`: the base model's layers, when the auditor has them; otherwise
-    their sizes are taken from the artifacts. `effects` measures updates where the robust rule is validation.
+    their sizes are taken from the artifacts. `measures` measures updates and rounds again, where base and data are.
     """
     findings = Findings()
     # The queues come before the records, which a run in progress writes first.
@@ -101,13 +102,13 @@ def verify(
             complete = strict or _is_complete(run, ledger, entries, generations)
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
-            _Audit(run, entries, generations, asked, members, effects).check_federation(layout)
+            _Audit(run, entries, generations, asked, members, measures).check_federation(layout)
     return findings.report()
 
 
 def verify_on_chain(
     run: RunFolder, chain: str, state: Path, *, private: str = "none", contract: Address | None = None,
-    strict: bool = False, effects: Effects | None = None,
+    strict: bool = False, measures: Measures | None = None,
 ) -> AuditReport:  # fmt: skip
     """Audit a run against the contract of its genesis (or `contract`) on a chain, read without a key.
 
@@ -126,7 +127,7 @@ def verify_on_chain(
         own = genesis.private.contract
         ledger = _opened(failures, private, own, lambda: open_private_ledger(private, state, None, own))
         members = PrivateRounds(ledger, public.bound, genesis.private.anchor_every) if ledger else None
-    report = verify(run, public, private=members, strict=strict, effects=effects)
+    report = verify(run, public, private=members, strict=strict, measures=measures)
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -167,7 +168,7 @@ class _Audit:
         generations: GenerationAudit,
         ledger: LedgerAudit,
         private: PrivateAudit,
-        effects: Effects | None,
+        measures: Measures | None,
     ) -> None:
         genesis, files, findings = ledger.genesis, ledger.files, ledger.findings
         self.genesis, self.findings, self.entries = genesis, findings, entries
@@ -191,7 +192,7 @@ class _Audit:
         self.lines = {lane: (generations.members(lane, g), self._line(lane, g)) for lane, g in last.items()}
         served = frozenset(name for _, line in self.lines.values() for record in line for name in record.states)
         self.states = StateAudit(
-            self.artifacts, files, genesis, findings, known, self.erasures, served, effects=effects
+            self.artifacts, files, genesis, findings, known, self.erasures, served, measures=measures
         )
 
     def check_federation(self, layout: Layout | None) -> None:
@@ -289,7 +290,7 @@ class _Audit:
         committed = self.ledger.check_round(record, salts, file, None if gap else committed)
         self.private.check_round(record, salts, file)
         key = RoundKey(self.records.digest, record.lane, head.generation, record.round)
-        self.generations.closed[key] = Closed(record.digest, record.aggregate, committed)
+        self.generations.closed[key] = Closed(record.digest, record.aggregate, committed, record.best)
         return committed
 
     def _updates(
@@ -316,7 +317,9 @@ def _is_complete(run: RunFolder, ledger: Ledger | None, entries: list[_Entry], g
     last = {lane: generations.last(lane) for lane in range(len(generations.genesis.lanes))}
     records = (entry.signed.value for entry in entries if entry.signed)
     closed = {
-        (r.lane, r.generation) for r in records if r.admitted and r.round >= generations.rounds(r.lane, r.generation)
+        (r.lane, r.generation)
+        for r in records
+        if r.admitted and completes(generations.genesis, r, generations.rounds(r.lane, r.generation))
     }
     if not closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}:
         return False

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.views.tables import short, table
 from core.ledger import Anchor
+from core.model_selection import stops
 from core.privacy import claimed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -48,6 +49,7 @@ def report(state: State, run: RunFolder) -> Json:
             | {"updates": judged.get(number, {})}
             for number, records in sorted(rounds.items())
         ],
+        "served": [*served_rounds(run)] if run.genesis.compares_rounds else [],
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
         "privacy": _privacy(run),
@@ -97,10 +99,18 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    yield from spending(result["privacy"])
+    yield from (*served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def served_lines(served: list[Json]) -> Iterator[str]:
+    """What is served of each lane whose rounds are compared, in words."""
+    for lane in served:
+        where = f" of lane {lane['lane']}" if len(served) > 1 else ""
+        end = ", training ended early" if lane["ended_early"] else ""
+        yield f"Served   round {lane['round']}{where}, validation loss {lane['validation_loss']:.3f}{end}"
 
 
 def _privacy(run: RunFolder) -> Json | None:
@@ -150,6 +160,20 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
                 yield record
 
 
+def served_rounds(run: RunFolder) -> Iterator[Json]:
+    """The round of each lane that is served, where rounds are compared by their loss."""
+    for lane in range(len(run.genesis.lanes)):
+        line = [signed.value for signed in run.lineage(lane)]
+        if line and run.members(lane):
+            served, head = run.served_line(lane)[-1].value, line[-1]
+            yield {
+                "lane": lane,
+                "round": served.round,
+                "validation_loss": served.validation_loss,
+                "ended_early": stops(run.genesis, head.round, head.best),
+            }
+
+
 def _mean(entry: Json, organisations: int) -> str | None:
     """The mean loss of a round, and of how many organisations it is where not all of them measured it."""
     if entry["loss"] is None:
@@ -162,7 +186,7 @@ def _status(run: RunFolder, events: list[Json]) -> str:
     """Completed when every lane has closed its last round; a lane without members has none to close."""
     lanes = [lane for lane in range(len(run.genesis.lanes)) if run.members(lane)]
     lines = {lane: run.lineage(lane) for lane in lanes}
-    if all(line and line[-1].value.round >= run.last_round(lane) for lane, line in lines.items()):
+    if all(line and line[-1].value.round >= run.last_round(lane, line) for lane, line in lines.items()):
         return "completed"
     return "failed" if events and events[-1]["event"] == "failed" else "incomplete"
 

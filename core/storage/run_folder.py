@@ -17,7 +17,7 @@
 Genesis, readers, records and salts are copied, sealed, to the artifacts: an auditor can do with those alone.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count, takewhile
@@ -35,6 +35,7 @@ from core.generations import GenerationRecord, last_round, lineage
 from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import RoundCommitment
+from core.model_selection import served_round, stops
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, commit_to
 from core.signed import Signed
@@ -257,9 +258,11 @@ class RunFolder:
             return self.genesis.lanes[lane]
         return self._opening(lane, generation).members
 
-    def last_round(self, lane: int) -> int:
-        """The round that a lane's current generation is complete with."""
+    def last_round(self, lane: int, line: Sequence[Signed[RoundRecord]]) -> int:
+        """The round that a lane's current generation is complete with, as far as its `lineage` so far tells."""
         opened = self.generations(lane)
+        if line and stops(self.genesis, line[-1].value.round, line[-1].value.best):
+            return line[-1].value.round
         return last_round(self.genesis, opened[len(opened)].value if opened else None)
 
     def lineage(self, lane: int, generation: int | None = None) -> list[Signed[RoundRecord]]:
@@ -269,6 +272,12 @@ class RunFolder:
         openings = {number: signed.value for number, signed in opened.items() if number <= last}
         own = (s for s in self.records() if s.value.lane == lane and s.value.generation <= last)
         return lineage(own, openings)
+
+    def served_line(self, lane: int, generation: int | None = None) -> list[Signed[RoundRecord]]:
+        """The first rounds of a lane's `lineage`: those that its served state is the sum of."""
+        line = self.lineage(lane, generation)
+        last = served_round(self.genesis, line[-1].value).round if line else 0
+        return [signed for signed in line if signed.value.round <= last]
 
     def commitment(self, record: RoundRecord) -> RoundCommitment:
         """What the chain is told of a record; raises IntegrityError when a salt is missing."""

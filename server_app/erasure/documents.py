@@ -65,8 +65,11 @@ def certificate_of(
 ) -> ErasureCertificate:
     """The certificate of a lane's erasure that is done; its label is computed from the `lineage` of all records."""
     run, attestation = rounds.run, attested.value
-    heads = tuple(lane.parent(run.genesis) for lane in rounds.lanes if lane.members)
-    trained = attestation.reaggregated < attestation.rounds
+    heads = tuple(
+        lane.served.value.digest if lane.served else run.genesis.digest for lane in rounds.lanes if lane.members
+    )
+    own = rounds.lanes[attestation.lane].served
+    trained = own is not None and own.value.round > attestation.reaggregated
     private = run.genesis.privacy is not None
     given = {receipt.value.organisation for receipt in receipts}
     return ErasureCertificate(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +27,10 @@ from core.genesis import Base, Genesis, Participation, PrivateChain, Training
 from core.keys import Domain, Key
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.lora import Layout
+from core.model_selection import best_of
 from core.names import Name
 from core.round_key import RoundKey
-from core.rounds import Admitted, Rejection, RoundRecord, Salts, commit_to
+from core.rounds import Admitted, Best, Rejection, RoundRecord, Salts, commit_to
 from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
@@ -53,6 +55,19 @@ class Lies:
     private: Callable[[PrivateCommitment], PrivateCommitment] = lambda commitment: commitment
 
 
+def compared(*losses: float, **settings: Any) -> Lies:
+    """No lie: a federation that compares its rounds, whose states have these losses; `settings` are of its genesis."""
+
+    def record(federation: "Federation", honest: RoundRecord) -> RoundRecord:
+        lane = federation.lanes[honest.lane]
+        own = replace(honest, validation_loss=losses[honest.round - 1])
+        best = best_of(own, lane.best)
+        lane.best = best
+        return replace(own, best=best)
+
+    return Lies(genesis=lambda genesis: replace(genesis, **settings), record=record)
+
+
 @dataclass
 class LaneState:
     """The head of a lane."""
@@ -64,6 +79,7 @@ class LaneState:
     generation: int = 0
     round: int = 0
     committed: Digest = ZERO_DIGEST
+    best: Best | None = None
 
 
 class MemoryPrivate:

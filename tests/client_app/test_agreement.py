@@ -15,6 +15,8 @@ from core.keys import Key, derive
 from core.messages.queries import ConsentQuery
 from core.seeds import from_nonces
 from core.signed import Signed
+from core.storage import jsonl
+from core.storage.state_folder import State
 from core.update import Asked, Organisation
 from tests import federation as f
 from tests.server_app.agreeing import registered
@@ -59,6 +61,47 @@ def test_one_set_of_members_draws_one_seed_for_a_run(tmp_path: Path) -> None:
             agreement(tmp_path).reveal(anew, f.CHAIN)
     anew = [registered(key, m, elsewhere, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
     assert agreement(tmp_path).reveal(anew, f.CHAIN)
+
+
+def draw(memory: Agreement, run: str, coordinator: str = f.COORDINATOR.address) -> Digest:
+    """Another seed of the same members, for another run."""
+    asked = replace(ASKED, run=run, coordinator=coordinator)
+    return memory.reveal([registered(key, m, asked, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)], f.CHAIN)
+
+
+def test_a_coordinator_does_not_draw_until_it_likes_the_seed(tmp_path: Path) -> None:
+    """Another name, or other members, is another seed: of those that it did not like nothing came."""
+    memory = Agreement(tmp_path / "memory.jsonl", KEYS[0], most_draws=3)
+    for run in ("one", "two", "three"):
+        draw(memory, run)
+    with pytest.raises(ObjectionError, match="no training came: expected fewer than 3, got 3: ask it why"):
+        draw(memory, "four")
+    fewer = [registered(KEYS[i], MEMBERS[i], replace(ASKED, run="five"), f.CHAIN) for i in (0, 1)]
+    with pytest.raises(ObjectionError, match="expected fewer than 3, got 3"):
+        memory.reveal(fewer, f.CHAIN)
+    assert draw(memory, "three") == draw(memory, "three"), "what was shown may be shown again"
+    draw(memory, "four", f.address("coding"))
+    draw(Agreement(tmp_path / "memory.jsonl", KEYS[0], most_draws=4), "four")
+
+
+def test_a_federation_that_trains_is_no_draw_for_nothing(tmp_path: Path) -> None:
+    state = State.at(tmp_path)
+    memory = Agreement.of(state, KEYS[0], most_draws=1)
+    for run in ("one", "two"):
+        asked = replace(ASKED, run=run)
+        shown = [registered(key, m, asked, f.CHAIN) for key, m in zip(KEYS, MEMBERS, strict=True)]
+        others = [Agreement(tmp_path / f"{i}.jsonl", KEYS[i]) for i in (1, 2)]
+        nonces = tuple(each.reveal(shown, f.CHAIN) for each in (memory, *others))
+        values = {"organisations": MEMBERS, "lanes": (tuple(m.address for m in MEMBERS),), "nonces": nonces}
+        genesis = replace(f.genesis(), **values, seed=from_nonces(nonces), run=run)
+        memory.consent(genesis)
+        with pytest.raises(ObjectionError, match="expected fewer than 1, got"):
+            draw(memory, "another")
+        # A record that a coordinator shows costs it nothing; an update of its own is training.
+        jsonl.append(state.witness(genesis.digest, KEYS[0].address), {"ledger": {}})
+        with pytest.raises(ObjectionError, match="expected fewer than 1, got"):
+            draw(memory, "another")
+        jsonl.append(state.witness(genesis.digest, KEYS[0].address), {"sent": {}, "manifest": f.other("sent")})
 
 
 def test_a_nonce_is_shown_only_with_the_own_registration_and_commitments_of_all(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from core.errors import ForgeryError, IntegrityError
 from core.generations import GenerationRecord
 from core.keys import derive
 from core.messages.training import Task
-from core.rounds import Salts
+from core.rounds import Best, Salts
 from core.update import Organisation
 from tests import federation as f
 
@@ -70,6 +70,32 @@ def test_what_is_served_of_lanes_has_ones_own_as_it_was_signed(kind: str) -> Non
 def test_what_is_served_without_ones_own_lane_is_refused(task: Task, message: str) -> None:
     with pytest.raises(IntegrityError, match=message):
         check_served(task, FRESH)
+
+
+def best_served(served: AdapterState, patience: int = 0) -> Task:
+    """Round 3 has followed round 2, and the best is round 1: it is what the third one's record says."""
+    genesis = replace(GENESIS, serve="best", patience=patience, training=replace(GENESIS.training, rounds=9))
+    record = replace(
+        RECORD, genesis=genesis.digest, round=3, aggregate=INITIAL.digest, validation_loss=3.0,
+        best=Best(1, STATE.digest, 2.0),
+    )  # fmt: skip
+    parent = record.sign(f.COORDINATOR, genesis.chain)
+    return replace(SECOND, genesis=genesis, round=4, parent=parent, served=Composition.of(served))
+
+
+def test_what_is_served_is_of_the_best_round_and_what_is_trained_of_the_last() -> None:
+    check_served(best_served(STATE), FRESH)
+    check_state(best_served(INITIAL), FRESH)
+    with pytest.raises(IntegrityError, match="state: expected"):
+        check_served(best_served(INITIAL), FRESH)
+    with pytest.raises(IntegrityError, match="state: expected"):
+        check_state(best_served(STATE), FRESH)
+
+
+def test_no_round_is_trained_where_training_ended_early() -> None:
+    check_state(best_served(INITIAL, patience=3), FRESH)
+    with pytest.raises(IntegrityError, match="round: expected none behind round 3, where training ended early"):
+        check_state(best_served(INITIAL, patience=2), FRESH)
 
 
 @pytest.mark.parametrize("task", [FIRST, SECOND], ids=["first round", "second round"])

@@ -65,15 +65,18 @@ def test_a_node_s_own_settings_overrule_the_run_s(tmp_path: Path) -> None:
     own: dict[str, Any] = {"chain-url": "http://own:8545", "state": str(tmp_path), "chain-lag-policy": "abstain"}
     assert Oversight.deployed(config, own) == Oversight("http://own:8545", State(tmp_path), 5, "abstain")
     assert Oversight.deployed(config, own | {"chain-lag": 2}).lag == 2
+    assert Oversight.deployed(config, own | {"most-draws": 9}).most_draws == 9
 
 
 def test_a_node_without_a_chain_looks_at_none_whatever_the_run_says() -> None:
     assert Oversight.deployed(RunConfig(chain="anvil"), {}).chain == ""
 
 
-@pytest.mark.parametrize("wrong", [{"chain-lag": -1}, {"chain-lag": "1"}, {"chain-lag-policy": "panic"}])
+@pytest.mark.parametrize(
+    "wrong", [{"chain-lag": -1}, {"chain-lag": "1"}, {"chain-lag-policy": "panic"}, {"most-draws": 0}]
+)
 def test_a_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="node-config: expected chain-lag"):
+    with pytest.raises(ConfigError, match=r"node-config: expected (chain-lag|most-draws)"):
         Oversight.deployed(RunConfig(), wrong)
 
 

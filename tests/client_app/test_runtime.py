@@ -8,7 +8,8 @@ import httpx
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.own_app import check_app
 from console.backends.app_folder import stage
@@ -71,6 +72,18 @@ def test_what_a_message_breaks_is_an_error_reply_that_tells_no_path_and_not_the_
     error = node.reply().error
     assert error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     assert error.reason == f"{type(failure).__name__}: the node's log says why"
+
+
+def test_a_task_whose_run_has_ended_meanwhile_does_not_end_the_worker(node: SuperNode) -> None:
+    def end(message: Message, context: Context) -> Message:
+        # As the SuperNode does when the SuperLink gives it no more of a run that is over.
+        assert node.state.finish_task(TaskIdentity.task_id, SubStatus.FAILED, "the run is finished")
+        return echo(message, context)
+
+    node.send()
+    assert node.runtime.handle_next(check_app, end)
+    node.send()
+    assert node.runtime.handle_next(check_app, echo)
 
 
 def test_tasks_are_given_to_nobody_without_the_secret(node: SuperNode) -> None:

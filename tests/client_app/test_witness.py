@@ -8,15 +8,15 @@ import pytest
 from client_app.witness import Standing, Witness
 from core import keys
 from core.canonical import Address, Digest
-from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, ObjectionError
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
 from core.keys import derive
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
-from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord
+from core.rounds import Admitted, Best, Rejection, RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.update import UpdateManifest
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build, compared
 
 OWN = NAMES[0]
 
@@ -52,6 +52,32 @@ def test_an_honest_coordinator_passes(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
     standing = watch(witness(federation, tmp_path, federation.ledger), federation)
     assert standing == Standing(trusting=False, behind=())
+
+
+def worst_is_best(record: RoundRecord) -> RoundRecord:
+    return replace(record, best=Best(record.round, record.aggregate, record.validation_loss or 0.0))
+
+
+def nothing_compared(record: RoundRecord) -> RoundRecord:
+    return replace(record, validation_loss=None, best=None)
+
+
+@pytest.mark.parametrize("lie", [worst_is_best, nothing_compared])
+def test_a_best_round_that_does_not_follow_is_caught_when_it_is_shown(
+    tmp_path: Path, lie: Callable[[RoundRecord], RoundRecord]
+) -> None:
+    honest = compared(3.0, 2.0, 4.0, 1.0, serve="best")
+    (tmp_path / "honest").mkdir()
+    federation = a_federation(tmp_path / "honest", honest)
+    watch(witness(federation, tmp_path / "honest", federation.ledger), federation)
+
+    def record(federation: Federation, plain: RoundRecord) -> RoundRecord:
+        said = honest.record(federation, plain)
+        return lie(said) if said.round == 3 else said
+
+    lying = a_federation(tmp_path, replace(honest, record=record))
+    with pytest.raises(IntegrityError, match=r"round 3 of .*its best round does not follow from those shown"):
+        watch(witness(lying, tmp_path, lying.ledger), lying)
 
 
 def test_without_a_ledger_a_witness_says_that_it_trusts(tmp_path: Path) -> None:
@@ -163,6 +189,49 @@ def test_a_swapped_update_is_caught(tmp_path: Path) -> None:
     by.sent(replace(shown, nonce=some_digest()).sign(federation.members[OWN], federation.genesis.chain))
     with pytest.raises(IntegrityError, match=r"round 1 of .* that it did not send"):
         watch(by, federation)
+
+
+def test_an_organisation_that_lost_its_memory_accuses_nobody_and_goes_on_behind_a_round_without_it(
+    tmp_path: Path,
+) -> None:
+    federation = a_federation(tmp_path)
+    first, second, third, _ = federation.run.records()
+    place, own = tmp_path / "witness.jsonl", own_address(federation)
+
+    def show(record: Signed[RoundRecord]) -> None:
+        """Each message finds the memory as it was left."""
+        by = Witness(place, federation.genesis, own, None)
+        by.follow([ShownRecord(record, Salts.draw(record.value))])
+
+    for _ in range(2):
+        with pytest.raises(LostMemoryError, match=r"round 1 .*has signed an update in it and remembers none"):
+            show(first)
+    # It has refused to train round 2: the record says so, and has no update of it.
+    kept = tuple(a for a in second.value.admitted if a.organisation != own)
+    refused = Rejection(own, "objected", "it remembers none")
+    without = replace(second.value, admitted=_reweighed(federation, kept), rejected=(refused,))
+    show(without.sign(COORDINATOR, federation.genesis.chain))
+    sent = next(a.signed for a in third.value.admitted if a.organisation == own)
+    Witness(place, federation.genesis, own, None).sent(sent)
+    show(replace(third.value, parent=without.digest).sign(COORDINATOR, federation.genesis.chain))
+    assert Witness(place, federation.genesis, own, None).rounds == 2
+
+
+def test_an_update_that_another_signed_is_no_lost_memory(tmp_path: Path) -> None:
+    """An invented one is held against the coordinator, also by an organisation that remembers nothing."""
+    federation = a_federation(tmp_path)
+    record = next(federation.run.records()).value
+    stolen = tuple(
+        replace(a, signed=a.signed.value.sign(COORDINATOR, federation.genesis.chain))
+        if a.organisation == own_address(federation)
+        else a
+        for a in record.admitted
+    )
+    invented = replace(record, admitted=stolen)
+    by = Witness(tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    with pytest.raises(ForgeryError):
+        by.check_record(invented.sign(COORDINATOR, federation.genesis.chain), Salts.draw(invented))
+    assert by.caught
 
 
 def test_a_rejection_with_a_reason_is_not_a_dropped_update(tmp_path: Path) -> None:

@@ -93,6 +93,29 @@ def test_the_loopback_is_never_behind_a_proxy(given: dict[str, str]) -> None:
     assert intranet == bool(given)
 
 
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "https_proxy", "HTTP_PROXY"])
+@pytest.mark.parametrize(("lacking", "code"), [("socksio socks", 2), ("socks", 2), ("", 0)])
+def test_a_socks_proxy_is_refused_in_one_line_where_the_packages_for_it_are_missing(
+    name: str, lacking: str, code: int
+) -> None:
+    script = (
+        "import sys; import console.cli as cli, console.entry as entry\n"
+        f"cli.run_command = lambda: 0; entry.find_spec = lambda module: None if module in {lacking.split()} else 1\n"
+        "entry.main()"
+    )
+    others = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    proxied = others | {name: "socks5h://user:secret@127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=proxied)
+    assert done.returncode == code, done.stderr
+    assert "secret" not in done.stderr
+    expected = "foedus: expected an HTTP proxy in the environment, got a SOCKS proxy: pip install "
+    assert done.stderr.startswith(expected) == bool(code)
+    assert ("socksio==1.0.0" in done.stderr, "PySocks==1.7.1" in done.stderr) == (
+        "socksio" in lacking,
+        "socks" in lacking.split(),
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_as_an_exception_does(number: signal.Signals) -> None:
     """A second one, which service managers and terminals send, does not end the ending."""

@@ -11,7 +11,7 @@ import pytest
 from console import node
 from core import keys
 from core.deployment import NodeSettings
-from tests.commands import foedus
+from tests.commands import foedus, make_data
 
 NODE = 'organisation = "medical"\nsuperlink = "localhost:1"\ndata = "data"\npin-coordinator = "0x1"\n'
 
@@ -34,6 +34,13 @@ def test_a_node_without_its_ca_is_not_started(tmp_path: Path) -> None:
     assert done.err.splitlines()[-1] == f"foedus: root-certificates: expected a file, got {tmp_path}/ca.pem"
 
 
+def test_a_node_without_data_is_not_started(tmp_path: Path) -> None:
+    keys.create(tmp_path / "own.key")
+    done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith(f"foedus: {tmp_path}/data: expected NAME.jsonl")
+
+
 def test_the_supernode_gives_its_tasks_to_the_worker_alone(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     more = 'key-file = "own.key"\nroot-certificates = "ca.pem"\nnode-key = "node"\n'
@@ -51,6 +58,7 @@ def test_the_supernode_gives_its_tasks_to_the_worker_alone(tmp_path: Path) -> No
 
 def test_a_supernode_that_ends_ends_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys.create(tmp_path / "own.key")
+    make_data(tmp_path / "data")
     monkeypatch.setattr(node, "supernode_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
     assert done.code == 1
@@ -61,6 +69,7 @@ def test_a_supernode_that_has_served_is_started_again_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys.create(tmp_path / "own.key")
+    make_data(tmp_path / "data")
     starts, python = tmp_path / "starts", sys.executable
     code = f"from pathlib import Path; Path({str(starts)!r}).open('a').write('x'); raise SystemExit(3)"
     monkeypatch.setattr(node, "supernode_command", lambda *_: [python, "-S", "-c", code])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from console.settings import DEFAULTS, absolute, build, saved
+from console.settings import DEFAULTS, absolute, build, restored, saved
 from core.errors import ConfigError, UsageError
 from core.storage.state_folder import State
 
@@ -80,3 +80,12 @@ def test_a_run_that_nobody_started_has_no_settings(tmp_path: Path) -> None:
 def test_a_setting_nobody_knows_is_named() -> None:
     with pytest.raises(ConfigError, match="'learning_rate=1'"):
         build({}, ["learning_rate=1"], None)
+
+
+def test_a_run_goes_on_with_the_base_that_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = State(tmp_path / "state")
+    state.remember(replace(DEFAULTS, run="one", base="/srv/gone"))
+    assert restored(state, "one").base == "/srv/gone"
+    (tmp_path / "mine").mkdir()
+    assert restored(state, "one", "mine").base == str(tmp_path / "mine")

@@ -113,6 +113,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "chain_lag": (0, 99_999),
     "seed": (0, 9_007_199_254_740_991),
     "evaluate_limit": (0, 1_000_000_000),
+    "patience": (0, 99_999),
     "calibration": (0, 1000),
 }
 CHOICES = {
@@ -122,6 +123,7 @@ CHOICES = {
     "composition": ("sum", "ensemble", "routing"),
     "participation": ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning"),
     "robust": ("none", "clip", "multi-krum", "trimmed-mean", "validation"),
+    "serve": ("last", "best"),
     "chain_lag_policy": ("flag", "abstain"),
 }
 

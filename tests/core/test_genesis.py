@@ -52,6 +52,8 @@ CHANGES: dict[str, Any] = {
     "target_blocks": "20-29",
     "staleness": 1,
     "rslora": True,
+    "serve": "best",
+    "patience": 2,
 }
 LATER = ("wire", "staleness")
 """Fields that only their neutral values are known of."""

@@ -38,7 +38,7 @@ def test_slices_share_the_weight_of_their_organisation() -> None:
 
 def lane(index: int, members: tuple[Address, ...], value: float) -> Lane:
     state = AdapterState({"m.lora_B": np.full((2, 1), value, np.float32)})
-    return Lane(index, members, 0, (), None, None, state, 1, f.other("record"), 0)
+    return Lane(index, members, 0, (), None, None, state, 1, f.other("record"), 0, False, None, state)
 
 
 def test_one_lane_is_served_as_it_is() -> None:

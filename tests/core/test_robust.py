@@ -9,7 +9,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, counted, cut, factors, likenesses, wrong
+from core.robust import BOUNDS, Robust, clipped, counted, cut, factors, likenesses, wrong
 
 ADDRESSES = [Address(f"0x{index:040x}") for index in range(1, 12)]
 SHAPES = {"a.lora_A": (2, 5), "a.lora_B": (7, 2), "b.lora_B": (3, 2)}
@@ -80,6 +80,17 @@ def test_validation_leaves_out_what_makes_the_loss_worse() -> None:
     updates = round_of(state(1), state(2), state(3))
     effects = dict(zip(ADDRESSES, (-0.3, 0.04, 0.2), strict=False))
     assert factors(Robust("validation", 0.05), updates, effects) == dict(zip(ADDRESSES, (1.0, 1.0, 0.0), strict=False))
+
+
+def test_validation_clips_what_it_measures_and_what_it_lets_in() -> None:
+    updates, robust = round_of(state(1), state(2), state(3), state(4, 9.0)), Robust("validation", 0.05)
+    clip = factors(Robust("clip", 1.5), updates)
+    assert [one.weight for one in clipped(updates)] == [0.5 * clip[one.organisation] for one in updates]
+    found = factors(robust, updates, dict.fromkeys(ADDRESSES[:4], 0.0))
+    assert found == clip
+    assert found[ADDRESSES[3]] < 1.0
+    assert wrong(robust, updates, found) == {}
+    assert wrong(robust, updates, found | {ADDRESSES[3]: 1.0}) == {ADDRESSES[3]: clip[ADDRESSES[3]]}
 
 
 @pytest.mark.parametrize("rule", [rule for rule in BOUNDS if rule != "validation"])

@@ -12,7 +12,7 @@ from core.canonical import ZERO_DIGEST, commitment, digest, from_json, raw, to_j
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.round_key import RoundKey
-from core.rounds import Rejection, RoundRecord, Salts, commit_to
+from core.rounds import Best, Rejection, RoundRecord, Salts, commit_to
 from core.signed import Signed
 from core.update import Bid, Offer
 from tests import federation as f
@@ -30,6 +30,11 @@ def test_a_record_comes_back_from_its_canonical_json() -> None:
     assert back == SIGNED
     assert back.value.digest == RECORD.digest
     assert back.verified(GENESIS) == RECORD
+
+
+def test_a_record_of_a_compared_round_comes_back_from_its_canonical_json() -> None:
+    compared = replace(RECORD, validation_loss=2.0, best=Best(1, RECORD.aggregate, 2.0))
+    assert RoundRecord.from_dict(from_json(to_json(compared.to_dict()))) == compared
 
 
 def test_salts_come_back_from_their_canonical_json() -> None:
@@ -59,6 +64,10 @@ def test_what_is_no_noun_is_refused(read: Callable[[Any], object], data: Any) ->
         {"credit": ""},
         {"late": ["me"]},
         {"grace": None},
+        {"validation_loss": "0"},
+        {"validation_loss": -1.0},
+        {"best": {"round": 1, "aggregate": RECORD.aggregate}},
+        {"best": {"round": 1, "aggregate": RECORD.aggregate, "loss": 1e9}},
         {"extra": 0},
     ],
     ids=str,
@@ -86,6 +95,8 @@ RECORD_CHANGES: dict[str, Any] = {
     "late": (f.address("financial"),),
     "grace": 2.5,
     "loss_bound": 2.5,
+    "validation_loss": 2.5,
+    "best": Best(1, RECORD.aggregate, 2.5),
 }
 
 

@@ -40,7 +40,10 @@ class Command:
 
     def end(self) -> Done:
         """What has become of it."""
-        return ended(self.process)
+        try:
+            return ended(self.process)
+        finally:
+            self.process.kill()
 
 
 def test_one_command_runs_a_federation_and_shows_its_rounds(deployment: Deployment) -> None:

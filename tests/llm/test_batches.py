@@ -57,9 +57,9 @@ def test_an_order_of_turns_that_the_template_refuses_is_named_before_training() 
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
         "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
     )
-    twice = Record((Message("user", "Hello."), Message("user", "Who?")), "I.")
+    twice = Record((Message("user", "Hello."), Message("user", "Who?")), "I.", where="turns.jsonl:3")
     check_turns(byte_tokenizer(alternating), [question("Who?", "I."), Record((), "plain")])
-    with pytest.raises(DataError, match=r"the answer 'I\.': .*refuses the turns user, user.*: roles must alternate"):
+    with pytest.raises(DataError, match=r"turns\.jsonl:3: .*refuses the turns user, user.*: roles must alternate"):
         check_turns(byte_tokenizer(alternating), [question("Who?", "You."), twice])
 
 

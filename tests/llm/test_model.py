@@ -335,8 +335,14 @@ def test_code_that_comes_with_a_base_is_never_run(
     else:
         settings |= {"model_type": "theirs", "auto_map": dict.fromkeys(parts, "theirs.C")}
     (folder / name).write_text(json.dumps(settings))
+    spec = ModelSpec(str(folder), "none", 2, 2.0, "cpu")
     with contextlib.suppress(ModelError):
-        load(ModelSpec(str(folder), "none", 2, 2.0, "cpu"))
+        load(spec)
+    if name == "config.json":
+        wanted = "cannot be (read|loaded as none): expected a base without code of its own, which is never run, got one"
+        for blocks in ("all", "last-half"):
+            with pytest.raises(ModelError, match=wanted):
+                load(replace(spec, blocks=blocks))
     assert not ran.exists()
     assert not asked
 

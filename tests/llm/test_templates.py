@@ -1,5 +1,6 @@
 """Chat templates: their date is fixed, they are stopped, and what they raise is one line."""
 
+import resource
 import time
 from datetime import date
 from pathlib import Path
@@ -47,6 +48,23 @@ def test_a_template_that_loops_is_stopped(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DataError, match=r"expected text within 0.5 s of the turns user, got none"):
         encode(byte_tokenizer(loops + CHAT), question("Who?", "You."), 64)
     assert time.monotonic() - started < 30
+    assert chat(byte_tokenizer(CHAT), ASKED, answered=False) == "<user>Who?\n<assistant>"
+
+
+@pytest.mark.parametrize(
+    "fills",
+    [
+        "{{ 'x' * 10 ** 10 }}",
+        "{% for i in range(99999) %}{{ messages[0].content * 1000000 }}{% endfor %}",
+        "{% set n = namespace(t='x') %}{% for i in range(40) %}{% set n.t = n.t + n.t %}{% endfor %}{{ n.t }}",
+    ],
+)
+def test_a_template_that_fills_the_memory_is_stopped(monkeypatch: pytest.MonkeyPatch, fills: str) -> None:
+    monkeypatch.setattr(templates, "MOST_BYTES", 2**27)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(DataError, match=r"expected text of the turns user in 128 MiB, got more"):
+        chat(byte_tokenizer(fills + CHAT), ASKED, answered=False)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert chat(byte_tokenizer(CHAT), ASKED, answered=False) == "<user>Who?\n<assistant>"
 
 

@@ -12,12 +12,13 @@ from core.composition import compose
 from core.errors import FoedusError, ForgeryError, FormatError, IntegrityError, UsageError
 from core.keys import Key, derive
 from core.ledger import MemoryLedger
+from core.rounds import Best
 from core.signed import Signed
 from provenance.confidence import WEIGHTS, judge, weights_of
 from provenance.evidence import Evidence
 from provenance.trace import ResponseScores, TokenScores, TokenTrace
 from tests.behaviours.ledger import some_digest
-from tests.behaviours.runs import COORDINATOR, Federation, build
+from tests.behaviours.runs import COORDINATOR, Federation, build, compared
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,21 @@ def test_a_bundle_is_checked_from_its_file_alone(federation: Federation, bundle:
     assert again.digest == bundle.digest
     assert again.verified() == federation.members["financial"].address
     assert len(again.proofs) == 3
+
+
+def test_evidence_of_the_best_round_proves_the_updates_up_to_it(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=3, organisations=3, lies=compared(3.0, 2.0, 4.0, serve="best"))
+    best = federation.run.served_line(0)[-1].value
+    assert best.round == 2
+    bundle = traced(Evidence.of(federation.run, trace(federation, "financial")), aggregate=best.aggregate)
+    assert bundle.verified() == federation.members["financial"].address
+    assert (len(bundle.records), len(bundle.proofs)) == (3, 2)
+    last = bundle.records[2].value
+    with pytest.raises(IntegrityError, match=f"expected records that end with {last.aggregate}, as the trace"):
+        traced(bundle, aggregate=last.aggregate).verified()
+    lying = replace(last, best=Best(3, last.aggregate, 1.0)).sign(COORDINATOR, federation.genesis.chain)
+    with pytest.raises(IntegrityError, match="round 3: expected best round"):
+        replace(bundle, records=(*bundle.records[:2], lying)).verified()
 
 
 def test_a_ledger_shows_where_the_proved_rounds_stand(federation: Federation, bundle: Evidence) -> None:

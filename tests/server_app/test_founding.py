@@ -176,6 +176,8 @@ def test_a_simulation_is_not_resumed_with_more_records() -> None:
         ("gradient_checkpointing", True),
         ("dropout", 0.1),
         ("rslora", True),
+        ("serve", "best"),
+        ("patience", 1),
         ("evaluate_limit", 1),
         ("lane_size", 1),
         ("shards", 2),

@@ -58,16 +58,20 @@ def test_a_factor_is_recorded_and_weighs_in_the_sum(tmp_path: Path, rule: str) -
     assert state.digest == record.aggregate
 
 
-def test_how_each_update_stood_is_told_whatever_the_rule(tmp_path: Path) -> None:
-    federation = Federation.create(tmp_path, NAMES)
+@pytest.mark.parametrize(("rule", "effects"), [("none", (None, None)), ("validation", (0.4, -0.1))])
+def test_how_each_update_stood_is_told_and_its_effect_where_that_decides(
+    tmp_path: Path, rule: str, effects: tuple[float | None, float | None]
+) -> None:
+    federation = Federation.create(tmp_path, NAMES, robust=Robust(rule, 0.5 if rule == "validation" else 0.0))
     federation.measures = Measured({f.address("medical"): 0.4})
     closed(federation, 3.0)
     (event,) = [e for e in federation.events.read(federation.events.path)[0] if e["event"] == "judged"]
     told = event["updates"]
     assert set(told) == {f.address(name) for name in NAMES}
     assert told[f.address("medical")]["norm"] > 2 * told[f.address("coding")]["norm"]
-    assert (told[f.address("medical")]["effect"], told[f.address("coding")]["effect"]) == (0.4, -0.1)
-    assert {told[f.address(name)]["factor"] for name in NAMES} == {1.0}
+    assert (told[f.address("medical")]["effect"], told[f.address("coding")]["effect"]) == effects
+    assert (told[f.address("medical")]["factor"] < 1.0) == (rule == "validation")  # it is clipped
+    assert {told[f.address(name)]["factor"] for name in NAMES if name != "medical"} == {1.0}
     assert all(-1 <= update["cosine"] <= 1 for update in told.values())
 
 
@@ -75,7 +79,7 @@ def test_how_each_update_stood_is_told_whatever_the_rule(tmp_path: Path) -> None
 def test_a_robust_federation_is_recomputed_and_what_counts_adds_up(world: World, rule: str) -> None:
     run = world.run(rule, robust=rule, rounds=2)
     measuring = measuring_again(run, RunConfig.from_flat(world.settings))
-    report = verify(run, world.ledger, effects=measuring.effects)
+    report = verify(run, world.ledger, measures=measuring)
     assert report.failures == ()
     assert report.recomputed == 2
     assert "effects on the validation loss, not measured again" not in report.checked
@@ -102,7 +106,5 @@ def test_an_audit_finds_a_changed_factor(world: World, rule: str, monkeypatch: p
     monkeypatch.setattr(RoundRecord, "sign", lying)
     run = world.run("lying", robust=rule, rounds=1)
     monkeypatch.undo()
-    failures = verify(
-        run, world.ledger, effects=measuring_again(run, RunConfig.from_flat(world.settings)).effects
-    ).failures
+    failures = verify(run, world.ledger, measures=measuring_again(run, RunConfig.from_flat(world.settings))).failures
     assert "robust factor" in {failure.what for failure in failures}

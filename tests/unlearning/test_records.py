@@ -187,7 +187,7 @@ def test_more_records_may_follow_and_then_the_organisation(world: World, tmp_pat
     assert verify(run, world.ledger, strict=True).failures == ()
     assert checked(world, run) == []
     with pytest.raises(UsageError, match="coding is already erased"):
-        forget(world, "sharded", written(tmp_path, [other], "more.jsonl"), **SLICED)
+        forget(world, "sharded", written(tmp_path, [other], "more.jsonl"), basis="another", **SLICED)
 
 
 def test_the_organisation_may_clean_its_files_afterwards(world: World, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from core.canonical import ZERO_DIGEST, Digest
 from core.genesis import Genesis, Privacy
 from core.keys import Key
 from core.privacy import PrivacyPlan
-from core.rounds import Admitted, Rejection, RoundRecord
+from core.rounds import Admitted, Best, Rejection, RoundRecord
 from core.update import Bid, UpdateManifest
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, SEED, Federation, build
 
 OUTSIDER = keys.derive(SEED, "outsider")
+HEAD = some_digest()
 FILE = RecordFile(0, 0, 1, 1, "records/L0000-G0000-R00001-A01.json")
 
 
@@ -127,6 +128,49 @@ def test_a_record_is_the_coordinator_s(
 def test_a_record_lies_under_its_name(federation: Federation, audit: RecordAudit, record: RoundRecord) -> None:
     audit.check_signature(record.sign(COORDINATOR, federation.genesis.chain), replace(FILE, attempt=2))
     assert kinds(audit) == [What.FILE_NAME]
+
+
+# Rounds that are compared
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda r: r, []),
+        (lambda r: replace(r, best=Best(3, r.aggregate, 4.0)), [What.BEST]),
+        (lambda r: replace(r, validation_loss=1.0), [What.BEST]),
+        (lambda r: replace(r, validation_loss=None, best=None), [What.LOSS]),
+        (lambda r: replace(r, validation_loss=None), [What.LOSS, What.BEST]),
+        (lambda r: replace(r, admitted=(), validation_loss=None, best=None, aggregate=HEAD), []),
+        (lambda r: replace(r, admitted=(), aggregate=HEAD), [What.LOSS]),
+    ],
+)
+def test_a_best_round_is_computed_again(
+    federation: Federation, record: RoundRecord, change: Callable[[RoundRecord], RoundRecord], what: list[What]
+) -> None:
+    audit = RecordAudit(replace(federation.genesis, serve="best"), Findings())
+    head = replace(start(federation.genesis), aggregate=HEAD, round=2, best=Best(2, HEAD, 2.0))
+    audit.check_content(change(replace(record, round=3, validation_loss=4.0, best=head.best)), head, "here")
+    assert kinds(audit) == what
+
+
+def test_no_round_is_recorded_behind_an_early_end(federation: Federation, record: RoundRecord) -> None:
+    genesis = replace(federation.genesis, patience=2, training=replace(federation.genesis.training, rounds=9))
+    audit, best = RecordAudit(genesis, Findings()), Best(2, HEAD, 2.0)
+    for number in (4, 5):
+        head = replace(start(genesis), round=number - 1, best=best)
+        audit.check_content(replace(record, round=number, validation_loss=4.0, best=best), head, "here")
+    assert [str(failure) for failure in audit.findings.failures] == [
+        "last round at here: expected an early end with round 4, got round 5"
+    ]
+
+
+def test_rounds_that_are_not_compared_have_no_loss(
+    federation: Federation, audit: RecordAudit, record: RoundRecord
+) -> None:
+    compared = replace(record, validation_loss=4.0, best=Best(1, record.aggregate, 4.0))
+    audit.check_content(compared, start(federation.genesis), "here")
+    assert kinds(audit) == [What.LOSS]
 
 
 # Content

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from console.views.report import report, tables
+from console.views.report import report, served_lines, tables
 from core.genesis import Privacy
 from core.storage.events import EventLog
 from core.storage.state_folder import State
-from tests.behaviours.runs import Federation, Lies, advance, build, found
+from tests.behaviours.runs import Federation, Lies, advance, build, compared, found
 from tests.console.views.printed import printed
 
 
@@ -39,6 +39,19 @@ def test_a_run_is_completed_when_every_lane_has_closed_its_last_round(tmp_path: 
     assert told(federation)["status"] == "failed"
     advance(federation, 2)
     assert told(federation)["status"] == "completed"
+
+
+def test_a_run_that_ended_early_is_completed_and_tells_which_round_it_serves(tmp_path: Path) -> None:
+    lies = compared(3.0, 3.5, serve="best", patience=1)
+    federation = found(tmp_path / "runs" / "one", rounds=9, lies=lies)
+    assert told(federation)["served"] == []
+    advance(federation, 1)
+    assert told(federation)["status"] == "incomplete"
+    advance(federation, 2)
+    result = told(federation)
+    assert result["status"] == "completed"
+    assert result["served"] == [{"lane": 0, "round": 1, "validation_loss": 3.0, "ended_early": True}]
+    assert list(served_lines(result["served"])) == ["Served   round 1, validation loss 3.000, training ended early"]
 
 
 def test_organisations_are_told_by_name(federation: Federation) -> None:

@@ -84,10 +84,8 @@ def test_a_generation_opens_behind_the_last_round_without_the_erased(federation:
     )
 
 
-@pytest.mark.parametrize(("method", "label"), [("remove", "interim"), ("repair", "approximate")])
-def test_a_certificate_s_label_is_computed_and_its_roots_are_the_lane_s(
-    federation: Federation, method: str, label: str
-) -> None:
+@pytest.mark.parametrize("method", ["remove", "repair"])
+def test_a_certificate_s_label_is_computed_and_its_roots_are_the_lane_s(federation: Federation, method: str) -> None:
     run, genesis = federation.run, federation.run.genesis
     before = run.lineage(0)[-1].value
     attested = attestation(federation, method).sign(f.COORDINATOR, genesis.chain)
@@ -98,7 +96,8 @@ def test_a_certificate_s_label_is_computed_and_its_roots_are_the_lane_s(
     steps.reaggregate(rounds, attested.value)
     receipts = (signed_receipt(genesis, attested.value.erasure, f.key("medical")),)
     made = certificate_of(rounds, attested, Lanes.read(run).lineage, {"math": {"before": 1.0, "after": 2.0}}, receipts)
-    assert made.label == label
+    # What is served decides: the calibration of a repair, which is not trained here, would make it approximate.
+    assert made.label == "interim"
     assert (made.before.record, made.before.aggregate) == (before.digest, before.aggregate)
     after = run.lineage(0)[-1].value
     assert (made.after.record, made.after.generation) == (after.digest, 1)
