@@ -7,6 +7,7 @@ coordinator that found a seed which it does not like could found again under ano
 many seeds as the settings allow may come to nothing. Where a signer holds the key, it has the memory too.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,20 +36,24 @@ _MOST_ENTRIES = 2000
 
 @dataclass(frozen=True)
 class Pins:
-    """What a node's settings fix about its federations; "" is not fixed, and 0.0 no bound."""
+    """What a node's settings fix about its federations; "" is not fixed, and 0.0 no bound.
+
+    With `epsilon` a federation must count privacy loss, and allow no more.
+    """
 
     coordinator: str = ""
     contract: str = ""
     base_digest: str = ""
     members: str = ""
     norm_bound: float = 0.0
+    epsilon: float = 0.0
 
     @classmethod
     def of(cls, own: UserConfig) -> Self:
-        """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound."""
+        """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound, pin-epsilon."""
         texts = {name: str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "base", "members")}
-        bound = float(own.get("pin-norm-bound", 0.0))
-        return cls(texts["coordinator"], texts["contract"], texts["base"], texts["members"], bound)
+        bounds = [float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon")]
+        return cls(texts["coordinator"], texts["contract"], texts["base"], texts["members"], *bounds)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
         """Raise ObjectionError for a coordinator or contract that is not the pinned one."""
@@ -66,6 +71,9 @@ class Pins:
             raise ObjectionError(
                 f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {genesis.norm_bound:g}"
             )
+        epsilon = genesis.privacy.epsilon if genesis.privacy else math.inf
+        if self.epsilon and epsilon > self.epsilon:
+            raise ObjectionError(f"dp-epsilon: expected at most {self.epsilon:g}, as pinned, got {epsilon:g}")
 
 
 class AgreeingKey(SigningKey, Protocol):

@@ -95,7 +95,7 @@ class NodeSettings(_Settings):
     """The base model that it loads, whatever a message names: foedus-tiny, an absolute path, or a Hub name."""
     pin_coordinator: str = ""
     """The only coordinator that it registers with; needed with a key-file, as a signer's settings name one. As the next
-    four, not asked for without it."""
+    five, not asked for without it."""
     pin_contract: str = ""
     """The public contract."""
     pin_base: str = ""
@@ -104,6 +104,8 @@ class NodeSettings(_Settings):
     """The members' addresses, comma-separated, and no others."""
     pin_norm_bound: float | None = None
     """The largest norm of an update that the federation may admit."""
+    pin_epsilon: float | None = None
+    """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
     most_draws: int | None = None
     """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
     chain_url: str = ""
@@ -132,8 +134,10 @@ class NodeSettings(_Settings):
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
         # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
-        if self.pin_norm_bound is not None and not 0 < self.pin_norm_bound < math.inf:
-            raise ConfigError(f"pin-norm-bound: expected a number above 0, got {self.pin_norm_bound}")
+        for name in ("pin_norm_bound", "pin_epsilon"):
+            bound = getattr(self, name)
+            if bound is not None and not 0 < bound < math.inf:
+                raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")
         if self.most_draws is not None:
             _check_draws(self.most_draws)
         for name in ("chain_lag", "step_price", "traffic_price", "budget"):
@@ -162,8 +166,8 @@ class NodeSettings(_Settings):
 
 _NODE_CONFIG = (
     "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
-    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "most_draws", "chain_url", "chain_lag",
-    "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "pin_epsilon", "most_draws", "chain_url",
+    "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip
 
 

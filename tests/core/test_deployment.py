@@ -136,10 +136,11 @@ def test_a_coordinator_listens_on_a_port(tmp_path: Path, wrong: str) -> None:
         CoordinatorSettings.read(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["pin-norm-bound", "pin-epsilon"])
 @pytest.mark.parametrize("bound", ["nan", "inf", "-1.0", "0"])
-def test_a_pinned_bound_that_bounds_nothing_is_refused(tmp_path: Path, bound: str) -> None:
-    with pytest.raises(ConfigError, match="pin-norm-bound: expected a number above 0"):
-        node(tmp_path, f"{NODE}pin-norm-bound = {bound}\n")
+def test_a_pinned_bound_that_bounds_nothing_is_refused(tmp_path: Path, name: str, bound: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: expected a number above 0"):
+        node(tmp_path, f"{NODE}{name} = {bound}\n")
 
 
 def test_nesting_without_end_is_no_settings_file(tmp_path: Path) -> None:

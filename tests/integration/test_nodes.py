@@ -16,13 +16,14 @@ from core import keys
 from tests.commands import foedus
 from tests.integration.deployed import MEMBERS, PRIVILEGED, Deployment, until, users
 from tests.nginx import needs_nginx
+from unlearning.certificate import read_certificate
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
 
 
 def test_organisations_train_together_with_keys_that_no_worker_sees(deployment: Deployment) -> None:
     before = {name: deployment.workers(name)[0].pid for name in MEMBERS}
-    deployment.start(deployment.app, "honest")
+    deployment.start(deployment.app, "honest", quorum=2)  # two can go on without the third
     assert deployment.end("honest")["event"] == "finished", deployment.log("coordinator")[-3000:]
     run = deployment.run("honest")
     records = [signed.value for signed in run.records()]
@@ -65,6 +66,29 @@ def test_a_node_reads_no_signers_key_and_is_answered_by_its_own_alone(deployment
             assert deployment.as_user(user, ["cat", f"/proc/{signer.pid}/environ"]).returncode
             secret = deployment.node(other) / "node"
             assert bool(deployment.as_user(user, ["cat", str(secret)]).returncode) == (other != name)
+
+
+@pytest.mark.skipif(not PRIVILEGED, reason="needs root, to start processes under other users")
+def test_an_organisation_is_erased_at_a_request_of_its_signer_s_user_and_not_of_its_node_s(
+    deployment: Deployment,
+) -> None:
+    owners, home = users(), deployment.signer("medical")
+    written, given = home / "state" / "request.json", deployment.folder / "request.json"
+    asking = [str(deployment.python), str(deployment.python.parent / "foedus"), "request", str(home)]
+    asking += ["--run", "honest", "--method", "remove", "--out", str(written)]
+    assert deployment.as_user(owners["node-medical"], ["env", f"HOME={home}", *asking]).returncode
+    assert not written.exists()
+    done = deployment.as_user(owners["signer-medical"], ["env", f"HOME={home}", *asking])
+    assert done.returncode == 0, done.stderr
+    given.write_bytes(written.read_bytes())
+    deployment.start(deployment.app, "honest", quorum=2, mode="unlearn", request=str(given))
+    assert deployment.end("honest", 2)["event"] == "finished", deployment.log("coordinator")[-3000:]
+    run = deployment.run("honest")
+    (path,) = (run.folder / "certificates").iterdir()
+    certificate = read_certificate(path.read_bytes()).verified(run.genesis)
+    assert certificate.attestation.value.organisation == run.genesis.named("medical").address
+    assert {receipt.value.organisation for receipt in certificate.receipts} == set(run.genesis.names)
+    assert foedus("check", path, "--state", deployment.world.state, "--json").json["ok"]
 
 
 def test_a_coordinator_that_ships_changed_client_code_is_refused_by_every_node_and_named(

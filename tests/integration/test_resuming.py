@@ -8,7 +8,7 @@ import pytest
 
 from core.storage.lock import holder
 from core.storage.state_folder import State
-from tests.commands import Done, ended, foedus, started
+from tests.commands import PATIENCE_SECONDS, Done, foedus, started
 from tests.integration.deployed import Deployment, part, until
 from tests.nginx import needs_nginx
 
@@ -41,7 +41,8 @@ class Command:
     def end(self) -> Done:
         """What has become of it."""
         try:
-            return ended(self.process)
+            out, err = self.process.communicate(timeout=3 * PATIENCE_SECONDS)  # a loss costs two starts of a ServerApp
+            return Done(self.process.returncode, out, err)
         finally:
             self.process.kill()
 
