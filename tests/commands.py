@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 300.0
 """For processes on a busy machine; only a failure ever waits so long."""
 
 _SETTINGS = {"local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4}
-_SETTINGS |= {"calibration": 1, "participation": "all"}
+_SETTINGS |= {"calibration": 1}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class World:
         """The arguments of a run that takes a second in one process."""
         settings = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
         places = ("--base", self.base, "--quantisation", "none", "--data", self.data, "--state", self.state)
-        return ("run", *places, "--rounds", rounds, *settings, "--json", *options)
+        return ("run", *places, "--rounds", rounds, "--participation", "all", *settings, "--json", *options)
 
     def inline(self, *options: object, rounds: int = 1) -> Done:
         """Run a federation in this process."""

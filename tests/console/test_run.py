@@ -30,7 +30,7 @@ from tests.console.deployments.founded import founded
         (("--base", "./nowhere"), ("nowhere", "config.json")),
         (("--set", "rouns=3"), ("--set", "key=value", "'rouns=3'")),
         (("--set", "rounds"), ("--set", "key=value", "'rounds'")),
-        (("--set", "rounds=three"), ("--set", "like 10", "'rounds=three'")),
+        (("--set", "rounds=three"), ("--set", "like 20", "'rounds=three'")),
         (("--set", "rounds=1.5"), ("rounds", "1.5", "integer")),
         (("--set", "rounds=true"), ("rounds", "True", "integer")),
         (("--rounds", "0"), ("rounds", "1 to 99999", "0")),

@@ -82,7 +82,7 @@ def test_an_artifact_that_is_missing_or_sealed_for_too_few_is_named(federation: 
 
 def erasing(federation: Federation, listed: frozenset[Digest], destroyed: frozenset[Digest]) -> ErasureAudit:
     return ErasureAudit(
-        federation.genesis, Files(federation.run), Findings(), [], listed, destroyed, frozenset(), frozenset()
+        federation.genesis, Files(federation.run), Findings(), [], listed, destroyed, *[frozenset[Any]()] * 3
     )
 
 

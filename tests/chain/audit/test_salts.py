@@ -29,7 +29,7 @@ def audit_of(federation: Federation, *, listed: bool = False, destroyed: bool = 
     files, findings = Files(federation.run), Findings()
     name = next(federation.run.records()).value.digest
     lists = (frozenset({name}) if yes else frozenset[Digest]() for yes in (listed, destroyed))
-    erasures = ErasureAudit(federation.genesis, files, findings, [], frozenset(), frozenset(), *lists)
+    erasures = ErasureAudit(federation.genesis, files, findings, [], frozenset(), frozenset(), *lists, frozenset())
     return SaltAudit(files, findings, erasures)
 
 
