@@ -158,6 +158,11 @@ class Rounds:
             first |= {member: lane.index for member in lane.members if member in asked and member not in first}
         return [Recipient(lane, organisation) for organisation, lane in first.items()]
 
+    def everyone_evaluates(self, number: int) -> bool:
+        """Whether all members measure what is served after a round."""
+        evaluating = {recipient.organisation for recipient in self.evaluating(number)}
+        return evaluating == {member for lane in self.lanes for member in lane.members}
+
     def offer_query(self, recipient: Recipient) -> OfferQuery:
         """The query for an agent's bid for its lane's next round."""
         lane = self.lanes[recipient.lane]

@@ -543,6 +543,7 @@ def test_a_round_is_measured_by_those_it_asked_and_the_last_by_everyone(tmp_path
     of = {n: {task.organisation for task in federation.clients.trained if task.round == n} for n in (1, 2, 3)}
     measured = [set(event["losses"]) for event in federation.events_named("evaluated")]
     assert measured == [of[1], of[2], set(federation.genesis.lanes[0])]
+    assert [e["validation"] for e in federation.events_named("evaluated")] == [{}, {}, {"all": 0.5}]
     assert len(of[1]) == len(of[2]) == 2
 
 
