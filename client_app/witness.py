@@ -313,7 +313,7 @@ class Witness:
         return any(key.lane == lane for key in (*self._shown, *self._sent))
 
     def _check_own_update(self, record: RoundRecord) -> None:
-        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason.
+        """The organisation's update is in the record: admitted as it was sent, rejected with a reason, or late.
 
         Raises LostMemoryError where all is missing that was sent in the lane, and the record has an update of it.
         """
@@ -328,8 +328,8 @@ class Witness:
                     "lost, or another has its key. It goes on behind the first round without one"
                 )
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
-        rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
-        if sent and not own and not rejected:
+        # Rejected with a reason, or on its way when the round closed: a late update of the round before is no answer.
+        if sent and not own and self._organisation not in record.heard:
             raise ObjectionError(f"{record.key}: leaves out the update that {self._organisation} sent")
 
     def _remember(self, entry: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ A failure is written to the event log as one line before it is raised: the CLI a
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from logging import ERROR, INFO
 
@@ -44,11 +44,11 @@ from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from server_app.revocations import watched
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
+from server_app.tasks import Waiting
 from unlearning.requests import request_of
 
 app = ServerApp()
 
-_BIND_SECONDS = 120.0
 _RECEIPT_SECONDS = 300.0
 
 
@@ -136,7 +136,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     check_turns(model, data)
     bindings = bindings_of(config, run, chains, key)
     context.events.write("step", doing="waiting for the organisations")
-    bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
+    bindings.wait(grid, awaited(config, run, leaving), config.bind_timeout)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     begin_or_resume(config, run, inputs, key, bindings, grid)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
@@ -150,7 +150,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         measuring = Measuring.of(config, model, fresh, validation)
         rewards = measuring.rewards(config, run)
         rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
-        strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
+        strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
@@ -170,6 +170,11 @@ def founders_of(config: RunConfig, chains: Chains) -> Founders:
     """Who may found a federation by its settings."""
     registry = chains.registered if config.require_registration else None
     return Founders(config.listed, registry, config.most_examples, own_keys=bool(config.coordinator_key))
+
+
+def waiting_of(config: RunConfig) -> Waiting:
+    """How long rounds wait."""
+    return Waiting(**{item.name: getattr(config, item.name) for item in fields(Waiting)})
 
 
 def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:

@@ -43,6 +43,7 @@ _AS_SET = (
     "training",
     "serve",
     "patience",
+    "staleness",
 )
 """The settings that a genesis has under the same names."""
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
@@ -209,6 +210,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "server_rate": genesis.server_rate,
         "serve": genesis.serve,
         "patience": genesis.patience,
+        "staleness": genesis.staleness,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
         "quorum": genesis.participation.quorum,

@@ -25,10 +25,11 @@ from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.model_selection import Measures, best_of
-from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
+from core.policies import READ_LOSSES, READ_SECONDS, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.robust import counted, factors, likenesses
+from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -46,12 +47,19 @@ class Recipient(NamedTuple):
 
 @dataclass
 class OpenRound:
-    """One lane's round before it is closed; `seconds` are those of the admitted updates' replies."""
+    """One lane's round before it is closed; `seconds` are those of the admitted updates' replies.
+
+    `late` are the organisations that were asked and have not answered, `grace` the seconds that it has waited for them
+    beyond its quorum, `delays` by how many rounds admitted updates are late.
+    """
 
     admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    late: list[Address] = field(default_factory=list)
+    delays: dict[Address, int] = field(default_factory=dict)
     offers: Sequence[Signed[Offer]] = ()
     seconds: dict[Address, float] = field(default_factory=dict)
+    grace: float = 0.0
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
@@ -101,7 +109,11 @@ class Rounds:
         """For every lane, the observations of its rounds so far, by which policies choose."""
         self._seen: list[dict[Address, int]] = [{} for _ in self.genesis.lanes]
         """For every lane, the newest round that each organisation has certainly been shown: it signed what follows."""
-        self._open: dict[int, OpenRound] = {}
+        self.open: dict[int, OpenRound] = {}
+        """By lane the rounds that are not closed."""
+        self._silent: Counter[Recipient] = Counter()
+        for signed in run.records():
+            self._note_silence(signed.value)
         for index in range(len(self.genesis.lanes)):
             self.restore(index)
 
@@ -136,7 +148,7 @@ class Rounds:
     def begin(self, number: int, offers: Mapping[int, Sequence[Signed[Offer]]] = MappingProxyType({})) -> list[Lane]:
         """Begin a round, with the agents' offers for it, in every lane that lacks it; returns those."""
         lanes = [lane for lane in self.lanes if lane.lacks(number)]
-        self._open = {lane.index: OpenRound(offers=offers.get(lane.index, ())) for lane in lanes}
+        self.open = {lane.index: OpenRound(offers=offers.get(lane.index, ())) for lane in lanes}
         return lanes
 
     def bids(self, lane: Lane, offers: Iterable[Signed[Offer]] = ()) -> dict[Address, Bid]:
@@ -146,7 +158,7 @@ class Rounds:
 
     def select(self, lane: Lane) -> list[Recipient]:
         """The organisations that the policy asks in a lane's round, which has begun."""
-        bids = self.bids(lane, self._open[lane.index].offers)
+        bids = self.bids(lane, self.open[lane.index].offers)
         chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
@@ -202,10 +214,19 @@ class Rounds:
         return tuple(reversed(found))
 
     def _note_seen(self, record: RoundRecord) -> None:
-        for admitted in record.admitted:
-            # A re-aggregated update may have grown from a record that is not in this line.
-            if admitted.signed.value.parent == record.parent:
-                self._seen[record.lane][admitted.organisation] = record.round - 1
+        seen = self._seen[record.lane]
+        for manifest in (admitted.signed.value for admitted in record.admitted):
+            # A re-aggregated update may have grown from a record that is not in this line, a late one from an older.
+            if manifest.parent == record.parent or manifest.generation == record.generation:
+                seen[manifest.organisation] = max(seen.get(manifest.organisation, 0), manifest.round - 1)
+
+    def _note_silence(self, record: RoundRecord) -> None:
+        """Count the records in which an organisation did not answer; whatever it answers ends its silence."""
+        silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
+        silent -= record.delays.keys()
+        for organisation in record.asked | record.delays.keys():
+            recipient = Recipient(record.lane, organisation)
+            self._silent[recipient] = self._silent[recipient] + 1 if organisation in silent else 0
 
     def _note_admitted(self, record: RoundRecord) -> None:
         """Remember the nonces and claims of a record's updates; a re-aggregated one has claimed what it did before."""
@@ -214,38 +235,68 @@ class Rounds:
             if manifest.generation == record.generation:
                 self._claims.note(manifest)
 
-    def admission(self, recipient: Recipient) -> AdmissionContext:
-        """The requirements on an organisation's update to the open round."""
+    def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
+        """The requirements on an organisation's update to the open round, or to the one before for one that is late."""
         lane = self.lanes[recipient.lane]
         shapes = self.rule.shapes(lane.state, self.fresh)
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
+        if delay and lane.head:
+            key, parent = replace(key, round=key.round - delay), lane.head.value.parent
         return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces, self._claims)
 
-    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
+    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0, delay: int = 0) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected.
 
-        `seconds` passed from the task to the reply.
+        `seconds` passed from the task to the reply; `delay` is 1 for a late update, of the round before.
         """
-        signed, update = self.admission(recipient).admit(reply)
+        signed, update = self.admission(recipient, delay).admit(reply)
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)
         self.nonces.add(signed.value.nonce)
-        here = self._open[recipient.lane]
+        here = self.open[recipient.lane]
         here.admitted.append(signed)
-        here.seconds[recipient.organisation] = seconds
+        here.seconds[recipient.organisation], here.delays[recipient.organisation] = seconds, delay
         metrics = signed.value.metrics
         doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
+        doubts |= {"delay": delay} if delay else {}
         self.events.write("admitted", organisation=recipient.organisation, loss=metrics.get("loss"), **doubts)
 
     def reject(self, recipient: Recipient, reason: Reason, detail: str) -> Rejection:
         """Record in the open round why an organisation has no part in it."""
-        return self._open[recipient.lane].reject(recipient.organisation, reason, detail)
+        return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
 
-    def close(self, number: int) -> None:
-        """Aggregate, record and commit the open round of every lane; raises QuorumError after too many attempts."""
-        for index, open_round in self._open.items():
-            self._record(index, number, open_round)
+    def note_late(self, recipient: Recipient) -> None:
+        """Record in the open round that an organisation has not answered, and may still."""
+        self.open[recipient.lane].late.append(recipient.organisation)
+
+    def has_quorum(self, index: int) -> bool:
+        """Whether a lane's open round has as many updates as it needs."""
+        return len(self.open[index].admitted) >= self.genesis.participation.quorum
+
+    def silence(self, recipient: Recipient) -> int:
+        """The records in a row up to now in which an organisation was asked and did not answer."""
+        return self._silent[recipient]
+
+    def next_key(self, recipient: Recipient) -> RoundKey:
+        """The round that a recipient's lane is to close next."""
+        return self.lanes[recipient.lane].next_key(self.genesis)
+
+    def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
+        """Whether an update for the round `key` counts in the open round of its lane, which comes after it."""
+        lane, following = self.lanes[recipient.lane], self.next_key(recipient)
+        late = 0 < following.round - key.round <= self.genesis.staleness and following.generation == key.generation
+        named = lane.head is not None and recipient.organisation in lane.head.value.late
+        return late and named and lane.index in self.open
+
+    def close(self, number: int, grace: float = 0.0) -> None:
+        """Aggregate, record and commit the open round of every lane, after so many seconds beyond the quorum.
+
+        Raises QuorumError after too many attempts.
+        """
+        closing, self.open = self.open, {}
+        for index, open_round in closing.items():
+            self._record(index, number, replace(open_round, grace=grace if open_round.late else 0.0))
         participation = self.genesis.participation
-        for index, open_round in self._open.items():
+        for index, open_round in closing.items():
             if (attempts := self.lanes[index].attempts) > participation.retries:
                 raise QuorumError(
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
@@ -259,7 +310,8 @@ class Rounds:
             if record.round > lane.round:
                 kept = [admitted for admitted in record.admitted if admitted.organisation in lane.members]
                 seconds = {admitted.organisation: admitted.seconds for admitted in kept}
-                self._record(index, record.round, OpenRound([a.signed for a in kept], seconds=seconds))
+                again = OpenRound([a.signed for a in kept], seconds=seconds, delays=record.delays)
+                self._record(index, record.round, again)
 
     def _record(self, index: int, number: int, open_round: OpenRound) -> None:
         lane = self.lanes[index]
@@ -287,6 +339,8 @@ class Rounds:
             residual=residual,
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
+            late=tuple(sorted(open_round.late, key=by_address)),
+            grace=open_round.grace,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
             validation_loss=loss,
         )
@@ -296,6 +350,10 @@ class Rounds:
         self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
         self._note_admitted(record)
+        self._note_silence(record)
+        for organisation in record.late:
+            detail = f"no answer {record.grace:.0f} s after the quorum of round {number}"
+            self.events.write("late", lane=index, round=number, organisation=organisation, detail=detail)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
@@ -321,14 +379,16 @@ class Rounds:
     def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""
         if len(open_round.admitted) < self.genesis.participation.quorum:
-            for signed in open_round.admitted:
-                detail = f"update {signed.value.update}"
-                open_round.reject(signed.value.organisation, Reason.BELOW_QUORUM, detail)
+            for manifest in (signed.value for signed in open_round.admitted):
+                # Whoever is late was not asked now, or has not answered what it was asked.
+                if not open_round.delays.get(manifest.organisation):
+                    open_round.reject(manifest.organisation, Reason.BELOW_QUORUM, f"update {manifest.update}")
             return ()
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = self.genesis.weights(manifests)
+        shares = self.genesis.weights({who: open_round.delays.get(who, 0) for who in manifests})
+        timed = open_round.seconds if self.genesis.participation.policy in READ_SECONDS else {}
         return tuple(
-            Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
+            Admitted(manifests[organisation], weight, seconds=timed.get(organisation, 0.0))
             for organisation, weight in shares.items()
         )
 

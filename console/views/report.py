@@ -81,12 +81,13 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     yield table(
         "Rounds (loss in nats per answer token)",
-        ("round", "admitted", "rejected", "loss", "aggregate", "transaction"),
+        ("round", "admitted", "rejected", "late", "loss", "aggregate", "transaction"),
         (
             (
                 entry["round"],
                 len(entry["admitted"]),
                 len(entry["rejected"]),
+                ", ".join(entry["late"]),
                 _mean(entry, len(final) + len(result["unmeasured"])),
                 short(entry["aggregate"]),
                 short(entry["transaction"]),
@@ -205,6 +206,9 @@ def _round(
             for record in records
             for r in record.rejected
         ],
+        # Not there when the round closed; an update of the round before that counts in this one is admitted, too.
+        "late": [names[organisation] for record in records for organisation in record.late],
+        "grace": max(record.grace for record in records),
         # Trained although anchors were late (by so many rounds), or without a chain to check.
         "flagged": [
             {"organisation": names[a.organisation], **flags}

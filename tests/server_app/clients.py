@@ -28,6 +28,7 @@ from core.update import Bid, Registration, UpdateManifest
 from server_app.binding import Bindings
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
+from server_app.tasks import Waiting
 from tests import federation as f
 
 Behaviour = Callable[[Task], RecordDict]
@@ -257,7 +258,7 @@ class Federation:
             self.rounds(**changes),
             Bindings(self.genesis.chain, f.COORDINATOR.address, f.RUN),
             lambda served: {"all": 0.5},
-            timeout,
+            Waiting(timeout, evaluate_timeout=timeout),
         )
         strategy.retry_pause = 0.0
         return strategy

@@ -52,8 +52,8 @@ class TwoFaced(Rounds):
         state = self.run.artifacts.open(name)
         return AdapterState({n: array + number for n, array in state.arrays.items()})
 
-    def admission(self, recipient: Recipient) -> AdmissionContext:
-        context = super().admission(recipient)
+    def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
+        context = super().admission(recipient, delay)
         number = context.key.round
         if recipient.organisation != VICTIM or number < 2:
             return context
@@ -70,9 +70,9 @@ class Dropping(Rounds):
 
     since = 1
 
-    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
+    def admit(self, recipient: Recipient, reply: Reply, *when: Any) -> None:
         if recipient.organisation != VICTIM or self.lanes[recipient.lane].round + 1 < self.since:
-            super().admit(recipient, reply, seconds)
+            super().admit(recipient, reply, *when)
 
 
 class DroppingLast(Dropping):
