@@ -134,7 +134,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
     check_turns(model, data)
-    bindings = bindings_of(config, run, chains, key)
+    bindings = bindings_of(context, chains, key)
     context.events.write("step", doing="waiting for the organisations")
     bindings.wait(grid, awaited(config, run, leaving), config.bind_timeout)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
@@ -157,13 +157,19 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         chains.post(run, rewards)
 
 
-def bindings_of(config: RunConfig, run: RunFolder, chains: Chains, key: Key) -> Bindings:
+def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
     """The bindings of a run, before anybody is asked."""
+    config, run = context.config, context.run
     founders = Founders() if run.started else founders_of(config, chains)
     domain = Domain(chains.public.chain_id, chains.public.contract)
     # In a simulation, whose keys are derived, one node may host thousands.
     most = SIMULATED_BOUND_BYTES if key.derived else BOUND_BYTES
-    return Bindings(domain, key.address, run.name, founders, most=most)
+
+    def note(node: int, reason: str) -> None:
+        # As text: a node's id is larger than what canonical JSON holds.
+        context.events.write("bind-failed", node=str(node), detail=reason)
+
+    return Bindings(domain, key.address, run.name, founders, most=most, note=note)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:
@@ -179,7 +185,7 @@ def waiting_of(config: RunConfig) -> Waiting:
 
 def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
     """The number of organisations to wait for; 0 is as many as the nodes know of."""
-    if not run.started or not config.organisations:
+    if not run.started:
         return config.organisations
     staying = {member for lane in range(len(run.genesis.lanes)) for member in run.members(lane)}
     return len(staying - {leaving})

@@ -31,7 +31,6 @@ from server_app.binding import Bindings
 from server_app.exchange import exchange
 from server_app.founders import consents, nonces
 
-_ANSWER_SECONDS = 60.0
 _AS_SET = (
     "rank",
     "alpha",
@@ -88,7 +87,7 @@ def agree(
     is dropped, and the others begin anew, with whoever comes in its place. Raises RunError when nobody is left, and as
     `create_genesis` does.
     """
-    send = partial(exchange, grid, timeout=_ANSWER_SECONDS)
+    send = partial(exchange, grid, timeout=config.bind_timeout)
     while registrations := bindings.present:
         members = [signed.value.organisation for signed in registrations]
         derived = [member.address for member in members if member.derived]

@@ -50,7 +50,8 @@ class OpenRound:
     """One lane's round before it is closed; `seconds` are those of the admitted updates' replies.
 
     `late` are the organisations that were asked and have not answered, `grace` the seconds that it has waited for them
-    beyond its quorum, `delays` by how many rounds admitted updates are late.
+    beyond its quorum, `delays` by how many rounds admitted updates are late. So many as `lasting` object to what they
+    were sent, and would again.
     """
 
     admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
@@ -60,6 +61,7 @@ class OpenRound:
     offers: Sequence[Signed[Offer]] = ()
     seconds: dict[Address, float] = field(default_factory=dict)
     grace: float = 0.0
+    lasting: int = 0
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
@@ -102,8 +104,9 @@ class Rounds:
         self.rule = RULES[self.genesis.rule]
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
+        self._silent: Counter[Recipient] = Counter()
         for signed in run.records():
-            self._note_admitted(signed.value)
+            self._note_members(signed.value)
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
@@ -111,9 +114,6 @@ class Rounds:
         """For every lane, the newest round that each organisation has certainly been shown: it signed what follows."""
         self.open: dict[int, OpenRound] = {}
         """By lane the rounds that are not closed."""
-        self._silent: Counter[Recipient] = Counter()
-        for signed in run.records():
-            self._note_silence(signed.value)
         for index in range(len(self.genesis.lanes)):
             self.restore(index)
 
@@ -220,20 +220,17 @@ class Rounds:
             if manifest.parent == record.parent or manifest.generation == record.generation:
                 seen[manifest.organisation] = max(seen.get(manifest.organisation, 0), manifest.round - 1)
 
-    def _note_silence(self, record: RoundRecord) -> None:
-        """Count the records in which an organisation did not answer; whatever it answers ends its silence."""
+    def _note_members(self, record: RoundRecord) -> None:
+        """Remember the nonces and claims of a record's updates, and in how many records in a row nothing came."""
+        for manifest in (admitted.signed.value for admitted in record.admitted):
+            self.nonces.add(manifest.nonce)
+            if manifest.generation == record.generation:  # a re-aggregated one has claimed what it did before
+                self._claims.note(manifest)
         silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
         silent -= record.delays.keys()
         for organisation in record.asked | record.delays.keys():
             recipient = Recipient(record.lane, organisation)
             self._silent[recipient] = self._silent[recipient] + 1 if organisation in silent else 0
-
-    def _note_admitted(self, record: RoundRecord) -> None:
-        """Remember the nonces and claims of a record's updates; a re-aggregated one has claimed what it did before."""
-        for manifest in (admitted.signed.value for admitted in record.admitted):
-            self.nonces.add(manifest.nonce)
-            if manifest.generation == record.generation:
-                self._claims.note(manifest)
 
     def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
         """The requirements on an organisation's update to the open round, or to the one before for one that is late."""
@@ -260,13 +257,18 @@ class Rounds:
         doubts |= {"delay": delay} if delay else {}
         self.events.write("admitted", organisation=recipient.organisation, loss=metrics.get("loss"), **doubts)
 
-    def reject(self, recipient: Recipient, reason: Reason, detail: str) -> Rejection:
-        """Record in the open round why an organisation has no part in it."""
+    def reject(self, recipient: Recipient, reason: Reason, detail: str, *, lasting: bool = False) -> Rejection:
+        """Record in the open round why an organisation has no part in it; `lasting`: nor has it when asked again."""
+        self.open[recipient.lane].lasting += lasting
         return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
 
-    def note_late(self, recipient: Recipient) -> None:
-        """Record in the open round that an organisation has not answered, and may still."""
-        self.open[recipient.lane].late.append(recipient.organisation)
+    def note_late(self, recipient: Recipient, grace: float) -> None:
+        """Record in the open round that an organisation has not answered so long after the quorum, and may still."""
+        lane, number = recipient.lane, self.next_key(recipient).round
+        self.open[lane].late.append(recipient.organisation)
+        self.open[lane].grace = grace
+        detail = f"no answer {grace:.0f} s after the quorum of round {number}"
+        self.events.write("late", lane=lane, round=number, organisation=recipient.organisation, detail=detail)
 
     def has_quorum(self, index: int) -> bool:
         """Whether a lane's open round has as many updates as it needs."""
@@ -287,17 +289,19 @@ class Rounds:
         named = lane.head is not None and recipient.organisation in lane.head.value.late
         return late and named and lane.index in self.open
 
-    def close(self, number: int, grace: float = 0.0) -> None:
-        """Aggregate, record and commit the open round of every lane, after so many seconds beyond the quorum.
+    def close(self, number: int) -> None:
+        """Aggregate, record and commit the open round of every lane.
 
-        Raises QuorumError after too many attempts.
+        Raises QuorumError after too many attempts, or one after which no other can reach the quorum.
         """
         closing, self.open = self.open, {}
         for index, open_round in closing.items():
-            self._record(index, number, replace(open_round, grace=grace if open_round.late else 0.0))
+            self._record(index, number, open_round)
         participation = self.genesis.participation
         for index, open_round in closing.items():
-            if (attempts := self.lanes[index].attempts) > participation.retries:
+            # A policy asks the same organisations again: those that object to what they are sent will object again.
+            hopeless = len(open_round.rejected) - open_round.lasting < participation.quorum
+            if (attempts := self.lanes[index].attempts) > participation.retries or (attempts and hopeless):
                 raise QuorumError(
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
                     f"{attempts} attempts; most often {open_round.commonest_reason}"
@@ -349,11 +353,7 @@ class Rounds:
         self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
-        self._note_admitted(record)
-        self._note_silence(record)
-        for organisation in record.late:
-            detail = f"no answer {record.grace:.0f} s after the quorum of round {number}"
-            self.events.write("late", lane=index, round=number, organisation=organisation, detail=detail)
+        self._note_members(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)

@@ -144,14 +144,14 @@ class Foedus(Strategy):
                 self._admit(recipient, key, reply)
             except RejectedError as error:
                 if key == self.rounds.next_key(recipient):
-                    rejection = self.rounds.reject(recipient, error.reason, error.detail)
+                    rejection = self.rounds.reject(recipient, error.reason, error.detail, lasting=error.lasting)
                     self.rounds.events.write("rejected", **asdict(rejection))
                 else:  # nothing that this round asked for
                     late = {"round": key.round, "organisation": recipient.organisation}
                     self.rounds.events.write("uncounted", **late, detail=one_line(str(error)))
             if reply is not None and reply.has_content():
                 codec.release(reply.content)
-        self.rounds.close(server_round, self.tasks.grace)
+        self.rounds.close(server_round)
         return codec.pack(self.rounds.served), None
 
     def configure_evaluate(

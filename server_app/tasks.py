@@ -122,7 +122,7 @@ class Tasks:
             # Lost with its node, or with a reply that never came; one of an earlier round it may just have answered.
             lost = recipient in self._sent.lost or self.seconds(recipient) >= self.waiting.timeout
             if self.rounds.has_quorum(recipient.lane) and not lost:
-                self.rounds.note_late(recipient)
+                self.rounds.note_late(recipient, self.grace)
             else:
                 self._sent.forget(recipient)
                 yield recipient, self.rounds.next_key(recipient), None

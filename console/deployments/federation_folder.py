@@ -212,5 +212,5 @@ class FederationFolder:
             "norm-bound": settings.norm_bound,
             "coordinator-key": str(self.key_file),
         }
-        # Of those that a round asks in turn half: machines of others are away at times, and a round goes on without them.
+        # Half of those that a round asks in turn: machines of others are away at times, and a round goes on without.
         return {"quorum": math.ceil(len(admitted) / 4), "grace": _GRACE} | settings.run | decided

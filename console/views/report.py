@@ -85,8 +85,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         (
             (
                 entry["round"],
-                len(entry["admitted"]),
-                len(entry["rejected"]),
+                *(len(entry[kind]) for kind in ("admitted", "rejected")),
                 ", ".join(entry["late"]),
                 _mean(entry, len(final) + len(result["unmeasured"])),
                 short(entry["aggregate"]),

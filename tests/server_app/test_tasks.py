@@ -17,29 +17,14 @@ from core.messages.training import TRAIN, Task
 from core.rejections import Reason
 from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord
-from server_app.exchange import Clock
 from server_app.rounds import OpenRound, Recipient, Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Tasks, Waiting
 from tests import federation as f
-from tests.server_app.clients import Clients, Federation, TestGrid, answer, fail, name_of, sequence
+from tests.server_app.clients import Clients, Federation, TestGrid, Time, answer, fail, name_of, sequence
 
 NAMES = ("medical", "coding", "financial")
 NEVER = 1e9
-
-
-@dataclass
-class Time:
-    """A clock that goes on when somebody sleeps."""
-
-    seconds: float = 0.0
-
-    def pass_by(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.seconds, self.pass_by)
 
 
 @dataclass
@@ -308,7 +293,7 @@ class FullWeight(Lying):
 class Hiding(Rounds):
     """Says of whoever is late that it was rejected."""
 
-    def note_late(self, recipient: Recipient) -> None:
+    def note_late(self, recipient: Recipient, _grace: float) -> None:
         self.reject(recipient, Reason.NO_REPLY, "nothing came")
 
     def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:

@@ -126,6 +126,7 @@ def test_units_name_the_folder_and_the_port(tmp_path: Path) -> None:
         (("9092", "0"), "listen"),
         (('name = "clinics"', 'name = "clinics"\nca = "x"'), "together"),
         (('name = "clinics"', 'name = "clinics"\nnorm-bound = 0'), "norm-bound"),
+        (('"127.0.0.1"]', '"hub.example"]'), "reach from machines of their own, .* is hub.example, got embedded"),
     ],
 )
 def test_a_file_that_cannot_be_deployed_is_named(tmp_path: Path, change: tuple[str, str], error: str) -> None:
