@@ -112,6 +112,8 @@ class NodeSettings(_Settings):
     """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
     most_draws: int | None = None
     """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
+    idle: float = 600.0
+    """Seconds without a message after which the memory of the base is given back; the next that needs it loads it."""
     chain_url: str = ""
     """An RPC endpoint of its own choosing, to check the coordinator against."""
     chain_lag: int | None = None
@@ -138,7 +140,7 @@ class NodeSettings(_Settings):
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
         # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
-        for name in ("pin_norm_bound", "pin_epsilon"):
+        for name in ("pin_norm_bound", "pin_epsilon", "idle"):
             bound = getattr(self, name)
             if bound is not None and not 0 < bound < math.inf:
                 raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")

@@ -81,12 +81,12 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     yield table(
         "Rounds (loss in nats per answer token)",
-        ("round", "admitted", "rejected", "late", "loss", "aggregate", "transaction"),
+        ("round", "admitted", "rejected", "loss", "aggregate", "transaction"),
         (
             (
                 entry["round"],
-                *(len(entry[kind]) for kind in ("admitted", "rejected")),
-                ", ".join(entry["late"]),
+                len(entry["admitted"]),
+                len(entry["rejected"]),
                 _mean(entry, len(final) + len(result["unmeasured"])),
                 short(entry["aggregate"]),
                 short(entry["transaction"]),
@@ -99,10 +99,18 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    yield from (*served_lines(result["served"]), *spending(result["privacy"]))
+    yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
     yield f"\nNext: {following}"
+
+
+def late_lines(rounds: list[Json]) -> Iterator[str]:
+    """Who was late in which round, in words."""
+    for entry in rounds:
+        if entry["late"]:
+            when = f"{entry['grace']:.0f} s after its quorum"
+            yield f"Late     in round {entry['round']}, {when}: {', '.join(entry['late'])}"
 
 
 def served_lines(served: list[Json]) -> Iterator[str]:

@@ -64,6 +64,8 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         (NODE + 'budget = "all"', "budget: expected a number, got 'all'"),
         (NODE + 'chain-lag-policy = "sometimes"', "chain-lag-policy: expected flag or abstain, got 'sometimes'"),
         (NODE + "most-draws = 0", "most-draws: expected at least 1, got 0"),
+        (NODE + "idle = 0", "idle: expected a number above 0, got 0"),
+        (NODE + "idle = nan", "idle: expected a number above 0, got nan"),
         (NODE + 'key-file = "key"', "expected signer or key-file, got both"),
         (NODE.replace("signer =", "base ="), "expected signer or key-file, got neither"),
         (NODE.replace("signer =", "key-file ="), "expected pin-coordinator with a key-file"),
