@@ -80,10 +80,14 @@ class Bindings:
         for node in sorted(present):
             if node not in self._out and self.again_at.get(node, 0.0) <= self.clock.now():
                 self._ask(grid, node)
-        for node, question in list(self._out.items()):
-            for reply in pulled(grid, question.sent.message_id, question.sent):
-                self._out.pop(node, None)
-                self._answer(node, question.asked, reply)
+        came = True
+        while came:  # what was not there yet may be, once another answer was taken
+            came = False
+            for node, question in list(self._out.items()):
+                for reply in pulled(grid, question.sent.message_id, question.sent):
+                    came = True
+                    self._out.pop(node, None)
+                    self._answer(node, question.asked, reply)
 
     def _ask(self, grid: Grid, node: int) -> None:
         # A challenge for each node: what one node's organisation has signed is no answer of another node.

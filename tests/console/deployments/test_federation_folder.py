@@ -36,7 +36,7 @@ def test_a_folder_that_is_made_again_keeps_its_keys(tmp_path: Path) -> None:
 def test_a_host_that_is_added_is_certified_by_the_same_ca(tmp_path: Path) -> None:
     before, ca = (found := founded(tmp_path)).folder / "server.pem", (found.folder / "ca.pem").read_bytes()
     old = before.read_bytes()
-    founded(tmp_path, FILE.replace('"127.0.0.1"]', '"foedus.example"]'))
+    founded(tmp_path, FILE.replace('"127.0.0.1"]', '"127.0.0.9"]'))
     assert before.read_bytes() != old
     assert (found.folder / "ca.pem").read_bytes() == ca
 
