@@ -49,6 +49,8 @@ from unlearning.requests import request_of
 app = ServerApp()
 
 _BIND_SECONDS = 120.0
+_SIMULATED_BIND_SECONDS = 900.0
+"""A simulation's nodes are started by it, and import a model's libraries first: minutes on a busy machine."""
 _RECEIPT_SECONDS = 300.0
 
 
@@ -136,7 +138,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     check_turns(model, data)
     bindings = bindings_of(config, run, chains, key)
     context.events.write("step", doing="waiting for the organisations")
-    bindings.wait(grid, awaited(config, run, leaving), _BIND_SECONDS)
+    patience = _SIMULATED_BIND_SECONDS if key.derived else _BIND_SECONDS
+    bindings.wait(grid, awaited(config, run, leaving), patience)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     begin_or_resume(config, run, inputs, key, bindings, grid)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
