@@ -102,9 +102,13 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
-    place = run.name if state.folder == state_of(None).folder else f"{run.name} --state {state.folder}"
-    following = " · ".join(f"foedus {command} {place}" for command in ("verify", "evaluate", "export --out DIR"))
-    yield f"\nNext: {following}"
+    yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
+
+
+def next_commands(state: State, run: str) -> Iterator[str]:
+    """What to try with a run, with its state folder where no command would look in it."""
+    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
+    yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
 
 
 def served_lines(served: list[Json]) -> Iterator[str]:
