@@ -32,7 +32,10 @@ class TriedNode:
 
 def tried(events: Path, admitted: Iterable[str]) -> Iterator[TriedNode]:
     """The nodes that answered, then the admitted organisations of which none did."""
-    answers = [event for event in EventLog.read(events)[0] if event["event"] == "checked"]
+    told = EventLog.read(events)[0]
+    # A ServerApp that was lost is started again, asks everybody anew, and says so first.
+    begun = max((index for index, event in enumerate(told) if event["event"] == "step"), default=0)
+    answers = [event for event in told[begun:] if event["event"] == "checked"]
     yield from map(TriedNode.of, answers)
     silent = set(admitted) - {event["name"] for event in answers}
     yield from (TriedNode(name, 0.0, 0, (SILENT,)) for name in sorted(silent))
