@@ -42,8 +42,11 @@ def erase(context: ErasureContext, opened: OpenedRequest) -> tuple[Signed[Erasur
     rounds, run = context.rounds, context.rounds.run
     request = opened.verified(run.genesis)
     steps.anchor_certificates(run, context.ledger)
-    if attestations_of(run, request) and not run.unfinished():
+    begun = attestations_of(run, request)
+    if begun and not run.unfinished():
         return steps.report(context, request)  # the anchor of its certificate may have been all that was missing
+    # Asked again on another day, it goes on as what it was asked as first: all lanes attest one request.
+    request = begun[0].value.request if begun else request
     history = Lanes.read(run)  # every signature of the history is verified here, once
     to_attest = _begin(context, opened, history)
     metrics: dict[str, Mapping[str, float]] = {}
@@ -86,8 +89,7 @@ def _begin(context: ErasureContext, opened: OpenedRequest, history: Lanes) -> tu
         what = f"{other.count} records of {name}" if other.count else name
         raise UsageError(f"the erasure of {what} by {other.method} is not finished: ask for that one again")
     shards = shards_of(run.genesis, asked.organisation, opened.records)
-    lanes = enumerate(run.genesis.lanes_of(asked.organisation))
-    if known >= {lane for shard, lane in lanes if shards is None or shard in shards}:
+    if known.issuperset(asked.lanes):
         return ()
     # Killed between two attestations: no lane is opened before all are attested, so the plan is still the same.
     planned = plans(history, asked.organisation, asked.method, shards)

@@ -45,8 +45,9 @@ class ErasureContext:
 
 def attestations_of(run: RunFolder, request: Signed[ErasureRequest]) -> list[Signed[Attestation]]:
     """The attestations of a request, by lane."""
-    # By what is asked: a hardware token signs the same request otherwise each time.
-    return [signed for signed in run.erasures() if signed.value.request.value == request.value]
+    # By what is asked: on another day, or with a hardware token, the same question has another signature.
+    asked = request.value.question
+    return [signed for signed in run.erasures() if signed.value.request.value.question == asked]
 
 
 def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: Iterable[Plan]) -> None:
