@@ -137,7 +137,7 @@ class Witness:
         self._open(openings)
         known = bool(shown) and self._remembers(shown[0].record.value.lane)
         to_check = shown if known else shown[-1:]
-        self._recall([each.record.value for each in to_check])
+        self._recall([each.record.verified(self._genesis) for each in to_check])
         for each in to_check:
             self.check_record(each.record, each.salts)
 

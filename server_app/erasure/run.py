@@ -42,11 +42,8 @@ def erase(context: ErasureContext, opened: OpenedRequest) -> tuple[Signed[Erasur
     rounds, run = context.rounds, context.rounds.run
     request = opened.verified(run.genesis)
     steps.anchor_certificates(run, context.ledger)
-    begun = attestations_of(run, request)
-    if begun and not run.unfinished():
+    if attestations_of(run, request) and not run.unfinished():
         return steps.report(context, request)  # the anchor of its certificate may have been all that was missing
-    # Asked again on another day, it goes on as what it was asked as first: all lanes attest one request.
-    request = begun[0].value.request if begun else request
     history = Lanes.read(run)  # every signature of the history is verified here, once
     to_attest = _begin(context, opened, history)
     metrics: dict[str, Mapping[str, float]] = {}

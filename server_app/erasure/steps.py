@@ -55,8 +55,10 @@ def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: It
     run, audited = context.rounds.run, context.audit()
     if not audited.ok:
         raise RunError(f"nothing was erased, since the run does not hold: {audited.failures[0]}")
+    # Asked again on another day, it goes on as it was asked first: all lanes attest one request.
+    first = next((begun.value.request for begun in attestations_of(run, request)), request)
     # All of them are made before any is written: the first one written is the point of no return.
-    for attestation in [attestation_of(run, plan, request, audited) for plan in planned]:
+    for attestation in [attestation_of(run, plan, first, audited) for plan in planned]:
         run.attest(attestation.sign(context.rounds.key, run.genesis.chain))
 
 

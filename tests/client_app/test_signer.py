@@ -299,7 +299,10 @@ def test_a_later_round_of_another_history_is_not_signed_for(
     federation: Federation, forked: list[Any], key: RemoteKey
 ) -> None:
     """Shown a later record alone, the signer sees no two records of a round, nor two that do not follow each other."""
-    genesis, other = federation.genesis, forked[1]
+    genesis, plain = federation.genesis, forked[1].value
+    # Without an update of its own: the one there was signed beside the signer, which signs for no round behind a gap.
+    others = tuple(a for a in plain.admitted if a.organisation != federation.members[OWN].address)
+    other = replace(plain, admitted=others).sign(COORDINATOR, genesis.chain)
     own_manifest(federation, 1).sign(key, genesis.chain)
     salts = Salts("00" * 32, {a.organisation: "00" * 32 for a in other.value.admitted})
     later: Any = SimpleNamespace(genesis=genesis, shown=[ShownRecord(other, salts)], openings=())
