@@ -43,6 +43,8 @@ SUMMARIES = {
     "signer": "Hold an organisation's key and sign for its node.",
     "coordinator": "Run a deployment's SuperLink behind nginx.",
     "members": "Register organisations on the chain.",
+    "backup": "Copy a state, coordinator, node or signer folder while it is used.",
+    "restore": "Put a backup back, and check every byte of it.",
 }
 """Every command and its line in `foedus --help`, which would take seconds if it imported them all."""
 

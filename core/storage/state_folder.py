@@ -23,6 +23,7 @@ from typing import Self
 from core.canonical import Address, Digest, address, from_json, raw, to_json
 from core.config import RunConfig
 from core.errors import UsageError
+from core.escape import redacted
 from core.storage.blobs import write
 from core.storage.run_folder import RunFolder
 
@@ -120,6 +121,10 @@ class State:
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""
         return self.folder / "agents" / raw(genesis).hex() / address(organisation)
+
+    def stores(self) -> list[str]:
+        """Where runs keep their artifacts outside this folder, without what is secret in a URL."""
+        return sorted({redacted(store) for run in self.runs() if (store := self._saved(run.name).store)})
 
     def lock(self, run: str) -> Path:
         """The lock of a run's one writer."""

@@ -13,7 +13,7 @@ COMMANDS = (
     "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
     "evidence", "request", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new",
     "keys show", "deploy init", "deploy admit", "doctor", "join", "node", "signer", "coordinator",
-    "members request", "members approve", "members revoke", "members show",
+    "members request", "members approve", "members revoke", "members show", "backup", "restore",
 )  # fmt: skip
 
 
