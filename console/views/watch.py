@@ -1,0 +1,159 @@
+"""A run while it goes on, from its event log and its lock: who was asked, who has answered, and whether it still moves.
+
+running      a process writes the run
+stalled      one does, and nothing has happened for three times as long as ever before, and for five minutes
+dead         none does, and the run has not ended: `foedus run --resume` goes on
+completed, failed
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from chain.queue import read_anchors
+from console.views.progress import Event, watching
+from console.views.tables import show, table
+from core.canonical import Address
+from core.escape import visible
+from core.rejections import Reason
+from core.storage.events import EventLog
+from core.storage.lock import take
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+
+_WORDS: Mapping[str, str] = {
+    Reason.NOT_CONNECTED: "node-lost",
+    Reason.NO_REPLY: "node-lost",
+    Reason.CLIENT_ERROR: "node-failed",
+}
+"""Reasons in an operator's words; the others are that already."""
+_PATIENCE_SECONDS, _PATIENCE_TIMES = 300.0, 3.0
+_REFRESH_SECONDS = 1.0
+
+
+@dataclass
+class Part:
+    """What one organisation has done in a run; times in seconds since the epoch."""
+
+    asked: int = 0
+    answered: int = 0
+    doing: str = "not asked yet"
+    since: float | None = None
+    sent: float = 0.0
+    took: float | None = None
+    """Seconds from its last task to its last update."""
+    error: str = ""
+    """The last one, with its round."""
+
+
+def parts(events: Iterable[Event], names: Mapping[Address, str]) -> dict[str, Part]:
+    """What every organisation has done, by name, as the events tell."""
+    found, number = {name: Part() for name in sorted(names.values())}, 0
+    for event in events:
+        if event["event"] == "round-started":
+            number = event["round"]
+            for address in event["asked"]:
+                part = found.setdefault(names.get(address, address), Part())
+                part.asked, part.sent, part.since = part.asked + 1, event["time"], event["time"]
+                part.doing = f"training in round {number}"
+            continue
+        if "organisation" not in event or event["event"] not in ("admitted", "rejected", "objected", "late"):
+            continue
+        part = found.setdefault(names.get(event["organisation"], event["organisation"]), Part())
+        if event["event"] == "admitted":
+            part.answered, part.took = part.answered + 1, event["time"] - part.sent
+            part.doing = f"trained in round {number}"
+        else:
+            reason = str(event.get("reason", event["event"]))
+            part.doing = f"{event['event']} in round {event.get('round', number)}"
+            part.error = f"{part.doing}: {_WORDS.get(reason, reason)}: {event['detail']}"
+        part.since = event["time"]
+    return found
+
+
+def condition(events: Iterable[Event], written: bool, now: float) -> str:
+    """Whether a run that has not ended moves; `written` tells whether a process has its lock."""
+    if not written:
+        return "dead"
+    times = [event["time"] for event in events]
+    longest = max((after - before for before, after in pairwise(times)), default=0.0)
+    silent = now - times[-1] if times else 0.0
+    return "stalled" if silent > max(_PATIENCE_SECONDS, _PATIENCE_TIMES * longest) else "running"
+
+
+def is_written(lock: Path) -> bool:
+    """Whether a process holds a run's lock."""
+    if not lock.exists():
+        return False
+    try:
+        take(lock).close()
+    except BlockingIOError:
+        return True
+    return False
+
+
+def watch(state: State, run: RunFolder, console: Console) -> str:
+    """Show a run until it has ended or is dead, and how it then stands; returns which.
+
+    On a terminal a table is kept up to date, elsewhere every event is a line.
+    """
+    found = state_of(state, run)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while (found := state_of(state, run)) in ("running", "stalled"):
+                live.update(picture(state, run, found), refresh=True)
+                time.sleep(_REFRESH_SECONDS)
+    else:
+        with watching(console, state, run.name) as tell:
+            while not tell() and (found := state_of(state, run)) in ("running", "stalled"):
+                time.sleep(_REFRESH_SECONDS)
+            tell()
+        found = state_of(state, run)
+    show(picture(state, run, found), on=console)
+    return found
+
+
+def state_of(state: State, run: RunFolder) -> str:
+    """One of the words above."""
+    events, _ = EventLog.read(state.events(run.name))
+    ended = {"finished": "completed", "failed": "failed"}
+    last = events[-1]["event"] if events else ""
+    return ended.get(last) or condition(events, is_written(state.lock(run.name)), time.time())
+
+
+def picture(state: State, run: RunFolder, found: str) -> RenderableType:
+    """A run as it stands: its rounds, its organisations, and the anchors that are not mined yet."""
+    events, _ = EventLog.read(state.events(run.name))
+    now, rounds = time.time(), [event for event in events if event["event"] == "round-started"]
+    where = f"round {rounds[-1]['round']} of {rounds[-1]['rounds']}" if rounds else "founding"
+    steps = [event["doing"] for event in events[-1:] if event["event"] == "step"]
+    anchors = read_anchors(run.queue)
+    pending = sum(signed.value.key not in anchors for signed in run.records() if signed.value.admitted)
+    organisations = table(
+        f"Run {run.name}: {found}, {where}",
+        ("organisation", "asked", "answered", "seconds", "now", "for", "last error"),
+        (
+            (
+                name,
+                part.asked,
+                part.answered,
+                None if part.took is None else f"{part.took:.0f}",
+                part.doing,
+                None if part.since is None else f"{now - part.since:.0f} s",
+                part.error or None,
+            )
+            for name, part in parts(events, run.genesis.names).items()
+        ),
+        numbers=("asked", "answered", "seconds", "for"),
+    )
+    age = f"{now - events[-1]['time']:.0f} s ago" if events else "never"
+    lines = [*steps, f"Last event {age}; {pending} rounds not anchored yet"]
+    if found == "dead":
+        lines.append(f"No process writes it: foedus run --resume {run.name}")
+    return Group(organisations, *(Text(visible(line)) for line in lines))
