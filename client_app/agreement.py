@@ -8,7 +8,7 @@ many seeds as the settings allow may come to nothing. Where a signer holds the k
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
 from core.deployment import MOST_DRAWS
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
-from core.genesis import Genesis
+from core.genesis import Genesis, Privacy
 from core.keys import Domain
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
@@ -64,14 +64,17 @@ class Pins:
         """Raise ObjectionError for a genesis that is not as the settings want it."""
         _check("coordinator", self.coordinator, genesis.coordinator)
         _check("contract", self.contract, genesis.chain.contract)
-        _check("base", self.base_digest, genesis.base.digest)
-        members = ",".join(sorted(member.address.lower() for member in genesis.organisations))
-        _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), members)
-        if self.norm_bound and genesis.norm_bound > self.norm_bound:
-            raise ObjectionError(
-                f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {genesis.norm_bound:g}"
-            )
-        epsilon = genesis.privacy.epsilon if genesis.privacy else math.inf
+        members = [member.address for member in genesis.organisations]
+        self.check_terms(genesis.base.digest, members, genesis.norm_bound, genesis.privacy)
+
+    def check_terms(self, base: Digest, members: Iterable[str], norm_bound: float, privacy: Privacy | None) -> None:
+        """Raise ObjectionError for terms of a federation, founded or not, that are not as the settings want them."""
+        _check("base", self.base_digest, base)
+        addresses = ",".join(sorted(member.lower() for member in members))
+        _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), addresses)
+        if self.norm_bound and norm_bound > self.norm_bound:
+            raise ObjectionError(f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {norm_bound:g}")
+        epsilon = privacy.epsilon if privacy else math.inf
         if self.epsilon and epsilon > self.epsilon:
             raise ObjectionError(f"dp-epsilon: expected at most {self.epsilon:g}, as pinned, got {epsilon:g}")
 

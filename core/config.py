@@ -17,7 +17,7 @@ from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
 
-MODES = ("train", "unlearn", "attribute")
+MODES = ("train", "unlearn", "attribute", "check")
 CREDITED = ("ucb", "q-learning")
 """The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
@@ -28,7 +28,7 @@ class RunConfig:
     """One federation's settings; the docstring under a field is its documentation."""
 
     mode: str = "train"
-    """What the ServerApp does: train, unlearn or attribute."""
+    """What the ServerApp does: train, unlearn, attribute, or check the nodes of a deployment."""
     run: str = ""
     """The run id to create, resume or read; "" makes a new one (or reads the newest)."""
     resume: bool = False
