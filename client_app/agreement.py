@@ -8,7 +8,7 @@ many seeds as the settings allow may come to nothing. Where a signer holds the k
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
 from core.deployment import MOST_DRAWS
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
-from core.genesis import Genesis
+from core.genesis import Genesis, Privacy
 from core.keys import Domain
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
@@ -64,14 +64,17 @@ class Pins:
         """Raise ObjectionError for a genesis that is not as the settings want it."""
         _check("coordinator", self.coordinator, genesis.coordinator)
         _check("contract", self.contract, genesis.chain.contract)
-        _check("base", self.base_digest, genesis.base.digest)
-        members = ",".join(sorted(member.address.lower() for member in genesis.organisations))
-        _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), members)
-        if self.norm_bound and genesis.norm_bound > self.norm_bound:
-            raise ObjectionError(
-                f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {genesis.norm_bound:g}"
-            )
-        epsilon = genesis.privacy.epsilon if genesis.privacy else math.inf
+        members = [member.address for member in genesis.organisations]
+        self.check_terms(genesis.base.digest, members, genesis.norm_bound, genesis.privacy)
+
+    def check_terms(self, base: Digest, members: Iterable[str], norm_bound: float, privacy: Privacy | None) -> None:
+        """Raise ObjectionError for terms of a federation, founded or not, that are not as the settings want them."""
+        _check("base", self.base_digest, base)
+        addresses = ",".join(sorted(member.lower() for member in members))
+        _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), addresses)
+        if self.norm_bound and norm_bound > self.norm_bound:
+            raise ObjectionError(f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {norm_bound:g}")
+        epsilon = privacy.epsilon if privacy else math.inf
         if self.epsilon and epsilon > self.epsilon:
             raise ObjectionError(f"dp-epsilon: expected at most {self.epsilon:g}, as pinned, got {epsilon:g}")
 
@@ -146,12 +149,14 @@ class Agreement:
 
     def consent(self, genesis: Genesis) -> Signed[Consent]:
         """The organisation's consent to a genesis of members to whom it has shown its nonce; raises ObjectionError."""
-        shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
+        shown = {entry["nonce"]: entry for entry in self._entries("nonce")}
         nonces = dict(zip((member.address for member in genesis.organisations), genesis.nonces, strict=False))
         own = commitment_to(nonces[self._key.address]) if self._key.address in nonces else None
-        if own is None or shown.get(own) != founders_digest(genesis.organisations):
+        members = founders_digest(genesis.organisations)
+        asked = {"run": genesis.run, "coordinator": genesis.coordinator, "members": members}
+        if own is None or not asked.items() <= shown.get(own, {}).items():
             raise ObjectionError(
-                "genesis: expected a seed from the nonce that was shown, and the members it was shown to"
+                "genesis: expected a seed from the nonce that was shown, for the run, coordinator and members shown"
             )
         self._note({"genesis": genesis.digest, "drawn": own})
         # Kept whole: the organisation checks its coordinator later, without asking it for anything.
@@ -176,7 +181,9 @@ class Agreement:
         """Raise ObjectionError when the coordinator has drawn too many seeds already that came to nothing."""
         # Whoever draws until it likes a seed leaves behind the ones that it did not like: nobody trains with them.
         used = {entry["drawn"] for entry in self._entries("genesis") if self._trained(entry["genesis"])}
-        drawn = {entry["nonce"] for entry in self._entries("nonce") if entry["coordinator"] == own.coordinator}
+        # An address may be spelt in many ways, and each would be a coordinator of its own.
+        same = own.coordinator.lower()
+        drawn = {entry["nonce"] for entry in self._entries("nonce") if entry["coordinator"].lower() == same}
         if (vain := len(drawn - used - {own.nonce})) >= self._most_draws:
             raise ObjectionError(
                 f"seeds of coordinator {own.coordinator} of which no training came: expected fewer than "

@@ -1,21 +1,17 @@
-"""The ClientApp: bind, bid, train, evaluate, delete derived state, erase records.
+"""The ClientApp: bind, check, bid, train, evaluate, delete derived state, erase records.
 
 A handler checks a message before it acts on it; what it raises is answered by a refusal (client_app/refusals.py).
 """
 
 from collections import Counter
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from chain.membership import digest_of_node_key
 from client_app.agreement import Pins
 from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
+from client_app.dry_run import DryRun
 from client_app.hosting import Host, Node, node_of
 from client_app.local_round import RoundPlan, train_round, whole_round
 from client_app.oversight import confirm, metrics
@@ -34,6 +30,7 @@ from core.messages.queries import (
     Bound,
     ConsentQuery,
     Deletion,
+    DryRunQuery,
     OfferQuery,
     RecordsAnswer,
     RecordsQuery,
@@ -42,7 +39,7 @@ from core.messages.queries import (
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
-from core.update import ABSTAIN, Offer, Registration
+from core.update import ABSTAIN, Offer
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -57,14 +54,17 @@ def bind(message: Message, context: Context) -> Message:
     """Answer with the organisations hosted here, each under its own signature on the challenge."""
     query = Bind.from_content(message.content)
     node = node_of(context)
-    own: dict[str, Any] = {"product": f"foedus {version('foedus')}"}
-    if node_key := str(context.node_config.get("node-key", "")):
-        own["node_key"] = digest_of_node_key(Path(node_key))
     Pins.of(context.node_config).check_asked(query.asked, query.chain)
-    asked: dict[str, Any] = asdict(query.asked)
-    plain = {who: Registration(host.organisation, **asked, **own) for who, host in node.hosts.items()}
+    plain = node.registrations(query.asked, context.node_config)
     registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
     return Message(Bound(registrations, node.known).to_content(), reply_to=message)
+
+
+@app.query("check")
+def check(message: Message, context: Context) -> Message:
+    """Answer with what a federation would meet here; nothing is signed, shown or written down."""
+    query = DryRunQuery.from_content(message.content)
+    return Message(DryRun(query, context).answer().to_content(), reply_to=message)
 
 
 @app.query("reveal")

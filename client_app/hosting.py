@@ -8,13 +8,15 @@ In a simulation node i of N hosts every organisation j with j mod N = i, so that
 are derived from the federation's seed and the organisation's name: they are public, and marked as such.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, UserConfig
 
-import assets
+from chain.membership import digest_of_node_key
 from client_app.agency import Agency
 from client_app.agreement import Agreement, RemoteAgreement
 from client_app.erased_records import ErasedRecords
@@ -26,7 +28,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
-from core.update import Organisation
+from core.update import Asked, Organisation, Registration
 from llm.bases import find
 from llm.batches import check_turns
 from llm.data import read_data
@@ -64,6 +66,13 @@ class Node:
         if address not in self.hosts:
             raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {address}")
         return self.hosts[address]
+
+    def registrations(self, asked: Asked, own: UserConfig) -> dict[Address, Registration]:
+        """The registrations of the organisations hosted here with a federation, before anybody signs them."""
+        named: dict[str, Any] = {"product": f"foedus {version('foedus')}"}
+        if node_key := str(own.get("node-key", "")):
+            named["node_key"] = digest_of_node_key(Path(node_key))
+        return {who: Registration(host.organisation, **asdict(asked), **named) for who, host in self.hosts.items()}
 
     def agreement(self, address: Address) -> Agreement | RemoteAgreement:
         """What an organisation hosted here, or its signer, remembers of the federations that it agreed to found."""
@@ -149,7 +158,7 @@ class _Places:
     def of(cls, own: UserConfig) -> "_Places":
         """From a node-config; raises ConfigError without an organisation, data, or a key."""
         given = {name: own.get(name, "") for name in ("organisation", "data", "signer", "key-file", "passphrase")}
-        given["base"] = own.get("base", assets.BASE_MODEL)
+        given["base"] = own.get("base", RunConfig.base)
         for name, value in given.items():
             needed = name in ("organisation", "data") or (name == "key-file" and not given["signer"])
             if not isinstance(value, str) or (needed and not value):

@@ -22,6 +22,7 @@ from core.deployment import MOST_DRAWS
 from core.erasures import Attestation
 from core.errors import ConfigError, ObjectionError
 from core.genesis import Genesis
+from core.keys import Domain
 from core.ledger import LedgerView
 from core.messages.training import Task
 from core.storage.state_folder import State
@@ -65,7 +66,7 @@ class Oversight:
         """
         genesis, organisation = task.genesis, task.organisation
         path = self.state.witness(genesis.digest, organisation)
-        witness = Witness(path, genesis, organisation, self._ledger(genesis), self.lag)
+        witness = Witness(path, genesis, organisation, self._ledger(genesis.chain.contract), self.lag)
         witness.follow(task.shown, task.openings)
         return witness
 
@@ -74,7 +75,7 @@ class Oversight:
 
         Raises IntegrityError when it does not, LedgerUnreachableError when it does not answer.
         """
-        if (ledger := self._ledger(genesis)) is None:
+        if (ledger := self._ledger(genesis.chain.contract)) is None:
             return
         known = ledger.erasure(genesis.digest, attestation.erasure)
         expected = attestation.hide(attestation.digest)
@@ -82,8 +83,17 @@ class Oversight:
             got = known.attestation if known else "nothing"
             raise ObjectionError(f"the ledger on erasure {attestation.erasure}: expected {expected}, got {got}")
 
-    def _ledger(self, genesis: Genesis) -> LedgerView | None:
-        return _ledger(self.chain, self.state.folder, genesis.chain.contract) if self.chain else None
+    def check_contract(self, chain: Domain) -> None:
+        """Check that the organisation's own ledger, if it has one, has this contract.
+
+        Raises IntegrityError when it does not, LedgerUnreachableError when it does not answer.
+        """
+        ledger = self._ledger(chain.contract)
+        if ledger and (got := Domain(ledger.chain_id, ledger.contract)) != chain:
+            raise ObjectionError(f"the contract on the organisation's chain: expected {chain}, got {got}")
+
+    def _ledger(self, contract: Address) -> LedgerView | None:
+        return _ledger(self.chain, self.state.folder, contract) if self.chain else None
 
     def abstains(self, standing: Standing) -> bool:
         """Whether the organisation will not train while its coordinator stands so."""

@@ -23,15 +23,24 @@ _LONGEST_DETAIL: Final = 700
 
 def refused(message: Message, context: Context, reason: Refused, error: Exception) -> Message:
     """The refusal that answers `message` after an error."""
+    return abstained(message, Cause.of(error), told(context, error), reason)
+
+
+def told(context: Context, error: Exception) -> str:
+    """What the coordinator is told of an error in words, "" for what stays at home; the log has it in full."""
     log(ERROR, "%s: %s", type(error).__name__, error)
     shared = isinstance(error, ObjectionError | ForgeryError) or "partition-id" in context.node_config
-    return abstained(message, Cause.of(error), str(error) if shared else "", reason)
+    return shortened(str(error)) if shared else ""
 
 
 def abstained(message: Message, cause: Cause, detail: str = "", reason: Refused = Refused.ABSTAINED) -> Message:
     """The refusal that answers `message` where an organisation will not take part."""
-    short = one_line(detail).encode()[:_LONGEST_DETAIL].decode(errors="ignore")
-    return Message(Refusal(reason, cause, short).to_content(), reply_to=message)
+    return Message(Refusal(reason, cause, shortened(detail)).to_content(), reply_to=message)
+
+
+def shortened(text: str) -> str:
+    """A text as one line that fits into a refusal."""
+    return one_line(text).encode()[:_LONGEST_DETAIL].decode(errors="ignore")
 
 
 def errors_stay_home(message: Message, context: Context, handle: ClientAppCallable) -> Message:

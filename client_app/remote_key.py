@@ -1,6 +1,6 @@
 """A key that another process holds: `foedus signer` answers over a Unix socket, one request a connection.
 
-    {"ask": "about"}                                → {"address", "public"}
+    {"ask": "about"}                                → {"address", "public", "coordinator", "chain"}
     {"ask": "register", "chain", "value"}           → {"nonce", "signature"}
     {"ask": "reveal", "chain", "registrations"}     → {"nonce"}
     {"ask": "consent", "genesis"}                   → {"signature"}
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.canonical import Address, Digest, address, from_json, to_json
-from core.errors import FormatError, IntegrityError, UsageError
+from core.errors import FormatError, IntegrityError, ObjectionError, UsageError
 from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey, Signature, Struct, public_key
@@ -48,6 +48,13 @@ class RemoteKey:
     def public(self) -> PublicKey:
         """The public key, for whom something may be sealed."""
         return public_key(self._ask({"ask": "about"}, "public"))
+
+    def check_settings(self, coordinator: Address, chain: Domain) -> None:
+        """Raise ObjectionError for a signer that signs for another coordinator, or under another contract."""
+        about = self._answer({"ask": "about"})
+        got, expected = (about.get("coordinator"), about.get("chain")), (coordinator, chain.to_dict())
+        if got != expected:
+            raise ObjectionError(f"signer: expected settings for {expected}, got {got}")
 
     def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
         """A registration with the signer's commitment to a nonce; raises IntegrityError when the signer refuses."""

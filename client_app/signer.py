@@ -73,7 +73,7 @@ class Signer:
     def answer(self, line: bytes, *, owner: bool = False) -> dict[str, Any]:
         """The answer to a request, of the signer's own user or of another; what is no request is refused."""
         verbs: Mapping[str, Callable[..., dict[str, Any]]] = {
-            "about": lambda: {"address": self._key.address, "public": self._key.public},
+            "about": self.about,
             "register": self.register,
             "reveal": self.reveal,
             "consent": self.consent,
@@ -91,6 +91,12 @@ class Signer:
             return {"refused": str(error)}
         except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
             return {"refused": f"malformed request: {error}"}
+
+    def about(self) -> dict[str, Any]:
+        """Whose key it is, and for whom it signs."""
+        settings = self._settings
+        own = {"address": self._key.address, "public": self._key.public}
+        return own | {"coordinator": settings.coordinator, "chain": settings.domain.to_dict()}
 
     def register(self, chain: Any, value: Any) -> dict[str, Any]:
         """A registration with this coordinator, and the commitment to a nonce in it."""

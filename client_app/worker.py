@@ -23,6 +23,7 @@ from client_app.app import app
 from client_app.own_app import app_digest, check_app, installed_hashes
 from client_app.runtime import Runtime
 from core.deployment import NodeSettings
+from core.errors import IntegrityError
 from llm.model import unload
 
 _POLL_SECONDS = 0.2
@@ -33,6 +34,12 @@ def work(settings: NodeSettings, address: str) -> None:
     runtime = Runtime(address, settings.worker_secret.read_bytes())
     own = dict(settings.node_config())
 
+    def check(fab: bytes) -> None:
+        try:
+            check_app(fab)
+        except IntegrityError as error:  # the only words that leave this machine: they say whose node it is
+            raise IntegrityError(f"{settings.organisation}: {error}") from error
+
     def answer(message: Message, context: Context) -> Message:
         context.node_config = own  # from this machine's settings, and from nobody else
         return app(message, context)
@@ -40,7 +47,7 @@ def work(settings: NodeSettings, address: str) -> None:
     parent, idle = os.getppid(), Idle(settings.idle)
     log(INFO, "%s: worker ready with app %s", settings.organisation, app_digest(installed_hashes()))
     while os.getppid() == parent:
-        if runtime.handle_next(check_app, answer):
+        if runtime.handle_next(check, answer):
             idle.end()
         else:
             idle.go_on()

@@ -36,7 +36,7 @@ SUMMARIES = {
     "check": "Check an erasure certificate against the run's artifacts and the chain.",
     "chain": "Start, stop and inspect a development chain; deploy the contracts.",
     "keys": "Make or show an organisation's key.",
-    "deploy": "Make a deployment's folders and kits; admit organisations.",
+    "deploy": "Make a deployment's folders and kits; admit organisations; try their nodes.",
     "doctor": "Say what is wrong, and what to do about it.",
     "join": "Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.",
     "node": "Run an organisation's node of a deployment.",

@@ -7,11 +7,15 @@ import typer
 from rich.console import RenderableType
 
 from chain.joining import JoinRequest
+from console.backends.federation import Backend, federate
+from console.deployments.dry_run import tried
 from console.deployments.federation_folder import FederationFolder
 from console.options import FederationOption, JsonOption, command_app, read_file
 from console.views.progress import working
 from console.views.tables import answer, short, table
+from core.config import RunConfig
 from core.deployment import FederationSettings
+from core.storage.state_folder import State, new_run_id
 
 app = command_app(
     help="A deployment's folders, kits, and who is admitted.",
@@ -88,6 +92,33 @@ def admit(
     parts: list[RenderableType] = [table(f"Admitted to {found.settings.name}", headings, rows)]
     parts.append("Compare address and node key by phone.")
     answer({"path": str(found.folder), "organisations": organisations}, parts, as_json=as_json)
+
+
+@app.command(epilog="Example: foedus deploy check --federation clinics")
+def check(
+    federation: FederationOption = ".",
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the nodes' answers.")] = 600.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Have every node load its base and data and do one step, before a federation is founded.
+
+    Nothing is founded, signed or drawn, and the step is on made-up records. The exit status is 1 when a node could not
+    take part.
+    """
+    found = FederationFolder.named(federation)
+    decided = found.run_settings() | {"state": str(found.state), "run": new_run_id(), "mode": "check"}
+    settings = RunConfig.from_flat(RunConfig().to_flat() | decided | {"timeout": timeout})
+    federate(settings, Backend.ray, found.folder)
+    admitted = [request.organisation for request in found.admitted()]
+    nodes = list(tried(State.of(settings).events(settings.run), admitted))
+    ok = not any(node.problems for node in nodes)
+    rows = [(n.organisation, f"{n.seconds:.1f} s", f"{n.memory / 2**20:,.0f} MiB", "; ".join(n.problems) or "none")
+            for n in nodes]  # fmt: skip
+    title = "Every node could take part" if ok else "Not every node could take part"
+    headings = ("organisation", "one step", "memory", "problems")
+    parts: list[RenderableType] = [table(title, headings, rows, numbers=headings[1:3]), "Nothing was founded."]
+    answer({"ok": ok, "nodes": [node.to_dict() for node in nodes]}, parts, as_json=as_json)
+    return 0 if ok else 1
 
 
 def register_all(found: FederationFolder, admitted: list[JoinRequest]) -> list[str]:

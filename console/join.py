@@ -47,7 +47,7 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
         "request": str(folder / "request.json"),
     }
     lines = [
-        f"Kit          {made.kit}, of {read.coordinator} at {read.superlink}",
+        f"Kit          {made.kit} for {made.organisation}, of {read.coordinator} at {read.superlink}",
         f"Address      {made.address}",
         f"Node key     {made.membership.node_key}",
         f"Send {folder / 'request.json'} to the coordinator, and compare these by phone.",

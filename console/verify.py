@@ -57,7 +57,8 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
             found, chain or settings.chain, folder.folder, private=private, strict=strict,
             measures=_measures(found, settings),
         )  # fmt: skip
-    rounds = f"{report.recomputed} rounds recomputed, {report.attested} attested"
+    plural = "" if report.recomputed == 1 else "s"
+    rounds = f"{report.recomputed} round{plural} recomputed, {report.attested} attested"
     verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
     # The line above says the rounds already, unless it has to name a failure instead.
     title = f"Checked; {rounds}" if report.failures else "Checked"

@@ -17,7 +17,7 @@ from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
 
-MODES = ("train", "unlearn", "attribute")
+MODES = ("train", "unlearn", "attribute", "check")
 CREDITED = ("ucb", "q-learning")
 """The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
@@ -28,7 +28,7 @@ class RunConfig:
     """One federation's settings; the docstring under a field is its documentation."""
 
     mode: str = "train"
-    """What the ServerApp does: train, unlearn or attribute."""
+    """What the ServerApp does: train, unlearn, attribute, or check the nodes of a deployment."""
     run: str = ""
     """The run id to create, resume or read; "" makes a new one (or reads the newest)."""
     resume: bool = False
@@ -123,7 +123,7 @@ class RunConfig:
     evaluate_timeout: float = 600.0
     """Seconds to wait for the losses of a round."""
     bind_timeout: float = 120.0
-    """Seconds in which the organisations must say that they are there."""
+    """Seconds in which the organisations must say that they are there; a simulation, which starts them, waits 900."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
     robust: str = "none"

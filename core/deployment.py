@@ -95,8 +95,8 @@ class NodeSettings(_Settings):
     """The private key that admits this node (`ssh-keygen -t ecdsa -b 384`)."""
     state: Path = Path("state")
     """What it remembers: witness, erased records, its agent's tables."""
-    base: str = "foedus-tiny"
-    """The base model that it loads, whatever a message names: foedus-tiny, an absolute path, or a Hub name."""
+    base: str = RunConfig.base
+    """The base model that it loads, whatever a message names: smollm2, foedus-tiny, an absolute path, or a Hub name."""
     pin_coordinator: str = ""
     """The only coordinator that it registers with; needed with a key-file, as a signer's settings name one. As the next
     five, not asked for without it."""
@@ -259,7 +259,7 @@ class FederationSettings(_Settings):
     """Names and IP addresses of the coordinator's machine, for its certificate; nodes reach it by the first."""
     organisations: tuple[str, ...]
     """The organisations that may join, by name."""
-    base: str = "foedus-tiny"
+    base: str = RunConfig.base
     """The base model; its digest is pinned in every kit."""
     chain: str = "embedded"
     """The public chain: an RPC URL that every organisation reaches; embedded or anvil where all is on one machine."""

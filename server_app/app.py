@@ -4,6 +4,7 @@ It owns the run while it lives (a lock), starts or restores the federation, and 
 A failure is written to the event log as one line before it is raised: the CLI and Flower both report it.
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -17,16 +18,19 @@ from flwr.serverapp import Grid, ServerApp
 from chain.audit.run import verify
 from core import lora
 from core.aggregation import RULES
-from core.canonical import Address
+from core.canonical import Address, Digest
 from core.config import RunConfig
-from core.errors import FoedusError, UsageError
+from core.errors import ConfigError, FoedusError, UsageError
 from core.escape import one_line, redacted
 from core.keys import Domain, Key
 from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
+from core.messages.queries import DryRunQuery
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State, new_run_id
+from core.update import Asked
+from llm import bases
 from llm.served import shared_adapter
 from llm.sources import base_of_settings
 from llm.tracking import Tracking
@@ -36,6 +40,7 @@ from server_app.binding import Bindings
 from server_app.calibrating import calibrate_simulation
 from server_app.chains import Chains
 from server_app.coordinator_key import coordinator_key
+from server_app.dry_run import dry_run
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
 from server_app.founders import Founders
@@ -49,6 +54,8 @@ from unlearning.requests import request_of
 
 app = ServerApp()
 
+_SIMULATED_BIND_SECONDS = 900.0
+"""A simulation's nodes are started by it, and import a model's libraries first: minutes on a busy machine."""
 _RECEIPT_SECONDS = 300.0
 
 
@@ -67,7 +74,7 @@ def main(grid: Grid, context: Context) -> None:
     """Do the work of the run-config's mode."""
     config = RunConfig.from_flat(context.run_config)
     state = State.of(config)
-    new = config.mode == "train" and not config.resume
+    new = config.mode == "check" or (config.mode == "train" and not config.resume)
     name = config.run or (new_run_id() if new else state.existing().name)
     # A run that is only read is read as it was written: with the store and the key of its own settings.
     run = state.run(name, config if config.mode == "train" else None)
@@ -114,7 +121,37 @@ def attribute(_grid: Grid, context: RunContext) -> None:
     context.events.write("attributed", trace=traced.to_dict(names))
 
 
-MODES: Mapping[str, Callable[[Grid, RunContext], None]] = {"train": train, "unlearn": unlearn, "attribute": attribute}
+def check(grid: Grid, context: RunContext) -> None:
+    """Have the nodes of a deployment try what a federation would ask of them; none is founded."""
+    config, state, events = context.config, context.state, context.events
+    if not config.coordinator_key:
+        raise ConfigError("mode check: expected coordinator-key, as a deployment has one, got none")
+    chains = Chains.to_read(config, state.folder)
+    challenge = Digest("0x" + secrets.token_hex(32))
+    query = DryRunQuery(
+        asked=Asked(coordinator_key(config).address, context.run.name, challenge),
+        chain=Domain(chains.public.chain_id, chains.public.contract),
+        base=bases.digest_of(bases.find(config.base)),
+    )
+    events.write("step", doing="waiting for the organisations' nodes, which load the base and do one step")
+    for node in dry_run(grid, query, founders_of(config, chains), config.organisations, config.timeout):
+        events.write(
+            "checked",
+            organisation=node.organisation,
+            name=node.name,
+            seconds=node.seconds,
+            memory=node.memory,
+            problems=list(node.problems),
+        )
+    events.write("finished")
+
+
+MODES: Mapping[str, Callable[[Grid, RunContext], None]] = {
+    "train": train,
+    "unlearn": unlearn,
+    "attribute": attribute,
+    "check": check,
+}
 
 
 @contextmanager
@@ -136,7 +173,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     check_turns(model, data)
     bindings = bindings_of(context, chains, key)
     context.events.write("step", doing="waiting for the organisations")
-    bindings.wait(grid, awaited(config, run, leaving), config.bind_timeout)
+    patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
+    bindings.wait(grid, awaited(config, run, leaving), patience)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     begin_or_resume(config, run, inputs, key, bindings, grid)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)

@@ -156,7 +156,8 @@ class Bindings:
         if not self._ask_until_complete(grid):
             goal = self.expected or self.known
             answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
-            raise RunError(f"{answered}; a node failed: {self.failure}" if self.failure else answered)
+            reason = f"a node failed: {self.failure}" if self.failure else "nodes that are not up, or a busy machine"
+            raise RunError(f"{answered}; {reason}")
 
     def _ask_until_complete(self, grid: Grid) -> bool:
         """Whether so many organisations are bound before the deadline as are waited for."""

@@ -42,6 +42,14 @@ class Chains:
         private = open_private_ledger(config.private, state, key)
         return cls(public, private, PrivateRounds(private, public.bound, config.anchor_every))
 
+    @classmethod
+    def to_read(cls, config: RunConfig, state: Path) -> "Chains":
+        """The public ledger alone, as a reader has it: nothing is deployed and nothing sent.
+
+        Raises UsageError where no contract is known, LedgerUnreachableError when the chain does not answer.
+        """
+        return cls(open_ledger(config.chain, state, None))
+
     def private_chain(self, anchor_every: int) -> PrivateChain | None:
         """The private chain as a genesis fixes it."""
         if self.private is None:

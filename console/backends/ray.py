@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from console.backends import processes
 from console.backends.app_folder import stage
 from console.backends.children import QUIET, free_port, script
 from console.backends.flower import FlowerCommand, write_overrides
+from console.views.progress import Watcher
 from core.config import RunConfig
 from core.errors import RunError
 from core.storage.lock import holder
@@ -45,14 +46,17 @@ class SuperLink(FlowerCommand):
     address: str
     process: subprocess.Popen[bytes]
 
-    def follow(self, run_id: str, watch: Callable[[], bool], lock: Path) -> None:
-        """Wait for the run's end; raises RunError unless Flower says that it was completed.
+    def follow(self, run_id: str, watch: Watcher, lock: Path) -> None:
+        """Wait for the run's end; raises the ServerApp's own error, RunError unless Flower says that it was completed.
 
         `watch` says whether the event log has ended, `lock` names the process that writes the run.
         """
         asked = time.monotonic()
         while True:
             ended = watch()
+            # Flower would first wait for every message that its actors have, which on a busy machine takes minutes.
+            if watch.failure:
+                raise watch.failure
             if self.process.poll() is not None:
                 raise RunError(f"the SuperLink ended with status {self.process.returncode}: `--resume` goes on")
             # Asking Flower costs the start of its CLI, so it is asked when there is reason to: the process that writes
@@ -93,11 +97,11 @@ class SuperLink(FlowerCommand):
         return telling_line(text) or "its log is empty"
 
 
-def run_simulation(config: RunConfig, nodes: int, watch: Callable[[], bool]) -> None:
+def run_simulation(config: RunConfig, nodes: int, watch: Watcher) -> None:
     """Run a federation to its end.
 
     `watch` is called a few times a second and returns True when the event log says that the ServerApp has ended.
-    Raises RunError when Flower's verdict is not that the run was completed.
+    Raises the ServerApp's own error, or RunError when Flower's verdict is not that the run was completed.
     """
     state = State.of(config)
     run = state.run(config.run).folder

@@ -58,9 +58,9 @@ def packages() -> tuple[bool, str]:
 
 def quantiser() -> tuple[bool, str]:
     """Whether bitsandbytes has a library for this machine's processors."""
-    libraries = sorted(path.name for path in _package("bitsandbytes").glob("libbitsandbytes_*.so"))
     kind = "cuda" if _cards() else "cpu"
-    return any(kind in name for name in libraries), ", ".join(libraries) or "no library"
+    libraries = sorted(path.name for path in _package("bitsandbytes").glob(f"libbitsandbytes_{kind}*.so"))
+    return bool(libraries), ", ".join(libraries) or f"no library for {kind}"
 
 
 def graphics() -> tuple[bool, str]:

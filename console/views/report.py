@@ -1,12 +1,13 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
 
 from chain.queue import read_anchors
+from console.options import state_of
 from console.views.tables import short, table
 from core.ledger import Anchor
 from core.model_selection import stops
@@ -101,8 +102,13 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
-    following = " · ".join(f"foedus {command} {run.name}" for command in ("verify", "evaluate", "export --out DIR"))
-    yield f"\nNext: {following}"
+    yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
+
+
+def next_commands(state: State, run: str) -> Iterator[str]:
+    """What to try with a run, with its state folder where no command would look in it."""
+    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
+    yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
 
 
 def late_lines(rounds: list[Json]) -> Iterator[str]:
@@ -137,22 +143,17 @@ def spending(privacy: Json | None) -> Iterator[str]:
 
 
 def standings(title: str, updates: Json) -> RenderableType:
-    """How each update of a round stood among the others, and how much of it counted."""
-    return table(
-        title,
-        ("organisation", "norm", "cosine to the others", "effect, nats", "counted"),
-        (
-            (
-                name,
-                f"{update['norm']:.2f}",
-                f"{update['cosine']:+.2f}",
-                None if update["effect"] is None else f"{update['effect']:+.3f}",
-                f"{100 * update['factor']:.0f} %",
-            )
-            for name, update in sorted(updates.items())
-        ),
-        numbers=("norm", "cosine to the others", "effect, nats", "counted"),
-    )
+    """How each update of a round stood among the others, and how much of it counted; its effect where measured."""
+    columns: dict[str, Callable[[Json], str]] = {
+        "norm": lambda update: f"{update['norm']:.2f}",
+        "cosine to the others": lambda update: f"{update['cosine']:+.2f}",
+        "effect, nats": lambda update: f"{update['effect']:+.3f}",
+        "counted": lambda update: f"{100 * update['factor']:.0f} %",
+    }
+    if any(update["effect"] is None for update in updates.values()):
+        del columns["effect, nats"]
+    rows = ((name, *(show(update) for show in columns.values())) for name, update in sorted(updates.items()))
+    return table(title, ("organisation", *columns), rows, numbers=columns)
 
 
 def _current(run: RunFolder) -> Iterator[RoundRecord]:

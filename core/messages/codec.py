@@ -2,6 +2,7 @@
 
     message        content sent                         content of the reply
     query.bind     question, chain                      registrations (signed), one per hosted organisation
+    query.check    question, chain, base                what a dry run came to; or refusal
     query.reveal   registrations (signed) of all        nonce; or refusal
     query.consent  genesis                              consent (signed); or refusal
     query.offer    round, payments                      offer (signed); or refusal

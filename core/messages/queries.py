@@ -28,6 +28,7 @@ from core.signed import Signed
 from core.update import Asked, Offer, Registration
 
 BIND = "query.bind"
+CHECK = "query.check"
 REVEAL = "query.reveal"
 CONSENT = "query.consent"
 OFFER = "query.offer"
@@ -76,6 +77,53 @@ class Bound:
             return typed(cls(tuple(Signed.parse(Registration, r) for r in bound["organisations"]), bound["known"]))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed bind reply: {error}") from error
+
+
+@dataclass(frozen=True)
+class DryRunQuery:
+    """The coordinator asks a node to try what a federation would ask of it, with a base of this digest."""
+
+    asked: Asked
+    chain: Domain
+    base: Digest
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        return RecordDict({"check": json_record(asdict(self))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        nested = {"asked": lambda v: parsed(Asked, v, {}), "chain": lambda v: parsed(Domain, v, {})}
+        return parsed(cls, json_of(content, "check", QUESTION_BYTES), nested)
+
+
+@dataclass(frozen=True)
+class DryRunAnswer:
+    """What a node's dry run came to; nothing of it is signed.
+
+    `registration` is the one that it would sign, None where it could not; `seconds` are those of one step, `memory` the
+    most bytes that it took; `problems` say what failed, and are empty when nothing did.
+    """
+
+    registration: Registration | None
+    seconds: float
+    memory: int
+    problems: tuple[str, ...]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        plain = asdict(self) | {"problems": list(self.problems)}
+        return RecordDict({"checked": json_record(plain)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        nested = {
+            "registration": lambda v: None if v is None else Registration.from_dict(v),
+            "problems": lambda v: tuple(str(problem) for problem in v),
+        }
+        return parsed(cls, json_of(content, "checked", MANIFEST_BYTES), nested)
 
 
 @dataclass(frozen=True)

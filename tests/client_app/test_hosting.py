@@ -101,7 +101,7 @@ def test_a_deployed_node_loads_only_the_base_of_its_own_settings(
     foreign = f.genesis(base=Base("/somebody/elses", f.genesis().base.digest, "none"))
     for own in ({}, {"base": "/srv/own"}):
         node(settings | {"base": "/somebody/elses"}, deployed | own).load_base(foreign)
-    assert loaded == ["foedus-tiny", "/srv/own"]
+    assert loaded == [RunConfig().base, "/srv/own"]
 
 
 def test_a_deployed_node_reads_no_path_that_a_run_names(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core.config import RunConfig
 from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings, is_local
 from core.errors import ConfigError
 from tests import federation as f
@@ -44,7 +45,7 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         "signer": "/run/foedus/signer.sock",
         "node-key": str(tmp_path / "node.pub"),
         "state": str(tmp_path / "state"),
-        "base": "foedus-tiny",
+        "base": RunConfig().base,
     }
     own = node(
         tmp_path, NODE + 'chain-url = "http://own"\nchain-lag = 0\nbudget = 3\nbase = "/srv/base"\n'

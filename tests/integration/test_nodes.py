@@ -4,6 +4,7 @@ import os
 import signal
 import ssl
 import subprocess
+from pathlib import Path
 
 import httpx
 import psutil
@@ -13,6 +14,7 @@ from client_app.remote_key import RemoteKey
 from console.backends.app_folder import stage
 from console.backends.children import flower_environment, free_port, script
 from core import keys
+from core.storage.state_folder import State
 from tests.commands import foedus
 from tests.integration.deployed import MEMBERS, PRIVILEGED, Deployment, until, users
 from tests.nginx import needs_nginx
@@ -89,6 +91,25 @@ def test_an_organisation_is_erased_at_a_request_of_its_signer_s_user_and_not_of_
     assert certificate.attestation.value.organisation == run.genesis.named("medical").address
     assert {receipt.value.organisation for receipt in certificate.receipts} == set(run.genesis.names)
     assert foedus("check", path, "--state", deployment.world.state, "--json").json["ok"]
+
+
+def test_a_dry_run_tries_every_node_and_founds_nothing(deployment: Deployment) -> None:
+    state = State(deployment.coordinator / "state")
+    runs, before = [run.name for run in state.runs()], remembered(deployment)
+    done = foedus("deploy", "check", "--federation", deployment.coordinator, "--json")
+    assert done.code == 0, done.out + done.err
+    nodes = sorted(done.json["nodes"], key=lambda node: str(node["organisation"]))
+    assert [(node["organisation"], node["ok"], node["problems"]) for node in nodes] == [(n, True, []) for n in MEMBERS]
+    assert all(node["seconds"] > 0 and node["memory"] > 2**27 for node in nodes)
+    assert [run.name for run in state.runs()] == runs
+    assert remembered(deployment) == before
+
+
+def remembered(deployment: Deployment) -> dict[Path, bytes]:
+    """What nodes and signers remember of federations."""
+    folders = [place / "state" for name in MEMBERS for place in (deployment.node(name), deployment.signer(name))]
+    kinds = [folder / kind for folder in folders for kind in ("agreed", "witness", "privacy", "forgotten")]
+    return {path: path.read_bytes() for kind in kinds for path in kind.rglob("*") if path.is_file()}
 
 
 def test_a_coordinator_that_ships_changed_client_code_is_refused_by_every_node_and_named(

@@ -1,6 +1,7 @@
 """Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ from core import keys
 from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
 from core.config import RunConfig
-from core.errors import ConfigError, FoedusError, RunLockedError, UsageError
+from core.errors import ConfigError, FoedusError, RunError, RunLockedError, UsageError
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply, Task
 from core.rounds import RoundRecord
@@ -20,6 +21,7 @@ from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.update import UpdateManifest
 from server_app.app import founders_of
+from server_app.binding import Bindings
 from tests.server_app.worlds import World
 
 Tamper = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
@@ -265,6 +267,24 @@ def test_a_deployment_says_how_many_organisations_it_waits_for(world: World) -> 
     own = {"coordinator-key": "/outside/coordinator.key"}
     with pytest.raises(ConfigError, match="organisations: expected the number that a deployment waits for, got 0"):
         world.run("deployed", **own)
+
+
+def test_a_simulation_is_more_patient_with_its_nodes_which_import_a_model_s_libraries_first(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def wait(_bindings: Bindings, _grid: object, _expected: int, timeout: float) -> None:
+        waited.append(timeout)
+        raise RunError("nobody came")
+
+    monkeypatch.setattr(Bindings, "wait", wait)
+    keys.create(tmp_path / "own.key")
+    for settings in ({}, {"coordinator-key": str(tmp_path / "own.key"), "organisations": 3}):
+        with pytest.raises(RunError, match="nobody came"):
+            world.run("waiting", **settings)
+    simulation, deployment = waited
+    assert simulation >= 600 > deployment
 
 
 def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None:

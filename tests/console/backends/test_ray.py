@@ -1,6 +1,16 @@
-import pytest
+import subprocess
+import time
+from pathlib import Path
 
-from console.backends.ray import telling_line
+import pytest
+from rich.progress import Progress
+
+from console.backends.ray import SuperLink, telling_line
+from console.views.progress import Watcher
+from core.errors import UsageError
+from core.storage.events import EventLog
+from core.storage.lock import locked
+from core.storage.state_folder import State
 
 TRACEBACK = """
 INFO :      Starting
@@ -26,3 +36,16 @@ For more information, visit: <https://example.org>
 )
 def test_the_line_that_says_what_went_wrong(log: str, line: str) -> None:
     assert telling_line(log) == line
+
+
+def test_a_run_that_has_failed_is_left_at_once_whatever_flower_still_does(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    watch = Watcher(state, "failed", Progress(disable=True))
+    with locked(state.lock("failed")), subprocess.Popen(["sleep", "60"]) as process:
+        EventLog(state.events("failed")).write("failed", error="quorum: too few", exit_code=2)
+        started = time.monotonic()
+        link = SuperLink(tmp_path, {}, "127.0.0.1:1", process)
+        with pytest.raises(UsageError, match="quorum: too few"):
+            link.follow("1", watch, state.lock("failed"))
+        assert time.monotonic() - started < 5
+        process.kill()

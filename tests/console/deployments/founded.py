@@ -10,6 +10,7 @@ FILE = """
 name = "clinics"
 hosts = ["localhost", "127.0.0.1"]
 organisations = ["financial", "medical"]
+base = "foedus-tiny"
 listen = "127.0.0.1:9092"
 
 [run]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from console.views.report import late_lines, report, served_lines, tables
+from console.views.report import late_lines, report, served_lines, standings, tables
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -118,6 +118,24 @@ def test_people_see_losses_rounds_and_what_to_try_next(federation: Federation) -
     text = printed(tables(state, federation.run, told(federation)))
     for fact in ("Run one: completed", "coding", "4.000", "2.000", "-50.0 %", "foedus verify one", str(state.folder)):
         assert fact in text
+
+
+def test_what_to_try_next_names_a_state_folder_that_no_command_would_look_in(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = federation.run.folder.parents[1]
+    shown = {}
+    for place in (folder, folder / "elsewhere"):
+        monkeypatch.setenv("FOEDUS_HOME", str(place))
+        shown[place] = printed(tables(State(folder), federation.run, told(federation))).partition("Next: ")[2]
+    assert "--state" not in shown[folder]
+    assert f"foedus verify one --state {folder} ·" in shown[folder / "elsewhere"]
+
+
+def test_an_effect_has_a_column_where_it_was_measured() -> None:
+    update = {"norm": 2.0, "cosine": 0.5, "factor": 1.0, "effect": None}
+    assert "effect" not in printed([standings("Updates", {"coding": update})])
+    assert "-0.250" in printed([standings("Updates", {"coding": update | {"effect": -0.25}})])
 
 
 def test_an_organisation_that_was_not_measured_is_said_to_be_missing(federation: Federation) -> None:

@@ -1,0 +1,17 @@
+"""How much memory this process has taken on the device that it computes on."""
+
+import re
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes since the process was started: on a GPU what its allocator took, else all of the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    # Not getrusage: what the process that started this one held is counted there, too.
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    return int(kilobytes) * 1024
