@@ -347,10 +347,8 @@ class Witness:
         if own and own[0].value.digest not in self._sent.get(own[0].value.key, []):
             own[0].verified(self._genesis)
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
-        if own and (own[0].value.lane != record.lane or record.delays[self._organisation] > self._genesis.staleness):
-            raise ObjectionError(
-                f"{record.key}: admits an update of {self._organisation} of round {own[0].value.round}"
-            )
+        if own and own[0].value.lane != record.lane:
+            raise ObjectionError(f"{record.key}: admits an update of {self._organisation} of lane {own[0].value.lane}")
         # Rejected with a reason, or on its way when the round closed: a late update of the round before is no answer.
         if sent and not own and self._organisation not in record.heard:
             raise ObjectionError(f"{record.key}: leaves out the update that {self._organisation} sent")
