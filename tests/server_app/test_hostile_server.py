@@ -248,10 +248,10 @@ class Lenient(Foedus):
 class RevokingInRound2(Foedus):
     """The administrator revokes an organisation while round 2 trains; nobody is slow to hear of it."""
 
-    def _admit(self, recipient: Recipient, reply: Message | None) -> None:
+    def _admit(self, recipient: Recipient, key: RoundKey, reply: Message | None) -> None:
         if self.rounds.lanes[0].round == 1 and recipient.organisation != VICTIM:
             self.revoked = lambda: frozenset({VICTIM})
-        super()._admit(recipient, reply)
+        super()._admit(recipient, key, reply)
 
 
 def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(
