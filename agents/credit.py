@@ -101,7 +101,9 @@ def _gradient(done: CreditedRound, loss_and_gradient: LossAndGradient, name: str
     for node, weight in zip(nodes, weights, strict=True):
         part = (node + 1) / 2  # the nodes lie in [−1, 1]
         between = {n: (b + part * (done.after[n] - b)).astype(np.float32) for n, b in done.before.arrays.items()}
-        total += 0.5 * weight * _flat(loss_and_gradient(AdapterState(between), name)[1])
+        gradient = _flat(loss_and_gradient(AdapterState(between), name)[1])
+        # A model that diverged has none: nobody is credited, and the change is in the residual.
+        total += 0.5 * weight * np.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     return total
 
 

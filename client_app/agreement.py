@@ -149,12 +149,14 @@ class Agreement:
 
     def consent(self, genesis: Genesis) -> Signed[Consent]:
         """The organisation's consent to a genesis of members to whom it has shown its nonce; raises ObjectionError."""
-        shown = {entry["nonce"]: entry["members"] for entry in self._entries("nonce")}
+        shown = {entry["nonce"]: entry for entry in self._entries("nonce")}
         nonces = dict(zip((member.address for member in genesis.organisations), genesis.nonces, strict=False))
         own = commitment_to(nonces[self._key.address]) if self._key.address in nonces else None
-        if own is None or shown.get(own) != founders_digest(genesis.organisations):
+        members = founders_digest(genesis.organisations)
+        asked = {"run": genesis.run, "coordinator": genesis.coordinator, "members": members}
+        if own is None or not asked.items() <= shown.get(own, {}).items():
             raise ObjectionError(
-                "genesis: expected a seed from the nonce that was shown, and the members it was shown to"
+                "genesis: expected a seed from the nonce that was shown, for the run, coordinator and members shown"
             )
         self._note({"genesis": genesis.digest, "drawn": own})
         # Kept whole: the organisation checks its coordinator later, without asking it for anything.
@@ -179,7 +181,9 @@ class Agreement:
         """Raise ObjectionError when the coordinator has drawn too many seeds already that came to nothing."""
         # Whoever draws until it likes a seed leaves behind the ones that it did not like: nobody trains with them.
         used = {entry["drawn"] for entry in self._entries("genesis") if self._trained(entry["genesis"])}
-        drawn = {entry["nonce"] for entry in self._entries("nonce") if entry["coordinator"] == own.coordinator}
+        # An address may be spelt in many ways, and each would be a coordinator of its own.
+        same = own.coordinator.lower()
+        drawn = {entry["nonce"] for entry in self._entries("nonce") if entry["coordinator"].lower() == same}
         if (vain := len(drawn - used - {own.nonce})) >= self._most_draws:
             raise ObjectionError(
                 f"seeds of coordinator {own.coordinator} of which no training came: expected fewer than "

@@ -15,7 +15,7 @@ coordinator; a ledger that does not answer is one on which nothing stands yet.
 The memory is a JSON Lines file of the organisation's own (core/storage/jsonl.py): a ClientApp lives for one message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from client_app.checks import check_ledger, check_weights
 from core.canonical import Address, Digest
-from core.errors import IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
+from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.ledger import LedgerView
@@ -103,6 +103,8 @@ class Witness:
         self._ledger = ledger
         self._lag = lag
         self._sent: dict[RoundKey, list[Digest]] = {}
+        self._lost: set[Digest] = set()
+        """The own updates of which it knows by its signature alone."""
         self._shown: dict[RoundKey, _ShownRound] = {}
         self._opened: dict[tuple[int, int], _Opened] = {}
         self._confirmed: set[RoundKey] = set()
@@ -129,11 +131,14 @@ class Witness:
     def follow(self, shown: Sequence[ShownRecord], openings: Sequence[Signed[GenerationRecord]] = ()) -> None:
         """Check and remember what opened a lane's generations, and the records that lead to its newest, in order.
 
-        Whoever remembers nothing of the lane begins with the newest. Raises as `check_record` does.
+        Whoever remembers nothing of the lane begins with the newest. Raises as `check_record` does, and once
+        LostMemoryError for own updates that it has signed and does not remember.
         """
         self._open(openings)
         known = bool(shown) and self._remembers(shown[0].record.value.lane)
-        for each in shown if known else shown[-1:]:
+        to_check = shown if known else shown[-1:]
+        self._recall([each.record.verified(self._genesis) for each in to_check])
+        for each in to_check:
             self.check_record(each.record, each.salts)
 
     def check_record(self, signed: Signed[RoundRecord], salts: Salts) -> RoundRecord:
@@ -153,8 +158,6 @@ class Witness:
                 self._compare(record, salts)
             else:
                 self._check_own_update(record)
-        except LostMemoryError:
-            raise  # it shows nothing against the coordinator
         except IntegrityError as error:
             self._write({"caught": str(error)})
             raise
@@ -282,6 +285,10 @@ class Witness:
         following = RoundKey(record.genesis, record.lane, record.generation, record.round + 1)
         if self._before(record.key) or {record.key, following} & self._shown.keys():
             return
+        own = (a.signed.value for a in record.admitted if a.organisation == self._organisation)
+        # By its signature it has vouched for that parent, when it still knew what lies between.
+        if any(manifest.digest in self._lost and manifest.parent == record.parent for manifest in own):
+            return
         if self._remembers(record.lane):
             raise ObjectionError(f"{record.key}: expected the record of every round since the last shown, got a gap")
 
@@ -312,29 +319,47 @@ class Witness:
         """Whether it was shown a record of a lane, or has sent an update for one."""
         return any(key.lane == lane for key in (*self._shown, *self._sent))
 
-    def _check_own_update(self, record: RoundRecord) -> None:
-        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason.
+    def _recall(self, records: Iterable[RoundRecord]) -> None:
+        """Take note of own updates in rounds behind all that it remembers of a lane: it has signed them.
 
-        Raises LostMemoryError where all is missing that was sent in the lane, and the record has an update of it.
+        A memory of yesterday has lost what came last. Raises LostMemoryError once, since another may have its key.
         """
+        forgotten = []
+        for own in (a.signed for r in records for a in r.admitted if a.organisation == self._organisation):
+            key = own.value.key
+            known = ((k.generation, k.round) for k in (*self._shown, *self._sent) if k.lane == key.lane)
+            with suppress(ForgeryError):  # which is held against the coordinator
+                if all(place < (key.generation, key.round) for place in known):
+                    forgotten.append(own.verified(self._genesis))
+        for manifest in forgotten:
+            self._write({"lost": asdict(manifest.key), "manifest": manifest.digest})
+        if forgotten:
+            raise LostMemoryError(
+                f"{forgotten[0].key}: {self._organisation} has signed an update in it and remembers none: its memory "
+                "was lost, or another has its key. It says so once, and goes on"
+            )
+
+    def _check_own_update(self, record: RoundRecord) -> None:
+        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
         sent = self._sent.get(record.key, [])
         own = [a.signed for a in record.admitted if a.organisation == self._organisation]
         # A re-aggregated round admits the manifest of the round in which it was sent.
         if own and own[0].value.digest not in self._sent.get(own[0].value.key, []):
             own[0].verified(self._genesis)
-            if not self._remembers(record.lane):
-                raise LostMemoryError(
-                    f"{record.key}: {self._organisation} has signed an update in it and remembers none: its memory was "
-                    "lost, or another has its key. It goes on behind the first round without one"
-                )
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
+        if own and (own[0].value.lane, own[0].value.round) != (record.lane, record.round):
+            raise ObjectionError(
+                f"{record.key}: admits an update of {self._organisation} of round {own[0].value.round}"
+            )
         rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
         if sent and not own and not rejected:
             raise ObjectionError(f"{record.key}: leaves out the update that {self._organisation} sent")
 
     def _remember(self, entry: dict[str, Any]) -> None:
-        if "sent" in entry:
-            self._sent.setdefault(RoundKey(**entry["sent"]), []).append(Digest(entry["manifest"]))
+        if "sent" in entry or "lost" in entry:
+            key, manifest = RoundKey(**(entry.get("sent") or entry["lost"])), Digest(entry["manifest"])
+            self._sent.setdefault(key, []).append(manifest)
+            self._lost |= {manifest} if "lost" in entry else set()
         elif "shown" in entry:
             plain = entry["shown"]
             best = Best(**plain["best"]) if plain["best"] else None

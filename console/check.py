@@ -45,22 +45,32 @@ def check(
 ) -> int:
     """Check an erasure certificate against the run's artifacts and the chain."""
     data = read_file("certificate", certificate, "a file of `foedus forget`")
-    label: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     try:
         signed = read_certificate(data)
     except FormatError as error:
         failures = [Failure("certificate", str(certificate), str(error), "canonical JSON of a certificate")]
     else:
-        label = {"label": signed.value.label, "aggregate": signed.value.aggregate}
+        told = _told(signed.value)
         if store is None:
             failures = _of_members(signed, state_of(state), chain, key)
         else:
             failures = _from_outside(signed, store, chain, address, key)
-    result = {"ok": not failures, "failures": [vars(failure) for failure in failures], **label}
+    result = {"ok": not failures, "failures": [vars(failure) for failure in failures], **told}
     verdict = f"The certificate does not hold: {failures[0]}" if failures else "The certificate holds"
-    labelled = [f"Label    {label['label']}"] if label else []
-    answer(result, [verdict, *listed(failures), *labelled], as_json=as_json)
+    lines = [verdict, *listed(failures)]
+    if told:
+        days = f"{told['days']} days, by the clocks of the two"
+        lines += [f"Label    {told['label']}", f"Asked    {told['asked']}, attested {told['attested']}: {days}"]
+    answer(result, lines, as_json=as_json)
     return 1 if failures else 0
+
+
+def _told(certificate: ErasureCertificate) -> dict[str, Any]:
+    """What a certificate says of itself: its label, what is served, and how long the request for it waited."""
+    attested = certificate.attestation.value
+    days = {"asked": attested.request.value.date, "attested": attested.date, "days": attested.days}
+    return {"label": certificate.label, "aggregate": certificate.aggregate, **days}
 
 
 def _of_members(signed: Signed[ErasureCertificate], state: State, chain: str | None, key: Path | None) -> list[Failure]:

@@ -93,7 +93,7 @@ def _trains(run: RunFolder, opened: OpenedRequest) -> bool:
     if run.unfinished():
         begun = [s.value for s in run.erasures() if run.certificate(s.value) is None]
         return any(attestation.reaggregated < attestation.rounds for attestation in begun)
-    if any(signed.value.request.value == request for signed in run.erasures()):
+    if any(signed.value.request.value.question == request.question for signed in run.erasures()):
         return False  # it is carried out already
     shards = shards_of(run.genesis, request.organisation, opened.records)
     planned = plans(Lanes.read(run), request.organisation, request.method, shards)

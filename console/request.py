@@ -4,6 +4,7 @@ The request is signed with the organisation's key: through its signer, which sig
 or with the key file of its node. The coordinator is handed the file (`foedus forget --request FILE`).
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def request(
     member = genesis.named(key.address)
     digests = read_digests(records.expanduser()) if records else ()
     check_method(genesis, member.address, method, shards_of(genesis, member.address, digests))
-    opened = OpenedRequest.of(key, genesis, method, digests, basis)
+    opened = OpenedRequest.of(key, genesis, method, digests, basis, datetime.now(UTC).date())
     write(out, to_json(opened.to_dict()))
     what = f"{len(digests)} records of {member.name}" if digests else member.name
     lines = [

@@ -10,26 +10,33 @@ so that an audit afterwards can tell what was erased from what was lost.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date as day
 from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
+from core import seeds
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import ForgeryError, FormatError
+from core.genesis import Genesis
 from core.parsing import parsed
-from core.signed import Federation, MemberStatement, OrganisationStatement, Signed, SigningKey
+from core.signed import MemberStatement, OrganisationStatement, Signed, SigningKey
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
 """The methods that erase records, and leave the organisation where it is."""
+LONGEST_BASIS = 500
+"""Characters of a legal basis: a certificate holds it, and everybody is sent that."""
 
 
 @dataclass(frozen=True)
 class ErasureRequest(OrganisationStatement):
     """An organisation asks that it be erased, or `count` of its records.
 
-    `records` hides which ones (see `hidden`); it is zero, as `count`, for the whole organisation. `basis` is the legal
-    basis that it gives; `nonce` follows from the key and the rest, so that nobody else can guess it.
+    `lanes` are those that must forget, ascending (see `lanes_to_change`). `records` hides which records (see `hidden`);
+    it is zero, as `count`, for the whole organisation. `basis` is the legal basis that it gives, `date` the day in UTC
+    on which it asks (YYYY-MM-DD). `nonce` follows from the key and the rest but the day, so that nobody else can guess
+    it.
     """
 
     struct: ClassVar = "ErasureRequest"
@@ -37,19 +44,28 @@ class ErasureRequest(OrganisationStatement):
         ("genesis", "bytes32"),
         ("organisation", "address"),
         ("method", "string"),
+        ("lanes", "uint32[]"),
         ("records", "bytes32"),
         ("count", "uint32"),
         ("basis", "string"),
+        ("date", "string"),
         ("nonce", "bytes32"),
     )
 
     genesis: Digest
     organisation: Address
     method: str
+    lanes: tuple[int, ...]
     records: Digest
     count: int
     basis: str
+    date: str
     nonce: Digest
+
+    @property
+    def question(self) -> Self:
+        """What is asked, without the day: asked again on another, it is still one request."""
+        return replace(self, date="")
 
     @property
     def whole(self) -> bool:
@@ -67,18 +83,31 @@ class ErasureRequest(OrganisationStatement):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
-        return asdict(self)
+        return asdict(self) | {"lanes": list(self.lanes)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
-        request = parsed(cls, data, {})
+        request = parsed(cls, data, {"lanes": _lanes, "date": _day})
         methods = OF_RECORDS if request.count else tuple(name for name in METHODS if name != "shards")
         if request.method not in methods:
             raise FormatError(f"erasure request: expected method {' or '.join(methods)}, got {request.method!r}")
         if not 0 <= request.count < 2**32 or request.whole != (request.records == ZERO_DIGEST):
             raise FormatError(f"erasure request is about {request.count} records, committed as {request.records}")
+        if len(request.basis) > LONGEST_BASIS or not request.basis.isprintable():
+            got = f"{request.basis[:60]!r} of {len(request.basis)}"
+            raise FormatError(f"erasure request: expected a basis of at most {LONGEST_BASIS} characters, got {got}")
         return request
+
+
+def lanes_to_change(genesis: Genesis, organisation: Address, records: Collection[Digest]) -> tuple[int, ...]:
+    """The lanes that must forget: all of an organisation's, or those of its shards that hold the records.
+
+    None for a stranger.
+    """
+    lanes = genesis.lanes_of(organisation)
+    shards = {seeds.shard_of(record, len(lanes)) for record in records if lanes}
+    return tuple(lanes[shard] for shard in sorted(shards)) if records else lanes
 
 
 def hidden(salt: bytes, records: Collection[Digest]) -> Digest:
@@ -106,10 +135,12 @@ class OpenedRequest:
     salt: str
 
     @classmethod
-    def of(cls, key: SigningKey, genesis: Federation, method: str, records: Collection[Digest], basis: str) -> Self:
-        """An organisation's request, signed; the same for the same question.
+    def of(
+        cls, key: SigningKey, genesis: Genesis, method: str, records: Collection[Digest], basis: str, date: day
+    ) -> Self:
+        """An organisation's request of a day, signed; the same for the same question on that day.
 
-        Raises IntegrityError when a signer refuses.
+        Raises FormatError for a basis that is too long, IntegrityError when a signer refuses.
         """
         ordered = tuple(sorted(set(records)))
         asked = {"genesis": genesis.digest, "organisation": key.address, "method": method, "basis": basis}
@@ -117,14 +148,28 @@ class OpenedRequest:
         # Hashed, since the salt of what is asked is no secret to whoever may ask the key for salts.
         nonce = digest("erasure-nonce", key.salt_for(wanted))
         salt = key.salt_for(nonce) if ordered else b""
-        plain = ErasureRequest(genesis.digest, key.address, method, hidden(salt, ordered), len(ordered), basis, nonce)
-        return cls(plain.sign(key, genesis.chain), ordered, salt.hex())
+        request = ErasureRequest(
+            genesis=genesis.digest,
+            organisation=key.address,
+            method=method,
+            lanes=lanes_to_change(genesis, key.address, ordered),
+            records=hidden(salt, ordered),
+            count=len(ordered),
+            basis=basis,
+            date=date.isoformat(),
+            nonce=nonce,
+        )
+        return cls(request.sign(key, genesis.chain), ordered, salt.hex())
 
-    def verified(self, genesis: Federation) -> Signed[ErasureRequest]:
-        """The request; raises ForgeryError when another signed it, or it is about other records."""
+    def verified(self, genesis: Genesis) -> Signed[ErasureRequest]:
+        """The request; raises ForgeryError when another signed it, or it is about other records or lanes."""
         request = self.request.verified(genesis)
         if (request.records, request.count) != (hidden(bytes.fromhex(self.salt), self.records), len(self.records)):
             raise ForgeryError(f"request: expected the {request.count} records that were signed for, got others")
+        if request.lanes != (lanes := lanes_to_change(genesis, request.organisation, self.records)):
+            raise ForgeryError(
+                f"request: expected the lanes {list(lanes)} of what is erased, got {list(request.lanes)}"
+            )
         return self.request
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +188,9 @@ class OpenedRequest:
                 "salt": lambda v: salt_bytes(v).hex() if v else "",
             },
         )
+        # One question has one file: what only reads as a list, or as no salt, is another spelling.
+        if opened.to_dict() != data:
+            raise FormatError("malformed OpenedRequest: expected a list of records and a salt as text")
         if list(opened.records) != sorted(set(opened.records)) or bool(opened.records) != bool(opened.salt):
             raise FormatError("malformed OpenedRequest: expected records once, in order, and a salt for them alone")
         return opened
@@ -156,7 +204,8 @@ class Attestation(MemberStatement):
     without `erased` and trains those up to `rounds`; an organisation that erases records only is not among `erased`
     and trains without them. `destroyed` are the states that become unreadable, `salts_destroyed` the
     digests of the records whose salts vanish, `holders` who was sent a state that knew the erased. `recomputed` and
-    `attested` count the rounds of that audit, which had no failure. `salt` hides all of it on the chain.
+    `attested` count the rounds of that audit, which had no failure. `date` is the day in UTC of the attestation, by the
+    coordinator's clock; its block on the chain has another. `salt` hides all of it on the chain.
     """
 
     struct: ClassVar = "Attestation"
@@ -180,6 +229,7 @@ class Attestation(MemberStatement):
     holders: tuple[Address, ...]
     recomputed: int
     attested: int
+    date: str
     salt: str
 
     @property
@@ -196,6 +246,11 @@ class Attestation(MemberStatement):
     def method(self) -> str:
         """How."""
         return self.request.value.method
+
+    @property
+    def days(self) -> int:
+        """The days between request and attestation, by the clocks of the two; negative where these differ."""
+        return (day.fromisoformat(self.date) - day.fromisoformat(self.request.value.date)).days
 
     @cached_property
     def digest(self) -> Digest:
@@ -245,10 +300,17 @@ class Attestation(MemberStatement):
         found = parsed(
             cls,
             data,
-            {"request": lambda v: Signed.parse(ErasureRequest, v), "salt": lambda v: salt_bytes(v).hex(), **lists},
+            {
+                "request": lambda v: Signed.parse(ErasureRequest, v),
+                "salt": lambda v: salt_bytes(v).hex(),
+                "date": _day,
+                **lists,
+            },
         )
         if not 0 <= found.parent_generation < found.generation:
             raise FormatError("malformed Attestation: it opens no generation")
+        if found.lane not in found.request.value.lanes:
+            raise FormatError(f"malformed Attestation: expected a lane of its request, got lane {found.lane}")
         if found.whole != (found.organisation in found.erased):
             raise FormatError("malformed Attestation: it leaves out who asked, or erases who asked for records only")
         if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
@@ -281,6 +343,21 @@ class Receipt(OrganisationStatement):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         return parsed(cls, data, {})
+
+
+def _lanes(values: Iterable[Any]) -> tuple[int, ...]:
+    lanes = tuple(values)
+    counts = all(type(lane) is int and 0 <= lane < 2**32 for lane in lanes)
+    if not lanes or not counts or list(lanes) != sorted(set(lanes)):
+        raise FormatError(f"erasure request: expected numbers of lanes, ascending, got {str(lanes)[:140]}")
+    return lanes
+
+
+def _day(value: str) -> str:
+    # Compared, since Python reads other forms of a date as well.
+    if (text := day.fromisoformat(value).isoformat()) != value:
+        raise FormatError(f"erasure request: expected a date {text}, got {value!r:.140}")
+    return text
 
 
 def _tuple(check: Callable[[Any], Any], values: Iterable[Any]) -> tuple[Any, ...]:

@@ -33,5 +33,5 @@ def check_distinct(names: Iterable[str]) -> None:
     for name in names:
         if (folded := name.casefold()) in seen:
             got = f"{seen[folded]!r} and {name!r}"
-            raise FormatError(f"names of organisations: expected each once, in any case, got {got}: rename one")
+            raise FormatError(f"names of organisations: expected each once, in any case, got {got}")
         seen[folded] = name

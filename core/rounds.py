@@ -96,6 +96,8 @@ class Best:
         """Parse plain data; raises FormatError."""
         best = parsed(cls, data, {})
         finite("best round: loss", best.loss, 0.0, LARGEST_LOSS)
+        if not best.round:
+            raise FormatError("best round: expected one from 1 on, got 0")
         return best
 
 

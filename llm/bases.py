@@ -38,7 +38,7 @@ FILES = (
     "tekken.json",
 )
 """The files of a base that decide its behaviour: read, fetched and, with the shards that INDEX names, digested."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Beside the weights, they would be another model than the base alone: transformers applies them, others do not."""
 _FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES)
 _NOT_FETCHED = ("*/*.safetensors", "*/*.json", "*/*.model", "consolidated*")

@@ -50,19 +50,24 @@ class Measuring:
         return cls(model, fresh, RULES[config.aggregation], first, config.max_length)
 
     def losses(self, served: Composition) -> dict[str, float]:
-        """The loss of the served adapters on every domain, in nats per answer token."""
+        """The loss of the served adapters on every domain, in nats per answer token.
+
+        At most what a record or a certificate holds, also of a model that diverged.
+        """
         if served.digest not in self._known:
             adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
-            self._known[served.digest] = {
+            measured = {
                 name: evaluate(self.model, adapters, records, self.max_length).loss
                 for name, records in self.domains.items()
             }
+            # Not `min`, which may return NaN: that is less than nothing.
+            kept = {name: loss if loss < LARGEST_LOSS else LARGEST_LOSS for name, loss in measured.items()}
+            self._known[served.digest] = kept
         return dict(self._known[served.digest])
 
     def loss(self, state: AdapterState) -> float:
-        """The mean loss of a lane's state over the domains; at most what a record holds, also of one that diverged."""
-        loss = fmean(self.losses(Composition.of(state)).values())
-        return loss if loss < LARGEST_LOSS else LARGEST_LOSS  # NaN is less than nothing
+        """The mean loss of a lane's state over the domains, in nats per answer token."""
+        return fmean(self.losses(Composition.of(state)).values())
 
     def loss_bound(self, state: AdapterState) -> float:
         """The highest loss of a lane's state on any domain, in nats per answer token."""

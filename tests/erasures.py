@@ -1,6 +1,7 @@
 """An erasure made of plain values: coding asks to be erased from the small federation of tests/federation.py."""
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from core.canonical import ZERO_DIGEST, Digest
@@ -10,11 +11,16 @@ from core.keys import Key
 from core.signed import Signed
 from tests import federation as f
 
+TODAY = date(2026, 3, 1)
+DAY = TODAY.isoformat()
+
 
 def attestation(genesis: Genesis, **changes: Any) -> Attestation:
     """Of generation 1 of lane 0, which grows from round 1; everybody held what is erased."""
     nonce = f.other("nonce")
-    asked = ErasureRequest(genesis.digest, f.address("coding"), "remove", ZERO_DIGEST, 0, "GDPR Art. 17", nonce)
+    asked = ErasureRequest(
+        genesis.digest, f.address("coding"), "remove", (0,), ZERO_DIGEST, 0, "GDPR Art. 17", DAY, nonce
+    )
     made = Attestation(
         request=asked.sign(f.key("coding"), genesis.chain),
         lane=0,
@@ -29,6 +35,7 @@ def attestation(genesis: Genesis, **changes: Any) -> Attestation:
         holders=tuple(member.address for member in genesis.organisations),
         recomputed=2,
         attested=0,
+        date=DAY,
         salt="7b" * 32,
     )
     return replace(made, **changes)

@@ -7,6 +7,7 @@ It needs the certificate, the run's artifacts with a reader's key, and the chain
     run           holds as a whole (chain/audit/run.py): what is left is recomputed, what is attested is unreadable
     scope         the list of destroyed states has every state that reveals the erased, computed from the records, and
                   no other
+    lanes         each lane that must forget has a certificate
     lineage       the label is the one that follows from the ancestors of the served state
     roots         before and after, heads and digest of the served state are those of the records
     privacy       ε spent by each organisation is that of its manifests
@@ -69,6 +70,7 @@ class CertificateCheck:
             self.attested,
             self.method,
             self.members,
+            self.lanes,
             self.scope,
             self.label,
             self.roots,
@@ -126,6 +128,14 @@ class CertificateCheck:
             yield Failure("members", where, left[0], "no erased organisation")
         if not self.attestation.whole and self.attestation.organisation not in generation.members:
             yield Failure("members", where, "no requester", f"{self.attestation.organisation}, which erased records")
+
+    def lanes(self) -> Iterator[Failure]:
+        """Every lane of the request has forgotten: a certificate speaks of its own alone."""
+        request = self.attestation.request
+        same = [a for a in (signed.value for signed in self.run.erasures()) if a.request == request]
+        done = {attested.lane for attested in same if self.run.certificate(attested)}
+        if missing := sorted(set(request.value.lanes) - done):
+            yield Failure("lanes", "certificates/", f"none for lane {missing[0]}", "one for each lane of the request")
 
     def scope(self) -> Iterator[Failure]:
         """Everything that reveals the erased is listed: their blocks, and every state of the lane that knew them."""

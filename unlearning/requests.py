@@ -1,6 +1,7 @@
 """Requests to erase: the file that an organisation signed, or what the settings of a simulation ask for."""
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 
 from core import keys, seeds
@@ -30,7 +31,8 @@ def request_of(config: RunConfig, genesis: Genesis) -> OpenedRequest:
             f"request: expected the file that {member.name} has signed (foedus request), got none: its key is its own"
         )
     records = read_digests(Path(config.records)) if config.records else ()
-    return OpenedRequest.of(keys.derive(config.seed, member.name), genesis, config.method, records, config.basis)
+    key, today = keys.derive(config.seed, member.name), datetime.now(UTC).date()
+    return OpenedRequest.of(key, genesis, config.method, records, config.basis, today)
 
 
 def read_request(path: Path) -> OpenedRequest:

@@ -71,15 +71,28 @@ class ErasureAudit:
         """
         for file, signed in self.attested:
             self._check(signed.value, file, opened.get(file.lane, {}), ledger)
-        asked = Counter((file.lane, signed.value.request.value) for file, signed in self.attested)
-        for (lane, request), times in asked.items():
+        asked = Counter((file.lane, signed.value.request.value.question) for file, signed in self.attested)
+        for (lane, question), times in asked.items():
             if times > 1:
-                where = f"erasures of lane {lane}"
-                self.findings.fail(What.ATTESTATION, where, f"request {request.digest} {times} times", "each once")
+                got = f"what {question.organisation} asked, {times} times"
+                self.findings.fail(What.ATTESTATION, f"erasures of lane {lane}", got, "each once")
         known = {(file.lane, file.generation) for file, _ in self.attested}
         for lane, generation in sorted({(lane, number) for lane, own in opened.items() for number in own} - known):
             where = ErasureFile.of(lane, generation).name
             self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
+
+    def check_lanes(self, attestation: Attestation, where: str) -> None:
+        """What was asked is done in all lanes that must forget: they are attested before any of them is opened."""
+        request = attestation.request.value
+        own = self.genesis.lanes_of(request.organisation)
+        if (request.whole and request.lanes != own) or not set(own).issuperset(request.lanes):
+            what = "all of them" if request.whole else "some of them"
+            self.findings.fail(What.LANE, where, list(request.lanes), f"{what}: {list(own)}")
+        same = {signed.value.lane for _, signed in self.attested if signed.value.request.value == request}
+        if missing := sorted(set(request.lanes) - same):
+            self.findings.fail(
+                What.ATTESTATION, where, f"none for lane {missing[0]}", "one for each lane of the request"
+            )
 
     def last(self, lane: int) -> int:
         """The newest generation of a lane that was attested; a crash may leave it open on the ledger alone."""
@@ -105,6 +118,7 @@ class ErasureAudit:
         if opening is None and certificate:
             self.findings.fail(What.GENERATION, where, "nothing", f"generation {attestation.generation}, opened by it")
         if opening:
+            self.check_lanes(attestation, where)
             record = opening.value
             self.findings.expect(What.GENERATION, where, _fork_of(attestation), _fork_of(record))
             if attestation.organisation not in self.genesis.lanes[file.lane]:

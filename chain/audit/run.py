@@ -311,18 +311,17 @@ class _Audit:
 def _is_complete(run: RunFolder, ledger: Ledger | None, entries: list[_Entry], generations: GenerationAudit) -> bool:
     """Whether every round must be on the ledger by now: the run has ended, and so has every erasure.
 
-    It has ended when every lane with members has closed the last round of its generation. An erasure ends when the
-    ledger knows its certificate; what cannot be read or asked is for other checks to name.
+    It has ended when every lane with members has closed the last round of its line, which a generation that adds no
+    round has closed before it opens. An erasure ends when the ledger knows its certificate; what cannot be read or
+    asked is for other checks to name.
     """
-    last = {lane: generations.last(lane) for lane in range(len(generations.genesis.lanes))}
-    records = (entry.signed.value for entry in entries if entry.signed)
-    closed = {
-        (r.lane, r.generation)
-        for r in records
-        if r.admitted and completes(generations.genesis, r, generations.rounds(r.lane, r.generation))
-    }
-    if not closed >= {(lane, last[lane]) for lane in last if generations.members(lane, last[lane])}:
-        return False
+    for lane in range(len(generations.genesis.lanes)):
+        last = generations.last(lane)
+        opened = {number: signed.value for number, signed in generations.opened[lane].items()}
+        line = lineage([e.signed for e in entries if e.signed and e.file.lane == lane], opened)
+        done = line and completes(generations.genesis, line[-1].value, generations.rounds(lane, last))
+        if generations.members(lane, last) and not done:
+            return False
     with suppress(FoedusError):
         for attestation in (signed.value for signed in run.erasures()):
             if run.certificate(attestation) is None:

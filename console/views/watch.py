@@ -38,7 +38,7 @@ _REFRESH_SECONDS = 1.0
 
 
 @dataclass
-class Part:
+class Participant:
     """What one organisation has done in a run; times in seconds since the epoch."""
 
     asked: int = 0
@@ -52,20 +52,20 @@ class Part:
     """The last one, with its round."""
 
 
-def parts(events: Iterable[Event], names: Mapping[Address, str]) -> dict[str, Part]:
+def parts(events: Iterable[Event], names: Mapping[Address, str]) -> dict[str, Participant]:
     """What every organisation has done, by name, as the events tell."""
-    found, number = {name: Part() for name in sorted(names.values())}, 0
+    found, number = {name: Participant() for name in sorted(names.values())}, 0
     for event in events:
         if event["event"] == "round-started":
             number = event["round"]
             for address in event["asked"]:
-                part = found.setdefault(names.get(address, address), Part())
+                part = found.setdefault(names.get(address, address), Participant())
                 part.asked, part.sent, part.since = part.asked + 1, event["time"], event["time"]
                 part.doing = f"training in round {number}"
             continue
         if "organisation" not in event or event["event"] not in ("admitted", "rejected", "objected", "late"):
             continue
-        part = found.setdefault(names.get(event["organisation"], event["organisation"]), Part())
+        part = found.setdefault(names.get(event["organisation"], event["organisation"]), Participant())
         if event["event"] == "admitted":
             part.answered, part.took = part.answered + 1, event["time"] - part.sent
             part.doing = f"trained in round {number}"

@@ -4,9 +4,7 @@ A backup is a tar archive, gzipped, of mode 0600, that ends with `MANIFEST.json`
 of a run appear whole or not at all, logs only grow, and what is named is written before what names it; so records are
 copied before artifacts, and every artifact that a copied record names is in the copy. Only an erasure takes files away:
 a backup that one overtakes is refused. SQLite copies its databases, but for one that is kept locked, as a development
-chain keeps its own while it runs. Left out are sockets, links, locks and files that are being written, and what an
-organisation remembers of a federation (`witness`): a memory that ends before the last update that it signed is worse
-than none, since it takes that update for another's.
+chain keeps its own while it runs. Left out are sockets, links, locks and files that are being written.
 """
 
 import hashlib
@@ -103,7 +101,7 @@ def _files(folder: Path) -> Iterator[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        passing = {"locks", "witness"} & set(name.parts[:-1]) or name.name.endswith((".partial", *_BESIDE))
+        passing = "locks" in name.parts[:-1] or name.name.endswith((".partial", *_BESIDE))
         if not passing and stat.S_ISREG(path.lstat().st_mode):
             found.append(path)
     return iter(sorted(found, key=lambda path: "artifacts" in path.parts))

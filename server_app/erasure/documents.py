@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from chain.audit.report import AuditReport
 from core.erasures import Attestation, ErasureRequest, Receipt
@@ -31,6 +32,7 @@ def attestation_of(run: RunFolder, plan: Plan, request: Signed[ErasureRequest], 
         holders=plan.holders,
         recomputed=report.recomputed,
         attested=report.attested,
+        date=datetime.now(UTC).date().isoformat(),
         salt=secrets.token_hex(32),
     )
 

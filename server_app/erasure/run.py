@@ -86,8 +86,7 @@ def _begin(context: ErasureContext, opened: OpenedRequest, history: Lanes) -> tu
         what = f"{other.count} records of {name}" if other.count else name
         raise UsageError(f"the erasure of {what} by {other.method} is not finished: ask for that one again")
     shards = shards_of(run.genesis, asked.organisation, opened.records)
-    lanes = enumerate(run.genesis.lanes_of(asked.organisation))
-    if known >= {lane for shard, lane in lanes if shards is None or shard in shards}:
+    if known.issuperset(asked.lanes):
         return ()
     # Killed between two attestations: no lane is opened before all are attested, so the plan is still the same.
     planned = plans(history, asked.organisation, asked.method, shards)

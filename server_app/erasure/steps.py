@@ -45,8 +45,9 @@ class ErasureContext:
 
 def attestations_of(run: RunFolder, request: Signed[ErasureRequest]) -> list[Signed[Attestation]]:
     """The attestations of a request, by lane."""
-    # By what is asked: a hardware token signs the same request otherwise each time.
-    return [signed for signed in run.erasures() if signed.value.request.value == request.value]
+    # By what is asked: on another day, or with a hardware token, the same question has another signature.
+    asked = request.value.question
+    return [signed for signed in run.erasures() if signed.value.request.value.question == asked]
 
 
 def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: Iterable[Plan]) -> None:
@@ -54,8 +55,10 @@ def attest(context: ErasureContext, request: Signed[ErasureRequest], planned: It
     run, audited = context.rounds.run, context.audit()
     if not audited.ok:
         raise RunError(f"nothing was erased, since the run does not hold: {audited.failures[0]}")
+    # Asked again on another day, it goes on as it was asked first: all lanes attest one request.
+    first = next((begun.value.request for begun in attestations_of(run, request)), request)
     # All of them are made before any is written: the first one written is the point of no return.
-    for attestation in [attestation_of(run, plan, request, audited) for plan in planned]:
+    for attestation in [attestation_of(run, plan, first, audited) for plan in planned]:
         run.attest(attestation.sign(context.rounds.key, run.genesis.chain))
 
 

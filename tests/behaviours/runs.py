@@ -40,6 +40,7 @@ NAMES = ("coding", "financial", "mathematical", "medical")
 LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
 SEED = 7
 COORDINATOR = keys.derive(SEED, "coordinator")
+DAY = "2026-03-01"
 
 
 @dataclass(frozen=True)
@@ -261,12 +262,13 @@ def attest(
 ) -> Signed[Attestation]:
     """What is signed before a fork that destroys nothing."""
     nonce = digest("nonce", f"{lane} {generation}".encode())
-    plain = ErasureRequest(genesis.digest, asking.address, "replay", ZERO_DIGEST, 0, "a test", nonce)
+    lanes = genesis.lanes_of(asking.address)
+    plain = ErasureRequest(genesis.digest, asking.address, "replay", lanes, ZERO_DIGEST, 0, "a test", DAY, nonce)
     request = plain.sign(asking, genesis.chain)
     start = parent.round if parent else 0
     return Attestation(
         request, lane, generation, parent.generation if parent else 0, start, start, genesis.training.rounds,
-        (asking.address,), (), (), (), 0, 0, hashlib.sha256(nonce.encode()).hexdigest(),
+        (asking.address,), (), (), (), 0, 0, DAY, hashlib.sha256(nonce.encode()).hexdigest(),
     ).sign(COORDINATOR, genesis.chain)  # fmt: skip
 
 

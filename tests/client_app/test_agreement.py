@@ -84,6 +84,22 @@ def test_a_coordinator_does_not_draw_until_it_likes_the_seed(tmp_path: Path) -> 
     draw(Agreement(tmp_path / "memory.jsonl", KEYS[0], most_draws=4), "four")
 
 
+def test_another_spelling_of_its_address_gives_a_coordinator_no_further_seeds(tmp_path: Path) -> None:
+    memory = Agreement(tmp_path / "memory.jsonl", KEYS[0], most_draws=1)
+    draw(memory, "one")
+    with pytest.raises(ObjectionError, match="expected fewer than 1, got 1"):
+        draw(memory, "two", f.COORDINATOR.address.lower())
+
+
+@pytest.mark.parametrize("changes", [{"run": "another"}, {"coordinator": f.address("coding")}], ids=str)
+def test_a_seed_that_was_drawn_for_one_run_and_coordinator_founds_no_other(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    genesis = drawn(tmp_path, **changes)
+    with pytest.raises(ObjectionError, match="expected a seed from the nonce that was shown"):
+        agreement(tmp_path).consent(genesis)
+
+
 def test_a_federation_that_trains_is_no_draw_for_nothing(tmp_path: Path) -> None:
     state = State.at(tmp_path)
     memory = Agreement.of(state, KEYS[0], most_draws=1)

@@ -24,6 +24,7 @@ from core.messages.queries import RecordsAnswer, RecordsQuery
 from core.messages.refusal import Refusal, Refused
 from core.storage.state_folder import State
 from llm.records import OrganisationData, Record
+from tests import erasures as e
 from tests import federation as f
 
 NAME, KEY = "medical", f.key("medical")
@@ -52,7 +53,15 @@ def host(node: Node) -> Host:
 def query(*records: Record, forget: bool, genesis: Genesis = GENESIS, **changes: Any) -> RecordsQuery:
     digests = tuple(sorted({record.digest for record in records}))
     plain = ErasureRequest(
-        genesis.digest, KEY.address, "shards", hidden(KEY.salt_for(NONCE), digests), len(digests), "a test", NONCE
+        genesis.digest,
+        KEY.address,
+        "shards",
+        (0,),
+        hidden(KEY.salt_for(NONCE), digests),
+        len(digests),
+        "a test",
+        e.DAY,
+        NONCE,
     )
     return replace(RecordsQuery(genesis, plain.sign(KEY, genesis.chain), digests, forget), **changes)
 

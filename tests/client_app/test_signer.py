@@ -30,6 +30,7 @@ from core.signed import Signed
 from core.storage import jsonl
 from core.storage.state_folder import State
 from core.update import Bid, Offer, Organisation, Registration, UpdateManifest, verified_registration
+from tests import erasures as e
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
 from tests.server_app.agreeing import own_key
@@ -298,7 +299,10 @@ def test_a_later_round_of_another_history_is_not_signed_for(
     federation: Federation, forked: list[Any], key: RemoteKey
 ) -> None:
     """Shown a later record alone, the signer sees no two records of a round, nor two that do not follow each other."""
-    genesis, other = federation.genesis, forked[1]
+    genesis, plain = federation.genesis, forked[1].value
+    # Without an update of its own: the one there was signed beside the signer, which signs for no round behind a gap.
+    others = tuple(a for a in plain.admitted if a.organisation != federation.members[OWN].address)
+    other = replace(plain, admitted=others).sign(COORDINATOR, genesis.chain)
     own_manifest(federation, 1).sign(key, genesis.chain)
     salts = Salts("00" * 32, {a.organisation: "00" * 32 for a in other.value.admitted})
     later: Any = SimpleNamespace(genesis=genesis, shown=[ShownRecord(other, salts)], openings=())
@@ -342,12 +346,12 @@ def test_a_user_that_does_not_exist_is_named(federation: Federation, settings: S
 def test_its_own_user_may_ask_for_an_erasure(federation: Federation, key: RemoteKey) -> None:
     genesis, own = federation.genesis, federation.members[OWN]
     records = (f.other("one"), f.other("two"))
-    asked = OpenedRequest.of(key, genesis, "replay", records, "a test")
-    assert asked == OpenedRequest.of(own, genesis, "replay", records, "a test")
+    asked = OpenedRequest.of(key, genesis, "replay", records, "a test", e.TODAY)
+    assert asked == OpenedRequest.of(own, genesis, "replay", records, "a test", e.TODAY)
     assert asked.verified(genesis).value.organisation == own.address
     for genesis in (replace(federation.genesis, salt="11" * 32), replace(federation.genesis, chain=f.CHAIN)):
         with pytest.raises(IntegrityError, match=r"the signer refuses: (federation|chain)"):
-            OpenedRequest.of(key, genesis, "replay", (), "a test")
+            OpenedRequest.of(key, genesis, "replay", (), "a test", e.TODAY)
     other = replace(asked.request.value, organisation=federation.members[NAMES[1]].address)
     with pytest.raises(IntegrityError, match="ErasureRequest: expected one of"):
         other.sign(key, federation.genesis.chain)
@@ -359,7 +363,7 @@ def test_the_node_s_user_cannot_have_its_organisation_erased(federation: Federat
 
     def ask(key: RemoteKey) -> str:
         try:
-            return OpenedRequest.of(key, federation.genesis, "replay", (), "a test").salt
+            return OpenedRequest.of(key, federation.genesis, "replay", (), "a test", e.TODAY).salt
         except IntegrityError as error:
             return str(error)
 
@@ -375,7 +379,7 @@ def test_the_node_s_user_cannot_have_its_organisation_erased(federation: Federat
 
 @pytest.mark.parametrize("more", [{"owner": True}, {"allowed": {}}])
 def test_a_request_does_not_say_who_asks(federation: Federation, settings: SignerSettings, more: Any) -> None:
-    plain = OpenedRequest.of(federation.members[OWN], federation.genesis, "replay", (), "a test").request.value
+    plain = OpenedRequest.of(federation.members[OWN], federation.genesis, "replay", (), "a test", e.TODAY).request.value
     sign = {"ask": "sign", "chain": federation.genesis.chain.to_dict(), "noun": plain.struct, "value": plain.to_dict()}
     signer = Signer(settings, federation.members[OWN])
     assert list(signer.answer(to_json(sign | more))) == ["refused"]

@@ -191,30 +191,63 @@ def test_a_swapped_update_is_caught(tmp_path: Path) -> None:
         watch(by, federation)
 
 
-def test_an_organisation_that_lost_its_memory_accuses_nobody_and_goes_on_behind_a_round_without_it(
-    tmp_path: Path,
-) -> None:
+def test_an_organisation_that_lost_its_memory_refuses_once_accuses_nobody_and_goes_on(tmp_path: Path) -> None:
+    """Also where no round closes without it: what it refused once, it takes for its own when it is shown again."""
     federation = a_federation(tmp_path)
-    first, second, third, _ = federation.run.records()
+    first, second, *_ = federation.run.records()
     place, own = tmp_path / "witness.jsonl", own_address(federation)
 
-    def show(record: Signed[RoundRecord]) -> None:
+    def show(*records: Signed[RoundRecord]) -> Witness:
         """Each message finds the memory as it was left."""
         by = Witness(place, federation.genesis, own, None)
-        by.follow([ShownRecord(record, Salts.draw(record.value))])
+        by.follow([ShownRecord(record, Salts.draw(record.value)) for record in records])
+        return by
 
-    for _ in range(2):
-        with pytest.raises(LostMemoryError, match=r"round 1 .*has signed an update in it and remembers none"):
-            show(first)
+    with pytest.raises(LostMemoryError, match=r"round 1 .*has signed an update in it and remembers none"):
+        show(first)
+    assert first.value.key in Witness(place, federation.genesis, own, None).trained, "its signature says that it did"
+    assert show(first).rounds == 1
     # It has refused to train round 2: the record says so, and has no update of it.
     kept = tuple(a for a in second.value.admitted if a.organisation != own)
     refused = Rejection(own, "objected", "it remembers none")
     without = replace(second.value, admitted=_reweighed(federation, kept), rejected=(refused,))
-    show(without.sign(COORDINATOR, federation.genesis.chain))
-    sent = next(a.signed for a in third.value.admitted if a.organisation == own)
-    Witness(place, federation.genesis, own, None).sent(sent)
-    show(replace(third.value, parent=without.digest).sign(COORDINATOR, federation.genesis.chain))
-    assert Witness(place, federation.genesis, own, None).rounds == 2
+    assert show(without.sign(COORDINATOR, federation.genesis.chain)).rounds == 2
+
+
+@pytest.mark.parametrize("kept", range(8))
+def test_a_memory_of_yesterday_accuses_nobody_and_goes_on(tmp_path: Path, kept: int) -> None:
+    """An older copy of its state was restored: what it has signed since is no invention of its coordinator."""
+    federation, own = a_federation(tmp_path), NAMES[0]
+    *earlier, last = federation.run.records()
+    by = Witness(place := tmp_path / "witness.jsonl", federation.genesis, own_address(federation), None)
+    for signed in earlier:
+        by.sent(next(a.signed for a in signed.value.admitted if a.organisation == federation.members[own].address))
+        by.follow([ShownRecord(signed, federation.run.salts(signed.value))])
+    place.write_bytes(b"".join(place.read_bytes().splitlines(keepends=True)[:kept]))
+
+    def show() -> Witness:
+        """The coordinator has seen it sign for the last round, so it shows that one alone."""
+        restored = Witness(place, federation.genesis, own_address(federation), None)
+        restored.follow([ShownRecord(last, federation.run.salts(last.value))])
+        return restored
+
+    with pytest.raises(LostMemoryError):
+        show()
+    assert show().caught == ""
+
+
+def test_an_own_update_of_another_round_is_caught(tmp_path: Path) -> None:
+    """It was signed and sent, but for an earlier round."""
+    federation = a_federation(tmp_path)
+    by = witness(federation, tmp_path, None)
+    first, second, _, _ = federation.run.records()
+    by.check_record(first, federation.run.salts(first.value))
+    own = own_address(federation)
+    old = next(a.signed for a in first.value.admitted if a.organisation == own)
+    repeated = tuple(replace(a, signed=old) if a.organisation == own else a for a in second.value.admitted)
+    record = replace(second.value, admitted=repeated)
+    with pytest.raises(IntegrityError, match=r"round 2 of .*: admits an update of 0x.* of round 1"):
+        by.check_record(record.sign(COORDINATOR, federation.genesis.chain), Salts.draw(record))
 
 
 def test_an_update_that_another_signed_is_no_lost_memory(tmp_path: Path) -> None:

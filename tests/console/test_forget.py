@@ -15,6 +15,7 @@ from core.errors import RunError
 from core.storage.events import EventLog
 from core.storage.state_folder import State
 from llm.served import serving
+from tests import erasures as e
 from tests.commands import ORGANISATIONS, World
 from unlearning.certificate import read_certificate
 
@@ -39,7 +40,7 @@ def test_a_request_that_its_organisation_signed_is_carried_out(base: Path, data:
     world = World(base, data, tmp_path / "state")
     assert world.inline("--lane-size", 1).code == 0
     genesis = State(world.state).existing().genesis
-    signed = OpenedRequest.of(keys.derive(genesis.seed, "coding"), genesis, "remove", (), "GDPR Art. 17")
+    signed = OpenedRequest.of(keys.derive(genesis.seed, "coding"), genesis, "remove", (), "GDPR Art. 17", e.TODAY)
     (path := tmp_path / "request.json").write_bytes(to_json(signed.to_dict()))
     done = world.command("forget", "--request", path, "--backend", "inline").json
     assert (done["organisation"], done["method"], done["label"]) == ("coding", "remove", "exact")

@@ -4,10 +4,12 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import date
 from typing import Any
 
 import pytest
 
+from core import seeds
 from core.canonical import ZERO_DIGEST, Digest, commitment, domain, from_json, raw, to_json
 from core.erasures import METHODS, OF_RECORDS, Attestation, ErasureRequest, OpenedRequest, Receipt, hidden
 from core.errors import ForgeryError, FormatError
@@ -18,7 +20,7 @@ from tests import federation as f
 
 GENESIS = f.genesis()
 CODING, MEDICAL = f.address("coding"), f.address("medical")
-WHOLE = ErasureRequest(GENESIS.digest, CODING, "remove", ZERO_DIGEST, 0, "GDPR Art. 17", f.other("nonce"))
+WHOLE = ErasureRequest(GENESIS.digest, CODING, "remove", (0,), ZERO_DIGEST, 0, "GDPR Art. 17", e.DAY, f.other("nonce"))
 RECORDS = replace(WHOLE, method="shards", records=f.other("records"), count=2)
 ATTESTATION = e.attestation(GENESIS)
 
@@ -40,7 +42,9 @@ REQUEST_CHANGES: dict[str, Any] = {
     "method": "replay",
     "records": f.other("others"),
     "count": 3,
+    "lanes": (1,),
     "basis": "at its own request",
+    "date": "2026-03-02",
     "nonce": f.other("another"),
 }
 
@@ -87,6 +91,19 @@ def test_some_methods_erase_organisations_and_some_records(method: str) -> None:
         {"records": "0x"},
         {"method": "forget"},
         {"basis": None},
+        {"basis": "x" * 501},
+        {"basis": "\x1b[31mred"},
+        {"basis": "two\nlines"},
+        {"lanes": []},
+        {"lanes": [1, 0]},
+        {"lanes": [0, 0]},
+        {"lanes": [True]},
+        {"lanes": [2**32]},
+        {"lanes": 0},
+        {"date": ""},
+        {"date": "20260301"},
+        {"date": "2026-02-30"},
+        {"date": 20260301},
         {"more": 1},
     ],
     ids=str,
@@ -116,7 +133,7 @@ ASKED: tuple[Digest, ...] = tuple(sorted((f.other("one"), f.other("two"))))
 
 def opened(**changes: Any) -> OpenedRequest:
     asked: dict[str, Any] = {"key": f.key("coding"), "genesis": GENESIS, "method": "replay", "records": ASKED}
-    return OpenedRequest.of(**(asked | {"basis": "GDPR Art. 17"} | changes))
+    return OpenedRequest.of(**(asked | {"basis": "GDPR Art. 17", "date": e.TODAY} | changes))
 
 
 @pytest.mark.parametrize("records", [(), ASKED], ids=["whole", "records"])
@@ -139,6 +156,26 @@ def test_asking_for_the_same_is_the_same_request_and_for_anything_else_another()
     assert len(nonces) == len(others) + 1
 
 
+def test_asking_again_on_another_day_is_one_question_with_two_days() -> None:
+    first, second = (opened(date=day).request.value for day in (date(2026, 3, 1), date(2026, 4, 1)))
+    assert (first.date, second.date) == ("2026-03-01", "2026-04-01")
+    assert first.question == second.question
+    assert first.nonce == second.nonce
+    assert opened(basis="another").request.value.question != first.question
+
+
+def test_a_request_names_the_lanes_that_must_forget() -> None:
+    lanes = tuple((member.address,) for member in f.members() for _ in range(3))
+    genesis = f.genesis(lanes=lanes)
+    own = genesis.lanes_of(CODING)
+    assert opened(genesis=genesis, records=()).request.value.lanes == own
+    some = opened(genesis=genesis)
+    assert some.request.value.lanes == tuple(sorted({own[seeds.shard_of(record, 3)] for record in ASKED}))
+    other = replace(some.request.value, lanes=own[:1] if some.request.value.lanes != own[:1] else own[1:2])
+    with pytest.raises(ForgeryError, match="expected the lanes"):
+        replace(some, request=other.sign(f.key("coding"), genesis.chain)).verified(genesis)
+
+
 def test_a_request_of_another_run_or_signer_or_about_other_records_is_refused() -> None:
     made = opened()
     with pytest.raises(ForgeryError, match="expected federation"):
@@ -155,13 +192,21 @@ def test_a_request_of_another_run_or_signer_or_about_other_records_is_refused() 
     "changes",
     [
         {"records": list(ASKED[::-1])}, {"records": [ASKED[0]] * 2}, {"records": []}, {"salt": ""}, {"salt": "11"},
-        {"records": 5}, {"records": ["0x"]}, {"request": {}}, {"more": 1},
+        {"records": 5}, {"records": ["0x"]}, {"request": {}}, {"more": 1}, {"records": dict.fromkeys(ASKED, 1)},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_malformed_file_of_a_request_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
         OpenedRequest.from_dict(opened().to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"records": ""}, {"records": {}}, *({"salt": no} for no in (0, [], {}, None))], ids=str
+)
+def test_a_request_has_one_spelling(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        OpenedRequest.from_dict(opened(records=()).to_dict() | changes)
 
 
 # --- attestations --------------------------------------------------------------------------------------------------
@@ -172,6 +217,11 @@ def test_an_attestation_comes_back_from_its_canonical_json() -> None:
     assert back == ATTESTATION
     assert back.digest == ATTESTATION.digest
     assert (back.organisation, back.method, back.whole) == (CODING, "remove", True)
+
+
+def test_how_long_a_request_waited_follows_from_its_own_day_and_the_attestation_s() -> None:
+    assert ATTESTATION.days == 0
+    assert replace(ATTESTATION, date="2026-04-01").days == 31
 
 
 def test_the_coordinator_signs_it() -> None:
@@ -207,6 +257,7 @@ ATTESTATION_CHANGES: dict[str, Any] = {
     "holders": (),
     "recomputed": 1,
     "attested": 1,
+    "date": "2026-03-02",
     "salt": "7c" * 32,
 }
 
@@ -239,6 +290,8 @@ def test_the_signatures_cover_every_field_of_an_attestation(field: str) -> None:
         {"rounds": 2**32},
         {"recomputed": "2"},
         {"salt": "7b"},
+        {"lane": 1},
+        {"date": "today"},
         {"request": {}},
         {"more": 1},
     ],

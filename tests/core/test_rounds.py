@@ -67,6 +67,7 @@ def test_what_is_no_noun_is_refused(read: Callable[[Any], object], data: Any) ->
         {"validation_loss": "0"},
         {"validation_loss": -1.0},
         {"best": {"round": 1, "aggregate": RECORD.aggregate}},
+        {"best": {"round": 0, "aggregate": RECORD.aggregate, "loss": 2.0}},
         {"best": {"round": 1, "aggregate": RECORD.aggregate, "loss": 1e9}},
         {"extra": 0},
     ],

@@ -41,7 +41,7 @@ from tests.behaviours.runs import build
 from tests.chain.test_joining import KIT, join_request
 from tests.chain.test_participation import proof_of
 from tests.core.test_calibration import SIGNED as CALIBRATION
-from tests.erasures import attestation, attested, signed_receipt
+from tests.erasures import TODAY, attestation, attested, signed_receipt
 from tests.provenance.test_evidence import trace
 from tests.unlearning.test_certificate import SIGNED as CERTIFICATE
 from unlearning.certificate import read_certificate
@@ -52,7 +52,7 @@ SIGNED = f.signed(GENESIS)
 UPDATE = f.update_of(GENESIS, "medical")
 CHALLENGE = f.other("challenge")
 OFFER = Offer(GENESIS.digest, f.address("medical"), 0, 0, 1, Bid(3, 2)).sign(f.key("medical"), GENESIS.chain)
-OPENED = OpenedRequest.of(f.key("medical"), GENESIS, "replay", (f.other("one"), f.other("two")), "a test")
+OPENED = OpenedRequest.of(f.key("medical"), GENESIS, "replay", (f.other("one"), f.other("two")), "a test", TODAY)
 SHOWN = ShownRecord(RECORD, Salts.draw(RECORD.value))
 TASK = Task(
     GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)

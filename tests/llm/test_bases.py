@@ -196,7 +196,7 @@ def test_an_index_that_names_no_shards_is_one_line(tmp_path: Path, index: str, m
         bases.digest_of(folder_of(tmp_path / "base", **{bases.INDEX: index}))
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
 def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=f"expected weights alone, got {name}: merge the adapter into them, or remove"):
         bases.check_alone(folder_of(tmp_path, **{name: "{}"}))

@@ -171,3 +171,11 @@ def test_a_name_on_the_hub_is_divided_by_the_settings(monkeypatch: pytest.Monkey
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got no such folder"):
         read_data(RunConfig(data=str(tmp_path / "gone")))
+
+
+def test_two_spellings_of_one_name_are_refused_with_one_thing_to_do(tmp_path: Path) -> None:
+    for name in ("Clinic", "clinic"):
+        write(tmp_path / f"{name}.jsonl", *many(3))
+    with pytest.raises(DataError, match=r"^[^\n]*expected [^\n]*got [^\n]*: rename it$") as caught:
+        read_folder(tmp_path)
+    assert str(caught.value).count("rename") == 1

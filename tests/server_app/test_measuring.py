@@ -13,8 +13,10 @@ from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.composition import Composition
 from core.config import RunConfig
+from core.credit import CreditRecord
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
+from core.update import LARGEST_LOSS
 from llm.model import ModelSpec, load
 from llm.served import shared_adapter
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
@@ -53,6 +55,19 @@ def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Mea
     assert len(set(losses.values())) == 3
     assert measuring.losses(initial) == losses
     assert measuring.losses(Composition.of(moved(measuring, 0.05))) != losses
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_a_state_that_diverged_has_the_largest_loss_and_can_be_recorded(measuring: Measuring, size: float) -> None:
+    """An organisation that has ruined the model can still be erased: a certificate holds no NaN."""
+    diverged = moved(measuring, size)
+    losses = measuring.losses(Composition.of(diverged))
+    assert set(losses.values()) == {LARGEST_LOSS}
+    assert measuring.loss(diverged) == measuring.loss_bound(diverged) == LARGEST_LOSS
+    update = WeightedUpdate(f.address("medical"), 1.0, moved(measuring, size))
+    credited = measuring.credit(CreditedRound(measuring.rule.initial(measuring.fresh), [update], diverged, None))
+    assert set(credited.mean.values()) == {0.0}
+    assert CreditRecord(credited, credited.mean).digest
 
 
 def test_a_limit_takes_the_first_records_of_every_domain(config: RunConfig) -> None:

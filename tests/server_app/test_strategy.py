@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -602,4 +603,6 @@ def test_the_result_of_a_run_holds_what_is_served_and_every_rounds_losses(tmp_pa
 def test_unlearning_needs_a_ledger_to_erase_on(tmp_path: Path) -> None:
     strategy = Federation.create(tmp_path).strategy()
     with pytest.raises(UsageError, match="given no ledger"):
-        strategy.unlearn(OpenedRequest.of(f.key("medical"), strategy.rounds.genesis, "remove", (), "a test"))
+        strategy.unlearn(
+            OpenedRequest.of(f.key("medical"), strategy.rounds.genesis, "remove", (), "a test", date(2026, 3, 1))
+        )

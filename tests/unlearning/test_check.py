@@ -182,6 +182,12 @@ def _holders(case: Case) -> None:
     case.certify(attestation=signed, receipts=kept)
 
 
+def _another_lane(case: Case) -> None:
+    """The request is about two lanes, of which one was never touched."""
+    request = replace(case.attestation.request.value, lanes=(0, 1))
+    case.attest(request=request.sign(CODING, case.run.genesis.chain))
+
+
 def _record(case: Case) -> None:
     (case.run.folder / "records" / "L0000-G0001-R00002-A01.json").unlink()
 
@@ -218,6 +224,7 @@ TAMPERING: dict[str, tuple[Tamper, str]] = {
     "somebody else erased too": (
         lambda c: c.attest(erased=tuple(sorted((CODING.address, MEDICAL.address)))), "members",
     ),
+    "a lane that was not touched": (_another_lane, "lanes"),
     "a state that was not listed": (_unlisted, "scope"),
     "a state that reveals nothing": (_too_many, "scope"),
     "salts that reveal nothing": (

@@ -45,6 +45,7 @@ def test_an_organisation_is_forgotten_and_everybody_can_check_it(world: World, t
     assert (report["recomputed"], report["attested"]) == (2, 2)
     checked = world.command("check", result["certificate"]).json
     assert checked["ok"], checked["failures"]
+    assert (checked["asked"], checked["days"]) == (checked["attested"], 0)
     traced = world.command("attribute", run, "--prompt", "coding 1?", "--response", "cod 1", "--method", "gradient")
     assert "coding" not in traced.json["response"]["scores"]
     status = world.command("status", run).json

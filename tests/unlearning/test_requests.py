@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from core.config import RunConfig
 from core.erasures import OpenedRequest
 from core.errors import ConfigError, DataError, FormatError, UsageError
 from llm.records import Message, Record
+from tests import erasures as e
 from tests import federation as f
 from unlearning.requests import read_digests, read_request, request_of, shards_of
 
@@ -52,13 +54,15 @@ def test_settings_of_a_simulation_are_a_request_of_the_organisation_that_they_na
     rows = write(tmp_path / "erase.jsonl", {"question": "1?", "answer": "1"}, {"question": "0?", "answer": "0"})
     settings = RunConfig(seed=7, organisation="medical", method="replay", records=str(rows), basis="a test")
     made = request_of(settings, genesis)
-    assert made == OpenedRequest.of(keys.derive(7, "medical"), genesis, "replay", read_digests(rows), "a test")
+    expected = OpenedRequest.of(keys.derive(7, "medical"), genesis, "replay", read_digests(rows), "a test", e.TODAY)
+    assert made.request.value.question == expected.request.value.question
+    assert made.request.value.date == datetime.now(UTC).date().isoformat()
     assert made.verified(genesis).value.count == 2
     assert request_of(replace(settings, records=""), genesis).verified(genesis).value.whole
 
 
 def test_the_file_of_a_request_is_the_request_whatever_the_other_settings_say(tmp_path: Path) -> None:
-    made = OpenedRequest.of(f.key("coding"), f.genesis(), "replay", (FIRST.digest,), "a test")
+    made = OpenedRequest.of(f.key("coding"), f.genesis(), "replay", (FIRST.digest,), "a test", e.TODAY)
     (path := tmp_path / "request.json").write_bytes(to_json(made.to_dict()))
     assert request_of(RunConfig(request=str(path), organisation="medical", method="remove"), f.genesis()) == made
     path.write_bytes(b"{}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chain.audit.erasures import ErasureAudit
-from chain.audit.files import Files
+from chain.audit.files import ErasureFile, Files
 from chain.audit.ledger import LedgerAudit
 from chain.audit.queue import QueueAudit
 from chain.audit.report import Findings, What
@@ -20,6 +20,7 @@ from core.ledger import RoundCommitment
 from core.signed import Signed
 from tests.behaviours.ledger import some_digest
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, build
+from tests.behaviours.runs import attest as attest_fork
 
 ERASED = NAMES[0]
 FILE, CERTIFICATE = "erasures/L0000-G0001.json", "certificates/L0000-G0001.json"
@@ -182,4 +183,28 @@ def test_a_request_that_is_carried_out_twice_is_named(federation: Federation) ->
     again = replace(again, request=request, erased=(request.value.organisation,))
     path.write_bytes(to_json(again.sign(COORDINATOR, federation.genesis.chain).to_dict()))
     twice = [f for f in check(federation).findings.failures if f.where == "erasures of lane 0"]
-    assert [(f.what, f.got) for f in twice] == [(What.ATTESTATION, f"request {request.value.digest} 2 times")]
+    asked = f"what {request.value.organisation} asked, 2 times"
+    assert [(f.what, f.got) for f in twice] == [(What.ATTESTATION, asked)]
+    # The same question of another day is no second one.
+    later = replace(request.value, date="2026-04-01").sign(federation.members[ERASED], federation.genesis.chain)
+    path.write_bytes(to_json(replace(again, request=later).sign(COORDINATOR, federation.genesis.chain).to_dict()))
+    twice = [f for f in check(federation).findings.failures if f.where == "erasures of lane 0"]
+    assert [(f.what, f.got) for f in twice] == [(What.ATTESTATION, asked)]
+
+
+def test_a_request_that_is_carried_out_in_one_of_its_lanes_alone_is_named(tmp_path: Path) -> None:
+    """Of two shards the second still knows what was to be forgotten, and a certificate speaks of its own lane."""
+    federation = build(tmp_path / "run", rounds=1, organisations=2, lanes=2)
+    own, other = (member.address for member in federation.genesis.organisations)
+    genesis = replace(federation.genesis, lanes=((own,), (own,), (other,)))
+    key = next(key for key in federation.members.values() if key.address == own)
+    base = attest_fork(genesis, key, 0, 1, None).value
+    records = replace(base.request.value, records=some_digest(), count=3)
+    for lanes, missing in (((0, 1), ["none for lane 1"]), ((0,), []), ((0, 2), ["[0, 2]", "none for lane 2"])):
+        request = replace(records, lanes=lanes).sign(key, genesis.chain)
+        attested_ = replace(base, request=request, erased=()).sign(COORDINATOR, genesis.chain)
+        audit = ErasureAudit(
+            genesis, Files(federation.run), Findings(), [(ErasureFile.of(0, 1), attested_)], *[frozenset()] * 5
+        )
+        audit.check_lanes(attested_.value, FILE)
+        assert [str(failure.got) for failure in audit.findings.failures] == missing

@@ -112,6 +112,21 @@ def test_a_run_that_is_not_finished_holds_with_its_newest_round_pending(tmp_path
     assert report.checked["pending"] == 1
 
 
+def test_an_erasure_that_adds_no_round_does_not_leave_a_run_unfinished(tmp_path: Path) -> None:
+    """Rounds before it are due on the ledger all the same, once it is certified."""
+    federation = build(tmp_path / "run", rounds=2, organisations=3)
+    federation.fork(0, 2, without=NAMES[0])
+    attested = federation.run.erasures()[0].value
+    content = {"value": {"done": True}, "signatures": []}
+    federation.run.certify(attested, to_json(content))
+    committed = attested.hide(digest("certificate", to_json(content["value"])))
+    federation.ledger.certify(federation.genesis.digest, attested.erasure, committed)
+    assert failures(verify(federation.run, federation.ledger)) == []
+    ledger = without_round(federation, 2)
+    without_line(federation, "anchors.jsonl", 3)
+    assert_first(verify(federation.run, ledger), What.NOT_ON_LEDGER, "round 2, lane 0")
+
+
 def test_a_run_that_only_began_holds(tmp_path: Path) -> None:
     federation = found(tmp_path / "run")
     report = verify(federation.run, federation.ledger)

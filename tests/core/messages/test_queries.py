@@ -15,7 +15,7 @@ from core.messages.queries import Bind, Bound, Deletion, OfferQuery, RecordsAnsw
 from core.update import Bid, Offer
 from tests import federation as f
 from tests.core.messages.records import NOT_JSON, config, with_record
-from tests.erasures import attested, signed_receipt
+from tests.erasures import DAY, attested, signed_receipt
 
 GENESIS = f.genesis()
 CHALLENGE = f.other("challenge")
@@ -67,7 +67,7 @@ def test_a_query_to_delete_without_an_attestation_is_a_format_error() -> None:
 
 
 REQUEST = ErasureRequest(
-    GENESIS.digest, f.address("medical"), "shards", f.other("records"), 2, "GDPR Art. 17", f.other("nonce")
+    GENESIS.digest, f.address("medical"), "shards", (0,), f.other("records"), 2, "GDPR Art. 17", DAY, f.other("nonce")
 ).sign(f.key("medical"), GENESIS.chain)
 RECORDS = RecordsQuery(GENESIS, REQUEST, (f.other("one"), f.other("two")), forget=True)
 

@@ -11,6 +11,7 @@ from core.generations import GenerationRecord
 from core.signed import Signed
 from server_app.erasure import steps
 from server_app.erasure.documents import attestation_of, certificate_of, generation_of
+from tests import erasures as e
 from tests import federation as f
 from tests.erasures import signed_receipt
 from tests.server_app.clients import Federation
@@ -36,7 +37,8 @@ def plan_of(federation: Federation, method: str) -> Plan:
 def request_of(federation: Federation, method: str) -> Signed[ErasureRequest]:
     nonce = digest("nonce", method.encode())
     genesis = federation.run.genesis
-    request = ErasureRequest(genesis.digest, f.address("coding"), method, ZERO_DIGEST, 0, "GDPR Art. 17", nonce)
+    coding, basis = f.address("coding"), "GDPR Art. 17"
+    request = ErasureRequest(genesis.digest, coding, method, (0,), ZERO_DIGEST, 0, basis, e.DAY, nonce)
     return request.sign(f.key("coding"), genesis.chain)
 
 

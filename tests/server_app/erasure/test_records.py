@@ -12,6 +12,7 @@ from core.errors import RunError, UsageError
 from core.messages.queries import RecordsAnswer, RecordsQuery
 from core.messages.refusal import Cause, Refusal, Refused
 from server_app.erasure.records import check_held, request_record_erasure
+from tests import erasures as e
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -22,7 +23,7 @@ NODE = 1
 def request(records: tuple[Digest, ...] = RECORDS) -> ErasureRequest:
     committed = hidden(f.key("medical").salt_for(f.other("nonce")), records)
     return ErasureRequest(
-        GENESIS.digest, f.address("medical"), "shards", committed, len(records), "a test", f.other("nonce")
+        GENESIS.digest, f.address("medical"), "shards", (0,), committed, len(records), "a test", e.DAY, f.other("nonce")
     )
 
 

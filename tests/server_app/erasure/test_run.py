@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from server_app.erasure import steps
 from server_app.erasure.run import erase
 from server_app.erasure.steps import ErasureContext
 from server_app.strategy import Foedus
+from tests import erasures as e
 from tests import federation as f
 from tests.server_app.clients import Federation, TestGrid, answer, name_of
+from unlearning.check import check
 from unlearning.plan import Lanes
 
 NAMES = ("medical", "coding", "financial")
@@ -94,8 +97,10 @@ class Erasable:
         return self.federation.events_named(name)
 
 
-def asked(erasable: Erasable, name: str, method: str, basis: str = "GDPR Art. 17") -> OpenedRequest:
-    return OpenedRequest.of(f.key(name), erasable.run.genesis, method, (), basis)
+def asked(
+    erasable: Erasable, name: str, method: str, basis: str = "GDPR Art. 17", day: date = e.TODAY
+) -> OpenedRequest:
+    return OpenedRequest.of(f.key(name), erasable.run.genesis, method, (), basis, day)
 
 
 @pytest.mark.parametrize(("method", "label"), [("remove", "interim"), ("repair", "approximate"), ("replay", "exact")])
@@ -195,6 +200,25 @@ def test_an_erasure_that_has_begun_goes_on_with_the_request_it_began_with(
     assert "before" not in signed.value.metrics  # it was measured by the process that died
 
 
+def test_asked_again_on_another_day_an_erasure_goes_on_and_keeps_the_first_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of two lanes is attested: both certificates hold one request."""
+    lanes = tuple((member.address,) for member in f.members(NAMES) for _ in range(2))
+    erasable = Erasable.of(tmp_path, lanes=lanes)
+    attest = RunFolder.attest
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "attest", lambda *a: [attest(*a), killed()])
+        with pytest.raises(KilledError):
+            erase(erasable.context(), asked(erasable, "coding", "remove"))
+    later = asked(erasable, "coding", "remove", day=e.TODAY + timedelta(days=40))
+    certificates = erase(erasable.context(), later)
+    requests = [signed.value.attestation.value.request.value for signed in certificates]
+    assert [request.date for request in requests] == [e.DAY, e.DAY]
+    assert check(certificates[-1], erasable.run, erasable.federation.ledger) == ()
+    assert erase(erasable.context(), later) == certificates
+
+
 def test_a_certificate_that_the_ledger_was_not_told_of_is_anchored_when_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,8 +253,8 @@ def test_nobody_is_erased_at_the_request_of_another_or_of_another_run(tmp_path: 
     erasable = Erasable.of(tmp_path)
     own = asked(erasable, "coding", "remove")
     stolen = replace(own, request=own.request.value.sign(f.key("medical"), erasable.run.genesis.chain))
-    other = OpenedRequest.of(f.key("coding"), f.genesis(seed=8), "remove", (), "GDPR Art. 17")
-    stranger = OpenedRequest.of(keys.derive(1, "stranger"), erasable.run.genesis, "remove", (), "GDPR Art. 17")
+    other = OpenedRequest.of(f.key("coding"), f.genesis(seed=8), "remove", (), "GDPR Art. 17", e.TODAY)
+    stranger = OpenedRequest.of(keys.derive(1, "stranger"), erasable.run.genesis, "remove", (), "GDPR Art. 17", e.TODAY)
     for request, error in ((stolen, "signature of"), (other, "expected federation"), (stranger, "one of the members")):
         with pytest.raises((ForgeryError, UsageError), match=error):
             erase(erasable.context(), request)
