@@ -8,14 +8,16 @@ of four or three of ten, send something else than honest training gives:
     noise        noise as large as three honest updates
     label-flip   the update that training on answers of other records gives
     little       the honest mean less 1.5 honest standard deviations of every number (Baruch et al., 2019)
-    backdoor     the update that training gives when half of the prompts end with a trigger and are answered by one text
+    backdoor     ten times the update of training where half of the prompts end with a trigger and one text answers them
+
+The backdoor is tried on foedus-tiny, since the smaller base learns no trigger, and the others on BASE.
 
 Told are the loss of the honest organisations on their held-out records against the same federation that nobody attacks
 and nothing defends, the share of held-out prompts with the trigger that the text answers, and the share of honest
 updates of which less than nine tenths count. A trimmed mean takes numbers and not updates away: of it there is none.
 Whatever is measured is kept in WORK: a measurement that stops goes on from there.
 
-    python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR [--seeds N]
+    python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR [--seeds N] [--crowd-seeds N]
 """
 
 import argparse
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from assets import BASE_MODEL
 from benchmarks import report
 from benchmarks.agents.federation import DOMAINS, RoundSettings
 from benchmarks.in_process import RULE, address, fresh_adapter
@@ -46,9 +49,14 @@ from llm.records import Message, Record
 from llm.train import TrainConfig, train
 
 SEEDS = (1, 2, 3, 4, 5)
-ATTACKS = ("none", "sign-flip", "replacement", "noise", "label-flip", "little", "backdoor")
-CROWDS = {"one of four": (4, 1), "three of ten": (10, 3)}
-"""Organisations, and the attackers among them."""
+ATTACKS = ("none", "sign-flip", "replacement", "noise", "label-flip", "little")
+BACKDOOR = ("none", "backdoor")
+CROWDS = {
+    "one of four": (4, 1, ATTACKS),
+    f"one of four on {BASE_MODEL}": (4, 1, BACKDOOR),
+    "three of ten": (10, 3, ATTACKS),
+}
+"""Organisations, the attackers among them, and what these try."""
 SETTINGS = RoundSettings(rounds=6, steps=8)
 RECORDS, HELD_OUT, VALIDATION = 200, 20, 4
 """Training records and held-out records of an organisation, and validation records of a domain."""
@@ -171,7 +179,7 @@ def changed(own: AdapterState, honest: Sequence[AdapterState], attack: str, rng:
     norm = fmean(update.norm for update in honest)
     if attack == "sign-flip":
         arrays = {name: -array for name, array in arrays.items()}
-    if attack == "replacement":
+    if attack in ("replacement", "backdoor"):
         arrays = {name: np.float32(REPLACED) * array for name, array in arrays.items()}
     if attack == "noise":
         size = math.sqrt(sum(array.size for array in arrays.values()))
@@ -184,10 +192,12 @@ def changed(own: AdapterState, honest: Sequence[AdapterState], attack: str, rng:
     return AdapterState(arrays)
 
 
-def rows(measured: Mapping[tuple[str, str, int], Mapping[str, float]], used: Sequence[int]) -> list[dict[str, Any]]:
+def rows(
+    measured: Mapping[tuple[str, str, int], Mapping[str, float]], attacks: Sequence[str], used: Sequence[int]
+) -> list[dict[str, Any]]:
     """One row for each attack and rule: how the loss changed in percent, the backdoor, what was taken off."""
     found = []
-    for attack in ATTACKS:
+    for attack in attacks:
         for rule in BOUNDS:
             of = [measured[attack, rule, seed] for seed in used]
             plain = [measured["none", "none", seed] for seed in used]
@@ -213,23 +223,24 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="a base model's folder")
     parser.add_argument("--work", type=Path, required=True, help="a folder for what is measured")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--crowd-seeds", type=int, default=len(SEEDS), help="seeds of three of ten")
     options = parser.parse_args()
-    model = load(ModelSpec(options.base, "none", SETTINGS.rank, SETTINGS.alpha))
     figures: dict[str, Any] = {}
     command = "python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR"
-    for title, (size, attackers) in CROWDS.items():
+    for title, (size, attackers, attacks) in CROWDS.items():
+        base = BASE_MODEL if attacks is BACKDOOR else options.base
+        model = load(ModelSpec(base, "none", SETTINGS.rank, SETTINGS.alpha))
         measured = {}
-        for number, seed in enumerate(SEEDS[: options.seeds], 1):
+        for number, seed in enumerate(SEEDS[: options.crowd_seeds if size > 4 else options.seeds], 1):
             crowd = Crowd.drawn(options.data, size, attackers, seed)
-            for attack in ATTACKS:
+            for attack in attacks:
                 for rule, bound in BOUNDS.items():
                     case = Attacked(model, crowd, attack, Robust(rule, bound), seed)
-                    place = options.work / f"{size}-{attack}-{rule}-{seed}.json"
+                    place = options.work / Path(base).name / f"{size}-{attack}-{rule}-{seed}.json"
                     measured[attack, rule, seed] = once(place, case.figures)
             # After every seed: a measurement that stops leaves its figures behind.
-            figures |= {f"{title}, seeds": number, title: rows(measured, SEEDS[:number])}
+            figures |= {f"{title}, seeds": number, title: rows(measured, attacks, SEEDS[:number])}
             report.write("poison", figures, command, SEEDS[0])
-    for title in CROWDS:
         report.print_table(tuple(figures[title][0]), [tuple(row.values()) for row in figures[title]], title)
 
 

@@ -207,7 +207,8 @@ def _attacked(name: str) -> Callable[[Figures], Cases]:
     """A figure of the rule validation where one of four attacks, by attack."""
     return lambda figures: {
         row["attack"]: MeanInterval.parse_mean(row[name])
-        for row in figures["one of four"]
+        for table in ("one of four", "one of four on foedus-tiny")
+        for row in figures[table]
         if row["rule"] == "validation" and row["attack"] != "none"
     }
 

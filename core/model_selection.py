@@ -32,8 +32,10 @@ class Measures(Protocol):
         """The highest loss of a lane's state on any domain."""
         ...
 
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
-        """By how much each update alone raises the loss of a lane's state."""
+    def effects(
+        self, before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
+    ) -> Mapping[Address, float]:
+        """By how much each update alone raises the loss of a lane's state; on fewer records if not `deciding`."""
         ...
 
 

@@ -18,14 +18,17 @@ from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
 from llm import batches
 from llm.data import read_data
-from llm.evaluate import evaluate
+from llm.evaluate import record_losses
 from llm.loss_and_gradient import loss_and_gradient
 from llm.model import Model
 from llm.records import Collection, Record
 from llm.served import base_of, shared_adapter
 
-EFFECT_RECORDS = 4
-"""Records of every domain on which the effect of each update is measured."""
+DECIDING, TELLING = 4, 1
+"""Records of every domain on which the effect of each update is measured, for a rule that decides by it or for people.
+
+As many evaluations as updates must not slow a round down.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,14 @@ class Measuring:
         """
         if served.digest not in self._known:
             adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
-            measured = {
-                name: evaluate(self.model, adapters, records, self.max_length).loss
-                for name, records in self.domains.items()
-            }
+            owners = [name for name, records in self.domains.items() for _ in records]
+            records = [record for of_domain in self.domains.values() for record in of_domain]
+            nats, tokens = dict.fromkeys(owners, 0.0), dict.fromkeys(owners, 0)
+            # All domains together: a quantised weight is unpacked once for a batch, however full it is.
+            for name, loss in zip(owners, record_losses(self.model, adapters, records, self.max_length), strict=True):
+                nats[name] += loss.nats
+                tokens[name] += loss.tokens
+            measured = {name: nats[name] / tokens[name] for name in self.domains}
             # Not `min`, which may return NaN: that is less than nothing.
             kept = {name: loss if loss < LARGEST_LOSS else LARGEST_LOSS for name, loss in measured.items()}
             self._known[served.digest] = kept
@@ -73,12 +80,11 @@ class Measuring:
         """The highest loss of a lane's state on any domain, in nats per answer token."""
         return max(self.losses(Composition.of(state)).values())
 
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains.
-
-        On the first `EFFECT_RECORDS` of every domain: as many evaluations as updates must not slow a round down.
-        """
-        few = replace(self, domains={name: records[:EFFECT_RECORDS] for name, records in self.domains.items()})
+    def effects(
+        self, before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
+    ) -> dict[Address, float]:
+        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains."""
+        few = replace(self, domains={d: r[: DECIDING if deciding else TELLING] for d, r in self.domains.items()})
         least = few.loss(before)
         return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in clipped(updates)}
 

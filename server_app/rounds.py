@@ -307,9 +307,8 @@ class Rounds:
 
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
-        # An evaluation for each update is a good part of a round: only for the rule that decides by it.
-        decides = self.genesis.robust.rule == "validation"
-        effects = self.measures.effects(self.lanes[index].state, updates) if self.measures and decides else {}
+        before, decides = self.lanes[index].state, self.genesis.robust.rule == "validation"
+        effects = self.measures.effects(before, updates, deciding=decides) if self.measures else {}
         found = factors(self.genesis.robust, updates, effects)
         judged = {
             organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.poison import ANSWER, BOUNDS, LITTLE, TRIGGER, changed, poisoned, rows, with_trigger
+from benchmarks.poison import ANSWER, ATTACKS, BOUNDS, LITTLE, TRIGGER, changed, poisoned, rows, with_trigger
 from core.adapter import AdapterState
 from llm.records import Message, Record
 
@@ -33,17 +33,17 @@ def test_what_is_sent_is_what_the_attack_says() -> None:
     stack = np.stack([update["a"] for update in HONEST])
     assert np.allclose(little, stack.mean(0) - LITTLE * stack.std(0))
     assert changed(own, HONEST, "noise", RNG).norm > 0
-    assert changed(own, HONEST, "backdoor", RNG) == own
+    assert np.array_equal(changed(own, HONEST, "backdoor", RNG)["a"], 10 * own["a"])
 
 
 def test_rows_compare_with_the_federation_that_nobody_attacks() -> None:
     measured = {}
-    for attack in ("none", "sign-flip", "replacement", "noise", "label-flip", "little", "backdoor"):
+    for attack in (*ATTACKS, "backdoor"):
         for rule in BOUNDS:
             for seed in (1, 2):
                 loss = 2.0 if attack == "none" else 3.0
                 measured[attack, rule, seed] = {"loss": loss, "backdoor": 0.25, "taken_off": 0.5}
-    found = {(row["attack"], row["rule"]): row for row in rows(measured, (1, 2))}
+    found = {(row["attack"], row["rule"]): row for row in rows(measured, (*ATTACKS, "backdoor"), (1, 2))}
     assert found["sign-flip", "clip"]["loss_change_percent"] == "50 ± 0"
     assert found["none", "none"]["loss_change_percent"] == "0 ± 0"
     assert found["backdoor", "clip"]["backdoor_percent"] == "25 ± 0"

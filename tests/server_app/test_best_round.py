@@ -1,5 +1,6 @@
 """The best round is kept and served, and training ends early, by losses that the records hold."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from core.errors import UsageError
 from core.lanes import Lane
 from core.rounds import RoundRecord
 from core.storage.run_folder import RunFolder
+from llm.evaluate import Adapters, RecordLoss
+from llm.model import Model
+from llm.records import Record
 from llm.served import serving
 from provenance.history import stored_rounds
 from provenance.served import trace
@@ -105,13 +109,19 @@ def test_a_run_that_ended_early_is_audited_and_reported_as_complete(world: World
 
 def test_a_round_is_measured_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss in its record is the one that its evaluation tells."""
-    measured, evaluate = list[int](), server_app.measuring.evaluate
-    monkeypatch.setattr(server_app.measuring, "evaluate", lambda *a: [measured.append(1), evaluate(*a)][1])
+    measured, real = list[int](), server_app.measuring.record_losses
+
+    def counting(model: Model, adapters: Adapters, found: Sequence[Record], length: int) -> tuple[RecordLoss, ...]:
+        measured.append(len(found))
+        return real(model, adapters, found, length)
+
+    monkeypatch.setattr(server_app.measuring, "record_losses", counting)
+    monkeypatch.setattr(Measuring, "effects", lambda *_arguments, **_deciding: {})  # of single updates
     run = world.run("once", rounds=2, patience=5)
     (event,) = [e for e in world.events("once", "evaluated") if e["round"] == 2]
     values = list(event["validation"].values())
     assert records(run)[1].validation_loss == pytest.approx(sum(values) / len(values))
-    assert len(measured) == 2 * len(values)
+    assert len(measured) == 2
 
 
 def test_an_audit_measures_a_lying_loss_and_computes_a_lying_best_round(

@@ -17,6 +17,7 @@ from core.credit import CreditRecord
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
+from llm.evaluate import evaluate
 from llm.model import ModelSpec, load
 from llm.served import shared_adapter
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
@@ -55,6 +56,26 @@ def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Mea
     assert len(set(losses.values())) == 3
     assert measuring.losses(initial) == losses
     assert measuring.losses(Composition.of(moved(measuring, 0.05))) != losses
+
+
+def test_the_effect_of_an_update_is_what_it_alone_adds_to_the_loss_of_a_few_records(measuring: Measuring) -> None:
+    before, size = moved(measuring, 0.0), np.float32(0.05)
+    update = AdapterState({name: np.full_like(array, size) for name, array in before.arrays.items()})
+    for deciding, records in ((True, 4), (False, 1)):
+        few = replace(measuring, domains={name: known[:records] for name, known in measuring.domains.items()})
+        (effect,) = measuring.effects(
+            before, [WeightedUpdate(f.address("coding"), 1.0, update)], deciding=deciding
+        ).values()
+        assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
+        assert effect != 0.0
+
+
+def test_the_loss_of_a_domain_is_that_of_its_records(measuring: Measuring) -> None:
+    state = moved(measuring, 0.05)
+    adapter, losses = measuring.rule.adapter(state, measuring.fresh), measuring.losses(Composition.of(state))
+    for name, records in measuring.domains.items():
+        alone = evaluate(measuring.model, adapter, records, measuring.max_length).loss
+        assert losses[name] == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1e20, 3e38])
