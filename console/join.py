@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from chain.joining import JoinKit
+from chain.joining import JoinKit, JoinRequest
 from console.deployments import organisation_folder
 from console.deployments.organisation_folder import Choices
 from console.options import JsonOption, command_app, read_file
-from console.views.tables import answer
+from console.views.tables import answer, screen, show
 
 app = command_app()
 
@@ -36,7 +36,9 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     read = JoinKit.from_json(read_file("kit", kit, "a kit of `foedus deploy init`"))
     folder, paths = (out or Path(read.organisation)).absolute(), [p and p.absolute() for p in (data, passphrase_file)]
-    made = organisation_folder.join(read, folder, Choices(paths[0], base, chain, node_user, signer_user, paths[1]))
+    choices = Choices(paths[0], base, chain, node_user, signer_user, paths[1])
+    made = organisation_folder.join(read, folder, choices)
+    show(*organisation_folder.notes(folder, choices), on=screen(stderr=True))
     result = {
         "path": str(folder),
         "organisation": made.organisation,
@@ -46,11 +48,15 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
         "coordinator": read.coordinator,
         "request": str(folder / "request.json"),
     }
-    lines = [
-        f"Kit          {made.kit} for {made.organisation}, of {read.coordinator} at {read.superlink}",
+    answer(result, to_compare(read, made, folder), as_json=as_json)
+
+
+def to_compare(kit: JoinKit, made: JoinRequest, folder: Path) -> list[str]:
+    """What both sides compare by phone, and what comes next."""
+    return [
+        f"Kit          {made.kit} for {made.organisation}, of {kit.coordinator} at {kit.superlink}",
         f"Address      {made.address}",
         f"Node key     {made.membership.node_key}",
         f"Send {folder / 'request.json'} to the coordinator, and compare these by phone.",
         f"Then start `foedus signer {folder / 'signer'}` and `foedus node {folder / 'node'}`, or {folder / 'systemd'}",
     ]
-    answer(result, lines, as_json=as_json)

@@ -34,7 +34,7 @@ from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from unlearning.certificate import ErasureCertificate, Root
 from unlearning.lineage import Lineage
-from unlearning.plan import METHODS
+from unlearning.plan import METHODS, kept_rounds
 
 
 def check(
@@ -106,11 +106,16 @@ class CertificateCheck:
             yield Failure("attestation", "erasures/", "another or none", "the one of the certificate")
 
     def method(self) -> Iterator[Failure]:
-        """The method went back as far as it must, and re-aggregated no more rounds than it may."""
+        """The method went back as far as it must and no further, and re-aggregated no more rounds than it may."""
         attested = self.attestation
         members = self.run.members(attested.lane, attested.generation)
         last = root(self.run, attested.lane, attested.generation - 1).round if members else 0
-        reach = METHODS[attested.method].reach(self.run.genesis.training, attested.parent_round, last)
+        genesis, line = self.run.genesis, self._line(attested.generation - 1)
+        alone = attested.whole and not METHODS[attested.method].reaggregates
+        kept = kept_rounds(self.lineage, genesis, line, members, self._updates, alone=alone)
+        # Going back further would train rounds again that nobody asked to be forgotten.
+        yield from _unequal("method, parent round", attested.parent_round, kept[-1].round if kept else 0)
+        reach = METHODS[attested.method].reach(genesis.training, attested.parent_round, last)
         yield from _unequal("method, last rounds", (attested.reaggregated, attested.rounds), reach)
         if attested.method == "shards":
             yield from _unequal("method, shards", len(self.run.genesis.lanes[attested.lane]), 1)

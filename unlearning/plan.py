@@ -108,12 +108,6 @@ class Lanes:
         """The members of a lane without the erased."""
         return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
 
-    def asks_alike(self, record: RoundRecord, remaining: Sequence[Address]) -> bool:
-        """Whether the remaining members alone would have been asked likewise; so it is where others' past decides."""
-        if self.genesis.policy(record.round) in BY_HISTORY:
-            return True
-        return set(self._may_be_asked(record.round, remaining)) == record.asked.intersection(remaining)
-
     def check_complete(self) -> None:
         """Raise UsageError for a run with rounds to go."""
         for lane, line in enumerate(self.lines):
@@ -150,7 +144,9 @@ class Lanes:
 
         `rounds` are the numbers of those that the lane is to be trained in.
         """
-        asked = {number: self._may_be_asked(number, members) for number in rounds} if self.genesis.privacy else {}
+        asked = (
+            {number: may_be_asked(self.genesis, number, members) for number in rounds} if self.genesis.privacy else {}
+        )
         own = [manifest for manifest in self.lineage.manifests.values() if manifest.lane == lane]
         for member in members:
             if budget := PrivacyPlan.of(self.genesis, member):
@@ -164,10 +160,38 @@ class Lanes:
                         f"{len(numbers)} rounds, got {left}: use remove, or found with dp-reserve"
                     )
 
-    def _may_be_asked(self, number: int, members: Sequence[Address]) -> Collection[Address]:
-        """Those of a lane's members that a round may ask: all, where what they did before decides."""
-        history = self.genesis.policy(number) in BY_HISTORY
-        return members if history else selected(self.genesis, members, number, (), {})
+
+def may_be_asked(genesis: Genesis, number: int, members: Sequence[Address]) -> Collection[Address]:
+    """Those of a lane's members that a round may ask: all, where what they did before decides."""
+    history = genesis.policy(number) in BY_HISTORY
+    return members if history else selected(genesis, members, number, (), {})
+
+
+def kept_rounds(
+    lineage: Lineage,
+    genesis: Genesis,
+    line: Sequence[RoundRecord],
+    remaining: Sequence[Address],
+    updates: Set[Digest],
+    *,
+    alone: bool,
+) -> tuple[RoundRecord, ...]:
+    """The first rounds of a lane's line that an erasure of these updates keeps: none where no member remains.
+
+    With `alone`, those alone in which the remaining would have been asked likewise without the erased; so it is where
+    others' past decides.
+    """
+    clean = lineage.clean(line, updates) if remaining else ()
+    if not alone:
+        return clean
+
+    def alike(record: RoundRecord) -> bool:
+        asked = record.asked.intersection(remaining)
+        return genesis.policy(record.round) in BY_HISTORY or asked == set(
+            may_be_asked(genesis, record.round, remaining)
+        )
+
+    return tuple(takewhile(alike, clean))
 
 
 @dataclass(frozen=True)
@@ -209,10 +233,9 @@ class Plan:
         if not whole:
             updates |= run.lineage.updates_in_lane(organisation, lane)
         line, remaining = run.lines[lane], run.remaining(lane, erased)
-        clean = run.lineage.clean(line, updates) if remaining else ()
-        if whole and not METHODS[method].reaggregates:
-            # What is trained again is what the remaining would have trained alone, from their first round on.
-            clean = tuple(takewhile(lambda record: run.asks_alike(record, remaining), clean))
+        # What is trained again is what the remaining would have trained alone, from their first round on.
+        alone = whole and not METHODS[method].reaggregates
+        clean = kept_rounds(run.lineage, run.genesis, line, remaining, updates, alone=alone)
         parent, last = (clean[-1] if clean else None), (line[-1].round if remaining and line else 0)
         reaggregated, rounds = METHODS[method].reach(run.genesis.training, parent.round if parent else 0, last)
         records = tuple(record for record in line[len(clean) :] if record.round <= reaggregated)

@@ -10,12 +10,14 @@ DIR/systemd, DIR/compose.yaml   how the two are started
 import json
 import os
 import pwd
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -71,6 +73,19 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
         _hand_over(folder / place, owners[owner])
     return request
+
+
+def notes(folder: Path, choices: Choices) -> list[str]:
+    """What the users of node and signer could not do once they are started, a line each."""
+    found = []
+    for user in filter(None, (choices.node_user, choices.signer_user)):
+        if not _may(user, [sys.executable, "-c", ""]):
+            found.append(
+                f"{user} cannot run {sys.executable}: install Foedus where it can, as in /opt, before you start"
+            )
+    if (user := choices.node_user) and choices.data and not _may(user, ["ls", str(choices.data)]):
+        found.append(f"{user} cannot read {choices.data}: give it the right before you start {folder / 'node'}")
+    return found
 
 
 def make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
@@ -135,6 +150,17 @@ def _owner(user: str) -> tuple[int, int] | None:
     if os.geteuid() not in (0, entry.pw_uid):
         raise UsageError(f"expected to be root, to give a folder to {user}, got user {os.geteuid()}")
     return entry.pw_uid, entry.pw_gid
+
+
+def _may(user: str, command: list[str]) -> bool:
+    """Whether a command succeeds for a user."""
+    entry = pwd.getpwnam(user)
+    identity: dict[str, Any] = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    as_it = identity if os.geteuid() == 0 else {}
+    try:
+        return not subprocess.run(command, **as_it, cwd="/", capture_output=True, check=False).returncode  # noqa: S603 - ours
+    except PermissionError:
+        return False
 
 
 def _hand_over(folder: Path, owner: tuple[int, int] | None) -> None:

@@ -2,14 +2,16 @@
 
 import os
 import pwd
+import shutil
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from chain.joining import JoinKit, JoinRequest
-from console.deployments.organisation_folder import Choices, join
+from console.deployments.organisation_folder import Choices, join, notes
 from core import keys
 from core.deployment import NodeSettings, SignerSettings
 from core.errors import UsageError
@@ -82,3 +84,18 @@ def test_each_process_gets_a_folder_of_its_own_user(kit: JoinKit, tmp_path: Path
         for path in (home / name, *(home / name).rglob("*")):
             assert path.stat().st_uid == pwd.getpwnam(user).pw_uid
     assert SignerSettings.read(home / "signer").users == ("bin",)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+def test_what_a_user_cannot_run_or_read_is_said_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(sys, "executable", shutil.copy("/bin/true", closed / "python"))
+    told = notes(tmp_path / "medical", Choices(closed, node_user="bin", signer_user="daemon"))
+    assert [note.partition(": ")[0] for note in told] == [
+        f"bin cannot run {closed}/python", f"daemon cannot run {closed}/python", f"bin cannot read {closed}"
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    assert notes(tmp_path / "medical", Choices(Path("/usr/share"), node_user="bin", signer_user="daemon")) == []

@@ -29,7 +29,7 @@ from server_app.erasure.steps import ErasureContext
 from server_app.strategy import Foedus
 from tests import erasures as e
 from tests import federation as f
-from tests.server_app.clients import Federation, TestGrid, answer, name_of
+from tests.server_app.clients import Federation, TestGrid, answer, fail, name_of, sequence
 from unlearning.check import check
 from unlearning.plan import Lanes
 
@@ -247,6 +247,31 @@ def test_a_request_is_carried_out_once_however_often_it_is_given(tmp_path: Path)
     (second,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
     assert second.value.label == "exact"
     assert verify(erasable.run, erasable.federation.ledger, strict=True).failures == ()
+
+
+def test_a_request_takes_back_no_round_that_does_not_know_the_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator with a request in its hand could train rounds again that it did not like."""
+    labels = {}
+    for further in (False, True):
+        erasable = Erasable(Federation.create(tmp_path / str(further), NAMES, rounds=3))
+        late = {"coding": sequence(fail, fresh_nonce)}  # first admitted in round 2
+        erasable.federation.clients.behave = dict.fromkeys(NAMES, fresh_nonce) | late
+        erasable.run.artifacts.put(lora.factor(f.fresh(), "A"))
+        erasable.federation.start()
+        with monkeypatch.context() as patch:
+            if further:
+                made = server_app.erasure.run.plans
+                patch.setattr(
+                    server_app.erasure.run,
+                    "plans",
+                    lambda *a, made=made: tuple(replace(plan, parent=None, reaggregated=0) for plan in made(*a)),
+                )
+            (signed,) = erase(erasable.context(), asked(erasable, "coding", "replay"))
+        found = check(signed, erasable.run, erasable.federation.ledger)
+        labels[further] = [(failure.what, failure.got, failure.want) for failure in found]
+    assert labels == {False: [], True: [("method, parent round", "0", "1")]}
 
 
 def test_nobody_is_erased_at_the_request_of_another_or_of_another_run(tmp_path: Path) -> None:
