@@ -165,12 +165,12 @@ class Bindings:
             self.refresh(grid)
             if len(self.nodes) >= (self.expected or self.known) > 0:
                 return True
+            if self.clock.now() > self.deadline:
+                return False
             # An organisation with a key of its own knows of itself alone: no count to wait for would ever come.
             if not self.expected and not self.known and self.nodes:
                 names = ", ".join(sorted(member.name for member in self.organisations.values()))
                 raise ConfigError(f"organisations: expected the number to wait for, got 0, and nodes of {names}")
-            if self.clock.now() > self.deadline:
-                return False
             self.clock.sleep(_POLL_SECONDS)
 
     def verified(self, node: int, reply: Message, asked: Asked) -> Iterator[tuple[Signed[Registration], PublicKey]]:
