@@ -4,8 +4,11 @@ It holds the organisation's signed manifest, the salt that hid it and the siblin
 ledger that is enough. Nothing of the other organisations is in it but hashes of salted digests. As a file it is
 canonical JSON:
 
-    {"federation": {"chain", "content", "coordinator"}, "manifest", "salt": 64 hex digits, "siblings": [digest]}
+    {"federation": {"chain", "content", "coordinator"}, "generation", "manifest", "round", "salt": 64 hex digits,
+     "siblings": [digest]}
 
+`generation` and `round` say where the update was admitted: a late one in the round after its own, a re-aggregated one
+in a later generation.
 `federation` is what the genesis digest opens to, so that whoever knows that digest, or the contract, knows whose run it
 is; whoever knows neither learns only that the proof is consistent in itself: anybody can deploy the contract.
 """
@@ -19,6 +22,7 @@ from core.canonical import Address, Digest, commitment, from_json, raw, to_json
 from core.errors import FormatError, IntegrityError
 from core.genesis import GenesisHeader
 from core.ledger import Anchor, Ledger, LedgerView
+from core.parsing import typed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts
 from core.signed import Signed
@@ -31,14 +35,16 @@ class ParticipationProof:
 
     federation: GenesisHeader
     signed: Signed[UpdateManifest]
+    generation: int
+    round: int
     salt: bytes
     siblings: tuple[Digest, ...]
 
     @property
     def key(self) -> RoundKey:
-        """The round."""
+        """The round that it was admitted to."""
         manifest = self.signed.value
-        return RoundKey(manifest.genesis, manifest.lane, manifest.generation, manifest.round)
+        return RoundKey(manifest.genesis, manifest.lane, self.generation, self.round)
 
     @property
     def manifest_commitment(self) -> Digest:
@@ -61,6 +67,8 @@ class ParticipationProof:
         return cls(
             federation,
             record.admitted[index].signed,
+            record.generation,
+            record.round,
             bytes.fromhex(salts.updates[organisation]),
             tuple(Digest("0x" + sibling.hex()) for sibling in siblings),
         )
@@ -96,7 +104,9 @@ class ParticipationProof:
         return to_json(
             {
                 "federation": asdict(self.federation),
+                "generation": self.generation,
                 "manifest": self.signed.to_dict(),
+                "round": self.round,
                 "salt": self.salt.hex(),
                 "siblings": list(self.siblings),
             }
@@ -110,10 +120,13 @@ class ParticipationProof:
             proof = cls(
                 GenesisHeader.from_dict(fields.pop("federation")),
                 Signed.parse(UpdateManifest, fields.pop("manifest")),
+                fields.pop("generation"),
+                fields.pop("round"),
                 bytes.fromhex(fields.pop("salt")),
                 tuple(Digest(sibling) for sibling in fields.pop("siblings")),
             )
-            _ = proof.path, proof.manifest_commitment  # which raise FormatError for digests and a salt that are none
+            # Which raise FormatError for digests and a salt that are none.
+            _ = proof.path, proof.manifest_commitment, typed(proof)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed proof of participation: {error}") from error
         if fields:

@@ -4,6 +4,7 @@ A handler checks a message before it acts on it; what it raises is answered by a
 """
 
 from collections import Counter
+from contextlib import suppress
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -22,7 +23,7 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.composition import Composition
-from core.errors import FormatError, PrivacyError, UsageError
+from core.errors import FormatError, LedgerUnreachableError, PrivacyError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import (
@@ -55,6 +56,9 @@ def bind(message: Message, context: Context) -> Message:
     query = Bind.from_content(message.content)
     node = node_of(context)
     Pins.of(context.node_config).check_asked(query.asked, query.chain)
+    if not node.known:  # in a deployment, where an organisation on another chain would object to every round
+        with suppress(LedgerUnreachableError):
+            node.oversight.check_contract(query.chain)
     plain = node.registrations(query.asked, context.node_config)
     registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
     return Message(Bound(registrations, node.known).to_content(), reply_to=message)

@@ -90,7 +90,10 @@ def check_weights(record: RoundRecord, genesis: Genesis) -> None:
     members = [admitted.organisation for admitted in record.admitted]
     if strangers := [member for member in members if member not in examples]:
         raise ObjectionError(f"{record.key}: admits {strangers[0]}, which is no member")
-    shares = genesis.weights(members)
+    for manifest in (admitted.signed.value for admitted in record.admitted):
+        if not 0 <= record.round - manifest.round <= genesis.staleness:
+            raise ObjectionError(f"{record.key}: admits an update of {manifest.organisation} of round {manifest.round}")
+    shares = genesis.weights(record.delays)
     for admitted in record.admitted:
         _equal(f"{record.key}: the weight of {admitted.organisation}", admitted.weight, shares[admitted.organisation])
 

@@ -340,19 +340,17 @@ class Witness:
             )
 
     def _check_own_update(self, record: RoundRecord) -> None:
-        """The organisation's update is in the record: admitted as it was sent, or rejected with a reason."""
+        """The organisation's update is in the record: admitted as it was sent, rejected with a reason, or late."""
         sent = self._sent.get(record.key, [])
         own = [a.signed for a in record.admitted if a.organisation == self._organisation]
         # A re-aggregated round admits the manifest of the round in which it was sent.
         if own and own[0].value.digest not in self._sent.get(own[0].value.key, []):
             own[0].verified(self._genesis)
             raise ObjectionError(f"{record.key}: admits an update of {self._organisation} that it did not send")
-        if own and (own[0].value.lane, own[0].value.round) != (record.lane, record.round):
-            raise ObjectionError(
-                f"{record.key}: admits an update of {self._organisation} of round {own[0].value.round}"
-            )
-        rejected = any(rejection.organisation == self._organisation for rejection in record.rejected)
-        if sent and not own and not rejected:
+        if own and own[0].value.lane != record.lane:
+            raise ObjectionError(f"{record.key}: admits an update of {self._organisation} of lane {own[0].value.lane}")
+        # Rejected with a reason, or on its way when the round closed: a late update of the round before is no answer.
+        if sent and not own and self._organisation not in record.heard:
             raise ObjectionError(f"{record.key}: leaves out the update that {self._organisation} sent")
 
     def _remember(self, entry: dict[str, Any]) -> None:

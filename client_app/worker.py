@@ -3,13 +3,16 @@
     python -m client_app.worker DIR HOST:PORT
 
 One process a node, one message after another. It stays between messages, so that libraries and base model are loaded
-once. It never installs or imports the code that comes with a run (client_app/own_app.py), and what a message makes go
-wrong is an error reply. `foedus node` starts it again when it dies.
+once; the base's memory is given back when nobody asks for a while. It never installs or imports the code that comes
+with a run (client_app/own_app.py), and what a message makes go wrong is an error reply. `foedus node` starts it again
+when it dies.
 """
 
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from logging import INFO
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from client_app.own_app import app_digest, check_app, installed_hashes
 from client_app.runtime import Runtime
 from core.deployment import NodeSettings
 from core.errors import IntegrityError
+from llm.model import unload
 
 _POLL_SECONDS = 0.2
 
@@ -40,11 +44,34 @@ def work(settings: NodeSettings, address: str) -> None:
         context.node_config = own  # from this machine's settings, and from nobody else
         return app(message, context)
 
-    parent = os.getppid()
+    parent, idle = os.getppid(), Idle(settings.idle)
     log(INFO, "%s: worker ready with app %s", settings.organisation, app_digest(installed_hashes()))
     while os.getppid() == parent:
-        if not runtime.handle_next(check, answer):
+        if runtime.handle_next(check, answer):
+            idle.end()
+        else:
+            idle.go_on()
             time.sleep(_POLL_SECONDS)
+
+
+class Idle:
+    """Time without a message: after so many seconds the memory of the base is given back, once."""
+
+    def __init__(
+        self, seconds: float, give_back: Callable[[], object] = unload, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._give_back, self._now = seconds, give_back, now
+        self.end()
+
+    def end(self) -> None:
+        """A message was answered: the time begins anew."""
+        self._ends_at = self._now() + self._seconds
+
+    def go_on(self) -> None:
+        """There was no message."""
+        if self._now() >= self._ends_at:
+            self._give_back()
+            self._ends_at = math.inf
 
 
 if __name__ == "__main__":

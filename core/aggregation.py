@@ -14,8 +14,10 @@ rounded once to float32: frozen-a, fedavg and stack give the same bits for any o
 frozen-a and fedavg need one update in memory at a time, and the sum in float64; stack and svd need all updates.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -186,15 +188,25 @@ class Svd(Rule):
 RULES: dict[str, Rule] = {rule.name: rule for rule in (FrozenA(), FedAvg(), Stack(), Svd())}
 
 
-def weights(examples: Mapping[Address, int], server_rate: float, most_weight: float = 1.0) -> dict[Address, float]:
-    """w_k = min(w, η p_k) with p_k = n_k / Σ n_j over the admitted, in order of address.
+def weights(
+    examples: Mapping[Address, int],
+    server_rate: float,
+    most_weight: float = 1.0,
+    delays: Mapping[Address, int] = MappingProxyType({}),
+) -> dict[Address, float]:
+    """w_k = min(w, η p_k) / √(1 + τ_k) with p_k = n_k / Σ n_j over the admitted, in order of address.
 
     n_k, the server rate η and the largest weight w ≤ 1 come from the genesis, never the reply. At η = 1 the weights are
     FedAvg's mean, at η = K the sum of K equal organisations' updates: a mean divides by K what only one of them has
     taught. No update counts more than it was trained, so an organisation that is admitted alone is not multiplied.
+    τ_k are the rounds that an update is late, by `delays`: the discount of FedBuff (Nguyen et al., 2022, arXiv
+    2106.06639), which is exactly 1 for an update in time.
     """
     total = sum(examples.values())
-    return {a: min(most_weight, server_rate * examples[a] / total) for a in sorted(examples, key=by_address)}
+    return {
+        a: min(most_weight, server_rate * examples[a] / total) / math.sqrt(1 + delays.get(a, 0))
+        for a in sorted(examples, key=by_address)
+    }
 
 
 def rank_of(adapter: AdapterState) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from core.canonical import Address, address
 from core.errors import ConfigError, FormatError
-from core.genesis import Membership, Participation, Privacy, Training
+from core.genesis import Membership, Participation, Privacy, Training, staleness_fault
 from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
@@ -113,6 +113,17 @@ class RunConfig:
     """How often a round below its quorum is tried again before the run fails."""
     timeout: float = 3600.0
     """Seconds to wait for the replies of a round."""
+    grace: float = 0.0
+    """Once a round has its quorum: how much longer it waits, in multiples of the median time of its answers so far;
+    0 is for everyone, up to `timeout`."""
+    staleness: int = 0
+    """How many rounds late an update may count, at a lower weight: 0 or 1."""
+    silent_rounds: int = 3
+    """Rounds in a row without an answer after which no round waits for an organisation; it is asked all the same."""
+    evaluate_timeout: float = 600.0
+    """Seconds to wait for the losses of a round."""
+    bind_timeout: float = 120.0
+    """Seconds in which the organisations must say that they are there; a simulation, which starts them, waits 900."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
     robust: str = "none"
@@ -183,6 +194,8 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{key(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         _ = self.auditing, self.listed, self.robustness, self.privacy
+        if wrong := staleness_fault(self.staleness, self.aggregation, self.participation):
+            raise ConfigError(f"staleness: {wrong}")
         for name in ("state", "data", "validation", "coordinator_key", "request", "store", "q_table", "records"):
             _check_path(name, getattr(self, name))
 

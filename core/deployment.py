@@ -9,16 +9,20 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_args
+from urllib.parse import urlsplit
 
 from eth_utils.address import to_checksum_address
 
 from core.canonical import Address, Digest, address, raw
 from core.config import LAG_POLICIES, RunConfig
 from core.errors import ConfigError, FormatError
+from core.escape import redacted
 from core.keys import Domain
 from core.names import Name, check_distinct, organisation_name
 from core.ranges import fault, number
@@ -108,6 +112,8 @@ class NodeSettings(_Settings):
     """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
     most_draws: int | None = None
     """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
+    idle: float = 600.0
+    """Seconds without a message after which the memory of the base is given back; the next that needs it loads it."""
     chain_url: str = ""
     """An RPC endpoint of its own choosing, to check the coordinator against."""
     chain_lag: int | None = None
@@ -134,7 +140,7 @@ class NodeSettings(_Settings):
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
         # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
-        for name in ("pin_norm_bound", "pin_epsilon"):
+        for name in ("pin_norm_bound", "pin_epsilon", "idle"):
             bound = getattr(self, name)
             if bound is not None and not 0 < bound < math.inf:
                 raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")
@@ -256,7 +262,7 @@ class FederationSettings(_Settings):
     base: str = RunConfig.base
     """The base model; its digest is pinned in every kit."""
     chain: str = "embedded"
-    """The public chain: embedded, anvil or an RPC URL. Only behind a URL can organisations check their coordinator."""
+    """The public chain: an RPC URL that every organisation reaches; embedded or anvil where all is on one machine."""
     require_registration: bool = False
     """Whether organisations are registered with the contract, too."""
     norm_bound: float = 100.0
@@ -291,6 +297,12 @@ class FederationSettings(_Settings):
         own = (self.certificate, self.private_key, self.ca)
         if any(own) and not all(own):
             raise ConfigError("expected certificate, private-key and ca together, got some of them")
+        # A chain that only this machine reaches is one that no organisation can check its coordinator against.
+        if is_local(self.chain) and (elsewhere := [host for host in self.hosts if not is_local(host)]):
+            raise ConfigError(
+                "chain: expected the RPC URL of one that organisations reach from machines of their own, since the "
+                f"coordinator's is {elsewhere[0]}, got {redacted(self.chain)}"
+            )
         if decided := sorted(set(self.run) & DECIDED):
             raise ConfigError(f"[run]: expected settings that this file does not decide elsewhere, got {decided[0]!r}")
         _ = RunConfig.from_flat(self.run)
@@ -308,6 +320,16 @@ DECIDED = frozenset(
      "norm-bound", "coordinator-key")
 )  # fmt: skip
 """Settings of a run that follow from federation.toml and from who was admitted."""
+
+
+def is_local(place: str) -> bool:
+    """Whether a host, a URL, or a chain by its name is reached from its own machine alone."""
+    if place in ("embedded", "anvil", "localhost"):
+        return True
+    host = urlsplit(place).hostname or place
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def check_listen(listen: str, control_port: int) -> None:

@@ -1,7 +1,7 @@
 """Genesis: everything that is fixed when a federation starts."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import date
 from functools import cached_property
@@ -31,6 +31,7 @@ _CHOSEN = frozenset(
         "rslora",
         "serve",
         "server_rate",
+        "staleness",
         "target_blocks",
         "target_modules",
         "template",
@@ -158,6 +159,16 @@ class Privacy:
         return None
 
 
+def staleness_fault(staleness: int, rule: str, policy: str) -> str | None:
+    """What is wrong with counting late updates under a rule and a policy: `expected X, got Y`."""
+    # A stack's update has the columns of its round, svd's factors are those of the state that it began with.
+    if staleness and rule != "frozen-a":
+        return f"expected rule frozen-a, under which an update adds to any state, got {rule}"
+    if staleness and policy == "q-learning":
+        return "expected a policy without bids, which are for one round, got q-learning"
+    return None
+
+
 @dataclass(frozen=True)
 class Template:
     """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints.
@@ -212,7 +223,8 @@ class Genesis:
     is promised to be bit-equal.
 
     B^t = B^{t−1} + Σ w_k f_k δ_k with w_k = min(1, η p_k): `server_rate` is η, `robust` the rule behind f_k. `wire` is
-    the form in which updates travel, `staleness` how many rounds late one may count. `target_modules` (last parts of
+    the form in which updates travel, `staleness` how many rounds late one may count, at w_k / √(1 + its delay), where
+    the round that it was made for names it as late. `target_modules` (last parts of
     names) and `target_blocks` (FIRST-LAST, from 0) choose the layers that carry an adapter (() and "": every linear
     layer of every block). `nonces` are what the members revealed, in order of address,
     where the seed is drawn from them; a simulation's seed is set and has none. `serve` says which round of a lane is
@@ -296,10 +308,10 @@ class Genesis:
         """How many examples every member registered: n_k."""
         return {member.address: member.examples for member in self.organisations}
 
-    def weights(self, admitted: Iterable[Address]) -> dict[Address, float]:
-        """The weight that each of the admitted members must have in a round."""
-        examples = {address: self.examples[address] for address in admitted}
-        return weights(examples, self.server_rate, self.membership.most_weight)
+    def weights(self, delays: Mapping[Address, int]) -> dict[Address, float]:
+        """The weight that each of the admitted members must have in a round, by how many rounds late it is."""
+        examples = {address: self.examples[address] for address in delays}
+        return weights(examples, self.server_rate, self.membership.most_weight, delays)
 
     def named(self, name: str) -> Organisation:
         """The member of this name or address; raises UsageError."""
@@ -349,8 +361,10 @@ class Genesis:
         """Raises FormatError for a value that no setting may have: whoever reads a genesis computes with it."""
         own = {
             name: getattr(self, name)
-            for name in ("rank", "alpha", "composition", "seed", "norm_bound", "server_rate", "serve", "patience")
-        }
+            for name in (
+                "rank", "alpha", "composition", "seed", "norm_bound", "server_rate", "serve", "patience", "staleness"
+            )
+        }  # fmt: skip
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
         robust = {"robust": self.robust.rule, "robust_bound": self.robust.bound}
         dp = {f"dp_{name}": value for name, value in asdict(self.privacy).items()} if self.privacy else {}
@@ -366,6 +380,8 @@ class Genesis:
             raise FormatError(f"genesis: robust: {wrong}")
         if self.privacy and (wrong := self.privacy.fault(self.rule, max(self.examples.values(), default=1))):
             raise FormatError(f"genesis: privacy: {wrong}")
+        if wrong := staleness_fault(self.staleness, self.rule, self.participation.policy):
+            raise FormatError(f"genesis: staleness: {wrong}")
         words = (
             self.run,
             self.base.name,

@@ -113,8 +113,10 @@ class RoundRecord(CoordinatorStatement):
     were signed.
 
     `bids` are the offers that organisations made when asked apart, in order of address, `credit` the digest of the
-    round's measured credit (zero where none is measured), `late` the organisations whose update came after the round
-    closed, and `grace` how long it waited for them beyond its quorum, in seconds. `loss_bound` is the highest loss
+    round's measured credit (zero where none is measured). `late` are the organisations that were asked and had not
+    answered when the round closed, in order of address, and `grace` is how long it waited beyond its quorum, in seconds
+    (0 where nobody is late). Where the genesis allows it, their update may be admitted in the next round, as it was
+    signed for this one. `loss_bound` is the highest loss
     of any domain of the shared validation set before the round, in nats: what an organisation says of its own loss
     counts no more; 0 where no policy reads losses. `validation_loss` is the loss of the lane's state after the round,
     the mean over the domains of that set, and `best` the best round up to this one: both are None where the settings
@@ -147,7 +149,19 @@ class RoundRecord(CoordinatorStatement):
     @property
     def asked(self) -> frozenset[Address]:
         """The organisations that the round asked, whatever came of it."""
-        return frozenset({*(a.organisation for a in self.admitted), *(r.organisation for r in self.rejected)})
+        return frozenset(self.heard)
+
+    @property
+    def heard(self) -> list[Address]:
+        """Every organisation that the round asked as often as it stands in the record: once, where that holds."""
+        delays = self.delays
+        in_time = (a.organisation for a in self.admitted if not delays[a.organisation])
+        return [*in_time, *(r.organisation for r in self.rejected), *self.late]
+
+    @property
+    def delays(self) -> dict[Address, int]:
+        """By how many rounds each admitted update is late."""
+        return {a.organisation: self.round - a.signed.value.round for a in self.admitted}
 
     @cached_property
     def digest(self) -> Digest:
@@ -212,7 +226,11 @@ class RoundRecord(CoordinatorStatement):
             "validation_loss": lambda v: None if v is None else finite("validation loss", v, 0.0, LARGEST_LOSS),
             "best": lambda v: None if v is None else Best.from_dict(v),
         }
-        return parsed(cls, data, nested)
+        record = parsed(cls, data, nested)
+        finite("grace", record.grace, 0.0, LONGEST_SECONDS)
+        if (ahead := min(record.delays.values(), default=0)) < 0:
+            raise FormatError(f"round {record.round}: expected updates of rounds up to it, got one {-ahead} ahead")
+        return record
 
 
 @dataclass(frozen=True)

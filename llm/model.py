@@ -14,6 +14,7 @@ Decisions:
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
+import gc
 import re
 import sys
 import warnings
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -216,6 +217,10 @@ class Model:
                 raise ModelError(f"{name}: expected lora_A (r, {inputs}) and lora_B ({outputs}, r), got {a} and {b}")
 
 
+_KEPT: dict[tuple[ModelSpec, Path], Model] = {}
+"""The model of the process: one at most."""
+
+
 def load(spec: ModelSpec) -> Model:
     """Return the model of `spec`, its `blocks` as "" or FIRST-LAST; the most recent one is kept for the process.
 
@@ -226,12 +231,19 @@ def load(spec: ModelSpec) -> Model:
     # Before the cache is asked: a genesis has numbers where settings say last-half, and a date where one is printed.
     day = spec.date or datetime.now(UTC).date().isoformat()
     blocks = _numbered(spec.blocks, folder)
-    return _load(replace(spec, blocks=blocks, date=day if prints_date(folder) else ""), folder)
+    key = replace(spec, blocks=blocks, date=day if prints_date(folder) else ""), folder
+    if key not in _KEPT:
+        unload()  # first: two bases may not fit into memory
+        _KEPT[key] = _load(*key)
+    return _KEPT[key]
 
 
 def unload() -> None:
-    """Let go of the model that the process keeps; the next `load` reads it again."""
-    _load.cache_clear()
+    """Give back the memory of the model that the process keeps; the next `load` reads it again."""
+    _KEPT.clear()
+    gc.collect()  # PEFT's modules refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def tokenizer_in(folder: Path) -> Any:
@@ -244,7 +256,6 @@ def tokenizer_in(folder: Path) -> Any:
         raise ModelError(f"base model {folder}: its tokenizer cannot be read: {_reason(error)}") from error
 
 
-@lru_cache(maxsize=1)
 def _load(spec: ModelSpec, folder: Path) -> Model:
     tokenizer = tokenizer_in(folder)
     base = _base(folder, spec)

@@ -35,10 +35,10 @@ _SLACK = 4096
 class RejectedError(FoedusError):
     """A reply is not admitted; a client's fault, recorded and never fatal."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, *, lasting: bool = False) -> None:
+        """`lasting`: the same question would get the same answer."""
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail, self.lasting = reason, detail, lasting
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence:
     if reply.has_error():
         raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
     if refusal := _read(Refusal.from_content, reply.content):
-        raise RejectedError(Reason(refusal.reason), refusal.detail or refusal.cause)
+        raise RejectedError(Reason(refusal.reason), refusal.detail or refusal.cause, lasting=refusal.lasting)
     return _read(parse, reply.content)
 
 

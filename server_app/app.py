@@ -7,7 +7,7 @@ A failure is written to the event log as one line before it is raised: the CLI a
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from logging import ERROR, INFO
 
@@ -49,11 +49,11 @@ from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from server_app.revocations import watched
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
+from server_app.tasks import Waiting
 from unlearning.requests import request_of
 
 app = ServerApp()
 
-_BIND_SECONDS = 120.0
 _SIMULATED_BIND_SECONDS = 900.0
 """A simulation's nodes are started by it, and import a model's libraries first: minutes on a busy machine."""
 _RECEIPT_SECONDS = 300.0
@@ -171,9 +171,9 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
     check_turns(model, data)
-    bindings = bindings_of(config, run, chains, key)
+    bindings = bindings_of(context, chains, key)
     context.events.write("step", doing="waiting for the organisations")
-    patience = _SIMULATED_BIND_SECONDS if key.derived else _BIND_SECONDS
+    patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     begin_or_resume(config, run, inputs, key, bindings, grid)
@@ -188,20 +188,26 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         measuring = Measuring.of(config, model, fresh, validation)
         rewards = measuring.rewards(config, run)
         rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
-        strategy = Foedus(rounds, bindings, measuring.losses, config.timeout, tracking.log, revoked)
+        strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)
 
 
-def bindings_of(config: RunConfig, run: RunFolder, chains: Chains, key: Key) -> Bindings:
+def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
     """The bindings of a run, before anybody is asked."""
+    config, run = context.config, context.run
     founders = Founders() if run.started else founders_of(config, chains)
     domain = Domain(chains.public.chain_id, chains.public.contract)
     # In a simulation, whose keys are derived, one node may host thousands.
     most = SIMULATED_BOUND_BYTES if key.derived else BOUND_BYTES
-    return Bindings(domain, key.address, run.name, founders, most=most)
+
+    def note(node: int, reason: str) -> None:
+        # As text: a node's id is larger than what canonical JSON holds.
+        context.events.write("bind-failed", node=str(node), detail=reason)
+
+    return Bindings(domain, key.address, run.name, founders, most=most, note=note)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:
@@ -210,9 +216,14 @@ def founders_of(config: RunConfig, chains: Chains) -> Founders:
     return Founders(config.listed, registry, config.most_examples, own_keys=bool(config.coordinator_key))
 
 
+def waiting_of(config: RunConfig) -> Waiting:
+    """How long rounds wait."""
+    return Waiting(**{item.name: getattr(config, item.name) for item in fields(Waiting)})
+
+
 def awaited(config: RunConfig, run: RunFolder, leaving: Address | None) -> int:
     """The number of organisations to wait for; 0 is as many as the nodes know of."""
-    if not run.started or not config.organisations:
+    if not run.started:
         return config.organisations
     staying = {member for lane in range(len(run.genesis.lanes)) for member in run.members(lane)}
     return len(staying - {leaving})

@@ -1,17 +1,18 @@
-"""Bindings: the node that speaks for each organisation, known by a signed answer to a challenge, never by node ids."""
+"""Bindings: the node that speaks for each organisation, known by a signed answer to a challenge, never by node ids.
+
+Nobody is waited for but by `wait`: a question stays out until it is answered, and each look takes what has come since.
+"""
 
 import secrets
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
-from flwr.app import Message
+from flwr.app import Message, Metadata
 from flwr.serverapp import Grid
 
 from core.aggregation import by_address
 from core.canonical import Address, Digest
-from core.errors import FormatError, RunError
+from core.errors import ConfigError, FormatError, RunError
 from core.escape import one_line
 from core.keys import Domain, PublicKey
 from core.messages.codec import BOUND_BYTES
@@ -19,11 +20,20 @@ from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
 from core.signed import Signed
 from core.update import Asked, Organisation, Registration, verified_registration
-from server_app.exchange import ask, exchange, last_line
+from server_app.exchange import CLOCK, Clock, last_line, pulled
 from server_app.founders import Founders
 
 _POLL_SECONDS = 0.5
-_ANSWER_SECONDS = 60.0
+_AGAIN_SECONDS = 10.0
+"""Before a node that failed is asked again."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a node was asked, and the message that is out."""
+
+    asked: Asked
+    sent: Metadata
 
 
 @dataclass
@@ -40,15 +50,21 @@ class Bindings:
     registrations: dict[Address, Signed[Registration]] = field(default_factory=dict)
     dropped: set[Address] = field(default_factory=set)
     """Organisations that did not agree to what they founded."""
-    asked: set[int] = field(default_factory=set)
+    again_at: dict[int, float] = field(default_factory=dict)
+    """By node that was asked, when it is to be asked again: never, where it answered or waiting changes nothing."""
     known: int = 0
     most: int = BOUND_BYTES
     """The most bytes of one node's registrations."""
     failure: str = ""
     """The reason of the last node that failed."""
+    note: Callable[[int, str], object] = lambda _node, _reason: None
+    """Is told every node that failed, and its reason, once."""
     expected: int = 0
     """How many organisations are waited for, until `deadline`; 0: as many as the nodes know of."""
     deadline: float = 0.0
+    clock: Clock = CLOCK
+    _out: dict[int, _Question] = field(default_factory=dict)
+    _noted: set[tuple[int, str]] = field(default_factory=set)
 
     @property
     def present(self) -> list[Signed[Registration]]:
@@ -56,33 +72,55 @@ class Bindings:
         return [self.registrations[who] for who in sorted(self.registrations, key=by_address) if who in self.nodes]
 
     def refresh(self, grid: Grid) -> None:
-        """Ask the nodes that have not been asked; forget the ones that are gone."""
+        """Ask the nodes that are to be asked, take the answers that have come, and forget the nodes that are gone."""
         present = set(grid.get_node_ids())
-        self.asked &= present
+        self.again_at = {node: at for node, at in self.again_at.items() if node in present}
+        self._out = {node: question for node, question in self._out.items() if node in present}
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
+        for node in sorted(present):
+            if node not in self._out and self.again_at.get(node, 0.0) <= self.clock.now():
+                self._ask(grid, node)
+        came = True
+        while came:  # what was not there yet may be, once another answer was taken
+            came = False
+            for node, question in list(self._out.items()):
+                for reply in pulled(grid, question.sent.message_id, question.sent):
+                    came = True
+                    self._out.pop(node, None)
+                    self._answer(node, question.asked, reply)
+
+    def _ask(self, grid: Grid, node: int) -> None:
         # A challenge for each node: what one node's organisation has signed is no answer of another node.
-        asked = {
-            node: Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
-            for node in sorted(present - self.asked)
-        }
-        contents = ((node, Bind(question, self.domain).to_content()) for node, question in asked.items())
-        messages = ((node, Message(content, node, BIND, group_id="bind")) for node, content in contents)
-        for node, reply in ask(messages, partial(exchange, grid, timeout=_ANSWER_SECONDS)):
-            if reply is None:
-                continue  # asked again with the next refresh
-            if failure := failure_of(reply):
-                self.failure = failure
-                continue
-            self.asked.add(node)
-            for signed, public in self.verified(reply, asked[node]):
-                self._take(node, signed, public)
+        asked = Asked(self.coordinator, self.run, Digest("0x" + secrets.token_hex(32)))
+        message = Message(Bind(asked, self.domain).to_content(), node, BIND, group_id="bind")
+        if any(grid.push_messages([message])):  # else it has gone in between
+            self._out[node] = _Question(asked, message.metadata)
+
+    def _answer(self, node: int, asked: Asked, reply: Message) -> None:
+        """Take a node's answer; one that failed is asked again after a while, unless it objects to the question."""
+        failure, lasting = failure_of(reply)
+        if failure:
+            self.again_at[node] = float("inf") if lasting else self.clock.now() + _AGAIN_SECONDS
+            self.fail(node, failure)
+            return
+        self.again_at[node] = float("inf")
+        for signed, public in self.verified(node, reply, asked):
+            self._take(node, signed, public)
+
+    def fail(self, node: int, reason: str) -> None:
+        """Remember why a node speaks for nobody."""
+        self.failure = one_line(reason)
+        if (node, self.failure) not in self._noted:
+            self._noted.add((node, self.failure))
+            self.note(node, self.failure)
 
     def rebind(self, grid: Grid) -> None:
         """Ask every node anew: what was signed for members of whom some are dropped holds no more.
 
         Whoever was dropped has held a place: it is waited for another, as long as `wait` would have waited.
         """
-        self.asked.clear()
+        self.again_at.clear()
+        self._out.clear()
         self.registrations.clear()
         self._ask_until_complete(grid)
 
@@ -101,7 +139,7 @@ class Bindings:
             return
         others = [o.name for o in self.organisations.values() if o.address != member.address]
         if fault := self.founders.fault(signed.value, others):
-            self.failure = one_line(fault)
+            self.fail(node, fault)
             return
         # The first node to prove a key keeps its organisation: a second one cannot take it over.
         if self.nodes.setdefault(member.address, node) == node:
@@ -112,9 +150,9 @@ class Bindings:
     def wait(self, grid: Grid, expected: int, timeout: float) -> None:
         """Ask until so many organisations are bound; 0: as many as the nodes know of.
 
-        Raises RunError when they are not within `timeout` seconds.
+        Raises RunError when they are not within `timeout` seconds, ConfigError where nobody knows how many there are.
         """
-        self.expected, self.deadline = expected, time.monotonic() + timeout
+        self.expected, self.deadline = expected, self.clock.now() + timeout
         if not self._ask_until_complete(grid):
             goal = self.expected or self.known
             answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
@@ -127,11 +165,15 @@ class Bindings:
             self.refresh(grid)
             if len(self.nodes) >= (self.expected or self.known) > 0:
                 return True
-            if time.monotonic() > self.deadline:
+            # An organisation with a key of its own knows of itself alone: no count to wait for would ever come.
+            if not self.expected and not self.known and self.nodes:
+                names = ", ".join(sorted(member.name for member in self.organisations.values()))
+                raise ConfigError(f"organisations: expected the number to wait for, got 0, and nodes of {names}")
+            if self.clock.now() > self.deadline:
                 return False
-            time.sleep(_POLL_SECONDS)
+            self.clock.sleep(_POLL_SECONDS)
 
-    def verified(self, reply: Message, asked: Asked) -> Iterator[tuple[Signed[Registration], PublicKey]]:
+    def verified(self, node: int, reply: Message, asked: Asked) -> Iterator[tuple[Signed[Registration], PublicKey]]:
         """The registrations that were signed, and the keys; a node that lies about one organisation loses all of them.
 
         A node speaks for one organisation, unless their keys are derived, as in a simulation.
@@ -141,10 +183,11 @@ class Bindings:
             members = [(signed, signed.public_key(self.domain)) for signed in bound.registrations]
             own = [verified_registration(signed, self.domain, asked) for signed in bound.registrations]
         # The boundary: one node's answer, whatever it holds, must not end the founding for all others.
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
+            self.fail(node, f"its answer does not hold: {type(error).__name__}")
             return
         if len(own) > 1 and not all(member.derived for member in own):
-            self.failure = f"expected one organisation of a node, got {len(own)}"
+            self.fail(node, f"expected one organisation of a node, got {len(own)}")
             return
         # An organisation with a key of its own knows of itself: by another count it would have all others waited for.
         if all(member.derived for member in own):
@@ -152,12 +195,12 @@ class Bindings:
         yield from members
 
 
-def failure_of(reply: Message) -> str:
-    """Why a node could not answer, by its error or its refusal; empty when it did."""
+def failure_of(reply: Message) -> tuple[str, bool]:
+    """Why a node could not answer, by its error or its refusal, "" when it did; and whether waiting changes nothing."""
     if reply.has_error():
-        return one_line(last_line(reply.error.reason))
+        return last_line(reply.error.reason), False
     try:
         refusal = Refusal.from_content(reply.content)
     except FormatError:
-        return ""
-    return one_line(refusal.detail or refusal.cause) if refusal else ""
+        return "", False
+    return (refusal.detail or refusal.cause, refusal.lasting) if refusal else ("", False)

@@ -6,7 +6,9 @@ the number of organisations.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import httpx
@@ -24,16 +26,36 @@ Send = Callable[[Iterable[Message]], Iterable[Message]]
 """Sends messages and yields the replies as they come: `exchange` on some grid."""
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator[Message]:
-    """Push every message, then yield the replies as they come, until all are in or `timeout` seconds have passed.
+@dataclass(frozen=True)
+class Clock:
+    """Seconds that pass by themselves, and a way to let some pass."""
 
-    The grid gives a message its id while it is pushed, and a reply names it in `reply_to_message_id`.
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+
+
+def exchange(
+    grid: Grid,
+    messages: Iterable[Message],
+    timeout: float,
+    earlier: Mapping[str, Metadata] = MappingProxyType({}),
+    enough: Callable[[Collection[str]], bool] = lambda waiting: not waiting,
+    clock: Clock = CLOCK,
+) -> Iterator[Message]:
+    """Push every message, then yield the replies as they come, also to `earlier` messages whose replies are still out.
+
+    It ends after `timeout` seconds, or when `enough` says so of the messages that are still without a reply: by default
+    when there is none. Whatever is there is always handed over first. The grid gives a message its id while it is
+    pushed, and a reply names it in `reply_to_message_id`.
     """
     # Flower returns no id, or None for one, when a node has gone or a message is too large.
     sent = ((name, message.metadata) for message in messages for name in grid.push_messages([message]) if name)
-    waiting = dict(sent)
-    deadline = time.monotonic() + timeout
-    while waiting and time.monotonic() < deadline:
+    waiting = {**earlier, **dict(sent)}
+    deadline = clock.now() + timeout
+    while True:
         arrived = False
         for message_id in list(waiting):
             # One id at a time: several would have the grid hold all replies that are ready.
@@ -41,8 +63,10 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterato
                 arrived = True
                 waiting.pop(message_id, None)
                 yield reply
+        if enough(waiting.keys()) or clock.now() >= deadline:
+            return
         if not arrived:
-            time.sleep(_POLL_SECONDS)
+            clock.sleep(_POLL_SECONDS)
 
 
 def pulled(grid: Grid, message_id: str, question: Metadata) -> Iterable[Message]:
@@ -59,21 +83,36 @@ def pulled(grid: Grid, message_id: str, question: Metadata) -> Iterable[Message]
 
 
 class Recipients(Generic[K]):
-    """The recipients of one exchange's messages; a reply is matched by the id of the message that it answers."""
+    """The recipients of messages; a reply is matched by the id of the message that it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = CLOCK) -> None:
         self._sent: dict[K, Metadata] = {}
         self._sent_at: dict[K, float] = {}
+        self._clock = clock
 
     def register(self, messages: Iterable[tuple[K, Message]]) -> Iterator[Message]:
         """Yield the messages, each noted under its recipient; their contents are not kept."""
         for recipient, message in messages:
-            self._sent[recipient], self._sent_at[recipient] = message.metadata, time.monotonic()
+            self._sent[recipient], self._sent_at[recipient] = message.metadata, self._clock.now()
             yield message
 
     def seconds(self, recipient: K) -> float:
         """The time since a recipient was sent its message."""
-        return time.monotonic() - self._sent_at[recipient]
+        return self._clock.now() - self._sent_at[recipient]
+
+    @property
+    def unanswered(self) -> dict[K, Metadata]:
+        """The messages that were sent and have no reply so far."""
+        return {recipient: sent for recipient, sent in self._sent.items() if sent.message_id}
+
+    @property
+    def lost(self) -> set[K]:
+        """The recipients whose message could not be sent."""
+        return {recipient for recipient, sent in self._sent.items() if not sent.message_id}
+
+    def forget(self, recipient: K) -> None:
+        """Wait no more for a recipient: a reply that comes after all is nobody's."""
+        self._sent.pop(recipient, None)
 
     def match(self, replies: Iterable[Message]) -> Iterator[tuple[K, Message | None]]:
         """Yield every reply with its recipient, and after the last one the recipients without a reply, with None."""
@@ -87,7 +126,7 @@ class Recipients(Generic[K]):
                 recipient = recipients.pop(answered)
                 del self._sent[recipient]
                 yield recipient, reply
-        for recipient in self._sent:
+        for recipient in list(self._sent):
             yield recipient, None
 
 

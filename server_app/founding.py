@@ -31,7 +31,6 @@ from server_app.binding import Bindings
 from server_app.exchange import exchange
 from server_app.founders import consents, nonces
 
-_ANSWER_SECONDS = 60.0
 _AS_SET = (
     "rank",
     "alpha",
@@ -43,6 +42,7 @@ _AS_SET = (
     "training",
     "serve",
     "patience",
+    "staleness",
 )
 """The settings that a genesis has under the same names."""
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
@@ -87,7 +87,7 @@ def agree(
     is dropped, and the others begin anew, with whoever comes in its place. Raises RunError when nobody is left, and as
     `create_genesis` does.
     """
-    send = partial(exchange, grid, timeout=_ANSWER_SECONDS)
+    send = partial(exchange, grid, timeout=config.bind_timeout)
     while registrations := bindings.present:
         members = [signed.value.organisation for signed in registrations]
         derived = [member.address for member in members if member.derived]
@@ -209,6 +209,7 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "server_rate": genesis.server_rate,
         "serve": genesis.serve,
         "patience": genesis.patience,
+        "staleness": genesis.staleness,
         "participation": genesis.participation.policy,
         "fraction": genesis.participation.fraction,
         "quorum": genesis.participation.quorum,

@@ -25,10 +25,11 @@ from core.messages.codec import EARLIER_BYTES, traffic
 from core.messages.queries import OfferQuery
 from core.messages.training import Reply, Task
 from core.model_selection import Measures, best_of
-from core.policies import READ_LOSSES, Observation, bids_for, observations_of, selected
+from core.policies import READ_LOSSES, READ_SECONDS, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
 from core.robust import counted, factors, likenesses
+from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
 from core.storage.events import EventLog
@@ -46,12 +47,21 @@ class Recipient(NamedTuple):
 
 @dataclass
 class OpenRound:
-    """One lane's round before it is closed; `seconds` are those of the admitted updates' replies."""
+    """One lane's round before it is closed; `seconds` are those of the admitted updates' replies.
+
+    `late` are the organisations that were asked and have not answered, `grace` the seconds that it has waited for them
+    beyond its quorum, `delays` by how many rounds admitted updates are late. So many as `lasting` object to what they
+    were sent, and would again.
+    """
 
     admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    late: list[Address] = field(default_factory=list)
+    delays: dict[Address, int] = field(default_factory=dict)
     offers: Sequence[Signed[Offer]] = ()
     seconds: dict[Address, float] = field(default_factory=dict)
+    grace: float = 0.0
+    lasting: int = 0
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
@@ -94,14 +104,16 @@ class Rounds:
         self.rule = RULES[self.genesis.rule]
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
+        self._silent: Counter[Recipient] = Counter()
         for signed in run.records():
-            self._note_admitted(signed.value)
+            self._note_members(signed.value)
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
         self._seen: list[dict[Address, int]] = [{} for _ in self.genesis.lanes]
         """For every lane, the newest round that each organisation has certainly been shown: it signed what follows."""
-        self._open: dict[int, OpenRound] = {}
+        self.open: dict[int, OpenRound] = {}
+        """By lane the rounds that are not closed."""
         for index in range(len(self.genesis.lanes)):
             self.restore(index)
 
@@ -136,7 +148,7 @@ class Rounds:
     def begin(self, number: int, offers: Mapping[int, Sequence[Signed[Offer]]] = MappingProxyType({})) -> list[Lane]:
         """Begin a round, with the agents' offers for it, in every lane that lacks it; returns those."""
         lanes = [lane for lane in self.lanes if lane.lacks(number)]
-        self._open = {lane.index: OpenRound(offers=offers.get(lane.index, ())) for lane in lanes}
+        self.open = {lane.index: OpenRound(offers=offers.get(lane.index, ())) for lane in lanes}
         return lanes
 
     def bids(self, lane: Lane, offers: Iterable[Signed[Offer]] = ()) -> dict[Address, Bid]:
@@ -146,7 +158,7 @@ class Rounds:
 
     def select(self, lane: Lane) -> list[Recipient]:
         """The organisations that the policy asks in a lane's round, which has begun."""
-        bids = self.bids(lane, self._open[lane.index].offers)
+        bids = self.bids(lane, self.open[lane.index].offers)
         chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
@@ -202,51 +214,94 @@ class Rounds:
         return tuple(reversed(found))
 
     def _note_seen(self, record: RoundRecord) -> None:
-        for admitted in record.admitted:
-            # A re-aggregated update may have grown from a record that is not in this line.
-            if admitted.signed.value.parent == record.parent:
-                self._seen[record.lane][admitted.organisation] = record.round - 1
+        seen = self._seen[record.lane]
+        for manifest in (admitted.signed.value for admitted in record.admitted):
+            # A re-aggregated update may have grown from a record that is not in this line, a late one from an older.
+            if manifest.parent == record.parent or manifest.generation == record.generation:
+                seen[manifest.organisation] = max(seen.get(manifest.organisation, 0), manifest.round - 1)
 
-    def _note_admitted(self, record: RoundRecord) -> None:
-        """Remember the nonces and claims of a record's updates; a re-aggregated one has claimed what it did before."""
+    def _note_members(self, record: RoundRecord) -> None:
+        """Remember the nonces and claims of a record's updates, and in how many records in a row nothing came."""
         for manifest in (admitted.signed.value for admitted in record.admitted):
             self.nonces.add(manifest.nonce)
-            if manifest.generation == record.generation:
+            if manifest.generation == record.generation:  # a re-aggregated one has claimed what it did before
                 self._claims.note(manifest)
+        silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
+        silent -= record.delays.keys()
+        for organisation in record.asked | record.delays.keys():
+            recipient = Recipient(record.lane, organisation)
+            self._silent[recipient] = self._silent[recipient] + 1 if organisation in silent else 0
 
-    def admission(self, recipient: Recipient) -> AdmissionContext:
-        """The requirements on an organisation's update to the open round."""
+    def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
+        """The requirements on an organisation's update to the open round, or to the one before for one that is late."""
         lane = self.lanes[recipient.lane]
         shapes = self.rule.shapes(lane.state, self.fresh)
         key, parent = lane.next_key(self.genesis), lane.parent(self.genesis)
+        if delay and lane.head:
+            key, parent = replace(key, round=key.round - delay), lane.head.value.parent
         return AdmissionContext(self.genesis, recipient.organisation, key, parent, shapes, self.nonces, self._claims)
 
-    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
+    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0, delay: int = 0) -> None:
         """Check an update and store it for the open round; raises RejectedError, after which it is to be rejected.
 
-        `seconds` passed from the task to the reply.
+        `seconds` passed from the task to the reply; `delay` is 1 for a late update, of the round before.
         """
-        signed, update = self.admission(recipient).admit(reply)
+        signed, update = self.admission(recipient, delay).admit(reply)
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)
         self.nonces.add(signed.value.nonce)
-        here = self._open[recipient.lane]
+        here = self.open[recipient.lane]
         here.admitted.append(signed)
-        here.seconds[recipient.organisation] = seconds
+        here.seconds[recipient.organisation], here.delays[recipient.organisation] = seconds, delay
         metrics = signed.value.metrics
         doubts = {name: metrics[name] for name in ("trusting", "behind") if name in metrics}
+        doubts |= {"delay": delay} if delay else {}
         self.events.write("admitted", organisation=recipient.organisation, loss=metrics.get("loss"), **doubts)
 
-    def reject(self, recipient: Recipient, reason: Reason, detail: str) -> Rejection:
-        """Record in the open round why an organisation has no part in it."""
-        return self._open[recipient.lane].reject(recipient.organisation, reason, detail)
+    def reject(self, recipient: Recipient, reason: Reason, detail: str, *, lasting: bool = False) -> Rejection:
+        """Record in the open round why an organisation has no part in it; `lasting`: nor has it when asked again."""
+        self.open[recipient.lane].lasting += lasting
+        return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
+
+    def note_late(self, recipient: Recipient, grace: float) -> None:
+        """Record in the open round that an organisation has not answered so long after the quorum, and may still."""
+        lane, number = recipient.lane, self.next_key(recipient).round
+        self.open[lane].late.append(recipient.organisation)
+        self.open[lane].grace = grace
+        detail = f"no answer {grace:.0f} s after the quorum of round {number}"
+        self.events.write("late", lane=lane, round=number, organisation=recipient.organisation, detail=detail)
+
+    def has_quorum(self, index: int) -> bool:
+        """Whether a lane's open round has as many updates as it needs."""
+        return len(self.open[index].admitted) >= self.genesis.participation.quorum
+
+    def silence(self, recipient: Recipient) -> int:
+        """The records in a row up to now in which an organisation was asked and did not answer."""
+        return self._silent[recipient]
+
+    def next_key(self, recipient: Recipient) -> RoundKey:
+        """The round that a recipient's lane is to close next."""
+        return self.lanes[recipient.lane].next_key(self.genesis)
+
+    def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
+        """Whether an update for the round `key` counts in the open round of its lane, which comes after it."""
+        lane, following = self.lanes[recipient.lane], self.next_key(recipient)
+        late = 0 < following.round - key.round <= self.genesis.staleness and following.generation == key.generation
+        named = lane.head is not None and recipient.organisation in lane.head.value.late
+        return late and named and lane.index in self.open
 
     def close(self, number: int) -> None:
-        """Aggregate, record and commit the open round of every lane; raises QuorumError after too many attempts."""
-        for index, open_round in self._open.items():
+        """Aggregate, record and commit the open round of every lane.
+
+        Raises QuorumError after too many attempts, or one after which no other can reach the quorum.
+        """
+        closing, self.open = self.open, {}
+        for index, open_round in closing.items():
             self._record(index, number, open_round)
         participation = self.genesis.participation
-        for index, open_round in self._open.items():
-            if (attempts := self.lanes[index].attempts) > participation.retries:
+        for index, open_round in closing.items():
+            # A policy asks the same organisations again: those that object to what they are sent will object again.
+            hopeless = len(open_round.rejected) - open_round.lasting < participation.quorum
+            if (attempts := self.lanes[index].attempts) > participation.retries or (attempts and hopeless):
                 raise QuorumError(
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
                     f"{attempts} attempts; most often {open_round.commonest_reason}"
@@ -259,7 +314,8 @@ class Rounds:
             if record.round > lane.round:
                 kept = [admitted for admitted in record.admitted if admitted.organisation in lane.members]
                 seconds = {admitted.organisation: admitted.seconds for admitted in kept}
-                self._record(index, record.round, OpenRound([a.signed for a in kept], seconds=seconds))
+                again = OpenRound([a.signed for a in kept], seconds=seconds, delays=record.delays)
+                self._record(index, record.round, again)
 
     def _record(self, index: int, number: int, open_round: OpenRound) -> None:
         lane = self.lanes[index]
@@ -287,6 +343,8 @@ class Rounds:
             residual=residual,
             bids=tuple(sorted(open_round.offers, key=lambda offer: by_address(offer.value.organisation))),
             credit=credit.digest if credit else ZERO_DIGEST,
+            late=tuple(sorted(open_round.late, key=by_address)),
+            grace=open_round.grace,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
             validation_loss=loss,
         )
@@ -295,7 +353,7 @@ class Rounds:
         self.run.append(signed, salts, credit)
         self.lanes[index] = lane.after(self.genesis, signed, salts, state)
         self._note_seen(record)
-        self._note_admitted(record)
+        self._note_members(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
@@ -320,14 +378,16 @@ class Rounds:
     def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""
         if len(open_round.admitted) < self.genesis.participation.quorum:
-            for signed in open_round.admitted:
-                detail = f"update {signed.value.update}"
-                open_round.reject(signed.value.organisation, Reason.BELOW_QUORUM, detail)
+            for manifest in (signed.value for signed in open_round.admitted):
+                # Whoever is late was not asked now, or has not answered what it was asked.
+                if not open_round.delays.get(manifest.organisation):
+                    open_round.reject(manifest.organisation, Reason.BELOW_QUORUM, f"update {manifest.update}")
             return ()
         manifests = {signed.value.organisation: signed for signed in open_round.admitted}
-        shares = self.genesis.weights(manifests)
+        shares = self.genesis.weights({who: open_round.delays.get(who, 0) for who in manifests})
+        timed = open_round.seconds if self.genesis.participation.policy in READ_SECONDS else {}
         return tuple(
-            Admitted(manifests[organisation], weight, seconds=open_round.seconds.get(organisation, 0.0))
+            Admitted(manifests[organisation], weight, seconds=timed.get(organisation, 0.0))
             for organisation, weight in shares.items()
         )
 

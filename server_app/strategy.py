@@ -10,7 +10,7 @@ knows no resumed run, no lanes, no quorum, and no replies one by one. In a Serve
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from logging import INFO
 from typing import TYPE_CHECKING
@@ -28,8 +28,8 @@ from core.errors import RunError, UsageError
 from core.escape import one_line
 from core.messages import codec, training
 from core.messages.training import EVALUATE, TRAIN, Reply
-from core.policies import READ_SECONDS
 from core.rejections import Reason
+from core.round_key import RoundKey
 from server_app.admission import RejectedError, read_reply
 from server_app.bids import Offers, collect
 from server_app.binding import Bindings
@@ -38,6 +38,7 @@ from server_app.erasure.steps import ErasureContext
 from server_app.evaluation import curves, means
 from server_app.exchange import Recipients, exchange, last_line
 from server_app.rounds import Recipient, Rounds
+from server_app.tasks import Tasks, Waiting
 from unlearning.certificate import ErasureCertificate
 
 if TYPE_CHECKING:
@@ -63,12 +64,13 @@ class Foedus(Strategy):
         rounds: Rounds,
         bindings: Bindings,
         validate: Callable[[Composition], Mapping[str, float]],
-        timeout: float = 3600.0,
+        waiting: Waiting = Waiting(),  # noqa: B008 - a frozen value
         track: Callable[[Mapping[str, float], int], None] = lambda _values, _round: None,
         revoked: Callable[[], Set[Address]] = frozenset,
     ) -> None:
         self.rounds, self.bindings, self.validate = rounds, bindings, validate
-        self.timeout, self.track, self.revoked = timeout, track, revoked
+        self.track, self.revoked = track, revoked
+        self.tasks = Tasks(rounds, waiting)
         self._recipients = Recipients[Recipient]()
 
     def start(
@@ -82,7 +84,7 @@ class Foedus(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run the rounds that are still missing; raises QuorumError when a round stays below its quorum."""
-        self.timeout = timeout or self.timeout
+        self.tasks.waiting = replace(self.tasks.waiting, timeout=timeout or self.tasks.waiting.timeout)
         self.summary()
         result, rounds = Result(), self.rounds
         arrays = codec.pack(rounds.served)
@@ -92,11 +94,12 @@ class Foedus(Strategy):
         while (number := number + 1) <= rounds.last:
             while rounds.round < number:
                 messages = self.configure_train(number, arrays, train_config or ConfigRecord(), grid)
-                arrays, _ = self.aggregate_train(number, self._exchange(grid, messages))
+                arrays, _ = self.aggregate_train(number, self._checked(self.tasks.exchange(grid, messages)))
             if rounds.genesis.training.calibrates(number) and number < rounds.last:
                 continue  # a calibration is judged by its end
             messages = self.configure_evaluate(number, arrays, evaluate_config or ConfigRecord(), grid)
-            if (losses := self.aggregate_evaluate(number, self._exchange(grid, messages))) is not None:
+            replies = self._checked(exchange(grid, messages, self.tasks.waiting.evaluate_timeout))
+            if (losses := self.aggregate_evaluate(number, replies)) is not None:
                 result.evaluate_metrics_clientapp[number] = losses
             if evaluate_fn and (metrics := evaluate_fn(number, arrays)) is not None:
                 result.evaluate_metrics_serverapp[number] = metrics
@@ -124,23 +127,28 @@ class Foedus(Strategy):
         offers: Offers = {}
         if self.rounds.genesis.policy(server_round) == "q-learning":
             nodes = {o: node for o, node in self.bindings.nodes.items() if o not in self.revoked()}
-            offers = collect(self.rounds, server_round, nodes, partial(self._exchange, grid))
+            # A round waits for no agent any longer than for losses.
+            ask = partial(exchange, grid, timeout=self.tasks.waiting.evaluate_timeout)
+            offers = collect(self.rounds, server_round, nodes, lambda messages: self._checked(ask(messages)))
         lanes = self.rounds.begin(server_round, offers)
         asked = [recipient for lane in lanes for recipient in self.rounds.select(lane)]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
         events.write("round-started", round=server_round, rounds=self.rounds.last, asked=organisations)
-        self._recipients = Recipients()
-        return self._recipients.register(self._tasks(asked))
+        return self.tasks.register(self._messages(self.tasks.begin(asked)))
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, None]:
         """Admit the replies one by one as they come, then close the round; no reply is kept."""
-        for recipient, reply in self._recipients.match(replies):
+        for recipient, key, reply in self.tasks.match(replies):
             try:
-                self._admit(recipient, reply)
+                self._admit(recipient, key, reply)
             except RejectedError as error:
-                rejection = self.rounds.reject(recipient, error.reason, error.detail)
-                self.rounds.events.write("rejected", **asdict(rejection))
+                if key == self.rounds.next_key(recipient):
+                    rejection = self.rounds.reject(recipient, error.reason, error.detail, lasting=error.lasting)
+                    self.rounds.events.write("rejected", **asdict(rejection))
+                else:  # nothing that this round asked for
+                    late = {"round": key.round, "organisation": recipient.organisation}
+                    self.rounds.events.write("uncounted", **late, detail=one_line(str(error)))
             if reply is not None and reply.has_content():
                 codec.release(reply.content)
         self.rounds.close(server_round)
@@ -194,28 +202,29 @@ class Foedus(Strategy):
 
         return trace(self.rounds.run, prompt, response, method)
 
-    def _exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterator[Message]:
-        """Send messages and yield the replies.
+    def _checked(self, replies: Iterable[Message]) -> Iterator[Message]:
+        """Yield the replies.
 
         Raises RunError when a worker of a simulation has died: Flower would go on giving it messages, all in vain, and
         organisations without fault would be rejected. In a deployment it is one organisation that fails.
         """
         simulated = all(member.derived for member in self.rounds.genesis.organisations)
-        for reply in exchange(grid, messages, self.timeout):
+        for reply in replies:
             # A ClientApp's own failure has a code of its own; unknown is what Ray's dead actor leaves.
             if simulated and reply.has_error() and reply.error.code == ErrorCode.UNKNOWN:
                 raise RunError(f"a worker of the simulation died: resume the run ({last_line(reply.error.reason)})")
             yield reply
 
-    def _admit(self, recipient: Recipient, reply: Message | None) -> None:
+    def _admit(self, recipient: Recipient, key: RoundKey, reply: Message | None) -> None:
+        delay = self.rounds.next_key(recipient).round - key.round
+        if key != self.rounds.next_key(recipient) and not self.rounds.counts_late(recipient, key):
+            raise RejectedError(Reason.WRONG_ROUND, f"{key} is closed")
         if recipient.organisation in self.revoked():
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
-        silence = f"nothing came within {self.timeout:g} s"
-        timed = self.rounds.genesis.participation.policy in READ_SECONDS
-        seconds = self._recipients.seconds(recipient) if timed else 0.0
-        self.rounds.admit(recipient, read_reply(reply, Reply.from_content, silence), seconds)
+        trained = read_reply(reply, Reply.from_content, f"nothing came within {self.tasks.waiting.timeout:g} s")
+        self.rounds.admit(recipient, trained, self.tasks.seconds(recipient), delay)
 
-    def _tasks(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
+    def _messages(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""
         for recipient in asked:
             lane = self.rounds.lanes[recipient.lane]
@@ -230,7 +239,10 @@ class Foedus(Strategy):
     def _evaluations(self, number: int) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to evaluate."""
         served = self.rounds.served  # composed once, for all
+        busy = {recipient.organisation for recipient in self.tasks.out}
         for recipient in self.rounds.evaluating(number):
+            if recipient.organisation in busy:
+                continue  # it would answer behind its task
             if (node := self.bindings.nodes.get(recipient.organisation)) is not None:
                 content = self.rounds.task(recipient, served).to_content()
                 yield recipient, Message(content, node, EVALUATE, group_id=str(number + 1))

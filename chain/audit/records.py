@@ -35,11 +35,16 @@ class Head:
     """The attempts at the next round that failed."""
     best: Best | None = None
     """The best round so far, where rounds are compared."""
+    late: tuple[Address, ...] = ()
+    """Who was late in the newest round of this generation that admitted something."""
+    before: Digest | None = None
+    """The parent of that round, from which their updates grow."""
 
     def advance(self, record: RoundRecord, state: AdapterState | None) -> None:
         """Go on from a record; one that admitted nothing changes neither round nor state."""
         self.previous = record.digest
         if record.admitted:
+            self.late, self.before = record.late, self.parent
             self.parent, self.state, self.aggregate = record.digest, state, record.aggregate
             self.round, self.attempt, self.best = record.round, 0, record.best
         else:
@@ -47,7 +52,7 @@ class Head:
 
     def lose(self, file: RecordFile) -> None:
         """Go on behind a record that cannot be read."""
-        self.parent = self.state = self.aggregate = self.previous = None
+        self.parent = self.state = self.aggregate = self.previous = self.before = None
         self.round, self.attempt = file.round, 0
 
 
@@ -85,7 +90,7 @@ class RecordAudit:
             return False
         if record.round > head.round + 1:
             self.findings.fail(What.GAP, where, f"round {record.round}", f"round {head.round + 1}")
-            head.parent = head.state = head.aggregate = head.previous = None
+            head.parent = head.state = head.aggregate = head.previous = head.before = None
             head.attempt = record.attempt - 1
         self.findings.expect(What.ATTEMPT, where, record.attempt, head.attempt + 1)
         if head.parent is not None:
@@ -95,13 +100,14 @@ class RecordAudit:
         return True
 
     def check_content(self, record: RoundRecord, head: Head, where: str) -> None:
-        """Generation, rule, quorum, rejected organisations, and an empty round's aggregate."""
+        """Generation, rule, quorum, late and rejected organisations, and an empty round's aggregate."""
         expect, quorum = self.findings.expect, self.genesis.participation.quorum
         expect(What.GENERATION, where, record.generation, head.generation)
         expect(What.RULE, where, record.rule, self.genesis.rule)
         if record.admitted and len(record.admitted) < quorum:
             self.findings.fail(What.QUORUM, where, f"{len(record.admitted)} admitted", f"at least {quorum}")
         self.check_compared(record, head, where)
+        self.check_late(record, where)
         for rejection in record.rejected:
             if rejection.organisation not in head.members:
                 name = self.name(rejection.organisation)
@@ -110,6 +116,15 @@ class RecordAudit:
             expect(What.RESIDUAL, where, record.residual, 0.0)
             if head.aggregate is not None:
                 expect(What.AGGREGATE, where, record.aggregate, head.aggregate)
+
+    def check_late(self, record: RoundRecord, where: str) -> None:
+        """Who was late stands in order of address, once, and only where the round was closed without them."""
+        late, closed = sorted(set(record.late), key=by_address), bool(record.admitted) and not record.reaggregated
+        if list(record.late) != (late if closed else []):
+            names = [", ".join(map(self.name, addresses)) for addresses in (record.late, late if closed else ())]
+            self.findings.fail(What.LATE, where, *names)
+        if record.grace and not record.late:
+            self.findings.fail(What.LATE, where, f"{record.grace:g} seconds of grace", "0, as nobody was late")
 
     def check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
         """Loss and best round stand where rounds are compared, and follow; no round is trained after an early end."""
@@ -127,7 +142,10 @@ class RecordAudit:
         if order != ascending:
             names = [", ".join(map(self.name, addresses)) for addresses in (order, ascending)]
             self.findings.fail(What.ORDER, where, *names)
-        expected = self.genesis.weights(address for address in ascending if address in self.members)
+        # A manifest of another round that may not count here is a finding of its own, and no lower weight.
+        allowed = range(self.genesis.staleness + 1)
+        delays = {a: d if d in allowed else 0 for a, d in record.delays.items() if a in self.members}
+        expected = self.genesis.weights(delays)
         for admitted in record.admitted:
             own = f"{where}, {self.name(admitted.organisation)}"
             self.findings.expect(What.WEIGHT, own, admitted.weight, expected.get(admitted.organisation, 0.0))
@@ -170,9 +188,19 @@ class RecordAudit:
         if record.reaggregated:
             return  # it was checked in the round that it was made for
         place = manifest.lane, manifest.generation, manifest.round
-        expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, record.round))
-        expect(What.MANIFEST_PARENT, where, manifest.parent, head.parent or record.parent)
+        number, parent = record.round, head.parent or record.parent
+        if self.counts_late(manifest, record, head):
+            number, parent = manifest.round, head.before or manifest.parent
+            self.findings.checked["late updates"] += 1
+        expect(What.MANIFEST_PLACE, where, place, (record.lane, record.generation, number))
+        expect(What.MANIFEST_PARENT, where, manifest.parent, parent)
         self._check_claims(manifest, where)
+
+    def counts_late(self, manifest: UpdateManifest, record: RoundRecord, head: Head) -> bool:
+        """Whether an update of an earlier round counts: the genesis allows it, and that round named it as late."""
+        allowed = 0 < record.round - manifest.round <= self.genesis.staleness
+        # Behind a record that cannot be read nobody knows who was late.
+        return allowed and (head.parent is None or manifest.organisation in head.late)
 
     def _check_claims(self, manifest: UpdateManifest, where: str) -> None:
         """Nonce, examples, bid and ε."""

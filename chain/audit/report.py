@@ -33,6 +33,7 @@ class What(StrEnum):
     REJECTED = "rejected organisation"
     MEMBER = "member"
     LANE = "lane"
+    LATE = "late organisations"
     REVOKED = "revoked organisation"
     ORDER = "order of organisations"
     WEIGHT = "weight"

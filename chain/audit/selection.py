@@ -31,7 +31,7 @@ class SelectionAudit:
     """The mean credits of the rounds so far, by the digest of what is recorded."""
 
     def check(self, record: RoundRecord, line: Sequence[RoundRecord], head: Head, where: str) -> None:
-        """Each organisation whose turn it was is admitted or rejected, once; `line` are its generation's rounds."""
+        """Each organisation whose turn it was is admitted, rejected or late, once; `line` are the rounds before."""
         line = [earlier for earlier in line if earlier.round < record.round]
         self._check_offers(record, line, head, where)
         policy = self.genesis.policy(record.round)
@@ -44,9 +44,8 @@ class SelectionAudit:
             else []
         )
         asked = selected(self.genesis, head.members, record.round, history, bids)
-        heard = [*(a.organisation for a in record.admitted), *(r.organisation for r in record.rejected)]
-        if sorted(heard) != sorted(asked):
-            names = [", ".join(sorted(map(self.records.name, addresses))) for addresses in (heard, asked)]
+        if sorted(record.heard) != sorted(asked):
+            names = [", ".join(sorted(map(self.records.name, addresses))) for addresses in (record.heard, asked)]
             self.findings.fail(What.ASKED, where, *names)
 
     def check_measured(self, record: RoundRecord, file: RecordFile) -> None:

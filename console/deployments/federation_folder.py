@@ -10,6 +10,7 @@ DIR/state                runs and chains, and in DIR/state/coordinator what `foe
 """
 
 import json
+import math
 import shutil
 import sys
 from dataclasses import dataclass, fields
@@ -37,6 +38,8 @@ from llm.bases import digest_of, find
 INSTALLED = Path("/etc/foedus")
 """Where a federation's folder is looked for by its name."""
 _RENEW = timedelta(days=30)
+_GRACE = 2.0
+"""How long a round with its quorum waits by default, in multiples of the median answer."""
 _OWN = ("certificate", "private_key", "ca")
 
 
@@ -209,4 +212,5 @@ class FederationFolder:
             "norm-bound": settings.norm_bound,
             "coordinator-key": str(self.key_file),
         }
-        return {"quorum": len(admitted)} | settings.run | decided
+        # Half of those that a round asks in turn: machines of others are away at times, and a round goes on without.
+        return {"quorum": math.ceil(len(admitted) / 4), "grace": _GRACE} | settings.run | decided

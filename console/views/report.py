@@ -100,7 +100,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    yield from (*served_lines(result["served"]), *spending(result["privacy"]))
+    yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
 
@@ -109,6 +109,14 @@ def next_commands(state: State, run: str) -> Iterator[str]:
     """What to try with a run, with its state folder where no command would look in it."""
     place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
     yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
+
+
+def late_lines(rounds: list[Json]) -> Iterator[str]:
+    """Who was late in which round, in words."""
+    for entry in rounds:
+        if entry["late"]:
+            when = f"{entry['grace']:.0f} s after its quorum"
+            yield f"Late     in round {entry['round']}, {when}: {', '.join(entry['late'])}"
 
 
 def served_lines(served: list[Json]) -> Iterator[str]:
@@ -206,6 +214,9 @@ def _round(
             for record in records
             for r in record.rejected
         ],
+        # Not there when the round closed; an update of the round before that counts in this one is admitted, too.
+        "late": [names[organisation] for record in records for organisation in record.late],
+        "grace": max(record.grace for record in records),
         # Trained although anchors were late (by so many rounds), or without a chain to check.
         "flagged": [
             {"organisation": names[a.organisation], **flags}

@@ -35,7 +35,7 @@ class Refused(StrEnum):
 
 
 class Cause(StrEnum):
-    """What is behind a refusal, for people; nothing is decided by it."""
+    """What is behind a refusal, for people; decided by it is only whether to ask again."""
 
     CHAIN_LATE = "chain-late"
     PRICE = "price"
@@ -85,6 +85,11 @@ class Refusal:
     reason: Refused
     cause: Cause
     detail: str = ""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the same question gets the same answer: an objection to it, unless by a ledger that may change."""
+        return self.reason == Refused.OBJECTED and self.cause not in (Cause.LEDGER, Cause.LEDGER_UNREACHABLE)
 
     def to_content(self) -> RecordDict:
         """As a reply's content."""

@@ -71,7 +71,7 @@ def test_a_manifest_of_another_round_does_not_hold(federation: Federation, proof
     for number, finding in ((1, "round 1 .*root 0x.*, got 0x"), (9, "round 9 .* got nothing")):
         moved = replace(proof.signed.value, round=number).sign(key, federation.genesis.chain)
         with pytest.raises(IntegrityError, match=finding):
-            replace(proof, signed=moved).check(federation.ledger)
+            replace(proof, signed=moved, round=number).check(federation.ledger)
 
 
 def test_a_stranger_proves_nothing(federation: Federation, proof: ParticipationProof) -> None:

@@ -320,6 +320,21 @@ def test_a_node_founds_as_what_it_is_and_as_its_settings_want(places: dict[str, 
     assert consent.verified(genesis).organisation == key.address
 
 
+def test_a_deployed_node_says_chain_and_contract_of_its_own_when_it_is_bound_on_others(
+    places: dict[str, Any], tmp_path: Path
+) -> None:
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    keys.create(tmp_path / "own.key")
+    own = {"organisation": "medical", "data": places["data"], "key-file": str(tmp_path / "own.key")}
+    own |= {"state": str(tmp_path / "state"), "chain-url": "http://rpc.example"}
+    elsewhere = replace(f.CHAIN, chain_id=1)
+    asked = Message(Bind(f.asked(f.other("challenge")), elsewhere).to_content(), 1, BIND)
+    refusal = Refusal.from_content(app(asked, context(places, **own)).content)
+    assert refusal
+    assert refusal.detail == f"the contract on the organisation's chain: expected {elsewhere}, got {f.CHAIN}"
+    assert refusal.lasting
+
+
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parse of the task, one hash of the update, one replay of the witness's memory."""
     parse, replay = Task.from_content, jsonl.read

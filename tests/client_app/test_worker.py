@@ -16,6 +16,17 @@ from tests import federation as f
 from tests.client_app.supernode import SECRET, supernode
 
 
+def test_memory_is_given_back_once_after_an_idle_time_and_again_after_the_next() -> None:
+    now, given_back = [0.0], list[float]()
+    idle = worker.Idle(10.0, lambda: given_back.append(now[0]), lambda: now[0])
+    for second in range(40):
+        now[0] = float(second)
+        idle.go_on()
+        if second == 20:
+            idle.end()
+    assert given_back == [10.0, 30.0]
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeSettings]:
     """A node's settings; its worker looks three times for a message before the node dies."""

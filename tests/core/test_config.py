@@ -104,6 +104,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "anchor_every": (1, 99_999),
     "retries": (0, 98),
     "timeout": (0.1, 1_000_000_000),
+    "evaluate_timeout": (0.1, 1_000_000_000),
+    "bind_timeout": (0.1, 1_000_000_000),
+    "grace": (0, 1_000_000),
+    "silent_rounds": (1, 99_999),
+    "staleness": (0, 1),
     "norm_bound": (0.000_000_001, 1_000_000_000),
     "robust_bound": (0, 1_000_000_000),
     "dp_epsilon": (0, 100),
@@ -133,6 +138,13 @@ def test_a_privacy_budget_is_for_frozen_a_and_none_by_default() -> None:
     assert RunConfig(dp_epsilon=3.0, dp_reserve=2).privacy == Privacy(3.0, 1e-5, 1.0, 2)
     with pytest.raises(ConfigError, match="dp-epsilon: expected rule frozen-a"):
         RunConfig(dp_epsilon=3.0, aggregation="fedavg")
+
+
+def test_late_updates_count_under_frozen_a_and_where_nobody_bids() -> None:
+    assert RunConfig(staleness=1).staleness == 1
+    for wrong in ({"aggregation": "stack"}, {"participation": "q-learning"}):
+        with pytest.raises(ConfigError, match=f"staleness: expected .*, got {next(iter(wrong.values()))}"):
+            RunConfig(staleness=1, **wrong)  # type: ignore[arg-type] # two texts
 
 
 def test_every_number_has_a_range() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.config import RunConfig
-from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings
+from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings, is_local
 from core.errors import ConfigError
 from tests import federation as f
 
@@ -65,6 +65,8 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         (NODE + 'budget = "all"', "budget: expected a number, got 'all'"),
         (NODE + 'chain-lag-policy = "sometimes"', "chain-lag-policy: expected flag or abstain, got 'sometimes'"),
         (NODE + "most-draws = 0", "most-draws: expected at least 1, got 0"),
+        (NODE + "idle = 0", "idle: expected a number above 0, got 0"),
+        (NODE + "idle = nan", "idle: expected a number above 0, got nan"),
         (NODE + 'key-file = "key"', "expected signer or key-file, got both"),
         (NODE.replace("signer =", "base ="), "expected signer or key-file, got neither"),
         (NODE.replace("signer =", "key-file ="), "expected pin-coordinator with a key-file"),
@@ -147,3 +149,15 @@ def test_a_pinned_bound_that_bounds_nothing_is_refused(tmp_path: Path, name: str
 def test_nesting_without_end_is_no_settings_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected TOML"):
         node(tmp_path, f"{NODE}x = {'[' * 20_000}\n")
+
+
+@pytest.mark.parametrize(
+    "place", ["embedded", "anvil", "localhost", "127.0.0.1", "::1", "http://localhost:8545", "http://[::1]:1/x"]
+)
+def test_a_place_on_this_machine_is_local(place: str) -> None:
+    assert is_local(place)
+
+
+@pytest.mark.parametrize("place", ["hub.example", "10.0.0.1", "https://rpc.example/key", "http://10.0.0.1:8545"])
+def test_a_place_that_others_reach_is_not(place: str) -> None:
+    assert not is_local(place)

@@ -64,6 +64,9 @@ def test_what_is_no_noun_is_refused(read: Callable[[Any], object], data: Any) ->
         {"credit": ""},
         {"late": ["me"]},
         {"grace": None},
+        {"grace": -1.0},
+        {"grace": 1e10},
+        {"round": 0},
         {"validation_loss": "0"},
         {"validation_loss": -1.0},
         {"best": {"round": 1, "aggregate": RECORD.aggregate}},
@@ -76,6 +79,14 @@ def test_what_is_no_noun_is_refused(read: Callable[[Any], object], data: Any) ->
 def test_a_malformed_record_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
         RoundRecord.from_dict(RECORD.to_dict() | changes)
+
+
+def test_who_was_asked_is_admitted_in_time_rejected_or_late() -> None:
+    late, *others = RECORD.admitted
+    moved = replace(late, signed=f.signed(GENESIS, "medical", round=RECORD.round - 1))
+    record = replace(RECORD, admitted=(moved, *others), late=(f.address("financial"),), rejected=())
+    assert record.delays == {f.address("medical"): 1, f.address("coding"): 0}
+    assert record.asked == {f.address("coding"), f.address("financial")}
 
 
 RECORD_CHANGES: dict[str, Any] = {

@@ -2,6 +2,7 @@ import ast
 import contextlib
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -209,6 +210,22 @@ def test_a_model_that_was_unloaded_is_read_again(load_tiny: Loader) -> None:
     before = load_tiny()
     unload()
     assert load_tiny() is not before
+
+
+def test_the_memory_of_one_base_is_given_back_before_another_is_read(
+    base_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = weakref.ref(load(ModelSpec(str(base_folder("llama")), "none")).module)
+    assert before() is not None
+    read, held = llm.model._base, list[object]()
+
+    def reading(folder: Path, spec: ModelSpec) -> object:
+        held.append(before())
+        return read(folder, spec)
+
+    monkeypatch.setattr(llm.model, "_base", reading)
+    load(ModelSpec(str(base_folder("qwen2")), "none"))
+    assert held == [None]
 
 
 def test_loading_leaves_the_global_generator_alone(base_folder: Callable[[str], Path]) -> None:

@@ -26,8 +26,10 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Registration, UpdateManifest
 from server_app.binding import Bindings
+from server_app.exchange import Clock
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
+from server_app.tasks import Waiting
 from tests import federation as f
 
 Behaviour = Callable[[Task], RecordDict]
@@ -91,6 +93,20 @@ def sequence(*behaviours: Behaviour) -> Behaviour:
 
 def fail(task: Task) -> RecordDict:
     raise RuntimeError("first line\n\x1b[31mlast line" + "x" * 1000)
+
+
+@dataclass
+class Time:
+    """A clock that goes on when somebody sleeps."""
+
+    seconds: float = 0.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.seconds, self.pass_by)
 
 
 @dataclass
@@ -259,7 +275,7 @@ class Federation:
             self.rounds(**changes),
             Bindings(self.genesis.chain, f.COORDINATOR.address, f.RUN),
             lambda served: {"all": 0.5},
-            timeout,
+            Waiting(timeout, evaluate_timeout=timeout),
         )
         strategy.retry_pause = 0.0
         return strategy

@@ -1,7 +1,8 @@
 """Which node speaks for whom: only who signs the challenge."""
 
 import resource
-import time
+import time as clock
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,15 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from core.canonical import Digest
-from core.errors import RunError
+from core.errors import ConfigError, RunError
 from core.keys import derive
 from core.messages.queries import BIND, Bind, Bound
+from core.messages.refusal import Cause, Refusal, Refused
 from core.signed import Signed
 from core.update import Organisation, Registration
 from server_app.binding import Bindings
 from tests import federation as f
-from tests.server_app.clients import Clients, TestGrid
+from tests.server_app.clients import Clients, TestGrid, Time
 
 NAMES = tuple(f.EXAMPLES)
 
@@ -84,9 +86,11 @@ class Answering(Clients):
     """Node 1 answers the challenge with something else."""
 
     content: RecordDict | None = RecordDict()
+    asked = 0
 
     def __call__(self, message: Message, context: Context) -> Message:
         if context.node_id == 1 and message.metadata.message_type == BIND:
+            self.asked += 1
             if self.content is None:
                 raise RuntimeError("down")
             return Message(self.content, reply_to=message)
@@ -114,9 +118,9 @@ def test_a_huge_answer_costs_next_to_nothing() -> None:
     brackets = b'{"a":[' + b"[]," * 3_300_000 + b"[]]}"
     clients.content = RecordDict({"bound": ConfigRecord({"json": brackets})})
     bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN), TestGrid(clients)
-    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = clock.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bindings.refresh(grid)
-    assert time.process_time() - began < 0.5  # of which signing and verifying honest answers takes the most
+    assert clock.process_time() - began < 0.5  # of which signing and verifying honest answers takes the most
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 2**10
     assert set(bindings.nodes) == {f.address("financial"), f.address("coding")}
 
@@ -139,14 +143,79 @@ def test_an_organisation_with_a_key_of_its_own_has_nobody_else_waited_for() -> N
     assert bindings.known == 4
 
 
-def test_a_node_that_failed_is_asked_again() -> None:
-    clients = Answering(NAMES, 2)
+def test_a_node_that_failed_is_asked_again_after_a_while() -> None:
+    clients, time = Answering(NAMES, 2), Time()
     clients.content = None
-    bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN), TestGrid(clients)
+    bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock), TestGrid(clients)
     bindings.refresh(grid)
     clients.__class__ = Clients  # it is up again
     bindings.refresh(grid)
+    assert len(bindings.nodes) == 2
+    time.pass_by(10.0)
+    bindings.refresh(grid)
     assert len(bindings.nodes) == 4
+
+
+def test_an_objection_to_the_question_is_not_asked_for_again_until_the_node_is_back() -> None:
+    def answers(cause: Cause) -> tuple[int, int]:
+        """How often node 1 is asked in a minute; and then, once it has been away."""
+        clients, time = Answering(NAMES, 2), Time()
+        clients.content = Refusal(Refused.OBJECTED, cause, "coordinator: expected 0x1, got 0x2").to_content()
+        bindings, grid = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock), TestGrid(clients)
+        for _ in range(6):
+            bindings.refresh(grid)
+            time.pass_by(10.0)
+        often = clients.asked
+        for gone in ({1}, set[int]()):
+            grid.gone = gone
+            bindings.refresh(grid)
+        return often, clients.asked - often
+
+    assert answers(Cause.MESSAGE) == (1, 1)
+    assert answers(Cause.LEDGER_UNREACHABLE) == (6, 1)
+
+
+def test_a_node_that_fails_is_told_of_once_with_its_reason() -> None:
+    clients, time, told = Answering(NAMES, 2), Time(), list[tuple[int, str]]()
+    clients.content = Refusal(Refused.FAILED, Cause.SETTINGS, "").to_content()
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock, note=lambda *what: told.append(what))
+    for _ in range(3):
+        bindings.refresh(TestGrid(clients))
+        time.pass_by(10.0)
+    assert told == [(1, "settings")]
+    assert bindings.failure == "settings"
+
+
+def test_a_node_that_does_not_answer_holds_nobody_and_may_answer_later() -> None:
+    time = Time()
+    grid = Later(Clients(NAMES, 2), time)
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock)
+    bindings.refresh(grid)
+    assert (set(bindings.nodes.values()), time.seconds) == ({2}, 0.0)
+    time.pass_by(300.0)
+    bindings.refresh(grid)
+    assert set(bindings.nodes.values()) == {1, 2}
+    assert grid.pushed == 2, "an answer that takes long is one to the first question"
+
+
+class Later(TestGrid):
+    """Node 1 takes five minutes to answer."""
+
+    def __init__(self, clients: Clients, time: Time) -> None:
+        super().__init__(clients)
+        self.time, self.pushed, self.late = time, 0, set[str]()
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        (message,) = messages
+        names = super().push_messages([message])
+        self.pushed += 1
+        if message.metadata.dst_node_id == 1:
+            self.late |= set(names)
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        early = self.time.seconds < 300.0
+        return super().pull_messages([name for name in message_ids if not (early and name in self.late)])
 
 
 def test_an_organisation_stays_with_the_node_that_claimed_it_first() -> None:
@@ -197,6 +266,16 @@ def test_waiting_in_vain_says_why_a_node_failed() -> None:
     clients.content = None
     with pytest.raises(RunError, match="2 of 4 organisations answered in 0 s; a node failed: RuntimeError: down"):
         Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(TestGrid(clients), 4, timeout=0.0)
+
+
+def test_nodes_with_keys_of_their_own_are_not_waited_for_where_nobody_says_how_many() -> None:
+    time = Time()
+    bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock)
+    with pytest.raises(
+        ConfigError, match="organisations: expected the number to wait for, got 0, and nodes of medical"
+    ):
+        bindings.wait(TestGrid(Claiming(("medical",), 1)), 0, timeout=120.0)
+    assert time.seconds == 0.0
 
 
 def test_no_node_at_all_ends_with_an_error(tmp_path: Path) -> None:

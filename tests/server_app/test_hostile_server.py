@@ -52,8 +52,8 @@ class TwoFaced(Rounds):
         state = self.run.artifacts.open(name)
         return AdapterState({n: array + number for n, array in state.arrays.items()})
 
-    def admission(self, recipient: Recipient) -> AdmissionContext:
-        context = super().admission(recipient)
+    def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
+        context = super().admission(recipient, delay)
         number = context.key.round
         if recipient.organisation != VICTIM or number < 2:
             return context
@@ -70,9 +70,9 @@ class Dropping(Rounds):
 
     since = 1
 
-    def admit(self, recipient: Recipient, reply: Reply, seconds: float = 0.0) -> None:
+    def admit(self, recipient: Recipient, reply: Reply, *when: Any) -> None:
         if recipient.organisation != VICTIM or self.lanes[recipient.lane].round + 1 < self.since:
-            super().admit(recipient, reply, seconds)
+            super().admit(recipient, reply, *when)
 
 
 class DroppingLast(Dropping):
@@ -248,10 +248,10 @@ class Lenient(Foedus):
 class RevokingInRound2(Foedus):
     """The administrator revokes an organisation while round 2 trains; nobody is slow to hear of it."""
 
-    def _admit(self, recipient: Recipient, reply: Message | None) -> None:
+    def _admit(self, recipient: Recipient, key: RoundKey, reply: Message | None) -> None:
         if self.rounds.lanes[0].round == 1 and recipient.organisation != VICTIM:
             self.revoked = lambda: frozenset({VICTIM})
-        super()._admit(recipient, reply)
+        super()._admit(recipient, key, reply)
 
 
 def test_a_revoked_organisation_is_not_asked_and_its_rejection_says_so(

@@ -182,7 +182,7 @@ def test_a_round_begins_in_the_lanes_that_lack_it(tmp_path: Path) -> None:
     rounds = Federation.create(tmp_path, NAMES, lanes=lanes, rounds=2).rounds()
     (ahead, _, _) = rounds.begin(1)
     assert [lane.index for lane in rounds.begin(1)] == [0, 1, 2]
-    rounds._open = {ahead.index: rounds._open[ahead.index]}  # the others are tried again
+    rounds.open = {ahead.index: rounds.open[ahead.index]}  # the others are tried again
     admit(rounds, name_of(ahead.members[0]), ahead.index)
     rounds.close(1)
     assert [lane.index for lane in rounds.begin(1)] == [1, 2]

@@ -19,6 +19,7 @@ from core.composition import Composition
 from core.erasures import OpenedRequest
 from core.errors import QuorumError, UsageError
 from core.messages import codec
+from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -370,6 +371,25 @@ def test_a_round_that_stays_below_its_quorum_ends_the_run(tmp_path: Path) -> Non
     with pytest.raises(QuorumError, match=r"expected a quorum of 2, got fewer updates in 3 attempts; most often "):
         federation.start()
     assert [(s.value.round, s.value.attempt) for s in federation.run.records()] == [(1, 1), (1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize(("cause", "attempts"), [(Cause.MESSAGE, 1), (Cause.LEDGER_UNREACHABLE, 3)])
+def test_an_objection_that_waiting_cannot_change_is_not_tried_again(
+    tmp_path: Path, cause: Cause, attempts: int
+) -> None:
+    federation = Federation.create(tmp_path, TWO, rounds=1, quorum=2, retries=2)
+    objection = Refusal(Refused.OBJECTED, cause, "no")
+    federation.clients.behave = {"medical": lambda _: objection.to_content(), "coding": _always_fresh}
+    with pytest.raises(QuorumError, match=f"expected a quorum of 2, got fewer updates in {attempts} attempts"):
+        federation.start()
+    assert len(list(federation.run.records())) == attempts
+
+
+_NUMBERS = itertools.count()
+
+
+def _always_fresh(task: Task) -> RecordDict:
+    return answer(task, nonce=f.other(f"try {next(_NUMBERS)}"))
 
 
 def test_attempts_are_counted_on_when_the_run_is_resumed(tmp_path: Path) -> None:

@@ -352,10 +352,10 @@ FILES = [
     Case("an attempt left out", remove(ROUND_2_FAILED), What.ATTEMPT, ROUND_2),
     Case("the last round left out", remove(ROUND_2), What.NOT_RECORDED, "round 2, lane 0"),
     Case(
-        "a round written anew by the coordinator",
+        "grace where nobody was late",
         rewrite(ROUND_1, lambda r: replace(r, grace=1.0)),
-        What.COMMITMENT,
-        f"round 1, lane 0, {SALTS_1}",
+        What.LATE,
+        f"round 1, lane 0, {ROUND_1}",
     ),
     Case(
         "a generation that was not opened",
@@ -370,10 +370,10 @@ FILES = [
         f"round 2, lane 0, {ROUND_2}",
     ),
     Case(
-        "another grace in the newest round",
-        rewrite(ROUND_2, lambda r: replace(r, grace=1.0)),
-        What.COMMITMENT,
-        f"round 2, lane 0, {SALTS_2}",
+        "somebody late in the newest round who was in time",
+        rewrite(ROUND_2, lambda r: replace(r, late=(r.admitted[0].organisation,))),
+        What.ASKED,
+        f"round 2, lane 0, {ROUND_2}",
     ),
     Case(
         "another reason in an attempt",

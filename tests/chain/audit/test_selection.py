@@ -42,7 +42,7 @@ class Deaf(Rounds):
 
     def begin(self, number: int, offers: Mapping[int, Any] = {}) -> Any:
         lanes = super().begin(number, offers)
-        for open_round in self._open.values():
+        for open_round in self.open.values():
             open_round.offers = [*open_round.offers[1:], *open_round.offers[1:]]
         return lanes
 

@@ -36,7 +36,7 @@ def test_a_folder_that_is_made_again_keeps_its_keys(tmp_path: Path) -> None:
 def test_a_host_that_is_added_is_certified_by_the_same_ca(tmp_path: Path) -> None:
     before, ca = (found := founded(tmp_path)).folder / "server.pem", (found.folder / "ca.pem").read_bytes()
     old = before.read_bytes()
-    founded(tmp_path, FILE.replace('"127.0.0.1"]', '"foedus.example"]'))
+    founded(tmp_path, FILE.replace('"127.0.0.1"]', '"127.0.0.9"]'))
     assert before.read_bytes() != old
     assert (found.folder / "ca.pem").read_bytes() == ca
 
@@ -126,6 +126,7 @@ def test_units_name_the_folder_and_the_port(tmp_path: Path) -> None:
         (("9092", "0"), "listen"),
         (('name = "clinics"', 'name = "clinics"\nca = "x"'), "together"),
         (('name = "clinics"', 'name = "clinics"\nnorm-bound = 0'), "norm-bound"),
+        (('"127.0.0.1"]', '"hub.example"]'), "reach from machines of their own, .* is hub.example, got embedded"),
     ],
 )
 def test_a_file_that_cannot_be_deployed_is_named(tmp_path: Path, change: tuple[str, str], error: str) -> None:

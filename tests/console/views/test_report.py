@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from console.views.report import report, served_lines, standings, tables
+from console.views.report import late_lines, report, served_lines, standings, tables
 from core.genesis import Privacy
+from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.state_folder import State
 from tests.behaviours.runs import Federation, Lies, advance, build, compared, found
@@ -66,6 +67,18 @@ def test_attempts_below_the_quorum_are_told_with_their_reasons(federation: Feder
     assert first["rejected"] == []
     assert {entry["organisation"] for entry in second["rejected"]} == {"coding", "financial"}
     assert {(entry["reason"], entry["detail"]) for entry in second["rejected"]} == {("no-reply", "nothing came")}
+
+
+def test_who_was_late_is_told_by_name_and_in_words(tmp_path: Path) -> None:
+    def record(federation: Federation, honest: RoundRecord) -> RoundRecord:
+        late = honest.admitted[0].organisation
+        return replace(honest, late=(late,), grace=6.4) if honest.round == 2 else honest
+
+    federation = build(tmp_path / "runs" / "one", lies=Lies(record=record))
+    first, second = told(federation)["rounds"]
+    assert (first["late"], first["grace"]) == ([], 0.0)
+    assert (len(second["late"]), second["grace"]) == (1, 6.4)
+    assert list(late_lines([first, second])) == [f"Late     in round 2, 6 s after its quorum: {second['late'][0]}"]
 
 
 def test_a_round_has_its_transaction_as_soon_as_it_is_anchored(federation: Federation) -> None:

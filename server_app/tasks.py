@@ -1,0 +1,128 @@
+"""Tasks: who has been sent one to train and has not answered yet, how long a round waits, and who is late.
+
+An organisation has one task at a time. A round that has its quorum waits `grace` times the median time of its answers
+so far for the others, and not for those that were silent in some rounds in a row. Whoever has not answered then is
+late and keeps its task: in the next round its update counts, where the genesis allows that. It is sent no other before.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from core.round_key import RoundKey
+from server_app.exchange import CLOCK, Clock, Recipients, exchange
+from server_app.rounds import Recipient, Rounds
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How long a round waits, as its settings say (core/config.py); times in seconds."""
+
+    timeout: float = 3600.0
+    grace: float = 0.0
+    silent_rounds: int = 3
+    evaluate_timeout: float = 600.0
+
+
+class Tasks:
+    """The tasks that are out, in every lane, and the wait of the round that is open."""
+
+    def __init__(self, rounds: Rounds, waiting: Waiting, clock: Clock = CLOCK) -> None:
+        self.rounds, self.waiting, self.clock = rounds, waiting, clock
+        self._sent = Recipients[Recipient](clock)
+        self._keys: dict[Recipient, RoundKey] = {}
+        self._awaited: set[Recipient] = set()
+        self._quorum_at = math.nan
+
+    def begin(self, asked: Iterable[Recipient]) -> list[Recipient]:
+        """Begin a round in which the policy asks these; returns those without a task, to be sent one now."""
+        self._awaited, self._quorum_at = set(), math.nan
+        free = []
+        for recipient in asked:
+            if recipient in self.out and self.seconds(recipient) < self.waiting.timeout:
+                self._awaited.add(recipient)
+            else:
+                # What is older than a round may take is lost: with its node, or with its reply.
+                self._sent.forget(recipient)
+                free.append(recipient)
+        return free
+
+    def register(self, messages: Iterable[tuple[Recipient, Message]]) -> Iterator[Message]:
+        """Yield the messages of the open round, each noted under its recipient when it is made."""
+
+        def noted() -> Iterator[tuple[Recipient, Message]]:
+            for recipient, message in messages:
+                self._awaited.add(recipient)
+                self._keys[recipient] = self.rounds.next_key(recipient)
+                yield recipient, message
+
+        return self._sent.register(noted())
+
+    @property
+    def out(self) -> Collection[Recipient]:
+        """Those whose task has no reply so far."""
+        return self._sent.unanswered.keys()
+
+    def seconds(self, recipient: Recipient) -> float:
+        """The time since a recipient was sent its task."""
+        return self._sent.seconds(recipient)
+
+    @property
+    def grace(self) -> float:
+        """The seconds since the open round had its quorum; 0 as long as it has none."""
+        return 0.0 if math.isnan(self._quorum_at) else self.clock.now() - self._quorum_at
+
+    def exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterator[Message]:
+        """Send a round's messages; yield the replies to them, and to earlier tasks, until enough has come."""
+        earlier = {sent.message_id: sent for sent in self._sent.unanswered.values()}
+        return exchange(grid, messages, self.waiting.timeout, earlier, self.enough, self.clock)
+
+    def enough(self, waiting: Collection[str]) -> bool:
+        """Whether the open round closes, while these messages are without a reply."""
+        ids = {recipient: sent.message_id for recipient, sent in self._sent.unanswered.items()}
+        if not all(map(self.rounds.has_quorum, self.rounds.open)):
+            hoped_for = (recipient for recipient in ids if recipient in self._awaited or self._counts(recipient))
+            return not any(ids[recipient] in waiting for recipient in hoped_for)
+        if math.isnan(self._quorum_at):
+            self._quorum_at = self.clock.now()
+        waited_for = (
+            recipient
+            for recipient in ids
+            if self._counts(recipient) and self.rounds.silence(recipient) < self.waiting.silent_rounds
+        )
+        if not any(ids[recipient] in waiting for recipient in waited_for):
+            return True
+        taken = [seconds for each in self.rounds.open.values() for seconds in each.seconds.values()]
+        return bool(self.waiting.grace and taken) and self.grace >= self.waiting.grace * median(taken)
+
+    def _counts(self, recipient: Recipient) -> bool:
+        """Whether the answer to a task that is out counts in the open round."""
+        key = self._keys[recipient]
+        in_time = recipient in self._awaited and key == self.rounds.next_key(recipient)
+        return in_time or self.rounds.counts_late(recipient, key)
+
+    def match(self, replies: Iterable[Message]) -> Iterator[tuple[Recipient, RoundKey, Message | None]]:
+        """Yield every reply with its recipient and the round that its task was for.
+
+        After the last one, those that the open round asked and that have not answered, with None; those that are late
+        are noted as that.
+        """
+        for recipient, reply in self._sent.match(replies):
+            if reply is None:
+                continue
+            key = self._keys[recipient]
+            if key == self.rounds.next_key(recipient):
+                self._awaited.discard(recipient)
+            yield recipient, key, reply
+        for recipient in sorted(self._awaited):
+            # Lost with its node, or with a reply that never came; one of an earlier round it may just have answered.
+            lost = recipient in self._sent.lost or self.seconds(recipient) >= self.waiting.timeout
+            if self.rounds.has_quorum(recipient.lane) and not lost:
+                self.rounds.note_late(recipient, self.grace)
+            else:
+                self._sent.forget(recipient)
+                yield recipient, self.rounds.next_key(recipient), None
