@@ -300,7 +300,8 @@ class Rounds:
         participation = self.genesis.participation
         for index, open_round in closing.items():
             # A policy asks the same organisations again: those that object to what they are sent will object again.
-            hopeless = len(open_round.rejected) - open_round.lasting < participation.quorum
+            others = len(open_round.rejected) - open_round.lasting
+            hopeless = open_round.lasting > 0 and others < participation.quorum
             if (attempts := self.lanes[index].attempts) > participation.retries or (attempts and hopeless):
                 raise QuorumError(
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "

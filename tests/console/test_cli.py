@@ -12,7 +12,7 @@ from tests.commands import World, foedus
 COMMANDS = (
     "run", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat", "calibrate",
     "evidence", "request", "forget", "check", "chain start", "chain status", "chain stop", "chain deploy", "keys new",
-    "keys show", "deploy init", "deploy admit", "doctor", "join", "node", "signer", "coordinator",
+    "keys show", "deploy init", "deploy admit", "deploy check", "doctor", "join", "node", "signer", "coordinator",
     "members request", "members approve", "members revoke", "members show", "backup", "restore",
 )  # fmt: skip
 

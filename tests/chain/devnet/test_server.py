@@ -37,11 +37,10 @@ PLAIN = {"Content-Type": "application/json"}
 def post(server: Server, path: str, body: bytes, token: str = TOKEN, **headers: str) -> tuple[int, Any]:
     path, headers = f"/{token}{path}", PLAIN | headers
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-    connection.request("POST", path, body, headers)
-    response = connection.getresponse()
-    answer = response.status, json.loads(response.read())
-    connection.close()
-    return answer
+    with contextlib.closing(connection):  # a server that is full refuses
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
 
 
 QUESTION = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}).encode()
