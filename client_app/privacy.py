@@ -3,10 +3,10 @@
     privacy/GENESIS/ADDRESS.jsonl      {a round, the digest of what it is trained from, its steps}, one line a training
 
 A round is entered before it is trained. The secret of its sampling and noise follows from the organisation's key and
-that digest, which covers federation, round, state, bid and records: a round that is asked for again is trained to the
-same update and costs nothing more; any other training draws noise of its own, and is paid for. So no two updates hide
-different things behind the same noise, and none hides the same behind two. Derived keys, a simulation's, are public,
-and so is the noise that follows from them.
+that digest, which covers federation, round, state, bid, σ and records: a round that is asked for again is trained to
+the same update and costs nothing more; any other training draws noise of its own, and is paid for. So no two updates
+hide different things behind the same noise, and none hides the same behind two. Derived keys, a simulation's, are
+public, and so is the noise that follows from them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -89,6 +89,7 @@ def private_round(
     round_key = RoundKey(task.genesis.digest, task.lane, task.generation, task.round)
     account = PrivacyAccount(path, plan)
     account.check_whole(trained)
-    described = {"key": asdict(round_key), "state": task.state.digest, "bid": asdict(bid)}
+    # The accountants of two machines find slightly different σ: one noise in two sizes would be known, and taken off.
+    described = {"key": asdict(round_key), "state": task.state.digest, "bid": asdict(bid), "noise": plan.noise}
     inputs = digest("private-round", to_json(described), *(raw(record.digest) for record in records))
     return PrivateRound(plan, account.spend(round_key, inputs, bid.steps), key.salt_for(inputs))

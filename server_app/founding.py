@@ -1,5 +1,6 @@
 """Founding a federation: the genesis fixes everything that must not change later."""
 
+import math
 import platform
 import secrets
 from collections.abc import Iterable, Sequence
@@ -267,6 +268,15 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
         raise ConfigError(
             f"robust {config.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
             f"{config.aggregation}"
+        )
+    lane = min(config.lane_size or members, members)
+    everyone = config.participation in ("all", "q-learning")
+    asked = lane if everyone else min(lane, max(config.quorum, math.ceil(config.fraction * lane)))
+    if config.robust in ("multi-krum", "trimmed-mean") and asked < 3:
+        # Of two, nobody can say which is the odd one: the rule would let all in.
+        raise ConfigError(
+            f"robust {config.robust}: expected rounds that ask three organisations or more, got {asked}: raise "
+            "fraction, or set participation all"
         )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds

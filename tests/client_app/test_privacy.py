@@ -138,6 +138,17 @@ def test_noise_is_drawn_anew_when_a_record_is_gone(model: Model, tmp_path: Path)
     assert len(secrets) == 3
 
 
+def test_noise_is_drawn_anew_when_its_size_is_another(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sizes of the same noise would show it by difference: an accountant finds another σ on another machine."""
+    first = paid(task(model), tmp_path)
+    monkeypatch.setattr(PrivacyPlan, "noise", first.plan.noise * 1.001)
+    again = paid(task(model), tmp_path)
+    assert again.secret != first.secret
+    assert again.epsilon > first.epsilon
+
+
 def test_the_genesis_alone_does_not_give_the_noise(model: Model, tmp_path: Path) -> None:
     own, other = (paid(task(model), tmp_path / name, f.key(name)) for name in ("medical", "coding"))
     assert own.secret != other.secret
