@@ -7,7 +7,7 @@ completed, failed
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -103,33 +103,33 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
 
     On a terminal a table is kept up to date, elsewhere every event is a line.
     """
-    found = state_of(state, run)
+    events, found = _read(state, run)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            while (found := state_of(state, run)) in ("running", "stalled"):
-                live.update(picture(state, run, found), refresh=True)
+            while found in ("running", "stalled"):
+                live.update(picture(run, events, found), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
+                events, found = _read(state, run)
     else:
         with watching(console, state, run.name) as tell:
-            while not tell() and (found := state_of(state, run)) in ("running", "stalled"):
+            while not tell() and _read(state, run)[1] in ("running", "stalled"):
                 time.sleep(_REFRESH_SECONDS)
             tell()
-        found = state_of(state, run)
-    show(picture(state, run, found), on=console)
+        events, found = _read(state, run)
+    show(picture(run, events, found), on=console)
     return found
 
 
-def state_of(state: State, run: RunFolder) -> str:
-    """One of the words above."""
+def _read(state: State, run: RunFolder) -> tuple[list[Event], str]:
+    """A run's events, and one of the words above."""
     events, _ = EventLog.read(state.events(run.name))
     ended = {"finished": "completed", "failed": "failed"}
     last = events[-1]["event"] if events else ""
-    return ended.get(last) or condition(events, is_written(state.lock(run.name)), time.time())
+    return events, ended.get(last) or condition(events, is_written(state.lock(run.name)), time.time())
 
 
-def picture(state: State, run: RunFolder, found: str) -> RenderableType:
+def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:
     """A run as it stands: its rounds, its organisations, and the anchors that are not mined yet."""
-    events, _ = EventLog.read(state.events(run.name))
     now, rounds = time.time(), [event for event in events if event["event"] == "round-started"]
     where = f"round {rounds[-1]['round']} of {rounds[-1]['rounds']}" if rounds else "founding"
     steps = [event["doing"] for event in events[-1:] if event["event"] == "step"]

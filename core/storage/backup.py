@@ -14,7 +14,6 @@ import sqlite3
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -96,7 +95,7 @@ def restore(archive: Path, folder: Path) -> Copied:
     return Copied(len(found), sum(entry["bytes"] for entry in found.values()))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> list[Path]:
     """The files of a folder, those of artifacts last."""
     found = []
     for path in sorted(folder.rglob("*")):
@@ -104,7 +103,7 @@ def _files(folder: Path) -> Iterator[Path]:
         passing = "locks" in name.parts[:-1] or name.name.endswith((".partial", *_BESIDE))
         if not passing and stat.S_ISREG(path.lstat().st_mode):
             found.append(path)
-    return iter(sorted(found, key=lambda path: "artifacts" in path.parts))
+    return sorted(found, key=lambda path: "artifacts" in path.parts)
 
 
 def _erasures(folder: Path) -> set[Path]:
