@@ -103,25 +103,25 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
 
     On a terminal a table is kept up to date, elsewhere every event is a line.
     """
-    events, found = _read(state, run)
+    events, found = standing(state, run)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while found in ("running", "stalled"):
                 live.update(picture(run, events, found), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
-                events, found = _read(state, run)
+                events, found = standing(state, run)
     else:
         with watching(console, state, run.name) as tell:
-            while not tell() and _read(state, run)[1] in ("running", "stalled"):
+            while not tell() and standing(state, run)[1] in ("running", "stalled"):
                 time.sleep(_REFRESH_SECONDS)
             tell()
-        events, found = _read(state, run)
+        events, found = standing(state, run)
     show(picture(run, events, found), on=console)
     return found
 
 
-def _read(state: State, run: RunFolder) -> tuple[list[Event], str]:
-    """A run's events, and one of the words above."""
+def standing(state: State, run: RunFolder) -> tuple[list[Event], str]:
+    """A run's events, and one of the words that this module begins with."""
     events, _ = EventLog.read(state.events(run.name))
     ended = {"finished": "completed", "failed": "failed"}
     last = events[-1]["event"] if events else ""
