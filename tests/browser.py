@@ -77,9 +77,9 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, expression: str) -> None:
+    def wait(self, expression: str, seconds: float = _SECONDS) -> None:
         """Until an expression holds."""
-        end = time.monotonic() + _SECONDS
+        end = time.monotonic() + seconds
         while not self.evaluate(expression):
             assert time.monotonic() < end, f"{expression} never held"
             time.sleep(0.01)

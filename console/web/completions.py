@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from console.web.engine import BusyError, Engine, Finished, Piece
-from console.web.security import TooLargeError, read_json
+from console.web.security import TooLargeError, read_json, while_connected
 from core.answers import receipt_bundle
 from core.canonical import ZERO_DIGEST, Address
 from core.errors import FoedusError, ModelError, UsageError
@@ -123,16 +123,19 @@ class Completions:
             if asked.run not in (runs := self.runs()):
                 return _unknown_model(asked.run, runs)
             events = self.engine.answer(asked.run, asked.question)
-            first = await anext(events)  # what is refused is refused before a stream has begun
+            # What is refused is refused before a stream has begun.
+            first = await while_connected(request, anext(events))
         except (FoedusError, OSError) as error:
             return refused(error)
         frame = _Frame(asked, self.key, self._keep)
         if asked.stream:
             return StreamingResponse(frame.stream(first, events), media_type="text/event-stream")
         try:
-            return JSONResponse(await frame.whole(first, events))
+            return JSONResponse(await while_connected(request, frame.whole(first, events)))
         except (FoedusError, OSError) as error:
             return refused(error)
+        finally:
+            await events.aclose()
 
     def _keep(self, run: RunFolder, trace: TokenTrace) -> None:
         self.traces[trace.digest] = run, trace
@@ -147,7 +150,7 @@ class _Frame:
         self.asked, self.key, self.keep = asked, key, keep
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
-    async def whole(self, first: Piece | Finished, events: AsyncIterator[Piece | Finished]) -> Json:
+    async def whole(self, first: Piece | Finished, events: AsyncGenerator[Piece | Finished, None]) -> Json:
         """In one piece."""
         end = first
         while isinstance(end, Piece):
@@ -156,7 +159,9 @@ class _Frame:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.reply.finished}
         return self._body("chat.completion", [choice]) | {"usage": _usage(end), "foedus": self._foedus(end)}
 
-    async def stream(self, first: Piece | Finished, events: AsyncIterator[Piece | Finished]) -> AsyncIterator[bytes]:
+    async def stream(
+        self, first: Piece | Finished, events: AsyncGenerator[Piece | Finished, None]
+    ) -> AsyncGenerator[bytes, None]:
         """As server-sent events, a chunk for each token."""
         yield self._chunk({"role": "assistant", "content": ""})
         event = first

@@ -5,10 +5,11 @@ for every question, so that a new round, a calibration or an erasure counts from
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +25,8 @@ from provenance.serving import Question, Reply, ServedSubject
 from provenance.trace import TokenScores, TokenTrace
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 MOST_WAITING = 128
 """Questions that wait or are answered at a time; beyond them the server says that it is busy."""
@@ -95,7 +98,7 @@ class Engine:
         self._tickets.put(None)
         self._thread.join(timeout=30)
 
-    async def answer(self, run: str, question: Question) -> AsyncIterator[Piece | Finished]:
+    async def answer(self, run: str, question: Question) -> AsyncGenerator[Piece | Finished, None]:
         """Yield an answer as it is generated; the last event is Finished.
 
         Whoever stops iterating ends the answer. Raises BusyError, and what loading and answering raise.
@@ -175,8 +178,8 @@ class Engine:
             self._decoding.append(ticket)
             self._take(ticket, decoder.begin(ticket.reply.answer))
         except Exception as error:  # noqa: BLE001 - told to the caller, whatever it is; the others are answered on
-            self._decoding = [other for other in self._decoding if other is not ticket]
-            ticket.deliver(error)
+            self._end(ticket)
+            ticket.deliver(_told(error))
 
     def _take(self, ticket: _Ticket[Any], step: Step) -> None:
         """Deliver a step of an answer, and with the last one its trace."""
@@ -192,7 +195,7 @@ class Engine:
                 ticket.deliver(Finished(reply, None if ticket.left else reply.trace(), run))
         except Exception as error:  # noqa: BLE001 - as above
             self._end(ticket)
-            ticket.deliver(error)
+            ticket.deliver(_told(error))
 
     def _leave(self) -> None:
         """Decode no further what nobody waits for."""
@@ -200,14 +203,14 @@ class Engine:
             self._end(ticket)
 
     def _end(self, ticket: _Ticket[Any]) -> None:
-        self._decoding.remove(ticket)
+        self._decoding = [other for other in self._decoding if other is not ticket]
         for decoder in self._decoders.values():
             decoder.drop([ticket.reply.answer] if ticket.reply else [])
 
     def _fail(self, decoder: Decoder, error: Exception) -> None:
         for ticket in [t for t in self._decoding if t.reply and t.reply.subject.model is decoder.model]:
             self._end(ticket)
-            ticket.deliver(error)
+            ticket.deliver(_told(error))
 
     def _serving(self, name: str) -> tuple[RunFolder, ServedSubject]:
         """A run's served model, loaded again where its files have changed."""
@@ -223,6 +226,14 @@ class Engine:
                 del self._served[name]
                 raise RunError(f"run {name} is being written: ask again in a moment")
         return known[1], known[2]
+
+
+def _told(error: Exception) -> Exception:
+    """An error as the one who asked is told of it; a defect of ours is logged with its place."""
+    if isinstance(error, FoedusError | OSError):
+        return error
+    _log.error("an answer failed", exc_info=error)
+    return RunError(f"the server failed: {type(error).__name__}: {error}")
 
 
 def served_stamp(run: RunFolder) -> tuple[Any, ...]:

@@ -7,9 +7,10 @@ Origin. There is no cookie, so nothing is done on anybody's behalf: what changes
 import asyncio
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.canonical import parse_json
 from core.errors import FormatError, UsageError
 from core.keys import read_passphrase
+
+T = TypeVar("T")
 
 LARGEST_BODY = 2**20
 SLOWEST_SECONDS = 30.0
@@ -36,6 +39,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 _LEAST_TOKEN = 16
+_LOOK_SECONDS = 0.5
+"""Between two looks at whether a client still waits."""
 
 
 class TooLargeError(UsageError):
@@ -65,7 +70,8 @@ class Guard:
         if refusal := self._refusal(scope):
             await PlainTextResponse(f"{refusal}\n", 403)(scope, receive, headed)
             return
-        await self.app(scope, receive, headed)
+        with suppress(TimeoutError):
+            await self.app(scope, receive, headed)
 
     def _refusal(self, scope: Scope) -> str:
         """Why a request is refused; "" when it is not."""
@@ -110,6 +116,19 @@ class Token:
         """Whether this is the token; takes the same time whatever is given."""
         text = given if isinstance(given, str) else ""
         return hmac.compare_digest(text.strip().encode(), self._token.encode()) and self.known
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """What some work comes to; it is ended, and TooLargeError raised, once nobody waits for it any more."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+            if not task.done() and await request.is_disconnected():
+                raise TooLargeError("expected a client that waits for its answer, got one that has gone")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def read_json(request: Request) -> Any:

@@ -89,7 +89,11 @@ class Served:
 
     def complete(self, **fields: Any) -> Answered:
         """A completion, by hand."""
-        asked = {"model": self.run, "messages": [{"role": "user", "content": "coding 3?"}], "max_tokens": 6}
+        asked = {
+            "model": fields.get("model") or self.run,
+            "messages": [{"role": "user", "content": "coding 3?"}],
+            "max_tokens": 6,
+        }
         body = json.dumps(asked | {"temperature": 0} | fields).encode()
         return self.ask("POST", "/v1/chat/completions", body, content_type="application/json")
 
@@ -103,7 +107,9 @@ def serving(state: Path, token_file: Path | None = None, names: tuple[str, ...] 
     with listening_on(0) as listening:
         port = listening.getsockname()[1]
         app = application(site, [f"127.0.0.1:{port}", f"localhost:{port}"])
-        config = uvicorn.Config(app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="error")
+        config = uvicorn.Config(
+            app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         engine.start()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

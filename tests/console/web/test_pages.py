@@ -12,7 +12,7 @@ import pytest
 from core.storage.events import EventLog
 from core.storage.state_folder import State
 from tests.browser import Page, browser
-from tests.commands import World
+from tests.commands import PATIENCE_SECONDS, World
 from tests.console.web.served import Served, serving
 
 pytestmark = pytest.mark.chain
@@ -66,7 +66,7 @@ def test_a_preview_says_what_an_erasure_comes_to(served: Served) -> None:
     html = served.get(f"/runs/{served.run}/erase?organisation=medical&method=replay")
     assert "exact" in html
     assert "Trained again" in html
-    assert "coding, financial, medical" in html
+    assert "Asked to delete what they hold" in html
     refused = served.get(f"/runs/{served.run}/erase?organisation=nobody&method=replay")
     assert 'role="alert"' in refused
     assert "Type the organisation" not in refused
@@ -154,7 +154,7 @@ def test_an_erasure_is_previewed_done_certified_and_checked_and_serves_another_s
     shown.evaluate("document.querySelector('[name=typed]').value = 'medical'")
     shown.evaluate(f"document.querySelector('[name=token]').value = {json.dumps(own.token)}")
     shown.click(".destructive")
-    shown.wait("document.body.textContent.includes('The erasure has ended')")
+    shown.wait("document.body.textContent.includes('The erasure has ended')", PATIENCE_SECONDS)
     shown.click("[name=certificate]")
     shown.wait("document.querySelector('.result') !== null")
     assert "Holds" in shown.evaluate("document.querySelector('.result').textContent"), own.get(f"/runs/{own.run}/erase")
