@@ -8,7 +8,7 @@ decodes at a time. Times are CPU seconds of the process in one thread, so that o
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -68,6 +68,18 @@ def together(found: Subject, served: ServedSubject, rows: int, most: int) -> int
     return sum(len(one.tokens) for one in answers)
 
 
+def in_turn(ways: Mapping[str, Callable[[str], int]], pairs: int) -> dict[str, list[float]]:
+    """CPU seconds a token of every way to answer, prompt by prompt."""
+    for way in ways.values():  # what is made once is made before anything is timed
+        way(_PROMPTS[0])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for index in range(pairs):
+        for name in sorted(ways, reverse=bool(index % 2)):
+            count, took = cpu_timed(partial(ways[name], _PROMPTS[index % len(_PROMPTS)]))
+            seconds[name].append(took / count)
+    return seconds
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,13 +101,7 @@ def main() -> None:
         "ours": lambda prompt: ours(served, prompt, options.tokens, ""),
         "with provenance": lambda prompt: ours(served, prompt, options.tokens, STREAMED),
     }
-    for way in ways.values():  # what is made once is made before anything is timed
-        way(_PROMPTS[0])
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for index in range(options.pairs):
-        for name in sorted(ways, reverse=bool(index % 2)):
-            count, took = cpu_timed(partial(ways[name], _PROMPTS[index % len(_PROMPTS)]))
-            seconds[name].append(took / count)
+    seconds = in_turn(ways, options.pairs)
     count, took = cpu_timed(partial(together, found, served, _ROWS, options.tokens))
     figures = {
         "base": run.genesis.base.name, "organisations": len(run.genesis.organisations), "tokens": options.tokens,

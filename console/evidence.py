@@ -37,35 +37,11 @@ def evidence(
     Or the receipt of an answer that foedus serve gave: request, answer, federation, and the server's signature.
     """
     data = read_file("evidence", file, "a file of `foedus attribute --evidence`")
-    folder = state_of(state)
-    roots = Roots(genesis, address, folder)
+    roots = Roots(genesis, address, state_of(state), signer)
     if is_receipt(data):
-        return _check_receipt(data, Roots(genesis, address, folder, signer), as_json=as_json)
+        return _check_receipt(data, roots, as_json=as_json)
     # A contract is a root by what it records: that has to be read.
-    chain = chain or ("embedded" if address else "")
-    anchors: tuple[Anchor, ...] = ()
-    try:
-        bundle = Evidence.from_bytes(data)
-        bundle.verified()
-        if chain:
-            anchors = bundle.anchored(open_ledger(chain, folder.folder, None, bundle.genesis.chain.contract))
-    except (FormatError, IntegrityError) as error:
-        result = {"ok": False, "consistent": False, "failures": [str(error)]}
-        answer(result, [f"The evidence does not hold: {error}"], as_json=as_json)
-        return 1
-    failures = roots.failures(bundle.genesis.header)
-    result = judged(failures, found := _content(bundle, anchors))
-    rounds, transactions = (", ".join(map(str, found[of])) for of in ("rounds", "transactions"))
-    verdict = f"{found['verdict']} ({found['organisation']})"
-    lines = [
-        f"The evidence is consistent in itself; {failures[0]}" if failures else f"The evidence holds: {verdict}",
-        f"Verdict  {verdict}, {100 * found['confidence']:.0f} % confident by {found['method']}; "
-        "attribute again to check scores",
-        f"Rounds   {rounds} of run {found['run']}; "
-        + (f"committed by {transactions}" if transactions else "the chain was not asked: --chain"),
-    ]
-    answer(result, lines, as_json=as_json)
-    return 1 if failures else 0
+    return _check_verdict(data, roots, chain or ("embedded" if address else ""), as_json=as_json)
 
 
 def is_receipt(data: bytes) -> bool:
@@ -94,6 +70,32 @@ def _check_receipt(data: bytes, roots: Roots, *, as_json: bool) -> int:
         f"Server   {receipt.server}",
         f"Run      {receipt.run}, base {receipt.base}",
         f"Adapter  {receipt.aggregate}",
+    ]
+    answer(result, lines, as_json=as_json)
+    return 1 if failures else 0
+
+
+def _check_verdict(data: bytes, roots: Roots, chain: str, *, as_json: bool) -> int:
+    anchors: tuple[Anchor, ...] = ()
+    try:
+        bundle = Evidence.from_bytes(data)
+        bundle.verified()
+        if chain:
+            anchors = bundle.anchored(open_ledger(chain, roots.state.folder, None, bundle.genesis.chain.contract))
+    except (FormatError, IntegrityError) as error:
+        result = {"ok": False, "consistent": False, "failures": [str(error)]}
+        answer(result, [f"The evidence does not hold: {error}"], as_json=as_json)
+        return 1
+    failures = roots.failures(bundle.genesis.header)
+    result = judged(failures, found := _content(bundle, anchors))
+    rounds, transactions = (", ".join(map(str, found[of])) for of in ("rounds", "transactions"))
+    verdict = f"{found['verdict']} ({found['organisation']})"
+    lines = [
+        f"The evidence is consistent in itself; {failures[0]}" if failures else f"The evidence holds: {verdict}",
+        f"Verdict  {verdict}, {100 * found['confidence']:.0f} % confident by {found['method']}; "
+        "attribute again to check scores",
+        f"Rounds   {rounds} of run {found['run']}; "
+        + (f"committed by {transactions}" if transactions else "the chain was not asked: --chain"),
     ]
     answer(result, lines, as_json=as_json)
     return 1 if failures else 0

@@ -19,7 +19,6 @@ app = command_app()
 
 HOST = "127.0.0.1"
 _BACKLOG = 128
-_CONNECTIONS = 256
 
 
 @app.command(epilog="Example: foedus serve --token-file ~/.config/foedus/token")
@@ -39,35 +38,27 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Serve the web console and an OpenAI-compatible endpoint on 127.0.0.1."""
     folder = state_of(state)
-    for name in runs or []:
-        folder.existing(name)
-    signer = _signer(signing_key)
+    names = tuple(folder.existing(name).name for name in runs or ())
+    signer = server_key(signing_key)
     with listening_on(port) as listening:
+        url = f"http://{HOST}:{listening.getsockname()[1]}"
         # Only now: a port that is taken is said at once, and not after seconds of imports.
-        import uvicorn  # noqa: PLC0415
-
-        from console.web.app import Site, application  # noqa: PLC0415
+        from console.web.app import Site, answer_on  # noqa: PLC0415
         from console.web.engine import Engine  # noqa: PLC0415
-        from console.web.security import SLOWEST_SECONDS, Token  # noqa: PLC0415
+        from console.web.security import Token  # noqa: PLC0415
 
-        engine, token = Engine(folder, base, key.expanduser() if key else None), Token(token_file)
-        site = Site(folder, engine, signer, token, tuple(runs or ()))
-        port = listening.getsockname()[1]
-        hosts = [f"{host}:{port}" for host in (HOST, "localhost")]
-        settings = uvicorn.Config(
-            application(site, hosts), loop="asyncio", http="h11", ws="none", lifespan="off", log_level="warning",
-            access_log=False, server_header=False, limit_concurrency=_CONNECTIONS, proxy_headers=False,
-            timeout_graceful_shutdown=int(SLOWEST_SECONDS) // 10,
-        )  # fmt: skip
-        engine.start()
-        _tell(f"http://{HOST}:{port}", signer, site.runs(), token.file, as_json=as_json)
-        try:
-            uvicorn.Server(settings).run(sockets=[listening])
-        finally:
-            engine.close()
+        site = Site(
+            folder,
+            Engine(folder, base, key.expanduser() if key else None),
+            signer,
+            Token(token_file.expanduser() if token_file else None),
+            names,
+        )
+        announce(url, signer, site.runs(), site.token.file, as_json=as_json)
+        answer_on(listening, site)
 
 
-def _signer(file: Path | None) -> Key:
+def server_key(file: Path | None) -> Key:
     """The server's own key, made where there is none."""
     path = (file or Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config", "foedus", "serving")).expanduser()
     return keys.read(path) if path.exists() else keys.create(path)
@@ -86,7 +77,7 @@ def listening_on(port: int) -> socket.socket:
     return listening
 
 
-def _tell(url: str, signer: Key, runs: dict[str, float], token: Path | None, *, as_json: bool) -> None:
+def announce(url: str, signer: Key, runs: dict[str, float], token: Path | None, *, as_json: bool) -> None:
     """Say where to look, before anybody can."""
     if as_json:
         result = {"url": url, "signer": signer.address, "models": [*runs], "token_file": str(token) if token else None}

@@ -200,7 +200,7 @@ class Decoder:
             if all(row is rows[0] for row in rows):
                 terms = {name: [pair] for name, pair in rows[0].items()}
             else:
-                terms = {name: [_side_by_side([row[name] for row in rows])] for name in rows[0]}
+                terms = {name: [side_by_side([row[name] for row in rows])] for name in rows[0]}
             self._terms = rows, terms
         return terms
 
@@ -233,7 +233,7 @@ def factors_of(model: Model, adapter: Composition) -> tuple[tuple[float, Factors
     return tuple(found)
 
 
-def _side_by_side(pairs: Sequence[Pair]) -> Pair:
+def side_by_side(pairs: Sequence[Pair]) -> Pair:
     """The pairs of several rows as one; a smaller rank is filled with zeros."""
     rank = max(right.shape[1] for _, right in pairs)
     lefts = [torch.nn.functional.pad(left, (0, rank - left.shape[2])) for left, _ in pairs]

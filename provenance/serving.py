@@ -81,7 +81,7 @@ class ServedSubject:
 
 
 @dataclass(eq=False)
-class Reply:
+class ServedReply:
     """The answer to a question, as far as it goes: `text` is what may be shown of it.
 
     What could still become a stop text is held back until it is known to be none.
@@ -105,7 +105,7 @@ class Reply:
         self._growing = GrowingText(self.subject.model.tokenizer)
 
     @classmethod
-    def to(cls, question: Question, served: ServedSubject) -> "Reply":
+    def to(cls, question: Question, served: ServedSubject) -> "ServedReply":
         """The reply to a question, by the lane that it is routed to.
 
         Raises UsageError for a method without a meaning for what is served, or a prompt beyond the context; DataError
@@ -167,13 +167,13 @@ class Reply:
             return self._raw[: min(cuts)]
         if self.finished:
             return self._raw
-        held = max((_overlap(self._raw, stop) for stop in self.question.stop), default=0)
+        held = max((overlap(self._raw, stop) for stop in self.question.stop), default=0)
         return self._raw[: len(self._raw) - held]
 
 
-def answer(question: Question, served: ServedSubject) -> Reply:
+def answer(question: Question, served: ServedSubject) -> ServedReply:
     """The whole reply to one question, alone."""
-    reply, decoder = Reply.to(question, served), Decoder(served.model)
+    reply, decoder = ServedReply.to(question, served), Decoder(served.model)
     steps = [decoder.begin(reply.answer)]
     while steps:
         for step in steps:
@@ -182,6 +182,6 @@ def answer(question: Question, served: ServedSubject) -> Reply:
     return reply
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """How many of the last characters of a text are the first of a stop text."""
     return next((n for n in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,10 +1,12 @@
 """The server's routes, behind its guard."""
 
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +20,10 @@ from console.web.security import Guard, Token
 from core.errors import FoedusError
 from core.signed import SigningKey
 from core.storage.state_folder import State
+
+MOST_CONNECTIONS = 256
+_LAST_SECONDS = 3
+"""For answers that are under way when the server is told to end."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,22 @@ def application(site: Site, hosts: Iterable[str]) -> ASGIApp:
         exception_handlers={FoedusError: partial(_failed, pages), OSError: partial(_failed, pages), 404: pages.missing},
     )
     return Guard(app, hosts)
+
+
+def answer_on(listening: socket.socket, site: Site) -> None:
+    """Answer what comes to a socket until the process is told to end."""
+    port = listening.getsockname()[1]
+    hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
+    settings = uvicorn.Config(
+        application(site, hosts), loop="asyncio", http="h11", ws="none", lifespan="off", log_level="warning",
+        access_log=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, proxy_headers=False,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+    )  # fmt: skip
+    site.engine.start()
+    try:
+        uvicorn.Server(settings).run(sockets=[listening])
+    finally:
+        site.engine.close()
 
 
 async def _failed(pages: Pages, request: Request, error: Any) -> Response:

@@ -21,7 +21,7 @@ from core.storage.state_folder import State
 from llm.decoding import Decoder, Step
 from llm.model import Model
 from provenance.served import subject
-from provenance.serving import Question, Reply, ServedSubject
+from provenance.serving import Question, ServedReply, ServedSubject
 from provenance.trace import TokenScores, TokenTrace
 
 T = TypeVar("T")
@@ -32,6 +32,8 @@ MOST_WAITING = 128
 """Questions that wait or are answered at a time; beyond them the server says that it is busy."""
 _ROWS = 8
 """Answers decoded together."""
+_BASES = 2
+"""Base models in memory at a time, as many as the playground compares."""
 
 
 class BusyError(FoedusError):
@@ -44,7 +46,7 @@ class Piece:
 
     text: str
     scores: TokenScores | None
-    reply: Reply
+    reply: ServedReply
     run: RunFolder
 
 
@@ -52,7 +54,7 @@ class Piece:
 class Finished:
     """The end of an answer: the reply, its trace, and the run that answered."""
 
-    reply: Reply
+    reply: ServedReply
     trace: TokenTrace | None
     run: RunFolder
 
@@ -66,7 +68,7 @@ class _Ticket(Generic[T]):
     events: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
     left: bool = False
     """Whether nobody waits any more."""
-    reply: Reply | None = None
+    reply: ServedReply | None = None
     run: RunFolder | None = None
 
     def deliver(self, event: Any) -> None:
@@ -143,12 +145,15 @@ class Engine:
         while self._collect():
             while self._waiting and len(self._decoding) < _ROWS:
                 self._begin(self._waiting.popleft())
-            self._leave()
+            for ticket in [ticket for ticket in self._decoding if ticket.left]:
+                self._end(ticket)
             for decoder in self._decoders.values():
                 try:
                     steps = decoder.step()
                 except Exception as error:  # noqa: BLE001 - a defect in one pass must not end the server
-                    self._fail(decoder, error)
+                    for ticket in [t for t in self._decoding if t.reply and t.reply.subject.model is decoder.model]:
+                        self._end(ticket)
+                        ticket.deliver(_told(error))
                     continue
                 for step in steps:
                     self._take(next(t for t in self._decoding if t.reply and t.reply.answer is step.answer), step)
@@ -173,7 +178,7 @@ class Engine:
             if not isinstance(work, Question):
                 ticket.deliver(work(run, served))
                 return
-            ticket.run, ticket.reply = run, Reply.to(work, served)
+            ticket.run, ticket.reply = run, ServedReply.to(work, served)
             decoder = self._decoders.setdefault(served.model, Decoder(served.model))
             self._decoding.append(ticket)
             self._take(ticket, decoder.begin(ticket.reply.answer))
@@ -197,35 +202,35 @@ class Engine:
             self._end(ticket)
             ticket.deliver(_told(error))
 
-    def _leave(self) -> None:
-        """Decode no further what nobody waits for."""
-        for ticket in [ticket for ticket in self._decoding if ticket.left]:
-            self._end(ticket)
-
     def _end(self, ticket: _Ticket[Any]) -> None:
         self._decoding = [other for other in self._decoding if other is not ticket]
         for decoder in self._decoders.values():
             decoder.drop([ticket.reply.answer] if ticket.reply else [])
 
-    def _fail(self, decoder: Decoder, error: Exception) -> None:
-        for ticket in [t for t in self._decoding if t.reply and t.reply.subject.model is decoder.model]:
-            self._end(ticket)
-            ticket.deliver(_told(error))
-
     def _serving(self, name: str) -> tuple[RunFolder, ServedSubject]:
         """A run's served model, loaded again where its files have changed."""
         run = readable_run(self._state, name, self._key)
         stamp = served_stamp(run)
-        known = self._served.get(name)
+        known = self._served.pop(name, None)
         if known is None or known[0] != stamp:
             # A base that is loaded serves on, unless the folder has become another federation's.
             same = known is not None and known[1].genesis.digest == run.genesis.digest
             base = known[2].model if known and same else self._base
-            known = self._served[name] = stamp, run, ServedSubject(subject(run, base))
+            if not same:
+                self._make_room()
+            known = stamp, run, ServedSubject(subject(run, base))
             if served_stamp(run) != stamp:
-                del self._served[name]
                 raise RunError(f"run {name} is being written: ask again in a moment")
+        self._served[name] = known  # at the end: the order is that of the last use
         return known[1], known[2]
+
+    def _make_room(self) -> None:
+        """Forget the runs whose base was asked longest ago, unless it is answering, so that one more finds room."""
+        busy = [ticket.reply.subject.model for ticket in self._decoding if ticket.reply]
+        models = dict.fromkeys(served.model for _, _, served in self._served.values())
+        for model in [model for model in models if model not in busy][: max(len(models) - _BASES + 1, 0)]:
+            self._served = {name: known for name, known in self._served.items() if known[2].model is not model}
+            self._decoders.pop(model, None)
 
 
 def _told(error: Exception) -> Exception:

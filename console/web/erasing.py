@@ -43,7 +43,7 @@ def preview(state: State, run: RunFolder, organisation: Address, method: str) ->
 
 
 @dataclass
-class Erasures:
+class ErasureProcesses:
     """The erasures that this server has started, one at a time for each run."""
 
     state: State

@@ -1,10 +1,10 @@
 """The console's pages: rendered here, with everything escaped, from what the commands' views read."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -15,14 +15,16 @@ from starlette.routing import Route
 
 import assets
 from chain.audit.run import verify_on_chain
+from chain.observer import observe
 from chain.queue import read_anchors
 from console.check import check_of_members
 from console.settings import saved
 from console.views import agents, report
-from console.views.progress import words
 from console.views.tables import short
 from console.views.watch import parts, standing
-from console.web import erasing, facts, pictures
+from console.web import erasing, facts, pictures, sites
+from console.web.listing import STATES, ago, day, erasures_of, line_of, speaker
+from console.web.live import told
 from console.web.security import Token, read_form
 from core.errors import FoedusError, UsageError
 from core.escape import redacted, visible
@@ -30,17 +32,16 @@ from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from provenance.attribution import DEFAULT, METHODS
-from provenance.colours import colours
 from provenance.evidence import Evidence
 from provenance.trace import TokenTrace
 from unlearning.certificate import read_certificate
 
 Json = dict[str, Any]
 
+_LONGEST_OFFSET = 16
+"""Digits."""
+
 _FILES = {"console.css": "text/css", "console.js": "text/javascript"}
-_POLL_SECONDS = 1.0
-_STATES = {"running": "running", "stalled": "stalled", "dead": "stalled", "failed": "failed", "completed": "done"}
-"""What a run's condition is called, and coloured by."""
 
 
 class Pages:
@@ -55,12 +56,14 @@ class Pages:
     ) -> None:
         """`runs` are those that are shown, `traces` the last ones of the endpoint by their digest."""
         self.state, self.runs, self.token, self.traces = state, runs, token, traces
-        self.erasures = erasing.Erasures(state)
+        self.erasures = erasing.ErasureProcesses(state)
+        # An audit takes seconds of a core: whoever asks for many waits for his own.
+        self._auditing = asyncio.Lock()
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(assets.page("console")), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters |= {"short": short, "visible": visible, "ago": _ago, "day": _day}
+        self._templates.filters |= {"short": short, "visible": visible, "ago": ago, "day": day}
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -75,6 +78,8 @@ class Pages:
             Route(f"{run}/erase", self.erase),
             Route(f"{run}/erase", self.start_erasure, methods=["POST"]),
             Route(f"{run}/certificate", self.check_certificate, methods=["POST"]),
+            Route("/sites/{run}", self.sites),
+            Route("/sites/{run}", self.ask_ledger, methods=["POST"]),
             Route("/playground", self.playground),
             Route("/evidence/{digest}", self.evidence),
             *(Route(f"/{name}", self.file) for name in _FILES),
@@ -84,7 +89,10 @@ class Pages:
 
     def overview(self, request: Request) -> Response:
         """All runs, the newest first."""
-        return self._page(request, "runs.html", runs=[self._line(name) for name in reversed([*self.runs()])])
+        names = [*self.runs()]
+        only_sites = [name for name in sites.federations(self.state) if name not in names]
+        shown = [line_of(self.state, name) for name in reversed(names)]
+        return self._page(request, "runs.html", runs=shown, only_sites=only_sites)
 
     def run(self, request: Request) -> Response:
         """One run: its rounds, losses, organisations, agents and transactions."""
@@ -94,12 +102,13 @@ class Pages:
         simulated = all(member.derived for member in run.genesis.organisations)
         anchors = sorted(read_anchors(run.queue).items(), key=lambda item: -item[1].block)
         return self._page(
-            request, "run.html", run=run, report=told, condition=_STATES[condition],
+            request, "run.html", run=run, report=told, condition=STATES[condition],
             moves=condition in ("running", "stalled"),
             chart=pictures.curves(told), organisations=parts(events, run.genesis.names), now=time.time(),
             market=agents.market(self.state, run),
             learnt=agents.learnt(self.state, run, settings.budget if simulated else None),
             anchors=[(key, asdict(anchor)) for key, anchor in anchors[:12]], chain=redacted(settings.chain),
+            after=self._after(run),
         )  # fmt: skip
 
     def trust(self, request: Request, found: Json | None = None, asked: str = "") -> Response:
@@ -112,12 +121,27 @@ class Pages:
     async def verify(self, request: Request) -> Response:
         """Audit the run now, and show what was found about each fact."""
         run, form = self._run(request), await read_form(request)
-        return await run_in_threadpool(self._verified, request, run, form.get("fact", ""))
+        async with self._auditing:
+            return await run_in_threadpool(self._verified, request, run, form.get("fact", ""))
 
     def lineage(self, request: Request) -> Response:
         """Rounds, generations and erasures as a picture."""
         run = self._run(request)
-        return self._page(request, "lineage.html", run=run, lanes=pictures.lineage(run), erasures=self._erasures(run))
+        return self._page(request, "lineage.html", run=run, lanes=pictures.lineage(run), erasures=erasures_of(run))
+
+    def sites(self, request: Request, found: Mapping[str, tuple[bool, str]] = MappingProxyType({})) -> Response:
+        """What organisations know whose memory lies here; `found` is what a ledger said of their coordinator."""
+        name, known = request.path_params["run"], sites.federations(self.state)
+        if name not in known:
+            raise UsageError(f"expected a federation of which an organisation here keeps a memory, got {name!r:.80}")
+        here = [sites.site(self.state, known[name], one) for one in sites.members(self.state, known[name])]
+        return self._page(request, "sites.html", name=name, sites=here, found=found)
+
+    async def ask_ledger(self, request: Request) -> Response:
+        """Ask the ledger now whether the coordinator behaved towards one organisation."""
+        form = await read_form(request)
+        async with self._auditing:
+            return await run_in_threadpool(self._asked, request, form.get("organisation", ""))
 
     def playground(self, request: Request) -> Response:
         """A chat with one run, or two side by side."""
@@ -126,7 +150,7 @@ class Pages:
         known = [name for name in chosen if name in names]
         if not known and names:
             known = names[:1]
-        shown = [self._speaker(name) for name in names]
+        shown = [speaker(self.state, name) for name in names]
         return self._page(
             request,
             "playground.html",
@@ -144,12 +168,20 @@ class Pages:
         if digest not in self.traces:
             raise UsageError("expected the digest of a trace of this server's last answers, got another: ask again")
         run, trace = self.traces[digest]
-        return _download(Evidence.of(run, trace).to_bytes(), f"evidence-{digest[2:14]}.json")
+        name = f'attachment; filename="evidence-{digest[2:14]}.json"'
+        data = Evidence.of(run, trace).to_bytes()
+        return Response(data, media_type="application/json", headers={"content-disposition": name})
 
-    def erase(self, request: Request, problem: str = "", checked: Json | None = None) -> Response:
+    def erase(self, request: Request) -> Response:
+        """The dialogue of an erasure, as far as the query asks."""
+        return self._dialogue(request, request.query_params)
+
+    def _dialogue(
+        self, request: Request, asked: Mapping[str, str], problem: str = "", checked: Json | None = None
+    ) -> Response:
         """The dialogue of an erasure: what it comes to, its confirmation, its progress, and its certificate."""
-        run, query = self._run(request), request.query_params
-        organisation, method = query.get("organisation", ""), query.get("method", "")
+        run = self._run(request)
+        organisation, method = (asked.get(name, "") for name in ("organisation", "method"))
         members = report.members_of(run)
         plan, refusal = None, problem
         if organisation and not self.erasures.running(run.name):
@@ -163,7 +195,8 @@ class Pages:
             request, "erase.html", 400 if problem else 200, run=run, members=members, methods=erasing.METHODS,
             organisation=organisation, method=method, plan=plan, problem=refusal, token=self.token.known,
             own_key=member is not None and not member.derived, running=self.erasures.running(run.name),
-            outcome=self.erasures.outcome(run.name), erasures=self._erasures(run), checked=checked or {},
+            after=self._after(run),
+            outcome=self.erasures.outcome(run.name), erasures=erasures_of(run), checked=checked or {},
         )  # fmt: skip
 
     async def start_erasure(self, request: Request) -> Response:
@@ -180,18 +213,22 @@ class Pages:
                 f"expected a member and one of {', '.join(erasing.METHODS)}, got {organisation!r:.80}, {method!r:.80}"
             )
         if problem:
-            return await run_in_threadpool(self.erase, request, problem)
+            return await run_in_threadpool(self._dialogue, request, form, problem)
         await run_in_threadpool(self.erasures.start, run, organisation, method)
         return RedirectResponse(f"/runs/{run.name}/erase", 303)
 
     async def check_certificate(self, request: Request) -> Response:
         """Check a certificate of the run now."""
         run, form = self._run(request), await read_form(request)
-        return await run_in_threadpool(self._checked, request, run, form.get("certificate", ""))
+        async with self._auditing:
+            return await run_in_threadpool(self._checked, request, run, form.get("certificate", ""))
 
     async def events(self, request: Request) -> Response:
-        """What happens in a run, in words, as server-sent events."""
-        return StreamingResponse(self._tell(self._run(request)), media_type="text/event-stream")
+        """What happens in a run, in words, as server-sent events, from the offset `after` of its log on."""
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        offset = int(after) if after.isascii() and after.isdigit() and len(after) < _LONGEST_OFFSET else 0
+        happening = told(self.state, self._run(request), self.erasures.running, offset)
+        return StreamingResponse(happening, media_type="text/event-stream")
 
     def file(self, request: Request) -> Response:
         """The style or the script."""
@@ -213,7 +250,8 @@ class Pages:
 
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         run = values.get("run")
-        place = {"path": request.url.path, "name": run.name if run else ""}
+        name = run.name if run else values.get("name", "")
+        place = {"path": request.url.path, "name": name, "run": name in self.runs()}
         return HTMLResponse(self._templates.get_template(template).render(place=place, **values), status)
 
     def _run(self, request: Request) -> RunFolder:
@@ -223,32 +261,9 @@ class Pages:
             raise UsageError(f"expected one of the runs {', '.join(known) or 'none'}, got {name!r:.80}")
         return self.state.existing(name)
 
-    def _line(self, name: str) -> Json:
-        """A run's line in the list; one that cannot be read says why."""
-        try:
-            run = self.state.existing(name)
-            told, (events, condition) = report.report(self.state, run), standing(self.state, run)
-            return {
-                "name": name, "condition": _STATES[condition], "problem": "", "base": run.genesis.base.name,
-                "round": max((entry["round"] for entry in told["rounds"]), default=0),
-                "rounds": run.genesis.training.rounds, "members": report.members_of(run), "erased": len(run.erasures()),
-                "before": _mean(told["base_loss"]), "after": _mean(told["final_loss"]), "began": run.started_at,
-                "last": time.time() - events[-1]["time"] if events else None,
-            }  # fmt: skip
-        except (FoedusError, OSError) as error:
-            return {"name": name, "condition": "failed", "problem": redacted(str(error))}
-
-    def _speaker(self, name: str) -> Json:
-        """A run of the playground, with its organisations' colours."""
-        try:
-            names = self.state.existing(name).genesis.names
-        except FoedusError as error:
-            return {"name": name, "problem": redacted(str(error)), "organisations": []}
-        shades = colours(names, names)
-        listed = [
-            {"name": names[address], "colour": shades[address]} for address in sorted(names, key=names.__getitem__)
-        ]
-        return {"name": name, "problem": "", "organisations": listed}
+    def _after(self, run: RunFolder) -> int:
+        """Where the event log ends now: what a page shows is followed by what comes behind it."""
+        return EventLog.read(self.state.events(run.name))[1]
 
     def _verified(self, request: Request, run: RunFolder, asked: str) -> Response:
         settings = saved(self.state, run.name)
@@ -256,78 +271,20 @@ class Pages:
         listed = [fact for fact in facts.facts(run, settings.chain) if fact.kinds]
         return self.trust(request, {fact.id: facts.found_by(fact, audit) for fact in listed}, asked)
 
-    def _erasures(self, run: RunFolder) -> list[Json]:
-        """The erasures of a run with their certificates, the newest first."""
-        names, found = run.genesis.names, []
-        for signed in run.erasures():
-            attestation = signed.value
-            path = run.certificate(attestation)
-            certificate = read_certificate(path.read_bytes()).value if path else None
-            asker = attestation.request.value.organisation
-            found.append({
-                "organisation": names.get(asker, asker), "method": attestation.request.value.method,
-                "lane": attestation.lane, "generation": attestation.generation, "file": path.name if path else None,
-                "records": attestation.request.value.count, "date": attestation.date,
-                "label": certificate.label if certificate else "unfinished",
-            })  # fmt: skip
-        return found[::-1]
+    def _asked(self, request: Request, organisation: str) -> Response:
+        """The page of sites with what the ledger said."""
+        name, known = request.path_params["run"], sites.federations(self.state)
+        if name not in known or organisation not in sites.members(self.state, known[name]):
+            raise UsageError(f"expected an organisation whose memory lies here, got {organisation!r:.80}")
+        where = saved(self.state, name).chain  # a node has its own: there, foedus witness --chain
+        ledger = observe(where, self.state.folder, known[name].chain.contract)
+        return self.sites(request, {organisation: sites.coordinator(self.state, known[name], organisation, ledger)})
 
     def _checked(self, request: Request, run: RunFolder, name: str) -> Response:
         """The page with the outcome of a certificate's check."""
-        known = {entry["file"] for entry in self._erasures(run) if entry["file"]}
+        known = {entry["file"] for entry in erasures_of(run) if entry["file"]}
         if name not in known:
             raise UsageError(f"certificate: expected one of {', '.join(sorted(known)) or 'none'}, got {name!r:.80}")
         signed = read_certificate((run.folder / "certificates" / name).read_bytes())
         failures = check_of_members(signed, self.state)
-        return self.erase(request, "", {name: [str(failure) for failure in failures]})
-
-    async def _tell(self, run: RunFolder) -> AsyncIterator[bytes]:
-        """The events of a run from now on; the last one says how it ended."""
-        path, names = self.state.events(run.name), run.genesis.names
-        _, offset = await run_in_threadpool(EventLog.read, path)
-        where, ended = "", ""
-        while not ended:
-            events, offset = await run_in_threadpool(EventLog.read, path, offset)
-            for event in events:
-                if event["event"] == "round-started":
-                    where = f"round {event['round']} of {event['rounds']}"
-                name = event.get("organisation", "")
-                if line := words(event, names.get(name, name), where, all_of_it=True):
-                    yield _sent("line", visible(line))
-                if event["event"] in ("evaluated", "round-closed", "finished", "failed", "erased"):
-                    yield _sent("changed", event["event"])
-            _, condition = await run_in_threadpool(standing, self.state, run)
-            if condition not in ("running", "stalled") and not self.erasures.running(run.name):
-                ended = _STATES[condition]
-            yield b": still here\n\n"  # so that a client that has gone is noticed
-            await asyncio.sleep(0 if ended else _POLL_SECONDS)
-        yield _sent("ended", ended)
-
-
-def _sent(event: str, data: str) -> bytes:
-    return f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def _download(data: bytes, name: str) -> Response:
-    return Response(
-        data, media_type="application/json", headers={"content-disposition": f'attachment; filename="{name}"'}
-    )
-
-
-def _mean(losses: Mapping[str, float]) -> float | None:
-    return sum(losses.values()) / len(losses) if losses else None
-
-
-def _ago(seconds: float | None) -> str:
-    """How long ago, in words."""
-    if seconds is None:
-        return "never"
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now"
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+        return self._dialogue(request, {}, "", {name: [str(failure) for failure in failures]})

@@ -59,7 +59,7 @@ def curves(report: Mapping[str, Any]) -> Json | None:
     steps = range(0, last + 1, max(1, last // 10))
     return {
         "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _WIDTH - _RIGHT, "bottom": _HEIGHT - _BOTTOM,
-        "curves": _spread(made), "ticks": ticks, "steps": [(place(number, 0)[0], number) for number in steps],
+        "curves": spread(made), "ticks": ticks, "steps": [(place(number, 0)[0], number) for number in steps],
     }  # fmt: skip
 
 
@@ -69,10 +69,11 @@ def lineage(run: RunFolder) -> list[Json]:
     A round is `served`, `kept` (part of the lane's line), or `left` behind by an erasure.
     """
     records = [signed.value for signed in run.records() if signed.value.admitted]
-    return [_lane(run, lane, [r for r in records if r.lane == lane]) for lane in range(len(run.genesis.lanes))]
+    return [lane_of(run, lane, [r for r in records if r.lane == lane]) for lane in range(len(run.genesis.lanes))]
 
 
-def _lane(run: RunFolder, lane: int, records: Sequence[RoundRecord]) -> Json:
+def lane_of(run: RunFolder, lane: int, records: Sequence[RoundRecord]) -> Json:
+    """The picture of one lane, whose `records` admitted something."""
     names, opened = run.genesis.names, run.generations(lane)
     served = [signed.value.digest for signed in run.served_line(lane)] if run.members(lane) else []
     line = {signed.value.digest for signed in run.lineage(lane)}
@@ -93,7 +94,7 @@ def _lane(run: RunFolder, lane: int, records: Sequence[RoundRecord]) -> Json:
         who = [names.get(a, a) for a in erased[number].erased] if number in erased else []
         forks.append(start | {"to": _TOP + 20 + _ROW * number, "generation": number, "erased": who})
     last = max((r.round for r in records), default=0)
-    width, height = _LEFT + _STEP * (last + 1) + _RIGHT, _TOP + 40 + _ROW * (len(opened) + 1)
+    width, height = _LEFT + _STEP * (last + 1) + _RIGHT, _TOP + 56 + _ROW * len(opened)
     members = [names[address] for address in run.members(lane)]
     start = {"x": _LEFT, "y": _TOP + 20}
     return {
@@ -102,7 +103,7 @@ def _lane(run: RunFolder, lane: int, records: Sequence[RoundRecord]) -> Json:
     }  # fmt: skip
 
 
-def _spread(made: list[Curve]) -> list[Curve]:
+def spread(made: list[Curve]) -> list[Curve]:
     """Curves with labels that lie apart, in order of height."""
     ordered, before = sorted(made, key=lambda curve: curve.label), -float(_GAP)
     found = []
@@ -110,7 +111,7 @@ def _spread(made: list[Curve]) -> list[Curve]:
         before = max(curve.label, before + _GAP)
         found.append(curve._replace(label=before))
     # Labels that were pushed below the axis go up again, the lowest first.
-    below = _HEIGHT - _BOTTOM
+    below = float(_HEIGHT - _BOTTOM)
     for index in reversed(range(len(found))):
         below = min(found[index].label, below)
         found[index] = found[index]._replace(label=below)

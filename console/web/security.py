@@ -35,7 +35,8 @@ _HEADERS = {
     "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
+    # Not no-referrer: with that, browsers send the forms of this very server with Origin null.
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
 _LEAST_TOKEN = 16
@@ -63,7 +64,7 @@ class Guard:
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = message | {"headers": [*message["headers"], *own]}
+                message = {**message, "headers": [*message["headers"], *own]}
             # Who does not read his answer would otherwise hold it, and its place, for ever.
             await asyncio.wait_for(send(message), SLOWEST_SECONDS)
 

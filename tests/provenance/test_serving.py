@@ -9,7 +9,7 @@ from llm.decoding import Decoder, Sampling
 from llm.records import Message
 from provenance.attribution import attribute
 from provenance.ensemble import EnsembleSubject
-from provenance.serving import ANY_METHOD, STREAMED, Question, Reply, ServedSubject, answer
+from provenance.serving import ANY_METHOD, STREAMED, Question, ServedReply, ServedSubject, answer
 from tests.provenance.conftest import Federate
 
 PROMPT = "How many are two and three?"
@@ -36,7 +36,7 @@ def test_scores_come_with_every_token_and_belong_to_its_own_row(federate: Federa
     subject = federate()
     served, decoder = ServedSubject(subject), Decoder(subject.model)
     long = Question((Message("user", f"{PROMPT} And why is that so, if you please?"),), 6, method=STREAMED)
-    replies = [Reply.to(asked, served) for asked in (long, question(), question(STREAMED))]
+    replies = [ServedReply.to(asked, served) for asked in (long, question(), question(STREAMED))]
     scored: dict[int, list[tuple[float, ...]]] = {number: [] for number in range(3)}
     steps = [decoder.begin(reply.answer) for reply in replies]
     while steps:
@@ -63,7 +63,7 @@ def test_an_answer_ends_before_a_stop_text_that_two_tokens_spell(federate: Feder
     tokens = pieces(served.model.tokenizer, whole.answer.tokens)
     stop = (tokens[4] or tokens[5])[-1:] + next(text for text in tokens[6:] if text)[:1]
     expected = whole.text.partition(stop)[0]
-    reply, decoder, shown = Reply.to(question(most=12, stop=(stop,)), served), Decoder(served.model), ""
+    reply, decoder, shown = ServedReply.to(question(most=12, stop=(stop,)), served), Decoder(served.model), ""
     steps = [decoder.begin(reply.answer)]
     while steps:
         for step in steps:

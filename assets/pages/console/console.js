@@ -3,7 +3,7 @@
 
 const BASE = "#8a94a0";
 const percent = share => `${Math.round(100 * share)} %`;
-const number = value => value === null || value === undefined ? "–" : value.toFixed(2);
+const number = value => value === null || value === undefined ? "–" : (Math.abs(value) < 0.005 ? 0 : value).toFixed(2);
 
 function made(tag, attributes = {}, ...children) {
   const found = document.createElement(tag);

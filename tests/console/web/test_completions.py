@@ -67,6 +67,14 @@ def test_an_answer_with_provenance_has_scores_and_a_receipt_that_holds(
     assert checked.json["trace"] == trace["digest"]
     assert checked.json["answer"]["content"] == found.choices[0].message.content
     assert checked.json["request"]["messages"] == ASKED["messages"]
+    for signer, named in ((), "--signer ADDRESS"), (("--signer", "0x" + "12" * 20), "0x1212"):
+        done = finished.command("evidence", file, *signer)
+        assert (done.code, done.json["ok"], done.json["consistent"]) == (1, False, True)
+        assert named in done.json["failures"][0]
+    assert finished.command("evidence", file, "--signer", "nobody").code == 2
+    file.write_text(json.dumps(extension["receipt"]).replace("coding 3?", "coding 4?"), encoding="utf-8")
+    done = finished.command("evidence", file, "--signer", SIGNER.address)
+    assert (done.code, done.json["consistent"]) == (1, False)
 
 
 def test_a_stream_spells_the_same_answer_token_by_token(served: Served) -> None:
@@ -219,7 +227,7 @@ def test_an_error_in_the_midst_of_a_stream_is_its_last_event(served: Served, mon
     def fail(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("provenance.serving.Reply.trace", fail)
+    monkeypatch.setattr("provenance.serving.ServedReply.trace", fail)
     found = served.complete(stream=True)
     assert found.status == 200
     last = json.loads(found.text.strip().split("\n\n")[-1].removeprefix("data: "))

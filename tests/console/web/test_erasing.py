@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from console.web.erasing import METHODS, Erasures, preview
+from console.web.erasing import METHODS, ErasureProcesses, preview
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
@@ -58,7 +58,7 @@ def test_one_erasure_at_a_time_and_how_it_ended(
         return made([sys.executable, "-c", code], **settings)
 
     monkeypatch.setattr("console.web.erasing.subprocess.Popen", instead)
-    erasures = Erasures(State.at(tmp_path / "state"))
+    erasures = ErasureProcesses(State.at(tmp_path / "state"))
     assert erasures.outcome(run.name) is None
     erasures.start(run, "medical", "remove")
     assert erasures.running(run.name)

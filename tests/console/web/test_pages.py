@@ -22,7 +22,7 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe{
 
 def pages(served: Served) -> list[str]:
     run = f"/runs/{served.run}"
-    return ["/", "/playground", run, f"{run}/trust", f"{run}/lineage", f"{run}/erase"]
+    return ["/", "/playground", run, f"{run}/trust", f"{run}/lineage", f"{run}/erase", f"/sites/{served.run}"]
 
 
 # --- as text -------------------------------------------------------------------------------------------------------
@@ -143,6 +143,7 @@ def own(base: Path, data: Path, tmp_path: Path) -> Iterator[Served]:
     world.command("chain stop")
 
 
+@pytest.mark.slow
 def test_an_erasure_is_previewed_done_certified_and_checked_and_serves_another_state(own: Served, shown: Page) -> None:
     before = own.complete(provenance=True).json["foedus"]["receipt"]["receipt"]["value"]["aggregate"]
     shown.open(f"{own.url}/runs/{own.run}/erase")
@@ -154,7 +155,9 @@ def test_an_erasure_is_previewed_done_certified_and_checked_and_serves_another_s
     shown.evaluate("document.querySelector('[name=typed]').value = 'medical'")
     shown.evaluate(f"document.querySelector('[name=token]').value = {json.dumps(own.token)}")
     shown.click(".destructive")
-    shown.wait("document.body.textContent.includes('The erasure has ended')", PATIENCE_SECONDS)
+    shown.wait(
+        "document.body !== null && document.body.textContent.includes('The erasure has ended')", PATIENCE_SECONDS
+    )
     shown.click("[name=certificate]")
     shown.wait("document.querySelector('.result') !== null")
     assert "Holds" in shown.evaluate("document.querySelector('.result').textContent"), own.get(f"/runs/{own.run}/erase")
@@ -242,7 +245,8 @@ def test_the_playground_colours_tokens_and_tells_their_scores_by_mouse_and_keybo
 def test_the_playground_exports_evidence_that_holds(
     served: Served, shown: Page, finished: World, tmp_path: Path
 ) -> None:
-    ask(shown, served, "coding 3?", "ablation")
+    prompts = [f"{name} {number}?" for number in range(1, 5) for name in ("coding", "financial", "medical")]
+    ask(shown, served, next(prompt for prompt in prompts if _named(served, prompt)), "ablation")
     link = shown.evaluate("document.querySelector('a[href^=\"/evidence\"]')?.getAttribute('href')")
     assert link, "the method abstained"
     found = served.ask("GET", link)
@@ -251,14 +255,33 @@ def test_the_playground_exports_evidence_that_holds(
     assert finished.command("evidence", tmp_path / "evidence.json").json["ok"]
 
 
-def test_two_runs_answer_side_by_side_and_a_hostile_prompt_is_text(
-    served: Served, shown: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask(shown, served, HOSTILE[:100])
+def _named(served: Served, prompt: str) -> bool:
+    """Whether a verdict names somebody: a random model's answers are often nobody's."""
+    asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 8, "provenance": "ablation"}
+    return served.complete(**asked).json["foedus"]["trace"]["response"]["verdict"] is not None
+
+
+def test_a_hostile_prompt_is_text(served: Served, shown: Page) -> None:
+    ask(shown, served, HOSTILE[:64])
     assert shown.evaluate("document.querySelectorAll('script').length") == 1
-    assert shown.evaluate("document.querySelectorAll('.answer').length") == 1
     assert shown.evaluate("document.querySelectorAll('.answers img').length") == 0
     assert not shown.complaints
+
+
+def test_two_runs_answer_side_by_side(finished: World, shown: Page, tmp_path: Path) -> None:
+    run = State.at(finished.state).existing()
+    for name in (run.name, "beside"):
+        shutil.copytree(run.folder, tmp_path / "state" / "runs" / name)
+    (tmp_path / "state").chmod(0o700)
+    with serving(tmp_path / "state") as server:
+        shown.open(f"{server.url}/playground?run={run.name}&beside=beside")
+        shown.evaluate("document.getElementById('prompt').value = 'coding 3?'")
+        shown.evaluate("document.getElementById('most').value = '4'")
+        shown.click("#send")
+        shown.wait("document.querySelectorAll('.exports:not([hidden])').length === 2")
+        texts = shown.evaluate("[...document.querySelectorAll('.tokens')].map(t => t.textContent)")
+        assert texts[0] == texts[1] != ""
+        assert not shown.complaints
 
 
 def test_an_error_of_the_endpoint_is_shown(served: Served, shown: Page) -> None:
