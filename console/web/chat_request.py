@@ -100,15 +100,16 @@ def turns_of(messages: Any) -> tuple[Message, ...]:
 def turn_of(number: int, message: Any) -> Message:
     """One turn, its content in one piece or in parts of text; raises RequestError."""
     place = f"messages[{number}]"
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
-        got = message.get("role") if isinstance(message, dict) else message
-        raise RequestError(f"{place}.role", f"expected one of {', '.join(_ROLES)}, got {got!r:.80}")
+    role = message.get("role") if isinstance(message, dict) else message
+    # Of any type, and a list cannot be looked up.
+    if not isinstance(message, dict) or not isinstance(role, str) or role not in _ROLES:
+        raise RequestError(f"{place}.role", f"expected one of {', '.join(_ROLES)}, got {role!r:.80}")
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str) or not content.strip():
         raise RequestError(f"{place}.content", f"expected text, got {content!r:.80}")
-    return Message(_ROLES[message["role"]], content)
+    return Message(_ROLES[role], content)
 
 
 def stops_of(stop: Any) -> tuple[str, ...]:

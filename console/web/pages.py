@@ -251,7 +251,7 @@ class Pages:
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         run = values.get("run")
         name = run.name if run else values.get("name", "")
-        place = {"path": request.url.path, "name": name, "run": name in self.runs()}
+        place = {"path": request.url.path, "name": name, "run": bool(name) and name in self.runs()}
         return HTMLResponse(self._templates.get_template(template).render(place=place, **values), status)
 
     def _run(self, request: Request) -> RunFolder:

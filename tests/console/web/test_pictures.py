@@ -60,7 +60,7 @@ def test_the_last_round_of_a_lane_is_what_is_served(finished: World) -> None:
     run = State.at(finished.state).existing()
     (lane,) = lineage(run)
     assert [(node["round"], node["state"]) for node in lane["nodes"]] == [(1, "kept"), (2, "served")]
-    assert lane["members"] == ["coding", "financial", "medical"]
+    assert sorted(lane["members"]) == ["coding", "financial", "medical"]
     assert not lane["forks"]
 
 
