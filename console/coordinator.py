@@ -38,8 +38,8 @@ def coordinator(
     folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None
 ) -> None:
     """Run a deployment's SuperLink behind nginx, until it is ended; `foedus run --federation` starts runs there."""
-    settings = CoordinatorSettings.read(folder)
     start_log(log_format, log_file, part="coordinator")
+    settings = CoordinatorSettings.read(folder)
     if not shutil.which(settings.nginx):
         raise UsageError(f"nginx: expected a program, got {settings.nginx!r}: install nginx, or name it in {folder}")
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -18,7 +18,7 @@ from console.backends.children import Children, Kept, flower_environment, free_p
 from console.monitoring.node import NodeMonitor
 from console.monitoring.server import monitored
 from console.options import LogFileOption, LogFormatOption, command_app
-from console.views.logs import LogFormat, start_log
+from console.views.logs import LogFormat, know, start_log
 from console.views.progress import working
 from console.views.tables import screen, show
 from core import keys
@@ -38,8 +38,9 @@ _MOST_FAILURES = 5
 @app.command(epilog="Example: foedus node /etc/foedus/node")
 def node(folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None) -> None:
     """Run an organisation's node of a deployment, until it is ended: a SuperNode, and the worker behind it."""
+    start_log(log_format, log_file, part="node")
     settings = NodeSettings.read(folder)
-    start_log(log_format, log_file, part="node", organisation=settings.organisation)
+    know(organisation=settings.organisation)
     address = _address(settings)
     with Children() as children:
         show(f"Node of {settings.organisation}, {address}, for {settings.superlink}", on=screen(stderr=True))

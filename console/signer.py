@@ -21,8 +21,8 @@ def signer(
     folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None
 ) -> None:
     """Hold an organisation's key and sign for its node, over a Unix socket, until it is ended."""
-    settings = SignerSettings.read(folder)
     start_log(log_format, log_file, part="signer")
+    settings = SignerSettings.read(folder)
     key = held_key(settings)
     with SignerServer(settings, key) as server:
         show(f"Signer of {key.address} on {settings.socket}", on=screen(stderr=True))

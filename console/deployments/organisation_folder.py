@@ -58,9 +58,11 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     if folder.exists():
         raise UsageError(f"{folder}: expected no such folder yet, got one: its keys are not made again")
     owners = {name: _owner(user) for name, user in (("node", choices.node_user), ("signer", choices.signer_user))}
+    # Other users must pass through the folders above, which may be made here.
+    folder.parent.mkdir(parents=True, exist_ok=True)
     os.umask(0o077)
     for path in (folder, folder / "node", folder / "signer", folder / "socket"):
-        path.mkdir(parents=path == folder)
+        path.mkdir()
     request = make_keys(kit, folder, choices)
     data = choices.data or folder / "node" / "data"
     if not choices.data:

@@ -32,8 +32,8 @@ MOST_FILES = 5
 _STDERR = 2
 _PATIENCE_SECONDS = 5.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Flower's lines (`INFO :      text`), those of Python's logging (`ERROR:root:text`), and nginx's.
-_LEVELLED = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)\s*:\s*(.*)")
+# Lines of Flower (`INFO :      text`), Python's logging (`ERROR:root:text`), uvicorn with its time, and nginx.
+_LEVELLED = re.compile(r"(?:\d{4}-\S+Z )?(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?:\s*:\s*|\s+(?=\[))(.*)")
 _NGINX = re.compile(r"\d{4}/\d\d/\d\d [\d:]{8} \[(\w+)\] (.*)")
 _NGINX_LEVELS = {"warn": "warning", "emerg": "critical", "alert": "critical", "crit": "critical", "notice": "info"}
 _EXCEPTION = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
@@ -77,6 +77,12 @@ def start_log(kind: LogFormat, file: Path | None = None, **known: str) -> None:
     atexit.register(end)
 
 
+def know(**known: str) -> None:
+    """Add fields to every further object of the JSON log."""
+    for log in _structured:
+        log.known.update(known)
+
+
 def tell(event: str, message: str, level: str = "info", **fields: Any) -> bool:
     """Write an event to the JSON log; False, and nothing is written, where there is none."""
     for log in _structured:
@@ -90,7 +96,7 @@ class Structured:
     """Lines as JSON objects: what `tell` has written with its fields, everything else by its level and words."""
 
     def __init__(self, known: dict[str, str]) -> None:
-        self._known, self._level = known, "info"
+        self.known, self._level = known, "info"
         # Foreign text may come on a line of its own, and must not pass for an event.
         self.mark = secrets.token_hex(16)
 
@@ -99,7 +105,7 @@ class Structured:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         own = line.startswith(self.mark)
         fields = parse_json(line.removeprefix(self.mark).encode()) if own else self._read(_COLOUR.sub("", line))
-        return json.dumps({"time": now, **self._known, **fields})
+        return json.dumps({"time": now, **self.known, **fields})
 
     def _read(self, line: str) -> dict[str, str]:
         """The level that a program has written before its words; the lines of a traceback have that of an error."""

@@ -69,6 +69,11 @@ def test_an_event_without_a_log_is_not_written() -> None:
     [
         ("\x1b[92mINFO \x1b[0m:      Starting", "info", "Starting"),
         ("WARNING :   late", "warning", "late"),
+        (
+            '2026-11-29T15:51:53.354Z WARNING [uvicorn.access] "POST / HTTP/1.1" 500',
+            "warning",
+            '[uvicorn.access] "POST / HTTP/1.1" 500',
+        ),
         ("ERROR:root:gone", "error", "root:gone"),
         ("2026/11/29 15:12:40 [emerg] 7#7: no port", "critical", "7#7: no port"),
         ("2026/11/29 15:12:40 [error] 7#7: refused", "error", "7#7: refused"),
@@ -119,7 +124,10 @@ def test_a_command_that_fails_says_so_as_an_object(tmp_path: Path) -> None:
     code = f"import console.cli as c; sys.exit(c.run_command(['node', {str(tmp_path)!r}, '--log-format', 'json']))"
     (tmp_path / "node.toml").write_text('organisation = "a"\nsuperlink = "b:1"\ndata = "c"\nsigner = "none.sock"\n')
     (found,) = objects(logged(code, 2))
-    assert found["level"] == "error"
+    (tmp_path / "node.toml").unlink()
+    (missing,) = objects(logged(code, 2))
+    assert "node.toml: expected a settings file" in missing["message"]
+    assert found["level"] == missing["level"] == "error"
     assert "is `foedus signer` up?" in found["message"]
     assert found["organisation"] == "a"
 
