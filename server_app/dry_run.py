@@ -16,7 +16,7 @@ from server_app.exchange import ask, exchange
 from server_app.founders import Founders
 
 _ARRIVAL_SECONDS = 90.0
-"""In which nodes connect: those that were up come back one by one after a SuperLink's start, a new one imports first."""
+"""In which nodes connect: those that were up come back one by one after a SuperLink's start, a new one has imports."""
 _POLL_SECONDS = 0.5
 
 
