@@ -103,29 +103,33 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
 
     On a terminal a table is kept up to date, elsewhere every event is a line.
     """
-    events, found = standing(state, run)
+    events, found = current(state, run)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while found in ("running", "stalled"):
                 live.update(picture(run, events, found), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
-                events, found = standing(state, run)
+                events, found = current(state, run)
     else:
         with watching(console, state, run.name) as tell:
-            while not tell() and standing(state, run)[1] in ("running", "stalled"):
+            while not tell() and current(state, run)[1] in ("running", "stalled"):
                 time.sleep(_REFRESH_SECONDS)
             tell()
-        events, found = standing(state, run)
+        events, found = current(state, run)
     show(picture(run, events, found), on=console)
     return found
 
 
-def standing(state: State, run: RunFolder) -> tuple[list[Event], str]:
-    """A run's events, and one of the words that this module begins with."""
-    events, _ = EventLog.read(state.events(run.name))
+def standing(events: Sequence[Event], written: bool, now: float) -> str:
+    """One of the words above."""
     ended = {"finished": "completed", "failed": "failed"}
-    last = events[-1]["event"] if events else ""
-    return events, ended.get(last) or condition(events, is_written(state.lock(run.name)), time.time())
+    return ended.get(events[-1]["event"] if events else "") or condition(events, written, now)
+
+
+def current(state: State, run: RunFolder) -> tuple[list[Event], str]:
+    """A run's events, and how it stands now."""
+    events, _ = EventLog.read(state.events(run.name))
+    return events, standing(events, is_written(state.lock(run.name)), time.time())
 
 
 def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:

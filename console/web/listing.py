@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from console.views import report
-from console.views.watch import standing
+from console.views.watch import current
 from core.errors import FoedusError
 from core.escape import redacted
 from core.storage.run_folder import RunFolder
@@ -23,7 +23,7 @@ def line_of(state: State, name: str) -> Json:
     """A run's line in the list; one that cannot be read says why."""
     try:
         run = state.existing(name)
-        told, (events, condition) = report.report(state, run), standing(state, run)
+        told, (events, condition) = report.report(state, run), current(state, run)
         return {
             "name": name, "condition": STATES[condition], "problem": "", "base": run.genesis.base.name,
             "round": max((entry["round"] for entry in told["rounds"]), default=0),

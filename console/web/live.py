@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from starlette.concurrency import run_in_threadpool
 
 from console.views.progress import words
-from console.views.watch import standing
+from console.views.watch import current
 from console.web.listing import STATES
 from core.escape import visible
 from core.storage.events import EventLog
@@ -35,7 +35,7 @@ async def told(state: State, run: RunFolder, at_work: Callable[[str], bool], off
                 yield _sent("line", visible(line), offset)
             if event["event"] in ("evaluated", "round-closed", "finished", "failed", "erased"):
                 yield _sent("changed", event["event"], offset)
-        _, condition = await run_in_threadpool(standing, state, run)
+        _, condition = await run_in_threadpool(current, state, run)
         if condition not in ("running", "stalled") and not at_work(run.name):
             ended = STATES[condition]
         yield b": still here\n\n"  # so that a client that has gone is noticed

@@ -21,7 +21,7 @@ from console.check import check_of_members
 from console.settings import saved
 from console.views import agents, report
 from console.views.tables import short
-from console.views.watch import parts, standing
+from console.views.watch import current, parts
 from console.web import erasing, facts, pictures, sites
 from console.web.listing import STATES, ago, day, erasures_of, line_of, speaker
 from console.web.live import told
@@ -97,7 +97,7 @@ class Pages:
     def run(self, request: Request) -> Response:
         """One run: its rounds, losses, organisations, agents and transactions."""
         run = self._run(request)
-        told, (events, condition) = report.report(self.state, run), standing(self.state, run)
+        told, (events, condition) = report.report(self.state, run), current(self.state, run)
         settings = saved(self.state, run.name)
         simulated = all(member.derived for member in run.genesis.organisations)
         anchors = sorted(read_anchors(run.queue).items(), key=lambda item: -item[1].block)
