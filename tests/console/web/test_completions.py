@@ -180,16 +180,22 @@ def test_equal_seeds_give_equal_answers(served: Served) -> None:
     assert len({message["content"] for message in drawn}) > 1
 
 
-def test_requests_at_once_are_answered_as_each_alone(served: Served) -> None:
+def test_fifty_requests_at_once_are_answered_as_each_alone(served: Served) -> None:
     prompts = [f"{name} {number}?" for name in ("coding", "financial", "medical") for number in range(4)]
 
     def content(prompt: str) -> str:
-        fields = {"messages": [{"role": "user", "content": prompt}], "provenance": len(prompt) % 2 == 0}
-        return str(served.complete(**fields).json["choices"][0]["message"]["content"])
+        turns = [{"role": "user", "content": prompt}]
+        return str(served.complete(messages=turns).json["choices"][0]["message"]["content"])
+
+    def streamed(number: int) -> str:
+        turns = [{"role": "user", "content": prompts[number % len(prompts)]}]
+        found = served.complete(messages=turns, stream=True, provenance=number % 2 == 0)
+        events = [json.loads(event.removeprefix("data: ")) for event in found.text.strip().split("\n\n")[:-1]]
+        return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
 
     alone = [content(prompt) for prompt in prompts]
-    with ThreadPoolExecutor(len(prompts)) as pool:
-        assert list(pool.map(content, prompts)) == alone
+    with ThreadPoolExecutor(50) as pool:
+        assert list(pool.map(streamed, range(50))) == [alone[number % len(prompts)] for number in range(50)]
 
 
 def test_an_ensemble_and_routing_answer_and_are_traced(composed: World) -> None:
