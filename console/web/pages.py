@@ -41,7 +41,7 @@ Json = dict[str, Any]
 _LONGEST_OFFSET = 16
 """Digits."""
 
-_FILES = {"console.css": "text/css", "console.js": "text/javascript"}
+_FILES = {"style.css": "text/css", "script.js": "text/javascript"}
 
 
 class Pages:

@@ -21,7 +21,7 @@ JSON = b'{"model": "x", "messages": [{"role": "user", "content": "y"}]}'
     "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:80", "", "127.0.0.1.nip.io"]
 )
 def test_another_host_is_refused_wherever_it_is_rebound_to(served: Served, host: str) -> None:
-    for method, path in (("GET", "/"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/console.js")):
+    for method, path in (("GET", "/"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/script.js")):
         found = served.ask(method, path, JSON if method == "POST" else None, host=host)
         assert found.status == 403
         assert "Host: expected" in found.text
@@ -88,7 +88,7 @@ def test_a_client_that_reads_nothing_is_given_up(served: Served, monkeypatch: py
 
 
 def test_every_answer_has_the_policy(served: Served) -> None:
-    for path in ("/", "/v1/models", "/console.css", "/nowhere", f"/runs/{served.run}"):
+    for path in ("/", "/v1/models", "/style.css", "/nowhere", f"/runs/{served.run}"):
         headers = served.ask("GET", path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
@@ -100,7 +100,7 @@ def test_every_answer_has_the_policy(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../../etc/passwd", "/runs/..%2f..", "/runs/%00", "/evidence/../x", "/console.css/..", "//evil"]
+    "path", ["/../../etc/passwd", "/runs/..%2f..", "/runs/%00", "/evidence/../x", "/style.css/..", "//evil"]
 )
 def test_paths_lead_nowhere_else(served: Served, path: str) -> None:
     found = served.ask("GET", path)
