@@ -1,15 +1,12 @@
 """Founding a federation: the genesis fixes everything that must not change later."""
 
 import math
-import platform
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from flwr.serverapp import Grid
 
 from core import lora
@@ -22,10 +19,13 @@ from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
+from core.policies import never_asked
+from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Organisation
+from llm.determinism import environment
 from llm.model import Model
 from llm.served import shared_adapter
 from server_app.binding import Bindings
@@ -46,7 +46,6 @@ _AS_SET = (
     "staleness",
 )
 """The settings that a genesis has under the same names."""
-_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
-    return Genesis(
+    genesis = Genesis(
         **{name: getattr(config, name) for name in _AS_SET},
         run=run,
         salt=secrets.token_hex(32),
@@ -146,6 +145,23 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
+    for member in organisations:
+        if plan := PrivacyPlan.of(genesis, member.address):
+            _ = plan.noise  # an ε that no noise reaches would fail every node in round 1
+    return genesis
+
+
+def warnings(genesis: Genesis) -> list[str]:
+    """What a user may not expect of a new federation: members that no round will ask."""
+    unasked = [genesis.names[address] for address in never_asked(genesis)]
+    if not unasked:
+        return []
+    rounds = genesis.training.rounds
+    plural = "" if rounds == 1 else "s"
+    return [
+        f"{', '.join(unasked)}: no turn in {rounds} round{plural} of policy {genesis.participation.policy}: "
+        "raise rounds or fraction, or set participation all"
+    ]
 
 
 def check_not_grown(genesis: Genesis, members: Iterable[Organisation]) -> None:
@@ -216,18 +232,6 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "quorum": genesis.participation.quorum,
         "retries": genesis.participation.retries,
         **asdict(genesis.training),
-    }
-
-
-def environment() -> dict[str, str]:
-    """The environment in which training is bit-equal: versions, instruction set, device, threads."""
-    versions = {name: version(name) for name in _VERSIONS}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return versions | {
-        "python": platform.python_version(),
-        "instruction-set": torch.backends.cpu.get_cpu_capability(),
-        "device": device,
-        "threads": "1",
     }
 
 

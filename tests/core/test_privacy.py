@@ -44,6 +44,20 @@ def test_shards_draw_as_many_records_as_a_whole_data_set() -> None:
     assert plan(sharded).rate == 2 * plan(genesis).rate
 
 
+def test_a_claim_stands_for_the_steps_that_spend_so_much() -> None:
+    found = plan(private())
+    for steps in (0, 1, 7, 25, 50):
+        # Another machine's accountant may find a little more or less: it stands for a step fewer at most.
+        assert found.steps_of(found.spent(steps)) in (steps, max(0, steps - 1))
+    assert found.steps_of(99.0) == found.most
+
+
+def test_a_step_is_divided_by_what_the_registered_count_expects() -> None:
+    assert plan(private()).expected == 8.0
+    assert plan(private(batch_size=1000)).expected == 100.0
+    assert plan(private(batch_size=1, accumulation=1)).expected == 1.0
+
+
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0, 8.0])
 def test_noise_and_epsilon_are_the_librarys(epsilon: float) -> None:
     found = plan(private(epsilon))

@@ -61,13 +61,37 @@ def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Mea
 def test_the_effect_of_an_update_is_what_it_alone_adds_to_the_loss_of_a_few_records(measuring: Measuring) -> None:
     before, size = moved(measuring, 0.0), np.float32(0.05)
     update = AdapterState({name: np.full_like(array, size) for name, array in before.arrays.items()})
-    for deciding, records in ((True, 4), (False, 1)):
-        few = replace(measuring, domains={name: known[:records] for name, known in measuring.domains.items()})
-        (effect,) = measuring.effects(
-            before, [WeightedUpdate(f.address("coding"), 1.0, update)], deciding=deciding
-        ).values()
-        assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
-        assert effect != 0.0
+    few = replace(measuring, domains={name: known[:1] for name, known in measuring.domains.items()})
+    (effect,) = measuring.effects(before, [WeightedUpdate(f.address("coding"), 1.0, update)]).values()
+    assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
+    assert effect != 0.0
+
+
+def test_the_harm_of_an_update_is_what_its_opposite_would_undo(measuring: Measuring) -> None:
+    """Trained updates lower the loss; their opposites harm, and what disturbs either way does not."""
+    before = moved(measuring, 0.0)
+    _, slope = measuring.loss_and_gradient(before, "coding")
+    step = AdapterState({name: (-0.3 * array).astype(np.float32) for name, array in slope.arrays.items()})
+    loss = measuring.losses(Composition.of(before))["coding"]
+    alone = replace(measuring, domains={"coding": measuring.domains["coding"]})
+    assert alone.loss(AdapterState({n: before[n] + step[n] for n in step})) < loss
+    few = replace(alone, domains={"coding": measuring.domains["coding"][:4]})
+
+    def harm(update: AdapterState, weight: float) -> float:
+        (found,) = few.harms(before, [WeightedUpdate(f.address("coding"), weight, update)], 0.0).values()
+        return found
+
+    rise, fall = (
+        few.loss(AdapterState({n: before[n] + s * step[n] for n in step})) - few.loss(before) for s in (-1, 1)
+    )
+    assert fall < 0 < rise
+    assert harm(step, 1.0) == pytest.approx(fall, abs=1e-6)
+    assert harm(step, -1.0) == pytest.approx(min(rise, (rise - fall) / 2), abs=1e-6)
+    wide = moved(measuring, 0.4)
+    ways = [few.loss(AdapterState({n: s * wide[n] for n in wide})) - few.loss(before) for s in (1, -1)]
+    assert min(ways) > 0.0, "a disturbance, whatever its sign"
+    assert harm(wide, 1.0) == pytest.approx(min(ways[0], (ways[0] - ways[1]) / 2), abs=1e-6)
+    assert harm(wide, 1.0) < 0.5 * ways[0]
 
 
 def test_the_loss_of_a_domain_is_that_of_its_records(measuring: Measuring) -> None:
