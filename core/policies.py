@@ -135,7 +135,9 @@ def selected(
         history=history,
         bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
     )
-    return _tried_again(context, POLICIES[genesis.policy(number)](context), failed)
+    policy = genesis.policy(number)
+    spare = _least(context) if policy == "q-learning" else context.full
+    return _tried_again(context, POLICIES[policy](context), failed, spare)
 
 
 def never_asked(genesis: Genesis) -> list[Address]:
@@ -300,11 +302,13 @@ class _Oort:
 
 
 def _tried_again(
-    context: SelectionContext, asked: Mapping[Address, Bid], failed: Iterable[RoundRecord]
+    context: SelectionContext, asked: Mapping[Address, Bid], failed: Iterable[RoundRecord], spare: Bid
 ) -> dict[Address, Bid]:
-    """Whom a round asks after these attempts: as many as the policy, those first that missed fewest of them."""
+    """Whom a round asks after these attempts: as many as the policy, those first that missed fewest of them.
+
+    Without a bid of its own an organisation is asked for the `spare` one.
+    """
     asked, missed = dict(asked), Counter[Address]()
-    bid = _least(context) if context.bids else context.full
     for record in failed:
         answered = {r.organisation for r in record.rejected if r.reason == Reason.BELOW_QUORUM} & asked.keys()
         missed.update(asked.keys() - answered)
@@ -313,7 +317,7 @@ def _tried_again(
         order = [*context.members[after:], *context.members[:after]]
         others = sorted((a for a in order if a not in answered), key=lambda a: missed[a])
         chosen = answered.union(others[: len(asked) - len(answered)])
-        asked = {a: asked.get(a) or context.bids.get(a, bid) for a in context.members if a in chosen}
+        asked = {a: asked.get(a) or context.bids.get(a, spare) for a in context.members if a in chosen}
     return asked
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from logging import ERROR, INFO, WARNING
+from logging import ERROR, INFO
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -44,7 +44,7 @@ from server_app.dry_run import dry_run
 from server_app.erasure.steps import ErasureContext
 from server_app.exchange import exchange
 from server_app.founders import Founders
-from server_app.founding import GenesisInputs, begin_or_resume, warnings
+from server_app.founding import GenesisInputs, begin_or_resume
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from server_app.revocations import watched
 from server_app.rounds import Rounds
@@ -176,10 +176,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
-    resumed = run.started
-    begin_or_resume(config, run, inputs, key, bindings, grid)
-    for text in [] if resumed else warnings(run.genesis):
-        log(WARNING, "%s", text)
+    for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
     chains.open_run(run.genesis)

@@ -5,8 +5,10 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from logging import WARNING
 from typing import Any
 
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import lora
@@ -63,10 +65,11 @@ class GenesisInputs:
 
 def begin_or_resume(
     config: RunConfig, run: RunFolder, inputs: GenesisInputs, coordinator: Key, bindings: Bindings, grid: Grid
-) -> None:
+) -> list[str]:
     """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
 
-    Raises as `agree`, `check_unchanged` and `check_not_grown` do.
+    Returns what its user may not expect of a new one, which is logged, too. Raises as `agree`, `check_unchanged` and
+    `check_not_grown` do.
     """
     resumed = run.started
     if not resumed:
@@ -76,6 +79,10 @@ def begin_or_resume(
     check_unchanged(config, inputs, run.genesis)
     if resumed:
         check_not_grown(run.genesis, bindings.organisations.values())
+    unexpected = [] if resumed else warnings(run.genesis)
+    for text in unexpected:
+        log(WARNING, "%s", text)
+    return unexpected
 
 
 def agree(

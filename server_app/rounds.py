@@ -364,7 +364,6 @@ class Rounds:
         self._note_members(record)
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
-            self._objecting -= {Recipient(index, member) for member in lane.members}
             self._settle(record, state, credit)
 
     def _loss_bound(self, state: AdapterState) -> float:
@@ -414,6 +413,7 @@ class Rounds:
             self.rewards.keep(record.lane, record.round, credit, state)
             self.events.write("credited", lane=record.lane, round=record.round, **credit.to_dict())
         self._lines[record.lane].append(record)
+        self._objecting = {recipient for recipient in self._objecting if recipient.lane != record.lane}
         self.history[record.lane].append(observations_of(record, self._credit(record)))
         self.commit(record)
 

@@ -93,11 +93,11 @@ def test_who_was_passed_over_is_named(tmp_path: Path, policy: str) -> None:
 
 
 def failing_once(folder: Path, policy: str, kind: type[Rounds] = Rounds) -> AuditReport:
-    """The audit of four rounds of which each that asks medical, and needs two, fails until it is left out."""
+    """The audit of four rounds of which the first that asks coding, and needs two, fails until it is left out."""
     world = Federation.create(folder, NAMES, rounds=4, policy=policy, fraction=0.6, quorum=2, retries=9)
     numbers = count()
     fresh = dict.fromkeys(NAMES, lambda task: answer(task, nonce=f.other(f"try {next(numbers)}")))
-    world.clients.behave = fresh | {"medical": sequence(*[fail] * 2, fresh["coding"])}
+    world.clients.behave = fresh | {"coding": sequence(fail, fail, fresh["coding"])}
     world.run.artifacts.put(lora.factor(f.fresh(), "A"))
     world.start(TestGrid(world.clients), kind=kind)
     assert any(not signed.value.admitted for signed in world.run.records())
