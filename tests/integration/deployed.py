@@ -200,7 +200,7 @@ def _init(folder: Path, chain: str, port: int, control: int) -> list[object]:
     settings = {
         "name": "clinics", "hosts": ["localhost"], "organisations": MEMBERS, "chain": chain,
         "base": str(folder / "base-of-the-coordinator"), "require-registration": True, "control-port": control,
-        "listen": f"127.0.0.1:{port}", "key": str(folder / "key" / "own.key"),
+        "listen": f"127.0.0.1:{port}", "key": str(folder / "key" / "own.key"), "metrics": f"127.0.0.1:{free_port()}",
     }  # fmt: skip
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
     lines += ["[run]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in run.items())]
@@ -210,6 +210,7 @@ def _init(folder: Path, chain: str, port: int, control: int) -> list[object]:
 
 def _join(found: Deployment, name: str, kit: str, owners: Mapping[str, str | None]) -> None:
     chosen: list[object] = ["--data", found.world.data, "--base", found.world.base, "--out", found.folder / name]
+    chosen += ["--metrics", f"127.0.0.1:{free_port()}"]
     for kind in ("node", "signer"):
         if user := owners[f"{kind}-{name}"]:
             chosen += [f"--{kind}-user", user]
@@ -255,7 +256,7 @@ def _anvil(folder: Path, coordinator: keys.Key) -> Iterator[str]:
     command = [str(binary()), "--port", str(port), "--chain-id", str(CHAIN_ID), "--accounts", "1", "--silent"]
     process, url = subprocess.Popen(command, stdin=subprocess.DEVNULL), f"http://127.0.0.1:{port}"
     try:
-        until(lambda: _listens(port), folder)
+        until(lambda: listens(port), folder)
         asked = {"jsonrpc": "2.0", "id": 1, "method": "anvil_setBalance", "params": [coordinator.address, hex(10**21)]}
         assert "error" not in httpx.post(url, json=asked).json()
         yield url
@@ -264,7 +265,8 @@ def _anvil(folder: Path, coordinator: keys.Key) -> Iterator[str]:
         process.wait(timeout=60)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something listens on a port of the loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
