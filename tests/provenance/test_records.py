@@ -74,8 +74,13 @@ def test_a_rule_of_half_the_adapted_blocks(load_tiny: Loader) -> None:
 
 def test_a_record_that_leaves_no_answer_scores_nothing(load_tiny: Loader) -> None:
     model = load_tiny("llama", "none")
-    without = Record((), "")  # the token that ends it, and nothing that predicts it
-    scores = record_scores(model, taught(model), EXAMPLE, [without, RECORDS[0]], 256)
+    begin, model.tokenizer.bos_token = model.tokenizer.bos_token, None
+    try:
+        without = Record((), "")  # the token that ends it, and nothing that predicts it
+        scores = record_scores(model, taught(model), EXAMPLE, [without, RECORDS[0]], 256)
+        alone = record_scores(model, taught(model), EXAMPLE, [without], 256)
+    finally:
+        model.tokenizer.bos_token = begin
     assert not scores[:, 0].any()
     assert scores[:, 1].all()
-    assert not record_scores(model, taught(model), EXAMPLE, [without], 256).any()
+    assert not alone.any()
