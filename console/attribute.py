@@ -49,7 +49,6 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     from provenance.attribution import DEFAULT  # noqa: PLC0415
     from provenance.evidence import Evidence  # noqa: PLC0415
     from provenance.page import page  # noqa: PLC0415
-    from provenance.records import scores_of_records  # noqa: PLC0415
     from provenance.served import trace  # noqa: PLC0415
 
     own = read_records(records.expanduser()) if records is not None else ()
@@ -59,14 +58,10 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
         traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)
-        scores = scores_of_records(found, traced, own, base) if own else None
+        taught, shown = teaching.by_records(found, traced, own, base) if own else ({}, ())
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
     if "evidence" in files:
         files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
-    result = traced.to_dict(names) | {name: str(path) for name, path in files.items()}
-    parts = heat.parts(screen(), traced, names, only)
-    if scores is not None:
-        result |= teaching.to_dict(traced, own, scores)
-        parts = (*parts, teaching.table_of(traced, own, scores))
-    answer(result, parts, as_json=as_json)
+    result = traced.to_dict(names) | {name: str(path) for name, path in files.items()} | taught
+    answer(result, (*heat.parts(screen(), traced, names, only), *shown), as_json=as_json)

@@ -7,13 +7,23 @@ import torch
 from rich.console import RenderableType
 
 from console.views.tables import table
+from core.storage.run_folder import RunFolder
 from llm.records import Record
+from provenance.records import scores_of_records
 from provenance.trace import TokenTrace
 
 FIRST = 3
 """Records that are named for each token, and for the answer."""
 _LONGEST = 60
 """Characters of a record's answer in the table."""
+
+
+def by_records(
+    run: RunFolder, trace: TokenTrace, records: Sequence[Record], base: str
+) -> tuple[dict[str, Any], tuple[RenderableType, ...]]:
+    """The records that taught a trace's answer, as JSON and as lines for people; raises what scoring them raises."""
+    scores = scores_of_records(run, trace, records, base)
+    return to_dict(trace, records, scores), ("", table_of(trace, records, scores))
 
 
 def to_dict(trace: TokenTrace, records: Sequence[Record], scores: torch.Tensor) -> dict[str, Any]:
