@@ -35,9 +35,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     evidence: Annotated[
         Path | None, typer.Option(help="Write the proof of the verdict, for `foedus evidence`.")
     ] = None,
-    records: Annotated[
-        Path | None, typer.Option(help="Your own records: which of them taught the answer. They stay here.")
-    ] = None,
+    records: Annotated[Path | None, typer.Option(help="Your records: which of them taught it. They stay here.")] = None,
     base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
