@@ -98,7 +98,7 @@ def words(event: Event, name: str, where: str, *, all_of_it: bool) -> str:
     match event["event"]:
         case "rejected":
             line = f"{where}: {name} rejected: {event['reason']}: {event['detail']}"
-        case "late" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated":
+        case "late" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated" | "warning":
             line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
         case "erased":
             line = f"erased {name}: {event['label']}"
