@@ -45,7 +45,7 @@ class Site:
 def application(site: Site, hosts: Iterable[str]) -> ASGIApp:
     """The ASGI application, for requests to `hosts` (HOST:PORT)."""
     completions = Completions(site.engine, site.runs, site.key)
-    pages = Pages(site.state, site.runs, site.token, completions.traces)
+    pages = Pages(site.state, site.runs, site.token, completions.traces, site.engine)
     app = Starlette(
         routes=[
             Route("/v1/models", completions.models),

@@ -81,7 +81,7 @@ class Engine:
 
     def __init__(self, state: State, base: str = "", key: Path | None = None) -> None:
         """`base` is the place of the runs' base model where it has moved, `key` the file of a reader's key."""
-        self._state, self._base, self._key = state, base, key
+        self._state, self.base, self.key = state, base, key
         self._tickets: queue.SimpleQueue[_Ticket[Any] | None] = queue.SimpleQueue()
         self._served: dict[str, tuple[Any, RunFolder, ServedSubject]] = {}
         self._decoders: dict[Model, Decoder] = {}
@@ -209,13 +209,13 @@ class Engine:
 
     def _serving(self, name: str) -> tuple[RunFolder, ServedSubject]:
         """A run's served model, loaded again where its files have changed."""
-        run = readable_run(self._state, name, self._key)
+        run = readable_run(self._state, name, self.key)
         stamp = served_stamp(run)
         known = self._served.pop(name, None)
         if known is None or known[0] != stamp:
             # A base that is loaded serves on, unless the folder has become another federation's.
             same = known is not None and known[1].genesis.digest == run.genesis.digest
-            base = known[2].model if known and same else self._base
+            base = known[2].model if known and same else self.base
             if not same:
                 self._make_room()
             known = stamp, run, ServedSubject(subject(run, base))

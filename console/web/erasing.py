@@ -47,6 +47,8 @@ class ErasureProcesses:
     """The erasures that this server has started, one at a time for each run."""
 
     state: State
+    base: str = ""
+    """Where the base lies, if not where the run had it."""
     _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,6 +57,7 @@ class ErasureProcesses:
         log = self.log(run.name)
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         options = ("--organisation", organisation, "--method", method, "--state", str(self.state.folder), "--json")
+        options += ("--base", self.base) if self.base else ()
         with self._lock:
             if self.running(run.name):
                 raise UsageError(f"run {run.name}: expected no erasure at work, got one: wait until it has ended")

@@ -18,11 +18,13 @@ from chain.audit.run import verify_on_chain
 from chain.observer import observe
 from chain.queue import read_anchors
 from console.check import check_of_members
+from console.options import readable_run
 from console.settings import saved
 from console.views import agents, report
 from console.views.tables import short
 from console.views.watch import current, parts
 from console.web import erasing, facts, pictures, sites
+from console.web.engine import Engine
 from console.web.listing import STATES, ago, day, erasures_of, line_of, speaker
 from console.web.live import told
 from console.web.security import Token, read_form
@@ -53,10 +55,14 @@ class Pages:
         runs: Callable[[], Mapping[str, float]],
         token: Token,
         traces: Mapping[str, tuple[RunFolder, TokenTrace]],
+        engine: Engine,
     ) -> None:
-        """`runs` are those that are shown, `traces` the last ones of the endpoint by their digest."""
-        self.state, self.runs, self.token, self.traces = state, runs, token, traces
-        self.erasures = erasing.ErasureProcesses(state)
+        """`runs` are those that are shown, `traces` the last ones of the endpoint by their digest.
+
+        Base and reader's key are those of `engine`.
+        """
+        self.state, self.runs, self.token, self.traces, self.key = state, runs, token, traces, engine.key
+        self.erasures = erasing.ErasureProcesses(state, engine.base)
         # An audit takes seconds of a core: whoever asks for many waits for his own.
         self._auditing = asyncio.Lock()
         self._templates = jinja2.Environment(
@@ -267,7 +273,8 @@ class Pages:
 
     def _verified(self, request: Request, run: RunFolder, asked: str) -> Response:
         settings = saved(self.state, run.name)
-        audit = verify_on_chain(run, settings.chain, self.state.folder, private=settings.private)
+        readable = readable_run(self.state, run.name, self.key)
+        audit = verify_on_chain(readable, settings.chain, self.state.folder, private=settings.private)
         listed = [fact for fact in facts.facts(run, settings.chain) if fact.kinds]
         return self.trust(request, {fact.id: facts.found_by(fact, audit) for fact in listed}, asked)
 
@@ -276,7 +283,11 @@ class Pages:
         name, known = request.path_params["run"], sites.federations(self.state)
         if name not in known or organisation not in sites.members(self.state, known[name]):
             raise UsageError(f"expected an organisation whose memory lies here, got {organisation!r:.80}")
-        where = saved(self.state, name).chain  # a node has its own: there, foedus witness --chain
+        if not self.state.settings(name).exists():
+            raise UsageError(
+                "expected the organisation's chain, got a node's state, which has none: foedus witness --chain"
+            )
+        where = saved(self.state, name).chain
         ledger = observe(where, self.state.folder, known[name].chain.contract)
         return self.sites(request, {organisation: sites.coordinator(self.state, known[name], organisation, ledger)})
 
@@ -286,5 +297,5 @@ class Pages:
         if name not in known:
             raise UsageError(f"certificate: expected one of {', '.join(sorted(known)) or 'none'}, got {name!r:.80}")
         signed = read_certificate((run.folder / "certificates" / name).read_bytes())
-        failures = check_of_members(signed, self.state)
+        failures = check_of_members(signed, self.state, None, self.key)
         return self._dialogue(request, {}, "", {name: [str(failure) for failure in failures]})

@@ -54,11 +54,12 @@ def test_one_erasure_at_a_time_and_how_it_ended(
 
     def instead(arguments: list[str], **settings: Any) -> "subprocess.Popen[bytes]":
         assert arguments[3:5] == ["forget", run.name]
+        assert arguments[-2:] == ["--base", "elsewhere"]
         code = "import sys, time; time.sleep(1); print('foedus: expected this'); sys.exit(2)"
         return made([sys.executable, "-c", code], **settings)
 
     monkeypatch.setattr("console.web.erasing.subprocess.Popen", instead)
-    erasures = ErasureProcesses(State.at(tmp_path / "state"))
+    erasures = ErasureProcesses(State.at(tmp_path / "state"), "elsewhere")
     assert erasures.outcome(run.name) is None
     erasures.start(run, "medical", "remove")
     assert erasures.running(run.name)

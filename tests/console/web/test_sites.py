@@ -54,6 +54,7 @@ def test_a_node_has_no_run_and_a_page_of_its_own(finished: World, tmp_path: Path
         assert "Trust map" not in html
         assert "2 <small>signed updates" in html
         assert server.post(f"/sites/{run.name}", organisation="nobody").status == 404
+        assert "foedus witness --chain" in server.post(f"/sites/{run.name}", organisation="medical").text
 
 
 def test_one_click_asks_the_ledger(served: Served) -> None:
