@@ -1,6 +1,7 @@
 """Pictures of a run as plain numbers, which a template draws as SVG: the losses of its rounds, and its lineage."""
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any, NamedTuple
 
 from core.canonical import Address
@@ -30,7 +31,10 @@ class Curve(NamedTuple):
 
 
 def curves(report: Mapping[str, Any]) -> Json | None:
-    """The losses of a report by round, for each organisation; None before anything was measured."""
+    """The losses of a report by round, for each organisation; None before anything was measured.
+
+    Heights are square roots: losses fall by orders of magnitude, and reach zero, which a logarithm lacks.
+    """
     rounds = [entry["round"] for entry in report["rounds"] if entry["losses"]]
     if not rounds:
         return None
@@ -46,7 +50,7 @@ def curves(report: Mapping[str, Any]) -> Json | None:
 
     def place(number: int, loss: float) -> tuple[float, float]:
         x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * number / last
-        return round(x, 1), round(_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - loss / highest), 1)
+        return round(x, 1), round(_TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - sqrt(loss / highest)), 1)
 
     shades = colours([Address(name) for name in names], {Address(name): name for name in names})
     made = []
@@ -54,7 +58,8 @@ def curves(report: Mapping[str, Any]) -> Json | None:
         dots = [place(*point) for point in measured[name]]
         points = " ".join(f"{x},{y}" for x, y in dots)
         made.append(Curve(name, shades[Address(name)], points, dots, dots[-1][1], measured[name][-1][1]))
-    ticks = [(place(0, highest * part / 4)[1], f"{highest * part / 4:.2f}") for part in range(5)]
+    levels = [highest * (part / 4) ** 2 for part in range(5)]
+    ticks = [(place(0, level)[1], f"{level:.2f}") for level in levels]
     # Every round of a few, else some ten of them.
     steps = range(0, last + 1, max(1, last // 10))
     return {
