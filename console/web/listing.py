@@ -46,6 +46,12 @@ def speaker(state: State, name: str) -> Json:
     return {"name": name, "problem": "", "organisations": listed}
 
 
+def erasable(run: RunFolder) -> list[str]:
+    """The organisations that can be erased: all but those that are erased as exactly as can be."""
+    gone = {e["organisation"] for e in erasures_of(run) if e["label"].startswith("exact") and not e["records"]}
+    return sorted(name for name in run.genesis.names.values() if name not in gone)
+
+
 def erasures_of(run: RunFolder) -> list[Json]:
     """The erasures of a run with their certificates, the newest first."""
     names, found = run.genesis.names, []

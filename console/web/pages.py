@@ -25,7 +25,7 @@ from console.views.tables import short
 from console.views.watch import current, parts
 from console.web import erasing, facts, pictures, sites
 from console.web.engine import Engine
-from console.web.listing import STATES, ago, day, erasures_of, line_of, speaker
+from console.web.listing import STATES, ago, day, erasable, erasures_of, line_of, speaker
 from console.web.live import told
 from console.web.security import Token, read_form
 from core.errors import FoedusError, UsageError
@@ -188,7 +188,7 @@ class Pages:
         """The dialogue of an erasure: what it comes to, its confirmation, its progress, and its certificate."""
         run = self._run(request)
         organisation, method = (asked.get(name, "") for name in ("organisation", "method"))
-        members = report.members_of(run)
+        members = erasable(run)
         plan, refusal = None, problem
         if organisation and not self.erasures.running(run.name):
             try:
@@ -214,7 +214,7 @@ class Pages:
             problem = "token: expected that of --token-file, got another"
         elif form.get("typed", "") != organisation:
             problem = f"confirmation: expected the name {organisation!r}, got {form.get('typed', '')!r:.80}"
-        elif method not in erasing.METHODS or organisation not in report.members_of(run):
+        elif method not in erasing.METHODS or organisation not in erasable(run):
             problem = (
                 f"expected a member and one of {', '.join(erasing.METHODS)}, got {organisation!r:.80}, {method!r:.80}"
             )

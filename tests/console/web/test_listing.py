@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from console.web.listing import ago, day, erasures_of, line_of, mean_of, speaker
+from console.web.listing import ago, day, erasable, erasures_of, line_of, mean_of, speaker
 from core.storage.state_folder import State
 from tests.commands import World
 
@@ -40,6 +40,7 @@ def test_a_speaker_has_a_colour_for_each_organisation(finished: World) -> None:
     assert [organisation["name"] for organisation in listed] == ["coding", "financial", "medical"]
     assert len({organisation["colour"] for organisation in listed}) == 3
     assert erasures_of(state.existing()) == []
+    assert erasable(state.existing()) == ["coding", "financial", "medical"]
 
 
 @pytest.mark.parametrize(

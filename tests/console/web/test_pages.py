@@ -166,6 +166,10 @@ def test_an_erasure_is_previewed_done_certified_and_checked_and_serves_another_s
     assert after["receipt"]["receipt"]["value"]["aggregate"] != before
     assert "medical" not in after["trace"]["response"]["scores"]
     assert "without medical" in own.get(f"/runs/{own.run}/lineage")
+    # What was erased for now alone can be erased for good.
+    again = own.get(f"/runs/{own.run}/erase?organisation=medical&method=replay")
+    assert "Gone for good" in again
+    assert "<option selected>medical</option>" in again
 
 
 # --- a run while it goes on ----------------------------------------------------------------------------------------
