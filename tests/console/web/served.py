@@ -20,9 +20,10 @@ from console.web.engine import Engine
 from console.web.security import Token
 from core import keys
 from core.storage.state_folder import State
+from tests.commands import PATIENCE_SECONDS
 
 SIGNER = keys.derive(5, "server")
-SECONDS = 60.0
+SECONDS = PATIENCE_SECONDS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from console.web import engine
 from tests.commands import World
-from tests.console.web.served import SIGNER, Served, serving
+from tests.console.web.served import SECONDS, SIGNER, Served, serving
 
 pytestmark = pytest.mark.chain
 
@@ -216,7 +216,7 @@ def test_a_client_that_hangs_up_makes_room(served: Served, monkeypatch: pytest.M
         with socket.create_connection(("127.0.0.1", served.port)) as connection:
             connection.sendall(head.encode() + body)
             assert b"200 OK" in connection.recv(4096)
-    end = time.monotonic() + 60
+    end = time.monotonic() + SECONDS
     while served.site.engine.open:
         assert time.monotonic() < end, "a place is still taken"
         time.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,13 +317,6 @@ def test_hostile_events_are_text_on_a_live_page(finished: World, shown: Page, tm
         shown.wait("document.querySelector('.chip')?.textContent === 'done'")
         assert not shown.complaints
         assert shown.evaluate("document.querySelectorAll('img').length") == 0
-
-
-def test_pages_come_quickly(served: Served) -> None:
-    started = time.monotonic()
-    for path in pages(served):
-        served.get(path)
-    assert time.monotonic() - started < 20
 
 
 def described(shown: Page) -> list[Any]:
