@@ -4,6 +4,7 @@ A node's state folder has no run, only what its organisation remembers of a fede
 """
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from console.views import agents
@@ -22,10 +23,14 @@ Json = dict[str, Any]
 
 def federations(state: State) -> dict[str, Genesis]:
     """The federations of which an organisation here keeps a memory, by run, the oldest first."""
-    known = {run.name: run.genesis for run in state.runs()}
+    known: dict[str, Genesis] = {}
+    for run in state.runs():
+        with suppress(FoedusError):  # what is damaged hides nothing else
+            known[run.name] = run.genesis
     for path in sorted(state.agreed_genesis().glob("*.json")):
-        genesis = Genesis.from_dict(from_json(path.read_bytes()))
-        known.setdefault(genesis.run, genesis)
+        with suppress(FoedusError):
+            genesis = Genesis.from_dict(from_json(path.read_bytes()))
+            known.setdefault(genesis.run, genesis)
     return {run: genesis for run, genesis in known.items() if members(state, genesis)}
 
 

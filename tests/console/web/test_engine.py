@@ -56,6 +56,16 @@ def test_a_record_that_is_corrupt_is_told_and_the_server_serves_on(copied: Serve
     assert copied.complete().json["choices"] == before.json["choices"]
 
 
+def test_a_genesis_that_is_corrupt_is_told_on_every_page(copied: Served) -> None:
+    asked = copied.run
+    (folder(copied) / "genesis.json").write_text("{", encoding="utf-8")
+    assert "genesis.json" in copied.get("/")
+    assert copied.get("/playground")
+    assert copied.complete(model=asked).status == 503
+    for page in ("", "/trust", "/lineage", "/erase", "/events"):
+        assert copied.ask("GET", f"/runs/{asked}{page}").status == 500
+
+
 def test_what_is_served_follows_the_records(copied: Served) -> None:
     served = copied.complete(provenance=True).json["foedus"]["receipt"]["receipt"]["value"]["aggregate"]
     records = sorted((folder(copied) / "records").glob("*.json"))
