@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from starlette.concurrency import run_in_threadpool
 
 from console.views.progress import words
 from console.views.watch import current
 from console.web.listing import STATES
+from core.canonical import Address
 from core.escape import visible
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
@@ -17,13 +18,15 @@ from core.storage.state_folder import State
 _POLL_SECONDS = 1.0
 
 
-async def told(state: State, run: RunFolder, at_work: Callable[[str], bool], offset: int) -> AsyncIterator[bytes]:
+async def told(
+    state: State, run: RunFolder, names: Mapping[Address, str], at_work: Callable[[str], bool], offset: int
+) -> AsyncIterator[bytes]:
     """The events of a run from `offset` of its log on, as server-sent events; the last one says how it ended.
 
-    `at_work` tells whether an erasure of the run goes on. Each event has the offset behind it as its id, by which a
+    `names` are the organisations', and `at_work` tells whether an erasure of the run goes on. Each event has the offset behind it as its id, by which a
     browser that was cut off asks for what came after.
     """
-    path, names = state.events(run.name), run.genesis.names
+    path = state.events(run.name)
     where, ended = "", ""
     while not ended:
         events, offset = await run_in_threadpool(EventLog.read, path, offset)

@@ -233,7 +233,9 @@ class Pages:
         """What happens in a run, in words, as server-sent events, from the offset `after` of its log on."""
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         offset = int(after) if after.isascii() and after.isdigit() and len(after) < _LONGEST_OFFSET else 0
-        happening = told(self.state, self._run(request), self.erasures.running, offset)
+        run = self._run(request)
+        names = run.genesis.names  # here: once the stream has begun, its status is sent
+        happening = told(self.state, run, names, self.erasures.running, offset)
         return StreamingResponse(happening, media_type="text/event-stream")
 
     def file(self, request: Request) -> Response:

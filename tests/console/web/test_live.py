@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,13 +12,6 @@ from core.storage.state_folder import State
 from tests.commands import World
 
 pytestmark = pytest.mark.chain
-
-
-class Elsewhere:
-    """A run's name and genesis, and no more of it."""
-
-    def __init__(self, run: Any) -> None:
-        self.name, self.genesis = run.name, run.genesis
 
 
 def test_what_happens_is_told_in_words_until_the_run_has_ended(
@@ -35,7 +27,7 @@ def test_what_happens_is_told_in_words_until_the_run_has_ended(
 
     async def told() -> list[str]:
         found, writing = [], take(lock)
-        async for part in live.told(state, Elsewhere(run), lambda _: False, after):  # type: ignore[arg-type] # of a run
+        async for part in live.told(state, run, run.genesis.names, lambda _: False, after):
             found.append(part.decode())
             if len(found) == 1:
                 log.write("round-started", round=1, rounds=2, asked=[address])
@@ -59,8 +51,9 @@ def test_what_happens_is_told_in_words_until_the_run_has_ended(
 def test_an_erasure_at_work_keeps_the_stream_open(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_POLL_SECONDS", 0.01)
     state, left = State.at(finished.state), iter([True, True, False])
+    run = state.existing()
 
     async def told() -> list[bytes]:
-        return [part async for part in live.told(state, state.existing(), lambda _: next(left), 10**9)]
+        return [part async for part in live.told(state, run, run.genesis.names, lambda _: next(left), 10**9)]
 
     assert asyncio.run(told()) == [b": still here\n\n"] * 3 + [b'id: 1000000000\nevent: ended\ndata: "done"\n\n']
