@@ -23,8 +23,8 @@ async def told(
 ) -> AsyncIterator[bytes]:
     """The events of a run from `offset` of its log on, as server-sent events; the last one says how it ended.
 
-    `names` are the organisations', and `at_work` tells whether an erasure of the run goes on. Each event has the offset behind it as its id, by which a
-    browser that was cut off asks for what came after.
+    `names` are the organisations', and `at_work` tells whether an erasure of the run goes on. Each event has the offset
+    behind it as its id, by which a browser that was cut off asks for what came after.
     """
     path = state.events(run.name)
     where, ended = "", ""
