@@ -41,7 +41,7 @@ from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, clipped, counted, factors
+from core.robust import BOUNDS, Robust, clipped, counted, factors, norms_of
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records
 from llm.model import Model, ModelSpec, load
@@ -155,7 +155,8 @@ class Attacked:
             return fmean(evaluate(self.model, adapter, records, SETTINGS.max_length).loss for records in shared)
 
         before = loss(state)
-        return {u.organisation: loss(RULE.aggregate(state, [u]).state) - before for u in clipped(updates)}
+        few = clipped(updates, norms_of(updates))
+        return {u.organisation: loss(RULE.aggregate(state, [u]).state) - before for u in few}
 
 
 def with_trigger(record: Record) -> Record:

@@ -86,34 +86,41 @@ def likenesses(updates: Sequence[WeightedUpdate]) -> dict[Address, Likeness]:
 
 
 def factors(
-    robust: Robust, updates: Sequence[WeightedUpdate], effects: Mapping[Address, float] | None = None
+    robust: Robust,
+    updates: Sequence[WeightedUpdate],
+    effects: Mapping[Address, float] | None = None,
+    norms: Mapping[Address, float] | None = None,
 ) -> dict[Address, float]:
     """f_k of each of a round's updates.
 
     `effects`, which the rule validation asks for: by how many nats each update alone, `clipped`, raises the validation
-    loss.
+    loss. `norms` are the updates', where they are known.
     """
     if robust.rule == "clip":
-        return _clipping(robust.bound, updates)
+        return _clipping(robust.bound, norms or norms_of(updates))
     if robust.rule == "multi-krum":
         left_out = cut(robust, len(updates))
         scores = krum_scores(updates, left_out)
         kept = sorted(scores, key=lambda a: (scores[a], by_address(a)))[: len(scores) - left_out]
         return {a: float(a in kept) for a in scores}
     if robust.rule == "validation" and effects:
-        clipping = _clipping(BOUNDS["clip"], updates)
+        clipping = _clipping(BOUNDS["clip"], norms or norms_of(updates))
         return {a: clipping[a] * (effect <= robust.bound) for a, effect in effects.items()}
     return {update.organisation: 1.0 for update in updates}
 
 
-def clipped(updates: Sequence[WeightedUpdate]) -> list[WeightedUpdate]:
-    """A round's updates as the rule validation measures them, one by one."""
-    clipping = _clipping(BOUNDS["clip"], updates)
+def clipped(updates: Sequence[WeightedUpdate], norms: Mapping[Address, float]) -> list[WeightedUpdate]:
+    """A round's updates, which have these norms, as the rule validation measures them, one by one."""
+    clipping = _clipping(BOUNDS["clip"], norms)
     return [replace(update, weight=update.weight * clipping[update.organisation]) for update in updates]
 
 
-def _clipping(bound: float, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-    norms = {update.organisation: update.state.norm for update in updates}
+def norms_of(updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+    """The L2 norms of a round's updates, each read once."""
+    return {update.organisation: update.state.norm for update in updates}
+
+
+def _clipping(bound: float, norms: Mapping[Address, float]) -> dict[Address, float]:
     most = bound * median(norms.values())
     return {a: 1.0 if norm <= most else float(most / norm) for a, norm in norms.items()}
 

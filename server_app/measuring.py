@@ -13,7 +13,6 @@ from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
-from core.robust import clipped
 from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
 from llm import batches
@@ -29,6 +28,8 @@ DECIDING, TELLING = 4, 1
 
 As many evaluations as updates must not slow a round down.
 """
+_MOST_KNOWN = 64
+"""States whose losses are kept: those before and after a round, in every lane."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Measuring:
             measured = {name: nats[name] / tokens[name] for name in self.domains}
             # Not `min`, which may return NaN: that is less than nothing.
             kept = {name: loss if loss < LARGEST_LOSS else LARGEST_LOSS for name, loss in measured.items()}
+            if len(self._known) >= _MOST_KNOWN:  # the oldest: a run measures as many states as it has rounds
+                del self._known[next(iter(self._known))]
             self._known[served.digest] = kept
         return dict(self._known[served.digest])
 
@@ -83,10 +86,10 @@ class Measuring:
     def effects(
         self, before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
     ) -> dict[Address, float]:
-        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains."""
+        """By how many nats each update alone, with its weight, raises a lane's mean loss over domains."""
         few = replace(self, domains={d: r[: DECIDING if deciding else TELLING] for d, r in self.domains.items()})
         least = few.loss(before)
-        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in clipped(updates)}
+        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in updates}
 
     def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""

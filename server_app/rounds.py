@@ -28,7 +28,7 @@ from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, READ_SECONDS, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
-from core.robust import counted, factors, likenesses
+from core.robust import clipped, counted, factors, likenesses
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
@@ -104,7 +104,6 @@ class Rounds:
         self.rule = RULES[self.genesis.rule]
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
-        self._silent: Counter[Recipient] = Counter()
         for signed in run.records():
             self._note_members(signed.value)
         self.lanes: list[Lane] = []
@@ -162,19 +161,6 @@ class Rounds:
         chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
-    def evaluating(self, number: int) -> list[Recipient]:
-        """Who measures what is served after a round, in the first of its lanes: those it asked, all after the last."""
-        first: dict[Address, int] = {}
-        for lane in self.lanes:
-            asked = lane.head.value.asked if lane.head and number < self.last else lane.members
-            first |= {member: lane.index for member in lane.members if member in asked and member not in first}
-        return [Recipient(lane, organisation) for organisation, lane in first.items()]
-
-    def everyone_evaluates(self, number: int) -> bool:
-        """Whether all members measure what is served after a round."""
-        evaluating = {recipient.organisation for recipient in self.evaluating(number)}
-        return evaluating == {member for lane in self.lanes for member in lane.members}
-
     def offer_query(self, recipient: Recipient) -> OfferQuery:
         """The query for an agent's bid for its lane's next round."""
         lane = self.lanes[recipient.lane]
@@ -183,8 +169,8 @@ class Rounds:
         size = traffic(lane.state)
         return OfferQuery(self.genesis, recipient.organisation, lane.index, key.generation, key.round, size, paid)
 
-    def task(self, recipient: Recipient, to_send: Composition) -> Task:
-        """The task that an organisation is sent: train, or evaluate, `to_send` at its lane's next round."""
+    def task(self, recipient: Recipient, to_send: Composition, *, measure: bool = False) -> Task:
+        """The task that an organisation is sent: train, evaluate, or both, `to_send` at its lane's next round."""
         lane = self.lanes[recipient.lane]
         return Task(
             genesis=self.genesis,
@@ -198,6 +184,7 @@ class Rounds:
             salts=lane.salts,
             served=to_send,
             paid=self.rewards.paid(*recipient) if self.rewards else {},
+            measure=measure,
         )
 
     def _earlier(self, lane: Lane, organisation: Address) -> tuple[ShownRecord, ...]:
@@ -221,16 +208,11 @@ class Rounds:
                 seen[manifest.organisation] = max(seen.get(manifest.organisation, 0), manifest.round - 1)
 
     def _note_members(self, record: RoundRecord) -> None:
-        """Remember the nonces and claims of a record's updates, and in how many records in a row nothing came."""
+        """Remember the nonces and claims of a record's updates."""
         for manifest in (admitted.signed.value for admitted in record.admitted):
             self.nonces.add(manifest.nonce)
             if manifest.generation == record.generation:  # a re-aggregated one has claimed what it did before
                 self._claims.note(manifest)
-        silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
-        silent -= record.delays.keys()
-        for organisation in record.asked | record.delays.keys():
-            recipient = Recipient(record.lane, organisation)
-            self._silent[recipient] = self._silent[recipient] + 1 if organisation in silent else 0
 
     def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
         """The requirements on an organisation's update to the open round, or to the one before for one that is late."""
@@ -262,41 +244,21 @@ class Rounds:
         self.open[recipient.lane].lasting += lasting
         return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
 
-    def note_late(self, recipient: Recipient, grace: float) -> None:
-        """Record in the open round that an organisation has not answered so long after the quorum, and may still."""
-        lane, number = recipient.lane, self.next_key(recipient).round
-        self.open[lane].late.append(recipient.organisation)
-        self.open[lane].grace = grace
-        detail = f"no answer {grace:.0f} s after the quorum of round {number}"
-        self.events.write("late", lane=lane, round=number, organisation=recipient.organisation, detail=detail)
-
     def has_quorum(self, index: int) -> bool:
         """Whether a lane's open round has as many updates as it needs."""
         return len(self.open[index].admitted) >= self.genesis.participation.quorum
-
-    def silence(self, recipient: Recipient) -> int:
-        """The records in a row up to now in which an organisation was asked and did not answer."""
-        return self._silent[recipient]
 
     def next_key(self, recipient: Recipient) -> RoundKey:
         """The round that a recipient's lane is to close next."""
         return self.lanes[recipient.lane].next_key(self.genesis)
 
-    def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-        """Whether an update for the round `key` counts in the open round of its lane, which comes after it."""
-        lane, following = self.lanes[recipient.lane], self.next_key(recipient)
-        late = 0 < following.round - key.round <= self.genesis.staleness and following.generation == key.generation
-        named = lane.head is not None and recipient.organisation in lane.head.value.late
-        return late and named and lane.index in self.open
-
-    def close(self, number: int) -> None:
-        """Aggregate, record and commit the open round of every lane.
+    def close(self, number: int) -> list[RoundRecord]:
+        """Aggregate, record and commit the open round of every lane; returns the records.
 
         Raises QuorumError after too many attempts, or one after which no other can reach the quorum.
         """
         closing, self.open = self.open, {}
-        for index, open_round in closing.items():
-            self._record(index, number, open_round)
+        records = [self._record(index, number, open_round) for index, open_round in closing.items()]
         participation = self.genesis.participation
         for index, open_round in closing.items():
             # A policy asks the same organisations again: those that object to what they are sent will object again.
@@ -307,6 +269,7 @@ class Rounds:
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
                     f"{attempts} attempts; most often {open_round.commonest_reason}"
                 )
+        return records
 
     def reaggregate(self, index: int, records: Iterable[RoundRecord]) -> None:
         """Close rounds of an earlier generation anew, from the updates of the organisations that are still members."""
@@ -318,7 +281,7 @@ class Rounds:
                 again = OpenRound([a.signed for a in kept], seconds=seconds, delays=record.delays)
                 self._record(index, record.round, again)
 
-    def _record(self, index: int, number: int, open_round: OpenRound) -> None:
+    def _record(self, index: int, number: int, open_round: OpenRound) -> RoundRecord:
         lane = self.lanes[index]
         admitted = self.weigh(open_round)
         updates = weighted(admitted, self.run.artifacts.open)
@@ -358,6 +321,7 @@ class Rounds:
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
+        return record
 
     def _loss_bound(self, state: AdapterState) -> float:
         """The bound of reported losses, where the policy reads them."""
@@ -367,11 +331,14 @@ class Rounds:
     def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
         before, decides = self.lanes[index].state, self.genesis.robust.rule == "validation"
-        effects = self.measures.effects(before, updates, deciding=decides) if self.measures else {}
-        found = factors(self.genesis.robust, updates, effects)
+        likeness = likenesses(updates)
+        norms = {organisation: each.norm for organisation, each in likeness.items()}
+        measured = clipped(updates, norms)
+        effects = self.measures.effects(before, measured, deciding=decides) if self.measures else {}
+        found = factors(self.genesis.robust, updates, effects, norms)
         judged = {
-            organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
-            for organisation, likeness in likenesses(updates).items()
+            organisation: {**each._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
+            for organisation, each in likeness.items()
         }
         self.events.write("judged", lane=index, round=number, updates=judged)
         return found

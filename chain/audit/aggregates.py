@@ -25,7 +25,7 @@ from core.errors import DestroyedError, FoedusError
 from core.genesis import Genesis
 from core.lora import Layout
 from core.model_selection import Measures
-from core.robust import MEASURED_WITHIN, counted, wrong
+from core.robust import MEASURED_WITHIN, clipped, counted, norms_of, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
@@ -125,7 +125,7 @@ class StateAudit:
         robust, recorded, names = self.genesis.robust, record.factors, self.genesis.names
         effects = None
         if robust.rule == "validation" and self.measures and before:
-            effects = self.measures.effects(before, updates)
+            effects = self.measures.effects(before, clipped(updates, norms_of(updates)))
         for organisation, factor in wrong(robust, updates, recorded, effects).items():
             got = recorded[organisation]
             self.findings.fail(What.FACTOR, f"{where}, {names.get(organisation, organisation)}", got, factor)

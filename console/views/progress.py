@@ -37,7 +37,7 @@ class Watcher:
         self.failure: FoedusError | None = None
         self.rounds = progress.add_task("starting", total=None)
         self.replies = progress.add_task("replies", total=None, visible=False)
-        self._round = ""
+        self._round = self._of = ""
 
     def __call__(self) -> bool:
         """Show what has happened since the last call; True when the ServerApp has ended."""
@@ -60,7 +60,8 @@ class Watcher:
             case "step":
                 self.progress.update(self.rounds, description=visible(event["doing"]))
             case "round-started":
-                self._round = f"round {event['round']} of {event['rounds']}"
+                self._of = f" of {event['rounds']}"
+                self._round = f"round {event['round']}{self._of}"
                 done, total = event["round"] - 1, event["rounds"]
                 self.progress.update(self.rounds, description="rounds", completed=done, total=total)
                 self.progress.reset(self.replies, total=len(event["asked"]), visible=True)
@@ -90,8 +91,8 @@ class Watcher:
                 line = f"{self._round}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
             case "evaluated" if not bars and (losses := list(event["losses"].values())):
                 base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
-                # A resumed run, and an erasure that trains nothing, evaluate without starting a round.
-                where = self._round or f"round {event['round']}"
+                # Of the round before the one that has begun, or of one that nobody has begun in this process.
+                where = f"round {event['round']}{self._of}"
                 line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
         if line:
             show(line, on=self.progress.console)

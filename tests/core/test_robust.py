@@ -9,7 +9,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, clipped, counted, cut, factors, likenesses, wrong
+from core.robust import BOUNDS, Robust, clipped, counted, cut, factors, likenesses, norms_of, wrong
 
 ADDRESSES = [Address(f"0x{index:040x}") for index in range(1, 12)]
 SHAPES = {"a.lora_A": (2, 5), "a.lora_B": (7, 2), "b.lora_B": (3, 2)}
@@ -85,7 +85,8 @@ def test_validation_leaves_out_what_makes_the_loss_worse() -> None:
 def test_validation_clips_what_it_measures_and_what_it_lets_in() -> None:
     updates, robust = round_of(state(1), state(2), state(3), state(4, 9.0)), Robust("validation", 0.05)
     clip = factors(Robust("clip", 1.5), updates)
-    assert [one.weight for one in clipped(updates)] == [0.5 * clip[one.organisation] for one in updates]
+    few = clipped(updates, norms_of(updates))
+    assert [one.weight for one in few] == [0.5 * clip[one.organisation] for one in updates]
     found = factors(robust, updates, dict.fromkeys(ADDRESSES[:4], 0.0))
     assert found == clip
     assert found[ADDRESSES[3]] < 1.0
@@ -146,3 +147,15 @@ def test_an_update_stands_by_its_norm_and_its_cosine_to_the_others() -> None:
 )
 def test_bounds_that_a_rule_cannot_have_are_refused(robust: Robust, faulty: bool) -> None:
     assert (robust.fault() is not None) == faulty
+
+
+@pytest.mark.parametrize("rule", ["clip", "validation"])
+def test_no_update_is_read_for_a_norm_that_is_known(rule: str) -> None:
+    def unread() -> AdapterState:
+        raise AssertionError
+
+    norms = dict(zip(ADDRESSES, (1.0, 1.0, 9.0), strict=False))
+    updates = [WeightedUpdate(address, 0.5, unread) for address in norms]
+    found = factors(Robust(rule, BOUNDS[rule]), updates, dict.fromkeys(norms, 0.0), norms)
+    assert list(found.values()) == [1.0, 1.0, BOUNDS["clip"] / 9]
+    assert [update.weight for update in clipped(updates, norms)] == [0.5, 0.5, 0.5 * BOUNDS["clip"] / 9]
