@@ -17,9 +17,10 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
 
 
-def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Path:
-    """Write RESULTS/NAME.json: the figures with seed, command, versions and hardware; return its path."""
-    RESULTS.mkdir(exist_ok=True)
+def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder: Path | None = None) -> Path:
+    """Write NAME.json, into RESULTS unless told: figures with seed, command, versions and hardware; return its path."""
+    folder = RESULTS if folder is None else folder
+    folder.mkdir(exist_ok=True)
     report = {
         "benchmark": name,
         "command": command,
@@ -28,7 +29,7 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int) -> Pat
         "versions": versions(),
         "figures": dict(figures),
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     # A NaN is a mistake of the benchmark, and no JSON.
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path

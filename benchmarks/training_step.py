@@ -46,7 +46,7 @@ class BareLoop:
 
     @classmethod
     def load(cls, spec: ModelSpec, folder: Path) -> "BareLoop":
-        """Read the base from disk and wrap it."""
+        """Read the base from disk and wrap it; A stays as it was drawn."""
         bfloat16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
         base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=nf4(bfloat16))
         lora = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -58,7 +58,7 @@ class BareLoop:
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss before it."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             labels = torch.full_like(batch.tokens, IGNORED)
             labels[:, 1:] = batch.targets[:, :-1]
             # With a cache, transformers would not see the packing and let examples attend to each other.

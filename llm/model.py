@@ -266,6 +266,14 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
         check_causal(base)
     except UsageError as error:
         raise ModelError(f"base model {folder}: {error}") from error
+    return adapted(spec, folder, tokenizer, base)
+
+
+def adapted(spec: ModelSpec, folder: Path, tokenizer: Any, base: Any) -> Model:
+    """A network with a fresh adapter as `spec` says, its `blocks` as "" or FIRST-LAST.
+
+    Raises ModelError when the network lacks a layer that is named.
+    """
     # PEFT draws a fresh A from the global generator: the draws of others must not shift because of it.
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 renamed.

@@ -151,13 +151,7 @@ class Loop:
         self.model, self.config, self.objective = model, config, objective
         self.masks = _trainable(model, config)
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
-        self.optimizer: torch.optim.Optimizer
-        if model.device.type == "cuda" and is_bitsandbytes_available():
-            # Imported here because a GPU image without bitsandbytes can still train an unquantised base.
-            paged = import_module("bitsandbytes.optim").PagedAdamW8bit
-            self.optimizer = paged(list(self.masks), weight_decay=0.0)
-        else:
-            self.optimizer = torch.optim.AdamW(list(self.masks), weight_decay=0.0, fused=True)
+        self.optimizer = adamw(list(self.masks), model.device)
         self.nats, self.answers, self.tokens, self.examples = 0.0, 0, 0, 0
 
     def step(self, batches: Sequence[Batch], rate: float) -> None:
@@ -194,6 +188,15 @@ class Loop:
         loss = self.nats / self.answers if self.answers else math.nan
         adapter = self.model.get_adapter()
         return TrainResult(adapter, loss, self.tokens, self.examples, time.perf_counter() - started)
+
+
+def adamw(parameters: list[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    """AdamW without weight decay: on a GPU the paged one of bitsandbytes, with states of 8 bits, where it is there."""
+    if device.type == "cuda" and is_bitsandbytes_available():
+        # Imported here because a GPU image without bitsandbytes can still train an unquantised base.
+        paged: torch.optim.Optimizer = import_module("bitsandbytes.optim").PagedAdamW8bit(parameters, weight_decay=0.0)
+        return paged
+    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True)
 
 
 @contextmanager

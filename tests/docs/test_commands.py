@@ -27,6 +27,7 @@ from tests.docs.reader import Reader
 ELSEWHERE = {
     ("several-machines.md", "On several machines"): "needs certificates and a second machine",
     ("gpu.md", "In a container"): "needs Docker",
+    ("gpu.md", "What it brings on your GPU"): "tests/benchmarks/test_gpu.py runs it in its smallest form",
 }
 """Sections whose commands are only parsed, and why; tests/integration/test_deployment.py runs real SuperNodes."""
 SLOW = {("several-machines.md", "Start the parts"): "needs Flower's processes, and what they leave"}
@@ -100,7 +101,13 @@ def _parsed(words: list[str]) -> Done:
         help_text = _help(program, *subcommand)
         unknown = [word for word in rest if word.startswith("--") and word not in help_text]
         return Done(len(unknown), "", f"{program} knows no {unknown}")
-    assert program in ("foedus", "docker", "ssh-keygen", "until")  # options of foedus: the last test of this file
+    assert program in (
+        "foedus",
+        "docker",
+        "ssh-keygen",
+        "until",
+        "benchmarks/gpu.sh",
+    )  # options of foedus: the last test of this file
     missing = [word for word in rest if word.startswith(("conf/", "docker/")) and not (ROOT / word).exists()]
     return Done(len(missing), "", f"no such files: {missing}")
 
