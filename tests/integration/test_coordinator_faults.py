@@ -5,16 +5,18 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from console.backends.children import flower_environment, free_port, script
+from console.deployments import certificates
 from core.storage.lock import holder
 from core.storage.state_folder import State
 from tests.commands import foedus, started
-from tests.integration.deployed import PRIVILEGED, Deployment, until
+from tests.integration.deployed import PRIVILEGED, Deployment, until, world_command
 from tests.integration.faults import Live, fill, small_disk
 from tests.nginx import needs_nginx
 
@@ -84,6 +86,35 @@ def test_an_nginx_that_is_killed_is_started_again_and_costs_no_round(deployment:
     records = run.finish()
     assert "nginx ended with status -9: starting another" in deployment.log("coordinator")
     assert [record.attempt for record in records] == [1] * 4
+
+
+def open_door_again(deployment: Deployment) -> None:
+    """Have nginx started again, which reads its certificate then."""
+    times = deployment.log("coordinator").count("nginx ended")
+    time.sleep(12)  # one that ends sooner ends the coordinator
+    deployment.part_of("coordinator", deployment.coordinator, "nginx").kill()
+    log = deployment.folder / "coordinator.log"
+    until(lambda: deployment.log("coordinator").count("nginx ended") > times, log)
+
+
+def test_an_expired_certificate_keeps_nodes_out_until_it_is_renewed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew = ("deploy", "init", deployment.folder / "federation.toml", "--out", deployment.coordinator)
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "SERVER_DAYS", -0.5)
+        world_command(*renew)
+    open_door_again(deployment)
+    try:
+        checked = foedus("doctor", deployment.node("medical"), "--json")
+        run = Live(deployment, "expired", rounds=1)
+        time.sleep(20)
+        assert not run.events("round-started")
+    finally:
+        world_command(*renew)
+        open_door_again(deployment)
+    assert [check["name"] for check in checked.json["checks"] if not check["ok"]], checked.out
+    assert run.names(run.finish()[0]) >= {"coding"}
 
 
 def test_a_node_whose_clock_is_off_by_an_hour_is_refused_and_doctor_says_so(deployment: Deployment) -> None:
