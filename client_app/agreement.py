@@ -55,10 +55,11 @@ class Pins:
     def of(cls, own: UserConfig) -> Self:
         """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound, pin-epsilon."""
         texts = {name: str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "base", "members")}
-        bounds = [float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon")]
+        norm_bound, epsilon = (float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon"))
         superlink = str(own.get("superlink", ""))
         remote = bool(superlink) and not own.get("chain-url") and not is_local(f"//{superlink}")
-        return cls(texts["coordinator"], texts["contract"], texts["base"], texts["members"], *bounds, remote)
+        named = texts["coordinator"], texts["contract"], texts["base"], texts["members"]
+        return cls(*named, norm_bound, epsilon, remote)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
         """Raise ObjectionError for a coordinator or contract that is not the pinned one, or a chain out of reach."""

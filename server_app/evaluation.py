@@ -1,4 +1,4 @@
-"""Evaluation: what is served after a round is measured by organisations, on their held-out records.
+"""RoundEvaluation: what is served after a round is measured by organisations, on their held-out records.
 
 Those that a round asked are asked for it apart, once the round is closed; or with the next round's task, which then
 shows them the same state to measure and to train: one message instead of two (`goes_with_task`).
@@ -15,7 +15,7 @@ from server_app.admission import read_reply
 from server_app.rounds import Recipient, Rounds
 
 
-class Evaluation:
+class RoundEvaluation:
     """What is served after a round, who is asked to measure it, and the losses that have come so far."""
 
     def __init__(self, rounds: Rounds, number: int) -> None:

@@ -36,7 +36,7 @@ from server_app.bids import Offers, collect
 from server_app.binding import Bindings
 from server_app.erasure.run import erase
 from server_app.erasure.steps import ErasureContext
-from server_app.evaluation import Evaluation, curves, goes_with_task, means
+from server_app.evaluation import RoundEvaluation, curves, goes_with_task, means
 from server_app.exchange import Recipients, exchange, last_line
 from server_app.rounds import Recipient, Rounds
 from server_app.tasks import Tasks, Waiting
@@ -72,7 +72,7 @@ class Foedus(Strategy):
         self.rounds, self.bindings, self.validate = rounds, bindings, validate
         self.track, self.revoked = track, revoked
         self.tasks = Tasks(rounds, waiting)
-        self._evaluation = Evaluation(rounds, 0)
+        self._evaluation = RoundEvaluation(rounds, 0)
         self._recipients = Recipients[Recipient]()
 
     def start(
@@ -137,7 +137,7 @@ class Foedus(Strategy):
             offers = collect(self.rounds, server_round, nodes, lambda messages: self._checked(ask(messages)))
         lanes = self.rounds.begin(server_round, offers)
         if (measure := goes_with_task(self.rounds, server_round)) and self._evaluation.number != server_round - 1:
-            self._evaluation = Evaluation(self.rounds, server_round - 1)
+            self._evaluation = RoundEvaluation(self.rounds, server_round - 1)
         asked = [recipient for lane in lanes for recipient in self.rounds.select(lane)]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
@@ -177,7 +177,7 @@ class Foedus(Strategy):
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
         """One message, with the served adapters, for every connected organisation that is to measure them."""
-        self._evaluation, self._recipients = Evaluation(self.rounds, server_round), Recipients()
+        self._evaluation, self._recipients = RoundEvaluation(self.rounds, server_round), Recipients()
         return self._recipients.register(self._evaluations(self._evaluation))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -191,7 +191,7 @@ class Foedus(Strategy):
                     events.write("objected", round=server_round, organisation=organisation, detail=detail)
         return self._report(self._evaluation)
 
-    def _report(self, evaluation: Evaluation) -> MetricRecord | None:
+    def _report(self, evaluation: RoundEvaluation) -> MetricRecord | None:
         number, served, losses = evaluation.number, evaluation.served, evaluation.losses
         # Where rounds ask a part, the shared set would cost more than all that their organisations measure.
         validation = dict(self.validate(served)) if evaluation.everyone else {}
@@ -254,7 +254,7 @@ class Foedus(Strategy):
                 content = self.rounds.task(recipient, Composition.of(lane.state), measure=measure).to_content()
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 
-    def _evaluations(self, evaluation: Evaluation) -> Iterator[tuple[Recipient, Message]]:
+    def _evaluations(self, evaluation: RoundEvaluation) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to evaluate."""
         busy = {recipient.organisation for recipient in self.tasks.out}
         for recipient in evaluation.asked:
