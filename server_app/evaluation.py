@@ -1,4 +1,4 @@
-"""RoundEvaluation: what is served after a round is measured by organisations, on their held-out records.
+"""Evaluation: what is served after a round is measured by organisations, on their held-out records.
 
 Those that a round asked are asked for it apart, once the round is closed; or with the next round's task, which then
 shows them the same state to measure and to train: one message instead of two (`goes_with_task`).

@@ -7,7 +7,7 @@ erasure with updates of an earlier generation.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -282,7 +282,7 @@ class Rounds:
                 self._record(index, record.round, again)
 
     def _record(self, index: int, number: int, open_round: OpenRound) -> RoundRecord:
-        lane, genesis = self.lanes[index], self.genesis
+        lane = self.lanes[index]
         admitted = self.weigh(open_round)
         updates = weighted(admitted, self.run.artifacts.open)
         if updates:
@@ -291,11 +291,9 @@ class Rounds:
             updates = counted(self.genesis.robust, updates, judged)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
+        loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
         record = RoundRecord(
-            genesis=self.genesis.digest,
-            lane=index,
-            generation=lane.generation,
-            round=number,
+            **asdict(lane.next_key(self.genesis)),
             attempt=lane.attempts + 1,
             parent=lane.parent(self.genesis),
             previous=lane.previous,
@@ -309,9 +307,7 @@ class Rounds:
             late=tuple(sorted(open_round.late, key=by_address)),
             grace=open_round.grace,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
-            validation_loss=self.measures.loss(state)
-            if self.measures and genesis.compares_rounds and updates
-            else None,
+            validation_loss=loss,
         )
         record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)
