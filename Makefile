@@ -1,4 +1,5 @@
-# make install · setup · run · test · test-all · test-cpus · fuzz · sbom · audit · lock · check · style · docs · format · bench
+# make install · setup · run · test · test-all · test-cpus · fuzz · bundle · sbom · audit · lock · check · style · docs · format
+# · bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,6 +8,7 @@ STAMP := $(VENV)/.developed
 TOOLS := $(VENV)/tools/.installed
 # What `make install` installs: run, or node for a machine that only runs nodes and signers.
 LOCK ?= run
+BUNDLE ?= build/bundle
 BROWSER := $(VENV)/browser/chromium
 SECONDS ?= 3600
 SEED ?= 7
@@ -17,7 +19,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile
 # Concurrent processes with two threads each are up to 40 times slower than with one.
 export OMP_NUM_THREADS := 1
 
-.PHONY: install setup run test test-all test-cpus fuzz sbom audit lock check style docs format bench clean
+.PHONY: install setup run test test-all test-cpus fuzz bundle sbom audit lock check style docs format bench clean
 
 # What a user needs.
 install: $(INSTALLED)
@@ -49,6 +51,16 @@ $(TOOLS): requirements-tools.txt
 	test -d $(@D) || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet -r requirements-tools.txt
 	touch $@
+
+# Wheels of everything that a node runs with, for a machine without a package index, in build/bundle: the locked ones,
+# this project's, and with TORCH=1 torch's with what that build brings.
+bundle:
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	rm -rf $(BUNDLE) build/lib
+	$(BIN)/pip download --quiet --require-hashes --no-deps --only-binary :all: --dest $(BUNDLE) -r locks/node.txt
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(BUNDLE) .
+	test -z "$(TORCH)" || $(BIN)/pip download --quiet --only-binary :all: --dest $(BUNDLE) "$$(grep '^torch==' requirements.txt)"
+	cp locks/node.txt $(BUNDLE)/
 
 # What Foedus runs with, as CycloneDX in build/sbom.json.
 sbom: $(TOOLS)

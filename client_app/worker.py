@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from logging import INFO
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.common.logger import log
 
+from client_app.activity import Activity, note_failure, noted
 from client_app.app import app
 from client_app.own_app import app_digest, check_app, installed_hashes
 from client_app.runtime import Runtime
@@ -38,13 +40,17 @@ def work(settings: NodeSettings, address: str) -> None:
     def check(fab: bytes) -> None:
         try:
             check_app(fab)
-        except IntegrityError as error:  # the only words that leave this machine: they say whose node it is
+        except IntegrityError as error:
+            note_failure(settings.activity, "another version of the app")
+            # The only words that leave this machine: they say whose node it is.
             raise IntegrityError(f"{settings.organisation}: {error}") from error
 
     def answer(message: Message, context: Context) -> Message:
         context.node_config = own  # from this machine's settings, and from nobody else
-        return app(message, context)
+        return noted(settings.activity, lambda: app(message, context))
 
+    # Of a worker that died over a message nobody works on it now.
+    replace(Activity.read(settings.activity), since=None).write(settings.activity)
     parent, idle, bound = os.getppid(), Idle(settings.idle), False
     log(INFO, "%s: worker ready with app %s", settings.organisation, app_digest(installed_hashes()))
     while os.getppid() == parent:

@@ -43,6 +43,7 @@ SUMMARIES = {
     "signer": "Hold an organisation's key and sign for its node.",
     "coordinator": "Run a deployment's SuperLink behind nginx.",
     "members": "Register organisations on the chain.",
+    "prune": "Remove what of a run can be computed again: the aggregates of its older rounds.",
     "backup": "Copy a state, coordinator, node or signer folder while it is used.",
     "restore": "Put a backup back, and check every byte of it.",
 }

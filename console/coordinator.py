@@ -18,7 +18,10 @@ from console.backends.app_folder import stage
 from console.backends.children import Children, flower_environment, script
 from console.backends.deployment import CONNECTION, answers
 from console.backends.proxy import own_certificate, write_configuration
-from console.options import command_app
+from console.monitoring.coordinator import CoordinatorMonitor
+from console.monitoring.server import monitored
+from console.options import LogFileOption, LogFormatOption, command_app
+from console.views.logs import LogFormat, start_log
 from console.views.tables import screen, show
 from core.deployment import CoordinatorSettings
 from core.errors import RunError, UsageError
@@ -33,8 +36,11 @@ _STAYS_SECONDS = 10.0
 
 
 @app.command(epilog="Example: foedus coordinator /etc/foedus/coordinator")
-def coordinator(folder: FolderArgument) -> None:
+def coordinator(
+    folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None
+) -> None:
     """Run a deployment's SuperLink behind nginx, until it is ended; `foedus run --federation` starts runs there."""
+    start_log(log_format, log_file, part="coordinator")
     settings = CoordinatorSettings.read(folder)
     if not shutil.which(settings.nginx):
         raise UsageError(f"nginx: expected a program, got {settings.nginx!r}: install nginx, or name it in {folder}")
@@ -58,16 +64,17 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
     show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
     registered: set[Path] = set()
-    while superlink.poll() is None:
-        if nginx.poll() is not None:
-            if time.monotonic() - opened < _STAYS_SECONDS:
-                break
-            show(f"nginx ended with status {nginx.returncode}: starting another", on=screen(stderr=True))
-            nginx, opened = children.start(serving, {}), time.monotonic()
-        for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
-            register(path, environment)
-            registered.add(path)
-        time.sleep(_POLL_SECONDS)
+    with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
+        while superlink.poll() is None:
+            if nginx.poll() is not None:
+                if time.monotonic() - opened < _STAYS_SECONDS:
+                    break
+                show(f"nginx ended with status {nginx.returncode}: starting another", on=screen(stderr=True))
+                nginx, opened = children.start(serving, {}), time.monotonic()
+            for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
+                register(path, environment)
+                registered.add(path)
+            time.sleep(_POLL_SECONDS)
     name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx)
     raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
 

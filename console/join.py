@@ -10,6 +10,7 @@ from console.deployments import organisation_folder
 from console.deployments.organisation_folder import Choices
 from console.options import JsonOption, command_app, read_file
 from console.views.tables import answer, screen, show
+from core.deployment import NODE_METRICS
 
 app = command_app()
 
@@ -28,6 +29,9 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
     passphrase_file: Annotated[
         Path | None, typer.Option(help="Encrypt the key: a file of the passphrase, which the signer reads.")
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(help='ADDRESS:PORT for the node\'s metrics and health, or "".')
+    ] = NODE_METRICS,
     as_json: JsonOption = False,
 ) -> None:
     """Make an organisation's keys and folders from a kit, and the request that goes back to its coordinator.
@@ -36,7 +40,7 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     read = JoinKit.from_json(read_file("kit", kit, "a kit of `foedus deploy init`"))
     folder, paths = (out or Path(read.organisation)).absolute(), [p and p.absolute() for p in (data, passphrase_file)]
-    choices = Choices(paths[0], base, chain, node_user, signer_user, paths[1])
+    choices = Choices(paths[0], base, chain, node_user, signer_user, paths[1], metrics)
     made = organisation_folder.join(read, folder, choices)
     show(*organisation_folder.notes(folder, choices), on=screen(stderr=True))
     result = {

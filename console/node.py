@@ -14,8 +14,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from client_app.remote_key import RemoteKey
-from console.backends.children import Children, flower_environment, free_port, script
-from console.options import command_app
+from console.backends.children import Children, Kept, flower_environment, free_port, script
+from console.monitoring.node import NodeMonitor
+from console.monitoring.server import monitored
+from console.options import LogFileOption, LogFormatOption, command_app
+from console.views.logs import LogFormat, know, start_log
 from console.views.progress import working
 from console.views.tables import screen, show
 from core import keys
@@ -33,9 +36,11 @@ _MOST_FAILURES = 5
 
 
 @app.command(epilog="Example: foedus node /etc/foedus/node")
-def node(folder: FolderArgument) -> None:
+def node(folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None) -> None:
     """Run an organisation's node of a deployment, until it is ended: a SuperNode, and the worker behind it."""
+    start_log(log_format, log_file, part="node")
     settings = NodeSettings.read(folder)
+    know(organisation=settings.organisation)
     address = _address(settings)
     with Children() as children:
         show(f"Node of {settings.organisation}, {address}, for {settings.superlink}", on=screen(stderr=True))
@@ -58,31 +63,35 @@ def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     serving = supernode_command(settings, port)
     with working("reading the data"):  # before anybody is told of them
         check_data(settings.node_config())
-    supernode, since, failures = children.start(serving, environment), time.monotonic(), _MOST_FAILURES
+    supernode, failures = Kept(children, serving, environment), _MOST_FAILURES
     # -P: the current folder must not supply modules.
     command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.worker", settings.folder, f"127.0.0.1:{port}"]
-    worker, started, pause = children.start(command, environment), time.monotonic(), 1.0
-    while True:
-        time.sleep(_POLL_SECONDS)
-        if supernode.poll() is not None:
-            failures = 0 if time.monotonic() - since > _LONGEST_PAUSE_SECONDS else failures + 1
-            if failures > _MOST_FAILURES:
-                break
-            # Whoever comes back within 50 s is taken for the one that has left, and refused.
-            show(f"The SuperNode ended with status {supernode.returncode}: starting another", on=screen(stderr=True))
-            time.sleep(_LONGEST_PAUSE_SECONDS)
-            supernode, since = children.start(serving, environment), time.monotonic()
-        if worker.poll() is not None:
-            lived = time.monotonic() - started
-            # A worker that dies at once would otherwise take a core for its imports.
-            pause = 1.0 if lived > _LONGEST_PAUSE_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            show(f"The worker ended with status {worker.returncode}: starting another", on=screen(stderr=True))
-            time.sleep(pause)
-            worker, started = children.start(command, environment), time.monotonic()
+    worker, pause = Kept(children, command, environment), 1.0
+    with monitored(settings.metrics, NodeMonitor(settings, supernode, worker)):
+        while True:
+            time.sleep(_POLL_SECONDS)
+            if not supernode.alive:
+                failures = 0 if supernode.lived > _LONGEST_PAUSE_SECONDS else failures + 1
+                if failures > _MOST_FAILURES:
+                    break
+                # Whoever comes back within 50 s is taken for the one that has left, and refused.
+                _say_again("SuperNode", supernode)
+                time.sleep(_LONGEST_PAUSE_SECONDS)
+                supernode.start()
+            if not worker.alive:
+                # A worker that dies at once would otherwise take a core for its imports.
+                pause = 1.0 if worker.lived > _LONGEST_PAUSE_SECONDS else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                _say_again("worker", worker)
+                time.sleep(pause)
+                worker.start()
     raise RunError(
-        f"the SuperNode ended with status {supernode.returncode}: its log above says why. Unregistered node keys, a "
-        "restart within a minute, and a clock that is off by five look alike there"
+        f"the SuperNode ended with status {supernode.process.returncode}: its log above says why. Unregistered node "
+        "keys, a restart within a minute, and a clock that is off by five look alike there"
     )
+
+
+def _say_again(what: str, ended: Kept) -> None:
+    show(f"The {what} ended with status {ended.process.returncode}: starting another", on=screen(stderr=True))
 
 
 def supernode_command(settings: NodeSettings, port: int) -> list[str | Path]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument
 
+from console.views.logs import LogFormat
 from core.canonical import Address, address, from_json
 from core.errors import FormatError, IntegrityError, UsageError
 from core.genesis import Genesis
@@ -26,6 +27,10 @@ BaseOption = Annotated[
 ]
 FederationOption = Annotated[
     str, typer.Option("--federation", metavar="NAME", help="A coordinator's folder, or its name in /etc/foedus.")
+]
+LogFormatOption = Annotated[LogFormat, typer.Option(help="How lines on stderr look: text, or one JSON object each.")]
+LogFileOption = Annotated[
+    Path | None, typer.Option(help="Write them to this file instead, rotated at 10 MiB; five older ones are kept.")
 ]
 RunChainOption = Annotated[str | None, typer.Option("--chain", help="embedded, anvil or an RPC URL [the run's own].")]
 

@@ -11,8 +11,16 @@ from rich.console import RenderableType
 
 from console.backends.federation import Backend, federate
 from console.deployments.federation_folder import FederationFolder
-from console.options import JsonOption, StateOption, command_app, readable_run, state_of
+from console.options import (
+    JsonOption,
+    LogFormatOption,
+    StateOption,
+    command_app,
+    readable_run,
+    state_of,
+)
 from console.settings import DEFAULTS, build, restored
+from console.views.logs import LogFormat, start_log
 from console.views.report import report, tables
 from console.views.tables import answer, screen
 from core.config import RunConfig, key
@@ -48,18 +56,18 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
     federation: Annotated[str | None, typer.Option(metavar="NAME", help="Run it on this coordinator.")] = None,
     backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
+    log_format: LogFormatOption = LogFormat.text,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Run one federation, in simulation or on a deployment."""
     # First of all, while the only locals are the parameters: each option is a setting of the same name.
     options = {key(name): value for name, value in locals().items() if name in _OPTIONS and value is not None}
-    started = time.monotonic()
-    deployment = FederationFolder.named(federation) if federation else None
+    start_log(log_format, part="run")
+    started, deployment = time.monotonic(), FederationFolder.named(federation) if federation else None
     start = starting(state_of(deployment.state if deployment else state), resume, deployment)
     settings = build(options, assignments or [], config, start)
-    if deployment:
-        check_decided(settings, start)
+    check_decided(settings, start, deployment)
     federate(settings, backend, deployment.folder if deployment else None)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
@@ -75,8 +83,10 @@ def starting(folder: State, resume: str | None, deployment: FederationFolder | N
     return RunConfig.from_flat(DEFAULTS.to_flat() | decided | {"state": str(folder.folder), "run": new_run_id()})
 
 
-def check_decided(settings: RunConfig, start: RunConfig) -> None:
+def check_decided(settings: RunConfig, start: RunConfig, deployment: FederationFolder | None) -> None:
     """Raise UsageError for an option that would change what federation.toml and the admitted organisations decide."""
+    if deployment is None:
+        return
     given, decided = settings.to_flat(), start.to_flat()
     if changed := sorted(name for name in DECIDED - {"run", "resume"} if given[name] != decided[name]):
         name = changed[0]

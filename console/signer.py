@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from client_app.signer import SignerServer, held_key
-from console.options import command_app
+from console.options import LogFileOption, LogFormatOption, command_app
+from console.views.logs import LogFormat, start_log
 from console.views.tables import screen, show
 from core.deployment import SignerSettings
 
@@ -16,8 +17,11 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with
 
 
 @app.command(epilog="Example: foedus signer /etc/foedus/signer")
-def signer(folder: FolderArgument) -> None:
+def signer(
+    folder: FolderArgument, log_format: LogFormatOption = LogFormat.text, log_file: LogFileOption = None
+) -> None:
     """Hold an organisation's key and sign for its node, over a Unix socket, until it is ended."""
+    start_log(log_format, log_file, part="signer")
     settings = SignerSettings.read(folder)
     key = held_key(settings)
     with SignerServer(settings, key) as server:

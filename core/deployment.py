@@ -35,6 +35,10 @@ MOST_DRAWS = 8
 """Seeds that a coordinator may have drawn of which no training came: members that leave during a founding cost one."""
 
 
+COORDINATOR_METRICS, NODE_METRICS = "127.0.0.1:9464", "127.0.0.1:9465"
+"""Where `foedus deploy init` and `foedus join` have the two serve their metrics."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What a folder's settings file says; the docstring under a field is its documentation."""
@@ -112,6 +116,8 @@ class NodeSettings(_Settings):
     """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
     most_draws: int | None = None
     """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
+    metrics: str = ""
+    """ADDRESS:PORT for `/metrics` and `/health`; they are not served without it."""
     idle: float = 600.0
     """Seconds without a message after which the memory of the base is given back; the next that needs it loads it."""
     chain_url: str = ""
@@ -144,6 +150,7 @@ class NodeSettings(_Settings):
             bound = getattr(self, name)
             if bound is not None and not 0 < bound < math.inf:
                 raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")
+        check_metrics(self.metrics)
         if self.most_draws is not None:
             _check_draws(self.most_draws)
         for name in ("chain_lag", "step_price", "traffic_price", "budget"):
@@ -152,6 +159,11 @@ class NodeSettings(_Settings):
                 raise ConfigError(f"{name.replace('_', '-')}: {wrong}")
         if self.chain_lag_policy not in (None, *LAG_POLICIES):
             raise ConfigError(f"chain-lag-policy: expected {' or '.join(LAG_POLICIES)}, got {self.chain_lag_policy!r}")
+
+    @property
+    def activity(self) -> Path:
+        """The file in which the worker says what it does."""
+        return self.state / "activity.json"
 
     @property
     def worker_secret(self) -> Path:
@@ -241,12 +253,15 @@ class CoordinatorSettings(_Settings):
     """A folder with the public keys of the nodes that are admitted, NAME.pub."""
     state: Path = Path("state")
     """The SuperLink's database, its own certificates, and logs."""
+    metrics: str = ""
+    """ADDRESS:PORT for `/metrics` and `/health`; they are not served without it."""
     nginx: str = "nginx"
     """The program."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a port that is none."""
         check_listen(self.listen, self.control_port)
+        check_metrics(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -271,6 +286,8 @@ class FederationSettings(_Settings):
     """ADDRESS:PORT for the nodes."""
     control_port: int = 9093
     """The SuperLink's port on the loopback."""
+    metrics: str = COORDINATOR_METRICS
+    """ADDRESS:PORT for the coordinator's `/metrics` and `/health`; "" serves none."""
     key: Path | None = None
     """An existing key file of the coordinator's; without it one is made."""
     certificate: Path | None = None
@@ -292,6 +309,7 @@ class FederationSettings(_Settings):
             if not _HOST.fullmatch(host):
                 raise ConfigError(f"hosts: expected names or IP addresses, got {host!r}")
         check_listen(self.listen, self.control_port)
+        check_metrics(self.metrics)
         if wrong := fault("norm_bound", self.norm_bound):
             raise ConfigError(f"norm-bound: {wrong}")
         own = (self.certificate, self.private_key, self.ca)
@@ -334,11 +352,22 @@ def is_local(place: str) -> bool:
 
 def check_listen(listen: str, control_port: int) -> None:
     """Raise ConfigError for an address or a port that is none."""
-    host, _, port = listen.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-        raise ConfigError(f"listen: expected ADDRESS:PORT, got {listen!r}")
+    check_address("listen", listen)
     if not 0 < control_port < 2**16:
         raise ConfigError(f"control-port: expected 1 to 65535, got {control_port}")
+
+
+def check_address(name: str, text: str) -> None:
+    """Raise ConfigError for a setting that is no ADDRESS:PORT."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{name}: expected ADDRESS:PORT, got {text!r}")
+
+
+def check_metrics(address: str) -> None:
+    """Raise ConfigError for a setting that is neither ADDRESS:PORT nor "", where no metrics are served."""
+    if address:
+        check_address("metrics", address)
 
 
 _FILES: Mapping[str, str] = {

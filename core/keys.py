@@ -9,10 +9,12 @@ A file holds a key in the open, mode 0600, or encrypted under a passphrase as Et
 3). Whoever signs need not hold a key at all: see `SigningKey` in core/signed.py.
 """
 
+import grp
 import hashlib
 import hmac
 import json
 import os
+import pwd
 import re
 import secrets
 import stat
@@ -222,10 +224,11 @@ def read(path: Path, passphrase: Path | None = None) -> Key:
     """
     try:
         data = path.read_bytes()
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat()
     except OSError as error:
         raise UsageError(f"key file {path}: expected a file of 64 hex digits, got {error.strerror}") from error
-    if mode & 0o077:
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077 and not _is_handed_over(found):
         raise UsageError(f"key file {path}: expected mode 0600, got {mode:04o}, with which others can read it")
     if data.startswith(b"{"):
         return Key(_decrypted(path, data, passphrase))
@@ -233,6 +236,17 @@ def read(path: Path, passphrase: Path | None = None) -> Key:
         got = f"{len(data)} bytes that are none"
         raise UsageError(f"key file {path}: expected 64 lower-case hex digits of a key, got {got}")
     return Key(bytes.fromhex(data.decode("ascii")))
+
+
+def _is_handed_over(found: os.stat_result) -> bool:
+    """Whether root has given a file to this process alone, by a group of its own, as Kubernetes mounts a secret."""
+    if found.st_mode & 0o037 or found.st_uid or not os.geteuid() or found.st_gid not in (os.getegid(), *os.getgroups()):
+        return False
+    # A group that another user of the machine is in shares the key with him.
+    members = {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == found.st_gid}
+    members |= {name for entry in grp.getgrall() if entry.gr_gid == found.st_gid for name in entry.gr_mem}
+    own = {entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == os.geteuid()}
+    return members <= own
 
 
 def read_passphrase(path: Path) -> str:

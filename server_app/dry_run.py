@@ -15,8 +15,8 @@ from server_app.admission import RejectedError, read_reply
 from server_app.exchange import ask, exchange
 from server_app.founders import Founders
 
-_ARRIVAL_SECONDS = 30.0
-"""In which nodes connect that have been up: after a SuperLink's start they come back one by one."""
+_ARRIVAL_SECONDS = 90.0
+"""In which nodes connect: those that were up come back one by one after a SuperLink's start, a new one has imports."""
 _POLL_SECONDS = 0.5
 
 
@@ -35,7 +35,7 @@ class CheckedNode:
 
 
 def dry_run(grid: Grid, query: DryRunQuery, founders: Founders, expected: int, timeout: float) -> Iterator[CheckedNode]:
-    """Ask the nodes that are connected, once `expected` are or half a minute has passed; yield their answers."""
+    """Ask the nodes that are connected, once `expected` are or a minute and a half has passed; yield their answers."""
     deadline = time.monotonic() + min(timeout, _ARRIVAL_SECONDS)
     while len(nodes := list(grid.get_node_ids())) < expected and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

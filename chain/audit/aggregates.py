@@ -25,9 +25,11 @@ from core.errors import DestroyedError, FoedusError
 from core.genesis import Genesis
 from core.lora import Layout
 from core.model_selection import Measures
+from core.pruned import Pruned
 from core.robust import MEASURED_WITHIN, clipped, counted, norms_of, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
+from core.storage.run_folder import PRUNED
 
 Members = tuple[Address, ...] | None
 """The readers that something is sealed for; None is everybody."""
@@ -48,6 +50,8 @@ class StateAudit:
     fresh: AdapterState | None = None
     measures: Measures | None = None
     """What is measured on the shared validation set, where that and the base are."""
+    pruned: frozenset[Digest] = frozenset()
+    """The aggregates that need not be there, since the updates give them."""
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
@@ -105,6 +109,13 @@ class StateAudit:
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
                 self.findings.checked["shared A"] += 1
 
+    def open_aggregate(self, record: RoundRecord, where: str, members: Members) -> AdapterState | None:
+        """The state that a record claims; None where it is pruned, too."""
+        if self._is_pruned(record.aggregate):
+            self.findings.checked["pruned aggregates"] += 1
+            return None
+        return self.open(What.AGGREGATE, record.aggregate, where, members)
+
     def is_summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
         """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
         update = self.open(What.UPDATE, name, where, members)
@@ -142,10 +153,26 @@ class StateAudit:
         members: Members,
     ) -> AdapterState | None:
         """The state after a round that admitted something; `updates` is None when one of them cannot be summed."""
-        claimed = self.open(What.AGGREGATE, record.aggregate, where, members)
+        claimed, recomputed = self.open_aggregate(record, where, members), self.findings.recomputed
         self.findings.checked["aggregates"] += 1
         self.measure_again(record, claimed, where)
         where = self._file(where, record.aggregate)
+        state = self._continued(record, before, updates, claimed, where)
+        # Whatever became of the updates: a state that is not there and not computed was never checked.
+        unchecked = claimed is None and self.findings.recomputed == recomputed and self._is_pruned(record.aggregate)
+        if unchecked and not (self.erasures and self.erasures.excuses(record.aggregate)):
+            self.findings.fail(What.PRUNED, where, "a pruned state", "one that the updates give")
+        return state
+
+    def _continued(
+        self,
+        record: RoundRecord,
+        before: AdapterState | None,
+        updates: list[WeightedUpdate] | None,
+        claimed: AdapterState | None,
+        where: str,
+    ) -> AdapterState | None:
+        """The state that the next round is computed from."""
         if before is None or self.fresh is None:
             return claimed if claimed and self.initial and claimed.shapes == self.initial.shapes else None
         with self.findings.guard(What.AGGREGATE, where, "updates that the rule can sum"):
@@ -224,6 +251,10 @@ class StateAudit:
                 return False
         return True
 
+    def _is_pruned(self, name: Digest) -> bool:
+        # Its keys go first: what a crash leaves of it can be read by nobody.
+        return name in self.pruned and f"artifacts/{self.artifacts.place(name)}{KEYS}" not in self.files
+
     def _file(self, where: str, name: Digest) -> str:
         return f"{where}, artifacts/{self.artifacts.place(name)}{SEALED}"
 
@@ -231,6 +262,14 @@ class StateAudit:
         with suppress(FoedusError):  # its own round reports it
             return self.artifacts.open(name)
         return None
+
+
+def read_pruned(files: Files, findings: Findings) -> frozenset[Digest]:
+    """The aggregates that a run says were removed."""
+    if PRUNED in files:
+        with findings.guard(What.PRUNED, PRUNED, "the canonical form of a list of aggregates"):
+            return frozenset(files.read(PRUNED, Pruned.from_dict).aggregates)
+    return frozenset()
 
 
 def svd_tolerance(rank: int) -> float:

@@ -21,7 +21,7 @@ from core.storage.run_folder import RunFolder, certificate_name, erasure_name, g
 _RECORD = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
 _GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
 _DOCUMENT = re.compile(
-    r"(?:genesis|readers|founding|calibration)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
+    r"(?:genesis|readers|founding|calibration|pruned)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
     r"|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json|credits/L\d+-G\d+-R\d+\.json|epochs/E\d+\.json"
 )
 _ERASURE = re.compile(r"erasures/L(\d+)-G(\d+)\.json")

@@ -61,6 +61,7 @@ class What(StrEnum):
     ATTESTATION = "attestation of an erasure"
     CERTIFICATE = "certificate of an erasure"
     CALIBRATION = "calibration of verdicts"
+    PRUNED = "pruned aggregates"
     REAGGREGATED = "re-aggregated updates"
     WRAPS = "wrapped keys"
     COPY = "sealed copy"

@@ -11,7 +11,7 @@ failure names the first bad item; each part is a module of this package:
       records     the coordinator's signature, no gap, no fork, attempts counted, the parent's digest, nobody passed
                   over; the manifests' signatures, places, parents, membership, order, nonces, examples, bids, weights
       states      updates present under their digest, sealed for their readers, arrays, finite, norm; the aggregate
-                  computed again
+                  computed again, and there unless the run says that it is pruned
       salts       Merkle root and commitment equal to the ledger's (ledger), the anchor to its receipt (queue)
       private     the same on the members' chain
     epochs        the amounts behind every root of credit on the ledger; the newest are what the rounds have paid
@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from chain.audit.aggregates import StateAudit
+from chain.audit.aggregates import StateAudit, read_pruned
 from chain.audit.calibration import check_calibration
 from chain.audit.epochs import check_epochs
 from chain.audit.erasures import ErasureAudit
@@ -192,8 +192,9 @@ class _Audit:
         self.lines = {lane: (generations.members(lane, g), self._line(lane, g)) for lane, g in last.items()}
         served = frozenset(name for _, line in self.lines.values() for record in line for name in record.states)
         self.states = StateAudit(
-            self.artifacts, files, genesis, findings, known, self.erasures, served, measures=measures
-        )
+            self.artifacts, files, genesis, findings, known, self.erasures, served, measures=measures,
+            pruned=read_pruned(files, findings),
+        )  # fmt: skip
 
     def check_federation(self, layout: Layout | None) -> None:
         """Check the genesis against everything else, then lane by lane."""
@@ -271,7 +272,7 @@ class _Audit:
         self.selection.check_measured(record, file)
         if not record.admitted:
             self.selection.check(record, self._line(record.lane, head.generation), head, where)
-            self.states.open(What.AGGREGATE, record.aggregate, file.where, head.members)
+            self.states.open_aggregate(record, file.where, head.members)
             head.advance(record, head.state)
             return committed
         weights = self.records.check_admitted(record, head, file.where)

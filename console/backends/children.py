@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,8 @@ from typing import Self
 _PATIENCE_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2
+_PRCTL = ctypes.CDLL(None).prctl
+"""Looked up here: a child of a process with threads must take no lock before it runs its program."""
 
 
 class Children:
@@ -40,10 +43,34 @@ class Children:
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=_STDERR,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - before any thread is started
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call, and takes no lock
         )
         self._processes = [child for child in self._processes if child.poll() is None] + [process]
         return process
+
+
+class Kept:
+    """A process that is started again whenever it has ended."""
+
+    def __init__(self, children: Children, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        self._children, self._command, self._environment = children, command, environment
+        self.restarts = -1
+        self.start()
+
+    def start(self) -> None:
+        """Start it, once more after the first time."""
+        self.process = self._children.start(self._command, self._environment)
+        self._since, self.restarts = time.monotonic(), self.restarts + 1
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives."""
+        return self.process.poll() is None
+
+    @property
+    def lived(self) -> float:
+        """Seconds since it was started last."""
+        return time.monotonic() - self._since
 
 
 def script(name: str) -> list[str]:
@@ -76,4 +103,4 @@ QUIET = {
 
 def _end_with_parent() -> None:
     """Have the kernel end this process with its parent, which may be killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from chain.joining import JoinKit, JoinRequest
 from console.deployments.certificates import Certified, authority, names_of, server
-from console.deployments.templates import write_templates
+from console.deployments.templates import watched_by, write_templates
 from core import keys
 from core.canonical import Digest
-from core.deployment import FederationSettings, RunSettings
+from core.deployment import COORDINATOR_METRICS, FederationSettings, RunSettings
 from core.errors import IntegrityError, UsageError
 from core.keys import Domain, Key
 from core.names import Name
@@ -108,7 +108,8 @@ class FederationFolder:
         write(
             self.folder / "coordinator.toml",
             f'certificate = "server.pem"\nprivate-key = "server.key"\nlisten = {json.dumps(given.listen)}\n'
-            f'control-port = {given.control_port}\nstate = "state/coordinator"\n'.encode(),
+            f'control-port = {given.control_port}\nstate = "state/coordinator"\n'
+            f"metrics = {json.dumps(given.metrics)}\n".encode(),
         )
         return certificate
 
@@ -165,12 +166,12 @@ class FederationFolder:
         return self.folder / "kits" / f"{organisation}.json"
 
     def write_units(self) -> list[Path]:
-        """Units, and a compose file."""
-        user = "foedus"
-        port = self.settings.listen.rpartition(":")[2]
+        """Units, a compose file, and manifests."""
+        settings = self.settings
+        values = {"user": "foedus", "port": settings.listen.rpartition(":")[2], "key": self.key_file}
         program = Path(sys.executable).parent / "foedus"
-        values = {"folder": self.folder, "program": program, "user": user, "port": port}
-        return write_templates("coordinator", self.folder, values | {"control": self.settings.control_port})
+        values |= {"folder": self.folder, "program": program} | watched_by(settings.metrics, COORDINATOR_METRICS)
+        return write_templates("coordinator", self.folder, values)
 
     def admit(self, request: JoinRequest) -> JoinRequest:
         """Take a request in, once it holds, and let its node key be registered; one that is there may come again.

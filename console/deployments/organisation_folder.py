@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from chain.joining import JoinKit, JoinRequest
 from chain.membership import digest_of_node_key, request_membership
 from console.deployments.certificates import write_secret
-from console.deployments.templates import write_templates
+from console.deployments.templates import watched_by, write_templates
 from core import keys
+from core.deployment import NODE_METRICS
 from core.errors import UsageError
 
 REQUEST_DAYS = 30
@@ -35,7 +37,7 @@ REQUEST_DAYS = 30
 
 @dataclass(frozen=True)
 class Choices:
-    """What an organisation decides for itself: its data, base and chain, and the users of its two processes."""
+    """What an organisation decides for itself: data, base, chain, its processes' users, where it is watched."""
 
     data: Path | None = None
     base: str = ""
@@ -43,6 +45,7 @@ class Choices:
     node_user: str = ""
     signer_user: str = ""
     passphrase: Path | None = None
+    metrics: str = NODE_METRICS
 
 
 def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
@@ -55,9 +58,11 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     if folder.exists():
         raise UsageError(f"{folder}: expected no such folder yet, got one: its keys are not made again")
     owners = {name: _owner(user) for name, user in (("node", choices.node_user), ("signer", choices.signer_user))}
+    # Other users must pass through the folders above, which may be made here.
+    folder.parent.mkdir(parents=True, exist_ok=True)
     os.umask(0o077)
     for path in (folder, folder / "node", folder / "signer", folder / "socket"):
-        path.mkdir(parents=path == folder)
+        path.mkdir()
     request = make_keys(kit, folder, choices)
     data = choices.data or folder / "node" / "data"
     if not choices.data:
@@ -65,7 +70,12 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     write_settings(kit, folder, data, choices)
     users = {"node_user": choices.node_user or "foedus-node", "signer_user": choices.signer_user or "foedus-signer"}
     program = Path(sys.executable).parent / "foedus"
-    write_templates("organisation", folder, users | {"folder": folder, "program": program, "data": data})
+    places = {"folder": folder, "program": program, "data": data} | watched_by(choices.metrics, NODE_METRICS)
+    ports = {
+        "coordinator_port": kit.superlink.rpartition(":")[2],
+        "chain_port": _port(choices.chain_url or kit.chain_url),
+    }
+    write_templates("organisation", folder, users | places | ports)
     (folder / "request.json").write_bytes(request.to_json())
     # The node must reach the socket, and whoever owns the folder is asked for neither key.
     folder.chmod(0o755)
@@ -121,6 +131,7 @@ def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> 
         "pin-contract": kit.chain.contract,
         "pin-base": kit.base_digest,
         "pin-norm-bound": kit.norm_bound,
+        "metrics": choices.metrics,
         **chosen,
     }
     signer: dict[str, object] = {
@@ -133,6 +144,12 @@ def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> 
     signer |= {"users": [choices.node_user]} if choices.node_user else {}
     _write_toml(folder / "node" / "node.toml", node)
     _write_toml(folder / "signer" / "signer.toml", signer)
+
+
+def _port(url: str) -> int:
+    """The port of a chain's endpoint; that of HTTPS where there is no URL."""
+    parts = urlsplit(url)
+    return parts.port or (80 if parts.scheme == "http" else 443)
 
 
 def _write_toml(path: Path, settings: Mapping[str, object]) -> None:

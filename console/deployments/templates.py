@@ -1,11 +1,23 @@
 """The files that a service manager or a container engine reads, from the templates in `assets/deployment`."""
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 _UNITS = (".service", ".socket")
+_HEALTH = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout=5)"
+
+
+def watched_by(metrics: str, default: str) -> dict[str, object]:
+    """The port of a part's metrics, and the command that asks for its health, as JSON, with and without compose's CMD.
+
+    Without metrics the port is that of `default`, where nobody listens, and the command one that succeeds.
+    """
+    port = (metrics or default).rpartition(":")[2]
+    command = ["python", "-c", _HEALTH.format(port=port)] if metrics else ["true"]
+    return {"metrics": port, "health": json.dumps(command), "check": json.dumps(["CMD", *command])}
 
 
 def write_templates(kind: str, folder: Path, values: Mapping[str, object]) -> list[Path]:

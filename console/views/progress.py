@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from console.views import logs
 from console.views.tables import screen, show
 from core.errors import FoedusError, RunError, UsageError
 from core.escape import visible
@@ -21,6 +22,11 @@ from core.storage.state_folder import State
 
 Event = dict[str, Any]
 
+_LEVELS = {
+    "failed": "error", "rejected": "warning", "late": "warning", "uncounted": "warning", "objected": "warning",
+    "bid-rejected": "warning", "bind-failed": "warning", "receipt-missing": "warning", "uncalibrated": "warning",
+}  # fmt: skip
+"""How bad an event is, in a JSON log; the others are news."""
 _PATIENCE = 2.0
 """Seconds that pass without a word where there is no terminal."""
 
@@ -37,7 +43,7 @@ class Watcher:
         self.failure: FoedusError | None = None
         self.rounds = progress.add_task("starting", total=None)
         self.replies = progress.add_task("replies", total=None, visible=False)
-        self._round = self._of = ""
+        self._round, self._of, self._number = "", "", 0
 
     def __call__(self) -> bool:
         """Show what has happened since the last call; True when the ServerApp has ended."""
@@ -60,8 +66,8 @@ class Watcher:
             case "step":
                 self.progress.update(self.rounds, description=visible(event["doing"]))
             case "round-started":
-                self._of = f" of {event['rounds']}"
-                self._round = f"round {event['round']}{self._of}"
+                self._number, self._of = event["round"], f" of {event['rounds']}"
+                self._round = f"round {self._number}{self._of}"
                 done, total = event["round"] - 1, event["rounds"]
                 self.progress.update(self.rounds, description="rounds", completed=done, total=total)
                 self.progress.reset(self.replies, total=len(event["asked"]), visible=True)
@@ -94,7 +100,10 @@ class Watcher:
                 # Of the round before the one that has begun, or of one that nobody has begun in this process.
                 where = f"round {event['round']}{self._of}"
                 line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
-        if line:
+        number = event.get("round", self._number if name else None)
+        place = {what: where for what, where in (("round", number), ("organisation", name)) if where}
+        level, message = _LEVELS.get(event["event"], "info"), line or event["event"]
+        if not logs.tell(event["event"], message, level, run=self._run.name, **place) and line:
             show(line, on=self.progress.console)
 
 

@@ -120,12 +120,16 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
     return found
 
 
-def _read(state: State, run: RunFolder) -> tuple[list[Event], str]:
-    """A run's events, and one of the words above."""
-    events, _ = EventLog.read(state.events(run.name))
+def standing(events: Sequence[Event], written: bool, now: float) -> str:
+    """One of the words above."""
     ended = {"finished": "completed", "failed": "failed"}
-    last = events[-1]["event"] if events else ""
-    return events, ended.get(last) or condition(events, is_written(state.lock(run.name)), time.time())
+    return ended.get(events[-1]["event"] if events else "") or condition(events, written, now)
+
+
+def _read(state: State, run: RunFolder) -> tuple[list[Event], str]:
+    """A run's events, and how it stands."""
+    events, _ = EventLog.read(state.events(run.name))
+    return events, standing(events, is_written(state.lock(run.name)), time.time())
 
 
 def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:

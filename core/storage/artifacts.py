@@ -11,6 +11,7 @@ can be deleted: then the bytes are noise to everyone, also in copies that nobody
 import hmac
 import secrets
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from core.adapter import AdapterState
@@ -77,7 +78,19 @@ class Artifacts:
 
     def remove_document(self, name: str) -> None:
         """Remove a document's copy, which there need not be: another may take its place."""
-        place = name.removesuffix(".json")
+        self._remove(name.removesuffix(".json"))
+
+    def size(self, name: Digest) -> int:
+        """The bytes that a state takes; 0 where there is none."""
+        with suppress(OSError):
+            return len(self.blobs.read(self.place(name) + SEALED))
+        return 0
+
+    def remove(self, name: Digest) -> None:
+        """Remove a state, which there need not be."""
+        self._remove(self.place(name))
+
+    def _remove(self, place: str) -> None:
         for suffix in (KEYS, SEALED):
             self.blobs.remove(place + suffix)
 

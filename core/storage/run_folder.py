@@ -1,4 +1,4 @@
-"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays, but for calibration.
+"""A run on disk: genesis, records, salts, anchors and sealed artifacts. What is written stays, but for two files.
 
     RUN/genesis.json
     RUN/founding.json                           the members' registrations, and in a deployment their consents
@@ -10,7 +10,8 @@
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
-    RUN/calibration.json                        signed Calibration of what is served; the only file that is replaced
+    RUN/calibration.json                        signed Calibration of what is served; replaced
+    RUN/pruned.json                             the aggregates that `foedus prune` has removed; replaced
     RUN/anchors.jsonl, private.jsonl            the commit queues, with the chains' receipts (chain/queue.py)
     RUN/artifacts/                              what is sealed (core/storage/artifacts.py), unless stored elsewhere
 
@@ -36,6 +37,7 @@ from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import RoundCommitment
 from core.model_selection import served_round, stops
+from core.pruned import Pruned
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, commit_to
 from core.signed import Signed
@@ -49,6 +51,8 @@ CALIBRATION = "calibration.json"
 """The file of a Calibration."""
 FOUNDING = "founding.json"
 """The file of a Founding."""
+PRUNED = "pruned.json"
+"""The file of a Pruned."""
 
 
 class RunFolder:
@@ -128,8 +132,9 @@ class RunFolder:
         """Store the sealed copies of documents that a crash has left out."""
         for name in self._beginning():
             self._copy(name)
-        if (self.folder / CALIBRATION).exists():
-            self._copy(CALIBRATION)
+        for name in (CALIBRATION, PRUNED):
+            if (self.folder / name).exists():
+                self._copy(name)
         for number in self.epochs():
             self._copy(epoch_name(number))
         for lane in range(len(self.genesis.lanes)):
@@ -189,6 +194,21 @@ class RunFolder:
         self._drop_calibration()
         write(self.folder / CALIBRATION, to_json(signed.to_dict()))
         self._copy(CALIBRATION)
+
+    @property
+    def pruned(self) -> Pruned:
+        """The aggregates that were removed."""
+        return _read(path, Pruned.from_dict) if (path := self.folder / PRUNED).exists() else Pruned()
+
+    def prune(self, aggregates: Collection[Digest]) -> None:
+        """Say which aggregates go, then remove those that are still there."""
+        pruned = Pruned(tuple(sorted({*self.pruned.aggregates, *aggregates})))
+        self.artifacts.remove_document(PRUNED)
+        write(self.folder / PRUNED, to_json(pruned.to_dict()))
+        self._copy(PRUNED)
+        # What a crash leaves is listed, and goes the next time.
+        for name in pruned.aggregates:
+            self.artifacts.remove(name)
 
     def keep_epoch(self, number: int, tree: CreditTree) -> None:
         """Write the amounts of an epoch of credit before its root is posted; once more in place of one that was not."""

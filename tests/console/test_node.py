@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from console import node
+from console.backends import children
 from core import keys
 from core.deployment import NodeSettings
 from tests.commands import foedus, make_data
@@ -76,6 +77,7 @@ def test_a_supernode_that_has_served_is_started_again_but_not_for_ever(
     # The first has served for 100 s when it ends, the others for none.
     clock = SimpleNamespace(monotonic=lambda: 100.0 if starts.exists() else 0.0, sleep=lambda _: time.sleep(0.02))
     monkeypatch.setattr(node, "time", clock)
+    monkeypatch.setattr(children, "time", clock)
     monkeypatch.setattr(node.sys, "executable", "/bin/true")  # the worker, which is another test's
     done = foedus("node", folder(tmp_path, 'key-file = "own.key"'))
     assert "The SuperNode ended with status 3: starting another" in done.err

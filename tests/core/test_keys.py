@@ -1,7 +1,9 @@
 """Keys and signatures: made by one key, for one chain and contract, spelt in one way."""
 
 import os
+import pwd
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,6 +225,38 @@ def test_the_content_of_a_bad_key_file_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         keys.read(path)
     assert "5ec12e7" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which hands a file to a user by its group")
+@pytest.mark.parametrize(
+    ("mode", "group", "read"),
+    [
+        (0o440, 54321, True),  # as Kubernetes mounts a secret of mode 0400 with fsGroup
+        (0o640, 54321, True),
+        (0o460, 54321, False),
+        (0o444, 54321, False),
+        (0o440, pwd.getpwnam("daemon").pw_gid, False),  # another user's group
+    ],
+)
+def test_a_key_of_roots_is_read_where_its_group_is_this_processes_alone(mode: int, group: int, read: bool) -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own is root's alone
+    folder.chmod(0o755)
+    path = folder / "own.key"
+    path.write_text("1" * 64)
+    path.chmod(mode)
+    os.chown(path, 0, group)
+    if not (child := os.fork()):
+        os.setgroups([group])
+        os.setgid(54321)
+        os.setuid(54321)
+        try:
+            keys.read(path)
+        except UsageError as error:
+            os._exit(3 if f"got {mode:04o}" in str(error) else 4)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if read else 3)
+    path.unlink()
+    folder.rmdir()
 
 
 # --- keystores -----------------------------------------------------------------------------------------------------

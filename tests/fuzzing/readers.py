@@ -26,6 +26,7 @@ from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuer
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.privacy import PrivacyClaims
+from core.pruned import Pruned
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
@@ -166,6 +167,7 @@ def nouns() -> dict[str, Reader]:
         "genesis": noun(Genesis, GENESIS),
         "salts": noun(Salts, TASK.salts),
         "readers": noun(Readers, f.readers(GENESIS)),
+        "pruned": noun(Pruned, Pruned((RECORD.value.aggregate,))),
         "wraps": noun(Wraps, Wraps.of(bytes(32), b"label", f.readers(GENESIS).of())),
         "request to erase": noun(ErasureRequest, attestation(GENESIS).request.value),
         "settings": Reader(lambda data: RunConfig.from_flat(mapping(data)), to_json(RunConfig().to_flat())),

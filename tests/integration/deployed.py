@@ -233,7 +233,7 @@ def _init(folder: Path, chain: str, port: int, control: int) -> list[object]:
     settings = {
         "name": "clinics", "hosts": ["localhost"], "organisations": MEMBERS, "chain": chain,
         "base": str(folder / "base-of-the-coordinator"), "require-registration": True, "control-port": control,
-        "listen": f"127.0.0.1:{port}", "key": str(folder / "key" / "own.key"),
+        "listen": f"127.0.0.1:{port}", "key": str(folder / "key" / "own.key"), "metrics": f"127.0.0.1:{free_port()}",
     }  # fmt: skip
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
     lines += ["[run]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in run.items())]
@@ -243,6 +243,7 @@ def _init(folder: Path, chain: str, port: int, control: int) -> list[object]:
 
 def _join(found: Deployment, name: str, kit: str, owners: Mapping[str, str | None]) -> None:
     chosen: list[object] = ["--data", found.world.data, "--base", found.world.base, "--out", found.folder / name]
+    chosen += ["--metrics", f"127.0.0.1:{free_port()}"]
     for kind in ("node", "signer"):
         if user := owners[f"{kind}-{name}"]:
             chosen += [f"--{kind}-user", user]
@@ -299,7 +300,7 @@ class Anvil:
         state = ["--state", str(self.folder / "anvil.json"), "--state-interval", "1"]
         command = [str(binary()), "--port", str(self.port), "--chain-id", str(CHAIN_ID), "--accounts", "1", "--silent"]
         self.process = subprocess.Popen([*command, *state], stdin=subprocess.DEVNULL)
-        until(lambda: _listens(self.port), self.folder)
+        until(lambda: listens(self.port), self.folder)
 
     def kill(self) -> None:
         """End it as a power cut does."""
@@ -315,7 +316,8 @@ class Anvil:
         return answer["result"]
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something listens on a port of the loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -50,6 +50,16 @@ def test_secrets_are_their_users_alone_and_are_never_made_twice(kit: JoinKit, tm
         join(kit, home, Choices())
 
 
+def test_users_of_the_parts_pass_through_folders_that_are_made_on_the_way(kit: JoinKit, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        join(kit, tmp_path / "srv" / "foedus" / "medical", Choices())
+    finally:
+        os.umask(before)
+    for folder in ("srv", "srv/foedus", "srv/foedus/medical", "srv/foedus/medical/socket"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o755
+
+
 def test_an_organisation_chooses_data_base_chain_and_keystore(kit: JoinKit, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     passphrase = tmp_path / "passphrase"

@@ -1,18 +1,22 @@
 """Units and compose files are whole, and what the image and the services must not do stays so."""
 
 import configparser
+import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from compose_spec import PyCompose
 
-from console.deployments.templates import write_templates
-from tests.docs.blocks import ROOT
+from console.deployments.templates import watched_by, write_templates
 
-VALUES = {"folder": "/etc/foedus/clinics", "program": "/usr/bin/true", "user": "root", "port": 9092, "control": 9093}
-VALUES |= {"node_user": "root", "signer_user": "root", "data": "/srv/data"}
+VALUES = {"folder": "/etc/foedus/clinics", "program": "/usr/bin/true", "user": "root", "port": 9092}
+VALUES |= {"node_user": "root", "signer_user": "root", "data": "/srv/data", "key": "/etc/foedus/clinics/own.key"}
+VALUES |= {"coordinator_port": 9092, "chain_port": 8545} | watched_by("127.0.0.1:9465", "127.0.0.1:9465")
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
@@ -45,11 +49,73 @@ def test_a_signer_has_no_network_and_nothing_but_the_coordinator_publishes_a_por
         write_templates(kind, tmp_path, VALUES)
         services |= yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"]
     for name, service in services.items():
-        assert service.get("user", "foedus") != "root"
+        assert service["user"] == "10001:10001"
+        assert service["read_only"]
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
         assert service["cap_drop"] == ["ALL"]
         assert (service.get("network_mode") == "none") == (name == "signer")
         assert service.get("ports", []) == (["9092:9092"] if name == "coordinator" else [])
     # The node's container sees no key, the signer's no data.
     assert not [volume for volume in services["node"]["volumes"] if "/signer" in volume]
     assert not [volume for volume in services["signer"]["volumes"] if "/node" in volume or "/srv/data" in volume]
-    assert "USER foedus" in (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "organisation"])
+def test_a_compose_file_is_one_by_its_specification(tmp_path: Path, kind: str) -> None:
+    write_templates(kind, tmp_path, VALUES)
+    found = yaml.safe_load((tmp_path / "compose.yaml").read_text())
+    plain = yaml.safe_dump({name: value for name, value in found.items() if not name.startswith("x-")})
+    assert PyCompose.from_yaml(plain).service_names() == sorted(found["services"])
+
+
+def manifests(folder: Path, kind: str) -> list[dict[str, Any]]:
+    write_templates(kind, folder, VALUES)
+    return list(yaml.safe_load_all((folder / "kubernetes.yaml").read_text()))
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "organisation"])
+def test_every_manifest_is_one_of_kubernetes(tmp_path: Path, kind: str) -> None:
+    found = manifests(tmp_path, kind)
+    assert {"NetworkPolicy", "StatefulSet" if kind == "coordinator" else "Deployment"} <= {m["kind"] for m in found}
+    for manifest in found:
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+
+
+def test_fleet_alone_reaches_a_coordinator_and_nothing_a_node(tmp_path: Path) -> None:
+    policies = [
+        next(m["spec"] for m in manifests(tmp_path, kind) if m["kind"] == "NetworkPolicy")
+        for kind in ("coordinator", "organisation")
+    ]
+    open_to_all = [[r["ports"] for r in policy["ingress"] if "from" not in r] for policy in policies]
+    assert open_to_all == [[[{"protocol": "TCP", "port": 9092}]], []]
+    assert {p["port"] for rule in policies[1]["egress"] for p in rule["ports"]} == {53, 9092, 8545}
+
+
+def test_pods_run_as_a_numeric_user_on_a_root_that_is_read_only(tmp_path: Path) -> None:
+    for kind in ("coordinator", "organisation"):
+        (pod,) = (m["spec"]["template"]["spec"] for m in manifests(tmp_path, kind) if "template" in m["spec"])
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 10001
+        assert not pod["automountServiceAccountToken"]
+        for container in (*pod["initContainers"], *pod["containers"]):
+            locked = container["securityContext"]
+            assert locked["readOnlyRootFilesystem"]
+            assert locked["capabilities"] == {"drop": ["ALL"]}
+        secrets = [volume["secret"]["defaultMode"] for volume in pod["volumes"] if "secret" in volume]
+        assert set(secrets) == {0o400}
+
+
+def test_only_the_signers_container_has_the_key(tmp_path: Path) -> None:
+    (pod,) = (m["spec"]["template"]["spec"] for m in manifests(tmp_path, "organisation") if m["kind"] == "Deployment")
+    mounted = {c["name"]: {mount["name"] for mount in c["volumeMounts"]} for c in pod["containers"]}
+    assert "signer-given" in mounted["signer"]
+    assert not mounted["node"] & {"signer", "signer-given"}
+    assert not mounted["signer"] & {"node", "node-given", "data"}
+
+
+def test_health_is_asked_where_the_metrics_are_and_is_no_question_without_them() -> None:
+    watched = watched_by("0.0.0.0:9999", "127.0.0.1:9465")
+    assert watched["metrics"] == "9999"
+    assert "http://127.0.0.1:9999/health" in json.loads(str(watched["health"]))[2]
+    assert json.loads(str(watched["check"]))[0] == "CMD"
+    assert watched_by("", "127.0.0.1:9465")["health"] == '["true"]'

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import FormatError, RunError
+from core.storage import events as events_module
 from core.storage.events import EventLog
 
 
@@ -71,3 +72,55 @@ def test_a_log_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) -> 
 def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not representable as canonical JSON"):
         EventLog(tmp_path / "one.jsonl").write("first", loss=float("nan"))
+
+
+def numbers(path: Path, offset: int = 0) -> tuple[list[int], int]:
+    events, end = EventLog.read(path, offset)
+    return [event["number"] for event in events], end
+
+
+def test_a_log_keeps_no_more_than_two_files_however_long_a_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "MOST_BYTES", 1000)
+    log = EventLog(tmp_path / "one.jsonl")
+    for number in range(200):
+        log.write("step", number=number)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jsonl", "one.jsonl.1"]
+    assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())
+    kept, _ = numbers(log.path)
+    assert kept == list(range(kept[0], 200))
+    assert len(kept) > 15
+
+
+@pytest.mark.parametrize("every", [1, 7, 15])
+def test_a_reader_misses_nothing_and_sees_nothing_twice_when_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    monkeypatch.setattr(events_module, "MOST_BYTES", 1000)
+    log, seen, offset = EventLog(tmp_path / "one.jsonl"), list[int](), 0
+    for number in range(150):
+        log.write("step", number=number)
+        if number % every == every - 1:
+            new, offset = numbers(log.path, offset)
+            seen += new
+    assert seen == list(range(150 - 150 % every))
+
+
+def test_a_reader_that_comes_while_files_change_reads_the_rest_later(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("step", number=1)
+    _, offset = numbers(log.path)
+    log.write("step", number=2)
+    log.path.replace(events_module.previous(log.path))  # and the writer has not gone on yet
+    assert numbers(log.path, offset) == ([], offset)
+    before = events_module.previous(log.path).stat().st_size
+    log.path.write_text(f'{{"event":"continued","time":0,"before":{before}}}\n')
+    assert numbers(log.path, offset)[0] == [2]
+
+
+def test_an_event_that_calls_itself_the_first_is_one_like_others(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("step", number=1)
+    log.write("step", number=2, before=10**6)
+    assert numbers(log.path)[0] == [1, 2]
