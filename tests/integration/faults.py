@@ -49,7 +49,9 @@ class Live:
                 if event.get("round", number) >= number and fields.items() <= event.items()
             ]
 
-        until(lambda: bool(happened()), self.deployment.folder / "coordinator.log", 2)
+        log = self.deployment.folder / "coordinator.log"
+        until(lambda: bool(happened()) or len(self.events("finished") + self.events("failed")) >= self.ends, log, 2)
+        assert happened(), self.events("finished") + self.events("failed")
         return happened()[0]
 
     def end(self) -> dict[str, Any]:
