@@ -9,7 +9,7 @@ from statistics import fmean
 
 from flwr.app import Message, MetricRecord
 
-from core.canonical import Address
+from core.canonical import Address, Digest
 from core.messages import training
 from server_app.admission import read_reply
 from server_app.rounds import Recipient, Rounds
@@ -22,6 +22,11 @@ class RoundEvaluation:
         self.rounds, self.number, self.served = rounds, number, rounds.served
         self.asked = _asked(rounds, number)
         self.losses: dict[Address, dict[str, float]] = {}
+
+    @property
+    def of(self) -> tuple[int, Digest]:
+        """The round, and the digest of what is served."""
+        return self.number, self.served.digest
 
     @property
     def everyone(self) -> bool:

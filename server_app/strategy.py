@@ -136,8 +136,10 @@ class Foedus(Strategy):
             ask = partial(exchange, grid, timeout=self.tasks.waiting.evaluate_timeout)
             offers = collect(self.rounds, server_round, nodes, lambda messages: self._checked(ask(messages)))
         lanes = self.rounds.begin(server_round, offers)
-        if (measure := goes_with_task(self.rounds, server_round)) and self._evaluation.number != server_round - 1:
-            self._evaluation = RoundEvaluation(self.rounds, server_round - 1)
+        if measure := goes_with_task(self.rounds, server_round):
+            evaluation = RoundEvaluation(self.rounds, server_round - 1)
+            # At another attempt it goes on; behind an erasure the same round serves something else.
+            self._evaluation = self._evaluation if self._evaluation.of == evaluation.of else evaluation
         asked = [recipient for lane in lanes for recipient in self.rounds.select(lane)]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
