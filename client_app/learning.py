@@ -29,6 +29,7 @@ from core.round_key import RoundKey
 from core.update import ABSTAIN, Offer
 from llm.bases import find
 from llm.batches import check_turns
+from llm.determinism import environment
 from llm.evaluate import evaluate as measure
 from llm.model import Model, tokenizer_in
 from llm.served import shared_adapter
@@ -94,7 +95,8 @@ def train(message: Message, context: Context) -> Message:
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     try:
-        private = private_round(task, bid, records, host.key, node.privacy(host, task.genesis), witness.trained)
+        account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
+        private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
     except PrivacyError as error:
         return refused(message, context, Refused.ABSTAINED, error)
     measured = RecordDict()
