@@ -318,6 +318,14 @@ TARGETS = (
         _one("step", "overhead"), lambda f: f["target_overhead"], "×",
     ),
     Target(
+        "speed", "Tokens a second of `foedus serve`, relative to transformers' `generate`", "serving",
+        _one("speed"), lambda f: f["least_speed"], "×", at_least=True,
+    ),
+    Target(
+        "speed", "Time of an answer with the scores of its tokens, relative to one without", "serving",
+        _one("provenance"), lambda f: f["most_provenance"], "×",
+    ),
+    Target(
         "speed", "Bytes of a client round, relative to averaging A and B in float32", "traffic",
         _one("both_to_peer"), 0.55, "×",
     ),
