@@ -36,11 +36,11 @@ from benchmarks import report
 from benchmarks.agents.federation import DOMAINS, RoundSettings
 from benchmarks.in_process import RULE, address, fresh_adapter
 from benchmarks.speaking import once
-from benchmarks.statistics import MeanInterval
 from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
+from core.intervals import MeanInterval
 from core.robust import BOUNDS, Robust, clipped, counted, factors
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records
