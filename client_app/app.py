@@ -41,6 +41,7 @@ from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
 from core.update import ABSTAIN, Offer
+from llm.determinism import environment
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -160,7 +161,8 @@ def train(message: Message, context: Context) -> Message:
     if bid == ABSTAIN:
         return abstained(message, Cause.PRICE, "its agent will not pay for this round")
     try:
-        private = private_round(task, bid, records, host.key, node.privacy(host, task.genesis), witness.trained)
+        account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
+        private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
     except PrivacyError as error:
         return refused(message, context, Refused.ABSTAINED, error)
     plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)

@@ -30,6 +30,7 @@ SUMMARIES = {
     "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
     "attribute": "Trace every token of an answer to the organisations that taught it.",
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
+    "serve": "Serve the web console and an OpenAI-compatible endpoint on 127.0.0.1.",
     "calibrate": "Fit the weights of verdicts on records that organisations have published, and sign them.",
     "evidence": "Check the evidence of a verdict.",
     "request": "Ask, as an organisation, that it or some of its records be erased.",

@@ -176,7 +176,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
     inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
-    begin_or_resume(config, run, inputs, key, bindings, grid)
+    for text in begin_or_resume(config, run, inputs, key, bindings, grid):
+        context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
     chains.open_run(run.genesis)
     run.complete_copies()
