@@ -8,6 +8,7 @@ A trial whose result is there is not run again, so a sweep that was killed goes 
 whose steps are rounds: a scheduler can end one that lags behind. Its process ends with Ray's, however that ends.
 """
 
+import logging
 import os
 import shutil
 import subprocess
@@ -52,6 +53,8 @@ def run_trials(
     when there is no such cluster.
     """
     os.environ.update(_QUIET)
+    # It would print a trace of our own stack for a run that failed, whose own words are kept.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     listener = _Listener(out, told)
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")

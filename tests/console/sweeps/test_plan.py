@@ -9,6 +9,8 @@ import pytest
 from console.sweeps.plan import Sweep, words
 from core.errors import ConfigError, FormatError, UsageError
 
+ROOT = Path(__file__).parents[3]
+
 
 def test_every_combination_of_the_grid_has_every_seed() -> None:
     plan = Sweep.parse(
@@ -102,3 +104,8 @@ def test_paths_are_absolute_since_trials_run_elsewhere(tmp_path: Path, monkeypat
 
 def test_settings_in_words() -> None:
     assert words({"rank": 2, "learning-rate": 0.00312345}) == "rank 2, learning-rate 0.00312"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_sweeps_that_come_along_can_be_run(path: Path) -> None:
+    assert len(Sweep.read(path).trials()) > 1
