@@ -25,7 +25,7 @@ def sweep(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run a grid or a search of settings, one `foedus run` each, and name the best."""
+    """Run a grid or a search of settings, one run each, and name the best."""
     # Ray, pandas and SciPy: seconds that help need not wait.
     from console.sweeps import results  # noqa: PLC0415
     from console.sweeps.page import page  # noqa: PLC0415

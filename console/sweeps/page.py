@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 import assets
-from console.sweeps.results import Row, best_of
+from console.sweeps.results import Combination, best_of
 from core.escape import visible
 
 _LEFT, _RIGHT = 330.0, 780.0
@@ -17,7 +17,7 @@ _CURVES = 220.0
 _TICKS = 4
 
 
-def page(figure: str, rows: Sequence[Row]) -> str:
+def page(figure: str, rows: Sequence[Combination]) -> str:
     """The HTML; everything foreign in it is escaped by the template engine."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain)
     template = environment.from_string(assets.page("sweep.html").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class _Axis:
         return round(self.start + min(max(part, 0.0), 1.0) * (self.stop - self.start), 1)
 
 
-def _marks(rows: Sequence[Row]) -> dict[str, Any]:
+def _marks(rows: Sequence[Combination]) -> dict[str, Any]:
     """A dot and an interval for each row that has the figure; the axis ends at the dots, and intervals are cut."""
     found = [(row.label, row.found) for row in rows if row.found]
     means = [interval.mean for _, interval in found]
@@ -60,7 +60,7 @@ def _marks(rows: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, Any]:
+def _curves(rows: Sequence[Combination]) -> dict[str, Any]:
     """A line through the validation losses of each trial."""
     found = [(f"{row.label}, seed {one.trial.seed}", one.losses) for row in rows for one in row.outcomes if one.losses]
     losses = [loss for _, by_round in found for loss in by_round.values()]

@@ -43,7 +43,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row:
+class Combination:
     """The trials that differ in the seed alone, and the mean of the figure over those that are done."""
 
     varied: Settings
@@ -56,7 +56,7 @@ class Row:
         return words(self.varied) or "as the file has it"
 
 
-def rows_of(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:
+def rows_of(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Combination]:
     """One row for each combination of settings, in the order of the trials."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -64,17 +64,17 @@ def rows_of(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:
     found = []
     for some in groups.values():
         values = [one.figures[sweep.figure] for one in some if sweep.figure in one.figures]
-        found.append(Row(some[0].trial.varied, tuple(some), MeanInterval.of(values) if values else None))
+        found.append(Combination(some[0].trial.varied, tuple(some), MeanInterval.of(values) if values else None))
     return found
 
 
-def best_of(rows: Sequence[Row]) -> Row | None:
+def best_of(rows: Sequence[Combination]) -> Combination | None:
     """The row with the lowest mean among those of which every seed is done; None without one."""
     whole = [row for row in rows if row.found and all(one.status == "done" for one in row.outcomes)]
     return min(whole, key=lambda row: row.found.mean if row.found else 0.0, default=None)
 
 
-def to_dict(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
+def to_dict(sweep: Sweep, rows: Sequence[Combination]) -> dict[str, Any]:
     """The JSON of `foedus sweep --json`."""
     best = best_of(rows)
     return {
@@ -103,7 +103,7 @@ def to_dict(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def tables(sweep: Sweep, rows: Sequence[Row], html: Path) -> Iterator[RenderableType]:
+def tables(sweep: Sweep, rows: Sequence[Combination], html: Path) -> Iterator[RenderableType]:
     """A row for each combination of settings, and the best."""
     headings = ("settings", "seeds", sweep.figure, "failed")
     lines = [(r.label, len(r.outcomes), r.found, sum(one.status == "failed" for one in r.outcomes)) for r in rows]
@@ -115,7 +115,7 @@ def tables(sweep: Sweep, rows: Sequence[Row], html: Path) -> Iterator[Renderable
     yield f"Page     {html}"
 
 
-def write(sweep: Sweep, rows: Sequence[Row], out: Path) -> dict[str, str]:
+def write(sweep: Sweep, rows: Sequence[Combination], out: Path) -> dict[str, str]:
     """Write results.json and results.csv; returns their paths by kind."""
     paths = {kind: out / f"results.{kind}" for kind in ("json", "csv", "html")}
     paths["json"].write_text(json.dumps(to_dict(sweep, rows), indent=2) + "\n", encoding="utf-8")
@@ -123,7 +123,7 @@ def write(sweep: Sweep, rows: Sequence[Row], out: Path) -> dict[str, str]:
     return {kind: str(path) for kind, path in paths.items()}
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Combination]) -> str:
     """A line for each trial: name, status, seed, the settings that vary, the figures, why it failed."""
     outcomes = [one for row in rows for one in row.outcomes]
     varied = sorted({name for row in rows for name in row.varied})

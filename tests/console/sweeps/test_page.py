@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from console.sweeps.page import page
 from console.sweeps.plan import Sweep
-from console.sweeps.results import Outcome, Row, rows_of
+from console.sweeps.results import Outcome, Combination, rows_of
 from tests.console.sweeps.test_results import PLAN, outcomes
 
 
@@ -23,7 +23,7 @@ def test_it_shows_every_row_every_trial_and_every_curve() -> None:
 def test_foreign_text_is_escaped() -> None:
     (first, *_), found = rows_of(PLAN, outcomes()), "<script>alert(1)</script>\x1b[31m"
     html = page(
-        "final-loss", [replace(first, varied={"base": found}), Row({}, tuple(outcomes(detail=found)[5:]), None)]
+        "final-loss", [replace(first, varied={"base": found}), Combination({}, tuple(outcomes(detail=found)[5:]), None)]
     )
     assert "<script" not in html
     assert "\x1b" not in html
