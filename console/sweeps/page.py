@@ -19,7 +19,11 @@ _TICKS = 4
 
 def page(figure: str, rows: Sequence[Combination]) -> str:
     """The HTML; everything foreign in it is escaped by the template engine."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain)
+
+    def plain(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) else value
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=plain)
     template = environment.from_string(assets.page("sweep.html").read_text(encoding="utf-8"))
     best = best_of(rows)
     chosen = f"Best: {best.label}, {figure} {best.found}." if best else "No combination of settings has all its seeds."
@@ -74,7 +78,3 @@ def _curves(rows: Sequence[Combination]) -> dict[str, Any]:
             for label, by_round in found
         ],
     }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) else value

@@ -142,7 +142,11 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
         # Of a sweep that was killed: a run that ended amid a round is not worth the code that finds out where.
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        given = [word for name, value in trial["settings"].items() for word in ("--set", f"{name}={_text(value)}")]
+        # As TOML has it, which is how --set reads a value.
+        settings = {
+            n: str(value).lower() if isinstance(value, bool) else value for n, value in trial["settings"].items()
+        }
+        given = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         state = ("--state", str(self.folder / "state"))
         # Ray's own settings are of this cluster, and not of the one that the run starts.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -156,8 +160,11 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
     def step(self) -> dict[str, Any]:
         """Wait for the next round, where a scheduler asks for rounds, or for the end."""
         while self.process is not None and self.process.poll() is None:
-            if self.stops and (loss := self._next_loss()) is not None:
-                return {_METRIC: loss}
+            if self.stops:
+                found, self.offset = validation_losses(self.folder / "state", self.offset)
+                self.losses |= found
+            if self.losses:  # the earliest round that was not told yet
+                return {_METRIC: self.losses.pop(min(self.losses))}
             time.sleep(_POLL_SECONDS)
         if self.process is not None:
             if self.process.returncode:
@@ -174,12 +181,6 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 self.process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-
-    def _next_loss(self) -> float | None:
-        """The validation loss of the earliest round that was not told yet."""
-        found, self.offset = validation_losses(self.folder / "state", self.offset)
-        self.losses |= found
-        return self.losses.pop(min(self.losses)) if self.losses else None
 
 
 def last_line(log: Path) -> str:
@@ -201,8 +202,3 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
     if sweep.stop == "asha":
         return ASHAScheduler(metric=_METRIC, mode="min", max_t=10**6, grace_period=1, reduction_factor=2)
     return MedianStoppingRule(metric=_METRIC, mode="min", grace_period=1) if sweep.stop == "median" else FIFOScheduler()
-
-
-def _text(value: Any) -> str:
-    """A setting as `--set` reads it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

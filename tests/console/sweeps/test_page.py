@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from console.sweeps.page import page
 from console.sweeps.plan import Sweep
-from console.sweeps.results import Outcome, Combination, rows_of
+from console.sweeps.results import Combination, Outcome, rows_of
 from tests.console.sweeps.test_results import PLAN, outcomes
 
 
