@@ -3,7 +3,6 @@
 import signal
 import time
 
-import psutil
 import pytest
 
 from tests.integration.deployed import PRIVILEGED, Deployment
@@ -71,29 +70,6 @@ def test_half_of_the_organisations_cut_off_hold_the_round_and_lose_nothing(deplo
     records = run.finish()
     assert [record.attempt for record in records] == [1, 1, 1]
     assert all(len(record.admitted) >= 2 for record in records)
-
-
-def test_a_node_without_memory_says_so_and_trains_again_when_it_has_some(deployment: Deployment) -> None:
-    run = Live(deployment, "memory", rounds=6)
-    run.wait_for("round-closed", 1)
-    (worker,) = deployment.workers("medical")
-    whole = worker.rlimit(psutil.RLIMIT_AS)
-    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms, whole[1]))
-    run.wait_for("round-closed", 3)
-    worker.rlimit(psutil.RLIMIT_AS, whole)
-    records = run.finish()
-    assert all(run.names(record) >= {"coding", "financial"} for record in records)
-    assert run.rejected("medical") <= {"client-error: memory", "client-error: internal"}
-    assert run.names(records[-1]) == {"coding", "financial", "medical"}
-
-
-def test_a_node_with_few_open_files_goes_on(deployment: Deployment) -> None:
-    node = deployment.command("node", deployment.node("medical"))
-    for process in (node, *node.children(recursive=True)):
-        _, most = process.rlimit(psutil.RLIMIT_NOFILE)
-        process.rlimit(psutil.RLIMIT_NOFILE, (64, most))
-    run = Live(deployment, "files", rounds=2, quorum=3)
-    assert [run.names(record) for record in run.finish()] == [{"coding", "financial", "medical"}] * 2
 
 
 @pytest.mark.skipif(not PRIVILEGED, reason="needs root, to mount a file system")
