@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.integration.deployed import PRIVILEGED, Deployment
-from tests.integration.faults import Live, fill, small_disk, stopped
+from tests.integration.deployed import Deployment
+from tests.integration.faults import Live, stopped
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
@@ -70,22 +70,6 @@ def test_half_of_the_organisations_cut_off_hold_the_round_and_lose_nothing(deplo
     records = run.finish()
     assert [record.attempt for record in records] == [1, 1, 1]
     assert all(len(record.admitted) >= 2 for record in records)
-
-
-@pytest.mark.skipif(not PRIVILEGED, reason="needs root, to mount a file system")
-def test_a_node_whose_disk_is_full_sits_out_until_there_is_room(deployment: Deployment) -> None:
-    memory = deployment.node("medical") / "state" / "witness"
-    with small_disk(memory, 4):
-        run = Live(deployment, "full", rounds=6)
-        run.wait_for("round-closed", 1)
-        filler = fill(memory)
-        run.wait_for("rejected")
-        filler.unlink()
-        records = run.finish()
-    assert run.rejected("medical") == {"client-error: system"}
-    assert "No space left on device" in deployment.log("node-medical")
-    assert all(run.names(record) >= {"coding", "financial"} for record in records)
-    assert run.names(records[-1]) == {"coding", "financial", "medical"}
 
 
 def test_a_node_whose_data_are_gone_speaks_for_nobody_and_the_others_go_on(deployment: Deployment) -> None:
