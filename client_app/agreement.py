@@ -16,10 +16,11 @@ from typing import Any, Protocol, Self
 
 from flwr.app import UserConfig
 
+from chain.devnet.accounts import CHAIN_IDS
 from client_app.remote_key import RemoteKey
 from client_app.witness import has_sent
 from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
-from core.deployment import MOST_DRAWS
+from core.deployment import MOST_DRAWS, is_local
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis, Privacy
@@ -47,18 +48,29 @@ class Pins:
     members: str = ""
     norm_bound: float = 0.0
     epsilon: float = 0.0
+    remote: bool = False
+    """Whether it has no chain to ask, and its coordinator is another machine."""
 
     @classmethod
     def of(cls, own: UserConfig) -> Self:
         """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound, pin-epsilon."""
         texts = {name: str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "base", "members")}
-        bounds = [float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon")]
-        return cls(texts["coordinator"], texts["contract"], texts["base"], texts["members"], *bounds)
+        norm_bound, epsilon = (float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon"))
+        superlink = str(own.get("superlink", ""))
+        remote = bool(superlink) and not own.get("chain-url") and not is_local(f"//{superlink}")
+        named = texts["coordinator"], texts["contract"], texts["base"], texts["members"]
+        return cls(*named, norm_bound, epsilon, remote)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
-        """Raise ObjectionError for a coordinator or contract that is not the pinned one."""
+        """Raise ObjectionError for a coordinator or contract that is not the pinned one, or a chain out of reach."""
         _check("coordinator", self.coordinator, asked.coordinator)
         _check("contract", self.contract, chain.contract)
+        # By its id: an embedded chain, and an anvil that is managed, answer on the loopback of their machine alone.
+        if self.remote and chain.chain_id in CHAIN_IDS.values():
+            raise ObjectionError(
+                "chain: expected one that this machine reaches, got the coordinator's own development chain: set chain "
+                "to the RPC URL of one that all reach"
+            )
 
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError for a genesis that is not as the settings want it."""

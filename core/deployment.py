@@ -183,7 +183,7 @@ class NodeSettings(_Settings):
 
 
 _NODE_CONFIG = (
-    "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
+    "organisation", "superlink", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
     "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "pin_epsilon", "most_draws", "chain_url",
     "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip

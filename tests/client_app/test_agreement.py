@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chain.devnet.accounts import CHAIN_IDS
 from client_app.agreement import Agreement, Pins
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
@@ -215,3 +216,27 @@ def test_an_organisation_may_ask_for_a_privacy_budget_of_at_most_its_own(tmp_pat
     Pins.of({}).check(private)
     with pytest.raises(ObjectionError, match="dp-epsilon: expected at most 2, as pinned, got 3"):
         Pins.of({"pin-epsilon": 2.0}).check(private)
+
+
+@pytest.mark.parametrize(
+    ("own", "refused"),
+    [
+        ({"superlink": "coordinator.example:443"}, True),
+        ({"superlink": "10.0.0.1:443"}, True),
+        ({"superlink": "10.0.0.1:443", "chain-url": "http://10.0.0.1:8545"}, False),  # it asks for the contract there
+        ({"superlink": "127.0.0.1:8000"}, False),
+        ({"superlink": "localhost:8000"}, False),
+        ({}, False),
+    ],
+)
+def test_a_chain_that_lives_on_the_coordinator_s_machine_is_no_chain_for_another_machine(
+    own: dict[str, Any], refused: bool
+) -> None:
+    pins = Pins.of(own)
+    pins.check_asked(ASKED, f.CHAIN)
+    embedded = replace(f.CHAIN, chain_id=CHAIN_IDS["public"])
+    if not refused:
+        pins.check_asked(ASKED, embedded)
+        return
+    with pytest.raises(ObjectionError, match=r"chain: expected one that this machine reaches, .* set chain to the RPC"):
+        pins.check_asked(ASKED, embedded)

@@ -15,13 +15,17 @@ from core import lora
 from core.aggregation import weights
 from core.messages.training import TRAIN, Task
 from core.rejections import Reason
+from core.robust import Robust
 from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord
+from server_app.erasure.run import erase
 from server_app.rounds import OpenRound, Recipient, Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Tasks, Waiting
 from tests import federation as f
-from tests.server_app.clients import Clients, Federation, TestGrid, Time, answer, fail, name_of, sequence
+from tests.server_app.clients import Clients, Federation, TestGrid, Time, answer, fail, large, name_of, sequence
+from tests.server_app.erasure.test_run import Erasable, asked, fresh_nonce
+from unlearning.check import check
 
 NAMES = ("medical", "coding", "financial")
 NEVER = 1e9
@@ -68,6 +72,7 @@ class Run:
     slow: Slow
     waiting: Waiting
     kind: type[Rounds] = Rounds
+    tasks: type[Tasks] = Tasks
 
     @classmethod
     def create(cls, folder: Path, takes: Mapping[str, list[float]], waiting: Waiting, **changes: Any) -> "Run":
@@ -78,7 +83,7 @@ class Run:
 
     def start(self) -> Foedus:
         strategy = self.federation.strategy(kind=self.kind)
-        strategy.tasks = Tasks(strategy.rounds, self.waiting, self.slow.time.clock)
+        strategy.tasks = self.tasks(strategy.rounds, self.waiting, self.slow.time.clock)
         strategy.start(SlowGrid(self.federation.clients, self.slow))
         return strategy
 
@@ -196,8 +201,8 @@ def test_silence_is_counted_on_when_a_run_is_resumed(tmp_path: Path) -> None:
     waiting = replace(GRACE, grace=0.0, timeout=100.0, silent_rounds=2)
     run = Run.create(tmp_path, {"financial": [NEVER]}, waiting, rounds=3)
     run.start()
-    rounds, of = run.federation.rounds(), Recipient(0, f.address("financial"))
-    assert (rounds.silence(of), rounds.silence(Recipient(0, f.address("coding")))) == (3, 0)
+    silence = Tasks(run.federation.rounds(), waiting).silence
+    assert [silence[Recipient(0, f.address(name))] for name in ("financial", "coding")] == [3, 0]
 
 
 def test_a_late_organisation_is_not_asked_to_measure_behind_its_task(tmp_path: Path) -> None:
@@ -209,10 +214,10 @@ def test_a_late_organisation_is_not_asked_to_measure_behind_its_task(tmp_path: P
 # --- a late update that counts ---------------------------------------------------------------------------------------
 
 
-def stale(folder: Path, kind: type[Rounds] = Rounds, **changes: Any) -> Run:
+def stale(folder: Path, kind: type[Rounds] = Rounds, tasks: type[Tasks] = Tasks, **changes: Any) -> Run:
     """Financial takes five seconds, others one: a round ends after three, and the next before its next answer."""
     run = Run.create(folder, {"financial": [5.0, 1.0]}, GRACE, **{"staleness": 1, "rounds": 3} | changes)
-    run.kind = kind
+    run.kind, run.tasks = kind, tasks
     run.start()
     return run
 
@@ -237,6 +242,18 @@ def test_an_audit_computes_a_round_with_a_late_update_again(tmp_path: Path) -> N
     report = run.audit()
     assert report.failures == ()
     assert (report.recomputed, report.checked["late updates"]) == (3, 1)
+
+
+def test_a_late_update_is_clipped_as_one_in_time(tmp_path: Path) -> None:
+    run = Run.create(
+        tmp_path, {"financial": [5.0, 1.0]}, GRACE, staleness=1, rounds=3, robust=Robust("clip", 1.5), norm_bound=1e6
+    )
+
+    run.federation.clients.behave = {"financial": large(40.0)}
+    run.start()
+    assert run.admitted[1]["financial"] == 1
+    assert [run.records[n].factors[f.address("financial")] < 0.1 for n in (1, 2)] == [True, True]
+    assert run.audit().failures == ()
 
 
 def test_without_staleness_a_late_update_does_not_count(tmp_path: Path) -> None:
@@ -290,29 +307,31 @@ class FullWeight(Lying):
         return tuple(replace(a, weight=a.weight * 2**0.5) if a.organisation in late else a for a in admitted)
 
 
-class Hiding(Rounds):
+class Hiding(Tasks):
     """Says of whoever is late that it was rejected."""
 
-    def note_late(self, recipient: Recipient, _grace: float) -> None:
-        self.reject(recipient, Reason.NO_REPLY, "nothing came")
+    def note_late(self, recipient: Recipient) -> None:
+        self.rounds.reject(recipient, Reason.NO_REPLY, "nothing came")
 
     def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-        return self.lanes[0].round == 1 and key.round == 1
+        return self.rounds.lanes[0].round == 1 and key.round == 1
 
 
-@pytest.mark.parametrize(("kind", "what"), [(FullWeight, What.WEIGHT), (Hiding, What.MANIFEST_PLACE)])
-def test_an_audit_finds_a_lie_about_a_late_update(tmp_path: Path, kind: type[Rounds], what: What) -> None:
-    report = stale(tmp_path, kind).audit()
+@pytest.mark.parametrize(
+    ("lie", "what"), [({"kind": FullWeight}, What.WEIGHT), ({"tasks": Hiding}, What.MANIFEST_PLACE)]
+)
+def test_an_audit_finds_a_lie_about_a_late_update(tmp_path: Path, lie: Mapping[str, Any], what: What) -> None:
+    report = stale(tmp_path, **lie).audit()
     assert report.failures[0].what == what
     assert report.failures[0].where.startswith("round 2, lane 0")
 
 
 def test_an_audit_finds_late_updates_that_the_genesis_does_not_allow(tmp_path: Path) -> None:
-    class Generous(Rounds):
+    class Generous(Tasks):
         def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-            return self.next_key(recipient).round - key.round == 1
+            return self.rounds.next_key(recipient).round - key.round == 1
 
-    failures = stale(tmp_path, Generous, staleness=0).audit().failures
+    failures = stale(tmp_path, tasks=Generous, staleness=0).audit().failures
     assert What.MANIFEST_PLACE in {failure.what for failure in failures}
 
 
@@ -330,3 +349,29 @@ def test_the_same_update_does_not_count_in_time_and_late(tmp_path: Path) -> None
 
     failures = stale(tmp_path, Twice).audit().failures
     assert {What.NONCE, What.MANIFEST_PLACE} <= {failure.what for failure in failures}
+
+
+@pytest.mark.parametrize("late_again", [False, True])
+@pytest.mark.parametrize(("erased", "method"), [("coding", "remove"), ("coding", "replay"), ("financial", "replay")])
+def test_an_organisation_is_erased_from_a_history_with_late_updates(
+    tmp_path: Path, erased: str, method: str, late_again: bool
+) -> None:
+    run = stale(tmp_path, quorum=1)
+    before = run.records
+    run.federation.clients.behave = dict.fromkeys(NAMES, fresh_nonce)
+    erasable, strategy = Erasable(run.federation), run.federation.strategy()
+    slow = Slow(Time(), {"financial" if erased == "coding" else "medical": [5.0 if late_again else 1.0, 1.0]})
+    strategy.tasks = Tasks(strategy.rounds, replace(GRACE, timeout=20.0), slow.time.clock)
+    grid = SlowGrid(run.federation.clients, slow)
+    strategy.bindings.refresh(grid)
+    (signed,) = erase(erasable._context(strategy, grid), asked(erasable, erased, method))
+    certificate = signed.verified(run.federation.genesis)
+    assert certificate.label == ("exact" if method == "replay" else "interim")
+    assert check(signed, run.federation.run, run.federation.ledger) == ()
+    line = [record.value for record in run.federation.run.lineage(0)]
+    assert [record.round for record in line] == [1, 2, 3]
+    assert all(f.address(erased) not in record.delays for record in line)
+    if method == "remove":  # the late update stands where it stood
+        assert line[1].delays[f.address("financial")] == before[1].delays[f.address("financial")] == 1
+    report = run.audit()
+    assert (report.failures, report.recomputed) == ((), 3)
