@@ -130,7 +130,8 @@ def test_a_coordinator_that_ships_changed_client_code_is_refused_by_every_node_a
 def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(deployment: Deployment) -> None:
     def known() -> int:
         listed = deployment.flwr("supernode", "list", "federation", "--format", "json")
-        assert (count := listed.stdout.count('"node-id"')) >= len(MEMBERS), listed.stdout
+        count = listed.stdout.count('"node-id"')
+        assert count >= len(MEMBERS), listed.stdout
         return count
 
     before, rogue = known(), deployment.folder / "rogue"
