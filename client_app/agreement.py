@@ -1,13 +1,12 @@
 """Agreement: what an organisation asks of a federation before it is a member, and its memory of what it agreed to.
 
-A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
-update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
+A deployed node's settings may pin the coordinator, the contract and the other members; what they do not name is not
+asked for. The organisation shows its nonce once, to one set of members, and to
 that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other. A
 coordinator that found a seed which it does not like could found again under another name, or with other members: so
 many seeds as the settings allow may come to nothing. Where a signer holds the key, it has the memory too.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
 from core.deployment import MOST_DRAWS
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
-from core.genesis import Genesis, Privacy
+from core.genesis import Genesis
 from core.keys import Domain
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
@@ -36,24 +35,16 @@ _MOST_ENTRIES = 2000
 
 @dataclass(frozen=True)
 class Pins:
-    """What a node's settings fix about its federations; "" is not fixed, and 0.0 no bound.
-
-    With `epsilon` a federation must count privacy loss, and allow no more.
-    """
+    """Whose federations a node's settings want; "" is not fixed. What they may ask is core/site_policy.py."""
 
     coordinator: str = ""
     contract: str = ""
-    base_digest: str = ""
     members: str = ""
-    norm_bound: float = 0.0
-    epsilon: float = 0.0
 
     @classmethod
     def of(cls, own: UserConfig) -> Self:
-        """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound, pin-epsilon."""
-        texts = {name: str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "base", "members")}
-        bounds = [float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon")]
-        return cls(texts["coordinator"], texts["contract"], texts["base"], texts["members"], *bounds)
+        """Those of a node-config: pin-coordinator, pin-contract, pin-members."""
+        return cls(*(str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members")))
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
         """Raise ObjectionError for a coordinator or contract that is not the pinned one."""
@@ -64,19 +55,12 @@ class Pins:
         """Raise ObjectionError for a genesis that is not as the settings want it."""
         _check("coordinator", self.coordinator, genesis.coordinator)
         _check("contract", self.contract, genesis.chain.contract)
-        members = [member.address for member in genesis.organisations]
-        self.check_terms(genesis.base.digest, members, genesis.norm_bound, genesis.privacy)
+        self.check_members(member.address for member in genesis.organisations)
 
-    def check_terms(self, base: Digest, members: Iterable[str], norm_bound: float, privacy: Privacy | None) -> None:
-        """Raise ObjectionError for terms of a federation, founded or not, that are not as the settings want them."""
-        _check("base", self.base_digest, base)
+    def check_members(self, members: Iterable[str]) -> None:
+        """Raise ObjectionError for other members than those pinned."""
         addresses = ",".join(sorted(member.lower() for member in members))
         _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), addresses)
-        if self.norm_bound and norm_bound > self.norm_bound:
-            raise ObjectionError(f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {norm_bound:g}")
-        epsilon = privacy.epsilon if privacy else math.inf
-        if self.epsilon and epsilon > self.epsilon:
-            raise ObjectionError(f"dp-epsilon: expected at most {self.epsilon:g}, as pinned, got {epsilon:g}")
 
 
 class AgreeingKey(SigningKey, Protocol):

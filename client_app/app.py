@@ -10,6 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.agreement import Pins
+from client_app.approvals import place_of
 from client_app.checks import check_federation, check_member, check_request, check_served, check_state
 from client_app.deletion import delete_derived_state
 from client_app.dry_run import DryRun
@@ -18,12 +19,13 @@ from client_app.local_round import RoundPlan, train_round, whole_round
 from client_app.oversight import confirm, metrics
 from client_app.privacy import private_round
 from client_app.refusals import abstained, errors_stay_home, refused
+from client_app.sent import Answers
 from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.composition import Composition
-from core.errors import FormatError, LedgerUnreachableError, PrivacyError, UsageError
+from core.errors import FormatError, LedgerUnreachableError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import (
@@ -40,6 +42,7 @@ from core.messages.queries import (
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
+from core.site_policy import SiteTerms
 from core.update import ABSTAIN, Offer
 from llm.evaluate import evaluate as measure
 from llm.model import Model
@@ -59,9 +62,11 @@ def bind(message: Message, context: Context) -> Message:
     if not node.known:  # in a deployment, where an organisation on another chain would object to every round
         with suppress(LedgerUnreachableError):
             node.oversight.check_contract(query.chain)
+    for host in node.hosts.values():
+        node.check_site(host)
     plain = node.registrations(query.asked, context.node_config)
     registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
-    return Message(Bound(registrations, node.known).to_content(), reply_to=message)
+    return Answers(node, query.asked).answer(message, Bound(registrations, node.known).to_content())
 
 
 @app.query("check")
@@ -77,7 +82,7 @@ def reveal(message: Message, context: Context) -> Message:
     query = RevealQuery.from_content(message.content)
     node = node_of(context)
     nonce = node.agreement(query.organisation).reveal(query.registrations, query.chain)
-    return Message(queries.revealed(nonce), reply_to=message)
+    return Answers(node, query.registrations[0].value).answer(message, queries.revealed(nonce))
 
 
 @app.query("consent")
@@ -86,9 +91,11 @@ def consent(message: Message, context: Context) -> Message:
     query = ConsentQuery.from_content(message.content)
     node = node_of(context)
     Pins.of(context.node_config).check(query.genesis)
-    check_member(query.genesis, node.host(query.organisation).organisation)
+    host = node.host(query.organisation)
+    node.check_site(host, SiteTerms.of(query.genesis))
+    check_member(query.genesis, host.organisation)
     agreed = node.agreement(query.organisation).consent(query.genesis)
-    return Message(queries.consented(agreed), reply_to=message)
+    return Answers(node, query.genesis).answer(message, queries.consented(agreed))
 
 
 @app.query("offer")
@@ -98,6 +105,7 @@ def offer(message: Message, context: Context) -> Message:
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
     node.agreement(query.organisation).check(genesis)
+    node.check_site(host, SiteTerms.of(genesis))
     model = node.load_base(genesis)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
@@ -108,7 +116,7 @@ def offer(message: Message, context: Context) -> Message:
     except (FormatError, UsageError) as error:
         return refused(message, context, Refused.ABSTAINED, error)
     unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(queries.offered(signed(unsigned, host, genesis)), reply_to=message)
+    return Answers(node, genesis).answer(message, queries.offered(signed(unsigned, host, genesis)))
 
 
 @app.query("delete")
@@ -118,7 +126,7 @@ def delete(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(query.organisation)
     receipt = delete_derived_state(query, host, node)
-    return Message(queries.deleted(receipt), reply_to=message)
+    return Answers(node, query.genesis).answer(message, queries.deleted(receipt))
 
 
 @app.query("records")
@@ -134,7 +142,7 @@ def erase_records(message: Message, context: Context) -> Message:
         erased.note({record: held.pop(record) for record in query.records if record in held})
     gone = erased.counts()
     known = (tuple(record for record in query.records if record in records) for records in (held, gone))
-    return Message(RecordsAnswer(*known).to_content(), reply_to=message)
+    return Answers(node, query.genesis).answer(message, RecordsAnswer(*known).to_content())
 
 
 @app.train()
@@ -144,28 +152,30 @@ def train(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(task.organisation)
     model, fresh = _checked_base(task, node, host)
+    node.check_site(host).check_update(task.round)
     check_state(task, fresh)
     witness = node.oversight.check_records(task)
-    witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
+    key, parent = place_of(task)
+    witness.check_open(key)
     standing = confirm(witness, task)
     if node.oversight.abstains(standing):
         return abstained(message, Cause.CHAIN_LATE, str(standing))
-    records = node.records(host, task.genesis, task.lane)
-    steps = whole_round(task.genesis, task.organisation, model, records)
-    stage = task.genesis.training.stage(task.round, steps)
-    try:
-        bid, next_bid = node.agency.bids(task, stage.steps)
-    except (FormatError, UsageError) as error:
-        return refused(message, context, Refused.ABSTAINED, error)
-    if bid == ABSTAIN:
-        return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-    try:
+    made = node.held_updates(host, task.genesis).of(key, parent)
+    if not made:
+        records = node.records(host, task.genesis, task.lane)
+        steps = whole_round(task.genesis, task.organisation, model, records)
+        stage = task.genesis.training.stage(task.round, steps)
+        try:
+            bid, next_bid = node.agency.bids(task, stage.steps)
+        except (FormatError, UsageError) as error:
+            return refused(message, context, Refused.ABSTAINED, error)
+        if bid == ABSTAIN:
+            return abstained(message, Cause.PRICE, "its agent will not pay for this round")
         private = private_round(task, bid, records, host.key, node.privacy(host, task.genesis), witness.trained)
-    except PrivacyError as error:
-        return refused(message, context, Refused.ABSTAINED, error)
-    plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
-    manifest, update = train_round(task, records, model, fresh, plan)
-    return Message(signed_reply(manifest, update, host, witness, task), reply_to=message)
+        plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
+        made = train_round(task, records, model, fresh, plan)
+    content = signed_reply(*made, host, witness, task, node)
+    return Answers(node, task.genesis).answer(message, content, made[0])
 
 
 @app.evaluate()
@@ -184,13 +194,14 @@ def evaluate(message: Message, context: Context) -> Message:
         _BASE_LOSSES[key] = _loss(model, None, genesis, host)
     served = task.served.map(lambda state: RULES[genesis.rule].adapter(state, fresh))
     losses = {"base": _BASE_LOSSES[key], "global": _loss(model, served, genesis, host)}
-    return Message(training.losses(losses), reply_to=message)
+    return Answers(node, genesis).answer(message, training.losses(losses))
 
 
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
     node.agreement(task.organisation).check(genesis)
+    node.check_site(host, SiteTerms.of(genesis)).check_hours()
     model = node.load_base(genesis)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)

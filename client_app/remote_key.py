@@ -1,35 +1,48 @@
 """A key that another process holds: `foedus signer` answers over a Unix socket, one request a connection.
 
-    {"ask": "about"}                                → {"address", "public", "coordinator", "chain"}
+    {"ask": "about"}                                → {"address", "public", "coordinator", "chain", "approve"}
     {"ask": "register", "chain", "value"}           → {"nonce", "signature"}
     {"ask": "reveal", "chain", "registrations"}     → {"nonce"}
     {"ask": "consent", "genesis"}                   → {"signature"}
     {"ask": "show", "federation", "shown", "openings"}  → {}
     {"ask": "sign", "chain", "noun", "value"}       → {"signature"}
     {"ask": "salt", "nonce"}                        → {"salt"}
+    {"ask": "held"}                                 → {"held"}, manifests; for the signer's own user and root alone
+    {"ask": "decide", "manifest", "released"}       → {}; for them alone
 
-Requests and answers are a line of JSON; a refusal is {"refused": reason}.
+Requests and answers are a line of JSON; a refusal is {"refused": reason}, with {"as": error} one of the site's policy.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.canonical import Address, Digest, address, from_json, to_json
-from core.errors import FormatError, IntegrityError, ObjectionError, UsageError
+from core.errors import (
+    FoedusError,
+    FormatError,
+    HeldError,
+    IntegrityError,
+    NotNowError,
+    ObjectionError,
+    PolicyError,
+    UsageError,
+)
 from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey, Signature, Struct, public_key
 from core.messages.training import Task
 from core.signed import Signed
-from core.update import Registration
+from core.update import Registration, UpdateManifest
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of a request: the genesis and a record of a thousand members take about 1 MB."""
 _PATIENCE_SECONDS = 60.0
+_KINDS: Mapping[str, type[FoedusError]] = {kind.__name__: kind for kind in (PolicyError, NotNowError, HeldError)}
+"""The refusals whose text is for the coordinator, too."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,20 @@ class RemoteKey:
         got, expected = (about.get("coordinator"), about.get("chain")), (coordinator, chain.to_dict())
         if got != expected:
             raise ObjectionError(f"signer: expected settings for {expected}, got {got}")
+
+    def check_approve(self, approve: str) -> None:
+        """Raise PolicyError for a signer that would let updates go which the node's policy holds."""
+        if (got := self._ask({"ask": "about"}, "approve")) != approve:
+            raise PolicyError(f"approve: expected a signer whose policy says {approve}, as the node's does, got {got}")
+
+    def waiting(self) -> list[UpdateManifest]:
+        """The updates that wait at the signer; raises IntegrityError for another user than its own or root."""
+        answer = self._answer({"ask": "held"})
+        return [UpdateManifest.from_dict(manifest) for manifest in answer.get("held", [])]
+
+    def decide(self, manifest: Digest, *, released: bool) -> None:
+        """Have the signer let a held update go, or keep it; raises IntegrityError when it refuses."""
+        self._answer({"ask": "decide", "manifest": manifest, "released": released})
 
     def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
         """A registration with the signer's commitment to a nonce; raises IntegrityError when the signer refuses."""
@@ -112,5 +139,5 @@ class RemoteKey:
         except (OSError, FormatError) as error:
             raise UsageError(f"signer {self.path}: expected an answer, got {error}: is `foedus signer` up?") from error
         if "refused" in answer:
-            raise IntegrityError(f"the signer refuses: {answer['refused']}")
+            raise _KINDS.get(answer.get("as", ""), IntegrityError)(f"the signer refuses: {answer['refused']}")
         return answer

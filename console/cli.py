@@ -31,6 +31,7 @@ SUMMARIES = {
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
     "calibrate": "Fit the weights of verdicts on records that organisations have published, and sign them.",
     "evidence": "Check the evidence of a verdict.",
+    "approve": "Look at the updates of an organisation that its site's policy holds, and let them go or keep them.",
     "request": "Ask, as an organisation, that it or some of its records be erased.",
     "forget": "Erase an organisation, or some of its records, from a run.",
     "check": "Check an erasure certificate against the run's artifacts and the chain.",

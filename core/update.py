@@ -31,9 +31,10 @@ METRICS: Mapping[str, tuple[float, float]] = {
     "behind": (0, 99_999),
     "next-steps": (0, 10**6),
     "next-rank": (0, 4096),
+    "records": (0, 10**9),
 }
 """What a manifest may report: the loss and time of its training, whether the organisation reads no chain, by how many
-rounds the chain is late, and the bid for the next round."""
+rounds the chain is late, the bid for the next round, and how many of its records the training used."""
 
 
 @dataclass(frozen=True, order=True)

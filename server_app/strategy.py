@@ -94,7 +94,8 @@ class Foedus(Strategy):
         while (number := number + 1) <= rounds.last:
             while rounds.round < number:
                 messages = self.configure_train(number, arrays, train_config or ConfigRecord(), grid)
-                arrays, _ = self.aggregate_train(number, self._checked(self.tasks.exchange(grid, messages)))
+                replies = self._checked(self.tasks.exchange(grid, messages, self._again))
+                arrays, _ = self.aggregate_train(number, replies)
             if rounds.genesis.training.calibrates(number) and number < rounds.last:
                 continue  # a calibration is judged by its end
             messages = self.configure_evaluate(number, arrays, evaluate_config or ConfigRecord(), grid)
@@ -140,15 +141,19 @@ class Foedus(Strategy):
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, None]:
         """Admit the replies one by one as they come, then close the round; no reply is kept."""
         for recipient, key, reply in self.tasks.match(replies):
+            open_now = key == self.rounds.next_key(recipient)
             try:
                 self._admit(recipient, key, reply)
             except RejectedError as error:
-                if key == self.rounds.next_key(recipient):
+                if error.held and reply and open_now and self.tasks.hold(recipient, reply):
+                    continue
+                if open_now:
                     rejection = self.rounds.reject(recipient, error.reason, error.detail, lasting=error.lasting)
                     self.rounds.events.write("rejected", **asdict(rejection))
                 else:  # nothing that this round asked for
                     late = {"round": key.round, "organisation": recipient.organisation}
                     self.rounds.events.write("uncounted", **late, detail=one_line(str(error)))
+            self.tasks.settle(recipient)
             if reply is not None and reply.has_content():
                 codec.release(reply.content)
         self.rounds.close(server_round)
@@ -227,12 +232,18 @@ class Foedus(Strategy):
     def _messages(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""
         for recipient in asked:
-            lane = self.rounds.lanes[recipient.lane]
             if recipient.organisation in self.revoked():
                 self.rounds.reject(recipient, Reason.REVOKED, "its registration has ended")
-            elif (node := self.bindings.nodes.get(recipient.organisation)) is None:
+            elif recipient.organisation not in self.bindings.nodes:
                 self.rounds.reject(recipient, Reason.NOT_CONNECTED, "no node speaks for it")
             else:
+                yield from self._again([recipient])
+
+    def _again(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
+        """The tasks of those that can be asked."""
+        for recipient in asked:
+            lane, node = self.rounds.lanes[recipient.lane], self.bindings.nodes.get(recipient.organisation)
+            if node is not None:
                 content = self.rounds.task(recipient, Composition.of(lane.state)).to_content()
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 

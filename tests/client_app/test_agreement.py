@@ -10,7 +10,7 @@ from client_app.agreement import Agreement, Pins
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
 from core.founding import commitment_to
-from core.genesis import Genesis, Privacy
+from core.genesis import Genesis
 from core.keys import Key, derive
 from core.messages.queries import ConsentQuery
 from core.seeds import from_nonces
@@ -187,10 +187,7 @@ def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_
     [
         ({"pin-coordinator": f.address("coding")}, "coordinator"),
         ({"pin-contract": f.address("coding")}, "contract"),
-        ({"pin-base": f.other("base")}, "base"),
         ({"pin-members": f"{MEMBERS[0].address}, {MEMBERS[1].address}"}, "members"),
-        ({"pin-norm-bound": 1.0}, "norm-bound"),
-        ({"pin-epsilon": 3.0}, "dp-epsilon"),  # it counts none
     ],
 )
 def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
@@ -202,16 +199,6 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
     wanted = {
         "pin-coordinator": genesis.coordinator.lower(),
         "pin-contract": genesis.chain.contract,
-        "pin-base": genesis.base.digest,
         "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
-        "pin-norm-bound": genesis.norm_bound,
     }
     Pins.of(wanted).check(genesis)
-
-
-def test_an_organisation_may_ask_for_a_privacy_budget_of_at_most_its_own(tmp_path: Path) -> None:
-    private = replace(drawn(tmp_path), privacy=Privacy(3.0, 1e-5, 1.0))
-    Pins.of({"pin-epsilon": 3.0}).check(private)
-    Pins.of({}).check(private)
-    with pytest.raises(ObjectionError, match="dp-epsilon: expected at most 2, as pinned, got 3"):
-        Pins.of({"pin-epsilon": 2.0}).check(private)

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,10 +21,10 @@ from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import OpenedRequest, Receipt, hidden
-from core.errors import ForgeryError, IntegrityError, UsageError
+from core.errors import ConfigError, ForgeryError, HeldError, IntegrityError, PolicyError, UsageError
 from core.founding import Consent, Founding, commitment_to
 from core.genesis import Genesis
-from core.keys import Key
+from core.keys import Domain, Key
 from core.rounds import Salts, ShownRecord
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -438,3 +439,88 @@ def test_a_silent_client_does_not_hold_up_the_next(federation: Federation, key: 
 def test_an_answer_is_one_line_of_json(federation: Federation, settings: SignerSettings) -> None:
     signer = Signer(settings, federation.members[OWN])
     assert from_json(to_json(signer.answer(b'{"ask":"about"}')))["address"] == federation.members[OWN].address
+
+
+# --- the site's policy ---------------------------------------------------------------------------------------------
+
+
+def with_policy(settings: SignerSettings, key: Key, text: str) -> Signer:
+    path = settings.folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return Signer(replace(settings, policy=path), key)
+
+
+def signing(signer: Signer, manifest: UpdateManifest, domain: Domain, *, owner: bool = False) -> dict[str, Any]:
+    asked = {"ask": "sign", "chain": domain.to_dict(), "noun": manifest.struct, "value": manifest.to_dict()}
+    return signer.answer(to_json(asked), owner=owner)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("most-rounds = 1", "most-rounds: expected at most 1, as this site's policy allows, got"),
+        ("most-epsilon = 8", "most-epsilon: expected at most 8, as this site's policy allows, got inf"),
+        ('hours = ["{closed}"]', "hours: expected"),
+    ],
+)
+def test_a_signer_signs_no_update_beyond_the_policy_whatever_its_node_asks(
+    federation: Federation, settings: SignerSettings, policy: str, reason: str
+) -> None:
+    hour = (time.localtime().tm_hour + 2) % 24
+    signer = with_policy(settings, federation.members[OWN], policy.replace("{closed}", f"{hour:02}:00-{hour:02}:30"))
+    refusal = signing(signer, own_manifest(federation), federation.genesis.chain)
+    assert refusal["refused"].startswith(reason)
+    assert refusal["as"] in ("PolicyError", "NotNowError")
+
+
+def test_a_signer_agrees_to_no_genesis_beyond_the_policy(federation: Federation, settings: SignerSettings) -> None:
+    signer = with_policy(settings, federation.members[OWN], 'bases = ["another"]')
+    refusal = signer.answer(to_json({"ask": "consent", "genesis": federation.genesis.to_dict()}))
+    assert refusal["refused"].startswith("base: expected another, as this site's policy allows, got")
+
+
+def test_a_policy_that_is_missing_or_wrong_is_said_at_the_start_and_signs_nothing(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    with pytest.raises(ConfigError, match="approve: expected text, got 5"):
+        with_policy(settings, federation.members[OWN], "approve = 5")
+    signer = with_policy(settings, federation.members[OWN], "")
+    (settings.folder / "policy.toml").unlink()
+    refusal = signing(signer, own_manifest(federation), federation.genesis.chain)
+    assert "expected a settings file" in refusal["refused"]
+
+
+def test_a_signer_holds_updates_and_lets_go_what_its_owner_has_looked_at_and_nothing_else(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    chain, made = federation.genesis.chain, own_manifest(federation)
+    other = replace(made, update=f.other("other bytes"))
+    signer = with_policy(settings, federation.members[OWN], 'approve = "each"')
+    held = signing(signer, made, chain)
+    assert held == {"refused": "held for approval by a person of its organisation", "as": "HeldError"}
+    decision = {"ask": "decide", "manifest": made.digest, "released": True}
+    assert "expected about, " in signer.answer(to_json(decision))["refused"], "its node is not its people"
+    assert "expected about, " in signer.answer(to_json({"ask": "held"}))["refused"]
+    assert signer.answer(to_json({"ask": "held"}), owner=True) == {"held": [made.to_dict()]}
+    assert signer.answer(to_json(decision), owner=True) == {}
+    assert signing(signer, other, chain)["as"] == "HeldError"
+    assert "signature" in signing(signer, made, chain)
+
+
+def test_a_node_hears_from_its_signer_what_is_held_and_why(federation: Federation, settings: SignerSettings) -> None:
+    (settings.folder / "policy.toml").write_text('approve = "each"', encoding="utf-8")
+    settings = replace(settings, policy=settings.folder / "policy.toml")
+    with SignerServer(settings, federation.members[OWN]) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        key, made = RemoteKey(settings.socket), own_manifest(federation)
+        key.check_approve("each")
+        with pytest.raises(PolicyError, match=r"approve: expected a signer whose policy says first, .* got each"):
+            key.check_approve("first")
+        with pytest.raises(HeldError, match="the signer refuses: held for approval"):
+            made.sign(key, federation.genesis.chain)
+        assert key.waiting() == [made]
+        key.decide(made.digest, released=True)
+        assert made.sign(key, federation.genesis.chain).verified(federation.genesis)
+        server.shutdown()
+        thread.join()

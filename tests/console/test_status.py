@@ -17,3 +17,6 @@ def test_a_run_reports_every_field_that_scripts_rely_on(finished: World) -> None
         assert {"round", "admitted", "rejected", "aggregate", "transaction", "loss"} <= set(entry)
         assert sorted(entry["admitted"]) == list(ORGANISATIONS)
         assert entry["transaction"].startswith("0x")
+        assert set(entry["records"]) == set(ORGANISATIONS)
+        for records in entry["records"].values():
+            assert 0 < records["used"] <= records["read"] <= records["registered"]
