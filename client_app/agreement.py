@@ -23,6 +23,7 @@ from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis
 from core.keys import Domain
+from core.membership import Admission, Proposal
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
 from core.storage.blobs import write
@@ -147,6 +148,17 @@ class Agreement:
         keep(genesis, self._path.parent)
         return Consent(genesis.digest, self._key.address).sign(self._key, genesis.chain)
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """The organisation's signature under newcomers of its federation, or under its own joining, which it notes.
+
+        Raises ObjectionError for a federation that it is no member of, and is not to be.
+        """
+        if self._key.address in {member.address for member in proposal.joins}:
+            self._note({"genesis": genesis.digest, "drawn": ZERO_DIGEST})
+            keep(genesis, self._path.parent)
+        self.check(genesis)
+        return Admission(genesis.digest, self._key.address, proposal.digest).sign(self._key, genesis.chain)
+
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's."""
         if not self._key.derived:
@@ -214,21 +226,28 @@ class RemoteAgreement:
         keep(genesis, self._folder)
         return consent
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """See `Agreement.admit`."""
+        admission = self._key.admit(genesis, proposal)
+        keep(genesis, self._folder)
+        return admission
+
     def check(self, genesis: Genesis) -> None:
         """See `Agreement.check`."""
         self._key.show(genesis.digest)
 
 
 def keep(genesis: Genesis, folder: Path) -> None:
-    """Write down a genesis that was agreed to."""
-    write(folder / f"{genesis.digest}.json", to_json(genesis.to_dict()))
+    """Write down a genesis that was agreed to, with what changed its members since."""
+    write(folder / f"{genesis.digest}.json", to_json(genesis.to_message()))
+    kept.cache_clear()
 
 
 @lru_cache(maxsize=16)
 def kept(digest: Digest, folder: Path) -> Genesis:
     """A genesis that was agreed to; raises IntegrityError where its file is gone, FormatError where it is damaged."""
     try:
-        return Genesis.from_dict(from_json((folder / f"{digest}.json").read_bytes()))
+        return Genesis.from_message(from_json((folder / f"{digest}.json").read_bytes()))
     except OSError as error:
         raise IntegrityError(f"federation {digest}: expected its genesis in {folder}, got {error.strerror}") from error
 

@@ -11,7 +11,14 @@ from flwr.clientapp import ClientApp
 
 from client_app.agreement import Pins
 from client_app.approvals import place_of
-from client_app.checks import check_federation, check_member, check_request, check_served, check_state
+from client_app.checks import (
+    check_federation,
+    check_member,
+    check_proposal,
+    check_request,
+    check_served,
+    check_state,
+)
 from client_app.deletion import delete_derived_state
 from client_app.dry_run import DryRun
 from client_app.hosting import Host, Node, node_of
@@ -23,12 +30,14 @@ from client_app.sent import Answers
 from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
-from core.canonical import Address, Digest
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.composition import Composition
-from core.errors import FormatError, LedgerUnreachableError, UsageError
+from core.errors import FormatError, LedgerUnreachableError, ObjectionError, UsageError
+from core.generations import check_members
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import (
+    AdmissionQuery,
     Bind,
     Bound,
     ConsentQuery,
@@ -43,7 +52,7 @@ from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
 from core.site_policy import SiteTerms
-from core.update import ABSTAIN, Offer
+from core.update import ABSTAIN, Asked, Offer
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -96,6 +105,30 @@ def consent(message: Message, context: Context) -> Message:
     check_member(query.genesis, host.organisation)
     agreed = node.agreement(query.organisation).consent(query.genesis)
     return Answers(node, query.genesis).answer(message, queries.consented(agreed))
+
+
+@app.query("admission")
+def admit(message: Message, context: Context) -> Message:
+    """Agree to newcomers of the own federation, or to join one, where the settings and the site's policy allow it."""
+    query = AdmissionQuery.from_content(message.content)
+    node, genesis, proposal = node_of(context), query.genesis, query.proposal
+    host, pins = node.host(query.organisation), Pins.of(context.node_config)
+    joins = {member.address: member for member in proposal.joins}
+    newcomer, openings = joins.get(host.key.address), [signed.verified(genesis) for signed in query.openings]
+    pins.check_asked(Asked(genesis.coordinator, genesis.run, ZERO_DIGEST), genesis.chain)
+    pins.check_members({*proposal.members, *joins})
+    policy = node.check_site(host, SiteTerms.of(genesis))
+    if newcomer and not host.key.derived:
+        policy.check_joining(genesis)
+    check_members(genesis, openings)
+    check_proposal(genesis, proposal, openings)
+    # A member that left is asked no more, and a newcomer only for what it registers.
+    if newcomer and newcomer != host.organisation:
+        raise ObjectionError(f"newcomer: expected {host.organisation}, got {newcomer}")
+    if not newcomer and host.key.address not in proposal.members:
+        raise ObjectionError(f"proposal: expected {host.key.address} among members or newcomers, got neither")
+    agreement = node.agreement(query.organisation).admit(genesis, proposal)
+    return Answers(node, genesis).answer(message, queries.agreed(agreement))
 
 
 @app.query("offer")

@@ -4,7 +4,8 @@
     {"ask": "register", "chain", "value"}           → {"nonce", "signature"}
     {"ask": "reveal", "chain", "registrations"}     → {"nonce"}
     {"ask": "consent", "genesis"}                   → {"signature"}
-    {"ask": "show", "federation", "shown", "openings"}  → {}
+    {"ask": "admit", "genesis", "proposal"}         → {"signature"}
+    {"ask": "show", "federation", "shown", "openings", "memberships"}  → {}
     {"ask": "sign", "chain", "noun", "value"}       → {"signature"}
     {"ask": "salt", "nonce"}                        → {"salt"}
     {"ask": "held"}                                 → {"held"}, manifests; for the signer's own user and root alone
@@ -34,6 +35,7 @@ from core.errors import (
 from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey, Signature, Struct, public_key
+from core.membership import Admission, Proposal
 from core.messages.training import Task
 from core.signed import Signed
 from core.update import Registration, UpdateManifest
@@ -99,18 +101,25 @@ class RemoteKey:
         signature = Signature(self._ask({"ask": "consent", "genesis": genesis.to_dict()}, "signature"))
         return Signed(Consent(genesis.digest, self.address), (signature,))
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """Its signature under newcomers, or its own joining; raises IntegrityError when the signer refuses."""
+        request = {"ask": "admit", "genesis": genesis.to_message(), "proposal": proposal.to_dict()}
+        signature = Signature(self._ask(request, "signature"))
+        return Signed(Admission(genesis.digest, self.address, proposal.digest), (signature,))
+
     def show(self, federation: Digest, task: Task | None = None) -> None:
         """Show the signer the records that a task of a federation shows.
 
         Raises IntegrityError when it objects, also to a federation that it has not agreed to.
         """
-        shown, openings = (task.shown, task.openings) if task else ((), ())
+        shown, openings, memberships = (task.shown, task.openings, task.genesis.memberships) if task else ((), (), ())
         self._answer(
             {
                 "ask": "show",
                 "federation": federation,
                 "shown": [record.to_dict() for record in shown],
                 "openings": [opening.to_dict() for opening in openings],
+                "memberships": [membership.to_dict() for membership in memberships],
             }
         )
 

@@ -14,12 +14,12 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
-from client_app.agreement import AgreeingKey, Agreement
+from client_app.agreement import AgreeingKey, Agreement, keep
 from client_app.approvals import Approvals
 from client_app.remote_key import LONGEST_LINE
 from client_app.token_key import TokenKey
@@ -32,6 +32,7 @@ from core.errors import FoedusError, FormatError, IntegrityError, NotNowError, P
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey
+from core.membership import Leave, MembershipRecord, Proposal
 from core.rounds import ShownRecord
 from core.signed import OrganisationStatement, Signed
 from core.site_policy import SitePolicy, SiteTerms
@@ -40,8 +41,8 @@ from core.update import Offer, Registration, UpdateManifest
 
 STATEMENTS: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
 """What an organisation's node signs in a federation that it has agreed to, by the names of the structs."""
-OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {ErasureRequest.struct: ErasureRequest}
-"""What is signed there for the signer's own user and root alone: no code of the node can have it erased."""
+OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (ErasureRequest, Leave)}
+"""What is signed there for the signer's own user and root alone: no code of the node can have it erased, or leave."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -85,6 +86,7 @@ class Signer:
             "register": self.register,
             "reveal": self.reveal,
             "consent": self.consent,
+            "admit": self.admit,
             "show": self.show,
             "sign": partial(self.sign, {**STATEMENTS, **(OF_ITS_OWNER if owner else {})}),
             "salt": lambda nonce: {"salt": self._key.salt_for(nonce).hex()},
@@ -126,19 +128,33 @@ class Signer:
 
     def consent(self, genesis: Any) -> dict[str, Any]:
         """The consent to a federation of this coordinator, of the members to whom the nonce was shown."""
-        federation, settings = Genesis.from_dict(genesis), self._settings
+        federation = Genesis.from_dict(genesis)
+        self._check_federation(federation)
+        return {"signature": self._agreement.consent(federation).signatures[0]}
+
+    def admit(self, genesis: Any, proposal: Any) -> dict[str, Any]:
+        """The signature under newcomers of a federation of this coordinator, or under the own joining."""
+        federation, change = Genesis.from_message(genesis), Proposal.from_dict(proposal)
+        self._check_federation(federation)
+        if self._key.address in {newcomer.address for newcomer in change.joins}:
+            self._policy.check_joining(federation)
+        return {"signature": self._agreement.admit(federation, change).signatures[0]}
+
+    def _check_federation(self, federation: Genesis) -> None:
+        """Raise IntegrityError for another coordinator or contract, or terms that the site's policy does not allow."""
+        settings = self._settings
         got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
         if got != expected:
             raise IntegrityError(f"federation: expected chain and coordinator {expected}, got {got}")
         if settings.federations and federation.digest not in settings.federations:
             raise IntegrityError(f"federation: expected {' or '.join(settings.federations)}, got {federation.digest}")
         self._policy.check_terms(SiteTerms.of(federation))
-        return {"signature": self._agreement.consent(federation).signatures[0]}
 
-    def show(self, federation: Any, shown: Any, openings: Any) -> dict[str, Any]:
+    def show(self, federation: Any, shown: Any, openings: Any, memberships: Any) -> dict[str, Any]:
         """Take note of the records that lead to the newest of a lane, in a federation that was agreed to."""
         opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
-        self._witness(federation).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
+        changes = [Signed.parse(MembershipRecord, membership) for membership in memberships]
+        self._witness(federation, changes).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
         return {}
 
     def sign(
@@ -190,9 +206,12 @@ class Signer:
             raise IntegrityError(f"chain: expected {expected}, got {chain}")
         return self._settings.domain
 
-    def _witness(self, federation: Digest) -> Witness:
-        """The memory of a federation; raises IntegrityError for one that this organisation has not agreed to."""
+    def _witness(self, federation: Digest, changes: Sequence[Signed[MembershipRecord]] = ()) -> Witness:
+        """The memory of a federation with these changes of its members; raises IntegrityError for one not agreed to."""
         genesis = self._agreement.agreed(federation)
+        if len(changes) > len(genesis.memberships):
+            genesis = genesis.amended(changes)
+            keep(genesis, self._state.agreed_genesis())
         return Witness(self._state.witness(federation, self._key.address), genesis, self._key.address, None)
 
 

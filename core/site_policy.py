@@ -83,6 +83,8 @@ class SitePolicy(FolderSettings):
     """The robust rules of which a federation must have one."""
     hours: tuple[str, ...] = ()
     """The hours of the day in which the site takes part, as "22:00-06:00", by the machine's clock."""
+    joins: tuple[str, ...] = ()
+    """The federations that it may join after their founding, by genesis digest or run id; none without."""
     approve: str = "never"
     """Which updates are held for a person: never, the first of each federation, or each."""
 
@@ -99,7 +101,9 @@ class SitePolicy(FolderSettings):
             raise ConfigError(f"robust: expected rules among {', '.join(rules)}, got {strange[0]!r}")
         for window in self.hours:
             _ = minutes(window)
-        for known_by_digest in (known for known in (*self.bases, *self.data_sets) if known.startswith("0x")):
+        for known_by_digest in (
+            known for known in (*self.bases, *self.data_sets, *self.joins) if known.startswith("0x")
+        ):
             raw(Digest(known_by_digest))
         if self.approve not in APPROVALS:
             raise ConfigError(f"approve: expected {', '.join(APPROVALS[:-1])} or {APPROVALS[-1]}, got {self.approve!r}")
@@ -119,6 +123,12 @@ class SitePolicy(FolderSettings):
         self._check_most("epsilon", terms.epsilon)
         if self.robust and terms.robust not in self.robust:
             _refuse("robust", " or ".join(self.robust), terms.robust)
+
+    def check_joining(self, genesis: Genesis) -> None:
+        """Raise PolicyError for a federation that was founded without this site, and that it may not join."""
+        # Whoever joins has not drawn the seed: a coordinator could found alone, with one that it likes.
+        if not {genesis.digest, genesis.run} & set(self.joins):
+            _refuse("joins", " or ".join(self.joins) or "none", f"{genesis.digest}, run {genesis.run}")
 
     def check_update(self, number: int, steps: int = 0, rank: int = 0) -> None:
         """Raise PolicyError for a round, or an update made in it, that is beyond what is allowed."""

@@ -60,7 +60,7 @@ def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
     shape.
     """
     agents: Json = {}
-    for member in run.genesis.organisations:
+    for member in run.genesis.everyone:
         lane, *_ = run.genesis.lanes_of(member.address)
         terms = Terms(1.0, len(run.genesis.lanes[lane]), run.genesis.training.rounds, 1, 0.0, 0.0)
         agent = Notebook(state.agent(run.genesis.digest, member.address)).newest(terms)

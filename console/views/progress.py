@@ -84,7 +84,7 @@ class Watcher:
         match event["event"]:
             case "rejected":
                 line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
-            case "late" | "held" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated":
+            case "late" | "held" | "other-version" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated":
                 line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
             case "erased":
                 line = f"erased {name}: {event['label']}"

@@ -45,7 +45,9 @@ def report(state: State, run: RunFolder) -> Json:
         "run": run.name,
         "status": _status(run, events),
         "genesis": run.genesis.digest,
-        "organisations": {o.name: o.address for o in run.genesis.organisations},
+        "organisations": {o.name: o.address for o in run.genesis.everyone},
+        "members": members_of(run),
+        "versions": versions_of(run),
         "rounds": [
             _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
             # How each update stood among the others, which is no part of the record.
@@ -58,6 +60,12 @@ def report(state: State, run: RunFolder) -> Json:
         "privacy": _privacy(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
+
+
+def versions_of(run: RunFolder) -> dict[str, str]:
+    """The software that each founder registered with."""
+    signed = run.founding.registrations if run.founding else ()
+    return {each.value.organisation.name: each.value.product for each in signed}
 
 
 def members_of(run: RunFolder) -> list[str]:
@@ -101,6 +109,8 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
     yield from records_lines(result["rounds"])
+    if run.genesis.memberships:
+        yield f"Members  now: {', '.join(result['members'])}"
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))

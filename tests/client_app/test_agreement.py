@@ -12,6 +12,7 @@ from core.errors import FormatError, ObjectionError
 from core.founding import commitment_to
 from core.genesis import Genesis
 from core.keys import Key, derive
+from core.membership import Proposal
 from core.messages.queries import ConsentQuery
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -19,7 +20,7 @@ from core.storage import jsonl
 from core.storage.state_folder import State
 from core.update import Asked, Organisation
 from tests import federation as f
-from tests.server_app.agreeing import registered
+from tests.server_app.agreeing import own_key, registered
 
 KEYS = tuple(sorted((Key(bytes([i]) * 32) for i in (1, 2, 3)), key=lambda key: int(key.address, 16)))
 MEMBERS = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(KEYS))
@@ -202,3 +203,19 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
         "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
     }
     Pins.of(wanted).check(genesis)
+
+
+def test_a_newcomer_agrees_by_joining_and_a_member_only_in_its_own_federation(tmp_path: Path) -> None:
+    genesis, newcomer = drawn(tmp_path), own_key(77)
+    joins = (Organisation(newcomer.address, "newcomer", 10, derived=False),)
+    proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], joins)
+    own = Agreement(tmp_path / "newcomer" / "agreed.jsonl", newcomer)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.check(genesis)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.admit(genesis, replace(proposal, joins=()))
+    assert own.admit(genesis, proposal).verified(genesis).proposal == proposal.digest
+    own.check(genesis)
+    assert own.agreed(genesis.digest) == genesis
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.check(replace(genesis, run="another"))

@@ -23,8 +23,10 @@ from core.deployment import SignerSettings
 from core.erasures import OpenedRequest, Receipt, hidden
 from core.errors import ConfigError, ForgeryError, HeldError, IntegrityError, PolicyError, UsageError
 from core.founding import Consent, Founding, commitment_to
+from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, Key
+from core.membership import Admission, Leave, MembershipRecord, Proposal
 from core.rounds import Salts, ShownRecord
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -214,7 +216,7 @@ def test_signers_draw_a_seed_and_agree_to_one_genesis_and_no_other(agreeing: lis
     consents = tuple(agreement.consent(genesis) for agreement in agreements)
     Founding(tuple(registrations), consents).check(genesis)
     agreements[0].check(genesis)
-    assert Genesis.from_dict(from_json((tmp_path / "node" / f"{genesis.digest}.json").read_bytes())) == genesis
+    assert Genesis.from_message(from_json((tmp_path / "node" / f"{genesis.digest}.json").read_bytes())) == genesis
     swapped = (nonces[1], nonces[0], nonces[2])
     with pytest.raises(IntegrityError, match="expected a seed from the nonce that was shown"):
         agreements[0].consent(replace(genesis, nonces=swapped, seed=from_nonces(swapped)))
@@ -278,7 +280,7 @@ def test_two_histories_are_not_signed_whatever_asks(
             for signed in records
         ]
         shown = [{"record": signed.to_dict(), "salts": s} for signed, s in zip(records, salts, strict=True)]
-        return ask(ask="show", federation=federation.genesis.digest, shown=shown, openings=[])
+        return ask(ask="show", federation=federation.genesis.digest, shown=shown, openings=[], memberships=[])
 
     def sign(manifest: UpdateManifest) -> dict[str, Any]:
         return ask(ask="sign", chain=chain, noun=manifest.struct, value=manifest.to_dict())
@@ -524,3 +526,72 @@ def test_a_node_hears_from_its_signer_what_is_held_and_why(federation: Federatio
         assert made.sign(key, federation.genesis.chain).verified(federation.genesis)
         server.shutdown()
         thread.join()
+
+
+# --- members that come and go --------------------------------------------------------------------------------------
+
+
+def proposal_of(federation: Federation, *joins: Organisation) -> Proposal:
+    genesis = federation.genesis
+    return Proposal(genesis.digest, 0, 1, records_of(federation)[-1].value.digest, genesis.lanes[0], joins)
+
+
+def test_a_signer_agrees_to_newcomers_of_its_federation_and_of_no_other(
+    federation: Federation, key: RemoteKey, tmp_path: Path
+) -> None:
+    genesis = federation.genesis
+    newcomer = Organisation(own_key(77).address, "newcomer", 10, derived=False)
+    proposal = proposal_of(federation, newcomer)
+    admission = RemoteAgreement(tmp_path / "agreed", key).admit(genesis, proposal)
+    assert admission.verified(genesis).proposal == proposal.digest
+    other = replace(genesis, coordinator=key.address)
+    with pytest.raises(IntegrityError, match="federation: expected chain and coordinator"):
+        key.admit(other, replace(proposal, genesis=other.digest))
+
+
+def test_a_signer_joins_a_federation_of_its_coordinator_and_then_signs_in_it(
+    federation: Federation, settings: SignerSettings, tmp_path: Path
+) -> None:
+    genesis, key = federation.genesis, own_key(77)
+    newcomer = Organisation(key.address, "newcomer", 10, derived=False)
+    proposal = proposal_of(federation, newcomer)
+    own_settings = replace(settings, state=tmp_path / "newcomer")
+    asked = {"ask": "admit", "genesis": genesis.to_message(), "proposal": proposal.to_dict()}
+    refused = Signer(own_settings, key).answer(to_json(asked))
+    assert refused["refused"].startswith(f"joins: expected none, as this site's policy allows, got {genesis.digest}")
+    signer = with_policy(own_settings, key, f'joins = ["{genesis.digest}"]')
+
+    def ask(**request: Any) -> dict[str, Any]:
+        return signer.answer(to_json(request))
+
+    joining = ask(**asked)
+    own = Signed(Admission(genesis.digest, key.address, proposal.digest), (joining["signature"],))
+    others = [
+        Admission(genesis.digest, m.address, proposal.digest).sign(m, genesis.chain)
+        for m in federation.members.values()
+    ]
+    record = MembershipRecord(genesis.digest, proposal, (own, *others), (), "33" * 32)
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 3, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, genesis.chain)  # fmt: skip
+    head = records_of(federation)[-1]
+    shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+    show = {"ask": "show", "federation": genesis.digest, "shown": shown, "openings": [opened.to_dict()]}
+    # A coordinator that adds members without a quorum, or shows the opening without its record.
+    few = replace(record, admissions=(own,)).sign(COORDINATOR, genesis.chain)
+    assert "members to agree, got 0" in ask(**show, memberships=[few.to_dict()])["refused"]
+    assert "expected its membership record, got none" in ask(**show, memberships=[])["refused"]
+    assert ask(**show, memberships=[record.sign(COORDINATOR, genesis.chain).to_dict()]) == {}
+    made = replace(own_manifest(federation), organisation=key.address, generation=1, round=4, parent=head.value.digest)
+    assert "signature" in signing(signer, made, genesis.chain)
+    elsewhere = replace(made, parent=records_of(federation)[0].value.digest)
+    assert "no record that was shown before it" in signing(signer, elsewhere, genesis.chain)["refused"]
+
+
+def test_a_leave_is_signed_for_the_signer_s_owner_alone(federation: Federation, settings: SignerSettings) -> None:
+    genesis = federation.genesis
+    signer = Signer(settings, federation.members[OWN])
+    leave = Leave(genesis.digest, federation.members[OWN].address)
+    asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": leave.struct, "value": leave.to_dict()}
+    assert "for another user than the signer's own" in signer.answer(to_json(asked))["refused"]
+    assert "signature" in signer.answer(to_json(asked), owner=True)

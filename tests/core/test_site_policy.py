@@ -97,6 +97,15 @@ def test_a_data_set_is_allowed_by_its_name_or_by_its_digest(tmp_path: Path) -> N
         policy(tmp_path, f'data-sets = ["{digest}"]').check_data("medical", lambda: f.other("one record more"))
 
 
+def test_a_federation_is_joined_that_the_policy_names_and_no_other(tmp_path: Path) -> None:
+    genesis = f.genesis()
+    for named in (genesis.digest, genesis.run):
+        policy(tmp_path, f'joins = ["{named}"]').check_joining(genesis)
+    for text in ("", 'joins = ["another"]'):
+        with pytest.raises(PolicyError, match=r"joins: expected (none|another), as this site's policy allows, got 0x"):
+            policy(tmp_path, text).check_joining(genesis)
+
+
 @pytest.mark.parametrize(
     ("hours", "within", "without"),
     [
