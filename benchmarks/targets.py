@@ -213,6 +213,10 @@ def _gpu(name: str) -> Callable[[Figures], Cases]:
     return lambda figures: {c: f[name] for c, f in figures.items() if isinstance(f, Mapping) and name in f}
 
 
+def _first_three(row: Mapping[str, Any]) -> bool:
+    return bool(row["scored by"] == "fact" and row["among the first"] == 3)
+
+
 def _attacked(name: str) -> Callable[[Figures], Cases]:
     """A figure of the rule validation where one of four attacks, by attack."""
     return lambda figures: {
@@ -358,6 +362,15 @@ TARGETS = (
     Target(
         "attribution", "Peak memory for 200 organisations, relative to 6", "provenance_speed",
         _one("peak_memory", "most_to_least"), 1.1, "×",
+    ),
+    Target(
+        "attribution", "Facts of which a record that states it is among its organisation's first three", "records",
+        lambda f: {r["scored by"]: MeanInterval.parse_mean(r["percent"]) for r in f["ranks"] if _first_three(r)},
+        90, " %", at_least=True,
+    ),
+    Target(
+        "attribution", "Time of scoring an organisation's records for an answer, relative to training on each once",
+        "records", _one("times_an_epoch"), 1.0, "×",
     ),
     Target(
         "unlearning", "Time of `remove` without the command around it", "unlearning_speed",

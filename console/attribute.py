@@ -35,26 +35,31 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     evidence: Annotated[
         Path | None, typer.Option(help="Write the proof of the verdict, for `foedus evidence`.")
     ] = None,
+    records: Annotated[Path | None, typer.Option(help="Your records: which of them taught it. They stay here.")] = None,
     base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
-    from provenance.attribution import DEFAULT  # noqa: PLC0415 - torch: seconds that help need not wait
+    from console.views import teaching  # noqa: PLC0415 - torch: seconds that help need not wait
+    from llm.files import read_records  # noqa: PLC0415
+    from provenance.attribution import DEFAULT  # noqa: PLC0415
     from provenance.evidence import Evidence  # noqa: PLC0415
     from provenance.page import page  # noqa: PLC0415
     from provenance.served import trace  # noqa: PLC0415
 
+    own = read_records(records.expanduser()) if records is not None else ()
     files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = readable_run(state_of(state), run, key)
     names = found.genesis.names
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
         traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)
+        taught, shown = teaching.by_records(found, traced, own, base) if own else ({}, ())
     if "html" in files:
         files["html"].write_text(page(traced, names, only), encoding="utf-8")
     if "evidence" in files:
         files["evidence"].write_bytes(Evidence.of(found, traced).to_bytes())
-    result = traced.to_dict(names) | {name: str(path) for name, path in files.items()}
-    answer(result, heat.parts(screen(), traced, names, only), as_json=as_json)
+    result = traced.to_dict(names) | {name: str(path) for name, path in files.items()} | taught
+    answer(result, (*heat.parts(screen(), traced, names, only), *shown), as_json=as_json)

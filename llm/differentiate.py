@@ -5,7 +5,7 @@ explained scalar at the output: then ⟨g, s δ_k(x)⟩ is the part of contribut
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,9 +44,9 @@ class Forward:
         """The log probability of every answer token in nats: shape (answers,)."""
         return self.scores - self.logits.logsumexp(-1)
 
-    def gradients(self, of: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Gradient of the scalar `of`, a function of the logits, at every output."""
-        return self._gradients(self._at_head(of), own=False)
+    def gradients(self, of: torch.Tensor, *, own: bool = False) -> dict[str, torch.Tensor]:
+        """Gradient of the scalar `of`, a function of the logits, at every output; `own`: along positions' own paths."""
+        return self._gradients(self._at_head(of), own=own)
 
     def both_gradients(self, of: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The gradient only along each position's own path, and that along all paths."""
@@ -64,12 +64,18 @@ class Forward:
 
 
 def forward(
-    model: Model, batch: Batch, modules: Mapping[str, torch.nn.Module], entry: torch.nn.Module | None = None
+    model: Model,
+    batch: Batch,
+    modules: Mapping[str, torch.nn.Module],
+    entry: torch.nn.Module | None = None,
+    *,
+    own_paths: bool = True,
 ) -> Forward:
     """Run `batch` and keep inputs and outputs of `modules`; the graph begins at the output of `entry`.
 
-    Without an `entry` it begins with what enters the first adapted block, or the input embedding. Raises ModelError
-    for a model with attention of its own.
+    Without an `entry` it begins with what enters the first adapted block, or the input embedding. Without `own_paths`
+    the attention is the model's, which is faster, and gradients are along all paths alone. Raises ModelError for a
+    model whose attention cannot be replaced.
     """
     seen, network, hidden = Seen(), model.module.get_base_model(), []
     begin = network.get_input_embeddings() if entry is None else entry
@@ -83,9 +89,10 @@ def forward(
         (begin, lambda _module, _inputs, output: output.requires_grad_()),
         *((module, seen.hook(name)) for name, module in modules.items()),
     ]
-    with switchable_attention(model) as paths, model.without_adapter(), torch.enable_grad(), hooked(hooks):
+    attention = switchable_attention(model) if own_paths else nullcontext(Paths())
+    with attention as paths, model.without_adapter(), torch.enable_grad(), hooked(hooks):
         logits, tokens = answer_logits(model, batch)
-    if not paths.calls:
+    if own_paths and not paths.calls:
         raise ModelError(f"attribution: expected attention from transformers, got that of {type(network).__name__}")
     return Forward(logits, tokens, seen.inputs, seen.outputs, hidden[0], paths)
 

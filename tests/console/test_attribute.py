@@ -112,3 +112,27 @@ def test_a_run_without_contributions_is_told(world: World, finished: World) -> N
 def test_json_is_one_object_even_with_a_page(finished: World, tmp_path: Path) -> None:
     done = finished.command("attribute", *QUESTION, "--html", tmp_path / "t.html")
     assert json.loads(done.out)["html"] == str(tmp_path / "t.html")
+
+
+def test_the_command_names_the_first_records_of_every_token(finished: World) -> None:
+    path = finished.data / "coding.jsonl"
+    options = ("--prompt", "coding 3?", "--response", "cod 9", "--records", path)
+    result = finished.command("attribute", *options).json
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert result["records"]["count"] == len(lines)
+    assert [token["text"] for token in result["records"]["tokens"]] == [token["text"] for token in result["tokens"]]
+    for token in (*result["records"]["tokens"], {"records": result["records"]["response"]}):
+        scores = [first["score"] for first in token["records"]]
+        assert len(scores) == min(3, len(lines))
+        assert scores == sorted(scores, reverse=True)
+        assert {first["where"] for first in token["records"]} <= {f"{path}:{n + 1}" for n in range(len(lines))}
+    shown = foedus("attribute", *options, "--state", finished.state)
+    assert f"The first of your {len(lines)} records for each token" in shown.out
+
+
+def test_records_that_are_none_are_refused_before_the_model_is_loaded(finished: World, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    for name, got in (("empty.jsonl", "expected records"), ("absent.jsonl", "expected a file")):
+        done = foedus("attribute", *QUESTION, "--records", tmp_path / name, "--state", finished.state)
+        assert (done.code, done.out) == (2, "")
+        assert got in done.err
