@@ -108,9 +108,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
-    yield from records_lines(result["rounds"])
-    if run.genesis.memberships:
-        yield f"Members  now: {', '.join(result['members'])}"
+    yield from member_lines(run, result)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
@@ -131,10 +129,10 @@ def records_of(manifest: UpdateManifest, genesis: Genesis) -> Json:
     return {"registered": registered, "read": manifest.examples, "used": used}
 
 
-def records_lines(rounds: list[Json]) -> Iterator[str]:
-    """How many records each organisation registered, and the fewest that it read and used in a round, in words."""
+def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
+    """How many records each organisation registered, and the fewest that it read and used in a round; who is left."""
     told: dict[str, list[Json]] = {}
-    for entry in rounds:
+    for entry in result["rounds"]:
         for name, records in entry["records"].items():
             told.setdefault(name, []).append(records)
     for name, each in sorted(told.items()):
@@ -142,6 +140,8 @@ def records_lines(rounds: list[Json]) -> Iterator[str]:
         fewest = f"used at least {min(used)}" if used else "used not told"
         read = min(records["read"] for records in each)
         yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
+    if run.genesis.memberships:
+        yield f"Members  now: {', '.join(result['members'])}"
 
 
 def late_lines(rounds: list[Json]) -> Iterator[str]:
