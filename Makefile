@@ -95,7 +95,7 @@ test-cpus: setup
 $(BROWSER): tests/browser.mjs | $(STAMP)
 	-test "$$(uname -sm)" != "Linux x86_64" || ! command -v npm >/dev/null || { mkdir -p $(@D) \
 	&& npm install --silent --ignore-scripts --no-save --no-package-lock --fetch-retries 0 --fetch-timeout 60000 \
-	--prefix $(@D) @sparticuz/chromium@153.0.0 && node tests/browser.mjs $(@D); } \
+	--prefix $(@D) @sparticuz/chromium@153.0.0 axe-core@4.14.1 && node tests/browser.mjs $(@D); } \
 	|| echo "no browser could be fetched: tests of pages use the machine's own, or are skipped"
 
 check: setup

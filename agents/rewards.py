@@ -56,7 +56,7 @@ class Rewards:
         """Measure every round of a lane's lineage anew, whatever is recorded, as an auditor does."""
         self._rounds[lane], self._states[lane] = {}, [initial]
         for record in _paying(self.run, lane):
-            updates = record.counted(self.run.genesis.robust, self.run.artifacts.open)
+            updates = record.counted(self.run.genesis, self.run.artifacts.open)
             after = self.run.artifacts.open(record.aggregate)
             if credit := self.measure(lane, record.round, updates, after):
                 self.keep(lane, record.round, credit, after)

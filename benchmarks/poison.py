@@ -41,7 +41,8 @@ from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, clipped, counted, factors
+from core.clipping import Vote, clip_factors
+from core.robust import BOUNDS, Robust, counted, factors, scaled
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records
 from llm.model import Model, ModelSpec, load
@@ -108,8 +109,9 @@ class Attacked:
         state, honest_factors = RULE.initial(fresh), []
         for number in range(SETTINGS.rounds):
             updates = self._updates(state, fresh, number)
-            effects = self._effects(state, updates) if self.robust.rule == "validation" else None
-            found = factors(self.robust, updates, effects)
+            clip = self._clip(updates)
+            harms = self._harms(state, scaled(updates, clip)) if self.robust.rule == "validation" else None
+            found = factors(self.robust, updates, clip, harms)
             honest_factors += [factor for a, factor in found.items() if a not in self.crowd.attackers]
             state = RULE.aggregate(state, counted(self.robust, updates, found)).state
         adapter = RULE.adapter(state, fresh)
@@ -146,16 +148,29 @@ class Attacked:
         seed = seeds.as_int(seeds.local(self.seed, organisation, number))
         return RULE.update(state, train(self.model, records, RULE.start(state, fresh), config, seed).adapter)
 
-    def _effects(self, state: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone, clipped, raises the validation loss, as a coordinator measures it."""
+    def _clip(self, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """What clipping leaves of each update, as all train alike and are asked in every round."""
+        norms = {update.organisation: update.state.norm for update in updates}
+        if not self.robust.clips:
+            return dict.fromkeys(norms, 1.0)
+        return clip_factors(self.robust.multiple, {a: Vote(norm, 1.0) for a, norm in norms.items()})
+
+    def _harms(self, state: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """The harm of each update alone, in nats, as a coordinator measures it."""
         fresh = fresh_adapter(self.model, self.seed)
 
         def loss(of: AdapterState) -> float:
             adapter, shared = RULE.adapter(of, fresh), self.crowd.validation.values()
             return fmean(evaluate(self.model, adapter, records, SETTINGS.max_length).loss for records in shared)
 
-        before = loss(state)
-        return {u.organisation: loss(RULE.aggregate(state, [u]).state) - before for u in clipped(updates)}
+        before, harms = loss(state), {}
+        for update in updates:
+            rise, fall = (
+                loss(RULE.aggregate(state, [replace(update, weight=sign * update.weight)]).state) - before
+                for sign in (1, -1)
+            )
+            harms[update.organisation] = min(rise, (rise - fall) / 2)
+        return harms
 
 
 def with_trigger(record: Record) -> Record:

@@ -111,7 +111,7 @@ def mechanism_of(epsilon: float, rate: float) -> tuple[float, float]:
     """Clipping norm and noise at which the whole training spends ε; neither clips nor adds noise for infinite ε."""
     if math.isinf(epsilon):
         return 1e9, 0.0
-    return CLIP, PrivacyPlan(Privacy(epsilon, DELTA, CLIP), rate, STEPS, STEPS * ROUNDS).noise
+    return CLIP, PrivacyPlan(Privacy(epsilon, DELTA, CLIP), rate, 1.0, STEPS, STEPS * ROUNDS).noise
 
 
 def area(scores: Scores, is_member: NDArray[np.bool_]) -> float:

@@ -217,14 +217,32 @@ def _first_three(row: Mapping[str, Any]) -> bool:
     return bool(row["scored by"] == "fact" and row["among the first"] == 3)
 
 
-def _attacked(name: str) -> Callable[[Figures], Cases]:
-    """A figure of the rule validation where one of four attacks, by attack."""
+def _attacked(name: str, rule: str) -> Callable[[Figures], Cases]:
+    """A figure of a rule where one of four attacks, by attack."""
     return lambda figures: {
         row["attack"]: MeanInterval.parse_mean(row[name])
         for table in ("one of four", "one of four on foedus-tiny")
         for row in figures[table]
-        if row["rule"] == "validation" and row["attack"] != "none"
+        if row["rule"] == rule and row["attack"] != "none"
     }
+
+
+def _poisoned(rule: str) -> tuple[Target, ...]:
+    backdoor = _attacked("backdoor_percent", rule)
+    return (
+        Target(
+            "poison", f"Rise of the honest organisations' loss when one of four attacks, with `{rule}`", "poison",
+            _attacked("loss_change_percent", rule), 3, " %",
+        ),
+        Target(
+            "poison", f"Honest updates of which less than nine tenths count, with `{rule}`", "poison",
+            _attacked("honest_taken_off_percent", rule), 2, " %",
+        ),
+        Target(
+            "poison", f"Prompts with the trigger that are answered as the backdoor wants, with `{rule}`", "poison",
+            lambda figures: {"backdoor": backdoor(figures)["backdoor"]}, 5, " %",
+        ),
+    )  # fmt: skip
 
 
 def _spoken(
@@ -269,18 +287,7 @@ TARGETS = (
         _after_erasure("others_change_points", -1), 5, " points",
     ),
     *_spoken("speaking_unseen", "four worlds that no setting was chosen on", (_all_said, 70), 90),
-    Target(
-        "poison", "Rise of the honest organisations' loss when one of four attacks, with `validation`", "poison",
-        _attacked("loss_change_percent"), 3, " %",
-    ),
-    Target(
-        "poison", "Honest updates of which less than nine tenths count, with `validation`", "poison",
-        _attacked("honest_taken_off_percent"), 2, " %",
-    ),
-    Target(
-        "poison", "Prompts with the trigger that are answered as the backdoor wants, with `validation`", "poison",
-        lambda figures: {"backdoor": _attacked("backdoor_percent")(figures)["backdoor"]}, 5, " %",
-    ),
+    *(target for rule in ("clip", "validation") for target in _poisoned(rule)),
     Target(
         "federation", "Bits per character of the embedded base, relative to the better character 6-gram", "train_base",
         _base_against_ngrams, 1.0, "×",
@@ -309,6 +316,14 @@ TARGETS = (
     Target(
         "speed", "Overhead of an optimiser step, relative to a bare PEFT loop", "training_step",
         _one("step", "overhead"), lambda f: f["target_overhead"], "×",
+    ),
+    Target(
+        "speed", "Tokens a second of `foedus serve`, relative to transformers' `generate`", "serving",
+        _one("speed"), lambda f: f["least_speed"], "×", at_least=True,
+    ),
+    Target(
+        "speed", "Time of an answer with the scores of its tokens, relative to one without", "serving",
+        _one("provenance"), lambda f: f["most_provenance"], "×",
     ),
     Target(
         "speed", "Bytes of a client round, relative to averaging A and B in float32", "traffic",

@@ -53,6 +53,7 @@ from core.messages.training import Task
 from core.round_key import RoundKey
 from core.site_policy import SiteTerms
 from core.update import ABSTAIN, Asked, Offer
+from llm.determinism import environment
 from llm.evaluate import evaluate as measure
 from llm.model import Model
 from llm.served import shared_adapter
@@ -204,7 +205,8 @@ def train(message: Message, context: Context) -> Message:
             return refused(message, context, Refused.ABSTAINED, error)
         if bid == ABSTAIN:
             return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-        private = private_round(task, bid, records, host.key, node.privacy(host, task.genesis), witness.trained)
+        account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
+        private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
         plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
         made = train_round(task, records, model, fresh, plan)
     content = signed_reply(*made, host, witness, task, node)

@@ -57,7 +57,7 @@ def train_round(
     start = rule.start(task.state, own)
     config = _train_config(genesis, bid, plan.stage, first_column=rank_of(start) - genesis.rank)
     if private:
-        result = train_privately(model, records, start, config, private.mechanism(len(records)), seeds.as_int(seed))
+        result = train_privately(model, records, start, config, private.mechanism, seeds.as_int(seed))
     else:
         # A shard without records has nothing to learn: its update is zero.
         result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
@@ -74,7 +74,8 @@ def train_round(
         round=task.round,
         parent=task.parent.value.digest if task.parent else genesis.digest,
         update=update.digest,
-        examples=len(records),
+        # How many there are by now would tell of one that came or went.
+        examples=genesis.examples[task.organisation] if private else len(records),
         tokens=0 if private else result.tokens,
         bid=bid,
         nonce=Digest("0x" + secrets.token_hex(32)),

@@ -3,13 +3,15 @@
     privacy/GENESIS/ADDRESS.jsonl      {a round, the digest of what it is trained from, its steps}, one line a training
 
 A round is entered before it is trained. The secret of its sampling and noise follows from the organisation's key and
-that digest, which covers federation, round, state, bid, σ and records: a round that is asked for again is trained to
-the same update and costs nothing more; any other training draws noise of its own, and is paid for. So no two updates
-hide different things behind the same noise, and none hides the same behind two. Derived keys, a simulation's, are
+that digest, which covers federation, round, state, bid, σ, records, and the environment in which sums round alike. A
+round that is asked for again is trained to the same update and costs nothing more; any other training draws noise of
+its own, and is paid for. So no two updates hide different things behind the same noise, and none hides the same behind
+two. What is entered is spent, whether the coordinator admits the update or not. Derived keys, a simulation's, are
 public, and so is the noise that follows from them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,10 +35,11 @@ class PrivateRound:
     epsilon: float
     secret: bytes = field(repr=False)
 
-    def mechanism(self, records: int) -> Mechanism:
-        """The mechanism of its training on so many records."""
+    @property
+    def mechanism(self) -> Mechanism:
+        """The mechanism of its training."""
         plan = self.plan
-        return Mechanism(plan.rate, plan.privacy.clip, plan.noise, max(1.0, plan.rate * records), self.secret)
+        return Mechanism(plan.rate, plan.privacy.clip, plan.noise, plan.expected, self.secret)
 
 
 class PrivacyAccount:
@@ -64,24 +67,33 @@ class PrivacyAccount:
             jsonl.append(self._path, entry)
         return self._plan.spent(spent if known else spent + steps)
 
-    def check_whole(self, trained: Iterable[RoundKey]) -> None:
-        """Check that no round that an update was sent for is missing; raises IntegrityError.
+    def check_whole(self, trained: Mapping[RoundKey, int]) -> None:
+        """Check that there is an entry for each update that was sent, so many for each round; raises IntegrityError.
 
         An account that is lost, or older than the organisation's memory, would spend the same budget again.
         """
-        entered = {RoundKey(**entry["key"]) for entry in jsonl.read(self._path)}
-        if missing := sorted(set(trained) - entered):
-            raise IntegrityError(
-                f"privacy account {self._path}: expected {missing[0]}, got none: restore its newest copy"
-            )
+        entered = Counter(RoundKey(**entry["key"]) for entry in jsonl.read(self._path))
+        for key, updates in sorted(trained.items()):
+            if entered[key] < updates:
+                raise IntegrityError(
+                    f"privacy account {self._path}: expected {updates} entries of {key}, got {entered[key]}: restore "
+                    "its newest copy"
+                )
 
 
 def private_round(
-    task: Task, bid: Bid, records: Sequence[Record], key: SigningKey, path: Path, trained: Iterable[RoundKey]
+    task: Task,
+    bid: Bid,
+    records: Sequence[Record],
+    key: SigningKey,
+    path: Path,
+    trained: Mapping[RoundKey, int],
+    environment: Mapping[str, str],
 ) -> PrivateRound | None:
     """Pay for a task's round from the account at `path`; None where the federation counts no privacy loss.
 
-    `trained` are the rounds that an update was sent for. Raises as `PrivacyAccount.spend` does.
+    `trained` are the rounds that updates were sent for, and how many; `environment` is all that decides how sums round.
+    Raises as `PrivacyAccount.spend` does.
     """
     plan = PrivacyPlan.of(task.genesis, task.organisation)
     if plan is None:
@@ -91,5 +103,7 @@ def private_round(
     account.check_whole(trained)
     # The accountants of two machines find slightly different σ: one noise in two sizes would be known, and taken off.
     described = {"key": asdict(round_key), "state": task.state.digest, "bid": asdict(bid), "noise": plan.noise}
+    # Under other versions, on another device, sums round otherwise: their difference would show past the same noise.
+    described |= {"environment": dict(environment)}
     inputs = digest("private-round", to_json(described), *(raw(record.digest) for record in records))
     return PrivateRound(plan, account.spend(round_key, inputs, bid.steps), key.salt_for(inputs))

@@ -15,7 +15,7 @@ coordinator; a ledger that does not answer is one on which nothing stands yet.
 The memory is a JSON Lines file of the organisation's own (core/storage/jsonl.py): a ClientApp lives for one message.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,6 +103,7 @@ class Witness:
         self._ledger = ledger
         self._lag = lag
         self._sent: dict[RoundKey, list[Digest]] = {}
+        self._updates: dict[RoundKey, set[Digest]] = {}
         self._lost: set[Digest] = set()
         """The own updates of which it knows by its signature alone."""
         self._shown: dict[RoundKey, _ShownRound] = {}
@@ -115,7 +116,8 @@ class Witness:
 
     def sent(self, signed: Signed[UpdateManifest]) -> None:
         """Remember an own manifest; call it before it is sent."""
-        self._write({"sent": asdict(signed.value.key), "manifest": signed.value.digest})
+        manifest = signed.value
+        self._write({"sent": asdict(manifest.key), "manifest": manifest.digest, "update": manifest.update})
 
     def check_open(self, key: RoundKey) -> None:
         """Check that a round is still to be trained.
@@ -176,9 +178,9 @@ class Witness:
         return Standing(trusting=False, behind=tuple(behind))
 
     @property
-    def trained(self) -> frozenset[RoundKey]:
-        """The rounds that an own update was sent for."""
-        return frozenset(self._sent)
+    def trained(self) -> Mapping[RoundKey, int]:
+        """The rounds that own updates were sent for, and how many different ones."""
+        return {key: len(updates) for key, updates in self._updates.items()}
 
     @property
     def caught(self) -> str:
@@ -333,7 +335,7 @@ class Witness:
                 if all(place < (key.generation, key.round) for place in known):
                     forgotten.append(own.verified(self._genesis))
         for manifest in forgotten:
-            self._write({"lost": asdict(manifest.key), "manifest": manifest.digest})
+            self._write({"lost": asdict(manifest.key), "manifest": manifest.digest, "update": manifest.update})
         if forgotten:
             raise LostMemoryError(
                 f"{forgotten[0].key}: {self._organisation} has signed an update in it and remembers none: its memory "
@@ -358,6 +360,7 @@ class Witness:
         if "sent" in entry or "lost" in entry:
             key, manifest = RoundKey(**(entry.get("sent") or entry["lost"])), Digest(entry["manifest"])
             self._sent.setdefault(key, []).append(manifest)
+            self._updates.setdefault(key, set()).add(Digest(entry["update"]))
             self._lost |= {manifest} if "lost" in entry else set()
         elif "shown" in entry:
             plain = entry["shown"]

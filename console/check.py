@@ -53,7 +53,7 @@ def check(
     else:
         told = _told(signed.value)
         if store is None:
-            failures = _of_members(signed, state_of(state), chain, key)
+            failures = check_of_members(signed, state_of(state), chain, key)
         else:
             failures = _from_outside(signed, store, chain, address, key)
     result = {"ok": not failures, "failures": [vars(failure) for failure in failures], **told}
@@ -73,7 +73,9 @@ def _told(certificate: ErasureCertificate) -> dict[str, Any]:
     return {"label": certificate.label, "aggregate": certificate.aggregate, **days}
 
 
-def _of_members(signed: Signed[ErasureCertificate], state: State, chain: str | None, key: Path | None) -> list[Failure]:
+def check_of_members(
+    signed: Signed[ErasureCertificate], state: State, chain: str | None = None, key: Path | None = None
+) -> list[Failure]:
     """The failures of a certificate of a run in this state folder, by the members' chain too where the run has one."""
     digest = signed.value.attestation.value.request.value.genesis
     name = next((run.name for run in state.runs() if run.genesis.digest == digest), None)

@@ -29,6 +29,7 @@ SUMMARIES = {
     "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
     "attribute": "Trace every token of an answer to the organisations that taught it.",
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
+    "serve": "Serve the web console and an OpenAI-compatible endpoint on 127.0.0.1.",
     "calibrate": "Fit the weights of verdicts on records that organisations have published, and sign them.",
     "evidence": "Check the evidence of a verdict.",
     "approve": "List the updates that a site's policy holds for a person, and let one go or keep it.",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from console.options import contract_of
-from core.canonical import Digest, raw
+from core.canonical import Address, Digest, address, raw
 from core.errors import FormatError, UsageError
 from core.genesis import GenesisHeader
 from core.storage.state_folder import State
@@ -19,20 +19,32 @@ ROOTLESS = "nothing shows whose it is: give --genesis DIGEST or --address CONTRA
 
 @dataclass(frozen=True)
 class Roots:
-    """A genesis digest, a contract, and the runs of a state folder, where they are known."""
+    """A genesis digest, a contract, a server's address, and the runs of a state folder, where they are known."""
 
     genesis: str
     address: str
     state: State
+    signer: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is no digest or address; raises UsageError."""
         if self.address:
             contract_of(self.address)
         try:
+            address(self.signer or "0x" + "00" * 20)
+        except FormatError as error:
+            raise UsageError(f"--signer: {error}") from error
+        try:
             raw(Digest(self.genesis or "0x" + "00" * 32))
         except FormatError as error:
             raise UsageError(f"--genesis: {error}") from error
+
+    def unsigned(self, server: Address) -> list[str]:
+        """Why it does not hold that the server that is meant has signed."""
+        if not self.signer:
+            return [f"nothing shows whose server it is: give --signer ADDRESS, got one of {server}"]
+        expected = f"expected the signature of {self.signer}, got that of {server}"
+        return [expected] if self.signer.lower() != server.lower() else []
 
     def failures(self, federation: GenesisHeader) -> list[str]:
         """Why it does not hold that a file which is consistent in itself is of the federation that is meant."""

@@ -43,7 +43,7 @@ def witness(
     if not where:
         raise UsageError("--chain: expected a ledger to ask: embedded, anvil or an RPC URL, got none")
     ledger = observe(where, folder.folder, genesis.chain.contract)
-    found = {member.name: _check(folder, genesis, member.address, ledger) for member in known}
+    found = {member.name: check_memory(folder, genesis, member.address, ledger) for member in known}
     failures = [f"{name}: {check.failure}" for name, check in found.items() if check.failure]
     missing = [f"{name}: {key}" for name, check in found.items() for key in check.missing]
     rounds = {name: check.rounds for name, check in found.items()}
@@ -70,7 +70,8 @@ class WitnessCheck:
     unreachable: str = ""
 
 
-def _check(folder: State, genesis: Genesis, member: Address, ledger: LedgerView) -> WitnessCheck:
+def check_memory(folder: State, genesis: Genesis, member: Address, ledger: LedgerView) -> WitnessCheck:
+    """What became of the rounds that a member whose memory lies in a state folder was shown."""
     rounds, caught = 0, ""
     try:
         memory = Witness(folder.witness(genesis.digest, member), genesis, member, ledger)

@@ -126,7 +126,7 @@ class RunConfig:
     """Seconds in which the organisations must say that they are there; a simulation, which starts them, waits 900."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
-    robust: str = "none"
+    robust: str = "clip"
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
     """The bound of that rule, see core/robust.py; 0 is the rule's own."""

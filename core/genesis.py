@@ -91,6 +91,11 @@ class Training:
         """Whether a round, from 1, lies behind the federation's last."""
         return number > self.rounds
 
+    def schedule(self, number: int) -> int:
+        """The schedule of the learning rate that a round is in: 0 of the federation, i of the i-th calibration."""
+        behind = number - self.rounds - 1
+        return 1 + behind // self.calibration_rounds if self.calibrates(number) else 0
+
     def stage(self, number: int, steps: int) -> Stage:
         """Where round `number` stands for an organisation that does `steps` in a whole round of the federation."""
         if not self.calibrates(number):

@@ -34,8 +34,8 @@ class Lane:
     """The round that the lane's generation ends with at most."""
     previous: Digest
     """The generation's newest record, of an empty round too; before the first, its opening record or the genesis."""
-    attempts: int
-    """Attempts at the round after the head that stayed below the quorum."""
+    failed: tuple[RoundRecord, ...]
+    """The attempts at the round after the head, all of them below the quorum."""
     stopped: bool
     """Whether its training has ended early."""
     served: Signed[RoundRecord] | None
@@ -63,7 +63,7 @@ class Lane:
             state=run.artifacts.open(head.value.aggregate) if head else initial,
             rounds=last_round(run.genesis, opening),
             previous=records[-1].value.digest if records else begun,
-            attempts=sum(signed.value.round == following for signed in records),
+            failed=tuple(signed.value for signed in records if signed.value.round == following),
             stopped=head is not None and stops(run.genesis, head.value.round, head.value.best),
             served=shown,
             served_state=run.artifacts.open(shown.value.aggregate) if shown else initial,
@@ -73,6 +73,11 @@ class Lane:
     def round(self) -> int:
         """The number of the last round that admitted something; 0 before the first."""
         return self.head.value.round if self.head else 0
+
+    @property
+    def attempts(self) -> int:
+        """How often the round after the head stayed below the quorum."""
+        return len(self.failed)
 
     @property
     def last(self) -> int:
@@ -99,9 +104,9 @@ class Lane:
     def after(self, genesis: Genesis, signed: Signed[RoundRecord], salts: Salts, state: AdapterState) -> Self:
         """The lane after a new record; one that admitted nothing counts as a failed attempt at its round."""
         if not signed.value.admitted:
-            return replace(self, previous=signed.value.digest, attempts=self.attempts + 1)
+            return replace(self, previous=signed.value.digest, failed=(*self.failed, signed.value))
         record = signed.value
-        changed = replace(self, head=signed, salts=salts, state=state, previous=record.digest, attempts=0)
+        changed = replace(self, head=signed, salts=salts, state=state, previous=record.digest, failed=())
         if served_round(genesis, record).round == record.round:
             changed = replace(changed, served=signed, served_state=state)
         return replace(changed, stopped=stops(genesis, record.round, record.best))

@@ -32,10 +32,12 @@ class Measures(Protocol):
         """The highest loss of a lane's state on any domain."""
         ...
 
-    def effects(
-        self, before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
-    ) -> Mapping[Address, float]:
-        """By how much each update alone raises the loss of a lane's state; on fewer records if not `deciding`."""
+    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
+        """By how much each update alone raises the loss of a lane's state, on few records: for people."""
+        ...
+
+    def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], bound: float) -> Mapping[Address, float]:
+        """The harm of each update alone (core/robust.py), as far as it matters whether it is above a bound."""
         ...
 
 

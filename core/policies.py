@@ -13,9 +13,13 @@
 Each asks for a share of the lane, the run's `fraction`, and for a quorum at least; `all` and `q-learning` set their
 own. A policy is a pure function of the records: a run that is resumed goes on alike. Its draws are tickets
 H(seed, address, round): nobody's draw shifts when another leaves. An organisation never asked counts as best.
+
+A round that stayed below its quorum is tried again with those that answered, and with others of the lane in place of
+those that did not: asking the same ones again would leave a run at the mercy of one that is gone.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -23,6 +27,7 @@ from statistics import median_low
 from core import seeds
 from core.canonical import Address
 from core.genesis import Genesis
+from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.update import ABSTAIN, Bid, Offer
 
@@ -113,8 +118,12 @@ def selected(
     number: int,
     history: Sequence[Mapping[Address, Observation]],
     bids: Mapping[Address, Bid],
+    failed: Iterable[RoundRecord] = (),
 ) -> dict[Address, Bid]:
-    """The organisations that a federation's policy asks in a lane's round, each with its bid; a function of records."""
+    """The organisations that a federation's policy asks in a lane's round, each with its bid; a function of records.
+
+    `failed` are the attempts at the round so far, in order, all of them below the quorum.
+    """
     context = SelectionContext(
         seed=genesis.seed,
         members=members,
@@ -126,7 +135,24 @@ def selected(
         history=history,
         bids={organisation: bid for organisation, bid in bids.items() if bid != ABSTAIN},
     )
-    return POLICIES[genesis.policy(number)](context)
+    policy = genesis.policy(number)
+    spare = _least(context) if policy == "q-learning" else context.full
+    return _tried_again(context, POLICIES[policy](context), failed, spare)
+
+
+def never_asked(genesis: Genesis) -> list[Address]:
+    """Members that no round of a new federation asks at first, in order of address.
+
+    Only under policies that do not read earlier rounds: under others nobody knows yet.
+    """
+    rounds, policy = range(1, genesis.training.rounds + 1), genesis.participation.policy
+    unasked = set(genesis.examples) if policy not in BY_HISTORY else set()
+    for members in genesis.lanes:
+        for number in rounds:
+            if unasked.isdisjoint(members):
+                break  # a federation may have a hundred thousand rounds
+            unasked -= selected(genesis, members, number, (), {}).keys()
+    return [address for address in genesis.examples if address in unasked]
 
 
 READ_LOSSES, READ_SECONDS = ("power-of-choice", "oort"), ("oort",)
@@ -202,8 +228,7 @@ def q_learning(context: SelectionContext) -> dict[Address, Bid]:
     """Those whose agents bid; when they are fewer than the quorum, the lowest tickets of the others at a quarter."""
     bids = {a: context.bids[a] for a in context.members if a in context.bids}
     others = sorted((a for a in context.members if a not in bids), key=context.ticket)
-    least = Bid(max(1, round(context.full.steps / 4)), max(1, context.full.rank // 2))
-    bids |= dict.fromkeys(others[: max(0, context.quorum - len(bids))], least)
+    bids |= dict.fromkeys(others[: max(0, context.quorum - len(bids))], _least(context))
     return {a: bids[a] for a in context.members if a in bids}
 
 
@@ -274,6 +299,31 @@ class _Oort:
             if sum(gained[end - 2 * _WINDOW : end - _WINDOW]) > sum(gained[end - _WINDOW : end]):
                 preferred += step
         return preferred
+
+
+def _tried_again(
+    context: SelectionContext, asked: Mapping[Address, Bid], failed: Iterable[RoundRecord], spare: Bid
+) -> dict[Address, Bid]:
+    """Whom a round asks after these attempts: as many as the policy, those first that missed fewest of them.
+
+    Without a bid of its own an organisation is asked for the `spare` one.
+    """
+    asked, missed = dict(asked), Counter[Address]()
+    for record in failed:
+        answered = {r.organisation for r in record.rejected if r.reason == Reason.BELOW_QUORUM} & asked.keys()
+        missed.update(asked.keys() - answered)
+        # From behind the last that was asked, so that each of the lane has its turn to stand in for another.
+        after = context.members.index(list(asked)[-1]) + 1
+        order = [*context.members[after:], *context.members[:after]]
+        others = sorted((a for a in order if a not in answered), key=lambda a: missed[a])
+        chosen = answered.union(others[: len(asked) - len(answered)])
+        asked = {a: asked.get(a) or context.bids.get(a, spare) for a in context.members if a in chosen}
+    return asked
+
+
+def _least(context: SelectionContext) -> Bid:
+    """The bid at which an organisation is asked that made none."""
+    return Bid(max(1, round(context.full.steps / 4)), max(1, context.full.rank // 2))
 
 
 def _in_full(context: SelectionContext, chosen: Sequence[Address]) -> dict[Address, Bid]:

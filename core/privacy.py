@@ -1,14 +1,17 @@
 """Differential privacy of records: how much noise a federation's (ε, δ) takes, and how much of it is spent.
 
-Two data sets are neighbours when one has one record more. An organisation's updates of a lane, over all rounds and
-generations, are the composition of as many sampled Gaussian mechanisms as it does optimiser steps, all of one sampling
-rate and one noise: so what is spent is a function of the genesis, and of the number of steps. The accountant is that of
-Opacus, by Rényi divergences of integer orders (Mironov, Talwar and Zhang, 2019, arXiv 1908.10530; converted as in
-Balle et al., 2020). It is right for Poisson sampling alone: llm/private.py samples so.
+Two data sets are neighbours when one has one record more (add/remove). What depends on their number is computed from
+the count that an organisation registered, which is public and fixed: how many there are by now tells nothing. An
+organisation's updates of a lane, over all rounds and generations, are the composition of as many sampled Gaussian
+mechanisms as it does optimiser steps, all of one sampling rate and one noise: so what is spent is a function of the
+genesis, and of the number of steps. The accountant is that of Opacus, by Rényi divergences of integer orders (Mironov,
+Talwar and Zhang, 2019, arXiv 1908.10530; converted as in Balle et al., 2020). It is right for Poisson sampling alone:
+llm/private.py samples so.
 """
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -33,12 +36,14 @@ _MACHINES = 0.02
 class PrivacyPlan:
     """How an organisation trains privately in each of its lanes; it follows from the genesis.
 
-    In every step a record is drawn with probability `rate`. `steps` are those of a whole round, `most` those that the
-    budget covers: of the federation's rounds and of its reserve.
+    In every step a record is drawn with probability `rate`, and the sum is divided by the `expected` number of those
+    drawn. `steps` are those of a whole round, `most` those that the budget covers: of the federation's rounds and of
+    its reserve.
     """
 
     privacy: Privacy
     rate: float
+    expected: float
     steps: int
     most: int
 
@@ -51,10 +56,12 @@ class PrivacyPlan:
         drawn = training.batch_size * training.accumulation
         # By the registered count, which everybody knows: how many records there are by now is nobody's business. A
         # record is in one shard, whose steps are to draw as many as others do.
-        rate = min(1.0, drawn * shards / genesis.examples[organisation])
+        examples = genesis.examples[organisation]
+        rate = min(1.0, drawn * shards / examples)
         epochs = training.local_epochs or math.inf
         steps = min(training.local_steps, max(1, math.ceil(min(epochs / rate, training.local_steps))))
-        return cls(genesis.privacy, rate, steps, steps * (training.rounds + genesis.privacy.reserve))
+        expected = max(1.0, rate * examples / shards)
+        return cls(genesis.privacy, rate, expected, steps, steps * (training.rounds + genesis.privacy.reserve))
 
     @cached_property
     def noise(self) -> float:
@@ -67,6 +74,11 @@ class PrivacyPlan:
     def spent(self, steps: int) -> float:
         """ε after so many steps in one lane."""
         return _spent(self.noise, self.rate, steps, self.privacy.delta) if steps else 0.0
+
+    def steps_of(self, epsilon: float) -> int:
+        """The steps that a claim of so much ε stands for, up to what accountants of two machines differ."""
+        least = (1 - _MACHINES) * epsilon
+        return bisect_left(range(self.most), True, key=lambda steps: self.spent(steps) >= least)
 
 
 class PrivacyClaims:
@@ -126,7 +138,10 @@ def _noise(rate: float, steps: int, epsilon: float, delta: float) -> float:
                 alphas=_ORDERS,
             )
         except ValueError as error:
-            raise ConfigError(f"dp-epsilon: expected one that some noise reaches, got {epsilon:g}") from error
+            raise ConfigError(
+                f"dp-epsilon: expected one that some noise reaches in {steps} steps at δ {delta:g}, got {epsilon:g}: "
+                "raise dp-epsilon or dp-delta"
+            ) from error
     return float(found)
 
 

@@ -2,24 +2,28 @@
 
     rule          what counts of the update u_k of a round of K                              bound: meaning, default
     none          all of it
-    clip          f_k = min(1, c · median ‖u_j‖ / ‖u_k‖)                                     c, 1.5
+    clip          f_k = min(1, c · the members' median norm / ‖u_k‖), see core/clipping.py   c, 1.5
     multi-krum    f_k = 1 for the K − b with the lowest scores, 0 for the others             b / K, 0.3
     trimmed-mean  of every number the K − 2b in the middle, each with weight Σ w_j / (K − 2b)  b / K, 0.3
-    validation    clip's f_k; 0 where f_k u_k alone raises the loss by more than m           m in nats, 0.05
+    validation    clip's f_k; 0 where the harm of f_k u_k alone is more than m               m in nats, 0.05
+
+The harm of an update is the part of its effect on the validation loss that changes its sign with it, where the loss
+rises: min(e(u), (e(u) − e(−u)) / 2), with e(u) the rise that u alone causes. An update with its sign changed does to
+first order what honest training undoes. An organisation that teaches what the others do not know disturbs what these
+have taught; that its opposite would do as well, and it is no harm in this sense.
 
 validation clips by clip's own c first: a scaled update may lower a loss that is still high. b is rounded down, but 1 at
 least where three or more are admitted. A score of Krum (Blanchard et al., NeurIPS 2017) is the sum of the squared
-distances to the K − b − 2 nearest others, to one at least. The trimmed mean is Yin et al., ICML 2018. Every rule yields
-weighted updates (`counted`), of which a round's aggregate is the plain sum, as without one: it is audited, attributed
-and erased alike. A factor is recorded beside its update; what a trimmed mean leaves of an update follows from the
-round's updates alone.
+distances to the K − b − 2 nearest others, to one at least. The trimmed mean is Yin et al., ICML 2018; no number of it
+weighs more than the genesis lets any one update weigh. Every rule yields weighted updates (`counted`), of which a
+round's aggregate is the plain sum, as without one: it is audited, attributed and erased alike. A factor is recorded
+beside its update; what a trimmed mean leaves of an update follows from the round's updates alone.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +50,16 @@ class Robust:
 
     rule: str = "none"
     bound: float = 0.0
+
+    @property
+    def clips(self) -> bool:
+        """Whether an update's factor follows from its norm."""
+        return self.rule in ("clip", "validation")
+
+    @property
+    def multiple(self) -> float:
+        """C of a rule that clips."""
+        return self.bound if self.rule == "clip" else BOUNDS["clip"]
 
     def fault(self) -> str | None:
         """What is wrong with the bound of a known rule: `expected X, got Y`; None when nothing is."""
@@ -86,74 +100,75 @@ def likenesses(updates: Sequence[WeightedUpdate]) -> dict[Address, Likeness]:
 
 
 def factors(
-    robust: Robust, updates: Sequence[WeightedUpdate], effects: Mapping[Address, float] | None = None
+    robust: Robust,
+    updates: Sequence[WeightedUpdate],
+    clip: Mapping[Address, float],
+    harms: Mapping[Address, float] | None = None,
 ) -> dict[Address, float]:
-    """f_k of each of a round's updates.
+    """f_k of each of a round's updates, given what clipping leaves of it (core/clipping.py).
 
-    `effects`, which the rule validation asks for: by how many nats each update alone, `clipped`, raises the validation
-    loss.
+    `harms`, which the rule validation asks for: the harm of each update alone, clipped, in nats. Without a validation
+    set there is none, and it clips.
     """
-    if robust.rule == "clip":
-        return _clipping(robust.bound, updates)
     if robust.rule == "multi-krum":
         left_out = cut(robust, len(updates))
         scores = krum_scores(updates, left_out)
         kept = sorted(scores, key=lambda a: (scores[a], by_address(a)))[: len(scores) - left_out]
         return {a: float(a in kept) for a in scores}
-    if robust.rule == "validation" and effects:
-        clipping = _clipping(BOUNDS["clip"], updates)
-        return {a: clipping[a] * (effect <= robust.bound) for a, effect in effects.items()}
-    return {update.organisation: 1.0 for update in updates}
+    if robust.rule == "validation" and harms:
+        return {a: clip[a] * (harm <= robust.bound) for a, harm in harms.items()}
+    return {update.organisation: clip[update.organisation] for update in updates}
 
 
-def clipped(updates: Sequence[WeightedUpdate]) -> list[WeightedUpdate]:
-    """A round's updates as the rule validation measures them, one by one."""
-    clipping = _clipping(BOUNDS["clip"], updates)
-    return [replace(update, weight=update.weight * clipping[update.organisation]) for update in updates]
+def scaled(updates: Iterable[WeightedUpdate], by: Mapping[Address, float]) -> list[WeightedUpdate]:
+    """Updates that weigh so many times as much."""
+    return [replace(update, weight=update.weight * by[update.organisation]) for update in updates]
 
 
-def _clipping(bound: float, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-    norms = {update.organisation: update.state.norm for update in updates}
-    most = bound * median(norms.values())
-    return {a: 1.0 if norm <= most else float(most / norm) for a, norm in norms.items()}
+def rounding(updates: Iterable[WeightedUpdate]) -> float:
+    """By what part of it a norm may differ between machines: sums of n float64 products by n 2⁻⁵²."""
+    return 2.0**-52 * max((sum(array.size for array in u.state.arrays.values()) for u in updates), default=0)
 
 
 def wrong(
     robust: Robust,
     updates: Sequence[WeightedUpdate],
     recorded: Mapping[Address, float],
-    effects: Mapping[Address, float] | None = None,
+    clip: Mapping[Address, float],
+    harms: Mapping[Address, float] | None = None,
 ) -> dict[Address, float]:
     """The factors that a round should have, of those that were recorded as another one.
 
-    Sums of n float64 products differ between machines by at most n 2⁻⁵², a measured effect by `MEASURED_WITHIN`: within
-    that, either side of a bound is right, as it is of an update without `effects`.
+    Two machines measure a harm apart by `MEASURED_WITHIN`, and a distance by rounding: within that, either side of a
+    bound is right, as it is of an update without `harms`.
     """
-    rounding = 2.0**-52 * max((sum(array.size for array in u.state.arrays.values()) for u in updates), default=0)
     unsure: set[Address] = set()
     if robust.rule == "validation":
-        measured = effects or dict.fromkeys(recorded, robust.bound)
-        unsure = {a for a, effect in measured.items() if abs(effect - robust.bound) <= MEASURED_WITHIN}
-        effects = {a: robust.bound if a in unsure else effect for a, effect in measured.items()}
-    if robust.rule == "multi-krum" and _are_nearest(updates, cut(robust, len(updates)), recorded, rounding):
+        measured = harms or dict.fromkeys(recorded, robust.bound)
+        unsure = {a for a, harm in measured.items() if abs(harm - robust.bound) <= MEASURED_WITHIN}
+        harms = {a: robust.bound if a in unsure else harm for a, harm in measured.items()}
+    if robust.rule == "multi-krum" and _are_nearest(updates, cut(robust, len(updates)), recorded, rounding(updates)):
         return {}
     return {
         a: factor
-        for a, factor in factors(robust, updates, effects).items()
-        if abs(recorded[a] - factor) > (rounding if robust.rule in ("clip", "validation") else 0.0)
-        and not (a in unsure and recorded[a] == 0.0)
+        for a, factor in factors(robust, updates, clip, harms).items()
+        if recorded[a] != factor and not (a in unsure and recorded[a] == 0.0)
     }
 
 
 def counted(
-    robust: Robust, updates: Sequence[WeightedUpdate], recorded: Mapping[Address, float]
+    robust: Robust, updates: Sequence[WeightedUpdate], recorded: Mapping[Address, float], most: float = 1.0
 ) -> list[WeightedUpdate]:
-    """The weighted updates that a round's aggregate is the sum of, given those admitted and their factors."""
+    """The weighted updates that a round's aggregate is the sum of, given those admitted and their factors.
+
+    `most` is the most that any one may weigh.
+    """
     left_out = cut(robust, len(updates)) if robust.rule == "trimmed-mean" else 0
     if not left_out:
-        return [replace(update, weight=update.weight * recorded[update.organisation]) for update in updates]
+        return scaled(updates, recorded)
     round_ = tuple(sorted(updates, key=lambda update: by_address(update.organisation)))
-    weight = sum(update.weight for update in round_) / (len(round_) - 2 * left_out)
+    # What was cut leaves its weight to what is left; no number may count more than one update may.
+    weight = min(most, sum(update.weight for update in round_) / (len(round_) - 2 * left_out))
     return [
         WeightedUpdate(update.organisation, weight, partial(_middle_of, round_, left_out, index))
         for index, update in enumerate(round_)
@@ -181,7 +196,7 @@ def krum_scores(updates: Sequence[WeightedUpdate], left_out: int) -> dict[Addres
 
 
 def _are_nearest(
-    updates: Sequence[WeightedUpdate], left_out: int, recorded: Mapping[Address, float], rounding: float
+    updates: Sequence[WeightedUpdate], left_out: int, recorded: Mapping[Address, float], part: float
 ) -> bool:
     """Whether Krum's scores allow that just these updates count, up to rounding."""
     scores = krum_scores(updates, left_out)
@@ -189,7 +204,7 @@ def _are_nearest(
     if len(others) != left_out or len(kept) + left_out != len(scores):
         return False
     # A squared distance is a difference of squared norms: what rounds is as large as the largest of these.
-    slack = 4 * rounding * len(updates) * max((update.state.norm**2 for update in updates), default=0.0)
+    slack = 4 * part * len(updates) * max((update.state.norm**2 for update in updates), default=0.0)
     return not others or max(kept) <= min(others) + slack
 
 

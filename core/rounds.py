@@ -16,25 +16,31 @@ from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
 from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError
+from core.genesis import Genesis
 from core.ledger import RoundCommitment
 from core.parsing import finite, parsed
-from core.robust import Robust, counted
+from core.robust import counted
 from core.round_key import FIELDS, RoundKey
 from core.signed import CoordinatorStatement, Signed
 from core.update import LARGEST_LOSS, LONGEST_SECONDS, Offer, UpdateManifest
+
+LARGEST_NORM = 1e9
+"""The largest norm bound that a genesis may set."""
 
 
 @dataclass(frozen=True)
 class Admitted:
     """A signed manifest, its weight w_k in the round's aggregate, and the robust rule's factor f_k.
 
-    `seconds` passed from task to reply, by the coordinator's clock; 0 where no policy reads them.
+    `seconds` passed from task to reply, by the coordinator's clock; 0 where no policy reads them. `norm` is the
+    update's L2 norm; 0 where the rule does not clip.
     """
 
     signed: Signed[UpdateManifest]
     weight: float
     factor: float = 1.0
     seconds: float = 0.0
+    norm: float = 0.0
 
     @property
     def organisation(self) -> Address:
@@ -48,6 +54,7 @@ class Admitted:
             "weight": self.weight,
             "factor": self.factor,
             "seconds": self.seconds,
+            "norm": self.norm,
         }
 
     @classmethod
@@ -58,6 +65,7 @@ class Admitted:
             raise FormatError(f"admitted update: expected a factor from 0 to 1, got {admitted.factor}")
         # A policy divides by it: an auditor must not trip over what a coordinator wrote.
         finite("admitted update: seconds", admitted.seconds, 0.0, LONGEST_SECONDS)
+        finite("admitted update: norm", admitted.norm, 0.0, LARGEST_NORM)
         return admitted
 
 
@@ -184,10 +192,11 @@ class RoundRecord(CoordinatorStatement):
         return any(admitted.signed.value.generation < self.generation for admitted in self.admitted)
 
     def counted(
-        self, robust: Robust, open_update: Callable[[Digest], AdapterState], share: float = 1.0
+        self, genesis: Genesis, open_update: Callable[[Digest], AdapterState], share: float = 1.0
     ) -> list[WeightedUpdate]:
         """The weighted updates that the aggregate is the sum of, in a share of what is served."""
-        return counted(robust, weighted(self.admitted, open_update, share), self.factors)
+        most = genesis.membership.most_weight * share
+        return counted(genesis.robust, weighted(self.admitted, open_update, share), self.factors, most)
 
     @property
     def factors(self) -> dict[Address, float]:

@@ -80,7 +80,12 @@ def encode(tokenizer: Any, record: Record, max_length: int) -> Example:
 
 def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
     """Return the tokens after which the model answers `prompt`, the same as `encode` puts before an answer."""
-    return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record((Message("user", prompt),), ""))))
+    return encode_turns(tokenizer, (Message("user", prompt),))
+
+
+def encode_turns(tokenizer: Any, turns: tuple[Message, ...]) -> tuple[int, ...]:
+    """The same of a conversation; raises DataError for turns that the chat template refuses."""
+    return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record(turns, ""))))
 
 
 def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
@@ -103,14 +108,31 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
 
     Of a character that several tokens spell, the last has all and the others nothing.
     """
-    added, before = [], ""
-    for stop in range(1, len(tokens) + 1):
-        text = str(tokenizer.decode(tokens[:stop], clean_up_tokenization_spaces=False))
+    growing = GrowingText(tokenizer)
+    added = [growing.add(token) for token in tokens[:-1]]
+    return (*added, *(growing.add(token, last=True) for token in tokens[-1:]))
+
+
+class GrowingText:
+    """The text of tokens that come one by one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """No token yet."""
+        self._tokenizer, self._tokens, self._text = tokenizer, list[int](), ""
+
+    def add(self, token: int, *, last: bool = False) -> str:
+        """The text that a token adds; of a character that several tokens spell, the last has all."""
+        self._tokens.append(token)
+        text = str(self._tokenizer.decode(self._tokens, clean_up_tokenization_spaces=False))
         # U+FFFD stands for bytes that are no character yet: the next token may complete it.
-        complete = stop == len(tokens) or not text.endswith("\ufffd")
-        added.append(text[len(before) :] if complete else "")
-        before = text if complete else before
-    return tuple(added)
+        if text.endswith("\ufffd") and not last:
+            return ""
+        added, self._text = text[len(self._text) :], text
+        return added
+
+    def rest(self) -> str:
+        """What is left of bytes that no token has completed."""
+        return str(self._tokenizer.decode(self._tokens, clean_up_tokenization_spaces=False))[len(self._text) :]
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

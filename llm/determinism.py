@@ -1,10 +1,25 @@
 """Reproducible computations: the same call gives the same bits in one software and hardware environment."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import torch
+
+_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
+
+
+def environment() -> dict[str, str]:
+    """The environment in which training is bit-equal: versions, instruction set, device, threads."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {name: version(name) for name in _VERSIONS} | {
+        "python": platform.python_version(),
+        "instruction-set": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+        "threads": "1",
+    }
 
 
 @contextmanager

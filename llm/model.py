@@ -120,6 +120,12 @@ class Model:
         """(in_features, out_features) of every adapted layer by its path in the base model."""
         return MappingProxyType({n: (layer.in_features, layer.out_features) for n, layer in self.layers.items()})
 
+    @property
+    def precision(self) -> str:
+        """Its device and the types of its weights, which decide how its sums round."""
+        kinds = sorted({str(weight.dtype).removeprefix("torch.") for weight in self.module.parameters()})
+        return f"{self.device}: {', '.join(kinds)}"
+
     @cached_property
     def device(self) -> torch.device:
         """Where the weights lie."""

@@ -71,12 +71,12 @@ class Writes:
     inputs: dict[str, torch.Tensor]
     outputs: dict[str, torch.Tensor]
 
-    def at(self, positions: torch.Tensor | slice) -> "Writes":
-        """The same at some positions of the only row."""
+    def at(self, where: Any) -> "Writes":
+        """The same at some places, an index into (rows, positions) that leaves one axis for them."""
         return Writes(
             self.stream,
-            {name: tensor[0, positions] for name, tensor in self.inputs.items()},
-            {name: tensor[0, positions] for name, tensor in self.outputs.items()},
+            {name: tensor[where] for name, tensor in self.inputs.items()},
+            {name: tensor[where] for name, tensor in self.outputs.items()},
         )
 
     def readers(self, tokens: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -9,12 +9,13 @@ shapley       audit: complete, adds up to the adapter's whole effect
 
 import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
 
 from core.errors import UsageError
-from llm.batches import Example, encode, encode_prompt, pieces
+from llm.batches import Example, GrowingText, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model
@@ -61,11 +62,23 @@ def attribute(
     started = time.perf_counter()
     check_method(method)
     subject = answering(subject, prompt)
-    example = _example(subject, prompt, response, max_new_tokens)
+    return attribute_answer(
+        subject, prompt, _example(subject, prompt, response, max_new_tokens), method, effort, started
+    )
+
+
+def attribute_answer(
+    subject: Subject | EnsembleSubject,
+    prompt: str,
+    example: Example,
+    method: str,
+    effort: Effort = Effort(),  # noqa: B008 - frozen
+    started: float | None = None,
+) -> TokenTrace:
+    """The trace of the answer of an example, whose prompt reads `prompt`; `started` is when the work began."""
+    started = time.perf_counter() if started is None else started
     scores, familiar = scored(subject, example, method, effort)
-    answer = example.tokens[example.prompt_length :]
-    tokens = _token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
-    return _trace(subject, prompt, method, scores, familiar, tokens, started)
+    return _trace(subject, prompt, example, method, scores, familiar, started)
 
 
 def scored(
@@ -95,10 +108,11 @@ def stream(
     if isinstance(subject, EnsembleSubject):
         raise UsageError("an ensemble's tokens cannot be attributed while it generates, only its whole answer")
     start = encode_prompt(subject.model.tokenizer, prompt)
-    room = _room(subject, len(start), max_new_tokens)
+    room = room_for(subject, len(start), max_new_tokens)
     subject.model.set_adapter(subject.adapter)
     chosen: list[int] = []
     parts: list[Scores] = []
+    text = GrowingText(subject.model.tokenizer)
     steps = direct_stream(subject, start, room, effort)
     while True:
         # Entered for each step and not around the loop: between two steps the caller's own generators are at work.
@@ -107,15 +121,28 @@ def stream(
                 break
         chosen.append(step[0])
         parts.append(step[1])
-        text = pieces(subject.model.tokenizer, chosen)[-1]
-        yield _token_scores(step[1], chosen[-1:], ["" if text.endswith("\ufffd") else text])[0]
+        yield token_scores(step[1], chosen[-1:], [text.add(chosen[-1])])[0]
     if not parts:
         raise UsageError("the model's answer is empty: there is no token to attribute")
-    scores = _concatenated(parts)
-    tokens = _token_scores(scores, chosen, pieces(subject.model.tokenizer, chosen))
+    return trace_of_stream(subject, prompt, Example((*start, *chosen), len(start)), parts, started)
+
+
+def trace_of_stream(
+    subject: Subject,
+    prompt: str,
+    example: Example,
+    parts: Sequence[Scores],
+    started: float,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> TokenTrace:
+    """The trace of an answer by `direct-logit`, from the scores of each of its tokens.
+
+    `inputs` are those of the modules that familiarity asks for, as far as the text was read while it was generated.
+    """
+    scores = replace(_concatenated(parts), inputs=inputs)
     with reproducible(subject.model.device, 0):
-        familiar = subject.familiarity(Example((*start, *chosen), len(start)), scores, effort.chunk)
-    return _trace(subject, prompt, "direct-logit", scores, familiar, tokens, started)
+        familiar = subject.familiarity(example, scores)
+    return _trace(subject, prompt, example, "direct-logit", scores, familiar, started)
 
 
 def answering(subject: Subject | EnsembleSubject, prompt: str) -> Subject | EnsembleSubject:
@@ -134,7 +161,7 @@ def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | No
     model = subject.model
     start = encode_prompt(model.tokenizer, prompt)
     if response is None:
-        answer = generate(model, subject.adapter, prompt, _room(subject, len(start), max_new_tokens))
+        answer = generate(model, subject.adapter, prompt, room_for(subject, len(start), max_new_tokens))
     else:
         answer = encode(model.tokenizer, Record((Message("user", prompt),), response), _UNCUT).tokens[len(start) :]
     example = without_end(model, Example((*start, *answer), len(start)))
@@ -143,7 +170,7 @@ def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | No
             f"the {'answer of the model' if response is None else 'response'} is empty: nothing to attribute"
         )
     # The last token is predicted, never read: it needs no position of its own.
-    _room(subject, len(example) - 1, 1)
+    room_for(subject, len(example) - 1, 1)
     return example
 
 
@@ -155,7 +182,7 @@ def without_end(model: Model, example: Example) -> Example:
     return Example(example.tokens[:stop], example.prompt_length)
 
 
-def _room(subject: Subject | EnsembleSubject, used: int, most: int) -> int:
+def room_for(subject: Subject | EnsembleSubject, used: int, most: int) -> int:
     """The number of tokens that still fit the context, at most `most`; raises UsageError when it is none."""
     if most < 1:
         raise UsageError(f"max-new-tokens: expected at least 1, got {most}")
@@ -174,7 +201,7 @@ def _concatenated(parts: Sequence[Scores]) -> Scores:
     return Scores(parts[0].organisations, tokens, tokens.sum(0), logprobs, base, explained)
 
 
-def _token_scores(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -> tuple[TokenScores, ...]:
+def token_scores(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -> tuple[TokenScores, ...]:
     """The rows of scores with their tokens and texts."""
     residuals: list[float | None] = [None] * len(chosen)
     if scores.explained is not None:
@@ -187,13 +214,15 @@ def _token_scores(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -
 def _trace(
     subject: Subject | EnsembleSubject,
     prompt: str,
+    example: Example,
     method: str,
     scores: Scores,
     familiar: torch.Tensor,
-    tokens: tuple[TokenScores, ...],
     started: float,
 ) -> TokenTrace:
     """The trace with its response and verdict."""
+    answer = example.tokens[example.prompt_length :]
+    tokens = token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
     fitted = subject.calibration
     calibrated = fitted is not None and fitted.method == method
     weights = weights_of(fitted) if fitted and calibrated else WEIGHTS[method]

@@ -65,7 +65,9 @@ class Contributions(History):
         """
         counts = [len(next(iter(inputs.values()))) for inputs, _ in asked]
         scores = torch.zeros(sum(counts), len(self.organisations), dtype=torch.float64)
-        for part, terms in self.chunks(size):
+        # Of a few modules the terms are few, and stay in memory: a stream asks for them with every token.
+        modules = tuple(name for name in self.modules if name in asked[0][0])
+        for part, terms in chunks(self._kept_terms(TERMS[self.rule.name], self.organisations, modules), size):
             sums = torch.zeros(sum(counts), part.stop - part.start, device=self.device)
             questions = list(zip(torch.split(sums, counts), asked, strict=True))
             for name in asked[0][0]:

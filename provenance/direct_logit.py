@@ -32,7 +32,7 @@ def direct_logit(subject: Subject, example: Example, effort: Effort) -> Scores:
     batch = replace(rows_of(subject, example), entering=None)
     with torch.no_grad(), watched_writes(subject.model) as writes:
         logits, answer = answer_logits(subject.model, batch)
-    return _scores(subject, writes.at(batch.targets[0] != IGNORED), logits, answer, effort)
+    return scores_of(subject, writes.at((0, batch.targets[0] != IGNORED)), logits, answer, effort)
 
 
 def direct_stream(subject: Subject, prompt: tuple[int, ...], most: int, effort: Effort) -> Iterator[tuple[int, Scores]]:
@@ -48,11 +48,11 @@ def direct_stream(subject: Subject, prompt: tuple[int, ...], most: int, effort: 
         chosen = logits.argmax(-1)
         if int(chosen) in model.end_tokens:
             return
-        yield int(chosen), _scores(subject, writes.at(slice(-1, None)), logits, chosen, effort)
+        yield int(chosen), scores_of(subject, writes.at((0, slice(-1, None))), logits, chosen, effort)
         tokens = chosen.view(1, 1)
 
 
-def _scores(subject: Subject, writes: Writes, logits: torch.Tensor, answer: torch.Tensor, effort: Effort) -> Scores:
+def scores_of(subject: Subject, writes: Writes, logits: torch.Tensor, answer: torch.Tensor, effort: Effort) -> Scores:
     """Scores of the tokens `answer` (T,), predicted by `logits` (T, vocabulary), from the writes before them."""
     contributions = subject.contributions
     readers, base = writes.readers(answer)

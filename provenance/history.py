@@ -95,7 +95,7 @@ def stored_rounds(run: RunFolder, lane: int, share: float, fresh: AdapterState) 
     rounds = []
     for record in (signed.value for signed in run.served_line(lane)):
         after = partial(run.artifacts.open, record.aggregate)
-        updates = tuple(record.counted(run.genesis.robust, run.artifacts.open, share))
+        updates = tuple(record.counted(run.genesis, run.artifacts.open, share))
         rounds.append(StoredRound(before, after, updates))
         before = after
     return tuple(rounds)

@@ -229,7 +229,6 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     data, key = known_data(config), coordinator_key(config)
-    validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
@@ -238,8 +237,11 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
-    begin_or_resume(config, run, inputs, key, bindings, grid)
+    inputs = GenesisInputs(
+        model, digest_of(data.validation), bindings.domain, chains.private_chain(config.anchor_every)
+    )
+    for text in begin_or_resume(config, run, inputs, key, bindings, grid):
+        context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
     chains.open_run(run.genesis)
     run.complete_copies()
@@ -249,9 +251,9 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     members = [organisation.address for organisation in run.genesis.everyone]
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
-        measuring = Measuring.of(config, model, fresh, validation)
+        measuring = Measuring.of(config, model, fresh, data.validation)
         rewards = measuring.rewards(config, run)
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy

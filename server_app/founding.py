@@ -1,15 +1,14 @@
 """Founding a federation: the genesis fixes everything that must not change later."""
 
 import math
-import platform
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
+from logging import WARNING
 from typing import Any
 
-import torch
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import lora
@@ -22,10 +21,13 @@ from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
+from core.policies import never_asked
+from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Organisation
+from llm.determinism import environment
 from llm.model import Model
 from llm.served import shared_adapter
 from server_app.binding import Bindings
@@ -46,7 +48,6 @@ _AS_SET = (
     "staleness",
 )
 """The settings that a genesis has under the same names."""
-_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "flwr")
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class GenesisInputs:
 
 def begin_or_resume(
     config: RunConfig, run: RunFolder, inputs: GenesisInputs, coordinator: Key, bindings: Bindings, grid: Grid
-) -> None:
+) -> list[str]:
     """Write the genesis of a new run for the bound organisations, or check that a run is resumed as it began.
 
-    Raises as `agree`, `check_unchanged` and `check_not_grown` do.
+    Returns what its user may not expect of a new one, which is logged, too. Raises as `agree`, `check_unchanged` and
+    `check_not_grown` do.
     """
     resumed = run.started
     if not resumed:
@@ -77,6 +79,10 @@ def begin_or_resume(
     check_unchanged(config, inputs, run.genesis)
     if resumed:
         check_not_grown(run.genesis, bindings.organisations.values())
+    unexpected = [] if resumed else warnings(run.genesis)
+    for text in unexpected:
+        log(WARNING, "%s", text)
+    return unexpected
 
 
 def agree(
@@ -124,7 +130,7 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
-    return Genesis(
+    genesis = Genesis(
         **{name: getattr(config, name) for name in _AS_SET},
         run=run,
         salt=secrets.token_hex(32),
@@ -148,6 +154,23 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
+    for member in organisations:
+        if plan := PrivacyPlan.of(genesis, member.address):
+            _ = plan.noise  # an ε that no noise reaches would fail every node in round 1
+    return genesis
+
+
+def warnings(genesis: Genesis) -> list[str]:
+    """What a user may not expect of a new federation: members that no round will ask."""
+    unasked = [genesis.names[address] for address in never_asked(genesis)]
+    if not unasked:
+        return []
+    rounds = genesis.training.rounds
+    plural = "" if rounds == 1 else "s"
+    return [
+        f"{', '.join(unasked)}: no turn in {rounds} round{plural} of policy {genesis.participation.policy}: "
+        "raise rounds or fraction, or set participation all"
+    ]
 
 
 def check_not_grown(genesis: Genesis, members: Iterable[Organisation]) -> None:
@@ -218,18 +241,6 @@ def _fixed(genesis: Genesis) -> dict[str, Any]:
         "quorum": genesis.participation.quorum,
         "retries": genesis.participation.retries,
         **asdict(genesis.training),
-    }
-
-
-def environment() -> dict[str, str]:
-    """The environment in which training is bit-equal: versions, instruction set, device, threads."""
-    versions = {name: version(name) for name in _VERSIONS}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return versions | {
-        "python": platform.python_version(),
-        "instruction-set": torch.backends.cpu.get_cpu_capability(),
-        "device": device,
-        "threads": "1",
     }
 
 

@@ -13,7 +13,7 @@ from core.composition import Composition
 from core.config import CREDITED, RunConfig
 from core.credit import RoundCredit
 from core.errors import ConfigError, DataError
-from core.robust import clipped
+from core.robust import scaled
 from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
 from llm import batches
@@ -80,13 +80,27 @@ class Measuring:
         """The highest loss of a lane's state on any domain, in nats per answer token."""
         return max(self.losses(Composition.of(state)).values())
 
-    def effects(
-        self, before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
-    ) -> dict[Address, float]:
-        """By how many nats each update alone, clipped and with its weight, raises a lane's mean loss over domains."""
-        few = replace(self, domains={d: r[: DECIDING if deciding else TELLING] for d, r in self.domains.items()})
-        least = few.loss(before)
-        return {u.organisation: few.loss(self.rule.aggregate(before, [u]).state) - least for u in clipped(updates)}
+    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """By how many nats each update alone, with its weight, raises a lane's mean loss over domains."""
+        return self._on_few(TELLING).rises(before, updates)
+
+    def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], bound: float) -> dict[Address, float]:
+        """The harm of each update alone, with its weight, in nats; its rise where that is within the bound."""
+        few = self._on_few(DECIDING)
+        rises = few.rises(before, updates)
+        # Few honest updates raise the loss: the opposites of those alone have to be measured.
+        doubtful = [update for update in updates if rises[update.organisation] > bound]
+        opposite = few.rises(before, scaled(doubtful, dict.fromkeys(rises, -1.0)))
+        return rises | {a: min(rises[a], (rises[a] - other) / 2) for a, other in opposite.items()}
+
+    def rises(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+        """By how many nats each update alone, with its weight, raises a lane's mean loss over domains."""
+        least = self.loss(before) if updates else 0.0
+        return {u.organisation: self.loss(self.rule.aggregate(before, [u]).state) - least for u in updates}
+
+    def _on_few(self, records: int) -> "Measuring":
+        """Measuring on the first so many records of every domain."""
+        return replace(self, domains={domain: found[:records] for domain, found in self.domains.items()})
 
     def credit(self, done: credit.CreditedRound) -> RoundCredit:
         """The credit of a round, domain by domain."""

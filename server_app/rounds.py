@@ -15,6 +15,7 @@ from agents.rewards import Rewards
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address
 from core.canonical import ZERO_DIGEST, Address, Digest, to_json
+from core.clipping import clipping
 from core.composition import Composition
 from core.credit import CreditRecord
 from core.errors import QuorumError
@@ -28,7 +29,7 @@ from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, READ_SECONDS, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
-from core.robust import counted, factors, likenesses
+from core.robust import counted, factors, likenesses, scaled
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
@@ -50,8 +51,7 @@ class OpenRound:
     """One lane's round before it is closed; `seconds` are those of the admitted updates' replies.
 
     `late` are the organisations that were asked and have not answered, `grace` the seconds that it has waited for them
-    beyond its quorum, `delays` by how many rounds admitted updates are late. So many as `lasting` object to what they
-    were sent, and would again.
+    beyond its quorum, `delays` by how many rounds admitted updates are late.
     """
 
     admitted: list[Signed[UpdateManifest]] = field(default_factory=list)
@@ -61,7 +61,6 @@ class OpenRound:
     offers: Sequence[Signed[Offer]] = ()
     seconds: dict[Address, float] = field(default_factory=dict)
     grace: float = 0.0
-    lasting: int = 0
 
     def reject(self, organisation: Address, reason: Reason, detail: str) -> Rejection:
         """Note why an organisation is not in the round."""
@@ -105,11 +104,15 @@ class Rounds:
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
         self._silent: Counter[Recipient] = Counter()
+        self._objecting: set[Recipient] = set()
+        """Those that object to what the open round sent them, and would again."""
         for signed in run.records():
             self._note_members(signed.value)
         self.lanes: list[Lane] = []
         self.history: list[list[Mapping[Address, Observation]]] = []
         """For every lane, the observations of its rounds so far, by which policies choose."""
+        self._lines: list[list[RoundRecord]] = []
+        """For every lane, these rounds."""
         self._seen: list[dict[Address, int]] = [{} for _ in self.genesis.lanes]
         """For every lane, the newest round that each organisation has certainly been shown: it signed what follows."""
         self.open: dict[int, OpenRound] = {}
@@ -143,6 +146,7 @@ class Rounds:
             self._note_seen(record)
         # Slices, since the first time, while this is made, the lists end here.
         self.lanes[index : index + 1] = [Lane.restore(self.run, index, initial)]
+        self._lines[index : index + 1] = [lineage]
         self.history[index : index + 1] = [[observations_of(record, self._credit(record)) for record in lineage]]
 
     def begin(self, number: int, offers: Mapping[int, Sequence[Signed[Offer]]] = MappingProxyType({})) -> list[Lane]:
@@ -159,7 +163,7 @@ class Rounds:
     def select(self, lane: Lane) -> list[Recipient]:
         """The organisations that the policy asks in a lane's round, which has begun."""
         bids = self.bids(lane, self.open[lane.index].offers)
-        chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids)
+        chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids, lane.failed)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
     def evaluating(self, number: int) -> list[Recipient]:
@@ -249,6 +253,7 @@ class Rounds:
         signed, update = self.admission(recipient, delay).admit(reply)
         self.run.artifacts.put(update, self.lanes[recipient.lane].members)
         self.nonces.add(signed.value.nonce)
+        self._objecting.discard(recipient)
         here = self.open[recipient.lane]
         here.admitted.append(signed)
         here.seconds[recipient.organisation], here.delays[recipient.organisation] = seconds, delay
@@ -259,7 +264,8 @@ class Rounds:
 
     def reject(self, recipient: Recipient, reason: Reason, detail: str, *, lasting: bool = False) -> Rejection:
         """Record in the open round why an organisation has no part in it; `lasting`: nor has it when asked again."""
-        self.open[recipient.lane].lasting += lasting
+        if lasting:
+            self._objecting.add(recipient)
         return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
 
     def note_late(self, recipient: Recipient, grace: float) -> None:
@@ -299,10 +305,11 @@ class Rounds:
             self._record(index, number, open_round)
         participation = self.genesis.participation
         for index, open_round in closing.items():
-            # A policy asks the same organisations again: those that object to what they are sent will object again.
-            others = len(open_round.rejected) - open_round.lasting
-            hopeless = open_round.lasting > 0 and others < participation.quorum
-            if (attempts := self.lanes[index].attempts) > participation.retries or (attempts and hopeless):
+            lane = self.lanes[index]
+            # Those that object to what they are sent will object again: perhaps too few others are left to be asked.
+            objecting = {o for o in lane.members if Recipient(index, o) in self._objecting}
+            hopeless = bool(objecting) and len(lane.members) - len(objecting) < participation.quorum
+            if (attempts := lane.attempts) > participation.retries or (attempts and hopeless):
                 raise QuorumError(
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
                     f"{attempts} attempts; most often {open_round.commonest_reason}"
@@ -323,9 +330,9 @@ class Rounds:
         admitted = self.weigh(open_round)
         updates = weighted(admitted, self.run.artifacts.open)
         if updates:
-            judged = self._judge(index, number, updates)
-            admitted = tuple(replace(a, factor=judged[a.organisation]) for a in admitted)
-            updates = counted(self.genesis.robust, updates, judged)
+            admitted = self._judged(index, number, admitted, updates)
+            found = {a.organisation: a.factor for a in admitted}
+            updates = counted(self.genesis.robust, updates, found, self.genesis.membership.most_weight)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
         loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
@@ -364,17 +371,25 @@ class Rounds:
         reads = self.genesis.participation.policy in READ_LOSSES
         return self.measures.loss_bound(state) if self.measures and reads else 0.0
 
-    def _judge(self, index: int, number: int, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """The robust rule's factors of a round's updates; how each of them stands is an event, whatever the rule."""
-        before, decides = self.lanes[index].state, self.genesis.robust.rule == "validation"
-        effects = self.measures.effects(before, updates, deciding=decides) if self.measures else {}
-        found = factors(self.genesis.robust, updates, effects)
+    def _judged(
+        self, index: int, number: int, admitted: Iterable[Admitted], updates: Sequence[WeightedUpdate]
+    ) -> tuple[Admitted, ...]:
+        """The admitted with the robust rule's factors; how each of them stands is an event, whatever the rule."""
+        robust, before, stand = self.genesis.robust, self.lanes[index].state, likenesses(updates)
+        admitted = tuple(replace(a, norm=stand[a.organisation].norm if robust.clips else 0.0) for a in admitted)
+        clip = clipping(self.genesis, self._lines[index], number, admitted)
+        effects: Mapping[Address, float] = {}
+        if self.measures and robust.rule == "validation":
+            effects = self.measures.harms(before, scaled(updates, clip), robust.bound)
+        elif self.measures:
+            effects = self.measures.effects(before, scaled(updates, clip))
+        found = factors(robust, updates, clip, effects)
         judged = {
             organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
-            for organisation, likeness in likenesses(updates).items()
+            for organisation, likeness in stand.items()
         }
         self.events.write("judged", lane=index, round=number, updates=judged)
-        return found
+        return tuple(replace(a, factor=found[a.organisation]) for a in admitted)
 
     def weigh(self, open_round: OpenRound) -> tuple[Admitted, ...]:
         """The admitted manifests with their weights, in order of address; none of them below the quorum."""
@@ -397,6 +412,8 @@ class Rounds:
         if self.rewards and credit:
             self.rewards.keep(record.lane, record.round, credit, state)
             self.events.write("credited", lane=record.lane, round=record.round, **credit.to_dict())
+        self._lines[record.lane].append(record)
+        self._objecting = {recipient for recipient in self._objecting if recipient.lane != record.lane}
         self.history[record.lane].append(observations_of(record, self._credit(record)))
         self.commit(record)
 

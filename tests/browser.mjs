@@ -1,6 +1,7 @@
-// Unpack the Chromium of the npm package @sparticuz/chromium: node tests/browser.mjs FOLDER, where it is installed.
+// Unpack the Chromium of the npm package @sparticuz/chromium, and axe.min.js of axe-core beside it:
+// node tests/browser.mjs FOLDER, where both are installed.
 import { execFileSync } from "node:child_process";
-import { createReadStream, createWriteStream, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, createReadStream, createWriteStream, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { createBrotliDecompress } from "node:zlib";
@@ -21,5 +22,6 @@ for (const name of ["al2023.tar", "fonts.tar"]) { // lib/: what it links to; fon
 }
 const places = `<dir>${join(folder, "fonts")}</dir><dir>/usr/share/fonts</dir><cachedir>${join(folder, "cache")}</cachedir>`;
 writeFileSync(join(folder, "fonts.conf"), `<?xml version="1.0"?>\n<fontconfig>${places}</fontconfig>\n`);
+copyFileSync(join(folder, "node_modules", "axe-core", "axe.min.js"), join(folder, "axe.min.js"));
 await unpack("chromium", 0o755); // last: whoever finds it finds the rest
 rmSync(join(folder, "node_modules"), { recursive: true });

@@ -33,7 +33,7 @@ class Page:
     """A page of the browser, and what it complained of: errors, warnings, and anything it asked the network for."""
 
     def __init__(self, connection: ClientConnection) -> None:
-        self.connection, self.session, self.calls = connection, "", 0
+        self.connection, self.session, self.calls, self.own = connection, "", 0, "file://"
         self.complaints: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -50,14 +50,26 @@ class Page:
         result: Json = answer["result"]
         return result
 
-    def open(self, file: Path, *, dark: bool = False, width: int = 900, height: int = 1200) -> None:
-        """Show a file and wait until it is loaded."""
+    def open(self, place: Path | str, *, dark: bool = False, width: int = 900, height: int = 1200) -> None:
+        """Show a file, or a page of a server, and wait until it is loaded."""
+        url = place if isinstance(place, str) else place.as_uri()
+        # A page may ask its own server for more, and nobody else.
+        self.own = "/".join(url.split("/")[:3]) + "/"
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.complaints.clear()
-        self.call("Page.navigate", url=file.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(self.own)})")
+
+    def audit(self) -> list[str]:
+        """What axe complains of, one line each; skips the test where axe is not there."""
+        if not (script := _FETCHED / "axe.min.js").exists():
+            pytest.skip("no axe-core: `make test` fetches it where npm is there")
+        self.evaluate(script.read_text(encoding="utf-8") + "; axe.run().then(r => { window.axed = r.violations; }); 0")
+        self.wait("window.axed !== undefined")
+        told = "axed.flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.failureSummary}`))"
+        return [str(line) for line in self.evaluate(told)]
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
@@ -65,9 +77,9 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, expression: str) -> None:
+    def wait(self, expression: str, seconds: float = _SECONDS) -> None:
         """Until an expression holds."""
-        end = time.monotonic() + _SECONDS
+        end = time.monotonic() + seconds
         while not self.evaluate(expression):
             assert time.monotonic() < end, f"{expression} never held"
             time.sleep(0.01)
@@ -102,7 +114,9 @@ class Page:
             match message["method"]:
                 case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded":
                     self.complaints.append(json.dumps(parameters))
-                case "Network.requestWillBeSent" if not parameters["request"]["url"].startswith(("file:", "data:")):
+                case "Network.requestWillBeSent" if not parameters["request"]["url"].startswith(
+                    (self.own, "data:", "blob:")
+                ):
                     self.complaints.append(parameters["request"]["url"])
         return dict(message)
 

@@ -19,8 +19,9 @@ from eth_hash.auto import keccak
 
 from core import keys, lora, merkle, seeds
 from core.adapter import AdapterState
+from core.answers import AnswerReceipt
 from core.calibration import Calibration, CalibrationRecord
-from core.canonical import Address, Digest, commitment, raw, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, commitment, digest, raw, to_json
 from core.erasures import hidden
 from core.keys import Domain
 from core.storage.artifacts import Artifacts
@@ -66,12 +67,28 @@ CALIBRATION = Calibration(
     records=(CalibrationRecord(KEY.address, RECORD.digest),),
 )
 
+RECEIPT = AnswerReceipt(
+    genesis=ONES,
+    run="run",
+    server=KEY.address,
+    base=TWOS,
+    aggregate=STATE.digest,
+    request=digest("request", to_json({"model": "run"})),
+    answer=digest("answer", to_json({"content": "None."})),
+    trace=ZERO_DIGEST,
+)
+
 
 def computed() -> dict[str, Any]:
     """Every vector, by the project."""
     leaves = [merkle.leaf(raw(value)) for value in (ONES, TWOS, THREES)]
     return {
         "adapter": {"bytes": STATE.to_bytes().hex(), "digest": STATE.digest},
+        "answer_receipt": {
+            "json": to_json(RECEIPT.to_dict()).decode(),
+            "digest": RECEIPT.digest,
+            "signature": RECEIPT.sign(KEY, DOMAIN).signatures[0],
+        },
         "calibration": {
             "json": to_json(CALIBRATION.to_dict()).decode(),
             "digest": CALIBRATION.digest,
@@ -183,6 +200,14 @@ def test_a_manifest_is_hashed_as_documented() -> None:
 def test_a_calibration_is_hashed_as_documented() -> None:
     vector = documented()["calibration"]
     assert vector["digest"] == _digest("calibration", vector["json"].encode("ascii"))
+
+
+def test_a_receipt_is_hashed_as_documented() -> None:
+    vector = documented()["answer_receipt"]
+    assert vector["digest"] == _digest("answer-receipt", vector["json"].encode("ascii"))
+    found = json.loads(vector["json"])
+    assert found["request"] == _digest("request", b'{"model":"run"}')
+    assert found["answer"] == _digest("answer", b'{"content":"None."}')
 
 
 def test_a_merkle_root_is_computed_as_documented() -> None:

@@ -139,7 +139,8 @@ class Lanes:
         for record in records:
             if (left := sum(a.organisation not in erased for a in record.admitted)) < quorum:
                 raise UsageError(
-                    f"round {record.round}: expected a quorum of {quorum} without the erased, got {left}: use replay"
+                    f"round {record.round}: expected a quorum of {quorum} without the erased, got {left}: use replay, "
+                    "or found with a larger fraction or participation all, so that no round hangs on one member"
                 )
 
     def check_budget(self, lane: int, members: Sequence[Address], rounds: range) -> None:
@@ -153,7 +154,10 @@ class Lanes:
         own = [manifest for manifest in self.lineage.manifests.values() if manifest.lane == lane]
         for member in members:
             if budget := PrivacyPlan.of(self.genesis, member):
-                left = budget.most - sum(manifest.bid.steps for manifest in own if manifest.organisation == member)
+                told = [manifest for manifest in own if manifest.organisation == member]
+                # What was sent and not admitted is spent as well: the newest ε that it signed for counts it.
+                claimed = budget.steps_of(max((manifest.epsilon for manifest in told), default=0.0))
+                left = budget.most - max(claimed, sum(manifest.bid.steps for manifest in told))
                 numbers = [number for number in rounds if member in asked[number]]
                 needed = sum(self.genesis.training.stage(number, budget.steps).steps for number in numbers)
                 if needed > left:
@@ -165,7 +169,7 @@ class Lanes:
 
 
 def may_be_asked(genesis: Genesis, number: int, members: Sequence[Address]) -> Collection[Address]:
-    """Those of a lane's members that a round may ask: all, where what they did before decides."""
+    """Those of a lane's members that a round may ask at first: all, where what they did before decides."""
     history = genesis.policy(number) in BY_HISTORY
     return members if history else selected(genesis, members, number, (), {})
 

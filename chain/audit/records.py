@@ -33,6 +33,8 @@ class Head:
     round: int = 0
     attempt: int = 0
     """The attempts at the next round that failed."""
+    failed: tuple[RoundRecord, ...] = ()
+    """These attempts; fewer, where one of them cannot be read."""
     best: Best | None = None
     """The best round so far, where rounds are compared."""
     late: tuple[Address, ...] = ()
@@ -46,14 +48,14 @@ class Head:
         if record.admitted:
             self.late, self.before = record.late, self.parent
             self.parent, self.state, self.aggregate = record.digest, state, record.aggregate
-            self.round, self.attempt, self.best = record.round, 0, record.best
+            self.round, self.attempt, self.failed, self.best = record.round, 0, (), record.best
         else:
-            self.attempt = record.attempt
+            self.attempt, self.failed = record.attempt, (*self.failed, record)
 
     def lose(self, file: RecordFile) -> None:
         """Go on behind a record that cannot be read."""
         self.parent = self.state = self.aggregate = self.previous = self.before = None
-        self.round, self.attempt = file.round, 0
+        self.round, self.attempt, self.failed = file.round, 0, ()
 
 
 @dataclass
@@ -91,7 +93,7 @@ class RecordAudit:
         if record.round > head.round + 1:
             self.findings.fail(What.GAP, where, f"round {record.round}", f"round {head.round + 1}")
             head.parent = head.state = head.aggregate = head.previous = head.before = None
-            head.attempt = record.attempt - 1
+            head.attempt, head.failed = record.attempt - 1, ()
         self.findings.expect(What.ATTEMPT, where, record.attempt, head.attempt + 1)
         if head.parent is not None:
             self.findings.expect(What.PARENT, where, record.parent, head.parent)

@@ -286,7 +286,8 @@ class _Audit:
         else:
             self.selection.check(record, self._line(record.lane, head.generation), head, where)
         updates = self._updates(record, head, weights, file.where)
-        updates = updates and self.states.counted(record, head.state, updates, file.where)
+        line = self._line(record.lane, head.generation)
+        updates = updates and self.states.counted(record, line, head.state, updates, file.where)
         recomputed = self.findings.recomputed
         state = self.states.after(record, head.state, updates, file.where, head.members)
         self.findings.attested += self.findings.recomputed == recomputed and record.aggregate in self.erasures.listed

@@ -37,13 +37,15 @@ class SelectionAudit:
         policy = self.genesis.policy(record.round)
         if policy in BY_HISTORY and len(line) != record.round - 1:
             return  # behind a gap, which is a finding of its own, nobody knows what the policy knew
+        if len(head.failed) != record.attempt - 1:
+            return  # nor who answered an attempt that is missing
         bids = bids_for(self.genesis, line[-1] if line else None, [s.value for s in record.bids], head.members)
         history = (
             [observations_of(earlier, self.credits.get(earlier.credit)) for earlier in line]
             if policy in BY_HISTORY
             else []
         )
-        asked = selected(self.genesis, head.members, record.round, history, bids)
+        asked = selected(self.genesis, head.members, record.round, history, bids, head.failed)
         if sorted(record.heard) != sorted(asked):
             names = [", ".join(sorted(map(self.records.name, addresses))) for addresses in (record.heard, asked)]
             self.findings.fail(What.ASKED, where, *names)

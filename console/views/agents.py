@@ -16,6 +16,7 @@ from agents.table import explain, policy_table
 from console.views.tables import table
 from core.canonical import Address
 from core.credit import CreditRecord
+from core.genesis import Genesis
 from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -59,23 +60,27 @@ def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
     `budget` is that of each, where it is known. Raises FormatError for a saved table of another version or
     shape.
     """
-    agents: Json = {}
-    for member in run.genesis.everyone:
-        lane, *_ = run.genesis.lanes_of(member.address)
-        terms = Terms(1.0, len(run.genesis.lanes[lane]), run.genesis.training.rounds, 1, 0.0, 0.0)
-        agent = Notebook(state.agent(run.genesis.digest, member.address)).newest(terms)
-        if agent:
-            agents[member.name] = {
-                "budget": budget,
-                "spent": agent.spent,
-                "left": None if budget is None else budget - agent.spent,
-                "earned": agent.earned,
-                "decisions": agent.decisions,
-                "policy": [list(row) for row in policy_table(agent.table)],
-                "rounds": agent.table.visits,
-                "reasons": list(explain(agent.table)),
-            }
-    return agents
+    found = {o.name: learnt_by(state, run.genesis, o.address, budget) for o in run.genesis.everyone}
+    return {name: agent for name, agent in found.items() if agent}
+
+
+def learnt_by(state: State, genesis: Genesis, organisation: Address, budget: float | None = None) -> Json | None:
+    """One organisation's money, policy and reasons; None where no agent of it has saved anything here."""
+    lane, *_ = genesis.lanes_of(organisation)
+    terms = Terms(1.0, len(genesis.lanes[lane]), genesis.training.rounds, 1, 0.0, 0.0)
+    agent = Notebook(state.agent(genesis.digest, organisation)).newest(terms)
+    if not agent:
+        return None
+    return {
+        "budget": budget,
+        "spent": agent.spent,
+        "left": None if budget is None else budget - agent.spent,
+        "earned": agent.earned,
+        "decisions": agent.decisions,
+        "policy": [list(row) for row in policy_table(agent.table)],
+        "rounds": agent.table.visits,
+        "reasons": list(explain(agent.table)),
+    }
 
 
 def tables(agents: Json, rounds: Iterable[Json] = ()) -> list[RenderableType]:

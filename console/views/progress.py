@@ -24,6 +24,7 @@ Event = dict[str, Any]
 
 _LEVELS = {
     "failed": "error", "rejected": "warning", "late": "warning", "uncounted": "warning", "objected": "warning",
+    "other-version": "warning",
     "bid-rejected": "warning", "bind-failed": "warning", "receipt-missing": "warning", "uncalibrated": "warning",
 }  # fmt: skip
 """How bad an event is, in a JSON log; the others are news."""
@@ -78,33 +79,52 @@ class Watcher:
 
     def _tell(self, event: Event) -> None:
         """Print the event in words, unless the bars say enough or nobody needs to know."""
-        bars, name, line = not self.progress.disable, event.get("organisation", ""), ""
+        name = event.get("organisation", "")
         if self._run.started:  # before that there is no genesis, and an address is all there is
             name = self._run.genesis.names.get(name, name)
-        match event["event"]:
-            case "rejected":
-                line = f"{self._round}: {name} rejected: {event['reason']}: {event['detail']}"
-            case "late" | "held" | "other-version" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated":
-                line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
-            case "erased":
-                line = f"erased {name}: {event['label']}"
-            case "step" if not bars:
-                line = event["doing"]
-            case "round-started" if not bars:
-                line = f"{self._round}: {len(event['asked'])} organisations asked"
-            case "admitted" if not bars:
-                loss = event.get("loss")
-                line = f"{self._round}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
-            case "evaluated" if not bars and (losses := list(event["losses"].values())):
-                base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
-                # A resumed run, and an erasure that trains nothing, evaluate without starting a round.
-                where = self._round or f"round {event['round']}"
-                line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
+        line = words(event, name, self._round, all_of_it=self.progress.disable)
         number = event.get("round", self._number if name else None)
         place = {what: where for what, where in (("round", number), ("organisation", name)) if where}
         level, message = _LEVELS.get(event["event"], "info"), line or event["event"]
         if not logs.tell(event["event"], message, level, run=self._run.name, **place) and line:
             show(line, on=self.progress.console)
+
+
+def words(event: Event, name: str, where: str, *, all_of_it: bool) -> str:
+    """An event in one line; "" for one that says nothing, or, without `all_of_it`, nothing that bars do not show.
+
+    `name` is its organisation's, `where` the round that goes on.
+    """
+    line = ""
+    match event["event"]:
+        case "rejected":
+            line = f"{where}: {name} rejected: {event['reason']}: {event['detail']}"
+        case (
+            "late"
+            | "held"
+            | "other-version"
+            | "uncounted"
+            | "objected"
+            | "receipt-missing"
+            | "uncalibrated"
+            | "warning"
+        ):
+            line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
+        case "erased":
+            line = f"erased {name}: {event['label']}"
+        case "step" if all_of_it:
+            line = event["doing"]
+        case "round-started" if all_of_it:
+            line = f"{where}: {len(event['asked'])} organisations asked"
+        case "admitted" if all_of_it:
+            loss = event.get("loss")
+            line = f"{where}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
+        case "evaluated" if all_of_it and (losses := list(event["losses"].values())):
+            base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
+            # A resumed run, and an erasure that trains nothing, evaluate without starting a round.
+            where = where or f"round {event['round']}"
+            line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
+    return line
 
 
 @contextmanager

@@ -103,19 +103,19 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
 
     On a terminal a table is kept up to date, elsewhere every event is a line.
     """
-    events, found = _read(state, run)
+    events, found = current(state, run)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while found in ("running", "stalled"):
                 live.update(picture(run, events, found), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
-                events, found = _read(state, run)
+                events, found = current(state, run)
     else:
         with watching(console, state, run.name) as tell:
-            while not tell() and _read(state, run)[1] in ("running", "stalled"):
+            while not tell() and current(state, run)[1] in ("running", "stalled"):
                 time.sleep(_REFRESH_SECONDS)
             tell()
-        events, found = _read(state, run)
+        events, found = current(state, run)
     show(picture(run, events, found), on=console)
     return found
 
@@ -126,8 +126,8 @@ def standing(events: Sequence[Event], written: bool, now: float) -> str:
     return ended.get(events[-1]["event"] if events else "") or condition(events, written, now)
 
 
-def _read(state: State, run: RunFolder) -> tuple[list[Event], str]:
-    """A run's events, and how it stands."""
+def current(state: State, run: RunFolder) -> tuple[list[Event], str]:
+    """A run's events, and how it stands now."""
     events, _ = EventLog.read(state.events(run.name))
     return events, standing(events, is_written(state.lock(run.name)), time.time())
 

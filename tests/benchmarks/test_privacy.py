@@ -59,7 +59,7 @@ def test_a_target_is_not_among_its_own_shadows() -> None:
 
 
 def test_the_noise_is_that_of_the_plan_and_none_at_infinity() -> None:
-    plan = PrivacyPlan(Privacy(3.0, DELTA, 1.0), 0.2, STEPS, STEPS * ROUNDS)
+    plan = PrivacyPlan(Privacy(3.0, DELTA, 1.0), 0.2, 1.0, STEPS, STEPS * ROUNDS)
     assert mechanism_of(3.0, 0.2)[1] == plan.noise
     assert plan.spent(STEPS * ROUNDS) <= 3.0
     assert mechanism_of(math.inf, 0.2)[1] == 0.0

@@ -495,4 +495,5 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
     assert replay(replayed[0])[-1] == {
         "sent": asdict(RoundKey(genesis.digest, 0, 0, 1)),
         "manifest": reply.signed.value.digest,
+        "update": reply.signed.value.update,
     }

@@ -543,3 +543,15 @@ def test_a_lane_or_a_round_that_the_organisation_has_not_is_not_signed_for(
     by.check_parent(own.signed.value)
     with pytest.raises(ObjectionError, match="expected a round up to 4 of lane 0"):
         by.check_parent(replace(own.signed.value, **changes))
+
+
+def test_a_round_counts_as_often_as_different_updates_were_sent_for_it(tmp_path: Path) -> None:
+    """What a retry sends again is known already; another update tells something more of the records."""
+    federation = a_federation(tmp_path)
+    plain = federation.run.lineage(0)[0].value.admitted[0].signed.value
+    memory = tmp_path / "memory.jsonl"
+    by = Witness(memory, federation.genesis, plain.organisation, None)
+    for update in (plain.update, plain.update, some_digest()):
+        by.sent(Signed(replace(plain, nonce=some_digest(), update=update), ()))
+    for knowing in (by, Witness(memory, federation.genesis, plain.organisation, None)):
+        assert knowing.trained == {plain.key: 2}

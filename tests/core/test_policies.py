@@ -1,13 +1,25 @@
 """Who is asked in a round."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 
 from core import policies
 from core.canonical import Address
-from core.policies import POLICIES, Observation, Policy, SelectionContext, everyone, observations_of, random
+from core.genesis import Participation
+from core.policies import (
+    POLICIES,
+    Observation,
+    Policy,
+    SelectionContext,
+    everyone,
+    observations_of,
+    random,
+    selected,
+)
+from core.rejections import Reason
+from core.rounds import Rejection
 from core.signed import Signed
 from core.update import Bid
 from tests import federation as f
@@ -194,3 +206,44 @@ def test_a_loss_that_is_reported_counts_up_to_what_was_measured_and_seconds_are_
 
 def test_policies_are_found_under_their_settings() -> None:
     assert set(POLICIES) == {*CHOOSING, "all", "q-learning"}
+
+
+# --- a round that is tried again -------------------------------------------------------------------------------------
+
+
+def attempts(policy: str, count: int, alive: set[Address]) -> list[set[Address]]:
+    """Whom a policy asks in so many attempts at a round of four, of which it asks two and needs two."""
+    genesis, failed, asked = f.genesis(participation=Participation(policy, 0.5, 2, 9)), [], []
+    for _ in range(count):
+        chosen = selected(genesis, LANE, 1, (), {}, failed)
+        assert list(chosen) == [a for a in LANE if a in chosen]
+        asked.append(set(chosen))
+        reasons = {a: Reason.BELOW_QUORUM if a in alive else Reason.NO_REPLY for a in chosen}
+        rejected = tuple(Rejection(a, reason, "") for a, reason in reasons.items())
+        failed.append(f.record(genesis, rejected=rejected, admitted=()))
+    return asked
+
+
+@pytest.mark.parametrize("policy", CHOOSING)
+def test_a_round_is_tried_again_with_those_that_answered_and_others_for_the_silent(policy: str) -> None:
+    (first,) = attempts(policy, 1, set(LANE))
+    gone = min(first)
+    assert attempts(policy, 2, set(LANE) - {gone})[1] >= first - {gone}
+    assert gone not in attempts(policy, 2, set(LANE) - {gone})[1]
+
+
+@pytest.mark.parametrize("policy", CHOOSING)
+@pytest.mark.parametrize("alive", list(combinations(LANE, 2)))
+def test_two_that_are_there_are_found_wherever_they_stand(policy: str, alive: tuple[Address, ...]) -> None:
+    asked = attempts(policy, 4, set(alive))
+    assert any(chosen.issuperset(alive) for chosen in asked)
+    assert all(len(chosen) == len(asked[0]) for chosen in asked)
+
+
+def test_the_silent_are_asked_again_once_all_have_been() -> None:
+    asked = attempts("round-robin", 4, set())
+    assert all(sum(a in chosen for chosen in asked) == 2 for a in LANE)
+
+
+def test_a_policy_that_asks_all_asks_all_again() -> None:
+    assert attempts("all", 3, set(LANE[1:])) == [set(LANE)] * 3

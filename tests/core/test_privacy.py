@@ -44,6 +44,20 @@ def test_shards_draw_as_many_records_as_a_whole_data_set() -> None:
     assert plan(sharded).rate == 2 * plan(genesis).rate
 
 
+def test_a_claim_stands_for_the_steps_that_spend_so_much() -> None:
+    found = plan(private())
+    for steps in (0, 1, 7, 25, 50):
+        # Another machine's accountant may find two percent more or less: it may stand for two steps fewer.
+        assert steps - 2 <= found.steps_of(found.spent(steps)) <= steps
+    assert found.steps_of(99.0) == found.most
+
+
+def test_a_step_is_divided_by_what_the_registered_count_expects() -> None:
+    assert plan(private()).expected == 8.0
+    assert plan(private(batch_size=1000)).expected == 100.0
+    assert plan(private(batch_size=1, accumulation=1)).expected == 1.0
+
+
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0, 8.0])
 def test_noise_and_epsilon_are_the_librarys(epsilon: float) -> None:
     found = plan(private(epsilon))
@@ -62,7 +76,7 @@ def test_noise_and_epsilon_are_the_librarys(epsilon: float) -> None:
 def test_the_accountant_knows_a_published_case() -> None:
     """Abadi et al., 2016, section 3.1: q = 0.01, σ = 4, δ = 1e-5, 10,000 steps spend ε ≈ 1.26."""
     genesis = private()
-    found = PrivacyPlan(genesis.privacy or Privacy(1, 1e-5, 1), 0.01, 1, 1)
+    found = PrivacyPlan(genesis.privacy or Privacy(1, 1e-5, 1), 0.01, 1.0, 1, 1)
     object.__setattr__(found, "noise", 4.0)
     # Their moments accountant gives 1.26; Rényi divergences with the later conversion are a little tighter.
     assert 0.8 < found.spent(10_000) <= 1.26

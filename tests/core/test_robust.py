@@ -1,5 +1,7 @@
 """Robust admission, against Flower's own implementations and by what it promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, RecordDict
@@ -9,7 +11,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, clipped, counted, cut, factors, likenesses, wrong
+from core.robust import BOUNDS, Robust, counted, cut, factors, likenesses, wrong
 
 ADDRESSES = [Address(f"0x{index:040x}") for index in range(1, 12)]
 SHAPES = {"a.lora_A": (2, 5), "a.lora_B": (7, 2), "b.lora_B": (3, 2)}
@@ -26,6 +28,10 @@ def round_of(*states: AdapterState) -> list[WeightedUpdate]:
     return [WeightedUpdate(a, 0.5, s) for a, s in zip(ADDRESSES, states, strict=False)]
 
 
+ALL = dict.fromkeys(ADDRESSES, 1.0)
+"""Nothing is clipped."""
+
+
 def flat(state: AdapterState) -> np.ndarray:
     """All numbers of a state."""
     return np.concatenate([array.ravel().astype(np.float64) for array in state.arrays.values()])
@@ -39,7 +45,7 @@ def test_multi_krum_keeps_those_that_flower_s_keeps(admitted: int) -> None:
     contents = [RecordDict({"arrays": ArrayRecord([flat(s)])}) for s in states]
     kept = select_multikrum(contents, left_out, admitted - left_out)
     chosen = [any(np.array_equal(k["arrays"].to_numpy_ndarrays()[0], flat(s)) for k in kept) for s in states]
-    found = factors(robust, round_of(*states))
+    found = factors(robust, round_of(*states), ALL)
     assert [found[a] for a in ADDRESSES[:admitted]] == [float(c) for c in chosen]
     assert 0 < sum(chosen) < admitted
 
@@ -48,7 +54,7 @@ def test_multi_krum_keeps_those_that_flower_s_keeps(admitted: int) -> None:
 def test_the_trimmed_mean_is_flower_s(admitted: int) -> None:
     states = [state(seed, 1 + seed) for seed in range(admitted)]
     robust, start = Robust("trimmed-mean", 0.3), state(99)
-    left = counted(robust, round_of(*states), dict.fromkeys(ADDRESSES, 1.0))
+    left = counted(robust, round_of(*states), ALL, most=2.0)
     got = RULES["fedavg"].aggregate(start, left).state
     trimmed = aggregate_trimmed_avg([([flat(s)], 1) for s in states], cut(robust, admitted) / admitted + 1e-9)[0]
     expected = flat(start) + 0.5 * admitted * trimmed
@@ -58,7 +64,7 @@ def test_the_trimmed_mean_is_flower_s(admitted: int) -> None:
 
 def test_what_a_trimmed_mean_counts_adds_up_to_its_aggregate() -> None:
     states = [state(seed) for seed in range(5)]
-    left = counted(Robust("trimmed-mean", 0.25), round_of(*states), dict.fromkeys(ADDRESSES, 1.0))
+    left = counted(Robust("trimmed-mean", 0.25), round_of(*states), ALL)
     parts = [update.weight * flat(update.state) for update in left]
     zero = AdapterState({name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()})
     np.testing.assert_allclose(flat(RULES["fedavg"].aggregate(zero, left).state), sum(parts), rtol=2.0**-23)
@@ -66,43 +72,41 @@ def test_what_a_trimmed_mean_counts_adds_up_to_its_aggregate() -> None:
     assert (sum(flat(update.state) != 0 for update in left) == 3).all()
 
 
-def test_clip_takes_the_largest_down_to_a_multiple_of_the_median_norm() -> None:
-    states = [state(1), state(2), state(3), state(4, 50.0)]
-    updates, robust = round_of(*states), Robust("clip", 1.5)
-    found = factors(robust, updates)
-    median = np.median([s.norm for s in states])
-    assert [found[a] for a in ADDRESSES[:3]] == [1.0, 1.0, 1.0]
-    assert found[ADDRESSES[3]] * states[3].norm == pytest.approx(1.5 * median, rel=1e-12)
-    assert counted(robust, updates, found)[3].weight == 0.5 * found[ADDRESSES[3]]
+def test_no_number_of_a_trimmed_mean_weighs_more_than_one_update_may() -> None:
+    """What is cut leaves its weight to the others: two of four would count twice as much as their cap."""
+    updates, robust = round_of(*(state(seed) for seed in range(4))), Robust("trimmed-mean", 0.3)
+    assert {u.weight for u in counted(robust, updates, ALL)} == {1.0}
+    assert {u.weight for u in counted(robust, updates, ALL, most=0.25)} == {0.25}
+    light = [replace(update, weight=0.2) for update in updates]
+    assert {u.weight for u in counted(robust, light, ALL)} == {0.4}
 
 
-def test_validation_leaves_out_what_makes_the_loss_worse() -> None:
-    updates = round_of(state(1), state(2), state(3))
-    effects = dict(zip(ADDRESSES, (-0.3, 0.04, 0.2), strict=False))
-    assert factors(Robust("validation", 0.05), updates, effects) == dict(zip(ADDRESSES, (1.0, 1.0, 0.0), strict=False))
-
-
-def test_validation_clips_what_it_measures_and_what_it_lets_in() -> None:
-    updates, robust = round_of(state(1), state(2), state(3), state(4, 9.0)), Robust("validation", 0.05)
-    clip = factors(Robust("clip", 1.5), updates)
-    assert [one.weight for one in clipped(updates)] == [0.5 * clip[one.organisation] for one in updates]
-    found = factors(robust, updates, dict.fromkeys(ADDRESSES[:4], 0.0))
+def test_clip_counts_what_clipping_leaves() -> None:
+    updates, clip = round_of(state(1), state(2)), {ADDRESSES[0]: 1.0, ADDRESSES[1]: 0.3}
+    found = factors(Robust("clip", 1.5), updates, clip)
     assert found == clip
-    assert found[ADDRESSES[3]] < 1.0
-    assert wrong(robust, updates, found) == {}
-    assert wrong(robust, updates, found | {ADDRESSES[3]: 1.0}) == {ADDRESSES[3]: clip[ADDRESSES[3]]}
+    assert [update.weight for update in counted(Robust("clip", 1.5), updates, found)] == [0.5, 0.15]
+
+
+def test_validation_leaves_out_what_harms_and_clips_the_others() -> None:
+    updates, robust = round_of(state(1), state(2), state(3)), Robust("validation", 0.05)
+    clip = dict(zip(ADDRESSES, (1.0, 0.4, 1.0), strict=False))
+    harms = dict(zip(ADDRESSES, (-0.3, 0.04, 0.2), strict=False))
+    assert factors(robust, updates, clip, harms) == dict(zip(ADDRESSES, (1.0, 0.4, 0.0), strict=False))
+    assert factors(robust, updates, clip) == clip
 
 
 @pytest.mark.parametrize("rule", [rule for rule in BOUNDS if rule != "validation"])
 def test_factors_that_were_made_are_right_and_changed_ones_are_not(rule: str) -> None:
     updates = round_of(state(1), state(2), state(3), state(4, 9.0))
     robust = Robust(rule, BOUNDS[rule])
-    made = factors(robust, updates)
-    assert wrong(robust, updates, made) == {}
+    clip = dict(zip(ADDRESSES, (1.0, 1.0, 1.0, 0.25 if robust.clips else 1.0), strict=False))
+    made = factors(robust, updates, clip)
+    assert wrong(robust, updates, made, clip) == {}
     for organisation in made:
-        assert wrong(robust, updates, made | {organisation: 0.5}).get(organisation) == made[organisation]
+        assert wrong(robust, updates, made | {organisation: 0.5}, clip).get(organisation) == made[organisation]
         swapped = made | {organisation: 1.0 - made[organisation]}
-        assert organisation in wrong(robust, updates, swapped)
+        assert organisation in wrong(robust, updates, swapped, clip)
 
 
 def test_a_factor_of_validation_is_measured_again_within_what_machines_differ() -> None:
@@ -110,14 +114,14 @@ def test_a_factor_of_validation_is_measured_again_within_what_machines_differ() 
     recorded = {ADDRESSES[0]: 1.0, ADDRESSES[1]: 0.0}
 
     def measured(first: float, second: float) -> dict[Address, float]:
-        return wrong(robust, updates, recorded, {ADDRESSES[0]: first, ADDRESSES[1]: second})
+        return wrong(robust, updates, recorded, ALL, {ADDRESSES[0]: first, ADDRESSES[1]: second})
 
     assert measured(0.0, 0.2) == {}
     assert measured(0.055, 0.045) == {}
     assert measured(0.07, 0.2) == {ADDRESSES[0]: 0.0}
     assert measured(0.0, 0.03) == {ADDRESSES[1]: 1.0}
-    assert wrong(robust, updates, recorded) == {}
-    assert wrong(robust, updates, recorded | {ADDRESSES[0]: 0.5}) == {ADDRESSES[0]: 1.0}
+    assert wrong(robust, updates, recorded, ALL) == {}
+    assert wrong(robust, updates, recorded | {ADDRESSES[0]: 0.5}, ALL) == {ADDRESSES[0]: 1.0}
 
 
 def test_an_update_stands_by_its_norm_and_its_cosine_to_the_others() -> None:

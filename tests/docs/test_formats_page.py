@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from core.answers import AnswerReceipt
 from core.calibration import Calibration
 from core.erasures import Attestation, ErasureRequest, Receipt
 from core.generations import GenerationRecord
@@ -19,7 +20,7 @@ from unlearning.certificate import ErasureCertificate
 PAGE = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 STATEMENTS: tuple[type[Statement], ...] = (
     Registration, UpdateManifest, Offer, RoundRecord, GenerationRecord, ErasureRequest, Attestation, ErasureCertificate,
-    Receipt, Calibration,
+    Receipt, Calibration, AnswerReceipt,
 )  # fmt: skip
 _KEY = "bytes32 genesis, uint32 lane, uint32 generation, uint32 round"
 

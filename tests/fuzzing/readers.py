@@ -13,7 +13,9 @@ from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
 from chain.joining import JoinKit, JoinRequest
 from chain.membership import MembershipRequest
 from chain.participation import ParticipationProof
+from console.web.chat_request import ChatRequest
 from core.adapter import AdapterState
+from core.answers import checked_bundle, receipt_bundle
 from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json
 from core.composition import Composition
@@ -59,6 +61,10 @@ from tests.unlearning.test_certificate import SIGNED as CERTIFICATE
 from unlearning.certificate import read_certificate
 
 GENESIS = f.genesis()
+CHAT = {
+    "model": "run", "messages": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}], "max_tokens": 3,
+    "temperature": 0.5, "top_p": 0.5, "seed": 1, "stop": ["a"], "stream": True, "provenance": "gradient",
+}  # fmt: skip
 RECORD = f.record(GENESIS).sign(f.COORDINATOR, GENESIS.chain)
 SIGNED = f.signed(GENESIS)
 UPDATE = f.update_of(GENESIS, "medical")
@@ -225,6 +231,7 @@ def statements() -> dict[str, Reader]:
 def files(folder: Path) -> dict[str, Reader]:
     """What somebody hands over as a file."""
     federation = build(folder / "run", rounds=2, organisations=3)
+    receipt = receipt_bundle(GENESIS, f.COORDINATOR, f.other("served"), f.other("trace"), {"a": 1}, {"content": "b"})
     proof, evidence = proof_of(federation, "coding"), Evidence.of(federation.run, trace(federation, "financial"))
     lines, signature = folder / "x.jsonl", CERTIFICATE.signatures[0]
     request = MembershipRequest(GENESIS.chain, f.address("coding"), f.other("node"), 1, 2**40, signature)
@@ -234,6 +241,8 @@ def files(folder: Path) -> dict[str, Reader]:
         return read_records(lines)
 
     return {
+        "chat": Reader(lambda data: ChatRequest.of(parse_json(data)), to_json(CHAT)),
+        "receipt": Reader(lambda data: checked_bundle(parse_json(data)), to_json(receipt)),
         "evidence": Reader(lambda data: Evidence.from_bytes(data).verified(), evidence.to_bytes()),
         "trace": Reader(TokenTrace.from_bytes, evidence.trace.to_bytes()),
         "proof": Reader(lambda data: ParticipationProof.from_json(data).path, proof.to_json()),

@@ -61,7 +61,7 @@ def test_a_forward_pass_fills_the_writes() -> None:
     small = model()
     with torch.no_grad(), watched_writes(small) as writes:
         small.module.get_base_model()(input_ids=torch.tensor([[0, 1]]))
-    last = writes.at(slice(-1, None))
+    last = writes.at((0, slice(-1, None)))
     outputs = {name: tensor.tolist() for name, tensor in last.outputs.items()}
     assert outputs.pop("norm") == [pytest.approx([1, 1, 1, 1])]
     assert outputs == {
@@ -107,7 +107,7 @@ def test_writers_without_an_adapter_count_to_the_base(base_folder: Callable[[str
     tokens = torch.tensor([[5, 6, 7]])
     with torch.no_grad(), watched_writes(partly) as writes:
         logits = partly.module.get_base_model()(input_ids=tokens).logits[0, :-1].double()
-    before = writes.at(slice(0, -1))
+    before = writes.at((0, slice(0, -1)))
     readers, base = before.readers(tokens[0, 1:])
     assert set(readers) == {"model.layers.1.self_attn.o_proj", "model.layers.1.mlp.down_proj"}
     taught = sum(

@@ -215,10 +215,11 @@ class Measured:
     def loss_bound(self, _state: AdapterState) -> float:
         return 4.0
 
-    def effects(
-        self, _before: AdapterState, updates: Sequence[WeightedUpdate], *, deciding: bool = True
-    ) -> dict[Address, float]:
+    def effects(self, _before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
         return {update.organisation: self.of.get(update.organisation, -0.1) for update in updates}
+
+    def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], _bound: float) -> dict[Address, float]:
+        return self.effects(before, updates)
 
 
 @dataclass

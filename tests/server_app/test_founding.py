@@ -11,9 +11,10 @@ from core.canonical import digest
 from core.config import RunConfig
 from core.errors import ConfigError, DataError, FoedusError, ModelError, RunError
 from core.genesis import Genesis, PrivateChain
+from core.policies import selected
 from core.update import Organisation
 from llm.model import Model, ModelSpec
-from server_app.founding import GenesisInputs, check_not_grown, check_unchanged, create_genesis
+from server_app.founding import GenesisInputs, check_not_grown, check_unchanged, create_genesis, warnings
 from tests import federation as f
 
 MODEL = cast(
@@ -134,6 +135,32 @@ def test_settings_that_would_fail_later_are_refused_at_the_start(what: str) -> N
     changes, message = INFEASIBLE[what]
     with pytest.raises(ConfigError, match=message):
         founded(**changes)
+
+
+def test_an_epsilon_that_no_noise_reaches_is_refused_when_it_is_founded() -> None:
+    """Else every node would fail in round 1, and none would say why."""
+    private = {"dp_delta": 1e-5, "rounds": 2, "local_steps": 5}
+    with pytest.raises(ConfigError, match=r"dp-epsilon: expected one that some noise reaches .* got 0.001: raise"):
+        founded(dp_epsilon=0.001, **private)
+    assert founded(dp_epsilon=3.0, **private).privacy
+
+
+@pytest.mark.parametrize("policy", ["round-robin", "greedy", "random"])
+def test_members_that_no_round_asks_are_named(policy: str) -> None:
+    few = founded(rounds=1, participation=policy, fraction=0.5)
+    (text,) = warnings(few)
+    asked = selected(few, few.lanes[0], 1, (), {})
+    unasked = {name for address, name in few.names.items() if address not in asked}
+    assert set(text.split(": ")[0].split(", ")) == unasked != set()
+    assert "in 1 round of policy" in text
+    assert "set participation all" in text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rounds": 2}, {"rounds": 99_999}, {"rounds": 1, "participation": "all"}, {"participation": "ucb"}]
+)
+def test_a_federation_that_asks_everyone_once_is_not_warned_of(settings: dict[str, Any]) -> None:
+    assert warnings(founded(**settings)) == []
 
 
 def test_a_stack_that_just_fits_is_founded() -> None:

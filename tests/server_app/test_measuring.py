@@ -61,13 +61,35 @@ def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Mea
 def test_the_effect_of_an_update_is_what_it_alone_adds_to_the_loss_of_a_few_records(measuring: Measuring) -> None:
     before, size = moved(measuring, 0.0), np.float32(0.05)
     update = AdapterState({name: np.full_like(array, size) for name, array in before.arrays.items()})
-    for deciding, records in ((True, 4), (False, 1)):
-        few = replace(measuring, domains={name: known[:records] for name, known in measuring.domains.items()})
-        (effect,) = measuring.effects(
-            before, [WeightedUpdate(f.address("coding"), 1.0, update)], deciding=deciding
-        ).values()
-        assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
-        assert effect != 0.0
+    few = replace(measuring, domains={name: known[:1] for name, known in measuring.domains.items()})
+    (effect,) = measuring.effects(before, [WeightedUpdate(f.address("coding"), 1.0, update)]).values()
+    assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
+    assert effect != 0.0
+
+
+@pytest.mark.parametrize(
+    ("slope", "size", "harm"),
+    [
+        (-1.0, 0.1, -0.08),  # honest: it lowers the loss
+        (-1.0, -0.1, 0.10),  # its opposite raises it by 0.12, of which 0.02 are for its size alone
+        (0.01, 0.3, 0.003),  # a disturbance: its opposite raises it by 0.177, and it by 0.183
+    ],
+)
+def test_the_harm_of_an_update_is_what_its_opposite_would_undo(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch, slope: float, size: float, harm: float
+) -> None:
+    before, measured = moved(measuring, 0.0), []
+
+    def loss(_self: Measuring, state: AdapterState) -> float:
+        along = float(np.mean([array.mean() for array in state.arrays.values()]))
+        measured.append(round(along, 6))
+        return slope * along + 2 * along**2
+
+    monkeypatch.setattr(Measuring, "loss", loss)
+    update = WeightedUpdate(f.address("coding"), 1.0, moved(measuring, size))
+    assert measuring.harms(before, [update], 0.05) == {f.address("coding"): pytest.approx(harm, abs=1e-6)}
+    # What lowers the loss is measured once.
+    assert (-size in measured) == (size < 0 or slope > 0)
 
 
 def test_the_loss_of_a_domain_is_that_of_its_records(measuring: Measuring) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from chain.audit.run import verify
 from core.adapter import AdapterState
 from core.composition import Composition
 from core.config import RunConfig
-from core.messages.training import Reply
+from core.messages.training import Reply, Task
 from core.robust import BOUNDS, Robust
 from core.rounds import RoundRecord
 from provenance.history import stored_rounds
@@ -85,6 +86,43 @@ def test_a_robust_federation_is_recomputed_and_what_counts_adds_up(world: World,
         for name, array in done.after().arrays.items():
             parts = [u.weight * u.state[name].astype(np.float64) for u in done.updates]
             np.testing.assert_allclose(array, done.before()[name] + sum(parts), rtol=2.0**-23, atol=2.0**-30)
+
+
+def test_a_round_of_two_is_clipped_by_what_all_members_sent_before(tmp_path: Path) -> None:
+    names = (*NAMES, "mathematical")
+    federation = Federation.create(
+        tmp_path, names, nodes=4, rounds=4, policy="round-robin", fraction=0.5, robust=Robust("clip", 1.5),
+        norm_bound=1e6,
+    )  # fmt: skip
+
+    def large(task: Task) -> RecordDict:
+        plain = honest_update(task)
+        return answer(task, AdapterState({n: (40 * a).astype(np.float32) for n, a in plain.arrays.items()}))
+
+    federation.clients.behave = {"medical": large}
+    federation.start()
+    factors = [(a.organisation, a.factor) for s in federation.run.records() for a in s.value.admitted]
+    attacked = [factor for organisation, factor in factors if organisation == f.address("medical")]
+    assert len(attacked) == 2
+    assert max(attacked) < 0.1
+    assert min(factor for organisation, factor in factors if organisation != f.address("medical")) > 0.9
+
+
+@pytest.mark.parametrize("rule", ["clip", "none"])
+def test_an_audit_finds_a_norm_that_is_not_the_update_s(
+    world: World, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a small one an update would count whole, by a large one the others would."""
+
+    def lying(self: RoundRecord, *arguments: object) -> object:
+        first, *others = self.admitted
+        return sign(replace(self, admitted=(replace(first, norm=first.norm * 0.5 + 0.5), *others)), *arguments)
+
+    sign = RoundRecord.sign
+    monkeypatch.setattr(RoundRecord, "sign", lying)
+    run = world.run("norms", robust=rule, rounds=1)
+    monkeypatch.undo()
+    assert "norm" in {failure.what for failure in verify(run, world.ledger).failures}
 
 
 def test_an_audit_without_the_base_says_what_it_did_not_measure(world: World) -> None:

@@ -353,6 +353,16 @@ def test_a_round_below_its_quorum_is_recorded_empty_and_tried_again(tmp_path: Pa
     assert (closed.attempt, len(closed.admitted), closed.parent) == (2, 2, federation.genesis.digest)
 
 
+@pytest.mark.parametrize("policy", ["round-robin", "greedy"])
+def test_one_that_is_gone_ends_no_run_in_which_enough_others_are_left(tmp_path: Path, policy: str) -> None:
+    names = (*TWO, "financial", "mathematical")
+    federation = Federation.create(tmp_path, names, nodes=4, rounds=4, quorum=2, retries=2, policy=policy, fraction=0.5)
+    federation.clients.behave = dict.fromkeys(names, _always_fresh) | {"coding": fail}
+    assert federation.start().rounds.round == 4
+    failed = [s.value.round for s in federation.run.records() if not s.value.admitted]
+    assert 0 < len(failed) == len(set(failed))  # the second attempt is enough
+
+
 def _fresh_nonce(task: Task) -> RecordDict:
     return answer(task, nonce=f.other(f"second try {task.organisation}"))
 

@@ -25,14 +25,17 @@ class History:
         self.lines: list[list[Signed[RoundRecord]]] = [[] for _ in range(lanes)]
         self.records: list[Signed[RoundRecord]] = []
 
-    def train(self, *names: str, lane: int = 0, generation: int = 0, nonce: str = "") -> RoundRecord:
-        """A round that admits these."""
+    def train(
+        self, *names: str, lane: int = 0, generation: int = 0, nonce: str = "", epsilon: float = 0.0
+    ) -> RoundRecord:
+        """A round that admits these; each says that it has spent so much ε."""
         number, parent = len(self.lines[lane]) + 1, self.head(lane)
         signed = [
             f.signed(
                 self.genesis, name, lane=lane, generation=generation, round=number, parent=parent,
                 update=digest("adapter", f"{name} {generation} {number}".encode()),
                 nonce=digest("nonce", f"{name} {generation} {number} {nonce}".encode()),
+                epsilon=epsilon,
             )
             for name in names
         ]  # fmt: skip

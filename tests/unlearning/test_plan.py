@@ -8,6 +8,7 @@ import pytest
 from core.canonical import digest
 from core.errors import UsageError
 from core.genesis import Privacy
+from core.privacy import PrivacyPlan
 from tests import federation as f
 from tests.unlearning.histories import EVERYONE, LAST, LATE, NAMES, History, Sharded, names, together
 from unlearning.lineage import Label
@@ -55,6 +56,24 @@ def test_training_that_a_privacy_budget_does_not_cover_is_refused_before_anythin
     history = together(*EVERYONE, privacy=Privacy(3.0, 1e-5, 1.0, reserve))
     with pytest.raises(UsageError, match=f"expected at least {needed} steps .*got {25 * reserve}: use remove"):
         history.plan("coding", method)
+
+
+def test_what_was_sent_and_not_admitted_has_spent_a_privacy_budget_as_well() -> None:
+    """The record has updates of four rounds; by its ε an organisation has trained for a fifth that came to nothing."""
+    history = History(rounds=4, privacy=Privacy(3.0, 1e-5, 1.0, 4))
+    for _ in range(3):
+        history.train(*NAMES)
+    (budget,) = {PrivacyPlan.of(history.genesis, f.address("medical"))}
+    assert budget
+    history.train(*NAMES, epsilon=budget.spent(5 * 25))
+    with pytest.raises(UsageError, match=r"privacy budget of \w+: expected at least 100 steps .* got \d\d:"):
+        history.plan("coding", "replay")
+
+
+def test_a_federation_of_two_that_asks_one_at_a_time_is_told_what_erases_from_it() -> None:
+    history = together(["coding"], ["medical"])
+    with pytest.raises(UsageError, match="use replay, or found with a larger fraction or participation all"):
+        history.plan("coding", "remove")
 
 
 def test_states_that_reveal_the_erased_are_destroyed_and_none_that_is_needed() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from core.storage.run_folder import credit_name
 from core.update import ABSTAIN
 from server_app.rounds import OpenRound, Recipient, Rounds
 from tests import federation as f
-from tests.server_app.clients import Federation, TestGrid, answer
+from tests.server_app.clients import Federation, TestGrid, answer, fail, sequence
 from tests.server_app.test_participation import FULL, bidding, credited, offering
 
 NAMES = ("medical", "coding", "financial")
@@ -35,6 +36,13 @@ class Favouring(Rounds):
         if lane.round < 2:
             return honest
         return [*others, *honest][: len(honest)] if others else honest[:-1]
+
+
+class Stubborn(Rounds):
+    """Asks the same organisations in every attempt at a round."""
+
+    def select(self, lane: Any) -> list[Recipient]:
+        return super().select(replace(lane, failed=()))
 
 
 class Deaf(Rounds):
@@ -82,6 +90,25 @@ def test_who_was_passed_over_is_named(tmp_path: Path, policy: str) -> None:
     failures = audit(run(tmp_path, policy, Favouring)).failures
     assert failures[0].what == "organisations asked"
     assert failures[0].where.startswith("round 3, lane 0")
+
+
+def failing_once(folder: Path, policy: str, kind: type[Rounds] = Rounds) -> AuditReport:
+    """The audit of four rounds of which the first that asks coding, and needs two, fails until it is left out."""
+    world = Federation.create(folder, NAMES, rounds=4, policy=policy, fraction=0.6, quorum=2, retries=9)
+    numbers = count()
+    fresh = dict.fromkeys(NAMES, lambda task: answer(task, nonce=f.other(f"try {next(numbers)}")))
+    world.clients.behave = fresh | {"coding": sequence(fail, fail, fresh["coding"])}
+    world.run.artifacts.put(lora.factor(f.fresh(), "A"))
+    world.start(TestGrid(world.clients), kind=kind)
+    assert any(not signed.value.admitted for signed in world.run.records())
+    return audit(world)
+
+
+@pytest.mark.parametrize("policy", ["round-robin", "greedy", "oort"])
+def test_who_is_asked_in_a_further_attempt_is_computed_again(tmp_path: Path, policy: str) -> None:
+    assert failing_once(tmp_path / "honest", policy).failures == ()
+    failures = failing_once(tmp_path / "stubborn", policy, Stubborn).failures
+    assert {failure.what for failure in failures} == {"organisations asked"}
 
 
 def test_offers_that_are_left_out_or_repeated_are_found(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
@@ -14,6 +16,7 @@ import server_app.erasure.run
 from chain.audit.report import AuditReport
 from chain.audit.run import verify
 from core import keys, lora
+from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Digest
 from core.erasures import OpenedRequest, Receipt
 from core.errors import DestroyedError, ForgeryError, LedgerUnreachableError, RunError, UsageError
@@ -21,6 +24,7 @@ from core.ledger import MemoryLedger
 from core.messages import queries
 from core.messages.queries import Deletion
 from core.messages.training import Task
+from core.robust import Robust
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from server_app.erasure import steps
@@ -29,7 +33,7 @@ from server_app.erasure.steps import ErasureContext
 from server_app.strategy import Foedus
 from tests import erasures as e
 from tests import federation as f
-from tests.server_app.clients import Federation, TestGrid, answer, fail, name_of, sequence
+from tests.server_app.clients import Federation, TestGrid, answer, fail, honest_update, name_of, sequence
 from unlearning.check import check
 from unlearning.plan import Lanes
 
@@ -119,6 +123,33 @@ def test_an_erasure_reaches_the_label_of_its_method(tmp_path: Path, method: str,
         with pytest.raises(DestroyedError):
             erasable.run.artifacts.open(record.aggregate)
     assert verify(erasable.run, erasable.federation.ledger, strict=True).failures == ()
+
+
+@pytest.mark.parametrize("method", ["remove", "repair", "replay"])
+def test_after_an_erasure_norms_are_clipped_by_the_votes_of_those_who_remain(tmp_path: Path, method: str) -> None:
+    """A large update is the measure of none that is left, and an auditor computes every factor again."""
+    federation = Federation.create(tmp_path, NAMES, rounds=3, robust=Robust("clip", 1.5), norm_bound=1e6)
+    erasable = Erasable(federation)
+    federation.clients.behave = {
+        name: partial(scaled_reply, times) for name, times in (("medical", 3.0), ("coding", 40.0), ("financial", 1.0))
+    }
+    erasable.run.artifacts.put(lora.factor(f.fresh(), "A"))
+    federation.start()
+    medical = f.address("medical")
+    # Of three the median is medical's own; of two it is the smaller.
+    assert [s.value.factors[medical] for s in erasable.run.lineage(0)] == [1.0] * 3
+    erase(erasable.context(), asked(erasable, "coding", method))
+    left = [s.value for s in erasable.run.lineage(0)]
+    assert {record.generation for record in left} == {1}
+    assert all(record.factors[medical] < 0.9 for record in left if record.round <= 3)
+    assert verify(erasable.run, federation.ledger, strict=True).failures == ()
+
+
+def scaled_reply(times: float, task: Task) -> RecordDict:
+    """An honest reply so many times as large."""
+    plain = honest_update(task)
+    sent = AdapterState({name: (times * array).astype(np.float32) for name, array in plain.arrays.items()})
+    return answer(task, sent, nonce=f.other(f"{task.organisation} {task.generation} {task.round}"))
 
 
 def test_an_erasure_is_planned_once_and_every_signature_of_the_history_verified_once(

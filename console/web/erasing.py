@@ -1,0 +1,98 @@
+"""Erasing from the console: what a plan says it will come to, and the child process that carries it out."""
+
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from core.canonical import Address
+from core.errors import UsageError
+from core.storage.events import EventLog
+from core.storage.run_folder import RunFolder
+from core.storage.state_folder import State
+from unlearning.plan import Lanes, Plan, plans
+
+Json = dict[str, Any]
+
+METHODS = {
+    "replay": "Train again without it, from the last round that knew nothing of it: exact.",
+    "repair": "Take it out of every sum, then calibrate with a few rounds: approximate.",
+    "remove": "Take it out of every sum, at once, without training: interim, unless nothing was trained on it.",
+}
+_CODE = "from console.entry import main; main()"
+
+
+def preview(state: State, run: RunFolder, organisation: Address, method: str) -> list[Json]:
+    """What erasing an organisation comes to, for each of its lanes; raises UsageError where it cannot be done."""
+    names = run.genesis.names
+    each = _seconds_a_round(state, run)
+    return [
+        {
+            "lane": plan.lane, "label": str(plan.expected), "start": plan.start, "kept": plan.start,
+            "reaggregated": max(plan.reaggregated - plan.start, 0), "trained": max(plan.rounds - plan.reaggregated, 0),
+            "last": plan.rounds, "destroyed": len(plan.to_destroy), "salts": len(plan.salts_to_destroy),
+            "bytes": _bytes(run, plan), "holders": [names[address] for address in plan.holders],
+            "seconds": None if each is None else each * max(plan.rounds - plan.reaggregated, 0),
+        }
+        for plan in plans(Lanes.read(run), organisation, method)
+    ]  # fmt: skip
+
+
+@dataclass
+class ErasureProcesses:
+    """The erasures that this server has started, one at a time for each run."""
+
+    state: State
+    _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, run: RunFolder, organisation: str, method: str) -> None:
+        """Start `foedus forget` in a process of its own; raises UsageError while another one is at work."""
+        log = self.log(run.name)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = ("--organisation", organisation, "--method", method, "--state", str(self.state.folder), "--json")
+        with self._lock:
+            if self.running(run.name):
+                raise UsageError(f"run {run.name}: expected no erasure at work, got one: wait until it has ended")
+            with log.open("wb") as out:
+                # Not a child that ends with the server: an erasure that has begun must come to its end.
+                self._started[run.name] = subprocess.Popen(  # noqa: S603 - our own program, and no shell
+                    [sys.executable, "-c", _CODE, "forget", run.name, *options],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                )  # fmt: skip
+
+    def running(self, run: str) -> bool:
+        """Whether one that was started here is at work."""
+        process = self._started.get(run)
+        return process is not None and process.poll() is None
+
+    def outcome(self, run: str) -> Json | None:
+        """How the last one that was started here ended: its exit status, and the last line that it wrote."""
+        process = self._started.get(run)
+        if process is None or process.poll() is None:
+            return None
+        lines = self.log(run).read_text(encoding="utf-8", errors="replace").splitlines()
+        return {"code": process.returncode, "line": next((x for x in reversed(lines) if x.strip()), "")}
+
+    def log(self, run: str) -> Path:
+        """What the process wrote, beside the event log: nothing under runs/ is there that an audit does not know."""
+        return self.state.events(run).with_suffix(".erasing")
+
+
+def _seconds_a_round(state: State, run: RunFolder) -> float | None:
+    """The median time between the starts of two rounds, as the event log tells; None where it does not."""
+    events, _ = EventLog.read(state.events(run.name))
+    starts = [event["time"] for event in events if event["event"] == "round-started"]
+    gaps = [after - before for before, after in pairwise(starts) if after > before]
+    return median(gaps) if gaps else None
+
+
+def _bytes(run: RunFolder, plan: Plan) -> int:
+    """The size of what is destroyed: every aggregate and update is as large as the rule makes it."""
+    folder = run.folder / "artifacts" / "blocks"
+    sizes = [path.stat().st_size for path in folder.rglob("*.sealed")]
+    return round(len(plan.to_destroy) * median(sizes)) if sizes else 0
