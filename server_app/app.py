@@ -200,8 +200,7 @@ def changing(context: RunContext) -> Iterator[tuple[Chains, Key]]:
         raise UsageError(f"run {run.name} has no genesis: it has no members")
     key = coordinator_key(config)
     chains = Chains.of(config, context.state.folder, key)
-    chains.open_run(run.genesis)
-    run.complete_copies()
+    take_up(run, chains)
     with chains.committing(run):
         carry_out(run, key, chains.public)
         yield chains, key
@@ -229,6 +228,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
     data, key = known_data(config), coordinator_key(config)
+    validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
@@ -237,28 +237,31 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    inputs = GenesisInputs(
-        model, digest_of(data.validation), bindings.domain, chains.private_chain(config.anchor_every)
-    )
+    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
-    chains.open_run(run.genesis)
-    run.complete_copies()
+    take_up(run, chains)
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
     members = [organisation.address for organisation in run.genesis.everyone]
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
-        measuring = Measuring.of(config, model, fresh, data.validation)
+        measuring = Measuring.of(config, model, fresh, validation)
         rewards = measuring.rewards(config, run)
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)
+
+
+def take_up(run: RunFolder, chains: Chains) -> None:
+    """Open a run on its chains, and store the copies of its documents that a crash has left out."""
+    chains.open_run(run.genesis)
+    run.complete_copies()
 
 
 def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
