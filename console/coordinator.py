@@ -6,6 +6,7 @@ keys in the folder `nodes`: a file that is put there is registered at once.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -116,5 +117,7 @@ def register(path: Path, environment: dict[str, str]) -> None:
     said = done.stdout + done.stderr
     # In JSON Flower exits with 0 whatever became of it.
     how = "registered" if '"success": true' in said else " ".join(said.split())
+    if number := re.search(r'"node-id": "?(\d+)', said):
+        how += f" as {number[1]}"  # Flower lists nodes by number alone
     how = "registered before" if "already in use" in said else how
     show(f"Node {path.stem}: {how}", on=screen(stderr=True))

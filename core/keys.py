@@ -228,7 +228,7 @@ def read(path: Path, passphrase: Path | None = None) -> Key:
     except OSError as error:
         raise UsageError(f"key file {path}: expected a file of 64 hex digits, got {error.strerror}") from error
     mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o077 and not _is_handed_over(found):
+    if not is_own(found):
         raise UsageError(f"key file {path}: expected mode 0600, got {mode:04o}, with which others can read it")
     if data.startswith(b"{"):
         return Key(_decrypted(path, data, passphrase))
@@ -238,8 +238,13 @@ def read(path: Path, passphrase: Path | None = None) -> Key:
     return Key(bytes.fromhex(data.decode("ascii")))
 
 
-def _is_handed_over(found: os.stat_result) -> bool:
-    """Whether root has given a file to this process alone, by a group of its own, as Kubernetes mounts a secret."""
+def is_own(found: os.stat_result) -> bool:
+    """Whether nobody else can reach a file.
+
+    Root may have given it to this process by a group of its own, as Kubernetes mounts a secret.
+    """
+    if not found.st_mode & 0o077:
+        return True
     if found.st_mode & 0o037 or found.st_uid or not os.geteuid() or found.st_gid not in (os.getegid(), *os.getgroups()):
         return False
     # A group that another user of the machine is in shares the key with him.

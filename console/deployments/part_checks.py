@@ -26,8 +26,9 @@ from console.deployments.checkup import Check, check
 from console.deployments.federation_folder import FederationFolder
 from console.deployments.machine_checks import machine_checks
 from core import keys
-from core.canonical import Address
+from core.canonical import Address, parse_json
 from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings
+from core.errors import FormatError
 from core.site_policy import SitePolicy
 from core.storage.blobs import read
 from llm.bases import digest_of, find
@@ -64,6 +65,7 @@ def node_checks(settings: NodeSettings) -> Iterator[Check]:
     yield check("base", "one that the site's policy allows", "take the base that the kit names",
                 lambda: own_base(settings))  # fmt: skip
     yield policy_check(settings.policy)
+    yield check("health", "none of its own problems", "read its log", lambda: health(settings.metrics))
     if settings.root_certificates:
         yield from coordinator_seen(settings.superlink, settings.root_certificates)
     if settings.chain_url:
@@ -90,6 +92,7 @@ def coordinator_checks(folder: Path) -> Iterator[Check]:
                 lambda: (bool(shutil.which(settings.nginx)), shutil.which(settings.nginx)))  # fmt: skip
     yield check("certificate's key", "a file that this user alone reads", f"chmod 600 {settings.private_key}",
                 lambda: _private_key(settings.private_key))  # fmt: skip
+    yield check("health", "none of its own problems", "read its log", lambda: health(settings.metrics))
     host, _, port = settings.listen.rpartition(":")
     for name, address, number in (
         ("port for nodes", host, int(port)),
@@ -122,8 +125,8 @@ def _address(settings: NodeSettings) -> Address:
 
 def _private_key(path: Path) -> tuple[bool, str]:
     path.read_bytes()
-    mode = path.stat().st_mode & 0o777
-    return not mode & 0o077, f"mode {mode:04o}"
+    found = path.stat()
+    return keys.is_own(found), f"mode {found.st_mode & 0o777:04o}"
 
 
 def own_data(settings: NodeSettings) -> tuple[bool, str]:
@@ -134,6 +137,20 @@ def own_data(settings: NodeSettings) -> tuple[bool, str]:
         return False, f"{', '.join(found) or 'nothing'} in {settings.data}"
     counted = f"{len(own.train)} records to train on, {len(own.dev)} held out; digest {own.digest}"
     return bool(own.train), counted
+
+
+def health(metrics: str) -> tuple[bool, str]:
+    """What a part that runs says of itself, where it is watched."""
+    if not metrics:
+        return True, "not watched: metrics names no address"
+    try:
+        answer = httpx.get(f"http://{metrics}/health", timeout=_PATIENCE_SECONDS)
+        problems = parse_json(answer.content)["problems"]
+    except httpx.HTTPError:
+        return True, "not started"
+    except (FormatError, KeyError, TypeError):
+        return False, f"another program on {metrics}"
+    return not problems, "; ".join(map(str, problems)) or "well"
 
 
 def own_base(settings: NodeSettings) -> tuple[bool, str]:

@@ -43,7 +43,7 @@ def test_flowers_command_line_is_connected_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "how"),
     [
-        ("""print('{"success": true, "node-id": 5}')""", "registered"),
+        ("""print('{"success": true, "node-id": 5}')""", "registered as 5"),
         ("print('Public key already in use.')", "registered before"),
         ("raise SystemExit('no answer')", "no answer"),
     ],

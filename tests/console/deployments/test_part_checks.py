@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from chain.joining import JoinKit
+from console.backends.children import free_port
+from console.deployments import part_checks
 from console.deployments.checkup import Check
 from console.deployments.organisation_folder import Choices, join
 from console.deployments.part_checks import checks_of
+from console.monitoring.server import HealthReport, monitored
 from tests import federation as f
 from tests.console.deployments.founded import FILE, founded
 
@@ -114,3 +118,23 @@ def test_a_coordinator_counts_whom_it_admitted(door: tuple[HTTPServer, Path]) ->
     assert (found["port for nodes"].ok, found["port for nodes"].got) == (False, "another program")
     (door[1] / "server.key").chmod(0o644)
     assert not checked(door[1])["certificate's key"].ok
+
+
+@dataclass
+class Ill:
+    """A part that says what is wrong with it."""
+
+    problems: list[str]
+
+    def look(self) -> HealthReport:
+        return HealthReport(problems=self.problems)
+
+
+def test_a_part_that_runs_is_asked_for_its_own_problems() -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    assert part_checks.health("") == (True, "not watched: metrics names no address")
+    assert part_checks.health(listen) == (True, "not started")
+    with monitored(listen, Ill([])):
+        assert part_checks.health(listen) == (True, "well")
+    with monitored(listen, Ill(["the worker has ended", "no answer"])):
+        assert part_checks.health(listen) == (False, "the worker has ended; no answer")

@@ -124,3 +124,22 @@ def test_an_event_that_calls_itself_the_first_is_one_like_others(tmp_path: Path)
     log.write("step", number=1)
     log.write("step", number=2, before=10**6)
     assert numbers(log.path)[0] == [1, 2]
+
+
+def test_a_file_that_is_set_aside_between_two_reads_is_not_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EventLog(tmp_path / "one.jsonl")
+    log.write("step", number=1)
+    log.path.replace(events_module.previous(log.path))
+    log.path.write_text('{"event":"continued","time":0,"before":100}\n')
+    log.write("step", number=2)
+    read = events_module._read
+
+    def as_the_writer_goes_on(path: Path, offset: int) -> object:
+        if path != log.path:
+            log.path.replace(path)
+        return read(path, offset)
+
+    monkeypatch.setattr(events_module, "_read", as_the_writer_goes_on)
+    assert numbers(log.path)[0] == [2]

@@ -1,12 +1,17 @@
 """What may be pruned, and what never may."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.errors import UsageError
+from core.rounds import RoundRecord
+from core.storage.blobs import write
 from core.storage.retention import prunable
-from tests.behaviours.runs import Federation, advance, build, compared, found
+from core.storage.run_folder import credit_name
+from tests.behaviours.ledger import some_digest
+from tests.behaviours.runs import Federation, Lies, advance, build, compared, found
 
 
 def aggregates(federation: Federation, lane: int = 0) -> list[str]:
@@ -41,6 +46,19 @@ def test_the_round_that_a_generation_grows_from_stays(tmp_path: Path) -> None:
     states = aggregates(federation)
     # Its one other round before the newest two, and the first: those of the generation before are an erasure's matter.
     assert prunable(federation.run, 2) == frozenset((states[0], states[2], states[3]))
+
+
+def test_the_states_around_a_round_whose_credit_is_measured_stay(tmp_path: Path) -> None:
+    def credited(federation: Federation, record: RoundRecord) -> RoundRecord:
+        if record.round != 4:
+            return record
+        write(federation.run.folder / credit_name(record.key), b"what it was worth")
+        return replace(record, credit=some_digest())
+
+    federation = build(tmp_path / "run", rounds=8, organisations=3, lies=Lies(record=credited))
+    states = aggregates(federation)
+    # Credit projects the step before off: it takes the states after rounds 2, 3 and 4.
+    assert prunable(federation.run, 2) == frozenset((states[0], *states[4:6]))
 
 
 def test_a_state_that_is_an_update_too_stays(tmp_path: Path) -> None:
