@@ -81,6 +81,17 @@ def with_array(task: Task, make: Callable[[np.ndarray[Any, Any]], Any]) -> Adapt
     return AdapterState({**update.arrays, first: make(update[first])})
 
 
+def large(times: float) -> Behaviour:
+    """An honest reply with an update so many times as large, and a nonce for its generation and round."""
+
+    def behave(task: Task) -> RecordDict:
+        arrays = honest_update(task).arrays.items()
+        sent = AdapterState({name: (times * array).astype(np.float32) for name, array in arrays})
+        return answer(task, sent, nonce=f.other(f"{task.organisation} {task.generation} {task.round}"))
+
+    return behave
+
+
 def sequence(*behaviours: Behaviour) -> Behaviour:
     """One behaviour after the other, the last for ever."""
     left = list(behaviours)

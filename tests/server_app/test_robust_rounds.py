@@ -5,20 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
 
 from chain.audit.run import verify
 from core.adapter import AdapterState
 from core.composition import Composition
 from core.config import RunConfig
-from core.messages.training import Reply, Task
+from core.messages.training import Reply
 from core.robust import BOUNDS, Robust
 from core.rounds import RoundRecord
 from provenance.history import stored_rounds
 from server_app.measuring import measuring_again
 from server_app.rounds import Recipient
 from tests import federation as f
-from tests.server_app.clients import Federation, Measured, answer, honest_update
+from tests.server_app.clients import Federation, Measured, answer, honest_update, large
 from tests.server_app.worlds import World
 
 NAMES = ("medical", "coding", "financial")
@@ -95,11 +94,7 @@ def test_a_round_of_two_is_clipped_by_what_all_members_sent_before(tmp_path: Pat
         norm_bound=1e6,
     )  # fmt: skip
 
-    def large(task: Task) -> RecordDict:
-        plain = honest_update(task)
-        return answer(task, AdapterState({n: (40 * a).astype(np.float32) for n, a in plain.arrays.items()}))
-
-    federation.clients.behave = {"medical": large}
+    federation.clients.behave = {"medical": large(40.0)}
     federation.start()
     factors = [(a.organisation, a.factor) for s in federation.run.records() for a in s.value.admitted]
     attacked = [factor for organisation, factor in factors if organisation == f.address("medical")]

@@ -16,13 +16,25 @@ from core.aggregation import weights
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import TRAIN, Task
 from core.rejections import Reason
+from core.robust import Robust
 from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord
 from server_app.rounds import OpenRound, Recipient, Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Tasks, Waiting
 from tests import federation as f
-from tests.server_app.clients import Behaviour, Clients, Federation, TestGrid, Time, answer, fail, name_of, sequence
+from tests.server_app.clients import (
+    Behaviour,
+    Clients,
+    Federation,
+    TestGrid,
+    Time,
+    answer,
+    fail,
+    large,
+    name_of,
+    sequence,
+)
 
 NAMES = ("medical", "coding", "financial")
 NEVER = 1e9
@@ -238,6 +250,18 @@ def test_an_audit_computes_a_round_with_a_late_update_again(tmp_path: Path) -> N
     report = run.audit()
     assert report.failures == ()
     assert (report.recomputed, report.checked["late updates"]) == (3, 1)
+
+
+def test_a_late_update_is_clipped_as_one_in_time(tmp_path: Path) -> None:
+    run = Run.create(
+        tmp_path, {"financial": [5.0, 1.0]}, GRACE, staleness=1, rounds=3, robust=Robust("clip", 1.5), norm_bound=1e6
+    )
+
+    run.federation.clients.behave = {"financial": large(40.0)}
+    run.start()
+    assert run.admitted[1]["financial"] == 1
+    assert [run.records[n].factors[f.address("financial")] < 0.1 for n in (1, 2)] == [True, True]
+    assert run.audit().failures == ()
 
 
 def test_without_staleness_a_late_update_does_not_count(tmp_path: Path) -> None:

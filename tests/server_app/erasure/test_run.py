@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
@@ -16,7 +14,6 @@ import server_app.erasure.run
 from chain.audit.report import AuditReport
 from chain.audit.run import verify
 from core import keys, lora
-from core.adapter import AdapterState
 from core.canonical import ZERO_DIGEST, Digest
 from core.erasures import OpenedRequest, Receipt
 from core.errors import DestroyedError, ForgeryError, LedgerUnreachableError, RunError, UsageError
@@ -33,7 +30,7 @@ from server_app.erasure.steps import ErasureContext
 from server_app.strategy import Foedus
 from tests import erasures as e
 from tests import federation as f
-from tests.server_app.clients import Federation, TestGrid, answer, fail, honest_update, name_of, sequence
+from tests.server_app.clients import Federation, TestGrid, answer, fail, large, name_of, sequence
 from unlearning.check import check
 from unlearning.plan import Lanes
 
@@ -130,9 +127,7 @@ def test_after_an_erasure_norms_are_clipped_by_the_votes_of_those_who_remain(tmp
     """A large update is the measure of none that is left, and an auditor computes every factor again."""
     federation = Federation.create(tmp_path, NAMES, rounds=3, robust=Robust("clip", 1.5), norm_bound=1e6)
     erasable = Erasable(federation)
-    federation.clients.behave = {
-        name: partial(scaled_reply, times) for name, times in (("medical", 3.0), ("coding", 40.0), ("financial", 1.0))
-    }
+    federation.clients.behave = {"medical": large(3.0), "coding": large(40.0), "financial": large(1.0)}
     erasable.run.artifacts.put(lora.factor(f.fresh(), "A"))
     federation.start()
     medical = f.address("medical")
@@ -143,13 +138,6 @@ def test_after_an_erasure_norms_are_clipped_by_the_votes_of_those_who_remain(tmp
     assert {record.generation for record in left} == {1}
     assert all(record.factors[medical] < 0.9 for record in left if record.round <= 3)
     assert verify(erasable.run, federation.ledger, strict=True).failures == ()
-
-
-def scaled_reply(times: float, task: Task) -> RecordDict:
-    """An honest reply so many times as large."""
-    plain = honest_update(task)
-    sent = AdapterState({name: (times * array).astype(np.float32) for name, array in plain.arrays.items()})
-    return answer(task, sent, nonce=f.other(f"{task.organisation} {task.generation} {task.round}"))
 
 
 def test_an_erasure_is_planned_once_and_every_signature_of_the_history_verified_once(
