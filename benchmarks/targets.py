@@ -330,6 +330,14 @@ TARGETS = (
         _one("both_to_peer"), 0.55, "×",
     ),
     Target(
+        "speed", "A round of a deployment, relative to one with a process for every message", "rounds",
+        _one("ratio"), lambda f: f["target_ratio"], "×",
+    ),
+    Target(
+        "speed", "A node's overhead on 300 million weights, relative to SmolLM2-135M", "node_overhead",
+        _one("ratio"), lambda f: f["target_ratio"], "×",
+    ),
+    Target(
         "speed", "Peak memory while admitting 100 updates of 20 MB", "aggregation",
         _one("peak_admitting_updates"), 4, " updates",
     ),

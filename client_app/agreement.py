@@ -15,10 +15,11 @@ from typing import Any, Protocol, Self
 
 from flwr.app import UserConfig
 
+from chain.devnet.accounts import CHAIN_IDS
 from client_app.remote_key import RemoteKey
 from client_app.witness import has_sent
 from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
-from core.deployment import MOST_DRAWS
+from core.deployment import MOST_DRAWS, is_local
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
 from core.genesis import Genesis
@@ -41,16 +42,27 @@ class Pins:
     coordinator: str = ""
     contract: str = ""
     members: str = ""
+    remote: bool = False
+    """Whether it has no chain to ask, and its coordinator is another machine."""
 
     @classmethod
     def of(cls, own: UserConfig) -> Self:
         """Those of a node-config: pin-coordinator, pin-contract, pin-members."""
-        return cls(*(str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members")))
+        named = (str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members"))
+        superlink = str(own.get("superlink", ""))
+        remote = bool(superlink) and not own.get("chain-url") and not is_local(f"//{superlink}")
+        return cls(*named, remote)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
-        """Raise ObjectionError for a coordinator or contract that is not the pinned one."""
+        """Raise ObjectionError for a coordinator or contract that is not the pinned one, or a chain out of reach."""
         _check("coordinator", self.coordinator, asked.coordinator)
         _check("contract", self.contract, chain.contract)
+        # By its id: an embedded chain, and an anvil that is managed, answer on the loopback of their machine alone.
+        if self.remote and chain.chain_id in CHAIN_IDS.values():
+            raise ObjectionError(
+                "chain: expected one that this machine reaches, got the coordinator's own development chain: set chain "
+                "to the RPC URL of one that all reach"
+            )
 
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError for a genesis that is not as the settings want it."""

@@ -1,66 +1,41 @@
 """The ClientApp: bind, check, bid, train, evaluate, delete derived state, erase records.
 
 A handler checks a message before it acts on it; what it raises is answered by a refusal (client_app/refusals.py).
+Whatever needs the base model is in client_app/learning.py: a node binds without torch.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.agreement import Pins
-from client_app.approvals import place_of
-from client_app.checks import (
-    check_federation,
-    check_member,
-    check_proposal,
-    check_request,
-    check_served,
-    check_state,
-)
+from client_app.checks import check_member, check_proposal, check_request
 from client_app.deletion import delete_derived_state
-from client_app.dry_run import DryRun
-from client_app.hosting import Host, Node, node_of
-from client_app.local_round import RoundPlan, train_round, whole_round
-from client_app.oversight import confirm, metrics
-from client_app.privacy import private_round
-from client_app.refusals import abstained, errors_stay_home, refused
+from client_app.hosting import node_of
+from client_app.refusals import errors_stay_home
 from client_app.sent import Answers
-from client_app.signing import signed, signed_reply
-from core.adapter import AdapterState
-from core.aggregation import RULES
-from core.canonical import ZERO_DIGEST, Address, Digest
-from core.composition import Composition
-from core.errors import FormatError, LedgerUnreachableError, ObjectionError, UsageError
+from core.canonical import ZERO_DIGEST
+from core.errors import LedgerUnreachableError, ObjectionError
 from core.generations import check_members
-from core.genesis import Genesis
-from core.messages import queries, training
+from core.messages import queries
 from core.messages.queries import (
     AdmissionQuery,
     Bind,
     Bound,
     ConsentQuery,
     Deletion,
-    DryRunQuery,
-    OfferQuery,
     RecordsAnswer,
     RecordsQuery,
     RevealQuery,
 )
-from core.messages.refusal import Cause, Refused
-from core.messages.training import Task
-from core.round_key import RoundKey
 from core.site_policy import SiteTerms
-from core.update import ABSTAIN, Asked, Offer
-from llm.determinism import environment
-from llm.evaluate import evaluate as measure
-from llm.model import Model
-from llm.served import shared_adapter
+from core.update import Asked
 
 app = ClientApp(mods=[errors_stay_home])
-
-_BASE_LOSSES: dict[tuple[Digest, Address], float] = {}
 
 
 @app.query("bind")
@@ -77,13 +52,6 @@ def bind(message: Message, context: Context) -> Message:
     plain = node.registrations(query.asked, context.node_config)
     registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
     return Answers(node, query.asked).answer(message, Bound(registrations, node.known).to_content())
-
-
-@app.query("check")
-def check(message: Message, context: Context) -> Message:
-    """Answer with what a federation would meet here; nothing is signed, shown or written down."""
-    query = DryRunQuery.from_content(message.content)
-    return Message(DryRun(query, context).answer().to_content(), reply_to=message)
 
 
 @app.query("reveal")
@@ -132,27 +100,6 @@ def admit(message: Message, context: Context) -> Message:
     return Answers(node, genesis).answer(message, queries.agreed(agreement))
 
 
-@app.query("offer")
-def offer(message: Message, context: Context) -> Message:
-    """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
-    query = OfferQuery.from_content(message.content)
-    node = node_of(context)
-    host, genesis = node.host(query.organisation), query.genesis
-    node.agreement(query.organisation).check(genesis)
-    node.check_site(host, SiteTerms.of(genesis))
-    model = node.load_base(genesis)
-    key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
-    try:
-        steps = whole_round(genesis, query.organisation, model, node.records(host, genesis, query.lane))
-        session = node.agency.open_session(genesis, query.organisation, key, steps, query.traffic)
-        session.settle(query.paid)
-        bid = session.offer()
-    except (FormatError, UsageError) as error:
-        return refused(message, context, Refused.ABSTAINED, error)
-    unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Answers(node, genesis).answer(message, queries.offered(signed(unsigned, host, genesis)))
-
-
 @app.query("delete")
 def delete(message: Message, context: Context) -> Message:
     """Delete the organisation's derived state that knew an erased organisation; answer with a signed receipt."""
@@ -179,70 +126,17 @@ def erase_records(message: Message, context: Context) -> Message:
     return Answers(node, query.genesis).answer(message, RecordsAnswer(*known).to_content())
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train a lane's state for one round on the organisation's own records, if the task holds."""
-    task = Task.from_content(message.content)
-    node = node_of(context)
-    host = node.host(task.organisation)
-    model, fresh = _checked_base(task, node, host)
-    node.check_site(host).check_update(task.round)
-    check_state(task, fresh)
-    witness = node.oversight.check_records(task)
-    key, parent = place_of(task)
-    witness.check_open(key)
-    standing = confirm(witness, task)
-    if node.oversight.abstains(standing):
-        return abstained(message, Cause.CHAIN_LATE, str(standing))
-    made = node.held_updates(host, task.genesis).of(key, parent)
-    if not made:
-        records = node.records(host, task.genesis, task.lane)
-        steps = whole_round(task.genesis, task.organisation, model, records)
-        stage = task.genesis.training.stage(task.round, steps)
-        try:
-            bid, next_bid = node.agency.bids(task, stage.steps)
-        except (FormatError, UsageError) as error:
-            return refused(message, context, Refused.ABSTAINED, error)
-        if bid == ABSTAIN:
-            return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-        account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
-        private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
-        plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
-        made = train_round(task, records, model, fresh, plan)
-    content = signed_reply(*made, host, witness, task, node)
-    return Answers(node, task.genesis).answer(message, content, made[0])
+def _loads_model(handler: str) -> Callable[[Message, Context], Message]:
+    """A handler of client_app/learning.py, imported with torch and the base's libraries when it is first asked."""
+
+    def answer(message: Message, context: Context) -> Message:
+        found: Message = getattr(import_module("client_app.learning"), handler)(message, context)
+        return found
+
+    return answer
 
 
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Measure the base and the served adapters on the organisation's held-out records, in nats per answer token."""
-    task = Task.from_content(message.content)
-    node = node_of(context)
-    host, genesis = node.host(task.organisation), task.genesis
-    model, fresh = _checked_base(task, node, host)
-    check_served(task, fresh)
-    witness = node.oversight.check_records(task)
-    confirm(witness, task)
-    # The base never changes, so one measurement of it serves the whole process.
-    key = genesis.digest, task.organisation
-    if key not in _BASE_LOSSES:
-        _BASE_LOSSES[key] = _loss(model, None, genesis, host)
-    served = task.served.map(lambda state: RULES[genesis.rule].adapter(state, fresh))
-    losses = {"base": _BASE_LOSSES[key], "global": _loss(model, served, genesis, host)}
-    return Answers(node, genesis).answer(message, training.losses(losses))
-
-
-def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
-    """The base model and the adapter before any training, once they are those of the task's federation."""
-    genesis = task.genesis
-    node.agreement(task.organisation).check(genesis)
-    node.check_site(host, SiteTerms.of(genesis)).check_hours()
-    model = node.load_base(genesis)
-    fresh = shared_adapter(model, genesis.rank, genesis.seed)
-    check_federation(task, node.member(host, genesis), model.digest, fresh)
-    return model, fresh
-
-
-def _loss(model: Model, adapter: Composition | None, genesis: Genesis, host: Host) -> float:
-    settings = genesis.training
-    return measure(model, adapter, host.data.dev, settings.max_length, settings.evaluate_limit or None).loss
+app.query("check")(_loads_model("check"))
+app.query("offer")(_loads_model("offer"))
+app.train()(_loads_model("train"))
+app.evaluate()(_loads_model("evaluate"))

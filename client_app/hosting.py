@@ -31,12 +31,8 @@ from core.genesis import Genesis
 from core.keys import Key
 from core.site_policy import SitePolicy, SiteTerms
 from core.update import Asked, Organisation, Registration, UpdateManifest
-from llm.bases import find
-from llm.batches import check_turns
 from llm.data import read_data
-from llm.model import Model, tokenizer_in
 from llm.records import OrganisationData, Record
-from llm.sources import base_of_genesis
 
 
 @dataclass(frozen=True)
@@ -118,10 +114,6 @@ class Node:
         """The file of an organisation's account of its privacy budget in a federation."""
         return self.oversight.state.privacy(genesis.digest, host.key.address)
 
-    def load_base(self, genesis: Genesis) -> Model:
-        """Its own base model with an adapter as the genesis describes it; raises ModelError for a base that is none."""
-        return base_of_genesis(genesis, self.base)
-
     def member(self, host: Host, genesis: Genesis) -> Organisation:
         """The organisation as it registered: with the records erased since, whether its data still hold them or not.
 
@@ -156,25 +148,15 @@ class Node:
 
     @classmethod
     @lru_cache(maxsize=4)
-    def deployed(cls, oversight: Oversight, agency: Agency, places: "_Places") -> "Node":
+    def deployed(cls, oversight: Oversight, agency: Agency, places: "Places") -> "Node":
         """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
         host = Host(places.key(), places.records())
         policy = Path(places.policy) if places.policy else None
         return cls({host.key.address: host}, 0, oversight, agency, places.base, policy)
 
 
-def check_data(own: UserConfig) -> None:
-    """Check, before a deployed node starts, that its base's chat template takes the turns of its data.
-
-    Raises DataError with file and line of a record that it refuses, ModelError for a base without a tokenizer.
-    """
-    places = _Places.of(own)
-    data = places.records()
-    check_turns(tokenizer_in(find(places.base)), (*data.train, *data.dev))
-
-
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """What a deployed node says of itself."""
 
     organisation: str
@@ -186,7 +168,7 @@ class _Places:
     policy: str
 
     @classmethod
-    def of(cls, own: UserConfig) -> "_Places":
+    def of(cls, own: UserConfig) -> "Places":
         """From a node-config; raises ConfigError without an organisation, data, or a key."""
         named = ("organisation", "data", "signer", "key-file", "passphrase", "policy")
         given = {name: own.get(name, "") for name in named}
@@ -218,4 +200,4 @@ def node_of(context: Context) -> Node:
     if "partition-id" in own:
         return Node.simulated(config, int(own["partition-id"]), int(own["num-partitions"]))
     oversight = Oversight.deployed(config, own)
-    return Node.deployed(oversight, Agency.deployed(config, oversight.state, own), _Places.of(own))
+    return Node.deployed(oversight, Agency.deployed(config, oversight.state, own), Places.of(own))

@@ -3,7 +3,8 @@
     python -m client_app.worker DIR HOST:PORT
 
 One process a node, one message after another. It stays between messages, so that libraries and base model are loaded
-once; the base's memory is given back when nobody asks for a while. It never installs or imports the code that comes
+once; the base's memory is given back when nobody asks for a while. It binds without those libraries, and imports them
+behind its first answer. It never installs or imports the code that comes
 with a run (client_app/own_app.py), and what a message makes go wrong is an error reply. `foedus node` starts it again
 when it dies.
 """
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from logging import INFO
 from pathlib import Path
 
@@ -26,7 +28,6 @@ from client_app.own_app import app_digest, check_app, installed_hashes
 from client_app.runtime import Runtime
 from core.deployment import NodeSettings
 from core.errors import IntegrityError
-from llm.model import unload
 
 _POLL_SECONDS = 0.2
 
@@ -50,21 +51,33 @@ def work(settings: NodeSettings, address: str) -> None:
 
     # Of a worker that died over a message nobody works on it now.
     replace(Activity.read(settings.activity), since=None).write(settings.activity)
-    parent, idle = os.getppid(), Idle(settings.idle)
+    parent, idle, bound = os.getppid(), Idle(settings.idle), False
     log(INFO, "%s: worker ready with app %s", settings.organisation, app_digest(installed_hashes()))
     while os.getppid() == parent:
         if runtime.handle_next(check, answer):
             idle.end()
+            bound = True
         else:
             idle.go_on()
+            if bound:  # and will be asked to train
+                import_module("client_app.learning")
             time.sleep(_POLL_SECONDS)
+
+
+def give_back_base() -> None:
+    """Give back the memory of the base, if one was loaded."""
+    if model := sys.modules.get("llm.model"):
+        model.unload()
 
 
 class Idle:
     """Time without a message: after so many seconds the memory of the base is given back, once."""
 
     def __init__(
-        self, seconds: float, give_back: Callable[[], object] = unload, now: Callable[[], float] = time.monotonic
+        self,
+        seconds: float,
+        give_back: Callable[[], object] = give_back_base,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._give_back, self._now = seconds, give_back, now
         self.end()

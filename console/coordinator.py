@@ -32,6 +32,8 @@ app = command_app()
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with coordinator.toml.")]
 _POLL_SECONDS = 1.0
 _START_SECONDS = 120.0
+_STAYS_SECONDS = 10.0
+"""An nginx that ends sooner would again: its port is taken, or its certificate is none."""
 
 
 @app.command(epilog="Example: foedus coordinator /etc/foedus/coordinator")
@@ -49,7 +51,7 @@ def coordinator(
 
 
 def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
-    """Keep SuperLink and nginx, and register the nodes; raises RunError when one of the two ends."""
+    """Keep SuperLink and nginx, and register the nodes; raises RunError when the SuperLink ends, or nginx at once."""
     configuration = write_configuration(settings)
     certificate, key = own_certificate(settings.state)
     app_folder = settings.state / "app"
@@ -58,12 +60,18 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     environment = flower_environment(flower_home(settings, certificate))
     superlink = children.start(superlink_command(settings, certificate, key), environment)
     _wait_until_healthy(settings, certificate, superlink)
-    nginx = children.start([settings.nginx, "-p", configuration.parent, "-c", configuration], {})
+    serving: list[str | Path] = [settings.nginx, "-p", configuration.parent, "-c", configuration]
+    nginx, opened = children.start(serving, {}), time.monotonic()
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
     show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
     registered: set[Path] = set()
     with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
-        while superlink.poll() is None and nginx.poll() is None:
+        while superlink.poll() is None:
+            if nginx.poll() is not None:
+                if time.monotonic() - opened < _STAYS_SECONDS:
+                    break
+                show(f"nginx ended with status {nginx.returncode}: starting another", on=screen(stderr=True))
+                nginx, opened = children.start(serving, {}), time.monotonic()
             for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
                 register(path, environment)
                 registered.add(path)

@@ -57,7 +57,7 @@ def _address(settings: NodeSettings) -> Address:
 
 def _watch(settings: NodeSettings, children: Children) -> NoReturn:
     """Keep a worker beside the SuperNode; raises RunError when the SuperNode ends before it was of use."""
-    from client_app.hosting import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
+    from client_app.learning import check_data  # noqa: PLC0415 - torch: seconds that help need not wait
 
     port, environment = free_port(), flower_environment(settings.state / "flower")
     serving = supernode_command(settings, port)

@@ -180,7 +180,7 @@ class NodeSettings(FolderSettings):
 
 
 _NODE_CONFIG = (
-    "organisation", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
+    "organisation", "superlink", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
     "pin_contract", "pin_members", "policy", "most_draws", "chain_url",
     "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip

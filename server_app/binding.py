@@ -69,6 +69,8 @@ class Bindings:
     deadline: float = 0.0
     clock: Clock = CLOCK
     _out: dict[int, _Question] = field(default_factory=dict)
+    _objecting: set[int] = field(default_factory=set)
+    """Nodes that object to the question, whenever they are asked."""
     _noted: set[tuple[int, str]] = field(default_factory=set)
 
     @property
@@ -81,6 +83,7 @@ class Bindings:
         present = set(grid.get_node_ids())
         self.again_at = {node: at for node, at in self.again_at.items() if node in present}
         self._out = {node: question for node, question in self._out.items() if node in present}
+        self._objecting &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
         for node in sorted(present):
             if node not in self._out and self.again_at.get(node, 0.0) <= self.clock.now():
@@ -106,6 +109,7 @@ class Bindings:
         failure, lasting = failure_of(reply)
         if failure:
             self.again_at[node] = float("inf") if lasting else self.clock.now() + _AGAIN_SECONDS
+            self._objecting |= {node} if lasting else set()
             self.fail(node, failure)
             return
         self.again_at[node] = float("inf")
@@ -157,12 +161,14 @@ class Bindings:
     def wait(self, grid: Grid, expected: int, timeout: float) -> None:
         """Ask until so many organisations are bound; 0: as many as the nodes know of.
 
-        Raises RunError when they are not within `timeout` seconds, ConfigError where nobody knows how many there are.
+        Raises RunError when they are not within `timeout` seconds, or when as many nodes object to the question;
+        ConfigError where nobody knows how many there are.
         """
-        self.expected, self.deadline = expected, self.clock.now() + timeout
+        started = self.clock.now()
+        self.expected, self.deadline = expected, started + timeout
         if not self._ask_until_complete(grid):
-            goal = self.expected or self.known
-            answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {timeout:g} s"
+            goal, seconds = self.expected or self.known, self.clock.now() - started
+            answered = f"{len(self.nodes)} of {goal or 'at least 1'} organisations answered in {seconds:.0f} s"
             reason = f"a node failed: {self.failure}" if self.failure else "nodes that are not up, or a busy machine"
             raise RunError(f"{answered}; {reason}")
 
@@ -172,7 +178,8 @@ class Bindings:
             self.refresh(grid)
             if len(self.nodes) >= (self.expected or self.known) > 0:
                 return True
-            if self.clock.now() > self.deadline:
+            hopeless = len(self._objecting) >= max(self.expected, 1) and not self.nodes and not self._out
+            if hopeless or self.clock.now() > self.deadline:
                 return False
             # An organisation with a key of its own knows of itself alone: no count to wait for would ever come.
             if not self.expected and not self.known and self.nodes:

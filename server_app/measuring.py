@@ -29,6 +29,8 @@ DECIDING, TELLING = 4, 1
 
 As many evaluations as updates must not slow a round down.
 """
+_MOST_KNOWN = 64
+"""States whose losses are kept: those before and after a round, in every lane."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Measuring:
             measured = {name: nats[name] / tokens[name] for name in self.domains}
             # Not `min`, which may return NaN: that is less than nothing.
             kept = {name: loss if loss < LARGEST_LOSS else LARGEST_LOSS for name, loss in measured.items()}
+            if len(self._known) >= _MOST_KNOWN:  # the oldest: a run measures as many states as it has rounds
+                del self._known[next(iter(self._known))]
             self._known[served.digest] = kept
         return dict(self._known[served.digest])
 

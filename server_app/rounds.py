@@ -7,7 +7,7 @@ erasure with updates of an earlier generation.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -103,7 +103,6 @@ class Rounds:
         self.rule = RULES[self.genesis.rule]
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
-        self._silent: Counter[Recipient] = Counter()
         self._objecting: set[Recipient] = set()
         """Those that object to what the open round sent them, and would again."""
         for signed in run.records():
@@ -166,19 +165,6 @@ class Rounds:
         chosen = selected(self.genesis, lane.members, lane.round + 1, self.history[lane.index], bids, lane.failed)
         return [Recipient(lane.index, organisation) for organisation in chosen]
 
-    def evaluating(self, number: int) -> list[Recipient]:
-        """Who measures what is served after a round, in the first of its lanes: those it asked, all after the last."""
-        first: dict[Address, int] = {}
-        for lane in self.lanes:
-            asked = lane.head.value.asked if lane.head and number < self.last else lane.members
-            first |= {member: lane.index for member in lane.members if member in asked and member not in first}
-        return [Recipient(lane, organisation) for organisation, lane in first.items()]
-
-    def everyone_evaluates(self, number: int) -> bool:
-        """Whether all members measure what is served after a round."""
-        evaluating = {recipient.organisation for recipient in self.evaluating(number)}
-        return evaluating == {member for lane in self.lanes for member in lane.members}
-
     def offer_query(self, recipient: Recipient) -> OfferQuery:
         """The query for an agent's bid for its lane's next round."""
         lane = self.lanes[recipient.lane]
@@ -187,8 +173,8 @@ class Rounds:
         size = traffic(lane.state)
         return OfferQuery(self.genesis, recipient.organisation, lane.index, key.generation, key.round, size, paid)
 
-    def task(self, recipient: Recipient, to_send: Composition) -> Task:
-        """The task that an organisation is sent: train, or evaluate, `to_send` at its lane's next round."""
+    def task(self, recipient: Recipient, to_send: Composition, *, measure: bool = False) -> Task:
+        """The task that an organisation is sent: train, evaluate, or both, `to_send` at its lane's next round."""
         lane = self.lanes[recipient.lane]
         return Task(
             genesis=self.genesis,
@@ -202,6 +188,7 @@ class Rounds:
             salts=lane.salts,
             served=to_send,
             paid=self.rewards.paid(*recipient) if self.rewards else {},
+            measure=measure,
         )
 
     def _earlier(self, lane: Lane, organisation: Address) -> tuple[ShownRecord, ...]:
@@ -225,16 +212,11 @@ class Rounds:
                 seen[manifest.organisation] = max(seen.get(manifest.organisation, 0), manifest.round - 1)
 
     def _note_members(self, record: RoundRecord) -> None:
-        """Remember the nonces and claims of a record's updates, and in how many records in a row nothing came."""
+        """Remember the nonces and claims of a record's updates."""
         for manifest in (admitted.signed.value for admitted in record.admitted):
             self.nonces.add(manifest.nonce)
             if manifest.generation == record.generation:  # a re-aggregated one has claimed what it did before
                 self._claims.note(manifest)
-        silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
-        silent -= record.delays.keys()
-        for organisation in record.asked | record.delays.keys():
-            recipient = Recipient(record.lane, organisation)
-            self._silent[recipient] = self._silent[recipient] + 1 if organisation in silent else 0
 
     def admission(self, recipient: Recipient, delay: int = 0) -> AdmissionContext:
         """The requirements on an organisation's update to the open round, or to the one before for one that is late."""
@@ -268,41 +250,21 @@ class Rounds:
             self._objecting.add(recipient)
         return self.open[recipient.lane].reject(recipient.organisation, reason, detail)
 
-    def note_late(self, recipient: Recipient, grace: float) -> None:
-        """Record in the open round that an organisation has not answered so long after the quorum, and may still."""
-        lane, number = recipient.lane, self.next_key(recipient).round
-        self.open[lane].late.append(recipient.organisation)
-        self.open[lane].grace = grace
-        detail = f"no answer {grace:.0f} s after the quorum of round {number}"
-        self.events.write("late", lane=lane, round=number, organisation=recipient.organisation, detail=detail)
-
     def has_quorum(self, index: int) -> bool:
         """Whether a lane's open round has as many updates as it needs."""
         return len(self.open[index].admitted) >= self.genesis.participation.quorum
-
-    def silence(self, recipient: Recipient) -> int:
-        """The records in a row up to now in which an organisation was asked and did not answer."""
-        return self._silent[recipient]
 
     def next_key(self, recipient: Recipient) -> RoundKey:
         """The round that a recipient's lane is to close next."""
         return self.lanes[recipient.lane].next_key(self.genesis)
 
-    def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-        """Whether an update for the round `key` counts in the open round of its lane, which comes after it."""
-        lane, following = self.lanes[recipient.lane], self.next_key(recipient)
-        late = 0 < following.round - key.round <= self.genesis.staleness and following.generation == key.generation
-        named = lane.head is not None and recipient.organisation in lane.head.value.late
-        return late and named and lane.index in self.open
-
-    def close(self, number: int) -> None:
-        """Aggregate, record and commit the open round of every lane.
+    def close(self, number: int) -> list[RoundRecord]:
+        """Aggregate, record and commit the open round of every lane; returns the records.
 
         Raises QuorumError after too many attempts, or one after which no other can reach the quorum.
         """
         closing, self.open = self.open, {}
-        for index, open_round in closing.items():
-            self._record(index, number, open_round)
+        records = [self._record(index, number, open_round) for index, open_round in closing.items()]
         participation = self.genesis.participation
         for index, open_round in closing.items():
             lane = self.lanes[index]
@@ -314,6 +276,7 @@ class Rounds:
                     f"lane {index}, round {number}: expected a quorum of {participation.quorum}, got fewer updates in "
                     f"{attempts} attempts; most often {open_round.commonest_reason}"
                 )
+        return records
 
     def reaggregate(self, index: int, records: Iterable[RoundRecord], erased: Collection[Address]) -> None:
         """Close rounds of an earlier generation anew, without the erased; those who have left taught it, too."""
@@ -325,7 +288,7 @@ class Rounds:
                 again = OpenRound([a.signed for a in kept], seconds=seconds, delays=record.delays)
                 self._record(index, record.round, again)
 
-    def _record(self, index: int, number: int, open_round: OpenRound) -> None:
+    def _record(self, index: int, number: int, open_round: OpenRound) -> RoundRecord:
         lane = self.lanes[index]
         admitted = self.weigh(open_round)
         updates = weighted(admitted, self.run.artifacts.open)
@@ -337,10 +300,7 @@ class Rounds:
         credit = self.rewards.measure(index, number, updates, state) if self.rewards and updates else None
         loss = self.measures.loss(state) if self.measures and self.genesis.compares_rounds and updates else None
         record = RoundRecord(
-            genesis=self.genesis.digest,
-            lane=index,
-            generation=lane.generation,
-            round=number,
+            **asdict(lane.next_key(self.genesis)),
             attempt=lane.attempts + 1,
             parent=lane.parent(self.genesis),
             previous=lane.previous,
@@ -365,6 +325,7 @@ class Rounds:
         self.events.write("round-closed", lane=index, round=number, attempt=record.attempt, admitted=len(admitted))
         if admitted:
             self._settle(record, state, credit)
+        return record
 
     def _loss_bound(self, state: AdapterState) -> float:
         """The bound of reported losses, where the policy reads them."""

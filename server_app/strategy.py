@@ -10,6 +10,7 @@ knows no resumed run, no lanes, no quorum, and no replies one by one. In a Serve
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from logging import INFO
@@ -26,7 +27,7 @@ from core.composition import Composition
 from core.erasures import OpenedRequest
 from core.errors import RunError, UsageError
 from core.escape import one_line
-from core.messages import codec, training
+from core.messages import codec
 from core.messages.training import EVALUATE, TRAIN, Reply
 from core.rejections import Reason
 from core.round_key import RoundKey
@@ -35,7 +36,7 @@ from server_app.bids import Offers, collect
 from server_app.binding import Bindings
 from server_app.erasure.run import erase
 from server_app.erasure.steps import ErasureContext
-from server_app.evaluation import curves, means
+from server_app.evaluation import RoundEvaluation, curves, goes_with_task, means
 from server_app.exchange import Recipients, exchange, last_line
 from server_app.rounds import Recipient, Rounds
 from server_app.tasks import Tasks, Waiting
@@ -71,6 +72,7 @@ class Foedus(Strategy):
         self.rounds, self.bindings, self.validate = rounds, bindings, validate
         self.track, self.revoked = track, revoked
         self.tasks = Tasks(rounds, waiting)
+        self._evaluation = RoundEvaluation(rounds, 0)
         self._recipients = Recipients[Recipient]()
 
     def start(
@@ -94,14 +96,18 @@ class Foedus(Strategy):
         while (number := number + 1) <= rounds.last:
             while rounds.round < number:
                 messages = self.configure_train(number, arrays, train_config or ConfigRecord(), grid)
-                replies = self._checked(self.tasks.exchange(grid, messages, self._again))
-                arrays, _ = self.aggregate_train(number, replies)
+                again = partial(self._again, measure=goes_with_task(rounds, number))
+                replies = self._checked(self.tasks.exchange(grid, messages, again))
+                arrays, losses = self.aggregate_train(number, replies)
+                if losses is not None:
+                    result.evaluate_metrics_clientapp[number - 1] = losses
             if rounds.genesis.training.calibrates(number) and number < rounds.last:
                 continue  # a calibration is judged by its end
-            messages = self.configure_evaluate(number, arrays, evaluate_config or ConfigRecord(), grid)
-            replies = self._checked(exchange(grid, messages, self.tasks.waiting.evaluate_timeout))
-            if (losses := self.aggregate_evaluate(number, replies)) is not None:
-                result.evaluate_metrics_clientapp[number] = losses
+            if not goes_with_task(rounds, number + 1):
+                messages = self.configure_evaluate(number, arrays, evaluate_config or ConfigRecord(), grid)
+                replies = self._checked(exchange(grid, messages, self.tasks.waiting.evaluate_timeout))
+                if (losses := self.aggregate_evaluate(number, replies)) is not None:
+                    result.evaluate_metrics_clientapp[number] = losses
             if evaluate_fn and (metrics := evaluate_fn(number, arrays)) is not None:
                 result.evaluate_metrics_serverapp[number] = metrics
         result.arrays = arrays
@@ -132,14 +138,22 @@ class Foedus(Strategy):
             ask = partial(exchange, grid, timeout=self.tasks.waiting.evaluate_timeout)
             offers = collect(self.rounds, server_round, nodes, lambda messages: self._checked(ask(messages)))
         lanes = self.rounds.begin(server_round, offers)
+        if measure := goes_with_task(self.rounds, server_round):
+            evaluation = RoundEvaluation(self.rounds, server_round - 1)
+            # At another attempt it goes on; behind an erasure the same round serves something else.
+            self._evaluation = self._evaluation if self._evaluation.of == evaluation.of else evaluation
         asked = [recipient for lane in lanes for recipient in self.rounds.select(lane)]
         organisations = [recipient.organisation for recipient in asked]
         events = self.rounds.events
         events.write("round-started", round=server_round, rounds=self.rounds.last, asked=organisations)
-        return self.tasks.register(self._messages(self.tasks.begin(asked)))
+        return self.tasks.register(self._messages(self.tasks.begin(asked), measure=measure))
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, None]:
-        """Admit the replies one by one as they come, then close the round; no reply is kept."""
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Admit the replies one by one as they come, then close the round; no reply is kept.
+
+        Returns the served adapters, and the mean losses of those before, where this round measured them.
+        """
+        measure = goes_with_task(self.rounds, server_round)
         for recipient, key, reply in self.tasks.match(replies):
             open_now = key == self.rounds.next_key(recipient)
             try:
@@ -154,10 +168,14 @@ class Foedus(Strategy):
                     late = {"round": key.round, "organisation": recipient.organisation}
                     self.rounds.events.write("uncounted", **late, detail=one_line(str(error)))
             self.tasks.settle(recipient)
+            if measure and key == self.rounds.next_key(recipient):
+                with suppress(RejectedError):  # an objection to the task is in the record
+                    self._evaluation.take(recipient.organisation, reply)
             if reply is not None and reply.has_content():
                 codec.release(reply.content)
-        self.rounds.close(server_round)
-        return codec.pack(self.rounds.served), None
+        losses = self._report(self._evaluation) if measure else None
+        self.tasks.note_silence(self.rounds.close(server_round))
+        return codec.pack(self.rounds.served), losses
 
     def configure_evaluate(
         self,
@@ -167,24 +185,27 @@ class Foedus(Strategy):
         grid: Grid,  # noqa: ARG002
     ) -> Iterable[Message]:
         """One message, with the served adapters, for every connected organisation that is to measure them."""
-        self._recipients = Recipients()
-        return self._recipients.register(self._evaluations(server_round))
+        self._evaluation, self._recipients = RoundEvaluation(self.rounds, server_round), Recipients()
+        return self._recipients.register(self._evaluations(self._evaluation))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The mean of the organisations' losses; None without any."""
-        losses: dict[Address, dict[str, float]] = {}
-        events, served = self.rounds.events, self.rounds.served
         for (_, organisation), reply in self._recipients.match(replies):
             try:
-                losses[organisation] = read_reply(reply, training.losses_of, "no losses came in time")
+                self._evaluation.take(organisation, reply)
             except RejectedError as error:
                 if error.reason in (Reason.ABSTAINED, Reason.OBJECTED):
-                    detail = one_line(error.detail)
+                    detail, events = one_line(error.detail), self.rounds.events
                     events.write("objected", round=server_round, organisation=organisation, detail=detail)
+        return self._report(self._evaluation)
+
+    def _report(self, evaluation: RoundEvaluation) -> MetricRecord | None:
+        number, served, losses = evaluation.number, evaluation.served, evaluation.losses
         # Where rounds ask a part, the shared set would cost more than all that their organisations measure.
-        validation = dict(self.validate(served)) if self.rounds.everyone_evaluates(server_round) else {}
-        events.write("evaluated", round=server_round, aggregate=served.digest, losses=losses, validation=validation)
-        self.track(curves(self.rounds.genesis.names, losses, validation), server_round)
+        validation = dict(self.validate(served)) if evaluation.everyone else {}
+        plain = {"round": number, "aggregate": served.digest, "losses": losses, "validation": validation}
+        self.rounds.events.write("evaluated", **plain)
+        self.track(curves(self.rounds.genesis.names, losses, validation), number)
         return means(list(losses.values())) if losses else None
 
     def unlearn(self, opened: OpenedRequest) -> ErasureCertificate:
@@ -222,14 +243,14 @@ class Foedus(Strategy):
 
     def _admit(self, recipient: Recipient, key: RoundKey, reply: Message | None) -> None:
         delay = self.rounds.next_key(recipient).round - key.round
-        if key != self.rounds.next_key(recipient) and not self.rounds.counts_late(recipient, key):
+        if key != self.rounds.next_key(recipient) and not self.tasks.counts_late(recipient, key):
             raise RejectedError(Reason.WRONG_ROUND, f"{key} is closed")
         if recipient.organisation in self.revoked():
             raise RejectedError(Reason.REVOKED, "its registration ended during the round")
         trained = read_reply(reply, Reply.from_content, f"nothing came within {self.tasks.waiting.timeout:g} s")
         self.rounds.admit(recipient, trained, self.tasks.seconds(recipient), delay)
 
-    def _messages(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
+    def _messages(self, asked: Iterable[Recipient], *, measure: bool) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""
         for recipient in asked:
             if recipient.organisation in self.revoked():
@@ -237,23 +258,22 @@ class Foedus(Strategy):
             elif recipient.organisation not in self.bindings.nodes:
                 self.rounds.reject(recipient, Reason.NOT_CONNECTED, "no node speaks for it")
             else:
-                yield from self._again([recipient])
+                yield from self._again([recipient], measure=measure)
 
-    def _again(self, asked: Iterable[Recipient]) -> Iterator[tuple[Recipient, Message]]:
+    def _again(self, asked: Iterable[Recipient], *, measure: bool) -> Iterator[tuple[Recipient, Message]]:
         """The tasks of those that can be asked."""
         for recipient in asked:
             lane, node = self.rounds.lanes[recipient.lane], self.bindings.nodes.get(recipient.organisation)
             if node is not None:
-                content = self.rounds.task(recipient, Composition.of(lane.state)).to_content()
+                content = self.rounds.task(recipient, Composition.of(lane.state), measure=measure).to_content()
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 
-    def _evaluations(self, number: int) -> Iterator[tuple[Recipient, Message]]:
+    def _evaluations(self, evaluation: RoundEvaluation) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to evaluate."""
-        served = self.rounds.served  # composed once, for all
         busy = {recipient.organisation for recipient in self.tasks.out}
-        for recipient in self.rounds.evaluating(number):
+        for recipient in evaluation.asked:
             if recipient.organisation in busy:
                 continue  # it would answer behind its task
             if (node := self.bindings.nodes.get(recipient.organisation)) is not None:
-                content = self.rounds.task(recipient, served).to_content()
-                yield recipient, Message(content, node, EVALUATE, group_id=str(number + 1))
+                content = self.rounds.task(recipient, evaluation.served).to_content()
+                yield recipient, Message(content, node, EVALUATE, group_id=str(evaluation.number + 1))

@@ -9,6 +9,7 @@ sent the same task again from time to time; when the round closes, it is no part
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import median
@@ -16,7 +17,9 @@ from statistics import median
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from core.rejections import Reason
 from core.round_key import RoundKey
+from core.rounds import RoundRecord
 from server_app.exchange import CLOCK, Clock, Recipients, exchange
 from server_app.rounds import Recipient, Rounds
 
@@ -56,6 +59,18 @@ class Tasks:
         self._held: dict[Recipient, _Held] = {}
         self._closing = False
         self._quorum_at = math.nan
+        self.silence: Counter[Recipient] = Counter()
+        """The records in a row up to now in which an organisation was asked and did not answer."""
+        self.note_silence(signed.value for signed in rounds.run.records())
+
+    def note_silence(self, records: Iterable[RoundRecord]) -> None:
+        """Count for whom nothing came in these records, which follow those known."""
+        for record in records:
+            silent = {*record.late, *(r.organisation for r in record.rejected if r.reason == Reason.NO_REPLY)}
+            silent -= record.delays.keys()
+            for organisation in record.asked | record.delays.keys():
+                recipient = Recipient(record.lane, organisation)
+                self.silence[recipient] = self.silence[recipient] + 1 if organisation in silent else 0
 
     def begin(self, asked: Iterable[Recipient]) -> list[Recipient]:
         """Begin a round in which the policy asks these; returns those without a task, to be sent one now."""
@@ -140,7 +155,7 @@ class Tasks:
         waited_for = (
             recipient
             for recipient in ids
-            if self._counts(recipient) and self.rounds.silence(recipient) < self.waiting.silent_rounds
+            if self._counts(recipient) and self.silence[recipient] < self.waiting.silent_rounds
         )
         if not self._held and not any(ids[recipient] in waiting for recipient in waited_for):
             return True
@@ -151,7 +166,15 @@ class Tasks:
         """Whether the answer to a task that is out counts in the open round."""
         key = self._keys[recipient]
         in_time = recipient in self._awaited and key == self.rounds.next_key(recipient)
-        return in_time or self.rounds.counts_late(recipient, key)
+        return in_time or self.counts_late(recipient, key)
+
+    def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
+        """Whether an update for the round `key` counts in the open round of its lane, which comes after it."""
+        lane, following = self.rounds.lanes[recipient.lane], self.rounds.next_key(recipient)
+        delay = following.round - key.round
+        late = 0 < delay <= self.rounds.genesis.staleness and following.generation == key.generation
+        named = lane.head is not None and recipient.organisation in lane.head.value.late
+        return late and named and lane.index in self.rounds.open
 
     def match(self, replies: Iterable[Message]) -> Iterator[tuple[Recipient, RoundKey, Message | None]]:
         """Yield every reply with its recipient and the round that its task was for.
@@ -175,7 +198,16 @@ class Tasks:
             # Lost with its node, or with a reply that never came; one of an earlier round it may just have answered.
             lost = recipient in self._sent.lost or self.seconds(recipient) >= self.waiting.timeout
             if self.rounds.has_quorum(recipient.lane) and not lost:
-                self.rounds.note_late(recipient, self.grace)
+                self.note_late(recipient)
             else:
                 self._sent.forget(recipient)
                 yield recipient, self.rounds.next_key(recipient), None
+
+    def note_late(self, recipient: Recipient) -> None:
+        """Record in the open round that an organisation has not answered so long after the quorum, and may still."""
+        (lane, organisation), grace = recipient, self.grace
+        number, here = self.rounds.next_key(recipient).round, self.rounds.open[lane]
+        here.late.append(organisation)
+        here.grace = grace
+        detail = f"no answer {grace:.0f} s after the quorum of round {number}"
+        self.rounds.events.write("late", lane=lane, round=number, organisation=organisation, detail=detail)

@@ -20,7 +20,8 @@ LARGEST_BODY_MIB = 8
 _TEMPLATE = """\
 # Written by `foedus coordinator` at every start.
 {user}daemon off;
-worker_processes 1;
+# One process: workers of a master that was killed would go on holding the port.
+master_process off;
 pid {state}/nginx/pid;
 error_log stderr error;
 events {{ worker_connections 1024; }}

@@ -121,9 +121,9 @@ def words(event: Event, name: str, where: str, *, all_of_it: bool) -> str:
             line = f"{where}: {name} trained" + ("" if loss is None else f", loss {loss:.3f}")
         case "evaluated" if all_of_it and (losses := list(event["losses"].values())):
             base, served = (sum(values[of] for values in losses) / len(losses) for of in ("base", "global"))
-            # A resumed run, and an erasure that trains nothing, evaluate without starting a round.
-            where = where or f"round {event['round']}"
-            line = f"{where}: evaluated, loss {served:.3f} (base {base:.3f})"
+            # Of the round before the one that goes on, or of one that nobody has begun in this process.
+            _, of, last = where.partition(" of ")
+            line = f"round {event['round']}{of}{last}: evaluated, loss {served:.3f} (base {base:.3f})"
     return line
 
 

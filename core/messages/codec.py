@@ -9,7 +9,7 @@
     query.offer    round, payments                      offer (signed); or refusal
     query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
     query.records  request to erase records (signed)    which of them are held, which erased; or refusal
-    train          task, state                          manifest (signed), update; or refusal
+    train          task, state                          manifest (signed), update, losses if asked; or refusal
     evaluate       task, state                          losses; or refusal
 
 Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is the data of one

@@ -31,7 +31,7 @@ from core.update import LARGEST_LOSS, UpdateManifest
 TRAIN = "train"
 EVALUATE = "evaluate"
 _PLACE = ("organisation", "lane", "generation", "round")
-_TASK = (*_PLACE, "genesis", "openings", "earlier", "parent", "salts", "paid", "composition", "shares")
+_TASK = (*_PLACE, "genesis", "openings", "earlier", "parent", "salts", "paid", "composition", "shares", "measure")
 """The fields of a task's JSON."""
 LOSSES = frozenset({"base", "global"})
 """What an organisation measures: the loss of the base, and that of the served adapters."""
@@ -44,8 +44,8 @@ class Task:
     `parent` is the coordinator-signed record that vouches for the state, None before round 1; `salts` are its salts, by
     which an organisation finds it on the chain. `earlier` are the records that lead to it from the last one that the
     organisation is known to have been shown. `openings` are what opened the lane's generations, in order. `served` is
-    the state to train, or everything that is served. `paid` is what the organisation was paid for earlier rounds, by
-    round, where credit is measured.
+    the state to train, or everything that is served; `measure` says that the state to train is all that is served, and
+    is measured first. `paid` is what the organisation was paid for earlier rounds, by round, where credit is measured.
     """
 
     genesis: Genesis
@@ -59,6 +59,7 @@ class Task:
     served: Composition
     paid: Mapping[int, float] = field(default_factory=dict)
     earlier: tuple[ShownRecord, ...] = ()
+    measure: bool = False
 
     @property
     def shown(self) -> tuple[ShownRecord, ...]:
@@ -87,6 +88,7 @@ class Task:
             "paid": payments_to_json(self.paid),
             "composition": self.served.kind,
             "shares": [part.share for part in self.served.parts],
+            "measure": self.measure,
         }
         return RecordDict({"task": json_record(task), "state": pack(self.served)})
 
@@ -100,7 +102,7 @@ class Task:
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             earlier = tuple(ShownRecord.from_dict(shown) for shown in task["earlier"])
             genesis = Genesis.from_message(task["genesis"])
-            where = {name: task[name] for name in _PLACE}
+            where = {name: task[name] for name in (*_PLACE, "measure")}
             paid = payments_of(task["paid"])
             served = Composition(task["composition"], tuple(_served(task["shares"], content)))
         except (KeyError, TypeError) as error:
@@ -141,7 +143,7 @@ def reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
 
 
 def losses(values: Mapping[str, float]) -> RecordDict:
-    """The content of an evaluation's reply: losses in nats per answer token."""
+    """The content of an evaluation's reply, which goes beside an update too: losses in nats per answer token."""
     return RecordDict({"losses": MetricRecord(dict(values))})
 
 

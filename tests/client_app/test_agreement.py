@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chain.devnet.accounts import CHAIN_IDS
 from client_app.agreement import Agreement, Pins
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
@@ -203,6 +204,30 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
         "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
     }
     Pins.of(wanted).check(genesis)
+
+
+@pytest.mark.parametrize(
+    ("own", "refused"),
+    [
+        ({"superlink": "coordinator.example:443"}, True),
+        ({"superlink": "10.0.0.1:443"}, True),
+        ({"superlink": "10.0.0.1:443", "chain-url": "http://10.0.0.1:8545"}, False),  # it asks for the contract there
+        ({"superlink": "127.0.0.1:8000"}, False),
+        ({"superlink": "localhost:8000"}, False),
+        ({}, False),
+    ],
+)
+def test_a_chain_that_lives_on_the_coordinator_s_machine_is_no_chain_for_another_machine(
+    own: dict[str, Any], refused: bool
+) -> None:
+    pins = Pins.of(own)
+    pins.check_asked(ASKED, f.CHAIN)
+    embedded = replace(f.CHAIN, chain_id=CHAIN_IDS["public"])
+    if not refused:
+        pins.check_asked(ASKED, embedded)
+        return
+    with pytest.raises(ObjectionError, match=r"chain: expected one that this machine reaches, .* set chain to the RPC"):
+        pins.check_asked(ASKED, embedded)
 
 
 def test_a_newcomer_agrees_by_joining_and_a_member_only_in_its_own_federation(tmp_path: Path) -> None:

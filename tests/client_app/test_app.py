@@ -12,10 +12,10 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-import client_app.app
+import client_app.learning
 import client_app.local_round
 import core.adapter
-from client_app import oversight
+from client_app import learning, oversight
 from client_app.app import app
 from client_app.approvals import Approvals
 from client_app.hosting import Node, node_of
@@ -27,7 +27,7 @@ from core.aggregation import RULES
 from core.canonical import Digest, digest
 from core.composition import Composition
 from core.config import RunConfig
-from core.errors import ConfigError, UsageError
+from core.errors import ConfigError, DataError, UsageError
 from core.genesis import Base, Genesis, Privacy
 from core.ledger import MemoryLedger
 from core.messages import queries, training
@@ -268,6 +268,30 @@ def test_an_evaluation_measures_base_and_global(places: dict[str, Any], genesis:
     assert losses["base"] == losses["global"] > 0
 
 
+def test_a_task_that_asks_to_measure_gets_the_losses_of_an_evaluation_beside_the_same_update(
+    places: dict[str, Any], genesis: Genesis
+) -> None:
+    alone = send(places, EVALUATE, task(genesis).to_content())
+    without, both = (send(places, TRAIN, task(genesis, measure=asked).to_content()) for asked in (False, True))
+    assert training.losses_of(both.content) == training.losses_of(alone.content)
+    assert "losses" not in without.content
+    updates = [Reply.from_content(reply.content).signed.value.update for reply in (without, both)]
+    assert len(set(updates)) == 1
+
+
+def test_an_organisation_without_held_out_records_trains_all_the_same(
+    places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise DataError("expected at least one record to evaluate, got none")
+
+    monkeypatch.setattr(learning, "measure", none)
+    monkeypatch.setattr(learning, "_BASE_LOSSES", {})
+    reply = send(places, TRAIN, task(genesis, measure=True).to_content())
+    assert Reply.from_content(reply.content).signed.verified(genesis).examples
+    assert "losses" not in reply.content
+
+
 def test_a_task_for_an_organisation_that_is_elsewhere_is_an_error(places: dict[str, Any], genesis: Genesis) -> None:
     reply = send(places | {"seed": 8}, TRAIN, task(genesis).to_content())
     refusal = Refusal.from_content(reply.content)
@@ -402,7 +426,7 @@ def test_an_update_that_is_held_leaves_once_it_is_let_go_and_nothing_is_trained_
     node = Deployed.agree(places, tmp_path, genesis)
     node.allow('approve = "each"')
     assert refusal_of(node.train()).cause == Cause.HELD
-    monkeypatch.setattr(client_app.app, "train_round", lambda *_: pytest.fail("it was trained already"))
+    monkeypatch.setattr(client_app.learning, "train_round", lambda *_: pytest.fail("it was trained already"))
     refusal = refusal_of(node.train())
     assert (refusal.reason, refusal.cause, refusal.lasting) == (Refused.ABSTAINED, Cause.HELD, False)
     assert refusal.detail == "held for approval by a person of its organisation"
@@ -452,7 +476,7 @@ def test_a_task_beyond_the_site_s_policy_is_refused_before_anything_is_trained(
     detail: str,
 ) -> None:
     node = Deployed.agree(places, tmp_path, genesis)
-    monkeypatch.setattr(client_app.app, "train_round", lambda *_: pytest.fail("nothing is to be trained"))
+    monkeypatch.setattr(client_app.learning, "train_round", lambda *_: pytest.fail("nothing is to be trained"))
     hour = (time.localtime().tm_hour + 2) % 24
     node.allow(policy.replace("{closed}", f"{hour:02}:00-{hour:02}:30"))
     refusal = refusal_of(node.train())

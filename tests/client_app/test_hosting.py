@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 
-from client_app import hosting
 from client_app.hosting import Node, node_of
 from core import keys
 from core.config import RunConfig
-from core.errors import ConfigError, DataError, IntegrityError, UsageError
-from core.genesis import Base, Genesis
+from core.errors import ConfigError, IntegrityError, UsageError
+from core.genesis import Genesis
 from tests import federation as f
 from tests.commands import make_data
-from tests.llm.conftest import byte_tokenizer
 
 NAMES = ("coding", "financial", "medical")
 
@@ -93,17 +91,6 @@ def test_a_deployed_node_says_what_its_config_lacks(
         node(settings, config)
 
 
-def test_a_deployed_node_loads_only_the_base_of_its_own_settings(
-    settings: dict[str, Any], deployed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[str] = []
-    monkeypatch.setattr(hosting, "base_of_genesis", lambda _, name: loaded.append(name))
-    foreign = f.genesis(base=Base("/somebody/elses", f.genesis().base.digest, "none"))
-    for own in ({}, {"base": "/srv/own"}):
-        node(settings | {"base": "/somebody/elses"}, deployed | own).load_base(foreign)
-    assert loaded == [RunConfig().base, "/srv/own"]
-
-
 def test_a_deployed_node_reads_no_path_that_a_run_names(
     settings: dict[str, Any], deployed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -117,19 +104,6 @@ def test_a_deployed_node_may_leave_its_key_with_a_signer(settings: dict[str, Any
     config = {key: text for key, text in deployed.items() if key != "key-file"} | {"signer": "/run/none.sock"}
     with pytest.raises(UsageError, match=r"signer /run/none\.sock: expected an answer"):
         node(settings, config)
-
-
-def test_turns_that_the_own_base_refuses_are_named_by_file_and_line(deployed: dict[str, Any], tmp_path: Path) -> None:
-    strict = "{% if messages | length > 2 %}{{ raise_exception('roles must alternate') }}{% endif %}"
-    byte_tokenizer(strict).save_pretrained(tmp_path / "strict")
-    hosting.check_data(deployed | {"base": str(tmp_path / "strict")})
-    turns = [{"role": role, "content": "x"} for role in ("user", "user", "assistant")]
-    with (file := Path(deployed["data"]) / "medical.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"messages": turns}) + "\n")
-    with pytest.raises(DataError, match=f"^{file}:13: .*refuses the turns user, user.*: roles must alternate"):
-        hosting.check_data(deployed | {"base": str(tmp_path / "strict")})
-    with pytest.raises(UsageError, match="no data of organisation 'sentiment'"):
-        hosting.check_data(deployed | {"organisation": "sentiment"})
 
 
 def test_an_organisation_without_data_is_named(settings: dict[str, Any], deployed: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ def test_paths_lie_in_the_folder_unless_they_are_absolute(tmp_path: Path) -> Non
 def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -> None:
     assert node(tmp_path, NODE).node_config() == {
         "organisation": "medical",
+        "superlink": "coordinator.example:9092",
         "data": str(tmp_path / "data"),
         "signer": "/run/foedus/signer.sock",
         "node-key": str(tmp_path / "node.pub"),

@@ -46,9 +46,16 @@ class Deployment:
     world: World
     port: int
     control: int
-    chain: str
+    anvil: "Anvil"
     contract: Address
     python: Path
+    parts: ExitStack
+    """Ends what runs, the newest first."""
+
+    @property
+    def chain(self) -> str:
+        """The URL of the chain."""
+        return self.anvil.url
 
     def node(self, name: str) -> Path:
         """The folder of an organisation's node."""
@@ -119,17 +126,40 @@ class Deployment:
 
     def workers(self, name: str) -> list[psutil.Process]:
         """The workers of an organisation's node that live."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):  # it has ended meanwhile
-                line = process.cmdline()
-                if "client_app.worker" in line and str(self.node(name)) in line:
-                    found.append(process)
+        return _processes("client_app.worker", str(self.node(name)))
+
+    def command(self, command: str, home: Path) -> psutil.Process:
+        """The process of a command in the foreground."""
+        (found,) = _processes(command, str(home))
         return found
+
+    def part_of(self, command: str, home: Path, word: str) -> psutil.Process:
+        """A process that such a command has started, by a word of its command line."""
+        return next(p for p in self.command(command, home).children() if word in " ".join(p.cmdline()))
+
+    def start_again(self, command: str, home: Path, name: str | None = None) -> None:
+        """Start a command in the foreground that was ended, as whatever manages it would."""
+        log = f"{command}-{name}" if name else command
+        self.parts.enter_context(part(self, command, home, users()[log] if name else None, log))
+
+    def wait_for_worker(self, name: str, times: int) -> None:
+        """Until an organisation's worker is ready, for the time given."""
+        log = self.folder / f"node-{name}.log"
+        until(lambda: self.log(f"node-{name}").count("worker ready") >= times, log, 2)
 
     def as_user(self, name: str | None, command: list[str]) -> "subprocess.CompletedProcess[str]":
         """Run a command as a user of the machine."""
         return subprocess.run(command, **_identity(name), capture_output=True, text=True, check=False, timeout=120)
+
+
+def _processes(*words: str) -> list[psutil.Process]:
+    """The processes whose command lines have all of these words."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if set(words) <= set(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def users() -> dict[str, str | None]:
@@ -160,10 +190,13 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         home = folder / "coordinator"
         world = World(base, data, home / "state")
         key = keys.create(folder / "key" / "own.key")
-        chain = stack.enter_context(_anvil(folder, key))
+        anvil = Anvil(folder, free_port())
+        stack.callback(anvil.kill)
+        anvil.start()
+        anvil.ask("anvil_setBalance", key.address, hex(10**21))
         port, control = free_port(), free_port()
-        made = world_command(*_init(folder, chain, port, control))
-        found = Deployment(folder, world, port, control, chain, Address(made["contract"]), python)
+        made = world_command(*_init(folder, anvil.url, port, control))
+        found = Deployment(folder, world, port, control, anvil, Address(made["contract"]), python, stack)
         owners = users()
         for kit in made["kits"]:
             _join(found, kit["organisation"], kit["file"], owners)
@@ -249,20 +282,38 @@ def _identity(name: str | None) -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-@contextmanager
-def _anvil(folder: Path, coordinator: keys.Key) -> Iterator[str]:
-    """A chain that is nobody's of these, with funds for the coordinator: its URL."""
-    port = free_port()
-    command = [str(binary()), "--port", str(port), "--chain-id", str(CHAIN_ID), "--accounts", "1", "--silent"]
-    process, url = subprocess.Popen(command, stdin=subprocess.DEVNULL), f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: listens(port), folder)
-        asked = {"jsonrpc": "2.0", "id": 1, "method": "anvil_setBalance", "params": [coordinator.address, hex(10**21)]}
-        assert "error" not in httpx.post(url, json=asked).json()
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+@dataclass
+class Anvil:
+    """A chain that is nobody's of these; what it has mined lies on its disk."""
+
+    folder: Path
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, with all that was mined before."""
+        state = ["--state", str(self.folder / "anvil.json"), "--state-interval", "1"]
+        command = [str(binary()), "--port", str(self.port), "--chain-id", str(CHAIN_ID), "--accounts", "1", "--silent"]
+        self.process = subprocess.Popen([*command, *state], stdin=subprocess.DEVNULL)
+        until(lambda: listens(self.port), self.folder)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        assert self.process
+        self.process.kill()
+        self.process.wait(timeout=60)
+
+    def ask(self, method: str, *parameters: object) -> Any:
+        """What it answers to a question."""
+        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
+        answer = httpx.post(self.url, json=asked, timeout=30.0).json()
+        assert "error" not in answer, answer
+        return answer["result"]
 
 
 def listens(port: int) -> bool:

@@ -87,9 +87,10 @@ class Answering(Clients):
 
     content: RecordDict | None = RecordDict()
     asked = 0
+    both = False
 
     def __call__(self, message: Message, context: Context) -> Message:
-        if context.node_id == 1 and message.metadata.message_type == BIND:
+        if (self.both or context.node_id == 1) and message.metadata.message_type == BIND:
             self.asked += 1
             if self.content is None:
                 raise RuntimeError("down")
@@ -266,6 +267,21 @@ def test_waiting_in_vain_says_why_a_node_failed() -> None:
     clients.content = None
     with pytest.raises(RunError, match="2 of 4 organisations answered in 0 s; a node failed: RuntimeError: down"):
         Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(TestGrid(clients), 4, timeout=0.0)
+
+
+def test_nodes_that_object_for_good_are_not_waited_for_where_nobody_else_is_there() -> None:
+    def seconds(cause: Cause, expected: int) -> float:
+        """How long two nodes are waited for that both refuse."""
+        clients, time = Answering(NAMES, 2), Time()
+        clients.both, clients.content = True, Refusal(Refused.OBJECTED, cause, "chain: expected 0x1").to_content()
+        bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock)
+        with pytest.raises(RunError, match=f"0 of {expected} organisations .*; a node failed: chain: expected 0x1"):
+            bindings.wait(TestGrid(clients), expected, timeout=60.0)
+        return time.seconds
+
+    assert seconds(Cause.MESSAGE, 2) == 0.0
+    assert seconds(Cause.MESSAGE, 3) >= 60.0, "a third may still come"
+    assert seconds(Cause.LEDGER_UNREACHABLE, 2) >= 60.0
 
 
 def test_nodes_with_keys_of_their_own_are_not_waited_for_where_nobody_says_how_many() -> None:

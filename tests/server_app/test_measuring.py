@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import server_app.measuring
 from agents.credit import CreditedRound
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
@@ -56,6 +57,19 @@ def test_every_domain_of_the_validation_set_has_a_loss_of_its_own(measuring: Mea
     assert len(set(losses.values())) == 3
     assert measuring.losses(initial) == losses
     assert measuring.losses(Composition.of(moved(measuring, 0.05))) != losses
+
+
+def test_of_the_states_that_were_measured_the_newest_are_remembered(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_app.measuring, "_MOST_KNOWN", 2)
+    read = list[int]()
+    real = server_app.measuring.record_losses
+    monkeypatch.setattr(server_app.measuring, "record_losses", lambda *given: read.append(1) or real(*given))
+    own, states = replace(measuring), [moved(measuring, size) for size in (0.01, 0.02, 0.03)]
+    for state in (*states, *reversed(states)):
+        own.loss(state)
+    assert len(read) == 4
 
 
 def test_the_effect_of_an_update_is_what_it_alone_adds_to_the_loss_of_a_few_records(measuring: Measuring) -> None:

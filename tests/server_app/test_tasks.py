@@ -81,6 +81,7 @@ class Run:
     slow: Slow
     waiting: Waiting
     kind: type[Rounds] = Rounds
+    tasks: type[Tasks] = Tasks
 
     @classmethod
     def create(cls, folder: Path, takes: Mapping[str, list[float]], waiting: Waiting, **changes: Any) -> "Run":
@@ -91,7 +92,7 @@ class Run:
 
     def start(self) -> Foedus:
         strategy = self.federation.strategy(kind=self.kind)
-        strategy.tasks = Tasks(strategy.rounds, self.waiting, self.slow.time.clock)
+        strategy.tasks = self.tasks(strategy.rounds, self.waiting, self.slow.time.clock)
         strategy.start(SlowGrid(self.federation.clients, self.slow))
         return strategy
 
@@ -209,8 +210,8 @@ def test_silence_is_counted_on_when_a_run_is_resumed(tmp_path: Path) -> None:
     waiting = replace(GRACE, grace=0.0, timeout=100.0, silent_rounds=2)
     run = Run.create(tmp_path, {"financial": [NEVER]}, waiting, rounds=3)
     run.start()
-    rounds, of = run.federation.rounds(), Recipient(0, f.address("financial"))
-    assert (rounds.silence(of), rounds.silence(Recipient(0, f.address("coding")))) == (3, 0)
+    silence = Tasks(run.federation.rounds(), waiting).silence
+    assert [silence[Recipient(0, f.address(name))] for name in ("financial", "coding")] == [3, 0]
 
 
 def test_a_late_organisation_is_not_asked_to_measure_behind_its_task(tmp_path: Path) -> None:
@@ -222,10 +223,10 @@ def test_a_late_organisation_is_not_asked_to_measure_behind_its_task(tmp_path: P
 # --- a late update that counts ---------------------------------------------------------------------------------------
 
 
-def stale(folder: Path, kind: type[Rounds] = Rounds, **changes: Any) -> Run:
+def stale(folder: Path, kind: type[Rounds] = Rounds, tasks: type[Tasks] = Tasks, **changes: Any) -> Run:
     """Financial takes five seconds, others one: a round ends after three, and the next before its next answer."""
     run = Run.create(folder, {"financial": [5.0, 1.0]}, GRACE, **{"staleness": 1, "rounds": 3} | changes)
-    run.kind = kind
+    run.kind, run.tasks = kind, tasks
     run.start()
     return run
 
@@ -315,29 +316,31 @@ class FullWeight(Lying):
         return tuple(replace(a, weight=a.weight * 2**0.5) if a.organisation in late else a for a in admitted)
 
 
-class Hiding(Rounds):
+class Hiding(Tasks):
     """Says of whoever is late that it was rejected."""
 
-    def note_late(self, recipient: Recipient, _grace: float) -> None:
-        self.reject(recipient, Reason.NO_REPLY, "nothing came")
+    def note_late(self, recipient: Recipient) -> None:
+        self.rounds.reject(recipient, Reason.NO_REPLY, "nothing came")
 
     def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-        return self.lanes[0].round == 1 and key.round == 1
+        return self.rounds.lanes[0].round == 1 and key.round == 1
 
 
-@pytest.mark.parametrize(("kind", "what"), [(FullWeight, What.WEIGHT), (Hiding, What.MANIFEST_PLACE)])
-def test_an_audit_finds_a_lie_about_a_late_update(tmp_path: Path, kind: type[Rounds], what: What) -> None:
-    report = stale(tmp_path, kind).audit()
+@pytest.mark.parametrize(
+    ("lie", "what"), [({"kind": FullWeight}, What.WEIGHT), ({"tasks": Hiding}, What.MANIFEST_PLACE)]
+)
+def test_an_audit_finds_a_lie_about_a_late_update(tmp_path: Path, lie: Mapping[str, Any], what: What) -> None:
+    report = stale(tmp_path, **lie).audit()
     assert report.failures[0].what == what
     assert report.failures[0].where.startswith("round 2, lane 0")
 
 
 def test_an_audit_finds_late_updates_that_the_genesis_does_not_allow(tmp_path: Path) -> None:
-    class Generous(Rounds):
+    class Generous(Tasks):
         def counts_late(self, recipient: Recipient, key: RoundKey) -> bool:
-            return self.next_key(recipient).round - key.round == 1
+            return self.rounds.next_key(recipient).round - key.round == 1
 
-    failures = stale(tmp_path, Generous, staleness=0).audit().failures
+    failures = stale(tmp_path, tasks=Generous, staleness=0).audit().failures
     assert What.MANIFEST_PLACE in {failure.what for failure in failures}
 
 
