@@ -36,12 +36,12 @@ from benchmarks import report
 from benchmarks.agents.federation import DOMAINS, RoundSettings
 from benchmarks.in_process import RULE, address, fresh_adapter
 from benchmarks.speaking import once
-from benchmarks.statistics import MeanInterval
 from core import seeds
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate, weights
 from core.canonical import Address
 from core.clipping import Vote, clip_factors
+from core.intervals import MeanInterval
 from core.robust import BOUNDS, Robust, counted, factors, scaled
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records

@@ -33,11 +33,11 @@ from scipy import stats
 from benchmarks import report
 from benchmarks.in_process import fresh_adapter
 from benchmarks.speaking import once
-from benchmarks.statistics import MeanInterval
 from benchmarks.unlearning.canaries import COUNT, draw, exposures
 from core.adapter import AdapterState
 from core.canonical import digest
 from core.genesis import Privacy
+from core.intervals import MeanInterval
 from core.privacy import PrivacyPlan
 from llm.evaluate import evaluate, record_losses
 from llm.files import read_records

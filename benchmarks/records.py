@@ -25,8 +25,8 @@ import assets
 from benchmarks import report
 from benchmarks.command_line import foedus
 from benchmarks.speaking import SEEDS, Question, once, questions
-from benchmarks.statistics import MeanInterval
 from benchmarks.timing import cpu_timed
+from core.intervals import MeanInterval
 from core.storage.state_folder import State
 from llm.batches import Example, encode
 from llm.files import read_records

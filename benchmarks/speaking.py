@@ -20,11 +20,12 @@ from typing import Any
 import assets
 from benchmarks import report
 from benchmarks.command_line import foedus
-from benchmarks.statistics import MeanInterval, calibration_error
+from benchmarks.statistics import calibration_error
 from core.adapter import AdapterState
 from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import UsageError
+from core.intervals import MeanInterval
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from llm.evaluate import greedy_answers

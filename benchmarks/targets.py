@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from benchmarks.report import number
-from benchmarks.statistics import MeanInterval
+from core.intervals import MeanInterval
 
 Figures = Mapping[str, Any]
 Cases = Mapping[str, float]

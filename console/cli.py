@@ -20,6 +20,7 @@ from core.escape import redacted, visible
 
 SUMMARIES = {
     "run": "Run one federation, in simulation or on a deployment.",
+    "sweep": "Run a grid or a search of settings, one run each, and name the best.",
     "status": "Show the rounds, participants, losses and digests of a run.",
     "witness": "Check, as an organisation, every round that its coordinator has shown.",
     "credits": "Show what organisations earned, and claim it on the public chain.",

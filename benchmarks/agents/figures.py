@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.market import FREE_RIDERS, MarketRound
-from benchmarks.statistics import MeanInterval
+from core.intervals import MeanInterval
 
 Float64 = NDArray[np.float64]
 

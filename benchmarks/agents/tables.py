@@ -23,7 +23,7 @@ from benchmarks.agents.figures import PlayedRun, measured
 from benchmarks.agents.market import traces_of
 from benchmarks.agents.real import NAMES, PLAIN, SEED, path_of, read_scenario
 from benchmarks.in_process import address
-from benchmarks.statistics import MeanInterval
+from core.intervals import MeanInterval
 
 MEMBERS = 2 * len(DOMAINS)
 ADDRESSES = [address(index) for index in range(MEMBERS)]

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.statistics import MeanInterval, span
+from benchmarks.statistics import span
 from benchmarks.unlearning.follow import PRECISIONS, RELEARNT
 from benchmarks.unlearning.measure import METHODS
 from benchmarks.unlearning.tasks import SHARDS, TASKS
+from core.intervals import MeanInterval
 from unlearning import metrics
 
 COMMAND = "python -m benchmarks.unlearning.tables --work WORK"

@@ -43,7 +43,7 @@ class Children:
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=_STDERR,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call, and takes no lock
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - it makes one system call, and takes no lock
         )
         self._processes = [child for child in self._processes if child.poll() is None] + [process]
         return process
@@ -101,6 +101,6 @@ QUIET = {
 """The environment of Flower's processes: nothing is reported, looked up or installed."""
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel end this process with its parent, which may be killed."""
     _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -13,7 +13,7 @@ from benchmarks.agents.federation import DOMAINS, DomainMember, RealFederation, 
 from benchmarks.agents.figures import measured
 from benchmarks.agents.real import RealMarket
 from benchmarks.in_process import address
-from benchmarks.statistics import MeanInterval
+from core.intervals import MeanInterval
 from core.update import Bid
 from llm.model import Model, ModelSpec, load
 from tests.commands import make_base

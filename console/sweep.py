@@ -1,0 +1,51 @@
+"""`foedus sweep`: many runs whose settings differ, and which of them did best."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.options import JsonOption, StateOption, command_app, state_of
+from console.views.tables import answer
+from core.errors import UsageError
+from core.storage.lock import locked
+
+app = command_app()
+
+
+@app.command(epilog="Example: foedus sweep conf/sweeps/rules.toml")
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML of what differs: [settings], [grid], [random].")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the trials [STATE/sweeps/NAME].")] = None,
+    address: Annotated[str, typer.Option(help="A Ray cluster; without it this machine.")] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep: what is done is not run again.")
+    ] = False,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run a grid or a search of settings, one run each, and name the best."""
+    # Ray, pandas and SciPy: seconds that help need not wait.
+    from console.sweeps import results  # noqa: PLC0415
+    from console.sweeps.page import page  # noqa: PLC0415
+    from console.sweeps.plan import Sweep  # noqa: PLC0415
+    from console.sweeps.trials import run_trials  # noqa: PLC0415
+
+    plan = Sweep.read(file)
+    trials = {trial.name: trial for trial in plan.trials()}
+    place = (out.expanduser() if out else state_of(state).folder / "sweeps" / file.stem).absolute()
+    if not resume and (place / "trials").exists():
+        raise UsageError(f"{place}: expected no sweep there, got one: --resume goes on with it, --out names another")
+
+    def told(ended: int, name: str, status: str) -> None:
+        sys.stderr.write(f"trial {ended} of {len(trials)}: {trials[name].label}: {status}\n")
+
+    with locked(place / "sweep.lock"):
+        statuses = run_trials(plan, tuple(trials.values()), place, address, told)
+        rows = results.rows_of(plan, [results.Outcome.of(place, t, statuses[t.name]) for t in trials.values()])
+        files = results.write(plan, rows, place)
+        (place / "results.html").write_text(page(plan.figure, rows), encoding="utf-8")
+    shown = results.tables(plan, rows, place / "results.html")
+    answer(results.to_dict(plan, rows) | {"files": files}, shown, as_json=as_json)
+    return 1 if "failed" in statuses.values() else 0

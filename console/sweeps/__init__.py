@@ -1,0 +1,1 @@
+"""A sweep: many runs whose settings differ, and which of them did best."""

@@ -1,0 +1,104 @@
+"""Trials as processes: what a run leaves, how it ends, and that a sweep that was killed goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from console.sweeps.plan import Sweep
+from console.sweeps.trials import FoedusRun, config_of, folder, last_line, result_of, space, validation_losses
+from core.errors import RunError
+from core.storage.events import EventLog
+from tests.commands import make_base, make_data
+
+FOEDUS = Path(sys.executable).with_name("foedus")
+QUICK = {
+    "quantisation": "none", "rounds": 2, "local-steps": 1, "local-epochs": 0.0, "batch-size": 1, "max-length": 32,
+    "evaluate-limit": 1, "calibration": 0, "private-chain": "none", "participation": "all",
+}  # fmt: skip
+
+
+def started(out: Path, **settings: object) -> FoedusRun:
+    """A trial's trainable, outside of Ray."""
+    plan = Sweep.parse({"settings": settings, "backend": "inline"})
+    return FoedusRun(space(plan, out) | {"trial": config_of(plan.trials()[0])})
+
+
+def test_a_run_that_fails_fails_its_trial_with_its_last_words(tmp_path: Path) -> None:
+    trial = started(tmp_path, base="foedus-tiny", rank=4096, **QUICK)
+    with pytest.raises(RunError, match="rank: expected"):
+        trial.step()
+    assert "rank: expected" in last_line(trial.folder / "log")
+    assert not (trial.folder / "result.json").exists()
+
+
+def test_a_trial_with_a_result_starts_no_run(tmp_path: Path) -> None:
+    (plan,) = Sweep.parse({"settings": QUICK}).trials()
+    place = folder(tmp_path, plan.name)
+    place.mkdir(parents=True)
+    (place / "result.json").write_text('{"seconds": 1}', encoding="utf-8")
+    trial = started(tmp_path, **QUICK)
+    assert trial.process is None
+    assert trial.step() == {"done": True}
+    assert result_of(tmp_path, plan) == {"seconds": 1}
+
+
+def test_what_a_killed_sweep_left_is_begun_anew_and_a_stopped_trial_ends_its_run(tmp_path: Path) -> None:
+    (plan,) = Sweep.parse({"settings": QUICK}).trials()
+    left = folder(tmp_path, plan.name) / "state"
+    left.mkdir(parents=True)
+    trial = started(tmp_path, **QUICK)
+    assert trial.process is not None
+    assert not left.exists() or not list(left.iterdir())
+    trial.cleanup()
+    assert trial.process.poll() is not None
+
+
+def test_losses_are_read_from_where_the_reader_stopped(tmp_path: Path) -> None:
+    assert validation_losses(tmp_path) == ({}, 0)
+    log = EventLog(tmp_path / "events" / "one.jsonl")
+    log.path.parent.mkdir()
+    log.write("evaluated", round=1, validation={"a": 4.0, "b": 6.0})
+    found, offset = validation_losses(tmp_path)
+    assert found == {1: 5.0}
+    log.write("evaluated", round=2, validation={"a": 2.0})
+    assert validation_losses(tmp_path, offset)[0] == {2: 2.0}
+
+
+@pytest.mark.slow
+@pytest.mark.chain
+def test_a_sweep_of_eight_with_one_that_fails_ends_resumes_after_a_kill_and_draws_its_plots(tmp_path: Path) -> None:
+    settings = {**QUICK, "base": str(make_base(tmp_path / "base")), "data": str(make_data(tmp_path / "data"))}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    # A rank above the base's width passes as a setting, and fails when the federation is founded.
+    grid = "[grid]\nrank = [1, 2, 3, 4096]\nlearning-rate = [0.003, 0.01]\n"
+    file = tmp_path / "ranks.toml"
+    file.write_text("\n".join(['backend = "inline"', "[settings]", *lines, grid]), encoding="utf-8")
+    out, command = tmp_path / "out", [FOEDUS, "sweep", file, "--json", "--out"]
+    killed = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (first := list(out.glob("trials/*/result.json"))):
+        assert killed.poll() is None
+        time.sleep(0.2)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    written = first[0].stat().st_mtime_ns
+    again = subprocess.run([*command, out], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--resume goes on with it" in again.stderr
+    done = subprocess.run([*command, out, "--resume"], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert done.returncode == 1, "two trials have failed"
+    assert [trial["status"] for trial in found["trials"]] == ["done"] * 6 + ["failed"] * 2
+    assert "rank: expected" in found["trials"][-1]["detail"]
+    assert found["best"]["settings"].keys() == {"rank", "learning-rate"}
+    assert first[0].stat().st_mtime_ns == written, "what was done is not done again"
+    html = Path(found["files"]["html"]).read_text(encoding="utf-8")
+    assert html.count("<circle") == 6
+    assert html.count("<polyline") == 6
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
