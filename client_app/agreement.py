@@ -48,10 +48,12 @@ class Pins:
     @classmethod
     def of(cls, own: UserConfig) -> Self:
         """Those of a node-config: pin-coordinator, pin-contract, pin-members."""
-        named = (str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members"))
+        coordinator, contract, members = (
+            str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members")
+        )
         superlink = str(own.get("superlink", ""))
         remote = bool(superlink) and not own.get("chain-url") and not is_local(f"//{superlink}")
-        return cls(*named, remote)
+        return cls(coordinator, contract, members, remote)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
         """Raise ObjectionError for a coordinator or contract that is not the pinned one, or a chain out of reach."""
