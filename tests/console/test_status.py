@@ -19,6 +19,9 @@ def test_a_run_reports_every_field_that_scripts_rely_on(finished: World) -> None
         assert {"round", "admitted", "rejected", "aggregate", "transaction", "loss"} <= set(entry)
         assert sorted(entry["admitted"]) == list(ORGANISATIONS)
         assert entry["transaction"].startswith("0x")
+        assert set(entry["records"]) == set(ORGANISATIONS)
+        for records in entry["records"].values():
+            assert 0 < records["used"] <= records["read"] <= records["registered"]
 
 
 def test_status_and_verify_work_when_old_events_were_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
