@@ -1,13 +1,12 @@
 """Agreement: what an organisation asks of a federation before it is a member, and its memory of what it agreed to.
 
-A deployed node's settings may pin the coordinator, the contract, the base, the other members and the largest norm of an
-update; what they do not name is not asked for. The organisation shows its nonce once, to one set of members, and to
+A deployed node's settings may pin the coordinator, the contract and the other members; what they do not name is not
+asked for. The organisation shows its nonce once, to one set of members, and to
 that set one nonce for a run; it agrees to the genesis that follows from that set, and trains under no other. A
 coordinator that found a seed which it does not like could found again under another name, or with other members: so
 many seeds as the settings allow may come to nothing. Where a signer holds the key, it has the memory too.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,8 +22,9 @@ from core.canonical import ZERO_DIGEST, Digest, digest, from_json, to_json
 from core.deployment import MOST_DRAWS, is_local
 from core.errors import IntegrityError, ObjectionError
 from core.founding import Consent, commitment_to, founders_digest
-from core.genesis import Genesis, Privacy
+from core.genesis import Genesis
 from core.keys import Domain
+from core.membership import Admission, Proposal
 from core.signed import Signed, SigningKey
 from core.storage import jsonl
 from core.storage.blobs import write
@@ -37,29 +37,23 @@ _MOST_ENTRIES = 2000
 
 @dataclass(frozen=True)
 class Pins:
-    """What a node's settings fix about its federations; "" is not fixed, and 0.0 no bound.
-
-    With `epsilon` a federation must count privacy loss, and allow no more.
-    """
+    """Whose federations a node's settings want; "" is not fixed. What they may ask is core/site_policy.py."""
 
     coordinator: str = ""
     contract: str = ""
-    base_digest: str = ""
     members: str = ""
-    norm_bound: float = 0.0
-    epsilon: float = 0.0
     remote: bool = False
     """Whether it has no chain to ask, and its coordinator is another machine."""
 
     @classmethod
     def of(cls, own: UserConfig) -> Self:
-        """Those of a node-config: pin-coordinator, pin-contract, pin-base, pin-members, pin-norm-bound, pin-epsilon."""
-        texts = {name: str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "base", "members")}
-        norm_bound, epsilon = (float(own.get(f"pin-{name}", 0.0)) for name in ("norm-bound", "epsilon"))
+        """Those of a node-config: pin-coordinator, pin-contract, pin-members."""
+        coordinator, contract, members = (
+            str(own.get(f"pin-{name}", "")) for name in ("coordinator", "contract", "members")
+        )
         superlink = str(own.get("superlink", ""))
         remote = bool(superlink) and not own.get("chain-url") and not is_local(f"//{superlink}")
-        named = texts["coordinator"], texts["contract"], texts["base"], texts["members"]
-        return cls(*named, norm_bound, epsilon, remote)
+        return cls(coordinator, contract, members, remote)
 
     def check_asked(self, asked: Asked, chain: Domain) -> None:
         """Raise ObjectionError for a coordinator or contract that is not the pinned one, or a chain out of reach."""
@@ -76,19 +70,12 @@ class Pins:
         """Raise ObjectionError for a genesis that is not as the settings want it."""
         _check("coordinator", self.coordinator, genesis.coordinator)
         _check("contract", self.contract, genesis.chain.contract)
-        members = [member.address for member in genesis.organisations]
-        self.check_terms(genesis.base.digest, members, genesis.norm_bound, genesis.privacy)
+        self.check_members(member.address for member in genesis.organisations)
 
-    def check_terms(self, base: Digest, members: Iterable[str], norm_bound: float, privacy: Privacy | None) -> None:
-        """Raise ObjectionError for terms of a federation, founded or not, that are not as the settings want them."""
-        _check("base", self.base_digest, base)
+    def check_members(self, members: Iterable[str]) -> None:
+        """Raise ObjectionError for other members than those pinned."""
         addresses = ",".join(sorted(member.lower() for member in members))
         _check("members", ",".join(sorted(self.members.lower().replace(" ", "").split(","))), addresses)
-        if self.norm_bound and norm_bound > self.norm_bound:
-            raise ObjectionError(f"norm-bound: expected at most {self.norm_bound:g}, as pinned, got {norm_bound:g}")
-        epsilon = privacy.epsilon if privacy else math.inf
-        if self.epsilon and epsilon > self.epsilon:
-            raise ObjectionError(f"dp-epsilon: expected at most {self.epsilon:g}, as pinned, got {epsilon:g}")
 
 
 class AgreeingKey(SigningKey, Protocol):
@@ -175,6 +162,17 @@ class Agreement:
         keep(genesis, self._path.parent)
         return Consent(genesis.digest, self._key.address).sign(self._key, genesis.chain)
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """The organisation's signature under newcomers of its federation, or under its own joining, which it notes.
+
+        Raises ObjectionError for a federation that it is no member of, and is not to be.
+        """
+        if self._key.address in {member.address for member in proposal.joins}:
+            self._note({"genesis": genesis.digest, "drawn": ZERO_DIGEST})
+            keep(genesis, self._path.parent)
+        self.check(genesis)
+        return Admission(genesis.digest, self._key.address, proposal.digest).sign(self._key, genesis.chain)
+
     def check(self, genesis: Genesis) -> None:
         """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's."""
         if not self._key.derived:
@@ -242,21 +240,28 @@ class RemoteAgreement:
         keep(genesis, self._folder)
         return consent
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """See `Agreement.admit`."""
+        admission = self._key.admit(genesis, proposal)
+        keep(genesis, self._folder)
+        return admission
+
     def check(self, genesis: Genesis) -> None:
         """See `Agreement.check`."""
         self._key.show(genesis.digest)
 
 
 def keep(genesis: Genesis, folder: Path) -> None:
-    """Write down a genesis that was agreed to."""
-    write(folder / f"{genesis.digest}.json", to_json(genesis.to_dict()))
+    """Write down a genesis that was agreed to, with what changed its members since."""
+    write(folder / f"{genesis.digest}.json", to_json(genesis.to_message()))
+    kept.cache_clear()
 
 
 @lru_cache(maxsize=16)
 def kept(digest: Digest, folder: Path) -> Genesis:
     """A genesis that was agreed to; raises IntegrityError where its file is gone, FormatError where it is damaged."""
     try:
-        return Genesis.from_dict(from_json((folder / f"{digest}.json").read_bytes()))
+        return Genesis.from_message(from_json((folder / f"{digest}.json").read_bytes()))
     except OSError as error:
         raise IntegrityError(f"federation {digest}: expected its genesis in {folder}, got {error.strerror}") from error
 

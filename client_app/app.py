@@ -13,13 +13,27 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.agreement import Pins
-from client_app.checks import check_member, check_request
+from client_app.checks import check_member, check_proposal, check_request
 from client_app.deletion import delete_derived_state
 from client_app.hosting import node_of
 from client_app.refusals import errors_stay_home
-from core.errors import LedgerUnreachableError
+from client_app.sent import Answers
+from core.canonical import ZERO_DIGEST
+from core.errors import LedgerUnreachableError, ObjectionError
+from core.generations import check_members
 from core.messages import queries
-from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, RecordsAnswer, RecordsQuery, RevealQuery
+from core.messages.queries import (
+    AdmissionQuery,
+    Bind,
+    Bound,
+    ConsentQuery,
+    Deletion,
+    RecordsAnswer,
+    RecordsQuery,
+    RevealQuery,
+)
+from core.site_policy import SiteTerms
+from core.update import Asked
 
 app = ClientApp(mods=[errors_stay_home])
 
@@ -33,9 +47,11 @@ def bind(message: Message, context: Context) -> Message:
     if not node.known:  # in a deployment, where an organisation on another chain would object to every round
         with suppress(LedgerUnreachableError):
             node.oversight.check_contract(query.chain)
+    for host in node.hosts.values():
+        node.check_site(host)
     plain = node.registrations(query.asked, context.node_config)
     registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
-    return Message(Bound(registrations, node.known).to_content(), reply_to=message)
+    return Answers(node, query.asked).answer(message, Bound(registrations, node.known).to_content())
 
 
 @app.query("reveal")
@@ -44,7 +60,7 @@ def reveal(message: Message, context: Context) -> Message:
     query = RevealQuery.from_content(message.content)
     node = node_of(context)
     nonce = node.agreement(query.organisation).reveal(query.registrations, query.chain)
-    return Message(queries.revealed(nonce), reply_to=message)
+    return Answers(node, query.registrations[0].value).answer(message, queries.revealed(nonce))
 
 
 @app.query("consent")
@@ -53,9 +69,35 @@ def consent(message: Message, context: Context) -> Message:
     query = ConsentQuery.from_content(message.content)
     node = node_of(context)
     Pins.of(context.node_config).check(query.genesis)
-    check_member(query.genesis, node.host(query.organisation).organisation)
+    host = node.host(query.organisation)
+    node.check_site(host, SiteTerms.of(query.genesis))
+    check_member(query.genesis, host.organisation)
     agreed = node.agreement(query.organisation).consent(query.genesis)
-    return Message(queries.consented(agreed), reply_to=message)
+    return Answers(node, query.genesis).answer(message, queries.consented(agreed))
+
+
+@app.query("admission")
+def admit(message: Message, context: Context) -> Message:
+    """Agree to newcomers of the own federation, or to join one, where the settings and the site's policy allow it."""
+    query = AdmissionQuery.from_content(message.content)
+    node, genesis, proposal = node_of(context), query.genesis, query.proposal
+    host, pins = node.host(query.organisation), Pins.of(context.node_config)
+    joins = {member.address: member for member in proposal.joins}
+    newcomer, openings = joins.get(host.key.address), [signed.verified(genesis) for signed in query.openings]
+    pins.check_asked(Asked(genesis.coordinator, genesis.run, ZERO_DIGEST), genesis.chain)
+    pins.check_members({*proposal.members, *joins})
+    policy = node.check_site(host, SiteTerms.of(genesis))
+    if newcomer and not host.key.derived:
+        policy.check_joining(genesis)
+    check_members(genesis, openings)
+    check_proposal(genesis, proposal, openings)
+    # A member that left is asked no more, and a newcomer only for what it registers.
+    if newcomer and newcomer != host.organisation:
+        raise ObjectionError(f"newcomer: expected {host.organisation}, got {newcomer}")
+    if not newcomer and host.key.address not in proposal.members:
+        raise ObjectionError(f"proposal: expected {host.key.address} among members or newcomers, got neither")
+    agreement = node.agreement(query.organisation).admit(genesis, proposal)
+    return Answers(node, genesis).answer(message, queries.agreed(agreement))
 
 
 @app.query("delete")
@@ -65,7 +107,7 @@ def delete(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(query.organisation)
     receipt = delete_derived_state(query, host, node)
-    return Message(queries.deleted(receipt), reply_to=message)
+    return Answers(node, query.genesis).answer(message, queries.deleted(receipt))
 
 
 @app.query("records")
@@ -81,7 +123,7 @@ def erase_records(message: Message, context: Context) -> Message:
         erased.note({record: held.pop(record) for record in query.records if record in held})
     gone = erased.counts()
     known = (tuple(record for record in query.records if record in records) for records in (held, gone))
-    return Message(RecordsAnswer(*known).to_content(), reply_to=message)
+    return Answers(node, query.genesis).answer(message, RecordsAnswer(*known).to_content())
 
 
 def _loads_model(handler: str) -> Callable[[Message, Context], Message]:

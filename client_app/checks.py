@@ -1,5 +1,7 @@
 """The checks before an organisation trains: it trusts neither the coordinator nor the network."""
 
+from collections.abc import Sequence
+
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
@@ -10,6 +12,7 @@ from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
 from core.keys import Domain
 from core.ledger import LedgerView
+from core.membership import Proposal
 from core.messages.queries import RecordsQuery
 from core.messages.training import Task
 from core.model_selection import served_round, stops
@@ -35,6 +38,16 @@ def check_federation(task: Task, organisation: Organisation, base: Digest, fresh
 def check_member(genesis: Genesis, organisation: Organisation) -> None:
     """Check that an organisation is a member as it is here: by name, key and examples; raises IntegrityError."""
     _equal("organisation in the genesis", genesis.organisation(organisation.address), organisation)
+
+
+def check_proposal(genesis: Genesis, proposal: Proposal, openings: Sequence[GenerationRecord]) -> None:
+    """Check that newcomers are proposed behind a lane's last generation, to its members; raises IntegrityError."""
+    before = openings[-1].members if openings else genesis.lanes[proposal.lane]
+    _equal("proposal's federation", proposal.genesis, genesis.digest)
+    _equal("proposal's generation", proposal.generation, len(openings) + 1)
+    _equal("proposal's members", proposal.members, before)
+    for opening in openings:
+        _equal("opening's lane", opening.lane, proposal.lane)
 
 
 def check_request(query: RecordsQuery, organisation: Organisation, key: SigningKey) -> None:

@@ -33,7 +33,7 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     if member.address not in attestation.holders:
         raise ObjectionError(f"the attestation does not list {member.address} as a holder")
     node.oversight.check_attested(genesis, attestation)
-    if query.organisation in genesis.lanes[attestation.lane]:
+    if query.organisation in genesis.ever_in(attestation.lane):
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
         notebook.delete_after(attestation.parent_round, attestation.generation)
     return signed(Receipt(genesis.digest, query.organisation, attestation.erasure), host, genesis)

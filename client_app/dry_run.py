@@ -19,6 +19,7 @@ from core.config import RunConfig
 from core.errors import ObjectionError
 from core.messages.queries import DryRunAnswer, DryRunQuery
 from core.messages.refusal import Cause
+from core.site_policy import SiteTerms
 from core.update import Registration
 from llm.memory import peak_memory
 from llm.model import Model
@@ -44,7 +45,8 @@ class DryRun:
         """Try everything; what fails is a problem in the answer, and its whole text stays in this node's log."""
         self._try({"settings": self.check_settings, "data and key": self.check_organisation})
         if self.registration:
-            self._try({"chain": self.check_chain, "base and step": self.check_step})
+            parts = {"chain": self.check_chain, "site policy": self.check_site, "base and step": self.check_step}
+            self._try(parts)
         return DryRunAnswer(self.registration, self.seconds, self.memory, tuple(self.problems))
 
     def check_settings(self) -> None:
@@ -52,7 +54,7 @@ class DryRun:
         config, asked = self.config, self.query.asked
         pins = Pins.of(self.context.node_config)
         pins.check_asked(asked, self.query.chain)
-        pins.check_terms(self.query.base, list(config.listed), config.norm_bound, config.privacy)
+        pins.check_members(config.listed)
 
     def check_organisation(self) -> None:
         """Read data and key; raises IntegrityError for a signer of another coordinator or contract."""
@@ -66,6 +68,11 @@ class DryRun:
     def check_chain(self) -> None:
         """Raise IntegrityError, or LedgerUnreachableError, unless the node's own chain has the contract."""
         self.node.oversight.check_contract(self.query.chain)
+
+    def check_site(self) -> None:
+        """Raise PolicyError for data, or terms of the planned federation, that the site's policy does not allow."""
+        (host,) = self.node.hosts.values()
+        self.node.check_site(host, SiteTerms.planned(self.config, self.query.base))
 
     def check_step(self) -> None:
         """Load the node's own base as the settings want it, and do one step."""

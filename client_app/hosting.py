@@ -19,6 +19,7 @@ from flwr.app import Context, UserConfig
 from chain.membership import digest_of_node_key
 from client_app.agency import Agency
 from client_app.agreement import Agreement, RemoteAgreement
+from client_app.approvals import Approvals, HeldUpdates
 from client_app.erased_records import ErasedRecords
 from client_app.oversight import Oversight
 from client_app.remote_key import RemoteKey
@@ -28,7 +29,8 @@ from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
-from core.update import Asked, Organisation, Registration
+from core.site_policy import SitePolicy, SiteTerms
+from core.update import Asked, Organisation, Registration, UpdateManifest
 from llm.data import read_data
 from llm.records import OrganisationData, Record
 
@@ -56,6 +58,33 @@ class Node:
     agency: Agency
     base: str
     """The base model that it loads, whatever a message calls it; the genesis has its digest."""
+    policy_file: Path | None = None
+
+    def check_site(self, host: Host, terms: SiteTerms | None = None) -> SitePolicy:
+        """The site's policy as its file says now, once it allows an organisation's data set, and a federation's terms.
+
+        Raises PolicyError when it does not, ConfigError for a file that is none.
+        """
+        policy = SitePolicy.at(self.policy_file)
+        policy.check_data(host.data.name, lambda: host.data.digest)
+        if terms:
+            policy.check_terms(terms)
+        return policy
+
+    def held_updates(self, host: Host, genesis: Genesis) -> HeldUpdates:
+        """The updates of an organisation that this node keeps while they are held."""
+        return HeldUpdates(self.oversight.state.held(genesis.digest, host.key.address))
+
+    def check_approved(self, host: Host, manifest: UpdateManifest) -> None:
+        """Check that an update may leave, where this process holds the key; else its signer checks that.
+
+        Raises as `Approvals.check`, and PolicyError for a signer that would let go what the node's policy holds.
+        """
+        approve = SitePolicy.at(self.policy_file).approve
+        if not isinstance(host.key, RemoteKey):
+            Approvals(self.oversight.state.approvals(host.key.address)).check(manifest, approve)
+        elif approve != "never":
+            host.key.check_approve(approve)
 
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
@@ -122,7 +151,8 @@ class Node:
     def deployed(cls, oversight: Oversight, agency: Agency, places: "Places") -> "Node":
         """The node of one organisation; its data are read once per process. Raises UsageError without its data."""
         host = Host(places.key(), places.records())
-        return cls({host.key.address: host}, 0, oversight, agency, places.base)
+        policy = Path(places.policy) if places.policy else None
+        return cls({host.key.address: host}, 0, oversight, agency, places.base, policy)
 
 
 @dataclass(frozen=True)
@@ -135,11 +165,13 @@ class Places:
     signer: str
     key_file: str
     passphrase: str
+    policy: str
 
     @classmethod
     def of(cls, own: UserConfig) -> "Places":
         """From a node-config; raises ConfigError without an organisation, data, or a key."""
-        given = {name: own.get(name, "") for name in ("organisation", "data", "signer", "key-file", "passphrase")}
+        named = ("organisation", "data", "signer", "key-file", "passphrase", "policy")
+        given = {name: own.get(name, "") for name in named}
         given["base"] = own.get("base", RunConfig.base)
         for name, value in given.items():
             needed = name in ("organisation", "data") or (name == "key-file" and not given["signer"])

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from flwr.app import Context, Message, RecordDict, UserConfig
 
+from client_app.approvals import place_of
 from client_app.checks import check_federation, check_served, check_state
 from client_app.dry_run import DryRun
 from client_app.hosting import Host, Node, Places, node_of
@@ -14,18 +15,20 @@ from client_app.local_round import RoundPlan, train_round, whole_round
 from client_app.oversight import confirm, metrics
 from client_app.privacy import private_round
 from client_app.refusals import abstained, refused
+from client_app.sent import Answers
 from client_app.signing import signed, signed_reply
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.composition import Composition
-from core.errors import DataError, FormatError, PrivacyError, UsageError
+from core.errors import DataError, FormatError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
 from core.messages.queries import DryRunQuery, OfferQuery
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
 from core.round_key import RoundKey
+from core.site_policy import SiteTerms
 from core.update import ABSTAIN, Offer
 from llm.bases import find
 from llm.batches import check_turns
@@ -60,6 +63,7 @@ def offer(message: Message, context: Context) -> Message:
     node = node_of(context)
     host, genesis = node.host(query.organisation), query.genesis
     node.agreement(query.organisation).check(genesis)
+    node.check_site(host, SiteTerms.of(genesis))
     model = base_of_genesis(genesis, node.base)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
@@ -70,7 +74,7 @@ def offer(message: Message, context: Context) -> Message:
     except (FormatError, UsageError) as error:
         return refused(message, context, Refused.ABSTAINED, error)
     unsigned = Offer(genesis.digest, query.organisation, query.lane, query.generation, query.round, bid)
-    return Message(queries.offered(signed(unsigned, host, genesis)), reply_to=message)
+    return Answers(node, genesis).answer(message, queries.offered(signed(unsigned, host, genesis)))
 
 
 def train(message: Message, context: Context) -> Message:
@@ -79,34 +83,35 @@ def train(message: Message, context: Context) -> Message:
     node = node_of(context)
     host = node.host(task.organisation)
     model, fresh = _checked_base(task, node, host)
+    node.check_site(host).check_update(task.round)
     check_state(task, fresh)
     witness = node.oversight.check_records(task)
-    witness.check_open(RoundKey(task.genesis.digest, task.lane, task.generation, task.round))
+    key, parent = place_of(task)
+    witness.check_open(key)
     standing = confirm(witness, task)
     if node.oversight.abstains(standing):
         return abstained(message, Cause.CHAIN_LATE, str(standing))
-    records = node.records(host, task.genesis, task.lane)
-    steps = whole_round(task.genesis, task.organisation, model, records)
-    stage = task.genesis.training.stage(task.round, steps)
-    try:
-        bid, next_bid = node.agency.bids(task, stage.steps)
-    except (FormatError, UsageError) as error:
-        return refused(message, context, Refused.ABSTAINED, error)
-    if bid == ABSTAIN:
-        return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-    try:
+    made = node.held_updates(host, task.genesis).of(key, parent)
+    if not made:
+        records = node.records(host, task.genesis, task.lane)
+        steps = whole_round(task.genesis, task.organisation, model, records)
+        stage = task.genesis.training.stage(task.round, steps)
+        try:
+            bid, next_bid = node.agency.bids(task, stage.steps)
+        except (FormatError, UsageError) as error:
+            return refused(message, context, Refused.ABSTAINED, error)
+        if bid == ABSTAIN:
+            return abstained(message, Cause.PRICE, "its agent will not pay for this round")
         account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
         private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
-    except PrivacyError as error:
-        return refused(message, context, Refused.ABSTAINED, error)
+        plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
+        made = train_round(task, records, model, fresh, plan)
     measured = RecordDict()
     if task.measure:
         with suppress(DataError):  # whoever has no held-out record trains all the same
             measured = training.losses(_losses(task, model, fresh, host))
-    plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
-    manifest, update = train_round(task, records, model, fresh, plan)
-    content = RecordDict({**signed_reply(manifest, update, host, witness, task), **measured})
-    return Message(content, reply_to=message)
+    content = RecordDict({**signed_reply(*made, host, witness, task, node), **measured})
+    return Answers(node, task.genesis).answer(message, content, made[0])
 
 
 def evaluate(message: Message, context: Context) -> Message:
@@ -118,7 +123,7 @@ def evaluate(message: Message, context: Context) -> Message:
     check_served(task, fresh)
     witness = node.oversight.check_records(task)
     confirm(witness, task)
-    return Message(training.losses(_losses(task, model, fresh, host)), reply_to=message)
+    return Answers(node, task.genesis).answer(message, training.losses(_losses(task, model, fresh, host)))
 
 
 def _losses(task: Task, model: Model, fresh: AdapterState, host: Host) -> dict[str, float]:
@@ -136,6 +141,7 @@ def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterSta
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
     node.agreement(task.organisation).check(genesis)
+    node.check_site(host, SiteTerms.of(genesis)).check_hours()
     model = base_of_genesis(genesis, node.base)
     fresh = shared_adapter(model, genesis.rank, genesis.seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)

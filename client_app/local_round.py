@@ -62,7 +62,9 @@ def train_round(
         # A shard without records has nothing to learn: its update is zero.
         result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
     update = rule.update(task.state, result.adapter)
-    told = {} if private else {"loss": result.loss, "seconds": result.seconds}
+    # Records are drawn without replacement, epoch by epoch: what was processed is each once, until all were.
+    used = min(result.examples, len(records))
+    told = {} if private else {"loss": result.loss, "seconds": result.seconds, "records": used}
     measured = told | dict(plan.metrics)
     manifest = UpdateManifest(
         genesis=genesis.digest,

@@ -1,7 +1,8 @@
 """Refusals: what an organisation tells its coordinator of an error, and what it keeps to itself.
 
 The error is logged at home, in full. A code travels; the text goes with it where it speaks of nothing but what the
-coordinator sent, or where organisation and coordinator are one machine, in a simulation.
+coordinator sent and what the site's policy allows, or where organisation and coordinator are one machine, in a
+simulation.
 """
 
 from logging import ERROR
@@ -11,7 +12,15 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.logger import log
 
-from core.errors import ForgeryError, FormatError, IntegrityError, LedgerError, ObjectionError
+from core.errors import (
+    ForgeryError,
+    FormatError,
+    IntegrityError,
+    LedgerError,
+    NotNowError,
+    ObjectionError,
+    PrivacyError,
+)
 from core.escape import one_line
 from core.messages.refusal import Cause, Refusal, Refused
 
@@ -29,7 +38,7 @@ def refused(message: Message, context: Context, reason: Refused, error: Exceptio
 def told(context: Context, error: Exception) -> str:
     """What the coordinator is told of an error in words, "" for what stays at home; the log has it in full."""
     log(ERROR, "%s: %s", type(error).__name__, error)
-    shared = isinstance(error, ObjectionError | ForgeryError) or "partition-id" in context.node_config
+    shared = isinstance(error, ObjectionError | ForgeryError | NotNowError) or "partition-id" in context.node_config
     return shortened(str(error)) if shared else ""
 
 
@@ -49,5 +58,5 @@ def errors_stay_home(message: Message, context: Context, handle: ClientAppCallab
         return handle(message, context)
     # The boundary: an error of any kind is this organisation's, and the process goes on to its next message.
     except Exception as error:  # noqa: BLE001
-        reason = Refused.OBJECTED if isinstance(error, _OBJECTIONABLE) else Refused.FAILED
-        return refused(message, context, reason, error)
+        own = Refused.ABSTAINED if isinstance(error, NotNowError | PrivacyError) else Refused.FAILED
+        return refused(message, context, Refused.OBJECTED if isinstance(error, _OBJECTIONABLE) else own, error)

@@ -1,35 +1,50 @@
 """A key that another process holds: `foedus signer` answers over a Unix socket, one request a connection.
 
-    {"ask": "about"}                                → {"address", "public", "coordinator", "chain"}
+    {"ask": "about"}                                → {"address", "public", "coordinator", "chain", "approve"}
     {"ask": "register", "chain", "value"}           → {"nonce", "signature"}
     {"ask": "reveal", "chain", "registrations"}     → {"nonce"}
     {"ask": "consent", "genesis"}                   → {"signature"}
-    {"ask": "show", "federation", "shown", "openings"}  → {}
+    {"ask": "admit", "genesis", "proposal"}         → {"signature"}
+    {"ask": "show", "federation", "shown", "openings", "memberships"}  → {}
     {"ask": "sign", "chain", "noun", "value"}       → {"signature"}
     {"ask": "salt", "nonce"}                        → {"salt"}
+    {"ask": "held"}                                 → {"held"}, manifests; for the signer's own user and root alone
+    {"ask": "decide", "manifest", "released"}       → {}; for them alone
 
-Requests and answers are a line of JSON; a refusal is {"refused": reason}.
+Requests and answers are a line of JSON; a refusal is {"refused": reason}, with {"as": error} one of the site's policy.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.canonical import Address, Digest, address, from_json, to_json
-from core.errors import FormatError, IntegrityError, ObjectionError, UsageError
+from core.errors import (
+    FoedusError,
+    FormatError,
+    HeldError,
+    IntegrityError,
+    NotNowError,
+    ObjectionError,
+    PolicyError,
+    UsageError,
+)
 from core.founding import Consent
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey, Signature, Struct, public_key
+from core.membership import Admission, Proposal
 from core.messages.training import Task
 from core.signed import Signed
-from core.update import Registration
+from core.update import Registration, UpdateManifest
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of a request: the genesis and a record of a thousand members take about 1 MB."""
 _PATIENCE_SECONDS = 60.0
+_KINDS: Mapping[str, type[FoedusError]] = {kind.__name__: kind for kind in (PolicyError, NotNowError, HeldError)}
+"""The refusals whose text is for the coordinator, too."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,20 @@ class RemoteKey:
         if got != expected:
             raise ObjectionError(f"signer: expected settings for {expected}, got {got}")
 
+    def check_approve(self, approve: str) -> None:
+        """Raise PolicyError for a signer that would let updates go which the node's policy holds."""
+        if (got := self._ask({"ask": "about"}, "approve")) != approve:
+            raise PolicyError(f"approve: expected a signer whose policy says {approve}, as the node's does, got {got}")
+
+    def waiting(self) -> list[UpdateManifest]:
+        """The updates that wait at the signer; raises IntegrityError for another user than its own or root."""
+        answer = self._answer({"ask": "held"})
+        return [UpdateManifest.from_dict(manifest) for manifest in answer.get("held", [])]
+
+    def decide(self, manifest: Digest, *, released: bool) -> None:
+        """Have the signer let a held update go, or keep it; raises IntegrityError when it refuses."""
+        self._answer({"ask": "decide", "manifest": manifest, "released": released})
+
     def register(self, plain: Registration, chain: Domain) -> Signed[Registration]:
         """A registration with the signer's commitment to a nonce; raises IntegrityError when the signer refuses."""
         answer = self._answer({"ask": "register", "chain": chain.to_dict(), "value": plain.to_dict()})
@@ -72,18 +101,25 @@ class RemoteKey:
         signature = Signature(self._ask({"ask": "consent", "genesis": genesis.to_dict()}, "signature"))
         return Signed(Consent(genesis.digest, self.address), (signature,))
 
+    def admit(self, genesis: Genesis, proposal: Proposal) -> Signed[Admission]:
+        """Its signature under newcomers, or its own joining; raises IntegrityError when the signer refuses."""
+        request = {"ask": "admit", "genesis": genesis.to_message(), "proposal": proposal.to_dict()}
+        signature = Signature(self._ask(request, "signature"))
+        return Signed(Admission(genesis.digest, self.address, proposal.digest), (signature,))
+
     def show(self, federation: Digest, task: Task | None = None) -> None:
         """Show the signer the records that a task of a federation shows.
 
         Raises IntegrityError when it objects, also to a federation that it has not agreed to.
         """
-        shown, openings = (task.shown, task.openings) if task else ((), ())
+        shown, openings, memberships = (task.shown, task.openings, task.genesis.memberships) if task else ((), (), ())
         self._answer(
             {
                 "ask": "show",
                 "federation": federation,
                 "shown": [record.to_dict() for record in shown],
                 "openings": [opening.to_dict() for opening in openings],
+                "memberships": [membership.to_dict() for membership in memberships],
             }
         )
 
@@ -112,5 +148,5 @@ class RemoteKey:
         except (OSError, FormatError) as error:
             raise UsageError(f"signer {self.path}: expected an answer, got {error}: is `foedus signer` up?") from error
         if "refused" in answer:
-            raise IntegrityError(f"the signer refuses: {answer['refused']}")
+            raise _KINDS.get(answer.get("as", ""), IntegrityError)(f"the signer refuses: {answer['refused']}")
         return answer

@@ -5,7 +5,8 @@ sign anything but this system's statements, of this organisation, for the coordi
 signer's own settings, in federations that it has agreed to with nonces of its own (client_app/agreement.py); and an
 update only if it grows from a record that the coordinator signed and that fits all it was shown before
 (client_app/witness.py). So no code of the node can sign two histories of a federation, or help to choose its seed.
-A request to erase is signed for the signer's own user and root alone.
+A request to erase is signed for the signer's own user and root alone, and only they look at what is held. What the
+site's policy forbids (core/site_policy.py) is not signed.
 """
 
 import os
@@ -13,12 +14,13 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
-from client_app.agreement import AgreeingKey, Agreement
+from client_app.agreement import AgreeingKey, Agreement, keep
+from client_app.approvals import Approvals
 from client_app.remote_key import LONGEST_LINE
 from client_app.token_key import TokenKey
 from client_app.witness import Witness
@@ -26,19 +28,21 @@ from core import keys
 from core.canonical import Digest, from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import ErasureRequest, Receipt
-from core.errors import FoedusError, FormatError, IntegrityError, UsageError
+from core.errors import FoedusError, FormatError, IntegrityError, NotNowError, PolicyError, UsageError
 from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey
+from core.membership import Leave, MembershipRecord, Proposal
 from core.rounds import ShownRecord
 from core.signed import OrganisationStatement, Signed
+from core.site_policy import SitePolicy, SiteTerms
 from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
 
 STATEMENTS: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
 """What an organisation's node signs in a federation that it has agreed to, by the names of the structs."""
-OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {ErasureRequest.struct: ErasureRequest}
-"""What is signed there for the signer's own user and root alone: no code of the node can have it erased."""
+OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (ErasureRequest, Leave)}
+"""What is signed there for the signer's own user and root alone: no code of the node can have it erased, or leave."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -64,29 +68,39 @@ class Signer:
     """Answers the requests of a node (client_app/remote_key.py), one at a time."""
 
     def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
-        """`key` signs for `settings` alone; raises UsageError for a state folder that other users can write."""
+        """`key` signs for `settings` alone.
+
+        Raises UsageError for a state folder that other users can write, ConfigError for a policy that is none.
+        """
         self._settings, self._key = settings, key
         # Whoever else can write there makes this process forget what it was shown.
         self._state = State.at(settings.state)
         self._agreement = Agreement.of(self._state, key, settings.most_draws)
+        self._approvals = Approvals(self._state.approvals(key.address))
+        _ = self._policy
 
     def answer(self, line: bytes, *, owner: bool = False) -> dict[str, Any]:
         """The answer to a request, of the signer's own user or of another; what is no request is refused."""
-        verbs: Mapping[str, Callable[..., dict[str, Any]]] = {
+        verbs: dict[str, Callable[..., dict[str, Any]]] = {
             "about": self.about,
             "register": self.register,
             "reveal": self.reveal,
             "consent": self.consent,
+            "admit": self.admit,
             "show": self.show,
             "sign": partial(self.sign, {**STATEMENTS, **(OF_ITS_OWNER if owner else {})}),
             "salt": lambda nonce: {"salt": self._key.salt_for(nonce).hex()},
         }
+        # No code of the node looks at an update in its people's place.
+        verbs |= {"held": self.held, "decide": self.decide} if owner else {}
         try:
             request = from_json(line, LONGEST_LINE)
             asked = str(request.pop("ask", "")) if isinstance(request, dict) else ""
             if asked not in verbs:
                 raise FormatError(f"request: expected {', '.join(verbs)}, got {asked[:40]!r}")
             return verbs[asked](**request)
+        except (PolicyError, NotNowError) as error:
+            return {"refused": str(error), "as": type(error).__name__}
         except FoedusError as error:
             return {"refused": str(error)}
         except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
@@ -95,7 +109,7 @@ class Signer:
     def about(self) -> dict[str, Any]:
         """Whose key it is, and for whom it signs."""
         settings = self._settings
-        own = {"address": self._key.address, "public": self._key.public}
+        own = {"address": self._key.address, "public": self._key.public, "approve": self._policy.approve}
         return own | {"coordinator": settings.coordinator, "chain": settings.domain.to_dict()}
 
     def register(self, chain: Any, value: Any) -> dict[str, Any]:
@@ -114,18 +128,33 @@ class Signer:
 
     def consent(self, genesis: Any) -> dict[str, Any]:
         """The consent to a federation of this coordinator, of the members to whom the nonce was shown."""
-        federation, settings = Genesis.from_dict(genesis), self._settings
+        federation = Genesis.from_dict(genesis)
+        self._check_federation(federation)
+        return {"signature": self._agreement.consent(federation).signatures[0]}
+
+    def admit(self, genesis: Any, proposal: Any) -> dict[str, Any]:
+        """The signature under newcomers of a federation of this coordinator, or under the own joining."""
+        federation, change = Genesis.from_message(genesis), Proposal.from_dict(proposal)
+        self._check_federation(federation)
+        if self._key.address in {newcomer.address for newcomer in change.joins}:
+            self._policy.check_joining(federation)
+        return {"signature": self._agreement.admit(federation, change).signatures[0]}
+
+    def _check_federation(self, federation: Genesis) -> None:
+        """Raise IntegrityError for another coordinator or contract, or terms that the site's policy does not allow."""
+        settings = self._settings
         got, expected = (federation.chain, federation.coordinator), (settings.domain, settings.coordinator)
         if got != expected:
             raise IntegrityError(f"federation: expected chain and coordinator {expected}, got {got}")
         if settings.federations and federation.digest not in settings.federations:
             raise IntegrityError(f"federation: expected {' or '.join(settings.federations)}, got {federation.digest}")
-        return {"signature": self._agreement.consent(federation).signatures[0]}
+        self._policy.check_terms(SiteTerms.of(federation))
 
-    def show(self, federation: Any, shown: Any, openings: Any) -> dict[str, Any]:
+    def show(self, federation: Any, shown: Any, openings: Any, memberships: Any) -> dict[str, Any]:
         """Take note of the records that lead to the newest of a lane, in a federation that was agreed to."""
         opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
-        self._witness(federation).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
+        changes = [Signed.parse(MembershipRecord, membership) for membership in memberships]
+        self._witness(federation, changes).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
         return {}
 
     def sign(
@@ -144,10 +173,32 @@ class Signer:
         if isinstance(statement, UpdateManifest):
             witness.check_parent(statement)
             witness.check_open(statement.key)
+            self._check_policy(statement)
         signed = statement.sign(self._key, domain)
         if isinstance(statement, UpdateManifest):
             witness.sent(Signed(statement, signed.signatures))
         return {"signature": signed.signatures[0]}
+
+    def held(self) -> dict[str, Any]:
+        """The manifests of the updates that wait until a person has looked at them."""
+        return {"held": [manifest.to_dict() for manifest in self._approvals.waiting()]}
+
+    def decide(self, manifest: Any, released: Any) -> dict[str, Any]:
+        """Let a held update go, or keep it."""
+        self._approvals.decide(manifest, released=released is True)
+        return {}
+
+    def _check_policy(self, manifest: UpdateManifest) -> None:
+        """The site's policy as it is now, which may be stricter than when the federation was agreed to."""
+        policy = self._policy
+        policy.check_terms(SiteTerms.of(self._agreement.agreed(manifest.genesis)))
+        policy.check_update(manifest.round, manifest.bid.steps, manifest.bid.rank)
+        policy.check_hours()
+        self._approvals.check(manifest, policy.approve)
+
+    @property
+    def _policy(self) -> SitePolicy:
+        return SitePolicy.at(self._settings.policy)
 
     def _domain(self, chain: Any) -> Domain:
         """The domain of the settings, if a request names it; raises IntegrityError for another."""
@@ -155,9 +206,12 @@ class Signer:
             raise IntegrityError(f"chain: expected {expected}, got {chain}")
         return self._settings.domain
 
-    def _witness(self, federation: Digest) -> Witness:
-        """The memory of a federation; raises IntegrityError for one that this organisation has not agreed to."""
+    def _witness(self, federation: Digest, changes: Sequence[Signed[MembershipRecord]] = ()) -> Witness:
+        """The memory of a federation with these changes of its members; raises IntegrityError for one not agreed to."""
         genesis = self._agreement.agreed(federation)
+        if len(changes) > len(genesis.memberships):
+            genesis = genesis.amended(changes)
+            keep(genesis, self._state.agreed_genesis())
         return Witness(self._state.witness(federation, self._key.address), genesis, self._key.address, None)
 
 

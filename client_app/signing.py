@@ -4,10 +4,11 @@ from typing import TypeVar
 
 from flwr.app import RecordDict
 
-from client_app.hosting import Host
+from client_app.hosting import Host, Node
 from client_app.remote_key import RemoteKey
 from client_app.witness import Witness
 from core.adapter import AdapterState
+from core.errors import HeldError
 from core.genesis import Genesis
 from core.messages import training
 from core.messages.training import Task
@@ -28,9 +29,19 @@ def signed(statement: S, host: Host, genesis: Genesis, task: Task | None = None)
 
 
 def signed_reply(
-    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task
+    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task, node: Node
 ) -> RecordDict:
-    """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent."""
-    statement = signed(manifest, host, task.genesis, task)
+    """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent.
+
+    Raises HeldError for one that the site's policy holds, and keeps it for when the task comes again.
+    """
+    held = node.held_updates(host, task.genesis)
+    try:
+        node.check_approved(host, manifest)
+        statement = signed(manifest, host, task.genesis, task)
+    except HeldError:
+        held.keep(manifest, update)
+        raise
+    held.drop(manifest.lane)
     witness.sent(statement)
     return training.reply(statement, update)

@@ -24,7 +24,7 @@ from typing import Any
 from client_app.checks import check_ledger, check_weights
 from core.canonical import Address, Digest
 from core.errors import ForgeryError, IntegrityError, LedgerUnreachableError, LostMemoryError, ObjectionError
-from core.generations import GenerationRecord
+from core.generations import GenerationRecord, check_members
 from core.genesis import Genesis
 from core.ledger import LedgerView
 from core.model_selection import best_of
@@ -269,6 +269,7 @@ class Witness:
 
     def _open(self, openings: Sequence[Signed[GenerationRecord]]) -> None:
         """Check and remember what opened a lane's generations: one record for each, signed by the coordinator."""
+        check_members(self._genesis, [signed.value for signed in openings])
         for signed in openings:
             opening, key = signed.value, (signed.value.lane, signed.value.generation)
             opened = _Opened(*key, opening.digest, opening.parent_generation, opening.parent_round)

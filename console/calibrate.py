@@ -71,7 +71,7 @@ def calibrate(
 
 def members_records(genesis: Genesis, folder: Path) -> Mapping[Address, Sequence[Record]]:
     """The records of a folder by their organisations' addresses; raises DataError for one that is no member's."""
-    addresses = {member.name: member.address for member in genesis.organisations}
+    addresses = {member.name: member.address for member in genesis.everyone}
     read = read_published(folder)
     if strange := [name for name in read if name not in addresses]:
         raise DataError(f"{folder}: expected files of {', '.join(sorted(addresses))}, got one of {strange[0]}")

@@ -104,7 +104,7 @@ def _check_verdict(data: bytes, roots: Roots, chain: str, *, as_json: bool) -> i
 def _content(bundle: Evidence, anchors: Sequence[Anchor]) -> dict[str, Any]:
     """The verdict and its trace; the rounds' transactions where the chain was asked."""
     trace, response = bundle.trace, bundle.trace.response
-    (name,) = (o.name for o in bundle.genesis.organisations if o.address == response.verdict)
+    (name,) = (o.name for o in bundle.genesis.everyone if o.address == response.verdict)
     return {
         "run": bundle.genesis.run,
         "genesis": bundle.genesis.digest,

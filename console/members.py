@@ -1,4 +1,4 @@
-"""`foedus members`: registration of organisations with a contract: requested, approved and ended."""
+"""`foedus members`: who joins and leaves a run, and registration of organisations with a contract."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,16 @@ from eth_utils.address import is_address, to_checksum_address
 
 from chain.devnet.accounts import administrator
 from chain.membership import MembershipRequest, digest_of_node_key, request_membership
-from console.options import JsonOption, StateOption, command_app, contract_of, read_file, state_of
+from console.options import (
+    FederationOption,
+    JsonOption,
+    RunArgument,
+    StateOption,
+    command_app,
+    contract_of,
+    read_file,
+    state_of,
+)
 from console.views.tables import answer
 from core import keys
 from core.canonical import ZERO_DIGEST, Address
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from chain.registry import RegisteredOrganisation, Registry
 
 app = command_app(
-    help="Registration of organisations on the chain.",
+    help="Who takes part: joining and leaving a run, and registration on the chain.",
     epilog="Example: foedus members show 0x…",
     no_args_is_help=True,
 )
@@ -93,6 +102,59 @@ def show(
     """Say whether an organisation is registered, with which node key, and whether that has ended."""
     member = _address(organisation)
     _answer(member, _registry(chain, state, address).read(member), as_json)
+
+
+@app.command(epilog="Example: foedus members join radiology")
+def join(
+    organisation: Annotated[str, typer.Argument(metavar="NAME", help="The newcomer, whose node is connected.")],
+    run: RunArgument = "",
+    federation: FederationOption = "",
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an organisation join a run behind its newest round; nothing is run again.
+
+    It and more than half of the members must agree, each on its own node. Then resume the run.
+    """
+    from console.membership import change  # noqa: PLC0415 - backends, which registration does not need
+
+    change({"mode": "join", "organisation": organisation}, run, federation, state, as_json=as_json)
+
+
+@app.command(epilog="Example: foedus members leave --organisation coding")
+def leave(
+    run: RunArgument = "",
+    request: Annotated[Path | None, typer.Option(help="What the organisation signed by sign-leave.")] = None,
+    organisation: Annotated[str, typer.Option(help="In a simulation, without a request: who leaves.")] = "",
+    federation: FederationOption = "",
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an organisation leave a run behind its newest round; what it taught stays.
+
+    To take that back, it asks to be erased (`foedus request`), before or after it has left.
+    """
+    if bool(request) == bool(organisation):
+        raise UsageError(f"expected --request or --organisation, got {'both' if request else 'neither'}")
+    given = {"request": str(request)} if request else {"organisation": organisation}
+    from console.membership import change  # noqa: PLC0415 - as above
+
+    change({"mode": "leave", **given}, run, federation, state, as_json=as_json)
+
+
+@app.command(epilog="Example: foedus members sign-leave /etc/foedus/signer --out leave.json")
+def sign_leave(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with signer.toml, or with node.toml where there is no signer.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write, for the coordinator.")],
+    run: Annotated[str, typer.Option(help="The federation's run id [the newest that was agreed to].")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Sign, as an organisation, that it leaves its federation; on its own machine."""
+    from console.membership import sign  # noqa: PLC0415 - messages, which registration does not need
+
+    sign(folder, out, run, as_json=as_json)
 
 
 def _registry(

@@ -79,7 +79,7 @@ def federation_of(state: State, run: str) -> Genesis:
     """
     known = {found.genesis.run: found.genesis for found in state.runs()}
     for path in sorted(state.agreed_genesis().glob("*.json"), key=lambda path: path.stat().st_mtime):
-        genesis = Genesis.from_dict(from_json(path.read_bytes()))
+        genesis = Genesis.from_message(from_json(path.read_bytes()))
         known[genesis.run] = genesis
     if not known or (run and run not in known):
         raise UsageError(f"expected one of the federations {', '.join(known) or 'none'}, got {run or 'none'}")

@@ -44,7 +44,7 @@ def request(
 ) -> None:
     """Ask, as an organisation, that it or some of its records be erased: sign the request for it."""
     out = writable_file(out)
-    key, state = _own(folder)
+    key, state = own_key(folder)
     genesis = federation_of(state, run)
     member = genesis.named(key.address)
     digests = read_digests(records.expanduser()) if records else ()
@@ -61,7 +61,7 @@ def request(
     answer(asked | {"request": opened.request.value.digest, "path": str(out)}, lines, as_json=as_json)
 
 
-def _own(folder: Path) -> tuple[SigningKey, State]:
+def own_key(folder: Path) -> tuple[SigningKey, State]:
     """An organisation's key, and the memory of what it agreed to; raises UsageError where a signer holds them."""
     if (folder.expanduser() / "signer.toml").exists():
         signer = SignerSettings.read(folder)

@@ -35,7 +35,7 @@ def witness(
     """
     folder = state_of(state)
     genesis = federation_of(folder, run)
-    members = [genesis.named(organisation)] if organisation else list(genesis.organisations)
+    members = [genesis.named(organisation)] if organisation else list(genesis.everyone)
     known = [member for member in members if folder.witness(genesis.digest, member.address).exists()]
     if not known:
         raise UsageError(f"expected the memory of an organisation of run {genesis.run} in {folder.folder}, got none")

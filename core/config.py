@@ -17,7 +17,7 @@ from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
 
-MODES = ("train", "unlearn", "attribute", "check")
+MODES = ("train", "unlearn", "attribute", "check", "join", "leave")
 CREDITED = ("ucb", "q-learning")
 """The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
@@ -28,7 +28,7 @@ class RunConfig:
     """One federation's settings; the docstring under a field is its documentation."""
 
     mode: str = "train"
-    """What the ServerApp does: train, unlearn, attribute, or check the nodes of a deployment."""
+    """What the ServerApp does: train, unlearn, attribute, check a deployment's nodes, or let a member join or leave."""
     run: str = ""
     """The run id to create, resume or read; "" makes a new one (or reads the newest)."""
     resume: bool = False
@@ -170,14 +170,15 @@ class RunConfig:
     trackers: str = ""
     """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
     organisation: str = ""
-    """With mode unlearn: who asks to be erased. With attribute: one that must have a part in what is served."""
+    """With mode unlearn: who asks to be erased. With join or leave: who does. With attribute: one that must have a part
+    in what is served."""
     records: str = ""
     """With mode unlearn: absolute path of a JSONL file of the records to erase; "" erases the whole organisation."""
     basis: str = "at its own request"
     """With mode unlearn: the legal basis that the organisation gives."""
     request: str = ""
     """With mode unlearn: absolute path of the organisation's signed request, of `foedus request`; "" makes one of the
-    settings beside this one, where keys are derived."""
+    settings beside this one, where keys are derived. With leave: the file of `foedus members sign-leave`, likewise."""
     method: str = ""
     """With mode unlearn or attribute: the method; "" is the default of attribute."""
     prompt: str = ""

@@ -14,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 from urllib.parse import urlsplit
 
 from eth_utils.address import to_checksum_address
@@ -40,15 +40,18 @@ COORDINATOR_METRICS, NODE_METRICS = "127.0.0.1:9464", "127.0.0.1:9465"
 
 
 @dataclass(frozen=True)
-class _Settings:
+class FolderSettings:
     """What a folder's settings file says; the docstring under a field is its documentation."""
+
+    file: ClassVar[str]
+    """The name of the file."""
 
     folder: Path
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """From a folder's file; raises ConfigError when it is missing, or has an unknown, missing or wrong setting."""
-        return cls.read_file(folder.expanduser().absolute() / _FILES[cls.__name__])
+        return cls.read_file(folder.expanduser().absolute() / cls.file)
 
     @classmethod
     def read_file(cls, path: Path) -> Self:
@@ -78,8 +81,10 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class NodeSettings(_Settings):
+class NodeSettings(FolderSettings):
     """node.toml: an organisation's node."""
+
+    file = "node.toml"
 
     organisation: str
     """The organisation that this node speaks for."""
@@ -103,17 +108,13 @@ class NodeSettings(_Settings):
     """The base model that it loads, whatever a message names: smollm2, foedus-tiny, an absolute path, or a Hub name."""
     pin_coordinator: str = ""
     """The only coordinator that it registers with; needed with a key-file, as a signer's settings name one. As the next
-    five, not asked for without it."""
+    two, not asked for without it."""
     pin_contract: str = ""
     """The public contract."""
-    pin_base: str = ""
-    """The digest of the base."""
     pin_members: str = ""
     """The members' addresses, comma-separated, and no others."""
-    pin_norm_bound: float | None = None
-    """The largest norm of an update that the federation may admit."""
-    pin_epsilon: float | None = None
-    """The largest privacy loss ε that the federation may allow; one that counts none is refused."""
+    policy: Path | None = None
+    """What the site allows, policy.toml (core/site_policy.py); without it, everything."""
     most_draws: int | None = None
     """Seeds that its coordinator may have drawn of which no training came, 8 without it; else its signer's."""
     metrics: str = ""
@@ -145,11 +146,7 @@ class NodeSettings(_Settings):
             raise ConfigError(f"{self.folder}: expected pin-coordinator with a key-file, as a signer has it, got none")
         if self.node_key and not self.root_certificates:
             raise ConfigError(f"{self.folder}: expected root-certificates with a node-key, got none")
-        # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
-        for name in ("pin_norm_bound", "pin_epsilon", "idle"):
-            bound = getattr(self, name)
-            if bound is not None and not 0 < bound < math.inf:
-                raise ConfigError(f"{name.replace('_', '-')}: expected a number above 0, got {bound}")
+        check_above_zero("idle", self.idle)
         check_metrics(self.metrics)
         if self.most_draws is not None:
             _check_draws(self.most_draws)
@@ -184,14 +181,16 @@ class NodeSettings(_Settings):
 
 _NODE_CONFIG = (
     "organisation", "superlink", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
-    "pin_contract", "pin_base", "pin_members", "pin_norm_bound", "pin_epsilon", "most_draws", "chain_url",
+    "pin_contract", "pin_members", "policy", "most_draws", "chain_url",
     "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class SignerSettings(_Settings):
+class SignerSettings(FolderSettings):
     """signer.toml: a process that holds an organisation's key and signs for one coordinator, chain and contract."""
+
+    file = "signer.toml"
 
     coordinator: Address
     """The coordinator's address."""
@@ -215,6 +214,8 @@ class SignerSettings(_Settings):
     """Seeds that the coordinator may have drawn of which no training came."""
     socket: Path = Path("signer.sock")
     """The Unix socket that it answers on."""
+    policy: Path | None = None
+    """What the site allows, policy.toml; a file that the node's user cannot write."""
     users: tuple[str, ...] = ()
     """Further users of the machine that may ask, by name: the node's. Its own may always."""
     state: Path = Path("state")
@@ -238,8 +239,10 @@ class SignerSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class CoordinatorSettings(_Settings):
+class CoordinatorSettings(FolderSettings):
     """coordinator.toml: a SuperLink on the loopback, and nginx in front of it."""
+
+    file = "coordinator.toml"
 
     certificate: Path
     """The certificate that nodes see, with its chain."""
@@ -265,8 +268,10 @@ class CoordinatorSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class FederationSettings(_Settings):
+class FederationSettings(FolderSettings):
     """federation.toml: what a coordinator decides about a deployment; everything else follows from it."""
+
+    file = "federation.toml"
 
     name: Name
     """The federation's name."""
@@ -350,6 +355,13 @@ def is_local(place: str) -> bool:
     return host == "localhost"
 
 
+def check_above_zero(name: str, bound: float | None) -> None:
+    """Raise ConfigError for a bound that is none."""
+    # Compared with NaN nothing is too large, and no bound at all would be read as one that is kept.
+    if bound is not None and not 0 < bound < math.inf:
+        raise ConfigError(f"{name}: expected a number above 0, got {bound}")
+
+
 def check_listen(listen: str, control_port: int) -> None:
     """Raise ConfigError for an address or a port that is none."""
     check_address("listen", listen)
@@ -368,14 +380,6 @@ def check_metrics(address: str) -> None:
     """Raise ConfigError for a setting that is neither ADDRESS:PORT nor "", where no metrics are served."""
     if address:
         check_address("metrics", address)
-
-
-_FILES: Mapping[str, str] = {
-    "NodeSettings": "node.toml",
-    "SignerSettings": "signer.toml",
-    "CoordinatorSettings": "coordinator.toml",
-    "FederationSettings": "federation.toml",
-}
 
 
 def _check_draws(most: int) -> None:

@@ -10,8 +10,11 @@
     ├── IntegrityError            the thing checked does not hold: exit 1
     │   ├── ForgeryError          a signature that does not belong to its claimed signer
     │   ├── ObjectionError        what a coordinator sent does not hold; the text names nothing else
+    │   │   ├── PolicyError       what a coordinator asks is more than the site's policy allows
     │   │   └── LostMemoryError   an organisation is shown what it signed, and remembers nothing
     │   └── DestroyedError        something stored whose key was destroyed, as an erasure does
+    ├── NotNowError               a site takes no part at present; the text may travel
+    │   └── HeldError             an update waits for a person of its organisation
     ├── LedgerError               a ledger refused or could not be asked: exit 1
     │   ├── LedgerUnreachableError   nothing answered; may be tried again
     │   └── LedgerConflictError      the ledger says no: wrong parent, round already committed, no role
@@ -71,8 +74,20 @@ class LostMemoryError(ObjectionError):
     """An organisation is shown what it has signed and does not remember: nothing that its coordinator did."""
 
 
+class PolicyError(ObjectionError):
+    """What a coordinator asks is more than an organisation's site policy allows."""
+
+
 class DestroyedError(IntegrityError):
     """Something is stored, and its key was destroyed: nobody can read it again."""
+
+
+class NotNowError(FoedusError):
+    """A site takes no part in what was asked, and may another time. Its text is for the coordinator, too."""
+
+
+class HeldError(NotNowError):
+    """An update is held until a person of its organisation has looked at it."""
 
 
 class LedgerError(FoedusError):

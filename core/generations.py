@@ -1,19 +1,21 @@
 """GenerationRecord: where a lane's history forks, and why; and the lineage that is left.
 
-An erasure moves a lane's head back to an earlier round, from which a new generation grows. What was recorded before is
-never rewritten: the rounds behind the fork stay where they are and are no longer the lane's line. The first RoundRecord
-of a generation names the GenerationRecord as the one before it, so that its commitment binds both.
+An erasure moves a lane's head back to an earlier round, from which a new generation grows; where members join or leave,
+one grows from the head (core/membership.py). What was recorded before is never rewritten: rounds behind a fork stay
+where they are and are no longer the lane's line. The first RoundRecord of a generation names the GenerationRecord as
+the one before it, so that its commitment binds both.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, to_json
-from core.errors import FormatError
+from core.errors import FormatError, ObjectionError
 from core.genesis import Genesis
 from core.ledger import GenerationOpening
+from core.membership import check_opening
 from core.parsing import parsed
 from core.rounds import RoundRecord
 from core.signed import CoordinatorStatement, Signed
@@ -25,8 +27,8 @@ class GenerationRecord(CoordinatorStatement):
 
     `parent` is the digest of that round's record (the genesis digest for round 0), `previous` that of the lane's newest
     record of any generation. `rounds` is the round that it is complete with, `erasure` the salted digest by which the
-    ledger knows why; `members` go on, in order of address. `membership` is the digest of the membership record that
-    opened it, zero where an erasure did.
+    ledger knows why, an erasure or a change of members; `members` go on, in order of address. `membership` is the
+    digest of the membership record that opened it, zero where an erasure did.
     """
 
     struct: ClassVar = "Generation"
@@ -86,11 +88,26 @@ class GenerationRecord(CoordinatorStatement):
         if record.rounds < record.parent_round:
             place = f"round {record.parent_round} and ends with round {record.rounds}"
             raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
-        if record.membership != ZERO_DIGEST:
-            raise FormatError(
-                "generation: expected one that an erasure opens, which this version knows, got a membership"
-            )
+        raw(record.membership)
         return record
+
+
+def check_members(genesis: Genesis, openings: Sequence[GenerationRecord]) -> None:
+    """Check that a lane's members changed as those needed for it have signed; `openings` are of one lane, in order.
+
+    An erasure takes members away. Raises ObjectionError.
+    """
+    known = {signed.value.digest: signed.value for signed in genesis.memberships}
+    before = genesis.lanes[openings[0].lane] if openings else ()
+    for opening in openings:
+        if opening.membership == ZERO_DIGEST:
+            if opening.members != tuple(member for member in before if member in opening.members):
+                raise ObjectionError(f"generation {opening.generation}: expected some of those before, got others")
+        elif record := known.get(opening.membership):
+            check_opening(opening, record, before)
+        else:
+            raise ObjectionError(f"generation {opening.generation}: expected its membership record, got none")
+        before = opening.members
 
 
 def last_round(genesis: Genesis, opening: GenerationRecord | None) -> int:

@@ -1,21 +1,23 @@
 """Genesis: everything that is fixed when a federation starts."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Self
 
 from core.aggregation import by_address, weights
 from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, salt_bytes, to_json
-from core.errors import FormatError, UsageError
+from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
+from core.membership import MembershipRecord
 from core.names import check_distinct
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
 from core.seeds import from_nonces
+from core.signed import Signed
 from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
@@ -271,6 +273,11 @@ class Genesis:
     patience: int = 0
 
     @cached_property
+    def memberships(self) -> tuple[Signed[MembershipRecord], ...]:
+        """What changed the members since, as far as `amended` was told; no part of the digest."""
+        return ()
+
+    @cached_property
     def header(self) -> GenesisHeader:
         """Chain and coordinator, and SHA-256 of the canonical JSON under ``foedus/genesis-content/v1``."""
         return GenesisHeader(self.chain, digest("genesis-content", to_json(self.to_dict())), self.coordinator)
@@ -294,9 +301,45 @@ class Genesis:
         """Who is asked in a round: to a calibration everyone, without bids and unpaid."""
         return "all" if self.training.calibrates(number) else self.participation.policy
 
+    def amended(self, memberships: Iterable[Signed[MembershipRecord]]) -> Self:
+        """The same genesis, with these changes of its members known.
+
+        Raises ForgeryError for a signature that is missing, ObjectionError for a change that does not take all whom it
+        needs, or lets somebody in who is known already.
+        """
+        known = tuple(memberships)
+        for signed in known:
+            signed.verified(self).check()
+        amended = replace(self)
+        amended.__dict__["memberships"] = known  # where a cached property keeps its value
+        everyone = amended.everyone
+        if len({member.address for member in everyone}) != len(everyone):
+            raise ObjectionError("membership: expected newcomers that were never members, got one that was")
+        check_distinct(member.name for member in everyone)
+        if beyond := [m.name for m in everyone if 0 < self.membership.most_examples < m.examples]:
+            most = self.membership.most_examples
+            raise ObjectionError(f"membership: expected at most {most} examples of a member, got more of {beyond[0]!r}")
+        return amended
+
+    @cached_property
+    def everyone(self) -> tuple[Organisation, ...]:
+        """All who ever were members: the founders, then those who joined, in order."""
+        joined = (member for signed in self.memberships for member in signed.value.proposal.joins)
+        return (*self.organisations, *joined)
+
+    def ever_in(self, lane: int) -> tuple[Address, ...]:
+        """All who ever were members of a lane."""
+        joined = (
+            member.address
+            for proposal in (signed.value.proposal for signed in self.memberships)
+            for member in proposal.joins
+            if proposal.lane == lane
+        )
+        return (*self.lanes[lane], *joined)
+
     def organisation(self, address: Address) -> Organisation | None:
-        """The member with this address."""
-        return next((o for o in self.organisations if o.address == address), None)
+        """The organisation with this address, which is or was a member."""
+        return next((o for o in self.everyone if o.address == address), None)
 
     @property
     def full_bid(self) -> Bid:
@@ -305,13 +348,13 @@ class Genesis:
 
     @property
     def names(self) -> dict[Address, str]:
-        """What the members are called."""
-        return {member.address: member.name for member in self.organisations}
+        """What all who ever were members are called."""
+        return {member.address: member.name for member in self.everyone}
 
     @property
     def examples(self) -> dict[Address, int]:
-        """How many examples every member registered: n_k."""
-        return {member.address: member.examples for member in self.organisations}
+        """How many examples everyone registered who ever was a member: n_k."""
+        return {member.address: member.examples for member in self.everyone}
 
     def weights(self, delays: Mapping[Address, int]) -> dict[Address, float]:
         """The weight that each of the admitted members must have in a round, by how many rounds late it is."""
@@ -320,19 +363,32 @@ class Genesis:
 
     def named(self, name: str) -> Organisation:
         """The member of this name or address; raises UsageError."""
-        for member in self.organisations:
+        for member in self.everyone:
             if name in (member.name, member.address):
                 return member
-        names = ", ".join(member.name for member in self.organisations)
+        names = ", ".join(member.name for member in self.everyone)
         raise UsageError(f"expected one of the members {names}, got organisation {name!r}")
 
     def lanes_of(self, address: Address) -> tuple[int, ...]:
         """The indices of the lanes that an organisation learns in, one for each of its shards; none for a stranger."""
-        return tuple(i for i, lane in enumerate(self.lanes) if address in lane)
+        return tuple(i for i in range(len(self.lanes)) if address in self.ever_in(i))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
+        """Plain data for canonical JSON: what was founded."""
         return asdict(self) | {"environment": dict(self.environment)}
+
+    def to_message(self) -> dict[str, Any]:
+        """Plain data for a message: what was founded, and what changed the members since."""
+        return {"founded": self.to_dict(), "memberships": [signed.to_dict() for signed in self.memberships]}
+
+    @classmethod
+    def from_message(cls, data: Mapping[str, Any]) -> Self:
+        """Parse a message's plain data; raises FormatError, and as `amended` does."""
+        whole = isinstance(data, Mapping) and set(data) == {"founded", "memberships"}
+        if not whole or not isinstance(data["memberships"], list):
+            raise FormatError("malformed genesis: expected what was founded, and a list of memberships")
+        changes = (Signed.parse(MembershipRecord, signed) for signed in data["memberships"])
+        return cls.from_dict(data["founded"]).amended(changes)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

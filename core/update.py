@@ -13,6 +13,7 @@ from core.errors import ForgeryError, FormatError
 from core.keys import Domain
 from core.names import Name
 from core.parsing import finite, parsed
+from core.ranges import number
 from core.round_key import FIELDS, RoundKey
 from core.signed import OrganisationStatement, Signed, Statement
 
@@ -31,9 +32,10 @@ METRICS: Mapping[str, tuple[float, float]] = {
     "behind": (0, 99_999),
     "next-steps": (0, 10**6),
     "next-rank": (0, 4096),
+    "records": (0, 10**9),
 }
 """What a manifest may report: the loss and time of its training, whether the organisation reads no chain, by how many
-rounds the chain is late, and the bid for the next round."""
+rounds the chain is late, the bid for the next round, and how many of its records the training used."""
 
 
 @dataclass(frozen=True, order=True)
@@ -109,13 +111,18 @@ class Registration(Statement):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range."""
+        """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range.
+
+        First of all for another version of the formats: then the other fields may be others, too.
+        """
+        if isinstance(data, Mapping) and type(got := data.get("formats")) is int and got != FORMATS:
+            advice = "run one version on both sides"
+            raise FormatError(f"formats: expected version {FORMATS}, as here, got {number(got)}: {advice}")
         registration = parsed(cls, data, {"organisation": lambda v: parsed(Organisation, v, {})})
         organisation = registration.organisation
         _check_count("examples", organisation.examples, 64)
         if organisation.examples == 0:
             raise FormatError(f"malformed registration: {organisation.name!r} has no examples")
-        _check_count("formats", registration.formats, 32)
         return registration
 
 

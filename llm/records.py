@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from core.canonical import Digest, digest, to_json
+from core.canonical import Digest, digest, raw, to_json
 from core.errors import DataError, FormatError
 from core.names import Name, check_distinct, organisation_name
 
@@ -72,6 +72,12 @@ class OrganisationData:
     name: Name
     train: tuple[Record, ...]
     dev: tuple[Record, ...]
+
+    @cached_property
+    def digest(self) -> Digest:
+        """SHA-256 under ``foedus/data-set/v1`` of how many are trained on, and of all records' digests in order."""
+        records = (raw(record.digest) for record in (*self.train, *self.dev))
+        return digest("data-set", len(self.train).to_bytes(8, "big"), *records)
 
 
 @dataclass(frozen=True)

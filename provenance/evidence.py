@@ -220,7 +220,7 @@ class Evidence:
         return to_json(
             {
                 "calibration": self.calibration.to_dict() if self.calibration else None,
-                "genesis": self.genesis.to_dict(),
+                "genesis": self.genesis.to_message(),
                 "openings": [signed.to_dict() for signed in self.openings],
                 "proofs": [{"proof": from_json(proof.to_json()), "root": root} for proof, root in pairs],
                 "records": [signed.to_dict() for signed in self.records],
@@ -245,7 +245,7 @@ class Evidence:
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in fields["openings"])
             plain = fields["calibration"]
             calibration = None if plain is None else Signed.parse(Calibration, plain)
-            genesis, trace = Genesis.from_dict(fields["genesis"]), TokenTrace.from_plain(fields["trace"])
+            genesis, trace = Genesis.from_message(fields["genesis"]), TokenTrace.from_plain(fields["trace"])
         except (AttributeError, KeyError, TypeError) as error:
             raise FormatError(f"malformed evidence: {error}") from error
         bundle = cls(trace, genesis, openings, records, proofs, roots, calibration)

@@ -16,7 +16,7 @@ from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest
 from core.errors import FoedusError, ForgeryError, FormatError
 from core.genesis import Genesis
-from core.messages.refusal import Refusal
+from core.messages.refusal import Cause, Refusal
 from core.messages.training import Reply
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
@@ -35,10 +35,10 @@ _SLACK = 4096
 class RejectedError(FoedusError):
     """A reply is not admitted; a client's fault, recorded and never fatal."""
 
-    def __init__(self, reason: Reason, detail: str, *, lasting: bool = False) -> None:
-        """`lasting`: the same question would get the same answer."""
+    def __init__(self, reason: Reason, detail: str, *, lasting: bool = False, held: bool = False) -> None:
+        """`lasting`: the same question would get the same answer; `held`: it may get an update after all."""
         super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail, self.lasting = reason, detail, lasting
+        self.reason, self.detail, self.lasting, self.held = reason, detail, lasting, held
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ def read_reply(reply: Message | None, parse: Callable[[RecordDict], T], silence:
     if reply.has_error():
         raise RejectedError(Reason.CLIENT_ERROR, last_line(reply.error.reason))
     if refusal := _read(Refusal.from_content, reply.content):
-        raise RejectedError(Reason(refusal.reason), refusal.detail or refusal.cause, lasting=refusal.lasting)
+        held, detail = refusal.cause == Cause.HELD, refusal.detail or refusal.cause
+        raise RejectedError(Reason(refusal.reason), detail, lasting=refusal.lasting, held=held)
     return _read(parse, reply.content)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from importlib.metadata import version
 from logging import ERROR, INFO
 
 from flwr.app import Context
@@ -46,11 +47,20 @@ from server_app.exchange import exchange
 from server_app.founders import Founders
 from server_app.founding import GenesisInputs, begin_or_resume
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
+from server_app.membership import (
+    carry_out,
+    change,
+    check_leaving,
+    check_newcomer,
+    gather,
+    propose,
+    wait_for_newcomer,
+)
 from server_app.revocations import watched
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Waiting
-from unlearning.requests import request_of
+from unlearning.requests import leave_of, request_of
 
 app = ServerApp()
 
@@ -146,11 +156,63 @@ def check(grid: Grid, context: RunContext) -> None:
     events.write("finished")
 
 
+def join(grid: Grid, context: RunContext) -> None:
+    """Let an organisation join a run behind its newest round, if it and a quorum of the members agree."""
+    config, run = context.config, context.run
+    with changing(context) as (chains, key):
+        bindings = bindings_of(context, chains, key)
+        context.events.write("step", doing="waiting for the newcomer and the members")
+        newcomer = wait_for_newcomer(bindings, grid, config.organisation, run.members(0), config.bind_timeout)
+        check_newcomer(run, newcomer)
+        proposal = propose(run, 0, [newcomer])
+        admissions, refusals = gather(
+            run, proposal, bindings.nodes, partial(exchange, grid, timeout=config.bind_timeout)
+        )
+        for who, reason in refusals.items():
+            context.events.write("objected", round=len(run.lineage(0)), organisation=who, detail=one_line(reason))
+        record = change(run, key, chains.public, proposal, admissions)
+        context.events.write("members", lane=0, generation=proposal.generation, members=list(record.members))
+    context.events.write("finished")
+
+
+def leave(_grid: Grid, context: RunContext) -> None:
+    """Let an organisation leave a run behind its newest round; what it taught stays."""
+    run = context.run
+    signed = leave_of(context.config, run.genesis)
+    with changing(context) as (chains, key):
+        leaving = signed.verified(run.genesis).organisation
+        check_leaving(run, leaving)
+        for lane in run.genesis.lanes_of(leaving):
+            proposal = propose(run, lane)
+            record = change(run, key, chains.public, proposal, leaves=[signed])
+            context.events.write("members", lane=lane, generation=proposal.generation, members=list(record.members))
+    context.events.write("finished")
+
+
+@contextmanager
+def changing(context: RunContext) -> Iterator[tuple[Chains, Key]]:
+    """The chains of a started run whose members are to change, with its rounds on their way to them, and its key.
+
+    Raises UsageError for a run that has none.
+    """
+    config, run = context.config, context.run
+    if not run.started:
+        raise UsageError(f"run {run.name} has no genesis: it has no members")
+    key = coordinator_key(config)
+    chains = Chains.of(config, context.state.folder, key)
+    take_up(run, chains)
+    with chains.committing(run):
+        carry_out(run, key, chains.public)
+        yield chains, key
+
+
 MODES: Mapping[str, Callable[[Grid, RunContext], None]] = {
     "train": train,
     "unlearn": unlearn,
     "attribute": attribute,
     "check": check,
+    "join": join,
+    "leave": leave,
 }
 
 
@@ -179,13 +241,13 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
-    chains.open_run(run.genesis)
-    run.complete_copies()
+    take_up(run, chains)
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    members = [organisation.address for organisation in run.genesis.organisations]
+    members = [organisation.address for organisation in run.genesis.everyone]
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
+        carry_out(run, key, chains.public)  # a change of members that a crash left behind
         measuring = Measuring.of(config, model, fresh, validation)
         rewards = measuring.rewards(config, run)
         rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
@@ -194,6 +256,12 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)
+
+
+def take_up(run: RunFolder, chains: Chains) -> None:
+    """Open a run on its chains, and store the copies of its documents that a crash has left out."""
+    chains.open_run(run.genesis)
+    run.complete_copies()
 
 
 def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
@@ -208,7 +276,12 @@ def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
         # As text: a node's id is larger than what canonical JSON holds.
         context.events.write("bind-failed", node=str(node), detail=reason)
 
-    return Bindings(domain, key.address, run.name, founders, most=most, note=note)
+    def differs(organisation: Address, product: str) -> None:
+        detail = f"expected {here}, as here, got {product or 'none'}"
+        context.events.write("other-version", organisation=organisation, detail=detail)
+
+    here = f"foedus {version('foedus')}"
+    return Bindings(domain, key.address, run.name, founders, most=most, note=note, product=here, differs=differs)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:

@@ -24,6 +24,7 @@ from server_app.exchange import CLOCK, Clock, last_line, pulled
 from server_app.founders import Founders
 
 _POLL_SECONDS = 0.5
+_LONGEST_REASON = 200
 _AGAIN_SECONDS = 10.0
 """Before a node that failed is asked again."""
 
@@ -59,6 +60,10 @@ class Bindings:
     """The reason of the last node that failed."""
     note: Callable[[int, str], object] = lambda _node, _reason: None
     """Is told every node that failed, and its reason, once."""
+    product: str = ""
+    """The software here."""
+    differs: Callable[[Address, str], object] = lambda _organisation, _product: None
+    """Is told whose software is another."""
     expected: int = 0
     """How many organisations are waited for, until `deadline`; 0: as many as the nodes know of."""
     deadline: float = 0.0
@@ -150,6 +155,8 @@ class Bindings:
             self.organisations[member.address] = member
             self.public_keys[member.address] = public
             self.registrations[member.address] = signed
+            if (theirs := signed.value.product) != self.product:
+                self.differs(member.address, theirs)
 
     def wait(self, grid: Grid, expected: int, timeout: float) -> None:
         """Ask until so many organisations are bound; 0: as many as the nodes know of.
@@ -191,7 +198,8 @@ class Bindings:
             own = [verified_registration(signed, self.domain, asked) for signed in bound.registrations]
         # The boundary: one node's answer, whatever it holds, must not end the founding for all others.
         except Exception as error:  # noqa: BLE001
-            self.fail(node, f"its answer does not hold: {type(error).__name__}")
+            what = str(error)[:_LONGEST_REASON] if isinstance(error, FormatError) else type(error).__name__
+            self.fail(node, f"its answer does not hold: {what}")
             return
         if len(own) > 1 and not all(member.derived for member in own):
             self.fail(node, f"expected one organisation of a node, got {len(own)}")

@@ -51,7 +51,7 @@ def calibrate_simulation(config: RunConfig, rounds: Rounds, model: Model) -> Non
 
 def held_out(config: RunConfig, genesis: Genesis, members: set[Address]) -> Mapping[Address, Sequence[Record]]:
     """The first held-out records of each organisation that still learns."""
-    addresses = {member.name: member.address for member in genesis.organisations if member.address in members}
+    addresses = {member.name: member.address for member in genesis.everyone if member.address in members}
     return {
         addresses[organisation.name]: organisation.dev[: config.calibration]
         for organisation in read_data(config).organisations

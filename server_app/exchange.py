@@ -44,16 +44,22 @@ def exchange(
     earlier: Mapping[str, Metadata] = MappingProxyType({}),
     enough: Callable[[Collection[str]], bool] = lambda waiting: not waiting,
     clock: Clock = CLOCK,
+    more: Callable[[], Iterable[Message]] = tuple,
 ) -> Iterator[Message]:
     """Push every message, then yield the replies as they come, also to `earlier` messages whose replies are still out.
+
+    `more` is asked between looks for further messages to push.
 
     It ends after `timeout` seconds, or when `enough` says so of the messages that are still without a reply: by default
     when there is none. Whatever is there is always handed over first. The grid gives a message its id while it is
     pushed, and a reply names it in `reply_to_message_id`.
     """
-    # Flower returns no id, or None for one, when a node has gone or a message is too large.
-    sent = ((name, message.metadata) for message in messages for name in grid.push_messages([message]) if name)
-    waiting = {**earlier, **dict(sent)}
+
+    def pushed(new: Iterable[Message]) -> Iterator[tuple[str, Metadata]]:
+        # Flower returns no id, or None for one, when a node has gone or a message is too large.
+        return ((name, message.metadata) for message in new for name in grid.push_messages([message]) if name)
+
+    waiting = {**earlier, **dict(pushed(messages))}
     deadline = clock.now() + timeout
     while True:
         arrived = False
@@ -63,6 +69,7 @@ def exchange(
                 arrived = True
                 waiting.pop(message_id, None)
                 yield reply
+        waiting |= pushed(more())
         if enough(waiting.keys()) or clock.now() >= deadline:
             return
         if not arrived:

@@ -4,7 +4,6 @@ Whoever may not is dropped, and whoever does not show its nonce or does not cons
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -64,37 +63,48 @@ class Founders:
 
 
 def nonces(
-    registrations: Sequence[Signed[Registration]], nodes: Mapping[Address, int], chain: Domain, send: Send
+    registrations: Sequence[Signed[Registration]],
+    nodes: Mapping[Address, int],
+    chain: Domain,
+    send: Send,
+    refusals: dict[Address, str],
 ) -> dict[Address, Digest]:
-    """The nonces that the registered organisations show; whoever shows none, or another, is not among them."""
+    """The nonces that the registered organisations show; whoever shows none, or another, is told in `refusals`."""
     committed = {signed.value.organisation.address: signed.value.nonce for signed in registrations}
     queries = (
         (who, Message(RevealQuery(who, tuple(registrations), chain).to_content(), nodes[who], REVEAL, group_id="bind"))
         for who in committed
     )
-    return _answers(queries, send, nonce_of, lambda who, nonce: commitment_to(nonce) == committed[who])
+    return answers(queries, send, nonce_of, lambda who, nonce: commitment_to(nonce) == committed[who], refusals)
 
 
-def consents(genesis: Genesis, nodes: Mapping[Address, int], send: Send) -> dict[Address, Signed[Consent]]:
-    """The consents to a genesis; whoever does not agree is not among them."""
+def consents(
+    genesis: Genesis, nodes: Mapping[Address, int], send: Send, refusals: dict[Address, str]
+) -> dict[Address, Signed[Consent]]:
+    """The consents to a genesis; whoever does not agree is told in `refusals`."""
     queries = (
         (who, Message(ConsentQuery(who, genesis).to_content(), nodes[who], CONSENT, group_id="bind"))
         for who in (member.address for member in genesis.organisations)
     )
-    return _answers(queries, send, consent_of, lambda who, signed: signed.verified(genesis).organisation == who)
+    return answers(queries, send, consent_of, lambda who, s: s.verified(genesis).organisation == who, refusals)
 
 
-def _answers(
+def answers(
     queries: Iterable[tuple[Address, Message]],
     send: Send,
     parse: Callable[[RecordDict], T],
     holds: Callable[[Address, T], bool],
+    refusals: dict[Address, str],
 ) -> dict[Address, T]:
-    """The answers that hold; whoever refuses, does not answer, or answers something else is not among them."""
+    """The answers that hold; whoever refuses, does not answer, or answers something else is told in `refusals`."""
     found = {}
     for who, reply in ask(queries, send):
-        with suppress(RejectedError, IntegrityError):
+        try:
             answer = read_reply(reply, parse, "it did not answer")
             if holds(who, answer):
                 found[who] = answer
+            else:
+                refusals[who] = "it answered something else"
+        except (RejectedError, IntegrityError) as error:
+            refusals[who] = str(error)
     return found

@@ -103,15 +103,17 @@ def agree(
         if derived:
             bindings.drop(derived, "has a derived key, which anybody can compute")
             continue
-        nodes = bindings.nodes
-        if len(shown := nonces(registrations, nodes, bindings.domain, send)) == len(members):
+        nodes, refusals = bindings.nodes, dict[Address, str]()
+        if len(shown := nonces(registrations, nodes, bindings.domain, send, refusals)) == len(members):
             drawn = tuple(shown[member.address] for member in members)
             genesis = create_genesis(config, run, coordinator, inputs, members, drawn)
-            if len(agreed := consents(genesis, nodes, send)) == len(members):
+            if len(agreed := consents(genesis, nodes, send, refusals)) == len(members):
                 return genesis, Founding(tuple(registrations), tuple(agreed[m.address] for m in members))
-            bindings.drop((m.address for m in members if m.address not in agreed), "did not agree to the genesis")
+            missing, what = [m.address for m in members if m.address not in agreed], "did not agree to the genesis"
         else:
-            bindings.drop((m.address for m in members if m.address not in shown), "did not show its nonce")
+            missing, what = [m.address for m in members if m.address not in shown], "did not show its nonce"
+        for who in missing:
+            bindings.drop([who], f"{what}: {refusals.get(who, 'it did not answer')}")
         bindings.rebind(grid)
     raise RunError(f"expected members who agree, got none: {bindings.failure}")
 

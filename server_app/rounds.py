@@ -6,7 +6,7 @@ erasure with updates of an earlier generation.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -278,12 +278,12 @@ class Rounds:
                 )
         return records
 
-    def reaggregate(self, index: int, records: Iterable[RoundRecord]) -> None:
-        """Close rounds of an earlier generation anew, from the updates of the organisations that are still members."""
+    def reaggregate(self, index: int, records: Iterable[RoundRecord], erased: Collection[Address]) -> None:
+        """Close rounds of an earlier generation anew, without the erased; those who have left taught it, too."""
         for record in records:
             lane = self.lanes[index]
             if record.round > lane.round:
-                kept = [admitted for admitted in record.admitted if admitted.organisation in lane.members]
+                kept = [admitted for admitted in record.admitted if admitted.organisation not in erased]
                 seconds = {admitted.organisation: admitted.seconds for admitted in kept}
                 again = OpenRound([a.signed for a in kept], seconds=seconds, delays=record.delays)
                 self._record(index, record.round, again)

@@ -96,7 +96,9 @@ class Foedus(Strategy):
         while (number := number + 1) <= rounds.last:
             while rounds.round < number:
                 messages = self.configure_train(number, arrays, train_config or ConfigRecord(), grid)
-                arrays, losses = self.aggregate_train(number, self._checked(self.tasks.exchange(grid, messages)))
+                again = partial(self._again, measure=goes_with_task(rounds, number))
+                replies = self._checked(self.tasks.exchange(grid, messages, again))
+                arrays, losses = self.aggregate_train(number, replies)
                 if losses is not None:
                     result.evaluate_metrics_clientapp[number - 1] = losses
             if rounds.genesis.training.calibrates(number) and number < rounds.last:
@@ -153,15 +155,19 @@ class Foedus(Strategy):
         """
         measure = goes_with_task(self.rounds, server_round)
         for recipient, key, reply in self.tasks.match(replies):
+            open_now = key == self.rounds.next_key(recipient)
             try:
                 self._admit(recipient, key, reply)
             except RejectedError as error:
-                if key == self.rounds.next_key(recipient):
+                if error.held and reply and open_now and self.tasks.hold(recipient, reply):
+                    continue
+                if open_now:
                     rejection = self.rounds.reject(recipient, error.reason, error.detail, lasting=error.lasting)
                     self.rounds.events.write("rejected", **asdict(rejection))
                 else:  # nothing that this round asked for
                     late = {"round": key.round, "organisation": recipient.organisation}
                     self.rounds.events.write("uncounted", **late, detail=one_line(str(error)))
+            self.tasks.settle(recipient)
             if measure and key == self.rounds.next_key(recipient):
                 with suppress(RejectedError):  # an objection to the task is in the record
                     self._evaluation.take(recipient.organisation, reply)
@@ -247,12 +253,18 @@ class Foedus(Strategy):
     def _messages(self, asked: Iterable[Recipient], *, measure: bool) -> Iterator[tuple[Recipient, Message]]:
         """The tasks to train, each made when it is to be sent; organisations that cannot be asked are rejected."""
         for recipient in asked:
-            lane = self.rounds.lanes[recipient.lane]
             if recipient.organisation in self.revoked():
                 self.rounds.reject(recipient, Reason.REVOKED, "its registration has ended")
-            elif (node := self.bindings.nodes.get(recipient.organisation)) is None:
+            elif recipient.organisation not in self.bindings.nodes:
                 self.rounds.reject(recipient, Reason.NOT_CONNECTED, "no node speaks for it")
             else:
+                yield from self._again([recipient], measure=measure)
+
+    def _again(self, asked: Iterable[Recipient], *, measure: bool) -> Iterator[tuple[Recipient, Message]]:
+        """The tasks of those that can be asked."""
+        for recipient in asked:
+            lane, node = self.rounds.lanes[recipient.lane], self.bindings.nodes.get(recipient.organisation)
+            if node is not None:
                 content = self.rounds.task(recipient, Composition.of(lane.state), measure=measure).to_content()
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 

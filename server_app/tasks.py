@@ -3,12 +3,15 @@
 An organisation has one task at a time. A round that has its quorum waits `grace` times the median time of its answers
 so far for the others, and not for those that were silent in some rounds in a row. Whoever has not answered then is
 late and keeps its task: in the next round its update counts, where the genesis allows that. It is sent no other before.
+
+Whoever answers that its update is held for a person of its organisation is waited for as one that has not answered, and
+sent the same task again from time to time; when the round closes, it is no part of it.
 """
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from statistics import median
 
 from flwr.app import Message
@@ -19,6 +22,8 @@ from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from server_app.exchange import CLOCK, Clock, Recipients, exchange
 from server_app.rounds import Recipient, Rounds
+
+Again = Callable[[Iterable[Recipient]], Iterable[tuple[Recipient, Message]]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,18 @@ class Waiting:
     evaluate_timeout: float = 600.0
 
 
+_ASK_AGAIN_SECONDS = 30.0
+"""Before an organisation whose update is held is sent its task again."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An answer that says that an update is held, and when its organisation is asked again."""
+
+    answer: Message
+    again_at: float
+
+
 class Tasks:
     """The tasks that are out, in every lane, and the wait of the round that is open."""
 
@@ -39,6 +56,8 @@ class Tasks:
         self._sent = Recipients[Recipient](clock)
         self._keys: dict[Recipient, RoundKey] = {}
         self._awaited: set[Recipient] = set()
+        self._held: dict[Recipient, _Held] = {}
+        self._closing = False
         self._quorum_at = math.nan
         self.silence: Counter[Recipient] = Counter()
         """The records in a row up to now in which an organisation was asked and did not answer."""
@@ -55,7 +74,7 @@ class Tasks:
 
     def begin(self, asked: Iterable[Recipient]) -> list[Recipient]:
         """Begin a round in which the policy asks these; returns those without a task, to be sent one now."""
-        self._awaited, self._quorum_at = set(), math.nan
+        self._awaited, self._held, self._quorum_at, self._closing = set(), {}, math.nan, False
         free = []
         for recipient in asked:
             if recipient in self.out and self.seconds(recipient) < self.waiting.timeout:
@@ -91,15 +110,44 @@ class Tasks:
         """The seconds since the open round had its quorum; 0 as long as it has none."""
         return 0.0 if math.isnan(self._quorum_at) else self.clock.now() - self._quorum_at
 
-    def exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterator[Message]:
-        """Send a round's messages; yield the replies to them, and to earlier tasks, until enough has come."""
+    def settle(self, recipient: Recipient) -> None:
+        """Note that a recipient's update, if it was held, is no more."""
+        self._held.pop(recipient, None)
+
+    def exchange(self, grid: Grid, messages: Iterable[Message], again: Again = lambda _: ()) -> Iterator[Message]:
+        """Send a round's messages; yield the replies to them, and to earlier tasks, until enough has come.
+
+        `again` makes the messages anew of those whose updates are held.
+        """
         earlier = {sent.message_id: sent for sent in self._sent.unanswered.values()}
-        return exchange(grid, messages, self.waiting.timeout, earlier, self.enough, self.clock)
+
+        def due() -> Iterator[Message]:
+            now = self.clock.now()
+            asked = [who for who, held in self._held.items() if held.again_at <= now and who not in self.out]
+            later = now + _ASK_AGAIN_SECONDS  # its node may be away
+            self._held |= {recipient: replace(self._held[recipient], again_at=later) for recipient in asked}
+            return self.register(again(asked))
+
+        return exchange(grid, messages, self.waiting.timeout, earlier, self.enough, self.clock, due)
+
+    def hold(self, recipient: Recipient, answer: Message) -> bool:
+        """Wait on for a recipient whose update is held, as the answer says; not where the round is closing."""
+        if self._closing:
+            return False
+        if recipient not in self._held:
+            key = self.rounds.next_key(recipient)
+            where = {"lane": key.lane, "round": key.round, "organisation": recipient.organisation}
+            self.rounds.events.write("held", **where, detail="its update waits for approval at home")
+        self._awaited.add(recipient)
+        self._held[recipient] = _Held(answer, self.clock.now() + _ASK_AGAIN_SECONDS)
+        return True
 
     def enough(self, waiting: Collection[str]) -> bool:
         """Whether the open round closes, while these messages are without a reply."""
         ids = {recipient: sent.message_id for recipient, sent in self._sent.unanswered.items()}
         if not all(map(self.rounds.has_quorum, self.rounds.open)):
+            if self._held:
+                return False
             hoped_for = (recipient for recipient in ids if recipient in self._awaited or self._counts(recipient))
             return not any(ids[recipient] in waiting for recipient in hoped_for)
         if math.isnan(self._quorum_at):
@@ -109,7 +157,7 @@ class Tasks:
             for recipient in ids
             if self._counts(recipient) and self.silence[recipient] < self.waiting.silent_rounds
         )
-        if not any(ids[recipient] in waiting for recipient in waited_for):
+        if not self._held and not any(ids[recipient] in waiting for recipient in waited_for):
             return True
         taken = [seconds for each in self.rounds.open.values() for seconds in each.seconds.values()]
         return bool(self.waiting.grace and taken) and self.grace >= self.waiting.grace * median(taken)
@@ -141,7 +189,12 @@ class Tasks:
             if key == self.rounds.next_key(recipient):
                 self._awaited.discard(recipient)
             yield recipient, key, reply
+        self._closing = True
         for recipient in sorted(self._awaited):
+            if held := self._held.pop(recipient, None):
+                self._sent.forget(recipient)
+                yield recipient, self.rounds.next_key(recipient), held.answer
+                continue
             # Lost with its node, or with a reply that never came; one of an earlier round it may just have answered.
             lost = recipient in self._sent.lost or self.seconds(recipient) >= self.waiting.timeout
             if self.rounds.has_quorum(recipient.lane) and not lost:

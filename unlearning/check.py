@@ -208,7 +208,7 @@ class CertificateCheck:
         """
         holders = self.attestation.holders
         if self._knowing:
-            yield from _unequal("holders", holders, tuple(o.address for o in self.run.genesis.organisations))
+            yield from _unequal("holders", holders, tuple(o.address for o in self.run.genesis.everyone))
         for receipt in self.certificate.receipts:
             if (got := receipt.verified(self.run.genesis).erasure) != self.attestation.erasure:
                 yield Failure("receipts", receipt.value.organisation, got, self.attestation.erasure)

@@ -87,6 +87,8 @@ class Lanes:
     erased: Mapping[Address, Label]
     last: Sequence[int]
     """The round that each lane is complete with."""
+    members: Sequence[tuple[Address, ...]]
+    """Those that each lane has now."""
 
     @classmethod
     def read(cls, run: RunFolder) -> Self:
@@ -102,11 +104,12 @@ class Lanes:
             if path := run.certificate(attestation):
                 label = Label(read_certificate(path.read_bytes()).value.label)
                 erased |= dict.fromkeys(attestation.erased, label)
-        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, erased, last)
+        members = [run.members(lane) for lane in range(len(run.genesis.lanes))]
+        return cls(run.genesis, Lineage.of(run.genesis, signed), admitting, lines, erased, last, members)
 
     def remaining(self, lane: int, erased: Collection[Address]) -> tuple[Address, ...]:
         """The members of a lane without the erased."""
-        return tuple(member for member in self.genesis.lanes[lane] if member not in erased)
+        return tuple(member for member in self.members[lane] if member not in erased)
 
     def check_complete(self) -> None:
         """Raise UsageError for a run with rounds to go."""
@@ -230,7 +233,7 @@ class Plan:
     @classmethod
     def of(cls, run: Lanes, lane: int, organisation: Address, method: str, *, whole: bool) -> Self:
         """The plan for one lane, of the whole organisation or of records of it; raises UsageError below the quorum."""
-        erased = frozenset(run.erased) & set(run.genesis.lanes[lane])
+        erased = frozenset(run.erased) & set(run.genesis.ever_in(lane))
         if whole:
             erased |= {organisation}
         updates = run.lineage.updates(erased)
@@ -259,7 +262,7 @@ class Plan:
             to_destroy=_to_destroy(run, lane, knowing, clean, records, updates),
             salts_to_destroy=knowing,
             # After every round an aggregate goes to the lane's members, and the composition of all lanes to everyone.
-            holders=tuple(o.address for o in run.genesis.organisations) if knowing else (),
+            holders=tuple(o.address for o in run.genesis.everyone) if knowing else (),
         )
 
 

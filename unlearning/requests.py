@@ -10,6 +10,8 @@ from core.config import RunConfig
 from core.erasures import OpenedRequest
 from core.errors import ConfigError, UsageError
 from core.genesis import Genesis
+from core.membership import Leave
+from core.signed import Signed
 from core.storage.blobs import read
 from llm.files import read_records
 
@@ -33,6 +35,23 @@ def request_of(config: RunConfig, genesis: Genesis) -> OpenedRequest:
     records = read_digests(Path(config.records)) if config.records else ()
     key, today = keys.derive(config.seed, member.name), datetime.now(UTC).date()
     return OpenedRequest.of(key, genesis, config.method, records, config.basis, today)
+
+
+def leave_of(config: RunConfig, genesis: Genesis) -> Signed[Leave]:
+    """The leave that the settings name; its signature is checked when it is carried out.
+
+    Raises UsageError or FormatError for a file that is none, ConfigError as `request_of` does.
+    """
+    if config.request:
+        try:
+            return Signed.parse(Leave, from_json(read(Path(config.request), LARGEST_REQUEST)))
+        except OSError as error:
+            what = "a file of `foedus members sign-leave`"
+            raise UsageError(f"request {config.request}: expected {what}, got {error.strerror}") from error
+    member = genesis.named(config.organisation)
+    if not member.derived:
+        raise ConfigError(f"request: expected the file that {member.name} has signed, got none: its key is its own")
+    return Leave(genesis.digest, member.address).sign(keys.derive(config.seed, member.name), genesis.chain)
 
 
 def read_request(path: Path) -> OpenedRequest:

@@ -32,7 +32,7 @@ def check_epochs(ledger: LedgerAudit, lines: Sequence[Sequence[RoundRecord]]) ->
             break
         with findings.guard(What.CREDIT, name, f"the amounts of epoch {number}, of members of the run"):
             tree = files.read(name, CreditTree.from_dict)
-            members = {member.address for member in ledger.genesis.organisations}
+            members = {member.address for member in ledger.genesis.everyone}
             if tree.run != ledger.digest or not tree.cumulative.keys() <= members:
                 raise IntegrityError(f"amounts of run {tree.run}, of {', '.join(tree.cumulative)}")
             findings.checked["credit epochs"] += 1

@@ -13,7 +13,7 @@ from typing import Self
 from chain.audit.files import ErasureFile, Files
 from chain.audit.ledger import LedgerAudit
 from chain.audit.report import Findings, What
-from core.canonical import Address, Digest, digest, from_json, to_json
+from core.canonical import ZERO_DIGEST, Address, Digest, digest, from_json, to_json
 from core.erasures import Attestation
 from core.errors import FormatError
 from core.generations import GenerationRecord
@@ -67,7 +67,7 @@ class ErasureAudit:
     def check(self, opened: Mapping[int, Mapping[int, Signed[GenerationRecord]]], ledger: LedgerAudit) -> None:
         """Each erasure opened its generation, and the ledger knows attestation and certificate.
 
-        `opened` are the generations of each lane; there is none without an erasure.
+        `opened` are the generations of each lane; there is none without an erasure or a change of members.
         """
         for file, signed in self.attested:
             self._check(signed.value, file, opened.get(file.lane, {}), ledger)
@@ -77,7 +77,13 @@ class ErasureAudit:
                 got = f"what {question.organisation} asked, {times} times"
                 self.findings.fail(What.ATTESTATION, f"erasures of lane {lane}", got, "each once")
         known = {(file.lane, file.generation) for file, _ in self.attested}
-        for lane, generation in sorted({(lane, number) for lane, own in opened.items() for number in own} - known):
+        by_erasure = {
+            (lane, number)
+            for lane, own in opened.items()
+            for number, opening in own.items()
+            if opening.value.membership == ZERO_DIGEST
+        }
+        for lane, generation in sorted(by_erasure - known):
             where = ErasureFile.of(lane, generation).name
             self.findings.fail(What.ATTESTATION, where, "none", f"one for generation {generation} of lane {lane}")
 
@@ -93,6 +99,13 @@ class ErasureAudit:
             self.findings.fail(
                 What.ATTESTATION, where, f"none for lane {missing[0]}", "one for each lane of the request"
             )
+
+    def erased(self, lane: int, generation: int) -> frozenset[Address]:
+        """Those without whom the rounds of a lane's generation were aggregated again."""
+        attested = (
+            signed.value for file, signed in self.attested if (file.lane, file.generation) == (lane, generation)
+        )
+        return frozenset(who for attestation in attested for who in attestation.erased)
 
     def last(self, lane: int) -> int:
         """The newest generation of a lane that was attested; a crash may leave it open on the ledger alone."""
@@ -121,7 +134,7 @@ class ErasureAudit:
             self.check_lanes(attestation, where)
             record = opening.value
             self.findings.expect(What.GENERATION, where, _fork_of(attestation), _fork_of(record))
-            if attestation.organisation not in self.genesis.lanes[file.lane]:
+            if attestation.organisation not in self.genesis.ever_in(file.lane):
                 self.findings.fail(What.MEMBER, where, attestation.organisation, f"a member of lane {file.lane}")
             before = opened.get(record.generation - 1)
             members = before.value.members if before else self.genesis.lanes[file.lane]

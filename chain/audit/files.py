@@ -21,9 +21,11 @@ from core.storage.run_folder import RunFolder, certificate_name, erasure_name, g
 _RECORD = re.compile(r"records/L(\d+)-G(\d+)-R(\d+)-A(\d+)\.json")
 _GENERATION = re.compile(r"generations/L(\d+)-G(\d+)\.json")
 _DOCUMENT = re.compile(
-    r"(?:genesis|readers|founding|calibration|pruned)\.json|(?:generations|erasures|certificates)/L\d+-G\d+\.json"
+    r"(?:genesis|readers|founding|calibration|pruned)\.json"
+    r"|(?:generations|memberships|erasures|certificates)/L\d+-G\d+\.json"
     r"|(?:records|salts)/L\d+-G\d+-R\d+-A\d+\.json|credits/L\d+-G\d+-R\d+\.json|epochs/E\d+\.json"
 )
+_MEMBERSHIP = re.compile(r"memberships/L(\d+)-G(\d+)\.json")
 _ERASURE = re.compile(r"erasures/L(\d+)-G(\d+)\.json")
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
 _BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
@@ -158,6 +160,11 @@ class Files:
         """The files in generations/ whose name is one, by lane and generation."""
         matches = (match for name in self.names if (match := _GENERATION.fullmatch(name)))
         return sorted(GenerationFile(int(match[1]), int(match[2]), match[0]) for match in matches)
+
+    def memberships(self) -> list[str]:
+        """The files in memberships/ whose name is one, by generation and lane."""
+        matches = (match for name in self.names if (match := _MEMBERSHIP.fullmatch(name)))
+        return [match[0] for match in sorted(matches, key=lambda match: (int(match[2]), int(match[1])))]
 
     def erasures(self) -> list[ErasureFile]:
         """The files in erasures/ whose name is one, by lane and generation."""

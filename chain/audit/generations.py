@@ -14,9 +14,10 @@ from chain.audit.ledger import LedgerAudit
 from chain.audit.records import Head
 from chain.audit.report import Findings, What
 from core.canonical import ZERO_DIGEST, Address, Digest
-from core.errors import FoedusError
+from core.errors import FoedusError, ObjectionError
 from core.generations import GenerationRecord, last_round
 from core.genesis import Genesis
+from core.membership import check_opening
 from core.round_key import RoundKey
 from core.rounds import Best
 from core.signed import Signed
@@ -84,14 +85,31 @@ class GenerationAudit:
         self.findings.expect(What.FILE_NAME, where, (record.lane, record.generation), (lane, generation))
         if (newest := self.newest.get(lane)) is not None:
             self.findings.expect(What.PREVIOUS, where, record.previous, newest)
-        # Members may leave, and nobody comes back.
-        before = self.members(record.lane, record.parent_generation)
-        if record.members != tuple(member for member in before if member in record.members):
+        before = self.members(lane, generation - 1)
+        if record.membership != ZERO_DIGEST:
+            self._check_change(record, before, where)
+        elif record.members != tuple(member for member in before if member in record.members):
+            # An erasure takes members away, and brings nobody back.
             self.findings.fail(What.MEMBERS, where, ", ".join(record.members), "some of those before, in their order")
         if record.rounds > (most := self.genesis.training.most(generation)):
             self.findings.fail(What.ROUNDS, where, f"round {record.rounds}", f"at most round {most}")
         ledger.check_generation(record.opening, where)
         return self._fork(record, where, states)
+
+    def _check_change(self, record: GenerationRecord, before: tuple[Address, ...], where: str) -> None:
+        """A change of members has the signatures that it needs, and goes on from the head to the same last round."""
+        known = {signed.value.digest: signed.value for signed in self.genesis.memberships}
+        with self.findings.guard(What.MEMBERSHIP, where, "a membership record that opens it"):
+            if (change := known.get(record.membership)) is None:
+                raise ObjectionError("none")
+            check_opening(record, change, before)
+        lane, last = record.lane, record.generation - 1
+        own = [key.round for key in self.closed if (key.lane, key.generation) == (lane, last)]
+        opened = self.opened[lane][last].value if last else None
+        place = (opened.parent_generation, opened.parent_round) if opened else (0, 0)
+        head = (last, max(own)) if own else place
+        self.findings.expect(What.PARENT, where, (record.parent_generation, record.parent_round), head)
+        self.findings.expect(What.ROUNDS, where, record.rounds, self.rounds(lane, last))
 
     def _fork(self, record: GenerationRecord, where: str, states: StateAudit) -> tuple[Head, Digest | None]:
         """The head at the generation's parent round."""

@@ -17,6 +17,7 @@ from core.erasures import Attestation
 from core.errors import LedgerError, LedgerUnreachableError
 from core.genesis import Genesis
 from core.ledger import GenerationOpening, Ledger, RoundCommitment
+from core.membership import MembershipRecord
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, commit_to
 
@@ -60,7 +61,7 @@ class LedgerAudit:
                     self.findings.fail(What.MEMBERS, where, got, f"the {len(expected)} organisations of the genesis")
                 # The first round grows from the opening of the run, as every other from the commitment of its parent.
                 self._blocks[ZERO_DIGEST] = ledger.opened_at(self.digest)
-                self.revoked = ledger.revoked(member.address for member in self.genesis.organisations)
+                self.revoked = ledger.revoked(member.address for member in self.genesis.everyone)
 
     def check_round(
         self, record: RoundRecord, salts: Salts | None, file: RecordFile, parent: Digest | None
@@ -122,6 +123,16 @@ class LedgerAudit:
                 self.findings.expect(What.GENERATION, where, (erasure.lane, erasure.generation), want)
             else:
                 self._pending(where, f"an opening for erasure {opening.erasure}")
+
+    def check_change(self, record: MembershipRecord, where: str) -> None:
+        """The ledger knows a change of members by its salted digest."""
+        with self._asking(where) as ledger:
+            if ledger is None:
+                return
+            if known := ledger.erasure(self.digest, record.change):
+                self.findings.expect(What.MEMBERSHIP, where, known.attestation, record.committed)
+            else:
+                self._pending(where, f"change {record.change}")
 
     def check_erasure(self, attestation: Attestation, certificate: Digest | None, where: str) -> None:
         """The ledger knows an erasure by its attestation, and by its certificate where there is one."""

@@ -3,7 +3,7 @@
 A record that cannot be read leaves a hole: what follows it is still checked, but not against it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from chain.audit.files import RecordFile
@@ -67,7 +67,7 @@ class RecordAudit:
     nonces: dict[Digest, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.members: Mapping[Address, Organisation] = {o.address: o for o in self.genesis.organisations}
+        self.members: Mapping[Address, Organisation] = {o.address: o for o in self.genesis.everyone}
         self.digest = self.genesis.digest
         self.claims = PrivacyClaims(self.genesis)
 
@@ -154,15 +154,17 @@ class RecordAudit:
             self.check_manifest(admitted, record, head, own)
         return expected
 
-    def check_reaggregated(self, record: RoundRecord, head: Head, line: Iterable[RoundRecord], where: str) -> None:
-        """A re-aggregated round admits the updates that its line admitted before, of the remaining members.
+    def check_reaggregated(
+        self, record: RoundRecord, erased: Set[Address], line: Iterable[RoundRecord], where: str
+    ) -> None:
+        """A re-aggregated round admits the updates that its line admitted before, but for those of the erased.
 
-        `line` is that of the generation before.
+        `line` is that of the generation before. Who has left taught what it taught.
         """
         before = next((r.admitted for r in line if r.round == record.round), ())
         got = [admitted.signed for admitted in record.admitted]
-        want = [admitted.signed for admitted in before if admitted.organisation in head.members]
-        seconds = [a.seconds for a in before if a.organisation in head.members]
+        want = [admitted.signed for admitted in before if admitted.organisation not in erased]
+        seconds = [a.seconds for a in before if a.organisation not in erased]
         if got != want or [admitted.seconds for admitted in record.admitted] != seconds:
             lists = (
                 [f"{self.name(m.organisation)} {m.digest}" for m in (s.value for s in all_)] for all_ in (got, want)
@@ -183,7 +185,7 @@ class RecordAudit:
             lanes = self.genesis.lanes_of(manifest.organisation)
             if record.lane not in lanes:
                 self.findings.fail(What.LANE, where, record.lane, " or ".join(map(str, lanes)))
-            if record.generation and manifest.organisation not in head.members:
+            if not record.reaggregated and manifest.organisation not in head.members:
                 want = f"a member of generation {record.generation}"
                 self.findings.fail(What.MEMBER, where, manifest.organisation, want)
         self.findings.checked["manifests"] += 1

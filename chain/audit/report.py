@@ -58,6 +58,7 @@ class What(StrEnum):
     RESIDUAL = "residual"
     ARTIFACT = "artifact"
     DESTROYED = "destroyed artifact"
+    MEMBERSHIP = "change of members"
     ATTESTATION = "attestation of an erasure"
     CERTIFICATE = "certificate of an erasure"
     CALIBRATION = "calibration of verdicts"

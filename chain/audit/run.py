@@ -5,6 +5,7 @@ failure names the first bad item; each part is a module of this package:
 
     genesis       canonical, possible, on the ledger with its members; the shared A drawn again from its seed
     readers       the keys of those whom the genesis names
+    memberships   signed by coordinator, newcomers, members and those who left; known to the ledger
     erasures      attested by coordinator and organisation; attestation and certificate known to the ledger
     generations   signed, each from a round that was recorded, for an erasure that the ledger knows
     per lane, generation and round
@@ -41,6 +42,7 @@ from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files, RecordFile, salts_name
 from chain.audit.generations import Closed, GenerationAudit
 from chain.audit.ledger import LedgerAudit
+from chain.audit.memberships import amended, check_changes
 from chain.audit.private import PrivateAudit, PrivateSource
 from chain.audit.queue import QueueAudit
 from chain.audit.records import Head, RecordAudit
@@ -97,6 +99,7 @@ def verify(
             genesis = files.read("genesis.json", Genesis.from_dict)
             findings.checked["genesis"] += 1
         if genesis:
+            genesis = amended(genesis, files, findings)
             entries = [_Entry.read(files, file) for file in files.records() if file.lane < len(genesis.lanes)]
             generations = GenerationAudit.read(genesis, files, findings)
             complete = strict or _is_complete(run, ledger, entries, generations)
@@ -177,8 +180,8 @@ class _Audit:
         with findings.guard(What.READERS, "readers.json", "the keys of those whom the genesis names"):
             found = files.read("readers.json", Readers.from_dict)
             found.check(genesis)
-            findings.checked["readers"] += len(found.of())
-            readers = found
+            readers = found.with_newcomers(genesis)
+            findings.checked["readers"] += len(readers.of())
         if (key := run.key) is None:
             findings.fail(What.READERS, "genesis.json", "no key", "the key of a reader")
         self.artifacts = Artifacts(run.blobs, genesis.salt, readers or NOBODY, key)
@@ -210,6 +213,7 @@ class _Audit:
         self.ledger.check_run()
         self.private.check_run()
         self.erasures.check(self.generations.opened, self.ledger)
+        check_changes(self.generations, self.ledger)
         records = (entry.signed.value for entry in self.entries if entry.signed)
         self.states.draw_fresh((a.signed.value.update for record in records for a in record.admitted), layout)
         for lane in range(len(self.genesis.lanes)):
@@ -277,7 +281,8 @@ class _Audit:
             return committed
         weights = self.records.check_admitted(record, head, file.where)
         if record.reaggregated:
-            self.records.check_reaggregated(record, head, self._line(record.lane, record.generation - 1), where)
+            erased = self.erasures.erased(record.lane, record.generation)
+            self.records.check_reaggregated(record, erased, self._line(record.lane, record.generation - 1), where)
         else:
             self.selection.check(record, self._line(record.lane, head.generation), head, where)
         updates = self._updates(record, head, weights, file.where)
@@ -317,13 +322,16 @@ def _is_complete(run: RunFolder, ledger: Ledger | None, entries: list[_Entry], g
     round has closed before it opens. An erasure ends when the ledger knows its certificate; what cannot be read or
     asked is for other checks to name.
     """
-    for lane in range(len(generations.genesis.lanes)):
+    genesis = generations.genesis
+    for lane in range(len(genesis.lanes)):
         last = generations.last(lane)
         opened = {number: signed.value for number, signed in generations.opened[lane].items()}
         line = lineage([e.signed for e in entries if e.signed and e.file.lane == lane], opened)
-        done = line and completes(generations.genesis, line[-1].value, generations.rounds(lane, last))
+        done = line and completes(genesis, line[-1].value, generations.rounds(lane, last))
         if generations.members(lane, last) and not done:
             return False
+    if any(s.value.proposal.generation > generations.last(s.value.proposal.lane) for s in genesis.memberships):
+        return False
     with suppress(FoedusError):
         for attestation in (signed.value for signed in run.erasures()):
             if run.certificate(attestation) is None:

@@ -1,7 +1,7 @@
 """An organisation's folder: what `foedus join` makes from a kit, on the organisation's own machine.
 
-DIR/signer/          signer.toml, and the organisation's key; for the signer's user alone
-DIR/node/            node.toml, the node's key pair, the CA of the coordinator; for the node's user alone
+DIR/signer/          signer.toml, policy.toml, and the organisation's key; for the signer's user alone
+DIR/node/            node.toml, policy.toml, the node's key pair, the CA of the coordinator; for the node's user alone
 DIR/socket/          where the signer answers
 DIR/request.json     what goes back to the coordinator
 DIR/systemd, DIR/compose.yaml   how the two are started
@@ -116,7 +116,7 @@ def make_keys(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
 
 
 def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> None:
-    """node.toml, which pins all that it can, and signer.toml."""
+    """node.toml, which pins all that it can, signer.toml, and the site's policy, which has the kit's bounds."""
     (folder / "node" / "ca.pem").write_text(kit.ca, encoding="ascii")
     chosen = {"chain-url": url} if (url := choices.chain_url or kit.chain_url) else {}
     node: dict[str, object] = {
@@ -129,8 +129,7 @@ def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> 
         "base": choices.base or kit.base,
         "pin-coordinator": kit.coordinator,
         "pin-contract": kit.chain.contract,
-        "pin-base": kit.base_digest,
-        "pin-norm-bound": kit.norm_bound,
+        "policy": "policy.toml",
         "metrics": choices.metrics,
         **chosen,
     }
@@ -139,11 +138,15 @@ def write_settings(kit: JoinKit, folder: Path, data: Path, choices: Choices) -> 
         "chain-id": kit.chain.chain_id,
         "contract": kit.chain.contract,
         "socket": "../socket/signer.sock",
+        "policy": "policy.toml",
     }
     signer |= {"passphrase": str(choices.passphrase)} if choices.passphrase else {}
     signer |= {"users": [choices.node_user]} if choices.node_user else {}
     _write_toml(folder / "node" / "node.toml", node)
     _write_toml(folder / "signer" / "signer.toml", signer)
+    # A copy each, since neither user may write the other's.
+    for part in ("node", "signer"):
+        write_templates("policy", folder / part, {"base": kit.base_digest, "norm": kit.norm_bound})
 
 
 def _port(url: str) -> int:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -28,6 +29,7 @@ from core import keys
 from core.canonical import Address, parse_json
 from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings
 from core.errors import FormatError
+from core.site_policy import SitePolicy
 from core.storage.blobs import read
 from llm.bases import digest_of, find
 from llm.data import read_folder
@@ -60,7 +62,9 @@ def node_checks(settings: NodeSettings) -> Iterator[Check]:
         yield check("node key", "a key that this user alone reads", advice, lambda: _private_key(key))
     yield check("data", f"records of {settings.organisation}", f"put {settings.organisation}.jsonl into the folder",
                 lambda: own_data(settings))  # fmt: skip
-    yield check("base", settings.pin_base or "any base", "take the base that the kit names", lambda: own_base(settings))
+    yield check("base", "one that the site's policy allows", "take the base that the kit names",
+                lambda: own_base(settings))  # fmt: skip
+    yield policy_check(settings.policy)
     yield check("health", "none of its own problems", "read its log", lambda: health(settings.metrics))
     if settings.root_certificates:
         yield from coordinator_seen(settings.superlink, settings.root_certificates)
@@ -73,6 +77,7 @@ def node_checks(settings: NodeSettings) -> Iterator[Check]:
 
 def signer_checks(settings: SignerSettings) -> Iterator[Check]:
     """A signer: its key, its memory, and whether it answers."""
+    yield replace(policy_check(settings.policy), name="signer's site policy")
     yield check("signer's key", "a key that can be used", "mend key, passphrase or their modes",
                 lambda: (True, held_key(settings).address))  # fmt: skip
     yield check("signer", f"an answer on {settings.socket}", f"start `foedus signer {settings.folder}`",
@@ -130,7 +135,8 @@ def own_data(settings: NodeSettings) -> tuple[bool, str]:
     own = found.get(settings.organisation)
     if own is None:
         return False, f"{', '.join(found) or 'nothing'} in {settings.data}"
-    return bool(own.train), f"{len(own.train)} records to train on, {len(own.dev)} held out"
+    counted = f"{len(own.train)} records to train on, {len(own.dev)} held out; digest {own.digest}"
+    return bool(own.train), counted
 
 
 def health(metrics: str) -> tuple[bool, str]:
@@ -148,9 +154,15 @@ def health(metrics: str) -> tuple[bool, str]:
 
 
 def own_base(settings: NodeSettings) -> tuple[bool, str]:
-    """The digest of the base, against the pinned one."""
-    digest = digest_of(find(settings.base))
-    return settings.pin_base in ("", digest), digest
+    """The digest of the base, against those of the site's policy."""
+    digest, allowed = digest_of(find(settings.base)), SitePolicy.at(settings.policy).bases
+    return not allowed or bool({digest, settings.base} & set(allowed)), digest
+
+
+def policy_check(path: Path | None) -> Check:
+    """A part's copy of the site's policy, and whether it holds updates."""
+    return check("site policy", "a policy.toml that can be read, or none", "mend the setting that it names",
+                 lambda: (True, f"approve {SitePolicy.at(path).approve}" if path else "none"))  # fmt: skip
 
 
 def coordinator_seen(superlink: str, ca: Path) -> Iterator[Check]:

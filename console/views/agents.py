@@ -60,7 +60,7 @@ def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
     `budget` is that of each, where it is known. Raises FormatError for a saved table of another version or
     shape.
     """
-    found = {o.name: learnt_by(state, run.genesis, o.address, budget) for o in run.genesis.organisations}
+    found = {o.name: learnt_by(state, run.genesis, o.address, budget) for o in run.genesis.everyone}
     return {name: agent for name, agent in found.items() if agent}
 
 

@@ -60,7 +60,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
         lanes = f"\n\nIt is one of {len(genesis.lanes)} independently trained lanes: the run {way}."
     organisations = "\n".join(
         f"| {markdown(o.name)} | `{o.address}` | {o.examples} | {'derived: a simulation' if o.derived else 'its own'} |"
-        for o in genesis.organisations
+        for o in genesis.everyone
     )
     rounds = "\n".join(
         f"| {r.round} | {r.lane} | {len(r.admitted)} | {len(r.rejected)} | `{r.aggregate}` | `{r.digest}` |"
@@ -73,7 +73,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
         base=markdown(genesis.base.name),
         rule=markdown(genesis.rule),
         held=markdown(genesis.base.quantisation),
-        members=len(genesis.organisations),
+        members=len(genesis.everyone),
         aggregate=aggregate,
         lanes=lanes,
         organisations=organisations,

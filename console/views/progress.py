@@ -24,6 +24,7 @@ Event = dict[str, Any]
 
 _LEVELS = {
     "failed": "error", "rejected": "warning", "late": "warning", "uncounted": "warning", "objected": "warning",
+    "other-version": "warning",
     "bid-rejected": "warning", "bind-failed": "warning", "receipt-missing": "warning", "uncalibrated": "warning",
 }  # fmt: skip
 """How bad an event is, in a JSON log; the others are news."""
@@ -98,7 +99,16 @@ def words(event: Event, name: str, where: str, *, all_of_it: bool) -> str:
     match event["event"]:
         case "rejected":
             line = f"{where}: {name} rejected: {event['reason']}: {event['detail']}"
-        case "late" | "uncounted" | "objected" | "receipt-missing" | "uncalibrated" | "warning":
+        case (
+            "late"
+            | "held"
+            | "other-version"
+            | "uncounted"
+            | "objected"
+            | "receipt-missing"
+            | "uncalibrated"
+            | "warning"
+        ):
             line = f"{name or 'verdicts'}: {event['event']}: {event['detail']}"
         case "erased":
             line = f"erased {name}: {event['label']}"

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.options import state_of
 from console.views.tables import short, table
+from core.genesis import Genesis
 from core.ledger import Anchor
 from core.model_selection import stops
 from core.privacy import claimed
@@ -17,6 +18,7 @@ from core.rounds import RoundRecord
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+from core.update import UpdateManifest
 
 Json = dict[str, Any]
 
@@ -43,7 +45,9 @@ def report(state: State, run: RunFolder) -> Json:
         "run": run.name,
         "status": _status(run, events),
         "genesis": run.genesis.digest,
-        "organisations": {o.name: o.address for o in run.genesis.organisations},
+        "organisations": {o.name: o.address for o in run.genesis.everyone},
+        "members": members_of(run),
+        "versions": versions_of(run),
         "rounds": [
             _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
             # How each update stood among the others, which is no part of the record.
@@ -56,6 +60,12 @@ def report(state: State, run: RunFolder) -> Json:
         "privacy": _privacy(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
+
+
+def versions_of(run: RunFolder) -> dict[str, str]:
+    """The software that each founder registered with."""
+    signed = run.founding.registrations if run.founding else ()
+    return {each.value.organisation.name: each.value.product for each in signed}
 
 
 def members_of(run: RunFolder) -> list[str]:
@@ -98,6 +108,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
+    yield from member_lines(run, result)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
@@ -109,6 +120,28 @@ def next_commands(state: State, run: str) -> Iterator[str]:
     """What to try with a run, with its state folder where no command would look in it."""
     place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
     yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
+
+
+def records_of(manifest: UpdateManifest, genesis: Genesis) -> Json:
+    """How many records an organisation registered, read and, where it tells, used for an update."""
+    used = int(manifest.metrics["records"]) if "records" in manifest.metrics else None
+    registered = genesis.examples[manifest.organisation]
+    return {"registered": registered, "read": manifest.examples, "used": used}
+
+
+def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
+    """How many records each organisation registered, and the fewest that it read and used in a round; who is left."""
+    told: dict[str, list[Json]] = {}
+    for entry in result["rounds"]:
+        for name, records in entry["records"].items():
+            told.setdefault(name, []).append(records)
+    for name, each in sorted(told.items()):
+        used = [records["used"] for records in each if records["used"] is not None]
+        fewest = f"used at least {min(used)}" if used else "used not told"
+        read = min(records["read"] for records in each)
+        yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
+    if run.genesis.memberships:
+        yield f"Members  now: {', '.join(result['members'])}"
 
 
 def late_lines(rounds: list[Json]) -> Iterator[str]:
@@ -224,6 +257,9 @@ def _round(
             for a in record.admitted
             if (flags := {n: v for n, v in a.signed.value.metrics.items() if n in ("behind", "trusting")})
         ],
+        "records": {
+            names[a.organisation]: records_of(a.signed.value, run.genesis) for r in records for a in r.admitted
+        },
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
         "transaction": transactions[0] if transactions else None,
         "transactions": transactions,

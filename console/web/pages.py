@@ -196,7 +196,7 @@ class Pages:
                 plan = erasing.preview(self.state, run, address, method)
             except FoedusError as error:
                 refusal = refusal or str(error)
-        member = next((o for o in run.genesis.organisations if o.name == organisation), None)
+        member = next((o for o in run.genesis.everyone if o.name == organisation), None)
         return self._page(
             request, "erase.html", 400 if problem else 200, run=run, members=members, methods=erasing.METHODS,
             organisation=organisation, method=method, plan=plan, problem=refusal, token=self.token.known,

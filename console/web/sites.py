@@ -36,7 +36,7 @@ def federations(state: State) -> dict[str, Genesis]:
 
 def members(state: State, genesis: Genesis) -> dict[str, Address]:
     """The organisations of a federation whose memory lies here, by name."""
-    here = (o for o in genesis.organisations if state.witness(genesis.digest, o.address).exists())
+    here = (o for o in genesis.everyone if state.witness(genesis.digest, o.address).exists())
     return dict(sorted((organisation.name, organisation.address) for organisation in here))
 
 

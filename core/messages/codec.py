@@ -5,6 +5,7 @@
     query.check    question, chain, base                what a dry run came to; or refusal
     query.reveal   registrations (signed) of all        nonce; or refusal
     query.consent  genesis                              consent (signed); or refusal
+    query.admission  newcomers, openings                agreement (signed); or refusal
     query.offer    round, payments                      offer (signed); or refusal
     query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
     query.records  request to erase records (signed)    which of them are held, which erased; or refusal

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 from flwr.app import RecordDict
 
@@ -10,8 +10,10 @@ from core.canonical import Address, Digest, raw
 from core.erasures import Attestation, ErasureRequest, Receipt
 from core.errors import FormatError
 from core.founding import Consent
+from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain
+from core.membership import Admission, Proposal
 from core.messages.codec import (
     BOUND_BYTES,
     MANIFEST_BYTES,
@@ -31,6 +33,7 @@ BIND = "query.bind"
 CHECK = "query.check"
 REVEAL = "query.reveal"
 CONSENT = "query.consent"
+ADMISSION = "query.admission"
 OFFER = "query.offer"
 DELETE = "query.delete"
 RECORDS = "query.records"
@@ -190,6 +193,49 @@ def consent_of(content: RecordDict) -> Signed[Consent]:
 
 
 @dataclass(frozen=True)
+class AdmissionQuery:
+    """The coordinator asks a member, or a newcomer, to agree to newcomers.
+
+    `openings` are what opened the lane's generations so far.
+    """
+
+    organisation: Address
+    genesis: Genesis
+    proposal: Proposal
+    openings: tuple[Signed[GenerationRecord], ...]
+
+    def to_content(self) -> RecordDict:
+        """As a message's content."""
+        query = {
+            "organisation": self.organisation,
+            "genesis": self.genesis.to_message(),
+            "proposal": self.proposal.to_dict(),
+            "openings": [opening.to_dict() for opening in self.openings],
+        }
+        return RecordDict({"admission": json_record(query)})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Self:
+        """Parse a message's content; raises FormatError."""
+        nested: dict[str, Any] = {
+            "genesis": Genesis.from_message,
+            "proposal": Proposal.from_dict,
+            "openings": lambda v: tuple(Signed.parse(GenerationRecord, each) for each in v),
+        }
+        return parsed(cls, json_of(content, "admission", QUESTION_BYTES), nested)
+
+
+def agreed(signed: Signed[Admission]) -> RecordDict:
+    """The content of the reply to a query about newcomers."""
+    return RecordDict({"agreed": json_record(signed.to_dict())})
+
+
+def admission_of(content: RecordDict) -> Signed[Admission]:
+    """The agreement in a reply; raises FormatError."""
+    return Signed.parse(Admission, json_of(content, "agreed", MANIFEST_BYTES))
+
+
+@dataclass(frozen=True)
 class OfferQuery:
     """The server asks an organisation apart what it bids for a round, as it does whoever did not reply to the last.
 
@@ -207,7 +253,7 @@ class OfferQuery:
     def to_content(self) -> RecordDict:
         """As a message's content."""
         plain = {name: getattr(self, name) for name in ("organisation", "lane", "generation", "round", "traffic")}
-        query = plain | {"genesis": self.genesis.to_dict(), "paid": payments_to_json(self.paid)}
+        query = plain | {"genesis": self.genesis.to_message(), "paid": payments_to_json(self.paid)}
         return RecordDict({"offer": json_record(query)})
 
     @classmethod
@@ -217,7 +263,7 @@ class OfferQuery:
         query = json_of(content, "offer", QUESTION_BYTES, "genesis", "paid", *names)
         try:
             plain = {name: query[name] for name in names}
-            return typed(cls(genesis=Genesis.from_dict(query["genesis"]), paid=payments_of(query["paid"]), **plain))
+            return typed(cls(genesis=Genesis.from_message(query["genesis"]), paid=payments_of(query["paid"]), **plain))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for an offer: {error}") from error
 
@@ -242,7 +288,7 @@ class Deletion:
 
     def to_content(self) -> RecordDict:
         """As a message's content."""
-        query = {"genesis": self.genesis.to_dict(), "organisation": self.organisation}
+        query = {"genesis": self.genesis.to_message(), "organisation": self.organisation}
         return RecordDict({"delete": json_record(query | {"attested": self.attested.to_dict()})})
 
     @classmethod
@@ -251,7 +297,7 @@ class Deletion:
         query = json_of(content, "delete", QUESTION_BYTES, "genesis", "organisation", "attested")
         try:
             attested = Signed.parse(Attestation, query["attested"])
-            return typed(cls(Genesis.from_dict(query["genesis"]), query["organisation"], attested))
+            return typed(cls(Genesis.from_message(query["genesis"]), query["organisation"], attested))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query to delete: {error}") from error
 
@@ -281,7 +327,7 @@ class RecordsQuery:
     def to_content(self) -> RecordDict:
         """As a message's content."""
         query = {
-            "genesis": self.genesis.to_dict(),
+            "genesis": self.genesis.to_message(),
             "request": self.request.to_dict(),
             "records": list(self.records),
             "forget": self.forget,
@@ -294,7 +340,7 @@ class RecordsQuery:
         query = json_of(content, "records", QUESTION_BYTES, "genesis", "request", "records", "forget")
         try:
             request, forget = Signed.parse(ErasureRequest, query["request"]), query["forget"] is True
-            return cls(Genesis.from_dict(query["genesis"]), request, _digests(query["records"]), forget)
+            return cls(Genesis.from_message(query["genesis"]), request, _digests(query["records"]), forget)
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for records: {error}") from error
 

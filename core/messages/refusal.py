@@ -15,11 +15,14 @@ from core.errors import (
     DataError,
     ForgeryError,
     FormatError,
+    HeldError,
     IntegrityError,
     LedgerError,
     LedgerUnreachableError,
     ModelError,
+    NotNowError,
     ObjectionError,
+    PolicyError,
     PrivacyError,
     UsageError,
 )
@@ -42,6 +45,8 @@ class Cause(StrEnum):
     AGENT = "agent"
     MESSAGE = "message"
     PRIVACY = "privacy-budget"
+    POLICY = "site-policy"
+    HELD = "held"
     LEDGER_UNREACHABLE = "ledger-unreachable"
     LEDGER = "ledger"
     SETTINGS = "settings"
@@ -62,7 +67,10 @@ class Cause(StrEnum):
 
 # In order: the more special class stands before the one that it is derived from.
 _CAUSES: dict[type[Exception], Cause] = {
+    PolicyError: Cause.POLICY,
     ObjectionError: Cause.MESSAGE,
+    HeldError: Cause.HELD,
+    NotNowError: Cause.POLICY,
     ForgeryError: Cause.MESSAGE,
     LedgerUnreachableError: Cause.LEDGER_UNREACHABLE,
     LedgerError: Cause.LEDGER,

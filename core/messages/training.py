@@ -80,7 +80,7 @@ class Task:
             "lane": self.lane,
             "generation": self.generation,
             "round": self.round,
-            "genesis": self.genesis.to_dict(),
+            "genesis": self.genesis.to_message(),
             "openings": [opening.to_dict() for opening in self.openings],
             "earlier": [shown.to_dict() for shown in self.earlier],
             "parent": self.parent.to_dict() if self.parent else None,
@@ -101,7 +101,7 @@ class Task:
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             earlier = tuple(ShownRecord.from_dict(shown) for shown in task["earlier"])
-            genesis = Genesis.from_dict(task["genesis"])
+            genesis = Genesis.from_message(task["genesis"])
             where = {name: task[name] for name in (*_PLACE, "measure")}
             paid = payments_of(task["paid"])
             served = Composition(task["composition"], tuple(_served(task["shares"], content)))

@@ -60,6 +60,11 @@ class Artifacts:
             raise IntegrityError(f"artifact {place}: expected digest {name}, got {got}")
         return AdapterState.from_bytes(data)
 
+    def share(self, name: Digest, members: Collection[Address] | None = None) -> None:
+        """Let those read a state who cannot yet, as `put` would; nothing where none is stored."""
+        if self._has(place := self.place(name)):
+            self._put(place, (), members)
+
     def destroy(self, name: Digest) -> None:
         """Destroy the key of a state: no copy of its bytes can be read again, by anyone."""
         self.blobs.remove(self.place(name) + KEYS)

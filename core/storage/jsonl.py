@@ -12,6 +12,7 @@ parse are damage.
 """
 
 import os
+from datetime import UTC, datetime
 from io import SEEK_END
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -78,6 +79,11 @@ def append(path: Path, entry: Any, *, sync: bool = True) -> None:
     """Append one entry to `path`, created where it is missing, after any other writer; raises as `JsonLines.append`."""
     with JsonLines(path, wait=True, sync=sync) as file:
         file.append(entry)
+
+
+def stamp() -> str:
+    """The time for an entry that people read, in UTC to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read(path: Path) -> list[Any]:

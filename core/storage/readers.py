@@ -1,7 +1,7 @@
 """Who may read what a run stores: the coordinator, the organisations it concerns, and the auditors of the genesis."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from core.canonical import Address
@@ -22,6 +22,16 @@ class Readers:
         """The coordinator, these organisations (all of them by default), and every auditor; nobody twice."""
         chosen = (key for key in self.organisations if members is None or address_of(key) in members)
         return tuple(dict.fromkeys((self.coordinator, *chosen, *self.auditors)))
+
+    def with_newcomers(self, genesis: Genesis) -> Self:
+        """These, and the keys of those who joined since, by their signatures; raises ForgeryError."""
+        joined = (
+            signed.public_key(genesis.chain)
+            for membership in genesis.memberships
+            for signed in membership.value.admissions
+            if signed.value.organisation in {member.address for member in membership.value.proposal.joins}
+        )
+        return replace(self, organisations=(*self.organisations, *joined))
 
     def check(self, genesis: Genesis) -> None:
         """Raise IntegrityError unless these are the keys of those whom the genesis names."""

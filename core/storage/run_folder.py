@@ -8,6 +8,7 @@
     RUN/credits/L0000-G0000-R00001.json         what the round was worth, and whom it paid, where that is measured
     RUN/epochs/E00001.json                      the amounts behind each root of credit on the chain, to claim them by
     RUN/generations/L0000-G0001.json            signed GenerationRecord: lane, generation
+    RUN/memberships/L0000-G0001.json            signed MembershipRecord of the change that opens a generation
     RUN/erasures/L0000-G0001.json               signed attestation of the erasure that opens a generation
     RUN/certificates/L0000-G0001.json           and its certificate, once everything is done
     RUN/calibration.json                        signed Calibration of what is served; replaced
@@ -36,6 +37,7 @@ from core.generations import GenerationRecord, last_round, lineage
 from core.genesis import Genesis
 from core.keys import Key
 from core.ledger import RoundCommitment
+from core.membership import MembershipRecord
 from core.model_selection import served_round, stops
 from core.pruned import Pruned
 from core.round_key import RoundKey
@@ -81,15 +83,42 @@ class RunFolder:
 
     @cached_property
     def genesis(self) -> Genesis:
-        """The genesis; raises UsageError when there is none."""
+        """The genesis, with the changes of its members since; raises UsageError when there is none."""
         if not self.started:
             raise UsageError(f"run {self.name} has no genesis in {self.folder}: it never started")
-        return _read(self.folder / "genesis.json", Genesis.from_dict)
+        return _read(self.folder / "genesis.json", Genesis.from_dict).amended(self.memberships())
+
+    @property
+    def founding(self) -> Founding | None:
+        """What the members signed when they founded; None where nobody did."""
+        path = self.folder / FOUNDING
+        return _read(path, Founding.from_dict) if path.exists() else None
+
+    def memberships(self) -> list[Signed[MembershipRecord]]:
+        """What changed the members of lanes since the founding, by generation."""
+        paths = (self.folder / "memberships").glob("L*.json")
+        found = [_read(path, partial(Signed.parse, MembershipRecord)) for path in paths]
+        return sorted(found, key=lambda signed: (signed.value.proposal.generation, signed.value.proposal.lane))
+
+    def change_members(self, signed: Signed[MembershipRecord]) -> None:
+        """Write a change of a lane's members; once more changes nothing. Raises RunError for another in its place."""
+        proposal, data = signed.value.proposal, to_json(signed.to_dict())
+        name = membership_name(proposal.lane, proposal.generation)
+        if (path := self.folder / name).exists() and path.read_bytes() != data:
+            raise RunError(f"membership {path.stem} is written already and never rewritten")
+        write(path, data)
+        for known in ("genesis", "readers", "artifacts"):  # they know the members
+            self.__dict__.pop(known, None)
+        # Of what is for all, a newcomer is a reader, too.
+        for shared in self._for_all():
+            self._copy(shared)
+        self.artifacts.share(self.genesis.shared_a)
+        self._copy(name, self.genesis.ever_in(proposal.lane))
 
     @cached_property
     def readers(self) -> Readers:
-        """The public keys of those who may read; raises IntegrityError when the file is missing or malformed."""
-        return _read(self.folder / "readers.json", Readers.from_dict)
+        """The public keys of those who may read, newcomers too; raises IntegrityError for a file that is malformed."""
+        return _read(self.folder / "readers.json", Readers.from_dict).with_newcomers(self.genesis)
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -125,21 +154,18 @@ class RunFolder:
         if founding:
             write(self.folder / FOUNDING, to_json(founding.to_dict()))
         write(self.folder / "genesis.json", to_json(genesis.to_dict()))
-        for name in self._beginning():
+        for name in self._for_all():
             self._copy(name)
 
     def complete_copies(self) -> None:
         """Store the sealed copies of documents that a crash has left out."""
-        for name in self._beginning():
+        for name in self._for_all():
             self._copy(name)
-        for name in (CALIBRATION, PRUNED):
-            if (self.folder / name).exists():
-                self._copy(name)
-        for number in self.epochs():
-            self._copy(epoch_name(number))
         for lane in range(len(self.genesis.lanes)):
             for opening in self.generations(lane).values():
                 self._copy_generation(opening.value)
+        for membership in self.memberships():
+            self.change_members(membership)
         for attested in self.erasures():
             self._copy(erasure_name(attested.value.lane, attested.value.generation))
             if path := self.certificate(attested.value):
@@ -148,9 +174,10 @@ class RunFolder:
         for signed in self.records():
             self._copy_round(signed.value, salted=signed.value.digest not in salts_destroyed)
 
-    def _beginning(self) -> tuple[str, ...]:
-        """The documents that a run begins with."""
-        return ("readers.json", *([FOUNDING] if (self.folder / FOUNDING).exists() else ()), "genesis.json")
+    def _for_all(self) -> list[str]:
+        """The documents that every reader may read, those first that a run begins with."""
+        named = ("readers.json", FOUNDING, "genesis.json", CALIBRATION, PRUNED)
+        return [*(name for name in named if (self.folder / name).exists()), *map(epoch_name, self.epochs())]
 
     def append(self, signed: Signed[RoundRecord], salts: Salts, credit: CreditRecord | None = None) -> None:
         """Write a record, its salts and credit first: a record without salts could never be committed.
@@ -380,6 +407,11 @@ def generation_name(lane: int, generation: int) -> str:
 def erasure_name(lane: int, generation: int) -> str:
     """Where the attestation of the erasure that opens a generation lies."""
     return f"erasures/L{lane:04}-G{generation:04}.json"
+
+
+def membership_name(lane: int, generation: int) -> str:
+    """Where the change of members that opens a generation lies."""
+    return f"memberships/L{lane:04}-G{generation:04}.json"
 
 
 def certificate_name(lane: int, generation: int) -> str:

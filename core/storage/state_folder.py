@@ -8,6 +8,9 @@ STATE/witness/GENESIS/   what each organisation remembers of a federation; see c
 STATE/agreed/            what each organisation has agreed to found; see client_app/agreement.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
 STATE/privacy/GENESIS/   what each organisation has spent of its privacy budget; see client_app/privacy.py
+STATE/approvals/         the updates that its people looked at, and held/GENESIS/ those that wait; see
+                         client_app/approvals.py
+STATE/sent.jsonl         what left the site; see client_app/sent.py
 STATE/chain/             the development chains
 """
 
@@ -117,6 +120,19 @@ class State:
     def privacy(self, genesis: Digest, organisation: Address) -> Path:
         """What an organisation of this state folder has spent of its privacy budget in a federation."""
         return self.folder / "privacy" / raw(genesis).hex() / f"{address(organisation)}.jsonl"
+
+    def approvals(self, organisation: Address) -> Path:
+        """Which updates an organisation of this state folder has looked at."""
+        return self.folder / "approvals" / f"{address(organisation)}.jsonl"
+
+    def held(self, genesis: Digest, organisation: Address) -> Path:
+        """The folder of the updates of an organisation that wait to be looked at."""
+        return self.folder / "held" / raw(genesis).hex() / address(organisation)
+
+    @property
+    def sent(self) -> Path:
+        """What left the site of the organisation that a deployed node speaks for."""
+        return self.folder / "sent.jsonl"
 
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""

@@ -78,7 +78,7 @@ def reaggregate(rounds: Rounds, attestation: Attestation) -> None:
     """Re-aggregate the rounds of the lane's line before the erasure, as far as the attestation says."""
     line = (signed.value for signed in rounds.run.lineage(attestation.lane, attestation.generation - 1))
     first, last = attestation.parent_round + 1, attestation.reaggregated
-    rounds.reaggregate(attestation.lane, [record for record in line if first <= record.round <= last])
+    rounds.reaggregate(attestation.lane, [r for r in line if first <= r.round <= last], attestation.erased)
 
 
 def wait_for_anchors(run: RunFolder, ledger: Ledger, lane: int) -> None:

@@ -11,8 +11,9 @@ from client_app.agreement import Agreement, Pins
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
 from core.founding import commitment_to
-from core.genesis import Genesis, Privacy
+from core.genesis import Genesis
 from core.keys import Key, derive
+from core.membership import Proposal
 from core.messages.queries import ConsentQuery
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -20,7 +21,7 @@ from core.storage import jsonl
 from core.storage.state_folder import State
 from core.update import Asked, Organisation
 from tests import federation as f
-from tests.server_app.agreeing import registered
+from tests.server_app.agreeing import own_key, registered
 
 KEYS = tuple(sorted((Key(bytes([i]) * 32) for i in (1, 2, 3)), key=lambda key: int(key.address, 16)))
 MEMBERS = tuple(Organisation(key.address, f"member-{i}", 100, False) for i, key in enumerate(KEYS))
@@ -188,10 +189,7 @@ def test_it_agrees_to_nothing_else_than_what_follows_from_what_it_was_shown(tmp_
     [
         ({"pin-coordinator": f.address("coding")}, "coordinator"),
         ({"pin-contract": f.address("coding")}, "contract"),
-        ({"pin-base": f.other("base")}, "base"),
         ({"pin-members": f"{MEMBERS[0].address}, {MEMBERS[1].address}"}, "members"),
-        ({"pin-norm-bound": 1.0}, "norm-bound"),
-        ({"pin-epsilon": 3.0}, "dp-epsilon"),  # it counts none
     ],
 )
 def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
@@ -203,19 +201,9 @@ def test_a_genesis_that_the_settings_do_not_want_is_not_agreed_to(
     wanted = {
         "pin-coordinator": genesis.coordinator.lower(),
         "pin-contract": genesis.chain.contract,
-        "pin-base": genesis.base.digest,
         "pin-members": ",".join(member.address for member in reversed(MEMBERS)),
-        "pin-norm-bound": genesis.norm_bound,
     }
     Pins.of(wanted).check(genesis)
-
-
-def test_an_organisation_may_ask_for_a_privacy_budget_of_at_most_its_own(tmp_path: Path) -> None:
-    private = replace(drawn(tmp_path), privacy=Privacy(3.0, 1e-5, 1.0))
-    Pins.of({"pin-epsilon": 3.0}).check(private)
-    Pins.of({}).check(private)
-    with pytest.raises(ObjectionError, match="dp-epsilon: expected at most 2, as pinned, got 3"):
-        Pins.of({"pin-epsilon": 2.0}).check(private)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +228,19 @@ def test_a_chain_that_lives_on_the_coordinator_s_machine_is_no_chain_for_another
         return
     with pytest.raises(ObjectionError, match=r"chain: expected one that this machine reaches, .* set chain to the RPC"):
         pins.check_asked(ASKED, embedded)
+
+
+def test_a_newcomer_agrees_by_joining_and_a_member_only_in_its_own_federation(tmp_path: Path) -> None:
+    genesis, newcomer = drawn(tmp_path), own_key(77)
+    joins = (Organisation(newcomer.address, "newcomer", 10, derived=False),)
+    proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], joins)
+    own = Agreement(tmp_path / "newcomer" / "agreed.jsonl", newcomer)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.check(genesis)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.admit(genesis, replace(proposal, joins=()))
+    assert own.admit(genesis, proposal).verified(genesis).proposal == proposal.digest
+    own.check(genesis)
+    assert own.agreed(genesis.digest) == genesis
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        own.check(replace(genesis, run="another"))

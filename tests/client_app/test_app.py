@@ -1,8 +1,9 @@
 """The ClientApp on a small random model: who is hosted, what is trained, what is signed."""
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+import client_app.learning
 import client_app.local_round
 import core.adapter
 from client_app import learning, oversight
 from client_app.app import app
+from client_app.approvals import Approvals
 from client_app.hosting import Node, node_of
 from client_app.privacy import PrivacyAccount
 from console.backends.inline import InlineGrid
@@ -250,7 +253,7 @@ def test_training_that_diverged_is_left_to_admission(
 
     monkeypatch.setattr(client_app.local_round, "train", diverged)
     reply = trained(places, task(genesis))
-    assert reply.signed.verified(genesis).metrics == {"seconds": 1.0}
+    assert reply.signed.verified(genesis).metrics == {"seconds": 1.0, "records": 1}
     assert all(np.isnan(array).all() for array in AdapterState.from_bytes(reply.update).arrays.values())
 
 
@@ -336,7 +339,7 @@ def test_a_node_founds_as_what_it_is_and_as_its_settings_want(places: dict[str, 
     lanes, seed = ((key.address,),), seeds.from_nonces((nonce,))
     genesis = replace(f.genesis(), organisations=(member,), lanes=lanes, nonces=(nonce,), seed=seed)
     grown = replace(genesis, organisations=(replace(member, examples=member.examples + 1),))
-    for other, pins in ((grown, {}), (genesis, {"pin-norm-bound": genesis.norm_bound / 2})):
+    for other, pins in ((grown, {}), (genesis, {"pin-members": f.COORDINATOR.address})):
         refusal = Refusal.from_content(ask(CONSENT, ConsentQuery(key.address, other).to_content(), **pins))
         assert refusal
         assert refusal.reason == Refused.OBJECTED
@@ -357,6 +360,144 @@ def test_a_deployed_node_says_chain_and_contract_of_its_own_when_it_is_bound_on_
     assert refusal
     assert refusal.detail == f"the contract on the organisation's chain: expected {elsewhere}, got {f.CHAIN}"
     assert refusal.lasting
+
+
+@dataclass
+class Deployed:
+    """A node with a key of its own and a site policy, alone in a federation that it has agreed to."""
+
+    places: dict[str, Any]
+    folder: Path
+    genesis: Genesis
+
+    @classmethod
+    def agree(cls, places: dict[str, Any], folder: Path, genesis: Genesis) -> "Deployed":
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        key = keys.create(folder / "own.key")
+        made = cls(places, folder, genesis)
+        made.allow("")
+        asked = Bind(f.asked(f.other("challenge")), f.CHAIN)
+        (registration,) = Bound.from_content(made.ask(BIND, asked.to_content())).registrations
+        nonce = queries.nonce_of(made.ask(REVEAL, RevealQuery(key.address, (registration,), f.CHAIN).to_content()))
+        member = verified_registration(registration, f.CHAIN, asked.asked)
+        seed = seeds.from_nonces((nonce,))
+        model = load(ModelSpec(genesis.base.name, "none", RANK, ALPHA))
+        shared = lora.factor(lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(seed)), "A").digest
+        members: dict[str, Any] = {"organisations": (member,), "lanes": ((key.address,),)}
+        made.genesis = replace(genesis, **members, nonces=(nonce,), seed=seed, shared_a=shared)
+        made.ask(CONSENT, ConsentQuery(key.address, made.genesis).to_content())
+        return made
+
+    def allow(self, policy: str) -> None:
+        (self.folder / "policy.toml").write_text(policy, encoding="utf-8")
+
+    def ask(self, kind: str, content: RecordDict) -> RecordDict:
+        own = {"organisation": "medical", "data": self.places["data"], "base": self.places["base"]}
+        files = {"key-file": "own.key", "policy": "policy.toml", "state": "state"}
+        own |= {name: str(self.folder / file) for name, file in files.items()}
+        return app(Message(content, 1, kind), context(self.places, **own)).content
+
+    def train(self) -> RecordDict:
+        (member,) = self.genesis.organisations
+        model = load(ModelSpec(self.genesis.base.name, "none", RANK, ALPHA))
+        fresh = lora.fresh(lora.Layout.of(model.modules, RANK), seeds.shared(self.genesis.seed))
+        state = Composition.of(RULES[self.genesis.rule].initial(fresh))
+        task = Task(self.genesis, member.address, 0, 0, 1, (), None, None, state)
+        return self.ask(TRAIN, task.to_content())
+
+    @property
+    def state(self) -> State:
+        return State(self.folder / "state")
+
+    @property
+    def approvals(self) -> Approvals:
+        return Approvals(self.state.approvals(self.genesis.organisations[0].address))
+
+
+def refusal_of(content: RecordDict) -> Refusal:
+    refusal = Refusal.from_content(content)
+    assert refusal
+    return refusal
+
+
+def test_an_update_that_is_held_leaves_once_it_is_let_go_and_nothing_is_trained_anew(
+    places: dict[str, Any], genesis: Genesis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Deployed.agree(places, tmp_path, genesis)
+    node.allow('approve = "each"')
+    assert refusal_of(node.train()).cause == Cause.HELD
+    monkeypatch.setattr(client_app.learning, "train_round", lambda *_: pytest.fail("it was trained already"))
+    refusal = refusal_of(node.train())
+    assert (refusal.reason, refusal.cause, refusal.lasting) == (Refused.ABSTAINED, Cause.HELD, False)
+    assert refusal.detail == "held for approval by a person of its organisation"
+    assert not [entry for entry in jsonl.read(node.state.sent) if entry["what"] == TRAIN]
+    (held,) = node.approvals.waiting()
+    node.approvals.decide(held.digest, released=True)
+    reply = Reply.from_content(node.train())
+    assert reply.signed.verified(node.genesis) == held
+    assert AdapterState.from_bytes(reply.update).digest == held.update
+
+
+def test_what_left_the_site_is_logged_at_home(places: dict[str, Any], genesis: Genesis, tmp_path: Path) -> None:
+    node = Deployed.agree(places, tmp_path, genesis)
+    reply = Reply.from_content(node.train())
+    log = jsonl.read(node.state.sent)
+    assert [entry["what"] for entry in log] == [BIND, REVEAL, CONSENT, TRAIN]
+    assert {entry["to"] for entry in log} == {f.COORDINATOR.address}
+    assert {entry["run"] for entry in log} == {f.RUN}
+    manifest, entry = reply.signed.value, log[-1]
+    assert (entry["digest"], entry["round"], entry["records"]) == (manifest.update, 1, manifest.examples)
+    assert entry["bytes"] > len(reply.update)
+    assert all(entry["bytes"] > 50 and entry["digest"].startswith("0x") for entry in log)
+
+
+def test_a_manifest_tells_how_many_records_its_training_used(places: dict[str, Any], genesis: Genesis) -> None:
+    manifest = trained(places, task(genesis)).signed.value
+    # Two steps of one row each, in which few of the records find room.
+    assert 0 < manifest.metrics["records"] < manifest.examples
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "detail"),
+    [
+        ("most-steps = 1", Refused.OBJECTED, "most-steps: expected at most 1, as this site's policy allows, got 2"),
+        ('data-sets = ["coding"]', Refused.OBJECTED, "data-sets: expected one of those in its list"),
+        ('hours = ["{closed}"]', Refused.ABSTAINED, "hours: expected"),
+        ('robust = "clip"', Refused.FAILED, ""),
+    ],
+)
+def test_a_task_beyond_the_site_s_policy_is_refused_before_anything_is_trained(
+    places: dict[str, Any],
+    genesis: Genesis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    reason: Refused,
+    detail: str,
+) -> None:
+    node = Deployed.agree(places, tmp_path, genesis)
+    monkeypatch.setattr(client_app.learning, "train_round", lambda *_: pytest.fail("nothing is to be trained"))
+    hour = (time.localtime().tm_hour + 2) % 24
+    node.allow(policy.replace("{closed}", f"{hour:02}:00-{hour:02}:30"))
+    refusal = refusal_of(node.train())
+    assert refusal.reason == reason
+    assert refusal.detail.startswith(detail)
+    assert refusal.cause == (Cause.POLICY if detail else Cause.SETTINGS)
+    assert str(tmp_path) not in refusal.detail
+
+
+def test_a_node_does_not_agree_to_a_genesis_beyond_the_site_s_policy_and_says_why(
+    places: dict[str, Any], genesis: Genesis, tmp_path: Path
+) -> None:
+    node = Deployed.agree(places, tmp_path, genesis)
+    node.allow("most-rounds = 1")
+    query = ConsentQuery(node.genesis.organisations[0].address, node.genesis)
+    refusal = refusal_of(node.ask(CONSENT, query.to_content()))
+    assert (refusal.reason, refusal.cause) == (Refused.OBJECTED, Cause.POLICY)
+    assert refusal.detail == "most-rounds: expected at most 1, as this site's policy allows, got 2"
+    node.allow('data-sets = ["financial"]')
+    asked = Bind(f.asked(f.other("challenge")), f.CHAIN)
+    assert refusal_of(node.ask(BIND, asked.to_content())).cause == Cause.POLICY
 
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:

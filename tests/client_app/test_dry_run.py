@@ -105,10 +105,7 @@ def test_a_dry_run_s_step_fills_every_row(base: Path, private: dict[str, Any]) -
     [
         ({"pin-coordinator": f.address("coding")}, {}, f"settings: coordinator: expected {f.address('coding')}"),
         ({"pin-contract": f.address("coding")}, {}, f"settings: contract: expected {f.address('coding')}"),
-        ({"pin-base": digest("base", b"other")}, {}, "settings: base: expected"),
         ({"pin-members": f.address("coding")}, {}, "settings: members: expected"),
-        ({"pin-norm-bound": 1.0}, {}, "settings: norm-bound: expected at most 1, as pinned, got 100"),
-        ({"pin-epsilon": 3.0}, {}, "settings: dp-epsilon: expected at most 3, as pinned, got inf"),
         ({"organisation": "absent"}, {}, "data and key: usage: the node's log says why"),
         ({"signer": "/run/none.sock"}, {}, "data and key: usage: the node's log says why"),
         ({"base": "/nowhere"}, {}, "base and step: model: the node's log says why"),
@@ -139,3 +136,20 @@ def test_a_signer_of_another_coordinator_is_a_problem(
     assert answer.problems == (answer.problems[0],)
     assert answer.problems[0].startswith("data and key: signer: expected settings for")
     assert answer.seconds > 0, "what does not depend on it is tried all the same"
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ("most-norm = 1", "most-norm: expected at most 1, as this site's policy allows, got 100"),
+        ("most-epsilon = 3", "most-epsilon: expected at most 3, as this site's policy allows, got inf"),
+        ('bases = ["another"]', "base: expected another, as this site's policy allows, got "),
+        ('data-sets = ["another"]', "data-sets: expected one of those in its list"),
+    ],
+)
+def test_what_the_site_s_policy_would_refuse_is_a_problem(
+    place: dict[str, Any], base: Path, tmp_path: Path, policy: str, problem: str
+) -> None:
+    (tmp_path / "policy.toml").write_text(policy)
+    (told,) = tried(place | {"policy": str(tmp_path / "policy.toml")}, bases.digest_of(base)).problems
+    assert told.startswith(f"site policy: {problem}")

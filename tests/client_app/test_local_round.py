@@ -85,7 +85,7 @@ def test_the_manifest_describes_the_update(round_of: Round, model: Model, rule: 
     )
     assert (manifest.examples, manifest.bid) == (len(RECORDS), BID)
     assert manifest.tokens > 0
-    assert manifest.metrics.keys() == {"loss", "seconds", "behind"}
+    assert manifest.metrics.keys() == {"loss", "seconds", "records", "behind"}
     initial, fresh = RULES[rule].initial(shared_adapter(model, RANK, f.SEED)), shared_adapter(model, RANK, f.SEED)
     assert {name: update[name].shape for name in update} == RULES[rule].shapes(initial, fresh)
     assert any(update[name].any() for name in update)
@@ -125,7 +125,7 @@ def test_training_that_diverged_has_no_loss_to_sign(round_of: Round, monkeypatch
     train = local_round.train
     monkeypatch.setattr(local_round, "train", lambda *a, **k: replace(train(*a, **k), loss=math.nan))
     manifest, _ = round_of(metrics={"behind": math.inf, "trusting": 1.0})
-    assert manifest.metrics.keys() == {"seconds", "trusting"}
+    assert manifest.metrics.keys() == {"seconds", "records", "trusting"}
     assert manifest.sign(f.key("medical"), f.CHAIN)
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,10 +21,12 @@ from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import OpenedRequest, Receipt, hidden
-from core.errors import ForgeryError, IntegrityError, UsageError
+from core.errors import ConfigError, ForgeryError, HeldError, IntegrityError, PolicyError, UsageError
 from core.founding import Consent, Founding, commitment_to
+from core.generations import GenerationRecord
 from core.genesis import Genesis
-from core.keys import Key
+from core.keys import Domain, Key
+from core.membership import Admission, Leave, MembershipRecord, Proposal
 from core.rounds import Salts, ShownRecord
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -213,7 +216,7 @@ def test_signers_draw_a_seed_and_agree_to_one_genesis_and_no_other(agreeing: lis
     consents = tuple(agreement.consent(genesis) for agreement in agreements)
     Founding(tuple(registrations), consents).check(genesis)
     agreements[0].check(genesis)
-    assert Genesis.from_dict(from_json((tmp_path / "node" / f"{genesis.digest}.json").read_bytes())) == genesis
+    assert Genesis.from_message(from_json((tmp_path / "node" / f"{genesis.digest}.json").read_bytes())) == genesis
     swapped = (nonces[1], nonces[0], nonces[2])
     with pytest.raises(IntegrityError, match="expected a seed from the nonce that was shown"):
         agreements[0].consent(replace(genesis, nonces=swapped, seed=from_nonces(swapped)))
@@ -277,7 +280,7 @@ def test_two_histories_are_not_signed_whatever_asks(
             for signed in records
         ]
         shown = [{"record": signed.to_dict(), "salts": s} for signed, s in zip(records, salts, strict=True)]
-        return ask(ask="show", federation=federation.genesis.digest, shown=shown, openings=[])
+        return ask(ask="show", federation=federation.genesis.digest, shown=shown, openings=[], memberships=[])
 
     def sign(manifest: UpdateManifest) -> dict[str, Any]:
         return ask(ask="sign", chain=chain, noun=manifest.struct, value=manifest.to_dict())
@@ -438,3 +441,157 @@ def test_a_silent_client_does_not_hold_up_the_next(federation: Federation, key: 
 def test_an_answer_is_one_line_of_json(federation: Federation, settings: SignerSettings) -> None:
     signer = Signer(settings, federation.members[OWN])
     assert from_json(to_json(signer.answer(b'{"ask":"about"}')))["address"] == federation.members[OWN].address
+
+
+# --- the site's policy ---------------------------------------------------------------------------------------------
+
+
+def with_policy(settings: SignerSettings, key: Key, text: str) -> Signer:
+    path = settings.folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return Signer(replace(settings, policy=path), key)
+
+
+def signing(signer: Signer, manifest: UpdateManifest, domain: Domain, *, owner: bool = False) -> dict[str, Any]:
+    asked = {"ask": "sign", "chain": domain.to_dict(), "noun": manifest.struct, "value": manifest.to_dict()}
+    return signer.answer(to_json(asked), owner=owner)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ("most-rounds = 1", "most-rounds: expected at most 1, as this site's policy allows, got"),
+        ("most-epsilon = 8", "most-epsilon: expected at most 8, as this site's policy allows, got inf"),
+        ('hours = ["{closed}"]', "hours: expected"),
+    ],
+)
+def test_a_signer_signs_no_update_beyond_the_policy_whatever_its_node_asks(
+    federation: Federation, settings: SignerSettings, policy: str, reason: str
+) -> None:
+    hour = (time.localtime().tm_hour + 2) % 24
+    signer = with_policy(settings, federation.members[OWN], policy.replace("{closed}", f"{hour:02}:00-{hour:02}:30"))
+    refusal = signing(signer, own_manifest(federation), federation.genesis.chain)
+    assert refusal["refused"].startswith(reason)
+    assert refusal["as"] in ("PolicyError", "NotNowError")
+
+
+def test_a_signer_agrees_to_no_genesis_beyond_the_policy(federation: Federation, settings: SignerSettings) -> None:
+    signer = with_policy(settings, federation.members[OWN], 'bases = ["another"]')
+    refusal = signer.answer(to_json({"ask": "consent", "genesis": federation.genesis.to_dict()}))
+    assert refusal["refused"].startswith("base: expected another, as this site's policy allows, got")
+
+
+def test_a_policy_that_is_missing_or_wrong_is_said_at_the_start_and_signs_nothing(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    with pytest.raises(ConfigError, match="approve: expected text, got 5"):
+        with_policy(settings, federation.members[OWN], "approve = 5")
+    signer = with_policy(settings, federation.members[OWN], "")
+    (settings.folder / "policy.toml").unlink()
+    refusal = signing(signer, own_manifest(federation), federation.genesis.chain)
+    assert "expected a settings file" in refusal["refused"]
+
+
+def test_a_signer_holds_updates_and_lets_go_what_its_owner_has_looked_at_and_nothing_else(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    chain, made = federation.genesis.chain, own_manifest(federation)
+    other = replace(made, update=f.other("other bytes"))
+    signer = with_policy(settings, federation.members[OWN], 'approve = "each"')
+    held = signing(signer, made, chain)
+    assert held == {"refused": "held for approval by a person of its organisation", "as": "HeldError"}
+    decision = {"ask": "decide", "manifest": made.digest, "released": True}
+    assert "expected about, " in signer.answer(to_json(decision))["refused"], "its node is not its people"
+    assert "expected about, " in signer.answer(to_json({"ask": "held"}))["refused"]
+    assert signer.answer(to_json({"ask": "held"}), owner=True) == {"held": [made.to_dict()]}
+    assert signer.answer(to_json(decision), owner=True) == {}
+    assert signing(signer, other, chain)["as"] == "HeldError"
+    assert "signature" in signing(signer, made, chain)
+
+
+def test_a_node_hears_from_its_signer_what_is_held_and_why(federation: Federation, settings: SignerSettings) -> None:
+    (settings.folder / "policy.toml").write_text('approve = "each"', encoding="utf-8")
+    settings = replace(settings, policy=settings.folder / "policy.toml")
+    with SignerServer(settings, federation.members[OWN]) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        key, made = RemoteKey(settings.socket), own_manifest(federation)
+        key.check_approve("each")
+        with pytest.raises(PolicyError, match=r"approve: expected a signer whose policy says first, .* got each"):
+            key.check_approve("first")
+        with pytest.raises(HeldError, match="the signer refuses: held for approval"):
+            made.sign(key, federation.genesis.chain)
+        assert key.waiting() == [made]
+        key.decide(made.digest, released=True)
+        assert made.sign(key, federation.genesis.chain).verified(federation.genesis)
+        server.shutdown()
+        thread.join()
+
+
+# --- members that come and go --------------------------------------------------------------------------------------
+
+
+def proposal_of(federation: Federation, *joins: Organisation) -> Proposal:
+    genesis = federation.genesis
+    return Proposal(genesis.digest, 0, 1, records_of(federation)[-1].value.digest, genesis.lanes[0], joins)
+
+
+def test_a_signer_agrees_to_newcomers_of_its_federation_and_of_no_other(
+    federation: Federation, key: RemoteKey, tmp_path: Path
+) -> None:
+    genesis = federation.genesis
+    newcomer = Organisation(own_key(77).address, "newcomer", 10, derived=False)
+    proposal = proposal_of(federation, newcomer)
+    admission = RemoteAgreement(tmp_path / "agreed", key).admit(genesis, proposal)
+    assert admission.verified(genesis).proposal == proposal.digest
+    other = replace(genesis, coordinator=key.address)
+    with pytest.raises(IntegrityError, match="federation: expected chain and coordinator"):
+        key.admit(other, replace(proposal, genesis=other.digest))
+
+
+def test_a_signer_joins_a_federation_of_its_coordinator_and_then_signs_in_it(
+    federation: Federation, settings: SignerSettings, tmp_path: Path
+) -> None:
+    genesis, key = federation.genesis, own_key(77)
+    newcomer = Organisation(key.address, "newcomer", 10, derived=False)
+    proposal = proposal_of(federation, newcomer)
+    own_settings = replace(settings, state=tmp_path / "newcomer")
+    asked = {"ask": "admit", "genesis": genesis.to_message(), "proposal": proposal.to_dict()}
+    refused = Signer(own_settings, key).answer(to_json(asked))
+    assert refused["refused"].startswith(f"joins: expected none, as this site's policy allows, got {genesis.digest}")
+    signer = with_policy(own_settings, key, f'joins = ["{genesis.digest}"]')
+
+    def ask(**request: Any) -> dict[str, Any]:
+        return signer.answer(to_json(request))
+
+    joining = ask(**asked)
+    own = Signed(Admission(genesis.digest, key.address, proposal.digest), (joining["signature"],))
+    others = [
+        Admission(genesis.digest, m.address, proposal.digest).sign(m, genesis.chain)
+        for m in federation.members.values()
+    ]
+    record = MembershipRecord(genesis.digest, proposal, (own, *others), (), "33" * 32)
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 3, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, genesis.chain)  # fmt: skip
+    head = records_of(federation)[-1]
+    shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+    show = {"ask": "show", "federation": genesis.digest, "shown": shown, "openings": [opened.to_dict()]}
+    # A coordinator that adds members without a quorum, or shows the opening without its record.
+    few = replace(record, admissions=(own,)).sign(COORDINATOR, genesis.chain)
+    assert "members to agree, got 0" in ask(**show, memberships=[few.to_dict()])["refused"]
+    assert "expected its membership record, got none" in ask(**show, memberships=[])["refused"]
+    assert ask(**show, memberships=[record.sign(COORDINATOR, genesis.chain).to_dict()]) == {}
+    made = replace(own_manifest(federation), organisation=key.address, generation=1, round=4, parent=head.value.digest)
+    assert "signature" in signing(signer, made, genesis.chain)
+    elsewhere = replace(made, parent=records_of(federation)[0].value.digest)
+    assert "no record that was shown before it" in signing(signer, elsewhere, genesis.chain)["refused"]
+
+
+def test_a_leave_is_signed_for_the_signer_s_owner_alone(federation: Federation, settings: SignerSettings) -> None:
+    genesis = federation.genesis
+    signer = Signer(settings, federation.members[OWN])
+    leave = Leave(genesis.digest, federation.members[OWN].address)
+    asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": leave.struct, "value": leave.to_dict()}
+    assert "for another user than the signer's own" in signer.answer(to_json(asked))["refused"]
+    assert "signature" in signer.answer(to_json(asked), owner=True)

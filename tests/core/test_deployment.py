@@ -51,8 +51,8 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
     own = node(
         tmp_path, NODE + 'chain-url = "http://own"\nchain-lag = 0\nbudget = 3\nbase = "/srv/base"\n'
     ).node_config()
-    pinned = node(tmp_path, NODE + 'pin-coordinator = "0x1"\npin-norm-bound = 5\n').node_config()
-    assert (pinned["pin-coordinator"], pinned["pin-norm-bound"]) == ("0x1", 5)
+    pinned = node(tmp_path, NODE + 'pin-coordinator = "0x1"\npolicy = "policy.toml"\n').node_config()
+    assert (pinned["pin-coordinator"], pinned["policy"]) == ("0x1", str(tmp_path / "policy.toml"))
     assert (own["chain-url"], own["chain-lag"], own["budget"], own["base"]) == ("http://own", 0, 3, "/srv/base")
 
 
@@ -138,13 +138,6 @@ def test_a_coordinator_listens_on_a_port(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "coordinator.toml").write_text(COORDINATOR + wrong)
     with pytest.raises(ConfigError, match=r"expected ADDRESS:PORT|expected 1 to 65535"):
         CoordinatorSettings.read(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["pin-norm-bound", "pin-epsilon"])
-@pytest.mark.parametrize("bound", ["nan", "inf", "-1.0", "0"])
-def test_a_pinned_bound_that_bounds_nothing_is_refused(tmp_path: Path, name: str, bound: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: expected a number above 0"):
-        node(tmp_path, f"{NODE}{name} = {bound}\n")
 
 
 def test_nesting_without_end_is_no_settings_file(tmp_path: Path) -> None:

@@ -23,8 +23,19 @@ from core.config import RunConfig
 from core.erasures import Attestation, ErasureRequest, OpenedRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
+from core.keys import derive
+from core.membership import Admission, Leave, MembershipRecord, Proposal
 from core.messages import queries, training
-from core.messages.queries import Bind, Bound, ConsentQuery, Deletion, OfferQuery, RecordsAnswer, RevealQuery
+from core.messages.queries import (
+    AdmissionQuery,
+    Bind,
+    Bound,
+    ConsentQuery,
+    Deletion,
+    OfferQuery,
+    RecordsAnswer,
+    RevealQuery,
+)
 from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.privacy import PrivacyClaims
@@ -34,7 +45,7 @@ from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
-from core.update import Bid, Offer, Registration, UpdateManifest, verified_registration
+from core.update import Bid, Offer, Organisation, Registration, UpdateManifest, verified_registration
 from llm.files import read_records
 from provenance.evidence import Evidence
 from provenance.trace import TokenTrace
@@ -64,6 +75,21 @@ SHOWN = ShownRecord(RECORD, Salts.draw(RECORD.value))
 TASK = Task(
     GENESIS, f.address("medical"), 0, 0, 2, (), RECORD, SHOWN.salts, Composition.of(f.fresh()), earlier=(SHOWN,)
 )  # fmt: skip
+NEWCOMER = derive(5, "newcomer")
+PROPOSAL = Proposal(
+    GENESIS.digest, 0, 1, RECORD.value.digest, GENESIS.lanes[0], (Organisation(NEWCOMER.address, "newcomer", 50, True),)
+)  # fmt: skip
+CHANGE = MembershipRecord(
+    GENESIS.digest,
+    PROPOSAL,
+    tuple(
+        Admission(GENESIS.digest, key.address, PROPOSAL.digest).sign(key, GENESIS.chain)
+        for key in (NEWCOMER, *map(f.key, ("medical", "coding", "financial")))
+    ),
+    (Leave(GENESIS.digest, f.address("coding")).sign(f.key("coding"), GENESIS.chain),),
+    "44" * 32,
+).sign(f.COORDINATOR, GENESIS.chain)
+CHANGED = GENESIS.amended([CHANGE])
 ADMISSION = AdmissionContext(
     GENESIS,
     f.address("medical"),
@@ -193,6 +219,7 @@ def statements() -> dict[str, Reader]:
         "manifest": signed(UpdateManifest, SIGNED, verify),
         "record": signed(RoundRecord, RECORD, verify),
         "offer": signed(Offer, OFFER, verify),
+        "change of members": signed(MembershipRecord, CHANGE, lambda s: GENESIS.amended([s])),
         "attestation": signed(Attestation, attested(GENESIS), verify),
         "receipt": signed(Receipt, signed_receipt(GENESIS, f.other("erasure"), f.key("coding")), verify),
         "calibration": signed(Calibration, CALIBRATION, lambda s: verified_calibration(s, GENESIS)),
@@ -234,6 +261,7 @@ def questions() -> dict[str, Reader]:
     deletion = Deletion(GENESIS, f.address("medical"), attested(GENESIS))
     reveal = RevealQuery(f.address("medical"), (f.registration(f.members()[0], CHALLENGE),), f.CHAIN)
     consent = ConsentQuery(f.address("medical"), GENESIS)
+    admission = AdmissionQuery(f.address("medical"), CHANGED, CHANGE.value.proposal, ())
     offer = OfferQuery(GENESIS, f.address("medical"), 0, 1, 3, 12.5, {1: 0.25})
 
     def state(data: bytes) -> Any:
@@ -245,6 +273,7 @@ def questions() -> dict[str, Reader]:
         "query for an offer": message(offer.to_content(), "offer", OfferQuery.from_content),
         "query to reveal": message(reveal.to_content(), "reveal", RevealQuery.from_content),
         "query to consent": message(consent.to_content(), "consent", ConsentQuery.from_content),
+        "query about newcomers": message(admission.to_content(), "admission", AdmissionQuery.from_content),
         "query to delete": message(deletion.to_content(), "delete", Deletion.from_content),
         "task": message(TASK.to_content(), "task", Task.from_content),
         "state of a task": Reader(state, f.fresh().to_bytes()),
@@ -259,6 +288,7 @@ def replies() -> dict[str, Reader]:
     return {
         "registrations": message(registrations, "bound", Bound.from_content),
         "revealed": reply(queries.nonce_of, queries.revealed(f.other("nonce")), "revealed"),
+        "agreed": reply(queries.admission_of, queries.agreed(CHANGE.value.admissions[0]), "agreed"),
         "offered": reply(queries.offer_of, queries.offered(OFFER), "offered"),
         "records known": reply(partial(RecordsAnswer.from_content, asked=2), known, "known"),
         "refusal": reply(admitted, refusal, "refusal"),

@@ -3,11 +3,10 @@
 import signal
 import time
 
-import psutil
 import pytest
 
-from tests.integration.deployed import PRIVILEGED, Deployment
-from tests.integration.faults import Live, fill, small_disk, stopped
+from tests.integration.deployed import Deployment
+from tests.integration.faults import Live, stopped
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
@@ -71,45 +70,6 @@ def test_half_of_the_organisations_cut_off_hold_the_round_and_lose_nothing(deplo
     records = run.finish()
     assert [record.attempt for record in records] == [1, 1, 1]
     assert all(len(record.admitted) >= 2 for record in records)
-
-
-def test_a_node_without_memory_says_so_and_trains_again_when_it_has_some(deployment: Deployment) -> None:
-    run = Live(deployment, "memory", rounds=6)
-    run.wait_for("round-closed", 1)
-    (worker,) = deployment.workers("medical")
-    whole = worker.rlimit(psutil.RLIMIT_AS)
-    worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms, whole[1]))
-    run.wait_for("round-closed", 3)
-    worker.rlimit(psutil.RLIMIT_AS, whole)
-    records = run.finish()
-    assert all(run.names(record) >= {"coding", "financial"} for record in records)
-    assert run.rejected("medical") <= {"client-error: memory", "client-error: internal"}
-    assert run.names(records[-1]) == {"coding", "financial", "medical"}
-
-
-def test_a_node_with_few_open_files_goes_on(deployment: Deployment) -> None:
-    node = deployment.command("node", deployment.node("medical"))
-    for process in (node, *node.children(recursive=True)):
-        _, most = process.rlimit(psutil.RLIMIT_NOFILE)
-        process.rlimit(psutil.RLIMIT_NOFILE, (64, most))
-    run = Live(deployment, "files", rounds=2, quorum=3)
-    assert [run.names(record) for record in run.finish()] == [{"coding", "financial", "medical"}] * 2
-
-
-@pytest.mark.skipif(not PRIVILEGED, reason="needs root, to mount a file system")
-def test_a_node_whose_disk_is_full_sits_out_until_there_is_room(deployment: Deployment) -> None:
-    memory = deployment.node("medical") / "state" / "witness"
-    with small_disk(memory, 4):
-        run = Live(deployment, "full", rounds=6)
-        run.wait_for("round-closed", 1)
-        filler = fill(memory)
-        run.wait_for("rejected")
-        filler.unlink()
-        records = run.finish()
-    assert run.rejected("medical") == {"client-error: system"}
-    assert "No space left on device" in deployment.log("node-medical")
-    assert all(run.names(record) >= {"coding", "financial"} for record in records)
-    assert run.names(records[-1]) == {"coding", "financial", "medical"}
 
 
 def test_a_node_whose_data_are_gone_speaks_for_nobody_and_the_others_go_on(deployment: Deployment) -> None:

@@ -128,7 +128,13 @@ def test_a_coordinator_that_ships_changed_client_code_is_refused_by_every_node_a
 
 
 def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(deployment: Deployment) -> None:
-    rogue = deployment.folder / "rogue"
+    def known() -> int:
+        listed = deployment.flwr("supernode", "list", "federation", "--format", "json")
+        count = listed.stdout.count('"node-id"')
+        assert count >= len(MEMBERS), listed.stdout
+        return count
+
+    before, rogue = known(), deployment.folder / "rogue"
     rogue.mkdir()
     (rogue / "config.toml").write_text(
         f'[superlink]\ndefault = "federation"\n\n[superlink.federation]\naddress = "localhost:{deployment.port}"\n'
@@ -140,8 +146,7 @@ def test_a_rogue_with_the_ca_certificate_starts_nothing_and_registers_nowhere(de
         done = deployment.flwr(*attempt, "federation", home=rogue)
         assert done.returncode != 0, done.stdout
     # The same on the coordinator's own machine goes: what is kept out is the network.
-    listed = deployment.flwr("supernode", "list", "federation", "--format", "json")
-    assert listed.stdout.count('"node-id"') == len(MEMBERS), listed.stdout
+    assert known() == before
     with httpx.Client(verify=ssl.create_default_context(cafile=deployment.certificate)) as client:
         for path in ("/v1/control/start-run", "/v1/runtime/acquire-task", "/docs"):
             assert client.post(f"https://localhost:{deployment.port}{path}", content=b"").status_code == 404

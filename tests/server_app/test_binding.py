@@ -301,3 +301,30 @@ def test_no_node_at_all_ends_with_an_error(tmp_path: Path) -> None:
         RunError, match="0 of at least 1 organisations answered in 0 s; nodes that are not up, or a busy"
     ):
         Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN).wait(grid, 0, timeout=0.0)
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_speaks_other_formats_is_refused_and_both_versions_are_named() -> None:
+    def later(signed: Signed[Registration]) -> Signed[Registration]:
+        return replace(signed, value=replace(signed.value, formats=2))
+
+    bindings = bound(Clients(("medical",), 1, register=later))
+    assert not bindings.nodes
+    assert bindings.failure.startswith("its answer does not hold: formats: expected version 1, as here, got 2")
+
+
+def test_another_version_of_the_software_is_flagged_and_not_refused() -> None:
+    def later(signed: Signed[Registration]) -> Signed[Registration]:
+        other = signed.value.organisation.name == "medical"
+        value = replace(signed.value, product="foedus 9.9.9" if other else "foedus 1.0.0")
+        return value.sign(f.key(signed.value.organisation.name), f.CHAIN)
+
+    told: list[tuple[str, str]] = []
+    bindings = Bindings(
+        f.CHAIN, f.COORDINATOR.address, f.RUN, product="foedus 1.0.0", differs=lambda *which: told.append(which)
+    )
+    bindings.refresh(TestGrid(Clients(("medical", "coding"), 2, register=later)))
+    assert set(bindings.nodes) == {f.address("medical"), f.address("coding")}
+    assert told == [(f.address("medical"), "foedus 9.9.9")]

@@ -58,7 +58,7 @@ OFFENCES: dict[str, Any] = {
     "shows no nonce": {"behave": {REVEAL: refuse}},
     "shows another nonce": {"behave": {REVEAL: others_nonce}},
     "does not consent": {"behave": {CONSENT: refuse}},
-    "has other pins": {"pins": Pins(norm_bound=1.0)},
+    "has other pins": {"pins": Pins(members="0x" + "12" * 20)},
     "waits for another coordinator": {"pins": Pins(coordinator="0x" + "12" * 20)},
     "has a name that is taken": {"name": "MEDICAL"},
 }

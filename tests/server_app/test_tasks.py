@@ -7,25 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from chain.audit.report import AuditReport, What
 from chain.audit.run import verify
 from core import lora
 from core.aggregation import weights
+from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import TRAIN, Task
 from core.rejections import Reason
 from core.robust import Robust
 from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord
-from server_app.erasure.run import erase
 from server_app.rounds import OpenRound, Recipient, Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Tasks, Waiting
 from tests import federation as f
-from tests.server_app.clients import Clients, Federation, TestGrid, Time, answer, fail, large, name_of, sequence
-from tests.server_app.erasure.test_run import Erasable, asked, fresh_nonce
-from unlearning.check import check
+from tests.server_app.clients import (
+    Behaviour,
+    Clients,
+    Federation,
+    TestGrid,
+    Time,
+    answer,
+    fail,
+    large,
+    name_of,
+    sequence,
+)
 
 NAMES = ("medical", "coding", "financial")
 NEVER = 1e9
@@ -351,27 +360,62 @@ def test_the_same_update_does_not_count_in_time_and_late(tmp_path: Path) -> None
     assert {What.NONCE, What.MANIFEST_PLACE} <= {failure.what for failure in failures}
 
 
-@pytest.mark.parametrize("late_again", [False, True])
-@pytest.mark.parametrize(("erased", "method"), [("coding", "remove"), ("coding", "replay"), ("financial", "replay")])
-def test_an_organisation_is_erased_from_a_history_with_late_updates(
-    tmp_path: Path, erased: str, method: str, late_again: bool
-) -> None:
-    run = stale(tmp_path, quorum=1)
-    before = run.records
-    run.federation.clients.behave = dict.fromkeys(NAMES, fresh_nonce)
-    erasable, strategy = Erasable(run.federation), run.federation.strategy()
-    slow = Slow(Time(), {"financial" if erased == "coding" else "medical": [5.0 if late_again else 1.0, 1.0]})
-    strategy.tasks = Tasks(strategy.rounds, replace(GRACE, timeout=20.0), slow.time.clock)
-    grid = SlowGrid(run.federation.clients, slow)
-    strategy.bindings.refresh(grid)
-    (signed,) = erase(erasable._context(strategy, grid), asked(erasable, erased, method))
-    certificate = signed.verified(run.federation.genesis)
-    assert certificate.label == ("exact" if method == "replay" else "interim")
-    assert check(signed, run.federation.run, run.federation.ledger) == ()
-    line = [record.value for record in run.federation.run.lineage(0)]
-    assert [record.round for record in line] == [1, 2, 3]
-    assert all(f.address(erased) not in record.delays for record in line)
-    if method == "remove":  # the late update stands where it stood
-        assert line[1].delays[f.address("financial")] == before[1].delays[f.address("financial")] == 1
-    report = run.audit()
-    assert (report.failures, report.recomputed) == ((), 3)
+# --- an update that is held for a person -----------------------------------------------------------------------------
+
+
+def hold(_task: Task) -> RecordDict:
+    return Refusal(Refused.ABSTAINED, Cause.HELD, "held for approval by a person of its organisation").to_content()
+
+
+def holding(folder: Path, waiting: Waiting, *financial: Behaviour, quorum: int = 2) -> Run:
+    run = Run.create(folder, {}, waiting, rounds=1, quorum=quorum)
+    numbers = itertools.count()
+    again = {name: lambda task: answer(task, nonce=f.other(f"try {next(numbers)}")) for name in NAMES}
+    run.federation.clients.behave = again | {"financial": sequence(*financial)}
+    run.start()
+    return run
+
+
+def test_a_round_waits_for_an_update_that_is_held_and_asks_again_until_it_is_let_go(tmp_path: Path) -> None:
+    run = holding(tmp_path, replace(GRACE, grace=0.0), hold, hold, answer)
+    assert run.admitted == [dict.fromkeys(NAMES, 0)]
+    assert run.trained("financial") == [1, 1, 1]
+    assert 60.0 <= run.slow.time.seconds < 70.0
+    (told,) = run.federation.events_named("held")
+    assert (told["organisation"], told["round"]) == (f.address("financial"), 1)
+    assert run.federation.rejections() == []
+    assert run.audit().failures == ()
+
+
+def test_with_grace_nobody_waits_for_a_person(tmp_path: Path) -> None:
+    run = holding(tmp_path, GRACE, hold)
+    assert set(run.admitted[0]) == {"medical", "coding"}
+    assert run.federation.rejections() == [(1, 1, "financial", "abstained")]
+    assert run.records[0].rejected[0].detail == "held for approval by a person of its organisation"
+    assert run.late == [[]]
+    assert run.slow.time.seconds < 10.0
+    assert run.audit().failures == ()
+
+
+def test_below_the_quorum_a_round_waits_for_a_person_until_its_timeout_and_is_tried_again(tmp_path: Path) -> None:
+    run = holding(tmp_path, replace(GRACE, timeout=100.0), hold, hold, hold, hold, answer, quorum=3)
+    assert [len(record.admitted) for record in run.records] == [0, 3]
+    assert (1, 1, "financial", "abstained") in run.federation.rejections()
+    assert run.slow.time.seconds == pytest.approx(102.0, abs=3.0)
+    assert run.audit().failures == ()
+
+
+def test_a_node_that_goes_while_its_update_is_held_is_no_part_of_the_round_and_is_told_once(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {}, replace(GRACE, timeout=100.0, grace=0.0), rounds=1)
+
+    def leave(task: Task) -> RecordDict:
+        strategy.bindings.nodes.pop(task.organisation)
+        return hold(task)
+
+    run.federation.clients.behave = {"financial": leave}
+    strategy = run.federation.strategy(kind=run.kind)
+    strategy.tasks = Tasks(strategy.rounds, run.waiting, run.slow.time.clock)
+    strategy.start(SlowGrid(run.federation.clients, run.slow))
+    assert run.federation.rejections() == [(1, 1, "financial", "abstained")]
+    assert run.trained("financial") == [1]
+    assert run.audit().failures == ()

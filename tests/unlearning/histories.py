@@ -67,7 +67,9 @@ class History:
         lines = [[signed.value for signed in line] for line in self.lines]
         lineage = Lineage.of(self.genesis, self.records)
         last = [max(self.genesis.training.rounds, len(line)) for line in lines]
-        return Lanes(self.genesis, lineage, [s.value for s in self.records], lines, erased or {}, last)
+        return Lanes(
+            self.genesis, lineage, [s.value for s in self.records], lines, erased or {}, last, self.genesis.lanes
+        )
 
     def plan(self, name: str, method: str, **erased: Label) -> Plan:
         (made,) = plans(self.lanes({f.address(n): label for n, label in erased.items()}), f.address(name), method)

@@ -2,9 +2,11 @@
 
 import os
 import pwd
+import re
 import shutil
 import stat
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from console.deployments.organisation_folder import Choices, join, notes
 from core import keys
 from core.deployment import NodeSettings, SignerSettings
 from core.errors import UsageError
+from core.site_policy import SitePolicy
 from tests.console.deployments.founded import founded
 
 
@@ -25,10 +28,28 @@ def kit(tmp_path: Path) -> JoinKit:
 
 def test_the_folders_are_read_by_node_and_signer_and_pin_the_kit(kit: JoinKit, tmp_path: Path) -> None:
     home = tmp_path / "medical"
-    request = join(kit, home, Choices())
+    join(kit, home, Choices())
     node, signer = NodeSettings.read(home / "node"), SignerSettings.read(home / "signer")
     assert (node.pin_coordinator, node.pin_contract) == (kit.coordinator, kit.chain.contract)
-    assert (node.pin_base, node.pin_norm_bound, node.base) == (kit.base_digest, kit.norm_bound, kit.base)
+    assert node.base == kit.base
+    assert node.policy
+    assert signer.policy
+    assert node.policy != signer.policy, "neither user may write the other's copy"
+    for policy in map(SitePolicy.read_file, (node.policy, signer.policy)):
+        assert (policy.bases, policy.most_norm, policy.approve) == ((kit.base_digest,), kit.norm_bound, "never")
+
+
+def test_every_setting_of_the_policy_stands_in_the_file_that_join_writes(kit: JoinKit, tmp_path: Path) -> None:
+    join(kit, tmp_path / "medical", Choices())
+    written = (tmp_path / "medical" / "node" / "policy.toml").read_text()
+    for item in fields(SitePolicy):
+        assert item.name == "folder" or re.search(rf"^(# )?{item.name.replace('_', '-')} = ", written, re.MULTILINE)
+
+
+def test_the_signer_s_and_the_node_s_settings_are_read_back(kit: JoinKit, tmp_path: Path) -> None:
+    home = tmp_path / "medical"
+    request = join(kit, home, Choices())
+    node, signer = NodeSettings.read(home / "node"), SignerSettings.read(home / "signer")
     assert (signer.domain, signer.coordinator) == (kit.chain, kit.coordinator)
     assert node.signer is not None
     assert node.signer.resolve() == signer.socket.resolve()

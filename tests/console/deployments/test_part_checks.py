@@ -19,6 +19,7 @@ from console.deployments.checkup import Check
 from console.deployments.organisation_folder import Choices, join
 from console.deployments.part_checks import checks_of
 from console.monitoring.server import HealthReport, monitored
+from tests import federation as f
 from tests.console.deployments.founded import FILE, founded
 
 
@@ -79,7 +80,8 @@ def test_a_node_sees_its_coordinator_its_data_and_its_base(door: tuple[HTTPServe
     found = checked(node(tmp_path, door[1]))
     for name in ("node key", "data", "base", "certificate's days", "certificate's names", "version", "clock"):
         assert found[name].ok, found[name]
-    assert found["data"].got == "19 records to train on, 1 held out"
+    assert found["data"].got.startswith("19 records to train on, 1 held out; digest 0x")
+    assert (found["site policy"].ok, found["site policy"].got) == (True, "approve never")
     assert not found["key"].ok, "no signer runs"
     assert "foedus signer" in found["signer"].advice
     assert found["signer's key"].ok
@@ -101,8 +103,7 @@ def test_a_node_without_coordinator_data_base_or_key_mode_is_told_each(tmp_path:
     home = node(tmp_path, coordinator)
     (home / "node" / "data" / "medical.jsonl").unlink()
     (home / "node" / "node").chmod(0o644)
-    settings = home / "node" / "node.toml"
-    settings.write_text(settings.read_text().replace('pin-base = "0x', 'pin-base = "0xff'))
+    (home / "node" / "policy.toml").write_text(f'bases = ["{f.other("base")}"]')
     found = checked(home / "node")
     for name in ("coordinator", "data", "node key", "base"):
         assert not found[name].ok, name
