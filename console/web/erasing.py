@@ -56,7 +56,15 @@ class ErasureProcesses:
         """Start `foedus forget` in a process of its own; raises UsageError while another one is at work."""
         log = self.log(run.name)
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = ("--organisation", organisation, "--method", method, "--state", str(self.state.folder), "--json")
+        options: tuple[str, ...] = (
+            "--organisation",
+            organisation,
+            "--method",
+            method,
+            "--state",
+            str(self.state.folder),
+            "--json",
+        )
         options += ("--base", self.base) if self.base else ()
         with self._lock:
             if self.running(run.name):
