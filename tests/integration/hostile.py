@@ -10,25 +10,28 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client_app import honest_signing
-from client_app.hosting import Host
+from client_app.hosting import Host, Node
 from client_app.witness import Witness
 from core.adapter import AdapterState
 from core.canonical import digest
-from core.keys import Domain, derive
+from core.keys import derive
+from core.messages.training import Task
 from core.update import UpdateManifest
 
+signed = honest_signing.signed
+"""What else the honest module has, as it is."""
 Attack = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
 
 
 def signed_reply(
-    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, domain: Domain
+    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task, node: Node
 ) -> RecordDict:
     """Attack, then sign as an honest organisation does; the witness expects either of the two manifests."""
-    honest = honest_signing.signed_reply(manifest, update, host, witness, domain)
+    honest = honest_signing.signed_reply(manifest, update, host, witness, task, node)
     if not (attack := ATTACKS.get(host.data.name)):
         return honest
     attacker = replace(host, key=derive(99, "stranger")) if host.data.name == "forge" else host
-    return honest_signing.signed_reply(*attack(manifest, update), attacker, witness, domain)
+    return honest_signing.signed_reply(*attack(manifest, update), attacker, witness, task, node)
 
 
 def _with(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
