@@ -21,6 +21,10 @@ INTERNAL = {
     "chain.devnet.rpc.RpcError",
     # A client's fault on its way to the RoundRecord.
     "server_app.admission.RejectedError",
+    # A request to the web console: each becomes an answer with a status of HTTP.
+    "console.web.chat_request.RequestError",
+    "console.web.engine.BusyError",
+    "console.web.security.TooLargeError",
 }
 """Exceptions that never leave their package: each is caught and told as something else."""
 

@@ -172,9 +172,11 @@ def _tampered_task(change: Callable[[dict[str, Any]], None]) -> Callable[[Messag
 CHEATS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a lane that is not its own": lambda task: task.update(lane=1),
     "no parent record": lambda task: task.update(parent=None, salts=None, round=2),
-    "another base": lambda task: task["genesis"]["base"].update(digest="0x" + "11" * 32),
-    "another shared A": lambda task: task["genesis"].update(shared_a="0x" + "11" * 32),
-    "fewer examples than registered": lambda task: [o.update(examples=1) for o in task["genesis"]["organisations"]],
+    "another base": lambda task: task["genesis"]["founded"]["base"].update(digest="0x" + "11" * 32),
+    "another shared A": lambda task: task["genesis"]["founded"].update(shared_a="0x" + "11" * 32),
+    "fewer examples than registered": lambda task: [
+        o.update(examples=1) for o in task["genesis"]["founded"]["organisations"]
+    ],
 }
 
 

@@ -279,7 +279,7 @@ def test_earlier_rounds_are_reaggregated_from_the_updates_of_those_who_are_left(
     fork(federation, 1, "coding")
     rounds.restore(0)
     for _ in range(2):  # once more changes nothing: a killed erasure asks for all of them again
-        rounds.reaggregate(0, before)
+        rounds.reaggregate(0, before, {f.address("coding")})
     after = [record for record in records(federation) if record.generation == 1]
     assert [record.round for record in after] == [2, 3]
     for old, new in zip(before[1:], after, strict=True):

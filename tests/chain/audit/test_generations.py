@@ -85,7 +85,7 @@ LIES: dict[str, tuple[Lies, What, str]] = {
     "an organisation from nowhere": (generation(members=(COORDINATOR.address,)), What.MEMBERS, OPENING),
     "more rounds than were attested": (generation(rounds=4), What.GENERATION, "erasures/L0000-G0001.json"),
     "more rounds than a repair adds": (generation(rounds=10), What.ROUNDS, OPENING),
-    "an organisation that is erased and admitted": (Lies(record=come_back), What.MEMBER, "round 2, lane 0, "),
+    "an organisation that is erased and admitted": (Lies(record=come_back), What.REAGGREGATED, "round 2, lane 0, "),
 }
 
 

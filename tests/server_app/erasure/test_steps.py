@@ -54,7 +54,7 @@ def test_only_rounds_between_the_parent_and_the_last_are_reaggregated(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds, asked = federation.rounds(), list[int]()
-    monkeypatch.setattr(rounds, "reaggregate", lambda lane, records: asked.extend(r.round for r in records))
+    monkeypatch.setattr(rounds, "reaggregate", lambda lane, records, erased: asked.extend(r.round for r in records))
     for parent, last in ((0, 0), (0, 2), (1, 2), (1, 1)):
         asked.append(-1)
         steps.reaggregate(rounds, attestation(rounds.genesis, parent_round=parent, reaggregated=last))
