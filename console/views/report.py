@@ -1,6 +1,6 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +27,10 @@ def report(state: State, run: RunFolder) -> Json:
     """Everything that `foedus run` and `foedus status` say about a run; organisations by name."""
     events, _ = EventLog.read(state.events(run.name))
     names = run.genesis.names
-    evaluated = {event["round"]: event for event in events if event["event"] == "evaluated"}
+    rounds: dict[int, list[RoundRecord]] = {}
+    for record in _current(run):
+        rounds.setdefault(record.round, []).append(record)
+    evaluated = {e["round"]: e for e in events if e["event"] == "evaluated" and not _left_behind(run, rounds, e)}
     judged: dict[int, Json] = {}
     for event in (event for event in events if event["event"] == "judged"):
         standings = {names.get(address, address): standing for address, standing in event["updates"].items()}
@@ -38,9 +41,6 @@ def report(state: State, run: RunFolder) -> Json:
     }
     last = losses[max(losses)] if losses else {}
     anchors = read_anchors(run.queue)
-    rounds: dict[int, list[RoundRecord]] = {}
-    for record in _current(run):
-        rounds.setdefault(record.round, []).append(record)
     return {
         "run": run.name,
         "status": _status(run, events),
@@ -51,7 +51,7 @@ def report(state: State, run: RunFolder) -> Json:
         "rounds": [
             _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
             # How each update stood among the others, which is no part of the record.
-            | {"updates": judged.get(number, {})}
+            | {"updates": {n: s for n, s in judged.get(number, {}).items() if n in _admitted(run, records)}}
             for number, records in sorted(rounds.items())
         ],
         "served": [*served_rounds(run)] if run.genesis.compares_rounds else [],
@@ -202,6 +202,17 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
                 yield record
 
 
+def _admitted(run: RunFolder, records: list[RoundRecord]) -> list[str]:
+    """The names of those whose updates a round has, each once."""
+    return list(dict.fromkeys(run.genesis.names[a.organisation] for r in records for a in r.admitted))
+
+
+def _left_behind(run: RunFolder, rounds: Mapping[int, list[RoundRecord]], event: Json) -> bool:
+    """Whether what was measured is a state that an erasure has left behind; of several lanes nothing tells."""
+    known = {record.aggregate for records in rounds.values() for record in records}
+    return len(run.genesis.lanes) == 1 and bool(known) and event["aggregate"] not in known
+
+
 def served_rounds(run: RunFolder) -> Iterator[Json]:
     """The round of each lane that is served, where rounds are compared by their loss."""
     for lane in range(len(run.genesis.lanes)):
@@ -241,7 +252,7 @@ def _round(
     current = {name: values["global"] for name, values in losses.items()}
     return {
         "round": records[0].round,
-        "admitted": list(dict.fromkeys(names[a.organisation] for r in records for a in r.admitted)),
+        "admitted": _admitted(run, records),
         "rejected": [
             {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
             for record in records

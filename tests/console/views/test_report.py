@@ -19,7 +19,8 @@ def evaluated(federation: Federation, number: int, base: float, loss: float) -> 
     """Write what an evaluation of a round found, the same for everybody."""
     losses = {o.address: {"base": base, "global": loss} for o in federation.genesis.organisations}
     log = EventLog(State(federation.run.folder.parents[1]).events("one"))
-    log.write("evaluated", round=number, losses=losses, aggregate=federation.lanes[0].parent, validation={"math": loss})
+    (aggregate,) = {s.value.aggregate for s in federation.run.lineage(0) if s.value.round == number}
+    log.write("evaluated", round=number, losses=losses, aggregate=aggregate, validation={"math": loss})
 
 
 @pytest.fixture
@@ -101,6 +102,23 @@ def test_a_round_that_an_erasure_left_behind_is_told_no_more(tmp_path: Path) -> 
     assert [len(entry["transactions"]) for entry in (first, second, third)] == [1, 1, 0]
 
 
+def test_what_was_measured_before_an_erasure_is_told_no_more(tmp_path: Path) -> None:
+    federation = build(tmp_path / "runs" / "one", rounds=2, organisations=3)
+    log = EventLog(State(federation.run.folder.parents[1]).events("one"))
+    everyone = {o.address: {"norm": 1.0, "cosine": 0.5, "factor": 1.0} for o in federation.genesis.organisations}
+    for number in (1, 2):
+        log.write("judged", lane=0, round=number, updates=everyone)
+        evaluated(federation, number, 4.0, 3.0)
+    federation.fork(0, 1, "mathematical")
+    advance(federation, 2)
+    first, second = told(federation)["rounds"]
+    assert (first["loss"], second["loss"]) == (3.0, None)
+    assert second["aggregate"] == federation.run.lineage(0)[-1].value.aggregate
+    assert (len(first["updates"]), set(second["updates"])) == (3, {"coding", "financial"})
+    evaluated(federation, 2, 4.0, 2.0)
+    assert told(federation)["rounds"][1]["loss"] == 2.0
+
+
 def test_losses_come_from_the_events(federation: Federation) -> None:
     assert [entry["loss"] for entry in told(federation)["rounds"]] == [None, None]
     evaluated(federation, 1, 4.0, 3.0)
@@ -142,7 +160,9 @@ def test_an_organisation_that_was_not_measured_is_said_to_be_missing(federation:
     assert told(federation)["unmeasured"] == ["coding", "financial"]
     one = next(o for o in federation.genesis.organisations if o.name == "coding")
     log = EventLog(State(federation.run.folder.parents[1]).events("one"))
-    log.write("evaluated", round=2, losses={one.address: {"base": 4.0, "global": 2.0}}, aggregate=None, validation={})
+    aggregate = federation.run.lineage(0)[-1].value.aggregate
+    losses = {one.address: {"base": 4.0, "global": 2.0}}
+    log.write("evaluated", round=2, losses=losses, aggregate=aggregate, validation={})
     result = told(federation)
     assert (set(result["final_loss"]), result["unmeasured"]) == ({"coding"}, ["financial"])
     text = printed(tables(State(federation.run.folder.parents[1]), federation.run, result))
