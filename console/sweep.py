@@ -44,8 +44,8 @@ def sweep(
     with locked(place / "sweep.lock"):
         statuses = run_trials(plan, tuple(trials.values()), place, address, told)
         rows = results.rows_of(plan, [results.Outcome.of(place, t, statuses[t.name]) for t in trials.values()])
-        files = results.write(plan, rows, place)
-        (place / "results.html").write_text(page(plan.figure, rows), encoding="utf-8")
-    shown = results.tables(plan, rows, place / "results.html")
-    answer(results.to_dict(plan, rows) | {"files": files}, shown, as_json=as_json)
+        html = place / "results.html"
+        html.write_text(page(plan.figure, rows), encoding="utf-8")
+        files = results.write(plan, rows, place) | {"html": str(html)}
+    answer(results.to_dict(plan, rows) | {"files": files}, results.tables(plan, rows, html), as_json=as_json)
     return 1 if "failed" in statuses.values() else 0

@@ -97,13 +97,13 @@ class Sweep:
         for name in ("settings", "grid", "random"):
             if not isinstance(data.get(name, {}), dict):
                 raise FormatError(f"expected a table [{name}], got {data[name]!r:.80}")
-        seeds = data.get("seeds", [7])
+        seeds = data.get("seeds", list(cls.seeds))
         if not isinstance(seeds, list) or not seeds or len(set(map(repr, seeds))) < len(seeds):
             raise FormatError(f"seeds: expected a list of different whole numbers, got {seeds!r:.80}")
-        backend = data.get("backend", Backend.ray.value)
+        backend = data.get("backend", cls.backend.value)
         for name, value, among in (
-            ("figure", data.get("figure", "final-loss"), FIGURES),
-            ("stop", data.get("stop", "none"), STOPS),
+            ("figure", data.get("figure", cls.figure), FIGURES),
+            ("stop", data.get("stop", cls.stop), STOPS),
             ("backend", backend, tuple(one.value for one in Backend)),
         ):
             if value not in among:

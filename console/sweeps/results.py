@@ -117,7 +117,7 @@ def tables(sweep: Sweep, rows: Sequence[Combination], html: Path) -> Iterator[Re
 
 def write(sweep: Sweep, rows: Sequence[Combination], out: Path) -> dict[str, str]:
     """Write results.json and results.csv; returns their paths by kind."""
-    paths = {kind: out / f"results.{kind}" for kind in ("json", "csv", "html")}
+    paths = {kind: out / f"results.{kind}" for kind in ("json", "csv")}
     paths["json"].write_text(json.dumps(to_dict(sweep, rows), indent=2) + "\n", encoding="utf-8")
     paths["csv"].write_text(as_csv(rows), encoding="utf-8", newline="")
     return {kind: str(path) for kind, path in paths.items()}

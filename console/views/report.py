@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.options import state_of
 from console.views.tables import short, table
+from core.canonical import Address
 from core.genesis import Genesis
 from core.ledger import Anchor
 from core.model_selection import stops
@@ -30,17 +31,21 @@ def report(state: State, run: RunFolder) -> Json:
     rounds: dict[int, list[RoundRecord]] = {}
     for record in _current(run):
         rounds.setdefault(record.round, []).append(record)
-    evaluated = {e["round"]: e for e in events if e["event"] == "evaluated" and not _left_behind(run, rounds, e)}
-    judged: dict[int, Json] = {}
-    for event in (event for event in events if event["event"] == "judged"):
-        standings = {names.get(address, address): standing for address, standing in event["updates"].items()}
-        judged.setdefault(event["round"], {}).update(standings)
+    # What was measured of a state that an erasure has left behind is told no more; of several lanes nothing tells.
+    line = {record.aggregate for records in rounds.values() for record in records if len(run.genesis.lanes) == 1}
+    measured = (event for event in events if event["event"] == "evaluated")
+    evaluated = {event["round"]: event for event in measured if not line or event["aggregate"] in line}
+    judged = _standings_by_round(events, names)
     losses = {
         number: dict(sorted((names[address], values) for address, values in event["losses"].items()))
         for number, event in sorted(evaluated.items())
     }
     last = losses[max(losses)] if losses else {}
     anchors = read_anchors(run.queue)
+    told = [
+        _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
+        for number, records in sorted(rounds.items())
+    ]
     return {
         "run": run.name,
         "status": _status(run, events),
@@ -49,10 +54,9 @@ def report(state: State, run: RunFolder) -> Json:
         "members": members_of(run),
         "versions": versions_of(run),
         "rounds": [
-            _round(run, records, anchors, evaluated.get(number, {}), losses.get(number, {}))
             # How each update stood among the others, which is no part of the record.
-            | {"updates": {n: s for n, s in judged.get(number, {}).items() if n in _admitted(run, records)}}
-            for number, records in sorted(rounds.items())
+            entry | {"updates": {n: s for n, s in judged.get(entry["round"], {}).items() if n in entry["admitted"]}}
+            for entry in told
         ],
         "served": [*served_rounds(run)] if run.genesis.compares_rounds else [],
         "base_loss": {name: values["base"] for name, values in last.items()},
@@ -60,6 +64,15 @@ def report(state: State, run: RunFolder) -> Json:
         "privacy": _privacy(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
+
+
+def _standings_by_round(events: list[Json], names: Mapping[Address, str]) -> dict[int, Json]:
+    """How each update stood among the others of its round, by the organisation's name; the newest of several."""
+    judged: dict[int, Json] = {}
+    for event in (event for event in events if event["event"] == "judged"):
+        standings = {names.get(address, address): standing for address, standing in event["updates"].items()}
+        judged.setdefault(event["round"], {}).update(standings)
+    return judged
 
 
 def versions_of(run: RunFolder) -> dict[str, str]:
@@ -202,17 +215,6 @@ def _current(run: RunFolder) -> Iterator[RoundRecord]:
                 yield record
 
 
-def _admitted(run: RunFolder, records: list[RoundRecord]) -> list[str]:
-    """The names of those whose updates a round has, each once."""
-    return list(dict.fromkeys(run.genesis.names[a.organisation] for r in records for a in r.admitted))
-
-
-def _left_behind(run: RunFolder, rounds: Mapping[int, list[RoundRecord]], event: Json) -> bool:
-    """Whether what was measured is a state that an erasure has left behind; of several lanes nothing tells."""
-    known = {record.aggregate for records in rounds.values() for record in records}
-    return len(run.genesis.lanes) == 1 and bool(known) and event["aggregate"] not in known
-
-
 def served_rounds(run: RunFolder) -> Iterator[Json]:
     """The round of each lane that is served, where rounds are compared by their loss."""
     for lane in range(len(run.genesis.lanes)):
@@ -252,7 +254,7 @@ def _round(
     current = {name: values["global"] for name, values in losses.items()}
     return {
         "round": records[0].round,
-        "admitted": _admitted(run, records),
+        "admitted": list(dict.fromkeys(names[a.organisation] for r in records for a in r.admitted)),
         "rejected": [
             {"organisation": names.get(r.organisation, r.organisation), "reason": r.reason, "detail": r.detail}
             for record in records
