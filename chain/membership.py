@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 from eth_hash.auto import keccak
 
@@ -96,6 +97,8 @@ def digest_of_public_key(line: bytes) -> Digest:
     """
     try:
         key = load_ssh_public_key(line)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:  # the last for a compressed point
         raise FormatError(f"node key: expected an OpenSSH public key, got {error}") from error
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise FormatError(f"node key: expected one of an elliptic curve (ecdsa), as Flower asks, got {type(key).__name__}")
     return Digest("0x" + bytes(keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))).hex())

@@ -121,9 +121,18 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
 
 
 def standing(events: Sequence[Event], written: bool, now: float) -> str:
-    """One of the words above."""
-    ended = {"finished": "completed", "failed": "failed"}
-    return ended.get(events[-1]["event"] if events else "") or condition(events, written, now)
+    """One of the words above.
+
+    Once its rounds have ended a run is completed, whatever was refused of it later, until a round is begun again.
+    """
+    kinds = [event["event"] for event in events]
+    last = kinds[-1] if kinds else ""
+    if written and last not in ("finished", "failed"):
+        return condition(events, written, now)
+    begun = max((index for index, kind in enumerate(kinds) if kind == "round-started"), default=0)
+    if "finished" in kinds[begun:]:
+        return "completed"
+    return "failed" if last == "failed" else condition(events, written, now)
 
 
 def current(state: State, run: RunFolder) -> tuple[list[Event], str]:

@@ -1,14 +1,15 @@
 """Membership requests as files: signed, and bound to every field."""
 
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_hash.auto import keccak
 
-from chain.membership import MembershipRequest, digest_of_node_key, request_membership
+from chain.membership import MembershipRequest, digest_of_node_key, digest_of_public_key, request_membership
 from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import FormatError, UsageError
 from core.keys import Domain, derive
@@ -59,6 +60,19 @@ def test_a_node_key_s_digest_is_that_of_its_der_form(tmp_path: Path) -> None:
     (tmp_path / "node.pub").write_bytes(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" node@here\n")
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert digest_of_node_key(tmp_path / "node.pub") == "0x" + bytes(keccak(der)).hex()
+
+
+def test_a_point_or_a_kind_that_flower_has_not_is_no_node_key() -> None:
+    uncompressed = ec.derive_private_key(7, ec.SECP384R1()).public_key()
+    line = uncompressed.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    kind, body = line.split()
+    point = b64decode(body)
+    start = len(point) - 97  # 0x04 and two coordinates of 48 bytes
+    with pytest.raises(FormatError, match="uncompressed"):
+        digest_of_public_key(kind + b" " + b64encode(point[:start] + b"\x02" + point[start + 1 :]))
+    other = ed25519.Ed25519PrivateKey.generate().public_key()
+    with pytest.raises(FormatError, match="elliptic curve"):
+        digest_of_public_key(other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
 
 
 def test_a_file_without_a_public_key_is_named(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_run_that_nobody_writes_and_rounds_without_an_anchor_are_problems(
 ) -> None:
     monitor, state = watched
     run = state.existing()
-    EventLog(state.events(run.name)).write("step", doing="something")
+    EventLog(state.events(run.name)).write("round-started", round=3, rounds=3, asked=[])
     run.queue.unlink()
     for path in (run.folder / "records").iterdir():
         os.utime(path, (1000, 1000))

@@ -57,6 +57,26 @@ def test_a_run_of_slow_rounds_is_not_stalled_as_long_as_it_is_as_slow_as_before(
     assert watch.condition(slow, written=True, now=900 + 2800) == "stalled"
 
 
+@pytest.mark.parametrize(
+    ("after", "written", "expected"),
+    [
+        (["failed"], False, "failed"),
+        (["finished"], False, "completed"),
+        (["finished", "step", "failed"], False, "completed"),
+        (["finished", "attributed"], False, "completed"),
+        (["finished", "step"], True, "running"),
+        (["finished", "round-started", "failed"], False, "failed"),
+        (["finished", "round-started"], False, "dead"),
+        (["failed", "round-started", "finished", "failed"], True, "completed"),
+    ],
+)
+def test_what_is_refused_after_the_end_of_a_run_does_not_make_it_fail(
+    after: list[str], written: bool, expected: str
+) -> None:
+    events = [*EVENTS, *(at(11 + second, kind) for second, kind in enumerate(after))]
+    assert watch.standing(events, written, now=20) == expected
+
+
 def test_a_lock_tells_whether_a_run_is_written(tmp_path: Path) -> None:
     lock = State(tmp_path).lock("one")
     assert not watch.is_written(lock)
