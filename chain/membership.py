@@ -100,5 +100,5 @@ def digest_of_public_key(line: bytes) -> Digest:
     except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:  # the last for a compressed point
         raise FormatError(f"node key: expected an OpenSSH public key, got {error}") from error
     if not isinstance(key, EllipticCurvePublicKey):
-        raise FormatError(f"node key: expected one of an elliptic curve (ecdsa), as Flower asks, got {type(key).__name__}")
+        raise FormatError(f"node key: expected one of an elliptic curve, as Flower asks for, got {type(key).__name__}")
     return Digest("0x" + bytes(keccak(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))).hex())
