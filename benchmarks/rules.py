@@ -27,7 +27,10 @@ from core.storage.state_folder import State
 from provenance.served import subject
 
 # A stack of four organisations' updates in three rounds has rank 192, which is as wide as the base's narrowest layer.
-SHAPE = ("--backend", "inline", "--rounds", "3", "--set", "rank=16", "--set", "participation=all")
+SHAPE = (
+    *("--backend", "inline", "--rounds", "3"),
+    *("--set", "rank=16", "--set", "local-epochs=2", "--set", "participation=all"),
+)
 CASES: Mapping[str, tuple[str, ...]] = {
     f"{rule}, η {rate:g}": ("--aggregation", rule, "--set", f"server-rate={rate:g}")
     for rule in RULES
