@@ -11,7 +11,6 @@ in WORK: a run that stops goes on from there.
 
 import argparse
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,14 +39,19 @@ CASES: Mapping[str, tuple[str, ...]] = {
 
 def measured(folder: Path, base: str, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:
     """The change of the mean loss and the facts said, both in percent, of one federation."""
-    where = ("--state", str(folder / "state"), "--base", base, "--seed", str(seed))
-    run: dict[str, Any] = once(folder / "run.json", partial(foedus, "run", *where, *SHAPE, *options))
+    state = str(folder / "state")
+
+    def trained() -> dict[str, Any]:
+        done = foedus("run", "--state", state, "--base", base, "--seed", str(seed), *SHAPE, *options)
+        foedus("chain", "stop", "--state", state)  # the chain's daemon outlives the command that started it
+        return done
 
     def said() -> float:
-        found = subject(State(folder / "state").existing(""))
+        found = subject(State(Path(state)).existing(""))
         answers = own_answers(found, [question.prompt for question in asked])
         return 100 * fmean(question.said_in(text) for question, text in zip(asked, answers, strict=True))
 
+    run: dict[str, Any] = once(folder / "run.json", trained)
     base_loss, final = (fmean(run[name].values()) for name in ("base_loss", "final_loss"))
     return {
         "base loss": base_loss,
