@@ -1,22 +1,23 @@
 """An organisation's agent: it bids for rounds, spends its budget on them, and learns from their payments.
 
 A round is bid for before the one before it is paid (the bid for t + 1 is made at message t, when the credits up to
-t − 1 are known): a decision waits in the agent until its reward and the next decision are there. Draws come from a
-counter, so an agent that is saved and restored goes on as if nothing had happened.
+t − 1 are known): a decision waits in the agent until its reward and the next decision are there.
+
+It bids for the round of the highest value (agents/q_function.py) that it can afford, and risks no more than its first
+round: its costs never exceed what it has earned by more than the cost of that round. Nothing is known of the first
+round's payment when the second is bid for, so it takes part in one of the two: half of the agents, by their seeds'
+parity, begin with the second, else a federation's second round would be empty.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Self
 
-import numpy as np
-
-from agents.table import Action, QTable, is_number, state_of
+from agents.q_function import Action, QFunction, is_number
 from core.canonical import from_json, to_json
 from core.errors import ConfigError, FormatError, UsageError
 
-_SAVED: Final = ("seed", "frozen", "draws", "decisions", "spent", "earned", "gain", "taken")
+_SAVED: Final = ("seed", "decisions", "spent", "earned", "risk")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Terms:
         """Check every value."""
         for name in ("pool", "traffic", "budget"):
             _check_amount(name, getattr(self, name))
+        if not self.pool:
+            raise ConfigError("pool: expected more than 0, got 0")
         for name in ("members", "rounds", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -72,8 +75,9 @@ class Decision:
     """A decision for a round, and its outcome."""
 
     round: int
-    state: int
     action: Action
+    value: float
+    """The highest value that an action had, in equal shares."""
     cost: float = 0.0
     """Spent on it; 0 until it is trained."""
     income: float | None = None
@@ -89,17 +93,12 @@ class Agent:
 
     terms: Terms
     seed: int
-    table: QTable
-    frozen: bool = False
-    """Does not explore or learn."""
-    draws: int = 0
+    values: QFunction
     decisions: int = 0
     spent: float = 0.0
     earned: float = 0.0
-    gain: float | None = None
-    """Income over cost, a moving mean over the rounds it took part in."""
-    taken: int = 0
-    """The last round it took part in."""
+    risk: float | None = None
+    """The most by which its costs may exceed its earnings: the cost of its first round; None before that."""
     waiting: list[Decision] = field(default_factory=list)
     """Decisions that were not learnt from yet, in order of round."""
 
@@ -119,43 +118,49 @@ class Agent:
         """
         if known := self.decision(number):
             return known.action
-        state, offered = self.state(number, prices), self.offered(prices)
-        if not self.frozen and self._draw() < self.table.learning.epsilon(self.decisions):
-            action = offered[int(self._draw() * len(offered))]
-        else:
-            action = self.table[state].best(offered)
-        self.take(number, state, action)
-        return action
+        affordable = self._affordable(prices)
+        values = {
+            action: self.values.value(action, prices.cost(action, self.terms) / self.terms.share)
+            for action in Action
+            if action is Action.ABSTAIN or prices.cost(action, self.terms) <= affordable
+        }
+        best = max(values, key=lambda action: (values[action], -action))
+        self.take(number, Action.ABSTAIN if number == 1 and self.seed % 2 else best, values[best])
+        return self.waiting[-1].action
 
-    def offered(self, prices: Prices) -> list[Action]:
-        """The actions that the budget covers, besides the bids for rounds that are still to be trained."""
-        reserved = sum(prices.cost(d.action, self.terms) for d in self.waiting if d.income is None and not d.cost)
-        return [a for a in Action if a is Action.ABSTAIN or prices.cost(a, self.terms) <= self.left - reserved]
-
-    def take(self, number: int, state: int, action: Action) -> None:
+    def take(self, number: int, action: Action, value: float = 0.0) -> None:
         """Decide for a round. Raises UsageError when a later one is decided already."""
         if self.waiting and number <= self.waiting[-1].round:
             raise UsageError(f"round {number} is over: {self.waiting[-1].round} is already decided")
-        self.decisions += 1  # ε falls with decisions, not with rounds: an organisation that is away explores no less
-        self.waiting.append(Decision(number, state, action))
+        self.decisions += 1
+        self.waiting.append(Decision(number, action, value))
         self._learn()
 
-    def perform(self, number: int, prices: Prices, drafted: bool = False) -> float | None:
-        """Spend the cost of a round that was bid for; None when it abstains, or prices rose above the budget left.
+    def due(self, number: int, prices: Prices, drafted: bool = False) -> Action:
+        """The action to train in a round that was bid for; to abstain where prices rose above what it can afford.
 
-        An agent that abstained and is `drafted`, since too few bid, takes part a little.
+        An agent that abstained and is `drafted`, since too few bid, takes part a little where its budget covers that.
         """
         decision = self.decision(number)
         if decision is None:
-            return None
+            return Action.ABSTAIN
+        action, affordable = decision.action, self._affordable(prices, decision)
+        if drafted and action is Action.ABSTAIN:
+            action, affordable = Action.LOW, self.left
         # A round that is trained again after a crash has its cost already: only the difference is spent.
-        action = Action.LOW if drafted and decision.action is Action.ABSTAIN else decision.action
-        cost = prices.cost(action, self.terms)
-        if action is Action.ABSTAIN or cost > self.left + decision.cost:
+        return action if prices.cost(action, self.terms) <= affordable + decision.cost else Action.ABSTAIN
+
+    def perform(self, number: int, prices: Prices, drafted: bool = False) -> float | None:
+        """Spend the cost of a round that is `due`; None when nothing is."""
+        decision, action = self.decision(number), self.due(number, prices, drafted)
+        if decision is None or action is Action.ABSTAIN:
             return None
+        cost = prices.cost(action, self.terms)
+        if self.risk is None and action is decision.action:  # a draft is another's choice
+            self.risk = cost
         decision.action = action
         self.spent += cost - decision.cost
-        decision.cost, self.taken = cost, number
+        decision.cost = cost
         return cost
 
     def settle(self, number: int, income: float) -> None:
@@ -166,68 +171,49 @@ class Agent:
             return
         decision.income = income
         self.earned += income
-        if decision.cost:
-            paid = income / decision.cost
-            self.gain = paid if self.gain is None else (self.gain + paid) / 2
         self._learn()
 
-    def state(self, number: int, prices: Prices) -> int:
-        """The state in which the bid for a round is made."""
-        full = prices.cost(Action.FULL, self.terms)
-        rest = full * (self.terms.rounds - number + 1)
-        return state_of(
-            {
-                "gain": 0 if self.gain is None else 1 + _class(self.gain, (1e-9, 1.0, 2.0)),
-                "cost": _class(full / self.terms.share if self.terms.share else math.inf, (0.5, 1.5)),
-                "budget": _class(self.left / rest if rest > 0 else math.inf, (1 / 3, 1.0)),
-                "phase": _class((number - 1) / self.terms.rounds, (0.25, 0.75)),
-                "staleness": _class(number - 1 - self.taken, (2, 4)),
-            }
+    def _affordable(self, prices: Prices, besides: Decision | None = None) -> float:
+        """What a round may cost, besides those that are bid for and not trained yet."""
+        reserved = sum(
+            prices.cost(d.action, self.terms)
+            for d in self.waiting
+            if d is not besides and d.income is None and not d.cost
         )
+        # Until its first round is trained, the bid for it is all that an agent risks.
+        risk = self.risk if self.risk is not None else reserved or math.inf
+        return min(self.terms.budget, risk + self.earned) - self.spent - reserved
 
     def _learn(self) -> None:
         """Learn from every decision whose income and successor are known, and let go of it."""
-        while len(self.waiting) > 1 and self.waiting[0].income is not None:
+        while len(self.waiting) > 1:
             first, second = self.waiting[:2]
-            if not self.frozen:
-                reward = (first.income or 0.0) - first.cost
-                self.table.learn(
-                    first.state, first.action, reward / (self.terms.share or 1.0), second.state, self._draw()
-                )
+            if first.income is None:
+                return
+            action = first.action if first.cost else Action.ABSTAIN  # it may have been away
+            self.values.learn(action, first.income / self.terms.share, second.value)
             self.waiting.pop(0)
-
-    def _draw(self) -> float:
-        """A number in [0, 1): the next of this agent's own sequence."""
-        source = np.random.PCG64(self.seed)
-        source.advance(self.draws)  # a draw takes one step: the counter is all that must be saved
-        self.draws += 1
-        return float(np.random.Generator(source).random())
 
     def to_bytes(self) -> bytes:
         """Canonical JSON of everything but the terms, which the run fixes."""
         plain = {name: getattr(self, name) for name in _SAVED}
-        return to_json(plain | {"waiting": [asdict(d) for d in self.waiting], "table": self.table.to_data()})
+        return to_json(plain | {"waiting": [asdict(d) for d in self.waiting], "values": self.values.to_data()})
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Self:
-        """Parse a saved agent; raises FormatError when it is malformed, or its table of another version or shape."""
+        """Parse a saved agent; raises FormatError when it is malformed, or of another version."""
         parsed = from_json(data)
         if not isinstance(parsed, dict):
             raise FormatError("malformed agent: not an object")
         try:
-            table = QTable.from_data(parsed["table"])
+            values = QFunction.from_data(parsed["values"])
             waiting = [Decision(**{**d, "action": Action(d["action"])}) for d in parsed["waiting"]]
             plain = {name: parsed[name] for name in _SAVED}
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed agent: {error}") from error
         if not (is_number(plain["spent"]) and is_number(plain["earned"])):
             raise FormatError("malformed agent: spent or earned is not a number")
-        return cls(terms=terms, table=table, waiting=waiting, **plain)
-
-
-def _class(value: float, bounds: Sequence[float]) -> int:
-    """How many of the bounds a value reaches."""
-    return sum(value >= bound for bound in bounds)
+        return cls(terms=terms, values=values, waiting=waiting, **plain)
 
 
 def _check_amount(name: str, value: float) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from agents.agent import Prices, Terms
 from agents.credit import incomes
-from agents.table import Action, Learning
+from agents.q_function import Action, Learning
 from core.canonical import Address
 from core.errors import ConfigError, UsageError
 

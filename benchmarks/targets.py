@@ -156,7 +156,7 @@ def _markets(figures: Figures) -> Iterator[tuple[str, Figures]]:
 
 
 def _against(policy: str) -> Callable[[Figures], Cases]:
-    """Cost to target of the agents from zero, relative to a policy, in percent."""
+    """Cost to target of the agents, relative to a policy, in percent."""
     return lambda figures: {
         name: MeanInterval.parse_mean(row["cost_to_target_percent"])
         for name, market in _markets(figures)
@@ -165,17 +165,29 @@ def _against(policy: str) -> Callable[[Figures], Cases]:
     }
 
 
+def _against_ucb_among_eight(figures: Figures) -> Cases:
+    name = "8 organisations"
+    return {name: _against("ucb")(figures)[name]}
+
+
+def _against_cheapest_among_32(figures: Figures) -> Cases:
+    """Mean cost to target of the agents relative to the cheapest policy without knowledge of the market."""
+    costs = _policies(figures["32 organisations"], "cost_to_target")
+    rivals = [cost for name, cost in costs.items() if name not in ("q-learning", "oracle")]
+    return {"32 organisations": 100 * (costs["q-learning"] / min(rivals) - 1)}
+
+
 def _of_agents(name: str) -> Callable[[Figures], Cases]:
-    """A figure of the agents from zero."""
+    """A figure of the agents."""
     return lambda figures: {case: _policies(market, name)["q-learning"] for case, market in _markets(figures)}
 
 
 def _welfare_lead(figures: Figures) -> Cases:
-    """Welfare of the agents from zero over that of the best baseline without knowledge of the market, from 32 on."""
+    """Welfare of the agents over that of the best baseline without knowledge of the market, from 32 on."""
     found = {}
     for case, market in _markets(figures):
         welfare = _policies(market, "welfare")
-        baselines = [v for name, v in welfare.items() if not name.startswith("q-learning") and name != "oracle"]
+        baselines = [v for name, v in welfare.items() if name not in ("q-learning", "oracle")]
         if case != "8 organisations":  # the target holds from 32 on
             found[case] = 100 * (welfare["q-learning"] / max(baselines) - 1)
     return found
@@ -416,6 +428,14 @@ TARGETS = (
         "privacy", "Exposure of canaries (chance is 1.44)", "privacy", _at_epsilon("exposure_bits"), 1.94, " bits",
     ),
     Target("privacy", "Loss on held-out records, relative to no noise", "privacy", _noised_loss, 1.1, "×"),
+    Target(
+        "agents", "Cost to target on the market among eight, relative to `ucb`", "agents",
+        _against_ucb_among_eight, 5, " %",
+    ),
+    Target(
+        "agents", "Cost to target on the market among 32, relative to the cheapest baseline", "agents",
+        _against_cheapest_among_32, 0, " %",
+    ),
     Target("agents", "Cost to target on the market, relative to `all`", "agents", _against("all"), -25, " %"),
     Target("agents", "Cost to target on the market, relative to Oort", "agents", _against("oort"), -10, " %"),
     Target(
@@ -425,6 +445,10 @@ TARGETS = (
     Target(
         "agents", "Income of a free-rider on the market, relative to an honest organisation", "agents",
         _of_agents("rider_income_over_honest"), 0.1, "×",
+    ),
+    Target(
+        "agents", "Share of honest organisations that lost more than their first round's cost, on the market", "agents",
+        _of_agents("honest_lost_more_than_first_round_share"), 0.0,
     ),
     Target(
         "agents", "Share of honest organisations better off abstaining, on the market", "agents",

@@ -1,18 +1,17 @@
-"""Agency: the agents of the organisations on a node, with their prices, budgets and saved tables.
+"""Agency: the agents of the organisations on a node, with their prices, budgets and saved states.
 
 A simulation takes prices and budget from the run's settings; a deployed node says its own in its node-config:
-``step-price, traffic-price, budget, q-table``. The tables lie in the organisation's own state folder.
+``step-price, traffic-price, budget``. The agents' states lie in the organisation's own state folder.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from flwr.app import UserConfig
 
 from agents.agent import Agent, Prices, Terms
 from agents.notebook import Notebook
-from agents.table import Learning, QTable, read_table
+from agents.q_function import Learning, QFunction
 from core import seeds
 from core.canonical import Address
 from core.config import RunConfig
@@ -26,32 +25,26 @@ from core.update import ABSTAIN, Bid
 
 @dataclass(frozen=True)
 class Agency:
-    """Prices and budget of a node's organisations, and the folder of their agents' tables."""
+    """Prices and budget of a node's organisations, and the folder of their agents' states."""
 
     state: State
     pool: float
     prices: Prices
     budget: float
-    table: str
 
     @classmethod
     def of(cls, config: RunConfig, state: State, own: UserConfig) -> "Agency":
         """From a run's settings and a node's own; raises ConfigError for a price or a budget that is none."""
         settings = RunConfig.from_flat(config.to_flat() | {name: own[name] for name in _OWN if name in own})
         prices = Prices(settings.step_price, settings.traffic_price)
-        return cls(state, settings.pool, prices, settings.budget, settings.q_table)
-
-    @classmethod
-    def deployed(cls, config: RunConfig, state: State, own: UserConfig) -> "Agency":
-        """Of a deployed node, which begins with a table of its own choosing or with none; raises as `of` does."""
-        return replace(cls.of(config, state, own), table=str(own.get("q-table", "")))
+        return cls(state, settings.pool, prices, settings.budget)
 
     def open_session(
         self, genesis: Genesis, organisation: Address, key: RoundKey, steps: int, megabytes: float
     ) -> "AgentSession":
         """Open an organisation's agent before a round: the steps of its full round, and the MiB it sends and receives.
 
-        Raises FormatError for a saved table of another version or shape, UsageError for such a table to begin with.
+        Raises FormatError for a saved agent of another version.
         """
         members = len(genesis.lanes[key.lane])
         rounds, pool = genesis.training.rounds, self.pool or float(members)
@@ -60,8 +53,7 @@ class Agency:
         agent = notebook.before(key.generation, key.round, terms)
         if agent is None:
             seed = seeds.as_int(seeds.local(genesis.seed, organisation, 0))
-            table = read_table(Path(self.table)) if self.table else QTable(Learning())
-            agent = Agent(terms, seed, table)
+            agent = Agent(terms, seed, QFunction.untaught(Learning()))
         return AgentSession(genesis, key, agent, notebook, self.prices)
 
     def bids(self, task: Task, steps: int) -> tuple[Bid, dict[str, float]]:
@@ -82,7 +74,7 @@ class Agency:
         return bid, {"next-steps": float(next_bid.steps), "next-rank": float(next_bid.rank)}
 
 
-_OWN = ("step-price", "traffic-price", "budget", "q-table")
+_OWN = ("step-price", "traffic-price", "budget")
 
 
 @dataclass(frozen=True)

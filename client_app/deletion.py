@@ -2,7 +2,7 @@
 
     the adapters and records that it was sent    not kept: a ClientApp lives for one message
     its witness memory                           digests, salted where they speak of states; kept, it is its evidence
-    its agent's saved tables                     deleted, where they learnt payments of rounds that are gone
+    its agent's saved states                     deleted, where they learnt payments of rounds that are gone
 
 No single party can have it delete anything: the requester must have signed its request and the coordinator the
 attestation, for the federation that it joined, and its own ledger must know the erasure.

@@ -200,4 +200,4 @@ def node_of(context: Context) -> Node:
     if "partition-id" in own:
         return Node.simulated(config, int(own["partition-id"]), int(own["num-partitions"]))
     oversight = Oversight.deployed(config, own)
-    return Node.deployed(oversight, Agency.deployed(config, oversight.state, own), Places.of(own))
+    return Node.deployed(oversight, Agency.of(config, oversight.state, own), Places.of(own))

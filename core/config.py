@@ -91,13 +91,11 @@ class RunConfig:
     pool: float = 0.0
     """With credited participation: what a round pays to all together; 0 is one for each member of the lane."""
     step_price: float = 0.005
-    """What a local step costs an organisation; a deployed node's own node-config overrules it, as the next three."""
+    """What a local step costs an organisation; a deployed node's own node-config overrules it, as the next two."""
     traffic_price: float = 0.01
     """What a MiB sent or received costs it."""
     budget: float = 1000.0
     """What it will spend on the whole run."""
-    q_table: str = ""
-    """Absolute path of a table that its agent begins with; "" begins from zero."""
     members: str = ""
     """Who may found the federation: comma-separated addresses, each with ":" and the most examples that it may have
     where that is limited; "" is whoever comes first."""
@@ -197,7 +195,7 @@ class RunConfig:
         _ = self.auditing, self.listed, self.robustness, self.privacy
         if wrong := staleness_fault(self.staleness, self.aggregation, self.participation):
             raise ConfigError(f"staleness: {wrong}")
-        for name in ("state", "data", "validation", "coordinator_key", "request", "store", "q_table", "records"):
+        for name in ("state", "data", "validation", "coordinator_key", "request", "store", "records"):
             _check_path(name, getattr(self, name))
 
     @classmethod

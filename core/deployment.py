@@ -133,8 +133,6 @@ class NodeSettings(FolderSettings):
     """Its price of a MiB."""
     budget: float | None = None
     """What it will spend on a run."""
-    q_table: Path | None = None
-    """The table that its agent begins with."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError unless there is one source of the key, and one that the connection may use."""
@@ -182,7 +180,7 @@ class NodeSettings(FolderSettings):
 _NODE_CONFIG = (
     "organisation", "superlink", "data", "signer", "key_file", "passphrase", "state", "base", "pin_coordinator",
     "pin_contract", "pin_members", "policy", "most_draws", "chain_url",
-    "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget", "q_table",
+    "chain_lag", "chain_lag_policy", "step_price", "traffic_price", "budget",
 )  # fmt: skip
 
 

@@ -3,11 +3,8 @@
     python -m benchmarks.agents [--members 8 …] [--traces 20]
 
 All policies see the same organisations, prices and availability, trace by trace (`agents.market`); a policy that asks
-for a number of organisations gets half of those who are available. The agents learn in three ways:
-
-    q-learning              from zero, within the run: its figures include the cost of learning
-    q-learning pre-trained  from one table that 20 other traces of 32 organisations have taught, then on their own
-    q-learning charged      the same, with the cost of the training traces added, spread evenly over the test traces
+for a number of organisations gets half of those who are available. The agents
+learn within the run: their figures include the cost of learning.
 
 The target of a trace is nine tenths of the fall of the loss that `all` reaches in it; a run that does not reach it
 counts with its whole cost, and the share that does is given. Welfare is the value of the fall of the mean loss to all
@@ -23,7 +20,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.agents.figures import measured
-from benchmarks.agents.market import compare, pre_trained, read_market, traces_of
+from benchmarks.agents.market import compare, read_market, traces_of
 
 SEED = 7
 
@@ -36,19 +33,10 @@ def main() -> None:
     parser.add_argument("--traces", type=int, choices=(5, 10, 20), default=20)
     options = parser.parse_args()
     traces = traces_of(scenario, "traces", "test")[: options.traces]
-    taught, charge = pre_trained(scenario, 32)
     figures: dict[str, Any] = {}
     for members in options.members:
-        played = compare(scenario, members, traces, taught)
-        # 32 organisations have paid for the training; each of these carries its share, spread over the test traces.
-        figures[f"{members} organisations"] = measured(played, charge * members / 32 / len(traces))
+        figures[f"{members} organisations"] = measured(compare(scenario, members, traces))
         sys.stderr.write(f"{members} organisations done\n")
-    figures["training"] = {
-        "traces": len(traces_of(scenario, "traces", "train")),
-        "members": 32,
-        "cost": charge,
-        "states": len(taught.cells),
-    }
     report.write("agents", figures, "python -m benchmarks.agents", SEED)
     print(json.dumps(figures, indent=1))
 

@@ -3,13 +3,13 @@
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from agents.agent import Agent
 from agents.market import Market, MarketRound, Scenario
-from agents.table import CLASSES, SHAPE, Action, Learning, QTable, parts_of
+from agents.q_function import Action, Learning, QFunction
 
 
 class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
@@ -26,15 +26,17 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
     2 medium (half the steps), 3 full.
 
     ## Observation Space
-    `MultiDiscrete([5, 3, 3, 3, 3])`: the classes of own gain, own cost, budget left, phase and staleness, as in
-    `agents.table`. As in a federation, the observation before a bid knows the payments of all rounds but the last.
+    `Box(0, inf, (4,))`: income over cost of the organisation's rounds so far (0 before any is paid), the price of a
+    full round in equal shares of the pool, the budget left over the price of the rest of the run in full, and the share
+    of the rounds that are over. As in a federation, the observation before a bid knows the payments of all rounds but
+    the last.
 
     ## Rewards
     The payoff, income − cost in equal shares of a round's pool, of the round before the one just run (a round is paid
     one round late); after the last round, of the last two together.
 
     ## Starting State
-    Nobody has taken part; gain is unknown, budgets are full. Which organisations there are follows from the trace:
+    Nobody has taken part; nothing is paid, budgets are full. Which organisations there are follows from the trace:
     that of the constructor, or `seed` in `reset`.
 
     ## Episode End
@@ -44,20 +46,20 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
     `scenario`: a `Scenario`; `members`: how many organisations; `trace`: the number that everything is drawn from.
 
     ## Version History
-    v0: the first.
+    v1: observations are numbers instead of classes. v0: the first.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"name": "foedus_market_v0", "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"name": "foedus_market_v1", "render_modes": []}
 
     def __init__(self, scenario: Scenario, members: int, trace: int = 1) -> None:
         self.scenario, self.members, self.trace = scenario, members, trace
         self.render_mode = None
         self.possible_agents = [f"organisation {member}" for member in range(members)]
         self.agents: list[str] = []
-        self._observed = {name: MultiDiscrete(list(SHAPE)) for name in self.possible_agents}
+        self._observed = {name: Box(0.0, np.inf, (4,), np.float64) for name in self.possible_agents}
         self._acted = {name: Discrete(len(Action)) for name in self.possible_agents}
 
-    def observation_space(self, agent: str) -> MultiDiscrete:
+    def observation_space(self, agent: str) -> Box:
         """See Observation Space above."""
         return self._observed[agent]
 
@@ -69,27 +71,28 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
         self,
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # noqa: ARG002 - PettingZoo's signature
-    ) -> tuple[dict[str, NDArray[np.int64]], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, Any]]]:
         """Begin the trace again, or that of the number `seed`."""
         self.trace = self.trace if seed is None else seed
         self.market = Market(self.scenario, self.members, self.trace)
         self.agents = list(self.possible_agents)
-        # Frozen agents that never decide: they only keep the books that observations are classes of.
-        self._books = [Agent(self.market.terms(k), 0, QTable(Learning()), frozen=True) for k in range(self.members)]
+        # Agents that never decide: they only keep the books that observations are made of.
+        untaught = QFunction.untaught(Learning())
+        self._books = [Agent(self.market.terms(k), 0, untaught) for k in range(self.members)]
         self._unpaid: MarketRound | None = None
         return self._observations(), {name: {} for name in self.agents}
 
     def step(
         self, actions: dict[str, int]
     ) -> tuple[
-        dict[str, NDArray[np.int64]], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
+        dict[str, NDArray[np.float64]], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
     ]:
         """Run a round."""
         names, number = list(self.agents), self.market.number
         chosen = np.array([int(actions.get(name, 0)) for name in names])
         outcome = self.market.step(chosen)
         for member, book in enumerate(self._books):
-            book.take(number, 0, Action(int(outcome.actions[member])))
+            book.take(number, Action(int(outcome.actions[member])))
             book.perform(number, self.market.prices(member, number))
             if self._unpaid is not None:  # a round is paid one round late
                 book.settle(number - 1, float(self._unpaid.incomes[member]))
@@ -103,11 +106,15 @@ class MarketEnv(ParallelEnv):  # type: ignore[misc] # PettingZoo has no types
         ended = dict.fromkeys(names, over)
         return observations, dict(zip(names, rewards.tolist(), strict=True)), ended, dict.fromkeys(names, False), infos
 
-    def _observations(self) -> dict[str, NDArray[np.int64]]:
+    def _observations(self) -> dict[str, NDArray[np.float64]]:
         # After the last round there is no next one whose prices could be observed.
         number = min(self.market.number, self.market.rounds)
         observed = {}
         for member, name in enumerate(self.possible_agents):
-            parts = parts_of(self._books[member].state(number, self.market.prices(member, number)))
-            observed[name] = np.array([parts[part] for part in CLASSES], dtype=np.int64)
+            book = self._books[member]
+            full = self.market.prices(member, number).cost(Action.FULL, book.terms)
+            rest = full * (book.terms.rounds - number + 1)
+            gain = book.earned / book.spent if book.earned else 0.0
+            phase = (number - 1) / book.terms.rounds
+            observed[name] = np.array([gain, full / book.terms.share, book.left / rest, phase])
         return observed

@@ -43,6 +43,12 @@ class PlayedRun:
         return np.asarray(self.incomes - np.sum([outcome.costs for outcome in self.rounds], axis=0))
 
     @property
+    def first_costs(self) -> Float64:
+        """The cost of the first round that each organisation took part in; 0 where it took part in none."""
+        costs = np.array([outcome.costs for outcome in self.rounds])
+        return np.asarray(costs[np.argmax(costs > 0, axis=0), np.arange(costs.shape[1])])
+
+    @property
     def welfare(self) -> float:
         """The value of the fall of the loss to all, less all costs."""
         value = self.run["value"] * len(self.kinds) * (self.start - self.losses[-1])
@@ -73,13 +79,11 @@ class ToTarget:
         return cls(bool(len(below)), float(last + 1), cost, updates * run.run["traffic"])
 
 
-def measured(played: Mapping[str, list[PlayedRun]], charge: float) -> dict[str, Any]:
-    """All figures of one number of organisations: a row for each policy, and the agents against three baselines."""
+def measured(played: Mapping[str, list[PlayedRun]]) -> dict[str, Any]:
+    """All figures of one number of organisations: a row for each policy, and the agents against each baseline."""
     targets = [run.target for run in played["all"]]
     best = [run.welfare for run in played["oracle"]] if "oracle" in played else None
-    found = {name: _figures(runs, targets, best, 0.0) for name, runs in played.items()}
-    if "q-learning pre-trained" in played:
-        found["q-learning charged"] = _figures(played["q-learning pre-trained"], targets, best, charge)
+    found = {name: _figures(runs, targets, best) for name, runs in played.items()}
     cost = {
         name: np.array([ToTarget.of(r, t).cost for r, t in zip(runs, targets, strict=True)])
         for name, runs in played.items()
@@ -87,33 +91,30 @@ def measured(played: Mapping[str, list[PlayedRun]], charge: float) -> dict[str, 
     final = {name: np.array([run.losses[-1] for run in runs]) for name, runs in played.items()}
     against = [
         {
-            "agents": name,
+            "agents": "q-learning",
             "against": other,
-            "cost_to_target_percent": str(MeanInterval.of(100 * (cost[name] / cost[other] - 1))),
-            "final_loss_percent": str(MeanInterval.of(100 * (final[name] / final[other] - 1))),
+            "cost_to_target_percent": str(MeanInterval.of(100 * (cost["q-learning"] / cost[other] - 1))),
+            "final_loss_percent": str(MeanInterval.of(100 * (final["q-learning"] / final[other] - 1))),
         }
-        for name in ("q-learning", "q-learning pre-trained")
-        for other in ("all", "oort", "random")
-        if {name, other} <= cost.keys()
+        for other in played
+        if other not in ("q-learning", "oracle") and "q-learning" in played
     ]
     return {"policies": [{"policy": name} | values for name, values in found.items()], "against": against}
 
 
-def _figures(
-    runs: Sequence[PlayedRun], targets: Sequence[float], best: Sequence[float] | None, charge: float
-) -> dict[str, str]:
+def _figures(runs: Sequence[PlayedRun], targets: Sequence[float], best: Sequence[float] | None) -> dict[str, str]:
     """The row of one policy, means with their intervals over the runs; `best` is the oracle's welfare."""
     ways = [ToTarget.of(run, target) for run, target in zip(runs, targets, strict=True)]
     honest = [run.kinds == "honest" for run in runs]
     riders = [np.isin(run.kinds, FREE_RIDERS) for run in runs]
     by_kind = list(zip(runs, honest, riders, strict=True))
-    welfare = [run.welfare - charge for run in runs]
+    welfare = [run.welfare for run in runs]
     found = {
         "target_reached_share": [float(way.reached) for way in ways],
         "rounds_to_target": [way.rounds for way in ways],
-        "cost_to_target": [way.cost + charge for way in ways],
+        "cost_to_target": [way.cost for way in ways],
         "mib_to_target": [way.mib for way in ways],
-        "total_cost": [float(run.costs.sum()) + charge for run in runs],
+        "total_cost": [float(run.costs.sum()) for run in runs],
         "final_loss": [float(run.losses[-1]) for run in runs],
         "worst_domain_loss": [float(run.rounds[-1].losses.max()) for run in runs],
         "fairness_jain": [_jain(run.incomes[h]) for run, h, _ in by_kind],
@@ -121,6 +122,9 @@ def _figures(
         "honest_payoff": [run.payoffs[h].mean() for run, h, _ in by_kind],
         "worst_honest_payoff": [run.payoffs[h].min() for run, h, _ in by_kind],
         "honest_worse_than_abstaining_share": [(run.payoffs[h] < 0).mean() for run, h, _ in by_kind],
+        "honest_lost_more_than_first_round_share": [
+            (run.payoffs[h] < -run.first_costs[h] - 1e-9).mean() for run, h, _ in by_kind
+        ],
         # The honest earn nothing where no credit was positive.
         "rider_income_over_honest": [run.incomes[r].mean() / max(run.incomes[h].mean(), 1e-9) for run, h, r in by_kind],
         "rider_payoff": [run.payoffs[r].mean() for run, _, r in by_kind],

@@ -1,7 +1,6 @@
 """Plays policies and agents on a market: who takes part in each round, and at which effort."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,16 @@ from numpy.typing import NDArray
 
 from agents.agent import Agent
 from agents.market import Market, MarketRound, Scenario
-from agents.table import Action, QTable
+from agents.q_function import Action, QFunction
 from benchmarks.agents import fit
 from benchmarks.agents.figures import PlayedRun
+from core import seeds
 from core.canonical import Address
 from core.policies import POLICIES, Observation, Policy, SelectionContext
 from core.update import Bid
 
 SCENARIO = Path(__file__).parents[2] / "conf" / "agents" / "market.toml"
 RANK = 8
-EXPERIENCED = 100
-"""Decisions that a pre-trained agent counts as made: it explores as little as one that has made them."""
 
 Chooser = Callable[[Market, Sequence[MarketRound]], NDArray[np.int64]]
 """(market before a round, outcomes of the rounds before) -> everybody's action."""
@@ -37,12 +35,12 @@ def traces_of(scenario: Scenario, section: str, name: str) -> range:
     return range(first, last + 1)
 
 
-def compare(scenario: Scenario, members: int, traces: Sequence[int], taught: QTable) -> dict[str, list[PlayedRun]]:
+def compare(scenario: Scenario, members: int, traces: Sequence[int]) -> dict[str, list[PlayedRun]]:
     """Every policy on every trace."""
     played: dict[str, list[PlayedRun]] = {}
     for trace in traces:
         # Each policy has a market of its own, drawn alike.
-        named = choosers(Market(scenario, members, trace), trace, taught) | {"oracle": oracle}
+        named = choosers(Market(scenario, members, trace), trace) | {"oracle": oracle}
         for name, chooser in named.items():
             played.setdefault(name, []).append(play(Market(scenario, members, trace), chooser))
     return played
@@ -55,16 +53,6 @@ def play(market: Market, choose: Chooser) -> PlayedRun:
         actions = np.where(market.kinds == "saboteur", int(Action.FULL), choose(market, rounds))
         rounds.append(market.step(actions))
     return PlayedRun(market.kinds, market.run, start, tuple(rounds))
-
-
-def pre_trained(scenario: Scenario, members: int) -> tuple[QTable, float]:
-    """One table that all organisations of the training traces have taught, and the cost of those runs."""
-    table, cost = QTable(scenario.learning), 0.0
-    for trace in traces_of(scenario, "traces", "train"):
-        market = Market(scenario, members, trace)
-        agents = [Agent(market.terms(k), trace * members + k, table) for k in range(members)]
-        cost += float(play(market, bidding(agents)).costs.sum())
-    return table, cost
 
 
 def bidding(agents: Sequence[Agent]) -> Chooser:
@@ -81,8 +69,7 @@ def bidding(agents: Sequence[Agent]) -> Chooser:
                 if rounds[-1].actions[k]:
                     agent.perform(number - 1, market.prices(k, number - 1))
                 agent.settle(number - 1, float(rounds[-1].incomes[k]))
-            decision = agent.decision(number)
-            actions[k] = decision.action if decision else 0
+            actions[k] = agent.due(number, market.prices(k, number))
             if number < market.rounds:
                 agent.decide(number + 1, market.prices(k, number))
         return actions
@@ -132,18 +119,21 @@ def oracle(market: Market, rounds: Sequence[MarketRound]) -> NDArray[np.int64]:
     return actions
 
 
-def choosers(market: Market, trace: int, taught: QTable) -> dict[str, Chooser]:
-    """Every policy that a run can choose, new for one run on this market; the agents from zero and pre-trained."""
-    scenario, members = market.scenario, market.members
+def choosers(market: Market, trace: int) -> dict[str, Chooser]:
+    """Every policy that a run can choose, new for one run on this market; the agents begin untaught."""
+    scenario = market.scenario
     fraction = scenario.settings["policies"]["fraction"]
     policies = {name: policy for name, policy in POLICIES.items() if name != "q-learning"}
-    terms = [market.terms(k) for k in range(members)]
-    seeds = [trace * members + k for k in range(members)]
-    new = [Agent(t, s, QTable(scenario.learning)) for t, s in zip(terms, seeds, strict=True)]
-    old = [Agent(t, s, deepcopy(taught), decisions=EXPERIENCED) for t, s in zip(terms, seeds, strict=True)]
+    agents = [
+        Agent(
+            market.terms(k),
+            seeds.as_int(seeds.local(trace, _address(k), 0)),  # as a node draws it
+            QFunction.untaught(scenario.learning),
+        )
+        for k in range(market.members)
+    ]
     return {name: selected(policy, trace, fraction) for name, policy in policies.items()} | {
-        "q-learning": bidding(new),
-        "q-learning pre-trained": bidding(old),
+        "q-learning": bidding(agents)
     }
 
 

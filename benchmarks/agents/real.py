@@ -5,9 +5,8 @@
 
 Prices, pool, availability and free-riders are those of conf/agents/real.toml, the same for every policy, trace by
 trace; training, aggregation, validation and credit are real (`benchmarks.agents.federation`). The figures are those of
-`benchmarks.agents` but for the regret, since no oracle knows the truth here. "q-learning pre-trained" begins with the
-table that the market's training traces have taught, "charged" pays for it. An organisation that always abstains earns
-and spends nothing: its payoff is 0, whatever the others do.
+`benchmarks.agents` but for the regret, since no oracle knows the truth here. An organisation that always abstains
+earns and spends nothing: its payoff is 0, whatever the others do.
 
 A free-rider trains nothing and reports the loss on its own domain as its training loss. Runs are kept one by one in
 ~/.cache/foedus-benchmarks/agents, so that a measurement that stops can go on; the second command makes tables of them.
@@ -27,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.market import Effect, Market, Scenario
-from agents.table import Action
+from agents.q_function import Action
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
 from benchmarks.agents.market import traces_of
@@ -42,7 +41,6 @@ SEED = 7
 NAMES = (
     "all",
     "q-learning",
-    "q-learning pre-trained",
     "oort",
     "random",
     "greedy",
@@ -145,12 +143,11 @@ def path_of(name: str, trace: int) -> Path:
 
 def _compare(scenario: Scenario, federation: RealFederation, names: Sequence[str], traces: range) -> None:
     """Every named policy on every trace among `traces`, one file a run."""
-    taught, _ = market.pre_trained(market.read_market(), 32)
     for name, trace in itertools.product(names, traces_of(scenario, "traces", "test")):
         path = path_of(name, trace)
         if trace in traces and not path.exists():
             real = RealMarket(scenario, _restarted(federation, trace), trace)
-            chooser = market.choosers(real, trace, taught)[name]
+            chooser = market.choosers(real, trace)[name]
             played, seconds = cpu_timed(partial(market.play, real, chooser))
             rounds = [
                 {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _by_domain(credit)}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.table import Action
+from agents.q_function import Action
 from benchmarks import report
 from benchmarks.agents.federation import RoundSettings, create_federation
 

@@ -17,7 +17,6 @@ import numpy as np
 from agents.credit import incomes
 from agents.market import MarketRound, Scenario
 from benchmarks import report
-from benchmarks.agents import market
 from benchmarks.agents.federation import DOMAINS
 from benchmarks.agents.figures import PlayedRun, measured
 from benchmarks.agents.market import traces_of
@@ -35,9 +34,8 @@ def main() -> None:
     traces = traces_of(scenario, "traces", "test")
     runs = {name: found for name in NAMES if (found := _complete(name, traces))}
     played = {name: [_played(scenario, run) for run in found] for name, found in runs.items()}
-    training = market.pre_trained(market.read_market(), 32)[1]
     figures = {
-        "real": measured(played, training * MEMBERS / 32 / len(traces)),
+        "real": measured(played),
         "free-riders and saboteurs": list(ridden(scenario)),
         "negative credit of the honest": list(negative(runs["all"])),
         "loss_by_round": list(losses_by_round(played)),

@@ -1,7 +1,7 @@
 """The agents of a run, as JSON and as tables: bids and earnings round by round, and the learnt policies.
 
 Bids made apart from training are in the event log alone; credits and payments are read from where they were measured
-(agents/rewards.py). Money and policy of an agent are known as far as its tables lie in this state folder.
+(agents/rewards.py). Money and policy of an agent are known as far as its states lie in this state folder.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,8 @@ from rich.console import RenderableType
 
 from agents.agent import Terms
 from agents.notebook import Notebook
+from agents.q_function import Action, explain, policy_table
 from agents.rewards import credited
-from agents.table import explain, policy_table
 from console.views.tables import table
 from core.canonical import Address
 from core.credit import CreditRecord
@@ -57,8 +57,7 @@ def market(state: State, run: RunFolder) -> list[Json]:
 def learnt(state: State, run: RunFolder, budget: float | None = None) -> Json:
     """Each organisation's money, policy and reasons, by name; empty for a run without agents.
 
-    `budget` is that of each, where it is known. Raises FormatError for a saved table of another version or
-    shape.
+    `budget` is that of each, where it is known. Raises FormatError for a saved agent of another version.
     """
     found = {o.name: learnt_by(state, run.genesis, o.address, budget) for o in run.genesis.everyone}
     return {name: agent for name, agent in found.items() if agent}
@@ -77,9 +76,9 @@ def learnt_by(state: State, genesis: Genesis, organisation: Address, budget: flo
         "left": None if budget is None else budget - agent.spent,
         "earned": agent.earned,
         "decisions": agent.decisions,
-        "policy": [list(row) for row in policy_table(agent.table)],
-        "rounds": agent.table.visits,
-        "reasons": list(explain(agent.table)),
+        "policy": [list(row) for row in policy_table(agent.values)],
+        "rounds": {action.name.lower(): agent.values.visits[action] for action in Action},
+        "reasons": list(explain(agent.values)),
     }
 
 

@@ -1,15 +1,15 @@
 """An agent's life in a run in which income follows from the action alone."""
 
 from agents.agent import Agent, Prices, Terms
-from agents.table import Action, Learning, QTable
+from agents.q_function import Action, Learning, QFunction
 
 TERMS = Terms(pool=8.0, members=8, rounds=40, steps=10, traffic=1.0, budget=1000.0)
 PRICES = Prices(step=0.04, traffic=0.1)
 
 
-def agent(seed: int = 1, terms: Terms = TERMS, **learning: float) -> Agent:
-    """A new agent with an empty table."""
-    return Agent(terms, seed, QTable(Learning(**learning)))
+def agent(seed: int = 2, terms: Terms = TERMS, **learning: float) -> Agent:
+    """A new agent; one of an even seed begins with the first round."""
+    return Agent(terms, seed, QFunction.untaught(Learning(**learning)))
 
 
 def live(

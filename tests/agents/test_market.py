@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.market import FREE_RIDERS, LearningCurve, Market, Scenario
-from agents.table import Action
+from agents.q_function import Action
 from core.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agents.notebook import Notebook
-from agents.table import Action
+from agents.q_function import Action
 from core.errors import FormatError
 from tests.agents.lives import PRICES, TERMS, agent, live
 

@@ -1,4 +1,4 @@
-"""An organisation's agent at home: what it bids, spends and saves, and what it does with bad tables."""
+"""An organisation's agent at home: what it bids, spends and saves, and what it does with a bad state."""
 
 import math
 from dataclasses import replace
@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from agents.notebook import Notebook
-from agents.table import Action
+from agents.q_function import Action
 from client_app.agency import Agency, AgentSession
-from core.canonical import to_json
 from core.config import RunConfig
-from core.errors import ConfigError, FormatError, UsageError
+from core.errors import ConfigError, FormatError
 from core.round_key import RoundKey
 from core.storage.state_folder import State
 from core.update import ABSTAIN, Bid
@@ -52,7 +51,7 @@ def test_the_last_round_bids_for_none(tmp_path: Path) -> None:
     assert live(tmp_path, 1, 6, 2.0)[-1] == ABSTAIN
 
 
-def test_after_a_crash_an_agent_goes_on_from_its_saved_table(tmp_path: Path) -> None:
+def test_after_a_crash_an_agent_goes_on_from_its_saved_state(tmp_path: Path) -> None:
     """kill -9 while round 4 trains: the round is sent again, to a process that knows only what is on disk."""
     whole = live(tmp_path / "one", 1, 6, 2.0)
     live(tmp_path / "two", 1, 3, 2.0)
@@ -88,7 +87,7 @@ def test_a_budget_is_not_overrun_and_then_it_abstains(tmp_path: Path) -> None:
 
 def test_whoever_abstained_can_be_drafted(tmp_path: Path) -> None:
     now = session(tmp_path, 1)
-    now.agent.take(1, 0, Action.ABSTAIN)
+    now.agent.take(1, Action.ABSTAIN)
     assert now.begin() == Action.LOW.bid(10, GENESIS.rank)
     assert now.agent.spent > 0
 
@@ -99,20 +98,9 @@ def test_a_price_or_budget_that_is_none_is_refused(tmp_path: Path, name: str, va
         agency(tmp_path, **{name: value})
 
 
-def test_a_saved_table_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_saved_agent_of_another_version_is_refused(tmp_path: Path) -> None:
     live(tmp_path, 1, 1, 2.0)
     path = State(tmp_path).agent(GENESIS.digest, ME) / "G00000-R00001.json"
-    path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
-    with pytest.raises(FormatError, match="expected version 1, got 2"):
+    path.write_bytes(path.read_bytes().replace(b'"version":2', b'"version":1'))
+    with pytest.raises(FormatError, match="expected version 2, got 1"):
         session(tmp_path, 2)
-
-
-def test_an_agent_can_begin_with_a_table_and_refuses_another(tmp_path: Path) -> None:
-    live(tmp_path / "taught", 1, 6, 4.0)
-    table = tmp_path / "table.json"
-    table.write_bytes(to_json(session(tmp_path / "taught", 7).agent.table.to_data()))
-    begun = session(tmp_path / "new", 1, **{"q-table": str(table)})
-    assert begun.agent.table.to_data() == session(tmp_path / "taught", 7).agent.table.to_data()
-    table.write_bytes(b"{}")
-    with pytest.raises(UsageError, match="malformed Q-table"):
-        session(tmp_path / "other", 1, **{"q-table": str(table)})

@@ -8,7 +8,7 @@ import pytest
 
 from agents.agent import Agent, Prices, Terms
 from agents.notebook import Notebook
-from agents.table import Learning, QTable
+from agents.q_function import Learning, QFunction
 from client_app import oversight
 from client_app.agency import Agency
 from client_app.deletion import delete_derived_state
@@ -27,7 +27,7 @@ from tests.erasures import attestation, attested
 GENESIS = f.genesis()
 NAME = "medical"
 PLACES = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
-"""(generation, round) of the tables that its agent has saved; generation 1 is the one that the erasure opens."""
+"""(generation, round) of the states that its agent has saved; generation 1 is the one that the erasure opens."""
 
 
 class Ledger(MemoryLedger):
@@ -50,12 +50,12 @@ class Home:
         patch.setattr(oversight, "_ledger", lambda chain, state, contract: self.ledger)
         data = OrganisationData(NAME, (Record((), "x"),) * f.EXAMPLES[NAME], ())
         self.host = Host(f.key(NAME), data)
-        agency = Agency(self.state, 0.0, Prices(0.0, 0.0), 1.0, "")
+        agency = Agency(self.state, 0.0, Prices(0.0, 0.0), 1.0)
         seeing = Oversight(chain, self.state, 1, "flag")
         self.node = Node({self.host.key.address: self.host}, 1, seeing, agency, "foedus-tiny")
         terms = Terms(4.0, 4, 3, 10, 1.0, 100.0)
         for place in PLACES:
-            self.notebook.save(*place, Agent(terms, 1, QTable(Learning())))
+            self.notebook.save(*place, Agent(terms, 1, QFunction.untaught(Learning())))
 
     @property
     def notebook(self) -> Notebook:
@@ -75,7 +75,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path, monkeypatch)
 
 
-def test_tables_that_knew_the_erased_go_and_a_receipt_says_so(home: Home) -> None:
+def test_states_that_knew_the_erased_go_and_a_receipt_says_so(home: Home) -> None:
     for _ in range(2):  # once more changes nothing
         receipt = home.told(attested(GENESIS))
         assert receipt.verified(GENESIS).erasure == attestation(GENESIS).erasure
@@ -83,7 +83,7 @@ def test_tables_that_knew_the_erased_go_and_a_receipt_says_so(home: Home) -> Non
         assert home.kept == [(0, 0), (0, 1), (1, 2), (1, 3)]
 
 
-def test_tables_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_another_lane_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = f.genesis(lanes=tuple((o.address,) for o in f.members()))
     lane = next(i for i, members in enumerate(alone.lanes) if f.address("coding") in members)
     home = Home(tmp_path, monkeypatch)

@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """The organisation medical at home, which answers `replied`."""
     state = State(tmp_path)
     host = Host(KEY, OrganisationData(NAME, TRAIN, ()))
-    agency = Agency(state, 0.0, Prices(0.0, 0.0), 1.0, "")
+    agency = Agency(state, 0.0, Prices(0.0, 0.0), 1.0)
     node = Node({KEY.address: host}, 1, Oversight("", state, 1, "flag"), agency, "foedus-tiny")
     monkeypatch.setattr(application, "node_of", lambda _context: node)
     return node

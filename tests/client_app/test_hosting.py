@@ -94,9 +94,8 @@ def test_a_deployed_node_says_what_its_config_lacks(
 def test_a_deployed_node_reads_no_path_that_a_run_names(
     settings: dict[str, Any], deployed: dict[str, Any], tmp_path: Path
 ) -> None:
-    named = {name: str(tmp_path / "somebody's") for name in ("validation", "q-table", "data", "state", "records")}
+    named = {name: str(tmp_path / "somebody's") for name in ("validation", "data", "state", "records")}
     found = node(settings | named, deployed)
-    assert found.agency.table == ""
     assert found.oversight.state.folder == tmp_path / "own"
 
 

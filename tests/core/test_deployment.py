@@ -71,7 +71,7 @@ def test_the_client_app_is_told_what_the_file_says_and_no_more(tmp_path: Path) -
         (NODE + 'key-file = "key"', "expected signer or key-file, got both"),
         (NODE.replace("signer =", "base ="), "expected signer or key-file, got neither"),
         (NODE.replace("signer =", "key-file ="), "expected pin-coordinator with a key-file"),
-        (NODE.replace("root-certificates", "q-table"), "expected root-certificates with a node-key"),
+        (NODE.replace("root-certificates", "policy"), "expected root-certificates with a node-key"),
         (NODE.replace('"data"', '""'), "data: expected a path, got ''"),
         ("organisation", "expected TOML in UTF-8"),
         *(

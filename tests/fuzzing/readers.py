@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from agents.table import Action, Learning, QTable
+from agents.q_function import Action, Learning, QFunction
 from chain.devnet.rpc import INTERNAL_ERROR, JsonRpc
 from chain.joining import JoinKit, JoinRequest
 from chain.membership import MembershipRequest
@@ -193,8 +193,8 @@ def chain_questions(rpc: JsonRpc) -> dict[str, Reader]:
 
 def nouns() -> dict[str, Reader]:
     """What is stored, or lies within something else."""
-    table = QTable(Learning())
-    table.learn(0, Action.LOW, 0.5, None, 0.25)
+    values = QFunction.untaught(Learning())
+    values.learn(Action.LOW, 0.5, 0.25)
     return {
         "genesis": noun(Genesis, GENESIS),
         "salts": noun(Salts, TASK.salts),
@@ -203,7 +203,7 @@ def nouns() -> dict[str, Reader]:
         "wraps": noun(Wraps, Wraps.of(bytes(32), b"label", f.readers(GENESIS).of())),
         "request to erase": noun(ErasureRequest, attestation(GENESIS).request.value),
         "settings": Reader(lambda data: RunConfig.from_flat(mapping(data)), to_json(RunConfig().to_flat())),
-        "Q-table": Reader(lambda data: QTable.from_data(mapping(data)), to_json(table.to_data())),
+        "Q-function": Reader(lambda data: QFunction.from_data(mapping(data)), to_json(values.to_data())),
     }
 
 

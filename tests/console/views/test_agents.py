@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agents.agent import Agent, Prices, Terms
 from agents.notebook import Notebook
-from agents.table import Learning, QTable
+from agents.q_function import Learning, QFunction
 from console.views.agents import learnt, market, tables
 from core.storage.events import EventLog
 from core.storage.state_folder import State
@@ -18,7 +18,7 @@ PRICES = Prices(0.02, 0.1)
 
 def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
     federation, state = Federation.create(tmp_path), State(tmp_path)
-    agent = Agent(TERMS, 1, QTable(Learning()))
+    agent = Agent(TERMS, 2, QFunction.untaught(Learning()))
     for number in range(1, 9):
         agent.decide(number, PRICES)
         agent.perform(number, PRICES)
@@ -32,9 +32,9 @@ def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
     text = printed(tables(found))
     assert f"medical: spent {agent.spent:.3f}, {left}, earned 16.000, 8 decisions" in text
     assert "left of" not in printed(tables(learnt(state, federation.run)))
-    assert "cost fair" in text
+    assert "price of a full round" in text
     assert any("full" in line and "█" in line for line in text.splitlines())
-    assert "it takes part" in text
+    assert "it takes part in full" in text
 
 
 def test_a_run_without_agents_has_none(tmp_path: Path) -> None:
