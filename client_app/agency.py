@@ -74,7 +74,7 @@ class Agency:
         if genesis.policy(task.round) != "q-learning":
             return Bid(steps, genesis.rank), {}
         key = RoundKey(genesis.digest, task.lane, task.generation, task.round)
-        session = self.open_session(genesis, task.organisation, key, steps, traffic(task.state))
+        session = self.open_session(genesis, task.organisation, key, steps, traffic(task.state, genesis.wire))
         session.settle(task.paid)
         if (bid := session.begin()) == ABSTAIN:
             return ABSTAIN, {}

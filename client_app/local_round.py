@@ -12,10 +12,12 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, rank_of
 from core.canonical import Address, Digest
+from core.errors import FormatError, ModelError
 from core.genesis import Genesis, Stage
 from core.messages.training import Task
 from core.privacy import PrivacyPlan
 from core.update import METRICS, Bid, UpdateManifest
+from core.wire import Packed
 from llm.model import Model
 from llm.private import train_privately
 from llm.records import Record
@@ -47,8 +49,11 @@ class RoundPlan:
 
 def train_round(
     task: Task, records: Sequence[Record], model: Model, fresh: AdapterState, plan: RoundPlan
-) -> tuple[UpdateManifest, AdapterState]:
-    """One round: the update, and the manifest that describes it. `fresh` is the adapter before any training."""
+) -> tuple[UpdateManifest, Packed]:
+    """One round: the update as it travels, and the manifest that describes it.
+
+    `fresh` is the adapter before any training. Raises ModelError for an update that its form cannot hold.
+    """
     bid, private = plan.bid, plan.private
     genesis, rule = task.genesis, RULES[task.genesis.rule]
     shard = genesis.lanes_of(task.organisation).index(task.lane)
@@ -61,7 +66,10 @@ def train_round(
     else:
         # A shard without records has nothing to learn: its update is zero.
         result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
-    update = rule.update(task.state, result.adapter)
+    try:
+        update = Packed.of(rule.update(task.state, result.adapter), genesis.wire)
+    except FormatError as error:  # no fault of what was sent to it
+        raise ModelError(f"training diverged: {error}") from error
     # Records are drawn without replacement, epoch by epoch: what was processed is each once, until all were.
     used = min(result.examples, len(records))
     told = {} if private else {"loss": result.loss, "seconds": result.seconds, "records": used}
@@ -81,6 +89,7 @@ def train_round(
         nonce=Digest("0x" + secrets.token_hex(32)),
         # Training that diverged has no loss that can be signed; its update is for admission to refuse.
         metrics={name: value for name, value in measured.items() if METRICS[name][0] <= value <= METRICS[name][1]},
+        wire=genesis.wire,
         epsilon=private.epsilon if private else 0.0,
     )
     return manifest, update

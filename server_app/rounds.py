@@ -170,7 +170,7 @@ class Rounds:
         lane = self.lanes[recipient.lane]
         key = lane.next_key(self.genesis)
         paid = self.rewards.paid(*recipient) if self.rewards else {}
-        size = traffic(lane.state)
+        size = traffic(lane.state, self.genesis.wire)
         return OfferQuery(self.genesis, recipient.organisation, lane.index, key.generation, key.round, size, paid)
 
     def task(self, recipient: Recipient, to_send: Composition, *, measure: bool = False) -> Task:

@@ -73,13 +73,16 @@ class StateAudit:
         try:
             self.artifacts.unlock(blob)
             file = f"{where}, artifacts/{blob}{SEALED}"
-            state = self.artifacts.open(name)
+            packed = self.artifacts.open_packed(name)
+            state = packed.state
         except DestroyedError as error:
             if name in self.served or self.erasures is None or not self.erasures.excuses(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
         except (FoedusError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
+            # A signature binds the bytes, and not that they have the form that it names.
+            self.findings.expect(What.WIRE, file, packed.form, self.genesis.wire if what == What.UPDATE else "fp32")
             if self.erasures and name in self.erasures.destroyed and name not in self.served:
                 self.findings.fail(What.DESTROYED, file, "a state that can be read", "one that the erasure destroyed")
             # Every reader can read; each key is looked at once.

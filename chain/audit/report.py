@@ -49,6 +49,7 @@ class What(StrEnum):
     BID = "bid"
     EPSILON = "privacy loss"
     UPDATE = "update"
+    WIRE = "wire form"
     TENSORS = "names of tensors"
     SHAPE = "shape"
     DTYPE = "dtype"

@@ -27,6 +27,7 @@ from core.parsing import finite, typed
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.update import LARGEST_LOSS, UpdateManifest
+from core.wire import Travelling
 
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -137,7 +138,7 @@ class Reply:
         return cls(Signed.parse(UpdateManifest, manifest), bytes_of(content, "update"))
 
 
-def reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
+def reply(signed: Signed[UpdateManifest], update: Travelling) -> RecordDict:
     """The content of the reply to a task to train."""
     return RecordDict({"manifest": json_record(signed.to_dict()), "update": pack(update)})
 

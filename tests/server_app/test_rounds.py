@@ -17,6 +17,7 @@ from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import RoundRecord, ShownRecord
 from core.update import ABSTAIN, Bid, Offer
+from core.wire import Packed
 from server_app.admission import RejectedError
 from server_app.rounds import OpenRound, Recipient, Rounds
 from tests import federation as f
@@ -47,6 +48,20 @@ def close(rounds: Rounds, number: int, *names: str) -> None:
 
 def records(federation: Federation) -> list[RoundRecord]:
     return [signed.verified(federation.genesis) for signed in federation.run.records()]
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+def test_what_is_stored_and_summed_is_what_travelled(tmp_path: Path, wire: str) -> None:
+    federation = Federation.create(tmp_path, NAMES, wire=wire)
+    rounds = federation.rounds()
+    before = rounds.lanes[0].state
+    task = rounds.task(recipient("medical"), Composition.of(before))
+    close(rounds, 1, "medical")
+    (admitted,) = records(federation)[0].admitted
+    packed = federation.run.artifacts.open_packed(admitted.signed.value.update)
+    assert packed.data == Packed.of(honest_update(task), wire).data
+    summed = rounds.rule.aggregate(before, [WeightedUpdate(f.address("medical"), admitted.weight, packed.state)])
+    assert rounds.lanes[0].state == summed.state
 
 
 def test_the_error_of_a_quorum_that_was_missed_names_the_commonest_reason() -> None:
