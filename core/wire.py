@@ -24,15 +24,15 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, takewhile
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from core.adapter import LONGEST_HEADER, AdapterState
-from core.canonical import Digest, digest
+from core.canonical import ZERO_DIGEST, Digest, digest
 from core.compression import FORMS, Float32, checked
 from core.errors import FormatError
 
@@ -125,6 +125,29 @@ class Packed:
 
 Travelling = AdapterState | Packed
 """What has a digest and bytes to travel in."""
+
+
+# A round sends the same state to everyone whom it asks.
+@lru_cache(maxsize=4)
+def to_send(state: AdapterState, wire: str) -> Packed:
+    """A lane's state as it travels down under a setting, and as it is trained from."""
+    return Packed.of(state, DOWN[wire])
+
+
+class Rounded(NamedTuple):
+    """What a record says of its state Q(B) as it is sent: its digest, and ‖Q(B) − B‖ / ‖B‖, 0 of a state of zeros."""
+
+    rounded: Digest
+    rounding: float
+
+    @classmethod
+    def of(cls, state: AdapterState, wire: str) -> Self:
+        """A state as it is sent under a setting; zero and 0 where it is sent as it is."""
+        if DOWN[wire] == "fp32":
+            return cls(ZERO_DIGEST, 0.0)
+        sent = to_send(state, wire).state
+        lost = AdapterState({name: array.astype(np.float64) - sent[name] for name, array in state.arrays.items()})
+        return cls(sent.digest, lost.norm / state.norm if state.norm else 0.0)
 
 
 def most_bytes(shapes: Mapping[str, tuple[int, ...]], form: str) -> int:

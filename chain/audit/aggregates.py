@@ -8,6 +8,7 @@ twice that is allowed.
 When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from core.robust import MEASURED_WITHIN, counted, rounding, scaled, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 from core.storage.run_folder import PRUNED
+from core.wire import Rounded
 
 Members = tuple[Address, ...] | None
 """The readers that something is sealed for; None is everybody."""
@@ -214,6 +216,16 @@ class StateAudit:
             expected = self.rule.aggregate(before, blanks).state.shapes
             return claimed if self._has_arrays(claimed, expected, where) else None
         return None
+
+    def check_rounded(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
+        """What is sent out is the rounding of the state, and loses what the record says; without the state unknown."""
+        if state is None:
+            return
+        expected = Rounded.of(state, self.genesis.wire)
+        self.findings.expect(What.ROUNDED, where, record.rounded, expected.rounded)
+        # Norms are sums, which machines round apart.
+        if not math.isclose(record.rounding, expected.rounding, rel_tol=1e-9):
+            self.findings.fail(What.ROUNDED, where, record.rounding, expected.rounding)
 
     def measure_again(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
         """Compare the recorded loss of a round with its state's, as it is measured here."""

@@ -57,6 +57,7 @@ class What(StrEnum):
     NORM = "norm"
     AGGREGATE = "aggregate"
     RESIDUAL = "residual"
+    ROUNDED = "state as it is sent"
     ARTIFACT = "artifact"
     DESTROYED = "destroyed artifact"
     MEMBERSHIP = "change of members"

@@ -124,6 +124,8 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield from member_lines(run, result)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    if result["rounds"] and (lost := max(entry["rounding"] for entry in result["rounds"])):
+        yield f"Rounding {100 * lost:.2g} % of a state at most, where {run.genesis.wire} sends it out; sums have none"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
@@ -274,6 +276,8 @@ def _round(
             names[a.organisation]: records_of(a.signed.value, run.genesis) for r in records for a in r.admitted
         },
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
+        # What states lose on their way down, which is no part of what is summed.
+        "rounding": max(record.rounding for record in records),
         "transaction": transactions[0] if transactions else None,
         "transactions": transactions,
         "loss": sum(current.values()) / len(current) if current else None,

@@ -35,7 +35,7 @@ from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Organisation, UpdateManifest
-from core.wire import Packed
+from core.wire import Packed, Rounded
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
@@ -208,7 +208,7 @@ class Federation:
         aggregate = self.run.artifacts.put(state, here.members)
         honest = RoundRecord(
             self.genesis.digest, lane, here.generation, here.round + 1, attempt, here.parent, here.previous,
-            self.rule.name, admitted, rejected, aggregate, residual,
+            self.rule.name, admitted, rejected, aggregate, residual, **Rounded.of(state, self.genesis.wire)._asdict(),
         )  # fmt: skip
         record = self.lies.record(self, honest)
         salts = Salts.draw(record)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from core.adapter import AdapterState
+from core.canonical import ZERO_DIGEST
 from core.compression import FORMS
 from core.errors import FormatError
-from core.wire import DOWN, MOST_NUMBERS, Packed, most_bytes
+from core.wire import DOWN, MOST_NUMBERS, Packed, Rounded, most_bytes, to_send
 from tests import federation as f
 
 STATE = f.update_of(f.genesis(), "medical")
@@ -180,3 +181,24 @@ def test_numbers_are_those_of_the_same_place() -> None:
         back = Packed.of(state, form).state
         assert all(np.allclose(back[name], state[name], rtol=0.01) for name in state)
     assert math.prod(Packed.of(state, "nf4").shapes["b"]) == 8
+
+
+@pytest.mark.parametrize("wire", DOWN)
+def test_a_state_goes_down_in_the_settings_form_and_is_rounded_once(wire: str) -> None:
+    sent = to_send(STATE, wire)
+    assert sent.form == DOWN[wire] != "sparse"
+    assert to_send(sent.state, wire).state == sent.state
+    said, again = Rounded.of(STATE, wire), Rounded.of(sent.state, wire)
+    if wire == "fp32":
+        assert said == again == (ZERO_DIGEST, 0.0)
+        return
+    assert said.rounded == sent.state.digest != STATE.digest
+    assert 0 < said.rounding < 0.2
+    assert again == (said.rounded, 0.0)
+
+
+def test_a_state_of_zeros_or_of_rank_zero_is_sent_too() -> None:
+    for array in (np.zeros((3, 2), np.float32), np.zeros((3, 0), np.float32)):
+        state = AdapterState({"a.lora_B": array})
+        assert to_send(state, "nf4").state == state
+        assert Rounded.of(state, "nf4") == (state.digest, 0.0)

@@ -187,6 +187,13 @@ def compressed() -> dict[str, Reader]:
 
     alone = {f"state in {form}": Reader(reread, bytes(Packed.of(UPDATE, form).data)) for form in FORMS}
     sent = {wire: Reader(partial(admit, wire), bytes(Packed.of(UPDATE, wire).data)) for wire in CHOICES["wire"]}
+    task = replace(TASK, genesis=replace(GENESIS, wire="nf4")).to_content()
+
+    def down(data: bytes) -> Any:
+        arrays = ArrayRecord({"bytes": Array("uint8", (1,), "safetensors", data)})
+        return Task.from_content(RecordDict({**task, "state": arrays}))
+
+    alone["state of a task in nf4"] = Reader(down, bytes(task.array_records["state"]["bytes"].data))
     return alone | {f"reply in {wire}": reader for wire, reader in sent.items()}
 
 

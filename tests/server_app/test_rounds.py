@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client_app.witness import Witness
+from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Digest
 from core.composition import Composition
@@ -62,6 +64,27 @@ def test_what_is_stored_and_summed_is_what_travelled(tmp_path: Path, wire: str) 
     assert packed.data == Packed.of(honest_update(task), wire).data
     summed = rounds.rule.aggregate(before, [WeightedUpdate(f.address("medical"), admitted.weight, packed.state)])
     assert rounds.lanes[0].state == summed.state
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+def test_a_state_is_summed_unrounded_and_sent_and_recorded_as_it_is_trained_from(tmp_path: Path, wire: str) -> None:
+    federation = Federation.create(tmp_path, NAMES, wire=wire, rounds=3)
+    rounds = federation.rounds()
+    close(rounds, 1, "medical", "coding")
+    close(rounds, 2, "medical")
+    first, second = records(federation)
+    state = federation.run.artifacts.open(first.aggregate)
+    sent = Task.from_content(rounds.task(recipient("coding"), Composition.of(state)).to_content()).state
+    assert first.rounded == sent.digest == Packed.of(state, wire).state.digest != state.digest
+    assert first.rounding == pytest.approx(np.linalg.norm(flat(sent) - flat(state)) / np.linalg.norm(flat(state)))
+    (admitted,) = second.admitted
+    update = federation.run.artifacts.open(admitted.signed.value.update)
+    summed = rounds.rule.aggregate(state, [WeightedUpdate(admitted.organisation, admitted.weight, update)])
+    assert rounds.lanes[0].state == summed.state
+
+
+def flat(state: AdapterState) -> np.ndarray[Any, Any]:
+    return np.concatenate([array.reshape(-1).astype(np.float64) for array in state.arrays.values()])
 
 
 def test_the_error_of_a_quorum_that_was_missed_names_the_commonest_reason() -> None:

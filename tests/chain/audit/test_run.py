@@ -18,7 +18,7 @@ from chain.nodes import embedded_service
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
-from core.canonical import Digest, digest, to_json
+from core.canonical import ZERO_DIGEST, Digest, digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.genesis import Genesis
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
@@ -94,6 +94,21 @@ def test_an_update_in_another_form_is_found_whatever_its_manifest_says(tmp_path:
     other = build(tmp_path / "other", rounds=1, lies=in_form("nf4", manifest_of(update=packed.digest)))
     other.run.artifacts.put(packed)
     assert_first(verify(other.run, other.ledger), What.WIRE, "artifacts/")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rounded", digest("other", b"")), ("rounded", ZERO_DIGEST), ("rounding", 0.5)]
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_rounding_than_the_states_own_is_found(tmp_path: Path, field: str, value: Any, number: int) -> None:
+    change = record(lambda _, r: replace(r, **{field: value}), number)
+    federation = build(tmp_path / "run", lies=in_form("nf4", change))
+    assert_first(verify(federation.run, federation.ledger), What.ROUNDED, f"round {number}")
+
+
+def test_a_rounding_where_nothing_is_rounded_is_found(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", lies=record(lambda _, r: replace(r, rounded=r.aggregate)))
+    assert_first(verify(federation.run, federation.ledger), What.ROUNDED, "round 2")
 
 
 def test_a_manifest_of_another_form_is_found(tmp_path: Path) -> None:
