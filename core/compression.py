@@ -47,7 +47,7 @@ _LOWEST_TOP, _HIGHEST_TOP = ((exponent + 127) << 4 for exponent in (-100, 100))
 _LOWEST_SCALE, _HIGHEST_SCALE = ((exponent + 127) << 7 for exponent in (-110, 100))
 
 
-class Form(Protocol):
+class NumberForm(Protocol):
     """How numbers are written."""
 
     def encode(self, numbers: Float32) -> bytes:
@@ -79,7 +79,7 @@ class Bf16:
         return _upper_half(numbers).astype("<u2").tobytes()
 
     def decode(self, data: Bytes, count: int) -> Float32:
-        """As `Form.decode`."""
+        """As `NumberForm.decode`."""
         return _from_upper_half(_parts(data, 2 * count)[0])
 
     def most(self, count: int) -> int:
@@ -101,7 +101,7 @@ class Int8:
         return halves.astype("<u2").tobytes() + codes.reshape(-1)[: numbers.size].tobytes()
 
     def decode(self, data: Bytes, count: int) -> Float32:
-        """As `Form.decode`."""
+        """As `NumberForm.decode`."""
         blocks = -(-count // BLOCK)
         halves, codes = _parts(data, 2 * blocks, count)
         bits = halves.view("<u2")
@@ -125,7 +125,7 @@ class Nf4:
         return written + _nibbles(levels.reshape(-1)[: numbers.size])
 
     def decode(self, data: Bytes, count: int) -> Float32:
-        """As `Form.decode`."""
+        """As `NumberForm.decode`."""
         top, codes, halves = _parts(data, 2, -(-count // BLOCK), -(-count // 2))
         return _scaled(NF4[_from_nibbles(halves, count)], _read_scales(top, codes), BLOCK)
 
@@ -147,12 +147,13 @@ class Sparse:
         least = np.partition(order, SPARSE_BLOCK - KEPT, axis=1)[:, SPARSE_BLOCK - KEPT, None]
         levels = np.minimum(np.rint(_quotients(sizes, scales / np.float32(8))), 8).astype(np.uint8)
         kept = (order >= least) & (levels > 0)
-        codes = (levels[kept] - 1) | (blocks[kept] < 0).astype(np.uint8) << 3
+        signs = (blocks[kept] < 0).astype(np.uint8) << 3
+        codes: Bytes = (levels[kept] - 1 | signs).astype(np.uint8)
         counts, places = kept.sum(axis=1, dtype=np.uint8), np.nonzero(kept)[1].astype(np.uint8)
         return written + counts.tobytes() + places.tobytes() + _nibbles(codes)
 
     def decode(self, data: Bytes, count: int) -> Float32:
-        """As `Form.decode`."""
+        """As `NumberForm.decode`."""
         blocks = -(-count // SPARSE_BLOCK)
         if data.size < 2 + 2 * blocks:
             raise FormatError(f"sparse: expected at least {2 + 2 * blocks} bytes, got {data.size}")
@@ -173,7 +174,7 @@ class Sparse:
         return 2 + 2 * -(-count // SPARSE_BLOCK) + kept + -(-kept // 2)
 
 
-FORMS: Mapping[str, Form] = {"bf16": Bf16(), "int8": Int8(), "nf4": Nf4(), "sparse": Sparse()}
+FORMS: Mapping[str, NumberForm] = {"bf16": Bf16(), "int8": Int8(), "nf4": Nf4(), "sparse": Sparse()}
 """Every form but fp32, which compresses nothing."""
 
 

@@ -158,6 +158,14 @@ def staleness_fault(staleness: int, rule: str, policy: str) -> str | None:
     return None
 
 
+def wire_fault(wire: str, rule: str) -> str | None:
+    """What is wrong with a form of updates under a rule: `expected X, got Y`."""
+    # What is left out of a block of its own cannot be made up for by another one.
+    if wire == "sparse" and rule == "stack":
+        return "expected another form, or a rule whose updates are differences, got sparse with stack"
+    return None
+
+
 @dataclass(frozen=True)
 class Template:
     """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints.
@@ -425,6 +433,8 @@ class Genesis:
             raise FormatError(f"genesis: privacy: {wrong}")
         if wrong := staleness_fault(self.staleness, self.rule, self.participation.policy):
             raise FormatError(f"genesis: staleness: {wrong}")
+        if wrong := wire_fault(self.wire, self.rule):
+            raise FormatError(f"genesis: wire: {wrong}")
         words = (
             self.run,
             self.base.name,

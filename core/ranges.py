@@ -18,7 +18,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "participation": POLICIES,
     "robust": tuple(BOUNDS),
     "serve": SERVES,
-    "wire": tuple(form for form in DOWN if form != "sparse"),
+    "wire": tuple(DOWN),
 }
 RANGES: Mapping[str, tuple[float, float]] = {
     "organisations": (0, 2**32),

@@ -81,6 +81,17 @@ def test_late_updates_count_only_where_they_can_be_added(changes: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"wire": "zip"}, "expected one of fp32"), ({"wire": "sparse", "rule": "stack"}, "got sparse with stack")],
+)
+def test_a_form_that_nobody_knows_or_that_its_rule_does_not_allow_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(FormatError, match=f"wire: .*{message}"):
+        Genesis.from_dict(from_json(to_json(replace(GENESIS, **changes).to_dict())))
+
+
+@pytest.mark.parametrize(
     "template",
     [Template(f.other("template")), Template(date="20260131"), Template(date="2026-02-30"), Template(date="today")],
 )

@@ -81,7 +81,7 @@ def sent_in(form: str, data: bytes | memoryview, **changes: Any) -> Reply:
     return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(data))
 
 
-@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
 def test_a_compressed_reply_is_admitted_as_the_bytes_that_came(wire: str) -> None:
     packed = Packed.of(UPDATE, wire)
     _, update = in_form(wire).admit(sent_in(wire, packed.data))

@@ -52,7 +52,7 @@ def records(federation: Federation) -> list[RoundRecord]:
     return [signed.verified(federation.genesis) for signed in federation.run.records()]
 
 
-@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
 def test_what_is_stored_and_summed_is_what_travelled(tmp_path: Path, wire: str) -> None:
     federation = Federation.create(tmp_path, NAMES, wire=wire)
     rounds = federation.rounds()
@@ -66,7 +66,7 @@ def test_what_is_stored_and_summed_is_what_travelled(tmp_path: Path, wire: str) 
     assert rounds.lanes[0].state == summed.state
 
 
-@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
 def test_a_state_is_summed_unrounded_and_sent_and_recorded_as_it_is_trained_from(tmp_path: Path, wire: str) -> None:
     federation = Federation.create(tmp_path, NAMES, wire=wire, rounds=3)
     rounds = federation.rounds()

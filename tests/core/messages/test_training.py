@@ -43,7 +43,7 @@ def test_a_task_arrives_as_it_was_sent() -> None:
     assert long.shown == TASK.shown * 2
 
 
-@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4"])
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
 def test_a_state_goes_down_in_the_federations_form_and_no_other(wire: str) -> None:
     task = replace(TASK, genesis=replace(GENESIS, wire=wire))
     content = task.to_content()
