@@ -150,7 +150,7 @@ class Sparse:
         signs = (blocks[kept] < 0).astype(np.uint8) << 3
         codes: Bytes = (levels[kept] - 1 | signs).astype(np.uint8)
         counts, places = kept.sum(axis=1, dtype=np.uint8), np.nonzero(kept)[1].astype(np.uint8)
-        return written + counts.tobytes() + places.tobytes() + _nibbles(codes)
+        return b"".join((written, counts.tobytes(), places.tobytes(), _nibbles(codes)))
 
     def decode(self, data: Bytes, count: int) -> Float32:
         """As `NumberForm.decode`."""
