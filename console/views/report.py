@@ -124,12 +124,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield from member_lines(run, result)
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    yield from (
-        *late_lines(result["rounds"]),
-        *rounding_lines(result["rounds"]),
-        *served_lines(result["served"]),
-        *spending(result["privacy"]),
-    )
+    yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
 
@@ -162,16 +157,12 @@ def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
         yield f"Members  now: {', '.join(result['members'])}"
 
 
-def late_lines(rounds: list[Json]) -> Iterator[str]:
-    """Who was late in which round, in words."""
+def round_remarks(rounds: list[Json]) -> Iterator[str]:
+    """Who was late in which round, and what states lost on their way down where they are rounded, in words."""
     for entry in rounds:
         if entry["late"]:
             when = f"{entry['grace']:.0f} s after its quorum"
             yield f"Late     in round {entry['round']}, {when}: {', '.join(entry['late'])}"
-
-
-def rounding_lines(rounds: list[Json]) -> Iterator[str]:
-    """What states lost on their way down, in words; nothing where they travel as they are."""
     if lost := max((entry["rounding"] for entry in rounds), default=0.0):
         yield f"Rounding up to {100 * lost:.2g} % of a state on its way down; what is summed has none"
 
