@@ -17,7 +17,7 @@ decoding one product of two float32, which is rounded alike with any instruction
 by number: what is kept depends on no sort's way with equal numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,8 @@ NF4 = np.array(
     np.float32,
 )  # fmt: skip
 _MIDDLES = (NF4[1:] + NF4[:-1]) / np.float32(2)
+_NO_CODES = np.empty(0, np.uint8)
+_PIECE = 4096
 _LARGEST = np.float32(2.0**100)
 """Below it products of a scale and a level are finite, and above its inverse normal: rounded alike anywhere."""
 _LEAST = np.float32(2.0**-100)
@@ -93,7 +95,7 @@ class Int8:
     def encode(self, numbers: Float32) -> bytes:
         """A scale and the integers of each block."""
         blocks = _blocks(numbers, BLOCK)
-        steps = np.abs(blocks).max(axis=1, initial=0) / np.float32(127)
+        steps = _peaks(blocks) / np.float32(127)
         steps[steps < np.float32(2.0**-110)] = 0
         halves = _upper_half(steps)
         scales = _from_upper_half(halves.view(np.uint8))
@@ -120,9 +122,9 @@ class Nf4:
     def encode(self, numbers: Float32) -> bytes:
         """The scales and the levels."""
         blocks = _blocks(numbers, BLOCK)
-        written, scales = _write_scales(np.abs(blocks).max(axis=1, initial=0))
-        levels = np.searchsorted(_MIDDLES, _quotients(blocks, scales)).astype(np.uint8)
-        return written + _nibbles(levels.reshape(-1)[: numbers.size])
+        written, scales = _write_scales(_peaks(blocks))
+        levels = [np.searchsorted(_MIDDLES, _quotients(*p)).astype(np.uint8) for p in _pieces(blocks, scales)]
+        return written + _nibbles(np.concatenate([_NO_CODES, *map(np.ravel, levels)])[: numbers.size])
 
     def decode(self, data: Bytes, count: int) -> Float32:
         """As `NumberForm.decode`."""
@@ -140,16 +142,9 @@ class Sparse:
     def encode(self, numbers: Float32) -> bytes:
         """The scales, and the numbers that are kept."""
         blocks = _blocks(numbers, SPARSE_BLOCK)
-        sizes = np.abs(blocks)
-        written, scales = _write_scales(sizes.max(axis=1, initial=0))
-        # Bits of positive floats stand in order of size; with the place behind them no two are equal.
-        order = sizes.view(np.int32).astype(np.int64) << 8 | np.arange(SPARSE_BLOCK - 1, -1, -1)
-        least = np.partition(order, SPARSE_BLOCK - KEPT, axis=1)[:, SPARSE_BLOCK - KEPT, None]
-        levels = np.minimum(np.rint(_quotients(sizes, scales / np.float32(8))), 8).astype(np.uint8)
-        kept = (order >= least) & (levels > 0)
-        signs = (blocks[kept] < 0).astype(np.uint8) << 3
-        codes: Bytes = (levels[kept] - 1 | signs).astype(np.uint8)
-        counts, places = kept.sum(axis=1, dtype=np.uint8), np.nonzero(kept)[1].astype(np.uint8)
+        written, scales = _write_scales(_peaks(blocks))
+        kept = [_largest(*piece) for piece in _pieces(blocks, scales)]
+        counts, places, codes = (np.concatenate([_NO_CODES, *(found[i] for found in kept)]) for i in range(3))
         return b"".join((written, counts.tobytes(), places.tobytes(), _nibbles(codes)))
 
     def decode(self, data: Bytes, count: int) -> Float32:
@@ -190,6 +185,31 @@ def _blocks(numbers: Float32, size: int) -> Float32:
     padded = np.zeros(-(-numbers.size // size) * size, np.float32)
     padded[: numbers.size] = numbers
     return padded.reshape(-1, size)
+
+
+def _peaks(blocks: Float32) -> Float32:
+    """The largest magnitude of each block."""
+    peaks: Float32 = np.maximum(blocks.max(axis=1, initial=0), -blocks.min(axis=1, initial=0))
+    return peaks
+
+
+def _pieces(blocks: Float32, scales: Float32) -> Iterator[tuple[Float32, Float32]]:
+    """Some thousand blocks at a time with their scales: what is computed on the way takes many times their memory."""
+    for start in range(0, len(blocks), _PIECE):
+        yield blocks[start : start + _PIECE], scales[start : start + _PIECE]
+
+
+def _largest(blocks: Float32, scales: Float32) -> tuple[Bytes, Bytes, Bytes]:
+    """Of the largest numbers of each block how many are kept, their places and their codes."""
+    sizes = np.abs(blocks)
+    # Bits of positive floats stand in order of size; with the place behind them no two are equal.
+    order = sizes.view(np.int32).astype(np.int64) << 8 | np.arange(SPARSE_BLOCK - 1, -1, -1)
+    least = np.partition(order, SPARSE_BLOCK - KEPT, axis=1)[:, SPARSE_BLOCK - KEPT, None]
+    levels = np.minimum(np.rint(_quotients(sizes, scales / np.float32(8))), 8).astype(np.uint8)
+    kept = (order >= least) & (levels > 0)
+    signs = (blocks[kept] < 0).astype(np.uint8) << 3
+    codes: Bytes = (levels[kept] - 1 | signs).astype(np.uint8)
+    return kept.sum(axis=1, dtype=np.uint8), np.nonzero(kept)[1].astype(np.uint8), codes
 
 
 def _quotients(blocks: Float32, scales: Float32) -> Float32:

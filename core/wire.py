@@ -40,7 +40,7 @@ DOWN: Mapping[str, str] = MappingProxyType(
     {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "nf4": "nf4", "sparse": "nf4"}
 )
 """Every setting, which is the form of updates, with the form in which a lane's state is sent out."""
-MOST_NUMBERS = 2**30
+MOST_NUMBERS = 2**29
 """What a state may have at most, in whatever form: few bytes may say that they are many numbers."""
 _MAGIC = b"FOEDUS\x01"
 _CODES = dict(enumerate(FORMS, 1))

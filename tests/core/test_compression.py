@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from core import compression
 from core.compression import BLOCK, FORMS, KEPT, NF4, SPARSE_BLOCK, Bytes, Float32, checked
 from core.errors import FormatError
 
@@ -85,6 +86,14 @@ def test_a_block_far_below_the_largest_becomes_zero() -> None:
     numbers = np.concatenate([np.full(BLOCK, 1.0), np.full(BLOCK, 2.0**-17), np.full(BLOCK, 2.0**-15)])
     decoded = back("nf4", numbers.astype(np.float32)).reshape(3, -1)
     assert decoded.max(axis=1).tolist() == [1.0, 0.0, 2.0**-15]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_many_numbers_are_written_piece_by_piece_to_the_same_bytes(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = normal(20 * SPARSE_BLOCK + 7)
+    whole = FORMS[form].encode(numbers)
+    monkeypatch.setattr(compression, "_PIECE", 3)
+    assert FORMS[form].encode(numbers) == whole
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**100, -(2.0**120)])
