@@ -1,5 +1,10 @@
 """Compressed numbers: what is lost, what is not, and which bytes are refused."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from core import compression
 from core.compression import BLOCK, FORMS, KEPT, NF4, SPARSE_BLOCK, Bytes, Float32, checked
 from core.errors import FormatError
+from tests import cpus
 
 ORDINARY = st.floats(-1e6, 1e6, width=32)
 ANY = st.floats(-(2.0**99), 2.0**99, width=32)
@@ -161,3 +167,24 @@ def test_any_bytes_are_numbers_or_refused(form: str, data: bytes, count: int) ->
         assert np.isfinite(FORMS[form].decode(source, count)).all() or form == "bf16"
     except FormatError:
         return
+
+
+_ELSEWHERE = """
+import numpy as np
+from core.compression import FORMS
+numbers = (np.random.default_rng(3).normal(size=5000) ** 3).astype(np.float32)
+for form in FORMS.values():
+    data = form.encode(numbers)
+    print(data.hex(), form.decode(np.frombuffer(data, np.uint8), numbers.size).tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("kind", cpus.KINDS)
+def test_bytes_and_numbers_are_the_same_with_the_instructions_of_an_older_processor(kind: str) -> None:
+    def printed(environment: Mapping[str, str]) -> str:
+        command = [sys.executable, "-c", _ELSEWHERE]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    found = printed(cpus.environment(kind))
+    assert found == printed(os.environ)
+    assert len(found.splitlines()) == len(FORMS)
