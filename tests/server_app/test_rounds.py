@@ -19,7 +19,7 @@ from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import RoundRecord, ShownRecord
 from core.update import ABSTAIN, Bid, Offer
-from core.wire import Packed
+from core.wire import Packed, to_send
 from server_app.admission import RejectedError
 from server_app.rounds import OpenRound, Recipient, Rounds
 from tests import federation as f
@@ -75,7 +75,7 @@ def test_a_state_is_summed_unrounded_and_sent_and_recorded_as_it_is_trained_from
     first, second = records(federation)
     state = federation.run.artifacts.open(first.aggregate)
     sent = Task.from_content(rounds.task(recipient("coding"), Composition.of(state)).to_content()).state
-    assert first.rounded == sent.digest == Packed.of(state, wire).state.digest != state.digest
+    assert first.rounded == sent.digest == to_send(state, wire).state.digest != state.digest
     assert first.rounding == pytest.approx(np.linalg.norm(flat(sent) - flat(state)) / np.linalg.norm(flat(state)))
     (admitted,) = second.admitted
     update = federation.run.artifacts.open(admitted.signed.value.update)

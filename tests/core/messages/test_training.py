@@ -17,7 +17,7 @@ from core.messages.training import Reply, Task
 from core.rounds import Salts
 from core.signed import Signed
 from core.update import UpdateManifest
-from core.wire import Packed, to_send
+from core.wire import DOWN, Packed, to_send
 from tests import federation as f
 from tests.core.messages.records import NOT_JSON, config, with_record
 
@@ -49,7 +49,7 @@ def test_a_state_goes_down_in_the_federations_form_and_no_other(wire: str) -> No
     content = task.to_content()
     assert bytes(codec.bytes_of(content, "state")) == to_send(TASK.state, wire).data
     assert Task.from_content(content) == replace(task, served=Composition.of(to_send(TASK.state, wire).state))
-    with pytest.raises(FormatError, match=f"expected a state in {wire}, got fp32"):
+    with pytest.raises(FormatError, match=f"expected a state in {DOWN[wire]}, got fp32"):
         Task.from_content(with_record(content, state=codec.pack(TASK.state)))
 
 
