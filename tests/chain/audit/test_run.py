@@ -76,7 +76,7 @@ def in_form(wire: str, other: Lies = Lies()) -> Lies:  # noqa: B008 - a frozen v
 
 
 def test_a_changed_byte_of_a_compressed_update_is_found_and_named(tmp_path: Path) -> None:
-    federation = build(tmp_path / "run", rounds=1, lies=in_form("nf4"))
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4"))
     artifacts, update = federation.run.artifacts, _first_update(federation)
     honest = bytes(artifacts.open_packed(update).data)
     for position in (0, 7, 9, 20, len(honest) // 2, -1):
@@ -91,9 +91,9 @@ def test_a_changed_byte_of_a_compressed_update_is_found_and_named(tmp_path: Path
 
 @pytest.mark.parametrize("sent", ["fp32", "int8"])
 def test_an_update_in_another_form_is_found_whatever_its_manifest_says(tmp_path: Path, sent: str) -> None:
-    federation = build(tmp_path / "run", rounds=1, lies=in_form("nf4"))
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4"))
     packed = Packed.of(federation.run.artifacts.open(_first_update(federation)), sent)
-    other = build(tmp_path / "other", rounds=1, lies=in_form("nf4", manifest_of(update=packed.digest)))
+    other = build(tmp_path / "other", rounds=1, organisations=3, lies=in_form("nf4", manifest_of(update=packed.digest)))
     other.run.artifacts.put(packed)
     assert_first(verify(other.run, other.ledger), What.WIRE, "artifacts/")
 
@@ -114,7 +114,7 @@ def test_a_rounding_where_nothing_is_rounded_is_found(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_another_form_is_found(tmp_path: Path) -> None:
-    federation = build(tmp_path / "run", rounds=1, lies=in_form("nf4", manifest_of(wire="int8")))
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4", manifest_of(wire="int8")))
     assert_first(verify(federation.run, federation.ledger), What.WIRE, "round 1")
 
 
