@@ -93,6 +93,7 @@ def slow_link(port: int, bytes_a_second: int = 16_000, delay: float = 0.1) -> It
         for end in (one, other):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def accept() -> None:
         with suppress(OSError):
