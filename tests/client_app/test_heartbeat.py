@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from client_app.heartbeat import Heartbeat
+from client_app.heartbeat import STUCK, Heartbeat
 from tests.commands import PATIENCE_SECONDS
 
 
@@ -58,3 +58,34 @@ def test_the_block_ends_behind_a_beat_that_is_under_way() -> None:
     with heartbeat.of(slow):
         assert began.wait(PATIENCE_SECONDS)
     assert ended == [1]
+
+
+def test_a_worker_that_waits_for_a_thread_that_never_begins_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python does where the new thread has no memory for its first line."""
+    ended, goes_on = list[int](), threading.Event()
+
+    def work() -> None:
+        def end(status: int) -> None:
+            ended.append(status)
+            goes_on.set()
+
+        Heartbeat(0.05, end)
+        never = threading.Thread(target=lambda: None)
+        monkeypatch.setattr(never, "_started", goes_on)
+        never._bootstrap = lambda: None  # type: ignore[attr-defined] # what would say that it has begun
+        never.start()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(PATIENCE_SECONDS)
+    assert ended == [STUCK]
+
+
+def test_one_that_computes_for_long_is_not_ended() -> None:
+    ended = list[int]()
+    heartbeat = Heartbeat(0.01, ended.append)
+    with heartbeat.of(lambda: None):
+        for _ in range(20):
+            threading.Thread(target=time.sleep, args=(0.005,)).start()
+            time.sleep(0.01)
+    assert ended == []
