@@ -128,7 +128,7 @@ Travelling = AdapterState | Packed
 
 
 # A round sends the same state to everyone whom it asks.
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def to_send(state: AdapterState, wire: str) -> Packed:
     """A lane's state as it travels down under a setting, and as it is trained from."""
     return Packed.of(state, DOWN[wire])
