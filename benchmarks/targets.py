@@ -295,6 +295,14 @@ def _spoken(
     )
 
 
+_PEERS = ("protoken", "client likelihood", "update norm", "random")
+
+
+def _datamodeling(figures: Figures) -> Cases:
+    """The mean score of each method."""
+    return {row["method"]: MeanInterval.parse_mean(row["score"]) for row in figures["methods"]}
+
+
 TARGETS = (
     *_spoken("speaking", "the samples", (_said, 80), 95),
     Target(
@@ -426,6 +434,15 @@ TARGETS = (
     Target(
         "attribution", "Peak memory for 200 organisations, relative to 6", "provenance_speed",
         _one("peak_memory", "most_to_least"), 1.1, "×",
+    ),
+    Target(
+        "attribution", "Linear datamodeling score over organisations, of `ablation`, the default method", "lds",
+        lambda f: {"ablation": _datamodeling(f)["ablation"]}, 0.6, at_least=True,
+    ),
+    Target(
+        "attribution", "The same, less the score of ProToken or of the best control", "lds",
+        lambda f: {"ablation": _datamodeling(f)["ablation"] - max(_datamodeling(f)[name] for name in _PEERS)},
+        0.0, at_least=True,
     ),
     Target(
         "attribution", "Facts of which a record that states it is among its organisation's first three", "records",
