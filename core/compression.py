@@ -29,7 +29,7 @@ Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 LARGEST_EXPONENT = 100
-"""Below this power of two products of a scale and a level are finite, above its inverse normal: rounded alike anywhere."""
+"""Below this power of two products with a level are finite, and above its inverse normal: rounded alike anywhere."""
 BLOCK = 64
 SPARSE_BLOCK, KEPT = 256, 16
 """Numbers in a block of the form sparse, and how many of them are kept."""
