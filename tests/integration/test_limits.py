@@ -31,8 +31,8 @@ def test_a_worker_that_runs_out_of_something_costs_its_own_updates_and_comes_bac
     assert all(run.names(record) >= OTHERS for record in records)
     absent = [record.round for record in records if run.names(record) == OTHERS]
     assert absent, "the limit did nothing"
-    assert "medical" in run.names(records[-1]), (absent, run.rejected("medical"))
     log = deployment.log("node-medical")
+    assert "medical" in run.names(records[-1]), (absent, run.rejected("medical"), log[-6000:])
     assert "emory" in log or "Too many open files" in log or "The worker ended" in log
 
 
@@ -93,6 +93,7 @@ def slow_link(port: int, bytes_a_second: int = 16_000, delay: float = 0.1) -> It
         for end in (one, other):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def accept() -> None:
         with suppress(OSError):

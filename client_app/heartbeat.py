@@ -1,0 +1,49 @@
+"""Heartbeats: a SuperNode counts a task as lost after a minute without one.
+
+One thread sends those of all tasks, from the worker's start on. Flower starts a thread for each task. Where memory is
+short, Python waits for ever for a thread that has died before its first line, and so would the worker.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import WARNING
+
+from flwr.common.constant import HEARTBEAT_BASE_MULTIPLIER, HEARTBEAT_CALL_TIMEOUT, HEARTBEAT_DEFAULT_INTERVAL
+from flwr.common.logger import log
+
+SECONDS = HEARTBEAT_BASE_MULTIPLIER * (HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT)
+"""Between two heartbeats: Flower's own, without its chance."""
+
+
+class Heartbeat:
+    """Calls a function again and again from a thread of its own, as long as there is one to call."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._beat: Callable[[], object] | None = None
+        self._begun, self._beating = threading.Event(), threading.Lock()
+        threading.Thread(target=self._run, daemon=True, name="heartbeat").start()
+
+    @contextmanager
+    def of(self, beat: Callable[[], object]) -> Iterator[None]:
+        """Call `beat` now and every some seconds while the block runs, and not once behind it."""
+        self._beat = beat
+        self._begun.set()
+        try:
+            yield
+        finally:
+            with self._beating:  # one that is under way comes to its end
+                self._beat = None
+
+    def _run(self) -> None:
+        while True:
+            self._begun.wait(self._seconds)
+            self._begun.clear()
+            with self._beating:
+                try:
+                    if self._beat:
+                        self._beat()
+                # Whatever goes wrong with one, the next one may arrive.
+                except Exception as error:  # noqa: BLE001
+                    log(WARNING, "a heartbeat was lost: %s", error)
