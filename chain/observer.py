@@ -33,6 +33,7 @@ class Observer:
         self._quiet = quiet
         self._ledger: LedgerView | None = None
         self._asleep_until = 0.0
+        self._members: dict[Digest, frozenset[Address]] = {}
 
     @property
     def chain_id(self) -> int:
@@ -45,8 +46,12 @@ class Observer:
         return self._ask(lambda ledger: ledger.contract)
 
     def members(self, run: Digest) -> frozenset[Address]:
-        """See `LedgerView.members`."""
-        return self._ask(lambda ledger: ledger.members(run))
+        """See `LedgerView.members`; of a run that is open they are asked once, since they never change."""
+        if run not in self._members:
+            found = self._ask(lambda ledger: ledger.members(run))
+            self._members |= {run: found} if found else {}
+            return found
+        return self._members[run]
 
     def coordinator(self, run: Digest) -> Address | None:
         """See `LedgerView.coordinator`."""
@@ -84,6 +89,7 @@ class Observer:
             return question(self._ledger)
         except LedgerUnreachableError:
             self._asleep_until = time.monotonic() + self._quiet
+            self._members.clear()
             self._ledger = None  # a chain that was started again has another port
             raise
 

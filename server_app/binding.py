@@ -53,6 +53,8 @@ class Bindings:
     """Organisations that did not agree to what they founded."""
     again_at: dict[int, float] = field(default_factory=dict)
     """By node that was asked, when it is to be asked again: never, where it answered or waiting changes nothing."""
+    holders: set[int] = field(default_factory=set)
+    """Nodes that have the genesis: they have answered a message with it."""
     known: int = 0
     most: int = BOUND_BYTES
     """The most bytes of one node's registrations."""
@@ -84,6 +86,7 @@ class Bindings:
         self.again_at = {node: at for node, at in self.again_at.items() if node in present}
         self._out = {node: question for node, question in self._out.items() if node in present}
         self._objecting &= present
+        self.holders &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
         for node in sorted(present):
             if node not in self._out and self.again_at.get(node, 0.0) <= self.clock.now():
@@ -132,6 +135,11 @@ class Bindings:
         self._out.clear()
         self.registrations.clear()
         self._ask_until_complete(grid)
+
+    def note_holder(self, organisation: Address, *, holds: bool) -> None:
+        """Note whether an organisation's node has the genesis: one that refuses a message is sent it once more."""
+        if (node := self.nodes.get(organisation)) is not None:
+            (self.holders.add if holds else self.holders.discard)(node)
 
     def drop(self, organisations: Iterable[Address], reason: str) -> None:
         """Leave organisations out of what is founded, for good."""

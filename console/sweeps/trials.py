@@ -38,9 +38,13 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
-"""Ray's environment: it says little, looks nothing up, and leaves the working directory as it is."""
+"""Ray's environment: it says little, looks nothing up, and leaves the working directory as it is.
+
+Its workers are not niced, as they would be by 15: trials are all that they do, and would wait for whatever else runs.
+"""
 
 
 def run_trials(
