@@ -58,7 +58,8 @@ def _targets(topic: str, results: Path) -> Iterator[str]:
 
 
 TOPICS = (
-    "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "agents", "chain-and-audit", "speed",
+    "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "agents", "chain-and-audit", "scale",
+    "speed",
 )  # fmt: skip
 """In the order in which the table of all targets lists them."""
 

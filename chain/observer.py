@@ -34,6 +34,7 @@ class Observer:
         self._ledger: LedgerView | None = None
         self._asleep_until = 0.0
         self._members: dict[Digest, frozenset[Address]] = {}
+        self._coordinators: dict[Digest, Address] = {}
 
     @property
     def chain_id(self) -> int:
@@ -54,8 +55,12 @@ class Observer:
         return self._members[run]
 
     def coordinator(self, run: Digest) -> Address | None:
-        """See `LedgerView.coordinator`."""
-        return self._ask(lambda ledger: ledger.coordinator(run))
+        """See `LedgerView.coordinator`; asked once, as the members are."""
+        if run not in self._coordinators:
+            found = self._ask(lambda ledger: ledger.coordinator(run))
+            self._coordinators |= {run: found} if found else {}
+            return found
+        return self._coordinators[run]
 
     def opened_at(self, run: Digest) -> int:
         """See `LedgerView.opened_at`."""
@@ -90,6 +95,7 @@ class Observer:
         except LedgerUnreachableError:
             self._asleep_until = time.monotonic() + self._quiet
             self._members.clear()
+            self._coordinators.clear()
             self._ledger = None  # a chain that was started again has another port
             raise
 

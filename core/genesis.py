@@ -12,7 +12,7 @@ from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, s
 from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
 from core.membership import MembershipRecord
-from core.names import check_distinct
+from core.names import check_distinct, listed
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
@@ -380,7 +380,7 @@ class Genesis:
         for member in self.everyone:
             if name in (member.name, member.address):
                 return member
-        names = ", ".join(member.name for member in self.everyone)
+        names = listed(member.name for member in self.everyone)
         raise UsageError(f"expected one of the members {names}, got organisation {name!r}")
 
     def lanes_of(self, address: Address) -> tuple[int, ...]:
