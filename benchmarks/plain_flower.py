@@ -58,7 +58,7 @@ def stage(folder: Path, config: RunConfig, times: Path) -> Path:
     return folder
 
 
-class Timed(FedAvg):
+class TimedFedAvg(FedAvg):
     """FedAvg that notes when each round of training begins and ends."""
 
     def __init__(self, times: Path, **options: Any) -> None:
@@ -115,7 +115,7 @@ def main(grid: Grid, context: Context) -> None:
     config = _settings(context)
     _, _, fresh = _loaded(config)
     state = lora.factor(fresh, "B")
-    strategy = Timed(
+    strategy = TimedFedAvg(
         Path(cast(str, context.run_config["times"])),
         fraction_train=config.fraction,
         fraction_evaluate=0.0,

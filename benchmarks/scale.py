@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hexbytes import HexBytes
+
 from benchmarks import plain_flower, report
 from benchmarks.command_line import foedus
 from benchmarks.speaking import once
@@ -63,7 +65,11 @@ class Point:
     @property
     def settings(self) -> dict[str, bool | int | float | str]:
         """The settings of both sides."""
-        own = {"data": f"hf:{self.work / 'data'}", "organisations": self.organisations, "rounds": self.rounds}
+        own: dict[str, bool | int | float | str] = {
+            "data": f"hf:{self.work / 'data'}",
+            "organisations": self.organisations,
+            "rounds": self.rounds,
+        }
         return {**_SETTINGS, **own, "seed": SEED, "fraction": min(1.0, self.asked / self.organisations)}
 
     def write_data(self) -> None:
@@ -80,15 +86,15 @@ class Point:
         given = [word for name, value in self.settings.items() for word in ("--set", f"{name}={_toml(value)}")]
         began = time.time()
         try:
-            with _peak_memory(state) as peak:
+            with peak_memory(state) as peak:
                 done = foedus("run", "--state", str(state.folder), *given)
             run = state.existing(done["run"])
             audit, audited = _timed(partial(foedus, "verify", "--state", str(state.folder)))
             return {
-                **_rounds(EventLog.read(state.events(run.name))[0], began),
+                **seconds_of(EventLog.read(state.events(run.name))[0], began),
                 "server_memory_mib": peak() / 2**20,
-                **_bytes(run),
-                **_gas(state, run),
+                **sizes_of(run),
+                **gas_of(state, run),
                 "audit_seconds": audited,
                 "audited": audit["ok"],
                 "status_seconds": _timed(partial(foedus, "status", "--state", str(state.folder)))[1],
@@ -128,14 +134,14 @@ def _timed(command: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float
 
 
 @contextmanager
-def _peak_memory(state: State) -> Iterator[Callable[[], int]]:
+def peak_memory(state: State) -> Iterator[Callable[[], int]]:
     """While the block runs, the largest RssAnon in bytes of the process that writes the state's run."""
     peak, ended = [0], threading.Event()
 
     def look() -> None:
         while not ended.wait(_POLL_SECONDS):
             writers = (holder(lock) for lock in (state.folder / "locks").glob("*.lock"))
-            peak[0] = max([peak[0], *(_anonymous(writer) for writer in writers if writer)])
+            peak[0] = max([peak[0], *(anonymous_bytes(writer) for writer in writers if writer)])
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -146,7 +152,7 @@ def _peak_memory(state: State) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-def _anonymous(pid: int) -> int:
+def anonymous_bytes(pid: int) -> int:
     """RssAnon of a process in bytes; 0 for one that has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
@@ -155,7 +161,7 @@ def _anonymous(pid: int) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
-def _rounds(events: Sequence[Mapping[str, Any]], began: float) -> dict[str, float]:
+def seconds_of(events: Sequence[Mapping[str, Any]], began: float) -> dict[str, float]:
     """Seconds until the first round, and of each round but that; what each asked."""
     started = {event["round"]: event for event in events if event["event"] == "round-started"}
     closed = {event["round"]: event["time"] for event in events if event["event"] == "round-closed"}
@@ -167,7 +173,7 @@ def _rounds(events: Sequence[Mapping[str, Any]], began: float) -> dict[str, floa
     }
 
 
-def _bytes(run: RunFolder) -> dict[str, int]:
+def sizes_of(run: RunFolder) -> dict[str, int]:
     """Bytes of the genesis, of an update, of the newest record, and of all that the run has stored."""
     newest = max((run.folder / "records").glob("L*.json"))
     *_, last = run.records()
@@ -179,14 +185,14 @@ def _bytes(run: RunFolder) -> dict[str, int]:
     }
 
 
-def _gas(state: State, run: RunFolder) -> dict[str, int]:
+def gas_of(state: State, run: RunFolder) -> dict[str, int]:
     """Gas of opening the run, and of its last round."""
     bound = open_ledger("embedded", state.folder, None).bound
     opened = bound.call("getRun", raw(run.genesis.digest), purpose="the run")[1]
     (event,) = bound.events("RunOpened", opened, opened, {"run": raw(run.genesis.digest)}, purpose="the run")
     anchors = read_anchors(run.queue)
     last = anchors[max(anchors, key=lambda key: key.round)].transaction
-    receipts = (bound.node.eth.get_transaction_receipt(name) for name in (event["transactionHash"], last))
+    receipts = (bound.node.eth.get_transaction_receipt(HexBytes(name)) for name in (event["transactionHash"], last))
     opening, closing = (int(receipt["gasUsed"]) for receipt in receipts)
     return {"opening_gas": opening, "round_gas": closing}
 

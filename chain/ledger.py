@@ -13,7 +13,7 @@ from chain.contract import BoundContract, to_digest
 from chain.credits import Credits
 from chain.deployment import bind
 from chain.erasures import Erasures
-from chain.registry import Registry, Revocations
+from chain.registry import Registry, RevocationEvents
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
@@ -30,7 +30,7 @@ class EthereumLedger:
     def __init__(self, bound: BoundContract) -> None:
         self.bound = bound
         self._erasures = Erasures(bound)
-        self._revocations = Revocations(bound)
+        self._revocations = RevocationEvents(bound)
 
     @property
     def chain_id(self) -> int:

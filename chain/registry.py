@@ -95,7 +95,7 @@ class Registry:
         )
 
 
-class Revocations:
+class RevocationEvents:
     """The revocations among many, by the contract's events: each block is looked at once, and the newest again."""
 
     def __init__(self, bound: BoundContract) -> None:

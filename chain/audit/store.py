@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from chain.audit.files import Files, block_of, copied_document, generation_of, group_of, is_partial
 from chain.audit.generations import GenerationAudit
 from chain.audit.report import Findings, What
-from core.canonical import Address
 from core.errors import DestroyedError, IntegrityError
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 
@@ -54,7 +53,10 @@ class StoreAudit:
             if is_partial(name):
                 self.findings.checked["partial files"] += 1
             elif group := group_of(name):
-                self._check_group(name, group)
+                with self.findings.guard(What.WRAPS, name, "a key that each of a group's readers can open"):
+                    if self.readers_known:
+                        self.artifacts.check_group(group)
+                        self.findings.checked["group keys"] += 1
             elif block := block_of(name):
                 self._check_unnamed(name, block)
             elif document and document not in self.files and (self.files.folder / document).exists():
@@ -62,13 +64,6 @@ class StoreAudit:
                 self.findings.checked["pending copies"] += 1
             else:
                 self.findings.fail(What.UNEXPECTED_FILE, name, "a file", "none: no record asks for it")
-
-    def _check_group(self, name: str, group: Address) -> None:
-        """The key of a group of readers, for which others are wrapped."""
-        with self.findings.guard(What.WRAPS, name, "a key that each of a group's readers can open"):
-            if self.readers_known:
-                self.artifacts.check_group(group)
-                self.findings.checked["group keys"] += 1
 
     def _check_unnamed(self, name: str, block: str) -> None:
         """A block that no record names: newer than the audit, or left by a crash."""

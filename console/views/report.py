@@ -1,6 +1,6 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,9 @@ from core.storage.state_folder import State
 from core.update import UpdateManifest
 
 Json = dict[str, Any]
+
+_LEAST = 10
+"""Of many organisations, those whose loss fell least."""
 
 
 def report(state: State, run: RunFolder) -> Json:
@@ -98,7 +101,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         [
             # A base without any loss has no change in per cent.
             *loss_rows(result["base_loss"], final),
-            *((name, None, None, "missing: not measured") for name in result["unmeasured"]),
+            *unmeasured_rows(result["unmeasured"], len(final)),
         ],
         numbers=("base loss", "final loss", "change"),
     )
@@ -139,7 +142,14 @@ def loss_rows(base: Mapping[str, float], final: Mapping[str, float]) -> list[tup
         return [row(name, base[name], final[name]) for name in base]
     least = sorted(base, key=lambda name: base[name] - final[name])
     mean = row(f"mean of {len(base)}", fmean(base.values()), fmean(final[name] for name in base))
-    return [mean, *(row(name, base[name], final[name]) for name in least)]
+    return [mean, *(row(name, base[name], final[name]) for name in least[:_LEAST])]
+
+
+def unmeasured_rows(names: Sequence[str], measured: int) -> list[tuple[str, None, None, str]]:
+    """Those of whom there is no loss; where a sample of many measures, how many they are."""
+    if measured < MOST_ROWS:
+        return [(name, None, None, "missing: not measured") for name in names]
+    return [(f"{len(names)} others", None, None, "not in the sample")] if names else []
 
 
 def next_commands(state: State, run: str) -> Iterator[str]:

@@ -38,7 +38,11 @@ def genesis_of(content: RecordDict, name: Any, kept: Path | None = None) -> Gene
     if record is not None and (not isinstance(data, bytes) or digest("federation", data) != name):
         raise FormatError(f"message: expected the genesis {name}, got another")
     if name not in _known:
-        _remember(name, data if isinstance(data, bytes) else _kept(name, kept))
+        whole = data if isinstance(data, bytes) else found(name, kept)
+        genesis = Genesis.from_message(from_json(whole, QUESTION_BYTES))
+        if len(_known) >= _MOST_KNOWN:
+            del _known[next(iter(_known))]
+        _known[name] = genesis
     return _known[name]
 
 
@@ -52,15 +56,9 @@ def keep(genesis: Genesis, folder: Path) -> None:
             Folder(place.parent).remove(other.name)
 
 
-def _kept(name: Digest, folder: Path | None) -> bytes:
+def found(name: Digest, folder: Path | None) -> bytes:
+    """The bytes that `keep` has kept under a digest; raises UnknownGenesisError where there are none."""
     for path in folder.glob(f"*/{name}.json") if folder else ():
         if digest("federation", data := bytes(read(path))) == name:
             return data
     raise UnknownGenesisError(f"genesis {name}: expected it in the message, since it is not known here")
-
-
-def _remember(name: Digest, data: bytes) -> None:
-    genesis = Genesis.from_message(from_json(data, QUESTION_BYTES))
-    if len(_known) >= _MOST_KNOWN:
-        del _known[next(iter(_known))]
-    _known[name] = genesis

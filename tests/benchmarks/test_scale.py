@@ -30,7 +30,7 @@ def test_seconds_of_a_round_are_those_until_its_close_without_the_first() -> Non
         {"event": "round-started", "time": 60.0, "round": 3, "asked": ["a", "b", "c", "d"]},
         {"event": "round-closed", "time": 64.0, "round": 3},
     ]
-    assert scale._rounds(events, 3.0) == {"asked": 3.0, "seconds_to_first_round": 7.0, "seconds_a_round": 3.0}
+    assert scale.seconds_of(events, 3.0) == {"asked": 3.0, "seconds_to_first_round": 7.0, "seconds_a_round": 3.0}
 
 
 def test_the_plain_app_is_one_that_flower_packs(tmp_path: Path) -> None:
