@@ -97,8 +97,8 @@ def test_a_sweep_of_eight_with_one_that_fails_ends_resumes_after_a_kill_and_draw
     assert (again.returncode, again.stdout) == (2, "")
     assert "--resume goes on with it" in again.stderr
     done = subprocess.run([*command, out, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr  # a trial has failed
     found = json.loads(done.stdout)
-    assert done.returncode == 1, "a trial has failed"
     ended = [(trial["status"], trial.get("detail")) for trial in found["trials"]]
     assert [status for status, _ in ended] == ["done"] * 7 + ["failed"], ended
     assert "rank: expected" in found["trials"][-1]["detail"]
