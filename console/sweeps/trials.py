@@ -32,6 +32,8 @@ from core.storage.events import EventLog
 
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 20.0
+_STARTS = 4
+"""Tries to start Ray."""
 _METRIC = "validation"
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -60,10 +62,7 @@ def run_trials(
     # It would print a trace of our own stack for a run that failed, whose own words are kept.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     listener = _Listener(out, told)
-    try:
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
+    start_ray(address)
     needs = {"cpu": sweep.cpus, "gpu": sweep.gpus}
     given = [config_of(trial) for trial in trials]
     try:
@@ -83,6 +82,22 @@ def run_trials(
     finally:
         ray.shutdown()
     return listener.ended
+
+
+def start_ray(address: str) -> None:
+    """Reach the Ray cluster at `address`, or start one on this machine (""); raises RunError when that fails."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
+        # Ray raises a bare Exception where its own processes have not started within 30 seconds: on a busy machine.
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise RunError(f"expected Ray to start, got {error}: --resume goes on") from error
+        else:
+            return
 
 
 class _Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed

@@ -10,9 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from console.sweeps.plan import Sweep
-from console.sweeps.trials import FoedusRun, config_of, folder, last_line, result_of, space, validation_losses
+from console.sweeps.trials import (
+    FoedusRun,
+    config_of,
+    folder,
+    last_line,
+    result_of,
+    space,
+    start_ray,
+    validation_losses,
+)
 from core.errors import RunError
 from core.storage.events import EventLog
 from tests.commands import make_base, make_data
@@ -69,6 +79,33 @@ def test_losses_are_read_from_where_the_reader_stopped(tmp_path: Path) -> None:
     assert found == {1: 5.0}
     log.write("evaluated", round=2, validation={"a": 2.0})
     assert validation_losses(tmp_path, offset)[0] == {2: 2.0}
+
+
+def test_ray_that_a_busy_machine_did_not_start_in_time_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def late(address: str, **_: object) -> None:
+        tries.append(address)
+        if len(tries) < 3:
+            raise OSError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    start_ray("")
+    assert tries == ["local"] * 3
+
+    def never(*_: object, **__: object) -> None:
+        raise OSError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", never)
+    with pytest.raises(RunError, match=r"expected Ray to start, got .* timed out during startup\.: --resume goes on"):
+        start_ray("")
+
+    def nobody(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "init", nobody)
+    with pytest.raises(RunError, match="--address: expected a Ray cluster at 'here:1', got nobody there"):
+        start_ray("here:1")
 
 
 @pytest.mark.slow
