@@ -24,6 +24,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from chain import control
 from console.backends.children import end_with_parent, script
 from console.sweeps.plan import Settings, Sweep, Trial
 from core.canonical import parse_json
@@ -159,6 +160,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
         if (self.folder / "result.json").exists():
             return
         # Of a sweep that was killed: a run that ended amid a round is not worth the code that finds out where.
+        self.end_chains()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         # As TOML has it, which is how --set reads a value.
@@ -186,6 +188,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 return {_METRIC: self.losses.pop(min(self.losses))}
             time.sleep(_POLL_SECONDS)
         if self.process is not None:
+            self.end_chains()
             if self.process.returncode:
                 raise RunError(last_line(self.folder / "log"))
             # Under its name only when it is whole: a sweep that goes on must not take half a result for one.
@@ -200,6 +203,12 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 self.process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+            self.end_chains()
+
+    def end_chains(self) -> None:
+        """End the development chains of its state folder: of many trials, each would stay until it is idle for long."""
+        for chain in ("embedded", "anvil"):
+            control.stop(chain, self.folder / "state")
 
 
 def last_line(log: Path) -> str:
