@@ -132,7 +132,7 @@ def policy_table(values: QFunction) -> list[tuple[str, ...]]:
 
     The first row names the columns. Traffic is left out of the prices, so that effort alone costs.
     """
-    rows = [("price of a full round [shares]", "bid", "expected payoff [shares]")]
+    rows: list[tuple[str, ...]] = [("price of a full round [shares]", "bid", "expected payoff [shares]")]
     for price in _SHOWN_PRICES:
         best = _best_at(values, price)
         payoff = values.value(best, price * best.effort) - values.value(Action.ABSTAIN, 0.0)
