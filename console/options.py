@@ -25,6 +25,10 @@ ReaderKeyOption = Annotated[
 BaseOption = Annotated[
     str, typer.Option("--base", help="The base model's folder or name, where it is not where the run had it.")
 ]
+SigningKeyOption = Annotated[
+    Path | None,
+    typer.Option("--signing-key", help="PEM key on P-256 that signs [~/.config/foedus/signing.pem, made if missing]."),
+]
 FederationOption = Annotated[
     str, typer.Option("--federation", metavar="NAME", help="A coordinator's folder, or its name in /etc/foedus.")
 ]
