@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from console.papers.origin import Origin, LaneHead
+from console.papers.origin import LaneHead, Origin
 from core.canonical import Digest
 from core.model_signature import STATEMENT
 from core.rounds import Admitted, RoundRecord
