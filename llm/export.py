@@ -6,20 +6,17 @@ scale it was trained with.
 """
 
 import math
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from transformers.pytorch_utils import Conv1D
 
 from core.adapter import AdapterState
 from core.aggregation import rank_of
-from core.errors import RunError, UsageError
+from core.storage.new_folder import appearing
 from llm.bases import published
 from llm.model import Model
 
@@ -41,23 +38,6 @@ def export(
             write_adapter(model, adapter, partial / name)
             complete(name, partial / name)
     return folder
-
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """The place to write a folder to; it appears as `folder` when all is there, or not at all.
-
-    Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"export folder: expected a new or empty folder, got {folder}: choose another")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            yield (partial := Path(scratch) / folder.name)
-            partial.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {folder}: {error}: choose a writable folder with room") from error
 
 
 def write_adapter(model: Model, adapter: AdapterState, folder: Path) -> None:

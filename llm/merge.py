@@ -20,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapter import AdapterState
 from core.errors import RunError, UsageError
+from core.storage.new_folder import appearing
 from llm.bases import FILES
 from llm.batches import encode
-from llm.export import appearing
 from llm.model import Model, load
 from llm.records import Message, Record
 

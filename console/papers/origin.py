@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from chain.queue import read_anchors
 from console.views.report import report
-from core.canonical import Address, Digest
+from core.canonical import ZERO_DIGEST, Address, Digest
 from core.errors import IntegrityError
 from core.ledger import Anchor
 from core.rounds import RoundRecord, Salts
@@ -24,7 +24,7 @@ class Teacher(NamedTuple):
     updates: int
 
 
-class LaneHead(NamedTuple):
+class ServedHead(NamedTuple):
     """A lane's served round, its salts, and where it was committed; None for what was destroyed or is still missing."""
 
     record: RoundRecord
@@ -34,14 +34,14 @@ class LaneHead(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known here of the adapter with digest `aggregate`; organisations by pseudonym, or by name.
+    """What is known here of a run, and of its served adapter with digest `aggregate` (zero: none was loaded).
 
-    A pseudonym is the organisation's address, under which it signs and stands on the chain.
+    Organisations go by name where they are `named`, else by address, under which they sign and stand on the chain.
     """
 
     state: State
     run: RunFolder
-    aggregate: Digest
+    aggregate: Digest = ZERO_DIGEST
     named: bool = False
     licence: str = ""
 
@@ -53,7 +53,7 @@ class Origin:
         return [line for line in lines if line]
 
     @cached_property
-    def heads(self) -> list[LaneHead]:
+    def heads(self) -> list[ServedHead]:
         """The served round of each lane."""
         anchors, found = read_anchors(self.run.queue), []
         for line in self.lines:
@@ -61,7 +61,7 @@ class Origin:
                 salts = self.run.salts(line[-1])
             except IntegrityError:  # an erasure has destroyed them
                 salts = None
-            found.append(LaneHead(line[-1], salts, anchors.get(line[-1].key)))
+            found.append(ServedHead(line[-1], salts, anchors.get(line[-1].key)))
         return found
 
     @cached_property

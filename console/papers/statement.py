@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from console.papers.origin import LaneHead, Origin
+from console.papers.origin import Origin, ServedHead
 from core.canonical import Digest
 from core.model_signature import STATEMENT
 from core.rounds import Admitted, RoundRecord
@@ -78,7 +78,7 @@ def _update(record: RoundRecord, admitted: Admitted) -> Json:
     }
 
 
-def _round(head: LaneHead) -> Json:
+def _round(head: ServedHead) -> Json:
     """A served round: with salt, record and aggregate anybody computes the commitment that stands on the chain."""
     record, salts, anchor = head
     opening = {"salt": salts.aggregate, "commitment": salts.aggregate_commitment(record)} if salts else {}
