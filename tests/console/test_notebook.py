@@ -21,7 +21,9 @@ def test_frames_say_what_status_says(finished: World) -> None:
     assert run.losses.loc[0].to_dict() == pytest.approx(told["base_loss"])
     assert run.losses.loc[2].to_dict() == pytest.approx(told["final_loss"])
     assert sorted(run.records["organisation"]) == sorted(ORGANISATIONS * 2)
-    assert run.records.groupby("round")["weight"].sum().tolist() == pytest.approx([1, 1])
+    admitted = [admitted for signed in run.run.records() for admitted in signed.value.admitted]
+    assert run.records["weight"].tolist() == [one.weight for one in admitted]
+    assert run.records["update"].tolist() == [one.signed.value.update for one in admitted]
     assert run.records["aggregate"].tolist()[-1] == told["rounds"][-1]["aggregate"]
 
 
