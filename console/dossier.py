@@ -47,7 +47,8 @@ def dossier(  # noqa: PLR0913, PLR0917 - one parameter an option
     if audit:
         with working(f"verifying run {found.name}"):
             report = verify_on_chain(found, settings.chain, folder.folder, private=settings.private)
-    content = papers.dossier(Origin(folder, found), purpose, settings.chain, report)
+    with working("reading what left each site"):
+        content = papers.dossier(Origin(folder, found), purpose, settings.chain, report)
     out = out.expanduser().absolute()
     with appearing(out) as partial:
         partial.mkdir()

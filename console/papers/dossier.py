@@ -8,7 +8,7 @@ import calendar
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -104,7 +104,7 @@ def dossier(origin: Origin, purpose: str, chain: str, audit: AuditReport | None)
         "form": FORM,
         "run": origin.run.name,
         "genesis": genesis.digest,
-        "made": date.today().isoformat(),
+        "made": datetime.now(UTC).date().isoformat(),
         "foedus": version("foedus"),
         "audit": audit.to_dict() if audit else None,
         "sections": [asdict(s) | {"rows": [{"cells": [*c], "source": at} for c, at in s.rows]} for s in sections],
