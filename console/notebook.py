@@ -11,7 +11,7 @@ Frames are pandas'; what has a picture or a page shows it where a notebook asks 
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ def open_run(name: str = "", *, state: Path | str | None = None, key: Path | Non
 class Picture:
     """An SVG, which a notebook shows."""
 
-    svg: str
+    svg: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         style = assets.page("notebook.css").read_text(encoding="utf-8")
@@ -64,6 +64,9 @@ class Attribution:
 
     trace: "TokenTrace"
     names: Mapping[Address, str]
+
+    def __repr__(self) -> str:
+        return f"Attribution(verdict={self.verdict!r}, text={self.trace.text!r})"
 
     @property
     def verdict(self) -> str | None:
