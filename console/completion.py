@@ -7,7 +7,7 @@ from typing import Annotated
 import click
 import typer
 from click.shell_completion import get_completion_class
-from typer import completion as typers
+from typer._completion_classes import completion_init
 
 from console.options import command_app
 
@@ -25,7 +25,7 @@ class Shell(StrEnum):
 @app.command(epilog='Example: eval "$(foedus completion bash)"')
 def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) -> None:
     """Print the script that has a shell complete commands, options and run ids, to be evaluated when it starts."""
-    typers.completion_init()  # typer's own scripts ask in the form that its commands answer
+    completion_init()  # typer's own scripts ask in the form that its commands answer
     script = get_completion_class(shell.value)
     if script is None:
         raise click.UsageError(f"expected a shell that typer knows, got {shell.value}")
