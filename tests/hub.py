@@ -78,8 +78,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.told({"success": True, "commitOid": COMMIT, "commitUrl": f"http://{self.headers['Host']}/commit"})
 
     def do_PUT(self) -> None:
-        self.server.objects[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.objects[self.path.rpartition("/")[2]] = b"".join(self.chunks())
         self.answer(b"", {})
+
+    def chunks(self) -> Iterator[bytes]:
+        """A body, of a length that was said or in chunks that each say theirs."""
+        if (length := self.headers["Content-Length"]) is not None:
+            yield self.rfile.read(int(length))
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def upload(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Where Git LFS puts an object."""
