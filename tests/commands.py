@@ -16,14 +16,10 @@ from transformers.models.llama import LlamaConfig
 
 from console.cli import run_command
 from tests.llm.conftest import byte_tokenizer
-from tests.schemas import command_of, seen
 
 ORGANISATIONS = ("coding", "financial", "medical")
 PATIENCE_SECONDS = 300.0
 """For processes on a busy machine; only a failure ever waits so long."""
-
-CHECKED: list[bool] = []
-"""Not empty while the tests of the commands run, whose outputs are those that schemas are made of."""
 
 _SETTINGS = {"local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4}
 _SETTINGS |= {"calibration": 1}
@@ -36,16 +32,12 @@ class Done:
     code: int
     out: str
     err: str
-    command: str = ""
-    """Its full name, where its outputs are recorded or checked (tests/schemas.py)."""
 
     @property
     def json(self) -> dict[str, Any]:
         """Its one JSON object; anything else on stdout is an error."""
         assert self.code in (0, 1), self.err
         result: dict[str, Any] = json.loads(self.out)
-        if self.command:
-            seen(self.command, result)
         return result
 
     @property
@@ -63,7 +55,7 @@ def foedus(*arguments: object) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_command([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue(), command_of([*map(str, arguments)]) if CHECKED else "")
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def started(*arguments: object, **environment: str) -> "subprocess.Popen[str]":

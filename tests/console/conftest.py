@@ -6,16 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import CHECKED, World, foedus, make_base, make_data
+from tests.commands import World, foedus, make_base, make_data
 from tests.console.audited import Audited
-
-
-@pytest.fixture(scope="package", autouse=True)
-def checked() -> Iterator[None]:
-    """Whatever a command prints with --json here is as its schema says."""
-    CHECKED.append(True)
-    yield
-    CHECKED.clear()
 
 
 @pytest.fixture(scope="session")
