@@ -22,7 +22,7 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-@app.command(epilog='Example: eval "$(foedus completion bash)"')
+@app.command(epilog="Example: foedus completion bash >> ~/.bashrc")
 def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) -> None:
     """Print the script that has a shell complete commands, options and run ids, to be evaluated when it starts."""
     completion_init()  # typer's own scripts ask in the form that its commands answer
