@@ -32,6 +32,7 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
         url = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {folder.name}")
     except (OSError, ValueError, HTTPError, RuntimeError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ or error  # an upload that failed says why one deeper
+        why = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise RunError(f"--push: expected {repository} to take the files, got: {why}: see `hf auth login`") from error
     return str(url)

@@ -75,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.told({"transfer": "basic", "objects": [self.upload(one) for one in json.loads(body)["objects"]]})
         else:
             self.commit(parts[3], [json.loads(line) for line in body.splitlines()])
-            self.told({"success": True, "commitOid": COMMIT, "commitUrl": f"http://{self.headers['Host']}/commit"})
+            url = f"http://{self.headers['Host']}/{parts[2]}/{parts[3]}/commit/{COMMIT}"
+            self.told({"success": True, "commitOid": COMMIT, "commitUrl": url})
 
     def do_PUT(self) -> None:
         self.server.objects[self.path.rpartition("/")[2]] = b"".join(self.chunks())

@@ -74,6 +74,7 @@ def test_organisations_go_by_pseudonym_unless_names_are_asked_for(
         assert not [word for word in hidden if word in "".join(papers)], folder
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
 def test_an_export_is_pushed_to_a_hub(
     finished: World, tmp_path: Path, signer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

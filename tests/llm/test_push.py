@@ -19,6 +19,7 @@ def export(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
 @pytest.mark.parametrize("private", [True, False])
 def test_every_file_arrives(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: bool) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
