@@ -32,7 +32,7 @@ def test_a_dossier_tells_of_an_erasure_and_is_signed(world: World, tmp_path: Pat
     (erasures,) = (section for section in content["sections"] if section["id"] == "erasures")
     (row,) = erasures["rows"]
     told = dict(zip(erasures["columns"], row["cells"], strict=True))
-    assert (told["organisation"], told["what"], told["label"]) == (ORGANISATIONS[0], "all", "interim")
+    assert (told["organisation"], told["what"], told["label"]) == (ORGANISATIONS[0], "all", "exact")
     assert told["asked"] < told["deadline"]
     assert content["sources"][row["source"]]["text"].startswith("certificates/")
     page = (folder / "dossier.html").read_text(encoding="utf-8")
