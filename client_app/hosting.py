@@ -30,6 +30,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
+from core.names import listed
 from core.site_policy import SitePolicy, SiteTerms
 from core.update import Asked, Organisation, Registration, UpdateManifest
 from llm.data import read_data
@@ -90,7 +91,7 @@ class Node:
     def host(self, address: Address) -> Host:
         """The organisation with this address; raises UsageError when it is not hosted here."""
         if address not in self.hosts:
-            raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {address}")
+            raise UsageError(f"expected an organisation hosted here ({listed(self.hosts)}), got {address}")
         return self.hosts[address]
 
     def registrations(self, asked: Asked, own: UserConfig) -> dict[Address, Registration]:
