@@ -52,6 +52,14 @@ class Observer:
         """See `LedgerView.coordinator`."""
         return self._ask(lambda ledger: ledger.coordinator(run))
 
+    def administrator(self) -> Address | None:
+        """See `LedgerView.administrator`."""
+        return self._ask(lambda ledger: ledger.administrator())
+
+    def administers(self, account: Address) -> bool:
+        """See `LedgerView.administers`."""
+        return self._ask(lambda ledger: ledger.administers(account))
+
     def opened_at(self, run: Digest) -> int:
         """See `LedgerView.opened_at`."""
         return self._ask(lambda ledger: ledger.opened_at(run))

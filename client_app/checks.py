@@ -115,7 +115,10 @@ def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
     """Check that a ledger is the federation's, and knows its members; raises IntegrityError."""
     _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
     if (account := ledger.coordinator(genesis.digest)) is not None:
-        _equal("coordinator on the ledger", account, genesis.coordinator)
+        _equal("coordinator on the ledger", account, genesis.signing(genesis.coordinator))
+    for rotation in (rotation for _, rotation in genesis.keys.rotations if rotation.by != rotation.old):
+        if not ledger.administers(rotation.by):
+            raise ObjectionError(f"rotation: expected an administrator of the contract, got {rotation.by}")
     members = ledger.members(genesis.digest)
     if members != {organisation.address for organisation in genesis.organisations}:
         raise ObjectionError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")

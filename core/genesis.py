@@ -16,8 +16,9 @@ from core.names import check_distinct
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
+from core.rotations import KeyChain
 from core.seeds import from_nonces
-from core.signed import Signed
+from core.signed import Place, Signed
 from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
@@ -25,6 +26,7 @@ CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 
 _CHOSEN = frozenset(
     {
+        "administrator",
         "membership",
         "nonces",
         "patience",
@@ -212,6 +214,10 @@ class GenesisHeader:
         """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
         return digest("genesis", to_json(asdict(self)))
 
+    def signing(self, owner: Address, place: Place | None = None) -> Address:  # noqa: ARG002 - it knows of no change
+        """The owner: who has nothing but this knows no key that was replaced."""
+        return owner
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
@@ -225,7 +231,8 @@ class Genesis:
     `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
     `lanes` partition the organisations: each lane learns together; `composition` says how they are served
     (core/composition.py). `validation` is the digest of the shared validation set, on which rounds are credited.
-    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `norm_bound` is the
+    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `administrator` is the
+    account that administers the contract, and may replace a key that was lost (None: nobody may). `norm_bound` is the
     largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
     is promised to be bit-equal.
 
@@ -271,11 +278,27 @@ class Genesis:
     rslora: bool = False
     serve: str = "last"
     patience: int = 0
+    administrator: Address | None = None
 
     @cached_property
     def memberships(self) -> tuple[Signed[MembershipRecord], ...]:
         """What changed the members since, as far as `amended` was told; no part of the digest."""
         return ()
+
+    @cached_property
+    def keys(self) -> KeyChain:
+        """Which keys have replaced others since, as far as `amended` was told."""
+        return KeyChain()
+
+    def signing(self, owner: Address, place: Place | None = None) -> Address:
+        """The address whose key signs for a member, or the coordinator, at a place; now, where there is none."""
+        return self.keys.signing(owner, place)
+
+    @property
+    def signers(self) -> tuple[Address, ...]:
+        """The addresses of all keys that sign, or did, for those who are or were members."""
+        own = (member.address for member in self.everyone)
+        return (*own, *(rotation.new for _, rotation in self.keys.rotations if rotation.owner != self.coordinator))
 
     @cached_property
     def header(self) -> GenesisHeader:
@@ -305,13 +328,14 @@ class Genesis:
         """The same genesis, with these changes of its members known.
 
         Raises ForgeryError for a signature that is missing, ObjectionError for a change that does not take all whom it
-        needs, or lets somebody in who is known already.
+        needs, or lets somebody in, or a key, that is known already.
         """
         known = tuple(memberships)
-        for signed in known:
-            signed.verified(self).check()
         amended = replace(self)
         amended.__dict__["memberships"] = known  # where a cached property keeps its value
+        amended.__dict__["keys"] = amended._key_chain()
+        for signed in known:
+            signed.verified(amended).check()
         everyone = amended.everyone
         if len({member.address for member in everyone}) != len(everyone):
             raise ObjectionError("membership: expected newcomers that were never members, got one that was")
@@ -320,6 +344,17 @@ class Genesis:
             most = self.membership.most_examples
             raise ObjectionError(f"membership: expected at most {most} examples of a member, got more of {beyond[0]!r}")
         return amended
+
+    def _key_chain(self) -> KeyChain:
+        """The rotations among the changes of members; raises ObjectionError for one that does not hold."""
+        chain = KeyChain()
+        taken = {self.coordinator, *self.auditors, *(member.address for member in self.everyone)}
+        for record in (signed.value for signed in self.memberships):
+            for rotation in (signed.value for signed in record.rotations):
+                if rotation.owner not in (self.coordinator, *record.proposal.members):
+                    raise ObjectionError(f"rotation: expected a member or the coordinator, got {rotation.owner}")
+                chain = chain.extended(record.place, rotation, taken, self.administrator)
+        return chain
 
     @cached_property
     def everyone(self) -> tuple[Organisation, ...]:
@@ -403,6 +438,7 @@ class Genesis:
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
             "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
             "auditors": lambda v: tuple(address(auditor) for auditor in v),
+            "administrator": lambda v: None if v is None else address(v),
             "environment": dict,
             "membership": lambda v: parsed(Membership, v, {}),
             "nonces": lambda v: tuple(Digest("0x" + raw(nonce).hex()) for nonce in v),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from logging import ERROR, INFO
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -26,6 +27,7 @@ from core.escape import one_line, redacted
 from core.keys import Domain, Key
 from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
 from core.messages.queries import DryRunQuery
+from core.rotations import KeyChain
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
@@ -54,9 +56,11 @@ from server_app.membership import (
     check_newcomer,
     gather,
     propose,
+    signed_change,
     wait_for_newcomer,
 )
 from server_app.revocations import watched
+from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Waiting
@@ -170,7 +174,8 @@ def join(grid: Grid, context: RunContext) -> None:
         )
         for who, reason in refusals.items():
             context.events.write("objected", round=len(run.lineage(0)), organisation=who, detail=one_line(reason))
-        record = change(run, key, chains.public, proposal, admissions)
+        signed = signed_change(run, key, proposal, admissions=admissions)
+        record = change(run, key, chains.public, signed)
         context.events.write("members", lane=0, generation=proposal.generation, members=list(record.members))
     context.events.write("finished")
 
@@ -183,10 +188,40 @@ def leave(_grid: Grid, context: RunContext) -> None:
         leaving = signed.verified(run.genesis).organisation
         check_leaving(run, leaving)
         for lane in run.genesis.lanes_of(leaving):
-            proposal = propose(run, lane)
-            record = change(run, key, chains.public, proposal, leaves=[signed])
-            context.events.write("members", lane=lane, generation=proposal.generation, members=list(record.members))
+            record = change(run, key, chains.public, signed_change(run, key, propose(run, lane), leaves=[signed]))
+            context.events.write("members", lane=lane, generation=record.place[1], members=list(record.members))
     context.events.write("finished")
+
+
+def rotate(_grid: Grid, context: RunContext) -> None:
+    """Replace the key of an organisation, or of the coordinator, behind a run's newest round."""
+    config, run = context.config, _started(context.run)
+    signed = rotation_of(config, run.genesis)
+    own = signed.value.owner == run.genesis.coordinator
+    if own and config.former_key:
+        # Only a key that has read the run so far can seal it for the new one.
+        context = replace(context, run=run.read_with(Path(config.former_key)))
+        run = context.run
+    changes = changes_of(run, coordinator_key(config), signed)
+    if own:
+        mover = Chains.of(config, context.state.folder, replacing_key(config))
+        mover.change_coordinator(run.genesis, signed.value.new)
+    with changing(context) as (chains, key):
+        for made in changes:
+            record = change(run, key, chains.public, made)
+            context.events.write(
+                "members", lane=record.place[0], generation=record.place[1], members=list(record.members)
+            )
+    if own:
+        context.state.remember(replace(config, mode="train", run=run.name, former_key="", administrator_key=""))
+    context.events.write("finished")
+
+
+def _started(run: RunFolder) -> RunFolder:
+    """The run, if it has members that can change; raises UsageError for one that has none."""
+    if not run.started:
+        raise UsageError(f"run {run.name} has no genesis: it has no members")
+    return run
 
 
 @contextmanager
@@ -195,9 +230,7 @@ def changing(context: RunContext) -> Iterator[tuple[Chains, Key]]:
 
     Raises UsageError for a run that has none.
     """
-    config, run = context.config, context.run
-    if not run.started:
-        raise UsageError(f"run {run.name} has no genesis: it has no members")
+    config, run = context.config, _started(context.run)
     key = coordinator_key(config)
     chains = Chains.of(config, context.state.folder, key)
     take_up(run, chains)
@@ -213,6 +246,7 @@ MODES: Mapping[str, Callable[[Grid, RunContext], None]] = {
     "check": check,
     "join": join,
     "leave": leave,
+    "rotate": rotate,
 }
 
 
@@ -237,7 +271,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
+    private, administrator = chains.private_chain(config.anchor_every), chains.public.administrator()
+    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, private, administrator)
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.seed)
@@ -245,7 +280,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    members = [organisation.address for organisation in run.genesis.everyone]
+    members = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
     with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
         measuring = Measuring.of(config, model, fresh, validation)
@@ -281,7 +316,9 @@ def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
         context.events.write("other-version", organisation=organisation, detail=detail)
 
     here = f"foedus {version('foedus')}"
-    return Bindings(domain, key.address, run.name, founders, most=most, note=note, product=here, differs=differs)
+    # Whoever pins the coordinator pins the address that a run was founded with, whatever key signs for it now.
+    coordinator, chain = (run.genesis.coordinator, run.genesis.keys) if run.started else (key.address, KeyChain())
+    return Bindings(domain, coordinator, run.name, founders, chain, most=most, note=note, product=here, differs=differs)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:

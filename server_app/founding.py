@@ -61,6 +61,7 @@ class GenesisInputs:
     validation: Digest
     chain: Domain
     private: PrivateChain | None = None
+    administrator: Address | None = None
 
 
 def begin_or_resume(
@@ -137,6 +138,7 @@ def create_genesis(
         coordinator=coordinator,
         chain=inputs.chain,
         private=inputs.private,
+        administrator=inputs.administrator,
         base=Base(config.base, inputs.model.digest, config.quantisation),
         shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
         rule=config.aggregation,

@@ -180,7 +180,7 @@ class _Audit:
         with findings.guard(What.READERS, "readers.json", "the keys of those whom the genesis names"):
             found = files.read("readers.json", Readers.from_dict)
             found.check(genesis)
-            readers = found.with_newcomers(genesis)
+            readers = found.since(genesis)
             findings.checked["readers"] += len(readers.of())
         if (key := run.key) is None:
             findings.fail(What.READERS, "genesis.json", "no key", "the key of a reader")

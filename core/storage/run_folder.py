@@ -109,6 +109,8 @@ class RunFolder:
         write(path, data)
         for known in ("genesis", "readers", "artifacts"):  # they know the members
             self.__dict__.pop(known, None)
+        if signed.value.rotations:
+            self.artifacts.reseal()
         # Of what is for all, a newcomer is a reader, too.
         for shared in self._for_all():
             self._copy(shared)
@@ -118,7 +120,7 @@ class RunFolder:
     @cached_property
     def readers(self) -> Readers:
         """The public keys of those who may read, newcomers too; raises IntegrityError for a file that is malformed."""
-        return _read(self.folder / "readers.json", Readers.from_dict).with_newcomers(self.genesis)
+        return _read(self.folder / "readers.json", Readers.from_dict).since(self.genesis)
 
     @cached_property
     def blobs(self) -> Blobs:

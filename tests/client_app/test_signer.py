@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from client_app.agreement import RemoteAgreement, keep
+from client_app.agreement import Agreement, RemoteAgreement, keep
 from client_app.remote_key import RemoteKey
 from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
@@ -27,6 +27,7 @@ from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, Key
 from core.membership import Admission, Leave, MembershipRecord, Proposal
+from core.rotations import Rotation
 from core.rounds import Salts, ShownRecord
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -595,3 +596,40 @@ def test_a_leave_is_signed_for_the_signer_s_owner_alone(federation: Federation, 
     asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": leave.struct, "value": leave.to_dict()}
     assert "for another user than the signer's own" in signer.answer(to_json(asked))["refused"]
     assert "signature" in signer.answer(to_json(asked), owner=True)
+
+
+def rotated(federation: Federation, new: Key) -> tuple[Rotation, MembershipRecord, Signed[GenerationRecord]]:
+    """The own key replaced behind the run's last round."""
+    genesis, old = federation.genesis, federation.members[OWN]
+    rotation = Rotation(genesis.digest, old.address, old.address, new.address, old.address)
+    proposal = proposal_of(federation)
+    record = MembershipRecord(genesis.digest, proposal, (), (), "33" * 32, (rotation.sign(old, genesis.chain, new),))
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 3, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, genesis.chain)  # fmt: skip
+    return rotation, record, opened
+
+
+def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    genesis, old, new = federation.genesis, federation.members[OWN], own_key(77)
+    rotation, record, opened = rotated(federation, new)
+    before = Signer(settings, old)
+    asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": rotation.struct, "value": rotation.to_dict()}
+    assert "for another user than the signer's own" in before.answer(to_json(asked))["refused"]
+    assert "signature" in before.answer(to_json(asked), owner=True)
+    Agreement.of(State.at(settings.state), new, 8).succeed(genesis)
+    signer, head = Signer(settings, new), records_of(federation)[-1]
+    made = replace(own_manifest(federation), generation=1, round=4, parent=head.value.digest)
+    assert f"expected one of {new.address}, got one of {old.address}" in signing(signer, made, genesis.chain)["refused"]
+    shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+    show = {"ask": "show", "federation": genesis.digest, "shown": shown, "openings": [opened.to_dict()]}
+    changes = [record.sign(COORDINATOR, genesis.chain).to_dict()]
+    assert signer.answer(to_json(show | {"memberships": changes})) == {}
+    signature = signing(signer, made, genesis.chain)["signature"]
+    amended = genesis.amended([record.sign(COORDINATOR, genesis.chain)])
+    assert Signed(made, (signature,)).verified(amended).organisation == old.address
+    # The old key, and a coordinator that shows a history without the rotation.
+    assert "expected one of" in signing(before, made, genesis.chain)["refused"]
+    assert "shown before" in signer.answer(to_json(show | {"memberships": []}))["refused"]
