@@ -128,7 +128,8 @@ def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord |
     if task.parent is None:
         _equal("round without a parent record", task.round, 1)
         _equal("round that the generation grows from", opening.parent_round if opening else 0, 0)
-        return RULES[task.genesis.rule].initial(fresh).digest
+        origin = task.genesis.origin
+        return origin.state if origin else RULES[task.genesis.rule].initial(fresh).digest
     record = task.parent.verified(task.genesis)
     _equal("parent's lane", record.lane, task.lane)
     if opening and record.round == opening.parent_round:

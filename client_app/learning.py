@@ -144,7 +144,7 @@ def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterSta
     node.agreement(host).check(genesis)
     node.check_site(host, SiteTerms.of(genesis)).check_hours()
     model = base_of_genesis(genesis, node.base)
-    fresh = shared_adapter(model, genesis.rank, genesis.seed)
+    fresh = shared_adapter(model, genesis.rank, genesis.shared_seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     return model, fresh
 

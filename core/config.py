@@ -98,6 +98,8 @@ class RunConfig:
     """What it will spend on the whole run."""
     q_table: str = ""
     """Absolute path of a table that its agent begins with; "" begins from zero."""
+    from_run: str = ""
+    """The run whose served adapter a new run begins with, in place of none; it lies in the same state folder."""
     members: str = ""
     """Who may found the federation: comma-separated addresses, each with ":" and the most examples that it may have
     where that is limited; "" is whoever comes first."""

@@ -13,6 +13,7 @@ from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
 from core.membership import MembershipRecord
 from core.names import check_distinct
+from core.origins import Origin
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
@@ -29,6 +30,7 @@ _CHOSEN = frozenset(
         "administrator",
         "membership",
         "nonces",
+        "origin",
         "patience",
         "privacy",
         "robust",
@@ -232,7 +234,8 @@ class Genesis:
     `lanes` partition the organisations: each lane learns together; `composition` says how they are served
     (core/composition.py). `validation` is the digest of the shared validation set, on which rounds are credited.
     `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `administrator` is the
-    account that administers the contract, and may replace a key that was lost (None: nobody may). `norm_bound` is the
+    account that administers the contract, and may replace a key that was lost (None: nobody may). `origin` is the run
+    whose served adapter is the state before round 1 (None: zero). `norm_bound` is the
     largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
     is promised to be bit-equal.
 
@@ -279,6 +282,7 @@ class Genesis:
     serve: str = "last"
     patience: int = 0
     administrator: Address | None = None
+    origin: Origin | None = None
 
     @cached_property
     def memberships(self) -> tuple[Signed[MembershipRecord], ...]:
@@ -309,6 +313,11 @@ class Genesis:
     def scale(self) -> float:
         """What an adapter's product B A is multiplied by: α / r, with `rslora` α / √r (Kalajdzievski, 2023)."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def shared_seed(self) -> int:
+        """The seed that the shared A is drawn from: that of the first of the runs that go on from each other."""
+        return self.origin.seed if self.origin else self.seed
 
     @property
     def compares_rounds(self) -> bool:
@@ -387,6 +396,11 @@ class Genesis:
         return {member.address: member.name for member in self.everyone}
 
     @property
+    def contributors(self) -> dict[Address, str]:
+        """What all are called who may have a part in what is served: members, and the run that this one began with."""
+        return self.names | ({self.origin.address: self.origin.name} if self.origin else {})
+
+    @property
     def examples(self) -> dict[Address, int]:
         """How many examples everyone registered who ever was a member: n_k."""
         return {member.address: member.examples for member in self.everyone}
@@ -438,6 +452,7 @@ class Genesis:
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
             "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
             "auditors": lambda v: tuple(address(auditor) for auditor in v),
+            "origin": lambda v: None if v is None else Origin.from_dict(v),
             "administrator": lambda v: None if v is None else address(v),
             "environment": dict,
             "membership": lambda v: parsed(Membership, v, {}),
@@ -519,6 +534,10 @@ class Genesis:
             complete = all(self.lanes) and sorted(a for lane in self.lanes for a in lane) == sorted(addresses)
         if not complete:
             raise FormatError("genesis: expected lanes that hold every member once, or once for each shard")
+        # Another rule's state is no sum, and each of several lanes would bring the former run's part again.
+        if self.origin and (self.rule != "frozen-a" or len(self.lanes) > 1):
+            got = f"{self.rule} in {len(self.lanes)} lanes"
+            raise FormatError(f"genesis: expected frozen-a in one lane with an origin, got {got}")
 
     def _check_supported(self) -> None:
         """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""

@@ -59,6 +59,7 @@ from server_app.membership import (
     signed_change,
     wait_for_newcomer,
 )
+from server_app.origin import begin_with
 from server_app.revocations import watched
 from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
@@ -129,7 +130,7 @@ def attribute(_grid: Grid, context: RunContext) -> None:
     config, run = context.config, context.run
     only = run.genesis.named(config.organisation).address if config.organisation else None
     traced = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
-    names, verdict = run.genesis.names, traced.response.verdict
+    names, verdict = run.genesis.contributors, traced.response.verdict
     taught_by = names[verdict] if verdict else "nobody: the method abstains"
     log(INFO, "Taught by %s, confidence %.2f: %s", taught_by, traced.response.confidence, one_line(traced.text))
     context.events.write("attributed", trace=traced.to_dict(names))
@@ -213,7 +214,7 @@ def rotate(_grid: Grid, context: RunContext) -> None:
                 "members", lane=record.place[0], generation=record.place[1], members=list(record.members)
             )
     if own:
-        context.state.remember(replace(config, mode="train", run=run.name, former_key="", administrator_key=""))
+        context.state.change_key(run.name, config.coordinator_key, len(run.genesis.everyone))
     context.events.write("finished")
 
 
@@ -271,12 +272,21 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    private, administrator = chains.private_chain(config.anchor_every), chains.public.administrator()
-    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, private, administrator)
+    former = state.existing(config.from_run) if config.from_run else None
+    inputs = GenesisInputs(
+        model=model,
+        validation=digest_of(validation),
+        chain=bindings.domain,
+        private=chains.private_chain(config.anchor_every),
+        administrator=chains.public.administrator(),
+        former=former,
+    )
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
-    fresh = shared_adapter(model, config.rank, run.genesis.seed)
+    fresh = shared_adapter(model, config.rank, run.genesis.shared_seed)
     take_up(run, chains)
+    if former:
+        begin_with(run, former)
     if not RULES[config.aggregation].trains_a:
         run.artifacts.put(lora.factor(fresh, "A"))
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))

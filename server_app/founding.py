@@ -33,6 +33,7 @@ from llm.served import shared_adapter
 from server_app.binding import Bindings
 from server_app.exchange import exchange
 from server_app.founders import consents, nonces
+from server_app.origin import check_descends, origin_of
 
 _AS_SET = (
     "rank",
@@ -62,6 +63,8 @@ class GenesisInputs:
     chain: Domain
     private: PrivateChain | None = None
     administrator: Address | None = None
+    former: RunFolder | None = None
+    """The run whose served adapter a new one begins with."""
 
 
 def begin_or_resume(
@@ -131,6 +134,8 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
+    origin = origin_of(inputs.former) if inputs.former else None
+    drawn_from = origin.seed if origin else seed
     genesis = Genesis(
         **{name: getattr(config, name) for name in _AS_SET},
         run=run,
@@ -139,8 +144,9 @@ def create_genesis(
         chain=inputs.chain,
         private=inputs.private,
         administrator=inputs.administrator,
+        origin=origin,
         base=Base(config.base, inputs.model.digest, config.quantisation),
-        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
+        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, drawn_from), "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         organisations=organisations,
@@ -156,6 +162,8 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
+    if inputs.former:
+        check_descends(genesis, inputs.former.genesis)
     for member in organisations:
         if plan := PrivacyPlan.of(genesis, member.address):
             _ = plan.noise  # an ε that no noise reaches would fail every node in round 1
@@ -214,6 +222,7 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
         (DataError, "validation set", genesis.validation, inputs.validation),
         (ConfigError, "private-chain", genesis.private, inputs.private),
         (ConfigError, "auditors", genesis.auditors, auditors),
+        (ConfigError, "from-run", genesis.origin.run if genesis.origin else "none", config.from_run or "none"),
         (ConfigError, f"chain {config.chain!r}", genesis.chain, inputs.chain),
     ):
         if got != expected:

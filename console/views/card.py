@@ -33,6 +33,7 @@ A LoRA adapter that {members} organisations trained together with Foedus, aggreg
 | coordinator | `{genesis.coordinator}` |
 | chain, contract | {genesis.chain.chain_id}, `{genesis.chain.contract}` |
 | seed | {genesis.seed} |
+| goes on from | {origin} |
 
 ## Organisations
 
@@ -75,6 +76,7 @@ def model_card(run: RunFolder, aggregate: Digest) -> str:
         held=markdown(genesis.base.quantisation),
         members=len(genesis.everyone),
         aggregate=aggregate,
+        origin=f"run {markdown(genesis.origin.run)}, `{genesis.origin.genesis}`" if genesis.origin else "nothing",
         lanes=lanes,
         organisations=organisations,
         rounds=rounds,

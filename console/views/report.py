@@ -62,6 +62,7 @@ def report(state: State, run: RunFolder) -> Json:
         "base_loss": {name: values["base"] for name, values in last.items()},
         "final_loss": {name: values["global"] for name, values in last.items()},
         "privacy": _privacy(run),
+        "origin": origin_of(run),
         "unmeasured": [name for name in members_of(run) if name not in last],
     }
 
@@ -121,7 +122,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
-    yield from member_lines(run, result)
+    yield from (*origin_lines(result["origin"]), *member_lines(run, result))
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
@@ -155,6 +156,29 @@ def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
         yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
     if run.genesis.memberships:
         yield f"Members  now: {', '.join(result['members'])}"
+
+
+def origin_of(run: RunFolder) -> Json | None:
+    """The run that a run goes on from, and who was erased there since, where it is here; None for one from zero."""
+    if (origin := run.genesis.origin) is None:
+        return None
+    former = run.former
+    return {
+        "run": origin.run,
+        "genesis": origin.genesis,
+        "aggregate": origin.state,
+        "here": former is not None,
+        "erased": former.erased_since(origin.record) if former else [],
+    }
+
+
+def origin_lines(origin: Json | None) -> Iterator[str]:
+    """The same in words."""
+    if origin:
+        where = "" if origin["here"] else ", which is not here"
+        yield f"From     run {origin['run']}, {short(origin['aggregate'])}{where}"
+        if origin["erased"]:
+            yield f"         erased there since: {', '.join(origin['erased'])}; what they taught is still in this run"
 
 
 def late_lines(rounds: list[Json]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from server_app.rotation import changes_of, read_rotation
 from tests.server_app.test_membership import COORDINATOR, key, until
 from tests.server_app.worlds import World
 
+OLD = key("medical")
 NEW, NEXT, ADMINISTRATOR = (keys.derive(7, name) for name in ("medical, again", "coordinator, again", "administrator"))
 
 
@@ -50,7 +51,7 @@ def file_of(folder: Path, which: Key) -> str:
 
 
 def signed(run: RunFolder, by: Key, new: Key = NEW) -> Signed[Rotation]:
-    owner = key("medical").address
+    owner = OLD.address
     said = Rotation(run.genesis.digest, owner, run.genesis.signing(owner), new.address, by.address)
     return said.sign(by, run.genesis.chain, new)
 
@@ -71,7 +72,7 @@ def replaced_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def signers(run: RunFolder) -> list[tuple[int, str, set[str]]]:
     """For each round that is counted: its number, and the names of the keys that signed record and updates."""
-    names = {who.address: name for name, who in (("old", key("medical")), ("new", NEW))}
+    names = {who.address: name for name, who in (("old", OLD), ("new", NEW))}
     names |= {COORDINATOR.address: "coordinator", NEXT.address: "next"}
     chain = run.genesis.chain
 
@@ -88,7 +89,7 @@ def test_a_coordinator_s_key_is_replaced_and_each_record_is_verified_by_the_key_
 ) -> None:
     new = file_of(tmp_path, NEXT)
     world.run("one", mode="rotate", **{"coordinator-key": new, "former-key": file_of(tmp_path, COORDINATOR)})
-    run = world.run("one", resume=True, **{"coordinator-key": new})
+    run = world.run("one", resume=True, organisations=3, **{"coordinator-key": new})
     assert [(number, by) for number, by, _ in signers(run)] == [(1, "coordinator"), (2, "next"), (3, "next")]
     assert run.genesis.coordinator == COORDINATOR.address
     report = verify(run, world.ledger, strict=True)
@@ -104,7 +105,7 @@ def test_a_coordinator_s_key_is_replaced_and_each_record_is_verified_by_the_key_
 def test_an_organisation_s_key_is_replaced_and_it_stays_who_it_was(
     world: World, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rotation = signed(run, key("medical"))
+    rotation = signed(run, OLD)
     world.run("one", mode="rotate", request=request_of(tmp_path, rotation))
     replaced_at_home(monkeypatch)
     run = world.run("one", resume=True)
@@ -115,14 +116,14 @@ def test_an_organisation_s_key_is_replaced_and_it_stays_who_it_was(
     assert verify(run.read_with(NEW), world.ledger, strict=True).failures == ()
     # Erased by its new key, all that it taught by the old one goes, too.
     run = world.run("one", mode="unlearn", organisation="medical", method="remove")
-    assert key("medical").address not in {a.organisation for s in run.lineage(0) for a in s.value.admitted}
+    assert OLD.address not in {a.organisation for s in run.lineage(0) for a in s.value.admitted}
     assert verify(run, world.ledger, strict=True).failures == ()
 
 
 def test_a_node_with_the_old_key_speaks_for_nobody_any_more(
     world: World, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.run("one", mode="rotate", request=request_of(tmp_path, signed(run, key("medical"))))
+    world.run("one", mode="rotate", request=request_of(tmp_path, signed(run, OLD)))
     monkeypatch.setattr("server_app.app._SIMULATED_BIND_SECONDS", 0.5)
     with pytest.raises(RunError, match=r"2 of 3 organisations .* its key was replaced by another"):
         world.run("one", resume=True, **{"bind-timeout": 0.5})
@@ -146,11 +147,11 @@ def test_a_lost_key_is_replaced_with_the_administrator_s_signature(
 
 
 def test_what_does_not_hold_replaces_nothing(world: World, run: RunFolder, tmp_path: Path) -> None:
-    rotation = signed(run, key("medical"))
+    rotation = signed(run, OLD)
     for wrong, error, reason in (
         (signed(run, COORDINATOR), ObjectionError, "the old key or the administrator"),
         (Signed(rotation.value, rotation.signatures[::-1]), ForgeryError, "the signature of"),
-        (signed(run, key("medical"), key("coding")), ObjectionError, "never used"),
+        (signed(run, OLD, key("coding")), ObjectionError, "never used"),
     ):
         with pytest.raises(error, match=reason):
             world.run("one", mode="rotate", request=request_of(tmp_path, wrong))
@@ -177,8 +178,8 @@ def test_a_rotation_that_a_crash_has_interrupted_is_gone_on_with(
             world.run("one", mode="rotate", **settings)
     assert len(world.state.run("one").memberships()) == 1
     with pytest.raises(UsageError, match="expected changes of members to be carried out"):
-        changes_of(world.state.run("one"), COORDINATOR, signed(run, key("medical")))
+        changes_of(world.state.run("one"), COORDINATOR, signed(run, OLD))
     world.run("one", mode="rotate", **settings)
-    run = world.run("one", resume=True, **{"coordinator-key": settings["coordinator-key"]})
+    run = world.run("one", resume=True, organisations=3, **{"coordinator-key": settings["coordinator-key"]})
     assert [by for _, by, _ in signers(run)] == ["coordinator", "next", "next"]
     assert verify(run, world.ledger, strict=True).failures == ()

@@ -149,6 +149,7 @@ NEW = keys.derive(7, "coding, again")
 def rotated(folder: Path) -> Federation:
     """Four rounds of three; behind the second a key is replaced, and its organisation goes on with the old one."""
     federation = Federation.create(folder, FOUNDERS, rounds=4, quorum=2, retries=0)
+    federation.run.artifacts.put(lora.factor(f.fresh(), "A"))
     federation.clients.behave = {name: sequence(answer, answer, fail) for name in ("medical", "coding")}
     with pytest.raises(Exception, match="expected a quorum"):
         federation.start()
@@ -214,4 +215,4 @@ def test_a_record_that_counts_the_old_key_behind_a_rotation_is_found(tmp_path: P
     record = replace(signed.value, admitted=(forged, *signed.value.admitted[1:]))
     (path,) = (run.folder / "records").glob(f"{record.key.file_name}-*.json")
     path.write_bytes(to_json(record.sign(f.COORDINATOR, chain).to_dict()))
-    assert What.SIGNATURE in {failure.what for failure in audit(federation).failures}
+    assert What.MANIFEST_SIGNATURE in {failure.what for failure in audit(federation).failures}

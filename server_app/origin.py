@@ -1,0 +1,45 @@
+"""A run that goes on from another's served adapter: what its genesis names, and the state that it begins with."""
+
+from core.errors import ConfigError
+from core.genesis import Genesis
+from core.origins import Origin
+from core.storage.run_folder import RunFolder
+
+
+def origin_of(former: RunFolder) -> Origin:
+    """What a genesis names of a run; raises ConfigError for one without a round, or of several lanes.
+
+    An adapter of another rule is no sum to go on with.
+    """
+    genesis = former.genesis
+    if genesis.rule != "frozen-a" or len(genesis.lanes) > 1:
+        got = f"{genesis.rule} in {len(genesis.lanes)} lanes"
+        raise ConfigError(f"from-run {former.name}: expected a run of frozen-a in one lane, got {got}")
+    if not (line := former.served_line(0)):
+        raise ConfigError(f"from-run {former.name}: expected a run that has closed a round, got none")
+    record = line[-1].value
+    return Origin(former.name, genesis.digest, record.digest, record.aggregate, genesis.shared_seed)
+
+
+def check_descends(genesis: Genesis, former: Genesis) -> None:
+    """Raise ConfigError for a run whose state is no sum, or of other adapters than the run that it goes on from."""
+    if genesis.rule != former.rule or len(genesis.lanes) > 1:
+        got = f"{genesis.rule} in {len(genesis.lanes)} lanes"
+        raise ConfigError(f"from-run {former.run}: expected frozen-a in one lane, got {got}")
+    for what in ("rank", "alpha", "rslora", "target_modules", "target_blocks"):
+        if (got := getattr(genesis, what)) != (expected := getattr(former, what)):
+            name = what.replace("_", "-")
+            raise ConfigError(f"{name}: expected {expected!r}, as in run {former.run}, got {got!r}")
+    for what, got, expected in (
+        ("base", genesis.base.digest, former.base.digest),
+        ("quantisation", genesis.base.quantisation, former.base.quantisation),
+        ("shared A", genesis.shared_a, former.shared_a),
+    ):
+        if got != expected:
+            raise ConfigError(f"{what}: expected {expected}, as in run {former.run}, got {got}")
+
+
+def begin_with(run: RunFolder, former: RunFolder) -> None:
+    """Store the state that a run begins with, for its own readers; once more changes nothing."""
+    if origin := run.genesis.origin:
+        run.artifacts.put(former.artifacts.open(origin.state))
