@@ -55,6 +55,10 @@ class EthereumLedger:
         account, opened_at, _ = self.bound.call("getRun", raw(run), purpose=f"run {run}")
         return Address(account) if opened_at else None
 
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `Ledger.opened_by`. Raises LedgerError when event and storage disagree."""
+        return _opening(self.bound, run)[0]
+
     def administrator(self) -> Address | None:
         """See `Ledger.administrator`."""
         return Address(self.bound.call("owner", purpose="the administrator"))
@@ -209,16 +213,21 @@ def change_coordinator(bound: BoundContract, run: Digest, coordinator: Address) 
 
 def members(bound: BoundContract, run: Digest) -> frozenset[Address]:
     """The organisations of a run in either ledger's contract; raises LedgerError when event and storage disagree."""
+    return _opening(bound, run)[1]
+
+
+def _opening(bound: BoundContract, run: Digest) -> tuple[Address | None, frozenset[Address]]:
+    """The account that opened a run, and its organisations; raises LedgerError when event and storage disagree."""
     purpose = f"the members of run {run}"
     coordinator, opened_at, digest = bound.call("getRun", raw(run), purpose=purpose)
     if not opened_at:
-        return frozenset()
+        return None, frozenset()
     events = bound.events("RunOpened", opened_at, opened_at, {"run": raw(run)}, purpose=purpose)
-    organisations = events[0]["args"]["organisations"] if events else []
-    padded = b"".join(bytes.fromhex(address[2:]).rjust(32, b"\0") for address in organisations)
+    values = events[0]["args"] if events else {"coordinator": None, "organisations": []}
+    padded = b"".join(bytes.fromhex(address[2:]).rjust(32, b"\0") for address in values["organisations"])
     if keccak(padded) != digest:
-        raise LedgerError(f"{purpose}, opened by {coordinator}, do not match their digest")
-    return frozenset(Address(address) for address in organisations)
+        raise LedgerError(f"{purpose}, of {coordinator}, do not match their digest")
+    return values["coordinator"], frozenset(Address(address) for address in values["organisations"])
 
 
 def _lane(key: RoundKey) -> tuple[bytes, int, int]:

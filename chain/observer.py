@@ -52,6 +52,10 @@ class Observer:
         """See `LedgerView.coordinator`."""
         return self._ask(lambda ledger: ledger.coordinator(run))
 
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `LedgerView.opened_by`."""
+        return self._ask(lambda ledger: ledger.opened_by(run))
+
     def administrator(self) -> Address | None:
         """See `LedgerView.administrator`."""
         return self._ask(lambda ledger: ledger.administrator())

@@ -257,6 +257,9 @@ class RemoteAgreement:
     def check(self, genesis: Genesis) -> None:
         """See `Agreement.check`."""
         self._key.show(genesis)
+        # The signer's memory decides; the copy here is for the organisation's own commands.
+        if (self._folder / f"{genesis.digest}.json").exists():
+            keep_changes(kept(genesis.digest, self._folder), genesis, self._folder)
 
 
 def keep(genesis: Genesis, folder: Path) -> None:

@@ -95,6 +95,9 @@ class LedgerView(Protocol):
     def coordinator(self, run: Digest) -> Address | None:
         """The account that alone writes a run: its opener, or whom it was handed to; None when the run is unknown."""
 
+    def opened_by(self, run: Digest) -> Address | None:
+        """The account that opened a run, whoever writes it now; None when the run is unknown."""
+
     def administrator(self) -> Address | None:
         """The account that administers the ledger now; None where nobody does."""
 
@@ -176,6 +179,7 @@ class MemoryLedger:
         self._account, self._administrator = account, administrator
         self._blocks = 0
         self._opened: dict[Digest, int] = {}
+        self._openers: dict[Digest, Address | None] = {}
         self._rounds: dict[RoundKey, tuple[RoundCommitment, Anchor]] = {}
         self._members: dict[Digest, frozenset[Address]] = {}
         self._heads: dict[tuple[Digest, int], LaneHead] = {}
@@ -188,6 +192,7 @@ class MemoryLedger:
         """See `Ledger.open_run`."""
         members = frozenset(organisations)
         self._opened.setdefault(run, self._blocks)
+        self._openers.setdefault(run, self._account)
         if self._members.setdefault(run, members) != members:
             raise LedgerConflictError(f"run {run} is already open with other members")
 
@@ -198,6 +203,10 @@ class MemoryLedger:
     def coordinator(self, run: Digest) -> Address | None:
         """See `Ledger.coordinator`."""
         return self._account if run in self._members else None
+
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `Ledger.opened_by`."""
+        return self._openers.get(run)
 
     def administrator(self) -> Address | None:
         """See `Ledger.administrator`."""

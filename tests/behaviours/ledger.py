@@ -57,6 +57,7 @@ class LedgerClaims:
         for _ in range(2):
             ledger.change_coordinator(run, successor)
         assert ledger.coordinator(run) == (successor if opener else None)
+        assert (ledger.opened_by(run), ledger.opened_by(some_digest())) == (opener, None)
         assert ledger.members(run) == MEMBERS
         with pytest.raises(LedgerConflictError):
             ledger.change_coordinator(some_digest(), successor)

@@ -40,7 +40,7 @@ def stopped_behind_one(deployment: Deployment, name: str, members: tuple[str, ..
     set_policy(deployment, "coding", 'approve = "each"\n')
     founding = ",".join(address(deployment, member) for member in members)
     count = {"organisations": len(members), "quorum": len(members), "members": founding}
-    run = Live(deployment, name, rounds=3, retries=0, timeout=45.0, grace=0.0, **count, **settings)
+    run = Live(deployment, name, rounds=3, retries=0, timeout=100.0, grace=0.0, **count, **settings)
     release(deployment, "coding", 1)
     assert run.end()["event"] == "failed"
     set_policy(deployment, "coding", "")

@@ -68,7 +68,7 @@ def test_a_descendant_says_who_was_erased_from_the_run_that_it_goes_on_from(worl
 
 def test_erasing_from_a_descendant_leaves_what_it_began_with(world: World, former: RunFolder) -> None:
     run = world.run("two", **{"from-run": "one"})
-    run = world.run("two", mode="unlearn", organisation="medical", method="replay")
+    run = world.run("two", mode="unlearn", organisation="medical", method="replay", **{"from-run": "one"})
     assert verify(run, world.ledger, strict=True).failures == ()
     assert run.genesis.origin is not None
     assert run.artifacts.open(run.genesis.origin.state)

@@ -143,7 +143,7 @@ def test_a_lost_key_is_replaced_with_the_administrator_s_signature(
     assert verify(run, world.ledger, strict=True).failures == ()
     monkeypatch.setattr(world.ledger, "_administrator", None)
     (failure,) = verify(run, world.ledger, strict=True).failures
-    assert (failure.what, failure.want) == ("membership", "an administrator of the contract")
+    assert (failure.what, failure.want) == ("change of members", "an administrator of the contract")
 
 
 def test_what_does_not_hold_replaces_nothing(world: World, run: RunFolder, tmp_path: Path) -> None:
