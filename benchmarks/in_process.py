@@ -31,6 +31,7 @@ class Schedule:
     batch_size: int = 2
     max_length: int = 128
     learning_rate: float = 6e-3
+    server_rate: float = 1.0
 
     def config(self, number: int) -> TrainConfig:
         """The training of round `number`, from 0."""
@@ -64,7 +65,7 @@ def train_rounds(
     fresh = fresh_adapter(model, seed)
     state = RULE.initial(fresh) if state is None else state
     for number, taking_part in enumerate(schedule.rounds):
-        share = weights({address(index): members[index].examples for index in taking_part}, 1.0)
+        share = weights({address(index): members[index].examples for index in taking_part}, schedule.server_rate)
         updates = []
         for index in taking_part:
             # Nobody's seed depends on the other members: without one of them the batches of the rest stay the same.

@@ -31,6 +31,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     signing_key: Annotated[
         Path | None, typer.Option(help="Key file that signs receipts [~/.config/foedus/serving, made if missing].")
     ] = None,
+    proxy: Annotated[
+        Path | None, typer.Option(help="proxy.toml of a reverse proxy that knows who asks; nobody else is let in.")
+    ] = None,
     base: BaseOption = "",
     key: ReaderKeyOption = None,
     state: StateOption = None,
@@ -45,6 +48,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
         # Only now: a port that is taken is said at once, and not after seconds of imports.
         from console.web.app import Site, answer_on  # noqa: PLC0415
         from console.web.engine import Engine  # noqa: PLC0415
+        from console.web.proxy import Proxy, ProxySettings  # noqa: PLC0415
         from console.web.security import Token  # noqa: PLC0415
 
         site = Site(
@@ -53,8 +57,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
             signer,
             Token(token_file.expanduser() if token_file else None),
             names,
+            Proxy(ProxySettings.read_file(proxy)) if proxy else None,
         )
-        announce(url, signer, site.runs(), site.token.file, as_json=as_json)
+        announce(site.proxy.origin if site.proxy else url, signer, site.runs(), site.token.file, as_json=as_json)
         answer_on(listening, site)
 
 

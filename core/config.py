@@ -131,7 +131,7 @@ class RunConfig:
     robust: str = "clip"
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
-    """The bound of that rule, see core/robust.py; 0 is the rule's own."""
+    """The bound of that rule, see core/robust.py; 0 stands for the rule's own."""
     serve: str = "last"
     """Which round is served: the last, or the best by its loss on the shared validation set."""
     patience: int = 0
@@ -270,10 +270,17 @@ class RunConfig:
     @property
     def robustness(self) -> Robust:
         """What the genesis fixes about how much of an admitted update counts; raises ConfigError for a bad bound."""
-        bound = 0.0 if self.robust == "none" else self.robust_bound or BOUNDS[self.robust]
-        robust = Robust(self.robust, bound)
+        robust = Robust(self.robust, self.robust_bound or BOUNDS[self.robust])
         if wrong := robust.fault():
             raise ConfigError(f"robust-bound: {wrong}")
+        if robust.compares and self.aggregation not in ("frozen-a", "fedavg"):
+            raise ConfigError(
+                f"robust {self.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
+                f"{self.aggregation}"
+            )
+        if robust.compares and self.quorum < 3:
+            # Of two updates nobody can say which is the odd one: the rule would let both in.
+            raise ConfigError(f"robust {self.robust}: expected a quorum of 3 or more, got {self.quorum}")
         return robust
 
     @property

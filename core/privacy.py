@@ -89,22 +89,22 @@ class PrivacyClaims:
         self._steps: dict[tuple[int, Address], int] = {}
         self._claimed: dict[tuple[int, Address], float] = {}
 
-    def fault(self, manifest: UpdateManifest) -> str | None:
-        """What is wrong with the ε of a member's manifest: `expected X, got Y`; None when nothing is.
+    def expected(self, manifest: UpdateManifest) -> str | None:
+        """What the ε of a member's manifest should be, where it is not; None when nothing is wrong with it.
 
         It is at least what the organisation said before, and what its admitted updates and this one have spent; it may
         be more, since updates that were not admitted spend as well.
         """
         plan = PrivacyPlan.of(self._genesis, manifest.organisation)
         if plan is None:
-            return None if manifest.epsilon == 0 else f"expected 0, got {manifest.epsilon:g}"
+            return None if manifest.epsilon == 0 else "0"
         place = manifest.lane, manifest.organisation
         steps = self._steps.get(place, 0) + manifest.bid.steps
         least = max(self._claimed.get(place, 0.0), (1 - _MACHINES) * plan.spent(steps))
         most = (1 + _MACHINES) * plan.privacy.epsilon
         if least <= manifest.epsilon <= most:
             return None
-        return f"expected {least:.4g} to {plan.privacy.epsilon:g}, got {manifest.epsilon:g}"
+        return f"{least:.4g} to {plan.privacy.epsilon:g}"
 
     def note(self, manifest: UpdateManifest) -> None:
         """Count an update that was admitted."""

@@ -57,14 +57,24 @@ class Robust:
         return self.rule in ("clip", "validation")
 
     @property
+    def compares(self) -> bool:
+        """Whether it compares the updates of a round with each other, number by number."""
+        return self.rule in ("multi-krum", "trimmed-mean")
+
+    @property
     def multiple(self) -> float:
         """C of a rule that clips."""
         return self.bound if self.rule == "clip" else BOUNDS["clip"]
 
     def fault(self) -> str | None:
         """What is wrong with the bound of a known rule: `expected X, got Y`; None when nothing is."""
-        most = 0.0 if self.rule == "none" else 0.5 if self.rule in ("multi-krum", "trimmed-mean") else math.inf
+        most = 0.0 if self.rule == "none" else 0.5 if self.compares else math.inf
         # Half of a round's updates at either end would be all of it.
+        if self.rule == "validation" and self.bound <= MEASURED_WITHIN:
+            return (
+                f"expected a bound of validation above {MEASURED_WITHIN:g} nats, by which two machines may measure "
+                f"apart, got {self.bound:g}"
+            )
         if not 0 <= self.bound <= most or self.bound == most == 0.5 or (self.bound == 0 and self.rule == "clip"):
             return f"expected a bound of {self.rule} {'of 0' if not most else f'below {most:g}'}, got {self.bound:g}"
         return None
@@ -173,6 +183,16 @@ def counted(
         WeightedUpdate(update.organisation, weight, partial(_middle_of, round_, left_out, index))
         for index, update in enumerate(round_)
     ]
+
+
+def shares(
+    robust: Robust, updates: Sequence[WeightedUpdate], recorded: Mapping[Address, float], norms: Mapping[Address, float]
+) -> dict[Address, float]:
+    """What part of the norm of each of a round's updates counts, given their factors and their norms."""
+    if robust.rule != "trimmed-mean":
+        return dict(recorded)
+    left = {update.organisation: update.state.norm for update in counted(robust, updates, recorded)}
+    return {a: left[a] / norm if norm else 1.0 for a, norm in norms.items()}
 
 
 def cut(robust: Robust, admitted: int) -> int:

@@ -97,8 +97,8 @@ class AdmissionContext:
             detail = f"expected at most the {registered} examples registered, got {manifest.examples}"
             raise RejectedError(Reason.INFLATED_EXAMPLES, detail)
         check_bid(manifest.bid, self.genesis)
-        if wrong := self.claims.fault(manifest):
-            raise RejectedError(Reason.EPSILON_OUT_OF_RANGE, wrong)
+        if expected := self.claims.expected(manifest):
+            raise RejectedError(Reason.EPSILON_OUT_OF_RANGE, f"expected {expected}, got {manifest.epsilon:g}")
 
     def check_size(self, update: memoryview) -> int:
         """The most bytes of the update's header, once the update is no larger than its tensors can be."""

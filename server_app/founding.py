@@ -1,6 +1,5 @@
 """Founding a federation: the genesis fixes everything that must not change later."""
 
-import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -288,23 +287,11 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
         raise ConfigError(
             f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
         )
-    if config.robust in ("multi-krum", "trimmed-mean") and config.aggregation not in ("frozen-a", "fedavg"):
-        raise ConfigError(
-            f"robust {config.robust}: expected aggregation frozen-a or fedavg, whose updates can be compared, got "
-            f"{config.aggregation}"
-        )
-    lane = min(config.lane_size or members, members)
-    everyone = config.participation in ("all", "q-learning")
-    asked = lane if everyone else min(lane, max(config.quorum, math.ceil(config.fraction * lane)))
-    if config.robust in ("multi-krum", "trimmed-mean") and asked < 3:
-        # Of two, nobody can say which is the odd one: the rule would let all in.
-        raise ConfigError(
-            f"robust {config.robust}: expected rounds that ask three organisations or more, got {asked}: raise "
-            "fraction, or set participation all"
-        )
     side = min(min(shape) for shape in model.modules.values())
     rank = config.rank * members * config.rounds
     if config.aggregation == "stack" and rank > side:
         raise ConfigError(f"stack: expected a rank of at most {side}, the base's smallest layer, got {rank} in the end")
-    if config.quorum > members:
-        raise ConfigError(f"quorum: expected at most {members}, the number of organisations, got {config.quorum}")
+    size = min(config.lane_size or members, members)
+    smallest = members % size or size
+    if config.quorum > smallest:
+        raise ConfigError(f"quorum: expected at most {smallest}, the members of the smallest lane, got {config.quorum}")

@@ -29,7 +29,7 @@ from core.model_selection import Measures, best_of
 from core.policies import READ_LOSSES, READ_SECONDS, Observation, bids_for, observations_of, selected
 from core.privacy import PrivacyClaims
 from core.rejections import Reason
-from core.robust import counted, factors, likenesses, scaled
+from core.robust import counted, factors, likenesses, scaled, shares
 from core.round_key import RoundKey
 from core.rounds import Admitted, Rejection, RoundRecord, Salts, ShownRecord, weighted
 from core.signed import Signed
@@ -345,8 +345,9 @@ class Rounds:
         elif self.measures:
             effects = self.measures.effects(before, scaled(updates, clip))
         found = factors(robust, updates, clip, effects)
+        share = shares(robust, updates, found, {a: likeness.norm for a, likeness in stand.items()})
         judged = {
-            organisation: {**likeness._asdict(), "factor": found[organisation], "effect": effects.get(organisation)}
+            organisation: {**likeness._asdict(), "factor": share[organisation], "effect": effects.get(organisation)}
             for organisation, likeness in stand.items()
         }
         self.events.write("judged", lane=index, round=number, updates=judged)

@@ -131,7 +131,8 @@ class RecordAudit:
     def check_compared(self, record: RoundRecord, head: Head, where: str) -> None:
         """Loss and best round stand where rounds are compared, and follow; no round is trained after an early end."""
         compared = self.genesis.compares_rounds and bool(record.admitted)
-        self.findings.expect(What.LOSS, where, record.validation_loss is not None, compared)
+        states = "a validation loss", "none"
+        self.findings.expect(What.LOSS, where, states[record.validation_loss is None], states[not compared])
         if head.parent is not None:  # else it is unknown which round was the best before
             self.findings.expect(What.BEST, where, record.best, best_of(record, head.best))
             if stops(self.genesis, head.round, head.best) and not record.reaggregated:
@@ -219,6 +220,6 @@ class RecordAudit:
             got = f"{bid.steps} steps at rank {bid.rank}"
             self.findings.fail(What.BID, where, got, f"1 to {steps} steps and rank 1 to {rank}")
         elif manifest.organisation in self.members:
-            if wrong := self.claims.fault(manifest):
-                self.findings.fail(What.EPSILON, where, manifest.epsilon, wrong)
+            if expected := self.claims.expected(manifest):
+                self.findings.fail(What.EPSILON, where, manifest.epsilon, expected)
             self.claims.note(manifest)

@@ -102,7 +102,9 @@ class Failure:
     want: str
 
     def __str__(self) -> str:
-        return f"{self.what} at {self.where}: expected {self.want}, got {self.got}"
+        # An error that was caught says itself what it expected.
+        said = self.got if "expected " in self.got else f"expected {self.want}, got {self.got}"
+        return f"{self.what} at {self.where}: {said}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The server's routes, behind its guard."""
 
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp
 from console.web.completions import Completions, refused
 from console.web.engine import Engine
 from console.web.pages import Pages
+from console.web.proxy import Proxy
 from console.web.security import Guard, Token
 from core.errors import FoedusError
 from core.signed import SigningKey
@@ -35,6 +35,8 @@ class Site:
     key: SigningKey
     token: Token
     names: tuple[str, ...] = ()
+    proxy: Proxy | None = None
+    """The reverse proxy before it, past which nobody is let."""
 
     def runs(self) -> dict[str, float]:
         """Run ids, oldest first, and when each began."""
@@ -42,10 +44,12 @@ class Site:
         return {name: began for name, began in found.items() if not self.names or name in self.names}
 
 
-def application(site: Site, hosts: Iterable[str]) -> ASGIApp:
-    """The ASGI application, for requests to `hosts` (HOST:PORT)."""
+def application(site: Site, port: int) -> ASGIApp:
+    """The ASGI application, for requests to a port of this machine, or of the proxy."""
     completions = Completions(site.engine, site.runs, site.key)
-    pages = Pages(site.state, site.runs, site.token, completions.traces, site.engine)
+    proxy = site.proxy
+    may_erase = proxy.settings.may_erase if proxy else ()
+    pages = Pages(site.state, site.runs, site.token, completions.traces, site.engine, may_erase)
     app = Starlette(
         routes=[
             Route("/v1/models", completions.models),
@@ -55,15 +59,16 @@ def application(site: Site, hosts: Iterable[str]) -> ASGIApp:
         ],
         exception_handlers={FoedusError: partial(_failed, pages), OSError: partial(_failed, pages), 404: pages.missing},
     )
-    return Guard(app, hosts)
+    if proxy:
+        return Guard(app, [proxy.origin], proxy.user)
+    return Guard(app, [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")])
 
 
 def answer_on(listening: socket.socket, site: Site) -> None:
     """Answer what comes to a socket until the process is told to end."""
-    port = listening.getsockname()[1]
-    hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
+    app = application(site, listening.getsockname()[1])
     settings = uvicorn.Config(
-        application(site, hosts), loop="asyncio", http="h11", ws="none", lifespan="off", log_level="warning",
+        app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="warning",
         access_log=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_SECONDS,
     )  # fmt: skip

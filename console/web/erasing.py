@@ -52,8 +52,11 @@ class ErasureProcesses:
     _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, run: RunFolder, organisation: str, method: str) -> None:
-        """Start `foedus forget` in a process of its own; raises UsageError while another one is at work."""
+    def start(self, run: RunFolder, organisation: str, method: str, user: str = "") -> None:
+        """Start `foedus forget` in a process of its own; raises UsageError while another one is at work.
+
+        Its log begins with the user who asked, where one is known.
+        """
         log = self.log(run.name)
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         options: tuple[str, ...] = (
@@ -69,7 +72,8 @@ class ErasureProcesses:
         with self._lock:
             if self.running(run.name):
                 raise UsageError(f"run {run.name}: expected no erasure at work, got one: wait until it has ended")
-            with log.open("wb") as out:
+            with log.open("wb", buffering=0) as out:
+                out.write(f"asked for by {user}\n".encode() if user else b"")
                 # Not a child that ends with the server: an erasure that has begun must come to its end.
                 self._started[run.name] = subprocess.Popen(  # noqa: S603 - our own program, and no shell
                     [sys.executable, "-c", _CODE, "forget", run.name, *options],

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -56,11 +56,13 @@ class Pages:
         token: Token,
         traces: Mapping[str, tuple[RunFolder, TokenTrace]],
         engine: Engine,
+        may_erase: Collection[str] = (),
     ) -> None:
         """`runs` are those that are shown, `traces` the last ones of the endpoint by their digest.
 
-        Base and reader's key are those of `engine`.
+        Base and reader's key are those of `engine`. `may_erase` are users of a proxy that need no token.
         """
+        self.may_erase = may_erase
         self.state, self.runs, self.token, self.traces, self.key = state, runs, token, traces, engine.key
         self.erasures = erasing.ErasureProcesses(state, engine.base)
         # An audit takes seconds of a core: whoever asks for many waits for his own.
@@ -200,17 +202,18 @@ class Pages:
         return self._page(
             request, "erase.html", 400 if problem else 200, run=run, members=members, methods=erasing.METHODS,
             organisation=organisation, method=method, plan=plan, problem=refusal, token=self.token.known,
+            user=_user(request), may_erase=self._may_erase(request),
             own_key=member is not None and not member.derived, running=self.erasures.running(run.name),
             after=self._after(run),
             outcome=self.erasures.outcome(run.name), erasures=erasures_of(run), checked=checked or {},
         )  # fmt: skip
 
     async def start_erasure(self, request: Request) -> Response:
-        """Start an erasure; needs the token and the organisation's name, typed."""
+        """Start an erasure; needs the organisation's name, typed, and the token or a user who may."""
         run, form = self._run(request), await read_form(request)
         organisation, method = form.get("organisation", ""), form.get("method", "")
         problem = ""
-        if not self.token.allows(form.get("token")):
+        if not (self._may_erase(request) or self.token.allows(form.get("token"))):
             problem = "token: expected that of --token-file, got another"
         elif form.get("typed", "") != organisation:
             problem = f"confirmation: expected the name {organisation!r}, got {form.get('typed', '')!r:.80}"
@@ -220,7 +223,7 @@ class Pages:
             )
         if problem:
             return await run_in_threadpool(self._dialogue, request, form, problem)
-        await run_in_threadpool(self.erasures.start, run, organisation, method)
+        await run_in_threadpool(self.erasures.start, run, organisation, method, _user(request))
         return RedirectResponse(f"/runs/{run.name}/erase", 303)
 
     async def check_certificate(self, request: Request) -> Response:
@@ -262,6 +265,12 @@ class Pages:
         place = {"path": request.url.path, "name": name, "run": bool(name) and name in self.runs()}
         return HTMLResponse(self._templates.get_template(template).render(place=place, **values), status)
 
+    def _may_erase(self, request: Request) -> bool:
+        """Whether a proxy names a user who may erase, for a page of this server's own."""
+        # Behind a proxy's login a foreign page could ride on the browser's cookie: it would come with its own Origin.
+        own = request.method == "GET" or "origin" in request.headers
+        return own and _user(request) in self.may_erase
+
     def _run(self, request: Request) -> RunFolder:
         """The run of a request's path; raises UsageError for one that is not served."""
         name = request.path_params["run"]
@@ -301,3 +310,8 @@ class Pages:
         signed = read_certificate((run.folder / "certificates" / name).read_bytes())
         failures = check_of_members(signed, self.state, None, self.key)
         return self._dialogue(request, {}, "", {name: [str(failure) for failure in failures]})
+
+
+def _user(request: Request) -> str:
+    """Whom a proxy names; "" without one."""
+    return str(getattr(request.state, "user", ""))

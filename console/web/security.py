@@ -7,11 +7,11 @@ Origin. There is no cookie, so nothing is done on anybody's behalf: what changes
 import asyncio
 import hmac
 import secrets
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
@@ -48,12 +48,19 @@ class TooLargeError(UsageError):
     """A body that is larger, or comes more slowly, than is read."""
 
 
+Headers = Iterable[tuple[bytes, bytes]]
+
+
 class Guard:
     """Refuses another Host or Origin, sets the headers of every answer, and gives up on clients that do not read."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        """`hosts` are those by which this server is reached, HOST:PORT."""
-        self.app, self.hosts = app, frozenset(hosts)
+    def __init__(self, app: ASGIApp, origins: Iterable[str], user: Callable[[Headers], str] | None = None) -> None:
+        """`origins` are those by which this server is reached, http://HOST:PORT.
+
+        Behind a proxy, `user` tells from a request's headers whom it names, or "" for who comes past it.
+        """
+        self.app, self.origins, self.user = app, frozenset(origins), user
+        self.hosts = frozenset(urlsplit(origin).netloc for origin in self.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -71,6 +78,8 @@ class Guard:
         if refusal := self._refusal(scope):
             await PlainTextResponse(f"{refusal}\n", 403)(scope, receive, headed)
             return
+        if self.user:
+            scope.setdefault("state", {})["user"] = self.user(scope["headers"])
         with suppress(TimeoutError):
             await self.app(scope, receive, headed)
 
@@ -79,9 +88,10 @@ class Guard:
         given = {name: [v.decode("latin-1") for n, v in scope["headers"] if n == name] for name in (b"host", b"origin")}
         if len(given[b"host"]) != 1 or given[b"host"][0].lower() not in self.hosts:
             return f"Host: expected {', '.join(sorted(self.hosts))}, got {', '.join(given[b'host'])[:80] or 'none'}"
-        origins = {f"http://{host}" for host in self.hosts}
-        if strange := [origin for origin in given[b"origin"] if origin.lower() not in origins]:
+        if strange := [origin for origin in given[b"origin"] if origin.lower() not in self.origins]:
             return f"Origin: expected this server's own, got {strange[0][:80]}"
+        if self.user and not self.user(scope["headers"]):
+            return "expected a request of the proxy that names who asks, got another"
         return ""
 
 

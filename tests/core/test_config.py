@@ -18,6 +18,7 @@ from core.errors import ConfigError
 from core.genesis import Participation, Privacy, Training
 from core.keys import derive
 from core.policies import POLICIES
+from core.robust import BOUNDS, Robust
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 PUBLISHED = tomllib.loads(PYPROJECT.read_text())["tool"]["flwr"]["app"]["config"]
@@ -140,6 +141,20 @@ def test_a_privacy_budget_is_for_frozen_a_and_none_by_default() -> None:
         RunConfig(dp_epsilon=3.0, aggregation="fedavg")
 
 
+@pytest.mark.parametrize("rule", ["multi-krum", "trimmed-mean"])
+def test_rules_that_compare_updates_need_three_of_them_and_updates_that_can_be_compared(rule: str) -> None:
+    assert RunConfig(robust=rule, quorum=3).robustness == Robust(rule, BOUNDS[rule])
+    with pytest.raises(ConfigError, match=f"robust {rule}: expected a quorum of 3 or more, got 2"):
+        RunConfig(robust=rule, quorum=2)
+    with pytest.raises(ConfigError, match=f"robust {rule}: expected aggregation frozen-a or fedavg, .* got stack"):
+        RunConfig(robust=rule, quorum=3, aggregation="stack")
+
+
+def test_no_rule_has_no_bound() -> None:
+    with pytest.raises(ConfigError, match="robust-bound: expected a bound of none of 0, got 1"):
+        RunConfig(robust="none", robust_bound=1.0)
+
+
 def test_late_updates_count_under_frozen_a_and_where_nobody_bids() -> None:
     assert RunConfig(staleness=1).staleness == 1
     for wrong in ({"aggregation": "stack"}, {"participation": "q-learning"}):
@@ -167,7 +182,7 @@ def test_a_number_outside_its_range_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_is_one_of_those_there_are(name: str) -> None:
     for good in CHOICES[name]:
-        assert getattr(RunConfig(**{name: good}), name) == good
+        assert getattr(RunConfig(**{name: good}, quorum=3), name) == good  # some compare three updates
     for bad in ("", "ALL", "fp4"):
         with pytest.raises(ConfigError, match=rf"^{key(name)}\b") as refused:
             RunConfig(**{name: bad})

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate
 from core.canonical import Address
-from core.robust import BOUNDS, Robust, counted, cut, factors, likenesses, wrong
+from core.robust import BOUNDS, Robust, counted, cut, factors, likenesses, shares, wrong
 
 ADDRESSES = [Address(f"0x{index:040x}") for index in range(1, 12)]
 SHAPES = {"a.lora_A": (2, 5), "a.lora_B": (7, 2), "b.lora_B": (3, 2)}
@@ -81,6 +81,18 @@ def test_no_number_of_a_trimmed_mean_weighs_more_than_one_update_may() -> None:
     assert {u.weight for u in counted(robust, light, ALL)} == {0.4}
 
 
+def test_the_share_of_an_update_that_counts_is_a_part_of_its_norm() -> None:
+    updates, robust = round_of(*(state(seed) for seed in range(4)), state(9, 50.0)), Robust("trimmed-mean", 0.3)
+    norms = {update.organisation: update.state.norm for update in updates}
+    found = shares(robust, updates, ALL, norms)
+    left = {update.organisation: update.state.norm for update in counted(robust, updates, ALL)}
+    assert found == {a: left[a] / norm for a, norm in norms.items()}
+    assert found[updates[4].organisation] < 0.2 < min(found[update.organisation] for update in updates[:4])
+    assert shares(Robust("clip", 1.5), updates, dict.fromkeys(norms, 0.4), norms) == dict.fromkeys(norms, 0.4)
+    nothing = dict.fromkeys(norms, 0.0)
+    assert set(shares(robust, updates, ALL, nothing).values()) == {1.0}
+
+
 def test_clip_counts_what_clipping_leaves() -> None:
     updates, clip = round_of(state(1), state(2)), {ADDRESSES[0]: 1.0, ADDRESSES[1]: 0.3}
     found = factors(Robust("clip", 1.5), updates, clip)
@@ -145,7 +157,7 @@ def test_an_update_stands_by_its_norm_and_its_cosine_to_the_others() -> None:
         (Robust("multi-krum", 0.5), True),
         (Robust("trimmed-mean", 0.49), False),
         (Robust("validation", -0.1), True),
-        (Robust("validation", 0.0), False),
+        (Robust("validation", 0.0), True),
     ],
 )
 def test_bounds_that_a_rule_cannot_have_are_refused(robust: Robust, faulty: bool) -> None:

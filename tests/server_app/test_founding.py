@@ -122,10 +122,7 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "stack: expected a rank of at most 14, .* got 16",
     ),
     "a quorum above the number of members": ({"quorum": 5}, "quorum: expected at most 4, .* got 5"),
-    "a comparison of two updates": (
-        {"robust": "multi-krum"},
-        "robust multi-krum: expected rounds that ask three organisations or more, got 2",
-    ),
+    "a quorum above the smallest lane": ({"quorum": 2, "lane_size": 3}, "quorum: expected at most 1, .* got 2"),
     "a rank above a layer's smaller side": ({"rank": 15}, "rank: expected 1 to the smaller side of model.b .* got 15"),
 }
 

@@ -75,7 +75,7 @@ def test_how_each_update_stood_and_its_effect_are_told(tmp_path: Path, rule: str
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_robust_federation_is_recomputed_and_what_counts_adds_up(world: World, rule: str) -> None:
-    run = world.run(rule, robust=rule, rounds=2)
+    run = world.run(rule, robust=rule, rounds=2, quorum=3)
     measuring = measuring_again(run, RunConfig.from_flat(world.settings))
     report = verify(run, world.ledger, measures=measuring)
     assert report.failures == ()
@@ -135,7 +135,7 @@ def test_an_audit_finds_a_changed_factor(world: World, rule: str, monkeypatch: p
 
     sign = RoundRecord.sign
     monkeypatch.setattr(RoundRecord, "sign", lying)
-    run = world.run("lying", robust=rule, rounds=1)
+    run = world.run("lying", robust=rule, rounds=1, quorum=3)
     monkeypatch.undo()
     failures = verify(run, world.ledger, measures=measuring_again(run, RunConfig.from_flat(world.settings))).failures
     assert "robust factor" in {failure.what for failure in failures}

@@ -17,6 +17,7 @@ from openai import OpenAI
 from console.serve import listening_on
 from console.web.app import Site, application
 from console.web.engine import Engine
+from console.web.proxy import Proxy
 from console.web.security import Token
 from core import keys
 from core.storage.state_folder import State
@@ -100,14 +101,16 @@ class Served:
 
 
 @contextmanager
-def serving(state: Path, token_file: Path | None = None, names: tuple[str, ...] = ()) -> Iterator[Served]:
+def serving(
+    state: Path, token_file: Path | None = None, names: tuple[str, ...] = (), proxy: Proxy | None = None
+) -> Iterator[Served]:
     """A server of a state folder's runs."""
     folder = State.at(state)
     engine = Engine(folder)
-    site = Site(folder, engine, SIGNER, Token(token_file), names)
+    site = Site(folder, engine, SIGNER, Token(token_file), names, proxy)
     with listening_on(0) as listening:
         port = listening.getsockname()[1]
-        app = application(site, [f"127.0.0.1:{port}", f"localhost:{port}"])
+        app = application(site, port)
         config = uvicorn.Config(
             app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=1
         )
