@@ -54,9 +54,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings.")] = None,
-    from_run: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Begin with what another run serves.")
-    ] = None,
+    from_run: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Begin with what it serves.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
     federation: Annotated[str | None, typer.Option(metavar="NAME", help="Run it on this coordinator.")] = None,
     backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
@@ -70,8 +68,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     start_log(log_format, part="run")
     started, deployment = time.monotonic(), FederationFolder.named(federation) if federation else None
     start = starting(state_of(deployment.state if deployment else state), resume, deployment, from_run)
-    settings = build(options, assignments or [], config, start)
-    check_decided(settings, start, deployment)
+    settings = check_decided(build(options, assignments or [], config, start), start, deployment)
     federate(settings, backend, deployment.folder if deployment else None)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
@@ -95,14 +92,15 @@ def starting(
     return RunConfig.from_flat(DEFAULTS.to_flat() | decided | {"state": str(folder.folder), "run": new_run_id()})
 
 
-def check_decided(settings: RunConfig, start: RunConfig, deployment: FederationFolder | None) -> None:
-    """Raise UsageError for an option that would change what federation.toml and the admitted organisations decide."""
+def check_decided(settings: RunConfig, start: RunConfig, deployment: FederationFolder | None) -> RunConfig:
+    """The settings; raises UsageError for one that would change what federation.toml and those admitted decide."""
     if deployment is None:
-        return
+        return settings
     given, decided = settings.to_flat(), start.to_flat()
     if changed := sorted(name for name in DECIDED - {"run", "resume"} if given[name] != decided[name]):
         name = changed[0]
         raise UsageError(f"{name}: expected {decided[name]!r}, as federation.toml decides it, got {given[name]!r}")
+    return settings
 
 
 def _for_people(

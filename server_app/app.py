@@ -18,8 +18,6 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from chain.audit.run import verify
-from core import lora
-from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, UsageError
@@ -34,6 +32,7 @@ from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State, new_run_id
 from core.update import Asked
 from llm import bases
+from llm.model import Model
 from llm.served import shared_adapter
 from llm.sources import base_of_settings
 from llm.tracking import Tracking
@@ -59,7 +58,7 @@ from server_app.membership import (
     signed_change,
     wait_for_newcomer,
 )
-from server_app.origin import begin_with
+from server_app.origin import store_beginning
 from server_app.revocations import watched
 from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
@@ -262,8 +261,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
+    former = state.existing(config.from_run) if config.from_run else None
     data, key = known_data(config), coordinator_key(config)
-    validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
@@ -272,35 +271,38 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    former = state.existing(config.from_run) if config.from_run else None
-    inputs = GenesisInputs(
-        model=model,
-        validation=digest_of(validation),
-        chain=bindings.domain,
-        private=chains.private_chain(config.anchor_every),
-        administrator=chains.public.administrator(),
-        former=former,
-    )
+    inputs = genesis_inputs(config, chains, model, digest_of(data.validation), former)
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
     fresh = shared_adapter(model, config.rank, run.genesis.shared_seed)
     take_up(run, chains)
-    if former:
-        begin_with(run, former)
-    if not RULES[config.aggregation].trains_a:
-        run.artifacts.put(lora.factor(fresh, "A"))
+    store_beginning(run, fresh, former)
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    members = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
-    with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
+    keys = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
+    with chains.committing(run) as commit, watched(chains.public, keys) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
-        measuring = Measuring.of(config, model, fresh, validation)
+        measuring = Measuring.of(config, model, fresh, data.validation)
         rewards = measuring.rewards(config, run)
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)
+
+
+def genesis_inputs(
+    config: RunConfig, chains: Chains, model: Model, validation: Digest, former: RunFolder | None
+) -> GenesisInputs:
+    """What a genesis needs besides settings and members."""
+    return GenesisInputs(
+        model=model,
+        validation=validation,
+        chain=Domain(chains.public.chain_id, chains.public.contract),
+        private=chains.private_chain(config.anchor_every),
+        administrator=chains.public.administrator(),
+        former=former,
+    )
 
 
 def take_up(run: RunFolder, chains: Chains) -> None:

@@ -20,6 +20,7 @@ from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct
+from core.origins import Origin
 from core.policies import never_asked
 from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
@@ -64,6 +65,11 @@ class GenesisInputs:
     administrator: Address | None = None
     former: RunFolder | None = None
     """The run whose served adapter a new one begins with."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """What a genesis names of that run; raises ConfigError for one that none can go on from."""
+        return origin_of(self.former) if self.former else None
 
 
 def begin_or_resume(
@@ -133,8 +139,7 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
-    origin = origin_of(inputs.former) if inputs.former else None
-    drawn_from = origin.seed if origin else seed
+    fresh = shared_adapter(inputs.model, config.rank, origin.seed if (origin := inputs.origin) else seed)
     genesis = Genesis(
         **{name: getattr(config, name) for name in _AS_SET},
         run=run,
@@ -145,7 +150,7 @@ def create_genesis(
         administrator=inputs.administrator,
         origin=origin,
         base=Base(config.base, inputs.model.digest, config.quantisation),
-        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, drawn_from), "A").digest,
+        shared_a=lora.factor(fresh, "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         organisations=organisations,
@@ -161,9 +166,14 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
-    if inputs.former:
-        check_descends(genesis, inputs.former.genesis)
-    for member in organisations:
+    return possible(genesis, inputs.former)
+
+
+def possible(genesis: Genesis, former: RunFolder | None) -> Genesis:
+    """The genesis; raises ConfigError for one that no node could train under, or that a former run does not lead to."""
+    if former:
+        check_descends(genesis, former.genesis)
+    for member in genesis.organisations:
         if plan := PrivacyPlan.of(genesis, member.address):
             _ = plan.noise  # an ε that no noise reaches would fail every node in round 1
     return genesis

@@ -1,5 +1,8 @@
 """A run that goes on from another's served adapter: what its genesis names, and the state that it begins with."""
 
+from core import lora
+from core.adapter import AdapterState
+from core.aggregation import RULES
 from core.errors import ConfigError
 from core.genesis import Genesis
 from core.origins import Origin
@@ -39,7 +42,12 @@ def check_descends(genesis: Genesis, former: Genesis) -> None:
             raise ConfigError(f"{what}: expected {expected}, as in run {former.run}, got {got}")
 
 
-def begin_with(run: RunFolder, former: RunFolder) -> None:
-    """Store the state that a run begins with, for its own readers; once more changes nothing."""
-    if origin := run.genesis.origin:
+def store_beginning(run: RunFolder, fresh: AdapterState, former: RunFolder | None) -> None:
+    """Store what a run begins with, for its own readers: the shared A, and the state that a former run serves.
+
+    Once more changes nothing.
+    """
+    if not RULES[run.genesis.rule].trains_a:
+        run.artifacts.put(lora.factor(fresh, "A"))
+    if former and (origin := run.genesis.origin):
         run.artifacts.put(former.artifacts.open(origin.state))

@@ -92,4 +92,8 @@ def test_a_coordinator_s_key_is_replaced_from_the_command_line(finished: World, 
     report = world.command("verify", run).json
     assert (report["ok"], report["failures"], report["checked"]["memberships"]) == (True, [], 1)
     assert State(world.state).run(run).genesis.signing(genesis.coordinator) == new.address
+    told = world.command("status", run).json["rotations"]
+    expected = {"owner": "coordinator", "lane": 0, "generation": 1, "key": new.address, "administrator": None}
+    assert told == [expected]
+    assert f"Key      of coordinator: {new.address} from" in foedus("status", run, "--state", world.state).out
     assert "expected --request or --new-key, got neither" in foedus("members", "rotate", run).error
