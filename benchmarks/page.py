@@ -2,7 +2,8 @@
 
 A page keeps its text. Between `<!-- NAME -->` and `<!-- end -->` stands what results/NAME.json says: command, hardware
 and figures, folded, or "not measured" when there is no such file. `<!-- targets -->` marks the table of the targets of
-the page's topic, which is the page's name; on index.md it holds those of every topic. So no figure there is typed.
+the page's topic, which is the page's name; on index.md it holds those of every topic that were measured on a base that
+speaks, and on small-bases.md the others. So no figure there is typed.
 """
 
 import json
@@ -44,19 +45,21 @@ def blocks(page: str) -> list[str]:
 
 def _targets(topic: str, results: Path) -> Iterator[str]:
     """The table target / measured / met; with a column for the topic where there are several."""
-    every = topic == "index"
+    every = topic in OVERVIEWS
     header = ["Topic"] * every + ["What", "Target", "Measured", "Met"]
     yield ""
     yield f"| {' | '.join(header)} |"
     yield "|---" * len(header) + "|"
     rows = sorted(targets.rows(partial(_figures, results)), key=lambda row: TOPICS.index(row.topic))
     for row in rows:
-        if every or row.topic == topic:
+        if row.topic == topic or (every and row.speaks == (topic == "index")):
             link = [f"[{row.topic.replace('-', ' ')}]({row.topic}.md)"] * every
             yield f"| {' | '.join([*link, row.claim, row.bound, row.measured, row.met])} |"
     yield ""
 
 
+OVERVIEWS = ("index", "small-bases")
+"""The pages with the targets of every topic: on a base that speaks, and the others."""
 TOPICS = (
     "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "agents", "chain-and-audit", "speed",
 )  # fmt: skip

@@ -32,7 +32,13 @@ class Target:
     def row(self, figures: Figures) -> "Row":
         """The target beside what was measured."""
         limit = self.limit(figures) if callable(self.limit) else self.limit
-        return Row(self.topic, self.claim, limit, self.cases(figures), self.unit, self.at_least)
+        return Row(
+            self.topic, self.claim, limit, self.cases(figures), self.unit, self.at_least, self.result in ON_SMOLLM2
+        )
+
+
+ON_SMOLLM2 = {"speaking", "speaking_unseen", "rules", "lds", "records", "serving", "node_overhead"}
+"""The results that were measured on SmolLM2-135M-Instruct."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Row:
     cases: Cases = field(default_factory=dict)
     unit: str = ""
     at_least: bool = False
+    speaks: bool = False
+    """Whether it was measured on a base that speaks."""
 
     @property
     def bound(self) -> str:

@@ -34,5 +34,6 @@ def _no_chain_outlives_the_session(tmp_path_factory: pytest.TempPathFactory) -> 
     base = str(tmp_path_factory.getbasetemp())
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "-m" in command and any(argument.startswith(base) for argument in command):
+        # By its module: `python -m pytest --basetemp …` has such an argument as well, and would end itself.
+        if "chain.devnet.daemon" in command and any(argument.startswith(base) for argument in command):
             process.terminate()

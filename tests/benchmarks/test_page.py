@@ -47,14 +47,17 @@ def test_a_block_without_a_file_says_that_nothing_was_measured(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("topic", page.TOPICS)
-def test_a_topic_shows_its_own_targets_and_the_index_those_of_all(topic: str) -> None:
+def test_a_topic_shows_its_own_targets_and_an_overview_those_of_all(topic: str) -> None:
     block = "<!-- targets -->\n<!-- end -->"
-    own, every = page.rendered(block, topic), page.rendered(block, "index")
-    claims = [row.claim for row in targets.rows(stored) if row.topic == topic]
-    assert claims
-    assert own.count("\n|") == 2 + len(claims)
-    assert all(f"| {claim} |" in own for claim in claims)
-    assert all(f"| [{topic.replace('-', ' ')}]({topic}.md) | {claim} |" in every for claim in claims)
+    own = page.rendered(block, topic)
+    overviews = {speaks: page.rendered(block, name) for name, speaks in zip(page.OVERVIEWS, (True, False), strict=True)}
+    rows = [row for row in targets.rows(stored) if row.topic == topic]
+    assert rows
+    assert own.count("\n|") == 2 + len(rows)
+    for row in rows:
+        assert f"| {row.claim} |" in own
+        line = f"| [{topic.replace('-', ' ')}]({topic}.md) | {row.claim} |"
+        assert (line in overviews[row.speaks], line in overviews[not row.speaks]) == (True, False)
 
 
 def test_a_row_shows_the_worst_case_and_in_how_many_its_target_is_met() -> None:

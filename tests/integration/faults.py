@@ -119,8 +119,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 def fill(folder: Path) -> Path:
     """A file that takes all the room that is left."""
     path = folder / "filler"
-    with path.open("wb") as file, suppress(OSError):
+    with suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(b"\0" * 4096)
-            file.flush()
     return path
