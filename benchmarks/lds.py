@@ -4,7 +4,7 @@ Organisations (the samples' and the four worlds') train a federation together; s
 with the same seed. For a held-out question and its answer, the real effect of a half is the log-likelihood of the
 answer under the half's model, and the predicted one the sum of the scores of the organisations in it. Their rank
 correlation over the halves, averaged over the questions, is the score (Park et al., 2023, arXiv 2303.14186, there of
-training records). Every model lies in WORK: a run that stops goes on from there.
+training records); intervals are over questions and seeds. What was measured lies in WORK: a run that stops goes on.
 
     python -m benchmarks.lds --work WORK [--base FOLDER] [--seeds N]
 """
@@ -116,14 +116,14 @@ def scores(
     return found
 
 
-def measured(work: Path, base: str, folders: Sequence[Path], seed: int) -> dict[str, float]:
-    """The mean score of each method, over the questions, of one seed."""
+def measured(work: Path, base: str, folders: Sequence[Path], seed: int) -> dict[str, list[float]]:
+    """The score of each method for every question, of one seed."""
     federation, subsets = Federation.of(base, folders, seed), halves(len(folders), seed)
     predicted: dict[str, Any] = once(work / f"{seed}" / "predicted.json", federation.predicted)
     real = [
         once(work / f"{seed}" / f"{'-'.join(map(str, half))}.json", partial(federation.real, half)) for half in subsets
     ]
-    return {name: float(np.mean(scores(subsets, real, found))) for name, found in predicted.items()}
+    return {name: scores(subsets, real, found) for name, found in predicted.items()}
 
 
 def main() -> None:
@@ -141,7 +141,8 @@ def main() -> None:
     for seed in SEEDS[: options.seeds]:
         seeds.append(measured(options.work, options.base, folders, seed))
         # After every seed: a run that stops leaves its figures behind.
-        rows = [{"method": name, "score": str(MeanInterval.of([one[name] for one in seeds]))} for name in COMPARED]
+        every = {name: [score for one in seeds for score in one[name]] for name in COMPARED}
+        rows = [{"method": name, "score": str(MeanInterval.of(found))} for name, found in every.items()]
         figures = {
             "seeds": len(seeds), "organisations": len(folders), "halves": SUBSETS,
             "questions": QUESTIONS * len(folders), "methods": rows,

@@ -61,7 +61,8 @@ def _targets(topic: str, results: Path) -> Iterator[str]:
 OVERVIEWS = ("index", "small-bases")
 """The pages with the targets of every topic: on a base that speaks, and the others."""
 TOPICS = (
-    "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "agents", "chain-and-audit", "speed",
+    "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "wire", "agents", "chain-and-audit",
+    "speed",
 )  # fmt: skip
 """In the order in which the table of all targets lists them."""
 

@@ -1,10 +1,10 @@
 """Which of its records taught an organisation's fact: the rank of a record that states it, and the time that it takes.
 
-For every seed `foedus run` trains a federation with the default settings. Each organisation's held-out questions are
-answered with their facts, and its own training records are scored for the fact's tokens, and for the whole answer: is
-one that states the fact among the first three? Beside it stands the overlap of words (how many of the answer's words a
-record has, rare words counting more), which finds what is written alike, whether it taught anything or not. Seconds are
-those of scoring all of an organisation's records for one answer, against training on each of them once.
+For every seed `foedus run` trains a federation with the default settings, in one process. Each organisation's held-out
+questions are answered with their facts, and its own training records are scored for the fact's tokens, and for the
+whole answer: is one that states the fact among the first three? Beside it stands the overlap of words (how many of the
+answer's words a record has, rare words counting more), which finds what is written alike, whether it taught anything or
+not. Seconds are those of scoring all of an organisation's records for one answer, against training on each once.
 
     python -m benchmarks.records --work DIR [--data DIR] [--seeds N]
 """
@@ -112,7 +112,7 @@ def main() -> None:
     asked, seeds = questions(data, 0), []
     for seed in SEEDS[: options.seeds]:
         state = work / f"{seed}" / "state"
-        run = ("run", "--state", str(state), "--data", str(data), "--seed", str(seed))
+        run = ("run", "--backend", "inline", "--state", str(state), "--data", str(data), "--seed", str(seed))
         once(work / f"{seed}" / "run.json", partial(foedus, *run))
         seeds.append(once(work / f"{seed}" / "records.json", partial(measured, State(state), data, asked)))
         # After every seed: a run that stops leaves its figures behind.

@@ -235,6 +235,21 @@ def _attacked(name: str, rule: str) -> Callable[[Figures], Cases]:
     }
 
 
+def _sent(wire: str, way: str) -> Callable[[Figures], Cases]:
+    """Times fewer bytes that a form takes one way, by base."""
+    return lambda figures: {
+        title: row[f"{way}_times"]
+        for title in ("forms", "a model of 7 billion parameters")
+        for row in figures.get(title, ())
+        if row["wire"] == wire
+    }
+
+
+def _compressed(read: Callable[[Figures], float]) -> Callable[[Figures], Cases]:
+    """A figure of each form that compresses."""
+    return lambda figures: {row["wire"]: read(row) for row in figures.get("forms", ()) if row["wire"] != "fp32"}
+
+
 def _poisoned(rule: str) -> tuple[Target, ...]:
     backdoor = _attacked("backdoor_percent", rule)
     return (
@@ -280,6 +295,14 @@ def _spoken(
     )
 
 
+_PEERS = ("protoken", "client likelihood", "update norm", "random")
+
+
+def _datamodeling(figures: Figures) -> Cases:
+    """The mean score of each method."""
+    return {row["method"]: MeanInterval.parse_mean(row["score"]) for row in figures["methods"]}
+
+
 TARGETS = (
     *_spoken("speaking", "the samples", (_said, 80), 95),
     Target(
@@ -296,6 +319,24 @@ TARGETS = (
     ),
     *_spoken("speaking_unseen", "four worlds that no setting was chosen on", (_all_said, 70), 90),
     *(target for rule in ("clip", "validation") for target in _poisoned(rule)),
+    *(
+        Target(
+            "wire", f"Times fewer bytes {way} in {wire} than A and B averaged in fp32", "wire", _sent(wire, way),
+            least, "×", at_least=True,
+        )
+        for wire, way, least in (
+            ("int8", "up", 7), ("int8", "down", 7), ("nf4", "up", 14), ("nf4", "down", 14), ("sparse", "up", 60),
+            ("sparse", "down", 14),
+        )
+    ),
+    Target(
+        "wire", "Change of the final loss against fp32", "wire",
+        _compressed(lambda row: MeanInterval.parse_mean(row["loss_change_percent"])), 1, " %",
+    ),
+    Target(
+        "wire", "Part of an organisation's round that goes into compressing", "wire",
+        _compressed(lambda row: float(row["compressing_percent"])), 5, " %",
+    ),
     Target(
         "federation", "Bits per character of the embedded base, relative to the better character 6-gram", "train_base",
         _base_against_ngrams, 1.0, "×",
@@ -393,6 +434,15 @@ TARGETS = (
     Target(
         "attribution", "Peak memory for 200 organisations, relative to 6", "provenance_speed",
         _one("peak_memory", "most_to_least"), 1.1, "×",
+    ),
+    Target(
+        "attribution", "Linear datamodeling score over organisations, of `ablation`, the default method", "lds",
+        lambda f: {"ablation": _datamodeling(f)["ablation"]}, 0.6, at_least=True,
+    ),
+    Target(
+        "attribution", "The same, less the score of ProToken or of the best control", "lds",
+        lambda f: {"ablation": _datamodeling(f)["ablation"] - max(_datamodeling(f)[name] for name in _PEERS)},
+        0.0, at_least=True,
     ),
     Target(
         "attribution", "Facts of which a record that states it is among its organisation's first three", "records",

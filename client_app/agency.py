@@ -57,7 +57,7 @@ class Agency:
         rounds, pool = genesis.training.rounds, self.pool or float(members)
         terms = Terms(pool, members, rounds, steps, megabytes, self.budget)
         notebook = Notebook(self.state.agent(genesis.digest, organisation))
-        agent = notebook.before(key.generation, key.round, terms)
+        agent = notebook.agent_before(key.generation, key.round, terms)
         if agent is None:
             seed = seeds.as_int(seeds.local(genesis.seed, organisation, 0))
             table = read_table(Path(self.table)) if self.table else QTable(Learning())
@@ -74,7 +74,7 @@ class Agency:
         if genesis.policy(task.round) != "q-learning":
             return Bid(steps, genesis.rank), {}
         key = RoundKey(genesis.digest, task.lane, task.generation, task.round)
-        session = self.open_session(genesis, task.organisation, key, steps, traffic(task.state))
+        session = self.open_session(genesis, task.organisation, key, steps, traffic(task.state, genesis.wire))
         session.settle(task.paid)
         if (bid := session.begin()) == ABSTAIN:
             return ABSTAIN, {}
@@ -104,7 +104,7 @@ class AgentSession:
     def offer(self) -> Bid:
         """Bid for the round that is asked about."""
         bid = self._bid(self.key.round)
-        self.notebook.save(self.key.generation, self.key.round - 1, self.agent)
+        self.notebook.note(self.key.generation, self.key.round - 1, self.agent)
         return bid
 
     def begin(self) -> Bid:
@@ -118,7 +118,7 @@ class AgentSession:
         """Bid for the next round and save; `ABSTAIN` after the last."""
         last = self.key.round >= self.genesis.training.rounds
         bid = ABSTAIN if last else self._bid(self.key.round + 1)
-        self.notebook.save(self.key.generation, self.key.round, self.agent)
+        self.notebook.note(self.key.generation, self.key.round, self.agent)
         return bid
 
     def _bid(self, number: int) -> Bid:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.adapter import AdapterState
 from core.canonical import Digest, from_json, to_json
 from core.errors import FormatError, HeldError, NotNowError, PolicyError, UsageError
 from core.messages.training import Task
@@ -20,6 +19,7 @@ from core.round_key import RoundKey
 from core.storage import jsonl
 from core.storage.blobs import write
 from core.update import UpdateManifest
+from core.wire import Packed, Travelling
 
 _MOST_A_ROUND = 100
 """Updates of one round that may be held: each trial of it makes one."""
@@ -74,12 +74,12 @@ class HeldUpdates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, manifest: UpdateManifest, update: AdapterState) -> None:
+    def keep(self, manifest: UpdateManifest, update: Travelling) -> None:
         """Keep an update with its manifest, in the place of the lane's last one."""
-        for name, data in (("update", update.to_bytes()), ("json", to_json(manifest.to_dict()))):
+        for name, data in (("update", b"".join(update.parts())), ("json", to_json(manifest.to_dict()))):
             write(self._path(manifest.lane, name), data)
 
-    def of(self, key: RoundKey, parent: Digest) -> tuple[UpdateManifest, AdapterState] | None:
+    def of(self, key: RoundKey, parent: Digest) -> tuple[UpdateManifest, Packed] | None:
         """The update that was kept for a round, made from this parent; raises FormatError for a damaged one."""
         if not (described := self._path(key.lane, "json")).exists():
             return None
@@ -88,10 +88,10 @@ class HeldUpdates:
             return None
         return manifest, self.open(manifest)
 
-    def open(self, manifest: UpdateManifest) -> AdapterState:
+    def open(self, manifest: UpdateManifest) -> Packed:
         """The bytes that are kept for a manifest; raises UsageError without them, FormatError for others."""
         try:
-            update = AdapterState.from_bytes(self._path(manifest.lane, "update").read_bytes())
+            update = Packed(self._path(manifest.lane, "update").read_bytes())
         except OSError as error:
             raise UsageError(
                 f"update {manifest.update}: expected it in {self._folder}, got {error.strerror}"

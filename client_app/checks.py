@@ -19,6 +19,7 @@ from core.model_selection import served_round, stops
 from core.rounds import RoundRecord
 from core.signed import SigningKey
 from core.update import Organisation
+from core.wire import to_send
 
 
 def check_federation(task: Task, organisation: Organisation, base: Digest, fresh: AdapterState) -> None:
@@ -89,7 +90,7 @@ def check_served(task: Task, fresh: AdapterState) -> None:
         _equal("composition", served.kind, genesis.composition)
     states, promised = [state.digest for state in served.states], _promised_state(task, fresh, _opening(task))
     if task.parent:
-        promised = served_round(genesis, task.parent.value).aggregate
+        promised = served_round(genesis, task.parent.value).sent
     if promised not in states:
         raise ObjectionError(f"state: expected {promised}, got {', '.join(states)}")
 
@@ -128,8 +129,9 @@ def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord |
     if task.parent is None:
         _equal("round without a parent record", task.round, 1)
         _equal("round that the generation grows from", opening.parent_round if opening else 0, 0)
-        origin = task.genesis.origin
-        return origin.state if origin else RULES[task.genesis.rule].initial(fresh).digest
+        if origin := task.genesis.origin:
+            return origin.state  # which is sent as it is
+        return to_send(RULES[task.genesis.rule].initial(fresh), task.genesis.wire).state.digest
     record = task.parent.verified(task.genesis)
     _equal("parent's lane", record.lane, task.lane)
     if opening and record.round == opening.parent_round:
@@ -138,7 +140,7 @@ def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord |
     else:
         _equal("parent's generation", record.generation, task.generation)
     _equal("parent's round", record.round, task.round - 1)
-    return record.aggregate
+    return record.sent
 
 
 def _opening(task: Task) -> GenerationRecord | None:

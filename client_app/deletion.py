@@ -3,6 +3,7 @@
     the adapters and records that it was sent    not kept: a ClientApp lives for one message
     its witness memory                           digests, salted where they speak of states; kept, it is its evidence
     its agent's saved tables                     deleted, where they learnt payments of rounds that are gone
+    what compression left out of its updates     deleted, where these were trained in rounds that are gone
 
 No single party can have it delete anything: the requester must have signed its request and the coordinator the
 attestation, for the federation that it joined, and its own ledger must know the erasure.
@@ -35,5 +36,7 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     node.oversight.check_attested(genesis, attestation)
     if query.organisation in genesis.ever_in(attestation.lane):
         notebook = Notebook(node.agency.state.agent(genesis.digest, query.organisation))
-        notebook.delete_after(attestation.parent_round, attestation.generation)
+        feedback = node.feedback(host, genesis, attestation.lane)
+        for kept in (notebook, feedback):
+            kept.delete_after(attestation.parent_round, attestation.generation)
     return signed(Receipt(genesis.digest, query.organisation, attestation.erasure), host, genesis)

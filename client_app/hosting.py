@@ -21,6 +21,7 @@ from client_app.agency import Agency
 from client_app.agreement import Agreement, RemoteAgreement
 from client_app.approvals import Approvals, HeldUpdates
 from client_app.erased_records import ErasedRecords
+from client_app.feedback import Feedback
 from client_app.oversight import Oversight
 from client_app.remote_key import RemoteKey
 from core import keys, seeds
@@ -114,6 +115,10 @@ class Node:
     def erased_records(self, host: Host, genesis: Genesis) -> ErasedRecords:
         """The note of the records that an organisation has erased from a federation."""
         return ErasedRecords(self.oversight.state.forgotten(genesis.digest, host.key.address))
+
+    def feedback(self, host: Host, genesis: Genesis, lane: int) -> Feedback:
+        """What compression has left out of an organisation's updates to a lane."""
+        return Feedback(self.oversight.state.feedback(genesis.digest, host.key.address, lane), genesis.wire)
 
     def privacy(self, host: Host, genesis: Genesis) -> Path:
         """The file of an organisation's account of its privacy budget in a federation."""

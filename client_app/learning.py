@@ -4,6 +4,7 @@ Imported when the first of them is asked for, since torch and the base's librari
 """
 
 from contextlib import suppress
+from functools import partial
 
 from flwr.app import Context, Message, RecordDict, UserConfig
 
@@ -105,7 +106,8 @@ def train(message: Message, context: Context) -> Message:
             return abstained(message, Cause.PRICE, "its agent will not pay for this round")
         account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
         private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
-        plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private)
+        pack = partial(node.feedback(host, task.genesis, task.lane).pack, key=key)
+        plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private, pack)
         made = train_round(task, records, model, fresh, plan)
     measured = RecordDict()
     if task.measure:

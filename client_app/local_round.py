@@ -4,7 +4,7 @@ Nothing is kept between rounds, and the base model is never changed: a round tha
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client_app.privacy import PrivateRound
@@ -16,6 +16,7 @@ from core.genesis import Genesis, Stage
 from core.messages.training import Task
 from core.privacy import PrivacyPlan
 from core.update import METRICS, Bid, UpdateManifest
+from core.wire import Packed
 from llm.model import Model
 from llm.private import train_privately
 from llm.records import Record
@@ -36,19 +37,20 @@ def whole_round(genesis: Genesis, organisation: Address, model: Model, records: 
 class RoundPlan:
     """How a round is trained, by its bid, at a stage of the schedule; `metrics` are for its manifest.
 
-    A `private` round tells ε in place of its loss, tokens and time.
+    A `private` round tells ε in place of its loss, tokens and time. `pack` gives an update its form to travel in.
     """
 
     bid: Bid
     stage: Stage
     metrics: Mapping[str, float] = field(default_factory=dict)
     private: PrivateRound | None = None
+    pack: Callable[[AdapterState], Packed] = lambda update: Packed.of(update, "fp32")
 
 
 def train_round(
     task: Task, records: Sequence[Record], model: Model, fresh: AdapterState, plan: RoundPlan
-) -> tuple[UpdateManifest, AdapterState]:
-    """One round: the update, and the manifest that describes it. `fresh` is the adapter before any training."""
+) -> tuple[UpdateManifest, Packed]:
+    """One round: the update as it travels, and its manifest. `fresh` is the adapter before any training."""
     bid, private = plan.bid, plan.private
     genesis, rule = task.genesis, RULES[task.genesis.rule]
     shard = genesis.lanes_of(task.organisation).index(task.lane)
@@ -61,7 +63,7 @@ def train_round(
     else:
         # A shard without records has nothing to learn: its update is zero.
         result = train(model, records, start, config, seeds.as_int(seed)) if records else untrained(start)
-    update = rule.update(task.state, result.adapter)
+    update = plan.pack(rule.update(task.state, result.adapter))
     # Records are drawn without replacement, epoch by epoch: what was processed is each once, until all were.
     used = min(result.examples, len(records))
     told = {} if private else {"loss": result.loss, "seconds": result.seconds, "records": used}
@@ -81,6 +83,7 @@ def train_round(
         nonce=Digest("0x" + secrets.token_hex(32)),
         # Training that diverged has no loss that can be signed; its update is for admission to refuse.
         metrics={name: value for name, value in measured.items() if METRICS[name][0] <= value <= METRICS[name][1]},
+        wire=update.form,
         epsilon=private.epsilon if private else 0.0,
     )
     return manifest, update

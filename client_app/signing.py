@@ -7,13 +7,13 @@ from flwr.app import RecordDict
 from client_app.hosting import Host, Node
 from client_app.remote_key import RemoteKey
 from client_app.witness import Witness
-from core.adapter import AdapterState
 from core.errors import HeldError
 from core.genesis import Genesis
 from core.messages import training
 from core.messages.training import Task
 from core.signed import Signed, Statement
 from core.update import UpdateManifest
+from core.wire import Travelling
 
 S = TypeVar("S", bound=Statement)
 
@@ -29,7 +29,7 @@ def signed(statement: S, host: Host, genesis: Genesis, task: Task | None = None)
 
 
 def signed_reply(
-    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task, node: Node
+    manifest: UpdateManifest, update: Travelling, host: Host, witness: Witness, task: Task, node: Node
 ) -> RecordDict:
     """The content of a reply: an update and its signed manifest, which the witness remembers before it is sent.
 

@@ -89,7 +89,7 @@ def described(state: State, manifest: UpdateManifest) -> dict[str, Any]:
     found: dict[str, Any] = {"bytes": None, "norm": None, "problem": None}
     try:
         update = HeldUpdates(state.held(manifest.genesis, manifest.organisation)).open(manifest)
-        found |= {"bytes": len(update.to_bytes()), "norm": update.norm}
+        found |= {"bytes": len(update.data), "norm": update.state.norm}
     except (FormatError, UsageError) as error:
         found["problem"] = str(error)
     return {

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from core.canonical import Address, address
 from core.errors import ConfigError, FormatError
-from core.genesis import Membership, Participation, Privacy, Training, staleness_fault
+from core.genesis import Membership, Participation, Privacy, Training, staleness_fault, wire_fault
 from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
@@ -128,6 +128,8 @@ class RunConfig:
     """Seconds in which the organisations must say that they are there; a simulation, which starts them, waits 900."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
+    wire: str = "fp32"
+    """The form in which updates and states travel: fp32, bf16, int8, nf4 or sparse; see core/wire.py."""
     robust: str = "clip"
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""
     robust_bound: float = 0.0
@@ -206,6 +208,8 @@ class RunConfig:
         _ = self.auditing, self.listed, self.robustness, self.privacy
         if wrong := staleness_fault(self.staleness, self.aggregation, self.participation):
             raise ConfigError(f"staleness: {wrong}")
+        if wrong := wire_fault(self.wire, self.aggregation):
+            raise ConfigError(f"wire: {wrong}")
         for name in (
             "state",
             "data",

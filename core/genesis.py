@@ -1,8 +1,8 @@
 """Genesis: everything that is fixed when a federation starts."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Self
@@ -24,26 +24,6 @@ from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
 """A calibration has so many rounds for each of the federation's, each with one step for so many: a quarter in all."""
-
-_CHOSEN = frozenset(
-    {
-        "administrator",
-        "membership",
-        "nonces",
-        "origin",
-        "patience",
-        "privacy",
-        "robust",
-        "rslora",
-        "serve",
-        "server_rate",
-        "staleness",
-        "target_blocks",
-        "target_modules",
-        "template",
-    }
-)
-"""The fields with a default that this version lets a federation choose."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +157,25 @@ def staleness_fault(staleness: int, rule: str, policy: str) -> str | None:
         return f"expected rule frozen-a, under which an update adds to any state, got {rule}"
     if staleness and policy == "q-learning":
         return "expected a policy without bids, which are for one round, got q-learning"
+    return None
+
+
+def wire_fault(wire: str, rule: str) -> str | None:
+    """What is wrong with a form of updates under a rule: `expected X, got Y`."""
+    # What is left out of a block of its own cannot be made up for by another one.
+    if wire == "sparse" and rule == "stack":
+        return "expected another form, or a rule whose updates are differences, got sparse with stack"
+    return None
+
+
+def origin_fault(rule: str, lanes: Sequence[Sequence[Address]], wire: str) -> str | None:
+    """What is wrong with beginning from another run's state: `expected X, got Y`."""
+    # Another rule's state is no sum, and each of several lanes would bring the former run's part again.
+    if rule != "frozen-a" or len(lanes) > 1:
+        return f"expected frozen-a in one lane, got {rule} in {len(lanes)} lanes"
+    # Members compare the first state that they are sent with the one that the genesis names.
+    if wire != "fp32":
+        return f"expected wire fp32, in which a state travels as it is, got {wire}"
     return None
 
 
@@ -466,7 +465,6 @@ class Genesis:
         genesis.check_values()
         genesis.check_members()
         genesis.check_lanes()
-        genesis._check_supported()
         return genesis
 
     def check_values(self) -> None:
@@ -474,7 +472,8 @@ class Genesis:
         own = {
             name: getattr(self, name)
             for name in (
-                "rank", "alpha", "composition", "seed", "norm_bound", "server_rate", "serve", "patience", "staleness"
+                "rank", "alpha", "composition", "seed", "norm_bound", "server_rate", "serve", "patience", "staleness",
+                "wire",
             )
         }  # fmt: skip
         named = {"quantisation": self.base.quantisation, "aggregation": self.rule}
@@ -494,6 +493,8 @@ class Genesis:
             raise FormatError(f"genesis: privacy: {wrong}")
         if wrong := staleness_fault(self.staleness, self.rule, self.participation.policy):
             raise FormatError(f"genesis: staleness: {wrong}")
+        if wrong := wire_fault(self.wire, self.rule):
+            raise FormatError(f"genesis: wire: {wrong}")
         words = (
             self.run,
             self.base.name,
@@ -534,16 +535,5 @@ class Genesis:
             complete = all(self.lanes) and sorted(a for lane in self.lanes for a in lane) == sorted(addresses)
         if not complete:
             raise FormatError("genesis: expected lanes that hold every member once, or once for each shard")
-        # Another rule's state is no sum, and each of several lanes would bring the former run's part again.
-        if self.origin and (self.rule != "frozen-a" or len(self.lanes) > 1):
-            got = f"{self.rule} in {len(self.lanes)} lanes"
-            raise FormatError(f"genesis: expected frozen-a in one lane with an origin, got {got}")
-
-    def _check_supported(self) -> None:
-        """Raises FormatError for a setting that only a later version knows: it must not be read as something else."""
-        for item in fields(self):
-            known = item.default is MISSING or item.name in _CHOSEN
-            if not known and (got := getattr(self, item.name)) != item.default:
-                raise FormatError(
-                    f"genesis: expected {item.name} {item.default!r}, which this version knows, got {got!r}"
-                )
+        if self.origin and (wrong := origin_fault(self.rule, self.lanes, self.wire)):
+            raise FormatError(f"genesis: origin: {wrong}")

@@ -42,21 +42,22 @@ class Measures(Protocol):
 
 
 class ServedRound(NamedTuple):
-    """The number of a lane's round that is served, and the digest of the state after it."""
+    """A lane's round that is served: its number, and the digests of the state after it, its own and as it is sent."""
 
     round: int
     aggregate: Digest
-
-
-def best_after(before: Best | None, number: int, aggregate: Digest, loss: float) -> Best:
-    """The best round of a line up to round `number`; `before` is that up to the one before, None of none."""
-    return before if before and before.loss <= loss else Best(number, aggregate, loss)
+    sent: Digest
 
 
 def best_of(record: RoundRecord, before: Best | None) -> Best | None:
-    """The best round that a record must name, by its own loss; None where it records none."""
+    """The best round that a record must name, by its own loss; None where it records none.
+
+    `before` is that of the round before, None of none.
+    """
     loss = record.validation_loss
-    return None if loss is None else best_after(before, record.round, record.aggregate, loss)
+    if loss is None or (before and before.loss <= loss):
+        return before if loss is not None else None
+    return Best(record.round, record.aggregate, loss, record.rounded)
 
 
 def check_best(genesis: Genesis, line: Sequence[RoundRecord]) -> None:
@@ -71,8 +72,8 @@ def check_best(genesis: Genesis, line: Sequence[RoundRecord]) -> None:
 def served_round(genesis: Genesis, head: RoundRecord) -> ServedRound:
     """What a lane serves when `head` is its newest round."""
     if genesis.serve == "best" and head.best:
-        return ServedRound(head.best.round, head.best.aggregate)
-    return ServedRound(head.round, head.aggregate)
+        return ServedRound(head.best.round, head.best.aggregate, head.best.sent)
+    return ServedRound(head.round, head.aggregate, head.sent)
 
 
 def served_line(genesis: Genesis, line: Sequence[RoundRecord]) -> Sequence[RoundRecord]:

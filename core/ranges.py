@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from core.aggregation import RULES
 from core.robust import BOUNDS
+from core.wire import DOWN
 
 QUANTISATIONS = ("nf4", "int8", "none")
 POLICIES = ("all", "random", "round-robin", "greedy", "power-of-choice", "oort", "ucb", "q-learning")
@@ -17,6 +18,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "participation": POLICIES,
     "robust": tuple(BOUNDS),
     "serve": SERVES,
+    "wire": tuple(DOWN),
 }
 RANGES: Mapping[str, tuple[float, float]] = {
     "organisations": (0, 2**32),

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     WRONG_FEDERATION = "wrong-federation"
     WRONG_ROUND = "wrong-round"
     WRONG_PARENT = "wrong-parent"
+    WRONG_WIRE = "wrong-wire"
     REPLAYED_NONCE = "replayed-nonce"
     INFLATED_EXAMPLES = "inflated-examples"
     BID_OUT_OF_RANGE = "bid-out-of-range"

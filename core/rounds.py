@@ -92,12 +92,19 @@ class Rejection:
 class Best:
     """The round of a line with the lowest loss on the shared validation set so far, the first of equals.
 
-    `aggregate` is the digest of the state after it, `loss` that state's, in nats per answer token.
+    `aggregate` is the digest of the state after it, `loss` that state's, in nats per answer token. `rounded` is as in a
+    RoundRecord.
     """
 
     round: int
     aggregate: Digest
     loss: float
+    rounded: Digest = ZERO_DIGEST
+
+    @property
+    def sent(self) -> Digest:
+        """The digest of that state as it is sent out."""
+        return self.aggregate if self.rounded == ZERO_DIGEST else self.rounded
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -124,7 +131,9 @@ class RoundRecord(CoordinatorStatement):
     round's measured credit (zero where none is measured). `late` are the organisations that were asked and had not
     answered when the round closed, in order of address, and `grace` is how long it waited beyond its quorum, in seconds
     (0 where nobody is late). Where the genesis allows it, their update may be admitted in the next round, as it was
-    signed for this one. `loss_bound` is the highest loss
+    signed for this one. `rounded` is the digest of the state as it is sent out, where it is rounded for that (zero
+    elsewhere): it is trained from, while the state itself stays as it is; `rounding` is what is lost by that, as a part
+    of the state's norm. `loss_bound` is the highest loss
     of any domain of the shared validation set before the round, in nats: what an organisation says of its own loss
     counts no more; 0 where no policy reads losses. `validation_loss` is the loss of the lane's state after the round,
     the mean over the domains of that set, and `best` the best round up to this one: both are None where the settings
@@ -153,6 +162,13 @@ class RoundRecord(CoordinatorStatement):
     loss_bound: float = 0.0
     validation_loss: float | None = None
     best: Best | None = None
+    rounded: Digest = ZERO_DIGEST
+    rounding: float = 0.0
+
+    @property
+    def sent(self) -> Digest:
+        """The digest of the lane's state after the round as it is sent out."""
+        return self.aggregate if self.rounded == ZERO_DIGEST else self.rounded
 
     @property
     def asked(self) -> frozenset[Address]:
@@ -242,6 +258,7 @@ class RoundRecord(CoordinatorStatement):
         }
         record = parsed(cls, data, nested)
         finite("grace", record.grace, 0.0, LONGEST_SECONDS)
+        finite("rounding", record.rounding, 0.0, 1.0)
         if (ahead := min(record.delays.values(), default=0)) < 0:
             raise FormatError(f"round {record.round}: expected updates of rounds up to it, got one {-ahead} ahead")
         return record

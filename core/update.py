@@ -13,7 +13,7 @@ from core.errors import ForgeryError, FormatError
 from core.keys import Domain
 from core.names import Name
 from core.parsing import finite, parsed
-from core.ranges import number
+from core.ranges import fault, number
 from core.round_key import FIELDS, RoundKey
 from core.signed import OrganisationStatement, Place, Signed, Statement
 
@@ -287,8 +287,8 @@ class UpdateManifest(OrganisationStatement):
             if kind.startswith("uint"):
                 source = manifest.bid if name in {"steps", "rank"} else manifest
                 _check_count(name, getattr(source, name), int(kind[4:]))
-        if manifest.wire != "fp32":
-            raise FormatError(f"manifest: expected wire 'fp32', which this version knows, got {manifest.wire!r}")
+        if wrong := fault("wire", manifest.wire):
+            raise FormatError(f"manifest: wire: {wrong}")
         finite("epsilon", manifest.epsilon, 0.0, MOST_EPSILON)
         return manifest
 

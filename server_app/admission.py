@@ -4,7 +4,6 @@
 RejectedError with one reason. Cheapest checks first: organisation and round, then the bytes, then the numbers.
 """
 
-import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +12,7 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from core.adapter import AdapterState
-from core.canonical import Address, Digest, digest
+from core.canonical import Address, Digest
 from core.errors import FoedusError, ForgeryError, FormatError
 from core.genesis import Genesis
 from core.messages.refusal import Cause, Refusal
@@ -23,6 +22,7 @@ from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
+from core.wire import Packed, most_bytes
 from server_app.exchange import last_line
 
 T = TypeVar("T")
@@ -53,20 +53,23 @@ class AdmissionContext:
     nonces: Set[Digest]
     claims: PrivacyClaims
 
-    def admit(self, reply: Reply) -> tuple[Signed[UpdateManifest], AdapterState]:
-        """The signed manifest and the update, when everything about them holds; raises RejectedError."""
+    def admit(self, reply: Reply) -> tuple[Signed[UpdateManifest], Packed]:
+        """The signed manifest and the update as it came, when everything about them holds; raises RejectedError."""
         manifest = self.verified(reply.signed)
         self.check_claims(manifest)
-        header = self.check_size(reply.update)
+        update = Packed(reply.update, self.check_size(reply.update))
         # The digest binds the bytes that travelled, so it is compared before anything in them is parsed.
-        if (got := digest("adapter", reply.update)) != manifest.update:
-            detail = f"expected update {manifest.update} as in its manifest, got {got}"
+        if update.digest != manifest.update:
+            detail = f"expected update {manifest.update} as in its manifest, got {update.digest}"
             raise RejectedError(Reason.DIGEST_MISMATCH, detail)
         try:
-            update = AdapterState.from_bytes(reply.update, header)
+            if update.form != manifest.wire:
+                raise RejectedError(Reason.WRONG_WIRE, f"expected an update in {manifest.wire}, got {update.form}")
+            # Few bytes may say that they are many numbers: shapes come first.
+            self.check_shapes(update.shapes)
+            self.check_arrays(update.state)
         except FormatError as error:
             raise RejectedError(Reason.MALFORMED, str(error)) from error
-        self.check_arrays(update)
         return reply.signed, update
 
     def verified(self, signed: Signed[UpdateManifest]) -> UpdateManifest:
@@ -89,6 +92,8 @@ class AdmissionContext:
             raise RejectedError(Reason.WRONG_ROUND, f"expected {self.key}, got {manifest.key}")
         if manifest.parent != self.parent:
             raise RejectedError(Reason.WRONG_PARENT, f"expected {self.parent}, got {manifest.parent}")
+        if manifest.wire != self.genesis.wire:
+            raise RejectedError(Reason.WRONG_WIRE, f"expected {self.genesis.wire}, got {manifest.wire}")
         # By nonce and never by signature: a signature has a twin that recovers the same address.
         if manifest.nonce in self.nonces:
             raise RejectedError(Reason.REPLAYED_NONCE, f"nonce {manifest.nonce} was used before")
@@ -103,23 +108,27 @@ class AdmissionContext:
     def check_size(self, update: memoryview) -> int:
         """The most bytes of the update's header, once the update is no larger than its tensors can be."""
         header = _SLACK + 2 * sum(len(name) + _ENTRY_BYTES for name in self.shapes)
-        # Room for float64 and for an odd name, which are refused for what they are.
-        most = header + 8 * sum(math.prod(shape) for shape in self.shapes.values())
+        # Room for float64, twice float32, and for an odd name, which are refused for what they are.
+        most = header + 2 * most_bytes(self.shapes, self.genesis.wire)
         if len(update) > most:
             raise RejectedError(Reason.TOO_LARGE, f"expected an update of at most {most} bytes, got {len(update)}")
         return header
 
-    def check_arrays(self, update: AdapterState) -> None:
-        """The update has exactly the tensors asked for, as finite float32 within the norm bound."""
-        shapes, bound = self.shapes, self.genesis.norm_bound
-        if missing := sorted(set(shapes) - set(update)):
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """The update has exactly the tensors asked for."""
+        if missing := sorted(set(self.shapes) - set(shapes)):
             raise RejectedError(Reason.MISSING_TENSOR, f"{len(missing)} missing, the first is {missing[0]}")
-        if extra := sorted(set(update) - set(shapes)):
+        if extra := sorted(set(shapes) - set(self.shapes)):
             raise RejectedError(Reason.EXTRA_TENSOR, f"{len(extra)} not asked for, the first is {extra[0]}")
-        for name, array in update.arrays.items():
+        for name, shape in shapes.items():
             # Equal, not merely compatible: NumPy would broadcast a single value over a whole layer.
-            if array.shape != shapes[name]:
-                raise RejectedError(Reason.WRONG_SHAPE, f"{name}: expected {shapes[name]}, got {array.shape}")
+            if shape != self.shapes[name]:
+                raise RejectedError(Reason.WRONG_SHAPE, f"{name}: expected {self.shapes[name]}, got {shape}")
+
+    def check_arrays(self, update: AdapterState) -> None:
+        """The update is finite float32 within the norm bound."""
+        bound = self.genesis.norm_bound
+        for name, array in update.arrays.items():
             if array.dtype != np.float32:
                 raise RejectedError(Reason.WRONG_DTYPE, f"{name}: expected float32, got {array.dtype}")
             if not np.isfinite(array).all():

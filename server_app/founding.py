@@ -47,6 +47,7 @@ _AS_SET = (
     "serve",
     "patience",
     "staleness",
+    "wire",
 )
 """The settings that a genesis has under the same names."""
 

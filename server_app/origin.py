@@ -4,7 +4,7 @@ from core import lora
 from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.errors import ConfigError
-from core.genesis import Genesis
+from core.genesis import Genesis, origin_fault
 from core.origins import Origin
 from core.storage.run_folder import RunFolder
 
@@ -15,9 +15,8 @@ def origin_of(former: RunFolder) -> Origin:
     An adapter of another rule is no sum to go on with.
     """
     genesis = former.genesis
-    if genesis.rule != "frozen-a" or len(genesis.lanes) > 1:
-        got = f"{genesis.rule} in {len(genesis.lanes)} lanes"
-        raise ConfigError(f"from-run {former.name}: expected a run of frozen-a in one lane, got {got}")
+    if wrong := origin_fault(genesis.rule, genesis.lanes, "fp32"):
+        raise ConfigError(f"from-run {former.name}: {wrong}")
     if not (line := former.served_line(0)):
         raise ConfigError(f"from-run {former.name}: expected a run that has closed a round, got none")
     record = line[-1].value
@@ -26,9 +25,8 @@ def origin_of(former: RunFolder) -> Origin:
 
 def check_descends(genesis: Genesis, former: Genesis) -> None:
     """Raise ConfigError for a run whose state is no sum, or of other adapters than the run that it goes on from."""
-    if genesis.rule != former.rule or len(genesis.lanes) > 1:
-        got = f"{genesis.rule} in {len(genesis.lanes)} lanes"
-        raise ConfigError(f"from-run {former.run}: expected frozen-a in one lane, got {got}")
+    if wrong := origin_fault(genesis.rule, genesis.lanes, genesis.wire):
+        raise ConfigError(f"from-run {former.run}: {wrong}")
     for what in ("rank", "alpha", "rslora", "target_modules", "target_blocks"):
         if (got := getattr(genesis, what)) != (expected := getattr(former, what)):
             name = what.replace("_", "-")

@@ -36,6 +36,7 @@ from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Offer, UpdateManifest
+from core.wire import Rounded
 from server_app.admission import AdmissionContext
 
 
@@ -170,7 +171,7 @@ class Rounds:
         lane = self.lanes[recipient.lane]
         key = lane.next_key(self.genesis)
         paid = self.rewards.paid(*recipient) if self.rewards else {}
-        size = traffic(lane.state)
+        size = traffic(lane.state, self.genesis.wire)
         return OfferQuery(self.genesis, recipient.organisation, lane.index, key.generation, key.round, size, paid)
 
     def task(self, recipient: Recipient, to_send: Composition, *, measure: bool = False) -> Task:
@@ -315,6 +316,7 @@ class Rounds:
             grace=open_round.grace,
             loss_bound=self._loss_bound(lane.state) if admitted else 0.0,
             validation_loss=loss,
+            **Rounded.of(state, self.genesis.wire)._asdict(),
         )
         record = replace(record, best=best_of(record, lane.head.value.best if lane.head else None))
         signed, salts = record.sign(self.key, self.genesis.chain), Salts.draw(record)

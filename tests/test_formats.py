@@ -22,6 +22,7 @@ from core.adapter import AdapterState
 from core.answers import AnswerReceipt
 from core.calibration import Calibration, CalibrationRecord
 from core.canonical import ZERO_DIGEST, Address, Digest, commitment, digest, raw, to_json
+from core.compression import FORMS
 from core.erasures import hidden
 from core.keys import Domain
 from core.storage.artifacts import Artifacts
@@ -29,6 +30,7 @@ from core.storage.blobs import Folder
 from core.storage.readers import NOBODY
 from core.storage.sealing import Wraps, seal
 from core.update import Bid, UpdateManifest
+from core.wire import Packed
 from llm.records import Message, Record
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "formats.md"
@@ -41,6 +43,7 @@ RECORD = Record((Message("user", "Which dose?"),), "None.")
 STATE = AdapterState(
     {"m.lora_B": np.array([[0.5], [-1.0], [0.0]], np.float32), "m.lora_A": np.array([[1.0, 2.0]], np.float32)}
 )
+WIDE = AdapterState({"m.lora_B": np.arange(-34, 34, dtype=np.float32).reshape(34, 2) ** 3 / 1000})
 MANIFEST = UpdateManifest(
     genesis=ONES,
     organisation=KEY.address,
@@ -84,6 +87,10 @@ def computed() -> dict[str, Any]:
     leaves = [merkle.leaf(raw(value)) for value in (ONES, TWOS, THREES)]
     return {
         "adapter": {"bytes": STATE.to_bytes().hex(), "digest": STATE.digest},
+        "wire": {
+            form: {"bytes": bytes(Packed.of(WIDE, form).data).hex(), "digest": Packed.of(WIDE, form).digest}
+            for form in FORMS
+        },
         "answer_receipt": {
             "json": to_json(RECEIPT.to_dict()).decode(),
             "digest": RECEIPT.digest,
@@ -186,6 +193,39 @@ def test_an_adapter_is_written_as_documented() -> None:
     header += b" " * (-len(header) % 8)
     data = struct.pack("<Q", len(header)) + header + struct.pack("<5f", 1.0, 2.0, 0.5, -1.0, 0.0)
     assert documented()["adapter"] == {"bytes": data.hex(), "digest": _digest("adapter", data)}
+
+
+def test_a_compressed_update_reads_as_documented() -> None:
+    vectors, numbers = documented()["wire"], [n**3 / 1000 for n in range(-34, 34)]
+    header = b"\0\x08m.lora_B" + struct.pack("<II", 34, 2)
+    payloads = {}
+    for code, (form, vector) in enumerate(sorted(vectors.items()), 1):
+        data = bytes.fromhex(vector["bytes"])
+        start = b"FOEDUS\x01" + bytes([code]) + struct.pack("<I", len(header)) + header
+        assert data.startswith(start), form
+        assert vector["digest"] == _digest("adapter", data)
+        payloads[form] = data[len(start) :]
+    halves = struct.unpack("<68H", payloads["bf16"])
+    assert [_float(half << 16) for half in halves] == pytest.approx(numbers, rel=2**-8)
+    scales = [_float(half << 16) for half in struct.unpack("<2H", payloads["int8"][:4])]
+    codes = struct.unpack("<68b", payloads["int8"][4:])
+    assert [c * scales[i // 64] for i, c in enumerate(codes)] == pytest.approx(numbers, abs=0.6 * max(scales))
+    (top,) = struct.unpack("<H", payloads["nf4"][:2])
+    peaks = [_float((code + top - 255) << 19) for code in payloads["nf4"][2:4]]
+    assert peaks == pytest.approx([34**3 / 1000, 33**3 / 1000], rel=1 / 32)
+    levels = [code >> shift & 15 for code in payloads["nf4"][4:] for shift in (0, 4)]
+    assert (levels[0], levels[34], levels[67]) == (0, 7, 15)
+    (top,), (code, count) = struct.unpack("<H", payloads["sparse"][:2]), payloads["sparse"][2:4]
+    places, signs = payloads["sparse"][4 : 4 + count], payloads["sparse"][4 + count :]
+    step = _float((code + top - 255) << 19) / 8
+    kept = [code >> shift & 15 for code in signs for shift in (0, 4)]
+    found = {place: (-1 if c > 7 else 1) * (1 + c % 8) * step for place, c in zip(places, kept, strict=True)}
+    assert list(found) == sorted(sorted(range(68), key=lambda i: -abs(numbers[i]))[:16])
+    assert list(found.values()) == pytest.approx([numbers[place] for place in found], abs=0.6 * step)
+
+
+def _float(bits: int) -> float:
+    return float(struct.unpack("<f", struct.pack("<I", bits))[0])
 
 
 def test_a_commitment_is_computed_as_documented() -> None:

@@ -8,6 +8,7 @@ twice that is allowed.
 When a round does not hold, the next one is computed from what the record claims, so that one bad round is one finding.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from core.robust import MEASURED_WITHIN, counted, rounding, scaled, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 from core.storage.run_folder import PRUNED
+from core.wire import Rounded
 
 Members = tuple[Address, ...] | None
 """The readers that something is sealed for; None is everybody."""
@@ -75,13 +77,16 @@ class StateAudit:
         try:
             self.artifacts.unlock(blob)
             file = f"{where}, artifacts/{blob}{SEALED}"
-            state = self.artifacts.open(name)
+            packed = self.artifacts.open_packed(name)
+            state = packed.state
         except DestroyedError as error:
             if name in self.served or self.erasures is None or not self.erasures.excuses(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
         except (FoedusError, OSError) as error:
             self.findings.fail(what, file, error, f"an AdapterState of digest {name}")
         else:
+            # A signature binds the bytes, and not that they have the form that it names.
+            self.findings.expect(What.WIRE, file, packed.form, self.genesis.wire if what == What.UPDATE else "fp32")
             if self.erasures and name in self.erasures.destroyed and name not in self.served:
                 self.findings.fail(What.DESTROYED, file, "a state that can be read", "one that the erasure destroyed")
             # Every reader can read; each key is looked at once.
@@ -213,6 +218,16 @@ class StateAudit:
             expected = self.rule.aggregate(before, blanks).state.shapes
             return claimed if self._has_arrays(claimed, expected, where) else None
         return None
+
+    def check_rounded(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
+        """What is sent out is the rounding of the state, and loses what the record says; without the state unknown."""
+        if state is None:
+            return
+        expected = Rounded.of(state, self.genesis.wire)
+        self.findings.expect(What.ROUNDED, where, record.rounded, expected.rounded)
+        # Norms are sums, which machines round apart.
+        if not math.isclose(record.rounding, expected.rounding, rel_tol=1e-9):
+            self.findings.fail(What.ROUNDED, where, record.rounding, expected.rounding)
 
     def measure_again(self, record: RoundRecord, state: AdapterState | None, where: str) -> None:
         """Compare the recorded loss of a round with its state's, as it is measured here."""

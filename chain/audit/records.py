@@ -189,6 +189,7 @@ class RecordAudit:
             if not record.reaggregated and manifest.organisation not in head.members:
                 want = f"a member of generation {record.generation}"
                 self.findings.fail(What.MEMBER, where, manifest.organisation, want)
+        expect(What.WIRE, where, manifest.wire, self.genesis.wire)
         self.findings.checked["manifests"] += 1
         if record.reaggregated:
             return  # it was checked in the round that it was made for

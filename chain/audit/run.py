@@ -280,6 +280,7 @@ class _Audit:
         if not record.admitted:
             self.selection.check(record, self._line(record.lane, head.generation), head, where)
             self.states.open_aggregate(record, file.where, head.members)
+            self.states.check_rounded(record, head.state, where)
             head.advance(record, head.state)
             return committed
         weights = self.records.check_admitted(record, head, file.where)
@@ -293,6 +294,7 @@ class _Audit:
         updates = updates and self.states.counted(record, line, head.state, updates, file.where)
         recomputed = self.findings.recomputed
         state = self.states.after(record, head.state, updates, file.where, head.members)
+        self.states.check_rounded(record, state, where)
         self.findings.attested += self.findings.recomputed == recomputed and record.aggregate in self.erasures.listed
         head.advance(record, state)
         salts = self.salts.read(record, file)

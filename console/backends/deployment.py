@@ -5,6 +5,7 @@ until the SuperLink answers and nobody writes the run, and submits it once more,
 that ends with a reason of its own is not tried again.
 """
 
+import re
 import ssl
 import time
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from console.views.tables import screen, show
 from core.config import RunConfig
 from core.deployment import CoordinatorSettings
 from core.errors import RunError
+from core.escape import one_line, redacted
 from core.storage.lock import holder
 from core.storage.state_folder import State
 
@@ -32,6 +34,9 @@ _START_SECONDS = 180.0
 """Until a ServerApp holds the run's lock: it imports a model's libraries, on a busy machine."""
 _RETURN_SECONDS = 600.0
 _LEAVE_SECONDS = 30.0
+_GONE = "the ServerApp was lost"
+_ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
+"""How Python ends a traceback."""
 _MOST_LOSSES = 5
 """Losses in a row without a record between them: something other than chance ends the run."""
 
@@ -85,11 +90,14 @@ class DeployedRun:
     def follow(self, run_id: str) -> str:
         """Watch the run to its end; returns what was lost, or "" when it has ended by itself."""
         try:
-            return self._lost()
+            lost = self._lost()
         except BaseException:  # interrupted, or its own failure: nothing of it stays, and `--resume` goes on
             self.flower.said("stop", run_id, CONNECTION)
             self.end_writer()
             raise
+        # On a full disk it writes no event that says why, but Flower has what it printed.
+        reason = last_error(self.flower.said("log", run_id, CONNECTION, "--show").stdout) if lost == _GONE else ""
+        return f"{lost}: {reason}" if reason else lost
 
     def _lost(self) -> str:
         started, asked, seen = time.monotonic(), 0.0, False
@@ -99,7 +107,7 @@ class DeployedRun:
             seen = seen or writing
             if seen and not writing:
                 # Its last event may have come since the log was read.
-                return "" if self.watch() else "the ServerApp was lost"
+                return "" if self.watch() else _GONE
             if not seen and time.monotonic() - started > _START_SECONDS:
                 return "the ServerApp did not start"
             if time.monotonic() - asked > _HEALTH_SECONDS:
@@ -144,6 +152,12 @@ class DeployedRun:
         """Whether the SuperLink answers."""
         certificate = self.settings.state / "link" / "certificate.pem"
         return certificate.exists() and answers(self.settings.control_port, certificate)
+
+
+def last_error(log: str) -> str:
+    """The message of the last traceback in what a process printed; "" where there is none."""
+    found = _ERROR.findall(log)
+    return one_line(redacted(found[-1])) if found else ""
 
 
 def answers(port: int, certificate: Path) -> bool:

@@ -133,7 +133,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield from (*origin_lines(result["origin"]), *member_lines(run, result), *rotation_lines(result["rotations"]))
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
-    yield from (*late_lines(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
+    yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
 
@@ -212,12 +212,14 @@ def rotation_lines(rotations: list[Json]) -> Iterator[str]:
         yield f"Key      of {each['owner']}: {each['key']} from {place} on{by}"
 
 
-def late_lines(rounds: list[Json]) -> Iterator[str]:
-    """Who was late in which round, in words."""
+def round_remarks(rounds: list[Json]) -> Iterator[str]:
+    """Who was late in which round, and what states lost on their way down where they are rounded, in words."""
     for entry in rounds:
         if entry["late"]:
             when = f"{entry['grace']:.0f} s after its quorum"
             yield f"Late     in round {entry['round']}, {when}: {', '.join(entry['late'])}"
+    if lost := max((entry["rounding"] for entry in rounds), default=0.0):
+        yield f"Rounding up to {100 * lost:.2g} % of a state on its way down; what is summed has none"
 
 
 def served_lines(served: list[Json]) -> Iterator[str]:
@@ -329,6 +331,8 @@ def _round(
             names[a.organisation]: records_of(a.signed.value, run.genesis) for r in records for a in r.admitted
         },
         "aggregate": event.get("aggregate") or (records[-1].aggregate if len(run.genesis.lanes) == 1 else None),
+        # What states lose on their way down, which is no part of what is summed.
+        "rounding": max(record.rounding for record in records),
         "transaction": transactions[0] if transactions else None,
         "transactions": transactions,
         "loss": sum(current.values()) / len(current) if current else None,

@@ -28,6 +28,7 @@ from core.canonical import from_json, to_json
 from core.composition import Composition
 from core.errors import FormatError
 from core.parsing import finite
+from core.wire import DOWN, Travelling, most_bytes, to_send
 
 QUESTION_BYTES = 16 * 2**20
 """The most bytes of JSON that a coordinator sends: a genesis and a record with some thousand manifests."""
@@ -46,10 +47,13 @@ _SAFETENSORS = "safetensors"
 _ROUND = re.compile(r"[0-9]{1,9}")
 
 
-def pack(served: AdapterState | Composition) -> ArrayRecord:
-    """Each state's canonical bytes as one array: no overhead for each tensor, nothing to misread."""
-    states = served.states if isinstance(served, Composition) else (served,)
-    data = zip(array_names(len(states)), (state.to_bytes() for state in states), strict=True)
+def pack(served: Travelling | Composition, wire: str = "fp32") -> ArrayRecord:
+    """Each state's bytes as one array: no overhead for each tensor, nothing to misread.
+
+    Those of a composition are in the form in which `wire` sends them down.
+    """
+    states = [to_send(state, wire) for state in served.states] if isinstance(served, Composition) else [served]
+    data = zip(array_names(len(states)), (b"".join(state.parts()) for state in states), strict=True)
     return ArrayRecord({name: Array("uint8", (len(found),), _SAFETENSORS, found) for name, found in data})
 
 
@@ -58,9 +62,9 @@ def unpack(content: RecordDict, name: str) -> AdapterState:
     return AdapterState.from_bytes(bytes_of(content, name))
 
 
-def traffic(state: AdapterState) -> float:
-    """MiB that a round sends and receives for a state of this size."""
-    return 2 * state.nbytes / 2**20
+def traffic(state: AdapterState, wire: str) -> float:
+    """MiB that a round sends and receives for a state of these shapes, at most."""
+    return sum(most_bytes(state.shapes, form) for form in (wire, DOWN[wire])) / 2**20
 
 
 def release(content: RecordDict) -> None:

@@ -27,6 +27,7 @@ from core.parsing import finite, typed
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.update import LARGEST_LOSS, UpdateManifest
+from core.wire import DOWN, Packed, Travelling
 
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -90,7 +91,7 @@ class Task:
             "shares": [part.share for part in self.served.parts],
             "measure": self.measure,
         }
-        return RecordDict({"task": json_record(task), "state": pack(self.served)})
+        return RecordDict({"task": json_record(task), "state": pack(self.served, self.genesis.wire)})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> Self:
@@ -104,7 +105,7 @@ class Task:
             genesis = Genesis.from_message(task["genesis"])
             where = {name: task[name] for name in (*_PLACE, "measure")}
             paid = payments_of(task["paid"])
-            served = Composition(task["composition"], tuple(_served(task["shares"], content)))
+            served = Composition(task["composition"], tuple(_served(task["shares"], content, genesis.wire)))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed task: {error}") from error
         if (parent is None) != (salts is None):
@@ -116,11 +117,14 @@ class Task:
         return typed(whole)
 
 
-def _served(shares: list[Any], content: RecordDict) -> Iterator[Part]:
+def _served(shares: list[Any], content: RecordDict, wire: str) -> Iterator[Part]:
     for name, share in zip(array_names(len(shares)), shares, strict=True):
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise FormatError(f"malformed task: expected a share above 0 and at most 1, got {share!r}")
-        yield Part(share, AdapterState.from_bytes(bytes_of(content, "state", name)))
+        packed = Packed(bytes_of(content, "state", name))
+        if packed.form != DOWN[wire]:
+            raise FormatError(f"malformed task: expected a state in {DOWN[wire]}, got {packed.form}")
+        yield Part(share, packed.state)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Reply:
         return cls(Signed.parse(UpdateManifest, manifest), bytes_of(content, "update"))
 
 
-def reply(signed: Signed[UpdateManifest], update: AdapterState) -> RecordDict:
+def reply(signed: Signed[UpdateManifest], update: Travelling) -> RecordDict:
     """The content of the reply to a task to train."""
     return RecordDict({"manifest": json_record(signed.to_dict()), "update": pack(update)})
 

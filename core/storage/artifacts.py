@@ -1,6 +1,6 @@
 """What a run stores sealed: adapter states under their digests, and copies of its documents under their names.
 
-    blocks/ab/cdef….sealed, .keys            an AdapterState; ab cdef… is keyed by the genesis's salt
+    blocks/ab/cdef….sealed, .keys            a state as it travelled; ab cdef… is keyed by the genesis's salt
     genesis.sealed, .keys                    a document of the run folder, and so for each of them:
     records/L0000-G0000-R00001-A01.sealed    what an auditor needs who has nothing else of the run
 
@@ -22,6 +22,7 @@ from core.storage import sealing
 from core.storage.blobs import Blobs
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
+from core.wire import Packed, Travelling
 
 SEALED, KEYS = ".sealed", ".keys"
 
@@ -40,8 +41,8 @@ class Artifacts:
         text = hmac.digest(bytes.fromhex(self.salt), domain("block") + raw(name), "sha256").hex()
         return f"blocks/{text[:2]}/{text[2:]}"
 
-    def put(self, state: AdapterState, members: Collection[Address] | None = None) -> Digest:
-        """Store a state for these organisations (all by default), the coordinator and the auditors.
+    def put(self, state: Travelling, members: Collection[Address] | None = None) -> Digest:
+        """Store a state, or its bytes, for these organisations (all by default), the coordinator and the auditors.
 
         Storing it again only lets in whoever could not read it yet.
         """
@@ -49,16 +50,21 @@ class Artifacts:
         return state.digest
 
     def open(self, name: Digest) -> AdapterState:
-        """A state, decrypted into memory, its digest checked.
+        """A state; raises what `open_packed` raises, and FormatError for bytes that are none."""
+        return self.open_packed(name).state
+
+    def open_packed(self, name: Digest) -> Packed:
+        """The bytes of a state, decrypted into memory, their digest checked.
 
         Raises DestroyedError when its key was destroyed, other IntegrityErrors when it is missing, sealed for others,
         or its bytes are not those of the digest; UsageError when no key was given.
         """
         # The label proves the place alone; the digest proves the state.
         data = self._open(place := self.place(name))
-        if (got := digest("adapter", data)) != name:
-            raise IntegrityError(f"artifact {place}: expected digest {name}, got {got}")
-        return AdapterState.from_bytes(data)
+        packed = Packed(data)
+        if packed.digest != name:
+            raise IntegrityError(f"artifact {place}: expected digest {name}, got {packed.digest}")
+        return packed
 
     def share(self, name: Digest, members: Collection[Address] | None = None) -> None:
         """Let those read a state who cannot yet, as `put` would; nothing where none is stored."""

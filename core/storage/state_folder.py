@@ -4,6 +4,7 @@ STATE/runs/RUN/          the record: every file in it is covered by `foedus veri
 STATE/events/RUN.jsonl   what happened, for progress bars
 STATE/locks/RUN.lock     held by the one writer of a run
 STATE/agents/GENESIS/    what the agents of the organisations here have learnt; see agents/notebook.py
+STATE/feedback/GENESIS/ what compression left out of their updates so far; see client_app/feedback.py
 STATE/witness/GENESIS/   what each organisation remembers of a federation; see client_app/witness.py
 STATE/agreed/            what each organisation has agreed to found; see client_app/agreement.py
 STATE/forgotten/GENESIS/ records that each organisation has erased; see client_app/erased_records.py
@@ -141,6 +142,10 @@ class State:
     def agent(self, genesis: Digest, organisation: Address) -> Path:
         """What the agent of an organisation of this state folder has saved."""
         return self.folder / "agents" / raw(genesis).hex() / address(organisation)
+
+    def feedback(self, genesis: Digest, organisation: Address, lane: int) -> Path:
+        """What was left out of the updates of an organisation of this state folder to a lane."""
+        return self.folder / "feedback" / raw(genesis).hex() / address(organisation) / f"L{lane:04}"
 
     def stores(self) -> list[str]:
         """Where runs keep their artifacts outside this folder, without what is secret in a URL."""

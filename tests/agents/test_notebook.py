@@ -17,8 +17,8 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     first = agent(5)
     notebook = Notebook(tmp_path)
     live(first, pays, 1, 20)
-    notebook.save(0, 20, first)
-    again = notebook.before(0, 21, TERMS)
+    notebook.note(0, 20, first)
+    again = notebook.agent_before(0, 21, TERMS)
     assert again is not None
     assert live(again, pays, 21) == expected[20:]
     assert again.to_bytes() == whole.to_bytes()
@@ -29,11 +29,11 @@ def test_a_round_that_is_repeated_starts_from_the_round_before_it(tmp_path: Path
     player = agent()
     for number in range(1, 4):
         player.decide(number, PRICES)
-        notebook.save(0, number, player)
-    found = notebook.before(0, 3, TERMS)
+        notebook.note(0, number, player)
+    found = notebook.agent_before(0, 3, TERMS)
     assert found is not None
     assert found.decisions == 2
-    assert notebook.before(0, 1, TERMS) is None
+    assert notebook.agent_before(0, 1, TERMS) is None
     newest = notebook.newest(TERMS)
     assert newest is not None
     assert newest.decisions == 3
@@ -41,21 +41,8 @@ def test_a_round_that_is_repeated_starts_from_the_round_before_it(tmp_path: Path
 
 def test_a_saved_agent_that_is_damaged_is_refused(tmp_path: Path) -> None:
     notebook = Notebook(tmp_path)
-    notebook.save(0, 1, agent())
+    notebook.note(0, 1, agent())
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FormatError):
         notebook.newest(TERMS)
-
-
-def test_states_that_an_erasure_took_back_are_deleted_in_earlier_generations_alone(tmp_path: Path) -> None:
-    notebook, player = Notebook(tmp_path), agent()
-    for generation, number in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3)):
-        notebook.save(generation, number, player)
-    assert notebook.delete_after(1, generation=1) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "G00000-R00001.json",
-        "G00001-R00002.json",
-        "G00001-R00003.json",
-    ]
-    assert notebook.delete_after(1, generation=1) == 0

@@ -35,6 +35,7 @@ from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Organisation, UpdateManifest
+from core.wire import Packed, Rounded
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
@@ -149,7 +150,9 @@ class Federation:
             {o.address: o.examples for o in self.genesis.organisations if o.name in names}, self.genesis.server_rate
         )
         honest = zip(p, names, strict=True)
-        updates = [WeightedUpdate(address, p[address], self.update(lane, name)) for address, name in honest]
+        updates = [
+            WeightedUpdate(address, p[address], self.packed(self.update(lane, name)).state) for address, name in honest
+        ]
         state, residual = self.rule.aggregate(here.state, updates)
         signed = [self._signed(lane, name) for name in names]
         admitted = tuple(Admitted(s, w) for s, w in zip(signed, p.values(), strict=True))
@@ -170,7 +173,8 @@ class Federation:
             generation=here.generation,
             round=here.round + 1,
             parent=here.parent,
-            update=self.run.artifacts.put(update, self.genesis.lanes[lane]),
+            update=self.run.artifacts.put(self.packed(update), self.genesis.lanes[lane]),
+            wire=self.genesis.wire,
             examples=10,
             tokens=1000,
             bid=Bid(5, 2),
@@ -178,6 +182,10 @@ class Federation:
             metrics={"loss": 2.5},
         )
         return self.lies.manifest(name, manifest).sign(key, self.genesis.chain)
+
+    def packed(self, update: AdapterState) -> Packed:
+        """An update as it travels."""
+        return Packed.of(update, self.genesis.wire)
 
     def update(self, lane: int, name: str) -> AdapterState:
         """What a member would honestly send in the lane's next round."""
@@ -200,7 +208,7 @@ class Federation:
         aggregate = self.run.artifacts.put(state, here.members)
         honest = RoundRecord(
             self.genesis.digest, lane, here.generation, here.round + 1, attempt, here.parent, here.previous,
-            self.rule.name, admitted, rejected, aggregate, residual,
+            self.rule.name, admitted, rejected, aggregate, residual, **Rounded.of(state, self.genesis.wire)._asdict(),
         )  # fmt: skip
         record = self.lies.record(self, honest)
         salts = Salts.draw(record)

@@ -70,7 +70,7 @@ def test_after_a_crash_an_agent_goes_on_from_its_saved_table(tmp_path: Path) -> 
 def test_a_new_generation_goes_on_from_the_round_it_forks_from(tmp_path: Path) -> None:
     live(tmp_path, 1, 6, 2.0)
     notebook = Notebook(State(tmp_path).agent(GENESIS.digest, ME))
-    then, now = notebook.before(0, 3, session(tmp_path, 3).agent.terms), session(tmp_path, 3, generation=1).agent
+    then, now = notebook.agent_before(0, 3, session(tmp_path, 3).agent.terms), session(tmp_path, 3, generation=1).agent
     assert then is not None
     assert now.to_bytes() == then.to_bytes()
 

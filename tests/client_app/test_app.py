@@ -15,6 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import client_app.learning
 import client_app.local_round
 import core.adapter
+import core.wire
 from client_app import learning, oversight
 from client_app.app import app
 from client_app.approvals import Approvals
@@ -512,7 +513,8 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
         return digest(kind, hashed[-1])
 
     monkeypatch.setattr(Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
-    monkeypatch.setattr(core.adapter, "digest", counted_digest)
+    for module in (core.adapter, core.wire):
+        monkeypatch.setattr(module, "digest", counted_digest)
     monkeypatch.setattr(jsonl, "read", lambda path: [replayed.append(path), replay(path)][1])
     reply = trained(places, task(genesis))
     assert (len(parsed), hashed.count(bytes(reply.update)), len(replayed)) == (1, 1, 1)

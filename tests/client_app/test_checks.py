@@ -17,6 +17,7 @@ from core.messages.training import Task
 from core.origins import Origin
 from core.rounds import Best, Salts
 from core.update import Organisation
+from core.wire import Rounded, to_send
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -71,6 +72,27 @@ def test_what_is_served_of_lanes_has_ones_own_as_it_was_signed(kind: str) -> Non
 def test_what_is_served_without_ones_own_lane_is_refused(task: Task, message: str) -> None:
     with pytest.raises(IntegrityError, match=message):
         check_served(task, FRESH)
+
+
+def test_a_state_that_is_sent_rounded_is_the_one_that_the_record_says_is_sent() -> None:
+    genesis = replace(GENESIS, wire="nf4")
+    sent = to_send(STATE, "nf4").state
+    record = replace(RECORD, genesis=genesis.digest, **Rounded.of(STATE, "nf4")._asdict())
+    parent = record.sign(f.COORDINATOR, genesis.chain)
+    task = replace(SECOND, genesis=genesis, parent=parent, served=Composition.of(sent))
+    for check in (check_state, check_served):
+        check(task, FRESH)
+        for other in (STATE, INITIAL):
+            with pytest.raises(IntegrityError, match="state: expected"):
+                check(replace(task, served=Composition.of(other)), FRESH)
+
+
+def test_before_round_1_a_factor_that_is_drawn_is_rounded_here_too() -> None:
+    genesis = replace(f.genesis(rule="fedavg"), wire="nf4")
+    sent = Composition.of(to_send(FRESH, "nf4").state)
+    check_state(replace(FIRST, genesis=genesis, served=sent), FRESH)
+    with pytest.raises(IntegrityError, match="state: expected"):
+        check_state(replace(FIRST, genesis=genesis, served=Composition.of(FRESH)), FRESH)
 
 
 def best_served(served: AdapterState, patience: int = 0) -> Task:

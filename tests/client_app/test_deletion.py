@@ -12,6 +12,7 @@ from agents.table import Learning, QTable
 from client_app import oversight
 from client_app.agency import Agency
 from client_app.deletion import delete_derived_state
+from client_app.feedback import Feedback
 from client_app.hosting import Host, Node
 from client_app.oversight import Oversight
 from core.erasures import Attestation
@@ -53,13 +54,19 @@ class Home:
         agency = Agency(self.state, 0.0, Prices(0.0, 0.0), 1.0, "")
         seeing = Oversight(chain, self.state, 1, "flag")
         self.node = Node({self.host.key.address: self.host}, 1, seeing, agency, "foedus-tiny")
+        for generation, number in PLACES:
+            self.feedback.save(generation, number, b"left out")
         terms = Terms(4.0, 4, 3, 10, 1.0, 100.0)
         for place in PLACES:
-            self.notebook.save(*place, Agent(terms, 1, QTable(Learning())))
+            self.notebook.note(*place, Agent(terms, 1, QTable(Learning())))
 
     @property
     def notebook(self) -> Notebook:
         return Notebook(self.state.agent(GENESIS.digest, self.host.key.address))
+
+    @property
+    def feedback(self) -> Feedback:
+        return Feedback(self.state.feedback(GENESIS.digest, self.host.key.address, 0), "sparse")
 
     def told(self, signed: Signed[Attestation], **changes: Any) -> Any:
         query = replace(Deletion(GENESIS, self.host.key.address, signed), **changes)
@@ -67,7 +74,9 @@ class Home:
 
     @property
     def kept(self) -> list[tuple[int, int]]:
-        return sorted(self.notebook.saved())
+        kept = sorted(self.notebook.saved())
+        assert sorted(self.feedback.saved()) == kept
+        return kept
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from core.genesis import Genesis, Stage
 from core.messages.training import Task
 from core.rounds import Salts
 from core.update import Bid, UpdateManifest
+from core.wire import Packed
 from llm.model import Model, ModelSpec, load
 from llm.records import Message, Record
 from llm.served import shared_adapter
@@ -52,13 +54,16 @@ def round_of(model: Model) -> Round:
         stage: Stage = STAGE,
         metrics: dict[str, float] | None = None,
         private: PrivateRound | None = None,
+        wire: str = "fp32",
         **changes: object,
     ) -> tuple[UpdateManifest, AdapterState]:
-        fixed, fresh = genesis(rule), shared_adapter(model, RANK, f.SEED)
+        fixed, fresh = replace(genesis(rule), wire=wire), shared_adapter(model, RANK, f.SEED)
         served = Composition.of(RULES[rule].initial(fresh))
         task = Task(fixed, f.address("medical"), 0, 0, 1, (), None, None, served)
-        plan = RoundPlan(bid, stage, metrics or {}, private)
-        return train_round(replace(task, **changes), records, model, fresh, plan)  # type: ignore[arg-type]
+        plan = RoundPlan(bid, stage, metrics or {}, private, partial(Packed.of, form=wire))
+        manifest, sent = train_round(replace(task, **changes), records, model, fresh, plan)  # type: ignore[arg-type]
+        assert (manifest.update, manifest.wire) == (sent.digest, sent.form) == (manifest.update, wire)
+        return manifest, sent.state
 
     return run
 
@@ -75,7 +80,6 @@ def test_the_same_round_gives_the_same_update_under_another_nonce(round_of: Roun
 def test_the_manifest_describes_the_update(round_of: Round, model: Model, rule: str) -> None:
     manifest, update = round_of(rule, metrics={"behind": 1.0})
     fixed = genesis(rule)
-    assert manifest.update == update.digest
     assert (manifest.genesis, manifest.parent) == (fixed.digest, fixed.digest)
     assert (manifest.organisation, manifest.lane, manifest.generation, manifest.round) == (
         f.address("medical"),
@@ -106,6 +110,13 @@ def test_another_round_data_bid_or_stage_gives_another_update(round_of: Round, c
         "stage": {"stage": Stage(2, 2, 4)},
     }
     assert round_of(**changes[change])[1] != round_of()[1]
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_the_update_is_what_travels_in_the_federations_form(round_of: Round, wire: str) -> None:
+    (plain, exact), (manifest, update) = round_of(), round_of(wire=wire)
+    assert manifest.update not in (plain.update, update.digest)
+    assert update == Packed.of(exact, wire).state
 
 
 def test_a_bid_of_a_smaller_rank_leaves_the_other_columns(round_of: Round) -> None:

@@ -127,7 +127,8 @@ def update_of(
     model: Model, asked: Task, private: PrivateRound, records: tuple[Record, ...] = RECORDS
 ) -> tuple[UpdateManifest, AdapterState]:
     plan = RoundPlan(BID, STAGE, {"behind": 1.0}, private)
-    return train_round(asked, records, model, shared_adapter(model, RANK, f.SEED), plan)
+    manifest, sent = train_round(asked, records, model, shared_adapter(model, RANK, f.SEED), plan)
+    return manifest, sent.state
 
 
 def test_a_manifest_tells_epsilon_and_nothing_else_of_the_records(model: Model, tmp_path: Path) -> None:

@@ -162,6 +162,15 @@ def test_late_updates_count_under_frozen_a_and_where_nobody_bids() -> None:
             RunConfig(staleness=1, **wrong)  # type: ignore[arg-type] # two texts
 
 
+def test_a_stack_has_no_differences_that_a_sparse_form_could_make_up_for() -> None:
+    assert RunConfig(wire="sparse").wire == "sparse"
+    assert RunConfig(wire="nf4", aggregation="stack").wire == "nf4"
+    with pytest.raises(ConfigError, match=r"wire: expected .*, got sparse with stack"):
+        RunConfig(wire="sparse", aggregation="stack")
+    with pytest.raises(ConfigError, match="wire: expected one of fp32, bf16, int8, nf4, sparse, got 'zip'"):
+        RunConfig(wire="zip")
+
+
 def test_every_number_has_a_range() -> None:
     assert {field.name for field in fields(RunConfig) if field.type in (int, float)} == set(RANGES)
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import IntegrityError
 from core.genesis import Genesis
-from core.model_selection import best_after, best_of, check_best, completes, served_line, served_round, stops
+from core.model_selection import best_of, check_best, completes, served_line, served_round, stops
 from core.rounds import Best, RoundRecord
 from tests import federation as f
 
@@ -34,9 +34,13 @@ def line(losses: Sequence[float | None]) -> list[RoundRecord]:
 )
 def test_the_best_round_has_the_lowest_loss_and_of_equals_is_the_first(losses: list[float], best: int) -> None:
     rounds = line(losses)
-    assert served_round(genesis("best"), rounds[-1]) == (best, rounds[best - 1].aggregate)
+    assert served_round(genesis("best"), rounds[-1]) == (best, rounds[best - 1].aggregate, rounds[best - 1].aggregate)
     assert served_line(genesis("best"), rounds) == rounds[:best]
-    assert served_round(genesis("last", patience=1), rounds[-1]) == (len(losses), rounds[-1].aggregate)
+    assert served_round(genesis("last", patience=1), rounds[-1]) == (
+        len(losses),
+        rounds[-1].aggregate,
+        rounds[-1].aggregate,
+    )
     assert served_line(genesis("last", patience=1), rounds) == rounds
 
 
@@ -46,7 +50,16 @@ def test_nothing_is_served_of_no_rounds() -> None:
 
 def test_a_record_without_a_loss_names_no_best_round() -> None:
     assert best_of(line([None])[0], Best(1, f.other("state"), 2.0)) is None
-    assert best_after(None, 4, f.other("state"), 2.0) == Best(4, f.other("state"), 2.0)
+
+
+def test_the_best_round_is_sent_as_its_record_says() -> None:
+    (record,) = line([2.0])
+    rounded = replace(record, rounded=f.other("rounded"))
+    found = replace(rounded, best=best_of(rounded, None))
+    assert found.best == Best(1, record.aggregate, 2.0, f.other("rounded"))
+    assert served_round(genesis("best"), found).sent == found.best.sent == rounded.sent == f.other("rounded")
+    assert served_round(genesis("last"), found).sent == f.other("rounded")
+    assert served_round(genesis("last"), record).sent == record.aggregate
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ RECORD_CHANGES: dict[str, Any] = {
     "loss_bound": 2.5,
     "validation_loss": 2.5,
     "best": Best(1, RECORD.aggregate, 2.5),
+    "rounded": f.other("rounded"),
+    "rounding": 0.01,
 }
 
 

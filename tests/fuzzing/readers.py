@@ -1,6 +1,7 @@
 """Every reader of foreign bytes, each with good bytes to begin from; what is signed is verified, too."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from core.answers import checked_bundle, receipt_bundle
 from core.calibration import Calibration, verified_calibration
 from core.canonical import digest, from_json, parse_json, to_json
 from core.composition import Composition
+from core.compression import FORMS
 from core.config import RunConfig
 from core.erasures import Attestation, ErasureRequest, OpenedRequest, Receipt
 from core.generations import GenerationRecord
@@ -40,12 +42,14 @@ from core.messages.refusal import Cause, Refusal, Refused
 from core.messages.training import Reply, Task
 from core.privacy import PrivacyClaims
 from core.pruned import Pruned
+from core.ranges import CHOICES
 from core.round_key import RoundKey
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
 from core.update import Bid, Offer, Organisation, Registration, UpdateManifest, verified_registration
+from core.wire import Packed
 from llm.files import read_records
 from provenance.evidence import Evidence
 from provenance.trace import TokenTrace
@@ -158,6 +162,7 @@ def readers(folder: Path, rpc: JsonRpc) -> dict[str, Reader]:
         "JSON": Reader(parse_json, plain),
         "canonical JSON": Reader(from_json, plain),
         "adapter": Reader(AdapterState.from_bytes, UPDATE.to_bytes()),
+        **compressed(),
         **chain_questions(rpc),
         **nouns(),
         **statements(),
@@ -165,6 +170,31 @@ def readers(folder: Path, rpc: JsonRpc) -> dict[str, Reader]:
         **questions(),
         **replies(),
     }
+
+
+def compressed() -> dict[str, Reader]:
+    """Updates in every form, by themselves and as a round reads them; what is read has one spelling."""
+
+    def reread(data: bytes) -> None:
+        packed = Packed(data)
+        assert Packed.of(packed.state, packed.form).data == data
+
+    def admit(wire: str, data: bytes) -> None:
+        genesis = replace(GENESIS, wire=wire)
+        context = replace(ADMISSION, genesis=genesis, key=replace(ADMISSION.key, genesis=genesis.digest))
+        signed = f.signed(GENESIS, genesis=genesis.digest, update=digest("adapter", data), wire=wire)
+        context.admit(Reply(signed, memoryview(data)))
+
+    alone = {f"state in {form}": Reader(reread, bytes(Packed.of(UPDATE, form).data)) for form in FORMS}
+    sent = {wire: Reader(partial(admit, wire), bytes(Packed.of(UPDATE, wire).data)) for wire in CHOICES["wire"]}
+    task = replace(TASK, genesis=replace(GENESIS, wire="nf4")).to_content()
+
+    def down(data: bytes) -> Any:
+        arrays = ArrayRecord({"bytes": Array("uint8", (1,), "safetensors", data)})
+        return Task.from_content(RecordDict({**task, "state": arrays}))
+
+    alone["state of a task in nf4"] = Reader(down, bytes(task.array_records["state"]["bytes"].data))
+    return alone | {f"reply in {wire}": reader for wire, reader in sent.items()}
 
 
 def chain_questions(rpc: JsonRpc) -> dict[str, Reader]:

@@ -1,6 +1,7 @@
 """What happens to the coordinator's machine and its door while a federation trains."""
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from console.backends.children import flower_environment, free_port, script
+from console.backends.deployment import last_error
 from console.deployments import certificates
 from core.storage.lock import holder
 from core.storage.state_folder import State
@@ -71,8 +73,10 @@ def test_a_coordinator_whose_disk_is_full_stops_and_goes_on_when_there_is_room(
         run.wait_for("round-closed", 1)
         filler = fill(disk)
         log = deployment.folder / "coordinator.log"
-        until(lambda: "No space left on device" in deployment.log("coordinator"), log, 2)
         until(lambda: holder(run.state.lock("full-disk")) is None, log, 2)
+        flower_id = re.findall(r"Created run (\d+)", deployment.log("coordinator"))[-1]
+        printed = deployment.flwr("log", flower_id, "federation", "--show").stdout
+        assert "No space left on device" in last_error(printed), printed[-3000:]
         filler.unlink()
         kept = len(list((run.state.run("full-disk").folder / "records").iterdir()))
         run.ends = len(run.events("failed"))

@@ -26,6 +26,7 @@ from core.signed import Signed
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Registration, UpdateManifest
+from core.wire import Packed, Travelling
 from server_app.binding import Bindings
 from server_app.exchange import Clock
 from server_app.rounds import Rounds
@@ -43,7 +44,7 @@ def honest_update(task: Task) -> AdapterState:
     return f.delta(shapes, task.organisation, task.round)
 
 
-def honest_manifest(task: Task, sent: AdapterState, **changes: Any) -> UpdateManifest:
+def honest_manifest(task: Task, sent: Travelling, **changes: Any) -> UpdateManifest:
     member = task.genesis.organisation(task.organisation)
     assert member is not None
     values: dict[str, Any] = {
@@ -57,6 +58,7 @@ def honest_manifest(task: Task, sent: AdapterState, **changes: Any) -> UpdateMan
         "examples": member.examples,
         "tokens": 10,
         "bid": Bid(1, 1),
+        "wire": task.genesis.wire,
         "nonce": digest("nonce", f"{task.organisation} {task.round}".encode()),
         "metrics": {"loss": 1.0},
     }
@@ -66,9 +68,10 @@ def honest_manifest(task: Task, sent: AdapterState, **changes: Any) -> UpdateMan
 def answer(task: Task, sent: AdapterState | None = None, signer: str = "", **changes: Any) -> RecordDict:
     """A signed reply, honest but for what is given."""
     sent = sent or honest_update(task)
-    manifest = honest_manifest(task, sent, **changes)
+    packed = Packed.of(sent, task.genesis.wire)
+    manifest = honest_manifest(task, packed, **changes)
     key = f.key(signer or name_of(task.organisation))
-    return training.reply(manifest.sign(key, task.genesis.chain), sent)
+    return training.reply(manifest.sign(key, task.genesis.chain), packed)
 
 
 def name_of(address: Address) -> str:

@@ -18,6 +18,7 @@ from core.rejections import Reason
 from core.round_key import RoundKey
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
+from core.wire import Packed
 from server_app.admission import AdmissionContext, RejectedError
 from tests import federation as f
 from tests.core.test_keys import high_s_twin
@@ -65,7 +66,83 @@ def signed_with(make: Callable[[Signed[UpdateManifest]], Signed[UpdateManifest]]
 def test_an_honest_reply_is_admitted_as_it_is() -> None:
     signed, update = CONTEXT.admit(reply())
     assert signed == reply().signed
-    assert update == UPDATE
+    assert (update.state, update.data) == (UPDATE, UPDATE.to_bytes())
+
+
+def in_form(wire: str) -> AdmissionContext:
+    genesis = replace(GENESIS, wire=wire)
+    return replace(CONTEXT, genesis=genesis, key=replace(CONTEXT.key, genesis=genesis.digest))
+
+
+def sent_in(form: str, data: bytes | memoryview, **changes: Any) -> Reply:
+    """The reply to a federation of this form with these bytes, signed for as they are."""
+    values = {"update": digest("adapter", data), "wire": form, "genesis": in_form(form).genesis.digest} | changes
+    manifest = f.manifest(GENESIS, "medical", **values)
+    return Reply(manifest.sign(f.key("medical"), GENESIS.chain), memoryview(data))
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_a_compressed_reply_is_admitted_as_the_bytes_that_came(wire: str) -> None:
+    packed = Packed.of(UPDATE, wire)
+    _, update = in_form(wire).admit(sent_in(wire, packed.data))
+    assert update.data == packed.data
+    assert update.state == packed.state
+
+
+def of_shapes(**shapes: tuple[int, int]) -> bytes | memoryview:
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return Packed.of(AdapterState(arrays), "nf4").data
+
+
+COMPRESSED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
+    "the same numbers uncompressed": (Reason.WRONG_WIRE, lambda: sent_in("nf4", UPDATE.to_bytes())),
+    "another form": (Reason.WRONG_WIRE, lambda: sent_in("nf4", Packed.of(UPDATE, "int8").data)),
+    "another form, signed for as that": (
+        Reason.WRONG_WIRE, lambda: sent_in("nf4", Packed.of(UPDATE, "int8").data, wire="int8")
+    ),
+    "bytes behind": (Reason.MALFORMED, lambda: sent_in("nf4", bytes(Packed.of(UPDATE, "nf4").data) + b"\0")),
+    "a scale that is none": (
+        Reason.MALFORMED,
+        lambda: sent_in("nf4", (data := bytes(Packed.of(UPDATE, "nf4").data))[:-16] + b"\xff\xff" + data[-14:]),
+    ),
+    "a missing tensor": (Reason.MISSING_TENSOR, lambda: sent_in("nf4", of_shapes(x=(2, 2)))),
+    "an extra tensor": (
+        Reason.EXTRA_TENSOR, lambda: sent_in("nf4", of_shapes(**dict.fromkeys([*UPDATE, "x"], (1, 1))))
+    ),
+    "a million times the numbers": (
+        Reason.WRONG_SHAPE,
+        lambda: sent_in("nf4", many_numbers()),
+    ),
+    "a large number": (
+        Reason.NORM_ABOVE_BOUND,
+        lambda: sent_in(
+            "nf4", Packed.of(AdapterState({n: a * np.float32(1e6) for n, a in UPDATE.arrays.items()}), "nf4").data
+        ),
+    ),
+}  # fmt: skip
+
+
+def many_numbers() -> bytes:
+    """An update whose header alone says that it is large."""
+    data = bytearray(Packed.of(UPDATE, "nf4").data)
+    at = data.index(bytes(UPDATE[next(iter(UPDATE))].shape[:1]) + b"\0\0\0")
+    data[at : at + 4] = (10**6).to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("what", COMPRESSED)
+def test_a_compressed_reply_is_rejected_with_its_own_reason(what: str) -> None:
+    reason, make = COMPRESSED[what]
+    with pytest.raises(RejectedError) as caught:
+        in_form("nf4").admit(make())
+    assert caught.value.reason is reason
+    assert caught.value.detail
+
+
+def test_shapes_are_compared_before_the_numbers_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Packed, "state", property(lambda _: pytest.fail("it was decompressed")))
+    with pytest.raises(RejectedError, match="wrong-shape"):
+        in_form("nf4").admit(sent_in("nf4", many_numbers()))
 
 
 REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
@@ -108,6 +185,7 @@ REJECTED: dict[str, tuple[Reason, Callable[[], Reply]]] = {
     "an earlier round": (Reason.WRONG_ROUND, lambda: reply(round=0)),
     "a later round": (Reason.WRONG_ROUND, lambda: reply(round=2)),
     "another parent": (Reason.WRONG_PARENT, lambda: reply(parent=f.other("parent"))),
+    "a form that the genesis does not name": (Reason.WRONG_WIRE, lambda: reply(wire="nf4")),
     "a privacy loss where none is counted": (Reason.EPSILON_OUT_OF_RANGE, lambda: reply(epsilon=1.0)),
     "a nonce that was used": (Reason.REPLAYED_NONCE, lambda: reply(nonce=f.other("seen"))),
     "one example too many": (Reason.INFLATED_EXAMPLES, lambda: reply(examples=101)),

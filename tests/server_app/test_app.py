@@ -262,7 +262,7 @@ def test_a_failure_is_the_last_event(world: World) -> None:
         world.run("bad", quorum=9)
     (failed,) = world.events("bad", "failed")
     assert failed["exit_code"] == 2
-    assert "quorum: expected at most 3, the number of organisations, got 9" in failed["error"]
+    assert "quorum: expected at most 3, the members of the smallest lane, got 9" in failed["error"]
 
 
 def test_a_deployment_says_how_many_organisations_it_waits_for(world: World) -> None:

@@ -95,7 +95,7 @@ def test_another_adapter_does_not_go_on(world: World, former: RunFolder, changes
 
 def test_what_has_no_sum_is_nothing_to_go_on_from(world: World, tmp_path: Path) -> None:
     world.run("apart", **{"lane-size": 1})
-    with pytest.raises(ConfigError, match="expected a run of frozen-a in one lane, got frozen-a in 3 lanes"):
+    with pytest.raises(ConfigError, match="expected frozen-a in one lane, got frozen-a in 3 lanes"):
         world.run("two", **{"from-run": "apart"})
 
 

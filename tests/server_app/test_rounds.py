@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client_app.witness import Witness
+from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import Digest
 from core.composition import Composition
@@ -17,6 +19,7 @@ from core.messages.training import Reply, Task
 from core.rejections import Reason
 from core.rounds import RoundRecord, ShownRecord
 from core.update import ABSTAIN, Bid, Offer
+from core.wire import Packed, to_send
 from server_app.admission import RejectedError
 from server_app.rounds import OpenRound, Recipient, Rounds
 from tests import federation as f
@@ -47,6 +50,41 @@ def close(rounds: Rounds, number: int, *names: str) -> None:
 
 def records(federation: Federation) -> list[RoundRecord]:
     return [signed.verified(federation.genesis) for signed in federation.run.records()]
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_what_is_stored_and_summed_is_what_travelled(tmp_path: Path, wire: str) -> None:
+    federation = Federation.create(tmp_path, NAMES, wire=wire)
+    rounds = federation.rounds()
+    before = rounds.lanes[0].state
+    task = rounds.task(recipient("medical"), Composition.of(before))
+    close(rounds, 1, "medical")
+    (admitted,) = records(federation)[0].admitted
+    packed = federation.run.artifacts.open_packed(admitted.signed.value.update)
+    assert packed.data == Packed.of(honest_update(task), wire).data
+    summed = rounds.rule.aggregate(before, [WeightedUpdate(f.address("medical"), admitted.weight, packed.state)])
+    assert rounds.lanes[0].state == summed.state
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_a_state_is_summed_unrounded_and_sent_and_recorded_as_it_is_trained_from(tmp_path: Path, wire: str) -> None:
+    federation = Federation.create(tmp_path, NAMES, wire=wire, rounds=3)
+    rounds = federation.rounds()
+    close(rounds, 1, "medical", "coding")
+    close(rounds, 2, "medical")
+    first, second = records(federation)
+    state = federation.run.artifacts.open(first.aggregate)
+    sent = Task.from_content(rounds.task(recipient("coding"), Composition.of(state)).to_content()).state
+    assert first.rounded == sent.digest == to_send(state, wire).state.digest != state.digest
+    assert first.rounding == pytest.approx(np.linalg.norm(flat(sent) - flat(state)) / np.linalg.norm(flat(state)))
+    (admitted,) = second.admitted
+    update = federation.run.artifacts.open(admitted.signed.value.update)
+    summed = rounds.rule.aggregate(state, [WeightedUpdate(admitted.organisation, admitted.weight, update)])
+    assert rounds.lanes[0].state == summed.state
+
+
+def flat(state: AdapterState) -> np.ndarray[Any, Any]:
+    return np.concatenate([array.reshape(-1).astype(np.float64) for array in state.arrays.values()])
 
 
 def test_the_error_of_a_quorum_that_was_missed_names_the_commonest_reason() -> None:

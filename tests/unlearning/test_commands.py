@@ -58,6 +58,32 @@ def test_an_organisation_is_forgotten_and_everybody_can_check_it(world: World, t
     assert "coding is already erased" in again.error
 
 
+def test_a_replay_of_sparse_updates_is_bit_for_bit_the_run_without_the_erased(world: World, tmp_path: Path) -> None:
+    sparse = ("--set", "wire=sparse")
+    run = world.inline(*sparse, rounds=3).json["run"]
+    assert all(0 < entry["rounding"] < 0.2 for entry in world.command("status", run).json["rounds"])
+    assert world.command("verify", run).json["ok"]
+    result = forget(world, run, "coding", "replay")
+    assert result["label"] == "exact"
+    # What the others had left out of updates that knew the erased must not come with later ones.
+    others = World(world.base, _others(world, tmp_path), world.state).inline(*sparse, rounds=3).json
+    assert result["aggregate"] == others["rounds"][-1]["aggregate"]
+    report = world.command("verify", run, "--strict").json
+    assert report["ok"], report["failures"]
+    traced = world.command("attribute", run, "--prompt", "financial 1?", "--response", "fin 1", "--method", "gradient")
+    assert set(traced.json["response"]["scores"]) == {"financial", "medical"}
+
+
+@pytest.mark.parametrize("wire", ["int8", "sparse"])
+def test_compressed_updates_are_summed_again_as_they_came(world: World, wire: str) -> None:
+    run = world.inline("--set", f"wire={wire}", rounds=2).json["run"]
+    result = forget(world, run, "coding", "repair")
+    assert result["label"] == "approximate"
+    report = world.command("verify", run, "--strict").json
+    assert report["ok"], report["failures"]
+    assert world.command("check", result["certificate"]).json["ok"]
+
+
 def status_names(world: World, run: str) -> dict[str, str]:
     """The organisations in order of address."""
     found: dict[str, str] = world.command("status", run).json["organisations"]

@@ -18,7 +18,7 @@ from chain.nodes import embedded_service
 from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
-from core.canonical import Digest, digest, to_json
+from core.canonical import ZERO_DIGEST, Digest, digest, to_json
 from core.errors import LedgerError, LedgerUnreachableError
 from core.genesis import Genesis
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
@@ -28,6 +28,7 @@ from core.rounds import Admitted, Rejection, RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from core.update import Bid, UpdateManifest
+from core.wire import Packed
 from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
 
 ORDER = sorted(NAMES[:3], key=lambda name: by_address(keys.derive(SEED, name).address))
@@ -59,6 +60,74 @@ def test_an_honest_run_holds_under_every_rule(tmp_path: Path, rule: str, lanes: 
     assert (report.recomputed, report.attested) == (2 * lanes, 0)
     assert report.checked["manifests"] == 6
     assert report.checked["commitments"] == 2 * lanes
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_an_honest_run_holds_in_every_form(tmp_path: Path, wire: str) -> None:
+    federation = build(tmp_path / "run", organisations=3, lies=in_form(wire))
+    report = verify(federation.run, federation.ledger)
+    assert failures(report) == []
+    assert report.recomputed == 2
+
+
+def in_form(wire: str, other: Lies = Lies()) -> Lies:  # noqa: B008 - a frozen value
+    """The same lies, or none, in a federation whose updates travel in a form."""
+    return replace(other, genesis=lambda genesis: replace(genesis, wire=wire))
+
+
+def test_a_changed_byte_of_a_compressed_update_is_found_and_named(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4"))
+    artifacts, update = federation.run.artifacts, _first_update(federation)
+    honest = bytes(artifacts.open_packed(update).data)
+    for position in (0, 7, 9, 20, len(honest) // 2, -1):
+        data = bytearray(honest)
+        data[position] ^= 4
+        artifacts.remove(update)
+        # Whoever has the store's keys can seal other bytes under the same name.
+        artifacts._put(artifacts.place(update), [data], None)
+        report = verify(federation.run, federation.ledger)
+        assert_first(report, What.UPDATE, artifacts.place(update))
+
+
+@pytest.mark.parametrize("sent", ["fp32", "int8"])
+def test_an_update_in_another_form_is_found_whatever_its_manifest_says(tmp_path: Path, sent: str) -> None:
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4"))
+    packed = Packed.of(federation.run.artifacts.open(_first_update(federation)), sent)
+    other = build(tmp_path / "other", rounds=1, organisations=3, lies=in_form("nf4", manifest_of(update=packed.digest)))
+    other.run.artifacts.put(packed)
+    assert_first(verify(other.run, other.ledger), What.WIRE, "artifacts/")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rounded", digest("other", b"")), ("rounded", ZERO_DIGEST), ("rounding", 0.5)]
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_rounding_than_the_states_own_is_found(tmp_path: Path, field: str, value: Any, number: int) -> None:
+    change = record(lambda _, r: replace(r, **{field: value}), number)
+    federation = build(tmp_path / "run", lies=in_form("nf4", change))
+    assert_first(verify(federation.run, federation.ledger), What.ROUNDED, f"round {number}")
+
+
+def test_a_rounding_where_nothing_is_rounded_is_found(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", lies=record(lambda _, r: replace(r, rounded=r.aggregate)))
+    assert_first(verify(federation.run, federation.ledger), What.ROUNDED, "round 2")
+
+
+def test_a_manifest_of_another_form_is_found(tmp_path: Path) -> None:
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4", manifest_of(wire="int8")))
+    assert_first(verify(federation.run, federation.ledger), What.WIRE, "round 1")
+
+
+def manifest_of(**changes: object) -> Lies:
+    """The first organisation signs something else."""
+    return Lies(manifest=lambda name, m: replace(m, **changes) if name == FIRST else m)  # type: ignore[arg-type]
+
+
+def _first_update(federation: Federation) -> Digest:
+    """That of `FIRST`."""
+    admitted = next(federation.run.records()).value.admitted
+    address = federation.members[FIRST].address
+    return next(a.signed.value.update for a in admitted if a.organisation == address)
 
 
 def test_a_run_with_attempts_below_the_quorum_holds(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.progress import Progress
 
 from console.backends.children import free_port
-from console.backends.deployment import DeployedRun, answers
+from console.backends.deployment import DeployedRun, answers, last_error
 from console.backends.proxy import own_certificate
 from console.views.progress import Watcher
 from core.config import RunConfig
@@ -91,6 +91,16 @@ def test_this_process_and_one_that_has_ended_write_no_run(tmp_path: Path) -> Non
     run.state.lock("first").write_text(str(2**22 + 1))
     assert run.writer() is None
     run.end_writer()
+
+
+def test_the_reason_of_a_loss_is_the_last_error_that_was_printed() -> None:
+    log = (
+        'INFO : round 1\nTraceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: earlier\n'
+        'Traceback (most recent call last):\n  File "b.py", line 2, in g\n    raise RunError(text)\n'
+        "core.errors.RunError: cannot write /state/x: expected 9 bytes free, got No space left on device\nERROR : 201\n"
+    )
+    assert last_error(log) == "cannot write /state/x: expected 9 bytes free, got No space left on device"
+    assert last_error("INFO : killed\n") == ""
 
 
 def test_a_port_that_nobody_serves_does_not_answer(tmp_path: Path) -> None:

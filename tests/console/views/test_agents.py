@@ -23,7 +23,7 @@ def test_tables_are_shown_with_money_bars_and_words(tmp_path: Path) -> None:
         agent.decide(number, PRICES)
         agent.perform(number, PRICES)
         agent.settle(number, 2.0)
-    Notebook(state.agent(federation.genesis.digest, f.address("medical"))).save(0, 8, agent)
+    Notebook(state.agent(federation.genesis.digest, f.address("medical"))).note(0, 8, agent)
     found = learnt(state, federation.run, 100.0)
     assert set(found) == {"medical"}
     assert found["medical"]["spent"] == agent.spent

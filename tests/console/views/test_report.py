@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from console.views.report import late_lines, report, served_lines, standings, tables
+from console.views.report import report, round_remarks, served_lines, standings, tables
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -79,7 +79,14 @@ def test_who_was_late_is_told_by_name_and_in_words(tmp_path: Path) -> None:
     first, second = told(federation)["rounds"]
     assert (first["late"], first["grace"]) == ([], 0.0)
     assert (len(second["late"]), second["grace"]) == (1, 6.4)
-    assert list(late_lines([first, second])) == [f"Late     in round 2, 6 s after its quorum: {second['late'][0]}"]
+    assert list(round_remarks([first, second])) == [f"Late     in round 2, 6 s after its quorum: {second['late'][0]}"]
+
+
+def test_what_rounding_loses_is_told_where_states_are_rounded() -> None:
+    assert list(round_remarks([])) == list(round_remarks([{"rounding": 0.0, "late": []}])) == []
+    rounds = [{"rounding": lost, "late": []} for lost in (0.0, 0.0912, 0.08)]
+    (line,) = round_remarks(rounds)
+    assert line == "Rounding up to 9.1 % of a state on its way down; what is summed has none"
 
 
 def test_a_round_has_its_transaction_as_soon_as_it_is_anchored(federation: Federation) -> None:

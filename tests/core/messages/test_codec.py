@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from core.composition import Composition, Part
 from core.errors import FormatError
 from core.messages import codec
+from core.wire import Packed
 from tests import federation as f
 from tests.core.messages.records import NOT_JSON
 
@@ -23,6 +24,11 @@ def test_an_adapter_travels_as_its_canonical_bytes_and_nothing_more() -> None:
     (array,) = record.values()
     assert array.data == UPDATE.to_bytes()
     assert (array.dtype, array.shape, array.stype) == ("uint8", (len(array.data),), "safetensors")
+
+
+def test_compressed_bytes_travel_as_they_are() -> None:
+    packed = Packed.of(UPDATE, "int8")
+    assert codec.pack(packed)["bytes"].data == packed.data
 
 
 def test_an_adapter_survives_flowers_own_transport() -> None:
@@ -44,7 +50,8 @@ def test_the_states_of_a_composition_are_arrays_in_their_order() -> None:
 
 
 def test_a_round_sends_and_receives_a_state() -> None:
-    assert codec.traffic(UPDATE) == 2 * sum(array.nbytes for array in UPDATE.arrays.values()) / 1_048_576
+    assert codec.traffic(UPDATE, "fp32") == 2 * UPDATE.nbytes / 1_048_576
+    assert codec.traffic(UPDATE, "bf16") == UPDATE.nbytes / 1_048_576
 
 
 def test_arrays_that_are_released_are_freed_at_once() -> None:

@@ -17,6 +17,7 @@ from core.messages.training import Reply, Task
 from core.rounds import Salts
 from core.signed import Signed
 from core.update import UpdateManifest
+from core.wire import DOWN, Packed, to_send
 from tests import federation as f
 from tests.core.messages.records import NOT_JSON, config, with_record
 
@@ -40,6 +41,23 @@ def test_a_task_arrives_as_it_was_sent() -> None:
     long = replace(TASK, earlier=TASK.shown)
     assert Task.from_content(long.to_content()) == long
     assert long.shown == TASK.shown * 2
+
+
+@pytest.mark.parametrize("wire", ["bf16", "int8", "nf4", "sparse"])
+def test_a_state_goes_down_in_the_federations_form_and_no_other(wire: str) -> None:
+    task = replace(TASK, genesis=replace(GENESIS, wire=wire))
+    content = task.to_content()
+    assert bytes(codec.bytes_of(content, "state")) == to_send(TASK.state, wire).data
+    assert Task.from_content(content) == replace(task, served=Composition.of(to_send(TASK.state, wire).state))
+    with pytest.raises(FormatError, match=f"expected a state in {DOWN[wire]}, got fp32"):
+        Task.from_content(with_record(content, state=codec.pack(TASK.state)))
+
+
+def test_a_state_is_compressed_once_for_all_who_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(TASK, genesis=replace(GENESIS, wire="int8"), served=Composition.of(f.delta(UPDATE.shapes, "new")))
+    first = codec.bytes_of(task.to_content(), "state")
+    monkeypatch.setattr(Packed, "of", lambda *_: pytest.fail("it was compressed again"))
+    assert codec.bytes_of(task.to_content(), "state") == first
 
 
 def test_what_an_organisation_was_paid_arrives_by_round() -> None:
