@@ -242,5 +242,5 @@ def test_a_run_begins_with_what_another_serves(finished: World, tmp_path: Path) 
     assert set(traced["organisations"]) == {"coding", "financial", "medical", f"run:{former}"}
     other = foedus(*world.run("--backend", "inline", "--from", former, "--set", "alpha=9"))
     assert "alpha: expected" in other.error
-    assert "expected one of the runs" in foedus(*world.run("--backend", "inline", "--from", "none")).error
+    assert "expected its settings" in foedus(*world.run("--backend", "inline", "--from", "none")).error
     world.command("chain stop")
