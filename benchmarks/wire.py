@@ -181,6 +181,7 @@ def main() -> None:
     figures["a model of 7 billion parameters"] = once(
         options.work / "large.json", lambda: large_rows(LARGE, LARGE_BLOCKS, LARGE_RANK)
     )
+    report.write("wire", figures, command, SEEDS[0])
     measured = {}
     for number, seed in enumerate(SEEDS[: options.seeds], 1):
         for wire in DOWN:
@@ -190,7 +191,7 @@ def main() -> None:
         # After every seed: a measurement that stops leaves its figures behind.
         figures |= {"seeds": number, "forms": rows(measured, SEEDS[:number])}
         report.write("wire", figures, command, SEEDS[0])
-    for title in ("forms", "a model of 7 billion parameters"):
+    for title in (name for name, found in figures.items() if isinstance(found, list)):
         report.print_table(tuple(figures[title][0]), [tuple(row.values()) for row in figures[title]], title)
 
 

@@ -8,7 +8,7 @@ tests/integration/test_nodes.py runs them against real SuperNodes.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import ERROR, WARNING
 
 import httpx
@@ -18,7 +18,6 @@ from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.logger import log
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -28,6 +27,8 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client_app.heartbeat import Heartbeat
 
 _COMPONENT = "foedus-node"
 _RETRY_SECONDS = 30.0
@@ -44,6 +45,7 @@ class Runtime:
 
     address: str
     secret: bytes
+    _heartbeat: Heartbeat = field(default_factory=Heartbeat, repr=False, compare=False)
 
     def handle_next(self, check: Check, app: App) -> bool:
         """Take a task and answer it; returns whether there was one. What goes wrong is an error reply.
@@ -52,7 +54,11 @@ class Runtime:
         """
         if not (token := self._acquire()):
             return False
-        with self._client(RuntimeTokenHttpInterceptor(token)) as client, _beating(client):
+        beat = SendTaskHeartbeatRequest()
+        with (
+            self._client(RuntimeTokenHttpInterceptor(token)) as client,
+            self._heartbeat.of(lambda: client.SendTaskHeartbeat(beat)),
+        ):
             context, failure = None, "the task could not be pulled"
             try:
                 message, context, _, fab = pull_task_input(client)
@@ -108,22 +114,3 @@ def _answered(check: Check, app: App, fab: bytes, message: Message, context: Con
         # The text of an error may hold this machine's paths: of those of the app, only the kind leaves it.
         reason = str(error) if code == ErrorCode.INVALID_FAB else f"{type(error).__name__}: the node's log says why"
     return Message(Error(code=code, reason=reason), reply_to=message), reason
-
-
-@contextmanager
-def _beating(client: RuntimeHttpClient) -> Iterator[None]:
-    """Tell the SuperNode that the task is being worked on, which counts it as lost after a minute of silence."""
-
-    def beat() -> bool:
-        with suppress(httpx.HTTPError):
-            # Flower's own sender ends the process of a task that is over: a worker has others to come.
-            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-            return True
-        return False
-
-    sender = HeartbeatSender(beat)
-    sender.start()
-    try:
-        yield
-    finally:
-        sender.stop()

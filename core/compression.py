@@ -28,6 +28,8 @@ from core.errors import FormatError
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
+LARGEST_EXPONENT = 100
+"""Below this power of two products with a level are finite, and above its inverse normal: rounded alike anywhere."""
 BLOCK = 64
 SPARSE_BLOCK, KEPT = 256, 16
 """Numbers in a block of the form sparse, and how many of them are kept."""
@@ -42,8 +44,6 @@ NF4 = np.array(
 _MIDDLES = (NF4[1:] + NF4[:-1]) / np.float32(2)
 _NO_CODES = np.empty(0, np.uint8)
 _PIECE = 4096
-_LARGEST = np.float32(2.0**100)
-"""Below it products of a scale and a level are finite, and above its inverse normal: rounded alike anywhere."""
 _LEAST = np.float32(2.0**-100)
 _LOWEST_TOP, _HIGHEST_TOP = ((exponent + 127) << 4 for exponent in (-100, 100))
 _LOWEST_SCALE, _HIGHEST_SCALE = ((exponent + 127) << 7 for exponent in (-110, 100))
@@ -65,11 +65,11 @@ class NumberForm(Protocol):
         ...
 
 
-def checked(numbers: Float32) -> Float32:
-    """The same numbers; raises FormatError unless all are finite, and below 2¹⁰⁰."""
+def checked(numbers: Float32, exponent: int = LARGEST_EXPONENT) -> Float32:
+    """The same numbers; raises FormatError unless all are finite, and below a power of two."""
     # A comparison with NaN is false, so it is found too.
-    if not (np.abs(numbers) < _LARGEST).all():
-        raise FormatError("compression: expected finite numbers below 2^100, got NaN, Inf or larger ones")
+    if not (np.abs(numbers) < np.float32(2.0**exponent)).all():
+        raise FormatError(f"compression: expected finite numbers below 2^{exponent}, got NaN, Inf or larger ones")
     return numbers
 
 

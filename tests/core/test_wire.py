@@ -202,3 +202,12 @@ def test_a_state_of_zeros_or_of_rank_zero_is_sent_too() -> None:
         state = AdapterState({"a.lora_B": array})
         assert to_send(state, "nf4").state == state
         assert Rounded.of(state, "nf4") == (state.digest, 0.0)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_what_can_be_written_can_be_read_up_to_the_largest_number(form: str) -> None:
+    largest = np.nextafter(np.float32(2.0**100), np.float32(0))
+    packed = Packed.of(AdapterState({"a": np.full((2, 64), largest)}), form)
+    assert Packed(packed.data).state["a"].max() > 0.99 * largest
+    with pytest.raises(FormatError, match="finite numbers below"):
+        Packed.of(AdapterState({"a": np.full((2, 64), np.float32(2.0**100))}), form)

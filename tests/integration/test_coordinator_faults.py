@@ -16,7 +16,7 @@ import pytest
 from console.backends.children import flower_environment, free_port, script
 from console.backends.deployment import last_error
 from console.deployments import certificates
-from core.storage.lock import holder
+from console.views.watch import is_written
 from core.storage.state_folder import State
 from tests.commands import foedus, started
 from tests.integration.deployed import PRIVILEGED, Deployment, until, world_command
@@ -73,7 +73,7 @@ def test_a_coordinator_whose_disk_is_full_stops_and_goes_on_when_there_is_room(
         run.wait_for("round-closed", 1)
         filler = fill(disk)
         log = deployment.folder / "coordinator.log"
-        until(lambda: holder(run.state.lock("full-disk")) is None, log, 2)
+        until(lambda: not is_written(run.state.lock("full-disk")), log, 2)
         flower_id = re.findall(r"Created run (\d+)", deployment.log("coordinator"))[-1]
         printed = deployment.flwr("log", flower_id, "federation", "--show").stdout
         assert "No space left on device" in last_error(printed), printed[-3000:]
@@ -110,6 +110,7 @@ def test_an_expired_certificate_keeps_nodes_out_until_it_is_renewed(
     renew = ("deploy", "init", deployment.folder / "federation.toml", "--out", deployment.coordinator)
     with monkeypatch.context() as patched:
         patched.setattr(certificates, "SERVER_DAYS", -0.5)
+        (deployment.coordinator / "server.pem").unlink()  # one that lasts is left as it is
         world_command(*renew)
     open_door_again(deployment)
     try:
