@@ -62,6 +62,7 @@ OVERVIEWS = ("index", "small-bases")
 """The pages with the targets of every topic: on a base that speaks, and the others."""
 TOPICS = (
     "speaking", "federation", "attribution", "unlearning", "poison", "privacy", "wire", "agents", "chain-and-audit",
+    "scale",
     "speed",
 )  # fmt: skip
 """In the order in which the table of all targets lists them."""

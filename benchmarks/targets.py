@@ -235,6 +235,24 @@ def _attacked(name: str, rule: str) -> Callable[[Figures], Cases]:
     }
 
 
+def _of_scale(figure: str) -> Callable[[Figures], Cases]:
+    """A figure of every size from a hundred organisations on."""
+    return lambda figures: {
+        f"{row['organisations']:,} organisations": row[figure]
+        for row in figures["sizes"]
+        if row["organisations"] >= 100
+    }
+
+
+def _growth(figures: Figures) -> Cases:
+    """The coordinator's memory at each size, relative to the smallest."""
+    smallest, *larger = figures["sizes"]
+    return {
+        f"{row['organisations']:,} organisations": row["server_memory_mib"] / smallest["server_memory_mib"]
+        for row in larger
+    }
+
+
 def _sent(wire: str, way: str) -> Callable[[Figures], Cases]:
     """Times fewer bytes that a form takes one way, by base."""
     return lambda figures: {
@@ -337,6 +355,12 @@ TARGETS = (
         "wire", "Part of an organisation's round that goes into compressing", "wire",
         _compressed(lambda row: float(row["compressing_percent"])), 5, " %",
     ),
+    Target(
+        "scale", "Time of a round, relative to plain Flower with the same steps", "scale", _of_scale("ratio"),
+        lambda figures: figures["target_ratio"], "×",
+    ),
+    Target("scale", "Memory of the coordinator, relative to that for ten organisations", "scale", _growth, 1.2, "×"),
+    Target("scale", "Seconds of an audit", "scale", _of_scale("audit_seconds"), 60, " s"),
     Target(
         "federation", "Bits per character of the embedded base, relative to the better character 6-gram", "train_base",
         _base_against_ngrams, 1.0, "×",

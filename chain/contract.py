@@ -39,6 +39,12 @@ class BoundContract:
             return int(self.node.eth.chain_id)
 
     @property
+    def newest_block(self) -> int:
+        """The number of the chain's newest block."""
+        with reaching(self.node, "its newest block"):
+            return int(self.node.eth.block_number)
+
+    @property
     def genuine(self) -> bool:
         """Whether the code at the address is this contract's, as it was compiled here."""
         with reaching(self.node, f"the code at {self.address}"):

@@ -14,7 +14,7 @@ from chain.credits import Credits
 from chain.deployment import COORDINATOR_ROLE, bind
 from chain.devnet.accounts import administrator
 from chain.erasures import Erasures
-from chain.registry import Registry
+from chain.registry import Registry, RevocationEvents
 from core.canonical import Address, Digest, raw
 from core.errors import LedgerConflictError, LedgerError
 from core.keys import Key
@@ -31,6 +31,7 @@ class EthereumLedger:
     def __init__(self, bound: BoundContract) -> None:
         self.bound = bound
         self._erasures = Erasures(bound)
+        self._revocations = RevocationEvents(bound)
 
     @property
     def chain_id(self) -> int:
@@ -139,8 +140,8 @@ class EthereumLedger:
 
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         """See `Ledger.revoked`."""
-        registry = Registry(self.bound)
-        registered = ((address, registry.read(address)) for address in organisations)
+        registry, among = Registry(self.bound), self._revocations.among(tuple(organisations))
+        registered = ((address, registry.read(address)) for address in among)
         return {address: known.revoked_at for address, known in registered if known and known.revoked_at}
 
     def attest(self, run: Digest, erasure: Digest, lane: int, attestation: Digest) -> Anchor:

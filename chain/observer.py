@@ -33,6 +33,8 @@ class Observer:
         self._quiet = quiet
         self._ledger: LedgerView | None = None
         self._asleep_until = 0.0
+        self._members: dict[Digest, frozenset[Address]] = {}
+        self._coordinators: dict[Digest, Address] = {}
 
     @property
     def chain_id(self) -> int:
@@ -45,12 +47,20 @@ class Observer:
         return self._ask(lambda ledger: ledger.contract)
 
     def members(self, run: Digest) -> frozenset[Address]:
-        """See `LedgerView.members`."""
-        return self._ask(lambda ledger: ledger.members(run))
+        """See `LedgerView.members`; of a run that is open they are asked once, since they never change."""
+        if run not in self._members:
+            found = self._ask(lambda ledger: ledger.members(run))
+            self._members |= {run: found} if found else {}
+            return found
+        return self._members[run]
 
     def coordinator(self, run: Digest) -> Address | None:
-        """See `LedgerView.coordinator`."""
-        return self._ask(lambda ledger: ledger.coordinator(run))
+        """See `LedgerView.coordinator`; asked once, as the members are."""
+        if run not in self._coordinators:
+            found = self._ask(lambda ledger: ledger.coordinator(run))
+            self._coordinators |= {run: found} if found else {}
+            return found
+        return self._coordinators[run]
 
     def opened_by(self, run: Digest) -> Address | None:
         """See `LedgerView.opened_by`."""
@@ -96,6 +106,8 @@ class Observer:
             return question(self._ledger)
         except LedgerUnreachableError:
             self._asleep_until = time.monotonic() + self._quiet
+            self._members.clear()
+            self._coordinators.clear()
             self._ledger = None  # a chain that was started again has another port
             raise
 

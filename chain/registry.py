@@ -5,6 +5,7 @@ good, from the next round: a round whose parent was committed after the revocati
 organisation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from chain.membership import MembershipRequest
 from core.canonical import Address, Digest, raw
 from core.errors import UsageError
 from core.keys import Domain, Key
+
+_MOST_READ = 64
+"""Organisations that are looked up one by one; of thousands, asked for each second, a question each is too many."""
+_REORGANISED = 16
+"""Blocks that are looked at again: a chain may replace its newest ones."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,25 @@ class Registry:
         return self._bound.execute(
             "revokeOrganisation", organisation, effect=revoked, purpose=f"revoking {organisation}"
         )
+
+
+class RevocationEvents:
+    """The revocations among many, by the contract's events: each block is looked at once, and the newest again."""
+
+    def __init__(self, bound: BoundContract) -> None:
+        self._bound = bound
+        self._following = 0
+        self._ever: set[Address] = set()
+
+    def among(self, organisations: Sequence[Address]) -> Sequence[Address]:
+        """Those of few, or of many those with an event: whether one is revoked is for the contract's storage to say."""
+        if len(organisations) <= _MOST_READ:
+            return organisations
+        purpose, newest = "the revocations", self._bound.newest_block
+        events = self._bound.events("OrganisationRevoked", self._following, newest, {}, purpose=purpose)
+        self._ever |= {Address(event["args"]["organisation"]) for event in events}
+        self._following = max(0, newest - _REORGANISED)
+        return [address for address in organisations if address in self._ever]
 
 
 def registry_of(

@@ -30,6 +30,7 @@ from core.config import RunConfig
 from core.errors import ConfigError, ObjectionError, UsageError
 from core.genesis import Genesis
 from core.keys import Key
+from core.names import listed
 from core.site_policy import SitePolicy, SiteTerms
 from core.update import Asked, Organisation, Registration, UpdateManifest
 from llm.data import read_data
@@ -94,7 +95,7 @@ class Node:
         """
         own = genesis.signing(address) if genesis else address
         if own not in self.hosts:
-            raise UsageError(f"expected an organisation hosted here ({', '.join(self.hosts)}), got {own}")
+            raise UsageError(f"expected an organisation hosted here ({listed(self.hosts)}), got {own}")
         host = self.hosts[own]
         return host if own == address else replace(host, key=replace(host.key, member=address))
 

@@ -25,6 +25,7 @@ from core.composition import Composition
 from core.errors import DataError, FormatError, UsageError
 from core.genesis import Genesis
 from core.messages import queries, training
+from core.messages.federation import keep
 from core.messages.queries import DryRunQuery, OfferQuery
 from core.messages.refusal import Cause, Refused
 from core.messages.training import Task
@@ -60,12 +61,13 @@ def check(message: Message, context: Context) -> Message:
 
 def offer(message: Message, context: Context) -> Message:
     """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
-    query = OfferQuery.from_content(message.content)
     node = node_of(context)
+    query = OfferQuery.from_content(message.content, node.oversight.state.federations)
     genesis = query.genesis
     host = node.host(query.organisation, genesis)
     node.agreement(host).check(genesis)
     node.check_site(host, SiteTerms.of(genesis))
+    keep(genesis, node.oversight.state.federations)
     model = base_of_genesis(genesis, node.base)
     key = RoundKey(genesis.digest, query.lane, query.generation, query.round)
     try:
@@ -81,8 +83,8 @@ def offer(message: Message, context: Context) -> Message:
 
 def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if the task holds."""
-    task = Task.from_content(message.content)
     node = node_of(context)
+    task = Task.from_content(message.content, node.oversight.state.federations)
     host = node.host(task.organisation, task.genesis)
     model, fresh = _checked_base(task, node, host)
     node.check_site(host).check_update(task.round)
@@ -119,8 +121,8 @@ def train(message: Message, context: Context) -> Message:
 
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the base and the served adapters on the organisation's held-out records, in nats per answer token."""
-    task = Task.from_content(message.content)
     node = node_of(context)
+    task = Task.from_content(message.content, node.oversight.state.federations)
     host = node.host(task.organisation, task.genesis)
     model, fresh = _checked_base(task, node, host)
     check_served(task, fresh)
@@ -148,6 +150,7 @@ def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterSta
     model = base_of_genesis(genesis, node.base)
     fresh = shared_adapter(model, genesis.rank, genesis.shared_seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
+    keep(genesis, node.oversight.state.federations)
     return model, fresh
 
 

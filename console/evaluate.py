@@ -23,6 +23,9 @@ from console.settings import absolute, saved
 from console.views.progress import working
 from console.views.report import members_of
 from console.views.tables import answer, table
+from core import seeds
+from core.names import listed
+from core.storage.run_folder import RunFolder
 from llm.records import Collection, Record
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunArgument = "",
     data: Annotated[str | None, typer.Option(help="Folder of JSONL files, or hf:NAME [the run's own].")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Records of each data set; 0 is all.")] = 64,
+    sample: Annotated[int, typer.Option(min=0, help="Organisations, drawn by the run's seed; 0 is all.")] = 100,
     tasks: Annotated[str, typer.Option(help="Tasks of lm_eval, by commas, in place of data sets.")] = "",
     task_folder: Annotated[Path | None, typer.Option(help="Folder with lm_eval tasks of one's own.")] = None,
     base: BaseOption = "",
@@ -65,16 +69,29 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     if tasks:
         found, rows = _tasks(served, tasks, task_folder, limit)
     else:
-        found, rows = _measured(served, sets, settings.max_length, limit)
+        found, rows = _measured(served, sampled(sets, sample, served_run.genesis.seed), settings.max_length, limit)
     headings = ("task", "figure", "value") if tasks else ("data set", "records", "loss", "perplexity", "exact match")
     parts: list[RenderableType] = [
         table(f"Run {served_run.name}: base → served", headings, rows, numbers=headings[-3:])
     ]
-    # Of other data than the run's own, and of tasks, nobody says whose they should be.
-    missing = [name for name in members_of(served_run) if data is None and not tasks and name not in found]
-    parts += [f"{name}: missing: the run's data have nothing of this organisation" for name in missing]
+    missing = absent(served_run, sets) if data is None and not tasks else []
+    parts += [f"{listed(missing)}: missing: the run's data have nothing of them"] if missing else []
     kind = {"tasks": found} if tasks else {"data_sets": found, "missing": missing}
     answer({"run": served_run.name, "aggregate": served.state.digest, **kind}, parts, as_json=as_json)
+
+
+def absent(run: RunFolder, sets: Collection) -> list[str]:
+    """The members of whom the run's own data have nothing; of other data nobody says whose they should be."""
+    there = {organisation.name for organisation in sets.organisations}
+    return [name for name in members_of(run) if name not in there]
+
+
+def sampled(sets: Collection, most: int, seed: int) -> Collection:
+    """The data of so many organisations at most, drawn by the seed; the same ones each time."""
+    if not most or len(sets.organisations) <= most:
+        return sets
+    drawn = sorted(sets.organisations, key=lambda one: seeds.ticket(seed, one.name, 0))[:most]
+    return replace(sets, organisations=tuple(sorted(drawn, key=lambda one: one.name)))
 
 
 def _measured(served: "Serving", sets: Collection, max_length: int, limit: int) -> Figures:

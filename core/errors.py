@@ -14,7 +14,8 @@
     │   │   └── LostMemoryError   an organisation is shown what it signed, and remembers nothing
     │   └── DestroyedError        something stored whose key was destroyed, as an erasure does
     ├── NotNowError               a site takes no part at present; the text may travel
-    │   └── HeldError             an update waits for a person of its organisation
+    │   ├── HeldError             an update waits for a person of its organisation
+    │   └── UnknownGenesisError   a message names a genesis that this node has lost, or was never shown
     ├── LedgerError               a ledger refused or could not be asked: exit 1
     │   ├── LedgerUnreachableError   nothing answered; may be tried again
     │   └── LedgerConflictError      the ledger says no: wrong parent, round already committed, no role
@@ -88,6 +89,10 @@ class NotNowError(FoedusError):
 
 class HeldError(NotNowError):
     """An update is held until a person of its organisation has looked at it."""
+
+
+class UnknownGenesisError(NotNowError):
+    """A message names a genesis by a digest that is not known here: it is to be sent whole."""
 
 
 class LedgerError(FoedusError):

@@ -12,7 +12,7 @@ from core.canonical import ZERO_DIGEST, Address, Digest, address, digest, raw, s
 from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
 from core.membership import MembershipRecord
-from core.names import check_distinct
+from core.names import check_distinct, listed
 from core.origins import Origin
 from core.parsing import parsed
 from core.ranges import fault
@@ -308,6 +308,16 @@ class Genesis:
         """Chain and coordinator, and SHA-256 of the canonical JSON under ``foedus/genesis-content/v1``."""
         return GenesisHeader(self.chain, digest("genesis-content", to_json(self.to_dict())), self.coordinator)
 
+    @cached_property
+    def shown(self) -> bytes:
+        """Canonical JSON of `to_message`: what organisations are shown of their federation."""
+        return to_json(self.to_message())
+
+    @cached_property
+    def shown_digest(self) -> Digest:
+        """SHA-256 of `shown` under ``foedus/federation/v1``, by which messages name it."""
+        return digest("federation", self.shown)
+
     @property
     def scale(self) -> float:
         """What an adapter's product B A is multiplied by: α / r, with `rslora` α / √r (Kalajdzievski, 2023)."""
@@ -382,14 +392,18 @@ class Genesis:
 
     def organisation(self, address: Address) -> Organisation | None:
         """The organisation with this address, which is or was a member."""
-        return next((o for o in self.everyone if o.address == address), None)
+        return self._by_address.get(address)
+
+    @cached_property
+    def _by_address(self) -> dict[Address, Organisation]:
+        return {member.address: member for member in self.everyone}
 
     @property
     def full_bid(self) -> Bid:
         """The federation's own steps and rank: the most that an organisation can offer."""
         return Bid(self.training.local_steps, self.rank)
 
-    @property
+    @cached_property
     def names(self) -> dict[Address, str]:
         """What all who ever were members are called."""
         return {member.address: member.name for member in self.everyone}
@@ -399,7 +413,7 @@ class Genesis:
         """What all are called who may have a part in what is served: members, and the run that this one began with."""
         return self.names | ({self.origin.address: self.origin.name} if self.origin else {})
 
-    @property
+    @cached_property
     def examples(self) -> dict[Address, int]:
         """How many examples everyone registered who ever was a member: n_k."""
         return {member.address: member.examples for member in self.everyone}
@@ -414,7 +428,7 @@ class Genesis:
         for member in self.everyone:
             if name in (member.name, member.address):
                 return member
-        names = ", ".join(member.name for member in self.everyone)
+        names = listed(member.name for member in self.everyone)
         raise UsageError(f"expected one of the members {names}, got organisation {name!r}")
 
     def lanes_of(self, address: Address) -> tuple[int, ...]:

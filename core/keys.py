@@ -122,6 +122,10 @@ class Key:
         """HMAC-SHA256 of a digest under this key, which nobody else can compute (core/erasures.py has a use)."""
         return hmac.digest(self.secret, domain("records-salt") + raw(nonce), "sha256")
 
+    def group_for(self, readers: Digest) -> "Key":
+        """The key that a coordinator makes for a group of readers (core/storage/groups.py); the same each time."""
+        return Key(hmac.digest(self.secret, domain("group-secret") + raw(readers), "sha256"))
+
     def nonce_for(self, asked: Digest) -> bytes:
         """The same for a part of a federation's seed, which no salt tells (client_app/agreement.py)."""
         return hmac.digest(self.secret, domain("nonce-secret") + raw(asked), "sha256")

@@ -29,6 +29,13 @@ def organisation_name(value: object) -> Name:
     return Name(value)
 
 
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names by commas; of more than `most` the first, and how many others there are."""
+    known = list(names)
+    others = f" and {len(known) - most} others" if len(known) > most else ""
+    return ", ".join(known[:most]) + others
+
+
 def check_distinct(names: Iterable[str]) -> None:
     """Raise FormatError for two names that differ in nothing but case."""
     seen: dict[str, str] = {}

@@ -23,8 +23,8 @@ def shard_of(record: Digest, shards: int) -> int:
     return int.from_bytes(drawn[:8], "big") % shards
 
 
-def ticket(seed: int, organisation: Address, number: int) -> float:
-    """A number in [0, 1) that decides whether an organisation is drawn in a round; others do not shift it."""
+def ticket(seed: int, organisation: str, number: int) -> float:
+    """A number in [0, 1) that decides whether an organisation, by address or name, is drawn; others do not shift it."""
     return int.from_bytes(_hash(f"{seed}", organisation.lower(), f"{number}", "ticket")[:8], "big") / 2**64
 
 

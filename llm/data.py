@@ -9,7 +9,7 @@ from pathlib import Path
 import assets
 from core.config import RunConfig
 from core.errors import DataError
-from core.names import Name
+from core.names import Name, listed
 from llm.files import ENDINGS, is_data, is_hidden, read_records, stem
 from llm.hub import read_hub
 from llm.records import Collection, OrganisationData, Record, checked_names, split
@@ -46,7 +46,7 @@ def read_folder(path: Path, organisations: int | None = None) -> Collection:
         raise DataError(f"{path}: {_EXPECTED}, got no such folder")
     files, notes = _training_files(path)
     if organisations is not None and len(files) < organisations:
-        raise DataError(f"{path}: expected {organisations} organisations, got {len(files)} ({', '.join(files)})")
+        raise DataError(f"{path}: expected {organisations} organisations, got {len(files)} ({listed(files)})")
     read = []
     for name, file in zip(checked_names(list(files)[:organisations], str(path)), files.values(), strict=False):
         train, dev = read_records(file), None if file.parent == path else _only(file.parent, "dev")

@@ -1,23 +1,25 @@
 """Organisations made by dividing one data set: of the Hugging Face Hub, of a folder of files, or saved by `datasets`.
 
-The rows of the train split are divided evenly at random, unevenly by a Dirichlet draw over a column's values (both by
-Flower's partitioners), or by a column whose every value is an organisation. Each part holds out its own dev records;
-the validation split, where there is one, is the shared validation set.
+The rows of the train split are divided evenly at random, into mixtures of a column's values that are drawn from a
+Dirichlet distribution (Hsu et al., 2019, arXiv 1909.06335), or by a column whose every value is an organisation. Each
+part holds out its own dev records; the validation split, where there is one, is the shared validation set.
 """
 
 import re
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from core.errors import ConfigError, DataError
 from llm.files import ENDINGS, Row, is_data, is_hidden, read_rows, table_rows
 from llm.records import Collection, OrganisationData, checked_names, missing, split, text_of
 
 _CONCENTRATION = 0.5
-"""Dirichlet parameter: at 0.5 most parts are dominated by few of the column's values."""
+"""Dirichlet parameter of a value: at 0.5 most parts are dominated by few of the column's values."""
+_LEAST_ROWS = 2
+"""Of a part: one to train on, one to hold out."""
 _LABEL_COLUMNS = ("label", "domain", "category")
 _SPLITS = {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
 """Words in the path of a file that is not of the train split, by the split."""
@@ -42,8 +44,10 @@ def read_hub(name: str, organisations: int, seed: int, partition: str = "iid") -
     train = rows.get("train")
     if not train:
         raise DataError(f"{source}: expected rows to train on, got the splits {sorted(rows)}")
-    if len(train) < 2 * organisations:
-        raise DataError(f"{source}: expected at least 2 rows an organisation, got {len(train)} for {organisations}")
+    if len(train) < _LEAST_ROWS * organisations:
+        raise DataError(
+            f"{source}: expected at least {_LEAST_ROWS} rows an organisation, got {len(train)} for {organisations}"
+        )
     if kind == "column":
         parts = _by_value(train, column, source)
     else:
@@ -75,28 +79,33 @@ def _at_random(
     rows: Sequence[Row], organisations: int, seed: int, column: str | None, source: str
 ) -> dict[str, list[Row]]:
     """So many parts; with a column (any that holds labels, when it is empty), each of few of its values."""
-    # Imported here: only runs on such data should wait for these two seconds.
-    partitioners = import_module("flwr_datasets.partitioner")
-    numbers: dict[str, Any] = {"row": range(len(rows))}
+    generator = np.random.default_rng(seed)
     if column is None:
-        partitioner = partitioners.IidPartitioner(organisations)
+        parts = [part.tolist() for part in np.array_split(generator.permutation(len(rows)), organisations)]
     else:
         known = [name for name in _LABEL_COLUMNS if name in rows[0].value]
-        column = column or next(iter(known), " or ".join(_LABEL_COLUMNS))
-        numbers["value"] = _values(rows, column, source)
-        partitioner = partitioners.DirichletPartitioner(
-            organisations, partition_by="value", alpha=_CONCENTRATION, seed=seed
-        )
-    # Row numbers and labels alone: what Arrow would make of the records is no matter.
-    partitioner.dataset = import_module("datasets").Dataset.from_dict(numbers).shuffle(seed=seed)
-    try:
-        # Each attempt is warned about in many lines; what counts is whether one of them succeeds.
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            parts = [partitioner.load_partition(index)["row"] for index in range(organisations)]
-    except ValueError as error:
-        advice = "take fewer organisations, or partition=iid"
-        raise DataError(f"{source} cannot be divided among {organisations}: {_reason(error)}: {advice}") from error
-    return {f"organisation-{index:03d}": [rows[row] for row in part] for index, part in enumerate(parts)}
+        values = _values(rows, column or next(iter(known), " or ".join(_LABEL_COLUMNS)), source)
+        parts = _mixtures(values, organisations, generator)
+    digits = max(3, len(str(organisations - 1)))
+    return {f"organisation-{index:0{digits}d}": [rows[row] for row in part] for index, part in enumerate(parts)}
+
+
+def _mixtures(values: Sequence[str], count: int, generator: np.random.Generator) -> list[list[int]]:
+    """The numbers of the rows of `count` parts of about one size, each with a mixture of values of its own."""
+    names, sizes = np.unique(values, return_counts=True)
+    # By a value's share of the rows, so that parts are of one size however rare a value is.
+    shares = generator.dirichlet(_CONCENTRATION * sizes * len(names) / len(values), size=count)
+    shares = np.maximum(shares, np.finfo(float).tiny)  # of a rare value every draw may be 0
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for name, size, share in zip(names, sizes, shares.T, strict=True):
+        found = generator.permutation(np.flatnonzero(np.asarray(values) == name))
+        ends = np.rint(np.cumsum(share) / share.sum() * size).astype(int)
+        for part, of_value in zip(parts, np.split(found, ends[:-1]), strict=True):
+            part.extend(of_value.tolist())
+    for part in parts:
+        while len(part) < _LEAST_ROWS:
+            part.append(max(parts, key=len).pop())
+    return parts
 
 
 def _values(rows: Sequence[Row], column: str, source: str) -> list[str]:

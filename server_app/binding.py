@@ -18,6 +18,7 @@ from core.keys import Domain, PublicKey
 from core.messages.codec import BOUND_BYTES
 from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
+from core.names import listed
 from core.rotations import KeyChain
 from core.signed import Signed
 from core.update import Asked, Organisation, Registration, verified_registration
@@ -56,6 +57,8 @@ class Bindings:
     """Organisations that did not agree to what they founded."""
     again_at: dict[int, float] = field(default_factory=dict)
     """By node that was asked, when it is to be asked again: never, where it answered or waiting changes nothing."""
+    holders: set[int] = field(default_factory=set)
+    """Nodes that have the genesis: they have answered a message with it."""
     known: int = 0
     most: int = BOUND_BYTES
     """The most bytes of one node's registrations."""
@@ -87,6 +90,7 @@ class Bindings:
         self.again_at = {node: at for node, at in self.again_at.items() if node in present}
         self._out = {node: question for node, question in self._out.items() if node in present}
         self._objecting &= present
+        self.holders &= present
         self.nodes = {address: node for address, node in self.nodes.items() if node in present}
         for node in sorted(present):
             if node not in self._out and self.again_at.get(node, 0.0) <= self.clock.now():
@@ -116,8 +120,9 @@ class Bindings:
             self.fail(node, failure)
             return
         self.again_at[node] = float("inf")
+        owners = {member.name.casefold(): member.address for member in self.organisations.values()}
         for signed, public in self.verified(node, reply, asked):
-            self._take(node, signed, public)
+            self._take(node, signed, public, owners)
 
     def fail(self, node: int, reason: str) -> None:
         """Remember why a node speaks for nobody."""
@@ -136,6 +141,11 @@ class Bindings:
         self.registrations.clear()
         self._ask_until_complete(grid)
 
+    def note_holder(self, organisation: Address, *, holds: bool) -> None:
+        """Note whether an organisation's node has the genesis: one that refuses a message is sent it once more."""
+        if (node := self.nodes.get(organisation)) is not None:
+            (self.holders.add if holds else self.holders.discard)(node)
+
     def drop(self, organisations: Iterable[Address], reason: str) -> None:
         """Leave organisations out of what is founded, for good."""
         for organisation in organisations:
@@ -144,8 +154,8 @@ class Bindings:
             for known in (self.nodes, self.public_keys, self.registrations):
                 known.pop(organisation, None)
 
-    def _take(self, node: int, signed: Signed[Registration], public: PublicKey) -> None:
-        """Bind an organisation to the node that spoke for it, if it may found."""
+    def _take(self, node: int, signed: Signed[Registration], public: PublicKey, owners: dict[str, Address]) -> None:
+        """Bind an organisation to the node that spoke for it, if it may found; `owners` are those of known names."""
         registered = signed.value.organisation
         member = replace(registered, address=self.keys.owner(registered.address))
         if self.keys.signing(member.address) != registered.address:
@@ -153,13 +163,14 @@ class Bindings:
             return
         if member.address in self.dropped:
             return
-        others = [o.name for o in self.organisations.values() if o.address != member.address]
-        if fault := self.founders.fault(signed.value, others):
+        taken = [member.name] if owners.get(member.name.casefold(), member.address) != member.address else []
+        if fault := self.founders.fault(signed.value, taken):
             self.fail(node, fault)
             return
         # The first node to prove a key keeps its organisation: a second one cannot take it over.
         if self.nodes.setdefault(member.address, node) == node:
             self.organisations[member.address] = member
+            owners[member.name.casefold()] = member.address
             self.public_keys[member.address] = public
             self.registrations[member.address] = signed
             if (theirs := signed.value.product) != self.product:
@@ -190,7 +201,7 @@ class Bindings:
                 return False
             # An organisation with a key of its own knows of itself alone: no count to wait for would ever come.
             if not self.expected and not self.known and self.nodes:
-                names = ", ".join(sorted(member.name for member in self.organisations.values()))
+                names = listed(sorted(member.name for member in self.organisations.values()))
                 raise ConfigError(f"organisations: expected the number to wait for, got 0, and nodes of {names}")
             self.clock.sleep(_POLL_SECONDS)
 

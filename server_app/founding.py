@@ -19,7 +19,7 @@ from core.founding import Founding
 from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
-from core.names import check_distinct
+from core.names import check_distinct, listed
 from core.origins import Origin
 from core.policies import never_asked
 from core.privacy import PrivacyPlan
@@ -188,7 +188,7 @@ def warnings(genesis: Genesis) -> list[str]:
     rounds = genesis.training.rounds
     plural = "" if rounds == 1 else "s"
     return [
-        f"{', '.join(unasked)}: no turn in {rounds} round{plural} of policy {genesis.participation.policy}: "
+        f"{listed(unasked)}: no turn in {rounds} round{plural} of policy {genesis.participation.policy}: "
         "raise rounds or fraction, or set participation all"
     ]
 

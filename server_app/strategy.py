@@ -158,7 +158,9 @@ class Foedus(Strategy):
             open_now = key == self.rounds.next_key(recipient)
             try:
                 self._admit(recipient, key, reply)
+                self.bindings.note_holder(recipient.organisation, holds=True)
             except RejectedError as error:
+                self.bindings.note_holder(recipient.organisation, holds=False)
                 if error.held and reply and open_now and self.tasks.hold(recipient, reply):
                     continue
                 if open_now:
@@ -193,7 +195,9 @@ class Foedus(Strategy):
         for (_, organisation), reply in self._recipients.match(replies):
             try:
                 self._evaluation.take(organisation, reply)
+                self.bindings.note_holder(organisation, holds=True)
             except RejectedError as error:
+                self.bindings.note_holder(organisation, holds=False)
                 if error.reason in (Reason.ABSTAINED, Reason.OBJECTED):
                     detail, events = one_line(error.detail), self.rounds.events
                     events.write("objected", round=server_round, organisation=organisation, detail=detail)
@@ -265,7 +269,8 @@ class Foedus(Strategy):
         for recipient in asked:
             lane, node = self.rounds.lanes[recipient.lane], self.bindings.nodes.get(recipient.organisation)
             if node is not None:
-                content = self.rounds.task(recipient, Composition.of(lane.state), measure=measure).to_content()
+                task = self.rounds.task(recipient, Composition.of(lane.state), measure=measure)
+                content = task.to_content(whole=node not in self.bindings.holders)
                 yield recipient, Message(content, node, TRAIN, group_id=str(lane.round + 1))
 
     def _evaluations(self, evaluation: RoundEvaluation) -> Iterator[tuple[Recipient, Message]]:
@@ -275,5 +280,6 @@ class Foedus(Strategy):
             if recipient.organisation in busy:
                 continue  # it would answer behind its task
             if (node := self.bindings.nodes.get(recipient.organisation)) is not None:
-                content = self.rounds.task(recipient, evaluation.served).to_content()
+                task = self.rounds.task(recipient, evaluation.served)
+                content = task.to_content(whole=node not in self.bindings.holders)
                 yield recipient, Message(content, node, EVALUATE, group_id=str(evaluation.number + 1))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from core.canonical import from_json, to_json
+from core.canonical import Address, from_json, to_json
 from core.errors import FormatError
 from core.signed import Signed, Statement
 from core.storage.artifacts import KEYS, SEALED
@@ -30,6 +30,8 @@ _ERASURE = re.compile(r"erasures/L(\d+)-G(\d+)\.json")
 _PARTIAL = re.compile(r"\..+\.\d+\.partial")
 _BLOCK = re.compile(r"artifacts/(blocks/[0-9a-f]{2}/[0-9a-f]{62})\.(?:sealed|keys)")
 _COPY = re.compile(r"artifacts/((?!blocks/).+)\.(?:sealed|keys)")
+
+_GROUP = re.compile(r"artifacts/groups/(0x[0-9a-fA-F]{40})\.keys")
 
 
 class Noun(Protocol):
@@ -202,6 +204,12 @@ def block_of(name: str) -> str | None:
     """The name in the store of the block that a file holds; None when it holds none."""
     match = _BLOCK.fullmatch(name)
     return match[1] if match else None
+
+
+def group_of(name: str) -> Address | None:
+    """The group of readers whose wrapped key a file in the store holds; None when it holds none."""
+    match = _GROUP.fullmatch(name)
+    return Address(match[1]) if match else None
 
 
 def copied_document(name: str) -> str | None:

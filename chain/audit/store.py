@@ -7,7 +7,7 @@ asked for is a failure, with exceptions that a crash leaves or a run in progress
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chain.audit.files import Files, block_of, copied_document, generation_of, is_partial
+from chain.audit.files import Files, block_of, copied_document, generation_of, group_of, is_partial
 from chain.audit.generations import GenerationAudit
 from chain.audit.report import Findings, What
 from core.errors import DestroyedError, IntegrityError
@@ -52,6 +52,11 @@ class StoreAudit:
             document = copied_document(name)
             if is_partial(name):
                 self.findings.checked["partial files"] += 1
+            elif group := group_of(name):
+                with self.findings.guard(What.WRAPS, name, "a key that each of a group's readers can open"):
+                    if self.readers_known:
+                        self.artifacts.check_group(group)
+                        self.findings.checked["group keys"] += 1
             elif block := block_of(name):
                 self._check_unnamed(name, block)
             elif document and document not in self.files and (self.files.folder / document).exists():

@@ -96,9 +96,13 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",
 }
-"""The environment of Flower's processes: nothing is reported, looked up or installed."""
+"""The environment of Flower's processes: nothing is reported, looked up or installed.
+
+Ray would run its workers at niceness 15: the training of a simulation would wait for whatever else the machine does.
+"""
 
 
 def end_with_parent() -> None:

@@ -108,7 +108,7 @@ def run_simulation(config: RunConfig, nodes: int, watch: Watcher) -> None:
     prefix = f"foedus-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of this run's, by a CLI that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix) as home, _superlink(Path(home), run) as link:
+    with tempfile.TemporaryDirectory(prefix=prefix) as home, superlink(Path(home), run) as link:
         app = stage(link.home / "app")
         overrides = write_overrides(config, link.home / "run.toml")
         resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
@@ -117,7 +117,7 @@ def run_simulation(config: RunConfig, nodes: int, watch: Watcher) -> None:
 
 
 @contextmanager
-def _superlink(home: Path, run: Path) -> Iterator[SuperLink]:
+def superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     """Start a SuperLink with this home; end it, and everything below it, on leaving."""
     port = free_port()
     environment = {**os.environ, **QUIET, **processes.mark(run), "FLWR_HOME": str(home)}

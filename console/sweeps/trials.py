@@ -24,6 +24,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from chain import control
 from console.backends.children import end_with_parent, script
 from console.sweeps.plan import Settings, Sweep, Trial
 from core.canonical import parse_json
@@ -32,15 +33,21 @@ from core.storage.events import EventLog
 
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 20.0
+_STARTS = 4
+"""Tries to start Ray."""
 _METRIC = "validation"
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
-"""Ray's environment: it says little, looks nothing up, and leaves the working directory as it is."""
+"""Ray's environment: it says little, looks nothing up, and leaves the working directory as it is.
+
+Its workers are not niced, as they would be by 15: trials are all that they do, and would wait for whatever else runs.
+"""
 
 
 def run_trials(
@@ -56,10 +63,7 @@ def run_trials(
     # It would print a trace of our own stack for a run that failed, whose own words are kept.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     listener = _Listener(out, told)
-    try:
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
+    start_ray(address)
     needs = {"cpu": sweep.cpus, "gpu": sweep.gpus}
     given = [config_of(trial) for trial in trials]
     try:
@@ -79,6 +83,22 @@ def run_trials(
     finally:
         ray.shutdown()
     return listener.ended
+
+
+def start_ray(address: str) -> None:
+    """Reach the Ray cluster at `address`, or start one on this machine (""); raises RunError when that fails."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
+        # Ray raises a bare Exception where its own processes have not started within 30 seconds: on a busy machine.
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise RunError(f"expected Ray to start, got {error}: --resume goes on") from error
+        else:
+            return
 
 
 class _Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed
@@ -140,6 +160,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
         if (self.folder / "result.json").exists():
             return
         # Of a sweep that was killed: a run that ended amid a round is not worth the code that finds out where.
+        self.end_chains()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         # As TOML has it, which is how --set reads a value.
@@ -167,6 +188,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 return {_METRIC: self.losses.pop(min(self.losses))}
             time.sleep(_POLL_SECONDS)
         if self.process is not None:
+            self.end_chains()
             if self.process.returncode:
                 raise RunError(last_line(self.folder / "log"))
             # Under its name only when it is whole: a sweep that goes on must not take half a result for one.
@@ -181,6 +203,12 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 self.process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+            self.end_chains()
+
+    def end_chains(self) -> None:
+        """End the development chains of its state folder: of many trials, each would stay until it is idle for long."""
+        for chain in ("embedded", "anvil"):
+            control.stop(chain, self.folder / "state")
 
 
 def last_line(log: Path) -> str:

@@ -1,18 +1,20 @@
 """A run as one JSON object, and as tables: read from its records, receipts and event log."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from rich.console import RenderableType
 
 from chain.queue import read_anchors
 from console.options import state_of
-from console.views.tables import short, table
+from console.views.tables import MOST_ROWS, short, table
 from core.canonical import Address
 from core.genesis import Genesis
 from core.ledger import Anchor
 from core.model_selection import stops
+from core.names import listed
 from core.privacy import claimed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -22,6 +24,9 @@ from core.storage.state_folder import State
 from core.update import UpdateManifest
 
 Json = dict[str, Any]
+
+_LEAST = 10
+"""Of many organisations, those whose loss fell least."""
 
 
 def report(state: State, run: RunFolder) -> Json:
@@ -104,11 +109,8 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         ("organisation", "base loss", "final loss", "change"),
         [
             # A base without any loss has no change in per cent.
-            *(
-                (n, f"{base:.3f}", f"{final[n]:.3f}", f"{100 * (final[n] / base - 1):+.1f} %" if base else None)
-                for n, base in result["base_loss"].items()
-            ),
-            *((name, None, None, "missing: not measured") for name in result["unmeasured"]),
+            *loss_rows(result["base_loss"], final),
+            *unmeasured_rows(result["unmeasured"], len(final)),
         ],
         numbers=("base loss", "final loss", "change"),
     )
@@ -138,6 +140,27 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
 
 
+def loss_rows(base: Mapping[str, float], final: Mapping[str, float]) -> list[tuple[str, str, str, str | None]]:
+    """Each organisation's losses and their change; of many the mean first, then those that gained least."""
+
+    def row(name: str, before: float, after: float) -> tuple[str, str, str, str | None]:
+        # A base without any loss has no change in per cent.
+        return name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.1f} %" if before else None
+
+    if len(base) < MOST_ROWS:
+        return [row(name, base[name], final[name]) for name in base]
+    least = sorted(base, key=lambda name: base[name] - final[name])
+    mean = row(f"mean of {len(base)}", fmean(base.values()), fmean(final[name] for name in base))
+    return [mean, *(row(name, base[name], final[name]) for name in least[:_LEAST])]
+
+
+def unmeasured_rows(names: Sequence[str], measured: int) -> list[tuple[str, None, None, str]]:
+    """Those of whom there is no loss; where a sample of many measures, how many they are."""
+    if measured < MOST_ROWS:
+        return [(name, None, None, "missing: not measured") for name in names]
+    return [(f"{len(names)} others", None, None, "not in the sample")] if names else []
+
+
 def next_commands(state: State, run: str) -> Iterator[str]:
     """What to try with a run, with its state folder where no command would look in it."""
     place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
@@ -157,13 +180,17 @@ def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
     for entry in result["rounds"]:
         for name, records in entry["records"].items():
             told.setdefault(name, []).append(records)
+    if len(told) > MOST_ROWS:
+        read = [records["read"] for each in told.values() for records in each]
+        yield f"Records  {len(told)} organisations trained; each read {min(read)} to {max(read)} records a round"
+        return
     for name, each in sorted(told.items()):
         used = [records["used"] for records in each if records["used"] is not None]
         fewest = f"used at least {min(used)}" if used else "used not told"
         read = min(records["read"] for records in each)
         yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
     if run.genesis.memberships:
-        yield f"Members  now: {', '.join(result['members'])}"
+        yield f"Members  now: {listed(result['members'])}"
 
 
 def origin_of(run: RunFolder) -> Json | None:
@@ -217,7 +244,7 @@ def round_remarks(rounds: list[Json]) -> Iterator[str]:
     for entry in rounds:
         if entry["late"]:
             when = f"{entry['grace']:.0f} s after its quorum"
-            yield f"Late     in round {entry['round']}, {when}: {', '.join(entry['late'])}"
+            yield f"Late     in round {entry['round']}, {when}: {listed(entry['late'])}"
     if lost := max((entry["rounding"] for entry in rounds), default=0.0):
         yield f"Rounding up to {100 * lost:.2g} % of a state on its way down; what is summed has none"
 
@@ -241,7 +268,7 @@ def _privacy(run: RunFolder) -> Json | None:
 def spending(privacy: Json | None) -> Iterator[str]:
     """The line about a privacy budget, where there is one."""
     if privacy:
-        spent = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
+        spent = listed(f"{name} {epsilon:.3g}" for name, epsilon in privacy["spent"].items()) or "nothing"
         yield f"Privacy  ε spent of {privacy['epsilon']:g} at δ {privacy['delta']:g}: {spent}"
 
 

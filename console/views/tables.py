@@ -17,6 +17,8 @@ from core.escape import visible
 
 WIDTH = 120
 """Columns where there is no terminal to ask."""
+MOST_ROWS = 40
+"""Of a table: nobody reads a thousand."""
 
 
 def screen(*, stderr: bool = False) -> Console:
@@ -30,12 +32,18 @@ def screen(*, stderr: bool = False) -> Console:
 def table(
     title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Collection[str] = ()
 ) -> Group:
-    """A line and a table of text; columns whose headings are in `numbers` are aligned to the right, None is a dash."""
+    """A line and a table of text; columns whose headings are in `numbers` are aligned to the right, None is a dash.
+
+    Of more rows than `MOST_ROWS` the first are shown, and how many others there are.
+    """
     made = Table()
     for heading in headings:
         made.add_column(Text(visible(heading)), justify="right" if heading in numbers else "left", overflow="fold")
-    for row in rows:
+    known = list(rows)
+    for row in known[:MOST_ROWS]:
         made.add_row(*(Text("–" if cell is None else visible(str(cell))) for cell in row))
+    if others := len(known[MOST_ROWS:]):
+        made.add_row(Text(f"… and {others} others: --json has all"))
     return Group(Text(visible(title), "bold"), made)  # rich would wrap a title of the table to the table's width
 
 

@@ -6,11 +6,11 @@
     query.reveal   registrations (signed) of all        nonce; or refusal
     query.consent  genesis                              consent (signed); or refusal
     query.admission  newcomers, openings                agreement (signed); or refusal
-    query.offer    round, payments                      offer (signed); or refusal
+    query.offer    round, payments (and genesis)        offer (signed); or refusal
     query.delete   attestation of an erasure (signed)   receipt (signed); or refusal
     query.records  request to erase records (signed)    which of them are held, which erased; or refusal
-    train          task, state                          manifest (signed), update, losses if asked; or refusal
-    evaluate       task, state                          losses; or refusal
+    train          task, state (and genesis)            manifest (signed), update, losses if asked; or refusal
+    evaluate       task, state (and genesis)            losses; or refusal
 
 Nouns travel as their canonical bytes, so that what was hashed is what was sent: an AdapterState is the data of one
 array (of type "safetensors", which Flower carries and never parses), everything else canonical JSON. A message is

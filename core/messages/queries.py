@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from flwr.app import RecordDict
@@ -25,6 +26,7 @@ from core.messages.codec import (
     payments_of,
     payments_to_json,
 )
+from core.messages.federation import attached, genesis_of
 from core.parsing import parsed, typed
 from core.signed import Signed
 from core.update import Asked, Offer, Registration
@@ -250,20 +252,21 @@ class OfferQuery:
     traffic: float
     paid: Mapping[int, float]
 
-    def to_content(self) -> RecordDict:
-        """As a message's content."""
+    def to_content(self, *, whole: bool = True) -> RecordDict:
+        """As a message's content, with the whole genesis or, for a node that has it, without."""
         plain = {name: getattr(self, name) for name in ("organisation", "lane", "generation", "round", "traffic")}
-        query = plain | {"genesis": self.genesis.to_message(), "paid": payments_to_json(self.paid)}
-        return RecordDict({"offer": json_record(query)})
+        query = plain | {"genesis": self.genesis.shown_digest, "paid": payments_to_json(self.paid)}
+        return RecordDict({"offer": json_record(query), **attached(self.genesis, whole=whole)})
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Self:
-        """Parse a message's content; raises FormatError."""
+    def from_content(cls, content: RecordDict, kept: Path | None = None) -> Self:
+        """Parse a message's content; `kept`: where geneses are kept. Raises FormatError, UnknownGenesisError."""
         names = ("organisation", "lane", "generation", "round", "traffic")
         query = json_of(content, "offer", QUESTION_BYTES, "genesis", "paid", *names)
         try:
             plain = {name: query[name] for name in names}
-            return typed(cls(genesis=Genesis.from_message(query["genesis"]), paid=payments_of(query["paid"]), **plain))
+            genesis = genesis_of(content, query["genesis"], kept)
+            return typed(cls(genesis=genesis, paid=payments_of(query["paid"]), **plain))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed query for an offer: {error}") from error
 

@@ -24,6 +24,7 @@ from core.errors import (
     ObjectionError,
     PolicyError,
     PrivacyError,
+    UnknownGenesisError,
     UsageError,
 )
 from core.messages.codec import REFUSAL_BYTES, json_of, json_record
@@ -47,6 +48,7 @@ class Cause(StrEnum):
     PRIVACY = "privacy-budget"
     POLICY = "site-policy"
     HELD = "held"
+    GENESIS = "genesis"
     LEDGER_UNREACHABLE = "ledger-unreachable"
     LEDGER = "ledger"
     SETTINGS = "settings"
@@ -70,6 +72,7 @@ _CAUSES: dict[type[Exception], Cause] = {
     PolicyError: Cause.POLICY,
     ObjectionError: Cause.MESSAGE,
     HeldError: Cause.HELD,
+    UnknownGenesisError: Cause.GENESIS,
     NotNowError: Cause.POLICY,
     ForgeryError: Cause.MESSAGE,
     LedgerUnreachableError: Cause.LEDGER_UNREACHABLE,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from flwr.app import MetricRecord, RecordDict
@@ -23,6 +24,7 @@ from core.messages.codec import (
     payments_of,
     payments_to_json,
 )
+from core.messages.federation import attached, genesis_of
 from core.parsing import finite, typed
 from core.rounds import RoundRecord, Salts, ShownRecord
 from core.signed import Signed
@@ -74,14 +76,14 @@ class Task:
             raise FormatError(f"malformed task: expected one state to train, got {len(self.served.parts)}")
         return self.served.states[0]
 
-    def to_content(self) -> RecordDict:
-        """As a message's content."""
+    def to_content(self, *, whole: bool = True) -> RecordDict:
+        """As a message's content, with the whole genesis or, for a node that has it, without."""
         task = {
             "organisation": self.organisation,
             "lane": self.lane,
             "generation": self.generation,
             "round": self.round,
-            "genesis": self.genesis.to_message(),
+            "genesis": self.genesis.shown_digest,
             "openings": [opening.to_dict() for opening in self.openings],
             "earlier": [shown.to_dict() for shown in self.earlier],
             "parent": self.parent.to_dict() if self.parent else None,
@@ -91,18 +93,19 @@ class Task:
             "shares": [part.share for part in self.served.parts],
             "measure": self.measure,
         }
-        return RecordDict({"task": json_record(task), "state": pack(self.served, self.genesis.wire)})
+        state = pack(self.served, self.genesis.wire)
+        return RecordDict({"task": json_record(task), "state": state, **attached(self.genesis, whole=whole)})
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Self:
-        """Parse a message's content; raises FormatError."""
+    def from_content(cls, content: RecordDict, kept: Path | None = None) -> Self:
+        """Parse a message's content; `kept`: where geneses are kept. Raises FormatError, UnknownGenesisError."""
         task = json_of(content, "task", QUESTION_BYTES, *_TASK)
         try:
             parent = Signed.parse(RoundRecord, task["parent"]) if task["parent"] else None
             openings = tuple(Signed.parse(GenerationRecord, opening) for opening in task["openings"])
             salts = Salts.from_dict(task["salts"]) if task["salts"] else None
             earlier = tuple(ShownRecord.from_dict(shown) for shown in task["earlier"])
-            genesis = Genesis.from_message(task["genesis"])
+            genesis = genesis_of(content, task["genesis"], kept)
             where = {name: task[name] for name in (*_PLACE, "measure")}
             paid = payments_of(task["paid"])
             served = Composition(task["composition"], tuple(_served(task["shares"], content, genesis.wire)))

@@ -5,26 +5,30 @@
     records/L0000-G0000-R00001-A01.sealed    what an auditor needs who has nothing else of the run
 
 Each is encrypted under a key of its own. The wraps of that key (core/storage/sealing.py) lie beside it in a file that
-can be deleted: then the bytes are noise to everyone, also in copies that nobody can reach.
+can be deleted: then the bytes are noise to everyone, also in copies that nobody can reach. Beyond so many readers it is
+wrapped once, for their group's key (core/storage/groups.py).
 """
 
 import hmac
 import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
 from core.errors import DestroyedError, FoedusError, IntegrityError, RunError, UsageError
-from core.keys import Key, address_of
-from core.storage import sealing
+from core.keys import Key, PublicKey, address_of
+from core.storage import groups, sealing
 from core.storage.blobs import Blobs
+from core.storage.groups import GROUPS, Group
 from core.storage.readers import Readers
 from core.storage.sealing import Wraps
 from core.wire import Packed, Travelling
 
 SEALED, KEYS = ".sealed", ".keys"
+MOST_WRAPS = 8
+"""Wraps of one key. An audit computes each again: of 16 members they were half of its time, of 1,000 nearly all."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Artifacts:
     salt: str
     readers: Readers
     key: Key | None
+    _groups: dict[Address, Group] = field(default_factory=dict, init=False, compare=False)
+    """Those that were opened, by address."""
 
     def place(self, name: Digest) -> str:
         """Under which name a state is stored: nobody without the genesis can tell which state it is."""
@@ -111,12 +117,16 @@ class Artifacts:
         Whoever has kept a copy of the wraps reads what they hold. Raises as `open` does, for what this key cannot open.
         """
         current = {address_of(reader) for reader in self.readers.of()}
-        for place in (name.removesuffix(KEYS) for name in self.blobs.names() if name.endswith(KEYS)):
+        places = [name.removesuffix(KEYS) for name in self.blobs.names() if name.endswith(KEYS)]
+        joint = {place.removeprefix(f"{GROUPS}/") for place in places if place.startswith(f"{GROUPS}/")}
+        for place in places:
             wraps = self._wraps(place)
-            if not set(wraps.wraps) <= current:
+            if not set(wraps.wraps) <= current | joint:
                 owners = set(map(self.readers.owner, wraps.wraps))
                 readers = [reader for reader in self.readers.of() if self.readers.owner(address_of(reader)) in owners]
-                self._write_wraps(place, Wraps.of(self._key_of(place, wraps), _label(place), readers))
+                shared = [group.key.public for address in wraps.wraps if (group := self._group(address))]
+                self._write_wraps(place, Wraps.of(self._key_of(place, wraps), _label(place), [*readers, *shared]))
+        self._groups.clear()
 
     def documents(self) -> list[str]:
         """The names of all stored documents."""
@@ -135,32 +145,61 @@ class Artifacts:
     def check_wraps(self, place: str, members: Collection[Address] | None = None) -> None:
         """Raise IntegrityError unless each of these organisations, the coordinator and the auditors can open a key.
 
-        Every wrap is computed again from the key.
+        Every wrap is computed again from the key, and every wrap of a group's key from that.
         """
         wraps = self._wraps(place)
         key = self._key_of(place, wraps)
-        if missing := [address_of(r) for r in self.readers.of(members) if address_of(r) not in wraps.wraps]:
+        known = {address_of(reader): reader for reader in self.readers.of()}
+        joint = [group for address in wraps.wraps if address not in known and (group := self._group(address))]
+        reached = set(wraps.wraps).union(*(group.readers for group in joint))
+        if missing := [a for reader in self.readers.of(members) if (a := address_of(reader)) not in reached]:
             raise IntegrityError(f"artifact {place} is not sealed for {missing[0]}")
-        listed = [reader for reader in self.readers.of() if address_of(reader) in wraps.wraps]
-        expected = Wraps.of(key, _label(place), listed)
+        listed = [reader for address, reader in known.items() if address in wraps.wraps]
+        expected = Wraps.of(key, _label(place), [*listed, *(group.key.public for group in joint)])
         if expected != wraps:
             odd = [a for a in sorted(wraps.wraps) if wraps.wraps[a] != expected.wraps.get(a)]
             raise IntegrityError(f"artifact {place} has a wrap for {odd[0] if odd else 'nobody'} that does not open")
 
+    def check_group(self, address: Address) -> None:
+        """Raise IntegrityError unless a group's key opens with the key here, and for each of its readers."""
+        if (group := self._group(address)) is None:
+            raise IntegrityError(f"group {address} is one of other readers")
+        _ = group.readers
+
     def _put(self, place: str, parts: Iterable[bytes | memoryview], members: Collection[Address] | None) -> None:
-        label, readers = _label(place), self.readers.of(members)
+        label, readers = _label(place), self._wrapped_for(members)
         if self._has(place):
             wraps = self._wraps(place)
             # Readers are only added: a lane that shares the state must not lock another one out.
             if any(address_of(reader) not in wraps.wraps for reader in readers):
-                known = {address_of(reader) for reader in readers} | set(wraps.wraps)
-                wider = [reader for reader in self.readers.of() if address_of(reader) in known]
+                joint = [group.key.public for address in wraps.wraps if (group := self._group(address))]
+                known = [reader for reader in self.readers.of() if address_of(reader) in wraps.wraps]
+                wider = dict.fromkeys((*known, *joint, *readers))
                 self._write_wraps(place, Wraps.of(self._key_of(place, wraps), label, wider))
             return
         key = secrets.token_bytes(sealing.KEY_BYTES)
         # Ciphertext first: a crash in between leaves bytes without a key, which count as not stored.
         self.blobs.write(place + SEALED, sealing.seal(key, label, parts))
         self._write_wraps(place, Wraps.of(key, label, readers))
+
+    def _wrapped_for(self, members: Collection[Address] | None) -> tuple[PublicKey, ...]:
+        """The readers that a key is wrapped for: each of few, the group of many, whose key is written first."""
+        if len(readers := self.readers.of(members)) <= MOST_WRAPS:
+            return readers
+        if self.key is None or self.key.public != self.readers.coordinator:
+            raise UsageError(f"expected the coordinator's key to write for {len(readers)} readers, got another")
+        key = groups.key_of(self.key, self.salt, readers)
+        if not self.blobs.has((place := f"{GROUPS}/{key.address}") + KEYS):
+            self._write_wraps(place, Wraps.of(key.secret, groups.label(key.address), readers))
+        return (key.public,)
+
+    def _group(self, address: Address) -> Group | None:
+        """The group of this address, its key opened; None where there is none, or one of others."""
+        if self.key is None or not self.blobs.has((place := f"{GROUPS}/{address}") + KEYS):
+            return None
+        if address not in self._groups and self.key.address in (wraps := self._wraps(place)).wraps:
+            self._groups[address] = Group.opened(address, wraps, self.key, self.readers.of())
+        return self._groups.get(address)
 
     def _has(self, place: str) -> bool:
         """Whether something is stored with its key; raises RunError when the store cannot be reached."""
@@ -180,8 +219,9 @@ class Artifacts:
         if self.key is None:
             raise UsageError(f"artifact {place} is sealed: expected the key file of one of its readers, got none")
         try:
-            return wraps.open(_label(place), self.key)
-        except FoedusError as error:
+            joint = () if self.key.address in wraps.wraps else filter(None, map(self._group, wraps.wraps))
+            return wraps.open(_label(place), next((group.key for group in joint), self.key))
+        except (FoedusError, OSError) as error:
             raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
 
     def _wraps(self, place: str) -> Wraps:

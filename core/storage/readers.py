@@ -25,7 +25,8 @@ class Readers:
 
     def of(self, members: Collection[Address] | None = None) -> tuple[PublicKey, ...]:
         """The coordinator, these organisations (all of them by default), and every auditor; nobody twice."""
-        chosen = (key for key in self.organisations if members is None or self.owner(address_of(key)) in members)
+        among = None if members is None else frozenset(members)
+        chosen = (key for key in self.organisations if among is None or self.owner(address_of(key)) in among)
         return tuple(dict.fromkeys((self.coordinator, *chosen, *self.auditors)))
 
     def owner(self, key: Address) -> Address:

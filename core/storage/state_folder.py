@@ -118,6 +118,11 @@ class State:
         """The folder of the genesis documents that organisations here have agreed to."""
         return self.folder / "agreed"
 
+    @property
+    def federations(self) -> Path:
+        """The folder of the geneses that a node was shown, by which messages may name them."""
+        return self.folder / "federations"
+
     def forgotten(self, genesis: Digest, organisation: Address) -> Path:
         """The records that an organisation of this state folder has erased from a federation."""
         return self.folder / "forgotten" / raw(genesis).hex() / f"{address(organisation)}.json"

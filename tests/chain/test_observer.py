@@ -10,6 +10,7 @@ import pytest
 from chain.ledger import EthereumLedger, open_ledger
 from chain.nodes import embedded_service
 from chain.observer import Observer, observe
+from core.canonical import Address, Digest
 from core.errors import IntegrityError, LedgerUnreachableError
 from core.keys import derive
 from core.ledger import MemoryLedger
@@ -44,6 +45,27 @@ def test_a_ledger_that_did_not_answer_is_left_alone_for_a_while() -> None:
     assert observer.members(some_digest()) == frozenset()
     assert (observer.chain_id, observer.contract) == (0, CONTRACT)
     assert down.opened == 2
+
+
+def test_the_members_of_a_run_are_asked_once_and_again_where_the_ledger_was_lost() -> None:
+    ledger, asked = MemoryLedger(), []
+
+    class Counting(MemoryLedger):
+        def members(self, run: Digest) -> frozenset[Address]:
+            asked.append(run)
+            if len(asked) == 3:
+                raise LedgerUnreachableError("down")
+            return ledger.members(run)
+
+    observer, run = Observer(Counting, quiet=0.0), some_digest()
+    assert observer.members(run) == frozenset()
+    ledger.open_run(run, MEMBERS)
+    assert observer.members(run) == observer.members(run) == frozenset(MEMBERS)
+    assert len(asked) == 2, "of one that is not open yet, an answer is not the last word"
+    with pytest.raises(LedgerUnreachableError):
+        observer.members(some_digest())
+    assert observer.members(run) == frozenset(MEMBERS)
+    assert len(asked) == 4
 
 
 def test_a_node_that_never_answers_is_not_waited_for() -> None:

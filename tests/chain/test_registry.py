@@ -84,3 +84,27 @@ def test_only_the_administrator_revokes_and_only_once(registry: Registry, contra
         registry.register(request_membership(key, registry.domain, NODE_KEY, 1, NEVER))
     with pytest.raises(LedgerConflictError):
         owned.revoke(derive(1, some_digest()).address)
+
+
+@pytest.mark.chain
+def test_of_many_the_revoked_are_found_without_a_question_each(
+    registry: Registry, contract: BoundContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (derive(1, some_digest()) for _ in range(2))
+    for key in (first, second):
+        registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    owned, ledger = (
+        Registry(BoundContract(contract.node, "PublicLedger", contract.address, administrator())),
+        EthereumLedger(contract),
+    )
+    many = [derive(2, str(number)).address for number in range(100)] + [first.address, second.address]
+    read = Registry.read
+    asked: list[Address] = []
+    monkeypatch.setattr(Registry, "read", lambda self, who: [asked.append(who), read(self, who)][1])
+    assert ledger.revoked(many) == {}
+    assert asked == []
+    revoked = {key.address: owned.revoke(key.address).revoked_at for key in (first, second)}
+    asked.clear()
+    assert ledger.revoked(many) == ledger.revoked(many) == revoked
+    assert asked == [first.address, second.address] * 2
+    assert EthereumLedger(contract).revoked(many) == revoked, "whoever looks later finds them, too"

@@ -512,7 +512,7 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
         hashed.append(b"".join(parts))
         return digest(kind, hashed[-1])
 
-    monkeypatch.setattr(Task, "from_content", lambda content: [parsed.append(content), parse(content)][1])
+    monkeypatch.setattr(Task, "from_content", lambda content, kept: [parsed.append(content), parse(content, kept)][1])
     for module in (core.adapter, core.wire):
         monkeypatch.setattr(module, "digest", counted_digest)
     monkeypatch.setattr(jsonl, "read", lambda path: [replayed.append(path), replay(path)][1])

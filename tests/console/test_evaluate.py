@@ -24,6 +24,13 @@ def test_evaluate_compares_base_and_adapter_on_every_data_set(finished: World) -
         assert figures["base"].keys() == figures["global"].keys() == {"loss", "perplexity", "exact_match"}
 
 
+def test_of_many_organisations_a_sample_is_measured_the_same_each_time(finished: World) -> None:
+    first, again = (finished.command("evaluate", "--limit", 1, "--sample", 2).json for _ in range(2))
+    assert len(set(first["data_sets"]) & set(ORGANISATIONS)) == 2
+    assert first == again
+    assert first["missing"] == []
+
+
 def test_evaluate_reads_other_data(finished: World, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     lines = [json.dumps({"text": f"line {i}"}) for i in range(4)]

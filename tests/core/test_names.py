@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import DataError, FormatError
 from core.genesis import Genesis
-from core.names import check_distinct, organisation_name
+from core.names import check_distinct, listed, organisation_name
 from core.update import Registration
 from llm.data import read_folder
 from tests import federation as f
@@ -52,6 +52,11 @@ def test_what_is_no_name_is_refused_in_registration_and_genesis(value: Any) -> N
 @pytest.mark.parametrize("value", ["a", "St. Marys 2", "clinic_north-2", "0xfeed", "a" * 64, "organisation-007"])
 def test_plain_names_are_names(value: str) -> None:
     assert organisation_name(value) == value
+
+
+def test_of_many_names_the_first_are_told_and_how_many_others_there_are() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(map(str, range(1000)), 3) == "0, 1, 2 and 997 others"
 
 
 @pytest.mark.parametrize("names", [["medical", "medical"], ["medical", "Medical"], ["a", "B", "b"]])

@@ -306,6 +306,7 @@ def questions() -> dict[str, Reader]:
         "query about newcomers": message(admission.to_content(), "admission", AdmissionQuery.from_content),
         "query to delete": message(deletion.to_content(), "delete", Deletion.from_content),
         "task": message(TASK.to_content(), "task", Task.from_content),
+        "genesis of a task": message(TASK.to_content(), "genesis", Task.from_content),
         "state of a task": Reader(state, f.fresh().to_bytes()),
     }
 

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,27 @@ def test_more_organisations_than_the_rows_allow_are_refused(tmp_path: Path, part
     write(tmp_path / "train.jsonl", *rows(60, label=1))
     with pytest.raises(DataError, match="expected at least 2 rows an organisation, got 60 for 31"):
         read_hub(str(tmp_path), 31, seed=1, partition=partition)
-    if partition != "iid":
-        with pytest.raises(DataError, match=r"cannot be divided among 20: .*: take fewer organisations"):
-            read_hub(str(tmp_path), 20, seed=1, partition=partition)
+    assert len(read_hub(str(tmp_path), 30, seed=1, partition=partition).organisations) == 30
+
+
+def test_one_data_set_is_divided_among_a_thousand_of_one_size_each_with_few_values(tmp_path: Path) -> None:
+    # Nine values in ten rows each, and one that a single row has.
+    write(
+        tmp_path / "train.jsonl",
+        *({"question": f"q{i}", "answer": "a", "label": i % 9 if i else 9} for i in range(20_000)),
+    )
+    found = read_hub(str(tmp_path), 1000, seed=1, partition="dirichlet=label").organisations
+    parts = [[record.prompt[0].content for record in (*part.train, *part.dev)] for part in found]
+    assert sorted(name for part in parts for name in part) == sorted(f"q{i}" for i in range(20_000))
+    assert min(map(len, parts)) >= 14
+    assert max(map(len, parts)) <= 26
+    # Of values that all have alike, the commonest of nine would make up a fifth.
+    commonest = [Counter(int(name[1:]) % 9 for name in part).most_common(1)[0][1] / len(part) for part in parts]
+    assert sum(commonest) / 1000 > 0.35
+    assert [part.name for part in found[:2]] == ["organisation-000", "organisation-001"]
+
+
+def test_dividing_needs_no_library_that_draws_pictures(source: str) -> None:
+    program = f"import sys; from llm.hub import read_hub; read_hub({source!r}, 3, 1, 'dirichlet'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"matplotlib", "pandas", "datasets"} & set(done.stdout.split())

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord
 from client_app.app import app as client
 from core import keys
 from core.adapter import AdapterState
-from core.canonical import Digest, from_json, to_json
+from core.canonical import Digest, digest, from_json, to_json
 from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, RunError, RunLockedError, UsageError
 from core.messages import codec, training
@@ -161,8 +161,15 @@ def test_an_organisation_that_lies_about_its_losses_does_not_end_the_run(world: 
 def _tampered_task(change: Callable[[dict[str, Any]], None]) -> Callable[[Message, Context], Message]:
     def cheat(message: Message, context: Context) -> Message:
         if message.metadata.message_type == TRAIN:
-            task = cast(dict[str, Any], from_json(cast(bytes, message.content.config_records["task"]["json"])))
+            records = message.content.config_records
+            task, genesis = (
+                cast(dict[str, Any], from_json(cast(bytes, records[name]["json"]))) for name in ("task", "genesis")
+            )
+            task["genesis"] = genesis
             change(task)
+            shown = to_json(genesis)
+            task["genesis"] = digest("federation", shown)
+            message.content["genesis"] = ConfigRecord({"json": shown})
             message.content["task"] = ConfigRecord({"json": to_json(task)})
         return client(message, context)
 

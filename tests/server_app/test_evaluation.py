@@ -12,7 +12,8 @@ from flwr.app import RecordDict
 from core.genesis import Genesis, Privacy
 from core.messages.training import Task
 from core.rounds import RoundRecord
-from server_app.evaluation import goes_with_task, means
+from server_app import evaluation
+from server_app.evaluation import RoundEvaluation, goes_with_task, means
 from server_app.rounds import Rounds
 from tests import federation as f
 from tests.server_app.clients import Federation, TestGrid, answer, fail, sequence
@@ -41,6 +42,20 @@ def test_a_round_is_measured_with_the_next_ones_task_and_the_last_by_a_message_o
     assert {number: dict(losses) for number, losses in result.evaluate_metrics_clientapp.items()} == dict.fromkeys(
         (1, 2, 3), LOSSES
     )
+
+
+def test_of_many_a_sample_measures_and_the_shared_set_is_measured_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MOST_MEASURING", 3)
+    federation = Federation.create(tmp_path, tuple(f.EXAMPLES), rounds=2)
+    federation.strategy().start(TestGrid(federation.clients))
+    last = federation.events_named("evaluated")[-1]
+    assert len(last["losses"]) == 3
+    assert last["validation"] == {"all": 0.5}
+    rounds = federation.rounds()
+    samples = [{asked.organisation for asked in RoundEvaluation(rounds, number).asked} for number in (1, 2)]
+    assert samples == [set(last["losses"])] * 2, "the same each time, so that losses can be compared"
 
 
 def after_one_round(folder: Path, **changes: Any) -> Rounds:

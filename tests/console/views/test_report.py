@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from console.views.report import report, round_remarks, served_lines, standings, tables
+from console.views.report import loss_rows, report, round_remarks, served_lines, standings, tables, unmeasured_rows
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -30,6 +30,19 @@ def federation(tmp_path: Path) -> Federation:
 
 def told(federation: Federation) -> dict[str, Any]:
     return report(State(federation.run.folder.parents[1]), federation.run)
+
+
+def test_of_many_the_mean_is_shown_and_those_that_gained_least() -> None:
+    base = {f"o{number}": 2.0 for number in range(100)}
+    final = {name: 1.0 + 0.01 * index for index, name in enumerate(base)}
+    mean, *least = loss_rows(base, final)
+    assert mean == ("mean of 100", "2.000", "1.495", "-25.2 %")
+    assert [row[0] for row in least[:2]] == ["o99", "o98"]
+    assert len(least) == 10
+    assert unmeasured_rows(["x"] * 900, 100) == [("900 others", None, None, "not in the sample")]
+    assert unmeasured_rows([], 100) == []
+    assert loss_rows({"a": 2.0}, {"a": 1.0}) == [("a", "2.000", "1.000", "-50.0 %")]
+    assert unmeasured_rows(["b"], 1) == [("b", None, None, "missing: not measured")]
 
 
 def test_a_run_is_completed_when_every_lane_has_closed_its_last_round(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from console.views.tables import WIDTH, answer, screen, short, table
+from console.views.tables import MOST_ROWS, WIDTH, answer, screen, short, table
 from tests.console.views.printed import printed
 
 HOSTILE = "[red]\x1b[31mEvil[/red]\u202e"
@@ -20,6 +20,13 @@ def test_on_a_terminal_foreign_text_brings_no_codes_either() -> None:
     text = printed([table("of", ("name",), [(HOSTILE,)]), f"line {HOSTILE}"], coloured=True)
     assert "\x1b[31m" not in text
     assert "\x1b[2J" not in text
+
+
+def test_of_a_thousand_rows_the_first_are_shown_and_how_many_others_there_are() -> None:
+    text = printed([table("t", ("name", "count"), ((f"n{number}", number) for number in range(1000)))])
+    assert f"n{MOST_ROWS - 1} " in text
+    assert f"n{MOST_ROWS} " not in text
+    assert f"… and {1000 - MOST_ROWS} others: --json has all" in text
 
 
 def test_a_missing_value_is_a_dash_and_numbers_end_where_their_column_ends() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from core import keys
 from core.adapter import AdapterState
-from core.canonical import from_json, to_json
+from core.canonical import Address, from_json, to_json
 from core.errors import DestroyedError, IntegrityError, RunError, UsageError
 from core.rotations import KeyChain, Rotation
+from core.storage import artifacts
 from core.storage.artifacts import Artifacts
 from core.storage.blobs import Folder, open_blobs
 from core.storage.readers import Readers
@@ -120,6 +121,72 @@ def test_the_readers_are_those_of_the_genesis() -> None:
         replace(READERS, organisations=READERS.organisations[1:]).check(genesis)
     with pytest.raises(IntegrityError, match="in another order"):
         replace(READERS, organisations=READERS.organisations[::-1]).check(genesis)
+
+
+@pytest.fixture
+def crowd(store: Artifacts, monkeypatch: pytest.MonkeyPatch) -> Artifacts:
+    """The same store, in which three readers are many."""
+    monkeypatch.setattr(artifacts, "MOST_WRAPS", 2)
+    return store
+
+
+def groups_of(store: Artifacts) -> list[str]:
+    return [name for name in store.blobs.names() if name.startswith("groups/")]
+
+
+def test_for_many_a_key_is_wrapped_once_and_all_of_them_read(crowd: Artifacts) -> None:
+    crowd.put(STATE, [MEDICAL, CODING])
+    crowd.put(OTHER, [MEDICAL, CODING])
+    (group,) = groups_of(crowd)
+    for state in (STATE, OTHER):
+        assert list(from_json(path(crowd, ".keys", state).read_bytes())["wraps"]) == [group[7:-5]]
+    for reader in (f.COORDINATOR, AUDITOR, f.key("medical"), f.key("coding")):
+        reading = replace(crowd, key=reader)
+        assert reading.open(STATE.digest) == STATE
+        reading.check_wraps(crowd.place(STATE.digest), [MEDICAL, CODING])
+        reading.check_group(Address(group[7:-5]))
+    other_lane = replace(crowd, key=f.key("financial"))
+    with pytest.raises(IntegrityError, match="expected the key of a reader"):
+        other_lane.open(STATE.digest)
+    with pytest.raises(IntegrityError, match="one of other readers"):
+        other_lane.check_group(Address(group[7:-5]))
+    with pytest.raises(IntegrityError, match="is not sealed for"):
+        crowd.check_wraps(crowd.place(STATE.digest))
+
+
+def test_a_state_that_two_crowds_share_is_opened_to_both(crowd: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd.put(STATE, [MEDICAL, CODING])
+    crowd.put(STATE)
+    assert len(groups_of(crowd)) == 2
+    monkeypatch.setattr(artifacts, "MOST_WRAPS", 9)
+    crowd.put(STATE, [f.address("financial")])
+    assert len(from_json(path(crowd, ".keys").read_bytes())["wraps"]) == 2 + 3
+    for name in f.EXAMPLES:
+        assert replace(crowd, key=f.key(name)).open(STATE.digest) == STATE
+    crowd.check_wraps(crowd.place(STATE.digest))
+
+
+def test_what_was_wrapped_for_a_crowd_is_destroyed_alone(crowd: Artifacts) -> None:
+    crowd.put(STATE)
+    crowd.put(OTHER)
+    crowd.destroy(STATE.digest)
+    for reader in (f.COORDINATOR, f.key("medical")):
+        with pytest.raises(DestroyedError):
+            replace(crowd, key=reader).open(STATE.digest)
+        assert replace(crowd, key=reader).open(OTHER.digest) == OTHER
+
+
+def test_only_the_coordinator_writes_for_a_crowd(crowd: Artifacts) -> None:
+    for key in (None, AUDITOR):
+        with pytest.raises(UsageError, match="expected the coordinator's key to write for"):
+            replace(crowd, key=key).put(STATE)
+
+
+def test_a_crowd_whose_key_is_gone_does_not_read(crowd: Artifacts) -> None:
+    crowd.put(STATE)
+    crowd.blobs.remove(groups_of(crowd)[0])
+    with pytest.raises(IntegrityError, match="expected the key of a reader"):
+        replace(crowd, key=AUDITOR).open(STATE.digest)
 
 
 # --- what was tampered with ----------------------------------------------------------------------------------------

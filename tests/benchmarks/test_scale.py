@@ -1,0 +1,51 @@
+"""How a federation grows: the data divide, figures are of rounds, and plain Flower takes the same steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plain_flower, scale
+from benchmarks.scale import Point
+from core.config import RunConfig
+from llm.data import read_data
+
+
+def test_the_data_of_a_point_divide_among_its_organisations(tmp_path: Path) -> None:
+    point = Point(30, 10, 2, tmp_path)
+    point.write_data()
+    found = read_data(RunConfig.from_flat(RunConfig().to_flat() | point.settings))
+    assert len(found.organisations) == 30
+    assert {record.domain for record in found.validation} == {f"kind-{number}" for number in range(scale.LABELS)}
+    assert replace(point, organisations=5).settings["fraction"] == 1.0
+
+
+def test_seconds_of_a_round_are_those_until_its_close_without_the_first() -> None:
+    events = [
+        {"event": "round-started", "time": 10.0, "round": 1, "asked": ["a"]},
+        {"event": "round-closed", "time": 40.0, "round": 1},
+        {"event": "round-started", "time": 50.0, "round": 2, "asked": ["a", "b"]},
+        {"event": "round-closed", "time": 52.0, "round": 2},
+        {"event": "evaluated", "time": 58.0, "round": 2},
+        {"event": "round-started", "time": 60.0, "round": 3, "asked": ["a", "b", "c", "d"]},
+        {"event": "round-closed", "time": 64.0, "round": 3},
+    ]
+    assert scale.seconds_of(events, 3.0) == {"asked": 3.0, "seconds_to_first_round": 7.0, "seconds_a_round": 3.0}
+
+
+def test_the_plain_app_is_one_that_flower_packs(tmp_path: Path) -> None:
+    settings = RunConfig.from_flat(RunConfig().to_flat() | Point(4, 2, 2, tmp_path).settings)
+    app = plain_flower.stage(tmp_path / "app", settings, tmp_path / "times")
+    assert {path.name for path in app.iterdir()} == {"plain.py", "pyproject.toml"}
+
+
+@pytest.mark.slow
+@pytest.mark.chain
+def test_a_point_is_measured_on_both_sides(tmp_path: Path) -> None:
+    point = Point(4, 2, 2, tmp_path)
+    own, plain = point.measured(), point.plain()
+    assert own["audited"]
+    assert own["asked"] == pytest.approx(2, abs=1)
+    assert own["server_memory_mib"] > 10
+    assert min(own[name] for name in ("seconds_a_round", "update_bytes", "opening_gas", "round_gas")) > 0
+    assert plain["seconds_a_round"] > 0
