@@ -13,7 +13,7 @@ from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
 from core.membership import MembershipRecord
 from core.names import check_distinct, listed
-from core.origins import Origin
+from core.origins import FormerRun
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
@@ -281,7 +281,7 @@ class Genesis:
     serve: str = "last"
     patience: int = 0
     administrator: Address | None = None
-    origin: Origin | None = None
+    origin: FormerRun | None = None
 
     @cached_property
     def memberships(self) -> tuple[Signed[MembershipRecord], ...]:
@@ -465,7 +465,7 @@ class Genesis:
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
             "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
             "auditors": lambda v: tuple(address(auditor) for auditor in v),
-            "origin": lambda v: None if v is None else Origin.from_dict(v),
+            "origin": lambda v: None if v is None else FormerRun.from_dict(v),
             "administrator": lambda v: None if v is None else address(v),
             "environment": dict,
             "membership": lambda v: parsed(Membership, v, {}),

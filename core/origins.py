@@ -1,4 +1,4 @@
-"""Origin: the run whose served adapter another run begins with.
+"""The former run: the one whose served adapter another run begins with.
 
 The state before round 1 is that adapter in place of zero, so that B^R = B^0 + Σ_k C_k: what the former run taught is a
 term of its own beside those of the organisations, and sums stay exact.
@@ -17,7 +17,7 @@ from core.parsing import parsed
 
 
 @dataclass(frozen=True)
-class Origin:
+class FormerRun:
     """The former run as a genesis names it.
 
     `record` is the digest of the record of the round that it served, `state` that of what it served, an AdapterState.
@@ -45,5 +45,5 @@ class Origin:
         """Parse plain data; raises FormatError, also for a run id that is no name of a folder."""
         origin = parsed(cls, data, {})
         if not RUN_ID.fullmatch(origin.run):
-            raise FormatError(f"malformed Origin: expected a run id, got {origin.run!r:.80}")
+            raise FormatError(f"malformed FormerRun: expected a run id, got {origin.run!r:.80}")
         return origin

@@ -20,7 +20,7 @@ from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct, listed
-from core.origins import Origin
+from core.origins import FormerRun
 from core.policies import never_asked
 from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
@@ -68,7 +68,7 @@ class GenesisInputs:
     """The run whose served adapter a new one begins with."""
 
     @property
-    def origin(self) -> Origin | None:
+    def origin(self) -> FormerRun | None:
         """What a genesis names of that run; raises ConfigError for one that none can go on from."""
         return origin_of(self.former) if self.former else None
 

@@ -5,11 +5,11 @@ from core.adapter import AdapterState
 from core.aggregation import RULES
 from core.errors import ConfigError
 from core.genesis import Genesis, origin_fault
-from core.origins import Origin
+from core.origins import FormerRun
 from core.storage.run_folder import RunFolder
 
 
-def origin_of(former: RunFolder) -> Origin:
+def origin_of(former: RunFolder) -> FormerRun:
     """What a genesis names of a run; raises ConfigError for one without a round, or of several lanes.
 
     An adapter of another rule is no sum to go on with.
@@ -20,7 +20,7 @@ def origin_of(former: RunFolder) -> Origin:
     if not (line := former.served_line(0)):
         raise ConfigError(f"from-run {former.name}: expected a run that has closed a round, got none")
     record = line[-1].value
-    return Origin(former.name, genesis.digest, record.digest, record.aggregate, genesis.shared_seed)
+    return FormerRun(former.name, genesis.digest, record.digest, record.aggregate, genesis.shared_seed)
 
 
 def check_descends(genesis: Genesis, former: Genesis) -> None:

@@ -14,7 +14,7 @@ from core.errors import ForgeryError, IntegrityError
 from core.generations import GenerationRecord
 from core.keys import derive
 from core.messages.training import Task
-from core.origins import Origin
+from core.origins import FormerRun
 from core.rounds import Best, Salts
 from core.update import Organisation
 from core.wire import Rounded, to_send
@@ -217,7 +217,7 @@ def test_a_derived_key_is_not_passed_off_as_a_real_one() -> None:
 
 
 def test_the_first_state_is_that_of_the_run_that_the_genesis_goes_on_from() -> None:
-    origin = Origin("before", f.other("genesis"), f.other("record"), STATE.digest, GENESIS.seed)
+    origin = FormerRun("before", f.other("genesis"), f.other("record"), STATE.digest, GENESIS.seed)
     genesis = replace(GENESIS, origin=origin)
     checked(replace(FIRST, genesis=genesis, served=Composition.of(STATE)))
     for wrong in (replace(FIRST, genesis=genesis), replace(FIRST, served=Composition.of(STATE))):

@@ -8,7 +8,7 @@ import pytest
 from core.canonical import Address, from_json, to_json
 from core.errors import FormatError, UsageError
 from core.genesis import Genesis, Membership, Privacy, PrivateChain, Robust, Stage, Template
-from core.origins import Origin
+from core.origins import FormerRun
 from core.seeds import from_nonces
 from tests import federation as f
 
@@ -56,7 +56,7 @@ CHANGES: dict[str, Any] = {
     "serve": "best",
     "patience": 2,
     "administrator": f.address("coding"),
-    "origin": Origin("before", f.other("genesis"), f.other("record"), f.other("state"), 5),
+    "origin": FormerRun("before", f.other("genesis"), f.other("record"), f.other("state"), 5),
 }
 
 

@@ -8,10 +8,10 @@ import pytest
 from core.canonical import from_json, to_json
 from core.errors import FormatError
 from core.genesis import Genesis
-from core.origins import Origin
+from core.origins import FormerRun
 from tests import federation as f
 
-ORIGIN = Origin("before", f.other("genesis"), f.other("record"), f.other("state"), 5)
+ORIGIN = FormerRun("before", f.other("genesis"), f.other("record"), f.other("state"), 5)
 
 
 def test_a_genesis_names_the_run_that_it_goes_on_from() -> None:

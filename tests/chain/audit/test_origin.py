@@ -9,7 +9,7 @@ from chain.audit.origin import check_origin
 from chain.audit.report import Findings, What
 from core.canonical import to_json
 from core.genesis import Genesis
-from core.origins import Origin
+from core.origins import FormerRun
 from core.storage.run_folder import RunFolder
 from tests import federation as f
 from tests.behaviours.runs import build
@@ -19,7 +19,7 @@ def descendant(folder: Path, **changes: object) -> tuple[RunFolder, Genesis]:
     """A run beside one of two rounds, whose served state it names."""
     former = build(folder / "before", rounds=2, organisations=3).run
     head = former.lineage(0)[-1].value
-    given = Origin("before", former.genesis.digest, head.digest, head.aggregate, former.genesis.seed)
+    given = FormerRun("before", former.genesis.digest, head.digest, head.aggregate, former.genesis.seed)
     origin = replace(given, **changes)  # type: ignore[arg-type] # of the fields' types
     genesis = replace(f.genesis(), origin=origin, shared_a=former.genesis.shared_a)
     run = RunFolder(folder / "after")
