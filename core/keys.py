@@ -90,15 +90,19 @@ class Struct(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """A secp256k1 private key; `derived` marks the public keys of simulations."""
+    """A secp256k1 private key; `derived` marks the public keys of simulations.
+
+    `member` is the address that it speaks for in a federation where it has replaced another key; else its own.
+    """
 
     secret: bytes = field(repr=False)
     derived: bool = False
+    member: Address | None = None
 
     @cached_property
     def address(self) -> Address:
         """The Ethereum address in EIP-55 form."""
-        return address_of(self.public)
+        return self.member or address_of(self.public)
 
     @cached_property
     def public(self) -> PublicKey:
