@@ -51,6 +51,10 @@ class BoundContract:
             code = self.node.eth.get_code(to_checksum_address(self.address))
         return artefacts.load(self._name).is_code(code)
 
+    def written_by(self, key: Key) -> "BoundContract":
+        """The same contract, written by another account."""
+        return BoundContract(self.node, self._name, self.address, key)
+
     @property
     def account(self) -> Address | None:
         """The account that writes."""

@@ -11,7 +11,8 @@ from eth_hash.auto import keccak
 
 from chain.contract import BoundContract, to_digest
 from chain.credits import Credits
-from chain.deployment import bind
+from chain.deployment import COORDINATOR_ROLE, bind
+from chain.devnet.accounts import administrator
 from chain.erasures import Erasures
 from chain.registry import Registry, RevocationEvents
 from core.canonical import Address, Digest, raw
@@ -54,6 +55,25 @@ class EthereumLedger:
         """See `Ledger.coordinator`."""
         account, opened_at, _ = self.bound.call("getRun", raw(run), purpose=f"run {run}")
         return Address(account) if opened_at else None
+
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `Ledger.opened_by`. Raises LedgerError when event and storage disagree."""
+        return _opening(self.bound, run)[0]
+
+    def administrator(self) -> Address | None:
+        """See `Ledger.administrator`."""
+        return Address(self.bound.call("owner", purpose="the administrator"))
+
+    def administers(self, account: Address) -> bool:
+        """See `Ledger.administers`."""
+        if self.administrator() == account:
+            return True
+        filters = {"role": bytes(32), "account": account}
+        return bool(self.bound.events("RoleGranted", 0, "latest", filters, purpose="the administrators"))
+
+    def change_coordinator(self, run: Digest, coordinator: Address) -> None:
+        """See `Ledger.change_coordinator`."""
+        change_coordinator(self.bound, run, coordinator)
 
     def opened_at(self, run: Digest) -> int:
         """See `Ledger.opened_at`."""
@@ -174,18 +194,41 @@ def open_run(bound: BoundContract, run: Digest, organisations: Iterable[Address]
     bound.execute("openRun", raw(run), ascending, effect=opened, purpose=f"opening run {run}")
 
 
+def change_coordinator(bound: BoundContract, run: Digest, coordinator: Address) -> None:
+    """Hand a run to another account in either ledger's contract, which has or is given the coordinator's role."""
+    purpose = f"handing run {run} to {coordinator}"
+
+    def holds_role() -> bool | None:
+        return bound.call("hasRole", COORDINATOR_ROLE, coordinator, purpose=purpose) or None
+
+    def changed() -> bool | None:
+        return bound.call("getRun", raw(run), purpose=purpose)[0] == coordinator or None
+
+    if not changed():
+        # On a development chain everybody has the administrator's key; elsewhere it is this account, or has given it.
+        development = bound.call("owner", purpose=purpose) == administrator().address
+        owner = bound.written_by(administrator()) if development else bound
+        owner.execute("grantRole", COORDINATOR_ROLE, coordinator, effect=holds_role, purpose=purpose)
+        bound.execute("changeCoordinator", raw(run), coordinator, effect=changed, purpose=purpose)
+
+
 def members(bound: BoundContract, run: Digest) -> frozenset[Address]:
     """The organisations of a run in either ledger's contract; raises LedgerError when event and storage disagree."""
+    return _opening(bound, run)[1]
+
+
+def _opening(bound: BoundContract, run: Digest) -> tuple[Address | None, frozenset[Address]]:
+    """The account that opened a run, and its organisations; raises LedgerError when event and storage disagree."""
     purpose = f"the members of run {run}"
     coordinator, opened_at, digest = bound.call("getRun", raw(run), purpose=purpose)
     if not opened_at:
-        return frozenset()
+        return None, frozenset()
     events = bound.events("RunOpened", opened_at, opened_at, {"run": raw(run)}, purpose=purpose)
-    organisations = events[0]["args"]["organisations"] if events else []
-    padded = b"".join(bytes.fromhex(address[2:]).rjust(32, b"\0") for address in organisations)
+    values = events[0]["args"] if events else {"coordinator": None, "organisations": []}
+    padded = b"".join(bytes.fromhex(address[2:]).rjust(32, b"\0") for address in values["organisations"])
     if keccak(padded) != digest:
-        raise LedgerError(f"{purpose}, opened by {coordinator}, do not match their digest")
-    return frozenset(Address(address) for address in organisations)
+        raise LedgerError(f"{purpose}, of {coordinator}, do not match their digest")
+    return values["coordinator"], frozenset(Address(address) for address in values["organisations"])
 
 
 def _lane(key: RoundKey) -> tuple[bytes, int, int]:

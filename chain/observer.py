@@ -62,6 +62,18 @@ class Observer:
             return found
         return self._coordinators[run]
 
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `LedgerView.opened_by`."""
+        return self._ask(lambda ledger: ledger.opened_by(run))
+
+    def administrator(self) -> Address | None:
+        """See `LedgerView.administrator`."""
+        return self._ask(lambda ledger: ledger.administrator())
+
+    def administers(self, account: Address) -> bool:
+        """See `LedgerView.administers`."""
+        return self._ask(lambda ledger: ledger.administers(account))
+
     def opened_at(self, run: Digest) -> int:
         """See `LedgerView.opened_at`."""
         return self._ask(lambda ledger: ledger.opened_at(run))

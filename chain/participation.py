@@ -140,6 +140,6 @@ def check_run(ledger: LedgerView, federation: GenesisHeader) -> None:
     if (ledger.chain_id, ledger.contract) != (chain.chain_id, chain.contract):
         raise IntegrityError(f"expected the ledger of {chain}, got {ledger.contract} on {ledger.chain_id}")
     # A digest that is seen before it is mined can be opened by another coordinator.
-    account = ledger.coordinator(federation.digest)
+    account = ledger.opened_by(federation.digest)
     if account not in (None, federation.coordinator):
         raise IntegrityError(f"run {federation.digest}: expected coordinator {federation.coordinator}, got {account}")

@@ -52,6 +52,10 @@ class PrivateLedger:
         """See `core.ledger.Ledger.open_run`."""
         ethereum.open_run(self.bound, run, organisations)
 
+    def change_coordinator(self, run: Digest, coordinator: Address) -> None:
+        """See `core.ledger.Ledger.change_coordinator`."""
+        ethereum.change_coordinator(self.bound, run, coordinator)
+
     def members(self, run: Digest) -> frozenset[Address]:
         """See `core.ledger.Ledger.members`."""
         return ethereum.members(self.bound, run)

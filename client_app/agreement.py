@@ -171,12 +171,20 @@ class Agreement:
             self._note({"genesis": genesis.digest, "drawn": ZERO_DIGEST})
             keep(genesis, self._path.parent)
         self.check(genesis)
-        return Admission(genesis.digest, self._key.address, proposal.digest).sign(self._key, genesis.chain)
+        own = genesis.keys.owner(self._key.address)
+        return Admission(genesis.digest, own, proposal.digest).sign(self._key, genesis.chain)
 
     def check(self, genesis: Genesis) -> None:
-        """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's."""
+        """Raise ObjectionError unless the organisation has agreed to a genesis, or its key is anybody's.
+
+        And, as `keep_changes` does, for another history of its members than was shown before.
+        """
         if not self._key.derived:
-            self.agreed(genesis.digest)
+            keep_changes(self.agreed(genesis.digest), genesis, self._path.parent)
+
+    def succeed(self, genesis: Genesis) -> None:
+        """Note that this key is to replace one that has agreed to a genesis."""
+        self._note({"genesis": genesis.digest, "drawn": ZERO_DIGEST})
 
     def agreed(self, digest: Digest) -> Genesis:
         """The genesis of a federation that the organisation has agreed to found; raises ObjectionError for another."""
@@ -248,13 +256,29 @@ class RemoteAgreement:
 
     def check(self, genesis: Genesis) -> None:
         """See `Agreement.check`."""
-        self._key.show(genesis.digest)
+        self._key.show(genesis)
+        # The signer's memory decides; the copy here is for the organisation's own commands.
+        if (self._folder / f"{genesis.digest}.json").exists():
+            keep_changes(kept(genesis.digest, self._folder), genesis, self._folder)
 
 
 def keep(genesis: Genesis, folder: Path) -> None:
     """Write down a genesis that was agreed to, with what changed its members since."""
     write(folder / f"{genesis.digest}.json", to_json(genesis.to_message()))
     kept.cache_clear()
+
+
+def keep_changes(known: Genesis, genesis: Genesis, folder: Path) -> Genesis:
+    """A genesis with what changed its members since it was agreed to, which is written down when it is new.
+
+    Raises ObjectionError where a change is missing that was shown before: a second history would bring back a member
+    that has left, or a key that was replaced.
+    """
+    if any(signed not in genesis.memberships for signed in known.memberships):
+        raise ObjectionError("memberships: expected those that were shown before, and newer ones, got others")
+    if len(genesis.memberships) > len(known.memberships):
+        keep(genesis, folder)
+    return genesis
 
 
 @lru_cache(maxsize=16)

@@ -50,7 +50,7 @@ def bind(message: Message, context: Context) -> Message:
     for host in node.hosts.values():
         node.check_site(host)
     plain = node.registrations(query.asked, context.node_config)
-    registrations = tuple(node.agreement(who).register(each, query.chain) for who, each in plain.items())
+    registrations = tuple(node.agreement(node.hosts[who]).register(each, query.chain) for who, each in plain.items())
     return Answers(node, query.asked).answer(message, Bound(registrations, node.known).to_content())
 
 
@@ -59,7 +59,7 @@ def reveal(message: Message, context: Context) -> Message:
     """Show the nonce to which the organisation has committed, for one set of members."""
     query = RevealQuery.from_content(message.content)
     node = node_of(context)
-    nonce = node.agreement(query.organisation).reveal(query.registrations, query.chain)
+    nonce = node.agreement(node.host(query.organisation)).reveal(query.registrations, query.chain)
     return Answers(node, query.registrations[0].value).answer(message, queries.revealed(nonce))
 
 
@@ -72,7 +72,7 @@ def consent(message: Message, context: Context) -> Message:
     host = node.host(query.organisation)
     node.check_site(host, SiteTerms.of(query.genesis))
     check_member(query.genesis, host.organisation)
-    agreed = node.agreement(query.organisation).consent(query.genesis)
+    agreed = node.agreement(host).consent(query.genesis)
     return Answers(node, query.genesis).answer(message, queries.consented(agreed))
 
 
@@ -81,7 +81,7 @@ def admit(message: Message, context: Context) -> Message:
     """Agree to newcomers of the own federation, or to join one, where the settings and the site's policy allow it."""
     query = AdmissionQuery.from_content(message.content)
     node, genesis, proposal = node_of(context), query.genesis, query.proposal
-    host, pins = node.host(query.organisation), Pins.of(context.node_config)
+    host, pins = node.host(query.organisation, genesis), Pins.of(context.node_config)
     joins = {member.address: member for member in proposal.joins}
     newcomer, openings = joins.get(host.key.address), [signed.verified(genesis) for signed in query.openings]
     pins.check_asked(Asked(genesis.coordinator, genesis.run, ZERO_DIGEST), genesis.chain)
@@ -96,7 +96,7 @@ def admit(message: Message, context: Context) -> Message:
         raise ObjectionError(f"newcomer: expected {host.organisation}, got {newcomer}")
     if not newcomer and host.key.address not in proposal.members:
         raise ObjectionError(f"proposal: expected {host.key.address} among members or newcomers, got neither")
-    agreement = node.agreement(query.organisation).admit(genesis, proposal)
+    agreement = node.agreement(host).admit(genesis, proposal)
     return Answers(node, genesis).answer(message, queries.agreed(agreement))
 
 
@@ -105,7 +105,7 @@ def delete(message: Message, context: Context) -> Message:
     """Delete the organisation's derived state that knew an erased organisation; answer with a signed receipt."""
     query = Deletion.from_content(message.content)
     node = node_of(context)
-    host = node.host(query.organisation)
+    host = node.host(query.organisation, query.genesis)
     receipt = delete_derived_state(query, host, node)
     return Answers(node, query.genesis).answer(message, queries.deleted(receipt))
 
@@ -115,7 +115,7 @@ def erase_records(message: Message, context: Context) -> Message:
     """On the organisation's own request, answer which records it trains on; erase them when the query says so."""
     query = RecordsQuery.from_content(message.content)
     node = node_of(context)
-    host = node.host(query.request.value.organisation)
+    host = node.host(query.request.value.organisation, query.genesis)
     erased = node.erased_records(host, query.genesis)
     check_request(query, node.member(host, query.genesis), host.key)
     held = Counter(record.digest for record in erased.left(host.data.train))

@@ -116,7 +116,10 @@ def check_ledger(ledger: LedgerView, genesis: Genesis) -> None:
     """Check that a ledger is the federation's, and knows its members; raises IntegrityError."""
     _equal("ledger", Domain(ledger.chain_id, ledger.contract), genesis.chain)
     if (account := ledger.coordinator(genesis.digest)) is not None:
-        _equal("coordinator on the ledger", account, genesis.coordinator)
+        _equal("coordinator on the ledger", account, genesis.signing(genesis.coordinator))
+    for rotation in (rotation for _, rotation in genesis.keys.rotations if rotation.by != rotation.old):
+        if not ledger.administers(rotation.by):
+            raise ObjectionError(f"rotation: expected an administrator of the contract, got {rotation.by}")
     members = ledger.members(genesis.digest)
     if members != {organisation.address for organisation in genesis.organisations}:
         raise ObjectionError(f"the ledger knows run {genesis.digest} with other members: {sorted(members)}")
@@ -126,6 +129,8 @@ def _promised_state(task: Task, fresh: AdapterState, opening: GenerationRecord |
     if task.parent is None:
         _equal("round without a parent record", task.round, 1)
         _equal("round that the generation grows from", opening.parent_round if opening else 0, 0)
+        if origin := task.genesis.origin:
+            return origin.state  # which is sent as it is
         return to_send(RULES[task.genesis.rule].initial(fresh), task.genesis.wire).state.digest
     record = task.parent.verified(task.genesis)
     _equal("parent's lane", record.lane, task.lane)

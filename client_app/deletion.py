@@ -26,7 +26,7 @@ def delete_derived_state(query: Deletion, host: Host, node: Node) -> Signed[Rece
     """
     genesis = query.genesis
     # Anybody can invent a federation with this organisation in it, and both its coordinator and its requester.
-    node.agreement(host.key.address).check(genesis)
+    node.agreement(host).check(genesis)
     attestation = query.attested.verified(genesis)
     member = node.member(host, genesis)
     if (got := genesis.organisation(member.address)) != member:

@@ -88,11 +88,16 @@ class Node:
         elif approve != "never":
             host.key.check_approve(approve)
 
-    def host(self, address: Address) -> Host:
-        """The organisation with this address; raises UsageError when it is not hosted here."""
-        if address not in self.hosts:
-            raise UsageError(f"expected an organisation hosted here ({listed(self.hosts)}), got {address}")
-        return self.hosts[address]
+    def host(self, address: Address, genesis: Genesis | None = None) -> Host:
+        """The organisation with this address, in a federation by the key that signs for it now.
+
+        Raises UsageError when it is not hosted here.
+        """
+        own = genesis.signing(address) if genesis else address
+        if own not in self.hosts:
+            raise UsageError(f"expected an organisation hosted here ({listed(self.hosts)}), got {own}")
+        host = self.hosts[own]
+        return host if own == address else replace(host, key=replace(host.key, member=address))
 
     def registrations(self, asked: Asked, own: UserConfig) -> dict[Address, Registration]:
         """The registrations of the organisations hosted here with a federation, before anybody signs them."""
@@ -101,9 +106,9 @@ class Node:
             named["node_key"] = digest_of_node_key(Path(node_key))
         return {who: Registration(host.organisation, **asdict(asked), **named) for who, host in self.hosts.items()}
 
-    def agreement(self, address: Address) -> Agreement | RemoteAgreement:
+    def agreement(self, host: Host) -> Agreement | RemoteAgreement:
         """What an organisation hosted here, or its signer, remembers of the federations that it agreed to found."""
-        key, state = self.host(address).key, self.oversight.state
+        key, state = host.key, self.oversight.state
         if isinstance(key, RemoteKey):
             return RemoteAgreement(state.agreed_genesis(), key)
         return Agreement.of(state, key, self.oversight.most_draws)

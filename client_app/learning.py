@@ -63,8 +63,9 @@ def offer(message: Message, context: Context) -> Message:
     """Answer with the signed bid of the organisation's agent, which is asked apart from training."""
     node = node_of(context)
     query = OfferQuery.from_content(message.content, node.oversight.state.federations)
-    host, genesis = node.host(query.organisation), query.genesis
-    node.agreement(query.organisation).check(genesis)
+    genesis = query.genesis
+    host = node.host(query.organisation, genesis)
+    node.agreement(host).check(genesis)
     node.check_site(host, SiteTerms.of(genesis))
     keep(genesis, node.oversight.state.federations)
     model = base_of_genesis(genesis, node.base)
@@ -84,7 +85,7 @@ def train(message: Message, context: Context) -> Message:
     """Train a lane's state for one round on the organisation's own records, if the task holds."""
     node = node_of(context)
     task = Task.from_content(message.content, node.oversight.state.federations)
-    host = node.host(task.organisation)
+    host = node.host(task.organisation, task.genesis)
     model, fresh = _checked_base(task, node, host)
     node.check_site(host).check_update(task.round)
     check_state(task, fresh)
@@ -122,7 +123,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Measure the base and the served adapters on the organisation's held-out records, in nats per answer token."""
     node = node_of(context)
     task = Task.from_content(message.content, node.oversight.state.federations)
-    host = node.host(task.organisation)
+    host = node.host(task.organisation, task.genesis)
     model, fresh = _checked_base(task, node, host)
     check_served(task, fresh)
     witness = node.oversight.check_records(task)
@@ -144,10 +145,10 @@ def _losses(task: Task, model: Model, fresh: AdapterState, host: Host) -> dict[s
 def _checked_base(task: Task, node: Node, host: Host) -> tuple[Model, AdapterState]:
     """The base model and the adapter before any training, once they are those of the task's federation."""
     genesis = task.genesis
-    node.agreement(task.organisation).check(genesis)
+    node.agreement(host).check(genesis)
     node.check_site(host, SiteTerms.of(genesis)).check_hours()
     model = base_of_genesis(genesis, node.base)
-    fresh = shared_adapter(model, genesis.rank, genesis.seed)
+    fresh = shared_adapter(model, genesis.rank, genesis.shared_seed)
     check_federation(task, node.member(host, genesis), model.digest, fresh)
     keep(genesis, node.oversight.state.federations)
     return model, fresh

@@ -52,12 +52,14 @@ class RemoteKey:
     """An organisation's key behind the socket of its signer; a `core.signed.SigningKey`."""
 
     path: Path
+    member: Address | None = None
+    """The address that it speaks for in a federation where its key has replaced another; else its key's own."""
     derived = False
 
     @cached_property
     def address(self) -> Address:
         """The Ethereum address in EIP-55 form."""
-        return address(self._ask({"ask": "about"}, "address"))
+        return self.member or address(self._ask({"ask": "about"}, "address"))
 
     @cached_property
     def public(self) -> PublicKey:
@@ -107,19 +109,19 @@ class RemoteKey:
         signature = Signature(self._ask(request, "signature"))
         return Signed(Admission(genesis.digest, self.address, proposal.digest), (signature,))
 
-    def show(self, federation: Digest, task: Task | None = None) -> None:
-        """Show the signer the records that a task of a federation shows.
+    def show(self, genesis: Genesis, task: Task | None = None) -> None:
+        """Show the signer what changed the members of a federation, and the records that a task of it shows.
 
         Raises IntegrityError when it objects, also to a federation that it has not agreed to.
         """
-        shown, openings, memberships = (task.shown, task.openings, task.genesis.memberships) if task else ((), (), ())
+        shown, openings = (task.shown, task.openings) if task else ((), ())
         self._answer(
             {
                 "ask": "show",
-                "federation": federation,
+                "federation": genesis.digest,
                 "shown": [record.to_dict() for record in shown],
                 "openings": [opening.to_dict() for opening in openings],
-                "memberships": [membership.to_dict() for membership in memberships],
+                "memberships": [membership.to_dict() for membership in genesis.memberships],
             }
         )
 

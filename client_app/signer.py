@@ -14,18 +14,18 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
-from client_app.agreement import AgreeingKey, Agreement, keep
+from client_app.agreement import AgreeingKey, Agreement, keep_changes
 from client_app.approvals import Approvals
 from client_app.remote_key import LONGEST_LINE
 from client_app.token_key import TokenKey
 from client_app.witness import Witness
 from core import keys
-from core.canonical import Digest, from_json, to_json
+from core.canonical import from_json, to_json
 from core.deployment import SignerSettings
 from core.erasures import ErasureRequest, Receipt
 from core.errors import FoedusError, FormatError, IntegrityError, NotNowError, PolicyError, UsageError
@@ -33,16 +33,19 @@ from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey
 from core.membership import Leave, MembershipRecord, Proposal
+from core.rotations import Rotation
 from core.rounds import ShownRecord
 from core.signed import OrganisationStatement, Signed
 from core.site_policy import SitePolicy, SiteTerms
 from core.storage.state_folder import State
 from core.update import Offer, Registration, UpdateManifest
 
-STATEMENTS: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
+OwnStatement = OrganisationStatement | Rotation
+STATEMENTS: Mapping[str, type[OwnStatement]] = {noun.struct: noun for noun in (Offer, UpdateManifest, Receipt)}
 """What an organisation's node signs in a federation that it has agreed to, by the names of the structs."""
-OF_ITS_OWNER: Mapping[str, type[OrganisationStatement]] = {noun.struct: noun for noun in (ErasureRequest, Leave)}
-"""What is signed there for the signer's own user and root alone: no code of the node can have it erased, or leave."""
+OF_ITS_OWNER: Mapping[str, type[OwnStatement]] = {noun.struct: noun for noun in (ErasureRequest, Leave, Rotation)}
+"""What is signed there for the signer's own user and root alone: no code of the node can have it erased, leave, or have
+its key replaced."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -154,22 +157,23 @@ class Signer:
         """Take note of the records that lead to the newest of a lane, in a federation that was agreed to."""
         opened = tuple(Signed.parse(GenerationRecord, opening) for opening in openings)
         changes = [Signed.parse(MembershipRecord, membership) for membership in memberships]
-        self._witness(federation, changes).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
+        known = self._agreement.agreed(federation)
+        genesis = keep_changes(known, known.amended(changes), self._state.agreed_genesis())
+        if shown or opened:
+            self._witness(genesis).follow(tuple(map(ShownRecord.from_dict, shown)), opened)
         return {}
 
-    def sign(
-        self, allowed: Mapping[str, type[OrganisationStatement]], /, chain: Any, noun: Any, value: Any
-    ) -> dict[str, Any]:
+    def sign(self, allowed: Mapping[str, type[OwnStatement]], /, chain: Any, noun: Any, value: Any) -> dict[str, Any]:
         """The signature under a statement in a federation that was agreed to, once all that was shown allows it."""
         domain = self._domain(chain)
         if noun not in allowed:
             whose = " for another user than the signer's own" if noun in OF_ITS_OWNER else ""
             raise IntegrityError(f"statement: expected {', '.join(allowed)}, got {str(noun)[:40]!r}{whose}")
         statement = allowed[noun].from_dict(value)
-        witness = self._witness(statement.federation())
-        if statement.organisation != self._key.address:
-            got = statement.organisation
-            raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got {got}")
+        genesis = self._agreement.agreed(statement.federation())
+        if (got := genesis.signing(statement.organisation)) != self._key.address:
+            raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got one of {got}")
+        witness = self._witness(genesis)
         if isinstance(statement, UpdateManifest):
             witness.check_parent(statement)
             witness.check_open(statement.key)
@@ -206,13 +210,10 @@ class Signer:
             raise IntegrityError(f"chain: expected {expected}, got {chain}")
         return self._settings.domain
 
-    def _witness(self, federation: Digest, changes: Sequence[Signed[MembershipRecord]] = ()) -> Witness:
-        """The memory of a federation with these changes of its members; raises IntegrityError for one not agreed to."""
-        genesis = self._agreement.agreed(federation)
-        if len(changes) > len(genesis.memberships):
-            genesis = genesis.amended(changes)
-            keep(genesis, self._state.agreed_genesis())
-        return Witness(self._state.witness(federation, self._key.address), genesis, self._key.address, None)
+    def _witness(self, genesis: Genesis) -> Witness:
+        """The memory of a federation that was agreed to."""
+        own = genesis.keys.owner(self._key.address)
+        return Witness(self._state.witness(genesis.digest, own), genesis, own, None)
 
 
 class SignerServer(UnixStreamServer):

@@ -24,7 +24,7 @@ def signed(statement: S, host: Host, genesis: Genesis, task: Task | None = None)
     Raises IntegrityError when the signer refuses.
     """
     if task and isinstance(host.key, RemoteKey):
-        host.key.show(genesis.digest, task)
+        host.key.show(genesis, task)
     return statement.sign(host.key, genesis.chain)
 
 

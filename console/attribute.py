@@ -52,7 +52,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     own = read_records(records.expanduser()) if records is not None else ()
     files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = readable_run(state_of(state), run, key)
-    names = found.genesis.names
+    names = found.genesis.contributors
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):
         traced = trace(found, prompt, response, method or DEFAULT, max_new_tokens, only, base)

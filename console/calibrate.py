@@ -46,9 +46,9 @@ def calibrate(
     folder = state_of(state)
     found = readable_run(folder, run, key)
     genesis, signing = found.genesis, found.key
-    if signing is None or signing.address != genesis.coordinator:
+    if signing is None or signing.address != (expected := genesis.signing(genesis.coordinator)):
         got = signing.address if signing else "none"
-        raise UsageError(f"--key: expected the key file of the coordinator, {genesis.coordinator}, got {got}")
+        raise UsageError(f"--key: expected the key file of the coordinator, {expected}, got {got}")
     published = members_records(genesis, Path(absolute("data", data)))
     with locked(folder.lock(found.name)), working("calibrating verdicts"):
         calibration = fitted(subject(found, base), genesis, published)

@@ -33,4 +33,4 @@ def chat(
     check_method(method)
     with working(f"loading the base {found.genesis.base.name}"):
         served = subject(found, base)
-    Chat(screen(), served, found.genesis.names, method, max_new_tokens).talk(interactive=sys.stdin.isatty())
+    Chat(screen(), served, found.genesis.contributors, method, max_new_tokens).talk(interactive=sys.stdin.isatty())

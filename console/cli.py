@@ -27,7 +27,8 @@ SUMMARIES = {
     "verify": "Check everything that a run recorded, from its files and the chain.",
     "proof": "Prove that an organisation took part in a round, or check such a proof.",
     "evaluate": "Compare the base with the served model, on every data set.",
-    "export": "Write the adapter as PEFT and vLLM load it, with a model card.",
+    "export": "Write the adapter as PEFT and vLLM load it, with its papers, signed.",
+    "dossier": "Write what is known of a run for those who are responsible for it.",
     "attribute": "Trace every token of an answer to the organisations that taught it.",
     "chat": "Talk to the model; every token has the colour of the organisation that taught it.",
     "serve": "Serve the web console and an OpenAI-compatible endpoint on 127.0.0.1.",
@@ -49,6 +50,7 @@ SUMMARIES = {
     "prune": "Remove what of a run can be computed again: the aggregates of its older rounds.",
     "backup": "Copy a state, coordinator, node or signer folder while it is used.",
     "restore": "Put a backup back, and check every byte of it.",
+    "completion": "Print the script that has a shell complete commands, options and run ids.",
 }
 """Every command and its line in `foedus --help`, which would take seconds if it imported them all."""
 

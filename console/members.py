@@ -157,6 +157,58 @@ def sign_leave(
     sign(folder, out, run, as_json=as_json)
 
 
+@app.command(epilog="Example: foedus members rotate --request rotation.json --federation clinics")
+def rotate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    run: RunArgument = "",
+    request: Annotated[Path | None, typer.Option(help="What an organisation signed by sign-rotation.")] = None,
+    new_key: Annotated[Path | None, typer.Option(help="Key file that replaces the coordinator's own.")] = None,
+    former_key: Annotated[
+        Path | None, typer.Option(help="Key file that is replaced; after a loss an auditor's, which reads the run.")
+    ] = None,
+    administrator_key: Annotated[
+        Path | None, typer.Option(help="After a loss: key file of the contract's administrator.")
+    ] = None,
+    federation: FederationOption = "",
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace the key of an organisation, or of the coordinator, behind a run's newest round; nothing is run again.
+
+    Records before stay verified by the old key. Then resume the run.
+    """
+    if bool(request) == bool(new_key):
+        raise UsageError(f"expected --request or --new-key, got {'both' if request else 'neither'}")
+    files = {
+        "request": request,
+        "coordinator-key": new_key,
+        "former-key": former_key,
+        "administrator-key": administrator_key,
+    }
+    given = {name: str(path.expanduser().absolute()) for name, path in files.items() if path}
+    from console.membership import change  # noqa: PLC0415 - as above
+
+    change({"mode": "rotate", **given}, run, federation, state, as_json=as_json)
+
+
+@app.command(epilog="Example: foedus members sign-rotation /etc/foedus/signer --new-key new.key --out rotation.json")
+def sign_rotation(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with signer.toml, or with node.toml where there is no signer.")
+    ],
+    new_key: Annotated[Path, typer.Option(help="Key file of the new key.")],
+    out: Annotated[Path, typer.Option(help="The file to write, for the coordinator.")],
+    lost: Annotated[
+        str, typer.Option(metavar="NAME", help="The organisation, whose old key is lost: the administrator signs then.")
+    ] = "",
+    run: Annotated[str, typer.Option(help="The federation's run id [the newest that was agreed to].")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Sign, as an organisation, that a new key replaces its own in a federation; on its own machine."""
+    from console.membership import sign_new_key  # noqa: PLC0415 - messages, which registration does not need
+
+    sign_new_key(folder, new_key, out, lost, run, as_json=as_json)
+
+
 def _registry(
     chain: str, state: Path | None, contract: str | None, key: Key | None = None, *, appoint: bool = False
 ) -> "Registry":

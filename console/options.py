@@ -1,5 +1,6 @@
 """Options that commands share, and the things they name: the state folder, a run, a file, a contract."""
 
+import glob
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -18,12 +19,25 @@ from core.storage.state_folder import State
 
 StateOption = Annotated[Path | None, typer.Option("--state", help="State folder [$FOEDUS_HOME, else .foedus].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="Run id; the newest without it.")]
+
+
+def run_names(incomplete: str) -> list[str]:
+    """The run ids of the state folder that begin so, for a shell that completes one."""
+    return sorted(path.name for path in state_of(None).folder.glob(f"runs/{glob.escape(incomplete)}*"))
+
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="Run id; the newest without it.", autocompletion=run_names)
+]
 ReaderKeyOption = Annotated[
     Path | None, typer.Option("--key", help="Key file of a reader [the coordinator's, as the run was started with].")
 ]
 BaseOption = Annotated[
     str, typer.Option("--base", help="The base model's folder or name, where it is not where the run had it.")
+]
+SigningKeyOption = Annotated[
+    Path | None,
+    typer.Option("--signing-key", help="PEM key on P-256 that signs [~/.config/foedus/signing.pem, made if missing]."),
 ]
 FederationOption = Annotated[
     str, typer.Option("--federation", metavar="NAME", help="A coordinator's folder, or its name in /etc/foedus.")

@@ -46,7 +46,7 @@ def request(
     out = writable_file(out)
     key, state = own_key(folder)
     genesis = federation_of(state, run)
-    member = genesis.named(key.address)
+    member = genesis.named(genesis.keys.owner(key.address))
     digests = read_digests(records.expanduser()) if records else ()
     check_method(genesis, member.address, method, shards_of(genesis, member.address, digests))
     opened = OpenedRequest.of(key, genesis, method, digests, basis, datetime.now(UTC).date())
@@ -63,10 +63,19 @@ def request(
 
 def own_key(folder: Path) -> tuple[SigningKey, State]:
     """An organisation's key, and the memory of what it agreed to; raises UsageError where a signer holds them."""
-    if (folder.expanduser() / "signer.toml").exists():
-        signer = SignerSettings.read(folder)
-        return RemoteKey(signer.socket), State.at(signer.state)
+    memory = memory_of(folder)
+    if _has_signer(folder):
+        return RemoteKey(SignerSettings.read(folder).socket), memory
     node = NodeSettings.read(folder)
     if node.key_file is None:
         raise UsageError(f"{folder}: expected the folder of its signer, as its user or root, got that of the node")
-    return keys.read(node.key_file, node.passphrase), State.at(node.state)
+    return keys.read(node.key_file, node.passphrase), memory
+
+
+def memory_of(folder: Path) -> State:
+    """The memory of what an organisation agreed to, in the folder of its signer, or of a node without one."""
+    return State.at((SignerSettings if _has_signer(folder) else NodeSettings).read(folder).state)
+
+
+def _has_signer(folder: Path) -> bool:
+    return (folder.expanduser() / "signer.toml").exists()

@@ -30,6 +30,7 @@ from core.storage.state_folder import State, new_run_id
 
 app = command_app()
 
+_OF_ITS_ADAPTER = ("base", "quantisation", "rank", "alpha", "rslora", "target_modules", "target_blocks")
 _OPTIONS = frozenset(field.name for field in fields(RunConfig)) - {"state", "resume"}
 
 
@@ -53,6 +54,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings.")] = None,
+    from_run: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Begin with what it serves.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run, as it was started.")] = None,
     federation: Annotated[str | None, typer.Option(metavar="NAME", help="Run it on this coordinator.")] = None,
     backend: Annotated[Backend, typer.Option(help="Flower's Ray backend, or all in one process.")] = Backend.ray,
@@ -65,9 +67,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     options = {key(name): value for name, value in locals().items() if name in _OPTIONS and value is not None}
     start_log(log_format, part="run")
     started, deployment = time.monotonic(), FederationFolder.named(federation) if federation else None
-    start = starting(state_of(deployment.state if deployment else state), resume, deployment)
-    settings = build(options, assignments or [], config, start)
-    check_decided(settings, start, deployment)
+    start = starting(state_of(deployment.state if deployment else state), resume, deployment, from_run)
+    settings = check_decided(build(options, assignments or [], config, start), start, deployment)
     federate(settings, backend, deployment.folder if deployment else None)
     folder = State.of(settings)
     result = report(folder, folder.existing(settings.run)) | {"seconds": round(time.monotonic() - started, 3)}
@@ -75,22 +76,31 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     return 0 if result["status"] == "completed" else 1
 
 
-def starting(folder: State, resume: str | None, deployment: FederationFolder | None) -> RunConfig:
-    """The settings before options: those of a run that is resumed, or the defaults and what a deployment decides."""
+def starting(
+    folder: State, resume: str | None, deployment: FederationFolder | None, from_run: str | None = None
+) -> RunConfig:
+    """The settings before options: those of a run that is resumed, or the defaults and what a deployment decides.
+
+    Of a run that another begins with, those that its adapter needs.
+    """
     if resume is not None:
         return replace(restored(folder, resume), run=resume, resume=True)
     decided = deployment.run_settings() if deployment else {}
+    if from_run is not None:
+        former = restored(folder, from_run)
+        decided = {key(name): getattr(former, name) for name in _OF_ITS_ADAPTER} | decided
     return RunConfig.from_flat(DEFAULTS.to_flat() | decided | {"state": str(folder.folder), "run": new_run_id()})
 
 
-def check_decided(settings: RunConfig, start: RunConfig, deployment: FederationFolder | None) -> None:
-    """Raise UsageError for an option that would change what federation.toml and the admitted organisations decide."""
+def check_decided(settings: RunConfig, start: RunConfig, deployment: FederationFolder | None) -> RunConfig:
+    """The settings; raises UsageError for one that would change what federation.toml and those admitted decide."""
     if deployment is None:
-        return
+        return settings
     given, decided = settings.to_flat(), start.to_flat()
     if changed := sorted(name for name in DECIDED - {"run", "resume"} if given[name] != decided[name]):
         name = changed[0]
         raise UsageError(f"{name}: expected {decided[name]!r}, as federation.toml decides it, got {given[name]!r}")
+    return settings
 
 
 def _for_people(

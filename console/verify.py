@@ -22,6 +22,7 @@ from console.options import (
 )
 from console.settings import absolute, saved
 from console.views.failures import listed
+from console.views.report import origin_lines, origin_of
 from console.views.tables import answer, table
 from core import keys
 from core.config import RunConfig
@@ -47,7 +48,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> int:
     """Check everything that a run recorded, from its files and the chain."""
     if from_chain is not None:
-        name, report = _from_outside(from_chain, address, store, key, private_chain or "none")
+        (name, report), origin = _from_outside(from_chain, address, store, key, private_chain or "none"), None
     else:
         folder = state_of(state)
         found = readable_run(folder, run, key)
@@ -57,15 +58,15 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
             found, chain or settings.chain, folder.folder, private=private, strict=strict,
             measures=_measures(found, settings),
         )  # fmt: skip
+        origin = origin_of(found) if report.checked.get("genesis") else None
     plural = "" if report.recomputed == 1 else "s"
     rounds = f"{report.recomputed} round{plural} recomputed, {report.attested} attested"
     verdict = f"does not hold: {report.failures[0]}" if report.failures else f"holds: {rounds}"
     # The line above says the rounds already, unless it has to name a failure instead.
     title = f"Checked; {rounds}" if report.failures else "Checked"
     checked = table(title, ("what", "count"), report.checked.items(), numbers=("count",))
-    answer(
-        {"run": name, **report.to_dict()}, [f"Run {name} {verdict}", *listed(report.failures), checked], as_json=as_json
-    )
+    lines = [f"Run {name} {verdict}", *origin_lines(origin), *listed(report.failures), checked]
+    answer({"run": name, **report.to_dict(), "origin": origin}, lines, as_json=as_json)
     return 0 if report.ok else 1
 
 

@@ -17,7 +17,7 @@ from core.keys import PublicKey, address_of, public_key
 from core.ranges import fault, number
 from core.robust import BOUNDS, Robust
 
-MODES = ("train", "unlearn", "attribute", "check", "join", "leave")
+MODES = ("train", "unlearn", "attribute", "check", "join", "leave", "rotate")
 CREDITED = ("ucb", "q-learning")
 """The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
@@ -96,6 +96,8 @@ class RunConfig:
     """What a MiB sent or received costs it."""
     budget: float = 1000.0
     """What it will spend on the whole run."""
+    from_run: str = ""
+    """The run whose served adapter a new run begins with, in place of none; it lies in the same state folder."""
     members: str = ""
     """Who may found the federation: comma-separated addresses, each with ":" and the most examples that it may have
     where that is limited; "" is whoever comes first."""
@@ -178,7 +180,14 @@ class RunConfig:
     """With mode unlearn: the legal basis that the organisation gives."""
     request: str = ""
     """With mode unlearn: absolute path of the organisation's signed request, of `foedus request`; "" makes one of the
-    settings beside this one, where keys are derived. With leave: the file of `foedus members sign-leave`, likewise."""
+    settings beside this one, where keys are derived. With leave: the file of `foedus members sign-leave`, likewise.
+    With rotate: that of `foedus members sign-rotation`; "" replaces the coordinator's own key by coordinator-key."""
+    former_key: str = ""
+    """With mode rotate: absolute path of the file of the coordinator's key that is replaced; after a loss of an
+    auditor's, which reads what is stored."""
+    administrator_key: str = ""
+    """With mode rotate, after a loss: absolute path of the file of the key of the contract's administrator, which signs
+    in place of the old one."""
     method: str = ""
     """With mode unlearn or attribute: the method; "" is the default of attribute."""
     prompt: str = ""
@@ -199,7 +208,17 @@ class RunConfig:
             raise ConfigError(f"staleness: {wrong}")
         if wrong := wire_fault(self.wire, self.aggregation):
             raise ConfigError(f"wire: {wrong}")
-        for name in ("state", "data", "validation", "coordinator_key", "request", "store", "records"):
+        for name in (
+            "state",
+            "data",
+            "validation",
+            "coordinator_key",
+            "request",
+            "store",
+            "records",
+            "former_key",
+            "administrator_key",
+        ):
             _check_path(name, getattr(self, name))
 
     @classmethod

@@ -20,7 +20,7 @@ from core.canonical import ZERO_DIGEST, Address, Digest, address, commitment, di
 from core.errors import ForgeryError, FormatError
 from core.genesis import Genesis
 from core.parsing import parsed
-from core.signed import MemberStatement, OrganisationStatement, Signed, SigningKey
+from core.signed import Federation, MemberStatement, OrganisationStatement, Place, Signed, SigningKey
 
 METHODS = ("remove", "repair", "replay", "shards")
 OF_RECORDS = ("replay", "shards")
@@ -142,17 +142,17 @@ class OpenedRequest:
 
         Raises FormatError for a basis that is too long, IntegrityError when a signer refuses.
         """
-        ordered = tuple(sorted(set(records)))
-        asked = {"genesis": genesis.digest, "organisation": key.address, "method": method, "basis": basis}
+        ordered, own = tuple(sorted(set(records))), genesis.keys.owner(key.address)
+        asked = {"genesis": genesis.digest, "organisation": own, "method": method, "basis": basis}
         wanted = digest("erasure-asked", to_json(asked | {"records": list(ordered)}))
         # Hashed, since the salt of what is asked is no secret to whoever may ask the key for salts.
         nonce = digest("erasure-nonce", key.salt_for(wanted))
         salt = key.salt_for(nonce) if ordered else b""
         request = ErasureRequest(
             genesis=genesis.digest,
-            organisation=key.address,
+            organisation=own,
             method=method,
-            lanes=lanes_to_change(genesis, key.address, ordered),
+            lanes=lanes_to_change(genesis, own, ordered),
             records=hidden(salt, ordered),
             count=len(ordered),
             basis=basis,
@@ -279,9 +279,14 @@ class Attestation(MemberStatement):
         """The genesis digest."""
         return self.request.value.genesis
 
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+    @property
+    def place(self) -> Place:
+        """The lane, and the generation that it opens."""
+        return self.lane, self.generation
+
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
         """The coordinator; the organisation has signed the request."""
-        return (coordinator,)
+        return (federation.signing(federation.coordinator, place),)
 
     def parts(self) -> tuple[Signed[ErasureRequest], ...]:
         """The request."""

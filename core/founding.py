@@ -16,7 +16,7 @@ from core.canonical import Address, Digest, digest, raw, to_json
 from core.errors import IntegrityError
 from core.genesis import Genesis
 from core.parsing import parsed
-from core.signed import OrganisationStatement, Signed
+from core.signed import OrganisationStatement, Place, Signed
 from core.update import Organisation, Registration
 
 
@@ -29,6 +29,11 @@ class Consent(OrganisationStatement):
 
     genesis: Digest
     organisation: Address
+
+    @property
+    def place(self) -> Place:
+        """The founding, before any key was rotated."""
+        return 0, 0
 
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""

@@ -18,7 +18,7 @@ from core.ledger import GenerationOpening
 from core.membership import check_opening
 from core.parsing import parsed
 from core.rounds import RoundRecord
-from core.signed import CoordinatorStatement, Signed
+from core.signed import CoordinatorStatement, Place, Signed
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class GenerationRecord(CoordinatorStatement):
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/generation/v1``."""
         return digest("generation", to_json(self.to_dict()))
+
+    @property
+    def place(self) -> Place:
+        """The lane, and the generation that it opens."""
+        return self.lane, self.generation
 
     @property
     def opening(self) -> GenerationOpening:

@@ -1,7 +1,7 @@
 """Genesis: everything that is fixed when a federation starts."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -13,11 +13,13 @@ from core.errors import FormatError, ObjectionError, UsageError
 from core.keys import Domain
 from core.membership import MembershipRecord
 from core.names import check_distinct, listed
+from core.origins import FormerRun
 from core.parsing import parsed
 from core.ranges import fault
 from core.robust import NO_RULE, Robust
+from core.rotations import KeyChain
 from core.seeds import from_nonces
-from core.signed import Signed
+from core.signed import Place, Signed
 from core.update import Bid, Organisation
 
 CALIBRATION_ROUNDS, CALIBRATION_STEPS = 2, 8
@@ -166,6 +168,17 @@ def wire_fault(wire: str, rule: str) -> str | None:
     return None
 
 
+def origin_fault(rule: str, lanes: Sequence[Sequence[Address]], wire: str) -> str | None:
+    """What is wrong with beginning from another run's state: `expected X, got Y`."""
+    # Another rule's state is no sum, and each of several lanes would bring the former run's part again.
+    if rule != "frozen-a" or len(lanes) > 1:
+        return f"expected frozen-a in one lane, got {rule} in {len(lanes)} lanes"
+    # Members compare the first state that they are sent with the one that the genesis names.
+    if wire != "fp32":
+        return f"expected wire fp32, in which a state travels as it is, got {wire}"
+    return None
+
+
 @dataclass(frozen=True)
 class Template:
     """The chat template: digest (zero: the base's own, covered by the base's digest), and the date that it prints.
@@ -202,6 +215,10 @@ class GenesisHeader:
         """SHA-256 of the canonical JSON under ``foedus/genesis/v1``: the run's name on the chain."""
         return digest("genesis", to_json(asdict(self)))
 
+    def signing(self, owner: Address, place: Place | None = None) -> Address:  # noqa: ARG002 - it knows of no change
+        """The owner: who has nothing but this knows no key that was replaced."""
+        return owner
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
@@ -215,7 +232,9 @@ class Genesis:
     `salt` (64 hex digits, random) hides the genesis behind its digest, which is public, and names its stored artifacts.
     `lanes` partition the organisations: each lane learns together; `composition` says how they are served
     (core/composition.py). `validation` is the digest of the shared validation set, on which rounds are credited.
-    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `norm_bound` is the
+    `auditors` may read every artifact, besides the coordinator and the organisations of a lane. `administrator` is the
+    account that administers the contract, and may replace a key that was lost (None: nobody may). `origin` is the run
+    whose served adapter is the state before round 1 (None: zero). `norm_bound` is the
     largest L2 norm an update may have. `environment` names the software, instruction set and threads in which training
     is promised to be bit-equal.
 
@@ -261,11 +280,28 @@ class Genesis:
     rslora: bool = False
     serve: str = "last"
     patience: int = 0
+    administrator: Address | None = None
+    origin: FormerRun | None = None
 
     @cached_property
     def memberships(self) -> tuple[Signed[MembershipRecord], ...]:
         """What changed the members since, as far as `amended` was told; no part of the digest."""
         return ()
+
+    @cached_property
+    def keys(self) -> KeyChain:
+        """Which keys have replaced others since, as far as `amended` was told."""
+        return KeyChain()
+
+    def signing(self, owner: Address, place: Place | None = None) -> Address:
+        """The address whose key signs for a member, or the coordinator, at a place; now, where there is none."""
+        return self.keys.signing(owner, place)
+
+    @property
+    def signers(self) -> tuple[Address, ...]:
+        """The addresses of all keys that sign, or did, for those who are or were members."""
+        own = (member.address for member in self.everyone)
+        return (*own, *(rotation.new for _, rotation in self.keys.rotations if rotation.owner != self.coordinator))
 
     @cached_property
     def header(self) -> GenesisHeader:
@@ -288,6 +324,11 @@ class Genesis:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
+    def shared_seed(self) -> int:
+        """The seed that the shared A is drawn from: that of the first of the runs that go on from each other."""
+        return self.origin.seed if self.origin else self.seed
+
+    @property
     def compares_rounds(self) -> bool:
         """Whether rounds are compared by their loss on the shared validation set, which is then recorded."""
         return self.serve == "best" or self.patience > 0
@@ -305,13 +346,14 @@ class Genesis:
         """The same genesis, with these changes of its members known.
 
         Raises ForgeryError for a signature that is missing, ObjectionError for a change that does not take all whom it
-        needs, or lets somebody in who is known already.
+        needs, or lets somebody in, or a key, that is known already.
         """
         known = tuple(memberships)
-        for signed in known:
-            signed.verified(self).check()
         amended = replace(self)
         amended.__dict__["memberships"] = known  # where a cached property keeps its value
+        amended.__dict__["keys"] = amended._key_chain()
+        for signed in known:
+            signed.verified(amended).check()
         everyone = amended.everyone
         if len({member.address for member in everyone}) != len(everyone):
             raise ObjectionError("membership: expected newcomers that were never members, got one that was")
@@ -320,6 +362,17 @@ class Genesis:
             most = self.membership.most_examples
             raise ObjectionError(f"membership: expected at most {most} examples of a member, got more of {beyond[0]!r}")
         return amended
+
+    def _key_chain(self) -> KeyChain:
+        """The rotations among the changes of members; raises ObjectionError for one that does not hold."""
+        chain = KeyChain()
+        taken = {self.coordinator, *self.auditors, *(member.address for member in self.everyone)}
+        for record in (signed.value for signed in self.memberships):
+            for rotation in (signed.value for signed in record.rotations):
+                if rotation.owner not in (self.coordinator, *record.proposal.members):
+                    raise ObjectionError(f"rotation: expected a member or the coordinator, got {rotation.owner}")
+                chain = chain.extended(record.place, rotation, taken, self.administrator)
+        return chain
 
     @cached_property
     def everyone(self) -> tuple[Organisation, ...]:
@@ -354,6 +407,11 @@ class Genesis:
     def names(self) -> dict[Address, str]:
         """What all who ever were members are called."""
         return {member.address: member.name for member in self.everyone}
+
+    @property
+    def contributors(self) -> dict[Address, str]:
+        """What all are called who may have a part in what is served: members, and the run that this one began with."""
+        return self.names | ({self.origin.address: self.origin.name} if self.origin else {})
 
     @cached_property
     def examples(self) -> dict[Address, int]:
@@ -407,6 +465,8 @@ class Genesis:
             "lanes": lambda v: tuple(tuple(address(member) for member in lane) for lane in v),
             "organisations": lambda v: tuple(parsed(Organisation, o, {}) for o in v),
             "auditors": lambda v: tuple(address(auditor) for auditor in v),
+            "origin": lambda v: None if v is None else FormerRun.from_dict(v),
+            "administrator": lambda v: None if v is None else address(v),
             "environment": dict,
             "membership": lambda v: parsed(Membership, v, {}),
             "nonces": lambda v: tuple(Digest("0x" + raw(nonce).hex()) for nonce in v),
@@ -489,3 +549,5 @@ class Genesis:
             complete = all(self.lanes) and sorted(a for lane in self.lanes for a in lane) == sorted(addresses)
         if not complete:
             raise FormatError("genesis: expected lanes that hold every member once, or once for each shard")
+        if self.origin and (wrong := origin_fault(self.rule, self.lanes, self.wire)):
+            raise FormatError(f"genesis: origin: {wrong}")

@@ -90,15 +90,19 @@ class Struct(Protocol):
 
 @dataclass(frozen=True)
 class Key:
-    """A secp256k1 private key; `derived` marks the public keys of simulations."""
+    """A secp256k1 private key; `derived` marks the public keys of simulations.
+
+    `member` is the address that it speaks for in a federation where it has replaced another key; else its own.
+    """
 
     secret: bytes = field(repr=False)
     derived: bool = False
+    member: Address | None = None
 
     @cached_property
     def address(self) -> Address:
         """The Ethereum address in EIP-55 form."""
-        return address_of(self.public)
+        return self.member or address_of(self.public)
 
     @cached_property
     def public(self) -> PublicKey:
@@ -204,10 +208,16 @@ def create(path: Path, passphrase: str = "") -> Key:
 
     Raises UsageError when the file exists or lies in a git checkout.
     """
-    if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
-        raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
     key = Key(secrets.token_bytes(32))
     content = json.dumps(_account().encrypt(key.secret, passphrase)) if passphrase else key.secret.hex()
+    write_secret(path, f"{content}\n".encode())
+    return key
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file of mode 0600; raises UsageError when it exists or lies in a git checkout."""
+    if checkout := next((p for p in path.resolve().parents if (p / ".git").exists()), None):
+        raise UsageError(f"key file {path} lies in the checkout {checkout}: choose a folder outside it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # O_EXCL and the mode at once: no moment at which others can read the key, and none is overwritten.
@@ -216,9 +226,8 @@ def create(path: Path, passphrase: str = "") -> Key:
         raise UsageError(f"key file {path} exists already: choose another name") from error
     except OSError as error:
         raise UsageError(f"key file {path}: expected a writable folder, got {error.strerror}") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content + "\n")
-    return key
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 def read(path: Path, passphrase: Path | None = None) -> Key:

@@ -93,7 +93,16 @@ class LedgerView(Protocol):
         """The organisations of a run; empty when the run is unknown."""
 
     def coordinator(self, run: Digest) -> Address | None:
-        """The account that opened a run and alone writes it; None when the run is unknown."""
+        """The account that alone writes a run: its opener, or whom it was handed to; None when the run is unknown."""
+
+    def opened_by(self, run: Digest) -> Address | None:
+        """The account that opened a run, whoever writes it now; None when the run is unknown."""
+
+    def administrator(self) -> Address | None:
+        """The account that administers the ledger now; None where nobody does."""
+
+    def administers(self, account: Address) -> bool:
+        """Whether an account administers the ledger, or did."""
 
     def opened_at(self, run: Digest) -> int:
         """The block in which a run was opened; 0 when it is unknown."""
@@ -124,6 +133,12 @@ class Ledger(LedgerView, Protocol):
         """Register a run and its members; repeating it with the same members changes nothing.
 
         Raises LedgerConflictError when the run exists with other members.
+        """
+
+    def change_coordinator(self, run: Digest, coordinator: Address) -> None:
+        """Hand a run to another account, as its coordinator or the administrator; repeating it changes nothing.
+
+        Raises LedgerConflictError for anybody else.
         """
 
     def commit(self, commitment: RoundCommitment) -> Anchor:
@@ -159,11 +174,12 @@ class MemoryLedger:
     chain_id = 0
     contract = Address("0x0000000000000000000000000000000000000000")
 
-    def __init__(self, account: Address | None = None) -> None:
+    def __init__(self, account: Address | None = None, administrator: Address | None = None) -> None:
         """`account`: whose ledger it is; without it every run belongs to whoever asks."""
-        self._account = account
+        self._account, self._administrator = account, administrator
         self._blocks = 0
         self._opened: dict[Digest, int] = {}
+        self._openers: dict[Digest, Address | None] = {}
         self._rounds: dict[RoundKey, tuple[RoundCommitment, Anchor]] = {}
         self._members: dict[Digest, frozenset[Address]] = {}
         self._heads: dict[tuple[Digest, int], LaneHead] = {}
@@ -176,6 +192,7 @@ class MemoryLedger:
         """See `Ledger.open_run`."""
         members = frozenset(organisations)
         self._opened.setdefault(run, self._blocks)
+        self._openers.setdefault(run, self._account)
         if self._members.setdefault(run, members) != members:
             raise LedgerConflictError(f"run {run} is already open with other members")
 
@@ -186,6 +203,23 @@ class MemoryLedger:
     def coordinator(self, run: Digest) -> Address | None:
         """See `Ledger.coordinator`."""
         return self._account if run in self._members else None
+
+    def opened_by(self, run: Digest) -> Address | None:
+        """See `Ledger.opened_by`."""
+        return self._openers.get(run)
+
+    def administrator(self) -> Address | None:
+        """See `Ledger.administrator`."""
+        return self._administrator
+
+    def administers(self, account: Address) -> bool:
+        """See `Ledger.administers`."""
+        return account == self._administrator
+
+    def change_coordinator(self, run: Digest, coordinator: Address) -> None:
+        """See `Ledger.change_coordinator`; a ledger without an account belongs to whoever asks."""
+        self._check_open(run)
+        self._account = coordinator if self._account else None
 
     def opened_at(self, run: Digest) -> int:
         """See `Ledger.opened_at`."""

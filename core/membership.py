@@ -2,6 +2,7 @@
 
     leave   an organisation signs that it goes; what it taught stays
     join    the newcomer, and more than half of the members, sign that it comes
+    rotate  a key is replaced by another: the old one, or after a loss the administrator, and the new one sign
 
 The coordinator signs a MembershipRecord that contains these signatures; it opens a generation at the lane's head. The
 genesis stays what was founded: who the members are at a round follows from it, from these records, and from the
@@ -17,7 +18,8 @@ from core.aggregation import by_address
 from core.canonical import Address, Digest, address, commitment, digest, raw, salt_bytes, to_json
 from core.errors import FormatError, ObjectionError
 from core.parsing import parsed
-from core.signed import CoordinatorStatement, OrganisationStatement, Signed
+from core.rotations import Rotation
+from core.signed import CoordinatorStatement, OrganisationStatement, Place, Signed
 from core.update import Organisation
 
 
@@ -129,11 +131,17 @@ class MembershipRecord(CoordinatorStatement):
     admissions: tuple[Signed[Admission], ...]
     leaves: tuple[Signed[Leave], ...]
     salt: str
+    rotations: tuple[Signed[Rotation], ...] = ()
 
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 of the canonical JSON under ``foedus/membership/v1``."""
         return digest("membership", to_json(self.to_dict()))
+
+    @property
+    def place(self) -> Place:
+        """The lane, and the generation that it opens: from there on a new key signs, the coordinator's this record."""
+        return self.proposal.lane, self.proposal.generation
 
     @property
     def change(self) -> Digest:
@@ -158,7 +166,7 @@ class MembershipRecord(CoordinatorStatement):
 
     def parts(self) -> tuple[Signed[Any], ...]:
         """The signatures of organisations."""
-        return (*self.admissions, *self.leaves)
+        return (*self.admissions, *self.leaves, *self.rotations)
 
     def check(self) -> None:
         """Raise ObjectionError unless those have signed whom the change takes, and it changes something.
@@ -173,8 +181,11 @@ class MembershipRecord(CoordinatorStatement):
             raise ObjectionError(f"membership: expected a change of {self.genesis}, got one of {proposal.genesis}")
         if len(agreed) != len(self.admissions):
             raise ObjectionError("membership: expected signatures under this change, each once, got others")
-        if not newcomers and not self.leaves:
-            raise ObjectionError("membership: expected somebody who joins or leaves, got nobody")
+        changes = bool(newcomers), bool(self.leaves), bool(self.rotations)
+        if not any(changes):
+            raise ObjectionError("membership: expected somebody who joins or leaves, or a new key, got nobody")
+        if self.rotations and (sum(changes) > 1 or len(self.rotations) > 1):
+            raise ObjectionError("membership: expected one new key alone, got more changes beside it")
         if len(newcomers) != len(proposal.joins) or newcomers & before or not self.leaving <= before:
             raise ObjectionError("membership: expected newcomers that are none yet, and members that leave, each once")
         if missing := sorted(newcomers - agreed):
@@ -194,6 +205,7 @@ class MembershipRecord(CoordinatorStatement):
             "proposal": self.proposal.to_dict(),
             "admissions": [signed.to_dict() for signed in self.admissions],
             "leaves": [signed.to_dict() for signed in self.leaves],
+            "rotations": [signed.to_dict() for signed in self.rotations],
             "salt": self.salt,
         }
 
@@ -204,6 +216,7 @@ class MembershipRecord(CoordinatorStatement):
             "proposal": Proposal.from_dict,
             "admissions": lambda v: tuple(Signed.parse(Admission, admission) for admission in v),
             "leaves": lambda v: tuple(Signed.parse(Leave, leave) for leave in v),
+            "rotations": lambda v: tuple(Signed.parse(Rotation, rotation) for rotation in v),
             "salt": lambda v: salt_bytes(v).hex(),
         }
         return parsed(cls, data, nested)

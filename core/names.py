@@ -15,6 +15,8 @@ Name = NewType("Name", str)
 
 ALPHABET: Final = "1 to 64 of A-Z a-z 0-9 space . _ -, a letter or digit first and no space last"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
+RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a run is called: it is the name of a folder, too."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 

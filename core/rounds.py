@@ -21,7 +21,7 @@ from core.ledger import RoundCommitment
 from core.parsing import finite, parsed
 from core.robust import counted
 from core.round_key import FIELDS, RoundKey
-from core.signed import CoordinatorStatement, Signed
+from core.signed import CoordinatorStatement, Place, Signed
 from core.update import LARGEST_LOSS, LONGEST_SECONDS, Offer, UpdateManifest
 
 LARGEST_NORM = 1e9
@@ -201,6 +201,11 @@ class RoundRecord(CoordinatorStatement):
     def key(self) -> RoundKey:
         """Where the round stands on a ledger."""
         return RoundKey(self.genesis, self.lane, self.generation, self.round)
+
+    @property
+    def place(self) -> Place:
+        """The lane and the generation of that round."""
+        return self.lane, self.generation
 
     @property
     def reaggregated(self) -> bool:

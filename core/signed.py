@@ -14,6 +14,9 @@ from core.errors import ForgeryError, FormatError
 from core.keys import Domain, Fields, PublicKey, Signature, Struct, signer, signing_key
 from core.parsing import parsed
 
+Place = tuple[int, int]
+"""A lane and a generation."""
+
 
 class SigningKey(Protocol):
     """What signs for one address: a key in this process (`core.keys.Key`), or another process that holds it.
@@ -23,7 +26,7 @@ class SigningKey(Protocol):
 
     @property
     def address(self) -> Address:
-        """The address."""
+        """The address that it speaks for: its own, or that of a member whose key it has become by a rotation."""
 
     @property
     def derived(self) -> bool:
@@ -60,16 +63,40 @@ class Statement(ABC):
         return Signed(self, tuple(by.sign_statement(domain, self) for by in (key, *cosigners)))
 
 
+class Federation(Protocol):
+    """The part of a genesis that decides whether a signature counts."""
+
+    @property
+    def digest(self) -> Digest:
+        """The genesis digest."""
+
+    @property
+    def chain(self) -> Domain:
+        """The EIP-712 domain."""
+
+    @property
+    def coordinator(self) -> Address:
+        """The coordinator's address."""
+
+    def signing(self, owner: Address, place: Place | None = None) -> Address:
+        """The address whose key signs for a member, or the coordinator, at a place; now, where there is none."""
+
+
 class MemberStatement(Statement):
     """A statement within one federation: it names the genesis, and the genesis says whose signatures it needs."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where it stands in a lane's history, which decides the keys that count; None: they are those of now."""
+        return None
 
     @abstractmethod
     def federation(self) -> Digest:
         """The digest of the genesis it belongs to."""
 
     @abstractmethod
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        """Whose signatures it needs, in order."""
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
+        """Whose signatures it needs at a place, in order."""
 
     def parts(self) -> "tuple[Signed[Any], ...]":
         """Signed statements that it contains; they are verified with it."""
@@ -86,9 +113,9 @@ class CoordinatorStatement(MemberStatement):
         """The genesis digest."""
         return self.genesis
 
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
         """The coordinator."""
-        return (coordinator,)
+        return (federation.signing(federation.coordinator, place),)
 
 
 @dataclass(frozen=True)
@@ -102,25 +129,9 @@ class OrganisationStatement(MemberStatement):
         """The genesis digest."""
         return self.genesis
 
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:  # noqa: ARG002 - it speaks for itself alone
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
         """The organisation."""
-        return (self.organisation,)
-
-
-class Federation(Protocol):
-    """The part of a genesis that decides whether a signature counts."""
-
-    @property
-    def digest(self) -> Digest:
-        """The genesis digest."""
-
-    @property
-    def chain(self) -> Domain:
-        """The EIP-712 domain."""
-
-    @property
-    def coordinator(self) -> Address:
-        """The coordinator's address."""
+        return (federation.signing(self.organisation, place),)
 
 
 S_co = TypeVar("S_co", bound=Statement, covariant=True)
@@ -135,14 +146,18 @@ class Signed(Generic[S_co]):
     value: S_co
     signatures: tuple[Signature, ...]
 
-    def verified(self: "Signed[M]", federation: Federation) -> M:
-        """The value; raises ForgeryError for another federation, or a signature that is not its signer's."""
+    def verified(self: "Signed[M]", federation: Federation, place: Place | None = None) -> M:
+        """The value; raises ForgeryError for another federation, or a signature that is not its signer's.
+
+        A statement that has no place of its own is checked by the keys of `place`: those of what contains it.
+        """
+        place = self.value.place or place
         value, noun = self.value, type(self.value).__name__
         if (got := value.federation()) != federation.digest:
             raise ForgeryError(f"{noun}: expected federation {federation.digest}, got {got}")
         for part in value.parts():
-            part.verified(federation)
-        return self.signed_by(federation.chain, *value.signers(federation.coordinator))
+            part.verified(federation, place)
+        return self.signed_by(federation.chain, *value.signers(federation, place))
 
     def signed_by(self, domain: Domain, *signers: Address) -> S_co:
         """The value; raises ForgeryError unless exactly these signed it, in this order."""
@@ -155,10 +170,10 @@ class Signed(Generic[S_co]):
                 raise ForgeryError(f"{noun}: expected the signature of {expected}, got that of {got}")
         return value
 
-    def public_key(self, domain: Domain) -> PublicKey:
-        """The key behind the first signature, for which something can be sealed; raises ForgeryError."""
+    def public_key(self, domain: Domain, index: int = 0) -> PublicKey:
+        """The key behind a signature, for which something can be sealed; raises ForgeryError."""
         value = self.value
-        return signing_key(self.signatures[0], domain, value.struct, value.struct_fields, value.message())
+        return signing_key(self.signatures[index], domain, value.struct, value.struct_fields, value.message())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""

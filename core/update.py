@@ -15,7 +15,7 @@ from core.names import Name
 from core.parsing import finite, parsed
 from core.ranges import fault, number
 from core.round_key import FIELDS, RoundKey
-from core.signed import OrganisationStatement, Signed, Statement
+from core.signed import OrganisationStatement, Place, Signed, Statement
 
 FORMATS = 1
 """The version of the formats: of every domain tag, and of what an organisation says that it speaks."""
@@ -179,6 +179,11 @@ class Offer(OrganisationStatement):
         """The round it is for."""
         return RoundKey(self.genesis, self.lane, self.generation, self.round)
 
+    @property
+    def place(self) -> Place:
+        """The lane and the generation of that round."""
+        return self.lane, self.generation
+
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return self.key.message() | asdict(self.bid) | {"organisation": self.organisation}
@@ -248,6 +253,11 @@ class UpdateManifest(OrganisationStatement):
     def key(self) -> RoundKey:
         """The round it was trained in."""
         return RoundKey(self.genesis, self.lane, self.generation, self.round)
+
+    @property
+    def place(self) -> Place:
+        """The lane and the generation of that round."""
+        return self.lane, self.generation
 
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct; it has no floats, so ε and the metrics are canonical JSON."""

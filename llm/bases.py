@@ -44,6 +44,8 @@ _FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES)
 _NOT_FETCHED = ("*/*.safetensors", "*/*.json", "*/*.model", "consolidated*")
 """The same weights in other forms, of which a repository may hold several."""
 _PUBLISHED = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+_LICENCES = {SMOLLM2: "Apache-2.0", assets.BASE_MODEL: "Apache-2.0"}
+"""Of the bases that come with the project. A folder tells none that could be relied on."""
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +100,11 @@ def located(base: str, expected: Digest) -> str:
 def published(base: str) -> str:
     """The name under which others find a base: on the Hub where it is published there, else as it is."""
     return _PUBLISHED.get(base, base)
+
+
+def licence_of(base: str) -> str:
+    """The SPDX identifier of a base's licence; "" where it is not known here."""
+    return _LICENCES.get(base, "")
 
 
 def cache() -> Path:

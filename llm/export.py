@@ -1,62 +1,47 @@
 """Adapters in PEFT's own format, which `PeftModel.from_pretrained` and vLLM load.
 
-The files are adapter_config.json, adapter_model.safetensors and a model card. PEFT's scale is lora_alpha / r, or / √r
-with use_rslora, so lora_alpha follows the adapter's rank: one whose rank has grown keeps the scale it was trained with.
+The files are adapter_config.json and adapter_model.safetensors, and what their writer adds. PEFT's scale is
+lora_alpha / r, or / √r with use_rslora, so lora_alpha follows the adapter's rank: one whose rank has grown keeps the
+scale it was trained with.
 """
 
 import math
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 from peft import LoraConfig
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from transformers.pytorch_utils import Conv1D
 
 from core.adapter import AdapterState
 from core.aggregation import rank_of
-from core.errors import RunError, UsageError
+from core.storage.new_folder import appearing
 from llm.bases import published
 from llm.model import Model
 
 _PREFIX = "base_model.model."
 
 
-def export(model: Model, adapters: Mapping[str, AdapterState], folder: Path, card: str) -> Path:
-    """Write A and B of every module, with `card` as README.md, into `folder`, which appears whole or not at all.
+def export(
+    model: Model, adapters: Mapping[str, AdapterState], folder: Path, complete: Callable[[str, Path], None]
+) -> Path:
+    """Write A and B of every module into `folder`, which appears whole or not at all.
 
-    `adapters` go to the folders of their names in it; "" is the folder itself.
+    `adapters` go to the folders of their names in it; "" is the folder itself. `complete` adds what belongs beside an
+    adapter: it is given the adapter's name and its folder as it is written.
 
     Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
     """
     with appearing(folder) as partial:
         for name, adapter in adapters.items():
-            write_adapter(model, adapter, partial / name, card)
+            write_adapter(model, adapter, partial / name)
+            complete(name, partial / name)
     return folder
 
 
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """The place to write a folder to; it appears as `folder` when all is there, or not at all.
-
-    Raises UsageError when the folder exists and is not empty, RunError when it cannot be written.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"export folder: expected a new or empty folder, got {folder}: choose another")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            yield (partial := Path(scratch) / folder.name)
-            partial.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot write {folder}: {error}: choose a writable folder with room") from error
-
-
-def write_adapter(model: Model, adapter: AdapterState, folder: Path, card: str) -> None:
-    """Write one adapter as its configuration, its tensors and its model card."""
+def write_adapter(model: Model, adapter: AdapterState, folder: Path) -> None:
+    """Write one adapter as its configuration and its tensors."""
     rank = rank_of(adapter)
     grown = rank / model.spec.rank
     alpha = model.spec.alpha * (math.sqrt(grown) if model.spec.rslora else grown)
@@ -75,7 +60,6 @@ def write_adapter(model: Model, adapter: AdapterState, folder: Path, card: str) 
     config.save_pretrained(folder)
     tensors = {f"{_PREFIX}{name}.weight": np.array(array, np.float32) for name, array in adapter.arrays.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def peft_targets(model: Model) -> Collection[str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from core.adapter import AdapterState
 from core.errors import RunError, UsageError
+from core.storage.new_folder import appearing
 from llm.bases import FILES
 from llm.batches import encode
-from llm.export import appearing
 from llm.model import Model, load
 from llm.records import Message, Record
 
@@ -33,12 +34,12 @@ _CONVERTER = "convert_hf_to_gguf.py"
 _REWRITTEN = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json")
 
 
-def merge(model: Model, adapter: AdapterState, folder: Path, card: str) -> float:
-    """Write the base with `adapter` merged into it, its tokenizer and `card` into `folder`; return the divergence.
+def merge(model: Model, adapter: AdapterState, folder: Path, complete: Callable[[Path], None]) -> float:
+    """Write the base with `adapter` merged into it, and its tokenizer, into `folder`; return the divergence.
 
-    That is the mean KL divergence, nats a token, of the merged model from the adapter beside the unquantised base.
-    Raises UsageError when the folder exists and is not empty, RunError when it cannot be written or the merged model
-    diverges.
+    `complete` adds what belongs beside them, to the folder as it is written. The divergence is the mean KL divergence,
+    nats a token, of the merged model from the adapter beside the unquantised base. Raises UsageError when the folder
+    exists and is not empty, RunError when it cannot be written or the merged model diverges.
     """
     plain = load(replace(model.spec, quantisation="none", device="cpu"))
     plain.set_adapter(adapter)
@@ -56,7 +57,7 @@ def merge(model: Model, adapter: AdapterState, folder: Path, card: str) -> float
                 target = partial / path.relative_to(plain.folder)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        complete(partial)
     return nats
 
 

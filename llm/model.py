@@ -95,6 +95,11 @@ class Model:
         """The digest of the base's files."""
         return digest_of(self.folder)
 
+    @property
+    def family(self) -> str:
+        """The base's architecture as transformers names it, for example llama."""
+        return str(self.module.config.model_type)
+
     @cached_property
     def layers(self) -> Mapping[str, LoraLayer]:
         """The adapted layers by their path in the base model, sorted."""

@@ -122,7 +122,7 @@ def of_run(
     Raises UsageError when there are none, IntegrityError when the base is another one.
     """
     genesis = run.genesis
-    fresh = lora.fresh(lora.Layout.of(modules, genesis.rank), seeds.shared(genesis.seed))
+    fresh = lora.fresh(lora.Layout.of(modules, genesis.rank), seeds.shared(genesis.shared_seed))
     if lora.factor(fresh, "A").digest != genesis.shared_a:
         raise IntegrityError(f"run {run.name}: the base here gives another shared A than the genesis names")
     members = [run.members(index) for index in range(len(genesis.lanes))]

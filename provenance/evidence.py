@@ -113,7 +113,7 @@ class Evidence:
         trace, response = self.trace, self.trace.response
         if trace.method not in WEIGHTS:
             raise IntegrityError(f"expected a trace by one of {', '.join(WEIGHTS)}, got {trace.method!r}")
-        if response.verdict not in self.genesis.names or trace.run != self.genesis.run:
+        if response.verdict not in self.genesis.contributors or trace.run != self.genesis.run:
             raise IntegrityError(
                 f"expected a verdict on a member of run {self.genesis.run}, got {response.verdict} of run {trace.run}"
             )
@@ -189,7 +189,9 @@ class Evidence:
         if self.genesis.composition == "routing":
             groups = [[line] for line in lines.values()]  # the lane that answers is scored alone
         last = slice(-1, None) if self.trace.method == "protoken" else slice(None)
-        expected = [_contributors([record for line in group for record in line[last]]) for group in groups]
+        origin = self.genesis.origin
+        begun = {origin.address} if origin and self.trace.method != "protoken" else set()
+        expected = [_contributors([record for line in group for record in line[last]], begun) for group in groups]
         if self.trace.organisations not in expected:
             got = len(self.trace.organisations)
             raise IntegrityError(f"expected scores of all {len(expected[0])} contributors, got those of {got}")
@@ -197,7 +199,9 @@ class Evidence:
     def _check_proofs(self, organisation: Address, records: list[RoundRecord]) -> None:
         """Every admitted update of the organisation has a proof, and no proof is of anything else."""
         admitted = [a.signed.value.digest for r in records for a in r.admitted if a.organisation == organisation]
-        if not admitted or admitted != [proof.signed.value.digest for proof in self.proofs]:
+        # What a run began with is in its genesis, and in no update.
+        begun = self.genesis.origin is not None and organisation == self.genesis.origin.address
+        if not (admitted or begun) or admitted != [proof.signed.value.digest for proof in self.proofs]:
             raise IntegrityError(
                 f"expected proofs of the {len(admitted)} admitted updates of {organisation}, "
                 f"got {len(self.proofs)} proofs of others"
@@ -255,5 +259,5 @@ class Evidence:
         return bundle
 
 
-def _contributors(records: list[RoundRecord]) -> tuple[Address, ...]:
-    return tuple(sorted({a.organisation for record in records for a in record.admitted}, key=by_address))
+def _contributors(records: list[RoundRecord], begun: set[Address]) -> tuple[Address, ...]:
+    return tuple(sorted(begun | {a.organisation for record in records for a in record.admitted}, key=by_address))

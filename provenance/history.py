@@ -93,6 +93,11 @@ def stored_rounds(run: RunFolder, lane: int, share: float, fresh: AdapterState) 
     """The rounds of a lane that its served state is the sum of; the lane counts with its share in what is served."""
     before: Callable[[], AdapterState] = partial(RULES[run.genesis.rule].initial, fresh)
     rounds = []
+    if origin := run.genesis.origin:
+        # What the run began with is one update more, of the former run.
+        begun = partial(run.artifacts.open, origin.state)
+        rounds.append(StoredRound(before, begun, (WeightedUpdate(origin.address, share, begun),)))
+        before = begun
     for record in (signed.value for signed in run.served_line(lane)):
         after = partial(run.artifacts.open, record.aggregate)
         updates = tuple(record.counted(run.genesis, run.artifacts.open, share))

@@ -46,7 +46,7 @@ def trace(
         raise UsageError("prompt: expected a question, got nothing")
     traced = attribute(subject(run, base), prompt, response, method, max_new_tokens)
     if organisation is not None and organisation not in traced.organisations:
-        name = run.genesis.names[organisation]
+        name = run.genesis.contributors[organisation]
         raise UsageError(
             f"{name} has no part in what is served: never admitted, erased, absent from the last round, "
             "or in another lane than the one that answers"

@@ -11,14 +11,13 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from logging import ERROR, INFO
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from chain.audit.run import verify
-from core import lora
-from core.aggregation import RULES
 from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, UsageError
@@ -26,12 +25,14 @@ from core.escape import one_line, redacted
 from core.keys import Domain, Key
 from core.messages.codec import BOUND_BYTES, SIMULATED_BOUND_BYTES
 from core.messages.queries import DryRunQuery
+from core.rotations import KeyChain
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State, new_run_id
 from core.update import Asked
 from llm import bases
+from llm.model import Model
 from llm.served import shared_adapter
 from llm.sources import base_of_settings
 from llm.tracking import Tracking
@@ -54,9 +55,12 @@ from server_app.membership import (
     check_newcomer,
     gather,
     propose,
+    signed_change,
     wait_for_newcomer,
 )
+from server_app.origin import store_beginning
 from server_app.revocations import watched
+from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
 from server_app.strategy import Foedus
 from server_app.tasks import Waiting
@@ -125,7 +129,7 @@ def attribute(_grid: Grid, context: RunContext) -> None:
     config, run = context.config, context.run
     only = run.genesis.named(config.organisation).address if config.organisation else None
     traced = trace(run, config.prompt, config.response or None, config.method or DEFAULT, organisation=only)
-    names, verdict = run.genesis.names, traced.response.verdict
+    names, verdict = run.genesis.contributors, traced.response.verdict
     taught_by = names[verdict] if verdict else "nobody: the method abstains"
     log(INFO, "Taught by %s, confidence %.2f: %s", taught_by, traced.response.confidence, one_line(traced.text))
     context.events.write("attributed", trace=traced.to_dict(names))
@@ -170,7 +174,8 @@ def join(grid: Grid, context: RunContext) -> None:
         )
         for who, reason in refusals.items():
             context.events.write("objected", round=len(run.lineage(0)), organisation=who, detail=one_line(reason))
-        record = change(run, key, chains.public, proposal, admissions)
+        signed = signed_change(run, key, proposal, admissions=admissions)
+        record = change(run, key, chains.public, signed)
         context.events.write("members", lane=0, generation=proposal.generation, members=list(record.members))
     context.events.write("finished")
 
@@ -183,10 +188,40 @@ def leave(_grid: Grid, context: RunContext) -> None:
         leaving = signed.verified(run.genesis).organisation
         check_leaving(run, leaving)
         for lane in run.genesis.lanes_of(leaving):
-            proposal = propose(run, lane)
-            record = change(run, key, chains.public, proposal, leaves=[signed])
-            context.events.write("members", lane=lane, generation=proposal.generation, members=list(record.members))
+            record = change(run, key, chains.public, signed_change(run, key, propose(run, lane), leaves=[signed]))
+            context.events.write("members", lane=lane, generation=record.place[1], members=list(record.members))
     context.events.write("finished")
+
+
+def rotate(_grid: Grid, context: RunContext) -> None:
+    """Replace the key of an organisation, or of the coordinator, behind a run's newest round."""
+    config, run = context.config, _started(context.run)
+    signed = rotation_of(config, run.genesis)
+    own = signed.value.owner == run.genesis.coordinator
+    if own and config.former_key:
+        # Only a key that has read the run so far can seal it for the new one.
+        context = replace(context, run=run.read_with(Path(config.former_key)))
+        run = context.run
+    changes = changes_of(run, coordinator_key(config), signed)
+    if own:
+        mover = Chains.of(config, context.state.folder, replacing_key(config))
+        mover.change_coordinator(run.genesis, signed.value.new)
+    with changing(context) as (chains, key):
+        for made in changes:
+            record = change(run, key, chains.public, made)
+            context.events.write(
+                "members", lane=record.place[0], generation=record.place[1], members=list(record.members)
+            )
+    if own:
+        context.state.change_key(run.name, config.coordinator_key, len(run.genesis.everyone))
+    context.events.write("finished")
+
+
+def _started(run: RunFolder) -> RunFolder:
+    """The run, if it has members that can change; raises UsageError for one that has none."""
+    if not run.started:
+        raise UsageError(f"run {run.name} has no genesis: it has no members")
+    return run
 
 
 @contextmanager
@@ -195,9 +230,7 @@ def changing(context: RunContext) -> Iterator[tuple[Chains, Key]]:
 
     Raises UsageError for a run that has none.
     """
-    config, run = context.config, context.run
-    if not run.started:
-        raise UsageError(f"run {run.name} has no genesis: it has no members")
+    config, run = context.config, _started(context.run)
     key = coordinator_key(config)
     chains = Chains.of(config, context.state.folder, key)
     take_up(run, chains)
@@ -213,6 +246,7 @@ MODES: Mapping[str, Callable[[Grid, RunContext], None]] = {
     "check": check,
     "join": join,
     "leave": leave,
+    "rotate": rotate,
 }
 
 
@@ -227,8 +261,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         raise UsageError(f"run {run.name} exists already: choose another id, or resume it")
     state.remember(replace(config, run=run.name))
     # Cheapest first: bad data, keys and chains show before the base is loaded and organisations are waited for.
+    former = state.existing(config.from_run) if config.from_run else None
     data, key = known_data(config), coordinator_key(config)
-    validation = data.validation
     chains = Chains.of(config, state.folder, key)
     context.events.write("step", doing=f"loading the base {config.base}")
     model = base_of_settings(config, run.genesis.template.date if run.started else "")
@@ -237,25 +271,38 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     context.events.write("step", doing="waiting for the organisations")
     patience = max(config.bind_timeout, _SIMULATED_BIND_SECONDS) if key.derived else config.bind_timeout
     bindings.wait(grid, awaited(config, run, leaving), patience)
-    inputs = GenesisInputs(model, digest_of(validation), bindings.domain, chains.private_chain(config.anchor_every))
+    inputs = genesis_inputs(config, chains, model, digest_of(data.validation), former)
     for text in begin_or_resume(config, run, inputs, key, bindings, grid):
         context.events.write("warning", organisation="federation", detail=text)
-    fresh = shared_adapter(model, config.rank, run.genesis.seed)
+    fresh = shared_adapter(model, config.rank, run.genesis.shared_seed)
     take_up(run, chains)
-    if not RULES[config.aggregation].trains_a:
-        run.artifacts.put(lora.factor(fresh, "A"))
+    store_beginning(run, fresh, former)
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    members = [organisation.address for organisation in run.genesis.everyone]
-    with chains.committing(run) as commit, watched(chains.public, members) as revoked, tracking:
+    keys = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
+    with chains.committing(run) as commit, watched(chains.public, keys) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
-        measuring = Measuring.of(config, model, fresh, validation)
+        measuring = Measuring.of(config, model, fresh, data.validation)
         rewards = measuring.rewards(config, run)
-        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if validation else None)
+        rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)
+
+
+def genesis_inputs(
+    config: RunConfig, chains: Chains, model: Model, validation: Digest, former: RunFolder | None
+) -> GenesisInputs:
+    """What a genesis needs besides settings and members."""
+    return GenesisInputs(
+        model=model,
+        validation=validation,
+        chain=Domain(chains.public.chain_id, chains.public.contract),
+        private=chains.private_chain(config.anchor_every),
+        administrator=chains.public.administrator(),
+        former=former,
+    )
 
 
 def take_up(run: RunFolder, chains: Chains) -> None:
@@ -281,7 +328,9 @@ def bindings_of(context: RunContext, chains: Chains, key: Key) -> Bindings:
         context.events.write("other-version", organisation=organisation, detail=detail)
 
     here = f"foedus {version('foedus')}"
-    return Bindings(domain, key.address, run.name, founders, most=most, note=note, product=here, differs=differs)
+    # Whoever pins the coordinator pins the address that a run was founded with, whatever key signs for it now.
+    coordinator, chain = (run.genesis.coordinator, run.genesis.keys) if run.started else (key.address, KeyChain())
+    return Bindings(domain, coordinator, run.name, founders, chain, most=most, note=note, product=here, differs=differs)
 
 
 def founders_of(config: RunConfig, chains: Chains) -> Founders:

@@ -5,7 +5,7 @@ Nobody is waited for but by `wait`: a question stays out until it is answered, a
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, Metadata
 from flwr.serverapp import Grid
@@ -19,6 +19,7 @@ from core.messages.codec import BOUND_BYTES
 from core.messages.queries import BIND, Bind, Bound
 from core.messages.refusal import Refusal
 from core.names import listed
+from core.rotations import KeyChain
 from core.signed import Signed
 from core.update import Asked, Organisation, Registration, verified_registration
 from server_app.exchange import CLOCK, Clock, last_line, pulled
@@ -46,6 +47,8 @@ class Bindings:
     coordinator: Address
     run: str
     founders: Founders = field(default_factory=Founders)
+    keys: KeyChain = field(default_factory=KeyChain)
+    """The keys that have replaced others in the run."""
     nodes: dict[Address, int] = field(default_factory=dict)
     organisations: dict[Address, Organisation] = field(default_factory=dict)
     public_keys: dict[Address, PublicKey] = field(default_factory=dict)
@@ -153,7 +156,11 @@ class Bindings:
 
     def _take(self, node: int, signed: Signed[Registration], public: PublicKey, owners: dict[str, Address]) -> None:
         """Bind an organisation to the node that spoke for it, if it may found; `owners` are those of known names."""
-        member = signed.value.organisation
+        registered = signed.value.organisation
+        member = replace(registered, address=self.keys.owner(registered.address))
+        if self.keys.signing(member.address) != registered.address:
+            self.fail(node, f"{member.name}: its key was replaced by another")
+            return
         if member.address in self.dropped:
             return
         taken = [member.name] if owners.get(member.name.casefold(), member.address) != member.address else []

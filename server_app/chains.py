@@ -68,6 +68,12 @@ class Chains:
             if ledger:
                 ledger.open_run(genesis.digest, [organisation.address for organisation in genesis.organisations])
 
+    def change_coordinator(self, genesis: Genesis, coordinator: Address) -> None:
+        """Hand the run to another account on every chain."""
+        for ledger in (self.public, self.private):
+            if ledger:
+                ledger.change_coordinator(genesis.digest, coordinator)
+
     @contextmanager
     def committing(self, run: RunFolder) -> Iterator[Callable[[RoundRecord], None]]:
         """A callback that queues a round's record for every chain; earlier rounds are queued first.

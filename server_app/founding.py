@@ -20,6 +20,7 @@ from core.genesis import Base, Genesis, PrivateChain, Template
 from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct, listed
+from core.origins import FormerRun
 from core.policies import never_asked
 from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
@@ -32,6 +33,7 @@ from llm.served import shared_adapter
 from server_app.binding import Bindings
 from server_app.exchange import exchange
 from server_app.founders import consents, nonces
+from server_app.origin import check_descends, origin_of
 
 _AS_SET = (
     "rank",
@@ -61,6 +63,14 @@ class GenesisInputs:
     validation: Digest
     chain: Domain
     private: PrivateChain | None = None
+    administrator: Address | None = None
+    former: RunFolder | None = None
+    """The run whose served adapter a new one begins with."""
+
+    @property
+    def origin(self) -> FormerRun | None:
+        """What a genesis names of that run; raises ConfigError for one that none can go on from."""
+        return origin_of(self.former) if self.former else None
 
 
 def begin_or_resume(
@@ -130,6 +140,7 @@ def create_genesis(
     check_members(config, organisations)
     check_feasible(config, inputs.model, len(organisations))
     seed, spec = from_nonces(nonces) if nonces else config.seed, inputs.model.spec
+    fresh = shared_adapter(inputs.model, config.rank, origin.seed if (origin := inputs.origin) else seed)
     genesis = Genesis(
         **{name: getattr(config, name) for name in _AS_SET},
         run=run,
@@ -137,8 +148,10 @@ def create_genesis(
         coordinator=coordinator,
         chain=inputs.chain,
         private=inputs.private,
+        administrator=inputs.administrator,
+        origin=origin,
         base=Base(config.base, inputs.model.digest, config.quantisation),
-        shared_a=lora.factor(shared_adapter(inputs.model, config.rank, seed), "A").digest,
+        shared_a=lora.factor(fresh, "A").digest,
         rule=config.aggregation,
         lanes=partition([organisation.address for organisation in organisations], config.lane_size, config.shards),
         organisations=organisations,
@@ -154,7 +167,14 @@ def create_genesis(
         target_blocks=spec.blocks,
         template=Template(date=spec.date),
     )
-    for member in organisations:
+    return possible(genesis, inputs.former)
+
+
+def possible(genesis: Genesis, former: RunFolder | None) -> Genesis:
+    """The genesis; raises ConfigError for one that no node could train under, or that a former run does not lead to."""
+    if former:
+        check_descends(genesis, former.genesis)
+    for member in genesis.organisations:
         if plan := PrivacyPlan.of(genesis, member.address):
             _ = plan.noise  # an ε that no noise reaches would fail every node in round 1
     return genesis
@@ -212,6 +232,7 @@ def check_unchanged(config: RunConfig, inputs: GenesisInputs, genesis: Genesis) 
         (DataError, "validation set", genesis.validation, inputs.validation),
         (ConfigError, "private-chain", genesis.private, inputs.private),
         (ConfigError, "auditors", genesis.auditors, auditors),
+        (ConfigError, "from-run", genesis.origin.run if genesis.origin else "none", config.from_run or "none"),
         (ConfigError, f"chain {config.chain!r}", genesis.chain, inputs.chain),
     ):
         if got != expected:

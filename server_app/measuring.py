@@ -174,7 +174,7 @@ def measuring_again(run: RunFolder, config: RunConfig) -> Measuring:
     as_then = replace(
         config, aggregation=genesis.rule, evaluate_limit=training.evaluate_limit, max_length=training.max_length
     )
-    return Measuring.of(as_then, model, shared_adapter(model, genesis.rank, genesis.seed), validation)
+    return Measuring.of(as_then, model, shared_adapter(model, genesis.rank, genesis.shared_seed), validation)
 
 
 def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
@@ -182,5 +182,5 @@ def credited_again(run: RunFolder, config: RunConfig) -> dict[Address, float]:
     measuring, genesis = measuring_again(run, config), run.genesis
     rewards = Rewards(run, config.pool, measuring.credit)
     for lane in range(len(genesis.lanes)):
-        rewards.measure_again(lane, measuring.rule.initial(measuring.fresh))
+        rewards.measure_again(lane, run.initial(measuring.fresh))
     return rewards.cumulative()

@@ -23,6 +23,7 @@ from core.keys import Key
 from core.ledger import Ledger
 from core.membership import Admission, Leave, MembershipRecord, Proposal, quorum
 from core.messages.queries import ADMISSION, AdmissionQuery, admission_of
+from core.rotations import Rotation
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from core.update import Organisation
@@ -119,22 +120,29 @@ def wait_for_newcomer(
         bindings.clock.sleep(_POLL_SECONDS)
 
 
-def change(
+def signed_change(
     run: RunFolder,
     key: Key,
-    ledger: Ledger,
     proposal: Proposal,
+    *,
     admissions: Iterable[Signed[Admission]] = (),
     leaves: Iterable[Signed[Leave]] = (),
-) -> MembershipRecord:
-    """Sign a change, write it down and carry it out; raises ObjectionError without the signatures that it needs."""
-    record = MembershipRecord(run.genesis.digest, proposal, tuple(admissions), tuple(leaves), secrets.token_hex(32))
-    signed = record.sign(key, run.genesis.chain)
+    rotations: Iterable[Signed[Rotation]] = (),
+    beside: Sequence[Signed[MembershipRecord]] = (),
+) -> Signed[MembershipRecord]:
+    """A change that holds beside others not written yet; raises ObjectionError without the signatures that it needs."""
+    parts = tuple(admissions), tuple(leaves), secrets.token_hex(32), tuple(rotations)
+    signed = MembershipRecord(run.genesis.digest, proposal, *parts).sign(key, run.genesis.chain)
     # As everyone will check it: nothing is written that nobody would believe.
-    run.genesis.amended((*run.genesis.memberships, signed))
+    run.genesis.amended((*run.genesis.memberships, *beside, signed))
+    return signed
+
+
+def change(run: RunFolder, key: Key, ledger: Ledger, signed: Signed[MembershipRecord]) -> MembershipRecord:
+    """Write a change down and carry it out."""
     run.change_members(signed)
     carry_out(run, key, ledger)
-    return record
+    return signed.value
 
 
 def carry_out(run: RunFolder, key: Key, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ No round waits for the chain.
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,12 +21,15 @@ _log = logging.getLogger(__name__)
 class Revocations:
     """The revocations that a ledger told of so far; one that does not answer changes nothing."""
 
-    def __init__(self, ledger: LedgerView, organisations: Iterable[Address], every: float = EVERY_SECONDS) -> None:
-        """Ask once, then every so many seconds; raises LedgerUnreachableError when nothing answers the first time."""
+    def __init__(self, ledger: LedgerView, keys: Mapping[Address, Address], every: float = EVERY_SECONDS) -> None:
+        """Ask once, then every so many seconds; raises LedgerUnreachableError when nothing answers the first time.
+
+        `keys`: the address of the key that signs now, which is the one that is registered, of each organisation.
+        """
         self._ledger = ledger
-        self._organisations = tuple(organisations)
+        self._keys = dict(keys)
         self._every = every
-        self._known: Set[Address] = frozenset(ledger.revoked(self._organisations))
+        self._known: Set[Address] = self._ask()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="revocations", daemon=True)
         self._thread.start()
@@ -42,15 +45,19 @@ class Revocations:
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
             try:
-                self._known = self._known | frozenset(self._ledger.revoked(self._organisations))
+                self._known = self._known | self._ask()
             except LedgerError as error:
                 _log.warning("%s; asking again", error)
 
+    def _ask(self) -> frozenset[Address]:
+        ended = self._ledger.revoked(self._keys.values())
+        return frozenset(organisation for organisation, key in self._keys.items() if key in ended)
+
 
 @contextmanager
-def watched(ledger: LedgerView, organisations: Iterable[Address]) -> Iterator[Revocations]:
-    """The revocations on a ledger, as long as the block lasts."""
-    revocations = Revocations(ledger, organisations)
+def watched(ledger: LedgerView, keys: Mapping[Address, Address]) -> Iterator[Revocations]:
+    """The revocations on a ledger, as long as the block lasts; `keys` as `Revocations` takes them."""
+    revocations = Revocations(ledger, keys)
     try:
         yield revocations
     finally:

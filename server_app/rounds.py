@@ -137,7 +137,7 @@ class Rounds:
 
     def restore(self, index: int) -> None:
         """Set a lane to where its records end; those of a new generation end at an earlier round."""
-        initial = self.rule.initial(self.fresh)
+        initial = self.run.initial(self.fresh)
         if self.rewards:
             self.rewards.restore(index, initial)
         lineage = [signed.value for signed in self.run.lineage(index)]

@@ -151,7 +151,7 @@ def test_every_module_named_in_a_string_exists() -> None:
         text: path.name
         for path in (*modules(), ROOT / "pyproject.toml")
         for text in _strings(path)
-        if pattern.fullmatch(text) and PurePosixPath(text).suffix not in {".md", ".json", ".toml"}
+        if pattern.fullmatch(text) and PurePosixPath(text).suffix not in {".md", ".json", ".jsonl", ".toml"}
     }
     assert "chain.devnet.daemon" in named
     for text, place in named.items():
@@ -239,7 +239,7 @@ def test_requirements_are_pinned_exactly() -> None:
     ):
         lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
         for line in filter(None, lines):
-            assert line.startswith("-r ") or re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z,]+\])?==[^\s,;*]+", line), line
+            assert line.startswith("-r ") or re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z,-]+\])?==[^\s,;*]+", line), line
 
 
 def test_the_project_lists_no_dependencies_since_flower_would_install_them_before_every_run() -> None:

@@ -14,7 +14,7 @@ from core.canonical import Address, Digest, address, digest, from_json, raw, to_
 from core.erasures import Attestation, Receipt
 from core.errors import FormatError
 from core.parsing import parsed
-from core.signed import MemberStatement, Signed
+from core.signed import Federation, MemberStatement, Place, Signed
 from unlearning.lineage import Label
 
 LIMITS = (
@@ -91,9 +91,14 @@ class ErasureCertificate(MemberStatement):
         """The genesis digest."""
         return self.attestation.value.federation()
 
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
+    @property
+    def place(self) -> Place:
+        """That of its attestation."""
+        return self.attestation.value.place
+
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
         """The coordinator."""
-        return self.attestation.value.signers(coordinator)
+        return self.attestation.value.signers(federation, place)
 
     def parts(self) -> tuple[Signed[Attestation], ...]:
         """The attestation."""

@@ -210,7 +210,7 @@ class CertificateCheck:
         if self._knowing:
             yield from _unequal("holders", holders, tuple(o.address for o in self.run.genesis.everyone))
         for receipt in self.certificate.receipts:
-            if (got := receipt.verified(self.run.genesis).erasure) != self.attestation.erasure:
+            if (got := receipt.verified(self.run.genesis, self.attestation.place).erasure) != self.attestation.erasure:
                 yield Failure("receipts", receipt.value.organisation, got, self.attestation.erasure)
         given, outstanding = [r.value.organisation for r in self.certificate.receipts], self.certificate.outstanding
         for holder, count in sorted(Counter((*given, *outstanding)).items()):

@@ -65,6 +65,8 @@ class StateAudit:
     @property
     def initial(self) -> AdapterState | None:
         """The state of every lane before round 1."""
+        if origin := self.genesis.origin:
+            return self.open(What.ORIGIN, origin.state, "genesis.json")
         return self.rule.initial(self.fresh) if self.fresh else None
 
     def open(self, what: What, name: Digest, where: str, members: Members = None) -> AdapterState | None:
@@ -110,7 +112,7 @@ class StateAudit:
             if shared is None and layout is None and update and not self.rule.trains_a:
                 self.fresh = AdapterState({name: np.zeros_like(array) for name, array in update.arrays.items()})
             elif layout := layout or _layout(self.genesis.rank, shared, update):
-                self.fresh = lora.fresh(layout, seeds.shared(self.genesis.seed))
+                self.fresh = lora.fresh(layout, seeds.shared(self.genesis.shared_seed))
                 drawn = lora.factor(self.fresh, "A").digest
                 self.findings.expect(What.SHARED_A, "genesis.json", self.genesis.shared_a, drawn)
                 self.findings.checked["shared A"] += 1

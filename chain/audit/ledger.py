@@ -52,7 +52,8 @@ class LedgerAudit:
                 self.findings.expect(What.CONTRACT, where, chain.contract, ledger.contract)
                 # A digest that is seen before it is mined can be opened by another coordinator.
                 if account := ledger.coordinator(self.digest):
-                    self.findings.expect(What.COORDINATOR, where, self.genesis.coordinator, account)
+                    expected_account = self.genesis.signing(self.genesis.coordinator)
+                    self.findings.expect(What.COORDINATOR, where, expected_account, account)
                 members = ledger.members(self.digest)
                 expected = {organisation.address for organisation in self.genesis.organisations}
                 self.findings.checked["members"] += len(members)
@@ -61,7 +62,7 @@ class LedgerAudit:
                     self.findings.fail(What.MEMBERS, where, got, f"the {len(expected)} organisations of the genesis")
                 # The first round grows from the opening of the run, as every other from the commitment of its parent.
                 self._blocks[ZERO_DIGEST] = ledger.opened_at(self.digest)
-                self.revoked = ledger.revoked(member.address for member in self.genesis.everyone)
+                self.revoked = ledger.revoked(self.genesis.signers)
 
     def check_round(
         self, record: RoundRecord, salts: Salts | None, file: RecordFile, parent: Digest | None
@@ -97,7 +98,7 @@ class LedgerAudit:
     def _check_revoked(self, record: RoundRecord, parent: int | None, file: RecordFile) -> None:
         """Nobody is admitted whose registration had ended when the parent was committed, in block `parent`."""
         for admitted in record.admitted:
-            ended = self.revoked.get(admitted.organisation)
+            ended = self.revoked.get(self.genesis.signing(admitted.organisation, record.place))
             if ended is not None and parent is not None and ended < parent:
                 where = f"{file.where}, {admitted.organisation}"
                 want = f"nobody who was revoked before block {parent}, where the parent stands"
@@ -129,6 +130,9 @@ class LedgerAudit:
         with self._asking(where) as ledger:
             if ledger is None:
                 return
+            for rotation in (signed.value for signed in record.rotations):
+                if rotation.by != rotation.old and not ledger.administers(rotation.by):
+                    self.findings.fail(What.MEMBERSHIP, where, rotation.by, "an administrator of the contract")
             if known := ledger.erasure(self.digest, record.change):
                 self.findings.expect(What.MEMBERSHIP, where, known.attestation, record.committed)
             else:

@@ -178,7 +178,7 @@ class RecordAudit:
         """Everything that an organisation vouches for, and that it may vouch for it."""
         expect, manifest = self.findings.expect, admitted.signed.value
         with self.findings.guard(What.MANIFEST_SIGNATURE, where, f"a signature of {manifest.organisation}"):
-            admitted.signed.signed_by(self.genesis.chain, manifest.organisation)
+            admitted.signed.signed_by(self.genesis.chain, self.genesis.signing(manifest.organisation, manifest.place))
         expect(What.MANIFEST_GENESIS, where, manifest.genesis, self.digest)
         if manifest.organisation not in self.members:
             self.findings.fail(What.MEMBER, where, manifest.organisation, "an organisation of the genesis")

@@ -61,6 +61,7 @@ class What(StrEnum):
     ARTIFACT = "artifact"
     DESTROYED = "destroyed artifact"
     MEMBERSHIP = "change of members"
+    ORIGIN = "run that this one goes on from"
     ATTESTATION = "attestation of an erasure"
     CERTIFICATE = "certificate of an erasure"
     CALIBRATION = "calibration of verdicts"

@@ -43,6 +43,7 @@ from chain.audit.files import Files, RecordFile, salts_name
 from chain.audit.generations import Closed, GenerationAudit
 from chain.audit.ledger import LedgerAudit
 from chain.audit.memberships import amended, check_changes
+from chain.audit.origin import check_origin
 from chain.audit.private import PrivateAudit, PrivateSource
 from chain.audit.queue import QueueAudit
 from chain.audit.records import Head, RecordAudit
@@ -174,13 +175,14 @@ class _Audit:
         measures: Measures | None,
     ) -> None:
         genesis, files, findings = ledger.genesis, ledger.files, ledger.findings
+        self.run = run
         self.genesis, self.findings, self.entries = genesis, findings, entries
         self.generations, self.ledger, self.private = generations, ledger, private
         readers: Readers | None = None
         with findings.guard(What.READERS, "readers.json", "the keys of those whom the genesis names"):
             found = files.read("readers.json", Readers.from_dict)
             found.check(genesis)
-            readers = found.with_newcomers(genesis)
+            readers = found.since(genesis)
             findings.checked["readers"] += len(readers.of())
         if (key := run.key) is None:
             findings.fail(What.READERS, "genesis.json", "no key", "the key of a reader")
@@ -210,6 +212,7 @@ class _Audit:
             with self.findings.guard(What.FOUNDING, FOUNDING, "registrations, nonces and consents of the members"):
                 self.ledger.files.read(FOUNDING, Founding.from_dict).check(self.genesis)
                 self.findings.checked["members who agreed"] += len(self.genesis.organisations)
+        check_origin(self.run, self.genesis, self.findings)
         self.ledger.check_run()
         self.private.check_run()
         self.erasures.check(self.generations.opened, self.ledger)

@@ -129,22 +129,23 @@ def superlink(home: Path, run: Path) -> Iterator[SuperLink]:
         encoding="utf-8",
     )
     options = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "superlink.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
+            [*script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
+        )
     try:
-        with (home / "superlink.log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - Flower's own script with our arguments
-                [*script("flower-superlink"), *options, "--disable-runtime-dependency-installation"],
-                cwd=home,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the CLI alone, which then ends everything in order
-            )
         link = SuperLink(home, environment, address, process)
         link.wait_until_healthy()
         yield link
     finally:
         processes.end_all(run)
+        process.wait()  # it has ended: as a child of this process it stays a zombie until somebody asks
 
 
 def telling_line(log: str) -> str:

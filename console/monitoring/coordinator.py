@@ -189,7 +189,7 @@ class CoordinatorMonitor:
         found.gauge("foedus_chain_up", "Whether the chain answers.", [({}, up)])
         if not up:
             found.problems.append(f"the chain {redacted(url)} does not answer")
-        elif run and (balance := _asked(url, "eth_getBalance", run.genesis.coordinator, "latest")):
+        elif run and (balance := _asked(url, "eth_getBalance", run.genesis.signing(run.genesis.coordinator), "latest")):
             ether = int(balance, 16) / _WEI
             found.gauge("foedus_chain_balance_ether", "What the coordinator's account holds.", [({}, ether)])
 

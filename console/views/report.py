@@ -55,9 +55,7 @@ def report(state: State, run: RunFolder) -> Json:
         "run": run.name,
         "status": _status(run, events),
         "genesis": run.genesis.digest,
-        "organisations": {o.name: o.address for o in run.genesis.everyone},
-        "members": members_of(run),
-        "versions": versions_of(run),
+        **parties_of(run),
         "rounds": [
             # How each update stood among the others, which is no part of the record.
             entry | {"updates": {n: s for n, s in judged.get(entry["round"], {}).items() if n in entry["admitted"]}}
@@ -78,6 +76,17 @@ def _standings_by_round(events: list[Json], names: Mapping[Address, str]) -> dic
         standings = {names.get(address, address): standing for address, standing in event["updates"].items()}
         judged.setdefault(event["round"], {}).update(standings)
     return judged
+
+
+def parties_of(run: RunFolder) -> Json:
+    """Who takes part, with which software and keys, and the run that this one goes on from."""
+    return {
+        "organisations": {o.name: o.address for o in run.genesis.everyone},
+        "members": members_of(run),
+        "versions": versions_of(run),
+        "rotations": rotations_of(run),
+        "origin": origin_of(run),
+    }
 
 
 def versions_of(run: RunFolder) -> dict[str, str]:
@@ -123,7 +132,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     )
     if result["rounds"] and (updates := result["rounds"][-1]["updates"]):
         yield standings(f"Updates of round {result['rounds'][-1]['round']}", updates)
-    yield from member_lines(run, result)
+    yield from (*origin_lines(result["origin"]), *member_lines(run, result), *rotation_lines(result["rotations"]))
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
@@ -182,6 +191,52 @@ def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
         yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
     if run.genesis.memberships:
         yield f"Members  now: {listed(result['members'])}"
+
+
+def origin_of(run: RunFolder) -> Json | None:
+    """The run that a run goes on from, and who was erased there since, where it is here; None for one from zero."""
+    if (origin := run.genesis.origin) is None:
+        return None
+    former = run.former
+    return {
+        "run": origin.run,
+        "genesis": origin.genesis,
+        "aggregate": origin.state,
+        "here": former is not None,
+        "erased": former.erased_since(origin.record) if former else [],
+    }
+
+
+def origin_lines(origin: Json | None) -> Iterator[str]:
+    """The same in words."""
+    if origin:
+        where = "" if origin["here"] else ", which is not here"
+        yield f"From     run {origin['run']}, {short(origin['aggregate'])}{where}"
+        if origin["erased"]:
+            yield f"         erased there since: {', '.join(origin['erased'])}; what they taught is still in this run"
+
+
+def rotations_of(run: RunFolder) -> list[Json]:
+    """The keys that were replaced, in order: whose, from where on, and who signed in place of a lost one."""
+    names = {run.genesis.coordinator: "coordinator"} | run.genesis.names
+    return [
+        {
+            "owner": names[rotation.owner],
+            "lane": lane,
+            "generation": generation,
+            "key": rotation.new,
+            "administrator": None if rotation.by == rotation.old else rotation.by,
+        }
+        for (lane, generation), rotation in run.genesis.keys.rotations
+    ]
+
+
+def rotation_lines(rotations: list[Json]) -> Iterator[str]:
+    """The same in words."""
+    for each in rotations:
+        by = f", signed by the administrator {each['administrator']}" if each["administrator"] else ""
+        place = f"generation {each['generation']} of lane {each['lane']}"
+        yield f"Key      of {each['owner']}: {each['key']} from {place} on{by}"
 
 
 def round_remarks(rounds: list[Json]) -> Iterator[str]:

@@ -126,7 +126,7 @@ class _Frame:
         if trace:
             self.keep(end.run, trace)
         receipt = receipt_bundle(genesis, self.key, reply.subject.aggregate, digest, self.asked.plain, answer)
-        return {"trace": _with_shares(trace, genesis.names) if trace else None, "receipt": receipt}
+        return {"trace": _with_shares(trace, genesis.contributors) if trace else None, "receipt": receipt}
 
     def _chunk(self, delta: Json, finish: str | None = None, foedus: Json | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -174,7 +174,7 @@ def _model(name: str, began: float) -> Json:
 
 def _token(piece: Piece) -> Json:
     """One token with its scores and shares, organisations by name, as in a trace."""
-    scores, names = piece.scores, [piece.run.genesis.names[o] for o in piece.reply.subject.organisations]
+    scores, names = piece.scores, [piece.run.genesis.contributors[o] for o in piece.reply.subject.organisations]
     if scores is None:
         return {}
     plain = {name: getattr(scores, name) for name in ("text", "token", "logprob", "base", "residual")}

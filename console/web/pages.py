@@ -237,7 +237,7 @@ class Pages:
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         offset = int(after) if after.isascii() and after.isdigit() and len(after) < _LONGEST_OFFSET else 0
         run = self._run(request)
-        names = run.genesis.names  # here: once the stream has begun, its status is sent
+        names = run.genesis.contributors  # here: once the stream has begun, its status is sent
         happening = told(self.state, run, names, self.erasures.running, offset)
         return StreamingResponse(happening, media_type="text/event-stream")
 

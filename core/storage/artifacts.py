@@ -111,6 +111,23 @@ class Artifacts:
         for suffix in (KEYS, SEALED):
             self.blobs.remove(place + suffix)
 
+    def reseal(self) -> None:
+        """Wrap every key that a replaced key could open for the one that replaced it, and for the old one no more.
+
+        Whoever has kept a copy of the wraps reads what they hold. Raises as `open` does, for what this key cannot open.
+        """
+        current = {address_of(reader) for reader in self.readers.of()}
+        places = [name.removesuffix(KEYS) for name in self.blobs.names() if name.endswith(KEYS)]
+        joint = {place.removeprefix(f"{GROUPS}/") for place in places if place.startswith(f"{GROUPS}/")}
+        for place in places:
+            wraps = self._wraps(place)
+            if not set(wraps.wraps) <= current | joint:
+                owners = set(map(self.readers.owner, wraps.wraps))
+                readers = [reader for reader in self.readers.of() if self.readers.owner(address_of(reader)) in owners]
+                shared = [group.key.public for address in wraps.wraps if (group := self._group(address))]
+                self._write_wraps(place, Wraps.of(self._key_of(place, wraps), _label(place), [*readers, *shared]))
+        self._groups.clear()
+
     def documents(self) -> list[str]:
         """The names of all stored documents."""
         stored = (name.removesuffix(SEALED) for name in self.blobs.names() if name.endswith(SEALED))

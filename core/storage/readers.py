@@ -1,38 +1,60 @@
 """Who may read what a run stores: the coordinator, the organisations it concerns, and the auditors of the genesis."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from core.canonical import Address
 from core.errors import FormatError, IntegrityError
 from core.genesis import Genesis
 from core.keys import PublicKey, address_of, public_key
+from core.rotations import KeyChain
 
 
 @dataclass(frozen=True)
 class Readers:
-    """The public keys behind the addresses of a genesis, in its order; what is sealed is sealed for them."""
+    """The public keys behind the addresses of a genesis, in its order; what is sealed is sealed for them.
+
+    `chain` says for whom a key speaks that has replaced another.
+    """
 
     coordinator: PublicKey
     organisations: tuple[PublicKey, ...]
     auditors: tuple[PublicKey, ...] = ()
+    chain: KeyChain = field(default_factory=KeyChain)
 
     def of(self, members: Collection[Address] | None = None) -> tuple[PublicKey, ...]:
         """The coordinator, these organisations (all of them by default), and every auditor; nobody twice."""
         among = None if members is None else frozenset(members)
-        chosen = (key for key in self.organisations if among is None or address_of(key) in among)
+        chosen = (key for key in self.organisations if among is None or self.owner(address_of(key)) in among)
         return tuple(dict.fromkeys((self.coordinator, *chosen, *self.auditors)))
 
-    def with_newcomers(self, genesis: Genesis) -> Self:
-        """These, and the keys of those who joined since, by their signatures; raises ForgeryError."""
+    def owner(self, key: Address) -> Address:
+        """The address that a key speaks for, or spoke before it was replaced."""
+        return self.chain.owner(key)
+
+    def since(self, genesis: Genesis) -> Self:
+        """These, with the keys of those who joined, and the keys that replaced others, by signatures.
+
+        Raises ForgeryError for a signature that recovers none.
+        """
         joined = (
             signed.public_key(genesis.chain)
             for membership in genesis.memberships
             for signed in membership.value.admissions
             if signed.value.organisation in {member.address for member in membership.value.proposal.joins}
         )
-        return replace(self, organisations=(*self.organisations, *joined))
+        new = {
+            signed.value.new: signed.public_key(genesis.chain, 1)
+            for membership in genesis.memberships
+            for signed in membership.value.rotations
+        }
+
+        def current(key: PublicKey) -> PublicKey:
+            return new.get(genesis.signing(address_of(key)), key)
+
+        organisations = tuple(map(current, (*self.organisations, *joined)))
+        return replace(self, coordinator=current(self.coordinator), organisations=organisations, chain=genesis.keys)
 
     def check(self, genesis: Genesis) -> None:
         """Raise IntegrityError unless these are the keys of those whom the genesis names."""

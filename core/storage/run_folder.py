@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core import keys
+from core.adapter import AdapterState
+from core.aggregation import RULES
 from core.calibration import Calibration
 from core.canonical import ZERO_DIGEST, Address, Digest, from_json, to_json
 from core.credit import CreditRecord, CreditTree
@@ -109,16 +111,43 @@ class RunFolder:
         write(path, data)
         for known in ("genesis", "readers", "artifacts"):  # they know the members
             self.__dict__.pop(known, None)
+        if signed.value.rotations:
+            self.artifacts.reseal()
         # Of what is for all, a newcomer is a reader, too.
         for shared in self._for_all():
             self._copy(shared)
         self.artifacts.share(self.genesis.shared_a)
         self._copy(name, self.genesis.ever_in(proposal.lane))
 
+    def initial(self, fresh: AdapterState) -> AdapterState:
+        """The state of a lane before round 1: that of a run that it goes on from, else the rule's own.
+
+        Raises what `Artifacts.open` raises.
+        """
+        origin = self.genesis.origin
+        return self.artifacts.open(origin.state) if origin else RULES[self.genesis.rule].initial(fresh)
+
+    @property
+    def former(self) -> "RunFolder | None":
+        """The run that this one goes on from, where it lies beside it."""
+        if (origin := self.genesis.origin) is None:
+            return None
+        beside = RunFolder(self.folder.parent / origin.run)
+        return beside if beside.started and beside.genesis.digest == origin.genesis else None
+
+    def erased_since(self, record: Digest) -> list[str]:
+        """Who was erased, wholly or in part, since a record that a lane's line has no more; nobody while it has it."""
+        found = next((signed.value for signed in self.records() if signed.value.digest == record), None)
+        if found is None or record in {signed.value.digest for signed in self.lineage(found.lane)}:
+            return []
+        behind = found.lane, found.generation
+        later = [attested.value for attested in self.erasures() if attested.value.place > behind]
+        return sorted({self.genesis.names[a.organisation] for a in later if a.lane == found.lane})
+
     @cached_property
     def readers(self) -> Readers:
         """The public keys of those who may read, newcomers too; raises IntegrityError for a file that is malformed."""
-        return _read(self.folder / "readers.json", Readers.from_dict).with_newcomers(self.genesis)
+        return _read(self.folder / "readers.json", Readers.from_dict).since(self.genesis)
 
     @cached_property
     def blobs(self) -> Blobs:

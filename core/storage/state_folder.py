@@ -16,11 +16,10 @@ STATE/chain/             the development chains
 """
 
 import os
-import re
 import secrets
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -28,10 +27,9 @@ from core.canonical import Address, Digest, address, from_json, raw, to_json
 from core.config import RunConfig
 from core.errors import UsageError
 from core.escape import redacted
+from core.names import RUN_ID
 from core.storage.blobs import write
 from core.storage.run_folder import RunFolder
-
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class State:
 
         Raises UsageError for a name that cannot be a folder, ConfigError or FormatError for settings that are none.
         """
-        if not _RUN_ID.fullmatch(name):
+        if not RUN_ID.fullmatch(name):
             raise UsageError(f"run id: expected up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
         config = config or self._saved(name)
         store = f"{config.store.rstrip('/')}/{name}" if config.store else ""
@@ -101,6 +99,12 @@ class State:
         # A run that is resumed goes on with its first settings, whatever the caller's are now.
         if not path.exists():
             write(path, to_json(config.to_flat()))
+
+    def change_key(self, run: str, key_file: str, organisations: int) -> None:
+        """Have a run gone on with by another key of its coordinator, and so many organisations waited for."""
+        saved = self._saved(run)
+        changed = replace(saved, coordinator_key=key_file, organisations=saved.organisations or organisations)
+        write(self.settings(run), to_json(changed.to_flat()))
 
     def witness(self, genesis: Digest, organisation: Address) -> Path:
         """What an organisation of this state folder remembers of a federation."""

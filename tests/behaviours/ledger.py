@@ -51,6 +51,22 @@ class LedgerClaims:
         with pytest.raises(LedgerConflictError, match="other members"):
             ledger.open_run(run, list(MEMBERS)[:2])
 
+    def test_a_run_is_handed_over_and_keeps_its_members(self, ledger: Ledger, run: Digest) -> None:
+        opener = ledger.coordinator(run)
+        successor = derive(1, f"successor of {run}").address
+        for _ in range(2):
+            ledger.change_coordinator(run, successor)
+        assert ledger.coordinator(run) == (successor if opener else None)
+        assert (ledger.opened_by(run), ledger.opened_by(some_digest())) == (opener, None)
+        assert ledger.members(run) == MEMBERS
+        with pytest.raises(LedgerConflictError):
+            ledger.change_coordinator(some_digest(), successor)
+
+    def test_who_administers_is_known(self, ledger: Ledger) -> None:
+        administrator = ledger.administrator()
+        assert administrator is None or ledger.administers(administrator)
+        assert not ledger.administers(derive(1, "a stranger").address)
+
     def test_a_committed_round_reads_back_with_its_anchor(self, ledger: Ledger, run: Digest) -> None:
         commitment = a_round(run)
         anchor = ledger.commit(commitment)

@@ -159,3 +159,25 @@ def test_a_chain_that_is_gone_is_named_with_what_was_wanted(ledger: EthereumLedg
 class Unavailable:
     def ensure(self) -> str:
         raise LedgerUnreachableError("it is gone")
+
+
+def test_a_run_that_was_handed_over_is_written_by_the_new_key_alone(ledger: EthereumLedger, shared: Path) -> None:
+    run, new = some_digest(), derive(5, "coordinator, again")
+    ledger.open_run(run, MEMBERS)
+    first = a_round(run)
+    ledger.commit(first)
+    stranger = open_ledger("embedded", shared, derive(2, "coordinator"))
+    with pytest.raises(LedgerConflictError, match="NotCoordinator"):
+        stranger.change_coordinator(run, derive(2, "coordinator").address)
+    ledger.change_coordinator(run, new.address)
+    successor = open_ledger("embedded", shared, new)
+    successor.open_run(run, MEMBERS)
+    second = a_round(run, 2, first.aggregate)
+    with pytest.raises(LedgerConflictError, match="NotCoordinator"):
+        ledger.commit(second)
+    assert successor.commit(second)
+    # After a loss the administrator hands it over, whoever the coordinator was.
+    EthereumLedger(ledger.bound.written_by(administrator())).change_coordinator(run, COORDINATOR.address)
+    assert ledger.coordinator(run) == COORDINATOR.address
+    assert ledger.administers(administrator().address)
+    assert not ledger.administers(COORDINATOR.address)

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from chain.devnet.accounts import CHAIN_IDS
-from client_app.agreement import Agreement, Pins
+from client_app.agreement import Agreement, Pins, kept
 from core.canonical import Digest
 from core.errors import FormatError, ObjectionError
 from core.founding import commitment_to
 from core.genesis import Genesis
 from core.keys import Key, derive
-from core.membership import Proposal
+from core.membership import MembershipRecord, Proposal
 from core.messages.queries import ConsentQuery
+from core.rotations import Rotation
 from core.seeds import from_nonces
 from core.signed import Signed
 from core.storage import jsonl
@@ -244,3 +245,29 @@ def test_a_newcomer_agrees_by_joining_and_a_member_only_in_its_own_federation(tm
     assert own.agreed(genesis.digest) == genesis
     with pytest.raises(ObjectionError, match="agreed to found"):
         own.check(replace(genesis, run="another"))
+
+
+def test_a_history_of_members_without_what_was_shown_before_is_refused(tmp_path: Path) -> None:
+    """A coordinator that brings back a key that was replaced."""
+    genesis, new = drawn(tmp_path), own_key(77)
+    old, own = KEYS[0], agreement(tmp_path)
+    rotation = Rotation(genesis.digest, old.address, old.address, new.address, old.address)
+    proposal = Proposal(genesis.digest, 0, 1, genesis.digest, genesis.lanes[0], ())
+    signed = rotation.sign(old, genesis.chain, new)
+    record = MembershipRecord(genesis.digest, proposal, (), (), "11" * 32, (signed,))
+    changed = genesis.amended([record.sign(f.COORDINATOR, genesis.chain)])
+    own.consent(genesis)
+    own.check(genesis)
+    own.check(changed)
+    assert kept(genesis.digest, tmp_path).signing(old.address) == new.address
+    with pytest.raises(ObjectionError, match="memberships: expected those that were shown before"):
+        own.check(genesis)
+
+
+def test_a_key_that_is_to_replace_another_has_agreed_to_what_that_did(tmp_path: Path) -> None:
+    genesis, new = drawn(tmp_path), Agreement(tmp_path / "new.jsonl", own_key(77))
+    agreement(tmp_path).consent(genesis)
+    with pytest.raises(ObjectionError, match="agreed to found"):
+        new.check(genesis)
+    new.succeed(genesis)
+    new.check(genesis)

@@ -14,6 +14,7 @@ from core.errors import ForgeryError, IntegrityError
 from core.generations import GenerationRecord
 from core.keys import derive
 from core.messages.training import Task
+from core.origins import FormerRun
 from core.rounds import Best, Salts
 from core.update import Organisation
 from core.wire import Rounded, to_send
@@ -213,3 +214,12 @@ def test_a_derived_key_is_not_passed_off_as_a_real_one() -> None:
     real = Organisation(MEDICAL.address, MEDICAL.name, MEDICAL.examples, derived=False)
     with pytest.raises(IntegrityError, match="organisation in the genesis"):
         checked(FIRST, organisation=real)
+
+
+def test_the_first_state_is_that_of_the_run_that_the_genesis_goes_on_from() -> None:
+    origin = FormerRun("before", f.other("genesis"), f.other("record"), STATE.digest, GENESIS.seed)
+    genesis = replace(GENESIS, origin=origin)
+    checked(replace(FIRST, genesis=genesis, served=Composition.of(STATE)))
+    for wrong in (replace(FIRST, genesis=genesis), replace(FIRST, served=Composition.of(STATE))):
+        with pytest.raises(IntegrityError, match="state: expected"):
+            checked(wrong)

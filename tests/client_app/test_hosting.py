@@ -14,6 +14,7 @@ from core import keys
 from core.config import RunConfig
 from core.errors import ConfigError, IntegrityError, UsageError
 from core.genesis import Genesis
+from core.rotations import KeyChain, Rotation
 from tests import federation as f
 from tests.commands import make_data
 
@@ -151,3 +152,18 @@ def test_data_are_read_once_for_all_messages(settings: dict[str, Any]) -> None:
     first = simulated(settings, 0, 1)
     (Path(settings["data"]) / "coding.jsonl").write_text(json.dumps({"question": "?", "answer": "!"}) + "\n")
     assert simulated(settings, 0, 1) is first
+
+
+def test_a_key_that_replaced_another_speaks_for_its_organisation(
+    settings: dict[str, Any], deployed: dict[str, Any]
+) -> None:
+    found = node(settings, deployed)
+    (own,) = found.hosts
+    old = f.key("medical").address
+    genesis = f.genesis()
+    genesis.__dict__["keys"] = KeyChain((((0, 1), Rotation(genesis.digest, old, old, own, old)),))
+    host = found.host(old, genesis)
+    assert host.organisation.address == host.key.address == old
+    assert host.key.public == found.hosts[own].key.public
+    with pytest.raises(UsageError, match="expected an organisation hosted here"):
+        found.host(old)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from client_app.agreement import RemoteAgreement, keep
+from client_app.agreement import Agreement, RemoteAgreement, keep
 from client_app.remote_key import RemoteKey
 from client_app.signer import STATEMENTS, Signer, SignerServer
 from core.canonical import from_json, to_json
@@ -27,6 +27,7 @@ from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, Key
 from core.membership import Admission, Leave, MembershipRecord, Proposal
+from core.rotations import Rotation
 from core.rounds import Salts, ShownRecord
 from core.seeds import from_nonces
 from core.signed import Signed
@@ -119,7 +120,7 @@ def test_every_statement_of_a_node_is_signed_as_by_the_key(federation: Federatio
 def test_it_follows_an_honest_coordinator_to_the_end(federation: Federation, key: RemoteKey) -> None:
     own_manifest(federation, 1).sign(key, federation.genesis.chain)
     for number in (2, 3):
-        key.show(federation.genesis.digest, task(federation, records_of(federation)[number - 2]))
+        key.show(federation.genesis, task(federation, records_of(federation)[number - 2]))
         own_manifest(federation, number).sign(key, federation.genesis.chain)
 
 
@@ -171,7 +172,7 @@ def test_nothing_is_signed_in_a_federation_that_was_not_agreed_to(federation: Fe
         with pytest.raises(IntegrityError, match="expected one that this organisation has agreed to found"):
             statement.sign(key, other.chain)
     with pytest.raises(IntegrityError, match="expected one that this organisation has agreed to found"):
-        key.show(other.digest)
+        key.show(other)
     with pytest.raises(IntegrityError, match="expected a seed from the nonce that was shown"):
         key.consent(other)
     for statement in (Consent(other.digest, key.address), f.registration(f.members()[0], f.other("x")).value):
@@ -310,10 +311,10 @@ def test_a_later_round_of_another_history_is_not_signed_for(
     salts = Salts("00" * 32, {a.organisation: "00" * 32 for a in other.value.admitted})
     later: Any = SimpleNamespace(genesis=genesis, shown=[ShownRecord(other, salts)], openings=())
     with pytest.raises(IntegrityError, match="expected the record of every round since the last shown, got a gap"):
-        key.show(genesis.digest, later)
+        key.show(genesis, later)
     with pytest.raises(IntegrityError, match="is no record that was shown before it"):
         replace(own_manifest(federation, 3), parent=other.value.digest).sign(key, genesis.chain)
-    key.show(genesis.digest, task(federation, records_of(federation)[0]))
+    key.show(genesis, task(federation, records_of(federation)[0]))
     own_manifest(federation, 2).sign(key, genesis.chain)
 
 
@@ -323,7 +324,7 @@ def test_a_record_that_the_coordinator_did_not_sign_is_refused(federation: Feder
     with pytest.raises(ForgeryError):
         forged.verified(federation.genesis)
     with pytest.raises(IntegrityError, match="the signer refuses: RoundRecord: expected the signature of"):
-        key.show(federation.genesis.digest, task(federation, forged))
+        key.show(federation.genesis, task(federation, forged))
 
 
 # --- its socket ----------------------------------------------------------------------------------------------------
@@ -595,3 +596,41 @@ def test_a_leave_is_signed_for_the_signer_s_owner_alone(federation: Federation, 
     asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": leave.struct, "value": leave.to_dict()}
     assert "for another user than the signer's own" in signer.answer(to_json(asked))["refused"]
     assert "signature" in signer.answer(to_json(asked), owner=True)
+
+
+def rotated(federation: Federation, new: Key) -> tuple[Rotation, MembershipRecord, Signed[GenerationRecord]]:
+    """The own key replaced behind the run's last round."""
+    genesis, old = federation.genesis, federation.members[OWN]
+    rotation = Rotation(genesis.digest, old.address, old.address, new.address, old.address)
+    proposal = proposal_of(federation)
+    record = MembershipRecord(genesis.digest, proposal, (), (), "33" * 32, (rotation.sign(old, genesis.chain, new),))
+    opened = GenerationRecord(
+        genesis.digest, 0, 1, 0, 3, proposal.parent, proposal.parent, 3, record.change, record.members, record.digest
+    ).sign(COORDINATOR, genesis.chain)  # fmt: skip
+    return rotation, record, opened
+
+
+def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    genesis, old, new = federation.genesis, federation.members[OWN], own_key(77)
+    rotation, record, opened = rotated(federation, new)
+    before = Signer(settings, old)
+    asked = {"ask": "sign", "chain": genesis.chain.to_dict(), "noun": rotation.struct, "value": rotation.to_dict()}
+    assert "for another user than the signer's own" in before.answer(to_json(asked))["refused"]
+    assert "signature" in before.answer(to_json(asked), owner=True)
+    Agreement.of(State.at(settings.state), new, 8).succeed(genesis)
+    signer, head = Signer(settings, new), records_of(federation)[-1]
+    made = replace(own_manifest(federation), generation=1, round=4, parent=head.value.digest)
+    assert f"expected one of {new.address}, got one of {old.address}" in signing(signer, made, genesis.chain)["refused"]
+    shown = [ShownRecord(head, federation.run.salts(head.value)).to_dict()]
+    show = {"ask": "show", "federation": genesis.digest, "shown": shown, "openings": [opened.to_dict()]}
+    changes = [record.sign(COORDINATOR, genesis.chain).to_dict()]
+    assert "It says so once" in signer.answer(to_json(show | {"memberships": changes}))["refused"]
+    assert signer.answer(to_json(show | {"memberships": changes})) == {}
+    signature = signing(signer, made, genesis.chain)["signature"]
+    amended = genesis.amended([record.sign(COORDINATOR, genesis.chain)])
+    assert Signed(made, (signature,)).verified(amended).organisation == old.address
+    # The old key, and a coordinator that shows a history without the rotation.
+    assert "expected one of" in signing(before, made, genesis.chain)["refused"]
+    assert "shown before" in signer.answer(to_json(show | {"memberships": []}))["refused"]

@@ -10,11 +10,13 @@ from core.errors import UsageError
 from tests.commands import World, foedus
 
 COMMANDS = (
-    "run", "sweep", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "attribute", "chat",
+    "run", "sweep", "status", "witness", "credits", "verify", "proof", "evaluate", "export", "dossier",
+    "attribute", "chat",
     "serve", "calibrate", "evidence", "approve", "request", "forget", "check", "chain start", "chain status",
     "chain stop", "chain deploy", "keys new", "keys show", "deploy init", "deploy admit", "deploy check", "doctor",
     "join", "node", "signer", "coordinator", "members request", "members approve", "members revoke", "members show",
     "members join", "members leave", "members sign-leave", "prune", "backup", "restore",
+    "completion",
 )  # fmt: skip
 
 

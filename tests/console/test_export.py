@@ -1,24 +1,99 @@
-"""`foedus export`: an adapter with its lineage in the card; a folder for every lane that is not summed."""
+"""`foedus export`: an adapter with its papers, signed; a folder for every lane that is not summed; a hub."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from model_signing import verifying
 from safetensors.numpy import load_file
 
+from chain.observer import observe
+from core.canonical import Digest, commitment, digest, raw
+from core.model_signature import opened
+from core.round_key import RoundKey
 from core.storage.state_folder import State
 from tests.commands import ORGANISATIONS, World, foedus
+from tests.hub import reach_hub, writable_hub
 
 pytestmark = pytest.mark.chain
 
 
-def test_an_export_carries_its_lineage(finished: World, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def signer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the signer's public key lies after an export."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config" / "foedus" / "signing.pub"
+
+
+def test_an_export_is_signed_and_carries_its_papers(finished: World, tmp_path: Path, signer: Path) -> None:
     result = finished.command("export", "--out", tmp_path / "adapter").json
-    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
-    aggregate = finished.command("status").json["rounds"][-1]["aggregate"]
-    assert result["path"] == str(tmp_path / "adapter")
-    for fact in (*ORGANISATIONS, aggregate, "## Licence", "library_name: peft"):
-        assert fact in card
+    folder = tmp_path / "adapter"
+    assert result["path"] == str(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "bom.cdx.json", "model.sig",
+        "provenance.intoto.jsonl",
+    }  # fmt: skip
+    verifying.Config().use_elliptic_key_verifier(public_key=signer).verify(folder, folder / "model.sig")
+    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Hash mismatch for 'adapter_config\.json'"):
+        verifying.Config().use_elliptic_key_verifier(public_key=signer).verify(folder, folder / "model.sig")
+
+
+def test_the_statement_opens_what_stands_on_the_chain(finished: World, tmp_path: Path, signer: Path) -> None:
+    finished.command("export", "--out", tmp_path / "adapter")
+    (line,) = (tmp_path / "adapter" / "provenance.intoto.jsonl").read_text(encoding="utf-8").splitlines()
+    told = opened(json.loads(line), signer.read_bytes())
+    (served,) = told["predicate"]["runDetails"]["byproducts"]
+    place, run = served["annotations"], State(finished.state).existing()
+    key = RoundKey(run.genesis.digest, place["lane"], place["generation"], place["round"])
+    found, anchor = observe("embedded", finished.state, run.genesis.chain.contract).read(key) or (None, None)
+    assert found
+    assert anchor
+    record = Digest("0x" + served["digest"]["foedus-round-v1"])
+    outcome = digest("outcome", raw(record), raw(place["aggregate"]))
+    assert commitment(bytes.fromhex(place["salt"]), outcome) == found.aggregate == place["commitment"]
+    assert place["anchor"]["transaction"] == anchor.transaction
+    files = {subject["name"]: subject["digest"]["sha256"] for subject in told["subject"]}
+    weights = (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert files["adapter_model.safetensors"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_organisations_go_by_pseudonym_unless_names_are_asked_for(
+    finished: World, tmp_path: Path, signer: Path
+) -> None:
+    addresses = finished.command("status").json["organisations"]
+    for folder, options, shown, hidden in (
+        ("pseudonyms", (), addresses.values(), addresses),
+        ("names", ("--names",), addresses, ()),
+    ):
+        finished.command("export", "--out", tmp_path / folder, *options)
+        papers = [(tmp_path / folder / name).read_text(encoding="utf-8") for name in ("README.md", "bom.cdx.json")]
+        assert all(word in paper for word in shown for paper in papers), folder
+        assert not [word for word in hidden if word in "".join(papers)], folder
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
+def test_an_export_is_pushed_to_a_hub(
+    finished: World, tmp_path: Path, signer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hub").mkdir()
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with writable_hub(tmp_path / "hub", "secret") as (url, private):
+        reach_hub(monkeypatch, url)
+        result = finished.command("export", "--out", tmp_path / "adapter", "--push", "owner/taught").json
+    assert private == {"owner/taught": True}
+    assert result["url"] == f"{url}/owner/taught"
+    verifying.Config().use_elliptic_key_verifier(public_key=signer).verify(
+        tmp_path / "hub" / "taught", tmp_path / "hub" / "taught" / "model.sig"
+    )
+
+
+def test_a_repository_without_an_owner_is_refused_before_anything_is_loaded(finished: World, tmp_path: Path) -> None:
+    done = foedus("export", "--out", tmp_path / "adapter", "--push", "taught", "--state", finished.state)
+    assert (done.code, "--push: expected OWNER/NAME, got 'taught'" in done.error) == (2, True)
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_a_base_that_moved_is_found_or_named(finished: World, tmp_path: Path) -> None:
@@ -52,7 +127,7 @@ def test_a_merged_export_says_how_far_it_diverges_and_is_a_base_by_itself(finish
     result = finished.command("export", "--merge", "--out", tmp_path / "merged").json
     assert 0 <= result["divergence"] < 1e-4
     names = {path.name for path in (tmp_path / "merged").iterdir()}
-    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= names
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "model.sig", "bom.cdx.json"} <= names
     assert "adapter_config.json" not in names
 
 

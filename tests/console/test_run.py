@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -222,3 +223,24 @@ def test_a_run_on_a_deployment_takes_what_was_decided_there(
         assert refused.startswith(f"{name}: expected")
         assert "as federation.toml decides it" in refused
     assert "expected a folder that `foedus deploy init` has made" in foedus("run", "--federation", world.state).error
+
+
+@pytest.mark.chain
+def test_a_run_begins_with_what_another_serves(finished: World, tmp_path: Path) -> None:
+    world = World(finished.base, finished.data, tmp_path / "state")
+    shutil.copytree(finished.state, world.state)
+    former = world.command("status").json["run"]
+    done = world.inline("--from", former, "--set", "rank=4")
+    assert done.code == 0, done.err
+    origin = done.json["origin"]
+    assert (origin["run"], origin["here"], origin["erased"]) == (former, True, [])
+    report = world.command("verify", done.json["run"]).json
+    assert (report["ok"], report["failures"], report["checked"]["former runs"]) == (True, [], 1)
+    assert report["origin"] == origin
+    assert f"From     run {former}" in foedus("verify", done.json["run"], "--state", world.state).out
+    traced = world.command("attribute", done.json["run"], "--prompt", "Who?", "--response", "Me.").json
+    assert set(traced["organisations"]) == {"coding", "financial", "medical", f"run:{former}"}
+    other = foedus(*world.run("--backend", "inline", "--from", former, "--set", "alpha=9"))
+    assert "alpha: expected" in other.error
+    assert "expected its settings" in foedus(*world.run("--backend", "inline", "--from", "none")).error
+    world.command("chain stop")

@@ -8,6 +8,7 @@ import pytest
 from core.canonical import Address, from_json, to_json
 from core.errors import FormatError, UsageError
 from core.genesis import Genesis, Membership, Privacy, PrivateChain, Robust, Stage, Template
+from core.origins import FormerRun
 from core.seeds import from_nonces
 from tests import federation as f
 
@@ -54,6 +55,8 @@ CHANGES: dict[str, Any] = {
     "rslora": True,
     "serve": "best",
     "patience": 2,
+    "administrator": f.address("coding"),
+    "origin": FormerRun("before", f.other("genesis"), f.other("record"), f.other("state"), 5),
 }
 
 

@@ -93,7 +93,9 @@ ATTACKS: dict[str, tuple[Callable[[], MembershipRecord], str]] = {
     "one member twice": (
         lambda: record(("mathematical", "medical", "medical")), "expected signatures under this change, each once"
     ),
-    "nobody": (lambda: record((), replace(PROPOSAL, joins=())), "expected somebody who joins or leaves, got nobody"),
+    "nobody": (
+        lambda: record((), replace(PROPOSAL, joins=())), "expected somebody who joins or leaves"
+    ),
     "a stranger who leaves": (
         lambda: record((), replace(PROPOSAL, joins=()), ["mathematical"]), "and members that leave, each once"
     ),

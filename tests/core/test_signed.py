@@ -10,7 +10,7 @@ from core.canonical import Address, Digest
 from core.errors import ForgeryError, FormatError
 from core.keys import derive
 from core.parsing import parsed
-from core.signed import MemberStatement, Signed
+from core.signed import Federation, MemberStatement, Place, Signed
 from tests import federation as f
 
 GENESIS = f.genesis()
@@ -34,8 +34,8 @@ class Note(MemberStatement):
     def federation(self) -> Digest:
         return self.genesis
 
-    def signers(self, coordinator: Address) -> tuple[Address, ...]:
-        return self.author, coordinator
+    def signers(self, federation: Federation, place: Place | None) -> tuple[Address, ...]:
+        return self.author, federation.signing(federation.coordinator, place)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

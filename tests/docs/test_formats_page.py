@@ -10,6 +10,7 @@ from core.calibration import Calibration
 from core.erasures import Attestation, ErasureRequest, Receipt
 from core.generations import GenerationRecord
 from core.genesis import Genesis
+from core.rotations import Rotation
 from core.rounds import RoundRecord, Salts
 from core.signed import Statement
 from core.update import Offer, Registration, UpdateManifest
@@ -20,7 +21,7 @@ from unlearning.certificate import ErasureCertificate
 PAGE = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 STATEMENTS: tuple[type[Statement], ...] = (
     Registration, UpdateManifest, Offer, RoundRecord, GenerationRecord, ErasureRequest, Attestation, ErasureCertificate,
-    Receipt, Calibration, AnswerReceipt,
+    Receipt, Calibration, AnswerReceipt, Rotation,
 )  # fmt: skip
 _KEY = "bytes32 genesis, uint32 lane, uint32 generation, uint32 round"
 

@@ -115,7 +115,7 @@ def test_an_expired_certificate_keeps_nodes_out_until_it_is_renewed(
     open_door_again(deployment)
     try:
         checked = foedus("doctor", deployment.node("medical"), "--json")
-        run = Live(deployment, "expired", rounds=1)
+        run = Live(deployment, "expired", rounds=1, **{"bind-timeout": 400.0})  # nodes ask less and less often
         time.sleep(20)
         assert not run.events("round-started")
     finally:

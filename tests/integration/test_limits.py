@@ -43,7 +43,8 @@ def test_a_slow_link_makes_its_organisation_late_and_loses_nothing(deployment: D
         node_again(deployment)
         deployment.wait_for_worker("medical", ready + 1)
         try:
-            run = Live(deployment, "slow-link", rounds=4)
+            # The app that comes with a run has a megabyte.
+            run = Live(deployment, "slow-link", rounds=4, **{"bind-timeout": 400.0})
             records = run.finish()
         finally:
             settings.write_text(before)
@@ -79,7 +80,7 @@ def limited(deployment: Deployment, worker: psutil.Process, what: str) -> Iterat
 
 
 @contextmanager
-def slow_link(port: int, bytes_a_second: int = 16_000, delay: float = 0.1) -> Iterator[int]:
+def slow_link(port: int, bytes_a_second: int = 64_000, delay: float = 0.1) -> Iterator[int]:
     """A port that leads to another one of the loopback through a link of so many bytes a second."""
     ended = threading.Event()
 

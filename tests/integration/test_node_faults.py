@@ -5,8 +5,10 @@ import time
 
 import pytest
 
-from tests.integration.deployed import Deployment
-from tests.integration.faults import Live, stopped
+from core import keys
+from core.canonical import Address
+from tests.integration.deployed import PRIVILEGED, Deployment
+from tests.integration.faults import Live, fill, small_disk, stopped
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
@@ -87,6 +89,29 @@ def test_a_node_whose_data_are_gone_speaks_for_nobody_and_the_others_go_on(deplo
     (told,) = run.events("bind-failed")
     assert told["detail"] == "data"
     assert f"{deployment.folder / 'gone'}" in deployment.log("node-medical")
+
+
+@pytest.mark.skipif(not PRIVILEGED, reason="needs root, to mount a file system")
+def test_a_node_whose_memory_is_full_is_rejected_and_goes_on_by_itself_when_there_is_room(
+    deployment: Deployment,
+) -> None:
+    run = Live(deployment, "full-memory", rounds=12)
+    run.wait_for("round-closed", 1)
+    memory = deployment.node("medical") / "state" / "witness"
+    with small_disk(memory, 1):
+        filler = fill(memory)
+        run.wait_for("rejected", 2, organisation=address_of(deployment, "medical"))
+        filler.unlink()
+        records = run.finish()
+    assert "No space left on device" in deployment.log("node-medical")
+    assert any("os" in reason for reason in run.rejected("medical")), run.rejected("medical")
+    assert "medical" in run.names(records[-1])
+    assert [record.attempt for record in records] == [1] * len(records)
+
+
+def address_of(deployment: Deployment, name: str) -> Address:
+    """Who an organisation is, by the key in its signer's folder."""
+    return keys.read(deployment.signer(name) / "key").address
 
 
 def again(deployment: Deployment, name: str) -> None:

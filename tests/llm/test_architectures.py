@@ -48,7 +48,7 @@ def test_a_step_is_trained_and_plain_peft_loads_the_export(
     trained = train(model, records, start, TrainConfig(steps=1, max_length=64, train_a=True), seed=1).adapter
     assert _moved(start, trained) == set(start)
     assert evaluate(model, trained, records[:2], 64).loss > 0
-    export(model, {"": trained}, tmp_path / "adapter", "card")
+    export(model, {"": trained}, tmp_path / "adapter", lambda _name, _folder: None)
     base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     with torch.no_grad():

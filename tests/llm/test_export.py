@@ -25,6 +25,11 @@ from tests.llm.test_model import random_adapter
 TOKENS = torch.arange(24).reshape(2, 12)
 
 
+def card(name: str, folder: Path) -> None:
+    """What a test adds beside an adapter."""
+    (folder / "README.md").write_text(f"card of {name}", encoding="utf-8")
+
+
 def aggregated(model: Model, name: str) -> AdapterState:
     """The adapter after two rounds of two organisations under a rule."""
     rule = RULES[name]
@@ -51,7 +56,7 @@ def logits(module: torch.nn.Module) -> torch.Tensor:
 def test_peft_loads_what_is_served(name: str, load_tiny: Loader, tmp_path: Path) -> None:
     model = load_tiny()
     adapter = aggregated(model, name)
-    export(model, {"": adapter}, tmp_path / "adapter", "card")
+    export(model, {"": adapter}, tmp_path / "adapter", card)
     base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     bare = logits(base)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -68,7 +73,7 @@ def test_a_rank_stabilised_adapter_keeps_its_scale(load_tiny: Loader, tmp_path: 
     (scale,) = {layer.scaling["default"] for layer in model.layers.values()}
     assert scale == pytest.approx(8.0 / 4**0.5)
     adapter = random_adapter(model, rank=rank)
-    export(model, {"": adapter}, tmp_path / "adapter", "card")
+    export(model, {"": adapter}, tmp_path / "adapter", card)
     base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     model.set_adapter(adapter)
@@ -79,19 +84,19 @@ def test_a_rank_stabilised_adapter_keeps_its_scale(load_tiny: Loader, tmp_path: 
 def test_lanes_are_adapters_of_their_own(load_tiny: Loader, tmp_path: Path) -> None:
     model = load_tiny()
     lanes = {f"lane-{number}": random_adapter(model, rank=4, seed=number) for number in range(2)}
-    export(model, lanes, tmp_path / "adapters", "card")
+    export(model, lanes, tmp_path / "adapters", card)
     for name, adapter in lanes.items():
         base = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa")
         loaded = PeftModel.from_pretrained(base.eval(), tmp_path / "adapters" / name).eval()
         model.set_adapter(adapter)
         torch.testing.assert_close(logits(loaded), logits(model.module), rtol=0.0, atol=0.0)
-        assert (tmp_path / "adapters" / name / "README.md").read_text(encoding="utf-8") == "card"
+        assert (tmp_path / "adapters" / name / "README.md").read_text(encoding="utf-8") == f"card of {name}"
 
 
 def test_the_base_goes_by_the_name_under_which_it_is_published(load_tiny: Loader, tmp_path: Path) -> None:
     model = load_tiny()
     named = replace(model, spec=replace(model.spec, base="smollm2"))
-    export(named, {"": random_adapter(model, rank=4)}, tmp_path / "adapter", "card")
+    export(named, {"": random_adapter(model, rank=4)}, tmp_path / "adapter", card)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -99,7 +104,7 @@ def test_the_base_goes_by_the_name_under_which_it_is_published(load_tiny: Loader
 def test_a_folder_with_content_is_left_alone(load_tiny: Loader, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match=f"expected a new or empty folder, got {tmp_path}"):
-        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path, "card")
+        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path, card)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -109,7 +114,7 @@ def test_a_failed_export_leaves_nothing(load_tiny: Loader, tmp_path: Path, monke
 
     monkeypatch.setattr("llm.export.save_file", full)
     with pytest.raises(RunError, match="No space left"):
-        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path / "adapter", "card")
+        export(load_tiny(), {"": aggregated(load_tiny(), "fedavg")}, tmp_path / "adapter", card)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,7 +128,7 @@ VLLM_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 def test_the_export_is_as_vllm_documents_it(base_folder: Callable[[str], Path], tmp_path: Path, blocks: str) -> None:
     """Of its PEFTHelper, and of the names and shapes of tensors that it takes from a checkpoint."""
     model = load(ModelSpec(str(base_folder("llama")), "none", 4, 8.0, blocks=blocks, device="cpu"))
-    export(model, {"": random_adapter(model, rank=4)}, tmp_path / "adapter", "card")
+    export(model, {"": random_adapter(model, rank=4)}, tmp_path / "adapter", card)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["peft_type"] == "LORA"
     assert type(config["r"]) is type(config["lora_alpha"]) is int

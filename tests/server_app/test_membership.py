@@ -18,7 +18,15 @@ from core.membership import Admission, Leave
 from core.messages.queries import ADMISSION
 from core.messages.training import TRAIN, Task
 from core.storage.run_folder import RunFolder
-from server_app.membership import carry_out, change, check_leaving, check_newcomer, opening_of, propose
+from server_app.membership import (
+    carry_out,
+    change,
+    check_leaving,
+    check_newcomer,
+    opening_of,
+    propose,
+    signed_change,
+)
 from tests import federation as f
 from tests.server_app.worlds import World
 
@@ -181,10 +189,10 @@ def test_nothing_is_written_that_nobody_would_believe(small: World, tmp_path: Pa
     proposal = propose(run, 0, [newcomer])
     own = Admission(run.genesis.digest, newcomer.address, proposal.digest).sign(key("coding"), run.genesis.chain)
     with pytest.raises(ObjectionError, match="expected 2 of 2 members to agree, got 0"):
-        change(run, COORDINATOR, small.ledger, proposal, [own])
+        signed_change(run, COORDINATOR, proposal, admissions=[own])
     forged = Leave(run.genesis.digest, key("medical").address).sign(COORDINATOR, run.genesis.chain)
     with pytest.raises(FoedusError, match="expected the signature of"):
-        change(run, COORDINATOR, small.ledger, propose(run, 0), leaves=[forged])
+        signed_change(run, COORDINATOR, propose(run, 0), leaves=[forged])
     assert not run.memberships()
     carry_out(run, COORDINATOR, small.ledger)
     assert not run.generations(0)
@@ -215,7 +223,8 @@ def test_a_change_goes_on_from_the_head_to_the_same_last_round(small: World, tmp
     run = begin(small, tmp_path)
     head = run.lineage(0)[-1].value
     leave = Leave(run.genesis.digest, key("medical").address).sign(key("medical"), run.genesis.chain)
-    record = change(run, COORDINATOR, small.ledger, propose(run, 0), leaves=[leave])
+    signed = signed_change(run, COORDINATOR, propose(run, 0), leaves=[leave])
+    record = change(run, COORDINATOR, small.ledger, signed)
     opened = run.generations(0)[1].value
     assert opened == replace(opening_of(run, record), previous=opened.previous)
     assert (opened.parent, opened.parent_round, opened.rounds) == (head.digest, 1, 3)

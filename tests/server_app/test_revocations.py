@@ -23,6 +23,11 @@ class Shaky(MemoryLedger):
         return super().revoked(organisations)
 
 
+def own(members: Iterable[Address]) -> dict[Address, Address]:
+    """Members that still have the keys they came with."""
+    return {member: member for member in members}
+
+
 def until(revocations: Revocations, wanted: set[Address]) -> None:
     deadline = time.monotonic() + 30
     while revocations() != wanted:
@@ -33,7 +38,7 @@ def until(revocations: Revocations, wanted: set[Address]) -> None:
 def test_a_revocation_is_known_soon_also_after_the_ledger_was_down() -> None:
     ledger = Shaky()
     ledger.revoke(FIRST)
-    revocations = Revocations(ledger, MEMBERS, every=0.01)
+    revocations = Revocations(ledger, own(MEMBERS), every=0.01)
     assert revocations() == {FIRST}
     ledger.down = True
     ledger.revoke(SECOND)
@@ -49,7 +54,7 @@ def test_a_revocation_is_known_soon_also_after_the_ledger_was_down() -> None:
 def test_others_are_not_asked_for() -> None:
     ledger = MemoryLedger()
     ledger.revoke(FIRST)
-    with watched(ledger, [SECOND]) as revocations:
+    with watched(ledger, own([SECOND])) as revocations:
         assert revocations() == frozenset()
 
 
@@ -57,4 +62,15 @@ def test_who_starts_without_a_ledger_knows_nothing() -> None:
     ledger = Shaky()
     ledger.down = True
     with pytest.raises(LedgerUnreachableError):
-        Revocations(ledger, MEMBERS)
+        Revocations(ledger, own(MEMBERS))
+
+
+def test_the_key_that_signs_now_is_the_one_that_is_asked_for() -> None:
+    """A key that was stolen is revoked, and the one that replaced it goes on for its organisation."""
+    ledger, new = MemoryLedger(), Address("0x00000000000000000000000000000000000000aA")
+    ledger.revoke(FIRST)
+    with watched(ledger, {FIRST: new}) as revocations:
+        assert revocations() == frozenset()
+    ledger.revoke(new)
+    with watched(ledger, {FIRST: new}) as revocations:
+        assert revocations() == {FIRST}

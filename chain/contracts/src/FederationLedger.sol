@@ -28,6 +28,9 @@ abstract contract FederationLedger is AccessControlDefaultAdminRules, Pausable {
         bytes32 indexed run, address indexed coordinator, bytes32 members, address[] organisations
     );
 
+    /// @notice A run has another writer from here on.
+    event CoordinatorChanged(bytes32 indexed run, address indexed from, address indexed to);
+
     /// @notice The run exists already.
     error RunAlreadyOpen(bytes32 run);
     /// @notice Only the run's coordinator writes it; zero when the run is not open.
@@ -67,6 +70,18 @@ abstract contract FederationLedger is AccessControlDefaultAdminRules, Pausable {
         bytes32 members = keccak256(abi.encodePacked(organisations));
         _runs[run] = Run(msg.sender, uint64(block.number), members);
         emit RunOpened(run, msg.sender, members, organisations);
+    }
+
+    /// @notice Hands a run to another account, which holds the coordinator role: by its coordinator, whose key is
+    /// rotated, or by the administrator after a loss.
+    /// @param to The run's only writer from here on.
+    function changeCoordinator(bytes32 run, address to) external whenNotPaused {
+        address from = _runs[run].coordinator;
+        bool allowed = msg.sender == from || hasRole(DEFAULT_ADMIN_ROLE, msg.sender);
+        if (from == address(0) || !allowed) revert NotCoordinator(run, msg.sender, from);
+        _checkRole(COORDINATOR_ROLE, to);
+        _runs[run].coordinator = to;
+        emit CoordinatorChanged(run, from, to);
     }
 
     /// @notice Stops every change to the record; nothing that was written changes.

@@ -55,6 +55,43 @@ contract FederationLedgerTest is Fixture {
         ledger.openRun(RUN, members());
     }
 
+    function test_a_run_is_handed_over_by_its_coordinator_or_the_administrator() public {
+        open(ledger);
+        vm.expectEmit(true, true, true, true);
+        emit FederationLedger.CoordinatorChanged(RUN, COORDINATOR, RIVAL);
+        vm.prank(COORDINATOR);
+        ledger.changeCoordinator(RUN, RIVAL);
+        assertEq(ledger.getRun(RUN).coordinator, RIVAL);
+        assertEq(ledger.getRun(RUN).members, keccak256(abi.encodePacked(members())));
+        vm.prank(ADMINISTRATOR);
+        ledger.changeCoordinator(RUN, COORDINATOR);
+        assertEq(ledger.getRun(RUN).coordinator, COORDINATOR);
+    }
+
+    function test_nobody_else_hands_a_run_over(address sender) public {
+        vm.assume(sender != COORDINATOR && sender != ADMINISTRATOR);
+        open(ledger);
+        vm.expectRevert(notCoordinator(sender));
+        vm.prank(sender);
+        ledger.changeCoordinator(RUN, RIVAL);
+    }
+
+    function test_a_run_is_handed_to_a_coordinator_alone(address to) public {
+        vm.assume(to != COORDINATOR && to != RIVAL);
+        open(ledger);
+        vm.expectRevert(unauthorised(to, COORDINATOR_ROLE));
+        vm.prank(COORDINATOR);
+        ledger.changeCoordinator(RUN, to);
+    }
+
+    function test_a_run_that_is_not_open_is_not_handed_over() public {
+        vm.expectRevert(
+            abi.encodeWithSelector(FederationLedger.NotCoordinator.selector, RUN, ADMINISTRATOR, address(0))
+        );
+        vm.prank(ADMINISTRATOR);
+        ledger.changeCoordinator(RUN, RIVAL);
+    }
+
     function test_a_pause_stops_and_its_end_resumes() public {
         vm.prank(ADMINISTRATOR);
         ledger.pause();

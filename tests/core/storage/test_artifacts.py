@@ -13,6 +13,7 @@ from core import keys
 from core.adapter import AdapterState
 from core.canonical import Address, from_json, to_json
 from core.errors import DestroyedError, IntegrityError, RunError, UsageError
+from core.rotations import KeyChain, Rotation
 from core.storage import artifacts
 from core.storage.artifacts import Artifacts
 from core.storage.blobs import Folder, open_blobs
@@ -318,3 +319,25 @@ def test_a_state_whose_keys_could_not_be_written_is_stored_anew(
         store.open(STATE.digest)
     store.put(STATE)
     assert store.open(STATE.digest) == STATE
+
+
+def test_what_is_sealed_again_is_for_the_key_that_replaced_another_and_for_the_old_one_no_more(
+    store: Artifacts,
+) -> None:
+    new = keys.derive(7, "medical, again")
+    rotation = Rotation(GENESIS.digest, MEDICAL, MEDICAL, new.address, MEDICAL)
+    publics = tuple(new.public if keys.address_of(k) == MEDICAL else k for k in READERS.organisations)
+    chain = KeyChain((((0, 1), rotation),))
+    after = replace(store, readers=replace(READERS, organisations=publics, chain=chain))
+    store.put(STATE, [MEDICAL])
+    store.put(OTHER, [CODING])
+    before = path(store, ".keys", OTHER).read_bytes()
+    after.reseal()
+    assert path(store, ".keys", OTHER).read_bytes() == before, "nobody's key of it was replaced"
+    assert replace(after, key=new).open(STATE.digest) == STATE
+    for shut, state in ((f.key("medical"), STATE), (new, OTHER)):
+        with pytest.raises(IntegrityError, match="for whom it is not sealed"):
+            replace(after, key=shut).open(state.digest)
+    after.check_wraps(after.place(STATE.digest), [MEDICAL])
+    after.put(OTHER, [CODING, MEDICAL])
+    assert replace(after, key=new).open(OTHER.digest) == OTHER

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.canonical import from_json
 from core.config import RunConfig
 from core.errors import UsageError
 from core.keys import create
@@ -99,3 +100,11 @@ def test_everything_in_a_state_folder_is_private(tmp_path: Path) -> None:
         found = [state.folder, *state.folder.rglob("*")]
     assert len(found) > 8
     assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o700, 0o600}
+
+
+def test_a_run_goes_on_with_another_key_of_its_coordinator(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.remember(RunConfig(run="one", rounds=9, coordinator_key="/old.key"))
+    state.change_key("one", "/new.key", 3)
+    saved = RunConfig.from_flat(from_json(state.settings("one").read_bytes()))
+    assert (saved.coordinator_key, saved.rounds, saved.organisations) == ("/new.key", 9, 3)

@@ -1,0 +1,1 @@
+"""Papers about a run for people and programs outside it: model card, statement, bill of materials."""
