@@ -27,6 +27,7 @@ from tests.docs.reader import Reader
 ELSEWHERE = {
     ("several-machines.md", "On several machines"): "needs certificates and a second machine",
     ("gpu.md", "In a container"): "needs Docker",
+    ("your-data.md", "Thousands of organisations"): "needs a data set of as many rows; benchmarks/scale.py runs it",
     ("gpu.md", "What it brings on your GPU"): "tests/benchmarks/test_gpu.py runs it in its smallest form",
 }
 """Sections whose commands are only parsed, and why; tests/integration/test_deployment.py runs real SuperNodes."""
