@@ -15,8 +15,8 @@ COMMANDS = (
     "serve", "calibrate", "evidence", "approve", "request", "forget", "check", "chain start", "chain status",
     "chain stop", "chain deploy", "keys new", "keys show", "deploy init", "deploy admit", "deploy check", "doctor",
     "join", "node", "signer", "coordinator", "members request", "members approve", "members revoke", "members show",
-    "members join", "members leave", "members sign-leave", "prune", "backup", "restore",
-    "completion",
+    "members join", "members leave", "members sign-leave", "members rotate", "members sign-rotation", "prune", "backup",
+    "restore", "completion",
 )  # fmt: skip
 
 
