@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from core.canonical import Address, Digest, digest, raw, to_json
 from core.errors import FormatError, IntegrityError
 from core.genesis import Genesis, GenesisHeader
-from core.parsing import parsed
 from core.signed import Signed, SigningKey, Statement
 
 _FIELDS = {"answer", "federation", "receipt", "request"}
@@ -48,15 +47,6 @@ class AnswerReceipt(Statement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "receipt": raw(self.digest)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "AnswerReceipt":
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
 
 
 def receipt_bundle(

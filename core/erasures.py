@@ -340,15 +340,6 @@ class Receipt(OrganisationStatement):
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "erasure": raw(self.erasure), "organisation": self.organisation}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
-
 
 def _lanes(values: Iterable[Any]) -> tuple[int, ...]:
     lanes = tuple(values)

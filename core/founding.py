@@ -9,7 +9,7 @@ simulation, whose keys anybody can compute, the seed is set, and nobody is asked
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from core.canonical import Address, Digest, digest, raw, to_json
@@ -38,15 +38,6 @@ class Consent(OrganisationStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "organisation": self.organisation}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
 
 
 @dataclass(frozen=True)

@@ -39,15 +39,6 @@ class Leave(OrganisationStatement):
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "organisation": self.organisation}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
-
 
 @dataclass(frozen=True)
 class Admission(OrganisationStatement):
@@ -63,15 +54,6 @@ class Admission(OrganisationStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return {"genesis": raw(self.genesis), "organisation": self.organisation, "proposal": raw(self.proposal)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
 
 
 @dataclass(frozen=True)

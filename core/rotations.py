@@ -4,14 +4,13 @@ A member keeps its address: what it taught, registered and is owed stays its own
 rotation opens a generation of a lane (core/membership.py); what stands before it is verified by the key of then.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from core.canonical import Address, Digest, raw
 from core.errors import ObjectionError
-from core.parsing import parsed
 from core.signed import Federation, MemberStatement, Place
 
 
@@ -53,15 +52,6 @@ class Rotation(MemberStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return asdict(self) | {"genesis": raw(self.genesis)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Parse plain data; raises FormatError."""
-        return parsed(cls, data, {})
 
 
 @dataclass(frozen=True)

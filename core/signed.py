@@ -6,7 +6,7 @@ returns the value, never a bool, so that nothing unverified can be used by mista
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from core.canonical import Address, Digest
@@ -39,6 +39,7 @@ class SigningKey(Protocol):
         """A secret that only this key can compute from a digest: a salt, or a nonce; the same each time."""
 
 
+@dataclass(frozen=True)
 class Statement(ABC):
     """A noun that is signed as the EIP-712 struct `struct` with `struct_fields`."""
 
@@ -49,14 +50,14 @@ class Statement(ABC):
     def message(self) -> dict[str, Any]:
         """The values of the struct's fields."""
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
+        return asdict(self)
 
     @classmethod
-    @abstractmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
+        return parsed(cls, data, {})
 
     def sign(self, key: SigningKey, domain: Domain, *cosigners: SigningKey) -> "Signed[Self]":
         """Sign with every key, in order."""

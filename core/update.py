@@ -105,10 +105,6 @@ class Registration(Statement):
             "formats": self.formats,
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError when a field is missing, unknown, or out of its type's range.
@@ -187,10 +183,6 @@ class Offer(OrganisationStatement):
     def message(self) -> dict[str, Any]:
         """The EIP-712 struct."""
         return self.key.message() | asdict(self.bid) | {"organisation": self.organisation}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for canonical JSON."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
