@@ -11,6 +11,7 @@ is for those who only look on, and starts nothing.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {redacted(url)!r}")
-    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, exception_retry_configuration=None))
+    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, _proxied(), exception_retry_configuration=None))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
     return node
@@ -134,11 +135,21 @@ def reaching(node: Web3, purpose: str) -> Iterator[None]:
         ) from error
 
 
+@cache
 def _direct() -> requests.Session:
-    """A session for the loopback: no proxy of the environment stands between."""
+    """The process's one session for the loopback: no proxy of the environment stands between.
+
+    Shared, since each session keeps connections open, and a service has room for so many.
+    """
     session = requests.Session()
     session.trust_env = False
     return session
+
+
+@cache
+def _proxied() -> requests.Session:
+    """The process's one session for other nodes, which may lie behind the proxy that the environment names."""
+    return requests.Session()
 
 
 def _url(node: Web3) -> str:

@@ -19,6 +19,7 @@ from web3.exceptions import Web3RPCError
 from web3.types import RPCEndpoint
 
 from chain.devnet.accounts import CHAIN_IDS, administrator
+from chain.devnet.server import MAX_CONNECTIONS
 from chain.devnet.service import Service, is_free
 from chain.nodes import connect, embedded, embedded_service, rpc
 from core.errors import LedgerUnreachableError, UsageError
@@ -71,6 +72,14 @@ def test_the_same_port_is_used_again(state: Path) -> None:
     assert service.stop()
     assert service.url() is None
     assert service.ensure() == first
+
+
+@pytest.mark.parametrize("address", ["embedded", "url"])
+def test_a_process_that_opens_a_chain_many_times_leaves_room_for_others(state: Path, address: str) -> None:
+    url = embedded_service(state).ensure() + "/public"
+    opened = [connect("embedded" if address == "embedded" else url, state) for _ in range(MAX_CONNECTIONS + 1)]
+    assert {node.eth.chain_id for node in opened} == {CHAIN_IDS["public"]}
+    assert embedded_service(state).url()
 
 
 def test_kill_9_between_blocks_loses_none(state: Path) -> None:

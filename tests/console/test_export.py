@@ -37,7 +37,7 @@ def test_an_export_is_signed_and_carries_its_papers(finished: World, tmp_path: P
     }  # fmt: skip
     verifying.Config().use_elliptic_key_verifier(public_key=signer).verify(folder, folder / "model.sig")
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"Hash mismatch for 'adapter_config\.json'"):
+    with pytest.raises(ValueError, match=r"Hash mismatch for .*adapter_config\.json"):
         verifying.Config().use_elliptic_key_verifier(public_key=signer).verify(folder, folder / "model.sig")
 
 
