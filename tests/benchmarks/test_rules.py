@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.rules import CASES, measured, row
 from core.aggregation import RULES
 from core.config import RunConfig
+from core.wire import DOWN
 
 
 def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
@@ -13,6 +14,11 @@ def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
     for rule in RULES:
         assert f"{rule}, η 1" in CASES
         assert f"{rule}, η {rate:g}" in CASES
+
+
+def test_the_default_rule_is_tried_in_every_wire_form() -> None:
+    assert [options for options in CASES.values() if options == ("--set", "wire=nf4")]
+    assert all(any(f"wire={wire}" in options for options in CASES.values()) for wire in DOWN)
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
