@@ -2,9 +2,9 @@
 
 Four organisations teach the default base their made-up facts in a few rounds, by the command line and in one process;
 every rule has the same rank, steps and seeds, once with the mean of the updates (η = 1) and once with the default η,
-sent as fp32; so has the default rule in every other wire form, and once each organisation learns in a lane of its own. Loss is that of the run's own report, on each organisation's
-held-out records; a fact counts as said when the greedy answer to a held-out question holds it. Everything measured lies
-in WORK: a run that stops goes on from there.
+sent as fp32; so has the default rule in every other wire form, and once each organisation learns in a lane of its own.
+Loss is that of the run's own report, on each organisation's held-out records; a fact counts as said when the greedy
+answer to a held-out question holds it. Everything measured lies in WORK: a run that stops goes on from there.
 
     python -m benchmarks.rules --work WORK [--base BASE] [--seeds N]
 """
@@ -31,14 +31,21 @@ SHAPE = (
     *("--backend", "inline", "--rounds", "3"),
     *("--set", "rank=16", "--set", "local-epochs=2", "--set", "participation=all"),
 )
-CASES: Mapping[str, tuple[str, ...]] = {
-    **{
+DEFAULT = RunConfig().aggregation
+
+
+def _of_rule(rule: str) -> dict[str, tuple[str, ...]]:
+    return {
         f"{rule}, η {rate:g}": ("--aggregation", rule, "--set", f"server-rate={rate:g}", "--set", "wire=fp32")
-        for rule in RULES
         for rate in (1.0, RunConfig().server_rate)
-    },
-    **{f"{RunConfig().aggregation}, {wire}": ("--set", f"wire={wire}") for wire in DOWN if wire != "fp32"},
+    }
+
+
+CASES: Mapping[str, tuple[str, ...]] = {
+    **_of_rule(DEFAULT),
+    **{f"{DEFAULT}, {wire}": ("--set", f"wire={wire}") for wire in DOWN if wire not in {"fp32", "bf16"}},
     "each alone, routing": ("--lane-size", "1", "--composition", "routing", "--set", "wire=fp32"),
+    **{case: options for rule in RULES if rule != DEFAULT for case, options in _of_rule(rule).items()},
 }
 
 
