@@ -11,9 +11,10 @@ answer to a held-out question holds it. Everything measured lies in WORK: a run 
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import assets
 from benchmarks import report
@@ -31,22 +32,34 @@ SHAPE = (
     *("--backend", "inline", "--rounds", "3"),
     *("--set", "rank=16", "--set", "local-epochs=2", "--set", "participation=all"),
 )
-DEFAULT = RunConfig().aggregation
+DEFAULT = RunConfig()
 
 
-def _of_rule(rule: str) -> dict[str, tuple[str, ...]]:
-    return {
-        f"{rule}, η {rate:g}": ("--aggregation", rule, "--set", f"server-rate={rate:g}", "--set", "wire=fp32")
-        for rate in (1.0, RunConfig().server_rate)
-    }
+class Case(NamedTuple):
+    """What a federation is run with; the default rule and rate where nothing else is said."""
+
+    rule: str = DEFAULT.aggregation
+    rate: float = DEFAULT.server_rate
+    wire: str = "fp32"
+    lanes: str = "one of all"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of `foedus run`."""
+        apart = ("--lane-size", "1", "--composition", "routing") if self == ALONE else ()
+        settings = ("--set", f"server-rate={self.rate:g}", "--set", f"wire={self.wire}")
+        return ("--aggregation", self.rule, *settings, *apart)
 
 
-CASES: Mapping[str, tuple[str, ...]] = {
-    **_of_rule(DEFAULT),
-    **{f"{DEFAULT}, {wire}": ("--set", f"wire={wire}") for wire in DOWN if wire not in {"fp32", "bf16"}},
-    "each alone, routing": ("--lane-size", "1", "--composition", "routing", "--set", "wire=fp32"),
-    **{case: options for rule in RULES if rule != DEFAULT for case, options in _of_rule(rule).items()},
-}
+ALONE = Case(lanes="one each, routed")
+CASES = (
+    Case(rate=1.0),
+    Case(),
+    *(Case(wire=wire) for wire in DOWN if wire not in {"fp32", "bf16"}),
+    ALONE,
+    *(Case(rule, rate) for rule in RULES if rule != DEFAULT.aggregation for rate in (1.0, DEFAULT.server_rate)),
+)
+"""In the order in which they are measured."""
 
 
 def measured(folder: Path, base: str, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:
@@ -73,9 +86,10 @@ def measured(folder: Path, base: str, options: Sequence[str], seed: int, asked: 
     }
 
 
-def row(case: str, seeds: Sequence[Mapping[str, float]]) -> dict[str, str]:
+def row(case: Case, seeds: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """A case's figures over the seeds, each with its interval."""
-    return {"rule": case, **{name: str(MeanInterval.of([one[name] for one in seeds])) for name in seeds[0]}}
+    what = {name: str(value) for name, value in case._asdict().items()} | {"seeds": str(len(seeds))}
+    return what | {name: str(MeanInterval.of([one[name] for one in seeds])) for name in seeds[0]}
 
 
 def main() -> None:
@@ -85,14 +99,13 @@ def main() -> None:
     parser.add_argument("--base", default=RunConfig().base)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    asked, found = questions(assets.samples(), 0), dict[str, list[dict[str, float]]]()
-    for seed in SEEDS[: options.seeds]:
-        for index, (case, of_case) in enumerate(CASES.items()):
-            folder = options.work.absolute() / f"{seed}-{index}"
-            found.setdefault(case, []).append(measured(folder, options.base, of_case, seed, asked))
-        # After every seed: a run that stops leaves its figures behind.
+    asked, found = questions(assets.samples(), 0), dict[Case, list[dict[str, float]]]()
+    for seed, (index, case) in product(SEEDS[: options.seeds], enumerate(CASES)):
+        folder = options.work.absolute() / f"{seed}-{index}"
+        found.setdefault(case, []).append(measured(folder, options.base, case.options, seed, asked))
+        # After every case: a run that stops leaves its figures behind.
         rows = [row(case, seeds) for case, seeds in found.items()]
-        figures = {"seeds": len(found[case]), "questions": len(asked), "rules": rows}
+        figures = {"questions": len(asked), "rules": rows}
         report.write("rules", figures, "python -m benchmarks.rules --work WORK", SEEDS[0])
     report.print_table(tuple(rows[0]), [tuple(one.values()) for one in rows])
 

@@ -282,6 +282,18 @@ def _compressed(read: Callable[[Figures], float]) -> Callable[[Figures], Cases]:
     return lambda figures: {row["wire"]: read(row) for row in figures.get("forms", ()) if row["wire"] != "fp32"}
 
 
+def _compressed_speaking(figures: Figures) -> Cases:
+    """The change of the final loss of each form that compresses, against fp32 with the same rule, in percent."""
+
+    def loss(row: Mapping[str, str]) -> float:
+        return MeanInterval.parse_mean(row["final loss"])
+
+    compressed = [row for row in figures["rules"] if row["wire"] != "fp32"]
+    alike = ("rule", "rate", "lanes")
+    plain = {tuple(row[name] for name in alike): row for row in figures["rules"] if row["wire"] == "fp32"}
+    return {row["wire"]: 100 * (loss(row) / loss(plain[tuple(row[n] for n in alike)]) - 1) for row in compressed}
+
+
 def _poisoned(rule: str) -> tuple[Target, ...]:
     backdoor = _attacked("backdoor_percent", rule)
     return (
@@ -371,6 +383,9 @@ TARGETS = (
     Target(
         "wire", "Change of the final loss against fp32", "wire",
         _compressed(lambda row: MeanInterval.parse_mean(row["loss_change_percent"])), 1, " %",
+    ),
+    Target(
+        "wire", "The same after three rounds on a base that speaks", "rules", _compressed_speaking, 1, " %",
     ),
     Target(
         "wire", "Part of an organisation's round that goes into compressing", "wire",

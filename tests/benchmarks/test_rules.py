@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
-from benchmarks.rules import CASES, DEFAULT, measured, row
+import pytest
+
+from benchmarks.rules import ALONE, CASES, Case, measured, row
+from benchmarks.targets import TARGETS
 from core.aggregation import RULES
 from core.config import RunConfig
 from core.wire import DOWN
@@ -11,14 +14,14 @@ from core.wire import DOWN
 
 def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
     rate = RunConfig().server_rate
-    for rule in RULES:
-        assert f"{rule}, η 1" in CASES
-        assert f"{rule}, η {rate:g}" in CASES
+    assert {(case.rule, case.rate) for case in CASES} == {(rule, each) for rule in RULES for each in (1.0, rate)}
 
 
-def test_the_default_rule_is_tried_in_every_wire_form_that_saves_much() -> None:
+def test_the_default_rule_is_tried_in_every_form_that_saves_much_and_with_each_alone() -> None:
+    assert {case.wire for case in CASES if case.rule == RunConfig().aggregation} == {"fp32", "int8", "nf4", "sparse"}
     assert {"int8", "nf4", "sparse"} < DOWN.keys()
-    assert all(f"wire={wire}" in CASES[f"{DEFAULT}, {wire}"] for wire in ("int8", "nf4", "sparse"))
+    (alone,) = (case for case in CASES if "--lane-size" in case.options)
+    assert alone == ALONE
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
@@ -27,4 +30,11 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     (tmp_path / "said.json").write_text("62.5", encoding="utf-8")
     found = measured(tmp_path, "no base", (), 7, ())
     assert found == {"base loss": 3.0, "final loss": 0.75, "change percent": -75.0, "facts said percent": 62.5}
-    assert row("mean", [found, found])["facts said percent"] == "62.5 ± 0"
+    assert row(Case(), [found, found])["facts said percent"] == "62.5 ± 0"
+
+
+def test_the_loss_of_a_form_is_compared_with_that_of_the_same_rule_in_fp32() -> None:
+    seeds = {Case(): 2.0, Case(rate=1.0): 9.0, ALONE: 9.0, Case(wire="nf4"): 2.1}
+    figures = {"rules": [row(case, [{"final loss": loss}] * 2) for case, loss in seeds.items()]}
+    (target,) = (target for target in TARGETS if target.result == "rules")
+    assert target.cases(figures) == {"nf4": pytest.approx(5.0)}
