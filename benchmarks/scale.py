@@ -12,6 +12,7 @@ Whatever is measured is kept in WORK: a measurement that stops goes on from ther
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
@@ -31,7 +32,7 @@ from benchmarks.speaking import once
 from chain import control
 from chain.ledger import open_ledger
 from chain.queue import read_anchors
-from console.backends.ray import superlink
+from console.backends.ray import superlink, while_ray_is_late
 from core.canonical import raw
 from core.config import RunConfig
 from core.storage.events import EventLog
@@ -103,8 +104,14 @@ class Point:
             control.stop("embedded", state.folder)
 
     def plain(self) -> dict[str, Any]:
-        """The seconds of plain Flower's rounds."""
+        """Seconds of plain Flower's rounds, and of those the seconds in which its actors trained."""
         self.write_data()
+        _, *later = while_ray_is_late(lambda _: self._plain_rounds())
+        # As many actors as cores train at a time.
+        training = fmean(found["training"] for found in later) / (os.cpu_count() or 1)
+        return {"seconds_a_round": fmean(found["seconds"] for found in later), "training_seconds": training}
+
+    def _plain_rounds(self) -> list[dict[str, float]]:
         times = self.work / "times.jsonl"
         times.unlink(missing_ok=True)
         config = RunConfig.from_flat(RunConfig().to_flat() | self.settings)
@@ -114,8 +121,7 @@ class Point:
             answer = link.flwr("run", str(app), "foedus", "--federation-config", resources)
             while not link.completed(str(answer["run-id"])):
                 time.sleep(1.0)
-        rounds = [json.loads(line)["seconds"] for line in times.read_text(encoding="utf-8").splitlines()]
-        return {"seconds_a_round": fmean(rounds[1:])}
+        return [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
 
 
 def _row(number: int, split: str) -> dict[str, str]:
@@ -186,15 +192,23 @@ def sizes_of(run: RunFolder) -> dict[str, int]:
 
 
 def gas_of(state: State, run: RunFolder) -> dict[str, int]:
-    """Gas of opening the run, and of its last round."""
+    """Gas of opening the run, and of its last round; bytes of the opening, which names all members."""
     bound = open_ledger("embedded", state.folder, None).bound
     opened = bound.call("getRun", raw(run.genesis.digest), purpose="the run")[1]
     (event,) = bound.events("RunOpened", opened, opened, {"run": raw(run.genesis.digest)}, purpose="the run")
     anchors = read_anchors(run.queue)
     last = anchors[max(anchors, key=lambda key: key.round)].transaction
-    receipts = (bound.node.eth.get_transaction_receipt(HexBytes(name)) for name in (event["transactionHash"], last))
+    eth = bound.node.eth
+    receipts = (eth.get_transaction_receipt(HexBytes(name)) for name in (event["transactionHash"], last))
     opening, closing = (int(receipt["gasUsed"]) for receipt in receipts)
-    return {"opening_gas": opening, "round_gas": closing}
+    sent = len(eth.get_transaction(HexBytes(event["transactionHash"]))["input"])
+    return {"opening_gas": opening, "opening_bytes": sent, "round_gas": closing}
+
+
+def compared(own: Mapping[str, float], plain: Mapping[str, float]) -> dict[str, float]:
+    """Plain Flower's seconds beside ours, and what is left of ours without the steps, which are the same."""
+    ours, theirs, steps = own["seconds_a_round"], plain["seconds_a_round"], plain["training_seconds"]
+    return {"plain_seconds": theirs, "ratio": ours / theirs, "messages_seconds": ours - steps}
 
 
 def main() -> None:
@@ -210,8 +224,7 @@ def main() -> None:
         place = options.work.absolute() / f"{size}-{options.asked}"
         point = Point(size, options.asked, options.rounds, place)
         own, plain = once(place / "foedus.json", point.measured), once(place / "plain.json", point.plain)
-        seconds = plain["seconds_a_round"]
-        rows.append({"organisations": size, **own, "plain_seconds": seconds, "ratio": own["seconds_a_round"] / seconds})
+        rows.append({"organisations": size, **own, **compared(own, plain)})
         # After every size: a measurement that stops leaves its figures behind.
         figures = {"target_ratio": MOST_SLOWER, "sizes": rows}
         report.write("scale", figures, "python -m benchmarks.scale --work DIR", SEED)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flwr.supercore.object_ref import validate
 
 from benchmarks import plain_flower, scale
 from benchmarks.scale import Point
@@ -33,10 +34,18 @@ def test_seconds_of_a_round_are_those_until_its_close_without_the_first() -> Non
     assert scale.seconds_of(events, 3.0) == {"asked": 3.0, "seconds_to_first_round": 7.0, "seconds_a_round": 3.0}
 
 
+def test_a_round_of_messages_is_one_without_the_steps_that_both_sides_train() -> None:
+    found = scale.compared({"seconds_a_round": 6.0}, {"seconds_a_round": 8.0, "training_seconds": 5.0})
+    assert found == {"plain_seconds": 8.0, "ratio": 0.75, "messages_seconds": 1.0}
+
+
 def test_the_plain_app_is_one_that_flower_packs(tmp_path: Path) -> None:
     settings = RunConfig.from_flat(RunConfig().to_flat() | Point(4, 2, 2, tmp_path).settings)
     app = plain_flower.stage(tmp_path / "app", settings, tmp_path / "times")
     assert {path.name for path in app.iterdir()} == {"plain.py", "pyproject.toml"}
+    for reference in ("plain:server", "plain:client"):
+        valid, error = validate(reference, check_module=True, project_dir=app)
+        assert valid, error
 
 
 @pytest.mark.slow
@@ -47,5 +56,6 @@ def test_a_point_is_measured_on_both_sides(tmp_path: Path) -> None:
     assert own["audited"]
     assert own["asked"] == pytest.approx(2, abs=1)
     assert own["server_memory_mib"] > 10
-    assert min(own[name] for name in ("seconds_a_round", "update_bytes", "opening_gas", "round_gas")) > 0
-    assert plain["seconds_a_round"] > 0
+    assert min(own[f"{name}_bytes"] for name in ("update", "genesis", "opening")) > 0
+    assert min(own[name] for name in ("seconds_a_round", "opening_gas", "round_gas")) > 0
+    assert 0 < plain["training_seconds"] < plain["seconds_a_round"]
