@@ -7,11 +7,15 @@ round are those from its first message to its close, of every round but the firs
 evaluation comes after them, and plain Flower does none. Memory is the coordinator's peak of anonymous pages (RssAnon).
 Whatever is measured is kept in WORK: a measurement that stops goes on from there.
 
+On paper stands what a round of 100,000 organisations on a base of 70 billion parameters would take, from these figures
+and those of `wire`, `aggregation` and `audit`: each part against a limit, the one that breaks first at the top.
+
     python -m benchmarks.scale --work DIR [--sizes 10,100,1000] [--asked 10] [--rounds 3]
 """
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import threading
@@ -33,12 +37,13 @@ from chain import control
 from chain.ledger import open_ledger
 from chain.queue import read_anchors
 from console.backends.ray import superlink, while_ray_is_late
-from core.canonical import raw
+from core.canonical import LARGEST, raw
 from core.config import RunConfig
 from core.storage.events import EventLog
 from core.storage.lock import holder
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+from core.wire import MOST_NUMBERS
 
 SEED = 7
 SIZES = (10, 100, 1000)
@@ -51,7 +56,100 @@ _SETTINGS: Mapping[str, bool | int | float | str] = {
     "local-steps": 1, "batch-size": 2, "max-length": 64, "rank": 8, "alpha": 16.0, "evaluate-limit": 2,
     "calibration": 0, "private-chain": "none", "bind-timeout": 900.0,
 }  # fmt: skip
+POOL_BYTES = 128 * 2**10
+"""The largest transaction that go-ethereum's pool takes."""
+TRANSACTION_GAS = 2**24
+"""The most gas of a transaction on Ethereum (EIP-7825)."""
+BYTES_A_SECOND = 1e9 / 8
+ROUND_SECONDS, DAY_SECONDS = 3600.0, 86400.0
+MEMORY_BYTES = 64 * 2**30
+NF4_BITS = 4.127
+"""Of a weight with double quantisation (Dettmers et al., 2023)."""
 _POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a round on paper: what it takes grows with the organisations from `fixed` by `each`, up to `limit`."""
+
+    part: str
+    fixed: float
+    each: float
+    limit: float
+
+    @property
+    def holds_up_to(self) -> float:
+        """The most organisations within the limit; infinite where it does not grow."""
+        if self.fixed > self.limit:
+            return 0
+        return (self.limit - self.fixed) // self.each if self.each else math.inf
+
+    def row(self, organisations: int) -> dict[str, Any]:
+        """Its row for so many organisations."""
+        holds, takes = self.holds_up_to, self.fixed + self.each * organisations
+        return {
+            "part": self.part,
+            "takes": takes,
+            "limit": self.limit,
+            "of_the_limit": takes / self.limit,
+            "holds_up_to": int(holds) if holds < math.inf else "any number",
+        }
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A federation that nobody has run: Llama 2 70B at rank 32, every linear layer, of which a round asks a part."""
+
+    organisations: int = 100_000
+    asked: float = 0.01
+    weights: float = 70e9
+    outputs: int = 80 * (3 * 8192 + 2 * 1024 + 2 * 28672)
+    """Of all adapted layers: in each block q, o and down of 8,192, k and v of 1,024, gate and up of 28,672."""
+    rank: int = 32
+    wire: str = "nf4"
+
+    def rows(
+        self,
+        sizes: Sequence[Mapping[str, Any]],
+        wire: Mapping[str, Any],
+        aggregation: Mapping[str, float],
+        audit: Mapping[str, float],
+    ) -> list[dict[str, Any]]:
+        """Every part from what was measured, the first that breaks at the top."""
+        numbers = self.outputs * self.rank
+        megabytes = 4 * numbers / 1e6
+        measured = {row["wire"]: row for row in wire["a model of 7 billion parameters"]}
+        of, plain = measured[self.wire], measured["fp32"]["up_bytes"] / 4
+        traffic = (of["up_bytes"] + of["down_bytes"]) * numbers / plain
+        summing = aggregation["aggregate_seconds"] / aggregation["updates"] / aggregation["update_mb"] * megabytes
+        reading = of["decompress_seconds"] * numbers / plain + summing
+        auditing = audit["seconds"] / audit["rounds"] / audit["organisations"] / audit["update_mb"] * megabytes
+        memory = growth(sizes, "server_memory_mib")[1] * 2**20
+        held = aggregation["peak_aggregating_updates"] * megabytes * 1e6 + self.weights * NF4_BITS / 8
+        parts = [
+            Part("bytes of the transaction that opens the run", *growth(sizes, "opening_bytes"), POOL_BYTES),
+            Part("gas of it", *growth(sizes, "opening_gas"), TRANSACTION_GAS),
+            Part("gas of a round's transaction", sizes[-1]["round_gas"], 0.0, TRANSACTION_GAS),
+            Part("bytes of the genesis", *growth(sizes, "genesis_bytes"), LARGEST),
+            Part("numbers of an update", numbers, 0.0, MOST_NUMBERS),
+            Part(
+                "seconds of a round's messages at 1 Gbit/s", 0.0, self.asked * traffic / BYTES_A_SECOND, ROUND_SECONDS
+            ),
+            Part(
+                "seconds to decompress and sum a round's updates, on one core", 0.0, self.asked * reading, ROUND_SECONDS
+            ),
+            Part("seconds of a round in an audit", 0.0, self.asked * auditing, ROUND_SECONDS),
+            Part("seconds until the first round", *growth(sizes, "seconds_to_first_round"), DAY_SECONDS),
+            Part("bytes of the coordinator's memory, the base in NF4 with it", held, max(memory, 0.0), MEMORY_BYTES),
+        ]
+        return [part.row(self.organisations) for part in sorted(parts, key=lambda part: part.holds_up_to)]
+
+
+def growth(sizes: Sequence[Mapping[str, Any]], figure: str) -> tuple[float, float]:
+    """A figure without organisations, and what each adds, on the line through the smallest and the largest size."""
+    (few, least), (many, most) = ((row["organisations"], row[figure]) for row in (sizes[0], sizes[-1]))
+    each = (most - least) / (many - few)
+    return least - each * few, each
 
 
 @dataclass(frozen=True)
@@ -226,10 +324,12 @@ def main() -> None:
         own, plain = once(place / "foedus.json", point.measured), once(place / "plain.json", point.plain)
         rows.append({"organisations": size, **own, **compared(own, plain)})
         # After every size: a measurement that stops leaves its figures behind.
-        figures = {"target_ratio": MOST_SLOWER, "sizes": rows}
+        figures: dict[str, Any] = {"target_ratio": MOST_SLOWER, "sizes": rows}
+        if len(rows) > 1:
+            figures["on paper"] = Paper().rows(rows, *map(report.figures, ("wire", "aggregation", "audit")))
         report.write("scale", figures, "python -m benchmarks.scale --work DIR", SEED)
-    shown = [name for name in rows[0] if name != "audited"]
-    report.print_table(shown, [tuple(row[name] for name in shown) for row in rows])
+    for title in (name for name, found in figures.items() if isinstance(found, list)):
+        report.print_table(tuple(figures[title][0]), [tuple(row.values()) for row in figures[title]], title)
 
 
 if __name__ == "__main__":

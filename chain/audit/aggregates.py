@@ -17,6 +17,7 @@ import numpy as np
 
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files
+from chain.audit.reading import Members, Opened, Read
 from chain.audit.report import Findings, What
 from core import lora, seeds
 from core.adapter import AdapterState
@@ -32,10 +33,7 @@ from core.robust import MEASURED_WITHIN, counted, rounding, scaled, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 from core.storage.run_folder import PRUNED
-from core.wire import Rounded
-
-Members = tuple[Address, ...] | None
-"""The readers that something is sealed for; None is everybody."""
+from core.wire import Packed, Rounded
 
 
 @dataclass
@@ -55,6 +53,8 @@ class StateAudit:
     """What is measured on the shared validation set, where that and the base are."""
     pruned: frozenset[Digest] = frozenset()
     """The aggregates that need not be there, since the updates give them."""
+    read: Read | None = None
+    """What reads artifacts, where it is not done here."""
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
@@ -73,12 +73,13 @@ class StateAudit:
         """An artifact with its digest checked, sealed for `members` (None is everybody); None after a failure."""
         blob = self.artifacts.place(name)
         self.files.take_sealed(blob)
-        keys = file = f"{where}, artifacts/{blob}{KEYS}"
+        opened = self.read(name, members) if self.read else Opened.of(self.artifacts, name, members)
+        keys = f"{where}, artifacts/{blob}{KEYS}"
+        file = f"{where}, artifacts/{blob}{SEALED}" if opened.unlocked else keys
         try:
-            self.artifacts.unlock(blob)
-            file = f"{where}, artifacts/{blob}{SEALED}"
-            packed = self.artifacts.open_packed(name)
-            state = packed.state
+            if opened.error:
+                raise opened.error
+            state = (packed := Packed(opened.data)).state
         except DestroyedError as error:
             if name in self.served or self.erasures is None or not self.erasures.excuses(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
@@ -93,7 +94,8 @@ class StateAudit:
             if self.readers_known and (blob, members) not in self._wrapped:
                 self._wrapped.add((blob, members))
                 with self.findings.guard(What.WRAPS, keys, "a key that everyone who may read can open"):
-                    self.artifacts.check_wraps(blob, members)
+                    if opened.wraps:
+                        raise opened.wraps
                     self.findings.checked["sealed keys"] += 1
             return state
         return None
@@ -124,18 +126,18 @@ class StateAudit:
             return None
         return self.open(What.AGGREGATE, record.aggregate, where, members)
 
-    def is_summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
-        """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
+    def summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> AdapterState | None:
+        """An update that can be summed, else None: its artifact, arrays, numbers and norm are checked."""
         update = self.open(What.UPDATE, name, where, members)
         self.findings.checked["updates"] += 1
         if update is None or before is None or self.fresh is None:
-            return False
+            return None
         where = self._file(where, name)
         if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
-            return False
+            return None
         if update.norm > self.genesis.norm_bound:
             self.findings.fail(What.NORM, where, f"{update.norm:.6g}", f"at most {self.genesis.norm_bound:g}")
-        return True
+        return update
 
     def counted(
         self,
