@@ -73,6 +73,19 @@ def test_how_each_update_stood_and_its_effect_are_told(tmp_path: Path, rule: str
     assert all(-1 <= update["cosine"] <= 1 for update in told.values())
 
 
+def test_of_many_updates_the_effect_of_those_least_like_the_others_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server_app.rounds.MOST_TOLD", 2)
+    federation = Federation.create(tmp_path, NAMES)
+    federation.measures = Measured({})
+    closed(federation, 3.0)
+    (event,) = [e for e in federation.events.read(federation.events.path)[0] if e["event"] == "judged"]
+    cosines = {organisation: told["cosine"] for organisation, told in event["updates"].items()}
+    measured = {organisation for organisation, told in event["updates"].items() if told["effect"] is not None}
+    assert measured == set(sorted(cosines, key=lambda organisation: cosines[organisation])[:2])
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_robust_federation_is_recomputed_and_what_counts_adds_up(world: World, rule: str) -> None:
     run = world.run(rule, robust=rule, rounds=2, quorum=3)
