@@ -84,8 +84,10 @@ def test_an_error_says_whether_the_key_or_the_bytes_are_wrong(federation: Federa
     found = Opened.of(artifacts, name, None)
     assert not found.unlocked
     assert isinstance(found.error, DestroyedError)
-    keyless, update = replace(artifacts, key=None), federation.run.records()[0].value.admitted[0].signed.value.update
-    assert "expected the key file of one of its readers" in str(Opened.of(keyless, update, None).error)
+    (update, *_) = (a.signed.value.update for s in federation.run.records() for a in s.value.admitted)
+    assert "expected the key file of one of its readers" in str(
+        Opened.of(replace(artifacts, key=None), update, None).error
+    )
 
 
 _AUDIT = """
