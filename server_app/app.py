@@ -62,6 +62,7 @@ from server_app.origin import store_beginning
 from server_app.revocations import watched
 from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
+from server_app.sample_answers import SampleAnswers
 from server_app.strategy import Foedus
 from server_app.tasks import Waiting
 from unlearning.requests import leave_of, request_of
@@ -286,6 +287,7 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
         rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
+        strategy.samples = SampleAnswers.of(config, model, fresh, data, context.events)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)

@@ -25,7 +25,7 @@ from console.views.tables import short
 from console.views.watch import current, parts
 from console.web import erasing, facts, pictures, sites
 from console.web.engine import Engine
-from console.web.listing import STATES, ago, day, erasable, erasures_of, line_of, speaker
+from console.web.listing import STATES, ago, answers_of, day, erasable, erasures_of, line_of, speaker
 from console.web.live import told
 from console.web.security import Token, read_form
 from core.errors import FoedusError, UsageError
@@ -112,7 +112,7 @@ class Pages:
         return self._page(
             request, "run.html", run=run, report=told, condition=STATES[condition],
             moves=condition in ("running", "stalled"),
-            chart=pictures.curves(told), organisations=parts(events, run.genesis.names), now=time.time(),
+            chart=pictures.curves(told), answers=answers_of(events), organisations=parts(events, run.genesis.names), now=time.time(),
             market=agents.market(self.state, run),
             learnt=agents.learnt(self.state, run, settings.budget if simulated else None),
             anchors=[(key, asdict(anchor)) for key, anchor in anchors[:12]], chain=redacted(settings.chain),

@@ -49,6 +49,18 @@ def test_a_run_shows_its_rounds_organisations_losses_and_transactions(served: Se
     assert ">done<" in html
 
 
+def test_a_run_shows_what_its_model_answered_after_each_round(served: Served, finished: World) -> None:
+    state = State.at(finished.state)
+    events, _ = EventLog.read(state.events(state.existing().name))
+    told = [event for event in events if event["event"] == "answered"]
+    assert [event["round"] for event in told] == [0, 1, 2]
+    html = served.get(f"/runs/{served.run}")
+    for event in told:
+        (asked,) = event["answers"]
+        assert asked["question"] in html
+        assert f"<dt>{'Round ' + str(event['round']) if event['round'] else 'Base'}</dt>" in html
+
+
 def test_the_trust_map_verifies_an_item_now_and_shows_expected_and_got(served: Served) -> None:
     path = f"/runs/{served.run}/trust"
     before = served.get(path)
@@ -302,6 +314,8 @@ def test_hostile_events_are_text_on_a_live_page(finished: World, shown: Page, tm
     address = run.genesis.organisations[0].address
     log.write("round-started", round=1, rounds=2, asked=[address])
     log.write("rejected", organisation=address, reason="CLIENT_ERROR", detail=HOSTILE)
+    asked = dict.fromkeys(("of", "question", "expected", "answer"), HOSTILE)
+    log.write("answered", round=1, aggregate=None, answers=[asked])
     lock.parent.mkdir(parents=True)
     from core.storage.lock import take  # noqa: PLC0415 - as the writer of a run
 
@@ -309,6 +323,7 @@ def test_hostile_events_are_text_on_a_live_page(finished: World, shown: Page, tm
         with take(lock):
             shown.open(f"{server.url}/runs/{server.run}")
             assert "running" in shown.evaluate("document.querySelector('.chip').textContent")
+            assert "<script>" in shown.evaluate("document.querySelector('.by-round').textContent")
             log.write("step", doing=HOSTILE)
             shown.wait("document.querySelectorAll('#log li').length > 0")
             assert "<script>" in shown.evaluate("document.querySelector('#log li').textContent")
