@@ -112,8 +112,8 @@ class Pages:
         return self._page(
             request, "run.html", run=run, report=told, condition=STATES[condition],
             moves=condition in ("running", "stalled"),
-            chart=pictures.curves(told), answers=answers_of(events), organisations=parts(events, run.genesis.names), now=time.time(),
-            market=agents.market(self.state, run),
+            chart=pictures.curves(told), answers=answers_of(events), now=time.time(),
+            organisations=parts(events, run.genesis.names), market=agents.market(self.state, run),
             learnt=agents.learnt(self.state, run, settings.budget if simulated else None),
             anchors=[(key, asdict(anchor)) for key, anchor in anchors[:12]], chain=redacted(settings.chain),
             after=self._after(run),
