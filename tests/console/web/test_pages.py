@@ -83,6 +83,17 @@ def test_a_preview_says_what_an_erasure_comes_to(served: Served) -> None:
     assert "Type the organisation" not in refused
 
 
+def test_records_are_previewed_and_named_in_what_is_confirmed(served: Served) -> None:
+    path, fields = f"/runs/{served.run}/preview", {"organisation": "medical", "method": "replay"}
+    found = served.post(path, records='{"question": "medical 3?", "answer": "med 9"}', **fields)
+    assert "taught with one record among others" in found.text
+    assert "Erase one record of medical" in found.text
+    refused = served.post(path, records="<b>nothing</b>", **fields)
+    assert 'role="alert"' in refused.text
+    assert "records:1" in refused.text
+    assert "Gone for good" not in refused.text
+
+
 def test_pages_of_what_is_not_there_say_so(served: Served) -> None:
     for path in ("/nowhere", "/runs/nobody", "/runs/nobody/erase", "/evidence/0x12"):
         found = served.ask("GET", path)
@@ -113,6 +124,8 @@ def test_what_comes_from_elsewhere_is_text(served: Served) -> None:
         ({"typed": "Medical"}, "confirmation"),
         ({"method": "all"}, "expected a member"),
         ({"organisation": "nobody", "typed": "nobody"}, "expected a member"),
+        ({"records": "nothing"}, "records:1"),
+        ({"records": '{"question": "1?", "answer": "1"}'}, "method"),
     ],
 )
 def test_nothing_is_erased_without_the_token_and_the_typed_name(
