@@ -30,7 +30,7 @@ def test_a_log_s_answers_and_bytes_are_told_by_kind_for_one_run(tmp_path: Path) 
 
 @pytest.mark.parametrize("line", ["{}", "nothing", "[]", '{"run": "a", "what": "train", "bytes": "5"}'])
 def test_a_file_that_is_no_log_is_refused(tmp_path: Path, line: str) -> None:
-    with pytest.raises(UsageError, match="sent.jsonl:2: expected an entry"):
+    with pytest.raises(UsageError, match=r"sent\.jsonl:2: expected an entry"):
         read_log(write(tmp_path / "sent.jsonl", json.dumps(ENTRIES[0]), line))
-    with pytest.raises(UsageError, match="an organisation's sent.jsonl"):
+    with pytest.raises(UsageError, match="an organisation"):
         read_log(tmp_path / "nowhere")
