@@ -25,10 +25,12 @@ from console.views.sent import read_log, totals
 from console.views.tables import answer
 from core.canonical import Address
 from core.genesis import Genesis
-from core.model_signature import file_key, signing_key_path
+from core.model_signature import FileKey, file_key, signing_key_path
 from core.storage.new_folder import appearing
 
 app = command_app()
+
+_AUDITED = {None: "No audit was made", True: "The audit holds", False: "The audit does NOT hold: see the page"}
 
 
 @app.command(epilog='Example: foedus dossier --out dossier --purpose "Answers about our products"')
@@ -56,7 +58,7 @@ def dossier(  # noqa: PLR0913, PLR0917 - one parameter an option
     folder, signer = state_of(state), file_key(signing_key_path(signing_key))
     found = readable_run(folder, run, key)
     settings, report = saved(folder, found.name), None
-    logs = _logs(sent or [], found.genesis)
+    logs = logs_of(sent or [], found.genesis)
     signature = base_signature(base or found.genesis.base.name, found.genesis.base.digest, base_key)
     if audit:
         with working(f"verifying run {found.name}"):
@@ -65,19 +67,23 @@ def dossier(  # noqa: PLR0913, PLR0917 - one parameter an option
         origin = Origin(folder, found, base_signature=signature)
         content = papers.dossier(origin, purpose, settings.chain, report, logs)
     out = out.expanduser().absolute()
-    with appearing(out) as partial:
-        partial.mkdir()
-        (partial / "dossier.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        (partial / "dossier.html").write_text(papers.render(content), encoding="utf-8")
-        signer.sign_folder(partial)
+    write_signed(out, content, papers.render(content), signer)
     ok = report.ok if report else None
     result = {"run": found.name, "path": str(out), "ok": ok, "signer": signer.name}
-    told = {None: "No audit was made", True: "The audit holds", False: "The audit does NOT hold: see the page"}
-    lines = [f"Dossier  {out / 'dossier.html'}", f"Audit    {told[ok]}", f"Signed   by key {signer.name}"]
+    lines = [f"Dossier  {out / 'dossier.html'}", f"Audit    {_AUDITED[ok]}", f"Signed   by key {signer.name}"]
     answer(result, lines, as_json=as_json)
 
 
-def _logs(given: Sequence[str], genesis: Genesis) -> dict[Address, dict[str, Any]]:
+def logs_of(given: Sequence[str], genesis: Genesis) -> dict[Address, dict[str, Any]]:
     """What left each site of which a log was given, by its organisation's address; raises UsageError."""
     named = [text.partition("=") for text in given]
     return {genesis.named(name).address: totals(read_log(Path(file)), genesis.run) for name, _, file in named}
+
+
+def write_signed(out: Path, content: dict[str, Any], page: str, signer: FileKey) -> None:
+    """Write a dossier's data, its page and their signature, which appear together or not at all."""
+    with appearing(out) as partial:
+        partial.mkdir()
+        (partial / "dossier.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        (partial / "dossier.html").write_text(page, encoding="utf-8")
+        signer.sign_folder(partial)

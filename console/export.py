@@ -58,8 +58,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     signer = file_key(signing_key_path(signing_key))
     folder = state_of(state)
     found = readable_run(folder, run, key)
-    # Before it is loaded: whoever names a key wants no other base.
-    signature = base_signature(base or found.genesis.base.name, found.genesis.base.digest, base_key)
+    signature = base_signature(base or found.genesis.base.name, found.genesis.base.digest, base_key)  # before it loads
     with working(f"loading the base {found.genesis.base.name}"):
         served = serving(found, base)
     out = out.expanduser().absolute()
@@ -68,8 +67,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     if repository:
         with working(f"uploading {out.name} to {repository}"):
             made["url"] = upload(out, repository, private=not public)
-    result = {"run": found.name, "aggregate": served.state.digest, "path": str(out)}
-    result |= {"composition": served.adapter.kind, "signer": signer.name, "base_signature": signature} | made
+    result = {"run": found.name, "aggregate": served.state.digest, "path": str(out), "base_signature": signature}
+    result |= {"composition": served.adapter.kind, "signer": signer.name} | made
     answer(result, told(result), as_json=as_json)
 
 
