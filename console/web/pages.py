@@ -208,7 +208,7 @@ class Pages:
                 refusal = refusal or str(error)
         member = next((o for o in run.genesis.everyone if o.name == organisation), None)
         return self._page(
-            request, "erase.html", 400 if problem else 200, run=run, members=members, methods=erasing.METHODS,
+            request, "erase.html", 400 if problem else 200, path=f"/runs/{run.name}/erase", run=run, members=members, methods=erasing.METHODS,
             organisation=organisation, method=method, records=records, count=len(digests), plan=plan,
             problem=refusal, token=self.token.known,
             user=_user(request), may_erase=self._may_erase(request),
@@ -287,7 +287,7 @@ class Pages:
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         run = values.get("run")
         name = run.name if run else values.get("name", "")
-        place = {"path": request.url.path, "name": name, "run": bool(name) and name in self.runs()}
+        place = {"path": values.get("path", request.url.path), "name": name, "run": bool(name) and name in self.runs()}
         return HTMLResponse(self._templates.get_template(template).render(place=place, **values), status)
 
     def _may_erase(self, request: Request) -> bool:

@@ -86,8 +86,9 @@ def test_a_preview_says_what_an_erasure_comes_to(served: Served) -> None:
 def test_records_are_previewed_and_named_in_what_is_confirmed(served: Served) -> None:
     path, fields = f"/runs/{served.run}/preview", {"organisation": "medical", "method": "replay"}
     found = served.post(path, records='{"question": "medical 3?", "answer": "med 9"}', **fields)
-    assert "taught with one record among others" in found.text
+    assert "trained with one record" in found.text
     assert "Erase one record of medical" in found.text
+    assert f'<a href="/runs/{served.run}/erase" aria-current="page">' in found.text
     refused = served.post(path, records="<b>nothing</b>", **fields)
     assert 'role="alert"' in refused.text
     assert "records:1" in refused.text
