@@ -208,7 +208,8 @@ class Pages:
                 refusal = refusal or str(error)
         member = next((o for o in run.genesis.everyone if o.name == organisation), None)
         return self._page(
-            request, "erase.html", 400 if problem else 200, path=f"/runs/{run.name}/erase", run=run, members=members, methods=erasing.METHODS,
+            request, "erase.html", 400 if problem else 200, path=f"/runs/{run.name}/erase", run=run,
+            members=members, methods=erasing.METHODS,
             organisation=organisation, method=method, records=records, count=len(digests), plan=plan,
             problem=refusal, token=self.token.known,
             user=_user(request), may_erase=self._may_erase(request),
