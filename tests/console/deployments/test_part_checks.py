@@ -18,8 +18,8 @@ from console.deployments import part_checks
 from console.deployments.checkup import Check
 from console.deployments.organisation_folder import Choices, join
 from console.deployments.part_checks import checks_of
-from console.papers.base_signature import NOT_SIGNED
 from console.monitoring.server import HealthReport, monitored
+from console.papers.base_signature import NOT_SIGNED
 from tests import federation as f
 from tests.console.deployments.founded import FILE, founded
 
