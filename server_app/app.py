@@ -18,6 +18,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from chain.audit.run import verify
+from core import keys
 from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import ConfigError, FoedusError, UsageError
@@ -201,7 +202,7 @@ def rotate(_grid: Grid, context: RunContext) -> None:
     own = signed.value.owner == run.genesis.coordinator
     if own and config.former_key:
         # Only a key that has read the run so far can seal it for the new one.
-        context = replace(context, run=run.read_with(Path(config.former_key)))
+        context = replace(context, run=run.replacing(keys.read(Path(config.former_key)), coordinator_key(config)))
         run = context.run
     changes = changes_of(run, coordinator_key(config), signed)
     if own:

@@ -39,6 +39,8 @@ class Artifacts:
     salt: str
     readers: Readers
     key: Key | None
+    former: Key | None = None
+    """The key that `key` replaces, while what it could open is sealed again."""
     _groups: dict[Address, Group] = field(default_factory=dict, init=False, compare=False)
     """Those that were opened, by address."""
 
@@ -186,20 +188,30 @@ class Artifacts:
         """The readers that a key is wrapped for: each of few, the group of many, whose key is written first."""
         if len(readers := self.readers.of(members)) <= MOST_WRAPS:
             return readers
-        if self.key is None or self.key.public != self.readers.coordinator:
+        own = next((key for key in self._own if key.public == self.readers.coordinator), None)
+        if own is None:
             raise UsageError(f"expected the coordinator's key to write for {len(readers)} readers, got another")
-        key = groups.key_of(self.key, self.salt, readers)
+        key = groups.key_of(own, self.salt, readers)
         if not self.blobs.has((place := f"{GROUPS}/{key.address}") + KEYS):
             self._write_wraps(place, Wraps.of(key.secret, groups.label(key.address), readers))
         return (key.public,)
 
     def _group(self, address: Address) -> Group | None:
         """The group of this address, its key opened; None where there is none, or one of others."""
-        if self.key is None or not self.blobs.has((place := f"{GROUPS}/{address}") + KEYS):
+        if not self._own or not self.blobs.has((place := f"{GROUPS}/{address}") + KEYS):
             return None
-        if address not in self._groups and self.key.address in (wraps := self._wraps(place)).wraps:
-            self._groups[address] = Group.opened(address, wraps, self.key, self.readers.of())
+        if address not in self._groups and (own := self._reader_of(wraps := self._wraps(place))):
+            self._groups[address] = Group.opened(address, wraps, own, self.readers.of())
         return self._groups.get(address)
+
+    @property
+    def _own(self) -> tuple[Key, ...]:
+        """The keys to read and write with, the newest first."""
+        return tuple(key for key in (self.key, self.former) if key)
+
+    def _reader_of(self, wraps: Wraps) -> Key | None:
+        """The first of them that something is wrapped for."""
+        return next((key for key in self._own if key.address in wraps.wraps), None)
 
     def _has(self, place: str) -> bool:
         """Whether something is stored with its key; raises RunError when the store cannot be reached."""
@@ -219,8 +231,9 @@ class Artifacts:
         if self.key is None:
             raise UsageError(f"artifact {place} is sealed: expected the key file of one of its readers, got none")
         try:
-            joint = () if self.key.address in wraps.wraps else filter(None, map(self._group, wraps.wraps))
-            return wraps.open(_label(place), next((group.key for group in joint), self.key))
+            own = self._reader_of(wraps)
+            joint = () if own else filter(None, map(self._group, wraps.wraps))
+            return wraps.open(_label(place), own or next((group.key for group in joint), self.key))
         except (FoedusError, OSError) as error:
             raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
 

@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +342,27 @@ def test_what_is_sealed_again_is_for_the_key_that_replaced_another_and_for_the_o
     after.check_wraps(after.place(STATE.digest), [MEDICAL])
     after.put(OTHER, [CODING, MEDICAL])
     assert replace(after, key=new).open(OTHER.digest) == OTHER
+
+
+def test_a_coordinator_s_new_key_opens_what_many_and_few_share_after_it_is_sealed_again(
+    crowd: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = keys.derive(7, "coordinator, again")
+    crowd.put(STATE, [MEDICAL, CODING])
+    crowd.put_document("records/shared.json", b"both", [MEDICAL, CODING])
+    monkeypatch.setattr(artifacts, "MOST_WRAPS", 9)
+    for change in (partial(crowd.put, STATE), partial(crowd.put_document, "records/shared.json", b"both")):
+        change([f.address("financial")])
+    monkeypatch.setattr(artifacts, "MOST_WRAPS", 2)
+    owner = f.COORDINATOR.address
+    chain = KeyChain((((0, 1), Rotation(GENESIS.digest, owner, owner, new.address, owner)),))
+    readers = replace(READERS, coordinator=new.public, chain=chain)
+    after = replace(crowd, readers=readers, key=new, former=f.COORDINATOR)
+    after.reseal()
+    after.put(OTHER)
+    for reader in (new, AUDITOR, *map(f.key, ("medical", "coding", "financial"))):
+        reading = replace(after, key=reader, former=None)
+        assert (reading.open(STATE.digest), reading.open(OTHER.digest)) == (STATE, OTHER)
+        assert reading.open_document("records/shared.json") == b"both"
+    with pytest.raises(IntegrityError, match="expected the key of a reader"):
+        replace(after, key=f.COORDINATOR, former=None).open(STATE.digest)
