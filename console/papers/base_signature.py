@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from assets import BASE_MODEL
 from console.options import read_file
 from core.canonical import Digest
 from core.errors import ForgeryError
@@ -47,4 +48,4 @@ def check_signed(folder: Path, expected: Digest, public: bytes) -> None:
 
 
 def _lies_here(place: str) -> bool:
-    return place in (bases.SMOLLM2, bases.assets.BASE_MODEL) or Path(place).expanduser().is_dir()
+    return place in (bases.SMOLLM2, BASE_MODEL) or Path(place).expanduser().is_dir()
