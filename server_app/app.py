@@ -280,8 +280,8 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     take_up(run, chains)
     store_beginning(run, fresh, former)
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    keys = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
-    with chains.committing(run) as commit, watched(chains.public, keys) as revoked, tracking:
+    signing = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
+    with chains.committing(run) as commit, watched(chains.public, signing) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
         measuring = Measuring.of(config, model, fresh, data.validation)
         rewards = measuring.rewards(config, run)
