@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from client_app.remote_key import RemoteKey
-from console.backends.children import Children, Kept, flower_environment, free_port, script
+from console.backends.children import Children, Kept, flower_environment, free_port
 from console.monitoring.node import NodeMonitor
 from console.monitoring.server import monitored
 from console.options import LogFileOption, LogFormatOption, command_app
@@ -101,7 +101,7 @@ def supernode_command(settings: NodeSettings, port: int) -> list[str | Path]:
     secret.unlink(missing_ok=True)
     with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(secrets.token_bytes(32))
-    command: list[str | Path] = [*script("flower-supernode"), "--superlink", settings.superlink]
+    command: list[str | Path] = [sys.executable, "-P", "-m", "client_app.supernode", "--superlink", settings.superlink]
     command += ["--isolation", "process", "--superexec-auth-secret-file", secret, "--port", str(port)]
     if settings.root_certificates is None:
         return [*command, "--insecure"]

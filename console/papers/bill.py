@@ -5,7 +5,7 @@ It is a CycloneDX ML-BOM (https://cyclonedx.org/docs/1.6/json/). Its figures are
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -77,7 +77,7 @@ def _model(origin: Origin, files: Mapping[str, str], family: str) -> Json:
         "version": origin.aggregate,
         "hashes": [{"alg": "SHA-256", "content": sha} for name, sha in files.items() if name.endswith(_WEIGHTS)],
         **_licences(origin.licence),
-        "pedigree": {"ancestors": [{"type": "machine-learning-model", "name": published(genesis.base.name)}]},
+        "pedigree": {"ancestors": [{"type": "machine-learning-model", **ancestor} for ancestor in _ancestors(origin)]},
         "modelCard": {
             "modelParameters": {
                 "approach": {"type": "supervised"},
@@ -93,6 +93,13 @@ def _model(origin: Origin, files: Mapping[str, str], family: str) -> Json:
         },
         "properties": _properties(facts),
     }
+
+
+def _ancestors(origin: Origin) -> Iterator[Json]:
+    """What it derives from: the base, and the adapter of the run that this one continues."""
+    yield {"name": published(origin.run.genesis.base.name)}
+    if former := origin.run.genesis.origin:
+        yield {"name": former.run, "version": former.state}
 
 
 def _licences(licence: str) -> Json:

@@ -41,7 +41,7 @@ _CARD = """\
 
 {pseudonyms} An organisation has as many updates as rounds admitted it.
 
-{organisations}
+{organisations}{former}
 
 ## Evaluation
 
@@ -124,6 +124,7 @@ def model_card(origin: Origin, rank: int = 0) -> str:
         uses=USES,
         pseudonyms="" if origin.named else "They are named by their addresses, under which they stand on the chain.",
         organisations=organisations_of(origin),
+        former="".join(f"\n\n{line}" for line in former_of(origin)),
         evaluation=evaluation_of(origin),
         limits="\n".join(f"- {limit}" for limit in (*LIMITS, *limits_of(origin))),
         erasures=erasures_of(origin),
@@ -145,6 +146,20 @@ def organisations_of(origin: Origin) -> str:
         [(markdown(t.called), t.organisation.examples, t.updates,
           "derived: a simulation" if t.organisation.derived else "its own") for t in origin.teachers],
     )  # fmt: skip
+
+
+def former_of(origin: Origin) -> Iterable[str]:
+    """The run that this one continues, and who was erased there since; nothing for one that began from zero."""
+    run = origin.run
+    if (named := run.genesis.origin) is None:
+        return
+    yield (
+        f"It continues run {markdown(named.run)} (genesis `{named.genesis}`), whose adapter `{named.state}` it began "
+        "with. Who taught that stands on that run's card."
+    )
+    if run.former and (erased := run.former.erased_since(named.record)):
+        who = erased if origin.named else [run.former.genesis.named(name).address for name in erased]
+        yield f"Erased there since, and still in this one: {', '.join(map(markdown, who))}."
 
 
 def evaluation_of(origin: Origin) -> str:
@@ -189,6 +204,7 @@ def facts_of(origin: Origin) -> str:
         "served aggregate": f"`{origin.aggregate}`",
         "genesis": f"`{genesis.digest}`",
         "base model": f"{markdown(genesis.base.name)}, `{genesis.base.digest}`",
+        "signature of the base": origin.base_signature or "not looked at",
         "base held as": f"{markdown(genesis.base.quantisation)} while training",
         "rank, alpha": f"{genesis.rank}, {genesis.alpha:g} in every round",
         "coordinator": f"`{genesis.coordinator}`",

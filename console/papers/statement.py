@@ -4,7 +4,7 @@ Its predicate is SLSA's provenance (https://slsa.dev/spec/v1.0/provenance): the 
 updates are what it was made of, and its served rounds are by-products, each with what opens its commitment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -44,7 +44,7 @@ def statement(origin: Origin, files: Mapping[str, str]) -> Json:
             "seed": genesis.seed,
             "aggregate": origin.aggregate,
         },
-        "resolvedDependencies": [base, *updates],
+        "resolvedDependencies": [base, *_former(origin), *updates],
     }
     # The coordinator, as accounts of Ethereum's chains are named: did:pkh, CAIP-10.
     builder = {
@@ -67,6 +67,16 @@ def statement(origin: Origin, files: Mapping[str, str]) -> Json:
 def digest_set(noun: str, value: Digest) -> dict[str, str]:
     """A digest of ours as in-toto writes it: it is SHA-256 under a tag of the noun, so it is no `sha256` of a file."""
     return {f"foedus-{noun}-v1": value.removeprefix("0x")}
+
+
+def _former(origin: Origin) -> Iterator[Json]:
+    """The adapter that the run began with, where it continues another."""
+    if former := origin.run.genesis.origin:
+        yield {
+            "name": former.run,
+            "digest": digest_set("adapter", former.state),
+            "annotations": {"role": "adapter of the continued run", "genesis": former.genesis, "record": former.record},
+        }
 
 
 def _update(record: RoundRecord, admitted: Admitted) -> Json:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
@@ -31,6 +32,14 @@ MOST_WRAPS = 8
 """Wraps of one key. An audit computes each again: of 16 members they were half of its time, of 1,000 nearly all."""
 
 
+class Unlocked(NamedTuple):
+    """Something in the store, as its wraps were opened: an audit reads it, and computes the wraps again."""
+
+    place: str
+    wraps: Wraps
+    key: bytes
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """The sealed store of one run; without a key it can be written but not read."""
@@ -39,6 +48,8 @@ class Artifacts:
     salt: str
     readers: Readers
     key: Key | None
+    former: Key | None = None
+    """The key that `key` replaces, while what it could open is sealed again."""
     _groups: dict[Address, Group] = field(default_factory=dict, init=False, compare=False)
     """Those that were opened, by address."""
 
@@ -59,14 +70,14 @@ class Artifacts:
         """A state; raises what `open_packed` raises, and FormatError for bytes that are none."""
         return self.open_packed(name).state
 
-    def open_packed(self, name: Digest) -> Packed:
-        """The bytes of a state, decrypted into memory, their digest checked.
+    def open_packed(self, name: Digest, unlocked: Unlocked | None = None) -> Packed:
+        """The bytes of a state, decrypted into memory, their digest checked; `unlocked` is its key where it is known.
 
         Raises DestroyedError when its key was destroyed, other IntegrityErrors when it is missing, sealed for others,
         or its bytes are not those of the digest; UsageError when no key was given.
         """
         # The label proves the place alone; the digest proves the state.
-        data = self._open(place := self.place(name))
+        data = self._open(place := self.place(name), unlocked)
         packed = Packed(data)
         if packed.digest != name:
             raise IntegrityError(f"artifact {place}: expected digest {name}, got {packed.digest}")
@@ -85,9 +96,9 @@ class Artifacts:
         """Store a copy of a document of the run folder (``genesis.json``)."""
         self._put(name.removesuffix(".json"), [data], members)
 
-    def open_document(self, name: str) -> bytes:
+    def open_document(self, name: str, unlocked: Unlocked | None = None) -> bytes:
         """A document; raises what `open` raises."""
-        return self._open(name.removesuffix(".json"))
+        return self._open(name.removesuffix(".json"), unlocked)
 
     def destroy_document(self, name: str) -> None:
         """Destroy the key of a document's copy."""
@@ -133,22 +144,22 @@ class Artifacts:
         stored = (name.removesuffix(SEALED) for name in self.blobs.names() if name.endswith(SEALED))
         return [f"{name}.json" for name in stored if not name.startswith("blocks/")]
 
-    def unlock(self, place: str) -> bytes:
+    def unlock(self, place: str) -> Unlocked:
         """The key of something that is stored; raises what `open` raises."""
-        return self._key_of(place, self._wraps(place))
+        wraps = self._wraps(place)
+        return Unlocked(place, wraps, self._key_of(place, wraps))
 
     def check_block(self, place: str) -> None:
         """Raise IntegrityError unless a block holds the state that it is named for."""
         if self.place(digest("adapter", self._open(place))) != place:
             raise IntegrityError(f"artifact {place} holds another state")
 
-    def check_wraps(self, place: str, members: Collection[Address] | None = None) -> None:
+    def check_wraps(self, unlocked: Unlocked, members: Collection[Address] | None = None) -> None:
         """Raise IntegrityError unless each of these organisations, the coordinator and the auditors can open a key.
 
         Every wrap is computed again from the key, and every wrap of a group's key from that.
         """
-        wraps = self._wraps(place)
-        key = self._key_of(place, wraps)
+        place, wraps, key = unlocked
         known = {address_of(reader): reader for reader in self.readers.of()}
         joint = [group for address in wraps.wraps if address not in known and (group := self._group(address))]
         reached = set(wraps.wraps).union(*(group.readers for group in joint))
@@ -186,20 +197,30 @@ class Artifacts:
         """The readers that a key is wrapped for: each of few, the group of many, whose key is written first."""
         if len(readers := self.readers.of(members)) <= MOST_WRAPS:
             return readers
-        if self.key is None or self.key.public != self.readers.coordinator:
+        own = next((key for key in self._own if key.public == self.readers.coordinator), None)
+        if own is None:
             raise UsageError(f"expected the coordinator's key to write for {len(readers)} readers, got another")
-        key = groups.key_of(self.key, self.salt, readers)
+        key = groups.key_of(own, self.salt, readers)
         if not self.blobs.has((place := f"{GROUPS}/{key.address}") + KEYS):
             self._write_wraps(place, Wraps.of(key.secret, groups.label(key.address), readers))
         return (key.public,)
 
     def _group(self, address: Address) -> Group | None:
         """The group of this address, its key opened; None where there is none, or one of others."""
-        if self.key is None or not self.blobs.has((place := f"{GROUPS}/{address}") + KEYS):
+        if not self._own or not self.blobs.has((place := f"{GROUPS}/{address}") + KEYS):
             return None
-        if address not in self._groups and self.key.address in (wraps := self._wraps(place)).wraps:
-            self._groups[address] = Group.opened(address, wraps, self.key, self.readers.of())
+        if address not in self._groups and (own := self._reader_of(wraps := self._wraps(place))):
+            self._groups[address] = Group.opened(address, wraps, own, self.readers.of())
         return self._groups.get(address)
+
+    @property
+    def _own(self) -> tuple[Key, ...]:
+        """The keys to read and write with, the newest first."""
+        return tuple(key for key in (self.key, self.former) if key)
+
+    def _reader_of(self, wraps: Wraps) -> Key | None:
+        """The first of them that something is wrapped for."""
+        return next((key for key in self._own if key.address in wraps.wraps), None)
 
     def _has(self, place: str) -> bool:
         """Whether something is stored with its key; raises RunError when the store cannot be reached."""
@@ -208,8 +229,8 @@ class Artifacts:
         except OSError as error:
             raise RunError(f"artifact {place} cannot be stored: {error}") from error
 
-    def _open(self, place: str) -> bytes:
-        key = self.unlock(place)
+    def _open(self, place: str, unlocked: Unlocked | None = None) -> bytes:
+        _, _, key = unlocked or self.unlock(place)
         try:
             return sealing.unseal(key, _label(place), self.blobs.read(place + SEALED))
         except (OSError, IntegrityError) as error:
@@ -219,8 +240,9 @@ class Artifacts:
         if self.key is None:
             raise UsageError(f"artifact {place} is sealed: expected the key file of one of its readers, got none")
         try:
-            joint = () if self.key.address in wraps.wraps else filter(None, map(self._group, wraps.wraps))
-            return wraps.open(_label(place), next((group.key for group in joint), self.key))
+            own = self._reader_of(wraps)
+            joint = () if own else filter(None, map(self._group, wraps.wraps))
+            return wraps.open(_label(place), own or next((group.key for group in joint), self.key))
         except (FoedusError, OSError) as error:
             raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
 

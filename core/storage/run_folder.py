@@ -62,11 +62,15 @@ PRUNED = "pruned.json"
 class RunFolder:
     """One run's files. Reading is free for everyone; writing needs the run's lock (`server_app`)."""
 
-    def __init__(self, folder: Path, store: str = "", key: Key | Path | None = None) -> None:
-        """`store`: a folder or URL for the artifacts, "" is beside the records; `key`: a reader's, or its file."""
+    def __init__(self, folder: Path, store: str = "", key: Key | Path | None = None, former: Key | None = None) -> None:
+        """`store`: a folder or URL for the artifacts, "" is beside the records; `key`: a reader's, or its file.
+
+        `former`: the coordinator's key that `key` replaces, while it does.
+        """
         self.folder = folder
         self._store = store
         self._key = key
+        self._former = former
 
     @property
     def name(self) -> str:
@@ -157,7 +161,7 @@ class RunFolder:
     @cached_property
     def artifacts(self) -> Artifacts:
         """The sealed store, read with `key`."""
-        return Artifacts(self.blobs, self.genesis.salt, self.readers, self.key)
+        return Artifacts(self.blobs, self.genesis.salt, self.readers, self.key, self._former)
 
     @property
     def key(self) -> Key | None:
@@ -173,6 +177,10 @@ class RunFolder:
     def read_with(self, key: Key | Path | None) -> "RunFolder":
         """The same run, read with another key, or with its own when that is None."""
         return RunFolder(self.folder, self._store, key or self._key)
+
+    def replacing(self, former: Key, key: Key) -> "RunFolder":
+        """The same run, while the coordinator's key replaces the one that all was sealed with so far."""
+        return RunFolder(self.folder, self._store, key, former)
 
     def begin(self, genesis: Genesis, readers: Readers, founding: Founding | None = None) -> None:
         """Write genesis, readers and what the members signed; raises RunError when the run has a genesis already."""

@@ -23,6 +23,7 @@ from core.errors import (
 from core.keys import Key
 from core.rotations import Rotation
 from core.signed import Signed
+from core.storage import artifacts
 from core.storage.run_folder import RunFolder
 from server_app.rotation import changes_of, read_rotation
 from tests.server_app.test_membership import COORDINATOR, key, until
@@ -30,6 +31,13 @@ from tests.server_app.worlds import World
 
 OLD = key("medical")
 NEW, NEXT, ADMINISTRATOR = (keys.derive(7, name) for name in ("medical, again", "coordinator, again", "administrator"))
+
+
+@pytest.fixture(params=[artifacts.MOST_WRAPS, 2], ids=["few readers", "more readers than one key is wrapped for"])
+def most_wraps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many readers are few."""
+    monkeypatch.setattr(artifacts, "MOST_WRAPS", request.param)
+    return int(request.param)
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def signers(run: RunFolder) -> list[tuple[int, str, set[str]]]:
 
 
 def test_a_coordinator_s_key_is_replaced_and_each_record_is_verified_by_the_key_of_then(
-    world: World, run: RunFolder, tmp_path: Path
+    most_wraps: int, world: World, run: RunFolder, tmp_path: Path
 ) -> None:
     new = file_of(tmp_path, NEXT)
     world.run("one", mode="rotate", **{"coordinator-key": new, "former-key": file_of(tmp_path, COORDINATOR)})
@@ -103,7 +111,7 @@ def test_a_coordinator_s_key_is_replaced_and_each_record_is_verified_by_the_key_
 
 
 def test_an_organisation_s_key_is_replaced_and_it_stays_who_it_was(
-    world: World, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    most_wraps: int, world: World, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation = signed(run, OLD)
     world.run("one", mode="rotate", request=request_of(tmp_path, rotation))

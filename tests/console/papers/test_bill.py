@@ -11,7 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from console.papers.bill import bill
 from console.papers.origin import Origin
 from tests.behaviours.runs import build
-from tests.console.papers.test_origin import origin_of
+from tests.console.papers.test_origin import continuing, origin_of
 
 FILES = {"README.md": "ab" * 32, "adapter_model.safetensors": "cd" * 32}
 
@@ -50,3 +50,11 @@ def test_it_hashes_the_weights_and_says_where_the_records_are(origin: Origin) ->
     datasets = model["modelCard"]["modelParameters"]["datasets"]
     assert len(datasets) == len(origin.teachers)
     assert all("the records stay with the organisation" in one["description"] for one in datasets)
+
+
+def test_the_adapter_that_a_run_began_with_is_among_its_ancestors(origin: Origin) -> None:
+    former = continuing(origin)
+    told = bill(origin, FILES, "llama")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(told)) is None
+    base, adapter = told["metadata"]["component"]["pedigree"]["ancestors"]
+    assert (base["name"], adapter["name"], adapter["version"]) == ("none", "before", former.state)

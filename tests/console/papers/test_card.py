@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,9 +10,10 @@ import yaml
 from console.papers.card import model_card
 from console.papers.origin import Origin
 from core.genesis import Privacy
+from core.storage.run_folder import RunFolder
 from tests import federation as f
 from tests.behaviours.runs import Federation, build
-from tests.console.papers.test_origin import origin_of
+from tests.console.papers.test_origin import continuing, origin_of
 
 AGGREGATE = f.other("aggregate")
 
@@ -100,3 +102,18 @@ def test_it_says_how_the_adapters_of_lanes_are_used(tmp_path: Path, composition:
     card = model_card(origin_of(run), 4)
     assert ("independently trained lanes" in card) is bool(words)
     assert words in card
+
+
+def test_it_names_the_run_that_it_continues_and_who_was_erased_there_since(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "It continues" not in model_card(origin, 4)
+    former = continuing(origin)
+    card = model_card(origin, 4)
+    assert f"It continues run before (genesis `{former.genesis}`), whose adapter `{former.state}`" in card
+    assert "Erased there since" not in card
+    name, address = f.genesis().organisations[0].name, f.genesis().organisations[0].address
+    there = SimpleNamespace(genesis=f.genesis(), erased_since={former.record: [name]}.get)
+    monkeypatch.setattr(RunFolder, "former", there)
+    assert f"Erased there since, and still in this one: {address}." in model_card(origin, 4)
+    assert f"Erased there since, and still in this one: {name}." in model_card(replace(origin, named=True), 4)

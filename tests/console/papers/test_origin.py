@@ -1,12 +1,15 @@
 """What papers say of an adapter's origin: its served rounds, who is in them, and how they are called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from console.papers.origin import Origin
 from core.canonical import ZERO_DIGEST
+from core.origins import FormerRun
 from core.storage.state_folder import State
+from tests import federation as f
 from tests.behaviours.runs import Federation, build
 
 
@@ -18,6 +21,13 @@ def federation(tmp_path: Path) -> Federation:
 def origin_of(federation: Federation, *, named: bool = False) -> Origin:
     folder = federation.run.folder
     return Origin(State(folder.parent.parent), federation.run, ZERO_DIGEST, named)
+
+
+def continuing(origin: Origin) -> FormerRun:
+    """Have a paper's run continue another one, which this returns."""
+    former = FormerRun("before", f.other("genesis"), f.other("record"), f.other("state"), 7)
+    origin.run.__dict__["genesis"] = replace(origin.run.genesis, origin=former)
+    return former
 
 
 def test_teachers_are_those_whose_updates_are_served(federation: Federation) -> None:

@@ -11,7 +11,7 @@ from in_toto_attestation.v1.statement import Statement
 from console.papers.origin import Origin
 from console.papers.statement import PREDICATE, digest_set, statement
 from tests.behaviours.runs import Federation, build
-from tests.console.papers.test_origin import origin_of
+from tests.console.papers.test_origin import continuing, origin_of
 
 FILES = {"README.md": "ab" * 32, "adapter_model.safetensors": "cd" * 32}
 
@@ -50,3 +50,13 @@ def test_salts_of_other_rounds_stay_where_they_are(origin: Origin, federation: F
     first, last = (federation.run.salts(signed.value) for signed in federation.run.records())
     assert last.aggregate in text
     assert not [salt for salt in (first.aggregate, *first.updates.values(), *last.updates.values()) if salt in text]
+
+
+def test_it_names_the_adapter_that_its_run_began_with(origin: Origin) -> None:
+    former = continuing(origin)
+    told = statement(origin, FILES)["predicate"]
+    json_format.ParseDict(told, provenance_pb2.Provenance())
+    adapter = told["buildDefinition"]["resolvedDependencies"][1]
+    assert adapter["name"] == "before"
+    assert adapter["digest"] == digest_set("adapter", former.state)
+    assert adapter["annotations"]["record"] == former.record
