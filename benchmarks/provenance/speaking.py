@@ -1,6 +1,6 @@
 """The attribution experiments on a base that speaks: fewer rounds, the product's settings, fewer responses.
 
-    python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [EXPERIMENT …]
+    python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [--only NAME …]
 
 DATA holds the four domains of real data; WORK keeps the scores, and a command that is repeated goes on where it
 stopped. The responses and their teachers are those of `benchmarks.provenance`; where an organisation misses the later
@@ -53,11 +53,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
     parser.add_argument("--base", default=RunConfig().base)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("experiment", nargs="*", default=RUN, choices=RUN)
+    parser.add_argument("--only", nargs="*", default=RUN, choices=RUN, help="the experiments to run")
     options = parser.parse_args()
     model, runs = base_of_settings(RunConfig(base=options.base)), []
     for seed in SEEDS[: options.seeds]:
-        for name in options.experiment:
+        for name in options.only:
             settings = ExperimentSettings(model, options.data, "", seed)
             file, seconds = wall_timed(
                 partial(run, name, Path(options.base).name, settings, options.work, shaped=shortened)
