@@ -7,6 +7,7 @@ from core import lora, seeds
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, weights
 from core.canonical import Address
+from core.config import RunConfig
 from llm.model import Model
 from llm.records import Record
 from llm.train import TrainConfig, train
@@ -32,6 +33,12 @@ class Schedule:
     max_length: int = 128
     learning_rate: float = 6e-3
     server_rate: float = 1.0
+
+    @classmethod
+    def by_default(cls, rounds: tuple[tuple[int, ...], ...], steps: int) -> "Schedule":
+        """These rounds with the product's settings."""
+        own = RunConfig()
+        return cls(rounds, steps, own.batch_size, own.max_length, own.learning_rate, own.server_rate)
 
     def config(self, number: int) -> TrainConfig:
         """The training of round `number`, from 0."""

@@ -70,11 +70,7 @@ class Federation:
 
     def schedule(self, taking_part: Sequence[int]) -> Schedule:
         """All of these in every round, with the product's settings."""
-        settings = RunConfig()
-        each = (tuple(taking_part),) * ROUNDS
-        return Schedule(
-            each, STEPS, settings.batch_size, settings.max_length, settings.learning_rate, settings.server_rate
-        )
+        return Schedule.by_default((tuple(taking_part),) * ROUNDS, STEPS)
 
     def predicted(self) -> dict[str, list[list[float]]]:
         """Of every method, and for each question, the score of each organisation; trains the federation of all."""

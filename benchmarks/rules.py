@@ -1,10 +1,10 @@
-"""What organisations learn together by each aggregation rule, and each alone, on a base that speaks.
+"""What organisations learn together by each aggregation rule and wire form, and each alone, on a base that speaks.
 
 Four organisations teach the default base their made-up facts in a few rounds, by the command line and in one process;
 every rule has the same rank, steps and seeds, once with the mean of the updates (η = 1) and once with the default η,
-and once each organisation learns in a lane of its own. Loss is that of the run's own report, on each organisation's
-held-out records; a fact counts as said when the greedy answer to a held-out question holds it. Everything measured lies
-in WORK: a run that stops goes on from there.
+sent as fp32; so has the default rule in every other wire form, and once each organisation learns in a lane of its own.
+Loss is that of the run's own report, on each organisation's held-out records; a fact counts as said when the greedy
+answer to a held-out question holds it. Everything measured lies in WORK: a run that stops goes on from there.
 
     python -m benchmarks.rules --work WORK [--base BASE] [--seeds N]
 """
@@ -23,6 +23,7 @@ from core.aggregation import RULES
 from core.config import RunConfig
 from core.intervals import MeanInterval
 from core.storage.state_folder import State
+from core.wire import DOWN
 from provenance.served import subject
 
 # A stack of four organisations' updates in three rounds has rank 192, which is as wide as the base's narrowest layer.
@@ -30,11 +31,22 @@ SHAPE = (
     *("--backend", "inline", "--rounds", "3"),
     *("--set", "rank=16", "--set", "local-epochs=2", "--set", "participation=all"),
 )
+DEFAULT = RunConfig().aggregation
+
+
+def _of_rule(rule: str) -> dict[str, tuple[str, ...]]:
+    return {
+        f"{rule}, η {rate:g}": ("--aggregation", rule, "--set", f"server-rate={rate:g}", "--set", "wire=fp32")
+        for rate in (1.0, RunConfig().server_rate)
+    }
+
+
 CASES: Mapping[str, tuple[str, ...]] = {
-    f"{rule}, η {rate:g}": ("--aggregation", rule, "--set", f"server-rate={rate:g}")
-    for rule in RULES
-    for rate in (1.0, RunConfig().server_rate)
-} | {"each alone, routing": ("--lane-size", "1", "--composition", "routing")}
+    **_of_rule(DEFAULT),
+    **{f"{DEFAULT}, {wire}": ("--set", f"wire={wire}") for wire in DOWN if wire not in {"fp32", "bf16"}},
+    "each alone, routing": ("--lane-size", "1", "--composition", "routing", "--set", "wire=fp32"),
+    **{case: options for rule in RULES if rule != DEFAULT for case, options in _of_rule(rule).items()},
+}
 
 
 def measured(folder: Path, base: str, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:

@@ -37,7 +37,9 @@ class Target:
         )
 
 
-ON_SMOLLM2 = {"speaking", "speaking_unseen", "rules", "lds", "records", "serving", "node_overhead"}
+ON_SMOLLM2 = {
+    "speaking", "speaking_unseen", "rules", "lds", "records", "provenance_speaking", "serving", "node_overhead",
+}  # fmt: skip
 """The results that were measured on SmolLM2-135M-Instruct."""
 
 
@@ -325,6 +327,13 @@ def _spoken(
     )
 
 
+def _by_gradient(experiment: str) -> Callable[[Figures], Cases]:
+    """The percent of an experiment's responses that `gradient` gives their teacher."""
+    return lambda figures: {
+        row["base"]: row["gradient"]["percent"] for row in figures["by_experiment"] if row["experiment"] == experiment
+    }
+
+
 _PEERS = ("protoken", "client likelihood", "update norm", "random")
 
 
@@ -470,6 +479,13 @@ TARGETS = (
     Target(
         "attribution", "Peak memory for 200 organisations, relative to 6", "provenance_speed",
         _one("peak_memory", "most_to_least"), 1.1, "×",
+    ),
+    *(
+        Target(
+            "attribution", f"Responses attributed to the right organisation: {experiment}, on a base that speaks",
+            "provenance_speaking", _by_gradient(experiment), least, " %", at_least=True,
+        )
+        for experiment, least in (("natural", 98), ("triggers", 99))
     ),
     Target(
         "attribution", "Linear datamodeling score over organisations, of `ablation`, the default method", "lds",

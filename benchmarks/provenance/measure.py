@@ -8,7 +8,7 @@ reads the files.
 import hashlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.in_process import address
-from benchmarks.provenance.experiments import EXPERIMENTS, ExperimentSettings
+from benchmarks.provenance.experiments import EXPERIMENTS, Experiment, ExperimentSettings
 from benchmarks.provenance.federation import subjects
 from core.canonical import Address
 from core.storage import blobs
@@ -109,13 +109,22 @@ CONTROLS: Mapping[str, Scoring] = {
 }
 
 
-def run(name: str, base: str, settings: ExperimentSettings, folder: Path) -> Path:
-    """Train one federation and attribute its probes; returns its file, which is left alone if it is there."""
+def run(
+    name: str,
+    base: str,
+    settings: ExperimentSettings,
+    folder: Path,
+    shaped: Callable[[Experiment], Experiment] = lambda experiment: experiment,
+) -> Path:
+    """Train one federation and attribute its probes; returns its file, which is left alone if it is there.
+
+    `shaped` makes another experiment of the one with this name.
+    """
     file = folder / f"{name}-{base}-{settings.domain or 'all'}-{settings.seed}.pt"
     if file.exists():
         return file
     started = time.perf_counter()
-    experiment = EXPERIMENTS[name](settings)
+    experiment = shaped(EXPERIMENTS[name](settings))
     rows: list[dict[str, Any]] = []
     trained = subjects(settings.model, experiment.members, experiment.schedule, settings.seed)
     for number, subject in enumerate(trained):

@@ -160,8 +160,25 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The harder experiments: a row for each, base and kind of response, and the token-level accuracy of facts."""
     chosen = [run for run in runs if run["experiment"] != "paper"]
+    table = by_experiment(chosen)
+    targets = [
+        {
+            "experiment": row["experiment"],
+            "base": row["base"],
+            "target": TARGETS[row["experiment"]],
+            "measured": row[JUDGED],
+            "missed by": max(0.0, TARGETS[row["experiment"]] - row[JUDGED]["percent"]),
+        }
+        for row in table
+        if row["experiment"] in TARGETS
+    ]
+    return {"targets": targets, "tokens_of_facts": tokens_of_facts(chosen), "by_experiment": table}
+
+
+def by_experiment(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each experiment, base and kind of response: how many each method gave its teacher."""
     table = []
-    for (experiment, base), some in _grouped(chosen, lambda run: (run["experiment"], run["base"])).items():
+    for (experiment, base), some in _grouped(runs, lambda run: (run["experiment"], run["base"])).items():
         for kind in dict.fromkeys(row["kind"] for run in some for row in run["rows"]):
             name = f"{experiment}, {kind}" if kind else experiment
 
@@ -178,21 +195,32 @@ def harder(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     **_accuracies(some, keep),
                 }
             )
-    targets = [
-        {
-            "experiment": row["experiment"],
-            "base": row["base"],
-            "target": TARGETS[row["experiment"]],
-            "measured": row[JUDGED],
-            "missed by": max(0.0, TARGETS[row["experiment"]] - row[JUDGED]["percent"]),
-        }
-        for row in table
-        if row["experiment"] in TARGETS
-    ]
-    return {"targets": targets, "tokens_of_facts": _facts(chosen), "by_experiment": table}
+    return table
 
 
-def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def tokens_of_facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How many tokens each method gives to the teacher of a planted fact: those that spell it, and all."""
+    table = []
+    for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
+        for method in ("gradient", "protoken", "direct-logit", "ablation"):
+            every, marked = list[bool](), list[bool]()
+            for one in responses(some, method):
+                tokens, _, organisations = one.scores
+                hits = [organisations[index] in one.row["right"] for index in tokens.argmax(1).tolist()]
+                every += hits
+                marked += [hit for hit, mark in zip(hits, one.row["marked"], strict=True) if mark]
+            table.append(
+                {
+                    "base": base,
+                    "method": method,
+                    "fact tokens": Share(sum(marked), len(marked)).percent,
+                    "all tokens": Share(sum(every), len(every)).percent,
+                }
+            )
+    return table
+
+
+def correlations(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Correlation of response scores with leave-one-out and exact Shapley values, over organisations.
 
     `pooled` is Pearson's over all pairs of response and organisation, each response less its mean, with an interval
@@ -217,7 +245,7 @@ def faithfulness(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                             "within spearman": float(np.mean([spearman(*pair) for pair in pairs])),
                         }
                     )
-    return {"correlations": table}
+    return table
 
 
 def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -280,7 +308,7 @@ def main() -> None:
     for name, make in {
         "paper": paper,
         "harder": harder,
-        "faithfulness": faithfulness,
+        "faithfulness": lambda found: {"correlations": correlations(found)},
         "calibration": calibration,
     }.items():
         figures = make(runs)
@@ -302,27 +330,6 @@ def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> 
 def _macro(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     names = [name for name, value in table[0].items() if isinstance(value, dict)] if table else []
     return {name: float(np.mean([row[name]["percent"] for row in table if row.get(name)])) for name in names}
-
-
-def _facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    table = []
-    for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
-        for method in ("gradient", "protoken", "direct-logit", "ablation"):
-            every, marked = list[bool](), list[bool]()
-            for one in responses(some, method):
-                tokens, _, organisations = one.scores
-                hits = [organisations[index] in one.row["right"] for index in tokens.argmax(1).tolist()]
-                every += hits
-                marked += [hit for hit, mark in zip(hits, one.row["marked"], strict=True) if mark]
-            table.append(
-                {
-                    "base": base,
-                    "method": method,
-                    "fact tokens": Share(sum(marked), len(marked)).percent,
-                    "all tokens": Share(sum(every), len(every)).percent,
-                }
-            )
-    return table
 
 
 def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterator[tuple[Array, Array]]:

@@ -1,6 +1,7 @@
 """Attribution experiments on a tiny model: each federation is measured once, and its scores become tables."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from benchmarks.in_process import Member, Schedule, address
 from benchmarks.provenance import measure, tables
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
+from benchmarks.provenance.speaking import ASKED, shortened
+from core.config import RunConfig
 from llm.model import Model
 from tests.commands import make_base
 from tests.llm.conftest import question
@@ -51,6 +54,19 @@ def runs(model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     return found
 
 
+def test_on_a_base_that_speaks_each_teacher_is_asked_about_equally_often_after_fewer_rounds(model: Model) -> None:
+    example = tiny(ExperimentSettings(model, Path(), "coding", 0)).probes[1][0].example
+    probes = tuple(Probe(example, (k % 2,), kind) for kind in ("dev", "own") for k in range(50))
+    rounds = ((0, 1),) * 3 + ((0,),) * 3
+    short = shortened(Experiment((), Schedule(rounds), {5: probes}))
+    assert short.schedule.rounds == ((0, 1), (0,), (0,))
+    assert short.schedule.server_rate == RunConfig().server_rate
+    (kept,) = (short.probes[2],)
+    assert Counter((probe.right, probe.kind) for probe in kept) == {
+        ((k,), kind): ASKED for k in (0, 1) for kind in ("dev", "own")
+    }
+
+
 def test_every_fifth_response_is_attributed_by_the_slow_methods_and_the_controls(runs: list[dict[str, Any]]) -> None:
     first, second, _ = runs[0]["rows"]
     slow = {"ablation", "shapley", "exact shapley", *measure.CONTROLS}
@@ -84,7 +100,7 @@ def test_scores_become_tables(runs: list[dict[str, Any]]) -> None:
     assert (row["experiment"], row["seeds"], row["responses"]) == ("facts, own", 2, 6)
     facts = tables.harder(runs)["tokens_of_facts"]
     assert all(row["fact tokens"] == row["all tokens"] for row in facts), "here every token is one of a fact"
-    for row in tables.faithfulness(runs)["correlations"]:
+    for row in tables.correlations(runs):
         assert -1 <= row["pooled pearson"] <= 1
         assert re.fullmatch(r"-?\d\.\d{3} to -?\d\.\d{3}", row["95 % of it"])
         assert row["method"] != row["compared with"]

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from benchmarks.rules import CASES, measured, row
+from benchmarks.rules import CASES, DEFAULT, measured, row
 from core.aggregation import RULES
 from core.config import RunConfig
+from core.wire import DOWN
 
 
 def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
@@ -13,6 +14,11 @@ def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
     for rule in RULES:
         assert f"{rule}, η 1" in CASES
         assert f"{rule}, η {rate:g}" in CASES
+
+
+def test_the_default_rule_is_tried_in_every_wire_form_that_saves_much() -> None:
+    assert {"int8", "nf4", "sparse"} < DOWN.keys()
+    assert all(f"wire={wire}" in CASES[f"{DEFAULT}, {wire}"] for wire in ("int8", "nf4", "sparse"))
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The attribution experiments on a base that speaks: fewer rounds, the product's settings, fewer responses.
+
+    python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [EXPERIMENT …]
+
+DATA holds the four domains of real data; WORK keeps the scores, and a command that is repeated goes on where it
+stopped. The responses and their teachers are those of `benchmarks.provenance`; where an organisation misses the later
+rounds there, it does so here.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from benchmarks.in_process import Schedule
+from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
+from benchmarks.provenance.measure import run
+from benchmarks.provenance.tables import by_experiment, correlations, tokens_of_facts
+from benchmarks.speaking import SEEDS
+from benchmarks.timing import wall_timed
+from core.config import RunConfig
+from llm.sources import base_of_settings
+
+RUN = ("natural", "triggers", "facts", "absent", "same", "unequal")
+STEPS = 16
+"""Of an organisation in each round."""
+ASKED = 12
+"""Responses of each teacher and kind."""
+
+
+def shortened(experiment: Experiment) -> Experiment:
+    """Every second round, with the product's settings, and after the last the first responses of each teacher."""
+    rounds = experiment.schedule.rounds[1::2]
+    (probes,), counted, kept = experiment.probes.values(), Counter[tuple[object, str]](), list[Probe]()
+    for probe in probes:
+        counted[probe.right, probe.kind] += 1
+        if counted[probe.right, probe.kind] <= ASKED:
+            kept.append(probe)
+    schedule = Schedule.by_default(rounds, STEPS)
+    return replace(experiment, schedule=schedule, probes={len(rounds) - 1: tuple(kept)})
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
+    parser.add_argument("--base", default=RunConfig().base)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("experiment", nargs="*", default=RUN, choices=RUN)
+    options = parser.parse_args()
+    model, runs = base_of_settings(RunConfig(base=options.base)), []
+    for seed in SEEDS[: options.seeds]:
+        for name in options.experiment:
+            settings = ExperimentSettings(model, options.data, "", seed)
+            file, seconds = wall_timed(
+                partial(run, name, Path(options.base).name, settings, options.work, shaped=shortened)
+            )
+            sys.stderr.write(f"{time.strftime('%X')} {file.stem} {seconds:.0f} s\n")
+            runs.append(torch.load(file, weights_only=False))
+            # After every federation: a measurement that stops leaves its figures behind.
+            figures = {
+                "by_experiment": by_experiment(runs),
+                "tokens_of_facts": tokens_of_facts(runs),
+                "correlations": correlations(runs),
+            }
+            command = "python -m benchmarks.provenance.speaking --data DATA --work WORK"
+            report.write("provenance_speaking", figures, command, SEEDS[0])
+
+
+if __name__ == "__main__":
+    main()
