@@ -26,6 +26,11 @@ def page(name: str) -> Path:
     return _folder("pages") / name
 
 
+def schemas() -> Path:
+    """Return the JSON Schema of what commands print with --json: `$defs` by command, and what they share."""
+    return _folder("schemas.json")
+
+
 def _folder(name: str) -> Path:
     # A checkout or an installed wheel: both are folders, and transformers reads models from folders only.
     return Path(str(files(__name__) / name))

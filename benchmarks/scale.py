@@ -48,7 +48,7 @@ MOST_SLOWER = 1.3
 _SETTINGS: Mapping[str, bool | int | float | str] = {
     "base": "foedus-tiny", "quantisation": "none", "partition": "dirichlet", "participation": "random",
     "local-steps": 1, "batch-size": 2, "max-length": 64, "rank": 8, "alpha": 16.0, "evaluate-limit": 2,
-    "calibration": 0, "private-chain": "none", "bind-timeout": 900.0,
+    "calibration": 0, "sample-answers": 0, "private-chain": "none", "bind-timeout": 900.0,
 }  # fmt: skip
 _POLL_SECONDS = 0.1
 

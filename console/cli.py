@@ -50,6 +50,7 @@ SUMMARIES = {
     "prune": "Remove what of a run can be computed again: the aggregates of its older rounds.",
     "backup": "Copy a state, coordinator, node or signer folder while it is used.",
     "restore": "Put a backup back, and check every byte of it.",
+    "schema": "Print the JSON Schema (2020-12) of what a command prints with --json.",
     "completion": "Print the script that has a shell complete commands, options and run ids.",
 }
 """Every command and its line in `foedus --help`, which would take seconds if it imported them all."""

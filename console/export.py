@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.options import (
+    BaseKeyOption,
     BaseOption,
     JsonOption,
     ReaderKeyOption,
@@ -16,6 +17,7 @@ from console.options import (
     readable_run,
     state_of,
 )
+from console.papers.base_signature import base_signature
 from console.papers.folder import write_papers
 from console.papers.origin import Origin
 from console.views.progress import working
@@ -40,6 +42,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     licence: Annotated[str, typer.Option(metavar="SPDX", help="The licence that you grant, as Apache-2.0.")] = "",
     signing_key: SigningKeyOption = None,
     base: BaseOption = "",
+    base_key: BaseKeyOption = None,
     key: ReaderKeyOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -55,15 +58,16 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     signer = file_key(signing_key_path(signing_key))
     folder = state_of(state)
     found = readable_run(folder, run, key)
+    signature = base_signature(base or found.genesis.base.name, found.genesis.base.digest, base_key)  # before it loads
     with working(f"loading the base {found.genesis.base.name}"):
         served = serving(found, base)
     out = out.expanduser().absolute()
-    origin = Origin(folder, found, served.state.digest, named, licence)
+    origin = Origin(folder, found, served.state.digest, named, licence, signature)
     made = merged(served, out, origin, signer, script) if merge or gguf else adapters(served, out, origin, signer)
     if repository:
         with working(f"uploading {out.name} to {repository}"):
             made["url"] = upload(out, repository, private=not public)
-    result = {"run": found.name, "aggregate": served.state.digest, "path": str(out)}
+    result = {"run": found.name, "aggregate": served.state.digest, "path": str(out), "base_signature": signature}
     result |= {"composition": served.adapter.kind, "signer": signer.name} | made
     answer(result, told(result), as_json=as_json)
 
@@ -107,4 +111,4 @@ def told(result: dict[str, Any]) -> list[str]:
         nats = f"{result['divergence']:.2g} nats a token"
         lines.append(f"Merged   {result['path']}, {nats} from the adapter beside its base")
     lines += [f"{title:8} {result[name]}" for name, title in (("gguf", "GGUF"), ("url", "Pushed")) if name in result]
-    return [*lines, f"Signed   by key {result['signer']}"]
+    return [*lines, f"Base     {result['base_signature']}", f"Signed   by key {result['signer']}"]

@@ -39,6 +39,9 @@ SigningKeyOption = Annotated[
     Path | None,
     typer.Option("--signing-key", help="PEM key on P-256 that signs [~/.config/foedus/signing.pem, made if missing]."),
 ]
+BaseKeyOption = Annotated[
+    Path | None, typer.Option(help="Public key (PEM) by which the base must be signed, in its model.sig.")
+]
 FederationOption = Annotated[
     str, typer.Option("--federation", metavar="NAME", help="A coordinator's folder, or its name in /etc/foedus.")
 ]

@@ -126,6 +126,23 @@ def verified_folder(folder: Path, public: bytes) -> dict[str, str]:
     Raises UsageError for what is no such key, FormatError for a signature that is none of this kind, ForgeryError when
     another key made it, or a file was changed, added or left out.
     """
+    signed, ignored = _signed(folder, public)
+    here = file_digests(folder, ignored)
+    if changed := sorted(name for name in {*signed, *here} if signed.get(name) != here.get(name)):
+        raise ForgeryError(f"{folder}: expected the files that were signed, got {changed[0]} changed, added or missing")
+    return here
+
+
+def signed_files(folder: Path, public: bytes) -> dict[str, str]:
+    """The files that a folder's signature by a public key lists, with their SHA-256; those here are not looked at.
+
+    Raises as `verified_folder` does, unless for what lies in the folder.
+    """
+    return _signed(folder, public)[0]
+
+
+def _signed(folder: Path, public: bytes) -> tuple[dict[str, str], set[str]]:
+    """The files that a signature lists, and the names at the top of the folder that it leaves out."""
     bundle = parse_json((folder / SIGNATURE).read_bytes())
     statement = opened(bundle.get("dsseEnvelope") if isinstance(bundle, dict) else None, public)
     try:
@@ -138,10 +155,7 @@ def verified_folder(folder: Path, public: bytes) -> dict[str, str]:
         raise FormatError(f"{folder / SIGNATURE}: expected a list of files, got none: {error!r}") from error
     if kind != (_PREDICATE, "files", "sha256"):
         raise FormatError(f"{folder / SIGNATURE}: expected SHA-256 of files as {_PREDICATE}, got {kind}")
-    here = file_digests(folder, ignored)
-    if changed := sorted(name for name in {*signed, *here} if signed.get(name) != here.get(name)):
-        raise ForgeryError(f"{folder}: expected the files that were signed, got {changed[0]} changed, added or missing")
-    return here
+    return signed, ignored
 
 
 def opened(envelope: Any, public: bytes) -> Json:

@@ -61,6 +61,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**53 - 1),
     "evaluate_limit": (0, 10**9),
     "calibration": (0, 1000),
+    "sample_answers": (0, 16),
     "patience": (0, 99_999),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import assets
 from core.canonical import Digest, digest, parse_json, to_json
 from core.errors import FormatError, ModelError
+from core.model_signature import SIGNATURE
 from core.storage.lock import take
 
 SMOLLM2 = "smollm2"
@@ -40,7 +41,7 @@ FILES = (
 """The files of a base that decide its behaviour: read, fetched and, with the shards that INDEX names, digested."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """Beside the weights, they would be another model than the base alone: transformers applies them, others do not."""
-_FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES)
+_FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES, SIGNATURE)
 _NOT_FETCHED = ("*/*.safetensors", "*/*.json", "*/*.model", "consolidated*")
 """The same weights in other forms, of which a repository may hold several."""
 _PUBLISHED = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -127,11 +128,16 @@ def digest_of(folder: Path) -> Digest:
 
     Raises ModelError when its index names a shard that is not there.
     """
+    return digest("base", to_json(deciding_files(folder)))
+
+
+def deciding_files(folder: Path) -> dict[str, str]:
+    """Every file that decides how a base behaves, by its path, with its SHA-256 in hex; raises as `digest_of`."""
     files: dict[str, str] = {}
     for path in sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()} | shards(folder)):
         with path.open("rb") as file:
             files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest("base", to_json(files))
+    return files
 
 
 def shards(folder: Path) -> frozenset[Path]:

@@ -9,7 +9,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -58,8 +58,17 @@ def stem(path: Path) -> str:
 
 def read_records(path: Path) -> tuple[Record, ...]:
     """Read one file of records; raises DataError with file and line, or when it is empty."""
-    if not (records := tuple(row.record() for row in read_rows(path))):
-        raise DataError(f"{path}: expected records, one JSON object a line, got none")
+    return _records(str(path), read_rows(path))
+
+
+def parse_records(where: str, data: bytes) -> tuple[Record, ...]:
+    """The records of JSON Lines that came from `where`; raises DataError with the line, or when there are none."""
+    return _records(where, _json_rows(where, io.BytesIO(data)))
+
+
+def _records(where: str, rows: Iterable[Row]) -> tuple[Record, ...]:
+    if not (records := tuple(row.record() for row in rows)):
+        raise DataError(f"{where}: expected records, one JSON object a line, got none")
     return records
 
 

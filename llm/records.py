@@ -58,6 +58,11 @@ class Record:
     where: str = field(default="", compare=False)
     """File and line, or what else names its place; no part of what it says."""
 
+    @property
+    def asks_alone(self) -> bool:
+        """Whether its prompt is a question that stands alone: no later turn, and no plain text."""
+        return [turn.role for turn in self.prompt] == ["user"]
+
     @cached_property
     def digest(self) -> Digest:
         """SHA-256 of prompt and answer as canonical JSON under ``foedus/record/v1``: what an erasure knows it by."""

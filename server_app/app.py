@@ -63,6 +63,7 @@ from server_app.origin import store_beginning
 from server_app.revocations import watched
 from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
+from server_app.sample_answers import SampleAnswers
 from server_app.strategy import Foedus
 from server_app.tasks import Waiting
 from unlearning.requests import leave_of, request_of
@@ -279,14 +280,15 @@ def federation(grid: Grid, context: RunContext, leaving: Address | None = None) 
     take_up(run, chains)
     store_beginning(run, fresh, former)
     tracking = Tracking(config.trackers, state.folder / "trackers", run.name, shown_settings(config))
-    keys = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
-    with chains.committing(run) as commit, watched(chains.public, keys) as revoked, tracking:
+    signing = {member.address: run.genesis.signing(member.address) for member in run.genesis.everyone}
+    with chains.committing(run) as commit, watched(chains.public, signing) as revoked, tracking:
         carry_out(run, key, chains.public)  # a change of members that a crash left behind
         measuring = Measuring.of(config, model, fresh, data.validation)
         rewards = measuring.rewards(config, run)
         rounds = Rounds(run, key, fresh, context.events, commit, rewards, measuring if data.validation else None)
         strategy = Foedus(rounds, bindings, measuring.losses, waiting_of(config), tracking.log, revoked)
         strategy.erasure = erasure_context(grid, context, chains, strategy)
+        strategy.samples = SampleAnswers.of(config, model, fresh, data, context.events)
         yield strategy
         calibrate_simulation(config, rounds, model)
         chains.post(run, rewards)

@@ -44,6 +44,7 @@ from unlearning.certificate import ErasureCertificate
 
 if TYPE_CHECKING:
     from provenance.trace import TokenTrace
+    from server_app.sample_answers import SampleAnswers
 
 _LONGEST_PAUSE = 60.0
 
@@ -59,6 +60,8 @@ class Foedus(Strategy):
     """Seconds before a round below its quorum is tried again; doubled with every attempt."""
     erasure: ErasureContext | None = None
     """The ledger, keys and callbacks that `unlearn` needs; the composition root sets it."""
+    samples: "SampleAnswers | None" = None
+    """What is asked after each round, likewise."""
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class Foedus(Strategy):
                 replies = self._checked(exchange(grid, messages, self.tasks.waiting.evaluate_timeout))
                 if (losses := self.aggregate_evaluate(number, replies)) is not None:
                     result.evaluate_metrics_clientapp[number] = losses
+            if self.samples:
+                self.samples.tell(number, rounds.served)
             if evaluate_fn and (metrics := evaluate_fn(number, arrays)) is not None:
                 result.evaluate_metrics_serverapp[number] = metrics
         result.arrays = arrays

@@ -16,13 +16,14 @@ from transformers.models.llama import LlamaConfig
 
 from console.cli import run_command
 from tests.llm.conftest import byte_tokenizer
+from tests.schemas import check_printed
 
 ORGANISATIONS = ("coding", "financial", "medical")
 PATIENCE_SECONDS = 300.0
 """For processes on a busy machine; only a failure ever waits so long."""
 
 _SETTINGS = {"local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4}
-_SETTINGS |= {"calibration": 1}
+_SETTINGS |= {"calibration": 1, "sample-answers": 1}
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class Done:
 
 def foedus(*arguments: object) -> Done:
     """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
+    words, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_command([str(argument) for argument in arguments])
+        code = run_command(words)
+    check_printed(words, out.getvalue())
     return Done(code, out.getvalue(), err.getvalue())
 
 
@@ -75,6 +77,7 @@ def started(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
 def ended(process: "subprocess.Popen[str]") -> Done:
     """Wait for a command."""
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    check_printed(process.args[2:], out)
     return Done(process.returncode, out, err)
 
 

@@ -1,6 +1,6 @@
 """Requests to erase: the file that an organisation signed, or what the settings of a simulation ask for."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from core.membership import Leave
 from core.signed import Signed
 from core.storage.blobs import read
 from llm.files import read_records
+from llm.records import Record
 
 LARGEST_REQUEST = 16 * 2**20
 """Bytes of a request's file; a record takes 69."""
@@ -27,12 +28,19 @@ def request_of(config: RunConfig, genesis: Genesis) -> OpenedRequest:
     """
     if config.request:
         return read_request(Path(config.request))
+    return derived_request(config, genesis, read_digests(Path(config.records)) if config.records else ())
+
+
+def derived_request(config: RunConfig, genesis: Genesis, records: Collection[Digest]) -> OpenedRequest:
+    """The request of a simulation's organisation, or for some of its records, signed by its derived key.
+
+    Raises UsageError for one that is no member, ConfigError for one with a key of its own.
+    """
     member = genesis.named(config.organisation)
     if not member.derived:
         raise ConfigError(
             f"request: expected the file that {member.name} has signed (foedus request), got none: its key is its own"
         )
-    records = read_digests(Path(config.records)) if config.records else ()
     key, today = keys.derive(config.seed, member.name), datetime.now(UTC).date()
     return OpenedRequest.of(key, genesis, config.method, records, config.basis, today)
 
@@ -64,7 +72,12 @@ def read_request(path: Path) -> OpenedRequest:
 
 def read_digests(path: Path) -> tuple[Digest, ...]:
     """The digests of the records in a JSON Lines file, each once, in order. Raises DataError."""
-    return tuple(sorted({record.digest for record in read_records(path)}))
+    return digests_of(read_records(path))
+
+
+def digests_of(records: Iterable[Record]) -> tuple[Digest, ...]:
+    """The digests of some records, each once, in order."""
+    return tuple(sorted({record.digest for record in records}))
 
 
 def shards_of(genesis: Genesis, organisation: Address, records: Collection[Digest]) -> frozenset[int] | None:

@@ -25,6 +25,7 @@ from console.deployments.chain_checks import LARGEST_SKEW, balance_check, chain_
 from console.deployments.checkup import Check, check
 from console.deployments.federation_folder import FederationFolder
 from console.deployments.machine_checks import machine_checks
+from console.papers.base_signature import base_signature
 from core import keys
 from core.canonical import Address, parse_json
 from core.deployment import CoordinatorSettings, NodeSettings, SignerSettings
@@ -154,9 +155,10 @@ def health(metrics: str) -> tuple[bool, str]:
 
 
 def own_base(settings: NodeSettings) -> tuple[bool, str]:
-    """The digest of the base, against those of the site's policy."""
+    """The digest of the base, against those of the site's policy, and whether it has a signature."""
     digest, allowed = digest_of(find(settings.base)), SitePolicy.at(settings.policy).bases
-    return not allowed or bool({digest, settings.base} & set(allowed)), digest
+    signature = base_signature(settings.base, digest, None)
+    return not allowed or bool({digest, settings.base} & set(allowed)), f"{digest}, {signature}"
 
 
 def policy_check(path: Path | None) -> Check:

@@ -204,6 +204,7 @@ def facts_of(origin: Origin) -> str:
         "served aggregate": f"`{origin.aggregate}`",
         "genesis": f"`{genesis.digest}`",
         "base model": f"{markdown(genesis.base.name)}, `{genesis.base.digest}`",
+        "signature of the base": origin.base_signature or "not looked at",
         "base held as": f"{markdown(genesis.base.quantisation)} while training",
         "rank, alpha": f"{genesis.rank}, {genesis.alpha:g} in every round",
         "coordinator": f"`{genesis.coordinator}`",

@@ -6,10 +6,11 @@ it, which loads nothing.
 
 import calendar
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -89,12 +90,21 @@ class Section:
     rows: Sequence[tuple[Sequence[Any], str]]
 
 
-def dossier(origin: Origin, purpose: str, chain: str, audit: AuditReport | None) -> dict[str, Any]:
-    """The dossier of a run whose public chain is `chain`, with what an audit found now, where one was made."""
+def dossier(
+    origin: Origin,
+    purpose: str,
+    chain: str,
+    audit: AuditReport | None,
+    logs: Mapping[Address, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The dossier of a run whose public chain is `chain`, with what an audit found now, where one was made.
+
+    `logs` are the totals of the organisations' own logs of what left them (console/views/sent.py), where given.
+    """
     origin = replace(origin, named=True)
     sources = Sources(origin)
     sections = (
-        parties(origin, sources, purpose), left(origin, sources), controls(origin, sources, chain),
+        parties(origin, sources, purpose), left(origin, sources, logs), controls(origin, sources, chain),
         risks(origin, sources, chain), standing(origin, sources, chain, audit), rounds(origin, sources),
         privacy(origin, sources), erasures(origin, sources), recipients(origin, sources), software(origin, sources),
         retention(origin, sources), law(sources),
@@ -140,7 +150,7 @@ def parties(origin: Origin, sources: Sources, purpose: str) -> Section:
     return Section("parties", "Purpose and parties", note, ("role", "name", "address", "what is known"), rows)
 
 
-def left(origin: Origin, sources: Sources) -> Section:
+def left(origin: Origin, sources: Sources, logs: Mapping[Address, Any]) -> Section:
     """What left each site."""
     sent: dict[Address, list[UpdateManifest]] = {member.address: [] for member in origin.run.genesis.everyone}
     for signed in origin.run.records():
@@ -152,13 +162,18 @@ def left(origin: Origin, sources: Sources) -> Section:
         updates = {manifest.update for manifest in manifests}
         sizes = [artifacts.size(update) for update in updates]
         gone = sum(not size for size in sizes)
-        rows.append(((origin.called(address), len(updates), sum(sizes), gone, _lane_mates(origin, address)), at))
+        own = (logs[address]["answers"], logs[address]["bytes"]) if address in logs else ("not given",) * 2
+        told = (len(updates), sum(sizes), gone, *own, _lane_mates(origin, address))
+        rows.append(((origin.called(address), *told), at))
     note = (
         "Updates are differences of adapter weights; training records stay at their organisation. Bytes are those of "
-        "the sealed updates that lie in the store. Rejected and late answers, and losses, left sites, too, and are not "
-        "counted."
+        "the sealed updates that lie in the store. Rejected and late answers, and losses, left sites, too: an "
+        "organisation's own log counts them, where it was given (--sent), and is its own word."
     )
-    columns = ("organisation", "updates admitted", "bytes in the store", "destroyed or removed", "who can read them")
+    columns = (
+        "organisation", "updates admitted", "bytes in the store", "destroyed or removed", "answers, by its own log",
+        "bytes, by its own log", "who can read them",
+    )  # fmt: skip
     return Section("left", "What left each site", note, columns, rows)
 
 
@@ -274,7 +289,8 @@ def software(origin: Origin, sources: Sources) -> Section:
     """Software and base, with licences where they are known."""
     genesis, at = origin.run.genesis, sources.file("genesis.json")
     base = (published(genesis.base.name), genesis.base.digest, licence_of(genesis.base.name) or "not known here")
-    rows: list[tuple[Sequence[Any], str]] = [(("base model", *base), at)]
+    signature = ("signature of the base", origin.base_signature or "not looked at", "", "")
+    rows: list[tuple[Sequence[Any], str]] = [(("base model", *base), at), (signature, at)]
     rows += [(("environment", name, number, "see make sbom"), at) for name, number in genesis.environment.items()]
     founders = origin.report["versions"].items()
     rows += [((f"client of {name}", "foedus", product, "Apache-2.0"), at) for name, product in founders]

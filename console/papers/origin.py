@@ -44,6 +44,8 @@ class Origin:
     aggregate: Digest = ZERO_DIGEST
     named: bool = False
     licence: str = ""
+    base_signature: str = ""
+    """What is known of the signature of its base, in words."""
 
     @cached_property
     def lines(self) -> list[list[RoundRecord]]:

@@ -33,9 +33,8 @@ def questions(data: Collection) -> dict[str, str]:
     asked = {
         organisation.name: record.prompt[0].content
         for organisation in data.organisations
-        # A later turn, or plain text, is not a question that stands alone; the last that is set is the first record.
-        for record in reversed(organisation.dev)
-        if [turn.role for turn in record.prompt] == ["user"]
+        for record in reversed(organisation.dev)  # the last that is set is the first record
+        if record.asks_alone
     }
     return dict(list(asked.items())[:_ORGANISATIONS])
 

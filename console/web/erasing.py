@@ -3,18 +3,23 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from core.canonical import Address
+from core.canonical import Address, Digest, to_json
+from core.erasures import OpenedRequest
 from core.errors import UsageError
+from core.storage.blobs import write
 from core.storage.events import EventLog
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+from llm.files import parse_records
 from unlearning.plan import Lanes, Plan, plans
+from unlearning.requests import digests_of, shards_of
 
 Json = dict[str, Any]
 
@@ -22,13 +27,31 @@ METHODS = {
     "replay": "Train again without it, from the last round that knew nothing of it: exact.",
     "repair": "Take it out of every sum, then calibrate with a few rounds: approximate.",
     "remove": "Take it out of every sum, at once, without training: interim, unless nothing was trained on it.",
+    "shards": "Records alone: train again the shards that saw them: exact.",
 }
-_CODE = "from console.entry import main; main()"
+_CODE = """
+import os, sys
+from console.entry import main
+try:
+    main()
+finally:
+    os.unlink(sys.argv[-1])  # it has the digests of what is to be forgotten
+"""
 
 
-def preview(state: State, run: RunFolder, organisation: Address, method: str) -> list[Json]:
-    """What erasing an organisation comes to, for each of its lanes; raises UsageError where it cannot be done."""
-    names = run.genesis.names
+def digests_in(text: str) -> tuple[Digest, ...]:
+    """The digests of records that were typed as JSON Lines, () of nothing; raises DataError."""
+    return digests_of(parse_records("records", text.encode())) if text.strip() else ()
+
+
+def preview(
+    state: State, run: RunFolder, organisation: Address, method: str, records: Collection[Digest] = ()
+) -> list[Json]:
+    """What erasing an organisation, or records of it, comes to, for each lane that changes.
+
+    Raises UsageError where it cannot be done.
+    """
+    names, shards = run.genesis.names, shards_of(run.genesis, organisation, records)
     each = _seconds_a_round(state, run)
     return [
         {
@@ -38,7 +61,7 @@ def preview(state: State, run: RunFolder, organisation: Address, method: str) ->
             "bytes": _bytes(run, plan), "holders": [names[address] for address in plan.holders],
             "seconds": None if each is None else each * max(plan.rounds - plan.reaggregated, 0),
         }
-        for plan in plans(Lanes.read(run), organisation, method)
+        for plan in plans(Lanes.read(run), organisation, method, shards)
     ]  # fmt: skip
 
 
@@ -52,31 +75,24 @@ class ErasureProcesses:
     _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self, run: RunFolder, organisation: str, method: str, user: str = "") -> None:
+    def start(self, run: RunFolder, opened: OpenedRequest, user: str = "") -> None:
         """Start `foedus forget` in a process of its own; raises UsageError while another one is at work.
 
         Its log begins with the user who asked, where one is known.
         """
-        log = self.log(run.name)
+        log, file = self.log(run.name), self.state.events(run.name).with_suffix(".request")
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options: tuple[str, ...] = (
-            "--organisation",
-            organisation,
-            "--method",
-            method,
-            "--state",
-            str(self.state.folder),
-            "--json",
-        )
-        options += ("--base", self.base) if self.base else ()
+        options = ["--state", str(self.state.folder), "--json", *(("--base", self.base) if self.base else ())]
         with self._lock:
             if self.running(run.name):
                 raise UsageError(f"run {run.name}: expected no erasure at work, got one: wait until it has ended")
+            # No records lie here, which may be personal data; and what has their digests is gone with the process.
+            write(file, to_json(opened.to_dict()))
             with log.open("wb", buffering=0) as out:
                 out.write(f"asked for by {user}\n".encode() if user else b"")
                 # Not a child that ends with the server: an erasure that has begun must come to its end.
                 self._started[run.name] = subprocess.Popen(  # noqa: S603 - our own program, and no shell
-                    [sys.executable, "-c", _CODE, "forget", run.name, *options],
+                    [sys.executable, "-c", _CODE, "forget", run.name, *options, "--request", str(file)],
                     stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                 )  # fmt: skip
 

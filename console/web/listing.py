@@ -1,7 +1,7 @@
 """What the console's pages list: runs, the speakers of the playground, and erasures, as plain values."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from console.views import report
@@ -17,6 +17,8 @@ Json = dict[str, Any]
 
 STATES = {"running": "running", "stalled": "stalled", "dead": "stalled", "failed": "failed", "completed": "done"}
 """What a run's condition is called, and coloured by."""
+_NEWEST = 3
+"""Rounds whose answers to a question are shown, beside the base's."""
 
 
 def line_of(state: State, name: str) -> Json:
@@ -67,6 +69,19 @@ def erasures_of(run: RunFolder) -> list[Json]:
             "label": certificate.label if certificate else "unfinished",
         })  # fmt: skip
     return found[::-1]
+
+
+def answers_of(events: Sequence[Json]) -> list[Json]:
+    """The sample questions of a run's events, each with its answers by round: the base's, round 0, and the newest."""
+    asked: dict[str, Json] = {}
+    for event in (event for event in events if event["event"] == "answered"):
+        for told in event["answers"]:
+            known = asked.setdefault(told["question"], {name: told[name] for name in ("of", "question", "expected")})
+            known.setdefault("answers", {})[event["round"]] = told["answer"]
+    for known in asked.values():
+        newest = sorted(known["answers"].items(), reverse=True)
+        known["answers"] = [*newest[:_NEWEST], *newest[_NEWEST:][-1:]]
+    return list(asked.values())
 
 
 def mean_of(losses: Mapping[str, float]) -> float | None:

@@ -36,7 +36,7 @@ async def told(
             name = event.get("organisation", "")
             if line := words(event, names.get(name, name), where, all_of_it=True):
                 yield _sent("line", visible(line), offset)
-            if event["event"] in ("evaluated", "round-closed", "finished", "failed", "erased"):
+            if event["event"] in ("evaluated", "answered", "round-closed", "finished", "failed", "erased"):
                 yield _sent("changed", event["event"], offset)
         _, condition = await run_in_threadpool(current, state, run)
         if condition not in ("running", "stalled") and not at_work(run.name):

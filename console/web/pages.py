@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,9 +25,10 @@ from console.views.tables import short
 from console.views.watch import current, parts
 from console.web import erasing, facts, pictures, sites
 from console.web.engine import Engine
-from console.web.listing import STATES, ago, day, erasable, erasures_of, line_of, speaker
+from console.web.listing import STATES, ago, answers_of, day, erasable, erasures_of, line_of, speaker
 from console.web.live import told
 from console.web.security import Token, read_form
+from core.canonical import Digest
 from core.errors import FoedusError, UsageError
 from core.escape import redacted, visible
 from core.storage.events import EventLog
@@ -37,6 +38,7 @@ from provenance.attribution import DEFAULT, METHODS
 from provenance.evidence import Evidence
 from provenance.trace import TokenTrace
 from unlearning.certificate import read_certificate
+from unlearning.requests import derived_request
 
 Json = dict[str, Any]
 
@@ -85,6 +87,7 @@ class Pages:
             Route(f"{run}/lineage", self.lineage),
             Route(f"{run}/erase", self.erase),
             Route(f"{run}/erase", self.start_erasure, methods=["POST"]),
+            Route(f"{run}/preview", self.preview, methods=["POST"]),
             Route(f"{run}/certificate", self.check_certificate, methods=["POST"]),
             Route("/sites/{run}", self.sites),
             Route("/sites/{run}", self.ask_ledger, methods=["POST"]),
@@ -112,8 +115,8 @@ class Pages:
         return self._page(
             request, "run.html", run=run, report=told, condition=STATES[condition],
             moves=condition in ("running", "stalled"),
-            chart=pictures.curves(told), organisations=parts(events, run.genesis.names), now=time.time(),
-            market=agents.market(self.state, run),
+            chart=pictures.curves(told), answers=answers_of(events), now=time.time(),
+            organisations=parts(events, run.genesis.names), market=agents.market(self.state, run),
             learnt=agents.learnt(self.state, run, settings.budget if simulated else None),
             anchors=[(key, asdict(anchor)) for key, anchor in anchors[:12]], chain=redacted(settings.chain),
             after=self._after(run),
@@ -184,24 +187,31 @@ class Pages:
         """The dialogue of an erasure, as far as the query asks."""
         return self._dialogue(request, request.query_params)
 
+    async def preview(self, request: Request) -> Response:
+        """The same with records, which are too much for a query."""
+        return await run_in_threadpool(self._dialogue, request, await read_form(request))
+
     def _dialogue(
         self, request: Request, asked: Mapping[str, str], problem: str = "", checked: Json | None = None
     ) -> Response:
         """The dialogue of an erasure: what it comes to, its confirmation, its progress, and its certificate."""
         run = self._run(request)
-        organisation, method = (asked.get(name, "") for name in ("organisation", "method"))
+        organisation, method, records = (asked.get(name, "") for name in ("organisation", "method", "records"))
         members = erasable(run)
-        plan, refusal = None, problem
+        plan, refusal, digests = None, problem, tuple[Digest, ...]()
         if organisation and not self.erasures.running(run.name):
             try:
                 address = run.genesis.named(organisation).address
-                plan = erasing.preview(self.state, run, address, method)
+                digests = erasing.digests_in(records)
+                plan = erasing.preview(self.state, run, address, method, digests)
             except FoedusError as error:
                 refusal = refusal or str(error)
         member = next((o for o in run.genesis.everyone if o.name == organisation), None)
         return self._page(
-            request, "erase.html", 400 if problem else 200, run=run, members=members, methods=erasing.METHODS,
-            organisation=organisation, method=method, plan=plan, problem=refusal, token=self.token.known,
+            request, "erase.html", 400 if problem else 200, path=f"/runs/{run.name}/erase", run=run,
+            members=members, methods=erasing.METHODS,
+            organisation=organisation, method=method, records=records, count=len(digests), plan=plan,
+            problem=refusal, token=self.token.known,
             user=_user(request), may_erase=self._may_erase(request),
             own_key=member is not None and not member.derived, running=self.erasures.running(run.name),
             after=self._after(run),
@@ -211,20 +221,36 @@ class Pages:
     async def start_erasure(self, request: Request) -> Response:
         """Start an erasure; needs the organisation's name, typed, and the token or a user who may."""
         run, form = self._run(request), await read_form(request)
-        organisation, method = form.get("organisation", ""), form.get("method", "")
-        problem = ""
-        if not (self._may_erase(request) or self.token.allows(form.get("token"))):
-            problem = "token: expected that of --token-file, got another"
-        elif form.get("typed", "") != organisation:
-            problem = f"confirmation: expected the name {organisation!r}, got {form.get('typed', '')!r:.80}"
-        elif method not in erasing.METHODS or organisation not in erasable(run):
-            problem = (
-                f"expected a member and one of {', '.join(erasing.METHODS)}, got {organisation!r:.80}, {method!r:.80}"
-            )
+        problem = self._refusal(request, run, form)
+        if not problem:
+            try:
+                await run_in_threadpool(self._start, request, run, form)
+            except FoedusError as error:
+                problem = str(error)
         if problem:
             return await run_in_threadpool(self._dialogue, request, form, problem)
-        await run_in_threadpool(self.erasures.start, run, organisation, method, _user(request))
         return RedirectResponse(f"/runs/{run.name}/erase", 303)
+
+    def _refusal(self, request: Request, run: RunFolder, form: Mapping[str, str]) -> str:
+        """Why a form starts no erasure; "" where it does."""
+        organisation, method = form.get("organisation", ""), form.get("method", "")
+        if not (self._may_erase(request) or self.token.allows(form.get("token"))):
+            return "token: expected that of --token-file, got another"
+        if form.get("typed", "") != organisation:
+            return f"confirmation: expected the name {organisation!r}, got {form.get('typed', '')!r:.80}"
+        if method not in erasing.METHODS or organisation not in erasable(run):
+            methods = ", ".join(erasing.METHODS)
+            return f"expected a member and one of {methods}, got {organisation!r:.80}, {method!r:.80}"
+        return ""
+
+    def _start(self, request: Request, run: RunFolder, form: Mapping[str, str]) -> None:
+        """Start the erasure of a form, as a request that the organisation's derived key signs."""
+        settings = replace(saved(self.state, run.name), organisation=form["organisation"], method=form["method"])
+        digests = erasing.digests_in(form.get("records", ""))
+        opened = derived_request(settings, run.genesis, digests)
+        # What cannot be done is refused here, and not by a process that nobody looks at.
+        erasing.preview(self.state, run, opened.request.value.organisation, settings.method, digests)
+        self.erasures.start(run, opened, _user(request))
 
     async def check_certificate(self, request: Request) -> Response:
         """Check a certificate of the run now."""
@@ -262,7 +288,7 @@ class Pages:
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         run = values.get("run")
         name = run.name if run else values.get("name", "")
-        place = {"path": request.url.path, "name": name, "run": bool(name) and name in self.runs()}
+        place = {"path": values.get("path", request.url.path), "name": name, "run": bool(name) and name in self.runs()}
         return HTMLResponse(self._templates.get_template(template).render(place=place, **values), status)
 
     def _may_erase(self, request: Request) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from console.views import agents
+from console.views.sent import totals
 from console.witness import check_memory
 from core.canonical import Address, from_json
 from core.errors import FoedusError
@@ -49,6 +50,7 @@ def site(state: State, genesis: Genesis, name: str) -> Json:
     return {
         "name": name, "address": address, "examples": genesis.examples[address], "updates": sum(signed.values()),
         "rounds": sorted(signed), "again": {number: times for number, times in signed.items() if times > 1},
+        "left": totals(jsonl.read(state.sent), genesis.run) if state.sent.exists() else None,
         "shown": sum("shown" in entry for entry in entries), "privacy": privacy,
         "agent": agents.learnt_by(state, genesis, address),
     }  # fmt: skip

@@ -16,7 +16,7 @@ COMMANDS = (
     "chain stop", "chain deploy", "keys new", "keys show", "deploy init", "deploy admit", "deploy check", "doctor",
     "join", "node", "signer", "coordinator", "members request", "members approve", "members revoke", "members show",
     "members join", "members leave", "members sign-leave", "members rotate", "members sign-rotation", "prune", "backup",
-    "restore", "completion",
+    "restore", "schema", "completion",
 )  # fmt: skip
 
 

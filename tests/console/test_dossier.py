@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from model_signing import verifying
 
+from console.papers.base_signature import NOT_SIGNED
 from tests.commands import ORGANISATIONS, World, foedus
 
 pytestmark = pytest.mark.chain
@@ -23,7 +24,10 @@ def test_a_dossier_tells_of_an_erasure_and_is_signed(world: World, tmp_path: Pat
         world.command("forget", "--organisation", ORGANISATIONS[0], "--method", "remove", "--backend", "inline").code
         == 0
     )
-    done = world.command("dossier", "--out", tmp_path / "dossier", "--purpose", "A test").json
+    entry = {"run": world.command("status").json["run"], "what": "train", "bytes": 321}
+    (log := tmp_path / "sent.jsonl").write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    options = ("--purpose", "A test", "--sent", f"{ORGANISATIONS[1]}={log}")
+    done = world.command("dossier", "--out", tmp_path / "dossier", *options).json
     folder = tmp_path / "dossier"
     assert done["ok"] is True
     assert {path.name for path in folder.iterdir()} == {"dossier.html", "dossier.json", "model.sig"}
@@ -35,6 +39,9 @@ def test_a_dossier_tells_of_an_erasure_and_is_signed(world: World, tmp_path: Pat
     assert (told["organisation"], told["what"], told["label"]) == (ORGANISATIONS[0], "all", "exact")
     assert told["asked"] < told["deadline"]
     assert content["sources"][row["source"]]["text"].startswith("certificates/")
+    cells = [row["cells"] for section in content["sections"] for row in section["rows"]]
+    assert [row[4:6] for row in cells if row[0] == ORGANISATIONS[1] and len(row) == 7] == [[1, 321]]
+    assert [row[1] for row in cells if row[0] == "signature of the base"] == [NOT_SIGNED]
     page = (folder / "dossier.html").read_text(encoding="utf-8")
     assert "A member can have kept a copy of what was erased." in page
 

@@ -10,8 +10,9 @@ from model_signing import verifying
 from safetensors.numpy import load_file
 
 from chain.observer import observe
+from console.papers.base_signature import NOT_SIGNED
 from core.canonical import Digest, commitment, digest, raw
-from core.model_signature import opened
+from core.model_signature import file_key, opened
 from core.round_key import RoundKey
 from core.storage.state_folder import State
 from tests.commands import ORGANISATIONS, World, foedus
@@ -135,3 +136,19 @@ def test_lanes_that_are_served_apart_are_not_merged(composed: World, tmp_path: P
     refused = foedus("export", "--merge", "--out", tmp_path / "merged", "--state", composed.state)
     assert refused.code == 2
     assert f"--merge: expected one adapter, got {len(ORGANISATIONS)} of composition" in refused.error
+
+
+def test_a_base_that_is_not_signed_by_the_key_that_was_given_is_not_exported(
+    finished: World, tmp_path: Path, signer: Path
+) -> None:
+    file_key(tmp_path / "publisher.pem")
+    options = ("--out", tmp_path / "adapter", "--base-key", tmp_path / "publisher.pub", "--state", finished.state)
+    done = foedus("export", *options)
+    assert (done.code, "it is not signed" in done.error) == (1, True)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_the_card_says_whether_the_base_is_signed(finished: World, tmp_path: Path, signer: Path) -> None:
+    done = finished.command("export", "--out", tmp_path / "adapter")
+    assert done.json["base_signature"] == NOT_SIGNED
+    assert f"| signature of the base | {NOT_SIGNED} |" in (tmp_path / "adapter" / "README.md").read_text()

@@ -12,6 +12,7 @@ import pytest
 
 from core import keys
 from tests.commands import PATIENCE_SECONDS, World, foedus, started
+from tests.schemas import check_printed
 
 pytestmark = pytest.mark.chain
 
@@ -21,7 +22,9 @@ def test_a_server_prints_where_it_is_and_ends_when_it_is_told_to(finished: World
     process = started("serve", *options, "--signing-key", tmp_path / "key")
     try:
         assert process.stdout
-        told = json.loads(process.stdout.readline())
+        line = process.stdout.readline()
+        check_printed(["serve", "--json"], line)
+        told = json.loads(line)
         with urllib.request.urlopen(f"{told['url']}/v1/models", timeout=PATIENCE_SECONDS) as response:  # noqa: S310
             assert [model["id"] for model in json.load(response)["data"]] == told["models"]
         assert told["url"].startswith("http://127.0.0.1:")

@@ -121,6 +121,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate_limit": (0, 1_000_000_000),
     "patience": (0, 99_999),
     "calibration": (0, 1000),
+    "sample_answers": (0, 16),
 }
 CHOICES = {
     "mode": ("train", "unlearn", "attribute"),

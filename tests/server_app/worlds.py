@@ -27,6 +27,7 @@ SETTINGS = {
     "max-length": 48,
     "evaluate-limit": 2,
     "calibration": 0,
+    "sample-answers": 0,
     "private-chain": "none",
 }
 

@@ -20,6 +20,10 @@ for (const form of document.querySelectorAll("form[data-busy]")) {
   });
 }
 
+for (const input of document.querySelectorAll("input[data-into]")) {
+  input.addEventListener("change", async () => { input.form.elements[input.dataset.into].value = await input.files[0].text(); });
+}
+
 // --- a run while it goes on ---
 
 const live = document.querySelector("[data-live]");

@@ -19,6 +19,7 @@ from console.deployments.checkup import Check
 from console.deployments.organisation_folder import Choices, join
 from console.deployments.part_checks import checks_of
 from console.monitoring.server import HealthReport, monitored
+from console.papers.base_signature import NOT_SIGNED
 from tests import federation as f
 from tests.console.deployments.founded import FILE, founded
 
@@ -80,6 +81,7 @@ def test_a_node_sees_its_coordinator_its_data_and_its_base(door: tuple[HTTPServe
     found = checked(node(tmp_path, door[1]))
     for name in ("node key", "data", "base", "certificate's days", "certificate's names", "version", "clock"):
         assert found[name].ok, found[name]
+    assert found["base"].got.endswith(NOT_SIGNED)
     assert found["data"].got.startswith("19 records to train on, 1 held out; digest 0x")
     assert (found["site policy"].ok, found["site policy"].got) == (True, "approve never")
     assert not found["key"].ok, "no signer runs"

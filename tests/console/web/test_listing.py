@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from console.web.listing import ago, day, erasable, erasures_of, line_of, mean_of, speaker
+from console.web.listing import ago, answers_of, day, erasable, erasures_of, line_of, mean_of, speaker
 from core.storage.state_folder import State
 from tests.commands import World
 
@@ -62,3 +62,11 @@ def test_times_and_means() -> None:
     assert day(0) == "1970-01-01 00:00"
     assert mean_of({"a": 1.0, "b": 2.0}) == 1.5
     assert mean_of({}) is None
+
+
+def test_a_question_has_its_newest_answers_and_the_base_s() -> None:
+    asked = {"of": "coding", "question": "3?", "expected": "9"}
+    told = [{"event": "answered", "round": n, "answers": [asked | {"answer": f"{n}"}]} for n in (0, 1, 2, 3, 4, 5, 5)]
+    (found,) = answers_of([{"event": "finished"}, *told])
+    assert found == asked | {"answers": [(5, "5"), (4, "4"), (3, "3"), (0, "0")]}
+    assert answers_of([{"event": "finished"}]) == []

@@ -49,6 +49,18 @@ def test_a_run_shows_its_rounds_organisations_losses_and_transactions(served: Se
     assert ">done<" in html
 
 
+def test_a_run_shows_what_its_model_answered_after_each_round(served: Served, finished: World) -> None:
+    state = State.at(finished.state)
+    events, _ = EventLog.read(state.events(state.existing().name))
+    told = [event for event in events if event["event"] == "answered"]
+    assert [event["round"] for event in told] == [0, 1, 2]
+    html = served.get(f"/runs/{served.run}")
+    for event in told:
+        (asked,) = event["answers"]
+        assert asked["question"] in html
+        assert f"<dt>{'Round ' + str(event['round']) if event['round'] else 'Base'}</dt>" in html
+
+
 def test_the_trust_map_verifies_an_item_now_and_shows_expected_and_got(served: Served) -> None:
     path = f"/runs/{served.run}/trust"
     before = served.get(path)
@@ -69,6 +81,18 @@ def test_a_preview_says_what_an_erasure_comes_to(served: Served) -> None:
     refused = served.get(f"/runs/{served.run}/erase?organisation=nobody&method=replay")
     assert 'role="alert"' in refused
     assert "Type the organisation" not in refused
+
+
+def test_records_are_previewed_and_named_in_what_is_confirmed(served: Served) -> None:
+    path, fields = f"/runs/{served.run}/preview", {"organisation": "medical", "method": "replay"}
+    found = served.post(path, records='{"question": "medical 3?", "answer": "med 9"}', **fields)
+    assert "trained with one record" in found.text
+    assert "Erase one record of medical" in found.text
+    assert f'<a href="/runs/{served.run}/erase" aria-current="page">' in found.text
+    refused = served.post(path, records="<b>nothing</b>", **fields)
+    assert 'role="alert"' in refused.text
+    assert "records:1" in refused.text
+    assert "Gone for good" not in refused.text
 
 
 def test_pages_of_what_is_not_there_say_so(served: Served) -> None:
@@ -101,6 +125,8 @@ def test_what_comes_from_elsewhere_is_text(served: Served) -> None:
         ({"typed": "Medical"}, "confirmation"),
         ({"method": "all"}, "expected a member"),
         ({"organisation": "nobody", "typed": "nobody"}, "expected a member"),
+        ({"records": "nothing"}, "records:1"),
+        ({"records": '{"question": "1?", "answer": "1"}'}, "method"),
     ],
 )
 def test_nothing_is_erased_without_the_token_and_the_typed_name(
@@ -302,6 +328,8 @@ def test_hostile_events_are_text_on_a_live_page(finished: World, shown: Page, tm
     address = run.genesis.organisations[0].address
     log.write("round-started", round=1, rounds=2, asked=[address])
     log.write("rejected", organisation=address, reason="CLIENT_ERROR", detail=HOSTILE)
+    asked = dict.fromkeys(("of", "question", "expected", "answer"), HOSTILE)
+    log.write("answered", round=1, aggregate=None, answers=[asked])
     lock.parent.mkdir(parents=True)
     from core.storage.lock import take  # noqa: PLC0415 - as the writer of a run
 
@@ -309,6 +337,7 @@ def test_hostile_events_are_text_on_a_live_page(finished: World, shown: Page, tm
         with take(lock):
             shown.open(f"{server.url}/runs/{server.run}")
             assert "running" in shown.evaluate("document.querySelector('.chip').textContent")
+            assert "<script>" in shown.evaluate("document.querySelector('.by-round').textContent")
             log.write("step", doing=HOSTILE)
             shown.wait("document.querySelectorAll('#log li').length > 0")
             assert "<script>" in shown.evaluate("document.querySelector('#log li').textContent")

@@ -8,6 +8,7 @@ import pytest
 from chain.observer import observe
 from console.web.sites import coordinator, federations, members, site
 from core.canonical import to_json
+from core.storage import jsonl
 from core.storage.blobs import write
 from core.storage.state_folder import State
 from tests.commands import World
@@ -24,6 +25,7 @@ def test_a_site_says_what_left_it_and_what_it_was_shown(finished: World) -> None
     found = site(state, run.genesis, "medical")
     assert (found["updates"], found["rounds"], found["again"], found["agent"]) == (2, [1, 2], {}, None)
     assert found["shown"] >= 1
+    assert found["left"] is None, "a simulation has no log"
 
 
 def test_the_ledger_says_whether_the_coordinator_behaved(finished: World, tmp_path: Path) -> None:
@@ -53,6 +55,11 @@ def test_a_node_has_no_run_and_a_page_of_its_own(finished: World, tmp_path: Path
         html = server.get(f"/sites/{run.name}")
         assert "Trust map" not in html
         assert "2 <small>signed updates" in html
+        for size in (2048, 4096):
+            jsonl.append(State.at(tmp_path / "state").sent, {"run": run.name, "what": "train", "bytes": size})
+        html = server.get(f"/sites/{run.name}")
+        assert "6.1 kB <small>in 2 answers" in html
+        assert "6,144" in html
         assert server.post(f"/sites/{run.name}", organisation="nobody").status == 404
         assert "foedus witness --chain" in server.post(f"/sites/{run.name}", organisation="medical").text
 

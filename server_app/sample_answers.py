@@ -1,0 +1,78 @@
+"""What the served model answers to a few questions after each round, for people who follow a run.
+
+The questions are of the shared validation set; in a simulation without one, of what its organisations hold out. They
+pass the model together, and their number and length are bounded: a round must not wait for what decides nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.adapter import AdapterState
+from core.aggregation import RULES, Rule
+from core.composition import Composition
+from core.config import RunConfig
+from core.storage.events import EventLog
+from llm.batches import encode_prompt
+from llm.evaluate import greedy_answers
+from llm.model import Model
+from llm.records import Collection, Record
+
+MOST_TOKENS = 24
+"""Of an answer: a sentence."""
+_LONGEST = 300
+"""Characters of a question, and of what is shown of the record's own answer."""
+
+
+@dataclass(frozen=True)
+class SampleAnswers:
+    """Writes an event with the answers; what is asked, by the domain or organisation that it is of."""
+
+    model: Model
+    fresh: AdapterState
+    rule: Rule
+    questions: Mapping[str, Record]
+    events: EventLog
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, model: Model, fresh: AdapterState, data: Collection, events: EventLog
+    ) -> "SampleAnswers":
+        """Asking the first short question of as many domains, or organisations, as `sample-answers` says."""
+        by_name: dict[str, list[Record]] = {}
+        for record in data.validation:
+            by_name.setdefault(record.domain or "all", []).append(record)
+        by_name = by_name or {organisation.name: [*organisation.dev] for organisation in data.organisations}
+        room = (model.context_length or math.inf) - MOST_TOKENS
+        found = {
+            name: record
+            for name, records in by_name.items()
+            for record in reversed(records)  # the last that is set is the first record
+            if record.asks_alone
+            and len(text := record.prompt[0].content) <= _LONGEST
+            and len(encode_prompt(model.tokenizer, text)) <= room
+        }
+        asked = dict([*found.items()][: config.sample_answers])
+        return cls(model, fresh, RULES[config.aggregation], asked, events)
+
+    def tell(self, round: int, served: Composition) -> None:
+        """Write what is answered after a round; before the first, what the base answers, as round 0."""
+        if self.questions and round == 1:
+            self.events.write("answered", round=0, aggregate=None, answers=self._answers(None))
+        if self.questions:
+            adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
+            self.events.write("answered", round=round, aggregate=served.digest, answers=self._answers(adapters))
+
+    def _answers(self, adapters: Composition | None) -> list[dict[str, Any]]:
+        prompts = [record.prompt[0].content for record in self.questions.values()]
+        answers = greedy_answers(self.model, adapters, prompts, MOST_TOKENS)
+        return [
+            {
+                "of": name,
+                "question": record.prompt[0].content,
+                "expected": record.answer[:_LONGEST],
+                "answer": self.model.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+            }
+            for (name, record), tokens in zip(self.questions.items(), answers, strict=True)
+        ]
