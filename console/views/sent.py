@@ -47,7 +47,8 @@ def totals(entries: Iterable[Json], run: str) -> Json:
     """How much of a run left a site: `answers`, `bytes`, and `kinds` [(in words, answers, bytes)], largest first."""
     kinds: dict[str, tuple[int, int]] = {}
     for entry in (entry for entry in entries if entry["run"] == run):
-        what = KINDS.get(entry["what"], entry["what"])
+        named = str(entry["what"])
+        what = KINDS.get(named, named)
         answers, size = kinds.get(what, (0, 0))
         kinds[what] = answers + 1, size + entry["bytes"]
     rows = sorted(((what, *told) for what, told in kinds.items()), key=lambda row: (-row[2], row[0]))
