@@ -18,7 +18,7 @@ import typer
 from console.backends.app_folder import stage
 from console.backends.children import Children, flower_environment, script
 from console.backends.deployment import CONNECTION, answers
-from console.backends.proxy import own_certificate, write_configuration
+from console.backends.proxy import Nginx, own_certificate, write_configuration
 from console.monitoring.coordinator import CoordinatorMonitor
 from console.monitoring.server import monitored
 from console.options import LogFileOption, LogFormatOption, command_app
@@ -52,7 +52,7 @@ def coordinator(
 
 def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     """Keep SuperLink and nginx, and register the nodes; raises RunError when the SuperLink ends, or nginx at once."""
-    configuration = write_configuration(settings)
+    write_configuration(settings)  # which says what is missing before anything is started
     certificate, key = own_certificate(settings.state)
     app_folder = settings.state / "app"
     shutil.rmtree(app_folder, ignore_errors=True)
@@ -60,23 +60,24 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     environment = flower_environment(flower_home(settings, certificate))
     superlink = children.start(superlink_command(settings, certificate, key), environment)
     _wait_until_healthy(settings, certificate, superlink)
-    serving: list[str | Path] = [settings.nginx, "-p", configuration.parent, "-c", configuration]
-    nginx, opened = children.start(serving, {}), time.monotonic()
+    nginx = Nginx(children, settings)
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
     show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
     registered: set[Path] = set()
     with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
         while superlink.poll() is None:
-            if nginx.poll() is not None:
-                if time.monotonic() - opened < _STAYS_SECONDS:
+            if not nginx.alive:
+                if nginx.lived < _STAYS_SECONDS:
                     break
-                show(f"nginx ended with status {nginx.returncode}: starting another", on=screen(stderr=True))
-                nginx, opened = children.start(serving, {}), time.monotonic()
+                show(f"nginx ended with status {nginx.process.returncode}: starting another", on=screen(stderr=True))
+                nginx.start()
+            elif told := nginx.follow_certificate():
+                show(told, on=screen(stderr=True))
             for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
                 register(path, environment)
                 registered.add(path)
             time.sleep(_POLL_SECONDS)
-    name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx)
+    name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx.process)
     raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
 
 

@@ -31,7 +31,8 @@ def change(given: Mapping[str, str], run: str, federation: str, state: Path | No
     on_nodes = deployment.folder if deployment and given["mode"] == "join" else None
     federate(settings, Backend.inline, on_nodes)
     members = members_of(folder.existing(found.name))
-    lines = [f"Members  {', '.join(members)}", f"Next: foedus run --resume {found.name}"]
+    where = f"--federation {federation} " if federation else ""
+    lines = [f"Members  {', '.join(members)}", f"Next: foedus run {where}--resume {found.name}"]
     answer({"run": found.name, "members": members}, lines, as_json=as_json)
 
 
@@ -42,7 +43,10 @@ def sign(folder: Path, out: Path, run: str, *, as_json: bool = False) -> None:
     genesis = federation_of(memory, run)
     signed = Leave(genesis.digest, genesis.named(genesis.keys.owner(key.address)).address).sign(key, genesis.chain)
     write(out, to_json(signed.to_dict()))
-    lines = [f"Written  {out}", "Next: hand it to the coordinator, who runs foedus members leave --request FILE"]
+    lines = [
+        f"Written  {out}",
+        "Next: hand it to the coordinator, who runs foedus members leave --request FILE --federation NAME",
+    ]
     answer({"run": genesis.run, "organisation": signed.value.organisation, "path": str(out)}, lines, as_json=as_json)
 
 
@@ -62,7 +66,7 @@ def sign_new_key(folder: Path, new_key: Path, out: Path, lost: str, run: str, *,
     then = "" if old else " --administrator-key KEY"
     lines = [
         f"Written  {out}",
-        f"Next: hand it to the coordinator, who runs foedus members rotate --request FILE{then}",
+        f"Next: hand it to the coordinator, who runs foedus members rotate --request FILE{then} --federation NAME",
         "Then:    put the new key in the old one's place, and start signer and node again",
     ]
     answer({"run": genesis.run, "organisation": owner, "key": new.address, "path": str(out)}, lines, as_json=as_json)

@@ -8,12 +8,15 @@ nothing else.
 
 import os
 import pwd
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from console.backends.children import Children, Kept
 from console.deployments.certificates import authority
 from core.deployment import CoordinatorSettings
 from core.errors import UsageError
+from core.escape import one_line
 
 LARGEST_BODY_MIB = 8
 """Flower sends arrays in pieces of at most 5 MiB, each in a request of its own: nothing of an update is larger."""
@@ -59,6 +62,44 @@ http {{
     }}
 }}
 """
+
+
+class Nginx(Kept):
+    """A running nginx, which serves the certificate that lies in its settings' file now."""
+
+    def __init__(self, children: Children, settings: CoordinatorSettings) -> None:
+        """Raises as `write_configuration` does."""
+        configuration = write_configuration(settings)
+        self._files = settings.certificate, settings.private_key
+        self._serving = [settings.nginx, "-p", str(configuration.parent), "-c", str(configuration)]
+        super().__init__(children, self._serving, {})
+
+    def start(self) -> None:
+        """See `Kept.start`."""
+        self._served = self._versions()
+        super().start()
+
+    def follow_certificate(self) -> str:
+        """Start another once the certificate was renewed; returns "" where it was not, else what became of it.
+
+        With a certificate that is none the one before is served on. Open connections end, and are opened again.
+        """
+        if (versions := self._versions()) == self._served:
+            return ""
+        self._served = versions
+        # In one process nginx does not take up a new certificate on SIGHUP.
+        checked = subprocess.run([*self._serving, "-t"], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+        if checked.returncode:
+            return f"nginx serves the certificate before: {one_line(checked.stderr)}"
+        self.process.terminate()
+        self.process.wait()
+        self.start()
+        return "nginx serves the new certificate"
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """What tells one version of the files from another, those that are there."""
+        found = (path.stat() for path in self._files if path.exists())
+        return [(status.st_ino, status.st_mtime_ns) for status in found]
 
 
 def write_configuration(settings: CoordinatorSettings) -> Path:

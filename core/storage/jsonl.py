@@ -46,7 +46,11 @@ class JsonLines:
         except BlockingIOError as error:
             raise RunLockedError(f"{path} is being written by another process: end that first") from error
         self._sync = sync
-        self._cut()
+        try:
+            self._cut()
+        except BaseException:
+            self.close()  # else its lock lasts as long as the error, and the next writer may be this very process
+            raise
 
     def __enter__(self) -> Self:
         return self

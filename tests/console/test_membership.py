@@ -3,10 +3,12 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from client_app.agreement import Agreement, keep
+from console.deployments.federation_folder import FederationFolder
 from core import keys
 from core.canonical import from_json
 from core.membership import Leave
@@ -20,12 +22,16 @@ from tests.console.test_request import NODE, agreed
 pytestmark = pytest.mark.chain
 
 
-def test_an_organisation_leaves_a_finished_run_and_the_record_holds(finished: World, tmp_path: Path) -> None:
+def test_an_organisation_leaves_a_finished_run_and_the_record_holds(
+    finished: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(finished.base, finished.data, tmp_path / "state")
     shutil.copytree(finished.state, world.state)
     run = world.command("status").json["run"]
-    done = world.command("members leave", run, "--organisation", "coding")
-    assert done.json["members"] == ["financial", "medical"]
+    coordinator = SimpleNamespace(folder=tmp_path, state=world.state)
+    monkeypatch.setattr(FederationFolder, "named", {"clinics": coordinator}.__getitem__)
+    done = foedus("members", "leave", run, "--organisation", "coding", "--federation", "clinics")
+    assert f"Members  financial, medical\nNext: foedus run --federation clinics --resume {run}" in done.out, done.err
     report = world.command("verify", run).json
     assert (report["ok"], report["checked"]["memberships"]) == (True, 1)
     status = world.command("status", run).json

@@ -95,13 +95,12 @@ def test_an_nginx_that_is_killed_is_started_again_and_costs_no_round(deployment:
     assert [record.attempt for record in records] == [1] * 4
 
 
-def open_door_again(deployment: Deployment) -> None:
-    """Have nginx started again, which reads its certificate then."""
-    times = deployment.log("coordinator").count("nginx ended")
-    time.sleep(60)  # an nginx that ends within seconds ends the coordinator, a SuperNode within a minute its node
-    deployment.part_of("coordinator", deployment.coordinator, "nginx").kill()
+def served(deployment: Deployment, *renew: object) -> None:
+    """Make a certificate, and wait until the coordinator serves it."""
+    times = deployment.log("coordinator").count("nginx serves the new certificate")
+    world_command(*renew)
     log = deployment.folder / "coordinator.log"
-    until(lambda: deployment.log("coordinator").count("nginx ended") > times, log)
+    until(lambda: deployment.log("coordinator").count("nginx serves the new certificate") > times, log)
 
 
 def test_an_expired_certificate_keeps_nodes_out_until_it_is_renewed(
@@ -110,17 +109,16 @@ def test_an_expired_certificate_keeps_nodes_out_until_it_is_renewed(
     renew = ("deploy", "init", deployment.folder / "federation.toml", "--out", deployment.coordinator)
     with monkeypatch.context() as patched:
         patched.setattr(certificates, "SERVER_DAYS", -0.5)
+        time.sleep(60)  # a SuperNode that ends sooner ends its node
         (deployment.coordinator / "server.pem").unlink()  # one that lasts is left as it is
-        world_command(*renew)
-    open_door_again(deployment)
+        served(deployment, *renew)
     try:
         checked = foedus("doctor", deployment.node("medical"), "--json")
         run = Live(deployment, "expired", rounds=1, **{"bind-timeout": 400.0})  # nodes ask less and less often
         time.sleep(20)
         assert not run.events("round-started")
     finally:
-        world_command(*renew)
-        open_door_again(deployment)
+        served(deployment, *renew)
     assert [check["name"] for check in checked.json["checks"] if not check["ok"]], checked.out
     assert run.names(run.finish()[0]) >= {"coding"}
 

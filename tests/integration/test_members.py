@@ -103,6 +103,7 @@ def test_keys_of_an_organisation_and_of_the_coordinator_are_replaced(deployment:
     assert run.end()["event"] == "finished", deployment.log("coordinator")[-3000:]
     for command, home in (("node", deployment.node("medical")), ("signer", deployment.signer("medical"))):
         deployment.command(command, home).terminate()
+    deployment.socket("medical").unlink()  # the former signer's, where nobody answers
     deployment.start_again("signer", deployment.signer("medical"), "medical")
     until(deployment.socket("medical").exists, deployment.folder / "signer-medical.log")
     deployment.start_again("node", deployment.node("medical"), "medical")

@@ -3,7 +3,6 @@
 import http.client
 import shutil
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from console.backends.children import free_port
-from console.backends.proxy import LARGEST_BODY_MIB, own_certificate, write_configuration
+from console.backends.children import Children, free_port
+from console.backends.proxy import LARGEST_BODY_MIB, Nginx, own_certificate, write_configuration
+from console.deployments.certificates import authority
 from core.deployment import CoordinatorSettings
 from core.errors import UsageError
 from tests.nginx import needs_nginx
@@ -53,22 +53,23 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> CoordinatorSettings:
 
 
 @pytest.fixture(scope="module")
-def port(settings: CoordinatorSettings) -> Iterator[int]:
+def door(settings: CoordinatorSettings) -> Iterator[tuple[Nginx, int]]:
     certificate, key = own_certificate(settings.state)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = ThreadingHTTPServer(("127.0.0.1", settings.control_port), Behind)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    configuration = write_configuration(settings)
-    nginx = subprocess.Popen(["nginx", "-p", configuration.parent, "-c", configuration])
-    try:
-        yield wait_for(int(settings.listen.rpartition(":")[2]))
-    finally:
-        nginx.terminate()
-        nginx.wait()
-        server.shutdown()
-        server.server_close()
+    with Children() as children:
+        door = Nginx(children, settings)
+        yield door, wait_for(int(settings.listen.rpartition(":")[2]))
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def port(door: tuple[Nginx, int]) -> int:
+    return door[1]
 
 
 def wait_for(port: int) -> int:
@@ -117,6 +118,28 @@ def test_whatever_is_spelt_to_reach_control_or_runtime_does_not(port: int, path:
     status, reached = ask(port, path, b"x")
     assert status in (301, 400, 404), reached
     assert not reached
+
+
+def shown(port: int) -> str:
+    """The certificate that whoever connects now is shown."""
+    return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+@needs_nginx
+def test_a_certificate_that_is_renewed_is_shown_from_then_on_and_one_that_is_none_is_not(
+    door: tuple[Nginx, int], settings: CoordinatorSettings
+) -> None:
+    nginx, port = door
+    before = shown(port)
+    assert not nginx.follow_certificate()
+    settings.certificate.write_text("no certificate")
+    told = nginx.follow_certificate()
+    assert told.startswith("nginx serves the certificate before: ")
+    assert "cannot load certificate" in told
+    assert shown(port) == before
+    authority("renewed", ("localhost",)).write(settings.certificate, settings.private_key)
+    assert nginx.follow_certificate() == "nginx serves the new certificate"
+    assert shown(wait_for(port)).split() == settings.certificate.read_text().split() != before.split()
 
 
 @needs_nginx

@@ -1,5 +1,6 @@
 """JSON Lines: entries are there whole or not at all, whoever dies while writing."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -73,6 +74,23 @@ def test_a_writer_cuts_off_its_own_torn_line(path: Path) -> None:
         file._file.write(TORN)  # what a disk leaves that is full for a moment
         file.append(ENTRIES[1])
     assert read(path) == ENTRIES
+
+
+def test_a_writer_that_could_not_cut_off_a_torn_line_lets_the_next_one_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(path, ENTRIES[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLines, "_cut", refused)
+        with pytest.raises(OSError, match="No space left") as kept:
+            JsonLines(path)
+    append_through_a_writer(path)  # refused while there is another, whom the kept error would keep
+    assert kept.value.errno == errno.ENOSPC
+    assert read(path) == ENTRIES
+
+
+def refused(_: JsonLines) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_reading_goes_on_where_it_stopped(path: Path) -> None:
