@@ -170,7 +170,7 @@ class RunConfig:
     calibration: int = 4
     """In a simulation: held-out records of each organisation that the weights of verdicts are fitted on; 0 is none."""
     sample_answers: int = 2
-    """Questions that the served model answers after each round, for people; 0 is none."""
+    """Questions that the served model answers after each round that has time for it, for people; 0 is none."""
     trackers: str = ""
     """Comma-separated experiment trackers: tensorboard, wandb, mlflow."""
     organisation: str = ""

@@ -1,12 +1,14 @@
 """What the served model answers to a few questions after each round, for people who follow a run.
 
 The questions are of the shared validation set; in a simulation without one, of what its organisations hold out. They
-pass the model together, and their number and length are bounded: a round must not wait for what decides nothing.
+pass the model together, and their number, length and share of a run's time are bounded: a round must not wait for what
+decides nothing.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.adapter import AdapterState
@@ -21,11 +23,13 @@ from llm.records import Collection, Record
 
 MOST_TOKENS = 24
 """Of an answer: a sentence."""
+MOST_SHARE = 0.05
+"""Of the time since the run began or was resumed: a round is passed over while its answers would take more."""
 _LONGEST = 300
 """Characters of a question, and of what is shown of the record's own answer."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampleAnswers:
     """Writes an event with the answers; what is asked, by the domain or organisation that it is of."""
 
@@ -34,6 +38,13 @@ class SampleAnswers:
     rule: Rule
     questions: Mapping[str, Record]
     events: EventLog
+    clock: Callable[[], float] = time.monotonic
+    _spent: float = field(default=0.0, init=False)
+    """Seconds, of all rounds so far."""
+
+    def __post_init__(self) -> None:
+        """Begin to count the time."""
+        self._began = self.clock()
 
     @classmethod
     def of(
@@ -57,12 +68,15 @@ class SampleAnswers:
         return cls(model, fresh, RULES[config.aggregation], asked, events)
 
     def tell(self, round: int, served: Composition) -> None:
-        """Write what is answered after a round; before the first, what the base answers, as round 0."""
-        if self.questions and round == 1:
+        """Write what is answered after a round, unless that takes too much; before the first, what the base answers."""
+        began = self.clock()
+        if not self.questions or self._spent > MOST_SHARE * (began - self._began):
+            return
+        if round == 1:
             self.events.write("answered", round=0, aggregate=None, answers=self._answers(None))
-        if self.questions:
-            adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
-            self.events.write("answered", round=round, aggregate=served.digest, answers=self._answers(adapters))
+        adapters = served.map(lambda state: self.rule.adapter(state, self.fresh))
+        self.events.write("answered", round=round, aggregate=served.digest, answers=self._answers(adapters))
+        self._spent += self.clock() - began
 
     def _answers(self, adapters: Composition | None) -> list[dict[str, Any]]:
         prompts = [record.prompt[0].content for record in self.questions.values()]

@@ -1,7 +1,9 @@
 """What the served model answers after each round: which questions, which model, and what is written of it."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load
 from llm.records import Collection, Message, OrganisationData, Record
 from llm.served import shared_adapter
+from server_app import sample_answers
 from server_app.sample_answers import MOST_TOKENS, SampleAnswers
 from tests.llm.conftest import question
 from tests.server_app.worlds import make_world
@@ -26,9 +29,9 @@ def model(base: Path) -> Model:
     return load(ModelSpec(str(base), "none", 2, 4.0))
 
 
-def of(model: Model, data: Collection, log: Path, most: int = 2) -> SampleAnswers:
+def of(model: Model, data: Collection, log: Path, most: int = 2, **more: Any) -> SampleAnswers:
     config = replace(RunConfig(), rank=2, sample_answers=most)
-    return SampleAnswers.of(config, model, shared_adapter(model, 2, 7), data, EventLog(log))
+    return replace(SampleAnswers.of(config, model, shared_adapter(model, 2, 7), data, EventLog(log)), **more)
 
 
 def in_domain(name: str, *texts: str) -> tuple[Record, ...]:
@@ -50,8 +53,18 @@ def test_without_a_validation_set_each_organisation_s_held_out_records_are_asked
     assert len(encode_prompt(model.tokenizer, "1?")) + MOST_TOKENS <= model.context_length
 
 
+def test_a_round_is_passed_over_while_answers_take_more_than_their_share(model: Model, tmp_path: Path) -> None:
+    seconds = count(0.0)  # the clock goes on by one each time it is read: answers take a second
+    samples = of(model, Collection((), in_domain("a", "a 1?"), ()), tmp_path / "log", clock=lambda: next(seconds))
+    state = Composition.of(samples.rule.initial(samples.fresh))
+    for number in range(1, 101):
+        samples.tell(number, state)
+    rounds = [event["round"] for event in EventLog.read(tmp_path / "log")[0]]
+    assert rounds == [0, 1, 19, 38, 57, 76, 95]  # a twentieth of the seconds
+
+
 def test_the_served_model_answers_and_before_the_first_round_the_base(model: Model, tmp_path: Path) -> None:
-    samples = of(model, Collection((), in_domain("a", "a 1?"), ()), tmp_path / "log")
+    samples = of(model, Collection((), in_domain("a", "a 1?"), ()), tmp_path / "log", clock=lambda: 0.0)
     fresh = samples.fresh
     state = samples.rule.initial(fresh)
     moved = type(state)({name: array + 0.5 for name, array in state.arrays.items()})
@@ -70,9 +83,10 @@ def test_the_served_model_answers_and_before_the_first_round_the_base(model: Mod
     assert events[0]["answers"] != events[1]["answers"]
 
 
-def test_a_run_tells_them_after_every_round_and_is_the_same_without(
+def test_a_run_tells_them_after_its_rounds_and_is_the_same_without(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sample_answers, "MOST_SHARE", 1.0)
     heads: list[Digest | None] = []
     for most in (1, 0):
         world = make_world(tmp_path / str(most), base, data, monkeypatch)
