@@ -105,9 +105,23 @@ def agents_real(figures: Mapping[str, Any]) -> Figure:
     )
 
 
+def scale(figures: Mapping[str, Any]) -> Figure:
+    """Seconds by organisations: of a round on both sides, until the first one, and of an audit."""
+    titles = {
+        "until the first round": "seconds_to_first_round",
+        "an audit": "audit_seconds",
+        "a round": "seconds_a_round",
+        "a round of plain Flower": "plain_seconds",
+    }
+    rows = figures["sizes"]
+    lines = {title: [(row["organisations"], row[name]) for row in rows] for title, name in titles.items()}
+    return draw([Panel("organisations", lines)], "seconds", logarithmic=True)
+
+
 CHARTS = {
     "provenance-growth": ("provenance_speed", provenance_growth),
     "agents-real": ("agents_real", agents_real),
+    "scale": ("scale", scale),
 }
 """By the name of the picture: the result file, and what draws its figures."""
 

@@ -6,6 +6,7 @@ the same steps by the same function, and is averaged by FedAvg; nothing is signe
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -28,7 +29,8 @@ from llm.served import shared_adapter
 from llm.sources import base_of_settings
 from llm.train import TrainConfig, train
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 APP = """\
 [project]
@@ -51,7 +53,8 @@ clientapp = "plain:client"
 def stage(folder: Path, config: RunConfig, times: Path) -> Path:
     """Write the app, with these settings and the file for the seconds of each round, and return its folder."""
     folder.mkdir(parents=True)
-    (folder / "plain.py").write_text("from benchmarks.plain_flower import client, server\n", encoding="utf-8")
+    # This very file: Flower looks for the two apps among the assignments of a module of its own.
+    shutil.copy(__file__, folder / "plain.py")
     settings = config.to_flat() | {"times": str(times)}
     lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     (folder / "pyproject.toml").write_text(APP + lines, encoding="utf-8")
@@ -59,7 +62,7 @@ def stage(folder: Path, config: RunConfig, times: Path) -> Path:
 
 
 class TimedFedAvg(FedAvg):
-    """FedAvg that notes when each round of training begins and ends."""
+    """FedAvg that notes the seconds of each round of training, and those that the organisations trained."""
 
     def __init__(self, times: Path, **options: Any) -> None:
         super().__init__(**options)
@@ -76,9 +79,13 @@ class TimedFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """See `FedAvg.aggregate_train`."""
-        found = super().aggregate_train(server_round, replies)
+        came = list(replies)
+        # Looked at first: FedAvg takes the metrics away that it averages.
+        training = sum(cast(float, reply.content.metric_records["metrics"]["seconds"]) for reply in came)
+        found = super().aggregate_train(server_round, came)
+        noted = {"round": server_round, "seconds": time.time() - self.begun, "training": training}
         with self.times.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"round": server_round, "seconds": time.time() - self.begun}) + "\n")
+            file.write(json.dumps(noted) + "\n")
         return found
 
 
@@ -102,11 +109,11 @@ def answer(message: Message, context: Context) -> Message:
     sent = message.content.array_records["arrays"].to_torch_state_dict()
     start = AdapterState({**fresh.arrays, **{name: tensor.numpy() for name, tensor in sent.items()}})
     steps = TrainConfig(config.local_steps, config.batch_size, config.max_length, total_steps=config.local_steps)
+    began = time.monotonic()
     trained = lora.factor(train(model, records, start, steps, config.seed).adapter, "B")
+    metrics = MetricRecord({"num-examples": len(records), "seconds": time.monotonic() - began})
     arrays = ArrayRecord({name: torch.from_numpy(array.copy()) for name, array in trained.arrays.items()})
-    return Message(
-        RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": len(records)})}), reply_to=message
-    )
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
 @server.main()

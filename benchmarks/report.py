@@ -35,6 +35,12 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder
     return path
 
 
+def figures(name: str) -> dict[str, Any]:
+    """The figures of NAME.json in RESULTS."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+    return found
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows in columns, the first to the left, the others to the right; floats with three digits."""
     table = Table(*header[:1], title=title, title_justify="left", box=box.SIMPLE)

@@ -7,11 +7,16 @@ round are those from its first message to its close, of every round but the firs
 evaluation comes after them, and plain Flower does none. Memory is the coordinator's peak of anonymous pages (RssAnon).
 Whatever is measured is kept in WORK: a measurement that stops goes on from there.
 
+On paper stands what a round of 100,000 organisations on a base of 70 billion parameters would take, from these figures
+and those of `wire`, `aggregation` and `audit`: each part against a limit, the one that breaks first at the top.
+
     python -m benchmarks.scale --work DIR [--sizes 10,100,1000] [--asked 10] [--rounds 3]
 """
 
 import argparse
 import json
+import math
+import os
 import tempfile
 import threading
 import time
@@ -31,13 +36,14 @@ from benchmarks.speaking import once
 from chain import control
 from chain.ledger import open_ledger
 from chain.queue import read_anchors
-from console.backends.ray import superlink
-from core.canonical import raw
+from console.backends.ray import superlink, while_ray_is_late
+from core.canonical import LARGEST, raw
 from core.config import RunConfig
 from core.storage.events import EventLog
 from core.storage.lock import holder
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+from core.wire import MOST_NUMBERS
 
 SEED = 7
 SIZES = (10, 100, 1000)
@@ -50,7 +56,100 @@ _SETTINGS: Mapping[str, bool | int | float | str] = {
     "local-steps": 1, "batch-size": 2, "max-length": 64, "rank": 8, "alpha": 16.0, "evaluate-limit": 2,
     "calibration": 0, "sample-answers": 0, "private-chain": "none", "bind-timeout": 900.0,
 }  # fmt: skip
+POOL_BYTES = 128 * 2**10
+"""The largest transaction that go-ethereum's pool takes."""
+TRANSACTION_GAS = 2**24
+"""The most gas of a transaction on Ethereum (EIP-7825)."""
+BYTES_A_SECOND = 1e9 / 8
+ROUND_SECONDS, DAY_SECONDS = 3600.0, 86400.0
+MEMORY_BYTES = 64 * 2**30
+NF4_BITS = 4.127
+"""Of a weight with double quantisation (Dettmers et al., 2023)."""
 _POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a round on paper: what it takes grows with the organisations from `fixed` by `each`, up to `limit`."""
+
+    part: str
+    fixed: float
+    each: float
+    limit: float
+
+    @property
+    def holds_up_to(self) -> float:
+        """The most organisations within the limit; infinite where it does not grow."""
+        if self.fixed > self.limit:
+            return 0
+        return (self.limit - self.fixed) // self.each if self.each else math.inf
+
+    def row(self, organisations: int) -> dict[str, Any]:
+        """Its row for so many organisations."""
+        holds, takes = self.holds_up_to, self.fixed + self.each * organisations
+        return {
+            "part": self.part,
+            "takes": takes,
+            "limit": self.limit,
+            "of_the_limit": takes / self.limit,
+            "holds_up_to": int(holds) if holds < math.inf else "any number",
+        }
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A federation that nobody has run: Llama 2 70B at rank 32, every linear layer, of which a round asks a part."""
+
+    organisations: int = 100_000
+    asked: float = 0.01
+    weights: float = 70e9
+    outputs: int = 80 * (3 * 8192 + 2 * 1024 + 2 * 28672)
+    """Of all adapted layers: in each block q, o and down of 8,192, k and v of 1,024, gate and up of 28,672."""
+    rank: int = 32
+    wire: str = "nf4"
+
+    def rows(
+        self,
+        sizes: Sequence[Mapping[str, Any]],
+        wire: Mapping[str, Any],
+        aggregation: Mapping[str, float],
+        audit: Mapping[str, float],
+    ) -> list[dict[str, Any]]:
+        """Every part from what was measured, the first that breaks at the top."""
+        numbers = self.outputs * self.rank
+        megabytes = 4 * numbers / 1e6
+        measured = {row["wire"]: row for row in wire["a model of 7 billion parameters"]}
+        of, plain = measured[self.wire], measured["fp32"]["up_bytes"] / 4
+        traffic = (of["up_bytes"] + of["down_bytes"]) * numbers / plain
+        summing = aggregation["aggregate_seconds"] / aggregation["updates"] / aggregation["update_mb"] * megabytes
+        reading = of["decompress_seconds"] * numbers / plain + summing
+        auditing = audit["seconds"] / audit["rounds"] / audit["organisations"] / audit["update_mb"] * megabytes
+        memory = growth(sizes, "server_memory_mib")[1] * 2**20
+        held = aggregation["peak_aggregating_updates"] * megabytes * 1e6 + self.weights * NF4_BITS / 8
+        parts = [
+            Part("bytes of the transaction that opens the run", *growth(sizes, "opening_bytes"), POOL_BYTES),
+            Part("gas of it", *growth(sizes, "opening_gas"), TRANSACTION_GAS),
+            Part("gas of a round's transaction", sizes[-1]["round_gas"], 0.0, TRANSACTION_GAS),
+            Part("bytes of the genesis", *growth(sizes, "genesis_bytes"), LARGEST),
+            Part("numbers of an update", numbers, 0.0, MOST_NUMBERS),
+            Part(
+                "seconds of a round's messages at 1 Gbit/s", 0.0, self.asked * traffic / BYTES_A_SECOND, ROUND_SECONDS
+            ),
+            Part(
+                "seconds to decompress and sum a round's updates, on one core", 0.0, self.asked * reading, ROUND_SECONDS
+            ),
+            Part("seconds of a round in an audit", 0.0, self.asked * auditing, ROUND_SECONDS),
+            Part("seconds until the first round", *growth(sizes, "seconds_to_first_round"), DAY_SECONDS),
+            Part("bytes of the coordinator's memory, the base in NF4 with it", held, max(memory, 0.0), MEMORY_BYTES),
+        ]
+        return [part.row(self.organisations) for part in sorted(parts, key=lambda part: part.holds_up_to)]
+
+
+def growth(sizes: Sequence[Mapping[str, Any]], figure: str) -> tuple[float, float]:
+    """A figure without organisations, and what each adds, on the line through the smallest and the largest size."""
+    (few, least), (many, most) = ((row["organisations"], row[figure]) for row in (sizes[0], sizes[-1]))
+    each = (most - least) / (many - few)
+    return least - each * few, each
 
 
 @dataclass(frozen=True)
@@ -103,8 +202,14 @@ class Point:
             control.stop("embedded", state.folder)
 
     def plain(self) -> dict[str, Any]:
-        """The seconds of plain Flower's rounds."""
+        """Seconds of plain Flower's rounds, and of those the seconds in which its actors trained."""
         self.write_data()
+        _, *later = while_ray_is_late(lambda _: self._plain_rounds())
+        # As many actors as cores train at a time.
+        training = fmean(found["training"] for found in later) / (os.cpu_count() or 1)
+        return {"seconds_a_round": fmean(found["seconds"] for found in later), "training_seconds": training}
+
+    def _plain_rounds(self) -> list[dict[str, float]]:
         times = self.work / "times.jsonl"
         times.unlink(missing_ok=True)
         config = RunConfig.from_flat(RunConfig().to_flat() | self.settings)
@@ -114,8 +219,7 @@ class Point:
             answer = link.flwr("run", str(app), "foedus", "--federation-config", resources)
             while not link.completed(str(answer["run-id"])):
                 time.sleep(1.0)
-        rounds = [json.loads(line)["seconds"] for line in times.read_text(encoding="utf-8").splitlines()]
-        return {"seconds_a_round": fmean(rounds[1:])}
+        return [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
 
 
 def _row(number: int, split: str) -> dict[str, str]:
@@ -186,15 +290,23 @@ def sizes_of(run: RunFolder) -> dict[str, int]:
 
 
 def gas_of(state: State, run: RunFolder) -> dict[str, int]:
-    """Gas of opening the run, and of its last round."""
+    """Gas of opening the run, and of its last round; bytes of the opening, which names all members."""
     bound = open_ledger("embedded", state.folder, None).bound
     opened = bound.call("getRun", raw(run.genesis.digest), purpose="the run")[1]
     (event,) = bound.events("RunOpened", opened, opened, {"run": raw(run.genesis.digest)}, purpose="the run")
     anchors = read_anchors(run.queue)
     last = anchors[max(anchors, key=lambda key: key.round)].transaction
-    receipts = (bound.node.eth.get_transaction_receipt(HexBytes(name)) for name in (event["transactionHash"], last))
+    eth = bound.node.eth
+    receipts = (eth.get_transaction_receipt(HexBytes(name)) for name in (event["transactionHash"], last))
     opening, closing = (int(receipt["gasUsed"]) for receipt in receipts)
-    return {"opening_gas": opening, "round_gas": closing}
+    sent = len(eth.get_transaction(HexBytes(event["transactionHash"]))["input"])
+    return {"opening_gas": opening, "opening_bytes": sent, "round_gas": closing}
+
+
+def compared(own: Mapping[str, float], plain: Mapping[str, float]) -> dict[str, float]:
+    """Plain Flower's seconds beside ours, and what is left of ours without the steps, which are the same."""
+    ours, theirs, steps = own["seconds_a_round"], plain["seconds_a_round"], plain["training_seconds"]
+    return {"plain_seconds": theirs, "ratio": ours / theirs, "messages_seconds": ours - steps}
 
 
 def main() -> None:
@@ -210,13 +322,14 @@ def main() -> None:
         place = options.work.absolute() / f"{size}-{options.asked}"
         point = Point(size, options.asked, options.rounds, place)
         own, plain = once(place / "foedus.json", point.measured), once(place / "plain.json", point.plain)
-        seconds = plain["seconds_a_round"]
-        rows.append({"organisations": size, **own, "plain_seconds": seconds, "ratio": own["seconds_a_round"] / seconds})
+        rows.append({"organisations": size, **own, **compared(own, plain)})
         # After every size: a measurement that stops leaves its figures behind.
-        figures = {"target_ratio": MOST_SLOWER, "sizes": rows}
+        figures: dict[str, Any] = {"target_ratio": MOST_SLOWER, "sizes": rows}
+        if len(rows) > 1:
+            figures["on paper"] = Paper().rows(rows, *map(report.figures, ("wire", "aggregation", "audit")))
         report.write("scale", figures, "python -m benchmarks.scale --work DIR", SEED)
-    shown = [name for name in rows[0] if name != "audited"]
-    report.print_table(shown, [tuple(row[name] for name in shown) for row in rows])
+    for title in (name for name, found in figures.items() if isinstance(found, list)):
+        report.print_table(tuple(figures[title][0]), [tuple(row.values()) for row in figures[title]], title)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from eth_hash.auto import keccak
 
 from core.canonical import Address, Digest, from_json, raw, to_json
+from core.eip712 import Fields
 from core.errors import ForgeryError, FormatError, UsageError
-from core.keys import Domain, Fields, Key, Signature, signer
+from core.keys import Domain, Key, Signature, signer
 from core.parsing import parsed
 
 _SIGNATURE: Final = re.compile(r"0x[0-9a-f]{130}")

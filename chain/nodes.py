@@ -28,6 +28,12 @@ from core.errors import LedgerUnreachableError, UsageError
 from core.escape import redacted
 
 TIMEOUT_SECONDS: Final = 30.0
+_CACHED: Final[dict[str, Any]] = {
+    "cache_allowed_requests": True,
+    "cacheable_requests": {RPCEndpoint("eth_chainId")},
+    "request_cache_validation_threshold": None,
+}
+"""web3 asks for the chain's id with every call, which made half of an audit's requests; a node is of one chain."""
 
 
 class ServiceProvider(HTTPProvider):
@@ -41,6 +47,7 @@ class ServiceProvider(HTTPProvider):
             {"timeout": TIMEOUT_SECONDS},
             session=_direct(),
             exception_retry_configuration=None,
+            **_CACHED,
         )
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
@@ -89,7 +96,7 @@ def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {redacted(url)!r}")
-    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, _proxied(), exception_retry_configuration=None))
+    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, _proxied(), exception_retry_configuration=None, **_CACHED))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
     return node
@@ -116,7 +123,9 @@ def running(chain: str, state: Path, timeout: float) -> Web3:
     if (url := service.announced()) is None:
         raise LedgerUnreachableError(f"the chain in {service.folder} does not run")
     settings = {"timeout": timeout}
-    provider = HTTPProvider(URI(url + service.probe), settings, _direct(), exception_retry_configuration=None)
+    provider = HTTPProvider(
+        URI(url + service.probe), settings, _direct(), exception_retry_configuration=None, **_CACHED
+    )
     return Web3(provider)
 
 

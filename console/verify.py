@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from chain.audit.outside import verify_from_outside
+from chain.audit.reading import spare_processors
 from chain.audit.report import AuditReport
 from chain.audit.run import verify_on_chain
 from console.options import (
@@ -56,7 +57,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter an option
         private = private_chain or settings.private
         report = verify_on_chain(
             found, chain or settings.chain, folder.folder, private=private, strict=strict,
-            measures=_measures(found, settings),
+            measures=_measures(found, settings), processes=spare_processors(),
         )  # fmt: skip
         origin = origin_of(found) if report.checked.get("genesis") else None
     plural = "" if report.recomputed == 1 else "s"

@@ -31,6 +31,7 @@ from eth_keys import KeyAPI
 from eth_keys.constants import SECPK1_N
 
 from core.canonical import Address, Digest, domain, parse_json, raw
+from core.eip712 import Fields, struct_hash
 from core.errors import ForgeryError, FormatError, UsageError
 
 # py_ecc, which eth_account brings, sets 100,000 when it is imported: deep nesting would then end the process, and not
@@ -43,9 +44,7 @@ Signature = NewType("Signature", str)
 PublicKey = NewType("PublicKey", str)
 """A compressed point of secp256k1: ``0x``, 02 or 03, and 64 hex digits."""
 
-Fields = tuple[tuple[str, str], ...]
-"""An EIP-712 struct: (name, Solidity type) in order."""
-
+_DOMAIN = (("name", "string"), ("version", "string"), ("chainId", "uint256"), ("verifyingContract", "address"))
 _SIGNATURE = re.compile(r"0x[0-9a-f]{128}1[bc]")
 _PUBLIC = re.compile(r"0x0[23][0-9a-f]{64}")
 _SECRET = re.compile(rb"[0-9a-f]{64}\n?")
@@ -161,11 +160,8 @@ def signing_key(
 
 
 def hash_of(domain: Domain, name: str, fields: Fields, message: Mapping[str, Any]) -> bytes:
-    """The Keccak-256 hash of an EIP-712 struct, which is what a key signs."""
-    from eth_account.messages import encode_typed_data  # noqa: PLC0415 - half a second of imports
-
-    signable = encode_typed_data(domain.to_dict(), _types(name, fields), dict(message))
-    hashed: bytes = keccak(b"\x19" + signable.version + signable.header + signable.body)
+    """The Keccak-256 hash of an EIP-712 struct, which is what a key signs; raises as `struct_hash` does."""
+    hashed: bytes = keccak(b"\x19\x01" + _separator(domain) + struct_hash(name, fields, message))
     return hashed
 
 
@@ -303,8 +299,9 @@ def _public(key: KeyAPI.PublicKey) -> PublicKey:
     return PublicKey("0x" + key.to_compressed_bytes().hex())
 
 
-def _types(name: str, fields: Fields) -> dict[str, list[dict[str, str]]]:
-    return {name: [{"name": field_name, "type": kind} for field_name, kind in fields]}
+@cache
+def _separator(domain: Domain) -> bytes:
+    return struct_hash("EIP712Domain", _DOMAIN, domain.to_dict())
 
 
 def _parsed(signature: Signature) -> bytes:

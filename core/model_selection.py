@@ -32,8 +32,13 @@ class Measures(Protocol):
         """The highest loss of a lane's state on any domain."""
         ...
 
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> Mapping[Address, float]:
-        """By how much each update alone raises the loss of a lane's state, on few records: for people."""
+    def effects(
+        self, before: AdapterState, updates: Sequence[WeightedUpdate], seconds: float
+    ) -> Mapping[Address, float]:
+        """By how much an update alone raises the loss of a lane's state, on few records: for people.
+
+        Of the first one at least, and of as many as some seconds allow.
+        """
         ...
 
     def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], bound: float) -> Mapping[Address, float]:

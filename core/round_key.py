@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.canonical import Digest, raw
-from core.keys import Fields
+from core.eip712 import Fields
 
 FIELDS: Fields = (("genesis", "bytes32"), ("lane", "uint32"), ("generation", "uint32"), ("round", "uint32"))
 """A RoundKey within an EIP-712 struct."""

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from core.canonical import Address, Digest
+from core.eip712 import Fields
 from core.errors import ForgeryError, FormatError
-from core.keys import Domain, Fields, PublicKey, Signature, Struct, signer, signing_key
+from core.keys import Domain, PublicKey, Signature, Struct, signer, signing_key
 from core.parsing import parsed
 
 Place = tuple[int, int]

@@ -53,11 +53,12 @@ class Packed:
     """A state in the bytes in which it travels; nothing of it is read before it is asked for.
 
     Reading raises FormatError: for another form than the known ones, and for bytes that are not canonical. A header is
-    at most `longest_header` bytes.
+    at most `longest_header` bytes, and names at most `most_numbers`.
     """
 
     data: bytes | memoryview
     longest_header: int = LONGEST_HEADER
+    most_numbers: int = MOST_NUMBERS
 
     @classmethod
     def of(cls, state: AdapterState, form: str) -> Self:
@@ -119,8 +120,8 @@ class Packed:
             shapes = dict(_entries(bytes(view[_START : _START + length])))
         except (IndexError, UnicodeDecodeError, struct.error) as error:
             raise FormatError(f"wire: malformed header: {error}") from error
-        if (numbers := sum(math.prod(shape) for shape in shapes.values())) > MOST_NUMBERS:
-            raise FormatError(f"wire: expected at most {MOST_NUMBERS} numbers, got {numbers}")
+        if (numbers := numbers_of(shapes)) > self.most_numbers:
+            raise FormatError(f"wire: expected at most {self.most_numbers} numbers, got {numbers}")
         return shapes, _START + length
 
 
@@ -151,9 +152,14 @@ class Rounded(NamedTuple):
         return cls(sent.digest, lost.norm / state.norm if state.norm else 0.0)
 
 
+def numbers_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers arrays of these shapes have."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
 def most_bytes(shapes: Mapping[str, tuple[int, ...]], form: str) -> int:
     """The most bytes that numbers of these shapes take in a form, without the header."""
-    count = sum(math.prod(shape) for shape in shapes.values())
+    count = numbers_of(shapes)
     return 4 * count if form == "fp32" else FORMS[form].most(count)
 
 

@@ -21,13 +21,13 @@ from core.errors import IntegrityError, UsageError
 from core.storage.run_folder import RunFolder
 from provenance.factors import TERMS, Make, bytes_each, client_terms
 from provenance.history import History, stored_rounds
-from provenance.terms import Chunk, Terms, chunks, keep
+from provenance.terms import Chunk, Contraction, Terms, chunks, keep
 
 Tensors = Mapping[str, torch.Tensor]
 
 _KEPT_BYTES = 32 * 2**20
 """Factors stay in memory from one attribution to the next where those of all organisations take no more."""
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 32 * 2**20
 """Else they lie in a file, and so much of it is in memory at a time."""
 _PROBES = 16
 
@@ -67,13 +67,19 @@ class Contributions(History):
         scores = torch.zeros(sum(counts), len(self.organisations), dtype=torch.float64)
         # Of a few modules the terms are few, and stay in memory: a stream asks for them with every token.
         modules = tuple(name for name in self.modules if name in asked[0][0])
+        contractions: dict[str, list[list[Contraction]]] = {}
         for part, terms in chunks(self._kept_terms(TERMS[self.rule.name], self.organisations, modules), size):
             sums = torch.zeros(sum(counts), part.stop - part.start, device=self.device)
-            questions = list(zip(torch.split(sums, counts), asked, strict=True))
+            rows = torch.split(sums, counts)
             for name in asked[0][0]:
-                for term in terms[name]:
-                    for rows, (inputs, gradients) in questions:
-                        rows.add_(term.contract(inputs[name], gradients[name]))
+                # Those of the first chunk serve all, unless it is of one organisation: its factors may be its own.
+                if name not in contractions or part.stop - part.start == 1:
+                    contractions[name] = [
+                        [term.contraction(x[name], g[name]) for x, g in asked] for term in terms[name]
+                    ]
+                for term, questions in zip(terms[name], contractions[name], strict=True):
+                    for total, contract in zip(rows, questions, strict=True):
+                        total.add_(contract(term))
             scores[:, part] = self.scale * sums.double().cpu()
         return scores
 

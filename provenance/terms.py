@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from mmap import ACCESS_COPY, ALLOCATIONGRANULARITY, mmap
 from typing import NamedTuple
 
 import torch
@@ -27,23 +28,35 @@ class Term(NamedTuple):
         """The same of some organisations."""
         return Term(*(factor if len(factor) == 1 else factor[part] for factor in self))
 
-    def contract(self, inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """Return Σ_positions ⟨g, L_k R_k x⟩, (n, K), of x (n, positions, in) and g (n, positions, out)."""
+    def contraction(self, inputs: torch.Tensor, gradients: torch.Tensor) -> "Contraction":
+        """What contracts x (n, positions, in) and g (n, positions, out) with terms that share factors as these do.
+
+        What organisations share is multiplied once, however many there are.
+        """
         left, right = self
         inputs, gradients = inputs.to(left.dtype), gradients.to(left.dtype)
         # Where organisations share a factor, positions are summed first: a product less for each organisation.
         if inputs.shape[1] > 1 and len(right) == 1:
-            inner = (inputs @ right[0].T).transpose(1, 2) @ gradients
-            return inner.flatten(1) @ left.mT.flatten(1).T
+            inner = ((inputs @ right[0].T).transpose(1, 2) @ gradients).flatten(1)
+            return lambda term: inner @ term.left.mT.flatten(1).T
         if inputs.shape[1] > 1 and len(left) == 1:
-            inner = (gradients @ left[0]).transpose(1, 2) @ inputs
-            return inner.flatten(1) @ right.flatten(1).T
-        rows, (_, rank, width) = inputs.shape[:2], right.shape
-        narrow = (inputs.reshape(-1, width) @ right.flatten(0, 1).T).view(*rows, -1, rank)
-        wide = (gradients.reshape(-1, left.shape[1]) @ left.mT.flatten(0, 1).T).view(*rows, -1, rank)
-        return (narrow * wide).sum((1, -1))
+            inner = ((gradients @ left[0]).transpose(1, 2) @ inputs).flatten(1)
+            return lambda term: inner @ term.right.flatten(1).T
+        (*rows, width), rank = inputs.shape, right.shape[1]
+        shared = (inputs @ right[0].T).view(*rows, 1, rank) if len(right) == 1 else None
+
+        def contract(term: Term) -> torch.Tensor:
+            narrow = shared
+            if narrow is None:
+                narrow = (inputs.reshape(-1, width) @ term.right.flatten(0, 1).T).view(*rows, -1, rank)
+            wide = gradients.reshape(-1, gradients.shape[-1]) @ term.left.mT.flatten(0, 1).T
+            return (narrow * wide.view(*rows, -1, rank)).sum((1, -1))
+
+        return contract
 
 
+Contraction = Callable[[Term], torch.Tensor]
+"""Returns Σ_positions ⟨g, L_k R_k x⟩, (n, K), of the terms of K organisations."""
 Terms = Mapping[str, tuple[Term, ...]]
 """The terms of a chunk of organisations, by module."""
 Chunk = tuple[slice, Callable[[], Terms]]
@@ -95,18 +108,19 @@ class _Scratch:
 
     def add(self, terms: Terms) -> Callable[[], Terms]:
         """Append terms; returns a function that reads them back."""
-        start = self._file.seek(0, os.SEEK_END)
+        # A mapping begins with a page of the file.
+        start = self._file.seek(-(-self._file.seek(0, os.SEEK_END) // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY)
         for factor in _stored(terms):
             self._file.write(factor.contiguous().cpu().numpy().data)
+        self._file.flush()
         shapes = [factor.shape for factor in _stored(terms)]
         counts = {name: len(some) for name, some in terms.items()}
         return partial(self._read, start, counts, shapes, next(_stored(terms)).device)
 
     def _read(self, start: int, counts: Mapping[str, int], shapes: Sequence[torch.Size], device: torch.device) -> Terms:
-        # Read straight into the tensor's memory: nothing is held twice.
-        data = torch.empty(sum(shape.numel() for shape in shapes))
-        self._file.seek(start)
-        self._file.readinto(data.numpy().data)
+        # Mapped and not read: of a thousand organisations, copying took as long as a third of their scores.
+        size = 4 * sum(shape.numel() for shape in shapes)
+        data = torch.frombuffer(mmap(self._file.fileno(), size, access=ACCESS_COPY, offset=start), dtype=torch.float32)
         flat = torch.split(data.to(device), [shape.numel() for shape in shapes])
         factors = (factor.view(shape) for factor, shape in zip(flat, shapes, strict=True))
         return {

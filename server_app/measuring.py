@@ -1,5 +1,6 @@
 """Measuring on the shared validation set: the loss of the served adapters, and the credit of a round."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -84,9 +85,18 @@ class Measuring:
         """The highest loss of a lane's state on any domain, in nats per answer token."""
         return max(self.losses(Composition.of(state)).values())
 
-    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
-        """By how many nats each update alone, with its weight, raises a lane's mean loss over domains."""
-        return self._on_few(TELLING).rises(before, updates)
+    def effects(self, before: AdapterState, updates: Iterable[WeightedUpdate], seconds: float) -> dict[Address, float]:
+        """By how many nats an update alone, with its weight, raises a lane's mean loss over domains.
+
+        Of the first one, and of as many of the next as are begun within so many seconds.
+        """
+        few, until = self._on_few(TELLING), time.monotonic() + seconds
+        found: dict[Address, float] = {}
+        for update in updates:
+            if found and time.monotonic() > until:
+                break
+            found |= few.rises(before, [update])
+        return found
 
     def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], bound: float) -> dict[Address, float]:
         """The harm of each update alone, with its weight, in nats; its rise where that is within the bound."""

@@ -39,6 +39,9 @@ from core.update import Bid, Offer, UpdateManifest
 from core.wire import Rounded
 from server_app.admission import AdmissionContext
 
+TOLD_SHARE = 0.1
+"""Of a round's time, so much goes at most into the effects of its updates, which are measured for people."""
+
 
 class Recipient(NamedTuple):
     """An organisation in one of its lanes, whom a message asks."""
@@ -294,7 +297,8 @@ class Rounds:
         admitted = self.weigh(open_round)
         updates = weighted(admitted, self.run.artifacts.open)
         if updates:
-            admitted = self._judged(index, number, admitted, updates)
+            taken = max(open_round.seconds.values(), default=0.0)
+            admitted = self._judged(index, number, admitted, updates, taken)
             found = {a.organisation: a.factor for a in admitted}
             updates = counted(self.genesis.robust, updates, found, self.genesis.membership.most_weight)
         state, residual = self.rule.aggregate(lane.state, updates) if updates else (lane.state, 0.0)
@@ -335,9 +339,12 @@ class Rounds:
         return self.measures.loss_bound(state) if self.measures and reads else 0.0
 
     def _judged(
-        self, index: int, number: int, admitted: Iterable[Admitted], updates: Sequence[WeightedUpdate]
+        self, index: int, number: int, admitted: Iterable[Admitted], updates: Sequence[WeightedUpdate], taken: float
     ) -> tuple[Admitted, ...]:
-        """The admitted with the robust rule's factors; how each of them stands is an event, whatever the rule."""
+        """The admitted with the robust rule's factors; how each of them stands is an event, whatever the rule.
+
+        The round has `taken` so many seconds.
+        """
         robust, before, stand = self.genesis.robust, self.lanes[index].state, likenesses(updates)
         admitted = tuple(replace(a, norm=stand[a.organisation].norm if robust.clips else 0.0) for a in admitted)
         clip = clipping(self.genesis, self._lines[index], number, admitted)
@@ -345,7 +352,9 @@ class Rounds:
         if self.measures and robust.rule == "validation":
             effects = self.measures.harms(before, scaled(updates, clip), robust.bound)
         elif self.measures:
-            effects = self.measures.effects(before, scaled(updates, clip))
+            # Each costs an evaluation: of a hundred updates these took as long as the hundred trained.
+            told = sorted(scaled(updates, clip), key=lambda update: stand[update.organisation].cosine)
+            effects = self.measures.effects(before, told, TOLD_SHARE * taken)
         found = factors(robust, updates, clip, effects)
         share = shares(robust, updates, found, {a: likeness.norm for a, likeness in stand.items()})
         judged = {

@@ -17,6 +17,7 @@ import numpy as np
 
 from chain.audit.erasures import ErasureAudit
 from chain.audit.files import Files
+from chain.audit.reading import Members, Opened, Read
 from chain.audit.report import Findings, What
 from core import lora, seeds
 from core.adapter import AdapterState
@@ -32,10 +33,7 @@ from core.robust import MEASURED_WITHIN, counted, rounding, scaled, wrong
 from core.rounds import RoundRecord
 from core.storage.artifacts import KEYS, SEALED, Artifacts
 from core.storage.run_folder import PRUNED
-from core.wire import Rounded
-
-Members = tuple[Address, ...] | None
-"""The readers that something is sealed for; None is everybody."""
+from core.wire import MOST_NUMBERS, Packed, Rounded, numbers_of
 
 
 @dataclass
@@ -55,6 +53,8 @@ class StateAudit:
     """What is measured on the shared validation set, where that and the base are."""
     pruned: frozenset[Digest] = frozenset()
     """The aggregates that need not be there, since the updates give them."""
+    read: Read | None = None
+    """What reads artifacts, where it is not done here."""
     _wrapped: set[tuple[str, Members]] = field(default_factory=set)
 
     @property
@@ -69,16 +69,22 @@ class StateAudit:
             return self.open(What.ORIGIN, origin.state, "genesis.json")
         return self.rule.initial(self.fresh) if self.fresh else None
 
-    def open(self, what: What, name: Digest, where: str, members: Members = None) -> AdapterState | None:
-        """An artifact with its digest checked, sealed for `members` (None is everybody); None after a failure."""
+    def open(
+        self, what: What, name: Digest, where: str, members: Members = None, most: int = MOST_NUMBERS
+    ) -> AdapterState | None:
+        """An artifact with its digest checked, sealed for `members` (None is everybody); None after a failure.
+
+        Few bytes may say that they are many numbers: more than `most` are never decompressed.
+        """
         blob = self.artifacts.place(name)
         self.files.take_sealed(blob)
-        keys = file = f"{where}, artifacts/{blob}{KEYS}"
+        opened = self.read(name, members) if self.read else Opened.of(self.artifacts, name, members)
+        keys = f"{where}, artifacts/{blob}{KEYS}"
+        file = f"{where}, artifacts/{blob}{SEALED}" if opened.unlocked else keys
         try:
-            self.artifacts.unlock(blob)
-            file = f"{where}, artifacts/{blob}{SEALED}"
-            packed = self.artifacts.open_packed(name)
-            state = packed.state
+            if opened.error:
+                raise opened.error
+            state = (packed := Packed(opened.data, most_numbers=most)).state
         except DestroyedError as error:
             if name in self.served or self.erasures is None or not self.erasures.excuses(name):
                 self.findings.fail(What.DESTROYED, file, error, "a key to open it, or an erasure that lists it")
@@ -93,7 +99,8 @@ class StateAudit:
             if self.readers_known and (blob, members) not in self._wrapped:
                 self._wrapped.add((blob, members))
                 with self.findings.guard(What.WRAPS, keys, "a key that everyone who may read can open"):
-                    self.artifacts.check_wraps(blob, members)
+                    if opened.wraps:
+                        raise opened.wraps
                     self.findings.checked["sealed keys"] += 1
             return state
         return None
@@ -107,10 +114,10 @@ class StateAudit:
         shared = None
         if not self.rule.trains_a:
             shared = self.open(What.SHARED_A, self.genesis.shared_a, "genesis.json")
-        update = next((state for state in map(self._readable, updates) if state is not None), None)
+        update = next((shapes for shapes in map(self._shapes, updates) if shapes is not None), None)
         with self.findings.guard(What.SHARED_A, "genesis.json", "layers that an adapter of this rank fits"):
             if shared is None and layout is None and update and not self.rule.trains_a:
-                self.fresh = AdapterState({name: np.zeros_like(array) for name, array in update.arrays.items()})
+                self.fresh = AdapterState({name: np.zeros(shape, np.float32) for name, shape in update.items()})
             elif layout := layout or _layout(self.genesis.rank, shared, update):
                 self.fresh = lora.fresh(layout, seeds.shared(self.genesis.shared_seed))
                 drawn = lora.factor(self.fresh, "A").digest
@@ -124,18 +131,20 @@ class StateAudit:
             return None
         return self.open(What.AGGREGATE, record.aggregate, where, members)
 
-    def is_summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> bool:
-        """Whether an update can be summed: its artifact, arrays, numbers and norm are checked."""
-        update = self.open(What.UPDATE, name, where, members)
+    def summable(self, name: Digest, before: AdapterState | None, where: str, members: Members) -> AdapterState | None:
+        """An update that can be summed, else None: its artifact, arrays, numbers and norm are checked."""
+        shapes = self.rule.shapes(before, self.fresh) if before and self.fresh else None
+        most = numbers_of(shapes) if shapes else MOST_NUMBERS
+        update = self.open(What.UPDATE, name, where, members, most)
         self.findings.checked["updates"] += 1
-        if update is None or before is None or self.fresh is None:
-            return False
+        if update is None or shapes is None:
+            return None
         where = self._file(where, name)
-        if not self._has_arrays(update, self.rule.shapes(before, self.fresh), where):
-            return False
+        if not self._has_arrays(update, shapes, where):
+            return None
         if update.norm > self.genesis.norm_bound:
             self.findings.fail(What.NORM, where, f"{update.norm:.6g}", f"at most {self.genesis.norm_bound:g}")
-        return True
+        return update
 
     def counted(
         self,
@@ -298,9 +307,10 @@ class StateAudit:
     def _file(self, where: str, name: Digest) -> str:
         return f"{where}, artifacts/{self.artifacts.place(name)}{SEALED}"
 
-    def _readable(self, name: Digest) -> AdapterState | None:
+    def _shapes(self, name: Digest) -> Mapping[str, tuple[int, ...]] | None:
+        """The arrays that an update says it has, of which nothing is decompressed; None where it cannot be read."""
         with suppress(FoedusError):  # its own round reports it
-            return self.artifacts.open(name)
+            return self.artifacts.open_packed(name).shapes
         return None
 
 
@@ -317,11 +327,11 @@ def svd_tolerance(rank: int) -> float:
     return float(2.0**-22 * np.sqrt(rank))
 
 
-def _layout(rank: int, shared: AdapterState | None, update: AdapterState | None) -> Layout | None:
+def _layout(rank: int, shared: AdapterState | None, update: Mapping[str, tuple[int, ...]] | None) -> Layout | None:
     """The modules that have both factors; raises ConfigError when the rank does not fit them."""
     if update is None:
         return None
-    shapes = update.shapes | (shared.shapes if shared else {})
+    shapes = {**update, **(shared.shapes if shared else {})}
     modules = {}
     for name in update:
         module = name.removesuffix(".lora_B")

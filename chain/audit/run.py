@@ -28,7 +28,7 @@ Some files that nothing asks for are left by a crash and harmless to a resumed r
 its name, or whose keys never came.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +46,7 @@ from chain.audit.memberships import amended, check_changes
 from chain.audit.origin import check_origin
 from chain.audit.private import PrivateAudit, PrivateSource
 from chain.audit.queue import QueueAudit
+from chain.audit.reading import Members, reading_ahead
 from chain.audit.records import Head, RecordAudit
 from chain.audit.report import AuditReport, Failure, Findings, What
 from chain.audit.salts import SaltAudit
@@ -73,6 +74,8 @@ from core.storage.run_folder import FOUNDING, RunFolder
 __all__ = ["AuditReport", "Failure", "What", "verify", "verify_on_chain"]
 
 T = TypeVar("T")
+_KEPT_BYTES = 128 * 2**20
+"""Of a round's updates, so much stays in memory from their checks to their sum."""
 
 
 def verify(
@@ -83,12 +86,14 @@ def verify(
     strict: bool = False,
     layout: Layout | None = None,
     measures: Measures | None = None,
+    processes: int = 0,
 ) -> AuditReport:
     """Audit a run with `run.key`; without a ledger offline, which leaves salts and anchors without their counterpart.
 
     `private`: the members' chain, for who may read it. `strict`: rounds that are not on the ledger yet are failures
     even while the run, or an erasure, goes on. `layout`: the base model's layers, when the auditor has them; otherwise
     their sizes are taken from the artifacts. `measures` measures updates and rounds again, where base and data are.
+    `processes` others read artifacts ahead, where there are many: they import the module that this process began with.
     """
     findings = Findings()
     # The queues come before the records, which a run in progress writes first.
@@ -106,13 +111,13 @@ def verify(
             complete = strict or _is_complete(run, ledger, entries, generations)
             asked = LedgerAudit(ledger, genesis, files, findings, queue, complete, strict)
             members = PrivateAudit(private, genesis, findings, private_queue, complete)
-            _Audit(run, entries, generations, asked, members, measures).check_federation(layout)
+            _Audit(run, entries, generations, asked, members, measures).check_federation(layout, processes)
     return findings.report()
 
 
-def verify_on_chain(
+def verify_on_chain(  # noqa: PLR0913 - what an auditor may have, one by one
     run: RunFolder, chain: str, state: Path, *, private: str = "none", contract: Address | None = None,
-    strict: bool = False, measures: Measures | None = None,
+    strict: bool = False, measures: Measures | None = None, processes: int = 0,
 ) -> AuditReport:  # fmt: skip
     """Audit a run against the contract of its genesis (or `contract`) on a chain, read without a key.
 
@@ -131,7 +136,7 @@ def verify_on_chain(
         own = genesis.private.contract
         ledger = _opened(failures, private, own, lambda: open_private_ledger(private, state, None, own))
         members = PrivateRounds(ledger, public.bound, genesis.private.anchor_every) if ledger else None
-    report = verify(run, public, private=members, strict=strict, measures=measures)
+    report = verify(run, public, private=members, strict=strict, measures=measures, processes=processes)
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -178,6 +183,7 @@ class _Audit:
         self.run = run
         self.genesis, self.findings, self.entries = genesis, findings, entries
         self.generations, self.ledger, self.private = generations, ledger, private
+        self._lines: dict[tuple[int, int], list[RoundRecord]] = {}
         readers: Readers | None = None
         with findings.guard(What.READERS, "readers.json", "the keys of those whom the genesis names"):
             found = files.read("readers.json", Readers.from_dict)
@@ -201,7 +207,7 @@ class _Audit:
             pruned=read_pruned(files, findings),
         )  # fmt: skip
 
-    def check_federation(self, layout: Layout | None) -> None:
+    def check_federation(self, layout: Layout | None, processes: int) -> None:
         """Check the genesis against everything else, then lane by lane."""
         named = {entry.signed.value.genesis for entry in self.entries if entry.signed}
         if named and self.records.digest not in named:
@@ -219,8 +225,12 @@ class _Audit:
         check_changes(self.generations, self.ledger)
         records = (entry.signed.value for entry in self.entries if entry.signed)
         self.states.draw_fresh((a.signed.value.update for record in records for a in record.admitted), layout)
-        for lane in range(len(self.genesis.lanes)):
-            self._check_lane(lane, [entry for entry in self.entries if entry.file.lane == lane])
+        lanes = [[e for e in self.entries if e.file.lane == lane] for lane in range(len(self.genesis.lanes))]
+        wanted = list(self._wanted(entry for own in lanes for entry in own))
+        with reading_ahead(self.artifacts, wanted, processes) as read:
+            self.states.read = read
+            for lane, own in enumerate(lanes):
+                self._check_lane(lane, own)
         self.ledger.queue.check_end(self.ledger.files, complete=self.ledger.complete)
         self.private.check_end(self.ledger.files)
         check_epochs(self.ledger, [line for _, line in self.lines.values()])
@@ -228,13 +238,26 @@ class _Audit:
         self.store.check_copies()
         self.store.check_leftovers()
 
+    def _wanted(self, entries: Iterable[_Entry]) -> Iterator[tuple[Digest, Members]]:
+        """What the states of records will be checked with, in order, and who may read it."""
+        for entry in entries:
+            if entry.signed and entry.file.generation <= self.generations.last(entry.file.lane):
+                members = self.generations.members(entry.file.lane, entry.file.generation)
+                for name in (
+                    *(a.signed.value.update for a in entry.signed.value.admitted),
+                    entry.signed.value.aggregate,
+                ):
+                    yield name, members
+
     def _line(self, lane: int, generation: int) -> list[RoundRecord]:
-        """The rounds that a lane's generation has grown through."""
-        records = [
-            e.signed for e in self.entries if e.signed and e.file.lane == lane and e.file.generation <= generation
-        ]
-        opened = {g: signed.value for g, signed in self.generations.opened[lane].items() if g <= generation}
-        return [signed.value for signed in lineage(records, opened)]
+        """The rounds that a lane's generation has grown through, put together once."""
+        if (lane, generation) not in self._lines:
+            records = [
+                e.signed for e in self.entries if e.signed and e.file.lane == lane and e.file.generation <= generation
+            ]
+            opened = {g: signed.value for g, signed in self.generations.opened[lane].items() if g <= generation}
+            self._lines[lane, generation] = [signed.value for signed in lineage(records, opened)]
+        return self._lines[lane, generation]
 
     def _check_lane(self, lane: int, entries: list[_Entry]) -> None:
         last = self.generations.last(lane)
@@ -309,13 +332,15 @@ class _Audit:
         self, record: RoundRecord, head: Head, weights: dict[Address, float], where: str
     ) -> list[WeightedUpdate] | None:
         """Every update with the weight that it must have; None when one of them cannot be summed."""
-        updates = []
+        updates, kept = [], 0
         for admitted in record.admitted:
             own = f"{where}, {self.records.name(admitted.organisation)}"
             name, organisation = admitted.signed.value.update, admitted.organisation
-            if self.states.is_summable(name, head.state, own, head.members) and organisation in weights:
-                # Opened again when it is summed: a round's updates may not fit into memory together.
-                source = partial(self.artifacts.open, name)
+            update = self.states.summable(name, head.state, own, head.members)
+            if update is not None and organisation in weights:
+                kept += update.nbytes
+                # Else opened again when it is summed: a round's updates may not fit into memory together.
+                source = update if kept <= _KEPT_BYTES else partial(self.artifacts.open, name)
                 updates.append(WeightedUpdate(organisation, weights[organisation], source))
         return updates if len(updates) == len(record.admitted) else None
 

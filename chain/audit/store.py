@@ -36,14 +36,14 @@ class StoreAudit:
                 self.findings.checked["pending copies"] += 1
                 continue
             with self.findings.guard(What.WRAPS, keys, "a key that everyone who may read can open"):
-                self.artifacts.unlock(blob)
+                unlocked = self.artifacts.unlock(blob)
                 with self.findings.guard(What.COPY, f"artifacts/{blob}{SEALED}", f"a sealed copy of {name}"):
-                    if self.artifacts.open_document(name) != (self.files.folder / name).read_bytes():
+                    if self.artifacts.open_document(name, unlocked) != (self.files.folder / name).read_bytes():
                         raise IntegrityError("another document")
                     self.findings.checked["sealed copies"] += 1
                 if self.readers_known:
                     owner = generation_of(name)
-                    self.artifacts.check_wraps(blob, self.generations.members(*owner) if owner else None)
+                    self.artifacts.check_wraps(unlocked, self.generations.members(*owner) if owner else None)
 
     def check_leftovers(self) -> None:
         """No file is left that no check has asked for."""

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -36,7 +37,12 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _SILENCE_SECONDS = 10.0
 _LINGER_SECONDS = 60.0
+_STARTS = 4
+"""Tries to start Ray."""
+_LATE = "timed out during startup"
 _EXCEPTION = re.compile(r"\b\w*(Error|Exception): ")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,25 @@ def run_simulation(config: RunConfig, nodes: int, watch: Watcher) -> None:
     `watch` is called a few times a second and returns True when the event log says that the ServerApp has ended.
     Raises the ServerApp's own error, or RunError when Flower's verdict is not that the run was completed.
     """
+    # A ServerApp starts beside Ray: it may have founded the federation when Flower gives it up for Ray's sake.
+    while_ray_is_late(lambda again: _run_once(replace(config, resume=config.resume or again), nodes, watch))
+
+
+def while_ray_is_late(run: Callable[[bool], T]) -> T:
+    """The result of `run`, which is told whether it is done again: Ray's own processes have 30 seconds to start.
+
+    No setting changes that, and on a busy machine they take longer. Raises what the last try raises.
+    """
+    for attempt in range(_STARTS - 1):
+        try:
+            return run(attempt > 0)
+        except RunError as error:
+            if _LATE not in str(error):
+                raise
+    return run(True)
+
+
+def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
     state = State.of(config)
     run = state.run(config.run).folder
     prefix = f"foedus-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"

@@ -277,10 +277,10 @@ def standings(title: str, updates: Json) -> RenderableType:
     columns: dict[str, Callable[[Json], str]] = {
         "norm": lambda update: f"{update['norm']:.2f}",
         "cosine to the others": lambda update: f"{update['cosine']:+.2f}",
-        "effect, nats": lambda update: f"{update['effect']:+.3f}",
+        "effect, nats": lambda update: "–" if update["effect"] is None else f"{update['effect']:+.3f}",
         "counted": lambda update: f"{100 * update['factor']:.0f} %",
     }
-    if any(update["effect"] is None for update in updates.values()):
+    if all(update["effect"] is None for update in updates.values()):
         del columns["effect, nats"]
     rows = ((name, *(show(update) for show in columns.values())) for name, update in sorted(updates.items()))
     return table(title, ("organisation", *columns), rows, numbers=columns)

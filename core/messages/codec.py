@@ -19,6 +19,7 @@ addressed to (node, organisation). This module has what the others share: traini
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -52,9 +53,17 @@ def pack(served: Travelling | Composition, wire: str = "fp32") -> ArrayRecord:
 
     Those of a composition are in the form in which `wire` sends them down.
     """
-    states = [to_send(state, wire) for state in served.states] if isinstance(served, Composition) else [served]
+    states = _going_down(served, wire) if isinstance(served, Composition) else (served,)
     data = zip(array_names(len(states)), (b"".join(state.parts()) for state in states), strict=True)
     return ArrayRecord({name: Array("uint8", (len(found),), _SAFETENSORS, found) for name, found in data})
+
+
+# A round sends the same composition to everyone who measures it, of however many lanes it is.
+@lru_cache(maxsize=1)
+def _going_down(served: Composition, wire: str) -> tuple[Travelling, ...]:
+    if DOWN[wire] == "fp32":
+        return tuple(served.states)
+    return tuple(to_send(state, wire) for state in served.states)
 
 
 def unpack(content: RecordDict, name: str) -> AdapterState:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from core.adapter import AdapterState
 from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
@@ -29,6 +30,14 @@ from core.wire import Packed, Travelling
 SEALED, KEYS = ".sealed", ".keys"
 MOST_WRAPS = 8
 """Wraps of one key. An audit computes each again: of 16 members they were half of its time, of 1,000 nearly all."""
+
+
+class Unlocked(NamedTuple):
+    """Something in the store, as its wraps were opened: an audit reads it, and computes the wraps again."""
+
+    place: str
+    wraps: Wraps
+    key: bytes
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,14 @@ class Artifacts:
         """A state; raises what `open_packed` raises, and FormatError for bytes that are none."""
         return self.open_packed(name).state
 
-    def open_packed(self, name: Digest) -> Packed:
-        """The bytes of a state, decrypted into memory, their digest checked.
+    def open_packed(self, name: Digest, unlocked: Unlocked | None = None) -> Packed:
+        """The bytes of a state, decrypted into memory, their digest checked; `unlocked` is its key where it is known.
 
         Raises DestroyedError when its key was destroyed, other IntegrityErrors when it is missing, sealed for others,
         or its bytes are not those of the digest; UsageError when no key was given.
         """
         # The label proves the place alone; the digest proves the state.
-        data = self._open(place := self.place(name))
+        data = self._open(place := self.place(name), unlocked)
         packed = Packed(data)
         if packed.digest != name:
             raise IntegrityError(f"artifact {place}: expected digest {name}, got {packed.digest}")
@@ -87,9 +96,9 @@ class Artifacts:
         """Store a copy of a document of the run folder (``genesis.json``)."""
         self._put(name.removesuffix(".json"), [data], members)
 
-    def open_document(self, name: str) -> bytes:
+    def open_document(self, name: str, unlocked: Unlocked | None = None) -> bytes:
         """A document; raises what `open` raises."""
-        return self._open(name.removesuffix(".json"))
+        return self._open(name.removesuffix(".json"), unlocked)
 
     def destroy_document(self, name: str) -> None:
         """Destroy the key of a document's copy."""
@@ -135,22 +144,22 @@ class Artifacts:
         stored = (name.removesuffix(SEALED) for name in self.blobs.names() if name.endswith(SEALED))
         return [f"{name}.json" for name in stored if not name.startswith("blocks/")]
 
-    def unlock(self, place: str) -> bytes:
+    def unlock(self, place: str) -> Unlocked:
         """The key of something that is stored; raises what `open` raises."""
-        return self._key_of(place, self._wraps(place))
+        wraps = self._wraps(place)
+        return Unlocked(place, wraps, self._key_of(place, wraps))
 
     def check_block(self, place: str) -> None:
         """Raise IntegrityError unless a block holds the state that it is named for."""
         if self.place(digest("adapter", self._open(place))) != place:
             raise IntegrityError(f"artifact {place} holds another state")
 
-    def check_wraps(self, place: str, members: Collection[Address] | None = None) -> None:
+    def check_wraps(self, unlocked: Unlocked, members: Collection[Address] | None = None) -> None:
         """Raise IntegrityError unless each of these organisations, the coordinator and the auditors can open a key.
 
         Every wrap is computed again from the key, and every wrap of a group's key from that.
         """
-        wraps = self._wraps(place)
-        key = self._key_of(place, wraps)
+        place, wraps, key = unlocked
         known = {address_of(reader): reader for reader in self.readers.of()}
         joint = [group for address in wraps.wraps if address not in known and (group := self._group(address))]
         reached = set(wraps.wraps).union(*(group.readers for group in joint))
@@ -220,8 +229,8 @@ class Artifacts:
         except OSError as error:
             raise RunError(f"artifact {place} cannot be stored: {error}") from error
 
-    def _open(self, place: str) -> bytes:
-        key = self.unlock(place)
+    def _open(self, place: str, unlocked: Unlocked | None = None) -> bytes:
+        _, _, key = unlocked or self.unlock(place)
         try:
             return sealing.unseal(key, _label(place), self.blobs.read(place + SEALED))
         except (OSError, IntegrityError) as error:

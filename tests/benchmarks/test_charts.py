@@ -50,6 +50,16 @@ def test_the_agents_chart_ends_at_the_losses_and_costs_of_the_table() -> None:
         assert line.get_xdata()[-1] == pytest.approx(float(table[line.get_label()]["total_cost"].split()[0]), abs=0.02)
 
 
+def test_the_scale_chart_has_every_size() -> None:
+    figure, figures = drawn("scale")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    sizes = [row["organisations"] for row in figures["sizes"]]
+    assert all([*line.get_xdata()] == sizes for line in lines.values())
+    assert [*lines["a round"].get_ydata()] == [row["seconds_a_round"] for row in figures["sizes"]]
+    assert len(lines) == 4
+
+
 def test_lines_of_one_name_have_one_colour_and_one_entry_in_the_legend() -> None:
     figure = charts.draw(
         [Panel("x", {"a & b": [(1, 1), (2, 2)]}), Panel("z", {"c": [(1, 3)], "a & b": [(1, 2)]})],

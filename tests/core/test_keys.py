@@ -14,6 +14,7 @@ from eth_keys.constants import SECPK1_N
 
 from core import keys
 from core.canonical import Address, parse_json
+from core.eip712 import Fields
 from core.errors import ForgeryError, UsageError
 from core.keys import Domain, Signature, signer
 
@@ -66,7 +67,7 @@ def test_a_signature_is_worthless_on(domain: Domain) -> None:
     ],
     ids=["struct name", "field type", "number", "text"],
 )
-def test_a_signature_covers_the(name: str, fields: keys.Fields, message: dict[str, object]) -> None:
+def test_a_signature_covers_the(name: str, fields: Fields, message: dict[str, object]) -> None:
     assert signer(SIGNATURE, CHAIN, name, fields, message) != KEY.address
 
 

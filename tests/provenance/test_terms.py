@@ -17,7 +17,7 @@ def test_contraction_is_the_inner_product_with_the_dense_matrix(shared: str, pos
     )
     x, g = torch.randn(2, positions, 7), torch.randn(2, positions, 6)
     wanted = torch.einsum("npo,koi,npi->nk", g, term.left @ term.right, x)
-    assert torch.allclose(term.contract(x, g), wanted, atol=1e-4)
+    assert torch.allclose(term.contraction(x, g)(term), wanted, atol=1e-4)
 
 
 def terms(count: int, source: torch.Generator) -> Terms:

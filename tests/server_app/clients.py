@@ -237,11 +237,13 @@ class Measured:
     def loss_bound(self, _state: AdapterState) -> float:
         return 4.0
 
-    def effects(self, _before: AdapterState, updates: Sequence[WeightedUpdate]) -> dict[Address, float]:
+    def effects(
+        self, _before: AdapterState, updates: Sequence[WeightedUpdate], _seconds: float
+    ) -> dict[Address, float]:
         return {update.organisation: self.of.get(update.organisation, -0.1) for update in updates}
 
     def harms(self, before: AdapterState, updates: Sequence[WeightedUpdate], _bound: float) -> dict[Address, float]:
-        return self.effects(before, updates)
+        return self.effects(before, updates, 0.0)
 
 
 @dataclass

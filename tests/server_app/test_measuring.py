@@ -76,7 +76,10 @@ def test_the_effect_of_an_update_is_what_it_alone_adds_to_the_loss_of_a_few_reco
     before, size = moved(measuring, 0.0), np.float32(0.05)
     update = AdapterState({name: np.full_like(array, size) for name, array in before.arrays.items()})
     few = replace(measuring, domains={name: known[:1] for name, known in measuring.domains.items()})
-    (effect,) = measuring.effects(before, [WeightedUpdate(f.address("coding"), 1.0, update)]).values()
+    asked = [WeightedUpdate(f.address(name), 1.0, update) for name in ("coding", "medical")]
+    ((first, effect),) = measuring.effects(before, asked, 0.0).items()
+    assert first == f.address("coding"), "without time the first alone is measured"
+    assert measuring.effects(before, asked, 600.0) == dict.fromkeys((update.organisation for update in asked), effect)
     assert effect == pytest.approx(few.loss(moved(measuring, 0.05)) - few.loss(before), abs=1e-6)
     assert effect != 0.0
 

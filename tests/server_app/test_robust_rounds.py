@@ -1,5 +1,6 @@
 """Rounds in which a robust rule decides what counts: recorded, recomputed by the audit, and still sums."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from chain.audit.run import verify
 from core.adapter import AdapterState
+from core.aggregation import WeightedUpdate
+from core.canonical import Address
 from core.composition import Composition
 from core.config import RunConfig
 from core.messages.training import Reply
@@ -71,6 +74,23 @@ def test_how_each_update_stood_and_its_effect_are_told(tmp_path: Path, rule: str
     assert (told[f.address("medical")]["factor"] < 1.0) == (rule == "validation")  # it is clipped
     assert {told[f.address(name)]["factor"] for name in NAMES if name != "medical"} == {1.0}
     assert all(-1 <= update["cosine"] <= 1 for update in told.values())
+
+
+class FirstOnly(Measured):
+    """Measures the effect of one update, whatever there is time for."""
+
+    def effects(self, before: AdapterState, updates: Sequence[WeightedUpdate], seconds: float) -> dict[Address, float]:
+        return super().effects(before, updates[:1], seconds)
+
+
+def test_where_time_is_short_the_effect_of_the_update_least_like_the_others_is_told(tmp_path: Path) -> None:
+    federation = Federation.create(tmp_path, NAMES)
+    federation.measures = FirstOnly({})
+    closed(federation, 3.0)
+    (event,) = [e for e in federation.events.read(federation.events.path)[0] if e["event"] == "judged"]
+    cosines = {organisation: told["cosine"] for organisation, told in event["updates"].items()}
+    measured = [organisation for organisation, told in event["updates"].items() if told["effect"] is not None]
+    assert measured == [min(cosines, key=lambda organisation: cosines[organisation])]
 
 
 @pytest.mark.parametrize("rule", RULES)

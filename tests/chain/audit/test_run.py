@@ -19,6 +19,7 @@ from core import keys
 from core.adapter import AdapterState
 from core.aggregation import RULES, WeightedUpdate, by_address, weights
 from core.canonical import ZERO_DIGEST, Digest, digest, to_json
+from core.compression import Sparse
 from core.errors import LedgerError, LedgerUnreachableError
 from core.genesis import Genesis
 from core.ledger import Anchor, Ledger, MemoryLedger, RoundCommitment
@@ -28,7 +29,7 @@ from core.rounds import Admitted, Rejection, RoundRecord
 from core.signed import Signed
 from core.storage.run_folder import RunFolder
 from core.update import Bid, UpdateManifest
-from core.wire import Packed
+from core.wire import Packed, numbers_of
 from tests.behaviours.runs import COORDINATOR, LAYOUT, NAMES, SEED, Federation, Lies, advance, build, found
 
 ORDER = sorted(NAMES[:3], key=lambda name: by_address(keys.derive(SEED, name).address))
@@ -116,6 +117,23 @@ def test_a_rounding_where_nothing_is_rounded_is_found(tmp_path: Path) -> None:
 def test_a_manifest_of_another_form_is_found(tmp_path: Path) -> None:
     federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("nf4", manifest_of(wire="int8")))
     assert_first(verify(federation.run, federation.ledger), What.WIRE, "round 1")
+
+
+def test_an_update_of_few_bytes_that_say_they_are_many_numbers_is_never_decompressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = build(tmp_path / "honest", rounds=1, organisations=3, lies=in_form("sparse"))
+    shapes = honest.run.artifacts.open(_first_update(honest)).shapes
+    large = {name: np.zeros((500 * rows, rank), np.float32) for name, (rows, rank) in shapes.items()}
+    packed = Packed.of(AdapterState(large), "sparse")
+    lies = Lies(manifest=lambda name, m: replace(m, update=packed.digest) if name == THIRD else m)
+    federation = build(tmp_path / "run", rounds=1, organisations=3, lies=in_form("sparse", lies))
+    federation.run.artifacts.put(packed)
+    decoded, real = list[int](), Sparse.decode
+    monkeypatch.setattr(Sparse, "decode", lambda form, data, count: decoded.append(count) or real(form, data, count))
+    report = verify(federation.run, federation.ledger)
+    assert_first(report, What.UPDATE, "artifacts/")
+    assert set(decoded) == {numbers_of(shapes)}
 
 
 def manifest_of(**changes: object) -> Lies:

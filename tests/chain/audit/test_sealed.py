@@ -245,7 +245,7 @@ def leave_out(federation: Federation) -> None:
     """The coordinator seals a copy of a record for itself alone."""
     store = federation.run.artifacts
     name = RECORD_1.removesuffix(".json")
-    key = store.unlock(name)
+    key = store.unlock(name).key
     store._write_wraps(name, Wraps.of(key, b"foedus/sealed/v1\0" + name.encode(), [AUDITOR.public]))
 
 
@@ -253,7 +253,7 @@ def with_a_stranger(federation: Federation) -> None:
     """The coordinator seals an update for somebody whom the genesis does not name."""
     store, where = federation.run.artifacts, place(federation, FIRST).removeprefix("artifacts/")
     readers = [*store.readers.of(), OUTSIDER.public]
-    store._write_wraps(where, Wraps.of(store.unlock(where), b"foedus/sealed/v1\0" + where.encode(), readers))
+    store._write_wraps(where, Wraps.of(store.unlock(where).key, b"foedus/sealed/v1\0" + where.encode(), readers))
 
 
 def another_document(federation: Federation) -> None:

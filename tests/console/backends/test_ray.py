@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from console.backends.ray import SuperLink, telling_line
+from console.backends.ray import SuperLink, telling_line, while_ray_is_late
 from console.views.progress import Watcher
-from core.errors import UsageError
+from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.state_folder import State
@@ -49,3 +49,34 @@ def test_a_run_that_has_failed_is_left_at_once_whatever_flower_still_does(tmp_pa
             link.follow("1", watch, state.lock("failed"))
         assert time.monotonic() - started < 5
         process.kill()
+
+
+def test_a_run_is_submitted_again_where_ray_did_not_start_in_time_and_for_nothing_else() -> None:
+    tries: list[bool] = []
+
+    def late(again: bool) -> str:
+        tries.append(again)
+        if len(tries) < 3:
+            raise RunError(f"expected Flower to complete the run, got finished:failed: {telling_line(TRACEBACK)}")
+        return "done"
+
+    assert while_ray_is_late(late) == "done"
+    assert tries == [False, True, True]
+
+    def never(again: bool) -> str:
+        tries.append(again)
+        raise RunError(telling_line(TRACEBACK))
+
+    tries.clear()
+    with pytest.raises(RunError, match="timed out"):
+        while_ray_is_late(never)
+    assert tries == [False, True, True, True]
+
+    def other(again: bool) -> str:
+        tries.append(again)
+        raise RunError("the SuperLink ended")
+
+    tries.clear()
+    with pytest.raises(RunError, match="SuperLink"):
+        while_ray_is_late(other)
+    assert tries == [False]

@@ -49,6 +49,18 @@ def test_the_states_of_a_composition_are_arrays_in_their_order() -> None:
         codec.bytes_of(content, "state", "bytes.2")
 
 
+def test_a_composition_of_many_lanes_is_compressed_once_for_all_whom_a_round_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compressed, real = list[str](), codec.to_send
+    monkeypatch.setattr(codec, "to_send", lambda state, wire: compressed.append(wire) or real(state, wire))
+    states = [f.update_of(GENESIS, name, number) for name in ("coding", "medical") for number in (1, 2, 3)]
+    served = Composition("ensemble", tuple(Part(1 / 6, state) for state in states))
+    records = [codec.pack(served, "nf4") for _ in range(3)]
+    assert compressed == ["nf4"] * 6
+    assert len({bytes(array.data) for record in records for array in record.values()}) == 6
+
+
 def test_a_round_sends_and_receives_a_state() -> None:
     assert codec.traffic(UPDATE, "fp32") == 2 * UPDATE.nbytes / 1_048_576
     assert codec.traffic(UPDATE, "bf16") == UPDATE.nbytes / 1_048_576

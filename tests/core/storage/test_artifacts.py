@@ -144,7 +144,7 @@ def test_for_many_a_key_is_wrapped_once_and_all_of_them_read(crowd: Artifacts) -
     for reader in (f.COORDINATOR, AUDITOR, f.key("medical"), f.key("coding")):
         reading = replace(crowd, key=reader)
         assert reading.open(STATE.digest) == STATE
-        reading.check_wraps(crowd.place(STATE.digest), [MEDICAL, CODING])
+        reading.check_wraps(reading.unlock(crowd.place(STATE.digest)), [MEDICAL, CODING])
         reading.check_group(Address(group[7:-5]))
     other_lane = replace(crowd, key=f.key("financial"))
     with pytest.raises(IntegrityError, match="expected the key of a reader"):
@@ -152,7 +152,7 @@ def test_for_many_a_key_is_wrapped_once_and_all_of_them_read(crowd: Artifacts) -
     with pytest.raises(IntegrityError, match="one of other readers"):
         other_lane.check_group(Address(group[7:-5]))
     with pytest.raises(IntegrityError, match="is not sealed for"):
-        crowd.check_wraps(crowd.place(STATE.digest))
+        crowd.check_wraps(crowd.unlock(crowd.place(STATE.digest)))
 
 
 def test_a_state_that_two_crowds_share_is_opened_to_both(crowd: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_state_that_two_crowds_share_is_opened_to_both(crowd: Artifacts, monke
     assert len(from_json(path(crowd, ".keys").read_bytes())["wraps"]) == 2 + 3
     for name in f.EXAMPLES:
         assert replace(crowd, key=f.key(name)).open(STATE.digest) == STATE
-    crowd.check_wraps(crowd.place(STATE.digest))
+    crowd.check_wraps(crowd.unlock(crowd.place(STATE.digest)))
 
 
 def test_what_was_wrapped_for_a_crowd_is_destroyed_alone(crowd: Artifacts) -> None:
@@ -224,21 +224,21 @@ def test_a_wrap_that_its_reader_cannot_open_is_found_by_every_other_reader(store
     store.put(STATE)
     store.put(OTHER)
     place, file = store.place(STATE.digest), path(store, ".keys")
-    store.check_wraps(place)
+    store.check_wraps(store.unlock(place))
     wraps = from_json(file.read_bytes())
     wraps["wraps"][MEDICAL] = from_json(path(store, ".keys", OTHER).read_bytes())["wraps"][MEDICAL]
     file.write_bytes(to_json(wraps))
     auditor = replace(store, key=AUDITOR)
     assert auditor.open(STATE.digest) == STATE
     with pytest.raises(IntegrityError, match=f"has a wrap for {MEDICAL} that does not open"):
-        auditor.check_wraps(place)
+        auditor.check_wraps(auditor.unlock(place))
 
 
 def test_an_artifact_that_somebody_was_left_out_of_is_found(store: Artifacts) -> None:
     store.put(STATE, [MEDICAL])
-    store.check_wraps(store.place(STATE.digest), [MEDICAL])
+    store.check_wraps(store.unlock(store.place(STATE.digest)), [MEDICAL])
     with pytest.raises(IntegrityError, match=f"is not sealed for {CODING}"):
-        store.check_wraps(store.place(STATE.digest), [MEDICAL, CODING])
+        store.check_wraps(store.unlock(store.place(STATE.digest)), [MEDICAL, CODING])
 
 
 @pytest.mark.parametrize("suffix", [".sealed", ".keys"])
@@ -339,7 +339,7 @@ def test_what_is_sealed_again_is_for_the_key_that_replaced_another_and_for_the_o
     for shut, state in ((f.key("medical"), STATE), (new, OTHER)):
         with pytest.raises(IntegrityError, match="for whom it is not sealed"):
             replace(after, key=shut).open(state.digest)
-    after.check_wraps(after.place(STATE.digest), [MEDICAL])
+    after.check_wraps(after.unlock(after.place(STATE.digest)), [MEDICAL])
     after.put(OTHER, [CODING, MEDICAL])
     assert replace(after, key=new).open(OTHER.digest) == OTHER
 
