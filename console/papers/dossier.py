@@ -162,8 +162,10 @@ def left(origin: Origin, sources: Sources, logs: Mapping[Address, Any]) -> Secti
         updates = {manifest.update for manifest in manifests}
         sizes = [artifacts.size(update) for update in updates]
         gone = sum(not size for size in sizes)
-        own = (logs[address]["answers"], logs[address]["bytes"]) if address in logs else ("not given",) * 2
-        told = (len(updates), sum(sizes), gone, *own, _lane_mates(origin, address))
+        own = (
+            f"{logs[address]['answers']} answers, {logs[address]['bytes']:,} bytes" if address in logs else "not given"
+        )
+        told = (len(updates), sum(sizes), gone, own, _lane_mates(origin, address))
         rows.append(((origin.called(address), *told), at))
     note = (
         "Updates are differences of adapter weights; training records stay at their organisation. Bytes are those of "
@@ -171,8 +173,8 @@ def left(origin: Origin, sources: Sources, logs: Mapping[Address, Any]) -> Secti
         "organisation's own log counts them, where it was given (--sent), and is its own word."
     )
     columns = (
-        "organisation", "updates admitted", "bytes in the store", "destroyed or removed", "answers, by its own log",
-        "bytes, by its own log", "who can read them",
+        "organisation", "updates admitted", "bytes in the store", "destroyed or removed", "by its own log",
+        "who can read them",
     )  # fmt: skip
     return Section("left", "What left each site", note, columns, rows)
 

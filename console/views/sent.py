@@ -10,6 +10,19 @@ from core.errors import FormatError, UsageError
 
 Json = dict[str, Any]
 
+KINDS = {
+    "train": "updates, and what keeps one back",
+    "evaluate": "losses on held-out records",
+    "query.bind": "who takes part, and with how many records",
+    "query.check": "a dry run",
+    "query.reveal": "a nonce for the seed",
+    "query.consent": "consent to the genesis",
+    "query.admission": "consent to new members",
+    "query.offer": "an agent's bid",
+    "query.delete": "receipts of what was deleted",
+    "query.records": "whether it holds records to erase",
+}
+"""What answers of each kind say, in words."""
 _LARGEST = 64 * 2**20
 """Bytes of a log: an answer takes some 300."""
 
@@ -31,10 +44,12 @@ def read_log(path: Path) -> list[Json]:
 
 
 def totals(entries: Iterable[Json], run: str) -> Json:
-    """How much of a run left a site: `answers`, `bytes`, and `kinds` [(what, answers, bytes)], the largest first."""
+    """How much of a run left a site: `answers`, `bytes`, and `kinds` [(in words, answers, bytes)], largest first."""
     kinds: dict[str, tuple[int, int]] = {}
     for entry in (entry for entry in entries if entry["run"] == run):
-        answers, size = kinds.get(entry["what"], (0, 0))
-        kinds[entry["what"]] = answers + 1, size + entry["bytes"]
+        named = str(entry["what"])
+        what = KINDS.get(named, named)
+        answers, size = kinds.get(what, (0, 0))
+        kinds[what] = answers + 1, size + entry["bytes"]
     rows = sorted(((what, *told) for what, told in kinds.items()), key=lambda row: (-row[2], row[0]))
     return {"answers": sum(row[1] for row in rows), "bytes": sum(row[2] for row in rows), "kinds": rows}

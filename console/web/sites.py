@@ -30,7 +30,7 @@ def federations(state: State) -> dict[str, Genesis]:
             known[run.name] = run.genesis
     for path in sorted(state.agreed_genesis().glob("*.json")):
         with suppress(FoedusError):
-            genesis = Genesis.from_dict(from_json(path.read_bytes()))
+            genesis = Genesis.from_message(from_json(path.read_bytes()))
             known.setdefault(genesis.run, genesis)
     return {run: genesis for run, genesis in known.items() if members(state, genesis)}
 

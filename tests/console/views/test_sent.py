@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from console.views.sent import read_log, totals
+from console.views.sent import KINDS, read_log, totals
 from core.errors import UsageError
+from core.messages import queries, training
 
 ENTRIES = [
     {"run": "a", "what": "evaluate", "bytes": 700},
@@ -24,7 +25,9 @@ def write(path: Path, *lines: str) -> Path:
 def test_a_log_s_answers_and_bytes_are_told_by_kind_for_one_run(tmp_path: Path) -> None:
     read = read_log(write(tmp_path / "sent.jsonl", *map(json.dumps, ENTRIES)))
     assert read == ENTRIES
-    assert totals(read, "a") == {"answers": 3, "bytes": 10700, "kinds": [("train", 2, 10000), ("evaluate", 1, 700)]}
+    kinds = [(KINDS["train"], 2, 10000), (KINDS["evaluate"], 1, 700)]
+    assert totals(read, "a") == {"answers": 3, "bytes": 10700, "kinds": kinds}
+    assert totals([{"run": "d", "what": "else", "bytes": 1}], "d")["kinds"] == [("else", 1, 1)]
     assert totals(read, "c") == {"answers": 0, "bytes": 0, "kinds": []}
 
 
@@ -34,3 +37,8 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path, line: str) -> None:
         read_log(write(tmp_path / "sent.jsonl", json.dumps(ENTRIES[0]), line))
     with pytest.raises(UsageError, match="an organisation"):
         read_log(tmp_path / "nowhere")
+
+
+def test_every_kind_of_answer_has_words() -> None:
+    names = [getattr(queries, name) for name in dir(queries) if name.isupper()] + [training.TRAIN, training.EVALUATE]
+    assert {name for name in names if isinstance(name, str)} == set(KINDS)

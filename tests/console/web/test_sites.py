@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from chain.observer import observe
+from client_app.agreement import keep
 from console.web.sites import coordinator, federations, members, site
-from core.canonical import to_json
 from core.storage import jsonl
-from core.storage.blobs import write
 from core.storage.state_folder import State
 from tests.commands import World
 from tests.console.web.served import Served, serving
@@ -49,7 +48,7 @@ def test_a_node_has_no_run_and_a_page_of_its_own(finished: World, tmp_path: Path
     run = State.at(finished.state).existing()
     shutil.copytree(finished.state / "witness", tmp_path / "state" / "witness")
     (tmp_path / "state").chmod(0o700)
-    write(State.at(tmp_path / "state").agreed_genesis() / "a.json", to_json(run.genesis.to_dict()))
+    keep(run.genesis, State.at(tmp_path / "state").agreed_genesis())  # as a node writes it down
     with serving(tmp_path / "state") as server:
         assert f"/sites/{run.name}" in server.get("/")
         html = server.get(f"/sites/{run.name}")
