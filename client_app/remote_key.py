@@ -43,8 +43,10 @@ from core.update import Registration, UpdateManifest
 LONGEST_LINE = 16 * 2**20
 """Bytes of a request: the genesis and a record of a thousand members take about 1 MB."""
 _PATIENCE_SECONDS = 60.0
-_KINDS: Mapping[str, type[FoedusError]] = {kind.__name__: kind for kind in (PolicyError, NotNowError, HeldError)}
-"""The refusals whose text is for the coordinator, too."""
+_KINDS: Mapping[str, type[FoedusError]] = {
+    kind.__name__: kind for kind in (PolicyError, NotNowError, HeldError, UsageError)
+}
+"""The refusals that are no objection to the coordinator; but for a UsageError their text is for it, too."""
 
 
 @dataclass(frozen=True)

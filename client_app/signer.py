@@ -106,7 +106,9 @@ class Signer:
             return {"refused": str(error), "as": type(error).__name__}
         except FoedusError as error:
             return {"refused": str(error)}
-        except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
+        except OSError as error:  # a full disk, or a file of another user: nothing that its coordinator has done
+            return {"refused": f"its memory: {error}", "as": UsageError.__name__}
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             return {"refused": f"malformed request: {error}"}
 
     def about(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 Nothing is run again. Killed before the record is written, nothing has changed; after it, the next start goes on.
 """
 
+import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,6 +34,8 @@ from server_app.exchange import Send
 from server_app.founders import answers
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 15.0
+"""For the other members, once a newcomer and as many as must agree are connected."""
 
 
 def propose(run: RunFolder, lane: int, joins: Sequence[Organisation] = ()) -> Proposal:
@@ -105,15 +108,21 @@ def gather(
 def wait_for_newcomer(
     bindings: Bindings, grid: Grid, name: str, members: Sequence[Address], timeout: float
 ) -> Organisation:
-    """Ask until a newcomer is bound, and as many members as must agree to it; raises RunError when they are not."""
-    deadline = bindings.clock.now() + timeout
+    """Ask until a newcomer and all members are bound, or for some seconds more than as many as must agree to it are.
+
+    Raises RunError when they are not.
+    """
+    deadline, enough = bindings.clock.now() + timeout, math.inf
     while True:
         bindings.refresh(grid)
         newcomer = next((o for o in bindings.organisations.values() if name in (o.name, o.address)), None)
-        present = len(set(members) & set(bindings.nodes))
+        present, now = len(set(members) & set(bindings.nodes)), bindings.clock.now()
         if newcomer and newcomer.address in bindings.nodes and present >= quorum(len(members)):
-            return newcomer
-        if bindings.clock.now() > deadline:
+            enough = min(enough, now)
+            # One of those that are there may object: whoever binds a little later is asked, too.
+            if present == len(members) or now >= min(enough + _GRACE_SECONDS, deadline):
+                return newcomer
+        if now > deadline:
             who = f"{present} of {len(members)} members, {'and' if newcomer else 'without'} {name}"
             reason = f": {bindings.failure}" if bindings.failure else ""
             raise RunError(f"expected {name} and {quorum(len(members))} members to be connected, got {who}{reason}")

@@ -40,7 +40,8 @@ _LINGER_SECONDS = 60.0
 _STARTS = 4
 """Tries to start Ray."""
 _LATE = "timed out during startup"
-_EXCEPTION = re.compile(r"\b\w*(Error|Exception): ")
+_EXCEPTION = re.compile(r"\b\w*(Error|Exception): (?!An error was encountered|Simulation Runtime crashed)")
+"""But not one that Flower raises because of another."""
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -20,6 +20,8 @@ def take(path: Path, *, wait: bool = False) -> FileIO:
     the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        _create(path)
     file = FileIO(path, "a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,6 +29,18 @@ def take(path: Path, *, wait: bool = False) -> FileIO:
         file.close()
         raise
     return file
+
+
+def _create(path: Path) -> None:
+    """Create a file, by root as one of its folder's owner, who could not use it otherwise; raises FileExistsError."""
+    # Exclusively: what somebody has linked there is not given to anybody.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A signer signs this system's statements for one coordinator, chain and contract, and only one history."""
 
+import errno
 import os
 import socket
 import stat
@@ -634,3 +635,14 @@ def test_a_new_key_signs_under_the_old_address_once_the_rotation_was_shown(
     # The old key, and a coordinator that shows a history without the rotation.
     assert "expected one of" in signing(before, made, genesis.chain)["refused"]
     assert "shown before" in signer.answer(to_json(show | {"memberships": []}))["refused"]
+
+
+def test_a_memory_that_cannot_be_read_is_no_objection_to_the_coordinator(
+    key: RemoteKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: Signer, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "agreed/0x1.jsonl")
+
+    monkeypatch.setattr(Signer, "about", forbidden)
+    with pytest.raises(UsageError, match=r"the signer refuses: its memory: .*Permission denied: 'agreed/0x1.jsonl'"):
+        _ = key.address

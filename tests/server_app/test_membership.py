@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from flwr.app import Context, Message
@@ -18,6 +19,7 @@ from core.membership import Admission, Leave
 from core.messages.queries import ADMISSION
 from core.messages.training import TRAIN, Task
 from core.storage.run_folder import RunFolder
+from server_app.exchange import Clock
 from server_app.membership import (
     carry_out,
     change,
@@ -26,6 +28,7 @@ from server_app.membership import (
     opening_of,
     propose,
     signed_change,
+    wait_for_newcomer,
 )
 from tests import federation as f
 from tests.server_app.worlds import World
@@ -230,3 +233,20 @@ def test_a_change_goes_on_from_the_head_to_the_same_last_round(small: World, tmp
     assert (opened.parent, opened.parent_round, opened.rounds) == (head.digest, 1, 3)
     # The attempt at round 2 that nobody answered comes after the head, and is bound, too.
     assert opened.previous == list(run.records())[-1].value.digest != head.digest
+
+
+@pytest.mark.parametrize(("bound_at", "asked_at"), [(0.0, 0.0), (5.0, 5.0), (60.0, 15.0)])
+def test_members_that_bind_a_little_later_are_waited_for(bound_at: float, asked_at: float) -> None:
+    """Two of three members must agree, and one of those that are there first may object."""
+    time = [0.0]
+    three = [f.address(name) for name in ("medical", "financial", "coding")]
+    newcomer = f.genesis().named("mathematical")
+    bindings = SimpleNamespace(
+        clock=Clock(lambda: time[0], lambda seconds: time.append(time.pop() + seconds)),
+        organisations={newcomer.address: newcomer},
+        nodes={newcomer.address: 1, three[0]: 2, three[1]: 3},
+        failure="",
+    )
+    bindings.refresh = lambda _: bindings.nodes.update({three[2]: 4} if time[0] >= bound_at else {})
+    assert wait_for_newcomer(cast(Any, bindings), cast(Any, None), newcomer.name, three, 100.0) == newcomer
+    assert time == [asked_at]

@@ -20,6 +20,9 @@ RuntimeError: Simulation Runtime crashed.
 
 The above exception was the direct cause of the following exception:
 Exception: The current node timed out during startup.
+
+The above exception was the direct cause of the following exception:
+RuntimeError: An error was encountered. Ending simulation.
 ERROR :     Exit code: 700
 For more information, visit: <https://example.org>
 """

@@ -90,3 +90,17 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_run(tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=str(tmp_path / "file" / "one.lock")), locked(tmp_path / "file" / "one.lock"):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which works in folders of others")
+def test_what_root_creates_in_anothers_folder_is_that_others(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 54321)
+    with take(tmp_path / "new"):
+        pass
+    assert ((tmp_path / "new").stat().st_uid, (tmp_path / "new").stat().st_gid) == (12345, 54321)
+    (tmp_path / "roots").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "roots")
+    for name in ("roots", "link"):
+        with take(tmp_path / name):
+            pass
+    assert (tmp_path / "roots").stat().st_uid == 0, "what was there, or is linked from there, stays whose it is"
