@@ -81,14 +81,14 @@ def starting(
 ) -> RunConfig:
     """The settings before options: those of a run that is resumed, or the defaults and what a deployment decides.
 
-    Of a run that another begins with, those that its adapter needs.
+    Of a run that another begins with, those that its adapter needs, and the form in which a state travels as it is.
     """
     if resume is not None:
         return replace(restored(folder, resume), run=resume, resume=True)
     decided = deployment.run_settings() if deployment else {}
     if from_run is not None:
         former = restored(folder, from_run)
-        decided = {key(name): getattr(former, name) for name in _OF_ITS_ADAPTER} | decided
+        decided = {key(name): getattr(former, name) for name in _OF_ITS_ADAPTER} | {"wire": "fp32"} | decided
     return RunConfig.from_flat(DEFAULTS.to_flat() | decided | {"state": str(folder.folder), "run": new_run_id()})
 
 

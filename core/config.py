@@ -126,7 +126,7 @@ class RunConfig:
     """Seconds in which the organisations must say that they are there; a simulation, which starts them, waits 900."""
     norm_bound: float = 100.0
     """The largest L2 norm of an update that is admitted."""
-    wire: str = "fp32"
+    wire: str = "nf4"
     """The form in which updates and states travel: fp32, bf16, int8, nf4 or sparse; see core/wire.py."""
     robust: str = "clip"
     """What of an admitted update counts: none (all of it), clip, multi-krum, trimmed-mean or validation."""

@@ -30,6 +30,10 @@ def test_pyproject_publishes_every_setting_with_its_default() -> None:
     assert {k: type(v) for k, v in RunConfig().to_flat().items()} == {k: type(v) for k, v in PUBLISHED.items()}
 
 
+def test_updates_travel_in_the_smallest_form_that_keeps_the_loss_unless_told() -> None:
+    assert RunConfig().wire == "nf4"
+
+
 def test_every_setting_is_documented() -> None:
     (cls,) = (node for node in ast.parse(inspect.getsource(module)).body if getattr(node, "name", "") == "RunConfig")
     assert isinstance(cls, ast.ClassDef)
