@@ -135,7 +135,7 @@ ATTACKS: dict[str, tuple[str, Callable[[], Hostile], int]] = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hostile_organisation_is_rejected_and_the_run_completes(world: World, attack: str) -> None:
     reason, make, times = ATTACKS[attack]
-    run = world.run("attacked", through=make())
+    run = world.run("attacked", through=make(), wire="fp32")  # as the attackers write
     records = [signed.verified(run.genesis) for signed in run.records()]
     rejected = [(r.reason, r.organisation) for record in records for r in record.rejected]
     assert rejected == [(reason, keys.derive(7, "medical").address)] * times

@@ -23,7 +23,7 @@ def founded(world: World, kind: str, **changes: Any) -> Any:
 
 @pytest.mark.parametrize(("kind", "rule"), [("ensemble", "frozen-a"), ("ensemble", "fedavg"), ("routing", "frozen-a")])
 def test_digest_and_losses_of_a_run_are_those_of_what_it_serves(world: World, kind: str, rule: str) -> None:
-    run = founded(world, kind, aggregation=rule)
+    run = founded(world, kind, aggregation=rule, wire="fp32")  # what is measured is what is served
     (evaluated,) = world.events(kind, "evaluated")
     found = serving(run)
     heads = [run.lineage(lane)[-1].value.aggregate for lane in range(3)]

@@ -120,7 +120,7 @@ def objections(world: World) -> list[tuple[int, Rejection]]:
 def test_a_server_with_two_faces_is_caught_by_whom_it_shows_the_second(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = cheated(world, monkeypatch, TwoFaced, rounds=4)
+    run = cheated(world, monkeypatch, TwoFaced, rounds=4, wire="fp32")
     caught = objections(world)
     assert [(number, r.organisation) for number, r in caught] == [(3, VICTIM), (4, VICTIM)]
     assert caught[0][1].detail.startswith("round 1 of lane 0, generation 0: the ledger has aggregate")

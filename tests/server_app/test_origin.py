@@ -28,7 +28,7 @@ def subject_of(run: RunFolder, model: Model) -> Subject:
 
 
 def test_a_run_begins_with_what_another_serves_and_its_sums_stay_exact(world: World, former: RunFolder) -> None:
-    run, before = world.run("two", **{"from-run": "one"}), serving(former).state
+    run, before = world.run("two", **{"from-run": "one", "wire": "fp32"}), serving(former).state
     origin = run.genesis.origin
     assert origin is not None
     assert (origin.run, origin.genesis, origin.state) == ("one", former.genesis.digest, before.digest)
@@ -54,7 +54,7 @@ def test_a_run_begins_with_what_another_serves_and_its_sums_stay_exact(world: Wo
 
 
 def test_a_descendant_says_who_was_erased_from_the_run_that_it_goes_on_from(world: World, former: RunFolder) -> None:
-    run = world.run("two", **{"from-run": "one"})
+    run = world.run("two", **{"from-run": "one", "wire": "fp32"})
     told = report(world.state, run)["origin"]
     assert (told["run"], told["here"], told["erased"]) == ("one", True, [])
     world.run("one", mode="unlearn", organisation="medical", method="remove")
@@ -63,16 +63,18 @@ def test_a_descendant_says_who_was_erased_from_the_run_that_it_goes_on_from(worl
     assert "erased there since: medical" in "\n".join(origin_lines(told))
     assert verify(world.state.run("two"), world.ledger, strict=True).failures == ()
     # One that begins after the erasure goes on without it.
-    assert report(world.state, world.run("three", **{"from-run": "one"}))["origin"]["erased"] == []
+    assert report(world.state, world.run("three", **{"from-run": "one", "wire": "fp32"}))["origin"]["erased"] == []
 
 
 def test_erasing_from_a_descendant_leaves_what_it_began_with(world: World, former: RunFolder) -> None:
-    run = world.run("two", **{"from-run": "one"})
-    run = world.run("two", mode="unlearn", organisation="medical", method="replay", **{"from-run": "one"})
+    run = world.run("two", **{"from-run": "one", "wire": "fp32"})
+    run = world.run(
+        "two", mode="unlearn", organisation="medical", method="replay", **{"from-run": "one", "wire": "fp32"}
+    )
     assert verify(run, world.ledger, strict=True).failures == ()
     assert run.genesis.origin is not None
     assert run.artifacts.open(run.genesis.origin.state)
-    again = world.run("three", **{"from-run": "two"})
+    again = world.run("three", **{"from-run": "two", "wire": "fp32"})
     assert again.genesis.shared_seed == former.genesis.seed
     assert verify(again, world.ledger, strict=True).failures == ()
 
@@ -89,19 +91,19 @@ def test_erasing_from_a_descendant_leaves_what_it_began_with(world: World, forme
 )
 def test_another_adapter_does_not_go_on(world: World, former: RunFolder, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(Exception, match=reason):
-        world.run("two", **{"from-run": "one"}, **changes)
+        world.run("two", **{"from-run": "one", "wire": "fp32"}, **changes)
     assert not world.state.run("two").started
 
 
 def test_what_has_no_sum_is_nothing_to_go_on_from(world: World, tmp_path: Path) -> None:
     world.run("apart", **{"lane-size": 1})
     with pytest.raises(ConfigError, match="expected frozen-a in one lane, got frozen-a in 3 lanes"):
-        world.run("two", **{"from-run": "apart"})
+        world.run("two", **{"from-run": "apart", "wire": "fp32"})
 
 
 def test_a_run_is_resumed_as_it_began(world: World, former: RunFolder) -> None:
-    world.run("two", **{"from-run": "one"})
+    world.run("two", **{"from-run": "one", "wire": "fp32"})
     with pytest.raises(ConfigError, match="from-run: expected one, as in the genesis, got none"):
         world.run("two", resume=True)
-    run = world.run("two", resume=True, **{"from-run": "one"})
+    run = world.run("two", resume=True, **{"from-run": "one", "wire": "fp32"})
     assert verify(run, world.ledger, strict=True).failures == ()
