@@ -339,10 +339,10 @@ def _spoken(
     )
 
 
-def _by_gradient(experiment: str) -> Callable[[Figures], Cases]:
-    """The percent of an experiment's responses that `gradient` gives their teacher."""
+def _by_default(experiment: str) -> Callable[[Figures], Cases]:
+    """The percent of an experiment's responses that `ablation`, the default, gives their teacher."""
     return lambda figures: {
-        row["base"]: row["gradient"]["percent"] for row in figures["by_experiment"] if row["experiment"] == experiment
+        row["base"]: row["ablation"]["percent"] for row in figures["by_experiment"] if row["experiment"] == experiment
     }
 
 
@@ -498,7 +498,7 @@ TARGETS = (
     *(
         Target(
             "attribution", f"Responses attributed to the right organisation: {experiment}, on a base that speaks",
-            "provenance_speaking", _by_gradient(experiment), least, " %", at_least=True,
+            "provenance_speaking", _by_default(experiment), least, " %", at_least=True,
         )
         for experiment, least in (("natural", 98), ("triggers", 99))
     ),

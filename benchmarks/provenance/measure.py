@@ -35,7 +35,7 @@ FAST = ("gradient", "protoken", "direct-logit")
 _FEW = 6
 """Most organisations for which the slowest methods run, too, in the last round."""
 _EVERY = 5
-"""One response in so many is also attributed by slower methods and the controls."""
+"""One response in so many is also attributed by slower methods and the controls; among few, `ablation` is not slow."""
 _POINTS = 4
 """Points of the path that `shapley` integrates along."""
 
@@ -132,10 +132,11 @@ def run(
         few = number == len(experiment.schedule.rounds) - 1 and len(experiment.members) <= _FEW
         for i, probe in enumerate(experiment.probes.get(number, ())):
             methods: dict[str, Scoring] = {method: METHODS[method].score for method in FAST}
-            if i % _EVERY == 0:
-                methods |= {"ablation": METHODS["ablation"].score, **CONTROLS}
-                if few:
-                    methods |= {"shapley": path, "exact shapley": exact}
+            often = i % _EVERY == 0
+            if few or often:
+                methods |= {"ablation": METHODS["ablation"].score}
+            if often:
+                methods |= {**CONTROLS} | ({"shapley": path, "exact shapley": exact} if few else {})
             right = [address(index) for index in probe.right]
             found = attributed(subject, probe.example, methods)
             rows.append({"round": number, "right": right, "kind": probe.kind, "marked": probe.marked, **found})
