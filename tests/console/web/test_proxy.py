@@ -18,7 +18,9 @@ from console.backends.children import free_port
 from console.deployments import certificates
 from console.web.erasing import ErasureProcesses
 from console.web.proxy import Proxy, ProxySettings
+from core.erasures import OpenedRequest
 from core.errors import ConfigError
+from core.storage.run_folder import RunFolder
 from tests.commands import PATIENCE_SECONDS, World
 from tests.console.web.served import Answered, Served, serving
 from tests.nginx import needs_nginx
@@ -161,8 +163,13 @@ def test_two_names_in_one_request_are_nobody(tmp_path: Path) -> None:
 def test_who_may_erase_needs_no_token_and_is_named_in_the_log(
     proxied: Proxied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(ErasureProcesses, "start", lambda _, run, *rest: started.append((run.name, *rest)))
+    started: list[tuple[str, str, str, str]] = []
+
+    def start(_: ErasureProcesses, run: RunFolder, opened: OpenedRequest, user: str) -> None:
+        asked = opened.request.value
+        started.append((run.name, run.genesis.names[asked.organisation], asked.method, user))
+
+    monkeypatch.setattr(ErasureProcesses, "start", start)
     assert "Asked for by officer" in proxied.ask("officer", "GET", proxied.dialogue).text
     assert proxied.erase("officer", origin=proxied.origin).status == 303
     assert started == [(proxied.served.run, "medical", "remove", "officer")]
