@@ -568,19 +568,19 @@ TARGETS = (
         _of_agents("honest_worse_than_abstaining_share"), 0.0,
     ),
     Target(
-        "agents", "Cost to target of the former agents in real rounds, relative to `all`", "agents_real",
+        "agents", "Cost to target in real rounds, relative to `all`", "agents_real",
         _against("all"), -25, " %",
     ),
     Target(
-        "agents", "Cost to target of the former agents in real rounds, relative to Oort", "agents_real",
+        "agents", "Cost to target in real rounds, relative to Oort", "agents_real",
         _against("oort"), -10, " %",
     ),
     Target(
-        "agents", "Income of a free-rider among the former agents in real rounds, relative to an honest organisation",
+        "agents", "Income of a free-rider in real rounds, relative to an honest organisation",
         "agents_real", _of_agents("rider_income_over_honest"), 0.1, "×",
     ),
     Target(
-        "agents", "Share of honest organisations better off abstaining, with the former agents in real rounds",
+        "agents", "Share of honest organisations better off abstaining, in real rounds",
         "agents_real", _of_agents("honest_worse_than_abstaining_share"), 0.0,
     ),
 )  # fmt: skip
