@@ -28,12 +28,14 @@ from core.errors import LedgerUnreachableError, UsageError
 from core.escape import redacted
 
 TIMEOUT_SECONDS: Final = 30.0
-_CACHED: Final[dict[str, Any]] = {
+_PROVIDER: Final[dict[str, Any]] = {
+    "exception_retry_configuration": None,
     "cache_allowed_requests": True,
     "cacheable_requests": {RPCEndpoint("eth_chainId")},
     "request_cache_validation_threshold": None,
 }
-"""web3 asks for the chain's id with every call, which made half of an audit's requests; a node is of one chain."""
+"""Of every provider. web3 asks for the chain's id with every call, which made half of an audit's requests; a node is
+of one chain. Nothing is asked again by itself."""
 
 
 class ServiceProvider(HTTPProvider):
@@ -46,8 +48,7 @@ class ServiceProvider(HTTPProvider):
             URI(service.ensure() + path),
             {"timeout": TIMEOUT_SECONDS},
             session=_direct(),
-            exception_retry_configuration=None,
-            **_CACHED,
+            **_PROVIDER,
         )
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
@@ -96,7 +97,7 @@ def rpc(url: str, timeout: float = TIMEOUT_SECONDS) -> Web3:
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"expected chain embedded, anvil or an http(s) URL, got {redacted(url)!r}")
-    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, _proxied(), exception_retry_configuration=None, **_CACHED))
+    node = Web3(HTTPProvider(URI(url), {"timeout": timeout}, _proxied(), **_PROVIDER))
     with reaching(node, "its chain id"):
         _ = node.eth.chain_id
     return node
@@ -122,11 +123,7 @@ def running(chain: str, state: Path, timeout: float) -> Web3:
     service = services[chain](state)
     if (url := service.announced()) is None:
         raise LedgerUnreachableError(f"the chain in {service.folder} does not run")
-    settings = {"timeout": timeout}
-    provider = HTTPProvider(
-        URI(url + service.probe), settings, _direct(), exception_retry_configuration=None, **_CACHED
-    )
-    return Web3(provider)
+    return Web3(HTTPProvider(URI(url + service.probe), {"timeout": timeout}, _direct(), **_PROVIDER))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from core.adapter import AdapterState
@@ -56,15 +57,17 @@ class SampleAnswers:
             by_name.setdefault(record.domain or "all", []).append(record)
         by_name = by_name or {organisation.name: [*organisation.dev] for organisation in data.organisations}
         room = (model.context_length or math.inf) - MOST_TOKENS
-        found = {
-            name: record
-            for name, records in by_name.items()
-            for record in reversed(records)  # the last that is set is the first record
-            if record.asks_alone
-            and len(text := record.prompt[0].content) <= _LONGEST
-            and len(encode_prompt(model.tokenizer, text)) <= room
-        }
-        asked = dict([*found.items()][: config.sample_answers])
+
+        def fits(record: Record) -> bool:
+            return (
+                record.asks_alone
+                and len(text := record.prompt[0].content) <= _LONGEST
+                and len(encode_prompt(model.tokenizer, text)) <= room
+            )
+
+        # Looked at only as far as needed: a validation set may have thousands of records.
+        first = ((name, next(filter(fits, records), None)) for name, records in by_name.items())
+        asked = dict(islice(((name, record) for name, record in first if record), config.sample_answers))
         return cls(model, fresh, RULES[config.aggregation], asked, events)
 
     def tell(self, round: int, served: Composition) -> None:
