@@ -30,7 +30,7 @@ from llm.sources import base_of_settings
 RUN = ("natural", "triggers", "facts", "absent", "same", "unequal")
 STEPS = 16
 """Of an organisation in each round."""
-ASKED = 12
+ASKED = 6
 """Responses of each teacher and kind."""
 
 
