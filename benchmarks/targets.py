@@ -159,9 +159,12 @@ def _base_against_ngrams(figures: Figures) -> Cases:
 
 def _repaired(name: str) -> Callable[[Figures], Cases]:
     """The size of a figure of `repair`; none where too few seeds tell it."""
-    return lambda figures: {
-        row["method"]: abs(row[name]) for row in figures["methods"] if row["method"] == "repair" and row[name] is not None
-    }
+
+    def read(figures: Figures) -> Cases:
+        (repair,) = (row for row in figures["methods"] if row["method"] == "repair")
+        return {} if repair[name] is None else {"repair": abs(repair[name])}
+
+    return read
 
 
 def _changes(run: str) -> Callable[[Figures], Cases]:
