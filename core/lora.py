@@ -74,7 +74,7 @@ def _orthonormal(seeds: list[bytes], rows: int, columns: int) -> Iterator[NDArra
         drawn = rows
         while len(basis) < rows:
             drawn *= 2
-            (basis,) = _bases(_signs(seed, drawn, columns)[np.newaxis])
+            basis = _bases(_signs(seed, drawn, columns)[np.newaxis])[0]  # noqa: PLW2901 - drawn again
         yield np.stack(basis[:rows]).astype(np.float32)
 
 
