@@ -1,22 +1,20 @@
 """Time of `foedus verify` over 1,000 rounds of 16 organisations with updates of 0.5 MB, on the embedded chain.
 
-A run of a quarter of the rounds and one of all are built as the tests build theirs (real keys, manifests, rules,
-records and ledger, but no training), are audited in a fresh process, as by a user, and must pass. The time includes
+The run is built as the tests build theirs (real keys, manifests, rules, records and ledger, but no training). After a
+quarter of its rounds, and after all, it is audited in a fresh process, as by a user, and must pass. The time includes
 opening the ledger and starting the processes that read ahead, whose processor seconds count, too. Files are read from
-the page cache where it holds them. What was built stays in FOLDER, where one is given: another call audits it again.
+the page cache where it holds them.
 
-    python -m benchmarks.audit [--rounds 1000] [--organisations 16] [--rule frozen-a] [--folder FOLDER]
+    python -m benchmarks.audit [--rounds 1000] [--organisations 16] [--rule frozen-a] [--folder DIR]
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,10 @@ from chain.ledger import open_ledger
 from chain.nodes import embedded_service
 from core.lora import Layout
 from core.storage.state_folder import State
-from tests.behaviours.runs import COORDINATOR, SEED, build
+from tests.behaviours.runs import COORDINATOR, SEED, advance, found
 
 LAYOUT = Layout.of({f"layers.{i}.down_proj": (256, 1024) for i in range(16)}, rank=8)
 LIMIT_SECONDS = 60.0
-_BUILT = "built.json"
-"""The figures of a run, beside it once it is whole."""
 
 
 def main() -> None:
@@ -41,39 +37,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--organisations", type=int, default=16)
     parser.add_argument("--rule", default="frozen-a")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where the run is built; it is removed at the end")
     parser.add_argument("--audit", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.audit:
         sys.stdout.write(json.dumps(audit(options.audit)))
         return
-    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
-        quarter, every = (
-            measure(Path(folder) / f"{rounds}", rounds, options.organisations, options.rule)
-            for rounds in (options.rounds // 4, options.rounds)
-        )
-    growth = every["processor_seconds"] / quarter["processor_seconds"] / (every["rounds"] / quarter["rounds"])
-    figures = {**every, "a quarter": quarter, "growth": growth, "limit_seconds": LIMIT_SECONDS}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        figures = measure(Path(folder), options.rounds, options.organisations, options.rule)
     report.write("audit", figures, "python -m benchmarks.audit", SEED)
     report.print_table(("figure", "value"), figures.items())
 
 
 def measure(folder: Path, rounds: int, organisations: int, rule: str) -> dict[str, Any]:
-    """Make a run in a folder, unless it is there, and audit it in a process of its own."""
+    """Make a run, and audit it after a quarter of its rounds and after all."""
+    ledger = open_ledger("embedded", folder, COORDINATOR)
+    run = folder / "runs" / "run"
     try:
-        if not (built := folder / _BUILT).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # half of one
-            ledger = open_ledger("embedded", folder, COORDINATOR)
-            shape = {"rounds": rounds, "organisations": organisations, "rule": rule}
-            made = build(folder / "runs" / "run", ledger=ledger, layout=LAYOUT, **shape)
-            update_mb = made.update(0, made.names(0)[0]).nbytes / 1e6
-            built.write_text(json.dumps(shape | {"update_mb": update_mb}), encoding="utf-8")
-        # A process that has built the run would find its ledger and modules warm.
-        command = [sys.executable, "-m", "benchmarks.audit", "--audit", str(folder)]
-        audited = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        federation = found(run, rounds=rounds, organisations=organisations, rule=rule, ledger=ledger, layout=LAYOUT)
+        update_mb = federation.update(0, federation.names(0)[0]).nbytes / 1e6
+        advance(federation, rounds // 4)
+        quarter = _audited(folder)
+        advance(federation, rounds)
+        every = _audited(folder)
     finally:
         embedded_service(folder).stop()
-    return json.loads(built.read_text(encoding="utf-8")) | json.loads(audited)
+    growth = every["processor_seconds"] / quarter["processor_seconds"] / (rounds / (rounds // 4))
+    shape = {"rounds": rounds, "organisations": organisations, "rule": rule, "update_mb": update_mb}
+    return {**shape, **every, "a quarter": quarter, "growth": growth, "limit_seconds": LIMIT_SECONDS}
+
+
+def _audited(folder: Path) -> dict[str, Any]:
+    """The figures of an audit in a process of its own: one that has built the run would find its ledger warm."""
+    command = [sys.executable, "-m", "benchmarks.audit", "--audit", str(folder)]
+    figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return figures
 
 
 def audit(folder: Path) -> dict[str, Any]:
