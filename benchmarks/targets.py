@@ -453,7 +453,7 @@ TARGETS = (
     ),
     Target(
         "speed", "Bytes of a client round, relative to averaging A and B in float32", "traffic",
-        _one("both_to_peer"), 0.55, "×",
+        _one("both_to_peer"), 1 / 14, "×",
     ),
     Target(
         "speed", "A round of a deployment, relative to one with a process for every message", "rounds",
