@@ -141,7 +141,7 @@ def tofu_authors(data: Path) -> ErasureTask:
         "retain": tuple(record for member in members[1:] for record in member.records[:_QUESTIONS]),
         "unseen": tuple(_record(row, "answer") for row in of(range(192, 196))),
     }
-    return ErasureTask(members, 0, Schedule.by_default((tuple(range(4)),) * 4, steps=60), sets, truths)
+    return ErasureTask(members, 0, Schedule.by_default((tuple(range(4)),) * 4, steps=40), sets, truths)
 
 
 def sentiment(erased: str) -> Callable[[Model, Path], ErasureTask]:
