@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.metadata import version
 
 import torch
@@ -14,12 +15,18 @@ _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "num
 def environment() -> dict[str, str]:
     """The environment in which training is bit-equal: versions, instruction set, device, threads."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {name: version(name) for name in _VERSIONS} | {
+    return _versions() | {
         "python": platform.python_version(),
         "instruction-set": torch.backends.cpu.get_cpu_capability(),
         "device": device,
         "threads": "1",
     }
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    """The versions that are installed. Looked up once: that takes milliseconds, and whoever trains asks each time."""
+    return {name: version(name) for name in _VERSIONS}
 
 
 @contextmanager

@@ -60,15 +60,10 @@ class LowerBlocks:
 
     def leaving(self, tokens: tuple[int, ...]) -> torch.Tensor:
         """The hidden states (positions, width), float32, that leave the lower blocks, computed."""
-        decoder, training = self.decoder, self.decoder.training
+        decoder, blocks = self.decoder, self.decoder.layers[: self.count]
         ids = torch.tensor([tokens], device=decoder.embed_tokens.weight.device)
-        # Training asks for dropout, which some bases have in their attention: kept states must not hang on a draw.
-        decoder.eval()
-        try:
-            with torch.no_grad(), _made_of(decoder, decoder.layers[: self.count], torch.nn.Identity()):
-                hidden: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[0].float()
-        finally:
-            decoder.train(training)
+        with torch.no_grad(), _made_of(decoder, blocks, torch.nn.Identity()), _without_dropout(decoder):
+            hidden: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[0].float()
         return hidden
 
 
@@ -101,3 +96,20 @@ def _made_of(decoder: Any, layers: torch.nn.ModuleList, norm: torch.nn.Module) -
         yield
     finally:
         decoder.layers, decoder.norm = before
+
+
+@contextmanager
+def _without_dropout(decoder: Any) -> Iterator[None]:
+    """Inside, a decoder evaluates.
+
+    Training asks for dropout, which some bases have in their attention: kept states must not hang on a draw. To change
+    what a decoder does takes as long as a block, so that one that evaluates already is left as it is.
+    """
+    if not decoder.training:
+        yield
+        return
+    decoder.eval()
+    try:
+        yield
+    finally:
+        decoder.train()

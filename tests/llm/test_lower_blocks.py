@@ -72,6 +72,25 @@ def test_kept_and_computed_states_train_the_same_bits(upper: Model) -> None:
     assert len({result.adapter.digest for result in results}) == 1
 
 
+def test_what_leaves_hangs_on_no_dropout_and_training_goes_on(upper: Model) -> None:
+    lower = upper.lower_blocks
+    assert lower is not None
+    tokens = (1, 2, 3, 4, 5, 6)
+    attentions = [block.self_attn for block in lower.decoder.layers]
+    before = lower.leaving(tokens)
+    rate = attentions[0].attention_dropout
+    for attention in attentions:
+        attention.attention_dropout = 0.9
+    upper.module.train()
+    try:
+        assert torch.equal(lower.leaving(tokens), before)
+        assert all(part.training for part in upper.module.modules())
+    finally:
+        upper.module.eval()
+        for attention in attentions:
+            attention.attention_dropout = rate
+
+
 def test_what_is_kept_is_bounded(upper: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert upper.lower_blocks is not None
     upper.lower_blocks._kept.clear()
