@@ -106,8 +106,10 @@ def train(message: Message, context: Context) -> Message:
             return refused(message, context, Refused.ABSTAINED, error)
         if bid == ABSTAIN:
             return abstained(message, Cause.PRICE, "its agent will not pay for this round")
-        account, rounding = node.privacy(host, task.genesis), environment() | {"model": model.precision}
-        private = private_round(task, bid, records, host.key, account, witness.trained, rounding)
+        account = node.privacy(host, task.genesis)
+        private = private_round(
+            task, bid, records, host.key, account, witness.trained, lambda: environment() | {"model": model.precision}
+        )
         pack = partial(node.feedback(host, task.genesis, task.lane).pack, key=key)
         plan = RoundPlan(bid, stage, {**metrics(standing), **next_bid}, private, pack)
         made = train_round(task, records, model, fresh, plan)

@@ -11,7 +11,7 @@ public, and so is the noise that follows from them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -88,11 +88,11 @@ def private_round(
     key: SigningKey,
     path: Path,
     trained: Mapping[RoundKey, int],
-    environment: Mapping[str, str],
+    environment: Callable[[], Mapping[str, str]],
 ) -> PrivateRound | None:
     """Pay for a task's round from the account at `path`; None where the federation counts no privacy loss.
 
-    `trained` are the rounds that updates were sent for, and how many; `environment` is all that decides how sums round.
+    `trained` are the rounds that updates were sent for, and how many; `environment` tells what decides how sums round.
     Raises as `PrivacyAccount.spend` does.
     """
     plan = PrivacyPlan.of(task.genesis, task.organisation)
@@ -104,6 +104,6 @@ def private_round(
     # The accountants of two machines find slightly different σ: one noise in two sizes would be known, and taken off.
     described = {"key": asdict(round_key), "state": task.state.digest, "bid": asdict(bid), "noise": plan.noise}
     # Under other versions, on another device, sums round otherwise: their difference would show past the same noise.
-    described |= {"environment": dict(environment)}
+    described |= {"environment": dict(environment())}
     inputs = digest("private-round", to_json(described), *(raw(record.digest) for record in records))
     return PrivateRound(plan, account.spend(round_key, inputs, bid.steps), key.salt_for(inputs))

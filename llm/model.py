@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -297,6 +297,8 @@ def adapted(spec: ModelSpec, folder: Path, tokenizer: Any, base: Any) -> Model:
     return Model(spec, folder, tokenizer, module, _keeps_apart(base))
 
 
+# Every message asks for its base: its configuration is read once.
+@lru_cache(maxsize=16)
 def _numbered(blocks: str, folder: Path) -> str:
     """The blocks that carry an adapter as FIRST-LAST, "" for all; raises ModelError when the base lacks them."""
     if blocks in ("", "all"):

@@ -118,7 +118,7 @@ def paid(
     records: tuple[Record, ...] = RECORDS,
     where: Mapping[str, str] = HERE,
 ) -> PrivateRound:
-    found = private_round(asked, BID, records, by or f.key("medical"), path / "account.jsonl", {}, where)
+    found = private_round(asked, BID, records, by or f.key("medical"), path / "account.jsonl", {}, lambda: where)
     assert found
     return found
 
@@ -209,7 +209,7 @@ def test_an_empty_shard_sends_noise_like_any_other(model: Model, tmp_path: Path)
 
 def test_where_no_loss_of_privacy_is_counted_nothing_is_paid(model: Model, tmp_path: Path) -> None:
     asked = replace(task(model), genesis=replace(GENESIS, privacy=None))
-    assert private_round(asked, BID, RECORDS, f.key("medical"), tmp_path / "account.jsonl", {}, HERE) is None
+    assert private_round(asked, BID, RECORDS, f.key("medical"), tmp_path / "account.jsonl", {}, lambda: HERE) is None
     assert not (tmp_path / "account.jsonl").exists()
 
 
