@@ -5,6 +5,7 @@ weights, aggregate, signed RoundRecord, salts, commitment. The strategy does tha
 erasure with updates of an earlier generation.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,7 +41,10 @@ from core.wire import Rounded
 from server_app.admission import AdmissionContext
 
 TOLD_SHARE = 0.1
-"""Of a round's time, so much goes at most into the effects of its updates, which are measured for people."""
+"""Of the rounds' time, so much goes at most into the effects of updates, which are measured for people.
+
+What one evaluation takes beyond that is owed by the rounds that follow.
+"""
 
 
 class Recipient(NamedTuple):
@@ -105,6 +109,8 @@ class Rounds:
         self.commit, self.rewards, self.measures = commit, rewards, measures
         self.genesis = run.genesis
         self.rule = RULES[self.genesis.rule]
+        self._spare = 0.0
+        """Seconds that the effects of updates may take; below zero what they have taken too much."""
         self.nonces: set[Digest] = set()
         self._claims = PrivacyClaims(self.genesis)
         self._objecting: set[Recipient] = set()
@@ -354,7 +360,11 @@ class Rounds:
         elif self.measures:
             # Each costs an evaluation: of a hundred updates these took as long as the hundred trained.
             told = sorted(scaled(updates, clip), key=lambda update: stand[update.organisation].cosine)
-            effects = self.measures.effects(before, told, TOLD_SHARE * taken)
+            self._spare = min(self._spare, 0.0) + TOLD_SHARE * taken
+            if self._spare >= 0:
+                began = time.monotonic()
+                effects = self.measures.effects(before, told, self._spare)
+                self._spare -= time.monotonic() - began
         found = factors(robust, updates, clip, effects)
         share = shares(robust, updates, found, {a: likeness.norm for a, likeness in stand.items()})
         judged = {

@@ -18,7 +18,7 @@ from core.robust import BOUNDS, Robust
 from core.rounds import RoundRecord
 from provenance.history import stored_rounds
 from server_app.measuring import measuring_again
-from server_app.rounds import Recipient
+from server_app.rounds import Recipient, Rounds
 from tests import federation as f
 from tests.server_app.clients import Federation, Measured, answer, honest_update, large
 from tests.server_app.worlds import World
@@ -29,18 +29,22 @@ RULES = [rule for rule in BOUNDS if rule != "none"]
 
 def closed(federation: Federation, times: float) -> RoundRecord:
     """Round 1, to which medical sends its update so many times as large."""
-    rounds = federation.rounds()
-    (lane,) = rounds.begin(1)
+    close(federation.rounds(), 1, times)
+    (signed,) = federation.run.records()
+    return signed.value
+
+
+def close(rounds: Rounds, number: int, times: float = 1.0, seconds: float = 0.0) -> None:
+    """Close a round, of replies that took so many seconds."""
+    (lane,) = rounds.begin(number)
     for name in NAMES:
         to = Recipient(0, f.address(name))
         task = rounds.task(to, Composition.of(lane.state))
         sent = honest_update(task)
         if name == "medical":
             sent = AdapterState({key: (times * array).astype(np.float32) for key, array in sent.arrays.items()})
-        rounds.admit(to, Reply.from_content(answer(task, sent)))
-    rounds.close(1)
-    (signed,) = federation.run.records()
-    return signed.value
+        rounds.admit(to, Reply.from_content(answer(task, sent)), seconds)
+    rounds.close(number)
 
 
 @pytest.mark.parametrize("rule", ["clip", "multi-krum", "validation"])
@@ -91,6 +95,30 @@ def test_where_time_is_short_the_effect_of_the_update_least_like_the_others_is_t
     cosines = {organisation: told["cosine"] for organisation, told in event["updates"].items()}
     measured = [organisation for organisation, told in event["updates"].items() if told["effect"] is not None]
     assert measured == [min(cosines, key=lambda organisation: cosines[organisation])]
+
+
+def test_the_time_of_effects_beyond_a_tenth_of_a_round_is_owed_by_the_rounds_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("server_app.rounds.time.monotonic", lambda: now[0])
+
+    class Slow(FirstOnly):
+        def effects(
+            self, before: AdapterState, updates: Sequence[WeightedUpdate], seconds: float
+        ) -> dict[Address, float]:
+            now[0] += 2.5
+            return super().effects(before, updates, seconds)
+
+    federation = Federation.create(tmp_path, NAMES, rounds=5)
+    federation.measures = Slow({})
+    rounds = federation.rounds()
+    for number in range(1, 6):
+        close(rounds, number, seconds=10.0)
+    judged = [e["updates"] for e in federation.events.read(federation.events.path)[0] if e["event"] == "judged"]
+    told = [any(update["effect"] is not None for update in updates.values()) for updates in judged]
+    # A second a round: after the first, 1.5 are owed.
+    assert told == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize("rule", RULES)
