@@ -76,6 +76,19 @@ def state_of(option: Path | None) -> State:
     return State.at(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
 
 
+def command_for(words: str, state: State, run: str) -> str:
+    """A command on a run, with its state folder where no command would look in it."""
+    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
+    return f"foedus {words} {run}{place}"
+
+
+def resume_command(state: State, run: str) -> str:
+    """The command that goes on with a run, on its coordinator where it is a deployment's."""
+    if ((deployment := state.folder.parent) / "federation.toml").is_file():
+        return f"foedus run --federation {deployment} --resume {run}"
+    return command_for("run --resume", state, run)
+
+
 def readable_run(state: State, name: str, key: Path | None) -> RunFolder:
     """The run of this name, or the newest, with the key to read its artifacts.
 

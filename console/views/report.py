@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import RenderableType
 
 from chain.queue import read_anchors
-from console.options import state_of
+from console.options import command_for, resume_command
 from console.views.tables import MOST_ROWS, short, table
+from console.views.watch import is_written
 from core.canonical import Address
 from core.genesis import Genesis
 from core.ledger import Anchor
@@ -137,7 +138,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
     yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
-    yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
+    yield f"\nNext: {' · '.join(next_commands(state, run.name, result['status']))}"
 
 
 def loss_rows(base: Mapping[str, float], final: Mapping[str, float]) -> list[tuple[str, str, str, str | None]]:
@@ -161,10 +162,12 @@ def unmeasured_rows(names: Sequence[str], measured: int) -> list[tuple[str, None
     return [(f"{len(names)} others", None, None, "not in the sample")] if names else []
 
 
-def next_commands(state: State, run: str) -> Iterator[str]:
-    """What to try with a run, with its state folder where no command would look in it."""
-    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
-    yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
+def next_commands(state: State, run: str, status: str) -> Iterator[str]:
+    """What to try with a run: to watch one that goes on, to resume one that does not and is unfinished."""
+    if status != "completed":
+        written = is_written(state.lock(run))
+        yield command_for("status --watch", state, run) if written else resume_command(state, run)
+    yield from (command_for(words, state, run) for words in ("verify", "evaluate", "export --out DIR"))
 
 
 def records_of(manifest: UpdateManifest, genesis: Genesis) -> Json:

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from chain.queue import read_anchors
+from console.options import resume_command
 from console.views.progress import Event, watching
 from console.views.tables import show, table
 from core.canonical import Address
@@ -107,7 +108,7 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while found in ("running", "stalled"):
-                live.update(picture(run, events, found), refresh=True)
+                live.update(picture(state, run, events, found), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
                 events, found = current(state, run)
     else:
@@ -116,7 +117,7 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
                 time.sleep(_REFRESH_SECONDS)
             tell()
         events, found = current(state, run)
-    show(picture(run, events, found), on=console)
+    show(picture(state, run, events, found), on=console)
     return found
 
 
@@ -141,7 +142,7 @@ def current(state: State, run: RunFolder) -> tuple[list[Event], str]:
     return events, standing(events, is_written(state.lock(run.name)), time.time())
 
 
-def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:
+def picture(state: State, run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:
     """A run as it stands: its rounds, its organisations, and the anchors that are not mined yet."""
     now, rounds = time.time(), [event for event in events if event["event"] == "round-started"]
     where = f"round {rounds[-1]['round']} of {rounds[-1]['rounds']}" if rounds else "founding"
@@ -168,5 +169,5 @@ def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableTy
     age = f"{now - events[-1]['time']:.0f} s ago" if events else "never"
     lines = [*steps, f"Last event {age}; {pending} rounds not anchored yet"]
     if found == "dead":
-        lines.append(f"No process writes it: foedus run --resume {run.name}")
+        lines.append(f"No process writes it: {resume_command(state, run.name)}")
     return Group(organisations, *(Text(visible(line)) for line in lines))

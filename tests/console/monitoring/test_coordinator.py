@@ -66,7 +66,8 @@ def test_a_run_that_nobody_writes_and_rounds_without_an_anchor_are_problems(
     for path in (run.folder / "records").iterdir():
         os.utime(path, (1000, 1000))
     dead, late = monitor.look().problems
-    assert dead == f"run {run.name} is dead: foedus run --resume {run.name}"
+    resume = f"foedus run --federation {monitor.settings.folder} --resume {run.name}"
+    assert dead == f"run {run.name} is dead: {resume}"
     assert late.startswith("2 rounds have no anchor, the oldest for ")
     with locked(state.lock(run.name)):
         assert [problem for problem in monitor.look().problems if "dead" in problem] == []
@@ -77,7 +78,7 @@ def test_a_superlink_that_is_away_and_a_certificate_that_has_ended_are_problems(
 ) -> None:
     monitor, _ = watched
     monkeypatch.setattr(module, "answers", lambda *_: False)
-    assert monitor.look().problems == ["the SuperLink does not answer on 127.0.0.1:9093"]
+    assert monitor.look().problems == [f"the SuperLink does not answer on 127.0.0.1:{monitor.settings.control_port}"]
     monkeypatch.setattr(module.time, "time", lambda: 10.0**10)
     expired = "server.pem has expired: foedus deploy init makes another"
     assert [problem for problem in monitor.look().problems if expired in problem]
@@ -146,4 +147,4 @@ def test_the_process_that_is_watched_is_one_that_lives(watched: tuple[Coordinato
     monitor, _ = watched
     monitor.superlink.kill()
     monitor.superlink.wait()
-    assert monitor.look().problems == ["the SuperLink does not answer on 127.0.0.1:9093"]
+    assert monitor.look().problems == [f"the SuperLink does not answer on 127.0.0.1:{monitor.settings.control_port}"]

@@ -10,6 +10,7 @@ from console.views.report import loss_rows, report, round_remarks, served_lines,
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
+from core.storage.lock import locked
 from core.storage.state_folder import State
 from tests.behaviours.runs import Federation, Lies, advance, build, compared, found
 from tests.console.views.printed import printed
@@ -168,6 +169,27 @@ def test_what_to_try_next_names_a_state_folder_that_no_command_would_look_in(
         shown[place] = printed(tables(State(folder), federation.run, told(federation))).partition("Next: ")[2]
     assert "--state" not in shown[folder]
     assert f"foedus verify one --state {folder} ·" in shown[folder / "elsewhere"]
+
+
+def test_an_unfinished_run_is_offered_to_be_resumed_and_one_that_goes_on_to_be_watched(tmp_path: Path) -> None:
+    (tmp_path / "clinics").mkdir()
+    for folder, where in ((tmp_path / "state", "run"), (tmp_path / "clinics" / "state", "run --federation")):
+        federation = found(folder / "runs" / "one", rounds=2)
+        if where != "run":
+            where += f" {folder.parent}"
+            (folder.parent / "federation.toml").touch()
+        state = State(folder)
+
+        def offered(state: State = state, federation: Federation = federation) -> str:
+            return printed(tables(state, federation.run, told(federation))).partition("Next: ")[2]
+
+        assert offered().startswith(f"foedus {where} --resume one")
+        with locked(state.lock("one")):
+            assert offered().startswith("foedus status --watch one ")
+            assert "--resume" not in offered()
+        advance(federation, 1)
+        advance(federation, 2)
+        assert "--resume" not in offered()
 
 
 def test_an_effect_has_a_column_where_it_was_measured() -> None:
