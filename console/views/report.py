@@ -136,6 +136,7 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield from (*origin_lines(result["origin"]), *member_lines(run, result), *rotation_lines(result["rotations"]))
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield from rejection_lines(result["rounds"])
     yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
     yield f"\nNext: {' · '.join(next_commands(state, run.name, result['status']))}"
@@ -240,6 +241,19 @@ def rotation_lines(rotations: list[Json]) -> Iterator[str]:
         by = f", signed by the administrator {each['administrator']}" if each["administrator"] else ""
         place = f"generation {each['generation']} of lane {each['lane']}"
         yield f"Key      of {each['owner']}: {each['key']} from {place} on{by}"
+
+
+def rejection_lines(rounds: list[Json]) -> Iterator[str]:
+    """Whose updates were rejected, in which rounds and why, the last time; of many the first."""
+    found: dict[tuple[str, str], tuple[dict[str, None], str]] = {}
+    for entry in rounds:
+        for one in entry["rejected"]:
+            numbers, _ = found.get(key := (one["organisation"], one["reason"]), ({}, ""))
+            found[key] = (numbers | {str(entry["round"]): None}, one["detail"])
+    for (name, reason), (numbers, detail) in list(found.items())[:MOST_ROWS]:
+        yield f"Rejected {name} in round{'s' * (len(numbers) > 1)} {listed(numbers)}: {reason}: {detail}"
+    if len(found) > MOST_ROWS:
+        yield f"         and {len(found) - MOST_ROWS} others: --json has all"
 
 
 def round_remarks(rounds: list[Json]) -> Iterator[str]:

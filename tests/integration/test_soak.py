@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +30,12 @@ def parts(deployment: Deployment) -> list[psutil.Process]:
 
 def programs(deployment: Deployment) -> Counter[str]:
     """How many processes there are of each program."""
-    return Counter(" ".join(Path(word).name for word in each.cmdline()[:3]) for each in parts(deployment))
+    found = Counter[str]()
+    for each in parts(deployment):
+        with suppress(psutil.NoSuchProcess):  # gone meanwhile; one that nobody waits for is none that is gone
+            ended = each.status() == psutil.STATUS_ZOMBIE
+            found[each.name() if ended else " ".join(Path(word).name for word in each.cmdline()[:3])] += 1
+    return found
 
 
 def sizes(deployment: Deployment) -> dict[str, float]:

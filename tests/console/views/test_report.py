@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from console.views.report import loss_rows, report, round_remarks, served_lines, standings, tables, unmeasured_rows
+from console.views.report import (
+    loss_rows,
+    rejection_lines,
+    report,
+    round_remarks,
+    served_lines,
+    standings,
+    tables,
+    unmeasured_rows,
+)
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
@@ -82,6 +91,19 @@ def test_attempts_below_the_quorum_are_told_with_their_reasons(federation: Feder
     assert first["rejected"] == []
     assert {entry["organisation"] for entry in second["rejected"]} == {"coding", "financial"}
     assert {(entry["reason"], entry["detail"]) for entry in second["rejected"]} == {("no-reply", "nothing came")}
+
+
+def test_who_was_rejected_and_why_is_told_in_words(federation: Federation) -> None:
+    text = printed(tables(State(federation.run.folder.parents[1]), federation.run, told(federation)))
+    for name in ("coding", "financial"):
+        assert f"Rejected {name} in round 2: no-reply: nothing came\n" in text
+    one = {"organisation": "coding", "reason": "not-finite", "detail": "got NaN"}
+    rounds = [{"round": number, "rejected": [one, one]} for number in range(1, 21)]
+    (line,) = rejection_lines(rounds)
+    assert line.startswith("Rejected coding in rounds 1, 2, 3, 4, ")
+    assert line.endswith(" and 8 others: not-finite: got NaN")
+    many = [{"round": 1, "rejected": [one | {"organisation": f"o{number}"} for number in range(100)]}]
+    assert len(list(rejection_lines(many))) == 41
 
 
 def test_who_was_late_is_told_by_name_and_in_words(tmp_path: Path) -> None:
