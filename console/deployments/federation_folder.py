@@ -167,9 +167,10 @@ class FederationFolder:
         return self.folder / "kits" / f"{organisation}.json"
 
     def write_units(self) -> list[Path]:
-        """Units, a compose file, and manifests."""
+        """Units, a compose file, manifests, and values of the Helm chart."""
         settings = self.settings
         values = {"user": "foedus", "port": settings.listen.rpartition(":")[2], "key": self.key_file}
+        values |= {"hosts": json.dumps(settings.hosts)}
         program = Path(sys.executable).parent / "foedus"
         values |= {"folder": self.folder, "program": program} | watched_by(settings.metrics, COORDINATOR_METRICS)
         return write_templates("coordinator", self.folder, values)

@@ -1,6 +1,5 @@
 """A coordinator as its operator watches it: the SuperLink, the newest run, its anchors, the chain, the certificate."""
 
-import re
 import shutil
 import subprocess
 import time
@@ -12,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-import httpx
 from cryptography import x509
 
+from chain.balance import asked, balance
 from chain.queue import read_anchors
 from console.backends.deployment import answers
 from console.deployments.federation_folder import FederationFolder
@@ -22,9 +21,9 @@ from console.monitoring.server import HealthReport
 from console.options import command_for, resume_command
 from console.views.progress import Event
 from console.views.watch import is_written, standing
-from core.canonical import Address, from_json, parse_json
+from core.canonical import Address, from_json
 from core.deployment import CoordinatorSettings
-from core.errors import FoedusError, FormatError
+from core.errors import FoedusError
 from core.escape import redacted
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -35,8 +34,6 @@ from core.storage.state_folder import State
 
 LONGEST_UNANCHORED = 600.0
 """Seconds after which a round without an anchor is a problem."""
-_PATIENCE_SECONDS = 3.0
-_WEI = 10**18
 CONDITIONS = ("running", "stalled", "dead", "completed", "failed")
 
 
@@ -187,19 +184,9 @@ class CoordinatorMonitor:
         """A chain behind a URL; one of this machine is started when it is needed."""
         if "://" not in (url := FederationFolder(self.settings.folder).settings.chain):
             return
-        up = _asked(url, "eth_chainId") is not None
+        up = asked(url, "eth_chainId") is not None
         found.gauge("foedus_chain_up", "Whether the chain answers.", [({}, up)])
         if not up:
             found.problems.append(f"the chain {redacted(url)} does not answer")
-        elif run and (balance := _asked(url, "eth_getBalance", run.genesis.signing(run.genesis.coordinator), "latest")):
-            ether = int(balance, 16) / _WEI
+        elif run and (ether := balance(url, run.genesis.signing(run.genesis.coordinator))) is not None:
             found.gauge("foedus_chain_balance_ether", "What the coordinator's account holds.", [({}, ether)])
-
-
-def _asked(url: str, method: str, *parameters: str) -> str | None:
-    """What a node of a chain answers; None when it does not."""
-    question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-    with suppress(httpx.HTTPError, FormatError, AttributeError):
-        answer = parse_json(httpx.post(url, json=question, timeout=_PATIENCE_SECONDS).content).get("result")
-        return answer if isinstance(answer, str) and re.fullmatch(r"0x[0-9a-f]{1,64}", answer) else None
-    return None

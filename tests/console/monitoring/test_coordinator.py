@@ -1,12 +1,8 @@
 """A coordinator that is watched: what it says of the newest run, its anchors, the chain and the certificate."""
 
-import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from core.deployment import CoordinatorSettings
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.state_folder import State
+from tests.chain.test_balance import chain
 from tests.commands import World
 from tests.console.deployments.founded import FILE, founded
 from tests.console.monitoring.test_node import SLEEP, values
@@ -82,26 +79,6 @@ def test_a_superlink_that_is_away_and_a_certificate_that_has_ended_are_problems(
     monkeypatch.setattr(module.time, "time", lambda: 10.0**10)
     expired = "server.pem has expired: foedus deploy init makes another"
     assert [problem for problem in monitor.look().problems if expired in problem]
-
-
-@contextmanager
-def chain(result: object) -> Iterator[str]:
-    """A chain's endpoint that answers every question alike; its URL."""
-
-    class _Node(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), _Node) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/secret"
-        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -193,25 +193,24 @@ def test_what_to_try_next_names_a_state_folder_that_no_command_would_look_in(
     assert f"foedus verify one --state {folder} ·" in shown[folder / "elsewhere"]
 
 
-def test_an_unfinished_run_is_offered_to_be_resumed_and_one_that_goes_on_to_be_watched(tmp_path: Path) -> None:
-    (tmp_path / "clinics").mkdir()
-    for folder, where in ((tmp_path / "state", "run"), (tmp_path / "clinics" / "state", "run --federation")):
-        federation = found(folder / "runs" / "one", rounds=2)
-        if where != "run":
-            where += f" {folder.parent}"
-            (folder.parent / "federation.toml").touch()
-        state = State(folder)
+@pytest.mark.parametrize("deployed", [False, True])
+def test_an_unfinished_run_is_offered_to_be_resumed_and_one_that_goes_on_to_be_watched(
+    tmp_path: Path, deployed: bool
+) -> None:
+    federation, state = found(tmp_path / "state" / "runs" / "one", rounds=2), State(tmp_path / "state")
+    if deployed:
+        (tmp_path / "federation.toml").touch()
 
-        def offered(state: State = state, federation: Federation = federation) -> str:
-            return printed(tables(state, federation.run, told(federation))).partition("Next: ")[2]
+    def offered() -> str:
+        return printed(tables(state, federation.run, told(federation))).partition("Next: ")[2]
 
-        assert offered().startswith(f"foedus {where} --resume one")
-        with locked(state.lock("one")):
-            assert offered().startswith("foedus status --watch one ")
-            assert "--resume" not in offered()
-        advance(federation, 1)
-        advance(federation, 2)
+    assert offered().startswith(f"foedus run {f'--federation {tmp_path} ' * deployed}--resume one ")
+    with locked(state.lock("one")):
+        assert offered().startswith("foedus status --watch one ")
         assert "--resume" not in offered()
+    for number in (1, 2):
+        advance(federation, number)
+    assert "--resume" not in offered()
 
 
 def test_an_effect_has_a_column_where_it_was_measured() -> None:
