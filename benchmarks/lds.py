@@ -4,9 +4,10 @@ Organisations (the samples' and the four worlds') train a federation together; s
 with the same seed. For a held-out question and its answer, the real effect of a half is the log-likelihood of the
 answer under the half's model, and the predicted one the sum of the scores of the organisations in it. Their rank
 correlation over the halves, averaged over the questions, is the score (Park et al., 2023, arXiv 2303.14186, there of
-training records); intervals are over questions and seeds. What was measured lies in WORK: a run that stops goes on.
+training records); intervals are over questions and seeds. What was measured lies in WORK: a run that stops goes on. The
+scores of a whole seed lie in benchmarks/measured, and are not measured again.
 
-    python -m benchmarks.lds --work WORK [--base FOLDER] [--seeds N]
+    python -m benchmarks.lds --work WORK [--seeds N]
 """
 
 import argparse
@@ -61,9 +62,9 @@ class Federation:
     seed: int
 
     @classmethod
-    def of(cls, base: str, folders: Sequence[Path], seed: int) -> "Federation":
+    def of(cls, folders: Sequence[Path], seed: int) -> "Federation":
         """That of the organisations in some folders, by their names."""
-        model = base_of_settings(RunConfig(base=base))
+        model = base_of_settings(RunConfig())
         members = [Member(tuple(read_records(folder / "train.jsonl"))) for folder in folders]
         records = [record for folder in folders for record in islice(read_records(folder / "dev.jsonl"), QUESTIONS)]
         return cls(model, members, [encode(model.tokenizer, record, _LONGEST) for record in records], seed)
@@ -112,21 +113,20 @@ def scores(
     return found
 
 
-def measured(work: Path, base: str, folders: Sequence[Path], seed: int) -> dict[str, list[float]]:
+def measured(work: Path, folders: Sequence[Path], seed: int) -> dict[str, list[float]]:
     """The score of each method for every question, of one seed."""
-    federation, subsets = Federation.of(base, folders, seed), halves(len(folders), seed)
+    federation, subsets = Federation.of(folders, seed), halves(len(folders), seed)
     predicted: dict[str, Any] = once(work / f"{seed}" / "predicted.json", federation.predicted)
     real = [
         once(work / f"{seed}" / f"{'-'.join(map(str, half))}.json", partial(federation.real, half)) for half in subsets
     ]
-    return {name: scores(subsets, real, found) for name, found in predicted.items()}
+    return {name: [round(score, 4) for score in scores(subsets, real, found)] for name, found in predicted.items()}
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for what was measured")
-    parser.add_argument("--base", default=RunConfig().base)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     folders = sorted(
@@ -135,7 +135,7 @@ def main() -> None:
     )
     seeds = []
     for seed in SEEDS[: options.seeds]:
-        seeds.append(measured(options.work, options.base, folders, seed))
+        seeds.append(report.kept("lds", f"{seed}", partial(measured, options.work, folders, seed)))
         # After every seed: a run that stops leaves its figures behind.
         every = {name: [score for one in seeds for score in one[name]] for name in COMPARED}
         rows = [{"method": name, "score": str(MeanInterval.of(found))} for name, found in every.items()]

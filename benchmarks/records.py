@@ -6,7 +6,7 @@ whole answer: is one that states the fact among the first three? Beside it stand
 answer's words a record has, rare words counting more), which finds what is written alike, whether it taught anything or
 not. Seconds are those of scoring all of an organisation's records for one answer, against training on each once.
 
-    python -m benchmarks.records --work DIR [--data DIR] [--seeds N]
+    python -m benchmarks.records --work DIR [--seeds N]
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ from llm.train import TrainConfig, steps_of, train
 from provenance.records import record_scores
 
 FIRST = 3
+BY = ("fact", "answer", "words")
+"""By what records are ranked: the tokens of the fact, the whole answer, words in common."""
 
 
 def fact_tokens(model: Model, example: Example, fact: str) -> list[bool]:
@@ -78,26 +81,28 @@ def times(served: Serving, question: Question, records: Sequence[Record]) -> flo
     return cpu_timed(lambda: record_scores(model, adapter, example, records, 256))[1] / trained
 
 
-def measured(state: State, data: Path, asked: Sequence[Question]) -> dict[str, Any]:
-    """Ranks of every question, by organisation, and the mean of the times."""
-    served = serving(state.existing(""))
-    found: dict[str, list[dict[str, int]]] = {}
-    took = []
+def measured(work: Path, asked: Sequence[Question], seed: int) -> dict[str, Any]:
+    """Percent of the facts of which a record that states it is among the first, and the mean of the times."""
+    state = work / f"{seed}" / "state"
+    run = ("run", "--backend", "inline", "--state", str(state), "--data", str(assets.samples()), "--seed", str(seed))
+    once(work / f"{seed}" / "run.json", partial(foedus, *run))
+    served = serving(State(state).existing(""))
+    found, took = list[dict[str, int]](), list[float]()
     for name in sorted({question.organisation for question in asked}):
-        file = data / name / "train.jsonl"
+        file = assets.samples() / name / "train.jsonl"
         facts = [json.loads(line)["fact"] for line in file.read_text(encoding="utf-8").splitlines()]
         records, own = read_records(file), [question for question in asked if question.organisation == name]
-        found[name] = [ranks(served, question, records, facts) for question in own]
+        found += [ranks(served, question, records, facts) for question in own]
         took.append(times(served, own[0], records))
-    return {"ranks": found, "times": took}
+    percent = {
+        f"{by}, {first}": round(100 * fmean(rank[by] < first for rank in found), 2) for by in BY for first in (1, FIRST)
+    }
+    return {"percent": percent, "times_an_epoch": round(fmean(took), 4)}
 
 
 def row(by: str, first: int, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Percent of the facts, over the seeds, of which a record that states it is among the `first`."""
-    percents = []
-    for seed in seeds:
-        hits = [rank[by] < first for of in seed["ranks"].values() for rank in of]
-        percents.append(100 * sum(hits) / len(hits))
+    percents = [seed["percent"][f"{by}, {first}"] for seed in seeds]
     return {"scored by": by, "among the first": first, "percent": str(MeanInterval.of(percents))}
 
 
@@ -105,20 +110,15 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--data", type=Path, default=assets.samples(), help="organisations with facts [the samples]")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    work, data = options.work.absolute(), options.data.absolute()
-    asked, seeds = questions(data, 0), []
+    asked, seeds = questions(assets.samples(), 0), []
     for seed in SEEDS[: options.seeds]:
-        state = work / f"{seed}" / "state"
-        run = ("run", "--backend", "inline", "--state", str(state), "--data", str(data), "--seed", str(seed))
-        once(work / f"{seed}" / "run.json", partial(foedus, *run))
-        seeds.append(once(work / f"{seed}" / "records.json", partial(measured, State(state), data, asked)))
+        seeds.append(report.kept("records", f"{seed}", partial(measured, options.work.absolute(), asked, seed)))
         # After every seed: a run that stops leaves its figures behind.
-        rows = [row(by, first, seeds) for by in ("fact", "answer", "words") for first in (1, FIRST)]
-        took = [time for one in seeds for time in one["times"]]
-        figures = {"seeds": len(seeds), "facts": len(asked), "times_an_epoch": sum(took) / len(took), "ranks": rows}
+        rows = [row(by, first, seeds) for by in BY for first in (1, FIRST)]
+        took = fmean(one["times_an_epoch"] for one in seeds)
+        figures = {"seeds": len(seeds), "facts": len(asked), "times_an_epoch": took, "ranks": rows}
         report.write("records", figures, "python -m benchmarks.records --work DIR", SEEDS[0])
     report.print_table(tuple(rows[0]), [tuple(found.values()) for found in rows])
 

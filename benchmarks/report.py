@@ -1,9 +1,12 @@
-"""What every benchmark reports: one JSON file in benchmarks/results, and one table on the terminal."""
+"""What every benchmark reports: one JSON file in benchmarks/results, and one table on the terminal.
+
+What single seeds gave lies in benchmarks/measured where it took long: other machines add seeds to those, at any time.
+"""
 
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+MEASURED = Path(__file__).parent / "measured"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
 
 
@@ -39,6 +43,16 @@ def figures(name: str) -> dict[str, Any]:
     """The figures of NAME.json in RESULTS."""
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
     return found
+
+
+def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
+    """What a seed gave, from KEY.json of MEASURED/NAME where it is there; else measured, and kept with its hardware."""
+    path = MEASURED / name / f"{key}.json"
+    if not path.exists():
+        found = {"hardware": hardware(), "versions": versions(), "figures": measure()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))["figures"]
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -4,13 +4,15 @@ Four organisations teach the default base their made-up facts in a few rounds, b
 every rule has the same rank, steps and seeds, once with the mean of the updates (η = 1) and once with the default η,
 sent as fp32; so has the default rule in every other wire form, and once each organisation learns in a lane of its own.
 Loss is that of the run's own report, on each organisation's held-out records; a fact counts as said when the greedy
-answer to a held-out question holds it. Everything measured lies in WORK: a run that stops goes on from there.
+answer to a held-out question holds it. Runs lie in WORK: one that stops goes on from there. What a federation gave lies
+in benchmarks/measured, and is not measured again.
 
-    python -m benchmarks.rules --work WORK [--base BASE] [--seeds N]
+    python -m benchmarks.rules --work WORK [--seeds N]
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -50,6 +52,11 @@ class Case(NamedTuple):
         settings = ("--set", f"server-rate={self.rate:g}", "--set", f"wire={self.wire}")
         return ("--aggregation", self.rule, *settings, *apart)
 
+    @property
+    def name(self) -> str:
+        """What its file is called, behind the seed."""
+        return f"{self.rule}-{self.rate:g}-{self.wire}{'-alone' if self == ALONE else ''}"
+
 
 ALONE = Case(lanes="one each, routed")
 CASES = (
@@ -62,12 +69,12 @@ CASES = (
 """In the order in which they are measured."""
 
 
-def measured(folder: Path, base: str, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:
+def measured(folder: Path, options: Sequence[str], seed: int, asked: Sequence[Question]) -> dict[str, float]:
     """The change of the mean loss and the facts said, both in percent, of one federation."""
     state = str(folder / "state")
 
     def trained() -> dict[str, Any]:
-        done = foedus("run", "--state", state, "--base", base, "--seed", str(seed), *SHAPE, *options)
+        done = foedus("run", "--state", state, "--seed", str(seed), *SHAPE, *options)
         foedus("chain", "stop", "--state", state)  # the chain's daemon outlives the command that started it
         return done
 
@@ -96,13 +103,13 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--base", default=RunConfig().base)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     asked, found = questions(assets.samples(), 0), dict[Case, list[dict[str, float]]]()
-    for seed, (index, case) in product(SEEDS[: options.seeds], enumerate(CASES)):
-        folder = options.work.absolute() / f"{seed}-{index}"
-        found.setdefault(case, []).append(measured(folder, options.base, case.options, seed, asked))
+    for seed, case in product(SEEDS[: options.seeds], CASES):
+        key = f"{seed}-{case.name}"
+        measure = partial(measured, options.work.absolute() / key, case.options, seed, asked)
+        found.setdefault(case, []).append(report.kept("rules", key, measure))
         # After every case: a run that stops leaves its figures behind.
         rows = [row(case, seeds) for case, seeds in found.items()]
         figures = {"questions": len(asked), "rules": rows}

@@ -39,6 +39,7 @@ class Target:
 
 ON_SMOLLM2 = {
     "speaking", "speaking_unseen", "rules", "lds", "records", "provenance_speaking", "serving", "node_overhead",
+    "unlearning_speaking",
 }  # fmt: skip
 """The results that were measured on SmolLM2-135M-Instruct."""
 
@@ -154,6 +155,16 @@ def _base_against_ngrams(figures: Figures) -> Cases:
     bits = figures["bits_per_character"]
     rivals = [values for name, values in bits.items() if "6-gram" in name]
     return {domain: value / min(r[domain] for r in rivals) for domain, value in bits["trained"].items()}
+
+
+def _repaired(name: str) -> Callable[[Figures], Cases]:
+    """The size of a figure of `repair`; none where too few seeds tell it."""
+
+    def read(figures: Figures) -> Cases:
+        (repair,) = (row for row in figures["methods"] if row["method"] == "repair")
+        return {} if repair[name] is None else {"repair": abs(repair[name])}
+
+    return read
 
 
 def _changes(run: str) -> Callable[[Figures], Cases]:
@@ -436,7 +447,7 @@ TARGETS = (
     ),
     Target(
         "speed", "Bytes of a client round, relative to averaging A and B in float32", "traffic",
-        _one("both_to_peer"), 0.55, "×",
+        _one("both_to_peer"), 1 / 14, "×",
     ),
     Target(
         "speed", "A round of a deployment, relative to one with a process for every message", "rounds",
@@ -519,6 +530,17 @@ TARGETS = (
     Target(
         "attribution", "Time of scoring an organisation's records for an answer, relative to training on each once",
         "records", _one("times_an_epoch"), 1.0, "×",
+    ),
+    *(
+        Target(
+            "unlearning", f"Repair, {side} loss on a base that speaks: standard deviations from retraining",
+            "unlearning_speaking", _repaired(f"{side} loss, deviations"), 2,
+        )
+        for side in ("forget", "retain")
+    ),
+    Target(
+        "unlearning", "Repair, steps over retraining on a base that speaks", "unlearning_speaking",
+        _repaired("steps over retraining"), 0.25, "×",
     ),
     Target(
         "unlearning", "Time of `remove` without the command around it", "unlearning_speed",

@@ -1,12 +1,14 @@
 """Bytes of a client round, up and down, against averaging A and B.
 
 Both sides are measured as Flower sends them: every record of a message in its serialised form. The peer sends A and B
-of the same rank, one float32 array a tensor, as Flower's LLM template does, and nothing that is signed.
+of the same rank, one float32 array a tensor, as Flower's LLM template does, and nothing that is signed; this side sends
+B in the default form.
 
     python -m benchmarks.traffic
 """
 
 import secrets
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -19,12 +21,14 @@ from core.adapter import AdapterState
 from core.aggregation import RULES, weights
 from core.canonical import Address, Digest
 from core.composition import Composition
+from core.config import RunConfig
 from core.genesis import Genesis
 from core.messages import training
 from core.messages.training import Task
 from core.rounds import Admitted, RoundRecord, Salts
 from core.signed import Signed
 from core.update import Bid, UpdateManifest
+from core.wire import Packed
 from llm.model import ModelSpec, load
 
 RANK = 8
@@ -44,15 +48,16 @@ def main() -> None:
     report.print_table(("figure", "value"), figures.items())
 
 
-def measure(adapter: AdapterState) -> dict[str, float]:
+def measure(adapter: AdapterState) -> dict[str, float | str]:
     """Bytes of one organisation in one round, and ratios to the peer."""
     members = [keys.derive(SEED, name) for name in ORGANISATIONS]
-    genesis, state = make_genesis(members, adapter), RULES["frozen-a"].initial(adapter)
-    signed = [_manifest(genesis, key.address, state).sign(key, genesis.chain) for key in members]
+    wire, state = RunConfig().wire, RULES["frozen-a"].initial(adapter)
+    genesis, update = replace(make_genesis(members, adapter), wire=wire), Packed.of(state, wire)
+    signed = [_manifest(genesis, key.address, update).sign(key, genesis.chain) for key in members]
     record = _record(genesis, signed, state).sign(members[0], genesis.chain)
     salts = Salts.draw(record.value)
     task = Task(genesis, members[1].address, 0, 0, 2, (), record, salts, Composition.of(state))
-    reply = training.reply(signed[1], state)
+    reply = training.reply(signed[1], update)
     down, up, peer = _size(task.to_content()), _size(reply), _size(_template(adapter))
     return {
         "down_bytes": down,
@@ -60,6 +65,7 @@ def measure(adapter: AdapterState) -> dict[str, float]:
         "peer_bytes_each_way": peer,
         "down_to_peer": down / peer,
         "up_to_peer": up / peer,
+        "wire": wire,
         "both_to_peer": (down + up) / (2 * peer),
     }
 
@@ -70,7 +76,7 @@ def _size(content: InflatableObject) -> int:
     return len(content.deflate()) + sum(_size(child) for child in children)
 
 
-def _manifest(genesis: Genesis, organisation: Address, update: AdapterState) -> UpdateManifest:
+def _manifest(genesis: Genesis, organisation: Address, update: Packed) -> UpdateManifest:
     return UpdateManifest(
         genesis=genesis.digest, organisation=organisation, lane=0, generation=0, round=1, parent=genesis.digest,
         update=update.digest, examples=1000, tokens=50_000, bid=Bid(25, RANK),

@@ -32,12 +32,18 @@ class LowerBlocks:
     def passed(self, batch: Batch) -> Batch:
         """The batch with the hidden states that leave the lower blocks; zero for padding."""
         width = self.decoder.config.hidden_size
-        entering = torch.zeros((*batch.tokens.shape, width), device=batch.tokens.device)
+        entering = torch.zeros((*batch.tokens.shape, width), dtype=self.dtype, device=batch.tokens.device)
         for row, owners in enumerate(batch.owners):
             for owner in owners[owners >= 0].unique():
                 own = owners == owner
-                entering[row, own] = self._hidden(tuple(batch.tokens[row, own].tolist()))
+                entering[row, own] = self._hidden(tuple(batch.tokens[row, own].tolist())).to(self.dtype)
         return replace(batch, entering=entering)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the upper blocks take what enters them: their own, or float32 where autocast casts."""
+        own: torch.dtype = self.decoder.embed_tokens.weight.dtype
+        return torch.float32 if torch.is_autocast_enabled(self.decoder.device.type) else own
 
     def skipped(self) -> AbstractContextManager[None]:
         """Inside, the decoder is its upper blocks: it takes the hidden states that enter them for embeddings."""
@@ -78,7 +84,7 @@ def lower_blocks(network: Any, first: int) -> LowerBlocks | None:
         return None
     lower = LowerBlocks(decoder, first)
     ids = torch.tensor([_PROBE], device=network.device)
-    entering = lower.leaving(_PROBE)[None]
+    entering = lower.leaving(_PROBE)[None].to(lower.dtype)
     with torch.no_grad():
         whole = network(input_ids=ids, use_cache=False).logits
         with lower.skipped():

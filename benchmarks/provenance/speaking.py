@@ -2,9 +2,9 @@
 
     python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [--only NAME …]
 
-DATA holds the four domains of real data; WORK keeps the scores, and a command that is repeated goes on where it
-stopped. The responses and their teachers are those of `benchmarks.provenance`; where an organisation misses the later
-rounds there, it does so here.
+DATA holds the four domains of real data; WORK keeps all scores. What was judged of a federation lies in
+benchmarks/measured, and is not measured again. The responses and their teachers are those of `benchmarks.provenance`;
+where an organisation misses the later rounds there, it does so here.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,16 +22,15 @@ from benchmarks import report
 from benchmarks.in_process import Schedule
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
 from benchmarks.provenance.measure import run
-from benchmarks.provenance.tables import by_experiment, correlations, tokens_of_facts
+from benchmarks.provenance.tables import by_experiment, correlations, judged, tokens_of_facts
 from benchmarks.speaking import SEEDS
-from benchmarks.timing import wall_timed
 from core.config import RunConfig
 from llm.sources import base_of_settings
 
 RUN = ("natural", "triggers", "facts", "absent", "same", "unequal")
 STEPS = 16
 """Of an organisation in each round."""
-ASKED = 12
+ASKED = 6
 """Responses of each teacher and kind."""
 
 
@@ -46,24 +46,25 @@ def shortened(experiment: Experiment) -> Experiment:
     return replace(experiment, schedule=schedule, probes={len(rounds) - 1: tuple(kept)})
 
 
+def measured(name: str, settings: ExperimentSettings, work: Path) -> dict[str, Any]:
+    """What was judged of the responses of one federation."""
+    return judged(torch.load(run(name, RunConfig().base, settings, work, shaped=shortened), weights_only=False))
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
     parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
-    parser.add_argument("--base", default=RunConfig().base)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=RUN, choices=RUN, help="the experiments to run")
     options = parser.parse_args()
-    model, runs = base_of_settings(RunConfig(base=options.base)), []
+    model, runs = base_of_settings(RunConfig()), []
     for seed in SEEDS[: options.seeds]:
         for name in options.only:
             settings = ExperimentSettings(model, options.data, "", seed)
-            file, seconds = wall_timed(
-                partial(run, name, Path(options.base).name, settings, options.work, shaped=shortened)
-            )
-            sys.stderr.write(f"{time.strftime('%X')} {file.stem} {seconds:.0f} s\n")
-            runs.append(torch.load(file, weights_only=False))
+            runs.append(report.kept("provenance", f"{name}-{seed}", partial(measured, name, settings, options.work)))
+            sys.stderr.write(f"{time.strftime('%X')} {name}-{seed}\n")
             # After every federation: a measurement that stops leaves its figures behind.
             figures = {
                 "by_experiment": by_experiment(runs),

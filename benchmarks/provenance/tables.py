@@ -96,6 +96,31 @@ class Attributed:
         """Whether the most probable organisation is a teacher, also where the method abstains."""
         return self.scores[2][int(self.chances.argmax())] in self.row["right"]
 
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What the tables say of it: right or not, its scores less their mean, and the tokens of a planted fact."""
+        tokens, response, organisations = self.scores
+        centred = zip(organisations, (response - response.mean()).tolist(), strict=True)
+        hits = [organisations[index] in self.row["right"] for index in tokens.argmax(1).tolist()]
+        marked = [hit for hit, mark in zip(hits, self.row["marked"], strict=True) if mark] if self.row["marked"] else []
+        return {
+            "right": self.right,
+            "highest": self.highest,
+            "centred": {name: float(f"{score:.6g}") for name, score in centred},
+            "tokens": [sum(hits), len(hits)],
+            "fact_tokens": [sum(marked), len(marked)],
+        }
+
+
+def judged(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A federation without the scores of its tokens: a hundredth of the size, and all but calibration needs no more."""
+    rows = [
+        {name: row[name] for name in ("kind", "greedy")}
+        | {"methods": {method: Attributed(run, row, method).judged for method in row["methods"]}}
+        for row in run["rows"]
+    ]
+    return {name: run[name] for name in ("experiment", "base", "domain", "seed")} | {"rows": rows}
+
 
 JUDGED = "gradient"
 """The method whose verdicts are compared with the targets: many organisations are asked about."""
@@ -104,21 +129,17 @@ TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
 PAPER_TARGET = 99.0
 _ALONE = f"{JUDGED}, scores alone"
 
-Keep = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+Keep = Callable[[Mapping[str, Any]], bool]
 
 
-def responses(runs: Iterable[Mapping[str, Any]], method: str, keep: Keep | None = None) -> Iterator[Attributed]:
-    """All responses that a method has attributed, of the kept pairs (run, row)."""
+def responses(
+    runs: Iterable[Mapping[str, Any]], method: str, keep: Keep = lambda _: True
+) -> Iterator[Mapping[str, Any]]:
+    """What was judged of all responses that a method has attributed, of the rows to keep."""
     for run in runs:
         for row in run["rows"]:
-            if method in row["methods"] and (keep is None or keep(run, row)):
-                yield Attributed(run, row, method)
-
-
-def accuracy(found: Iterable[Attributed]) -> dict[str, float] | None:
-    """The share of right answers, in percent; None without any answer."""
-    hits = [one.right for one in found]
-    return Share(sum(hits), len(hits)).percent if hits else None
+            if method in row["methods"] and keep(row):
+                yield row["methods"][method]
 
 
 def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,7 +147,7 @@ def paper(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chosen = [run for run in runs if run["experiment"] == "paper"]
     cells = _grouped(chosen, lambda run: (run["base"], run["domain"]))
 
-    def own_words(_run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    def own_words(row: Mapping[str, Any]) -> bool:
         return bool(row["greedy"])
 
     table = [
@@ -182,10 +203,10 @@ def by_experiment(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for kind in dict.fromkeys(row["kind"] for run in some for row in run["rows"]):
             name = f"{experiment}, {kind}" if kind else experiment
 
-            def keep(_run: Mapping[str, Any], row: Mapping[str, Any], kind: str = kind) -> bool:
+            def keep(row: Mapping[str, Any], kind: str = kind) -> bool:
                 return bool(row["kind"] == kind)
 
-            seeds = len({run["seed"] for run in some if any(keep(run, row) for row in run["rows"])})
+            seeds = len({run["seed"] for run in some if any(map(keep, run["rows"]))})
             table.append(
                 {
                     "experiment": name,
@@ -203,18 +224,14 @@ def tokens_of_facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
         for method in ("gradient", "protoken", "direct-logit", "ablation"):
-            every, marked = list[bool](), list[bool]()
-            for one in responses(some, method):
-                tokens, _, organisations = one.scores
-                hits = [organisations[index] in one.row["right"] for index in tokens.argmax(1).tolist()]
-                every += hits
-                marked += [hit for hit, mark in zip(hits, one.row["marked"], strict=True) if mark]
+            found = list(responses(some, method))
+            fact, every = ([sum(one[of][i] for one in found) for i in (0, 1)] for of in ("fact_tokens", "tokens"))
             table.append(
                 {
                     "base": base,
                     "method": method,
-                    "fact tokens": Share(sum(marked), len(marked)).percent,
-                    "all tokens": Share(sum(every), len(every)).percent,
+                    "fact tokens": Share(*fact).percent,
+                    "all tokens": Share(*every).percent,
                 }
             )
     return table
@@ -253,8 +270,9 @@ def calibration(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chosen = [run for run in runs if run["experiment"] in SINGLE]
     table = []
     for method in METHODS:
-        fit = list(responses(chosen, method, lambda run, _: run["seed"] in FITTED_SEEDS))
-        held = list(responses(chosen, method, lambda run, _: run["seed"] not in FITTED_SEEDS))
+        found = [Attributed(run, row, method) for run in chosen for row in run["rows"] if method in row["methods"]]
+        fit = [one for one in found if one.run["seed"] in FITTED_SEEDS]
+        held = [one for one in found if one.run["seed"] not in FITTED_SEEDS]
         if fit and held:
             best, reached = fitted(fit)
             verdicts = [one.verdict for one in held]
@@ -305,13 +323,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.provenance` filled")
     folder = parser.parse_args().work
     runs = [torch.load(file, weights_only=False) for file in sorted(folder.glob("*.pt"))]
-    for name, make in {
-        "paper": paper,
-        "harder": harder,
-        "faithfulness": lambda found: {"correlations": correlations(found)},
-        "calibration": calibration,
+    known = [judged(run) for run in runs]
+    for name, figures in {
+        "paper": paper(known),
+        "harder": harder(known),
+        "faithfulness": {"correlations": correlations(known)},
+        "calibration": calibration(runs),
     }.items():
-        figures = make(runs)
         report.write(f"provenance_{name}", figures, COMMAND, 0)
         sys.stdout.write(f"{name}: {len(runs)} federations read\n")
 
@@ -320,11 +338,15 @@ def _written(weights: Weights) -> str:
     return " · ".join(f"{weight:g}" for weight in weights[:3])  # the last is no weight
 
 
-def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep | None = None) -> dict[str, Any]:
+def _accuracies(runs: Sequence[Mapping[str, Any]], keep: Keep = lambda _: True) -> dict[str, Any]:
     names = dict.fromkeys(name for run in runs for row in run["rows"] for name in row["methods"])
-    found = {name: accuracy(responses(runs, name, keep)) for name in names if name != "exact shapley"}
-    highest = [one.highest for one in responses(runs, JUDGED, keep)]
-    return {**found, _ALONE: Share(sum(highest), len(highest)).percent}
+
+    def share(method: str, what: str) -> dict[str, float] | None:
+        hits = [one[what] for one in responses(runs, method, keep)]
+        return Share(sum(hits), len(hits)).percent if hits else None
+
+    found = {name: share(name, "right") for name in names if name != "exact shapley"}
+    return {**found, _ALONE: share(JUDGED, "highest")}
 
 
 def _macro(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -334,14 +356,14 @@ def _macro(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _pairs(runs: Sequence[Mapping[str, Any]], method: str, truth: str) -> Iterator[tuple[Array, Array]]:
     """The response scores of a method and of the truth, each less its mean, where both have the same organisations."""
-    for one in responses(runs, method, lambda _, row: truth in row["methods"]):
-        (_, response, ours), (_, expected, theirs) = one.row["methods"][method], one.row["methods"][truth]
-        if ours == theirs:
-            yield (response - response.mean()).double().numpy(), (expected - expected.mean()).double().numpy()
+    for row in (row for run in runs for row in run["rows"] if {method, truth} <= row["methods"].keys()):
+        ours, theirs = (row["methods"][name]["centred"] for name in (method, truth))
+        if ours.keys() == theirs.keys():
+            yield np.array(list(ours.values())), np.array([theirs[name] for name in ours])
 
 
 def _count(runs: Sequence[Mapping[str, Any]], keep: Keep) -> int:
-    return sum(keep(run, row) for run in runs for row in run["rows"])
+    return sum(keep(row) for run in runs for row in run["rows"])
 
 
 def _grouped(runs: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], tuple[str, ...]]) -> dict[Any, Any]:

@@ -132,7 +132,7 @@ def remove(task: ErasureTask, rounds: Sequence[TrainedRound]) -> Made:
         state = rounds[0].before
         for done in rounds:
             remaining = [update for update in done.updates if update.organisation != address(task.erased)]
-            share = weights({u.organisation: examples[u.organisation] for u in remaining}, 1.0)
+            share = weights({u.organisation: examples[u.organisation] for u in remaining}, task.schedule.server_rate)
             state = RULE.aggregate(state, [replace(u, weight=share[u.organisation]) for u in remaining]).state
         return state
 

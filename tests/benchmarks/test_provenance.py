@@ -1,5 +1,6 @@
 """Attribution experiments on a tiny model: each federation is measured once, and its scores become tables."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -92,15 +93,16 @@ def test_controls_say_nothing_where_they_must(runs: list[dict[str, Any]]) -> Non
 
 
 def test_scores_become_tables(runs: list[dict[str, Any]]) -> None:
-    paper = tables.paper(runs)
+    known = json.loads(json.dumps([tables.judged(run) for run in runs]))
+    paper = tables.paper(known)
     assert (paper["configurations"], paper["responses"]) == (1, 6)
     assert paper["by_configuration"][0][tables.JUDGED].keys() == {"percent", "low", "high"}
     assert paper["macro_mean_percent"]["lm_head only"] == 0
-    (row,) = tables.harder(runs)["by_experiment"]
+    (row,) = tables.harder(known)["by_experiment"]
     assert (row["experiment"], row["seeds"], row["responses"]) == ("facts, own", 2, 6)
-    facts = tables.harder(runs)["tokens_of_facts"]
+    facts = tables.harder(known)["tokens_of_facts"]
     assert all(row["fact tokens"] == row["all tokens"] for row in facts), "here every token is one of a fact"
-    for row in tables.correlations(runs):
+    for row in tables.correlations(known):
         assert -1 <= row["pooled pearson"] <= 1
         assert re.fullmatch(r"-?\d\.\d{3} to -?\d\.\d{3}", row["95 % of it"])
         assert row["method"] != row["compared with"]

@@ -28,7 +28,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     run = {"base_loss": {"a": 4.0, "b": 2.0}, "final_loss": {"a": 1.0, "b": 0.5}}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     (tmp_path / "said.json").write_text("62.5", encoding="utf-8")
-    found = measured(tmp_path, "no base", (), 7, ())
+    found = measured(tmp_path, (), 7, ())
     assert found == {"base loss": 3.0, "final loss": 0.75, "change percent": -75.0, "facts said percent": 62.5}
     assert row(Case(), [found, found])["facts said percent"] == "62.5 ± 0"
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks.in_process import RULE, Member, Schedule, fresh_adapter, train_rounds
-from benchmarks.unlearning import canaries, follow, measure, tables
+from benchmarks.unlearning import canaries, follow, measure, speaking, tables
 from benchmarks.unlearning.canaries import Canary
-from benchmarks.unlearning.tasks import TASKS, ErasureTask, Truth
+from benchmarks.unlearning.tasks import TASKS, ErasureTask, Truth, tofu_authors
 from core.storage import blobs
 from llm.batches import Example, collate, encode
 from llm.loss import answer_losses
@@ -124,3 +124,46 @@ def test_the_remains_of_isolated_lanes_do_not_depend_on_the_erased_organisation(
     other = replace(task, members=(*task.members[:2], Member(task.members[2].records[::-1], 2)))
     assert measure.further(model, other, fresh, 0)["isolated remove"].state == made["isolated remove"].state
     assert made["isolated untouched"].state != made["isolated remove"].state != fresh
+
+
+def told(forget: float, low: float, steps: int = 10) -> dict[str, Any]:
+    """What a seed of the benchmark on a base that speaks keeps."""
+    return dict.fromkeys(speaking.FIGURES, 0.5) | {
+        "forget loss": forget, "truth ratios": [low + 0.001 * index for index in range(40)],
+        "steps": steps, "seconds": 2.0, "updates": 4,
+    }  # fmt: skip
+
+
+def test_a_method_is_compared_with_retraining_under_other_seeds_on_both_sides() -> None:
+    references = [told(2.0, 0.5), told(2.2, 0.5), told(2.4, 0.5)]
+    found = speaking.row("untouched", [told(1.8, 0.1, 20)] * 3, references)
+    assert found["forget loss, deviations"] == pytest.approx(-2.0)
+    assert found["retain loss, deviations"] is None  # retrained models do not differ there
+    assert found["forget quality, p"] < 1e-6
+    assert (found["steps over retraining"], found["seconds over retraining"]) == (2.0, 1.0)
+    assert speaking.row("retrained", references, references)["forget quality, p"] == pytest.approx(1.0)
+
+
+def test_one_seed_tells_no_distance() -> None:
+    found = speaking.row("repair", [told(1.8, 0.1)], [told(2.0, 0.5)])
+    assert found["forget loss, deviations"] is found["forget quality, p"] is None
+
+
+def test_a_tenth_of_forty_authors_is_erased(tmp_path: Path) -> None:
+    (tmp_path / "unlearning").mkdir()
+    every = [{"question": f"Q{n}?", "answer": f"A{n}", "perturbed_answer": ["X", "Y", "Z"]} for n in range(4000)]
+    parts = {
+        "full": every, "forget10_perturbed": every[3600:], "retain_perturbed": every[:400],
+        "real_authors_perturbed": every[:30], "world_facts_perturbed": every[:30],
+    }  # fmt: skip
+    for name, rows in parts.items():
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / "unlearning" / f"tofu_{name}.jsonl").write_text(text, encoding="utf-8")
+    task = tofu_authors(tmp_path)
+    assert [len(member.records) for member in task.members] == [80, 240, 240, 240]
+    records = {record for member in task.members for record in member.records}
+    assert len(records) == 800
+    assert not records & set(task.sets["unseen"])
+    assert set(task.sets["retain"]) < records - set(task.sets["forget"])
+    assert {truth.right for truth in task.truths["forget"]} == set(task.sets["forget"])
+    assert [speaking.sent(task, method) for method in speaking.METHODS] == [16, 12, 0, 24]

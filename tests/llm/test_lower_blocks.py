@@ -7,7 +7,7 @@ import torch
 from llm import lower_blocks as module
 from llm.batches import Batch, collate, encode
 from llm.loss import answer_losses
-from llm.model import Model, ModelSpec, load
+from llm.model import Model, ModelSpec, load, unload
 from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.conftest import question
@@ -33,6 +33,17 @@ def test_the_upper_blocks_go_on_where_the_lower_ones_end(upper: Model) -> None:
     entered = upper.entered(batch)
     assert entered.entering is not None
     assert torch.allclose(answer_losses(upper, entered), answer_losses(upper, batch), rtol=1e-4, atol=1e-5)
+
+
+def test_a_base_in_bfloat16_goes_on_in_its_own_type(base_folder: Callable[[str], Path]) -> None:
+    unload()  # the cast is in place: the cache must not lend this model to others
+    model = load(ModelSpec(str(base_folder("llama")), "none", 4, 8.0, blocks="last-third", device="cpu"))
+    unload()
+    model.module.to(torch.bfloat16)
+    batch = batch_of(model)
+    entered = model.entered(batch)
+    assert entered.entering is not None
+    assert torch.allclose(answer_losses(model, entered), answer_losses(model, batch), rtol=0.05)
 
 
 def test_the_lower_blocks_are_passed_once_a_text(upper: Model, monkeypatch: pytest.MonkeyPatch) -> None:
