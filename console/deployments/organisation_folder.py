@@ -10,6 +10,7 @@ DIR/systemd, DIR/compose.yaml   how the two are started
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import time
@@ -52,8 +53,7 @@ class Choices:
 def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     """Make keys and folders, and return the request.
 
-    Raises UsageError, before anything is made, when there is a folder already, or no such user or data, and as
-    `check_kit`.
+    Raises UsageError when there is a folder already, or no such user or data, and as `check_kit`; then nothing is made.
     """
     if choices.data and not choices.data.is_dir():
         raise UsageError(f"--data: expected a folder with this organisation's data set, got {choices.data}")
@@ -64,6 +64,18 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     # Other users must pass through the folders above, which may be made here.
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.umask(0o077)
+    try:
+        request = make_folder(kit, folder, choices)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # what is half made would be in the way of another try
+        raise
+    for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
+        _hand_over(folder / place, owners[owner])
+    return request
+
+
+def make_folder(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
+    """Write everything into a folder that is not there yet, for this process's own user; returns the request."""
     for path in (folder, folder / "node", folder / "signer", folder / "socket"):
         path.mkdir()
     request = make_keys(kit, folder, choices)
@@ -83,8 +95,6 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     # The node must reach the socket, and whoever owns the folder is asked for neither key.
     folder.chmod(0o755)
     (folder / "socket").chmod(0o755)
-    for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
-        _hand_over(folder / place, owners[owner])
     return request
 
 

@@ -101,13 +101,13 @@ def test_nothing_is_made_without_the_data_or_for_users_that_are_none(kit: JoinKi
     for choices, error in (
         (Choices(tmp_path / "nowhere"), "--data: expected a folder"),
         (Choices(node_user="no-such-user"), "expected a user of this machine, got 'no-such-user': useradd"),
+        (Choices(passphrase=tmp_path / "nowhere"), "passphrase file"),
     ):
         with pytest.raises(UsageError, match=error):
             join(kit, home, choices)
         assert not home.exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to other users")
 @pytest.mark.parametrize(
     "change",
     [
@@ -129,6 +129,7 @@ def test_nothing_is_made_from_a_kit_whose_addresses_or_ca_are_none(
     assert not (tmp_path / "medical").exists()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to other users")
 def test_each_process_gets_a_folder_of_its_own_user(kit: JoinKit, tmp_path: Path) -> None:
     home = tmp_path / "medical"
     join(kit, home, Choices(node_user="bin", signer_user="daemon"))
