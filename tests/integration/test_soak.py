@@ -25,7 +25,15 @@ def parts(deployment: Deployment) -> list[psutil.Process]:
     commands = [("coordinator", deployment.coordinator)]
     commands += [(kind, getattr(deployment, kind)(name)) for kind in ("node", "signer") for name in MEMBERS]
     found = [deployment.command(*command) for command in commands]
-    return [each for process in found for each in (process, *process.children(recursive=True))]
+    processes = (each for process in found for each in (process, *process.children(recursive=True)))
+    return [each for each in processes if not is_of_a_run(each)]
+
+
+def is_of_a_run(process: psutil.Process) -> bool:
+    """Whether it is a run's ServerApp, which Flower's SuperExec waits for only when it starts the next one."""
+    with suppress(psutil.ZombieProcess):
+        return any("flwr-serverapp" in word for word in process.cmdline())
+    return bool(process.name() == "flwr-serverapp")
 
 
 def programs(deployment: Deployment) -> Counter[str]:
