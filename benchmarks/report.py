@@ -51,7 +51,7 @@ def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
     if not path.exists():
         found = {"hardware": hardware(), "versions": versions(), "figures": measure()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))["figures"]
 
 

@@ -123,7 +123,8 @@ class Paper:
         traffic = (of["up_bytes"] + of["down_bytes"]) * numbers / plain
         summing = aggregation["aggregate_seconds"] / aggregation["updates"] / aggregation["update_mb"] * megabytes
         reading = of["decompress_seconds"] * numbers / plain + summing
-        auditing = audit["seconds"] / audit["rounds"] / audit["organisations"] / audit["update_mb"] * megabytes
+        audited = audit["rounds"] * audit["organisations"] * audit["update_mb"]
+        auditing = audit["processor_seconds"] / audited * megabytes
         memory = growth(sizes, "server_memory_mib")[1] * 2**20
         held = aggregation["peak_aggregating_updates"] * megabytes * 1e6 + self.weights * NF4_BITS / 8
         parts = [
@@ -138,7 +139,7 @@ class Paper:
             Part(
                 "seconds to decompress and sum a round's updates, on one core", 0.0, self.asked * reading, ROUND_SECONDS
             ),
-            Part("seconds of a round in an audit", 0.0, self.asked * auditing, ROUND_SECONDS),
+            Part("seconds of a round in an audit, on one core", 0.0, self.asked * auditing, ROUND_SECONDS),
             Part("seconds until the first round", *growth(sizes, "seconds_to_first_round"), DAY_SECONDS),
             Part("bytes of the coordinator's memory, the base in NF4 with it", held, max(memory, 0.0), MEMORY_BYTES),
         ]

@@ -45,6 +45,12 @@ class BoundContract:
             return int(self.node.eth.block_number)
 
     @property
+    def newest_hash(self) -> Digest:
+        """The hash of the chain's newest block: as long as it stays, nothing on the chain has changed."""
+        with reaching(self.node, "its newest block"):
+            return to_digest(self.node.eth.get_block("latest")["hash"])
+
+    @property
     def genuine(self) -> bool:
         """Whether the code at the address is this contract's, as it was compiled here."""
         with reaching(self.node, f"the code at {self.address}"):

@@ -14,6 +14,9 @@ Decisions:
   quantised is bfloat16 on CUDA and float32 on the CPU.
 """
 
+import llm.uncompiled  # noqa: F401 - before PEFT, which imports bitsandbytes
+
+# isort: split
 import gc
 import re
 import sys

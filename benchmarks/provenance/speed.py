@@ -41,13 +41,13 @@ from provenance.history import StoredRound
 from provenance.method import Effort, Subject
 
 PROMPT, ANSWER = 64, 32
-ORGANISATIONS = (2, 6, 16, 55, 200)
+ORGANISATIONS = (2, 6, 10, 16, 55, 200, 1000)
 ANSWERS = (8, 16, 32, 64)
 DEPTHS = (2, 4, 8)
 FAST = ("gradient", "direct-logit", "protoken")
 NAIVE_MOST = 55
 """Most organisations for which the naive way ends in minutes."""
-MEMORY = (6, 55, 200)
+MEMORY = (10, 55, 200, 1000)
 _WORDS = "A patient asks which medicine helps against a headache, and how much of it is safe to take in one day. " * 8
 
 

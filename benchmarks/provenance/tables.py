@@ -106,7 +106,7 @@ class Attributed:
         return {
             "right": self.right,
             "highest": self.highest,
-            "centred": {name: float(f"{score:.6g}") for name, score in centred},
+            "centred": {f"{int(name, 16)}": float(f"{score:.6g}") for name, score in centred},
             "tokens": [sum(hits), len(hits)],
             "fact_tokens": [sum(marked), len(marked)],
         }

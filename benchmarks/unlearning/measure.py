@@ -96,7 +96,7 @@ def methods(model: Model, task: ErasureTask, seed: int) -> dict[str, Made]:
     """The state of every main method."""
     rounds, seconds = wall_timed(lambda: list(train_rounds(model, task.members, task.schedule, seed)))
     return {
-        "untouched": Made(rounds[-1].after, seconds, _steps(task.schedule)),
+        "untouched": Made(rounds[-1].after, seconds, steps_of(task.schedule)),
         "retrained": retrained(model, task, seed),
         "remove": remove(task, rounds),
         "repair": repair(model, task, rounds, seed),
@@ -112,7 +112,7 @@ def further(model: Model, task: ErasureTask, untouched: AdapterState, seed: int)
     removed, removing = wall_timed(lambda: composed(task, lanes, rest))
     made = {
         **{name: _bridged(model, task, untouched, name, seed) for name in _BRIDGES},
-        "isolated untouched": Made(composed(task, lanes, everybody), seconds, _steps(task.schedule)),
+        "isolated untouched": Made(composed(task, lanes, everybody), seconds, steps_of(task.schedule)),
         "isolated remove": Made(removed, removing, 0),
     }
     return made | (sharded(model, task, lanes, seed) if task.canaries else {})
@@ -121,7 +121,7 @@ def further(model: Model, task: ErasureTask, untouched: AdapterState, seed: int)
 def retrained(model: Model, task: ErasureTask, seed: int) -> Made:
     """The reference of all other methods, made as by `replay`: the same rounds without the erased organisation."""
     state, seconds = wall_timed(lambda: train_to_end(model, task.members, task.without, seed))
-    return Made(state, seconds, _steps(task.without))
+    return Made(state, seconds, steps_of(task.without))
 
 
 def remove(task: ErasureTask, rounds: Sequence[TrainedRound]) -> Made:
@@ -146,7 +146,7 @@ def repair(model: Model, task: ErasureTask, rounds: Sequence[TrainedRound], seed
     def repaired() -> AdapterState:
         return train_to_end(model, task.members, schedule, seed, remove(task, rounds).state)
 
-    return Made(*wall_timed(repaired), _steps(schedule))
+    return Made(*wall_timed(repaired), steps_of(schedule))
 
 
 def calibration(schedule: Schedule) -> Schedule:
@@ -224,5 +224,6 @@ def _answers(model: Model, adapter: AdapterState, truths: Sequence[Truth], lengt
     return found
 
 
-def _steps(schedule: Schedule) -> int:
+def steps_of(schedule: Schedule) -> int:
+    """The steps of all members together."""
     return schedule.steps * sum(map(len, schedule.rounds))

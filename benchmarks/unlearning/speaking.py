@@ -12,8 +12,8 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
-from itertools import combinations, permutations
+from functools import cache, cached_property, partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -21,10 +21,11 @@ from typing import Any
 import torch
 
 from benchmarks import report
-from benchmarks.in_process import RULE, fresh_adapter
+from benchmarks.in_process import RULE, TrainedRound, fresh_adapter, train_rounds
 from benchmarks.speaking import SEEDS
+from benchmarks.timing import wall_timed
 from benchmarks.unlearning.follow import RELEARNT, relearnt
-from benchmarks.unlearning.measure import Made, calibration, look, methods
+from benchmarks.unlearning.measure import Made, calibration, look, remove, repair, retrained, steps_of
 from benchmarks.unlearning.tables import Figure, membership, ratios, utility
 from benchmarks.unlearning.tasks import ErasureTask, tofu_authors
 from core.adapter import AdapterState
@@ -49,13 +50,26 @@ class Seed:
         self._task, self._seed = task, seed
 
     @cached_property
-    def made(self) -> dict[str, Made]:
-        """What every method makes."""
-        return methods(in_precision(TRAINED), self._task, self._seed)
+    def _trained(self) -> tuple[list[TrainedRound], float]:
+        """The rounds of everybody, and their seconds."""
+        model, task = in_precision(TRAINED), self._task
+        return wall_timed(lambda: list(train_rounds(model, task.members, task.schedule, self._seed)))
+
+    @cache  # noqa: B019 - a seed lives as long as the process
+    def made(self, method: str) -> Made:
+        """What a method makes."""
+        if method == "retrained":
+            return retrained(in_precision(TRAINED), self._task, self._seed)
+        rounds, seconds = self._trained
+        if method == "untouched":
+            return Made(rounds[-1].after, seconds, steps_of(self._task.schedule))
+        if method == "remove":
+            return remove(self._task, rounds)
+        return repair(in_precision(TRAINED), self._task, rounds, self._seed)
 
     def looked(self, method: str, precision: str = TRAINED) -> dict[str, Any]:
         """The figures of a method's model, on the base in a precision, and what making it took."""
-        model, made = in_precision(precision), self.made[method]
+        model, made = in_precision(precision), self.made(method)
         found = look(model, self._adapter(model, method), self._task)
         losses = {f"{side} loss": Figure(side)(found) for side in ("forget", "retain")}
         kept = losses | {
@@ -76,7 +90,7 @@ class Seed:
         return relearnt(model, self._adapter(model, method), self._task, self._seed)
 
     def _adapter(self, model: Model, method: str) -> AdapterState:
-        return RULE.adapter(self.made[method].state, fresh_adapter(model, self._seed))
+        return RULE.adapter(self.made(method).state, fresh_adapter(model, self._seed))
 
 
 def in_precision(precision: str) -> Model:
@@ -106,7 +120,7 @@ def row(method: str, found: Sequence[Found], references: Sequence[Found]) -> dic
         "forget quality, p": quality(found, references),
         **{f"{side}, deviations": deviations(side, found, references) for side in SIDES},
         **{
-            f"{what} over retraining": median(a[what] / b[what] for a, b in zip(found, references, strict=True))
+            f"{what} over retraining": median(a[what] / b[what] for a, b in zip(found, references, strict=False))
             for what in ("steps", "seconds", "updates")
         },
     }
@@ -114,9 +128,10 @@ def row(method: str, found: Sequence[Found], references: Sequence[Found]) -> dic
 
 def quality(found: Sequence[Found], references: Sequence[Found]) -> float | None:
     """TOFU's forget quality: the median p over pairs with a reference of another seed."""
+    pairs = product(enumerate(found), enumerate(references))
     # With the reference of its own seed a method shares every batch of those that stay.
-    pairs = (combinations if found is references else permutations)(range(len(found)), 2)
-    values = [metrics.forget_quality(found[i]["truth ratios"], references[k]["truth ratios"]) for i, k in pairs]
+    apart = [(one, other) for (i, one), (k, other) in pairs if (i < k if found is references else i != k)]
+    values = [metrics.forget_quality(one["truth ratios"], other["truth ratios"]) for one, other in apart]
     return median(values) if values else None
 
 
@@ -161,16 +176,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     task, found = tofu_authors(options.data), {method: list[Found]() for method in METHODS}
+    seeds = {number: Seed(task, number) for number in SEEDS[: options.seeds]}
     figures: dict[str, Any] = {}
-    for number in SEEDS[: options.seeds]:
-        seed = Seed(task, number)
-        for method in METHODS:
-            found[method].append(kept(f"{number}-{method}", partial(seed.looked, method)))
+
+    def told() -> None:
         figures["methods"] = [row(method, found[method], found["retrained"]) for method in METHODS]
-        if number == SEEDS[0]:
-            figures |= {"precision": precisions(seed, number), "relearnt": relearning(seed, number)}
-        # After every seed: a run that stops leaves its figures behind.
         report.write("unlearning_speaking", figures, "python -m benchmarks.unlearning.speaking --data DATA", SEEDS[0])
+
+    def measure(number: int, method: str) -> None:
+        found[method].append(kept(f"{number}-{method}", partial(seeds[number].looked, method)))
+
+    # In this order there are soon distances to tell: a seed of every method, and every reference.
+    first, *others = seeds
+    for method in METHODS:
+        measure(first, method)
+    for number in others:
+        measure(number, "retrained")
+    told()
+    figures["relearnt"] = relearning(seeds[first], first)
+    told()
+    figures["precision"] = precisions(seeds[first], first)
+    told()
+    for number in others:
+        for method in METHODS:
+            if method != "retrained":
+                measure(number, method)
+        told()
 
 
 if __name__ == "__main__":

@@ -137,9 +137,30 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
     with tempfile.TemporaryDirectory(prefix=prefix) as home, superlink(Path(home), run) as link:
         app = stage(link.home / "app")
         overrides = write_overrides(config, link.home / "run.toml")
-        resources = f"num-supernodes={nodes} client-resources-num-cpus=1"
-        answer = link.flwr("run", str(app), "foedus", "--run-config", str(overrides), "--federation-config", resources)
+        settings = "--run-config", str(overrides), "--federation-config", resources(nodes)
+        answer = link.flwr("run", str(app), "foedus", *settings)
         link.follow(str(answer["run-id"]), watch, state.lock(config.run))
+
+
+def resources(nodes: int) -> str:
+    """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs, at most one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = len([name for name in visible.split(",") if name.strip() not in {"", "-1"}])
+    else:
+        gpus = len(_listed_gpus())
+    # Without a share Ray hides every GPU from a node, which then trains on the processor.
+    share = f" client-resources-num-gpus={min(1.0, gpus / nodes):g}" if gpus else ""
+    return f"num-supernodes={nodes} client-resources-num-cpus=1{share}"
+
+
+def _listed_gpus() -> list[str]:
+    """A line for each GPU of this machine. NVIDIA's tool is asked, since importing torch takes seconds."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # noqa: S607 - on PATH
+    except OSError:
+        return []
+    return [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
 
 
 @contextmanager

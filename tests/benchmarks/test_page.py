@@ -75,7 +75,7 @@ def test_every_target_reads_its_figures_from_the_stored_results() -> None:
     assert len(rows) >= len(targets.TARGETS)
     assert {row.topic for row in rows} == set(page.TOPICS)
     by_claim = {row.claim: row for row in rows}
-    assert by_claim["`foedus verify` over 100 rounds of 16 organisations"].met == "yes"
+    assert by_claim["Gas of a round's transaction, 1024 organisations"].met == "yes"
     retained = by_claim["Repair, retain loss: standard deviations from retraining"]
     assert retained.met == "3 of 7"
     assert "embedded base" in retained.measured

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rules import ALONE, CASES, Case, measured, row
+from benchmarks.rules import ALONE, CASES, Case, cases, measured, row
 from benchmarks.targets import TARGETS
 from core.aggregation import RULES
 from core.config import RunConfig
@@ -15,6 +15,12 @@ from core.wire import DOWN
 def test_every_rule_is_tried_with_the_mean_and_with_the_default_rate() -> None:
     rate = RunConfig().server_rate
     assert {(case.rule, case.rate) for case in CASES} == {(rule, each) for rule in RULES for each in (1.0, rate)}
+
+
+def test_further_seeds_are_spent_on_the_default_rate() -> None:
+    found = list(cases((7, 8)))
+    assert {case for seed, case in found if seed == 7} == set(CASES)
+    assert {case for seed, case in found if seed == 8} == {case for case in CASES if case.rate != 1.0}
 
 
 def test_the_default_rule_is_tried_in_every_form_that_saves_much_and_with_each_alone() -> None:

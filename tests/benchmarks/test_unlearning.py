@@ -160,9 +160,9 @@ def test_a_tenth_of_forty_authors_is_erased(tmp_path: Path) -> None:
         text = "\n".join(map(json.dumps, rows))
         (tmp_path / "unlearning" / f"tofu_{name}.jsonl").write_text(text, encoding="utf-8")
     task = tofu_authors(tmp_path)
-    assert [len(member.records) for member in task.members] == [80, 240, 240, 240]
+    assert [len(member.records) for member in task.members] == [32, 96, 96, 96]
     records = {record for member in task.members for record in member.records}
-    assert len(records) == 800
+    assert len(records) == 320
     assert not records & set(task.sets["unseen"])
     assert set(task.sets["retain"]) < records - set(task.sets["forget"])
     assert {truth.right for truth in task.truths["forget"]} == set(task.sets["forget"])

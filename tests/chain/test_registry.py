@@ -86,6 +86,35 @@ def test_only_the_administrator_revokes_and_only_once(registry: Registry, contra
         owned.revoke(derive(1, some_digest()).address)
 
 
+def noting_reads(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
+    """The organisations whose registration is read from here on."""
+    asked: list[Address] = []
+    read = Registry.read
+
+    def noted(self: Registry, organisation: Address) -> RegisteredOrganisation | None:
+        asked.append(organisation)
+        return read(self, organisation)
+
+    monkeypatch.setattr(Registry, "read", noted)
+    return asked
+
+
+@pytest.mark.chain
+def test_who_is_revoked_is_asked_again_only_behind_another_block(
+    registry: Registry, contract: BoundContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other, ledger = derive(1, some_digest()), derive(1, some_digest()), EthereumLedger(contract)
+    registry.register(request_membership(key, registry.domain, NODE_KEY, 0, NEVER))
+    asked = noting_reads(monkeypatch)
+    assert ledger.revoked([key.address]) == ledger.revoked([key.address]) == {}
+    assert asked == [key.address]
+    assert ledger.revoked([other.address]) == {}, "others are asked about"
+    owned = Registry(BoundContract(contract.node, "PublicLedger", contract.address, administrator()))
+    assert ledger.revoked([key.address]) == {}
+    revoked = owned.revoke(key.address).revoked_at
+    assert ledger.revoked([key.address]) == {key.address: revoked}
+
+
 @pytest.mark.chain
 def test_of_many_the_revoked_are_found_without_a_question_each(
     registry: Registry, contract: BoundContract, monkeypatch: pytest.MonkeyPatch
@@ -98,13 +127,11 @@ def test_of_many_the_revoked_are_found_without_a_question_each(
         EthereumLedger(contract),
     )
     many = [derive(2, str(number)).address for number in range(100)] + [first.address, second.address]
-    read = Registry.read
-    asked: list[Address] = []
-    monkeypatch.setattr(Registry, "read", lambda self, who: [asked.append(who), read(self, who)][1])
+    asked = noting_reads(monkeypatch)
     assert ledger.revoked(many) == {}
     assert asked == []
     revoked = {key.address: owned.revoke(key.address).revoked_at for key in (first, second)}
     asked.clear()
     assert ledger.revoked(many) == ledger.revoked(many) == revoked
-    assert asked == [first.address, second.address] * 2
+    assert asked == [first.address, second.address]
     assert EthereumLedger(contract).revoked(many) == revoked, "whoever looks later finds them, too"

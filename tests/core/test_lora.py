@@ -1,10 +1,13 @@
 """The adapter before any training: the same bits everywhere, and orthonormal."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import lora
 from core.errors import ConfigError
 from core.lora import Layout, factor, fresh
 
@@ -46,6 +49,20 @@ def test_modules_draw_apart_and_do_not_shift_each_other() -> None:
     both = fresh(Layout.of({"a": (8, 8), "b": (8, 8)}, 2), b"seed")
     alone = fresh(Layout.of({"b": (8, 8)}, 2), b"seed")
     assert both["a.lora_A"].tobytes() != both["b.lora_A"].tobytes() == alone["b.lora_A"].tobytes()
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_sums_are_rounded_once(rows: list[list[float]]) -> None:
+    np.testing.assert_array_equal(lora._sums(np.array(rows)), [[math.fsum(row)] for row in rows])
+
+
+def test_modules_that_are_drawn_together_are_those_that_are_drawn_alone() -> None:
+    # Some narrow ones have rows that depend on each other, and are drawn again.
+    modules = {f"m{index:02}": (4, 4) for index in range(40)} | {"wide": (64, 4)}
+    together = fresh(Layout.of(modules, 4), b"seed")
+    for name, shape in modules.items():
+        alone = fresh(Layout.of({name: shape}, 4), b"seed")
+        assert alone[f"{name}.lora_A"].tobytes() == together[f"{name}.lora_A"].tobytes()
 
 
 def test_seeds_draw_apart() -> None:

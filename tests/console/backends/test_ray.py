@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from console.backends.ray import SuperLink, telling_line, while_ray_is_late
+from console.backends.ray import SuperLink, resources, telling_line, while_ray_is_late
 from console.views.progress import Watcher
 from core.errors import RunError, UsageError
 from core.storage.events import EventLog
@@ -83,3 +83,28 @@ def test_a_run_is_submitted_again_where_ray_did_not_start_in_time_and_for_nothin
     with pytest.raises(RunError, match="SuperLink"):
         while_ray_is_late(other)
     assert tries == [False]
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(1, " client-resources-num-gpus=0.5"), (2, "=1"), (8, "=1")])
+def test_nodes_share_the_gpus_that_are_there(
+    gpus: int, share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n" + "echo 'GPU 0: a name (UUID: GPU-1)'\n" * gpus)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert resources(2).endswith(share)
+    assert resources(2).startswith("num-supernodes=2 client-resources-num-cpus=1 ")
+
+
+@pytest.mark.parametrize(("visible", "share"), [("0", "=0.5"), ("0,3", "=1"), ("", "cpus=1"), ("-1", "cpus=1")])
+def test_gpus_that_are_hidden_do_not_count(visible: str, share: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert resources(2).endswith(share)
+
+
+def test_without_a_gpu_none_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert resources(2) == "num-supernodes=2 client-resources-num-cpus=1"
