@@ -15,7 +15,9 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from socketserver import StreamRequestHandler, UnixStreamServer
 from typing import Any, Protocol
 
@@ -221,6 +223,9 @@ class Signer:
 class SignerServer(UnixStreamServer):
     """The signer's socket; it answers its own user, root, and the users that the settings name."""
 
+    _own = -1
+    """The socket's inode, once there is one."""
+
     def __init__(self, settings: SignerSettings, key: HeldKey) -> None:
         """Listen on the socket.
 
@@ -236,10 +241,19 @@ class SignerServer(UnixStreamServer):
             if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
                 path.unlink()
             super().__init__(str(path), _Request)
+            self._own = path.stat().st_ino
             # The kernel tells who connects, which a mode cannot: it knows one group only.
             path.chmod(0o666)
         except OSError as error:
             raise UsageError(f"socket {path}: expected a place for a socket, got {error}") from error
+
+    def server_close(self) -> None:
+        """End, and remove the socket, unless another signer listens there by now."""
+        super().server_close()
+        path = Path(str(self.server_address))
+        with suppress(OSError):  # it is gone, or its folder is
+            if path.stat().st_ino == self._own:
+                path.unlink()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """The next connection, which may not hold up the ones after it for ever."""

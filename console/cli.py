@@ -4,6 +4,7 @@ Progress and logs go to stderr, results to stdout; with --json, stdout is one JS
 command NAME, as a Typer named `app`.
 """
 
+import signal
 import sys
 from collections import UserDict
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 from core.errors import FoedusError
 from core.escape import redacted, visible
 
+_INTERRUPTED = 128 + signal.SIGINT
 SUMMARIES = {
     "run": "Run one federation, in simulation or on a deployment.",
     "sweep": "Run a grid or a search of settings, one run each, and name the best.",
@@ -131,7 +133,9 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 def run_command(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every error but a bug of ours becomes one line."""
     try:
-        return int(app(arguments, prog_name="foedus", standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="foedus", standalone_mode=False) or 0)
+        # What typer makes of Ctrl-C, without a word.
+        return _fail("interrupted", code) if code == _INTERRUPTED else code
     except FoedusError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -142,7 +146,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that cannot be read
         return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", _INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,7 +10,7 @@ from chain.joining import JoinRequest
 from console.backends.federation import Backend, federate
 from console.deployments.dry_run import tried
 from console.deployments.federation_folder import FederationFolder
-from console.options import FederationOption, JsonOption, command_app, read_file
+from console.options import FederationOption, JsonOption, command_app, parse_file
 from console.views.progress import working
 from console.views.tables import answer, short, table
 from core.config import RunConfig
@@ -74,7 +74,7 @@ def admit(
 ) -> None:
     """Admit organisations: their node keys, their addresses, and where it is wanted their place on the chain."""
     found = FederationFolder.named(federation)
-    read = [JoinRequest.from_json(read_file("request", path, "an organisation's request")) for path in requests]
+    read = [parse_file("request", p, "an organisation's request", JoinRequest.from_json) for p in requests]
     admitted = [found.admit(request) for request in read]
     registered = register_all(found, admitted) if found.settings.require_registration else []
     organisations = [

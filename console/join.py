@@ -8,7 +8,7 @@ import typer
 from chain.joining import JoinKit, JoinRequest
 from console.deployments import organisation_folder
 from console.deployments.organisation_folder import Choices
-from console.options import JsonOption, command_app, read_file
+from console.options import JsonOption, command_app, parse_file
 from console.views.tables import answer, screen, show
 from core.deployment import NODE_METRICS
 
@@ -38,7 +38,7 @@ def join(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     The keys stay here. The node's settings pin what the kit says.
     """
-    read = JoinKit.from_json(read_file("kit", kit, "a kit of `foedus deploy init`"))
+    read = parse_file("kit", kit, "a kit of `foedus deploy init`", JoinKit.from_json)
     folder, paths = (out or Path(read.organisation)).absolute(), [p and p.absolute() for p in (data, passphrase_file)]
     choices = Choices(paths[0], base, chain, node_user, signer_user, paths[1], metrics)
     made = organisation_folder.join(read, folder, choices)

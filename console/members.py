@@ -16,7 +16,7 @@ from console.options import (
     StateOption,
     command_app,
     contract_of,
-    read_file,
+    parse_file,
     state_of,
 )
 from console.views.tables import answer
@@ -70,7 +70,7 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Register the organisation that signed a request."""
-    signed = MembershipRequest.from_json(read_file("request", file, "a signed request"))
+    signed = parse_file("request", file, "a signed request", MembershipRequest.from_json)
     coordinator = _key(key, chain, "coordinator")
     # On a development chain the administrator makes itself a coordinator.
     registry = _registry(chain, state, address, coordinator, appoint=key is None)

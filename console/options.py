@@ -2,9 +2,10 @@
 
 import glob
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperArgument
@@ -16,6 +17,8 @@ from core.genesis import Genesis
 from core.storage.blobs import read
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
+
+T = TypeVar("T")
 
 StateOption = Annotated[Path | None, typer.Option("--state", help="State folder [$FOEDUS_HOME, else .foedus].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -76,6 +79,19 @@ def state_of(option: Path | None) -> State:
     return State.at(Path(option or os.environ.get("FOEDUS_HOME") or ".foedus").expanduser().absolute())
 
 
+def command_for(words: str, state: State, run: str) -> str:
+    """A command on a run, with its state folder where no command would look in it."""
+    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
+    return f"foedus {words} {run}{place}"
+
+
+def resume_command(state: State, run: str) -> str:
+    """The command that goes on with a run, on its coordinator where it is a deployment's."""
+    if ((deployment := state.folder.parent) / "federation.toml").is_file():
+        return f"foedus run --federation {deployment} --resume {run}"
+    return command_for("run --resume", state, run)
+
+
 def readable_run(state: State, name: str, key: Path | None) -> RunFolder:
     """The run of this name, or the newest, with the key to read its artifacts.
 
@@ -111,6 +127,15 @@ def read_file(what: str, path: Path, expected: str, most: int = 16 * 2**20) -> b
         raise UsageError(f"{what} {path}: expected {expected}, got {error.strerror}") from error
     except FormatError as error:
         raise UsageError(f"{what} {path}: {error}") from error
+
+
+def parse_file(what: str, path: Path, expected: str, parse: Callable[[bytes], T]) -> T:
+    """What a file holds; raises UsageError as `read_file`, and FormatError, which names the file."""
+    data = read_file(what, path, expected)
+    try:
+        return parse(data)
+    except FormatError as error:
+        raise FormatError(f"{what} {path}: {error}") from error
 
 
 def writable_file(path: Path) -> Path:

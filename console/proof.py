@@ -7,7 +7,7 @@ import typer
 
 from chain.ledger import open_ledger
 from chain.participation import ParticipationProof
-from console.options import JsonOption, RunArgument, StateOption, command_app, read_file, state_of, writable_file
+from console.options import JsonOption, RunArgument, StateOption, command_app, parse_file, state_of, writable_file
 from console.roots import AddressOption, GenesisOption, Roots, judged
 from console.views.tables import answer
 from core.errors import IntegrityError, UsageError
@@ -54,7 +54,7 @@ def proof(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _check(path: Path, chain: str, roots: Roots, as_json: bool) -> int:
-    held = ParticipationProof.from_json(read_file("proof", path, "a file of `foedus proof`"))
+    held = parse_file("proof", path, "a file of `foedus proof`", ParticipationProof.from_json)
     manifest = held.signed.value
     claim = {"organisation": manifest.organisation, "genesis": manifest.genesis, "round": manifest.round}
     contract = held.federation.chain.contract

@@ -344,10 +344,13 @@ DECIDED = frozenset(
 
 
 def is_local(place: str) -> bool:
-    """Whether a host, a URL, or a chain by its name is reached from its own machine alone."""
+    """Whether a host, a URL, or a chain by its name is reached from its own machine alone; raises ConfigError."""
     if place in ("embedded", "anvil", "localhost"):
         return True
-    host = urlsplit(place).hostname or place
+    try:
+        host = urlsplit(place).hostname or place
+    except ValueError as error:  # brackets that are no IPv6 address
+        raise ConfigError(f"expected a host or a URL, got {redacted(place)!r}") from error
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
@@ -361,16 +364,20 @@ def check_above_zero(name: str, bound: float | None) -> None:
 
 
 def check_listen(listen: str, control_port: int) -> None:
-    """Raise ConfigError for an address or a port that is none."""
+    """Raise ConfigError for an address or a port that is none, or one port for both."""
     check_address("listen", listen)
     if not 0 < control_port < 2**16:
         raise ConfigError(f"control-port: expected 1 to 65535, got {control_port}")
+    if listen.endswith(f":{control_port}"):
+        raise ConfigError(f"control-port: expected another port than that of listen, got {control_port}")
 
 
 def check_address(name: str, text: str) -> None:
     """Raise ConfigError for a setting that is no ADDRESS:PORT."""
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+    numbered = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+    # It becomes a line of nginx's settings, of a unit and of manifests.
+    if not numbered or not _HOST.fullmatch(host.removeprefix("[").removesuffix("]")):
         raise ConfigError(f"{name}: expected ADDRESS:PORT, got {text!r}")
 
 
@@ -388,6 +395,8 @@ def _check_draws(most: int) -> None:
 def _value(where: str, kind: Any, value: Any, folder: Path) -> Any:
     """A value of a file as its field's type; raises ConfigError for another type."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if "\0" in str(value):  # no path has one, and no name
+        raise ConfigError(f"{where}: expected text without NUL, got {value!r}")
     if Path in kinds and isinstance(value, str) and value:
         return folder / Path(value).expanduser()
     if kinds[0] == tuple[str, ...] or kinds[0] == tuple[Digest, ...]:

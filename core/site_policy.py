@@ -65,9 +65,9 @@ class SitePolicy(FolderSettings):
 
     file = "policy.toml"
 
-    bases: tuple[str, ...] = ()
+    bases: tuple[str, ...] | None = None
     """The base models that may be trained, each by digest or name. A name is the coordinator's word."""
-    data_sets: tuple[str, ...] = ()
+    data_sets: tuple[str, ...] | None = None
     """The data sets that may be trained on, each by its name, or by the digest that `foedus doctor` prints."""
     most_rounds: int | None = None
     """The most rounds of a federation, those of calibrations after an erasure too."""
@@ -79,9 +79,9 @@ class SitePolicy(FolderSettings):
     """The largest norm that a federation may admit of an update."""
     most_epsilon: float | None = None
     """The largest privacy loss ε that a federation may allow; one that counts none is refused."""
-    robust: tuple[str, ...] = ()
+    robust: tuple[str, ...] | None = None
     """The robust rules of which a federation must have one."""
-    hours: tuple[str, ...] = ()
+    hours: tuple[str, ...] | None = None
     """The hours of the day in which the site takes part, as "22:00-06:00", by the machine's clock."""
     joins: tuple[str, ...] = ()
     """The federations that it may join after their founding, by genesis digest or run id; none without."""
@@ -90,6 +90,11 @@ class SitePolicy(FolderSettings):
 
     def __post_init__(self) -> None:
         """Raises ConfigError or FormatError for a value that would be read as something else than was meant."""
+        # No base at all, or any? Whoever writes an empty list means the first, and leaving a line out is the second.
+        for listed in ("bases", "data_sets", "robust", "hours"):
+            if getattr(self, listed) == ():
+                name = listed.replace("_", "-")
+                raise ConfigError(f"{name}: expected at least one, or no line that begins with {name}, got none")
         for name in ("rounds", "steps", "rank"):
             most, setting = getattr(self, f"most_{name}"), "local_steps" if name == "steps" else name
             if most is not None and (wrong := fault(setting, most)):
@@ -97,12 +102,12 @@ class SitePolicy(FolderSettings):
         check_above_zero("most-norm", self.most_norm)
         check_above_zero("most-epsilon", self.most_epsilon)
         rules = [rule for rule in BOUNDS if rule != "none"]
-        if strange := [rule for rule in self.robust if rule not in rules]:
+        if strange := [rule for rule in self.robust or () if rule not in rules]:
             raise ConfigError(f"robust: expected rules among {', '.join(rules)}, got {strange[0]!r}")
-        for window in self.hours:
+        for window in self.hours or ():
             _ = minutes(window)
         for known_by_digest in (
-            known for known in (*self.bases, *self.data_sets, *self.joins) if known.startswith("0x")
+            known for known in (*(self.bases or ()), *(self.data_sets or ()), *self.joins) if known.startswith("0x")
         ):
             raw(Digest(known_by_digest))
         if self.approve not in APPROVALS:
@@ -148,8 +153,8 @@ class SitePolicy(FolderSettings):
         now = now or time.localtime()
         minute = 60 * now.tm_hour + now.tm_min
         # Over midnight where a window ends before it begins.
-        within = [(minute - start) % _DAY < length for start, length in map(minutes, self.hours)]
-        if within and not any(within):
+        within = [(minute - start) % _DAY < length for start, length in map(minutes, self.hours or ())]
+        if self.hours and not any(within):
             got = f"{now.tm_hour:02}:{now.tm_min:02}"
             raise NotNowError(f"hours: expected {' or '.join(self.hours)}, as this site's policy allows, got {got}")
 

@@ -61,7 +61,7 @@ def find(base: str) -> Path:
     if base == SMOLLM2:
         return _converted(cache() / SMOLLM2_KEY)
     path = Path(base).expanduser()
-    if path.is_dir():
+    if base and path.is_dir():
         return path
     if path.is_absolute() or base.startswith((".", "~")) or base.count("/") != 1:
         names = f"{SMOLLM2}, {assets.BASE_MODEL}, a folder or OWNER/NAME"

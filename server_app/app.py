@@ -65,6 +65,7 @@ from server_app.rotation import changes_of, replacing_key, rotation_of
 from server_app.rounds import Rounds
 from server_app.sample_answers import SampleAnswers
 from server_app.strategy import Foedus
+from server_app.streamed import StreamedEvents
 from server_app.tasks import Waiting
 from unlearning.requests import leave_of, request_of
 
@@ -94,7 +95,7 @@ def main(grid: Grid, context: Context) -> None:
     name = config.run or (new_run_id() if new else state.existing().name)
     # A run that is only read is read as it was written: with the store and the key of its own settings.
     run = state.run(name, config if config.mode == "train" else None)
-    events = EventLog(state.events(run.name))
+    events = StreamedEvents(state.events(run.name), state.run(run.name))
     log(INFO, "Run %s, state in %s", run.name, state.folder)
     with locked(state.lock(run.name)):
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from chain.devnet.service import ended_when_interrupted
 from console.backends import processes
 from console.backends.deployment import DeployedRun
+from console.options import resume_command
 from console.views.progress import watching, working
 from console.views.tables import screen, show
 from core.config import RunConfig
@@ -60,6 +61,10 @@ def federate(settings: RunConfig, backend: Backend, deployment: Path | None = No
                     return
                 # By name, since the inline backend imports Flower, which Ray's processes import for themselves.
                 import_module(f"console.backends.{backend}").run_simulation(settings, NODES, watch)
+            except KeyboardInterrupt:
+                if state.run(run).started:
+                    show(f"ending the run: {resume_command(state, run)} goes on with it", on=console)
+                raise
             except FoedusError as error:
                 watch()  # the last events, among them the ServerApp's own reason
                 raise watch.failure or error from error

@@ -4,8 +4,10 @@ For tests and `foedus run --backend inline`. A message is answered while it is p
 becomes an error reply, as Flower's runtime makes it one.
 """
 
+import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
@@ -32,8 +34,21 @@ def run_inline(
 ) -> None:
     """Run any two apps in this process; raises the ServerApp's error."""
     grid = InlineGrid(client, nodes, run_config, watch)
-    server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config))
+    with without_news():
+        server(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config))
     watch()
+
+
+@contextmanager
+def without_news() -> Iterator[None]:
+    """Flower's log from warnings on: its news belong into a log of its own, and this process has the terminal."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class InlineGrid(Grid):

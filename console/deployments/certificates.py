@@ -6,11 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from core.errors import UsageError
 
 SERVER_DAYS = 825
 """The longest that browsers and libraries take a server's certificate for."""
@@ -46,6 +50,18 @@ def authority(name: str, hosts: Sequence[str] = ()) -> Certified:
 def server(name: str, hosts: Sequence[str], by: Certified) -> Certified:
     """The certificate of a server with these names and IP addresses."""
     return _certified(name, SERVER_DAYS, hosts, by)
+
+
+def check_own(certificate: Path, key: Path, ca: Path) -> None:
+    """Raise UsageError unless these are PEM files of a certificate, of its private key, and of a CA."""
+    try:
+        shown = x509.load_pem_x509_certificate(certificate.read_bytes())
+        secret: Any = serialization.load_pem_private_key(key.read_bytes(), None)
+        x509.load_pem_x509_certificate(ca.read_bytes())
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UsageError(f"certificate, private-key, ca: expected PEM without a passphrase, got {error}") from error
+    if shown.public_key() != secret.public_key():
+        raise UsageError(f"private-key: expected the key of {certificate}, got another in {key}")
 
 
 def names_of(certificate: x509.Certificate) -> set[str]:

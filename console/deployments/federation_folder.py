@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from chain.joining import JoinKit, JoinRequest
-from console.deployments.certificates import Certified, authority, names_of, server
+from console.deployments.certificates import Certified, authority, check_own, names_of, server
 from console.deployments.templates import watched_by, write_templates
 from core import keys
 from core.canonical import Digest
@@ -97,6 +97,7 @@ class FederationFolder:
         """Have a certificate for the nodes: the operator's own, or one that is made; returns it."""
         shown, secret, ca = (self.folder / name for name in ("server.pem", "server.key", "ca.pem"))
         if given.certificate and given.private_key and given.ca:
+            check_own(given.certificate, given.private_key, given.ca)
             for source, target in ((given.certificate, shown), (given.private_key, secret), (given.ca, ca)):
                 shutil.copyfile(source, target)
                 target.chmod(0o600 if target == secret else 0o644)
@@ -166,9 +167,10 @@ class FederationFolder:
         return self.folder / "kits" / f"{organisation}.json"
 
     def write_units(self) -> list[Path]:
-        """Units, a compose file, and manifests."""
+        """Units, a compose file, manifests, and values of the Helm chart."""
         settings = self.settings
         values = {"user": "foedus", "port": settings.listen.rpartition(":")[2], "key": self.key_file}
+        values |= {"hosts": json.dumps(settings.hosts)}
         program = Path(sys.executable).parent / "foedus"
         values |= {"folder": self.folder, "program": program} | watched_by(settings.metrics, COORDINATOR_METRICS)
         return write_templates("coordinator", self.folder, values)

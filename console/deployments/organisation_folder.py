@@ -10,6 +10,7 @@ DIR/systemd, DIR/compose.yaml   how the two are started
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -28,7 +30,7 @@ from chain.membership import digest_of_node_key, request_membership
 from console.deployments.certificates import write_secret
 from console.deployments.templates import watched_by, write_templates
 from core import keys
-from core.deployment import NODE_METRICS
+from core.deployment import NODE_METRICS, check_address, check_metrics
 from core.errors import UsageError
 
 REQUEST_DAYS = 30
@@ -51,16 +53,29 @@ class Choices:
 def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     """Make keys and folders, and return the request.
 
-    Raises UsageError, before anything is made, when there is a folder already, or no such user or data.
+    Raises UsageError when there is a folder already, or no such user or data, and as `check_kit`; then nothing is made.
     """
     if choices.data and not choices.data.is_dir():
         raise UsageError(f"--data: expected a folder with this organisation's data set, got {choices.data}")
     if folder.exists():
         raise UsageError(f"{folder}: expected no such folder yet, got one: its keys are not made again")
+    check_kit(kit, choices)
     owners = {name: _owner(user) for name, user in (("node", choices.node_user), ("signer", choices.signer_user))}
     # Other users must pass through the folders above, which may be made here.
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.umask(0o077)
+    try:
+        request = make_folder(kit, folder, choices)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # what is half made would be in the way of another try
+        raise
+    for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
+        _hand_over(folder / place, owners[owner])
+    return request
+
+
+def make_folder(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
+    """Write everything into a folder that is not there yet, for this process's own user; returns the request."""
     for path in (folder, folder / "node", folder / "signer", folder / "socket"):
         path.mkdir()
     request = make_keys(kit, folder, choices)
@@ -80,9 +95,18 @@ def join(kit: JoinKit, folder: Path, choices: Choices) -> JoinRequest:
     # The node must reach the socket, and whoever owns the folder is asked for neither key.
     folder.chmod(0o755)
     (folder / "socket").chmod(0o755)
-    for place, owner in (("node", "node"), ("signer", "signer"), ("socket", "signer")):
-        _hand_over(folder / place, owners[owner])
     return request
+
+
+def check_kit(kit: JoinKit, choices: Choices) -> None:
+    """Raise UsageError or ConfigError for addresses or a CA that are none, before any key is made."""
+    check_address("kit: superlink", kit.superlink)
+    check_metrics(choices.metrics)
+    try:
+        x509.load_pem_x509_certificate(kit.ca.encode())
+        _port(choices.chain_url or kit.chain_url)
+    except ValueError as error:
+        raise UsageError(f"kit: expected a CA as PEM and the URL of a chain, got {error}") from error
 
 
 def notes(folder: Path, choices: Choices) -> list[str]:

@@ -1,6 +1,5 @@
 """A coordinator as its operator watches it: the SuperLink, the newest run, its anchors, the chain, the certificate."""
 
-import re
 import shutil
 import subprocess
 import time
@@ -12,18 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-import httpx
 from cryptography import x509
 
+from chain.balance import asked, balance
 from chain.queue import read_anchors
 from console.backends.deployment import answers
 from console.deployments.federation_folder import FederationFolder
 from console.monitoring.server import HealthReport
+from console.options import command_for, resume_command
 from console.views.progress import Event
 from console.views.watch import is_written, standing
-from core.canonical import Address, from_json, parse_json
+from core.canonical import Address, from_json
 from core.deployment import CoordinatorSettings
-from core.errors import FoedusError, FormatError
+from core.errors import FoedusError
 from core.escape import redacted
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
@@ -34,8 +34,6 @@ from core.storage.state_folder import State
 
 LONGEST_UNANCHORED = 600.0
 """Seconds after which a round without an anchor is a problem."""
-_PATIENCE_SECONDS = 3.0
-_WEI = 10**18
 CONDITIONS = ("running", "stalled", "dead", "completed", "failed")
 
 
@@ -63,7 +61,7 @@ class RunReader:
     """The newest run of a state folder, which is read on from where it was read last."""
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        self.state = state
         self.run: RunFolder | None = None
         self._begin()
 
@@ -77,10 +75,10 @@ class RunReader:
 
     def read(self) -> RunFolder | None:
         """Read what is new, and return the run; None while there is none."""
-        runs = self._state.runs()
+        runs = self.state.runs()
         if runs and (self.run is None or self.run.name != runs[-1].name):
             self._begin()
-            self.run = self._state.run(runs[-1].name)
+            self.run = self.state.run(runs[-1].name)
         if self.run:
             self.read_events(self.run.name)
             paths = sorted((self.run.folder / "records").glob("L*.json"))
@@ -89,7 +87,7 @@ class RunReader:
 
     def read_events(self, run: str) -> None:
         """Read the events that are new."""
-        new, self._offset = EventLog.read(self._state.events(run), self._offset)
+        new, self._offset = EventLog.read(self.state.events(run), self._offset)
         for event in new:
             # The rest may be large, and a run goes on for months.
             self._events.append({"event": event["event"], "time": event["time"]})
@@ -99,7 +97,7 @@ class RunReader:
     @property
     def condition(self) -> str:
         """Running, stalled, dead, completed or failed."""
-        written = self.run is not None and is_written(self._state.lock(self.run.name))
+        written = self.run is not None and is_written(self.state.lock(self.run.name))
         return standing(self._events, written, time.time())
 
     def unanchored(self) -> list[float]:
@@ -158,11 +156,12 @@ class CoordinatorMonitor:
 
     def look_at_run(self, found: HealthReport, run: RunFolder, read: RunReader) -> None:
         """How the newest run stands, as it was read."""
-        now, names, condition = time.time(), run.genesis.names, read.condition
+        now, names, condition, state = time.time(), run.genesis.names, read.condition, read.state
         newest = max(read.rounds.values(), key=lambda one: one.closed, default=None)
         closed, waiting = newest.closed if newest else None, read.unanchored()
         if condition in ("stalled", "dead"):
-            remedy = f"foedus run --resume {run.name}" if condition == "dead" else "foedus status --watch"
+            dead = condition == "dead"
+            remedy = resume_command(state, run.name) if dead else command_for("status --watch", state, run.name)
             found.problems.append(f"run {run.name} is {condition}: {remedy}")
         if waiting and now - waiting[0] > LONGEST_UNANCHORED:
             found.problems.append(f"{len(waiting)} rounds have no anchor, the oldest for {now - waiting[0]:.0f} s")
@@ -185,19 +184,9 @@ class CoordinatorMonitor:
         """A chain behind a URL; one of this machine is started when it is needed."""
         if "://" not in (url := FederationFolder(self.settings.folder).settings.chain):
             return
-        up = _asked(url, "eth_chainId") is not None
+        up = asked(url, "eth_chainId") is not None
         found.gauge("foedus_chain_up", "Whether the chain answers.", [({}, up)])
         if not up:
             found.problems.append(f"the chain {redacted(url)} does not answer")
-        elif run and (balance := _asked(url, "eth_getBalance", run.genesis.signing(run.genesis.coordinator), "latest")):
-            ether = int(balance, 16) / _WEI
+        elif run and (ether := balance(url, run.genesis.signing(run.genesis.coordinator))) is not None:
             found.gauge("foedus_chain_balance_ether", "What the coordinator's account holds.", [({}, ether)])
-
-
-def _asked(url: str, method: str, *parameters: str) -> str | None:
-    """What a node of a chain answers; None when it does not."""
-    question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-    with suppress(httpx.HTTPError, FormatError, AttributeError):
-        answer = parse_json(httpx.post(url, json=question, timeout=_PATIENCE_SECONDS).content).get("result")
-        return answer if isinstance(answer, str) and re.fullmatch(r"0x[0-9a-f]{1,64}", answer) else None
-    return None

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import RenderableType
 
 from chain.queue import read_anchors
-from console.options import state_of
+from console.options import command_for, resume_command
 from console.views.tables import MOST_ROWS, short, table
+from console.views.watch import is_written
 from core.canonical import Address
 from core.genesis import Genesis
 from core.ledger import Anchor
@@ -135,9 +136,10 @@ def tables(state: State, run: RunFolder, result: Json) -> Iterator[RenderableTyp
     yield from (*origin_lines(result["origin"]), *member_lines(run, result), *rotation_lines(result["rotations"]))
     if result["rounds"] and (aggregate := result["rounds"][-1]["aggregate"]):
         yield f"Adapter  {aggregate}, sealed in {run.blobs.where}"
+    yield from rejection_lines(result["rounds"])
     yield from (*round_remarks(result["rounds"]), *served_lines(result["served"]), *spending(result["privacy"]))
     yield f"State    {state.folder}"
-    yield f"\nNext: {' · '.join(next_commands(state, run.name))}"
+    yield f"\nNext: {' · '.join(next_commands(state, run.name, result['status']))}"
 
 
 def loss_rows(base: Mapping[str, float], final: Mapping[str, float]) -> list[tuple[str, str, str, str | None]]:
@@ -161,10 +163,12 @@ def unmeasured_rows(names: Sequence[str], measured: int) -> list[tuple[str, None
     return [(f"{len(names)} others", None, None, "not in the sample")] if names else []
 
 
-def next_commands(state: State, run: str) -> Iterator[str]:
-    """What to try with a run, with its state folder where no command would look in it."""
-    place = "" if state.folder == state_of(None).folder else f" --state {state.folder}"
-    yield from (f"foedus {command} {run}{place}" for command in ("verify", "evaluate", "export --out DIR"))
+def next_commands(state: State, run: str, status: str) -> Iterator[str]:
+    """What to try with a run: to watch one that goes on, to resume one that does not and is unfinished."""
+    if status != "completed":
+        written = is_written(state.lock(run))
+        yield command_for("status --watch", state, run) if written else resume_command(state, run)
+    yield from (command_for(words, state, run) for words in ("verify", "evaluate", "export --out DIR"))
 
 
 def records_of(manifest: UpdateManifest, genesis: Genesis) -> Json:
@@ -237,6 +241,19 @@ def rotation_lines(rotations: list[Json]) -> Iterator[str]:
         by = f", signed by the administrator {each['administrator']}" if each["administrator"] else ""
         place = f"generation {each['generation']} of lane {each['lane']}"
         yield f"Key      of {each['owner']}: {each['key']} from {place} on{by}"
+
+
+def rejection_lines(rounds: list[Json]) -> Iterator[str]:
+    """Whose updates were rejected, in which rounds and why, the last time; of many the first."""
+    found: dict[tuple[str, str], tuple[dict[str, None], str]] = {}
+    for entry in rounds:
+        for one in entry["rejected"]:
+            numbers, _ = found.get(key := (one["organisation"], one["reason"]), ({}, ""))
+            found[key] = (numbers | {str(entry["round"]): None}, one["detail"])
+    for (name, reason), (numbers, detail) in list(found.items())[:MOST_ROWS]:
+        yield f"Rejected {name} in round{'s' * (len(numbers) > 1)} {listed(numbers)}: {reason}: {detail}"
+    if len(found) > MOST_ROWS:
+        yield f"         and {len(found) - MOST_ROWS} others: --json has all"
 
 
 def round_remarks(rounds: list[Json]) -> Iterator[str]:

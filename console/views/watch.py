@@ -6,17 +6,22 @@ dead         none does, and the run has not ended: `foedus run --resume` goes on
 completed, failed
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from chain.balance import balance
 from chain.queue import read_anchors
+from console.options import resume_command
+from console.settings import saved
 from console.views.progress import Event, watching
 from console.views.tables import show, table
 from core.canonical import Address
@@ -35,6 +40,7 @@ _WORDS: Mapping[str, str] = {
 """Reasons in an operator's words; the others are that already."""
 _PATIENCE_SECONDS, _PATIENCE_TIMES = 300.0, 3.0
 _REFRESH_SECONDS = 1.0
+_BALANCE_SECONDS = 30.0
 
 
 @dataclass
@@ -104,10 +110,11 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
     On a terminal a table is kept up to date, elsewhere every event is a line.
     """
     events, found = current(state, run)
+    held = Balance.of(state, run)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while found in ("running", "stalled"):
-                live.update(picture(run, events, found), refresh=True)
+                live.update(picture(state, run, events, found, held()), refresh=True)
                 time.sleep(_REFRESH_SECONDS)
                 events, found = current(state, run)
     else:
@@ -116,8 +123,29 @@ def watch(state: State, run: RunFolder, console: Console) -> str:
                 time.sleep(_REFRESH_SECONDS)
             tell()
         events, found = current(state, run)
-    show(picture(run, events, found), on=console)
+    show(picture(state, run, events, found, held()), on=console)
     return found
+
+
+@dataclass
+class Balance:
+    """What the coordinator's account holds on a chain behind a URL, in ether, asked for twice a minute at most."""
+
+    url: str
+    account: Address
+    _held: float | None = None
+    _asked: float = -math.inf
+
+    @classmethod
+    def of(cls, state: State, run: RunFolder) -> Self:
+        """That of a run's coordinator."""
+        return cls(saved(state, run.name).chain, run.genesis.signing(run.genesis.coordinator))
+
+    def __call__(self) -> float | None:
+        """The newest answer; None where there is none, or no URL to ask."""
+        if "://" in self.url and time.monotonic() - self._asked > _BALANCE_SECONDS:
+            self._held, self._asked = balance(self.url, self.account), time.monotonic()
+        return self._held
 
 
 def standing(events: Sequence[Event], written: bool, now: float) -> str:
@@ -141,8 +169,10 @@ def current(state: State, run: RunFolder) -> tuple[list[Event], str]:
     return events, standing(events, is_written(state.lock(run.name)), time.time())
 
 
-def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableType:
-    """A run as it stands: its rounds, its organisations, and the anchors that are not mined yet."""
+def picture(
+    state: State, run: RunFolder, events: Sequence[Event], found: str, ether: float | None = None
+) -> RenderableType:
+    """A run as it stands: its rounds, its organisations, the anchors that are not mined yet, and what pays for them."""
     now, rounds = time.time(), [event for event in events if event["event"] == "round-started"]
     where = f"round {rounds[-1]['round']} of {rounds[-1]['rounds']}" if rounds else "founding"
     steps = [event["doing"] for event in events[-1:] if event["event"] == "step"]
@@ -167,6 +197,8 @@ def picture(run: RunFolder, events: Sequence[Event], found: str) -> RenderableTy
     )
     age = f"{now - events[-1]['time']:.0f} s ago" if events else "never"
     lines = [*steps, f"Last event {age}; {pending} rounds not anchored yet"]
+    if ether is not None:
+        lines.append(f"The coordinator's account holds {ether:,.4f} ether")
     if found == "dead":
-        lines.append(f"No process writes it: foedus run --resume {run.name}")
+        lines.append(f"No process writes it: {resume_command(state, run.name)}")
     return Group(organisations, *(Text(visible(line)) for line in lines))

@@ -334,13 +334,24 @@ def test_a_record_that_the_coordinator_did_not_sign_is_refused(federation: Feder
 def test_a_socket_of_a_killed_signer_is_taken_over_and_a_file_is_not(
     federation: Federation, settings: SignerSettings
 ) -> None:
-    SignerServer(settings, federation.members[OWN]).server_close()
+    SignerServer(settings, federation.members[OWN]).socket.close()
     assert stat.S_ISSOCK(settings.socket.stat().st_mode)
     SignerServer(settings, federation.members[OWN]).server_close()
-    settings.socket.unlink()
     settings.socket.write_text("a file of somebody's")
     with pytest.raises(UsageError, match="expected a place for a socket"):
         SignerServer(settings, federation.members[OWN])
+
+
+def test_a_signer_that_ends_removes_its_own_socket_and_no_other(
+    federation: Federation, settings: SignerSettings
+) -> None:
+    first = SignerServer(settings, federation.members[OWN])
+    second = SignerServer(settings, federation.members[OWN])
+    first.server_close()
+    assert settings.socket.exists()
+    second.server_close()
+    assert not settings.socket.exists()
+    second.server_close()
 
 
 def test_a_user_that_does_not_exist_is_named(federation: Federation, settings: SignerSettings) -> None:

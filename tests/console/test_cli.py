@@ -37,6 +37,26 @@ def test_help_shows_what_every_argument_and_option_is() -> None:
         assert "\\[" not in shown
 
 
+def test_ctrl_c_is_told_with_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("console.status.state_of", interrupted)
+    done = foedus("status")
+    assert (done.code, done.error) == (130, "interrupted")
+
+
+def test_a_run_that_is_interrupted_says_how_it_is_resumed(finished: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("console.backends.inline.run_simulation", interrupted)
+    run = finished.command("status").json["run"]
+    done = finished.resume(run)
+    assert done.code == 130
+    assert f"foedus run --resume {run} --state {finished.state}" in done.err
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert foedus("--version").out == f"foedus {version('foedus')}\n"
 

@@ -137,10 +137,12 @@ def test_a_signal_ends_a_command_as_an_exception_does(number: signal.Signals) ->
         assert process.wait() == 128 + number
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGINT"])
+def test_what_nohup_or_a_script_s_shell_ignores_stays_ignored(number: str) -> None:
+    """A script starts what it has in the background without SIGINT: its own Ctrl-C is not for that, SIGTERM is."""
     script = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from console.entry import leave_on_signals; leave_on_signals(); signal.raise_signal(signal.SIGHUP)"
+        f"import signal; signal.signal(signal.{number}, signal.SIG_IGN)\n"
+        f"from console.entry import leave_on_signals; leave_on_signals(); signal.raise_signal(signal.{number})"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -8,7 +8,8 @@ import pytest
 
 from console import options
 from core import keys
-from core.errors import UsageError
+from core.canonical import from_json
+from core.errors import FormatError, UsageError
 from core.genesis import Genesis
 from core.storage.state_folder import State
 from tests.behaviours.runs import COORDINATOR, Lies, found
@@ -58,6 +59,12 @@ def test_a_file_to_read_is_named_with_what_it_should_be(tmp_path: Path) -> None:
     for missing in (tmp_path / "other", tmp_path):
         with pytest.raises(UsageError, match=f"proof {missing}: expected a file of `foedus proof`, got"):
             options.read_file("proof", missing, "a file of `foedus proof`")
+
+
+def test_a_file_that_is_malformed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kit").write_bytes(b'{"a" : 1}')
+    with pytest.raises(FormatError, match=f"^kit {tmp_path / 'kit'}: JSON is not in canonical form"):
+        options.parse_file("kit", tmp_path / "kit", "a kit", from_json)
 
 
 def test_a_file_to_write_has_a_folder_and_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ def test_a_signer_holds_the_key_that_its_folder_names_until_it_is_ended(tmp_path
     finally:
         process.terminate()
         done = ended(process)
+    assert not (tmp_path / "signer.sock").exists()
     assert key.address in done.err
     assert key.secret.hex() not in done.err + done.out
 

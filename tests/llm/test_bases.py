@@ -56,7 +56,7 @@ def test_the_embedded_base_and_a_folder_are_found_where_they_lie(tmp_path: Path)
     assert bases.find(str(tmp_path)) == tmp_path
 
 
-@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "smolm2", "a/b/c"])
+@pytest.mark.parametrize("name", ["", "/nowhere", "./nowhere", "smolm2", "a/b/c"])
 def test_a_name_that_is_no_base_is_refused_with_those_that_are(name: str) -> None:
     with pytest.raises(ModelError, match="expected smollm2, foedus-tiny, a folder or OWNER/NAME, got none of them"):
         bases.find(name)

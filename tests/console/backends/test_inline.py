@@ -1,10 +1,12 @@
 """A Grid in this process: messages are answered while they are pushed, and each reply is pulled once."""
 
+import logging
 from collections.abc import Iterable
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from console.backends.inline import InlineGrid, run_inline
@@ -72,6 +74,25 @@ def test_whoever_watches_is_called_before_every_message_and_at_the_end(client: C
 
     run_inline(server, client, 2, {"word": "main"}, lambda: calls.append("watched"))
     assert calls == ["main", "watched", "watched", "watched"]
+
+
+def test_flower_s_news_stay_out_of_the_terminal_and_its_warnings_do_not(client: ClientApp) -> None:
+    server, told, handler = ServerApp(), list[str](), logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+
+    @server.main()
+    def main(_grid: Grid, _context: Context) -> None:
+        log(logging.INFO, "news")
+        log(logging.WARNING, "a warning")
+
+    logger = logging.getLogger("flwr")
+    logger.addHandler(handler)
+    try:
+        run_inline(server, client, 1, {})
+        log(logging.INFO, "news again")
+    finally:
+        logger.removeHandler(handler)
+    assert told == ["a warning", "news again"]
 
 
 def test_the_server_app_s_error_is_raised(client: ClientApp) -> None:

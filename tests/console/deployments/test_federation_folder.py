@@ -53,6 +53,9 @@ def test_the_operator_s_own_certificate_is_taken_if_it_has_the_names(tmp_path: P
             with pytest.raises(UsageError, match=r"certificate: expected one for .*, got none for 127\.0\.0\.1"):
                 founded(tmp_path, text)
     found = founded(tmp_path, text)
+    for other, error in (("own.pem", "expected PEM"), ("ca.key", "expected the key of"), ("none", "expected PEM")):
+        with pytest.raises(UsageError, match=error):
+            founded(tmp_path, text.replace("own.key", other))
     assert (found.folder / "server.pem").read_bytes() == (tmp_path / "own.pem").read_bytes()
     assert stat.S_IMODE((found.folder / "server.key").stat().st_mode) == 0o600
     assert not (found.folder / "ca.key").exists()
@@ -124,6 +127,12 @@ def test_units_name_the_folder_and_the_port(tmp_path: Path) -> None:
         (("rounds = 1", 'base = "x"'), "expected settings that this file does not decide elsewhere, got 'base'"),
         (("rounds = 1", "rounds = -1"), "rounds"),
         (("9092", "0"), "listen"),
+        (("127.0.0.1:9092", "127.0.0.1; x:9092"), "listen: expected ADDRESS:PORT"),
+        (("127.0.0.1:9092", "a\\nb:9092"), "listen: expected ADDRESS:PORT"),
+        (("9092", "9093"), "control-port: expected another port than that of listen, got 9093"),
+        (('base = "foedus-tiny"', 'base = "foedus-tiny"\nmetrics = "$x:1"'), "metrics: expected ADDRESS:PORT"),
+        (('base = "foedus-tiny"', 'base = "foedus-tiny"\nchain = "http://[::"'), "expected a host or a URL"),
+        (('base = "foedus-tiny"', 'base = "foedus-tiny"\nkey = "\\u0000"'), "key: expected text without NUL"),
         (('name = "clinics"', 'name = "clinics"\nca = "x"'), "together"),
         (('name = "clinics"', 'name = "clinics"\nnorm-bound = 0'), "norm-bound"),
         (('"127.0.0.1"]', '"hub.example"]'), "reach from machines of their own, .* is hub.example, got embedded"),

@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from chain.joining import JoinKit, JoinRequest
 from console.deployments.organisation_folder import Choices, join, notes
 from core import keys
 from core.deployment import NodeSettings, SignerSettings
-from core.errors import UsageError
+from core.errors import ConfigError, FoedusError, UsageError
 from core.site_policy import SitePolicy
 from tests.console.deployments.founded import founded
 
@@ -101,10 +101,32 @@ def test_nothing_is_made_without_the_data_or_for_users_that_are_none(kit: JoinKi
     for choices, error in (
         (Choices(tmp_path / "nowhere"), "--data: expected a folder"),
         (Choices(node_user="no-such-user"), "expected a user of this machine, got 'no-such-user': useradd"),
+        (Choices(passphrase=tmp_path / "nowhere"), "passphrase file"),
     ):
         with pytest.raises(UsageError, match=error):
             join(kit, home, choices)
         assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"superlink": "hub.example"},
+        {"superlink": "hub.example:1\n- evil"},
+        {"ca": "\u00e9"},
+        {"ca": ""},
+        {"chain_url": "http://[::"},
+        {"chain_url": "http://hub.example:99999"},
+    ],
+)
+def test_nothing_is_made_from_a_kit_whose_addresses_or_ca_are_none(
+    kit: JoinKit, tmp_path: Path, change: dict[str, str]
+) -> None:
+    with pytest.raises(FoedusError, match=r"kit: (superlink: )?expected"):
+        join(replace(kit, **change), tmp_path / "medical", Choices())
+    with pytest.raises(ConfigError, match="metrics: expected"):
+        join(kit, tmp_path / "medical", Choices(metrics="a b"))
+    assert not (tmp_path / "medical").exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to other users")

@@ -48,7 +48,8 @@ class Door(BaseHTTPRequestHandler):
 def door(tmp_path: Path) -> Iterator[tuple[HTTPServer, Path]]:
     """The coordinator's port, and its folder."""
     server = HTTPServer(("127.0.0.1", 0), Door)
-    found = founded(tmp_path, FILE.replace("9092", str(server.server_port)))
+    ports = f'127.0.0.1:{server.server_port}"\ncontrol-port = {free_port()}\n'
+    found = founded(tmp_path, FILE.replace('127.0.0.1:9092"\n', ports))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(found.folder / "server.pem", found.folder / "server.key")
     server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -13,8 +13,10 @@ import yaml
 from compose_spec import PyCompose
 
 from console.deployments.templates import watched_by, write_templates
+from tests import test_helm as chart
 
 VALUES = {"folder": "/etc/foedus/clinics", "program": "/usr/bin/true", "user": "root", "port": 9092}
+VALUES |= {"hosts": '["hub.example"]'}
 VALUES |= {"node_user": "root", "signer_user": "root", "data": "/srv/data", "key": "/etc/foedus/clinics/own.key"}
 VALUES |= {"coordinator_port": 9092, "chain_port": 8545} | watched_by("127.0.0.1:9465", "127.0.0.1:9465")
 
@@ -33,6 +35,18 @@ def test_every_template_is_filled_in(tmp_path: Path, kind: str) -> None:
         assert "Unit" in parser or "Socket" in parser
         if "ExecStart" in parser["Service"] if "Service" in parser else False:
             assert parser["Service"].get("NoNewPrivileges", "yes") == "yes"
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "organisation"])
+def test_the_values_for_helm_are_some_that_the_chart_has_and_install_this_part_alone(tmp_path: Path, kind: str) -> None:
+    write_templates(kind, tmp_path, VALUES)
+    own = yaml.safe_load((tmp_path / "helm-values.yaml").read_text())
+    assert [name for name, section in own.items() if section.get("enabled")] == [
+        {"coordinator": "coordinator", "organisation": "node"}[kind]
+    ]
+    assert all(section.keys() <= chart.VALUES[name].keys() for name, section in own.items())
+    for manifest in chart.manifests(chart.changed(**own)):
+        kubernetes_validate.validate(manifest, chart.KUBERNETES, strict=True)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")

@@ -1,12 +1,8 @@
 """A coordinator that is watched: what it says of the newest run, its anchors, the chain and the certificate."""
 
-import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from core.deployment import CoordinatorSettings
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.state_folder import State
+from tests.chain.test_balance import chain
 from tests.commands import World
 from tests.console.deployments.founded import FILE, founded
 from tests.console.monitoring.test_node import SLEEP, values
@@ -66,7 +63,8 @@ def test_a_run_that_nobody_writes_and_rounds_without_an_anchor_are_problems(
     for path in (run.folder / "records").iterdir():
         os.utime(path, (1000, 1000))
     dead, late = monitor.look().problems
-    assert dead == f"run {run.name} is dead: foedus run --resume {run.name}"
+    resume = f"foedus run --federation {monitor.settings.folder} --resume {run.name}"
+    assert dead == f"run {run.name} is dead: {resume}"
     assert late.startswith("2 rounds have no anchor, the oldest for ")
     with locked(state.lock(run.name)):
         assert [problem for problem in monitor.look().problems if "dead" in problem] == []
@@ -77,30 +75,10 @@ def test_a_superlink_that_is_away_and_a_certificate_that_has_ended_are_problems(
 ) -> None:
     monitor, _ = watched
     monkeypatch.setattr(module, "answers", lambda *_: False)
-    assert monitor.look().problems == ["the SuperLink does not answer on 127.0.0.1:9093"]
+    assert monitor.look().problems == [f"the SuperLink does not answer on 127.0.0.1:{monitor.settings.control_port}"]
     monkeypatch.setattr(module.time, "time", lambda: 10.0**10)
     expired = "server.pem has expired: foedus deploy init makes another"
     assert [problem for problem in monitor.look().problems if expired in problem]
-
-
-@contextmanager
-def chain(result: object) -> Iterator[str]:
-    """A chain's endpoint that answers every question alike; its URL."""
-
-    class _Node(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), _Node) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/secret"
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -146,4 +124,4 @@ def test_the_process_that_is_watched_is_one_that_lives(watched: tuple[Coordinato
     monitor, _ = watched
     monitor.superlink.kill()
     monitor.superlink.wait()
-    assert monitor.look().problems == ["the SuperLink does not answer on 127.0.0.1:9093"]
+    assert monitor.look().problems == [f"the SuperLink does not answer on 127.0.0.1:{monitor.settings.control_port}"]

@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from console.views.report import loss_rows, report, round_remarks, served_lines, standings, tables, unmeasured_rows
+from console.views.report import (
+    loss_rows,
+    rejection_lines,
+    report,
+    round_remarks,
+    served_lines,
+    standings,
+    tables,
+    unmeasured_rows,
+)
 from core.genesis import Privacy
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
+from core.storage.lock import locked
 from core.storage.state_folder import State
 from tests.behaviours.runs import Federation, Lies, advance, build, compared, found
 from tests.console.views.printed import printed
@@ -81,6 +91,19 @@ def test_attempts_below_the_quorum_are_told_with_their_reasons(federation: Feder
     assert first["rejected"] == []
     assert {entry["organisation"] for entry in second["rejected"]} == {"coding", "financial"}
     assert {(entry["reason"], entry["detail"]) for entry in second["rejected"]} == {("no-reply", "nothing came")}
+
+
+def test_who_was_rejected_and_why_is_told_in_words(federation: Federation) -> None:
+    text = printed(tables(State(federation.run.folder.parents[1]), federation.run, told(federation)))
+    for name in ("coding", "financial"):
+        assert f"Rejected {name} in round 2: no-reply: nothing came\n" in text
+    one = {"organisation": "coding", "reason": "not-finite", "detail": "got NaN"}
+    rounds = [{"round": number, "rejected": [one, one]} for number in range(1, 21)]
+    (line,) = rejection_lines(rounds)
+    assert line.startswith("Rejected coding in rounds 1, 2, 3, 4, ")
+    assert line.endswith(" and 8 others: not-finite: got NaN")
+    many = [{"round": 1, "rejected": [one | {"organisation": f"o{number}"} for number in range(100)]}]
+    assert len(list(rejection_lines(many))) == 41
 
 
 def test_who_was_late_is_told_by_name_and_in_words(tmp_path: Path) -> None:
@@ -168,6 +191,26 @@ def test_what_to_try_next_names_a_state_folder_that_no_command_would_look_in(
         shown[place] = printed(tables(State(folder), federation.run, told(federation))).partition("Next: ")[2]
     assert "--state" not in shown[folder]
     assert f"foedus verify one --state {folder} ·" in shown[folder / "elsewhere"]
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_an_unfinished_run_is_offered_to_be_resumed_and_one_that_goes_on_to_be_watched(
+    tmp_path: Path, deployed: bool
+) -> None:
+    federation, state = found(tmp_path / "state" / "runs" / "one", rounds=2), State(tmp_path / "state")
+    if deployed:
+        (tmp_path / "federation.toml").touch()
+
+    def offered() -> str:
+        return printed(tables(state, federation.run, told(federation))).partition("Next: ")[2]
+
+    assert offered().startswith(f"foedus run {f'--federation {tmp_path} ' * deployed}--resume one ")
+    with locked(state.lock("one")):
+        assert offered().startswith("foedus status --watch one ")
+        assert "--resume" not in offered()
+    for number in (1, 2):
+        advance(federation, number)
+    assert "--resume" not in offered()
 
 
 def test_an_effect_has_a_column_where_it_was_measured() -> None:

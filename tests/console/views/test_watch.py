@@ -124,6 +124,21 @@ def test_a_dead_run_says_how_to_go_on(finished: World) -> None:
     assert "0 rounds not anchored yet" in out.getvalue()
 
 
+def test_what_the_coordinator_s_account_holds_is_asked_for_twice_a_minute_and_shown(
+    finished: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, out, asked = State(finished.state), io.StringIO(), []
+    run = state.existing()
+    held = watch.Balance("http://chain.example", run.genesis.coordinator)
+    monkeypatch.setattr(watch, "balance", lambda *of: asked.append(of) or 1234.5)
+    assert (held(), held()) == (1234.5, 1234.5)
+    assert asked == [("http://chain.example", run.genesis.coordinator)]
+    console = Console(file=out, width=150)
+    for ether in (held(), watch.Balance("embedded", run.genesis.coordinator)()):
+        console.print(watch.picture(state, run, [], "running", ether))
+    assert out.getvalue().count("The coordinator's account holds 1,234.5000 ether") == 1
+
+
 @pytest.mark.parametrize("other", ["--json", "--agents"])
 def test_watching_is_refused_beside_what_prints_something_else(finished: World, other: str) -> None:
     done = foedus("status", "--watch", other, "--state", finished.state)
