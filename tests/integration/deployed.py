@@ -32,7 +32,9 @@ from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, World, foedus, make_base, make_data
 
-MEMBERS = ("coding", "financial", "medical")
+_NAMES = ("coding", "financial", "medical", "harbour", "kitchen", "law", "museum", "observatory")
+MEMBERS = _NAMES[: int(os.environ.get("FOEDUS_ORGANISATIONS", "3"))]
+"""Three, unless the environment asks for more, as a long soak does."""
 CHAIN_ID = 31337
 ROOT = Path(__file__).parents[2]
 PRIVILEGED = os.getuid() == 0
