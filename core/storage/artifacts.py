@@ -11,13 +11,13 @@ wrapped once, for their group's key (core/storage/groups.py).
 
 import hmac
 import secrets
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from core.adapter import AdapterState
-from core.canonical import Address, Digest, domain, from_json, raw, to_json
+from core.canonical import Address, Digest, digest, domain, from_json, raw, to_json
 from core.errors import DestroyedError, FoedusError, IntegrityError, RunError, UsageError
 from core.keys import Key, PublicKey, address_of
 from core.storage import groups, sealing
@@ -77,10 +77,11 @@ class Artifacts:
         or its bytes are not those of the digest; UsageError when no key was given.
         """
         # The label proves the place alone; the digest proves the state.
-        data, found = self._open_block(place := self.place(name), unlocked)
-        if found != name:
-            raise IntegrityError(f"artifact {place}: expected digest {name}, got {found}")
-        return Packed(data)
+        data = self._open(place := self.place(name), unlocked)
+        packed = Packed(data)
+        if packed.digest != name:
+            raise IntegrityError(f"artifact {place}: expected digest {name}, got {packed.digest}")
+        return packed
 
     def share(self, name: Digest, members: Collection[Address] | None = None) -> None:
         """Let those read a state who cannot yet, as `put` would; nothing where none is stored."""
@@ -97,10 +98,7 @@ class Artifacts:
 
     def open_document(self, name: str, unlocked: Unlocked | None = None) -> bytes:
         """A document; raises what `open` raises."""
-        place = name.removesuffix(".json")
-        _, _, key = unlocked or self.unlock(place)
-        with _reading(place):
-            return sealing.unseal(key, _label(place), self.blobs.read(place + SEALED))
+        return self._open(name.removesuffix(".json"), unlocked)
 
     def destroy_document(self, name: str) -> None:
         """Destroy the key of a document's copy."""
@@ -153,7 +151,7 @@ class Artifacts:
 
     def check_block(self, place: str) -> None:
         """Raise IntegrityError unless a block holds the state that it is named for."""
-        if self.place(self._open_block(place)[1]) != place:
+        if self.place(digest("adapter", self._open(place))) != place:
             raise IntegrityError(f"artifact {place} holds another state")
 
     def check_wraps(self, unlocked: Unlocked, members: Collection[Address] | None = None) -> None:
@@ -231,11 +229,12 @@ class Artifacts:
         except OSError as error:
             raise RunError(f"artifact {place} cannot be stored: {error}") from error
 
-    def _open_block(self, place: str, unlocked: Unlocked | None = None) -> tuple[bytes | memoryview, Digest]:
-        """The bytes of a state, and their digest."""
+    def _open(self, place: str, unlocked: Unlocked | None = None) -> bytes:
         _, _, key = unlocked or self.unlock(place)
-        with _reading(place):
-            return sealing.unseal_and_digest(key, _label(place), self.blobs.read(place + SEALED), "adapter")
+        try:
+            return sealing.unseal(key, _label(place), self.blobs.read(place + SEALED))
+        except (OSError, IntegrityError) as error:
+            raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
 
     def _key_of(self, place: str, wraps: Wraps) -> bytes:
         if self.key is None:
@@ -265,15 +264,6 @@ class Artifacts:
 
     def _write_wraps(self, place: str, wraps: Wraps) -> None:
         self.blobs.write(place + KEYS, [to_json(wraps.to_dict())])
-
-
-@contextmanager
-def _reading(place: str) -> Iterator[None]:
-    """What goes wrong says what was read."""
-    try:
-        yield
-    except (OSError, IntegrityError) as error:
-        raise IntegrityError(f"artifact {place} cannot be read: {error}") from error
 
 
 def _label(place: str) -> bytes:

@@ -11,13 +11,10 @@ Since nothing but the key is random (as in Fujisaki and Okamoto, 1999), whoever 
 an auditor finds a wrap that its reader could not open. The keys of GCM are used once, so its nonce is zero.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 from coincurve import PrivateKey
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -26,16 +23,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from eth_keys.constants import SECPK1_N
 
-from core.canonical import Address, Digest, address, digest, domain
+from core.canonical import Address, address, domain
 from core.errors import FormatError, IntegrityError
 from core.keys import Key, PublicKey, address_of, public_key
 
 TAG_BYTES = 16
 KEY_BYTES = 32
-PIECE_BYTES = 4 * 2**20
-"""What is decrypted at a time, where it is hashed meanwhile."""
-Unsealed = bytes | memoryview
-_BLOCK_BYTES = 16
 _NONCE = bytes(12)
 
 
@@ -104,36 +97,7 @@ def unseal(key: bytes, label: bytes, sealed: bytes | memoryview) -> bytes:
     try:
         return AESGCM(key).decrypt(_NONCE, sealed, label)
     except InvalidTag as error:
-        raise _changed() from error
-
-
-def unseal_and_digest(key: bytes, label: bytes, sealed: bytes | memoryview, noun: str) -> tuple[Unsealed, Digest]:
-    """What was sealed, as `unseal` has it, and its digest as a noun.
-
-    One piece is hashed, by another thread, while the next is decrypted: hashing takes most of the time.
-    """
-    if len(sealed) <= PIECE_BYTES:
-        data = unseal(key, label, sealed)
-        return data, digest(noun, data)
-    body, tag = memoryview(sealed)[:-TAG_BYTES], bytes(sealed[-TAG_BYTES:])
-    decryptor = Cipher(algorithms.AES(key), modes.GCM(_NONCE, tag)).decryptor()
-    decryptor.authenticate_additional_data(label)
-    # It wants room for a block more than it writes.
-    out, state = np.empty(len(body) + _BLOCK_BYTES, np.uint8).data, hashlib.sha256(domain(noun))
-    with ThreadPoolExecutor(1) as hashing:
-        for start in range(0, len(body), PIECE_BYTES):
-            piece = body[start : start + PIECE_BYTES]
-            decryptor.update_into(piece, out[start : start + len(piece) + _BLOCK_BYTES])
-            hashing.submit(state.update, out[start : start + len(piece)])
-    try:
-        decryptor.finalize()
-    except InvalidTag as error:
-        raise _changed() from error
-    return out[: len(body)].toreadonly(), Digest("0x" + state.hexdigest())
-
-
-def _changed() -> IntegrityError:
-    return IntegrityError("the sealed bytes were changed, or sealed under another key or name")
+        raise IntegrityError("the sealed bytes were changed, or sealed under another key or name") from error
 
 
 def _ephemeral(key: bytes, label: bytes) -> bytes:
