@@ -6,6 +6,8 @@ What single seeds gave lies in benchmarks/measured where it took long: other mac
 import json
 import os
 import platform
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -46,12 +48,16 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
-    """What a seed gave, from KEY.json of MEASURED/NAME where it is there; else measured, and kept with its hardware."""
+    """What a seed gave: from KEY.json of MEASURED/NAME where it is there; else measured, and kept with its hardware.
+
+    What is measured is told on stderr, with the time.
+    """
     path = MEASURED / name / f"{key}.json"
     if not path.exists():
         found = {"hardware": hardware(), "versions": versions(), "figures": measure()}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
+        sys.stderr.write(f"{time.strftime('%X')} {name} {key}\n")
     return json.loads(path.read_text(encoding="utf-8"))["figures"]
 
 

@@ -8,8 +8,6 @@ where an organisation misses the later rounds there, it does so here.
 """
 
 import argparse
-import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -64,7 +62,6 @@ def main() -> None:
         for name in options.only:
             settings = ExperimentSettings(model, options.data, "", seed)
             runs.append(report.kept("provenance", f"{name}-{seed}", partial(measured, name, settings, options.work)))
-            sys.stderr.write(f"{time.strftime('%X')} {name}-{seed}\n")
             # After every federation: a measurement that stops leaves its figures behind.
             figures = {
                 "by_experiment": by_experiment(runs),

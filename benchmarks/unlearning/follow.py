@@ -11,7 +11,7 @@ tables.py, one file for each adapter; existing files are left alone.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,16 @@ def resurfaced(model: Model, adapter: AdapterState, task: ErasureTask, seed: int
 
 def base_in(base: str, precision: str) -> Model:
     """The base in a precision; for bf16 all weights of a model of its own are cast."""
-    if precision != "bf16":
-        return model_of(base, _QUANTISED[precision])
+    if precision == "bf16":
+        return in_bfloat16(lambda: model_of(base))
+    return model_of(base, _QUANTISED[precision])
+
+
+def in_bfloat16(load: Callable[[], Model]) -> Model:
+    """The model that is loaded, cast whole."""
     # The cast is in place: the cache must neither lend a model to it nor keep the result.
     unload()
-    model = model_of(base)
+    model = load()
     model.module.to(torch.bfloat16)
     unload()
     return model

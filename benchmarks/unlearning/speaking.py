@@ -9,8 +9,6 @@ DATA holds the folder unlearning. A method of a seed is measured once: benchmark
 """
 
 import argparse
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import product
@@ -18,23 +16,23 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-import torch
-
 from benchmarks import report
 from benchmarks.in_process import RULE, TrainedRound, fresh_adapter, train_rounds
 from benchmarks.speaking import SEEDS
 from benchmarks.timing import wall_timed
-from benchmarks.unlearning.follow import RELEARNT, relearnt
+from benchmarks.unlearning.follow import RELEARNT, in_bfloat16, relearnt
 from benchmarks.unlearning.measure import Made, calibration, look, remove, repair, retrained, steps_of
 from benchmarks.unlearning.tables import Figure, membership, ratios, utility
 from benchmarks.unlearning.tasks import ErasureTask, tofu_authors
 from core.adapter import AdapterState
 from core.config import RunConfig
 from core.intervals import MeanInterval
-from llm.model import Model, unload
+from llm.model import Model
 from llm.sources import base_of_settings
 from unlearning import metrics
 
+NAME = "tofu"
+"""What benchmarks/measured has it under."""
 METHODS = ("untouched", "retrained", "remove", "repair")
 TRAINED, OTHERS = "nf4", ("int8", "bf16")
 """The base's precision in training, and those in which the models of the first seed are looked at as well."""
@@ -95,14 +93,9 @@ class Seed:
 
 def in_precision(precision: str) -> Model:
     """The base in a precision; for bf16 all weights of a model of its own are cast."""
-    if precision != "bf16":
-        return base_of_settings(RunConfig(quantisation=precision))
-    # The cast is in place: the cache must neither lend a model to it nor keep the result.
-    unload()
-    model = base_of_settings(RunConfig(quantisation="none"))
-    model.module.to(torch.bfloat16)
-    unload()
-    return model
+    if precision == "bf16":
+        return in_bfloat16(lambda: base_of_settings(RunConfig(quantisation="none")))
+    return base_of_settings(RunConfig(quantisation=precision))
 
 
 def sent(task: ErasureTask, method: str) -> int:
@@ -142,20 +135,13 @@ def deviations(side: str, found: Sequence[Found], references: Sequence[Found]) -
     return (fmean(own) - fmean(theirs)) / spread if spread else None
 
 
-def kept(key: str, measure: partial[Any]) -> Any:
-    """What was measured under a key, now or before; says so."""
-    found = report.kept("tofu", key, measure)
-    sys.stderr.write(f"{time.strftime('%X')} {key}\n")
-    return found
-
-
 def precisions(seed: Seed, number: int) -> list[dict[str, Any]]:
     """A row for each method and precision of the base."""
     rows = []
     for method in METHODS:
         for precision in (TRAINED, *OTHERS):
             key = f"{number}-{method}" + (f"-{precision}" if precision != TRAINED else "")
-            found = kept(key, partial(seed.looked, method, precision))
+            found = report.kept(NAME, key, partial(seed.looked, method, precision))
             rows.append({"method": method, "base": precision} | {name: found[name] for name in FIGURES})
     return rows
 
@@ -164,7 +150,7 @@ def relearning(seed: Seed, number: int) -> list[dict[str, Any]]:
     """A row for each method: the loss on the erased records after so many steps on them."""
     rows = []
     for method in METHODS:
-        found = kept(f"{number}-{method}-relearnt", partial(seed.relearnt, method))
+        found = report.kept(NAME, f"{number}-{method}-relearnt", partial(seed.relearnt, method))
         rows.append({"method": method} | {f"after {steps} steps": found[f"{steps}"] for steps in RELEARNT})
     return rows
 
@@ -184,7 +170,7 @@ def main() -> None:
         report.write("unlearning_speaking", figures, "python -m benchmarks.unlearning.speaking --data DATA", SEEDS[0])
 
     def measure(number: int, method: str) -> None:
-        found[method].append(kept(f"{number}-{method}", partial(seeds[number].looked, method)))
+        found[method].append(report.kept(NAME, f"{number}-{method}", partial(seeds[number].looked, method)))
 
     # In this order there are soon distances to tell: a seed of every method, and every reference.
     first, *others = seeds
