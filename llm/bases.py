@@ -44,6 +44,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 _FETCHED = (*FILES, "*.safetensors", *ADAPTER_FILES, SIGNATURE)
 _NOT_FETCHED = ("*/*.safetensors", "*/*.json", "*/*.model", "consolidated*")
 """The same weights in other forms, of which a repository may hold several."""
+SHARE = "FOEDUS_SHARE_BASE"
+"""The variable that asks, by any value, for one copy of a base for all processes of the machine."""
 _PUBLISHED = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _LICENCES = {SMOLLM2: "Apache-2.0", assets.BASE_MODEL: "Apache-2.0"}
 """Of the bases that come with the project. A folder tells none that could be relied on."""

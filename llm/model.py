@@ -18,6 +18,7 @@ import llm.uncompiled  # noqa: F401 - before PEFT, which imports bitsandbytes
 
 # isort: split
 import gc
+import os
 import re
 import sys
 import warnings
@@ -42,9 +43,10 @@ from transformers.utils import logging as transformers_logging
 from core.adapter import AdapterState
 from core.canonical import Digest
 from core.errors import ModelError, UsageError
-from llm.bases import check_alone, digest_of, find
+from llm.bases import SHARE, check_alone, digest_of, find
 from llm.batches import Batch, Example, pack
 from llm.lower_blocks import LowerBlocks, lower_blocks
+from llm.shared_base import share
 from llm.templates import fix_date, prints_date
 from llm.vocabulary import fit
 
@@ -92,11 +94,13 @@ class Model:
     module: PeftModel
     packs: bool
     """Whether an example is untouched by another one before it in its row."""
+    known: Digest | None = None
+    """The digest of the base's files, where it was asked for before they were read."""
 
     @cached_property
     def digest(self) -> Digest:
         """The digest of the base's files."""
-        return digest_of(self.folder)
+        return self.known or digest_of(self.folder)
 
     @property
     def family(self) -> str:
@@ -272,7 +276,8 @@ def tokenizer_in(folder: Path) -> Any:
 
 def _load(spec: ModelSpec, folder: Path) -> Model:
     tokenizer = tokenizer_in(folder)
-    base = _base(folder, spec)
+    digest = digest_of(folder) if os.environ.get(SHARE) else None
+    base = _base(folder, spec, digest)
     try:
         if spec.date:
             fix_date(tokenizer, date.fromisoformat(spec.date))
@@ -280,7 +285,7 @@ def _load(spec: ModelSpec, folder: Path) -> Model:
         check_causal(base)
     except UsageError as error:
         raise ModelError(f"base model {folder}: {error}") from error
-    return adapted(spec, folder, tokenizer, base)
+    return replace(adapted(spec, folder, tokenizer, base), known=digest)
 
 
 def adapted(spec: ModelSpec, folder: Path, tokenizer: Any, base: Any) -> Model:
@@ -345,10 +350,20 @@ def _lora(spec: ModelSpec, base: Any) -> LoraConfig:
     )
 
 
-def _base(folder: Path, spec: ModelSpec) -> Any:
-    """The quantised network without an adapter."""
+def _base(folder: Path, spec: ModelSpec, shared: Digest | None) -> Any:
+    """The quantised network without an adapter; on a CPU that of all processes where its files' digest is given."""
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if spec.device == "auto" else spec.device)
+    settings = _quantisation(spec.quantisation, device)
+    if shared is None or device.type != "cpu":
+        return _read(folder, spec, device, settings)
+    described = {"quantisation": settings.to_json_string() if settings else "none"}
+    # A copy says itself how it is quantised.
+    return share(folder, shared, described, lambda f: _read(f, spec, device, settings if f == folder else None))
+
+
+def _read(folder: Path, spec: ModelSpec, device: torch.device, settings: BitsAndBytesConfig | None) -> Any:
+    """The network of a folder, quantised as the settings or else its own configuration say."""
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
     try:
@@ -356,7 +371,7 @@ def _base(folder: Path, spec: ModelSpec) -> Any:
             folder,
             dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
             device_map={"": device},
-            quantization_config=_quantisation(spec.quantisation, device),
+            quantization_config=settings,
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,

@@ -32,6 +32,7 @@ from core.config import RunConfig
 from core.errors import RunError
 from core.storage.lock import holder
 from core.storage.state_folder import State
+from llm.bases import SHARE
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
@@ -167,7 +168,7 @@ def _listed_gpus() -> list[str]:
 def superlink(home: Path, run: Path) -> Iterator[SuperLink]:
     """Start a SuperLink with this home; end it, and everything below it, on leaving."""
     port = free_port()
-    environment = {**os.environ, **QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
+    environment = {SHARE: "1", **os.environ, **QUIET, **processes.mark(run), "FLWR_HOME": str(home)}
     # Flower starts its parts by name: they must be those beside this interpreter.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     address = f"127.0.0.1:{port}"

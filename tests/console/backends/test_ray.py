@@ -1,16 +1,20 @@
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from rich.progress import Progress
 
-from console.backends.ray import SuperLink, resources, telling_line, while_ray_is_late
+from console.backends import ray
+from console.backends.ray import SuperLink, resources, superlink, telling_line, while_ray_is_late
 from console.views.progress import Watcher
+from core.canonical import parse_json
 from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from core.storage.lock import locked
 from core.storage.state_folder import State
+from llm.bases import SHARE
 
 TRACEBACK = """
 INFO :      Starting
@@ -83,6 +87,33 @@ def test_a_run_is_submitted_again_where_ray_did_not_start_in_time_and_for_nothin
     with pytest.raises(RunError, match="SuperLink"):
         while_ray_is_late(other)
     assert tries == [False]
+
+
+SERVER = """
+import http.server, json, os, pathlib, sys
+pathlib.Path("environment.json").write_text(json.dumps(dict(os.environ)))
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(("asked", "shared"), [(None, "1"), ("", "")])
+def test_the_processes_of_a_simulation_have_one_thread_each_and_share_a_base(
+    asked: str | None, shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "script", lambda _name: [sys.executable, "-c", SERVER])
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv(SHARE, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(SHARE, asked)
+    with superlink(tmp_path, tmp_path / "run"):
+        # Flower's processes and Ray's actors inherit it.
+        found = parse_json((tmp_path / "environment.json").read_bytes())
+    assert found["OMP_NUM_THREADS"] == "1"
+    assert found[SHARE] == shared
 
 
 @pytest.mark.parametrize(("gpus", "share"), [(1, " client-resources-num-gpus=0.5"), (2, "=1"), (8, "=1")])
