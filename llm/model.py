@@ -356,14 +356,18 @@ def _base(folder: Path, spec: ModelSpec, shared: Digest | None) -> Any:
     device = torch.device(automatic if spec.device == "auto" else spec.device)
     settings = _quantisation(spec.quantisation, device)
     if shared is None or device.type != "cpu":
-        return _read(folder, spec, device, settings)
+        return _read(folder, spec, device, quantization_config=settings)
     described = {"quantisation": settings.to_json_string() if settings else "none"}
-    # A copy says itself how it is quantised.
-    return share(folder, shared, described, lambda f: _read(f, spec, device, settings if f == folder else None))
+
+    def read(source: Path) -> Any:
+        # A copy's own configuration says how it is quantised, unless anything is said here.
+        return _read(source, spec, device, **({"quantization_config": settings} if source == folder else {}))
+
+    return share(folder, shared, described, read)
 
 
-def _read(folder: Path, spec: ModelSpec, device: torch.device, settings: BitsAndBytesConfig | None) -> Any:
-    """The network of a folder, quantised as the settings or else its own configuration say."""
+def _read(folder: Path, spec: ModelSpec, device: torch.device, **options: Any) -> Any:
+    """The network of a folder, with options of transformers."""
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
     try:
@@ -371,12 +375,12 @@ def _read(folder: Path, spec: ModelSpec, device: torch.device, settings: BitsAnd
             folder,
             dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
             device_map={"": device},
-            quantization_config=settings,
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"base model {folder} cannot be loaded as {spec.quantisation}: {_reason(error)}") from error
