@@ -174,7 +174,7 @@ class Decoder:
         """Read one or more tokens of every row; what is watched is kept if an answer asks for it."""
         network: Any = self.model.module.get_base_model()
         positions = mask.cumsum(1)[:, -tokens.shape[1] :] - 1
-        asked, seen = any(a.watched for a in answers), Seen()
+        asked, seen = any(a.watched for a in answers), Seen(self.model.device)
         watched = watched_writes(self.model) if asked else nullcontext()
         hooks = [(self.model.layers[name], seen.hook(name)) for name in keys(tuple(self.model.layers)) if asked]
         terms = self._terms_of([factors for answer in answers for _, factors in answer.adapters])

@@ -33,7 +33,8 @@ def _versions() -> dict[str, str]:
 def reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """One thread and seeded generators inside, the caller's outside; deterministic kernels on CUDA."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    devices = [device] if device.type == "cuda" else []
+    # All that are visible: a base may be spread over them.
+    devices = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     # Reductions are divided among threads: another number of them adds up in another order.
     torch.set_num_threads(1)
     if devices:

@@ -24,7 +24,8 @@ Hook = Callable[[torch.nn.Module, tuple[Any, ...], Any], Any]
 class Forward:
     """Logits of the answers (answers, vocabulary), the answers' tokens, and inputs and outputs of the modules.
 
-    `inputs` (rows, positions, in) are plain values, `outputs` (rows, positions, out) parts of the graph.
+    `inputs` (rows, positions, in) are plain values, `outputs` (rows, positions, out) parts of the graph. All but the
+    outputs, and gradients as well, lie where the logits do.
     """
 
     logits: torch.Tensor
@@ -60,7 +61,7 @@ class Forward:
     def _gradients(self, start: torch.Tensor, own: bool) -> dict[str, torch.Tensor]:
         self._paths.own = own
         gradients = torch.autograd.grad(self._hidden, list(self.outputs.values()), start, retain_graph=True)
-        return dict(zip(self.outputs, gradients, strict=True))
+        return {n: each.to(self.logits.device) for n, each in zip(self.outputs, gradients, strict=True)}
 
 
 def forward(
@@ -77,7 +78,7 @@ def forward(
     the attention is the model's, which is faster, and gradients are along all paths alone. Raises ModelError for a
     model whose attention cannot be replaced.
     """
-    seen, network, hidden = Seen(), model.module.get_base_model(), []
+    seen, network, hidden = Seen(model.device), model.module.get_base_model(), []
     begin = network.get_input_embeddings() if entry is None else entry
     if entry is None and batch.entering is not None:
         batch.entering.requires_grad_()
@@ -99,8 +100,9 @@ def forward(
 
 @dataclass
 class Seen:
-    """Inputs and outputs of modules during forward passes."""
+    """Inputs and outputs of modules during forward passes; inputs as plain values on one device."""
 
+    device: torch.device
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -108,7 +110,7 @@ class Seen:
         """A forward hook that keeps a module's input and output under `name`."""
 
         def keep(_module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self.inputs[name], self.outputs[name] = inputs[0].detach(), output
+            self.inputs[name], self.outputs[name] = inputs[0].detach().to(self.device), output
 
         return keep
 

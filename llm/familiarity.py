@@ -30,7 +30,7 @@ def keys(modules: Sequence[str]) -> tuple[str, ...]:
 
 def inputs_of(model: Model, tokens: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
     """The inputs of modules, (positions, in), when the model as it now stands reads a text."""
-    seen = Seen()
+    seen = Seen(model.device)
     # All prompt and no answer: not one position goes through the output layer.
     batch = model.entered(collate([Example(tuple(tokens), len(tokens))], [[0]]).to(model.device))
     with torch.no_grad(), hooked([(model.layers[name], seen.hook(name)) for name in names]):

@@ -18,7 +18,9 @@ def answer_logits(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tenso
     network = model.module.get_base_model()
     # Only positions that predict an answer token go through the output layer: on long prompts and large vocabularies
     # that layer and its logits are most of the cost.
-    only_answers = network.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][answered],))
+    only_answers = network.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: (given[0][answered.to(given[0].device)],)
+    )
     with model.autocast(), only_answers:
         if batch.entering is None or model.lower_blocks is None:
             logits = network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits

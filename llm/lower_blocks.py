@@ -36,7 +36,7 @@ class LowerBlocks:
         for row, owners in enumerate(batch.owners):
             for owner in owners[owners >= 0].unique():
                 own = owners == owner
-                entering[row, own] = self._hidden(tuple(batch.tokens[row, own].tolist())).to(self.dtype)
+                entering[row, own] = self._hidden(tuple(batch.tokens[row, own].tolist())).to(entering)
         return replace(batch, entering=entering)
 
     @property
@@ -79,7 +79,7 @@ def lower_blocks(network: Any, first: int) -> LowerBlocks | None:
         return None
     lower = LowerBlocks(decoder, first)
     ids = torch.tensor([_PROBE], device=network.device)
-    entering = lower.leaving(_PROBE)[None].to(lower.dtype)
+    entering = lower.leaving(_PROBE)[None].to(ids.device, lower.dtype)
     with torch.no_grad():
         whole = network(input_ids=ids, use_cache=False).logits
         with lower.skipped():

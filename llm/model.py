@@ -46,6 +46,7 @@ from core.errors import ModelError, UsageError
 from llm.bases import SHARE, check_alone, digest_of, find
 from llm.batches import Batch, Example, pack
 from llm.lower_blocks import LowerBlocks, lower_blocks
+from llm.placement import device_map, free_memory
 from llm.shared_base import share
 from llm.templates import fix_date, prints_date
 from llm.vocabulary import fit
@@ -81,7 +82,7 @@ class ModelSpec:
     rslora: bool = False
     """Whether the scale is alpha / √rank."""
     device: str = "auto"
-    """``auto`` is CUDA where there is one, else the CPU."""
+    """``auto`` is CUDA where there is one, else the CPU; a base that one GPU is too small for takes several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +135,15 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """Its device and the types of its weights, which decide how its sums round."""
-        kinds = sorted({str(weight.dtype).removeprefix("torch.") for weight in self.module.parameters()})
-        return f"{self.device}: {', '.join(kinds)}"
+        """Its devices and the types of its weights, which decide how its sums round."""
+        weights = list(self.module.parameters())
+        kinds = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})
+        return f"{', '.join(sorted({str(weight.device) for weight in weights}))}: {', '.join(kinds)}"
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return torch.device(next(self.module.parameters()).device)
+        """Where what it reads enters, and the logits leave; the blocks of a large base may lie elsewhere."""
+        return torch.device(self.module.get_base_model().get_input_embeddings().weight.device)
 
     def rows(self, examples: Sequence[Example], max_length: int) -> list[tuple[int, ...]]:
         """Return which examples share a row: packed where the model `packs`, else each alone."""
@@ -370,11 +372,16 @@ def _read(folder: Path, spec: ModelSpec, device: torch.device, **options: Any) -
     """The network of a folder, with options of transformers."""
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"base model {folder}: expected *.safetensors and config.json, got no safetensors weights")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    # A GPU that is named, by its number, is the only one.
+    several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     try:
         base, found = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
-            device_map={"": device},
+            dtype=dtype,
+            device_map=device_map(folder, options.get("quantization_config"), dtype, free_memory())
+            if several
+            else {"": device},
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,

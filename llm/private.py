@@ -98,12 +98,13 @@ class PrivateLoop(Loop):
         for weight, mask in self.masks.items():
             if mask is not None:
                 gradients[weight] *= mask
-        norms = torch.stack([each.flatten(1).square().sum(1) for each in gradients.values()]).sum(0).sqrt()
+        squares = [each.flatten(1).square().sum(1).to(self.model.device) for each in gradients.values()]
+        norms = torch.stack(squares).sum(0).sqrt()
         scales = (self.mechanism.clip / norms.clamp(min=1e-12)).clamp(max=1.0)
         # A row whose gradient is not finite has no norm to scale it by: it counts as zero.
         scales = torch.where(norms.isfinite(), scales, 0.0)
         return {
-            weight: torch.einsum("b,bor->or", scales, each.nan_to_num(0.0, 0.0, 0.0))
+            weight: torch.einsum("b,bor->or", scales.to(each.device), each.nan_to_num(0.0, 0.0, 0.0))
             for weight, each in gradients.items()
         }
 

@@ -72,11 +72,11 @@ class Writes:
     outputs: dict[str, torch.Tensor]
 
     def at(self, where: Any) -> "Writes":
-        """The same at some places, an index into (rows, positions) that leaves one axis for them."""
+        """The same on one device at some places, an index into (rows, positions) that leaves one axis for them."""
         return Writes(
             self.stream,
             {name: tensor[where] for name, tensor in self.inputs.items()},
-            {name: tensor[where] for name, tensor in self.outputs.items()},
+            {name: tensor.to(self.inputs[name].device)[where] for name, tensor in self.outputs.items()},
         )
 
     def readers(self, tokens: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -85,10 +85,11 @@ class Writes:
         Reading is linear once the denominators of norms are held fixed.
         """
         head = self.stream.head
-        last = _frozen(self.stream.norm, self.inputs["norm"]) * head.weight[tokens]
+        rows = tokens.to(head.weight.device)
+        last = _frozen(self.stream.norm, self.inputs["norm"]) * head.weight[rows].to(tokens.device)
         base = (last.double() * self.outputs["embedding"].double()).sum(-1)
         if head.bias is not None:
-            base = base + head.bias[tokens].double()
+            base = base + head.bias[rows].to(tokens.device).double()
         readers = {}
         for name, norm in self.stream.writers.items():
             reader = last if norm is None else last * _frozen(norm, self.outputs[name])
@@ -102,7 +103,7 @@ class Writes:
 @contextmanager
 def watched_writes(model: Model) -> Iterator[Writes]:
     """Inside, a forward pass fills the value; raises ModelError for a decoder that is not built as this module says."""
-    stream, seen = residual_stream(model), Seen()
+    stream, seen = residual_stream(model), Seen(model.device)
     watched = {"embedding": stream.embedding, "norm": stream.norm}
     for name in stream.writers:
         watched[name] = model.module.get_base_model().get_submodule(name)
@@ -119,4 +120,4 @@ def _frozen(norm: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     # The gain is read off the norm itself, whichever way it keeps it (Gemma keeps it less one).
     ones = torch.ones(hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
     gain: torch.Tensor = norm(ones) * (1.0 + eps) ** 0.5
-    return gain * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
+    return gain.to(hidden.device) * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)

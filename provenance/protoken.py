@@ -39,7 +39,7 @@ def protoken(subject: Subject, example: Example, effort: Effort) -> Scores:
         for part, terms in contributions.clients(adapted, effort.chunk):
             with per_row_adapters(model, terms, contributions.scale):
                 for name, module in monitored.items():
-                    outputs = module(run.inputs[name][:, answers]).double()
+                    outputs = module(run.inputs[name][:, answers]).to(scores)
                     scores[:, part] += (outputs * gradients[name][0, answers].double()).sum(-1).T
     tokens, logprobs = scores.cpu(), run.logprobs.detach().double().cpu()
     return Scores(contributions.candidates, tokens, tokens.sum(0), logprobs, base_logprobs(subject, example), None)

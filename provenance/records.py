@@ -100,7 +100,7 @@ def _entered(model: Model, batch: Batch) -> Batch:
 def _sketch(model: Model, name: str, run: Forward) -> torch.Tensor:
     """A x of every position of a forward pass, rows one after another: (positions, r)."""
     _, a = model.served(name)
-    return run.inputs[name].float().flatten(0, 1) @ a.float().T
+    return run.inputs[name].float().flatten(0, 1) @ a.to(run.logits.device).float().T
 
 
 def _mean_of_answers(run: Forward, batch: Batch) -> torch.Tensor:

@@ -36,7 +36,7 @@ def naive_protoken(subject: Subject, example: Example, adapters: Sequence[Adapte
     modules = dict(network.named_modules()) | {"lm_head": stream.head}
     inputs, gradients = [], []
     for stop in range(example.prompt_length, len(example)):
-        seen = Seen()
+        seen = Seen(model.device)
         tokens = torch.tensor([example.tokens[:stop]], device=model.device)
         with model.autocast(), hooked([(modules[name], seen.hook(name)) for name in names]):
             logits = network(input_ids=tokens, use_cache=False).logits

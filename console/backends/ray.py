@@ -144,14 +144,17 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
 
 
 def resources(nodes: int) -> str:
-    """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs, at most one."""
+    """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs.
+
+    Shares above one are whole: a node spreads a base that is larger than a GPU over those that it has.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         gpus = len([name for name in visible.split(",") if name.strip() not in {"", "-1"}])
     else:
         gpus = len(_listed_gpus())
     # Without a share Ray hides every GPU from a node, which then trains on the processor.
-    share = f" client-resources-num-gpus={min(1.0, gpus / nodes):g}" if gpus else ""
+    share = f" client-resources-num-gpus={gpus / nodes if gpus < nodes else gpus // nodes:g}" if gpus else ""
     return f"num-supernodes={nodes} client-resources-num-cpus=1{share}"
 
 

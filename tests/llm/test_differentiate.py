@@ -58,7 +58,7 @@ def test_gradients_of_a_graph_that_is_given() -> None:
 
 
 def test_hooks_are_in_place_inside_only_in_the_order_given() -> None:
-    layer, seen = linear([[1.0, 2.0]]), Seen()
+    layer, seen = linear([[1.0, 2.0]]), Seen(torch.device("cpu"))
     hooks = [(layer, lambda _layer, _inputs, output: output + 1), (layer, seen.hook("layer"))]
     with hooked(hooks):
         layer(torch.tensor([[3.0, 4.0]]))

@@ -24,7 +24,7 @@ def familiarity(subject: Subject, size: int | None = None) -> torch.Tensor:
 
 
 def inputs_of(subject: Subject, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    seen = Seen()
+    seen = Seen(torch.device("cpu"))
     with torch.no_grad(), hooked([(subject.model.layers[name], seen.hook(name)) for name in names]):
         answer_logits(subject.model, rows_of(subject, EXAMPLE))
     return seen.inputs

@@ -14,12 +14,14 @@ from llm.batches import Example
 from llm.model import Model
 from llm.residual_stream import residual_stream
 from provenance.ablation import ablation
+from provenance.attribution import METHODS
 from provenance.direct_logit import direct_logit, direct_stream
 from provenance.gradient import gradient
 from provenance.method import Effort, Subject, base_logprobs, logprobs_of
 from provenance.protoken import protoken
 from provenance.shapley import exact_shapley, shapley
 from tests.llm.conftest import ARCHITECTURES
+from tests.llm.made_up_devices import spread
 from tests.precision import assert_equal_up_to_rounding, derivative, float32_error
 from tests.provenance.conftest import EXAMPLE, TERMS, Federate, organisation
 from tests.provenance.reference import in_float64, own_position_gradients, paper_scores, token_logprobs, total_gradients
@@ -32,6 +34,20 @@ def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
     spread = (wanted.max(dim=-1).values - wanted.min(dim=-1).values).mean().item()
     assert 1e-3 * spread > float32_error(wanted.abs().max().item(), TERMS)
     assert_equal_up_to_rounding(got, wanted, TERMS)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_spread_base_is_attributed_to_the_bit(federate: Federate, method: str) -> None:
+    subject = federate()
+    expected = subject.scores(METHODS[method], SHORT, Effort(points=2))
+    with spread(subject.model, ("model.layers.1", "model.norm")) as devices:
+        found = subject.scores(METHODS[method], SHORT, Effort(points=2))
+        familiar = subject.familiarity(SHORT, found)
+    assert devices.moves
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.response, expected.response)
+    assert torch.equal(found.logprobs, expected.logprobs)
+    assert torch.equal(familiar, subject.familiarity(SHORT, expected))
 
 
 # --- protoken ------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_the_processes_of_a_simulation_have_one_thread_each_and_share_a_base(
     assert found[SHARE] == shared
 
 
-@pytest.mark.parametrize(("gpus", "share"), [(1, " client-resources-num-gpus=0.5"), (2, "=1"), (8, "=1")])
+@pytest.mark.parametrize(("gpus", "share"), [(1, " client-resources-num-gpus=0.5"), (2, "=1"), (3, "=1"), (8, "=4")])
 def test_nodes_share_the_gpus_that_are_there(
     gpus: int, share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
