@@ -116,10 +116,15 @@ def spread(model: Model, second: tuple[str, ...]) -> Iterator[Devices]:
             add_hook_to_module(module, _Hook(place))
     skipped = network._skip_keys_device_placement
     add_hook_to_module(network, _Hook(FIRST, io_same_device=True, skip_keys=skipped))
+    _forget_devices(model)
     try:
         with devices:
             yield devices
     finally:
         remove_hook_from_module(network, recurse=True)
-        for cached in ("device", "lower_blocks", "layers"):
-            model.__dict__.pop(cached, None)
+        _forget_devices(model)
+
+
+def _forget_devices(model: Model) -> None:
+    for kept in ("device", "lower_blocks"):
+        model.__dict__.pop(kept, None)

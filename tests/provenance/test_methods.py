@@ -21,7 +21,7 @@ from provenance.method import Effort, Subject, base_logprobs, logprobs_of
 from provenance.protoken import protoken
 from provenance.shapley import exact_shapley, shapley
 from tests.llm.conftest import ARCHITECTURES
-from tests.llm.made_up_devices import spread
+from tests.llm.made_up_devices import FIRST, spread
 from tests.precision import assert_equal_up_to_rounding, derivative, float32_error
 from tests.provenance.conftest import EXAMPLE, TERMS, Federate, organisation
 from tests.provenance.reference import in_float64, own_position_gradients, paper_scores, token_logprobs, total_gradients
@@ -40,9 +40,10 @@ def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
 def test_a_spread_base_is_attributed_to_the_bit(federate: Federate, method: str) -> None:
     subject = federate()
     expected = subject.scores(METHODS[method], SHORT, Effort(points=2))
+    elsewhere = replace(subject, contributions=replace(subject.contributions, device=FIRST))
     with spread(subject.model, ("model.layers.1", "model.norm")) as devices:
-        found = subject.scores(METHODS[method], SHORT, Effort(points=2))
-        familiar = subject.familiarity(SHORT, found)
+        found = elsewhere.scores(METHODS[method], SHORT, Effort(points=2))
+        familiar = elsewhere.familiarity(SHORT, found)
     assert devices.moves
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.response, expected.response)
