@@ -39,7 +39,7 @@ class Devices(TorchFunctionMode):
     ) -> Any:
         """The result of a call of torch; raises RuntimeError for tensors on several devices."""
         named, name = dict(kwargs or {}), getattr(func, "__name__", "")
-        if func is torch.Tensor.device.__get__:
+        if func == torch.Tensor.device.__get__:
             return self.of.get(args[0], HOST)
         if func in {torch.Tensor.to, torch.Tensor.cpu}:
             return self._moved(func, args, named)

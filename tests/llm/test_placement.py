@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import BitsAndBytesConfig
+from transformers.models.llama import LlamaConfig
 
 from core.adapter import AdapterState
 from core.composition import Composition
@@ -18,53 +19,58 @@ from llm.records import Record
 from llm.train import TrainConfig, train
 from tests.llm.made_up_devices import FIRST, SECOND, Devices, spread
 
-MUCH = 2**30
-BLOCK = 4 * (2 * 48 * 48 + 2 * 48 * 24 + 3 * 48 * 80)
-"""About the bytes of a block of the tiny base in float32."""
-WHOLE = 2 * BLOCK + 4 * 260 * 48
+GIB = 2**30
 
 
-@pytest.fixture
-def base(base_folder: Callable[[str], Path]) -> Path:
-    return base_folder("llama")
+@pytest.fixture(scope="module")
+def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a Llama of 6.7 billion weights: 12.6 GiB in bfloat16, 32 blocks of 0.38 GiB."""
+    folder = tmp_path_factory.mktemp("seven-billion")
+    LlamaConfig().save_pretrained(folder)
+    return folder
 
 
-def placed(base: Path, *free: int, quantisation: Quantisation = "none") -> dict[str, int]:
+def placed(base: Path, *free: float, quantisation: Quantisation = "none") -> dict[str, int]:
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4") if quantisation == "nf4" else None
-    return device_map(base, settings, torch.float32, dict(enumerate(free)))
+    return device_map(base, settings, torch.bfloat16, {gpu: int(each * GIB) for gpu, each in enumerate(free)})
 
 
-def test_a_base_that_one_gpu_holds_lies_on_that_one(base: Path) -> None:
-    assert placed(base, MUCH, MUCH) == {"": 0}
-    assert placed(base, 1000, MUCH) == {"": 1}
+def test_a_base_that_one_gpu_holds_lies_on_that_one(seven_billion: Path) -> None:
+    assert placed(seven_billion, 16, 16) == {"": 0}
+    assert placed(seven_billion, 12, 16) == {"": 1}
 
 
-def test_a_base_that_one_gpu_is_too_small_for_lies_in_whole_blocks_on_several(base: Path) -> None:
-    found = placed(base, WHOLE, WHOLE)
-    assert set(found.values()) == {0, 1}
-    blocks = {name: gpu for name, gpu in found.items() if ".layers." in name}
-    assert blocks == {"model.layers.0": 0, "model.layers.1": 1}
+@pytest.mark.parametrize("free", [(12, 12), (6, 12), (5, 5, 8), (4, 4, 4, 4)])
+def test_a_base_that_one_gpu_is_too_small_for_lies_in_whole_blocks_on_several(
+    seven_billion: Path, free: tuple[float, ...]
+) -> None:
+    found = placed(seven_billion, *free)
     assert found["model.embed_tokens"] == 0
+    blocks = [found[f"model.layers.{number}"] for number in range(32)]
+    assert blocks == sorted(blocks)
+    assert set(blocks) == set(range(len(free)))
+    assert all(0.38 * blocks.count(gpu) < 0.85 * each for gpu, each in enumerate(free))
 
 
-def test_a_quantised_base_takes_fewer_gpus(base: Path) -> None:
-    assert placed(base, WHOLE, WHOLE, quantisation="nf4") == {"": 0}
+def test_a_quantised_base_takes_fewer_gpus(seven_billion: Path) -> None:
+    assert placed(seven_billion, 6, 6, quantisation="nf4") == {"": 0}
+    assert set(placed(seven_billion, 3, 3, quantisation="nf4").values()) == {0, 1}
 
 
-def test_a_base_that_all_gpus_are_too_small_for_is_refused_with_both_sizes(base: Path) -> None:
-    with pytest.raises(ModelError, match=r"expected GPUs with 0\.00\d+ GiB .* got 0\.00\d+ GiB \+ 0\.00\d+ GiB"):
-        placed(base, WHOLE // 3, WHOLE // 3)
+def test_a_base_that_all_gpus_are_too_small_for_is_refused_with_both_sizes(seven_billion: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected GPUs with 12\.6 GiB .* got 5\.95 GiB \+ 5\.95 GiB"):
+        placed(seven_billion, 7, 7)
 
 
 @pytest.mark.parametrize("blocks", ["", "1-1"])
 def test_a_spread_base_learns_and_answers_with_the_same_bits(
-    base: Path, records: tuple[Record, ...], blocks: str
+    base_folder: Callable[[str], Path], records: tuple[Record, ...], blocks: str
 ) -> None:
     unload()
-    model = load(ModelSpec(str(base), "none", 4, 8.0, blocks=blocks, device="cpu"))
+    model = load(ModelSpec(str(base_folder("llama")), "none", 4, 8.0, blocks=blocks, device="cpu"))
     expected = list(numbers(model, records))
     unload()
-    model = load(ModelSpec(str(base), "none", 4, 8.0, blocks=blocks, device="cpu"))
+    model = load(ModelSpec(str(base_folder("llama")), "none", 4, 8.0, blocks=blocks, device="cpu"))
     with spread(model, ("model.layers.1", "model.norm")) as devices:
         assert model.device == FIRST
         assert {str(devices.of[layer.lora_B["default"].weight]) for layer in model.layers.values()} == (
@@ -107,7 +113,7 @@ def decoded(model: Model, adapter: AdapterState) -> Iterator[tuple[torch.Tensor,
         yield step.logits, *step.inputs.values(), *readers.values(), base
 
 
-def test_what_takes_tensors_of_two_devices_at_once_is_found(base: Path) -> None:
+def test_what_takes_tensors_of_two_devices_at_once_is_found() -> None:
     devices = Devices()
     with devices:
         here, there = torch.ones(2, device=FIRST), torch.ones(2, device=SECOND)
