@@ -31,7 +31,7 @@ from typing import Any
 from hexbytes import HexBytes
 
 from benchmarks import plain_flower, report
-from benchmarks.command_line import foedus
+from benchmarks.command_line import foedus, given
 from benchmarks.speaking import once
 from chain import control
 from chain.ledger import open_ledger
@@ -185,11 +185,10 @@ class Point:
         """Figures of a run, its audit and its status."""
         self.write_data()
         state = State.at(self.work / "state")
-        given = [word for name, value in self.settings.items() for word in ("--set", f"{name}={_toml(value)}")]
         began = time.time()
         try:
             with peak_memory(state) as peak:
-                done = foedus("run", "--state", str(state.folder), *given)
+                done = foedus("run", "--state", str(state.folder), *given(self.settings))
             run = state.existing(done["run"])
             audit, audited = _timed(partial(foedus, "verify", "--state", str(state.folder)))
             return {
@@ -233,10 +232,6 @@ def _row(number: int, split: str) -> dict[str, str]:
     label = number % LABELS
     text = {"question": f"{split} {number}, of kind {label}?", "answer": f"{label} {number * number % 997}"}
     return text | {"label": f"kind-{label}", "domain": f"kind-{label}"}
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _timed(command: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float]:
