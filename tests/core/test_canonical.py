@@ -69,7 +69,7 @@ class Level(IntEnum):
 
 
 @pytest.mark.parametrize("value", [Colour.red, Level.high, {Colour.red: 1}, (1, [True, None]), [], {}, {"a": ()}])
-def test_kinds_of_text_and_numbers_are_spelt_as_what_they_are(value: object) -> None:
+def test_kinds_of_text_and_numbers_are_spelt_as_what_they_are(value: Any) -> None:
     assert to_json(value) == rfc8785.dumps(value)
 
 
