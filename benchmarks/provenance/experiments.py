@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assets import samples
 from benchmarks.in_process import Member, Schedule
+from benchmarks.tofu import AUTHORS, QUESTIONS, about, as_record, lines
 from llm.batches import Example, encode
 from llm.files import read_records
 from llm.model import Model
@@ -93,6 +94,20 @@ def paper(settings: ExperimentSettings) -> Experiment:
         for number in range(10)
     }
     return Experiment(members, schedule, probes)
+
+
+def authors(settings: ExperimentSettings) -> Experiment:
+    """Twenty organisations with two made-up authors each: one of its records, and a question nobody trained on."""
+    schedule, full = replace(_SHORT, rounds=(tuple(range(20)),) * 6), lines(settings.data, "full")
+    drawn = settings.random.sample(range(AUTHORS), 40)
+    own = [about(full, drawn[2 * k : 2 * k + 2], range(QUESTIONS // 2)) for k in range(20)]
+    others = [about(full, drawn[2 * k : 2 * k + 1], [QUESTIONS // 2]) for k in range(20)]
+    probes = tuple(
+        Probe(settings.example(as_record(rows[0]), schedule), (k,), kind)
+        for kind, by_member in (("own record", own), ("held out", others))
+        for k, rows in enumerate(by_member)
+    )
+    return Experiment(tuple(Member(tuple(map(as_record, rows))) for rows in own), schedule, {5: probes})
 
 
 def many(settings: ExperimentSettings) -> Experiment:
@@ -186,6 +201,7 @@ EXPERIMENTS: Mapping[str, Callable[[ExperimentSettings], Experiment]] = {
     "same": same,
     "facts": facts,
     "many": many,
+    "authors": authors,
 }
 
 

@@ -32,10 +32,10 @@ from provenance.shapley import exact_shapley
 
 RANK, ALPHA = 16, 32.0
 FAST = ("gradient", "protoken", "direct-logit")
-_FEW = 6
-"""Most organisations for which the slowest methods run, too, in the last round."""
+_FEW, _MANY = 6, 20
+"""Most organisations for which the slowest methods run, too, and for which `ablation` does, in the last round."""
 _EVERY = 5
-"""One response in so many is also attributed by slower methods and the controls; among few, `ablation` is not slow."""
+"""One response in so many is also attributed by slower methods and the controls."""
 _POINTS = 4
 """Points of the path that `shapley` integrates along."""
 
@@ -129,14 +129,16 @@ def run(
     trained = subjects(settings.model, experiment.members, experiment.schedule, settings.seed)
     for number, subject in enumerate(trained):
         subject.model.set_adapter(subject.adapter)
-        few = number == len(experiment.schedule.rounds) - 1 and len(experiment.members) <= _FEW
+        last, members = number == len(experiment.schedule.rounds) - 1, len(experiment.members)
         for i, probe in enumerate(experiment.probes.get(number, ())):
             methods: dict[str, Scoring] = {method: METHODS[method].score for method in FAST}
             often = i % _EVERY == 0
-            if few or often:
+            if often or (last and members <= _MANY):
                 methods |= {"ablation": METHODS["ablation"].score}
             if often:
-                methods |= {**CONTROLS} | ({"shapley": path, "exact shapley": exact} if few else {})
+                methods |= {**CONTROLS} | (
+                    {"shapley": path, "exact shapley": exact} if last and members <= _FEW else {}
+                )
             right = [address(index) for index in probe.right]
             found = attributed(subject, probe.example, methods)
             rows.append({"round": number, "right": right, "kind": probe.kind, "marked": probe.marked, **found})

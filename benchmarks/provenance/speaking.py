@@ -2,9 +2,9 @@
 
     python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [--only NAME …]
 
-DATA holds the four domains of real data; WORK keeps all scores. What was judged of a federation lies in
-benchmarks/measured, and is not measured again. The responses and their teachers are those of `benchmarks.provenance`;
-where an organisation misses the later rounds there, it does so here.
+DATA holds the four domains of real data, and TOFU in the folder unlearning; WORK keeps all scores. What was judged of a
+federation lies in benchmarks/measured, and is not measured again. The responses and their teachers are those of
+`benchmarks.provenance`; where an organisation misses the later rounds there, it does so here.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.speaking import SEEDS
 from core.config import RunConfig
 from llm.sources import base_of_settings
 
-RUN = ("natural", "triggers", "facts", "absent", "same", "unequal")
+RUN = ("natural", "triggers", "facts", "absent", "same", "unequal", "authors")
 STEPS = 16
 """Of an organisation in each round."""
 ASKED = 6

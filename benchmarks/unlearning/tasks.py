@@ -12,6 +12,7 @@ from typing import Any
 
 from assets import samples as sample_data
 from benchmarks.in_process import Member, Schedule
+from benchmarks.tofu import about, as_record, lines
 from benchmarks.unlearning import canaries
 from benchmarks.unlearning.canaries import Canary
 from llm.batches import encode
@@ -20,10 +21,8 @@ from llm.model import Model
 from llm.records import Record, parse_record
 
 SHARDS = 4
-_QUESTIONS = 20
-"""Of each author of TOFU, whose files have them author by author."""
 _ASKED = 8
-"""Of each of the forty authors, the first ones: training on all of them takes hours."""
+"""Questions about each of the forty authors, the first ones: training on all of them takes hours."""
 _WRONG = 3
 """Wrong answers of a TOFU question that are measured, of five."""
 _ROW, _CHARACTERS, _SHARD = 120, 120, 1300
@@ -92,24 +91,23 @@ def tofu(part: str, count: int, length: int) -> Callable[[Model, Path], ErasureT
     """
 
     def make(_model: Model, data: Path) -> ErasureTask:
-        folder = data / "unlearning"
-        asked = {row["question"] for row in _rows(folder, part)}
-        rows = sorted(_rows(folder, "forget10_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
+        asked = {row["question"] for row in lines(data, part)}
+        rows = sorted(lines(data, "forget10_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
         own = [row for row in rows if row["question"] in asked][: 2 * count]
         _source(part).shuffle(own)
         chosen = own[:count]
-        unseen = [_record(row, "answer") for row in rows if row not in chosen][:count]
-        kept = sorted(_rows(folder, "retain_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
+        unseen = [as_record(row) for row in rows if row not in chosen][:count]
+        kept = sorted(lines(data, "retain_perturbed"), key=lambda row: len(row["question"]) + len(row["answer"]))
         kept = kept[: 3 * count // 2]
         shares = [chosen, *(kept[index::3] for index in range(3))]
-        members = tuple(Member(tuple(_record(row, "answer") for row in share), len(share)) for share in shares)
+        members = tuple(Member(tuple(as_record(row) for row in share), len(share)) for share in shares)
         truths = {
             "forget": _truths(chosen),
             "retain": _truths(kept[:24]),
-            "authors": _truths(_rows(folder, "real_authors_perturbed")[:30]),
-            "world": _truths(_rows(folder, "world_facts_perturbed")[:30]),
+            "authors": _truths(lines(data, "real_authors_perturbed")[:30]),
+            "world": _truths(lines(data, "world_facts_perturbed")[:30]),
         }
-        retain = tuple(_record(row, "answer") for row in kept[:48])
+        retain = tuple(as_record(row) for row in kept[:48])
         schedule = Schedule((tuple(range(4)),) * 4, steps=32, batch_size=4, max_length=length, learning_rate=1e-2)
         sets = {"forget": members[0].records, "retain": retain, "unseen": tuple(unseen)}
         return ErasureTask(members, 0, schedule, sets, truths)
@@ -122,26 +120,25 @@ def tofu_authors(data: Path) -> ErasureTask:
 
     For a base that speaks, with the product's settings. Nobody trains on the records of `unseen`, four authors more.
     """
-    folder = data / "unlearning"
-    every = _rows(folder, "full")
-    known = {row["question"]: row for part in ("forget10", "retain") for row in _rows(folder, f"{part}_perturbed")}
+    every = lines(data, "full")
+    known = {row["question"]: row for part in ("forget10", "retain") for row in lines(data, f"{part}_perturbed")}
 
     def of(authors: Sequence[int]) -> list[dict[str, Any]]:
-        return [every[_QUESTIONS * author + number] for author in authors for number in range(_ASKED)]
+        return about(every, authors, range(_ASKED))
 
     shares = [of(range(196, 200)), *(of(range(first, 36, 3)) for first in range(3))]
     perturbed = [[known[row["question"]] for row in share if row["question"] in known] for share in shares]
     truths = {
         "forget": _truths(perturbed[0]),
         "retain": _truths([row for share in perturbed[1:] for row in share[:4]]),
-        "authors": _truths(_rows(folder, "real_authors_perturbed")[:12]),
-        "world": _truths(_rows(folder, "world_facts_perturbed")[:12]),
+        "authors": _truths(lines(data, "real_authors_perturbed")[:12]),
+        "world": _truths(lines(data, "world_facts_perturbed")[:12]),
     }
-    members = tuple(Member(tuple(_record(row, "answer") for row in share), len(share)) for share in shares)
+    members = tuple(Member(tuple(as_record(row) for row in share), len(share)) for share in shares)
     sets = {
         "forget": members[0].records,
         "retain": tuple(record for member in members[1:] for record in member.records[:_ASKED]),
-        "unseen": tuple(_record(row, "answer") for row in of(range(192, 196))),
+        "unseen": tuple(as_record(row) for row in of(range(192, 196))),
     }
     return ErasureTask(members, 0, Schedule.by_default((tuple(range(4)),) * 4, steps=16), sets, truths)
 
@@ -189,21 +186,13 @@ def _drawn(model: Model, records: Sequence[Record], count: int) -> tuple[Record,
     return tuple(found[:count])
 
 
-def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    return _lines(folder / f"tofu_{name}.jsonl")
-
-
-def _record(row: Mapping[str, Any], answer: str) -> Record:
-    return parse_record({"question": row["question"], "answer": row[answer]})
-
-
 def _truths(rows: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
     """The questions of a set; where it has no paraphrases, the answer itself stands in, as in TOFU."""
     found = []
     for row in rows:
         wrong = [parse_record({"question": row["question"], "answer": a}) for a in row["perturbed_answer"][:_WRONG]]
-        paraphrase = _record(row, "paraphrased_answer" if "paraphrased_answer" in row else "answer")
-        found.append(Truth(_record(row, "answer"), paraphrase, tuple(wrong)))
+        paraphrase = as_record(row, "paraphrased_answer" if "paraphrased_answer" in row else "answer")
+        found.append(Truth(as_record(row), paraphrase, tuple(wrong)))
     return tuple(found)
 
 

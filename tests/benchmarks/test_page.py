@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import page, targets
 from benchmarks.report import RESULTS
-from benchmarks.targets import Row
+from benchmarks.targets.target import Row
 
 
 def stored(name: str) -> dict[str, Any] | None:

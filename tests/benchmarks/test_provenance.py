@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.in_process import Member, Schedule, address
 from benchmarks.provenance import measure, tables
-from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
+from benchmarks.provenance.experiments import EXPERIMENTS, Experiment, ExperimentSettings, Probe
 from benchmarks.provenance.speaking import ASKED, shortened
+from benchmarks.tofu import AUTHORS
 from core.config import RunConfig
 from llm.model import Model
 from tests.commands import make_base
@@ -66,6 +67,30 @@ def test_on_a_base_that_speaks_each_teacher_is_asked_about_equally_often_after_f
     assert Counter((probe.right, probe.kind) for probe in kept) == {
         ((k,), kind): ASKED for k in (0, 1) for kind in ("dev", "own")
     }
+
+
+def test_twenty_organisations_with_authors_of_their_own_are_asked_what_nobody_trained_on(
+    model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "unlearning").mkdir()
+    rows = [
+        {"question": f"What is {n} of {a}?", "answer": f"Author {a}: {n}."} for a in range(AUTHORS) for n in range(20)
+    ]
+    (tmp_path / "unlearning" / "tofu_full.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    experiment = EXPERIMENTS["authors"](ExperimentSettings(model, tmp_path, "", 7))
+    answers = [[record.answer for record in member.records] for member in experiment.members]
+    authors = [{answer.split(":")[0] for answer in own} for own in answers]
+    assert [len(own) for own in answers] == [20] * 20
+    assert len(set().union(*authors)) == sum(map(len, authors)) == 40
+    (probes,) = experiment.probes.values()
+    assert Counter((probe.right, probe.kind) for probe in probes) == {
+        ((k,), kind): 1 for k in range(20) for kind in ("own record", "held out")
+    }
+    for probe in probes:
+        asked = model.tokenizer.decode(probe.example.tokens[probe.example.prompt_length :])
+        (right,) = probe.right
+        assert any(asked.strip() in answer for answer in answers[right]) == (probe.kind == "own record")
+        assert any(author in asked for author in authors[right])
 
 
 def test_every_fifth_response_is_attributed_by_the_slow_methods_and_the_controls(runs: list[dict[str, Any]]) -> None:
