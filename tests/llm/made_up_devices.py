@@ -97,7 +97,7 @@ def _number(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 0
 
 
-class _Hook(AlignDevicesHook):
+class _Hook(AlignDevicesHook):  # type: ignore[misc] # accelerate has no types
     def init_hook(self, module: torch.nn.Module) -> torch.nn.Module:
         return module  # its weights lie there by word alone
 

@@ -109,6 +109,7 @@ def decoded(model: Model, adapter: AdapterState) -> Iterator[tuple[torch.Tensor,
     while len(decoder):
         steps += decoder.step()
     for step in steps:
+        assert step.writes is not None
         readers, base = step.writes.readers(step.logits.argmax(-1))
         yield step.logits, *step.inputs.values(), *readers.values(), base
 
