@@ -13,6 +13,8 @@ cache, as a base in Hugging Face format that is quantised already, and every pro
 - The two copies that were used last are kept.
 """
 
+import ctypes
+import gc
 import hashlib
 import json
 import logging
@@ -61,6 +63,7 @@ def share(folder: Path, digest: Digest, settings: Mapping[str, Any], load: Calla
         if copy is None:
             with take(root / ".lock", wait=True):
                 copy = _found(root, key) or _make(root, key, folder, digest, load)
+            _give_back()
         os.utime(copy)
         network = load(copy)
     except (OSError, ModelError, FormatError) as error:
@@ -108,6 +111,13 @@ def _make(root: Path, key: str, folder: Path, digest: Digest, load: Callable[[Pa
     for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
         shutil.rmtree(old)  # whoever has mapped it keeps it
     return copy
+
+
+def _give_back() -> None:
+    """Give the system the memory back that a network took which is no more; the allocator would keep it."""
+    gc.collect()
+    # musl has no such function, and keeps less.
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def _write(network: Any, folder: Path, copy: Path) -> None:
