@@ -83,7 +83,7 @@ class TimedFedAvg(FedAvg):
         # Looked at first: FedAvg takes the metrics away that it averages.
         training = sum(cast(float, reply.content.metric_records["metrics"]["seconds"]) for reply in came)
         found = super().aggregate_train(server_round, came)
-        noted = {"round": server_round, "seconds": time.time() - self.begun, "training": training}
+        noted = {"seconds": time.time() - self.begun, "training": training, "trained": len(came)}
         with self.times.open("a", encoding="utf-8") as file:
             file.write(json.dumps(noted) + "\n")
         return found
@@ -126,7 +126,8 @@ def main(grid: Grid, context: Context) -> None:
         Path(cast(str, context.run_config["times"])),
         fraction_train=config.fraction,
         fraction_evaluate=0.0,
-        min_train_nodes=1,
+        # Flower rounds the fraction down, `foedus run` up: with this both ask as many.
+        min_train_nodes=config.quorum,
         min_available_nodes=config.organisations,
     )
     arrays = ArrayRecord({name: torch.from_numpy(array.copy()) for name, array in state.arrays.items()})

@@ -1,16 +1,16 @@
 """How a federation grows with its organisations, and what it costs beside plain Flower with the same steps.
 
 For each size one data set is divided by a Dirichlet draw, and `foedus run` trains on Flower's Ray backend with
-signatures, admission, store, record and anchor, asking a few organisations a round; then it is audited. The same base,
-records and steps are run by plain Flower (benchmarks/plain_flower.py), whose every organisation is a node. Seconds of a
-round are those from its first message to its close, of every round but the first, in which the base is loaded;
-evaluation comes after them, and plain Flower does none. Memory is the coordinator's peak of anonymous pages (RssAnon).
-Whatever is measured is kept in WORK: a measurement that stops goes on from there.
+signatures, admission, store, record and anchor, asking a few organisations a round, in turn; then it is audited. The
+same base, records and steps are run by plain Flower (benchmarks/plain_flower.py), which asks as many and whose every
+organisation is a node. Seconds of a round are those from its first message to its close, of every round but the first,
+in which the base is loaded; evaluation comes after them, and plain Flower does none. Memory is the coordinator's peak
+of anonymous pages (RssAnon). Whatever is measured is kept in WORK: a measurement that stops goes on from there.
 
 On paper stands what a round of 100,000 organisations on a base of 70 billion parameters would take, from these figures
 and those of `wire`, `aggregation` and `audit`: each part against a limit, the one that breaks first at the top.
 
-    python -m benchmarks.scale --work DIR [--sizes 10,100,1000] [--asked 10] [--rounds 3]
+    python -m benchmarks.scale --work DIR [--sizes 10:10,100:10,1000:10,10000:100] [--rounds 3]
 """
 
 import argparse
@@ -31,7 +31,7 @@ from typing import Any
 from hexbytes import HexBytes
 
 from benchmarks import plain_flower, report
-from benchmarks.command_line import foedus
+from benchmarks.command_line import foedus, given
 from benchmarks.speaking import once
 from chain import control
 from chain.ledger import open_ledger
@@ -46,13 +46,14 @@ from core.storage.state_folder import State
 from core.wire import MOST_NUMBERS
 
 SEED = 7
-SIZES = (10, 100, 1000)
+SIZES = "10:10,100:10,1000:10,10000:100"
+"""Organisations, and how many of them a round asks."""
 RECORDS, LABELS = 8, 10
 """Records of an organisation, and the values that they are mixtures of."""
 MOST_SLOWER = 1.3
 """Target: the time of a round, relative to plain Flower's."""
 _SETTINGS: Mapping[str, bool | int | float | str] = {
-    "base": "foedus-tiny", "quantisation": "none", "partition": "dirichlet", "participation": "random",
+    "base": "foedus-tiny", "quantisation": "none", "partition": "dirichlet", "participation": "round-robin",
     "local-steps": 1, "batch-size": 2, "max-length": 64, "rank": 8, "alpha": 16.0, "evaluate-limit": 2,
     "calibration": 0, "sample-answers": 0, "private-chain": "none", "bind-timeout": 900.0,
 }  # fmt: skip
@@ -155,7 +156,7 @@ def growth(sizes: Sequence[Mapping[str, Any]], figure: str) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class Point:
-    """A federation of so many organisations, of which a round asks about `asked`."""
+    """A federation of so many organisations, of which a round asks `asked`."""
 
     organisations: int
     asked: int
@@ -170,7 +171,8 @@ class Point:
             "organisations": self.organisations,
             "rounds": self.rounds,
         }
-        return {**_SETTINGS, **own, "seed": SEED, "fraction": min(1.0, self.asked / self.organisations)}
+        # With a quorum of all asked, both sides wait for as many updates, and sum as many.
+        return {**_SETTINGS, **own, "seed": SEED, "fraction": self.asked / self.organisations, "quorum": self.asked}
 
     def write_data(self) -> None:
         """Write the data set that is divided."""
@@ -183,11 +185,10 @@ class Point:
         """Figures of a run, its audit and its status."""
         self.write_data()
         state = State.at(self.work / "state")
-        given = [word for name, value in self.settings.items() for word in ("--set", f"{name}={_toml(value)}")]
         began = time.time()
         try:
             with peak_memory(state) as peak:
-                done = foedus("run", "--state", str(state.folder), *given)
+                done = foedus("run", "--state", str(state.folder), *given(self.settings))
             run = state.existing(done["run"])
             audit, audited = _timed(partial(foedus, "verify", "--state", str(state.folder)))
             return {
@@ -208,7 +209,11 @@ class Point:
         _, *later = while_ray_is_late(lambda _: self._plain_rounds())
         # As many actors as cores train at a time.
         training = fmean(found["training"] for found in later) / (os.cpu_count() or 1)
-        return {"seconds_a_round": fmean(found["seconds"] for found in later), "training_seconds": training}
+        return {
+            "seconds_a_round": fmean(found["seconds"] for found in later),
+            "training_seconds": training,
+            "trained": fmean(found["trained"] for found in later),
+        }
 
     def _plain_rounds(self) -> list[dict[str, float]]:
         times = self.work / "times.jsonl"
@@ -227,10 +232,6 @@ def _row(number: int, split: str) -> dict[str, str]:
     label = number % LABELS
     text = {"question": f"{split} {number}, of kind {label}?", "answer": f"{label} {number * number % 997}"}
     return text | {"label": f"kind-{label}", "domain": f"kind-{label}"}
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _timed(command: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float]:
@@ -307,23 +308,31 @@ def gas_of(state: State, run: RunFolder) -> dict[str, int]:
 def compared(own: Mapping[str, float], plain: Mapping[str, float]) -> dict[str, float]:
     """Plain Flower's seconds beside ours, and what is left of ours without the steps, which are the same."""
     ours, theirs, steps = own["seconds_a_round"], plain["seconds_a_round"], plain["training_seconds"]
-    return {"plain_seconds": theirs, "ratio": ours / theirs, "messages_seconds": ours - steps}
+    return {
+        "plain_asked": plain["trained"],
+        "plain_seconds": theirs,
+        "ratio": ours / theirs,
+        "messages_seconds": ours - steps,
+    }
+
+
+def points(sizes: str, rounds: int, work: Path) -> list[Point]:
+    """The federations of a list like SIZES, each with a folder of its own in `work`."""
+    pairs = (tuple(map(int, size.split(":"))) for size in sizes.split(","))
+    return [Point(count, asked, rounds, work / f"{count}-{asked}") for count, asked in pairs]
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for runs and what is measured")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="organisations, by commas")
-    parser.add_argument("--asked", type=int, default=10, help="organisations that a round asks, about")
+    parser.add_argument("--sizes", default=SIZES, help="organisations:asked, by commas")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for size in map(int, options.sizes.split(",")):
-        place = options.work.absolute() / f"{size}-{options.asked}"
-        point = Point(size, options.asked, options.rounds, place)
-        own, plain = once(place / "foedus.json", point.measured), once(place / "plain.json", point.plain)
-        rows.append({"organisations": size, **own, **compared(own, plain)})
+    for point in points(options.sizes, options.rounds, options.work.absolute()):
+        own, plain = once(point.work / "foedus.json", point.measured), once(point.work / "plain.json", point.plain)
+        rows.append({"organisations": point.organisations, **own, **compared(own, plain)})
         # After every size: a measurement that stops leaves its figures behind.
         figures: dict[str, Any] = {"target_ratio": MOST_SLOWER, "sizes": rows}
         if len(rows) > 1:

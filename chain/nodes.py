@@ -28,6 +28,9 @@ from core.errors import LedgerUnreachableError, UsageError
 from core.escape import redacted
 
 TIMEOUT_SECONDS: Final = 30.0
+SERVICE_SECONDS: Final = 300.0
+"""For an answer of a development chain, which executes a transaction meanwhile: one that opens a run of 10,000 members
+takes it 6 seconds of a processor that it may have to share."""
 _PROVIDER: Final[dict[str, Any]] = {
     "exception_retry_configuration": None,
     "cache_allowed_requests": True,
@@ -46,7 +49,7 @@ class ServiceProvider(HTTPProvider):
         self._path = path
         super().__init__(
             URI(service.ensure() + path),
-            {"timeout": TIMEOUT_SECONDS},
+            {"timeout": SERVICE_SECONDS},
             session=_direct(),
             **_PROVIDER,
         )

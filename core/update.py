@@ -4,7 +4,7 @@ Both are EIP-712 structs, so that wallets and contracts can check them; their do
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -269,7 +269,9 @@ class UpdateManifest(OrganisationStatement):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for canonical JSON."""
-        return asdict(self) | {"metrics": dict(self.metrics)}
+        # Not asdict, which copies every value: a record of many manifests is mostly these.
+        flat = {item.name: getattr(self, item.name) for item in fields(self)}
+        return flat | {"bid": asdict(self.bid), "metrics": dict(self.metrics)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

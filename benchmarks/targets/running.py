@@ -23,6 +23,12 @@ def _growth(figures: Figures) -> Cases:
     }
 
 
+def _sweep(figures: Figures, kind: str) -> Figures:
+    """The sweep whose kind begins with these words."""
+    found: Figures = next(row for row in figures["sweeps"] if row["sweep"].startswith(kind))
+    return found
+
+
 def _gpu(name: str) -> Callable[[Figures], Cases]:
     """A figure of every shape and precision where it could be measured."""
     return lambda figures: {c: f[name] for c, f in figures.items() if isinstance(f, Mapping) and name in f}
@@ -40,6 +46,18 @@ TARGETS = (
     ),
     Target("scale", "Memory of the coordinator, relative to that for ten organisations", "scale", _growth, 1.2, "×"),
     Target("scale", "Seconds of an audit", "scale", _of_scale("audit_seconds"), 60, " s"),
+    Target(
+        "scale", "Time of a sweep of eight runs, relative to the same runs one after another", "sweep",
+        one("of_loop"), lambda f: f["most_of_loop"], "×",
+    ),
+    Target(
+        "scale", "Runs that end well in a sweep of eight of which one fails, killed half-way and resumed", "sweep",
+        lambda f: {"killed": _sweep(f, "killed")["done"]}, 7, at_least=True,
+    ),
+    Target(
+        "scale", "Loss of the best run of a sweep that stops early, relative to one that does not", "sweep",
+        lambda f: {"ASHA": _sweep(f, "stopping")["its_loss"] / _sweep(f, "to its end")["its_loss"]}, 1.01, "×",
+    ),
     Target(
         "speed", "Tokens a second on a GPU, relative to bare PEFT with bitsandbytes on the same batches", "gpu",
         _gpu("times bare"), 1.3, "×", at_least=True,

@@ -1,14 +1,16 @@
 """How a federation grows: the data divide, figures are of rounds, and plain Flower takes the same steps."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.supercore.object_ref import validate
 
 from benchmarks import plain_flower, scale
+from benchmarks.in_process import address
 from benchmarks.scale import NF4_BITS, Paper, Part, Point
 from core.config import RunConfig
+from core.policies import POLICIES, SelectionContext
+from core.update import Bid
 from llm.data import read_data
 
 
@@ -18,7 +20,15 @@ def test_the_data_of_a_point_divide_among_its_organisations(tmp_path: Path) -> N
     found = read_data(RunConfig.from_flat(RunConfig().to_flat() | point.settings))
     assert len(found.organisations) == 30
     assert {record.domain for record in found.validation} == {f"kind-{number}" for number in range(scale.LABELS)}
-    assert replace(point, organisations=5).settings["fraction"] == 1.0
+
+
+def test_both_sides_ask_as_many_as_a_size_says(tmp_path: Path) -> None:
+    for point in scale.points(scale.SIZES, 2, tmp_path):
+        config = RunConfig.from_flat(RunConfig().to_flat() | point.settings)
+        members = [address(number) for number in range(point.organisations)]
+        context = SelectionContext(0, members, 1, Bid(1, 1), fraction=config.fraction, quorum=config.quorum)
+        assert len(POLICIES[config.participation](context)) == point.asked
+        assert max(int(point.organisations * config.fraction), config.quorum) == point.asked, "FedAvg's own rule"
 
 
 def test_seconds_of_a_round_are_those_until_its_close_without_the_first() -> None:
@@ -35,8 +45,9 @@ def test_seconds_of_a_round_are_those_until_its_close_without_the_first() -> Non
 
 
 def test_a_round_of_messages_is_one_without_the_steps_that_both_sides_train() -> None:
-    found = scale.compared({"seconds_a_round": 6.0}, {"seconds_a_round": 8.0, "training_seconds": 5.0})
-    assert found == {"plain_seconds": 8.0, "ratio": 0.75, "messages_seconds": 1.0}
+    plain = {"seconds_a_round": 8.0, "training_seconds": 5.0, "trained": 3.0}
+    found = scale.compared({"seconds_a_round": 6.0}, plain)
+    assert found == {"plain_asked": 3.0, "plain_seconds": 8.0, "ratio": 0.75, "messages_seconds": 1.0}
 
 
 SIZES = [
@@ -106,7 +117,7 @@ def test_a_point_is_measured_on_both_sides(tmp_path: Path) -> None:
     point = Point(4, 2, 2, tmp_path)
     own, plain = point.measured(), point.plain()
     assert own["audited"]
-    assert own["asked"] == pytest.approx(2, abs=1)
+    assert own["asked"] == plain["trained"] == 2
     assert own["server_memory_mib"] > 10
     assert min(own[f"{name}_bytes"] for name in ("update", "genesis", "opening")) > 0
     assert min(own[name] for name in ("seconds_a_round", "opening_gas", "round_gas")) > 0

@@ -21,7 +21,7 @@ from web3.types import RPCEndpoint
 from chain.devnet.accounts import CHAIN_IDS, administrator
 from chain.devnet.server import MAX_CONNECTIONS
 from chain.devnet.service import Service, is_free
-from chain.nodes import connect, embedded, embedded_service, rpc
+from chain.nodes import SERVICE_SECONDS, TIMEOUT_SECONDS, connect, embedded, embedded_service, rpc
 from core.errors import LedgerUnreachableError, UsageError
 
 pytestmark = pytest.mark.chain
@@ -236,3 +236,11 @@ def test_a_chain_setting_is_a_name_or_a_url(tmp_path: Path) -> None:
 
 def test_a_service_that_does_not_run_cannot_be_stopped(tmp_path: Path) -> None:
     assert not Service(tmp_path, "chain.devnet.daemon", 1).stop()
+
+
+def test_a_development_chain_is_waited_for_longer_than_a_node_elsewhere(state: Path) -> None:
+    near, far = embedded(state), rpc(embedded_service(state).ensure())
+    patience = [dict(node.provider.get_request_kwargs())["timeout"] for node in (near, far)]  # type: ignore[attr-defined]
+    # It executes a run's opening, of thousands of members, before it answers.
+    assert patience == [SERVICE_SECONDS, TIMEOUT_SECONDS]
+    assert SERVICE_SECONDS > TIMEOUT_SECONDS

@@ -3,10 +3,12 @@
 import hashlib
 import subprocess
 import sys
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.canonical import (
@@ -43,6 +45,38 @@ def test_plain_data_comes_back_as_it_went(value: Any) -> None:
 @given(PLAIN)
 def test_a_value_has_one_spelling(value: Any) -> None:
     assert to_json(from_json(to_json(value))) == to_json(value)
+
+
+@given(PLAIN)
+def test_every_value_is_spelt_as_the_reference_library_spells_it(value: Any) -> None:
+    assert to_json(value) == rfc8785.dumps(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.floats(1e-8, 1e-3) | st.floats(1e14, 1e24))
+@example(1e-4)
+@example(1e16)
+@example(-9999999999999998.0)
+def test_every_number_is_spelt_as_the_reference_library_spells_it(value: float) -> None:
+    assert to_json([value, -value]) == rfc8785.dumps([value, -value])
+
+
+class Colour(StrEnum):
+    red = "red"
+
+
+class Level(IntEnum):
+    high = 3
+
+
+@pytest.mark.parametrize("value", [Colour.red, Level.high, {Colour.red: 1}, (1, [True, None]), [], {}, {"a": ()}])
+def test_kinds_of_text_and_numbers_are_spelt_as_what_they_are(value: Any) -> None:
+    assert to_json(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, {1: 2}, {None: 2}, {"a": {2}}])
+def test_text_that_is_no_unicode_and_other_keys_are_refused(value: object) -> None:
+    with pytest.raises(FormatError, match="not representable"):
+        to_json(value)
 
 
 @given(st.dictionaries(st.text(), st.integers(1 - 2**53, 2**53 - 1), min_size=2))
