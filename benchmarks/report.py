@@ -48,17 +48,23 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
-    """What a seed gave: from KEY.json of MEASURED/NAME where it is there; else measured, and kept with its hardware.
+    """What a seed gave: `known`, or else measured, and kept with its hardware.
 
     What is measured is told on stderr, with the time.
     """
-    path = MEASURED / name / f"{key}.json"
-    if not path.exists():
+    if known(name, key) is None:
         found = {"hardware": hardware(), "versions": versions(), "figures": measure()}
+        path = MEASURED / name / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
         sys.stderr.write(f"{time.strftime('%X')} {name} {key}\n")
-    return json.loads(path.read_text(encoding="utf-8"))["figures"]
+    return known(name, key)
+
+
+def known(name: str, key: str) -> Any:
+    """What was kept in KEY.json of MEASURED/NAME; None where nothing was."""
+    path = MEASURED / name / f"{key}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else None
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

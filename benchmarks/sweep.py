@@ -33,8 +33,11 @@ from console.sweeps.plan import Sweep, Trial
 from console.sweeps.trials import folder
 
 SEED = 7
-RATES = (1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3, 10.0)
-"""Learning rates. With the last every update is beyond the bound of its norm, and no round reaches its quorum."""
+RATES = (1e-3, 1e-4, 8e-3, 6e-4, 4e-3, 3e-4, 2e-3, 10.0)
+"""Learning rates, in no order: ASHA compares a trial with those before it.
+
+With the last every update is beyond the bound of its norm, and no round reaches its quorum.
+"""
 MOST_OF_LOOP = 0.75
 """Target: the time of a sweep on two cores, relative to the same runs one after another."""
 _SETTINGS: Mapping[str, bool | int | float | str] = {

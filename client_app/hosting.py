@@ -150,8 +150,8 @@ class Node:
     @classmethod
     @lru_cache(maxsize=64)
     def simulated(cls, config: RunConfig, index: int, nodes: int) -> "Node":
-        """Node `index` of a simulation; its data are read once per process."""
-        organisations = read_data(config).organisations
+        """Node `index` of a simulation; the data of all are read once per process."""
+        organisations = _simulated_data(config)
         hosts = [Host(keys.derive(config.seed, data.name), data) for data in organisations[index::nodes]]
         oversight = Oversight.simulated(config)
         agency = Agency.of(config, oversight.state, {})
@@ -164,6 +164,12 @@ class Node:
         host = Host(places.key(), places.records())
         policy = Path(places.policy) if places.policy else None
         return cls({host.key.address: host}, 0, oversight, agency, places.base, policy)
+
+
+@lru_cache(maxsize=1)
+def _simulated_data(config: RunConfig) -> tuple[OrganisationData, ...]:
+    """The organisations of a simulation, of which a process hosts those of several nodes."""
+    return read_data(config).organisations
 
 
 @dataclass(frozen=True)

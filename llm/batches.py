@@ -95,7 +95,7 @@ def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
     """
     tried: dict[tuple[str, ...], Record] = {}
     for record in records:
-        tried.setdefault(tuple(turn.role for turn in record.prompt), record)
+        tried.setdefault(record.roles, record)
     for record in tried.values():
         try:
             _texts(tokenizer, record)

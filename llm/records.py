@@ -59,9 +59,14 @@ class Record:
     """File and line, or what else names its place; no part of what it says."""
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of its prompt's turns, in order."""
+        return tuple(turn.role for turn in self.prompt)
+
+    @property
     def asks_alone(self) -> bool:
         """Whether its prompt is a question that stands alone: no later turn, and no plain text."""
-        return [turn.role for turn in self.prompt] == ["user"]
+        return self.roles == ("user",)
 
     @cached_property
     def digest(self) -> Digest:

@@ -23,7 +23,7 @@ from llm.data import read_folder
 from llm.evaluate import evaluate
 from llm.files import read_records
 from llm.loss_and_gradient import loss_and_gradient
-from llm.model import Model, ModelSpec, load
+from llm.model import Model, ModelSpec, Quantisation, load
 from llm.records import Record
 from llm.train import TrainConfig, train
 
@@ -32,7 +32,7 @@ DOMAINS = ("coding", "financial", "math", "medical")
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """Settings of the rounds; the defaults are for the 260 k story model."""
+    """Settings of the rounds and of the base; the defaults are for the 260 k story model."""
 
     rounds: int = 10
     steps: int = 10
@@ -41,6 +41,10 @@ class RoundSettings:
     batch_size: int = 4
     max_length: int = 128
     learning_rate: float = 6e-3
+    server_rate: float = 1.0
+    quantisation: Quantisation = "none"
+    blocks: str = ""
+    """The blocks that carry the adapter, as in `llm.model.ModelSpec`."""
     validation: int = 25
     """Validation records a domain."""
     points: int = POINTS
@@ -96,7 +100,7 @@ class RealFederation:
                 kind = riders.get(member.address)
                 honest = self._trained(member, bids[member.address]) if kind in (None, "poisoned", "noise") else None
                 sent[member.address] = self._unearned(kind, honest, sent) if kind else honest or before
-        p = weights({m.address: len(m.records) for m in self.members if m.address in sent}, 1.0)
+        p = weights({m.address: len(m.records) for m in self.members if m.address in sent}, self.settings.server_rate)
         updates = [WeightedUpdate(a, p[a], sent[a]) for a in p]
         self.states.append(RULE.aggregate(before, updates).state if updates else before)
         self.losses.append(self.validated(self.states[-1]))
@@ -150,9 +154,10 @@ class RealFederation:
         )
 
 
-def create_federation(folder: Path, base: Path, settings: RoundSettings, seed: int) -> RealFederation:
-    """A federation of eight on the four domains of `folder`."""
-    model = load(ModelSpec(str(base), "none", settings.rank, settings.alpha, device="cpu"))
+def create_federation(folder: Path, base: str, settings: RoundSettings, seed: int) -> RealFederation:
+    """A federation of eight on the four domains of `folder`, with a base by its folder or name."""
+    spec = ModelSpec(base, settings.quantisation, settings.rank, settings.alpha, blocks=settings.blocks, device="cpu")
+    model = load(spec)
     data: dict[str, tuple[Record, ...]] = {o.name: o.train for o in read_folder(folder).organisations}
     members = tuple(
         DomainMember(address(2 * index + half), domain, tuple(data[domain][half::2]))

@@ -1,22 +1,21 @@
 """Participation in real federated rounds: the policies and the agents, and what each kind of free-rider earns.
 
     python -m benchmarks.agents.real --data FOLDER --base FOLDER [--only NAME …] [--traces FIRST LAST]
-    python -m benchmarks.agents.tables
+    python -m benchmarks.agents.real --data FOLDER --base smollm2 --scenario speaking
+    python -m benchmarks.agents.tables [--scenario NAME]
 
-Prices, pool, availability and free-riders are those of conf/agents/real.toml, the same for every policy, trace by
-trace; training, aggregation, validation and credit are real (`benchmarks.agents.federation`). The figures are those of
-`benchmarks.agents` but for the regret, since no oracle knows the truth here. An organisation that always abstains
-earns and spends nothing: its payoff is 0, whatever the others do.
+Prices, pool, availability, policies and free-riders are those of conf/agents/real.toml, or of speaking.toml for a base
+that speaks; the same for every policy, trace by trace. Training, aggregation, validation and credit are real
+(`benchmarks.agents.federation`). The figures are those of `benchmarks.agents` but for the regret, since no oracle knows
+the truth here. An organisation that always abstains earns and spends nothing: its payoff is 0, whatever the others do.
 
 A free-rider trains nothing and reports the loss on its own domain as its training loss. Runs are kept one by one in
-~/.cache/foedus-benchmarks/agents, so that a measurement that stops can go on; the second command makes tables of them.
+benchmarks/measured, so that a measurement that stops can go on; the last command makes tables of them.
 """
 
 import argparse
 import itertools
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,28 +26,15 @@ from numpy.typing import NDArray
 
 from agents.market import Effect, Market, Scenario
 from agents.q_function import Action
+from benchmarks import report
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
 from benchmarks.agents.market import traces_of
-from benchmarks.timing import cpu_timed
 from core.credit import RoundCredit
-from core.storage import blobs
 from core.update import Bid
 
-SCENARIO = market.SCENARIO.with_name("real.toml")
-RAW = Path.home() / ".cache" / "foedus-benchmarks" / "agents"
+SCENARIOS = ("real", "speaking")
 SEED = 7
-NAMES = (
-    "all",
-    "q-learning",
-    "oort",
-    "random",
-    "greedy",
-    "ucb",
-    "round-robin",
-    "power-of-choice",
-)
-"""In the order in which they are measured."""
 PLAIN = ("actions", "credit", "costs", "incomes", "losses", "seconds", "training")
 """The fields of a `MarketRound` that a kept run has of every round, besides the credits by domain."""
 
@@ -116,62 +102,59 @@ def main() -> None:
     """Measure every missing run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[*NAMES, "rides"], help="policies to run, or rides")
+    parser.add_argument("--base", required=True, help="a folder, or smollm2")
+    parser.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
+    parser.add_argument("--only", nargs="*", default=[""], help="policies, or `ride`: what the runs' names begin with")
     parser.add_argument("--traces", type=int, nargs=2, default=(0, 2**31), help="so that processes can share the work")
     options = parser.parse_args()
-    scenario = read_scenario()
+    scenario = read_scenario(options.scenario)
     run, training = scenario.settings["run"], scenario.settings["training"]
     federation = create_federation(
         options.data, options.base, RoundSettings(run["rounds"], run["steps"], **training), SEED
     )
     traces = range(options.traces[0], options.traces[1] + 1)
-    _compare(scenario, federation, [name for name in NAMES if name in options.only], traces)
-    if "rides" in options.only:
-        _ride(scenario, federation, traces)
+    for (name, trace), measure in runs_of(scenario, federation).items():
+        if trace in traces and name.startswith(tuple(options.only)):
+            report.kept("agents", key(options.scenario, name, trace), measure)
 
 
-def read_scenario() -> Scenario:
-    """The scenario of conf/agents/real.toml."""
-    return Scenario.read(SCENARIO, fit.read())
+def read_scenario(name: str = SCENARIOS[0]) -> Scenario:
+    """The scenario of conf/agents/NAME.toml."""
+    return Scenario.read(market.SCENARIO.with_name(f"{name}.toml"), fit.read())
 
 
-def path_of(name: str, trace: int) -> Path:
-    """The file of a run."""
-    return RAW / f"{name.replace(' ', '-')}-{trace}.json"
+def key(scenario: str, name: str, trace: int) -> str:
+    """What a run is kept under."""
+    return f"{scenario}-{name.replace(' ', '-')}-{trace}"
 
 
-def _compare(scenario: Scenario, federation: RealFederation, names: Sequence[str], traces: range) -> None:
-    """Every named policy on every trace among `traces`, one file a run."""
-    for name, trace in itertools.product(names, traces_of(scenario, "traces", "test")):
-        path = path_of(name, trace)
-        if trace in traces and not path.exists():
-            real = RealMarket(scenario, _restarted(federation, trace), trace)
-            chooser = market.choosers(real, trace)[name]
-            played, seconds = cpu_timed(partial(market.play, real, chooser))
-            rounds = [
-                {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _by_domain(credit)}
-                for outcome, credit in zip(played.rounds, real.credits, strict=True)
-            ]
-            run = {"kinds": real.kinds.tolist(), "start": played.start, "rounds": rounds}
-            blobs.write(path, json.dumps(run).encode())
-            sys.stderr.write(f"{name}, trace {trace}: {played.losses[-1]:.3f}, {seconds:.0f} s\n")
+def runs_of(scenario: Scenario, federation: RealFederation) -> dict[tuple[str, int], Callable[[], dict[str, Any]]]:
+    """By name and trace: every policy on every trace, and every kind of free-rider apart."""
+    rides = scenario.settings.get("rides", {"kinds": ()})
+    played = itertools.product(scenario.settings["policies"]["names"], traces_of(scenario, "traces", "test"))
+    ridden = itertools.product(rides["kinds"], traces_of(scenario, "rides", "traces") if rides["kinds"] else ())
+    return {(name, trace): partial(_played, scenario, federation, name, trace) for name, trace in played} | {
+        (f"ride {kind}", trace): partial(_ridden, rides["rounds"], federation, kind, trace) for kind, trace in ridden
+    }
 
 
-def _ride(scenario: Scenario, federation: RealFederation, traces: range) -> None:
-    """Each kind of free-rider apart: everybody takes part in full in every round; the trace draws the free-rider."""
-    rides = scenario.settings["rides"]
-    full = Bid(federation.settings.steps, federation.settings.rank)
-    for trace, kind in itertools.product(traces_of(scenario, "rides", "traces"), rides["kinds"]):
-        path = path_of(f"ride {kind}", trace)
-        if trace in traces and not path.exists():
-            again = _restarted(federation, trace)
-            rider = again.members[trace % len(again.members)].address
-            bids = dict.fromkeys((member.address for member in again.members), full)
-            rounds = [_by_domain(again.round(bids, {rider: kind})) for _ in range(rides["rounds"])]
-            run = {"rider": rider, "kind": kind, "rounds": rounds, "losses": again.losses}
-            blobs.write(path, json.dumps(run).encode())
-            sys.stderr.write(f"{kind}, trace {trace}\n")
+def _played(scenario: Scenario, federation: RealFederation, name: str, trace: int) -> dict[str, Any]:
+    real = RealMarket(scenario, _restarted(federation, trace), trace)
+    played = market.play(real, market.choosers(real, trace)[name])
+    rounds = [
+        {name: getattr(outcome, name).tolist() for name in PLAIN} | {"domains": _by_domain(credit)}
+        for outcome, credit in zip(played.rounds, real.credits, strict=True)
+    ]
+    return {"kinds": real.kinds.tolist(), "start": played.start, "rounds": rounds}
+
+
+def _ridden(rounds: int, federation: RealFederation, kind: str, trace: int) -> dict[str, Any]:
+    """Everybody takes part in full in every round; the trace draws the free-rider."""
+    again, full = _restarted(federation, trace), Bid(federation.settings.steps, federation.settings.rank)
+    rider = again.members[trace % len(again.members)].address
+    bids = dict.fromkeys((member.address for member in again.members), full)
+    found = [_by_domain(again.round(bids, {rider: kind})) for _ in range(rounds)]
+    return {"rider": rider, "kind": kind, "rounds": found, "losses": again.losses}
 
 
 def _restarted(federation: RealFederation, seed: int) -> RealFederation:

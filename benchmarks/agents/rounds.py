@@ -28,13 +28,13 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--base", required=True)
     options = parser.parse_args()
     runs = [_run(options.data, options.base, run) for run in range(len(ABSTAIN))]
     report.write("agents_rounds", {"runs": runs}, "python -m benchmarks.agents.rounds", SEED).rename(PATH)
 
 
-def _run(data: Path, base: Path, run: int) -> dict[str, object]:
+def _run(data: Path, base: str, run: int) -> dict[str, object]:
     settings = RoundSettings()
     federation = create_federation(data, base, settings, SEED + run)
     draws = np.random.default_rng([SEED, run])

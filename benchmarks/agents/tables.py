@@ -1,6 +1,6 @@
 """Tables of the real runs that `benchmarks.agents.real` has kept, and the fall of the loss by rounds and by cost.
 
-    python -m benchmarks.agents.tables
+    python -m benchmarks.agents.tables [--scenario NAME]
 
 Three tables: the policies, with the figures of `benchmarks.agents`; the credit and income of each kind of free-rider or
 saboteur relative to an honest organisation, and what is left to the organisation that a copy is of (the first by
@@ -8,6 +8,7 @@ address); and how often the credit of an honest organisation is negative when ev
 it is lost. A policy whose runs are not complete is left out.
 """
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from benchmarks import report
 from benchmarks.agents.federation import DOMAINS
 from benchmarks.agents.figures import PlayedRun, measured
 from benchmarks.agents.market import traces_of
-from benchmarks.agents.real import NAMES, PLAIN, SEED, path_of, read_scenario
+from benchmarks.agents.real import PLAIN, SCENARIOS, SEED, key, read_scenario
 from benchmarks.in_process import address
 from core.intervals import MeanInterval
 
@@ -30,25 +31,30 @@ ADDRESSES = [address(index) for index in range(MEMBERS)]
 
 def main() -> None:
     """Read, print and write."""
-    scenario = read_scenario()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
+    name = parser.parse_args().scenario
+    scenario = read_scenario(name)
     traces = traces_of(scenario, "traces", "test")
-    runs = {name: found for name in NAMES if (found := _complete(name, traces))}
-    played = {name: [_played(scenario, run) for run in found] for name, found in runs.items()}
+    runs = {
+        policy: found for policy in scenario.settings["policies"]["names"] if (found := _complete(name, policy, traces))
+    }
+    played = {policy: [_played(scenario, run) for run in found] for policy, found in runs.items()}
     figures = {
         "real": measured(played),
-        "free-riders and saboteurs": list(ridden(scenario)),
+        "free-riders and saboteurs": list(ridden(name, scenario)),
         "negative credit of the honest": list(negative(runs["all"])),
         "loss_by_round": list(losses_by_round(played)),
     }
-    report.write("agents_real", figures, "python -m benchmarks.agents.tables", SEED)
+    report.write(f"agents_{name}", figures, f"python -m benchmarks.agents.tables --scenario {name}", SEED)
     print(json.dumps(figures, indent=1))
 
 
-def _complete(name: str, traces: Sequence[int]) -> list[Mapping[str, Any]]:
+def _complete(scenario: str, name: str, traces: Sequence[int]) -> list[Mapping[str, Any]]:
     """The kept runs of all traces, or none."""
     # Policies are compared on equal terms: with a trace missing, organisations and prices would differ.
-    paths = [path_of(name, trace) for trace in traces]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths] if all(p.exists() for p in paths) else []
+    runs = [report.known("agents", key(scenario, name, trace)) for trace in traces]
+    return runs if all(runs) else []
 
 
 def _played(scenario: Scenario, run: Mapping[str, Any]) -> PlayedRun:
@@ -70,10 +76,10 @@ def losses_by_round(played: Mapping[str, Sequence[PlayedRun]]) -> Iterator[dict[
             }
 
 
-def ridden(scenario: Scenario) -> Iterator[dict[str, Any]]:
+def ridden(name: str, scenario: Scenario) -> Iterator[dict[str, Any]]:
     """Each kind's credit and income over the mean of the honest, over all rounds of a run."""
-    for kind in scenario.settings["rides"]["kinds"]:
-        runs = _complete(f"ride {kind}", traces_of(scenario, "rides", "traces"))
+    for kind in scenario.settings.get("rides", {"kinds": ()})["kinds"]:
+        runs = _complete(name, f"ride {kind}", traces_of(scenario, "rides", "traces"))
         if runs:
             found = np.array([shares(run) for run in runs])
             names = (
@@ -106,9 +112,14 @@ def shares(run: Mapping[str, Any]) -> list[float]:
 
 
 def negative(runs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """By domain: how often an honest organisation's credit was negative, and where such rounds lost it (10⁻³ nats)."""
+    """By domain: how often an honest organisation's credit was negative, and where such rounds lost it (10⁻³ nats).
+
+    None stands where no honest organisation took part; a domain without one in any round has no row.
+    """
     for index, domain in enumerate(DOMAINS):
         cases = [case for run in runs for member in (2 * index, 2 * index + 1) for case in _cases(run, member, domain)]
+        if not cases:
+            continue
         below = [case for case in cases if case["credit"] < 0]
         early, late = [c for c in cases if c["round"] <= 5], [c for c in cases if c["round"] > 5]
         yield {
@@ -138,8 +149,8 @@ def _cases(run: Mapping[str, Any], member: int, domain: str) -> Iterator[dict[st
             yield {"own": own, "other": other, "credit": own + other, "fall": fall, "round": number}
 
 
-def _negative_percent(cases: Sequence[Mapping[str, float]]) -> float:
-    return 100 * sum(case["credit"] < 0 for case in cases) / len(cases)
+def _negative_percent(cases: Sequence[Mapping[str, float]]) -> float | None:
+    return 100 * sum(case["credit"] < 0 for case in cases) / len(cases) if cases else None
 
 
 def _mean(cases: Sequence[Mapping[str, float]], name: str) -> float:

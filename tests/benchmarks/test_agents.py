@@ -1,12 +1,13 @@
 """Real rounds of a tiny model under prices and availability, and the tables that are made of such runs."""
 
-import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agents.q_function import Action
+from benchmarks import report
 from benchmarks.agents import market, real, tables
 from benchmarks.agents.federation import DOMAINS, DomainMember, RealFederation, RoundSettings
 from benchmarks.agents.figures import measured
@@ -84,6 +85,29 @@ def test_the_figures_of_a_run_are_those_of_the_market_without_the_regret() -> No
     assert lost["q-learning"] == 0 < lost["all"]
 
 
+def test_runs_of_a_base_that_speaks_are_kept_by_policy_and_trace_and_make_a_table(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MEASURED", tmp_path / "measured")
+    shutil.copy(report.RESULTS / "agents_fit.json", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    speaking = real.read_scenario("speaking")
+    traces = market.traces_of(speaking, "traces", "test")
+    runs = real.runs_of(speaking, federation(model))
+    assert list(runs) == [(n, t) for n in ("all", "q-learning", "ucb", "oort") for t in traces]
+    run = runs["all", traces[0]]()
+    for name in ("all", "q-learning"):
+        for trace in traces:
+            report.kept("agents", real.key("speaking", name, trace), lambda: run)
+    monkeypatch.setattr("sys.argv", ["tables", "--scenario", "speaking"])
+    tables.main()
+    found = report.figures("agents_speaking")
+    assert [row["policy"] for row in found["real"]["policies"]] == ["all", "q-learning"]
+    assert found["free-riders and saboteurs"] == []
+    assert len(found["loss_by_round"]) == 2 * (1 + speaking.settings["run"]["rounds"])
+    RoundSettings(**speaking.settings["training"])
+
+
 def test_a_free_riders_share_is_relative_to_the_mean_of_the_other_honest() -> None:
     credits = dict(zip(ADDRESSES, (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -2.0), strict=True))
     run = {"rider": ADDRESSES[7], "rounds": [{"coding": {"credits": credits}}]}
@@ -93,14 +117,14 @@ def test_a_free_riders_share_is_relative_to_the_mean_of_the_other_honest() -> No
 def test_a_kind_of_free_rider_has_a_row_once_all_its_traces_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(real, "RAW", tmp_path)
+    monkeypatch.setattr(report, "MEASURED", tmp_path)
     credits = dict(zip(ADDRESSES, (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.25), strict=True))
     run = {"rider": ADDRESSES[7], "rounds": [{"coding": {"credits": credits}}]}
     traces = market.traces_of(SCENARIO, "rides", "traces")
     for trace in traces:
-        assert list(tables.ridden(SCENARIO)) == []
-        real.path_of("ride zero", trace).write_text(json.dumps(run), encoding="utf-8")
-    (row,) = tables.ridden(SCENARIO)
+        assert list(tables.ridden("real", SCENARIO)) == []
+        report.kept("agents", real.key("real", "ride zero", trace), lambda: run)
+    (row,) = tables.ridden("real", SCENARIO)
     assert (row["kind"], row["runs"]) == ("zero", len(traces))
     assert MeanInterval.parse_mean(row["credit_over_honest"]) == pytest.approx(0.25)
 

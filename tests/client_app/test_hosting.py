@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flwr.app import Context, RecordDict
 
+from client_app import hosting
 from client_app.hosting import Node, node_of
 from core import keys
 from core.config import RunConfig
@@ -48,6 +50,14 @@ def test_simulated_nodes_share_the_organisations(settings: dict[str, Any], nodes
     assert {one.known for one in found} == {3}
 
 
+def test_nodes_of_one_process_read_the_data_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Mock(wraps=hosting.read_data)
+    monkeypatch.setattr(hosting, "read_data", times)
+    first, second = (simulated(settings, index, 2) for index in range(2))
+    assert times.call_count == 1
+    assert not {*first.hosts} & {*second.hosts}
+
+
 def test_keys_of_a_simulation_are_derived_and_say_so(settings: dict[str, Any]) -> None:
     for address, host in simulated(settings, 0, 1).hosts.items():
         key = keys.derive(f.SEED, host.organisation.name)
@@ -56,10 +66,10 @@ def test_keys_of_a_simulation_are_derived_and_say_so(settings: dict[str, Any]) -
 
 
 def test_an_organisation_that_is_not_hosted_is_named(settings: dict[str, Any]) -> None:
-    hosting = simulated(settings, 1, 2)
-    assert hosting.host(f.address("financial")).organisation.name == "financial"
+    other = simulated(settings, 1, 2)
+    assert other.host(f.address("financial")).organisation.name == "financial"
     with pytest.raises(UsageError, match=f"{f.address('financial')}.*{f.address('coding')}"):
-        hosting.host(f.address("coding"))
+        other.host(f.address("coding"))
 
 
 # --- deployed ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ from core.credit import CreditRecord
 from core.errors import ConfigError, DataError
 from core.storage.run_folder import RunFolder
 from core.update import LARGEST_LOSS
+from llm import batches
 from llm.evaluate import evaluate
 from llm.model import ModelSpec, load
+from llm.records import Record
 from llm.served import shared_adapter
 from server_app.measuring import Measuring, check_turns, digest_of, known_data
 from tests import federation as f
@@ -202,3 +204,15 @@ def test_conversations_that_the_base_refuses_are_named_before_anybody_is_asked(
     strict = "{% if messages | length > 2 %}{{ raise_exception('roles must alternate') }}{% endif %}"
     with pytest.raises(DataError, match=r"clinic: .*clinic\.jsonl:4: .*roles must alternate"):
         check_turns(replace(measuring.model, tokenizer=byte_tokenizer(strict)), found)
+
+
+def test_an_order_of_turns_is_tried_once_however_many_organisations_have_it(
+    measuring: Measuring, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        lines = [json.dumps({"question": f"{number}, {i}?", "answer": str(i)}) for i in range(3)]
+        (tmp_path / f"member-{number}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tried: list[Record] = []
+    monkeypatch.setattr(batches, "check_turns", lambda _, records: tried.extend(records))
+    check_turns(measuring.model, replace(known_data(replace(config, data=str(tmp_path))), validation=()))
+    assert [record.roles for record in tried] == [("user",)]
