@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import llm.model
 from core.adapter import AdapterState
+from core.canonical import Digest
 from core.errors import ModelError
 from llm.bases import shards
 from llm.batches import collate, encode
@@ -219,9 +220,9 @@ def test_the_memory_of_one_base_is_given_back_before_another_is_read(
     assert before() is not None
     read, held = llm.model._base, list[object]()
 
-    def reading(folder: Path, spec: ModelSpec) -> object:
+    def reading(folder: Path, spec: ModelSpec, shared: Digest | None) -> object:
         held.append(before())
-        return read(folder, spec)
+        return read(folder, spec, shared)
 
     monkeypatch.setattr(llm.model, "_base", reading)
     load(ModelSpec(str(base_folder("qwen2")), "none"))
