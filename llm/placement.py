@@ -6,13 +6,13 @@ Nothing is ever put on the CPU or the disk: a base that is larger than all GPUs 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.accelerate import compute_module_sizes, get_balanced_memory, infer_auto_device_map
-from transformers.quantizers import AutoHfQuantizer
+from transformers.quantizers.auto import get_hf_quantizer
 
 from core.errors import ModelError
 
@@ -34,10 +34,9 @@ def device_map(
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with init_empty_weights(include_buffers=True):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    quantiser: Any = None
-    if settings is not None:
-        quantiser = AutoHfQuantizer.from_config(settings)
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    quantiser, _, _ = get_hf_quantizer(config, settings, None, weights_only=True, user_agent={})
+    if quantiser is not None:
         quantiser.preprocess_model(model=network, dtype=dtype, device_map=None)
     room = {gpu: int(_FILLED * free) for gpu, free in memory.items()}
     size = int(compute_module_sizes(network, quantiser)[0][""])
