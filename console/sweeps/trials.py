@@ -9,6 +9,7 @@ whose steps are rounds: a scheduler can end one that lags behind. Its process en
 """
 
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -154,7 +155,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
     def setup(self, config: Settings) -> None:
         """Start its run, unless it has a result."""
         trial, self.stops = config["trial"], bool(config["stops"])
-        self.offset, self.losses = 0, dict[int, float]()
+        self.offset, self.losses, self.loss = 0, dict[int, float](), math.inf
         self.folder = folder(Path(config["out"]), trial["name"])
         self.process: subprocess.Popen[bytes] | None = None
         if (self.folder / "result.json").exists():
@@ -180,12 +181,16 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
 
     def step(self) -> dict[str, Any]:
         """Wait for the next round, where a scheduler asks for rounds, or for the end."""
-        while self.process is not None and self.process.poll() is None:
+        while True:
+            running = self.process is not None and self.process.poll() is None
             if self.stops:
                 found, self.offset = validation_losses(self.folder / "state", self.offset)
                 self.losses |= found
             if self.losses:  # the earliest round that was not told yet
-                return {_METRIC: self.losses.pop(min(self.losses))}
+                self.loss = self.losses.pop(min(self.losses))
+                return {_METRIC: self.loss}
+            if not running:
+                break
             time.sleep(_POLL_SECONDS)
         if self.process is not None:
             self.end_chains()
@@ -193,7 +198,8 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
                 raise RunError(last_line(self.folder / "log"))
             # Under its name only when it is whole: a sweep that goes on must not take half a result for one.
             (self.folder / "printed").replace(self.folder / "result.json")
-        return {"done": True}
+        # Tune ends the whole sweep for a result without what its scheduler compares.
+        return {"done": True, _METRIC: self.loss} if self.stops else {"done": True}
 
     def cleanup(self) -> None:
         """End the run, where a scheduler or a failure ends the trial before it."""

@@ -59,6 +59,22 @@ def test_a_trial_with_a_result_starts_no_run(tmp_path: Path) -> None:
     assert result_of(tmp_path, plan) == {"seconds": 1}
 
 
+def test_a_scheduler_is_told_of_every_round_also_by_a_trial_that_has_its_result(tmp_path: Path) -> None:
+    plan = Sweep.parse({"settings": QUICK, "stop": "asha"})
+    (one,) = plan.trials()
+    place = folder(tmp_path, one.name)
+    log = EventLog(place / "state" / "events" / "one.jsonl")
+    log.path.parent.mkdir(parents=True)
+    for number, loss in enumerate((6.0, 5.0), 1):
+        log.write("evaluated", round=number, validation={"a": loss})
+    (place / "result.json").write_text('{"seconds": 1}', encoding="utf-8")
+    trial = FoedusRun(space(plan, tmp_path) | {"trial": config_of(one)})
+    # Tune ends a sweep of which any result, the last one, too, lacks the figure that trials are compared by.
+    assert [trial.step() for _ in range(3)] == [
+        {"validation": 6.0}, {"validation": 5.0}, {"done": True, "validation": 5.0},
+    ]  # fmt: skip
+
+
 def test_what_a_killed_sweep_left_is_begun_anew_and_a_stopped_trial_ends_its_run(tmp_path: Path) -> None:
     (plan,) = Sweep.parse({"settings": QUICK}).trials()
     left = folder(tmp_path, plan.name) / "state"
