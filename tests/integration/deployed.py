@@ -291,6 +291,8 @@ class Anvil:
     folder: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    first: int = 0
+    """The newest block when it was started: what lies before it can't be mined in another way."""
 
     @property
     def url(self) -> str:
@@ -303,6 +305,17 @@ class Anvil:
         command = [str(binary()), "--port", str(self.port), "--chain-id", str(CHAIN_ID), "--accounts", "1", "--silent"]
         self.process = subprocess.Popen([*command, *state], stdin=subprocess.DEVNULL)
         until(lambda: listens(self.port), self.folder)
+        self.first = self.newest
+
+    @property
+    def newest(self) -> int:
+        """The number of its newest block."""
+        return int(self.ask("eth_blockNumber"), 16)
+
+    def reorganise(self, blocks: int) -> None:
+        """Mine the last blocks in another way, as soon as there are so many since its start."""
+        until(lambda: self.newest >= self.first + blocks, self.folder)
+        self.ask("anvil_reorg", blocks, [])
 
     def kill(self) -> None:
         """End it as a power cut does."""

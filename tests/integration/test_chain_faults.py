@@ -43,7 +43,7 @@ def test_a_chain_that_is_down_at_the_end_is_waited_for_and_the_run_goes_on_from_
 def test_rounds_that_a_reorganisation_of_three_blocks_takes_are_anchored_again(deployment: Deployment) -> None:
     run = Live(deployment, "reorganised", rounds=5)
     run.wait_for("round-closed", 3)
-    deployment.anvil.ask("anvil_reorg", 3, [])
+    deployment.anvil.reorganise(3)
     assert len(run.finish()) == 5
 
 

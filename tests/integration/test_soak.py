@@ -89,7 +89,7 @@ def faults(deployment: Deployment, schedule: random.Random) -> Iterator[tuple[st
         deployment.anvil.start()
 
     def reorganisation() -> None:
-        deployment.anvil.ask("anvil_reorg", schedule.randint(1, 3), [])
+        deployment.anvil.reorganise(schedule.randint(1, 3))
 
     kinds = {f.__name__: f for f in (still, worker, signer, door, chain, reorganisation)}
     while True:
