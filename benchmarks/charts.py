@@ -106,15 +106,18 @@ def agents_real(figures: Mapping[str, Any]) -> Figure:
 
 
 def scale(figures: Mapping[str, Any]) -> Figure:
-    """Seconds by organisations: of a round on both sides, until the first one, and of an audit."""
+    """Seconds by organisations: until the first round, of an audit, and of a round for each that it asks."""
     titles = {
-        "until the first round": "seconds_to_first_round",
-        "an audit": "audit_seconds",
-        "a round": "seconds_a_round",
-        "a round of plain Flower": "plain_seconds",
+        "until the first round": ("seconds_to_first_round", None),
+        "an audit": ("audit_seconds", None),
+        "a round, each asked": ("seconds_a_round", "asked"),
+        "the same, plain Flower": ("plain_seconds", "plain_asked"),
     }
     rows = figures["sizes"]
-    lines = {title: [(row["organisations"], row[name]) for row in rows] for title, name in titles.items()}
+    lines = {
+        title: [(row["organisations"], row[name] / (row[by] if by else 1)) for row in rows]
+        for title, (name, by) in titles.items()
+    }
     return draw([Panel("organisations", lines)], "seconds", logarithmic=True)
 
 
