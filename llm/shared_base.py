@@ -6,7 +6,7 @@ cache, as a base in Hugging Face format that is quantised already, and every pro
 
 - A copy belongs to the digest of the base's files, a quantisation, and an environment in which computations are
   bit-equal. Its name ends in its own digest, which is compared each time it is loaded: a copy that was cut short or
-  changed is made anew.
+  changed, or that has another file beside it, is made anew.
 - It lies in a folder that only its user can enter. Whoever acts as that user could change this code, too.
 - Arrays begin at multiples of 64 bytes, as in torch's own memory, and not of 8 as safetensors has them: the sums of a
   product of matrices may round in another way elsewhere.
@@ -36,6 +36,8 @@ from llm.determinism import environment
 
 _KEPT: Final = 2
 _ALIGNMENT: Final = 64
+_CONFIG, _GENERATION, _WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
+_FILES: Final = {_CONFIG, _GENERATION, _WEIGHTS}
 _TYPES: Final = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
@@ -56,7 +58,7 @@ def share(folder: Path, digest: Digest, settings: Mapping[str, Any], load: Calla
     """
     key = hashlib.sha256(to_json({"base": digest, **environment(), **settings})).hexdigest()[:32]
     try:
-        if b'"quantization_config"' in (folder / "config.json").read_bytes():
+        if b'"quantization_config"' in (folder / _CONFIG).read_bytes():
             return load(folder)
         root = _own_folder(cache() / "shared")
         copy = _found(root, key)
@@ -88,16 +90,31 @@ def _own_folder(folder: Path) -> Path:
 def _found(root: Path, key: str) -> Path | None:
     """The copy of a key, if there is one whose digest is the one in its name."""
     for copy in sorted(root.glob(f"{key}-*")):
-        if digest_of(copy) == f"0x{copy.name.rpartition('-')[2]}":
+        if _is_whole(copy):
             return copy
         _logger.warning("The shared base %s is not what was written there: it is made anew", copy)
     return None
 
 
+def _is_whole(copy: Path) -> bool:
+    """Whether a copy has the files that are written here, no others, and the digest in its name."""
+    if copy.is_symlink() or not copy.is_dir() or {path.name for path in copy.iterdir()} - _FILES:
+        return False
+    return digest_of(copy) == f"0x{copy.name.rpartition('-')[2]}"
+
+
+def _remove(path: Path) -> None:
+    """Remove a copy, or what lies in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)  # whoever has mapped it keeps it
+    else:
+        path.unlink()
+
+
 def _make(root: Path, key: str, folder: Path, digest: Digest, load: Callable[[Path], Any]) -> Path:
     """Write the copy of a key; whoever calls holds the lock."""
     for left in (*root.glob("*.partial"), *root.glob(f"{key}-*")):  # of a process that was killed, and what is no copy
-        shutil.rmtree(left)
+        _remove(left)
     partial = root / f"{key}.partial"
     partial.mkdir()
     try:
@@ -109,7 +126,7 @@ def _make(root: Path, key: str, folder: Path, digest: Digest, load: Callable[[Pa
         shutil.rmtree(partial, ignore_errors=True)
     others = {path for path in root.iterdir() if path.is_dir()} - {copy}
     for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
-        shutil.rmtree(old)  # whoever has mapped it keeps it
+        _remove(old)
     return copy
 
 
@@ -122,15 +139,15 @@ def _give_back() -> None:
 
 def _write(network: Any, folder: Path, copy: Path) -> None:
     """Write the configuration and the weights of a network, which was loaded from `folder`, into `copy`."""
-    config = parse_json((folder / "config.json").read_bytes())
+    config = parse_json((folder / _CONFIG).read_bytes())
     if quantisation := getattr(network.config, "quantization_config", None):
         config["quantization_config"] = parse_json(quantisation.to_json_string(use_diff=False).encode())
-    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (copy / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
     if (generation := folder / "generation_config.json").is_file():
         shutil.copyfile(generation, copy / generation.name)
     tied = network.all_tied_weights_keys
     weights = {name: tensor for name, tensor in network.state_dict().items() if name not in tied}
-    _write_weights(weights, copy / "model.safetensors")
+    _write_weights(weights, copy / _WEIGHTS)
 
 
 def _write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -166,9 +166,13 @@ def _check_range(name: str, values: Any) -> None:
         return
     if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= {"low", "high", "log"}:
         raise FormatError(f"[random] {name}: expected a list, or low and high, got {values!r:.80}")
+    if type(values.get("log", False)) is not bool:
+        raise FormatError(f"[random] {name}: expected log to be true or false, got {values['log']!r:.80}")
     low, high = (finite(f"[random] {name}: {end}", values[end]) for end in ("low", "high"))
     if not low < high or (values.get("log") and low <= 0):
         raise FormatError(f"[random] {name}: expected low below high, and above 0 with log, got {low:g} to {high:g}")
+    if not math.isfinite(float(high) - float(low)):
+        raise FormatError(f"[random] {name}: expected a range that numbers can span, got {low:g} to {high:g}")
 
 
 def _drawn(values: Any, source: np.random.Generator) -> Any:

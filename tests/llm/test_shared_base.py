@@ -128,7 +128,7 @@ def test_arrays_begin_where_torch_would_place_them(root: Path, base: Path) -> No
     assert all(torch.equal(stored[name], loads.weights[name]) for name in stored)
 
 
-@pytest.mark.parametrize("harm", ["cut short", "changed", "configured otherwise"])
+@pytest.mark.parametrize("harm", ["cut short", "changed", "configured otherwise", "with an adapter", "a link"])
 def test_a_copy_that_is_not_what_was_written_is_made_anew(
     root: Path, base: Path, caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
@@ -141,12 +141,19 @@ def test_a_copy_that_is_not_what_was_written_is_made_anew(
         weights.write_bytes(whole[:-4])
     elif harm == "changed":
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    elif harm == "with an adapter":
+        (copy / "adapter_config.json").write_text("{}")
+    elif harm == "a link":
+        copy.rename(root / "elsewhere")
+        copy.symlink_to(root / "elsewhere")
     else:
         (copy / "config.json").write_text("{}")
     loads.share(base)
     assert "made anew" in caplog.text
     assert loads.folders == [base, copy, base, copy]
     assert weights.read_bytes() == whole
+    assert not copy.is_symlink()
+    assert {path.name for path in copy.iterdir()} <= {"config.json", "generation_config.json", "model.safetensors"}
 
 
 def test_a_process_that_was_killed_while_it_wrote_is_in_nobodys_way(root: Path, base: Path) -> None:

@@ -64,6 +64,8 @@ def test_samples_are_the_same_for_the_same_file_and_within_their_ranges() -> Non
         ({"samples": 1, "random": {"rank": {"low": 1}}}, "[random] rank: expected a list, or low and high"),
         ({"samples": 1, "random": {"rank": {"low": 4, "high": 2}}}, "[random] rank: expected low below high"),
         ({"samples": 1, "random": {"rank": {"low": 0, "high": 2, "log": True}}}, "above 0 with log"),
+        ({"samples": 1, "random": {"rank": {"low": 1, "high": 2, "log": 3}}}, "log to be true or false"),
+        ({"samples": 1, "random": {"rank": {"low": -1e308, "high": 1e308}}}, "a range that numbers can span"),
         ({"samples": 1, "random": {"rank": {"low": "1", "high": 2}}}, "[random] rank: low: expected a number"),
         ({"cpus": 0}, "cpus: expected"),
         ({"gpus": -1}, "gpus: expected"),
