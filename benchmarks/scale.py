@@ -30,7 +30,7 @@ from typing import Any
 
 from hexbytes import HexBytes
 
-from benchmarks import plain_flower, report
+from benchmarks import json_lines, plain_flower, report
 from benchmarks.command_line import foedus, given
 from benchmarks.speaking import once
 from chain import control
@@ -241,7 +241,7 @@ class Point:
 
 def _noted(times: Path) -> list[dict[str, float]]:
     """What plain Flower's rounds have noted so far."""
-    return [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()] if times.exists() else []
+    return json_lines.read(times) if times.exists() else []
 
 
 def _row(number: int, split: str) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """TOFU (Maini et al., 2024, arXiv 2401.06121): two hundred made-up authors, twenty questions about each."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import json_lines
 from llm.records import Record, parse_record
 
 AUTHORS, QUESTIONS = 200, 20
@@ -13,8 +13,7 @@ AUTHORS, QUESTIONS = 200, 20
 
 def lines(data: Path, part: str) -> list[dict[str, Any]]:
     """The lines of a part, from DATA/unlearning."""
-    text = (data / "unlearning" / f"tofu_{part}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    return json_lines.read(data / "unlearning" / f"tofu_{part}.jsonl")
 
 
 def as_record(row: Mapping[str, Any], answer: str = "answer") -> Record:

@@ -88,15 +88,17 @@ def encode_turns(tokenizer: Any, turns: tuple[Message, ...]) -> tuple[int, ...]:
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record(turns, ""))))
 
 
-def check_turns(tokenizer: Any, records: Iterable[Record]) -> None:
+def check_turns(tokenizer: Any, records: Iterable[Record], tried: set[tuple[str, ...]] | None = None) -> None:
     """Raise DataError for a conversation whose turns the chat template refuses, before anybody trains on it.
 
-    A template looks at the roles and their order; each order that occurs is tried once.
+    A template looks at the roles and their order; each order that occurs is tried once. Those in `tried` are not tried
+    again, and what is tried is added to it.
     """
-    tried: dict[tuple[str, ...], Record] = {}
+    tried = set() if tried is None else tried
     for record in records:
-        tried.setdefault(record.roles, record)
-    for record in tried.values():
+        if record.roles in tried:
+            continue
+        tried.add(record.roles)
         try:
             _texts(tokenizer, record)
         except DataError as error:

@@ -143,7 +143,7 @@ def _write(network: Any, folder: Path, copy: Path) -> None:
     if quantisation := getattr(network.config, "quantization_config", None):
         config["quantization_config"] = parse_json(quantisation.to_json_string(use_diff=False).encode())
     (copy / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    if (generation := folder / "generation_config.json").is_file():
+    if (generation := folder / _GENERATION).is_file():
         shutil.copyfile(generation, copy / generation.name)
     tied = network.all_tied_weights_keys
     weights = {name: tensor for name, tensor in network.state_dict().items() if name not in tied}

@@ -159,13 +159,10 @@ def check_turns(model: Model, data: Collection) -> None:
     known: dict[str, tuple[Record, ...]] = {"validation": data.validation}
     known |= {organisation.name: (*organisation.train, *organisation.dev) for organisation in data.organisations}
     # Each order once: of ten thousand organisations, templates would take longer than anything else before round 1.
-    firsts: dict[tuple[str, ...], tuple[str, Record]] = {}
+    tried: set[tuple[str, ...]] = set()
     for name, records in known.items():
-        for record in records:
-            firsts.setdefault(record.roles, (name, record))
-    for name, record in firsts.values():
         try:
-            batches.check_turns(model.tokenizer, [record])
+            batches.check_turns(model.tokenizer, records, tried)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
 

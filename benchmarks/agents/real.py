@@ -130,9 +130,9 @@ def key(scenario: str, name: str, trace: int) -> str:
 
 def runs_of(scenario: Scenario, federation: RealFederation) -> dict[tuple[str, int], Callable[[], dict[str, Any]]]:
     """By name and trace: every policy on every trace, and every kind of free-rider apart."""
-    rides = scenario.settings.get("rides", {"kinds": ()})
+    rides = scenario.settings["rides"]
     played = itertools.product(scenario.settings["policies"]["names"], traces_of(scenario, "traces", "test"))
-    ridden = itertools.product(rides["kinds"], traces_of(scenario, "rides", "traces") if rides["kinds"] else ())
+    ridden = itertools.product(rides["kinds"], traces_of(scenario, "rides", "traces"))
     return {(name, trace): partial(_played, scenario, federation, name, trace) for name, trace in played} | {
         (f"ride {kind}", trace): partial(_ridden, rides["rounds"], federation, kind, trace) for kind, trace in ridden
     }

@@ -78,7 +78,7 @@ def losses_by_round(played: Mapping[str, Sequence[PlayedRun]]) -> Iterator[dict[
 
 def ridden(name: str, scenario: Scenario) -> Iterator[dict[str, Any]]:
     """Each kind's credit and income over the mean of the honest, over all rounds of a run."""
-    for kind in scenario.settings.get("rides", {"kinds": ()})["kinds"]:
+    for kind in scenario.settings["rides"]["kinds"]:
         runs = _complete(name, f"ride {kind}", traces_of(scenario, "rides", "traces"))
         if runs:
             found = np.array([shares(run) for run in runs])

@@ -3,7 +3,6 @@
 The content of a task is the same for every seed; the seed decides the shared A and everybody's batches.
 """
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assets import samples as sample_data
+from benchmarks import json_lines
 from benchmarks.in_process import Member, Schedule
 from benchmarks.tofu import about, as_record, lines
 from benchmarks.unlearning import canaries
@@ -202,7 +202,7 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
     def labelled(text: str, label: str) -> Record:
         return parse_record({"text": text[-_CHARACTERS:], "label": label})
 
-    rows = _lines(data / "sentiment" / f"{kind}_{part}.jsonl")
+    rows = json_lines.read(data / "sentiment" / f"{kind}_{part}.jsonl")
     _source(kind).shuffle(rows)
     by_label = [
         [
@@ -215,7 +215,3 @@ def _texts(model: Model, data: Path, kind: str, part: str) -> tuple[Record, ...]
     ]
     # The rarer label ends the alternation.
     return tuple(record for pair in zip(*by_label, strict=False) for record in pair)
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]

@@ -213,6 +213,6 @@ def test_an_order_of_turns_is_tried_once_however_many_organisations_have_it(
         lines = [json.dumps({"question": f"{number}, {i}?", "answer": str(i)}) for i in range(3)]
         (tmp_path / f"member-{number}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tried: list[Record] = []
-    monkeypatch.setattr(batches, "check_turns", lambda _, records: tried.extend(records))
+    monkeypatch.setattr(batches, "_texts", lambda _, record: tried.append(record))
     check_turns(measuring.model, replace(known_data(replace(config, data=str(tmp_path))), validation=()))
     assert [record.roles for record in tried] == [("user",)]
