@@ -6,12 +6,10 @@ start threads, too: the heartbeat ends a worker that waits so, and its node star
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import ERROR, WARNING
-from types import FrameType
 
 from flwr.common.constant import HEARTBEAT_BASE_MULTIPLIER, HEARTBEAT_CALL_TIMEOUT, HEARTBEAT_DEFAULT_INTERVAL
 from flwr.common.logger import log
@@ -22,7 +20,6 @@ SECONDS = HEARTBEAT_BASE_MULTIPLIER * (HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CA
 
 STUCK = 75
 """Exit status of a worker that waits for a thread that will never begin: a failure that may be gone the next time."""
-_START = threading.Thread.start.__code__
 
 
 class Heartbeat:
@@ -32,8 +29,7 @@ class Heartbeat:
         """`end` ends the process: an exception would only end the heartbeat."""
         self._seconds, self._end = seconds, end
         self._beat: Callable[[], object] | None = None
-        self._watched = threading.get_ident()
-        self._starting: FrameType | None = None
+        self._starting = set[threading.Thread]()
         self._begun, self._beating = threading.Event(), threading.Lock()
         threading.Thread(target=self._run, daemon=True, name="heartbeat").start()
 
@@ -63,9 +59,6 @@ class Heartbeat:
                     log(WARNING, "a heartbeat was lost: %s", error)
 
     def _is_stuck(self) -> bool:
-        """Whether the thread that made this waits for the start of the same thread as at the last look."""
-        before, frame = self._starting, sys._current_frames().get(self._watched)
-        while frame and frame.f_code is not _START:
-            frame = frame.f_back
-        self._starting = frame
-        return frame is not None and frame is before
+        """Whether a thread that was started has not begun, and had not at the last look."""
+        before, self._starting = self._starting, {one for one in threading.enumerate() if not one.is_alive()}
+        return not before.isdisjoint(self._starting)
