@@ -10,7 +10,6 @@ not. Seconds are those of scoring all of an organisation's records for one answe
 """
 
 import argparse
-import json
 import math
 import re
 from collections import Counter
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 import assets
-from benchmarks import report
+from benchmarks import json_lines, report
 from benchmarks.command_line import foedus
 from benchmarks.speaking import SEEDS, Question, once, questions
 from benchmarks.timing import cpu_timed
@@ -90,7 +89,7 @@ def measured(work: Path, asked: Sequence[Question], seed: int) -> dict[str, Any]
     found, took = list[dict[str, int]](), list[float]()
     for name in sorted({question.organisation for question in asked}):
         file = assets.samples() / name / "train.jsonl"
-        facts = [json.loads(line)["fact"] for line in file.read_text(encoding="utf-8").splitlines()]
+        facts = [row["fact"] for row in json_lines.read(file)]
         records, own = read_records(file), [question for question in asked if question.organisation == name]
         found += [ranks(served, question, records, facts) for question in own]
         took.append(times(served, own[0], records))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import assets
-from benchmarks import report
+from benchmarks import json_lines, report
 from benchmarks.command_line import foedus
 from benchmarks.statistics import calibration_error
 from core.adapter import AdapterState
@@ -81,10 +81,9 @@ def questions(data: Path, fitted: int) -> list[Question]:
     """The held-out questions of every organisation in a folder; the first `fitted` of each are the calibration's."""
     found = []
     for file in sorted(data.glob("*/dev.jsonl")):
-        records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         found += [
             Question(file.parent.name, record["instruction"], record["output"], record["fact"], index < fitted)
-            for index, record in enumerate(records)
+            for index, record in enumerate(json_lines.read(file))
         ]
     return found
 

@@ -40,6 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from benchmarks import json_lines
 from benchmarks.base_text import SIZES, TextRecord, corpus
 from benchmarks.copying_heads import set_copying_heads
 from benchmarks.ngram import CharacterNgram
@@ -118,8 +119,7 @@ class Progress:
 
 def read_records(path: Path, domain: str) -> list[TextRecord]:
     """Read the records of one JSON Lines file."""
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return [TextRecord(domain, row["instruction"], row["input"], row["output"]) for row in rows]
+    return [TextRecord(domain, row["instruction"], row["input"], row["output"]) for row in json_lines.read(path)]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The attribution experiments: federations, and the responses whose teacher is known."""
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assets import samples
+from benchmarks import json_lines
 from benchmarks.in_process import Member, Schedule
 from benchmarks.tofu import AUTHORS, QUESTIONS, about, as_record, lines
 from llm.batches import Example, encode
@@ -183,12 +183,10 @@ def facts(settings: ExperimentSettings) -> Experiment:
     members = tuple(Member(read_records(folder / "train.jsonl")) for folder in folders)
     probes = []
     for index, folder in enumerate(folders):
-        lines = (folder / "dev.jsonl").read_text(encoding="utf-8").splitlines()
-        for record, line in zip(read_records(folder / "dev.jsonl"), lines, strict=True):
+        asked = folder / "dev.jsonl"
+        for record, row in zip(read_records(asked), json_lines.read(asked), strict=True):
             example = settings.example(record, schedule)
-            probes.append(
-                Probe(example, (index,), marked=_fact_tokens(settings.model, example, json.loads(line)["fact"]))
-            )
+            probes.append(Probe(example, (index,), marked=_fact_tokens(settings.model, example, row["fact"])))
     return Experiment(members, schedule, {5: tuple(probes)})
 
 

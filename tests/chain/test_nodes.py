@@ -240,7 +240,8 @@ def test_a_service_that_does_not_run_cannot_be_stopped(tmp_path: Path) -> None:
 
 def test_a_development_chain_is_waited_for_longer_than_a_node_elsewhere(state: Path) -> None:
     near, far = embedded(state), rpc(embedded_service(state).ensure())
-    patience = [dict(node.provider.get_request_kwargs())["timeout"] for node in (near, far)]  # type: ignore[attr-defined]
+    of_http = [node.provider.get_request_kwargs() for node in (near, far)]  # type: ignore[attr-defined] # HTTPProvider's
+    patience = [dict(settings)["timeout"] for settings in of_http]
     # It executes a run's opening, of thousands of members, before it answers.
     assert patience == [SERVICE_SECONDS, TIMEOUT_SECONDS]
     assert SERVICE_SECONDS > TIMEOUT_SECONDS
