@@ -33,7 +33,7 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with
 _POLL_SECONDS = 1.0
 _START_SECONDS = 120.0
 _STAYS_SECONDS = 10.0
-"""An nginx that ends sooner would again: its port is taken, or its certificate is none."""
+"""An nginx that ends by itself sooner would again: its port is taken, or its certificate is none."""
 
 
 @app.command(epilog="Example: foedus coordinator /etc/foedus/coordinator")
@@ -67,7 +67,7 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
         while superlink.poll() is None:
             if not nginx.alive:
-                if nginx.lived < _STAYS_SECONDS:
+                if nginx.process.returncode > 0 and nginx.lived < _STAYS_SECONDS:
                     break
                 show(f"nginx ended with status {nginx.process.returncode}: starting another", on=screen(stderr=True))
                 nginx.start()
