@@ -142,11 +142,21 @@ def run_command(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _fail(f"{error.format_message()} See --help.", error.exit_code)
+        return _fail(_advised(error), error.exit_code)
     except OSError as error:  # a full disk, a folder that cannot be read
         return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
+
+
+def _advised(error: click.ClickException) -> str:
+    """What click says, and what to do; of `foedus run` every setting has a name, and few have an option."""
+    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.command.name == "run":
+        from core.config import RunConfig  # noqa: PLC0415 - a command that is right need not wait for it
+
+        if (name := error.option_name.removeprefix("--")) in RunConfig().to_flat():
+            return f"expected --set {name}=VALUE, since this setting has no option, got {error.option_name}"
+    return f"{error.format_message()} See --help."
 
 
 def _fail(message: str, code: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.canonical import from_json
-from core.config import RunConfig
+from core.config import RunConfig, no_setting
 from core.errors import ConfigError, DataError, ModelError, UsageError
 from core.storage.blobs import open_blobs
 from core.storage.state_folder import State
@@ -83,9 +83,10 @@ def _check_paths(config: RunConfig) -> None:
 def _assignment(text: str) -> tuple[str, Any]:
     """KEY=VALUE, the value read as its setting's type."""
     key, equals, value = text.partition("=")
-    default = RunConfig().to_flat().get(key)
-    if not equals or default is None:
-        raise ConfigError(f"--set: expected key=value with the name of a setting, got {text!r}")
+    if not equals:
+        raise ConfigError(f"--set: expected NAME=VALUE with the name of a setting, got {text!r}")
+    if (default := RunConfig().to_flat().get(key)) is None:
+        raise ConfigError(f"--set: {no_setting(key)}")
     if isinstance(default, str):
         return key, value
     try:  # as a line of a TOML file, so that --set and --config read a value alike

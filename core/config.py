@@ -7,6 +7,7 @@ where a docstring says so. pyproject.toml lists the same defaults (a test compar
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ MODES = ("train", "unlearn", "attribute", "check", "join", "leave", "rotate")
 CREDITED = ("ucb", "q-learning")
 """The policies that need credit to be measured."""
 LAG_POLICIES = ("flag", "abstain")
+_ALIKE = 0.8
+"""How like a setting's name another is that means it, from 0 to 1, by difflib: organizations, but not compression."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class RunConfig:
     """Who is asked in a round: all, random, round-robin, greedy (by data), power-of-choice, oort, ucb (by credit), or
     q-learning: each organisation's agent bids."""
     fraction: float = 0.5
-    """Unless participation is all: the share of a lane that is asked, at least a quorum."""
+    """Unless participation is all or q-learning: the share of a lane that is asked, rounded up, at least a quorum; with
+    random what is asked in the mean."""
     pool: float = 0.0
     """With credited participation: what a round pays to all together; 0 is one for each member of the lane."""
     step_price: float = 0.005
@@ -228,7 +232,7 @@ class RunConfig:
         """Parse kebab-case settings; raises ConfigError for an unknown key, a wrong type or a value out of range."""
         kinds = {key(f.name): (f.name, f.type) for f in fields(cls)}
         if unknown := sorted(set(settings) - set(kinds)):
-            raise ConfigError(f"expected a setting among {', '.join(sorted(kinds))}, got {unknown[0]!r}")
+            raise ConfigError(no_setting(unknown[0]))
         return cls(**{kinds[k][0]: _typed(k, value, kinds[k][1]) for k, value in settings.items()})
 
     def to_flat(self) -> dict[str, bool | int | float | str]:
@@ -310,6 +314,14 @@ class RunConfig:
 def key(name: str) -> str:
     """A field's public name."""
     return name.replace("_", "-")
+
+
+def no_setting(name: str) -> str:
+    """An error's text for a name that no setting has: the setting that was meant, else the names of all."""
+    known = sorted(key(item.name) for item in fields(RunConfig))
+    meant = get_close_matches(key(name).lower(), known, 1, _ALIKE)
+    advice = f"did you mean {meant[0]}?" if meant else f"one of {', '.join(known)}"
+    return f"expected a setting, got {name!r}: {advice}"
 
 
 _TYPES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}

@@ -26,7 +26,7 @@ from statistics import median_low
 
 from core import seeds
 from core.canonical import Address
-from core.genesis import Genesis
+from core.genesis import Genesis, Participation
 from core.rejections import Reason
 from core.rounds import RoundRecord
 from core.update import ABSTAIN, Bid, Offer
@@ -61,8 +61,8 @@ class SelectionContext:
 
     @property
     def count(self) -> int:
-        """The number to ask: the fraction of the lane, rounded up, but a quorum at least."""
-        return min(len(self.members), max(self.quorum, math.ceil(self.fraction * len(self.members))))
+        """The number to ask."""
+        return share(self.fraction, self.quorum, len(self.members))
 
     def ticket(self, organisation: Address) -> float:
         """An organisation's draw for this round, in [0, 1)."""
@@ -79,6 +79,18 @@ class SelectionContext:
     def last(self) -> dict[Address, tuple[int, Observation]]:
         """The last round that each organisation took part in, and its observation."""
         return {a: (number, past) for number, pasts in enumerate(self.history, 1) for a, past in pasts.items()}
+
+
+def share(fraction: float, quorum: int, members: int) -> int:
+    """How many of a lane are asked: the fraction, rounded up, but a quorum at least."""
+    return min(members, max(quorum, math.ceil(fraction * members)))
+
+
+def most_asked(participation: Participation, members: int) -> int:
+    """The most organisations of a lane of so many that one round asks."""
+    if participation.policy in _WITHOUT_A_NUMBER:
+        return members
+    return share(participation.fraction, participation.quorum, members)
 
 
 def observations_of(record: RoundRecord, credit: Mapping[Address, float] | None = None) -> dict[Address, Observation]:
@@ -159,6 +171,9 @@ READ_LOSSES, READ_SECONDS = ("power-of-choice", "oort"), ("oort",)
 """The policies that read the organisations' losses, and how long they took."""
 BY_HISTORY = (*READ_LOSSES, "ucb", "q-learning")
 """The policies that read earlier rounds."""
+
+_WITHOUT_A_NUMBER = ("all", "random", "q-learning")
+"""The policies that may ask a whole lane, whatever the fraction."""
 
 _EXPLORE, _EXPLORE_DECAY, _EXPLORE_LEAST = 0.9, 0.98, 0.2
 _CUT_OFF = 0.95

@@ -65,6 +65,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "patience": (0, 99_999),
 }
 
+_ADVICE: Mapping[str, str] = {"fraction": ": it is a share of the lane, and no number of organisations"}
+"""What to do about a value out of range, where people take the setting for another one."""
+
 
 def fault(name: str, value: float | str) -> str | None:
     """What is wrong with the value of a setting: `expected X, got Y`; None when nothing is."""
@@ -73,8 +76,13 @@ def fault(name: str, value: float | str) -> str | None:
     low, high = RANGES.get(name, (0, 0))
     # Compared, never converted: an integer may be larger than any float. NaN lies in no range.
     if name in RANGES and (isinstance(value, str) or not low <= value <= high):
-        return f"expected {low:g} to {high:g}, got {number(value)}"
+        return f"expected {_end(low)} to {_end(high)}, got {number(value)}{_ADVICE.get(name, '')}"
     return None
+
+
+def _end(value: float) -> str:
+    """An end of a range; a whole one with all its digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def number(value: object) -> str:

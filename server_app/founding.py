@@ -21,7 +21,7 @@ from core.keys import Domain, Key, address_of
 from core.lanes import partition
 from core.names import check_distinct, listed
 from core.origins import FormerRun
-from core.policies import never_asked
+from core.policies import most_asked, never_asked
 from core.privacy import PrivacyPlan
 from core.seeds import from_nonces
 from core.storage.readers import Readers
@@ -298,11 +298,13 @@ def check_feasible(config: RunConfig, model: Model, members: int) -> None:
         raise ConfigError(
             f"composition {config.composition}: expected lane-size 1 to {members - 1}, got {config.lane_size}"
         )
-    side = min(min(shape) for shape in model.modules.values())
-    rank = config.rank * members * config.rounds
+    side, size = min(min(shape) for shape in model.modules.values()), min(config.lane_size or members, members)
+    rank = config.rank * most_asked(config.participating, size) * config.rounds
     if config.aggregation == "stack" and rank > side:
-        raise ConfigError(f"stack: expected a rank of at most {side}, the base's smallest layer, got {rank} in the end")
-    size = min(config.lane_size or members, members)
+        raise ConfigError(
+            f"stack: expected a rank of at most {side}, the base's smallest layer, got {rank} in the end: lower rank "
+            "or rounds, or ask fewer in a round"
+        )
     smallest = members % size or size
     if config.quorum > smallest:
         raise ConfigError(f"quorum: expected at most {smallest}, the members of the smallest lane, got {config.quorum}")

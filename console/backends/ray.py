@@ -29,7 +29,7 @@ from console.backends.children import QUIET, free_port, script
 from console.backends.flower import FlowerCommand, write_overrides
 from console.views.progress import Watcher
 from core.config import RunConfig
-from core.errors import RunError
+from core.errors import RunError, UsageError
 from core.storage.lock import holder
 from core.storage.state_folder import State
 from llm.bases import SHARE
@@ -43,6 +43,9 @@ _STARTS = 4
 _LATE = "timed out during startup"
 _EXCEPTION = re.compile(r"\b\w*(Error|Exception): (?!An error was encountered|Simulation Runtime crashed)")
 """But not one that Flower raises because of another."""
+
+CPUS = "FOEDUS_CPUS"
+"""The environment variable with the processors that a simulation may take; without it Ray takes the machine's."""
 
 T = TypeVar("T")
 
@@ -130,7 +133,7 @@ def while_ray_is_late(run: Callable[[bool], T]) -> T:
 
 
 def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
-    state = State.of(config)
+    state, federation = State.of(config), resources(nodes)
     run = state.run(config.run).folder
     prefix = f"foedus-{hashlib.sha256(bytes(run)).hexdigest()[:16]}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of this run's, by a CLI that was killed
@@ -138,7 +141,7 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
     with tempfile.TemporaryDirectory(prefix=prefix) as home, superlink(Path(home), run) as link:
         app = stage(link.home / "app")
         overrides = write_overrides(config, link.home / "run.toml")
-        settings = "--run-config", str(overrides), "--federation-config", resources(nodes)
+        settings = "--run-config", str(overrides), "--federation-config", federation
         answer = link.flwr("run", str(app), "foedus", *settings)
         link.follow(str(answer["run-id"]), watch, state.lock(config.run))
 
@@ -146,7 +149,8 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
 def resources(nodes: int) -> str:
     """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs.
 
-    Shares above one are whole: a node spreads a base that is larger than a GPU over those that it has.
+    As many train at a time as there are processors. Shares of GPUs above one are whole: a node spreads a base that is
+    larger than a GPU over those that it has. Raises UsageError for a number of processors that is none.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -155,7 +159,11 @@ def resources(nodes: int) -> str:
         gpus = len(_listed_gpus())
     # Without a share Ray hides every GPU from a node, which then trains on the processor.
     share = f" client-resources-num-gpus={gpus / nodes if gpus < nodes else gpus // nodes:g}" if gpus else ""
-    return f"num-supernodes={nodes} client-resources-num-cpus=1{share}"
+    limit = os.environ.get(CPUS, "")
+    if limit and (not limit.isdecimal() or not int(limit)):
+        raise UsageError(f"{CPUS}: expected a number of processors, got {limit!r}")
+    most = f" init-args-num-cpus={int(limit)}" if limit else ""
+    return f"num-supernodes={nodes} client-resources-num-cpus=1{share}{most}"
 
 
 def _listed_gpus() -> list[str]:

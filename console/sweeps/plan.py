@@ -6,7 +6,7 @@ backend = "ray"                  # or inline
 cpus = 2                         # of a trial; as many run at once as the machine or cluster has
 gpus = 0.0
 stop = "none"                    # asha or median: end trials whose validation loss lags behind
-samples = 10                     # drawn from [random]; without it there are none
+samples = 10                     # drawn from [random]
 
 [settings]                       # of every trial, by their names in `foedus run --set`
 rounds = 3
@@ -22,6 +22,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +32,8 @@ import numpy as np
 from console.backends.federation import Backend
 from console.settings import build
 from core.canonical import digest, to_json
-from core.errors import FormatError, UsageError
+from core.config import RunConfig
+from core.errors import ConfigError, FormatError, UsageError
 from core.parsing import finite, typed
 
 FIGURES = ("final-loss", "worst-loss", "validation-loss", "seconds")
@@ -81,19 +83,14 @@ class Sweep:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read and check a file; raises UsageError with its name."""
-        try:
+        with named(path):
             return cls.parse(tomllib.loads(path.expanduser().read_text(encoding="utf-8-sig")))
-        except OSError as error:
-            raise UsageError(f"sweep {path}: expected a TOML file, got {error.strerror}") from error
-        except (FormatError, ValueError, RecursionError) as error:
-            raise UsageError(f"sweep {path}: {error}") from error
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Self:
         """From a file's content; raises FormatError."""
-        known = {item.name for item in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise FormatError(f"expected {', '.join(sorted(known))}, got {unknown[0]!r}")
+        if unknown := sorted(set(data) - _OWN):
+            raise FormatError(_no_key(unknown[0]))
         for name in ("settings", "grid", "random"):
             if not isinstance(data.get(name, {}), dict):
                 raise FormatError(f"expected a table [{name}], got {data[name]!r:.80}")
@@ -114,9 +111,12 @@ class Sweep:
 
     def check(self) -> None:
         """Raise FormatError for lists or ranges that are none, or for no trial, or too many."""
+        for table, found in (("settings", self.settings), ("grid", self.grid), ("random", self.random)):
+            if misplaced := sorted(_OWN & set(found)):
+                raise FormatError(f"{misplaced[0]}: expected it above the first table, got it in [{table}]")
         for name, values in self.grid.items():
             if not isinstance(values, list) or not values:
-                raise FormatError(f"[grid] {name}: expected a list of values, got {values!r:.80}")
+                raise FormatError(f"[grid] {name}: expected a list of values, at least one, got {values!r:.80}")
         for name, values in self.random.items():
             _check_range(name, values)
         if clash := sorted({"seed"} & {*self.grid, *self.random, *self.settings}):
@@ -134,7 +134,8 @@ class Sweep:
     def trials(self) -> tuple[Trial, ...]:
         """Every trial, those that differ in the seed alone one after another.
 
-        Raises ConfigError, DataError or ModelError for settings that no run would take.
+        Raises ConfigError, DataError or ModelError for settings that no run would take, or under which `stop` would
+        compare nothing.
         """
         found = []
         for varied in self._varied():
@@ -142,6 +143,11 @@ class Sweep:
                 given = self.settings | varied | {"seed": seed}
                 # As a run reads them: of the right type, in their ranges, and paths absolute.
                 read = build(given, (), None).to_flat()
+                if self.stop != "none" and read["participation"] != "all":
+                    raise ConfigError(
+                        f"participation: expected all with stop {self.stop}, which compares rounds that ask everyone, "
+                        f"got {read['participation']}"
+                    )
                 found.append(Trial(varied, seed, {name: read[name] for name in given}))
         return tuple(found)
 
@@ -152,6 +158,28 @@ class Sweep:
         for combination in itertools.product(*self.grid.values()):
             for sample in samples or [{}]:
                 yield dict(zip(self.grid, combination, strict=True)) | sample
+
+
+_OWN = frozenset(item.name for item in fields(Sweep))
+"""What a file says of the sweep itself, and its tables."""
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have whatever is wrong with a sweep's file say its name, as a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"sweep {path}: expected a TOML file, got {error.strerror}") from error
+    except (FormatError, UsageError, ValueError, RecursionError) as error:
+        raise UsageError(f"sweep {path}: {error}") from error
+
+
+def _no_key(name: str) -> str:
+    """An error's text for a key that no sweep has: a run's setting belongs into a table."""
+    if name in RunConfig().to_flat():
+        return f"{name}: expected it in [settings], [grid] or [random], got it above them"
+    return f"expected one of {', '.join(sorted(_OWN))}, got {name!r}"
 
 
 def words(settings: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ class Combination:
         """The settings in which it differs from others, in words."""
         return words(self.varied) or "as the file has it"
 
+    @property
+    def ended(self) -> str:
+        """How many of its trials ended how."""
+        return ", ".join(f"{count} {status}" for status, count in Counter(one.status for one in self.outcomes).items())
+
 
 def rows_of(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Combination]:
     """One row for each combination of settings, in the order of the trials."""
@@ -105,13 +111,17 @@ def to_dict(sweep: Sweep, rows: Sequence[Combination]) -> dict[str, Any]:
 
 def tables(sweep: Sweep, rows: Sequence[Combination], html: Path) -> Iterator[RenderableType]:
     """A row for each combination of settings, and the best."""
-    headings = ("settings", "seeds", sweep.figure, "failed")
-    lines = [(r.label, len(r.outcomes), r.found, sum(one.status == "failed" for one in r.outcomes)) for r in rows]
-    yield table(f"Sweep of {sum(len(row.outcomes) for row in rows)} runs", headings, lines, headings[1:])
+    headings = ("settings", "seeds", sweep.figure, "ended")
+    lines = [(row.label, len(row.outcomes), row.found, row.ended) for row in rows]
+    yield table(f"Sweep of {sum(len(row.outcomes) for row in rows)} runs", headings, lines, headings[1:3])
     for one in (one for row in rows for one in row.outcomes if one.detail):
         yield f"Failed   {one.trial.label}: {one.detail}"
     best = best_of(rows)
-    yield f"Best     {best.label}: {sweep.figure} {best.found}" if best else "Best     none: no settings have all seeds"
+    yield (
+        f"Best     {best.label}: {sweep.figure} {best.found}"
+        if best
+        else "Best     none: of no settings every seed is done"
+    )
     yield f"Page     {html}"
 
 

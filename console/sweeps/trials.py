@@ -1,7 +1,7 @@
 """The trials of a sweep on Ray Tune: each is `foedus run` in a process and a state folder of its own.
 
     OUT/trials/NAME/state/         the run's state folder
-    OUT/trials/NAME/log            what it said
+    OUT/trials/NAME/log            what it said, and why Ray ended it
     OUT/trials/NAME/result.json    what `foedus run --json` printed, once it has ended well
 
 A trial whose result is there is not run again, so a sweep that was killed goes on where it was. A trial is a Trainable
@@ -27,9 +27,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from chain import control
 from console.backends.children import end_with_parent, script
+from console.backends.ray import CPUS
 from console.sweeps.plan import Settings, Sweep, Trial
 from core.canonical import parse_json
-from core.errors import RunError
+from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 
 _POLL_SECONDS = 0.3
@@ -57,22 +58,23 @@ def run_trials(
     """Run what has no result yet, on a Ray cluster at `address` or one of this machine's own ("").
 
     Returns how each trial ended, by name: done, failed or stopped; `told` hears how many have ended, and of each
-    its name and status. Raises RunError
-    when there is no such cluster.
+    its name and status. Raises RunError when there is no such cluster, UsageError when no machine of it has room for a
+    trial, and KeyboardInterrupt, once every run has ended, where somebody has interrupted it.
     """
     os.environ.update(_QUIET)
     # It would print a trace of our own stack for a run that failed, whose own words are kept.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    listener = _Listener(out, told)
+    listener = Listener(out, told)
     start_ray(address)
     needs = {"cpu": sweep.cpus, "gpu": sweep.gpus}
     given = [config_of(trial) for trial in trials]
     try:
+        check_room(sweep)
         with tempfile.TemporaryDirectory() as storage:
             tune.Tuner(
                 tune.with_resources(FoedusRun, needs),
                 param_space=space(sweep, out) | {"trial": tune.grid_search(given)},
-                tune_config=tune.TuneConfig(scheduler=_scheduler(sweep), reuse_actors=False),
+                tune_config=tune.TuneConfig(scheduler=scheduler(sweep), reuse_actors=False),
                 run_config=tune.RunConfig(
                     # What a trial leaves is its folder; Ray's own account of it is of no use afterwards.
                     storage_path=storage,
@@ -83,6 +85,8 @@ def run_trials(
             ).fit()
     finally:
         ray.shutdown()
+    if len(listener.ended) < len(trials):  # Tune takes Ctrl-C for an end like any other
+        raise KeyboardInterrupt
     return listener.ended
 
 
@@ -102,7 +106,18 @@ def start_ray(address: str) -> None:
             return
 
 
-class _Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed
+def check_room(sweep: Sweep) -> None:
+    """Raise UsageError for trials that no machine of Ray's has room for: Tune would wait for one, without a word."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [(room.get("CPU", 0.0), room.get("GPU", 0.0)) for room in machines]
+    if not any(sweep.cpus <= cpus and sweep.gpus <= gpus for cpus, gpus in rooms):
+        there = " or ".join(f"{cpus:g} and {gpus:g}" for cpus, gpus in sorted(set(rooms)))
+        raise UsageError(
+            f"expected cpus and gpus of a trial that one machine has, {there}, got {sweep.cpus:g} and {sweep.gpus:g}"
+        )
+
+
+class Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed
     """Notes how each trial ends."""
 
     def __init__(self, out: Path, told: Callable[[int, str, str], None]) -> None:
@@ -115,8 +130,14 @@ class _Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed
         self._note(name, "done" if (folder(self.out, name) / "result.json").exists() else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any) -> None:  # noqa: ARG002 - Tune's signature
-        """Its run failed."""
-        self._note(trial.config["trial"]["name"], "failed")
+        """Its run failed, and has said why; or Ray could not start it, or lost it."""
+        name = trial.config["trial"]["name"]
+        if RunError.__name__ not in (why := last_line(Path(trial.error_file))):
+            place = folder(self.out, name)
+            place.mkdir(parents=True, exist_ok=True)
+            with (place / "log").open("a", encoding="utf-8") as log:
+                log.write(f"{why}\n")
+        self._note(name, "failed")
 
     def _note(self, name: str, status: str) -> None:
         self.ended[name] = status
@@ -125,7 +146,7 @@ class _Listener(tune.Callback):  # type: ignore[misc] # Ray Tune is not typed
 
 def space(sweep: Sweep, out: Path) -> Settings:
     """What all trials of a sweep are given."""
-    return {"out": str(out), "backend": sweep.backend.value, "stops": sweep.stop != "none"}
+    return {"out": str(out), "backend": sweep.backend.value, "cpus": sweep.cpus, "stops": sweep.stop != "none"}
 
 
 def config_of(trial: Trial) -> Settings:
@@ -172,6 +193,7 @@ class FoedusRun(tune.Trainable):  # type: ignore[misc] # Ray Tune is not typed
         state = ("--state", str(self.folder / "state"))
         # Ray's own settings are of this cluster, and not of the one that the run starts.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment[CPUS] = str(max(1, int(config["cpus"])))
         with (self.folder / "log").open("wb") as log, (self.folder / "printed").open("wb") as printed:
             self.process = subprocess.Popen(  # noqa: S603 - our own command, with settings that were checked
                 [*script("foedus"), "run", *state, "--backend", config["backend"], "--json", *given],
@@ -232,7 +254,12 @@ def result_of(out: Path, trial: Trial) -> Mapping[str, Any] | None:
     return found
 
 
-def _scheduler(sweep: Sweep) -> TrialScheduler:
+def scheduler(sweep: Sweep) -> TrialScheduler:
+    """The rule of Tune's that ends trials; a step of it is a round."""
+    among: dict[str, Any] = {"time_attr": "training_iteration", "metric": _METRIC, "mode": "min", "grace_period": 1}
     if sweep.stop == "asha":
-        return ASHAScheduler(metric=_METRIC, mode="min", max_t=10**6, grace_period=1, reduction_factor=2)
-    return MedianStoppingRule(metric=_METRIC, mode="min", grace_period=1) if sweep.stop == "median" else FIFOScheduler()
+        return ASHAScheduler(**among, max_t=10**6, reduction_factor=2)
+    if sweep.stop == "median":
+        # It would have a trial wait for others to compare it with, which a run cannot: it would begin anew.
+        return MedianStoppingRule(**among, min_time_slice=math.inf)
+    return FIFOScheduler()

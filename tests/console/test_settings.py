@@ -78,7 +78,7 @@ def test_a_run_that_nobody_started_has_no_settings(tmp_path: Path) -> None:
 
 
 def test_a_setting_nobody_knows_is_named() -> None:
-    with pytest.raises(ConfigError, match="'learning_rate=1'"):
+    with pytest.raises(ConfigError, match="--set: expected a setting, got 'learning_rate': did you mean learning-rate"):
         build({}, ["learning_rate=1"], None)
 
 

@@ -48,9 +48,11 @@ def test_a_trial_that_fails_is_told_and_the_others_are_compared(file: Path, tmp_
     assert [trial["status"] for trial in found["trials"]] == ["done", "done", "done", "failed"]
     assert found["trials"][-1]["detail"] == "foedus: no room at ray://there:1"
     assert found["best"]["settings"] == {"rank": 2}, "of rank 4 a seed is missing"
+    place = tmp_path / "state" / "sweeps" / "ranks"
+    assert f"sweep of 4 trials in {place}: 0 done, 4 to run" in done.err
     assert "trial 4 of 4: rank 4, seed 8: failed" in done.err
     for path in found["files"].values():
-        assert Path(path).parent == tmp_path / "state" / "sweeps" / "ranks"
+        assert Path(path).parent == place
         assert Path(path).stat().st_size
 
 
@@ -65,11 +67,29 @@ def test_a_sweep_that_is_there_is_gone_on_with_only_when_asked(file: Path, tmp_p
     again = foedus("sweep", file, "--out", tmp_path / "out")
     assert (again.code, again.out) == (2, "")
     assert "--resume goes on with it" in again.err
-    assert foedus("sweep", file, "--out", tmp_path / "out", "--resume", "--json").json["best"]["seeds"] == 2
+    resumed = foedus("sweep", file, "--out", tmp_path / "out", "--resume", "--json")
+    assert resumed.json["best"]["seeds"] == 2
+    assert f"{tmp_path / 'out'}: 3 done, 1 to run" in resumed.err
+
+
+def test_a_sweep_that_is_interrupted_says_how_it_goes_on(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_trials", interrupted)
+    done = foedus("sweep", file, "--out", tmp_path / "out")
+    assert (done.code, done.error) == (130, "interrupted")
+    assert "the same command with --resume goes on with it" in done.err
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "bad.toml").write_text("[grid]\nrank = 3\n", encoding="utf-8")
-    done = foedus("sweep", tmp_path / "bad.toml")
-    assert (done.code, done.out) == (2, "")
-    assert "[grid] rank: expected a list of values, got 3" in done.err
+    for grid, error in (
+        ("rank = 3", "[grid] rank: expected a list of values, at least one, got 3"),
+        ("rank = [-1]", "rank: expected 1 to 4096, got -1"),
+        ("ranks = [4]", "expected a setting, got 'ranks': did you mean rank?"),
+    ):
+        (tmp_path / "bad.toml").write_text(f"[grid]\n{grid}\n", encoding="utf-8")
+        done = foedus("sweep", tmp_path / "bad.toml")
+        assert (done.code, done.error) == (2, f"sweep {tmp_path / 'bad.toml'}: {error}")

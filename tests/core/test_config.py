@@ -59,9 +59,21 @@ def test_what_is_not_set_has_its_default() -> None:
     assert RunConfig.from_flat({"rounds": 9}) == RunConfig(rounds=9)
 
 
-@pytest.mark.parametrize("name", ["local_steps", "Rank", "learning rate", "", "epochs"])
+@pytest.mark.parametrize("name", ["clients", "", "epochs", "compression"])
 def test_an_unknown_setting_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"expected a setting among .*learning-rate.*, got {name!r}"):
+    with pytest.raises(ConfigError, match=f"expected a setting, got {name!r}: one of .*learning-rate.*, wire$"):
+        RunConfig.from_flat({name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("local_steps", "local-steps"), ("Rank", "rank"), ("learning rate", "learning-rate"),
+        ("organizations", "organisations"), ("quantization", "quantisation"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_was_mistyped_is_guessed(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"^expected a setting, got {name!r}: did you mean {meant}.$"):
         RunConfig.from_flat({name: 1})
 
 

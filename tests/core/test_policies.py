@@ -110,6 +110,17 @@ def test_a_share_of_the_lane_is_asked_in_its_order_at_full_effort(
     assert chosen == EVERY[name](asked)
 
 
+@pytest.mark.parametrize("name", sorted(policies.POLICIES))
+def test_no_round_asks_more_than_the_most(name: str) -> None:
+    participation = Participation(name, 0.3, 2, 3)
+    most = policies.most_asked(participation, len(MANY))
+    assert most == (len(MANY) if name in ("all", "random", "q-learning") else 10)
+    shows = {a: Observation(2.0, 1.0, 0.1) for a in MANY}
+    for number in range(1, 9):
+        asked = replace(past(policies.POLICIES[name], number, shows, 0.3), quorum=2, bids=dict.fromkeys(MANY, FULL))
+        assert len(policies.POLICIES[name](asked)) <= most
+
+
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_every_policy_asks_someone_when_nothing_is_on_record(name: str) -> None:
     assert EVERY[name](context(1, 0.5))

@@ -29,6 +29,17 @@ def test_an_integer_too_long_to_be_written_is_named_by_its_size() -> None:
     assert number(7) == "7"
 
 
+def test_the_ends_of_a_range_have_all_their_digits() -> None:
+    assert fault("organisations", -1) == "expected 0 to 4294967296, got -1"
+    assert fault("seed", -1) == "expected 0 to 9007199254740991, got -1"
+    assert fault("learning_rate", 0) == "expected 1e-09 to 10, got 0"
+
+
+def test_a_share_that_was_taken_for_a_number_is_explained() -> None:
+    advice = "it is a share of the lane, and no number of organisations"
+    assert fault("fraction", 100.0) == f"expected 1e-09 to 1, got 100.0: {advice}"
+
+
 @pytest.mark.parametrize("key", ["rounds", "learning-rate", "seed", "timeout"])
 def test_settings_refuse_integers_of_any_length(key: str) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -118,8 +118,8 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "composition routing: expected lane-size 1 to 3, got 4",
     ),
     "a stack that would outgrow a layer": (
-        {"aggregation": "stack"},
-        "stack: expected a rank of at most 14, .* got 16",
+        {"aggregation": "stack", "participation": "all"},
+        "stack: expected a rank of at most 14, .* got 16 in the end: lower rank or rounds, or ask fewer",
     ),
     "a quorum above the number of members": ({"quorum": 5}, "quorum: expected at most 4, .* got 5"),
     "a quorum above the smallest lane": ({"quorum": 2, "lane_size": 3}, "quorum: expected at most 1, .* got 2"),
@@ -132,6 +132,14 @@ def test_settings_that_would_fail_later_are_refused_at_the_start(what: str) -> N
     changes, message = INFEASIBLE[what]
     with pytest.raises(ConfigError, match=message):
         founded(**changes)
+
+
+LANES_OF_TWO = {"participation": "all", "lane_size": 2, "composition": "routing"}
+
+
+@pytest.mark.parametrize("fewer", [{"fraction": 0.5}, LANES_OF_TWO])
+def test_a_stack_grows_by_those_that_a_round_of_its_lane_asks(fewer: dict[str, Any]) -> None:
+    assert founded(aggregation="stack", **fewer).rule == "stack"
 
 
 def test_an_epsilon_that_no_noise_reaches_is_refused_when_it_is_founded() -> None:

@@ -135,6 +135,22 @@ def test_gpus_that_are_hidden_do_not_count(visible: str, share: str, monkeypatch
     assert resources(2).endswith(share)
 
 
+@pytest.mark.parametrize(("limit", "most"), [("", ""), ("3", " init-args-num-cpus=3")])
+def test_a_simulation_takes_no_more_processors_than_it_may(
+    limit: str, most: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("FOEDUS_CPUS", limit)
+    assert resources(2) == f"num-supernodes=2 client-resources-num-cpus=1{most}"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "2.5", "all"])
+def test_a_number_of_processors_that_is_none_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOEDUS_CPUS", limit)
+    with pytest.raises(UsageError, match=f"FOEDUS_CPUS: expected a number of processors, got '{limit}'"):
+        resources(2)
+
+
 def test_without_a_gpu_none_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

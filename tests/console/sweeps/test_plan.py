@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from console.sweeps.plan import Sweep, words
+from console.sweeps.plan import Sweep, named, words
+from core.config import RunConfig
 from core.errors import ConfigError, FormatError, UsageError
+from llm.model import ModelSpec, load
+from server_app.founding import check_feasible
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,6 +51,10 @@ def test_samples_are_the_same_for_the_same_file_and_within_their_ranges() -> Non
     ("data", "expected"),
     [
         ({"figur": "seconds"}, "got 'figur'"),
+        ({"rounds": 4}, "rounds: expected it in [settings], [grid] or [random], got it above them"),
+        ({"grid": {"rank": [2], "figure": "seconds"}}, "figure: expected it above the first table, got it in [grid]"),
+        ({"settings": {"seeds": [7]}}, "seeds: expected it above the first table, got it in [settings]"),
+        ({"samples": -3, "random": {"rank": [1]}}, "expected samples from 0"),
         ({"figure": "loss"}, "figure: expected final-loss"),
         ({"stop": "soon"}, "stop: expected none, asha, median, got 'soon'"),
         ({"backend": 3}, "backend: expected"),
@@ -55,8 +62,8 @@ def test_samples_are_the_same_for_the_same_file_and_within_their_ranges() -> Non
         ({"seeds": [7, 7]}, "seeds: expected a list of different whole numbers"),
         ({"seeds": 7}, "seeds: expected a list of different whole numbers"),
         ({"grid": [1]}, "expected a table [grid]"),
-        ({"grid": {"rank": 4}}, "[grid] rank: expected a list of values, got 4"),
-        ({"grid": {"rank": []}}, "[grid] rank: expected a list of values"),
+        ({"grid": {"rank": 4}}, "[grid] rank: expected a list of values, at least one, got 4"),
+        ({"grid": {"rank": []}}, "[grid] rank: expected a list of values, at least one, got []"),
         ({"grid": {"seed": [1]}}, "seed: expected it as seeds"),
         ({"grid": {"rank": [1]}, "settings": {"rank": 2}}, "rank: expected it once"),
         ({"samples": 3}, "expected samples = N and [random] together"),
@@ -87,6 +94,15 @@ def test_settings_that_no_run_would_take_are_refused_before_any_runs() -> None:
         Sweep.parse({"grid": {"ranks": [4]}}).trials()
 
 
+@pytest.mark.parametrize("stop", ["asha", "median"])
+def test_trials_that_no_rule_could_stop_are_refused(stop: str) -> None:
+    with pytest.raises(ConfigError, match=f"participation: expected all with stop {stop}, .* got round-robin"):
+        Sweep.parse({"stop": stop, "grid": {"rank": [4]}}).trials()
+    with pytest.raises(ConfigError, match="got random"):
+        Sweep.parse({"stop": stop, "grid": {"participation": ["all", "random"]}}).trials()
+    assert Sweep.parse({"stop": stop, "settings": {"participation": "all"}}).trials()
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent.toml: expected a TOML file, got No such file"):
         Sweep.read(tmp_path / "absent.toml")
@@ -95,6 +111,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Sweep.read(tmp_path / "bad.toml")
     (tmp_path / "good.toml").write_text("seeds = [7]\n[grid]\nrank = [2]\n", encoding="utf-8")
     assert len(Sweep.read(tmp_path / "good.toml").trials()) == 1
+
+
+def test_whatever_is_wrong_with_a_file_names_it(tmp_path: Path) -> None:
+    wrong = (FormatError("no sweep"), ConfigError("no setting"), UnicodeDecodeError("utf-8", b"x", 0, 1, "no text"))
+    for error in wrong:
+        with pytest.raises(UsageError, match=r"^sweep .*some\.toml: .*no "), named(tmp_path / "some.toml"):
+            raise error
 
 
 def test_paths_are_absolute_since_trials_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +134,11 @@ def test_settings_in_words() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_sweeps_that_come_along_can_be_run(path: Path) -> None:
     assert len(Sweep.read(path).trials()) > 1
+
+
+def test_the_rules_that_are_compared_fit_the_base_and_the_samples() -> None:
+    """`stack` grows with every update: with too high a rank its trials would fail."""
+    for trial in Sweep.read(ROOT / "conf" / "sweeps" / "rules.toml").trials():
+        config = RunConfig.from_flat(trial.settings)
+        base = load(ModelSpec(config.base, "none", config.rank, config.alpha, blocks=config.target_blocks))
+        check_feasible(config, base, 4)

@@ -56,9 +56,15 @@ def test_without_a_whole_row_there_is_no_best() -> None:
     shown = [part for part in tables(PLAN, rows, Path("page.html")) if isinstance(part, str)]
     assert shown == [
         "Failed   rank 8, seed 8: no room",
-        "Best     none: no settings have all seeds",
+        "Best     none: of no settings every seed is done",
         "Page     page.html",
     ]
+
+
+def test_a_row_says_how_its_trials_ended() -> None:
+    stopped = Outcome(TRIALS[1], "stopped", {}, {})
+    rows = rows_of(PLAN, [outcomes()[0], stopped, *outcomes()[2:]])
+    assert [row.ended for row in rows] == ["1 done, 1 stopped", "2 done", "1 done, 1 failed"]
 
 
 def test_csv_has_a_line_for_each_trial(tmp_path: Path) -> None:

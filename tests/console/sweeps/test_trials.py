@@ -7,23 +7,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import ray
+from ray.tune.experiment import Trial as TuneTrial
 
+from console.sweeps import trials
 from console.sweeps.plan import Sweep
 from console.sweeps.trials import (
     FoedusRun,
+    Listener,
+    check_room,
     config_of,
     folder,
     last_line,
     result_of,
+    run_trials,
+    scheduler,
     space,
     start_ray,
     validation_losses,
 )
-from core.errors import RunError
+from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from tests.commands import make_base, make_data
 
@@ -122,6 +129,81 @@ def test_ray_that_a_busy_machine_did_not_start_in_time_is_started_again(monkeypa
     monkeypatch.setattr(ray, "init", nobody)
     with pytest.raises(RunError, match="--address: expected a Ray cluster at 'here:1', got nobody there"):
         start_ray("here:1")
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(4.5, 0.0), (1.0, 0.5), (4.0, 1.0)])
+def test_trials_that_no_machine_has_room_for_are_refused_and_not_waited_for(
+    cpus: float, gpus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 2.0, "GPU": 0.25}, {}]
+    nodes = [{"Alive": True, "Resources": room} for room in machines]
+    gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, gone])
+    with pytest.raises(
+        UsageError, match=rf"one machine has, 0 and 0 or 2 and 0.25 or 4 and 0, got {cpus:g} and {gpus:g}"
+    ):
+        check_room(Sweep(cpus=cpus, gpus=gpus))
+    check_room(Sweep(cpus=4.0))
+    check_room(Sweep(cpus=2.0, gpus=0.25))
+
+
+@pytest.mark.parametrize("stop", ["asha", "median"])
+def test_trials_are_compared_round_by_round_and_none_has_to_wait(stop: str) -> None:
+    rule = scheduler(Sweep(stop=stop))
+    tune = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
+    decisions = []
+    # Each faster than those before: by seconds the last could be compared with nobody.
+    for number, loss in enumerate((2.0, 1.9, 1.8, 3.0)):
+        trial = TuneTrial("FoedusRun", trial_id=str(number), stub=True)
+        rule.on_trial_add(tune, trial)
+        result = {"training_iteration": 1, "time_total_s": 100.0 - number, "validation": loss}
+        decisions.append(rule.on_trial_result(tune, trial, result))
+    assert decisions == ["CONTINUE"] * 3 + ["STOP"]
+
+
+def test_a_sweep_that_tune_ends_before_its_trials_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Sweep.parse({"settings": QUICK})
+    monkeypatch.setattr(trials, "start_ray", lambda _address: None)
+    monkeypatch.setattr(trials, "check_room", lambda _sweep: None)
+    monkeypatch.setattr(trials.tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=lambda: None))
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(plan, plan.trials(), tmp_path, "", print)
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "last"),
+    [
+        ("foedus: no room\n", "core.errors.RunError: foedus: no room", "foedus: no room"),
+        ("round 3\n", "ray.exceptions.ActorDiedError: killed", "ray.exceptions.ActorDiedError: killed"),
+        (None, "FileNotFoundError: no foedus there", "FileNotFoundError: no foedus there"),
+    ],
+)
+def test_a_trial_that_ray_lost_or_could_not_start_says_so(
+    said: str | None, why: str, last: str, tmp_path: Path
+) -> None:
+    place = folder(tmp_path, "one")
+    if said:
+        place.mkdir(parents=True)
+        (place / "log").write_text(said, encoding="utf-8")
+    (tmp_path / "error.txt").write_text(f"Failure # 1\nTraceback\n{why}\n\n", encoding="utf-8")
+    trial = SimpleNamespace(config={"trial": {"name": "one"}}, error_file=str(tmp_path / "error.txt"))
+    told: list[tuple[int, str, str]] = []
+    Listener(tmp_path, lambda *ended: told.append(ended)).on_trial_error(1, [], trial)
+    assert told == [(1, "one", "failed")]
+    assert last_line(place / "log") == last
+
+
+def test_a_trials_simulation_takes_no_more_processors_than_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: given.append(env["FOEDUS_CPUS"]))
+    for cpus in (0.5, 1.0, 2.5):
+        (trial,) = (plan := Sweep.parse({"settings": QUICK, "cpus": cpus})).trials()
+        FoedusRun(space(plan, tmp_path) | {"trial": config_of(trial)})
+    assert given == ["1", "1", "2"]
 
 
 @pytest.mark.slow
