@@ -20,7 +20,7 @@ from console.deployments.federation_folder import FederationFolder
 from console.monitoring.server import HealthReport
 from console.options import command_for, resume_command
 from console.views.progress import Event
-from console.views.watch import is_written, standing
+from console.views.watch import standing
 from core.canonical import Address, from_json
 from core.deployment import CoordinatorSettings
 from core.errors import FoedusError
@@ -29,6 +29,7 @@ from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.events import EventLog
+from core.storage.lock import is_held
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 
@@ -97,7 +98,7 @@ class RunReader:
     @property
     def condition(self) -> str:
         """Running, stalled, dead, completed or failed."""
-        written = self.run is not None and is_written(self.state.lock(self.run.name))
+        written = self.run is not None and is_held(self.state.lock(self.run.name))
         return standing(self._events, written, time.time())
 
     def unanchored(self) -> list[float]:
