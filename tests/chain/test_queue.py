@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from core.errors import IntegrityError, LedgerConflictError, LedgerUnreachableEr
 from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 class FaultyLedger(MemoryLedger):
@@ -69,13 +70,6 @@ def chain_of(run: Digest, length: int) -> list[RoundCommitment]:
     return rounds
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
 def test_every_round_that_was_put_is_anchored_once_closed(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
     rounds = chain_of(run, 5)
     queue = CommitQueue(tmp_path / "queue", ledger)
@@ -103,14 +97,25 @@ def test_a_round_cannot_be_queued_with_two_values(tmp_path: Path, ledger: Faulty
     queue.close(10)
 
 
-def test_putting_does_not_wait_for_a_chain_that_is_down(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
-    ledger.down = True
+def test_putting_does_not_wait_for_a_chain_that_is_down(
+    tmp_path: Path, ledger: FaultyLedger, run: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told, answers = threading.Event(), threading.Event(), list[int]()
+
+    def say_nothing() -> None:
+        asked.set()
+        assert told.wait(PATIENCE_SECONDS)
+        answers.append(1)
+        raise LedgerUnreachableError("nothing answers")
+
+    monkeypatch.setattr(ledger, "_check_is_up", say_nothing)
     queue = CommitQueue(tmp_path / "queue", ledger)
-    start = time.monotonic()
     for commitment in chain_of(run, 3):
         queue.put(commitment)
-    assert time.monotonic() - start < 0.15
-    assert queue.close(0.3) == 3
+        assert asked.wait(PATIENCE_SECONDS)
+    assert not answers
+    assert queue.close(0) == 3
+    told.set()
 
 
 def test_rounds_are_anchored_when_the_chain_comes_back(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
