@@ -41,7 +41,11 @@ class CommitQueue(Generic[Commitment]):
         self._ledger: Recorder[Commitment] = ledger
         self._file = JsonLines(path)
         self._commitments: dict[RoundKey, Commitment]
-        self._commitments, self._anchors = _load(path)
+        try:
+            self._commitments, self._anchors = _load(path)
+        except BaseException:
+            self._file.close()  # else its lock lasts as long as the error
+            raise
         self._changed = threading.Condition()
         self._closing = False
         self._stopped = threading.Event()

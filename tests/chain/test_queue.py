@@ -222,6 +222,11 @@ def test_a_damaged_line_is_named(tmp_path: Path, ledger: FaultyLedger, run: Dige
     path.write_bytes(path.read_bytes().replace(b'"count":4', b'"count":x'))
     with pytest.raises(IntegrityError, match="line 1 of"):
         read_anchors(path)
+    with pytest.raises(IntegrityError, match="line 1 of") as first:
+        CommitQueue(path, ledger)
+    with pytest.raises(IntegrityError, match="line 1 of") as second:  # and not the lock of the first one's error
+        CommitQueue(path, ledger)
+    assert first.value is not second.value
 
 
 def test_a_missing_file_has_no_anchors(tmp_path: Path) -> None:
