@@ -19,11 +19,12 @@ class Shaky(MemoryLedger):
     def __init__(self) -> None:
         super().__init__()
         self.down, self.refused = False, threading.Event()
+        self.fault: Exception = LedgerUnreachableError("nothing answers")
 
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         if self.down:
             self.refused.set()
-            raise LedgerUnreachableError("nothing answers")
+            raise self.fault
         return super().revoked(organisations)
 
 
@@ -32,8 +33,10 @@ def own(members: Iterable[Address]) -> dict[Address, Address]:
     return {member: member for member in members}
 
 
-def test_a_revocation_is_known_soon_also_after_the_ledger_was_down() -> None:
+@pytest.mark.parametrize("fault", [LedgerUnreachableError("nothing answers"), ValueError("no number")])
+def test_a_revocation_is_known_soon_also_after_the_ledger_was_down(fault: Exception) -> None:
     ledger = Shaky()
+    ledger.fault = fault
     ledger.revoke(FIRST)
     revocations = Revocations(ledger, own(MEMBERS), every=0.01)
     assert revocations() == {FIRST}
