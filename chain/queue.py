@@ -113,8 +113,9 @@ class CommitQueue(Generic[Commitment]):
             except (LedgerConflictError, OSError) as error:
                 self._failure = error
                 return
-            except LedgerError as error:
-                _log.warning("%s; trying again", error)
+            # Whatever a node answers once: a thread that ended here would leave every later round without an anchor.
+            except Exception as error:  # noqa: BLE001
+                _log.warning("%s; trying again", error, exc_info=not isinstance(error, LedgerError))
                 recheck = True
                 self._stopped.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
