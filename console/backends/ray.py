@@ -144,9 +144,11 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
 
 
 def resources(nodes: int) -> str:
-    """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs.
+    """What Flower is told of a simulation's nodes: each has a processor and a share of the GPUs.
 
-    Shares above one are whole: a node spreads a base that is larger than a GPU over those that it has.
+    Shares above one are whole: a node spreads a base that is larger than a GPU over those that it has. A lesser one
+    is of a single GPU, and each GPU has room for as many nodes as the fullest: Flower counts what all GPUs have
+    together, and would wait for ever for a node that Ray finds no room for.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -154,8 +156,11 @@ def resources(nodes: int) -> str:
     else:
         gpus = len(_listed_gpus())
     # Without a share Ray hides every GPU from a node, which then trains on the processor.
-    share = f" client-resources-num-gpus={gpus / nodes if gpus < nodes else gpus // nodes:g}" if gpus else ""
-    return f"num-supernodes={nodes} client-resources-num-cpus=1{share}"
+    if not gpus:
+        return f"num-supernodes={nodes} client-resources-num-cpus=1"
+    # In the ten-thousandths in which Ray counts, rounded down.
+    share = gpus // nodes or 10_000 // math.ceil(nodes / gpus) / 10_000
+    return f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus={share:g}"
 
 
 def _listed_gpus() -> list[str]:
