@@ -98,7 +98,7 @@ class Deployment:
         """Submit an app as the coordinator does."""
         settings = {
             "run": run, "state": str(self.world.state), "base": str(self.folder / "base-of-the-coordinator"),
-            "quantisation": "none", "rounds": 2, "organisations": 3, "quorum": 3, "participation": "all",
+            "quantisation": "none", "rounds": 2, "organisations": len(MEMBERS), "quorum": 3, "participation": "all",
             "local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4,
             "chain": self.chain,
             "require-registration": True, "coordinator-key": str(self.folder / "key" / "own.key"), **changes,
