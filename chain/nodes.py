@@ -18,14 +18,14 @@ from typing import Any, Final
 import requests
 from eth_typing import URI
 from web3 import HTTPProvider, Web3
-from web3.exceptions import BadResponseFormat
+from web3.exceptions import BadFunctionCallOutput, BadResponseFormat, Web3RPCError
 from web3.types import RPCEndpoint, RPCResponse
 
 from chain.devnet.accounts import CHAIN_IDS, ChainName
 from chain.devnet.anvil import binary
 from chain.devnet.service import Service
 from core.errors import LedgerUnreachableError, UsageError
-from core.escape import redacted
+from core.escape import one_line, redacted
 
 TIMEOUT_SECONDS: Final = 30.0
 SERVICE_SECONDS: Final = 300.0
@@ -142,6 +142,20 @@ def reaching(node: Web3, purpose: str) -> Iterator[None]:
         raise LedgerUnreachableError(
             f"expected an Ethereum node at {_url(node)} when asked for {purpose}, got another kind of answer"
         ) from error
+    except Web3RPCError as error:  # too many requests, a block that it has not seen yet, a fault of its own
+        raise LedgerUnreachableError(
+            f"expected an answer at {_url(node)} when asked for {purpose}, got an error: {one_line(refusal_of(error))}"
+        ) from error
+    except BadFunctionCallOutput as error:
+        raise LedgerUnreachableError(
+            f"expected the contract at {_url(node)} when asked for {purpose}, got none: its chain is another, or behind"
+        ) from error
+
+
+def refusal_of(error: Web3RPCError) -> str:
+    """What a node says of a request that it does not answer."""
+    detail = (error.rpc_response or {}).get("error")
+    return str(detail["message"]) if isinstance(detail, dict) else str(error)
 
 
 @cache

@@ -41,7 +41,11 @@ class CommitQueue(Generic[Commitment]):
         self._ledger: Recorder[Commitment] = ledger
         self._file = JsonLines(path)
         self._commitments: dict[RoundKey, Commitment]
-        self._commitments, self._anchors = _load(path)
+        try:
+            self._commitments, self._anchors = _load(path)
+        except BaseException:
+            self._file.close()  # else its lock lasts as long as the error
+            raise
         self._changed = threading.Condition()
         self._closing = False
         self._stopped = threading.Event()
@@ -109,8 +113,9 @@ class CommitQueue(Generic[Commitment]):
             except (LedgerConflictError, OSError) as error:
                 self._failure = error
                 return
-            except LedgerError as error:
-                _log.warning("%s; trying again", error)
+            # Whatever a node answers once: a thread that ended here would leave every later round without an anchor.
+            except Exception as error:  # noqa: BLE001
+                _log.warning("%s; trying again", error, exc_info=not isinstance(error, LedgerError))
                 recheck = True
                 self._stopped.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

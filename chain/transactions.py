@@ -20,7 +20,7 @@ from web3 import Web3
 from web3.exceptions import ContractLogicError, Web3RPCError
 from web3.types import TxParams
 
-from chain.nodes import reaching
+from chain.nodes import reaching, refusal_of
 from core.errors import LedgerConflictError, LedgerError, LedgerUnreachableError
 from core.keys import Key
 
@@ -78,8 +78,7 @@ class Sender:
         try:
             self._node.eth.send_raw_transaction(signed.raw_transaction)
         except Web3RPCError as error:
-            detail = (error.rpc_response or {}).get("error")
-            message = str(detail["message"]) if isinstance(detail, dict) else str(error)
+            message = refusal_of(error)
             if not _IN_FLIGHT.search(message):
                 raise LedgerError(f"the node refuses a transaction of {self.address}: {message}") from error
         deadline = time.monotonic() + self._patience

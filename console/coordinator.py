@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -63,7 +64,7 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     nginx = Nginx(children, settings)
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
     show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
-    registered: set[Path] = set()
+    registered: set[tuple[Path, int]] = set()
     with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
         while superlink.poll() is None:
             if not nginx.alive:
@@ -73,9 +74,9 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
                 nginx.start()
             elif told := nginx.follow_certificate():
                 show(told, on=screen(stderr=True))
-            for path in sorted(set(settings.nodes.glob("*.pub")) - registered):
-                register(path, environment)
-                registered.add(path)
+            for key_file in sorted(public_keys(settings.nodes) - registered):
+                register(key_file[0], environment)
+                registered.add(key_file)
             time.sleep(_POLL_SECONDS)
     name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx.process)
     raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
@@ -115,6 +116,15 @@ def _wait_until_healthy(settings: CoordinatorSettings, certificate: Path, superl
             return
         time.sleep(_POLL_SECONDS / 5)
     raise RunError(f"the SuperLink did not start within {_START_SECONDS:.0f} s: its log above says why")
+
+
+def public_keys(folder: Path) -> set[tuple[Path, int]]:
+    """The files NAME.pub of a folder, and when each was written last: one that was half there comes again."""
+    found = set()
+    for path in folder.glob("*.pub"):
+        with suppress(OSError):  # it has gone
+            found.add((path, path.stat().st_mtime_ns))
+    return found
 
 
 def register(path: Path, environment: dict[str, str]) -> None:

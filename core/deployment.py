@@ -375,7 +375,8 @@ def check_listen(listen: str, control_port: int) -> None:
 def check_address(name: str, text: str) -> None:
     """Raise ConfigError for a setting that is no ADDRESS:PORT."""
     host, _, port = text.rpartition(":")
-    numbered = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+    # Bounded first: Python refuses to read an integer of thousands of digits, which a kit from elsewhere may have.
+    numbered = port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16
     # It becomes a line of nginx's settings, of a unit and of manifests.
     if not numbered or not _HOST.fullmatch(host.removeprefix("[").removesuffix("]")):
         raise ConfigError(f"{name}: expected ADDRESS:PORT, got {text!r}")

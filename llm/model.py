@@ -58,9 +58,9 @@ Quantisation = Literal["nf4", "int8", "none"]
 
 _ADAPTER = "default"
 _BLOCK = re.compile(r"\.(\d+)\.")
+"""The number of a block in a layer's name."""
 _LAST_PARTS = {"last-half": 2, "last-third": 3}
 """Of how many equal parts, rounded up, the named one is the last."""
-"""The number of a block in a layer's name."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Final
 
 from core.canonical import Address
-from core.errors import LedgerError
 from core.ledger import LedgerView
 
 EVERY_SECONDS: Final = 1.0
@@ -46,8 +45,9 @@ class Revocations:
         while not self._stopped.wait(self._every):
             try:
                 self._known = self._known | self._ask()
-            except LedgerError as error:
-                _log.warning("%s; asking again", error)
+            # Whatever a node answers once: a thread that ended would let the revoked go on for the rest of the run.
+            except Exception as error:  # noqa: BLE001
+                _log.warning("revocations cannot be read: %s: %s; asking again", type(error).__name__, error)
 
     def _ask(self) -> frozenset[Address]:
         ended = self._ledger.revoked(self._keys.values())

@@ -17,10 +17,9 @@ from transformers.models.llama import LlamaConfig
 from console.cli import run_command
 from tests.llm.conftest import byte_tokenizer
 from tests.schemas import check_printed
+from tests.waiting import PATIENCE_SECONDS
 
 ORGANISATIONS = ("coding", "financial", "medical")
-PATIENCE_SECONDS = 300.0
-"""For processes on a busy machine; only a failure ever waits so long."""
 
 _SETTINGS = {"local-steps": 2, "batch-size": 2, "max-length": 64, "rank": 4, "alpha": 8.0, "evaluate-limit": 4}
 _SETTINGS |= {"calibration": 1, "sample-answers": 1}

@@ -27,7 +27,7 @@ import chain
 from core.canonical import parse_json
 from core.errors import FormatError, LedgerUnreachableError
 from core.storage.blobs import write
-from core.storage.lock import take
+from core.storage.lock import is_held, take
 
 LOCK: Final = "lock"
 START_SECONDS: Final = 60.0
@@ -182,13 +182,7 @@ def last_address(folder: Path) -> Address:
 
 def is_free(folder: Path) -> bool:
     """Whether no service runs in the folder."""
-    if not (folder / LOCK).exists():
-        return True
-    try:
-        take(folder / LOCK).close()
-    except BlockingIOError:
-        return False
-    return True
+    return not is_held(folder / LOCK)
 
 
 def _running(state: Path) -> Iterator[Path]:

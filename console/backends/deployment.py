@@ -8,6 +8,7 @@ that ends with a reason of its own is not tried again.
 import re
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,7 +128,8 @@ class DeployedRun:
         while (pid := self.writer()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         if pid:
-            psutil.Process(pid).kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                psutil.Process(pid).kill()
 
     def records(self) -> int:
         """The rounds that the run has recorded."""

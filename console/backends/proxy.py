@@ -25,23 +25,23 @@ _TEMPLATE = """\
 {user}daemon off;
 # One process: workers of a master that was killed would go on holding the port.
 master_process off;
-pid {state}/nginx/pid;
+pid "{state}/nginx/pid";
 error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
     server_tokens off;
-    client_body_temp_path {state}/nginx/body;
-    proxy_temp_path {state}/nginx/proxy;
-    fastcgi_temp_path {state}/nginx/fastcgi;
-    uwsgi_temp_path {state}/nginx/uwsgi;
-    scgi_temp_path {state}/nginx/scgi;
+    client_body_temp_path "{state}/nginx/body";
+    proxy_temp_path "{state}/nginx/proxy";
+    fastcgi_temp_path "{state}/nginx/fastcgi";
+    uwsgi_temp_path "{state}/nginx/uwsgi";
+    scgi_temp_path "{state}/nginx/scgi";
     client_max_body_size {body}m;
     proxy_http_version 1.1;
     proxy_set_header Host $host;
     proxy_set_header Connection "";
     proxy_read_timeout 300s;
-    proxy_ssl_trusted_certificate {state}/link/certificate.pem;
+    proxy_ssl_trusted_certificate "{state}/link/certificate.pem";
     proxy_ssl_verify on;
     proxy_ssl_name localhost;
     upstream superlink {{
@@ -50,8 +50,8 @@ http {{
     }}
     server {{
         listen {listen} ssl;
-        ssl_certificate {certificate};
-        ssl_certificate_key {private_key};
+        ssl_certificate "{certificate}";
+        ssl_certificate_key "{private_key}";
         ssl_protocols TLSv1.2 TLSv1.3;
         # With a path behind the name, nginx passes on the path that it looked at, and not one that means another.
         location /v1/fleet/ {{ proxy_pass https://superlink/v1/fleet/; }}
@@ -112,17 +112,22 @@ def write_configuration(settings: CoordinatorSettings) -> Path:
     text = _TEMPLATE.format(
         # As root, nginx would otherwise work as a user that cannot enter the state folder.
         user=f"user {pwd.getpwuid(0).pw_name};\n" if os.getuid() == 0 else "",
-        state=settings.state,
+        state=_quotable(settings.state),
         body=LARGEST_BODY_MIB,
         port=settings.control_port,
         listen=settings.listen,
-        certificate=settings.certificate,
-        private_key=settings.private_key,
+        certificate=_quotable(settings.certificate),
+        private_key=_quotable(settings.private_key),
         product=f"foedus {version('foedus')}",
     )
     path = folder / "nginx.conf"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _quotable(path: Path) -> str:
+    """A path as it stands between quotes in nginx's settings."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def own_certificate(state: Path) -> tuple[Path, Path]:

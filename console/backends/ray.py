@@ -147,10 +147,12 @@ def _run_once(config: RunConfig, nodes: int, watch: Watcher) -> None:
 
 
 def resources(nodes: int) -> str:
-    """What Flower is told of a simulation's nodes: each has a processor and an even share of the GPUs.
+    """What Flower is told of a simulation's nodes: each has a processor and a share of the GPUs.
 
-    As many train at a time as there are processors. Shares of GPUs above one are whole: a node spreads a base that is
-    larger than a GPU over those that it has. Raises UsageError for a number of processors that is none.
+    As many train at a time as there are processors. Shares above one are whole: a node spreads a base that is larger
+    than a GPU over those that it has. A lesser one is of a single GPU, and each GPU has room for as many nodes as the
+    fullest: Flower counts what all GPUs have together, and would wait for ever for a node that Ray finds no room for.
+    Raises UsageError for a number of processors that is none.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -158,12 +160,15 @@ def resources(nodes: int) -> str:
     else:
         gpus = len(_listed_gpus())
     # Without a share Ray hides every GPU from a node, which then trains on the processor.
-    share = f" client-resources-num-gpus={gpus / nodes if gpus < nodes else gpus // nodes:g}" if gpus else ""
+    told = f"num-supernodes={nodes} client-resources-num-cpus=1"
+    if gpus:
+        # In the ten-thousandths in which Ray counts, rounded down.
+        share = gpus // nodes or 10_000 // math.ceil(nodes / gpus) / 10_000
+        told += f" client-resources-num-gpus={share:g}"
     limit = os.environ.get(CPUS, "")
     if limit and (not limit.isdecimal() or not int(limit)):
         raise UsageError(f"{CPUS}: expected a number of processors, got {limit!r}")
-    most = f" init-args-num-cpus={int(limit)}" if limit else ""
-    return f"num-supernodes={nodes} client-resources-num-cpus=1{share}{most}"
+    return told + (f" init-args-num-cpus={int(limit)}" if limit else "")
 
 
 def _listed_gpus() -> list[str]:

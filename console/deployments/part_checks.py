@@ -187,16 +187,19 @@ def coordinator_seen(superlink: str, ca: Path) -> Iterator[Check]:
     yield from _certificate(pem, (host,), "ask the coordinator for a new certificate")
 
     @cache
-    def answer() -> httpx.Response:
+    def answer() -> tuple[httpx.Response, float]:
+        """The answer, and the time when it came."""
         context = ssl.create_default_context(cafile=ca)
-        return httpx.get(f"https://{superlink}/foedus", verify=context, timeout=_PATIENCE_SECONDS)
+        return httpx.get(f"https://{superlink}/foedus", verify=context, timeout=_PATIENCE_SECONDS), time.time()
 
     def product() -> tuple[bool, str]:
-        theirs = str(answer().json()["product"]) if answer().is_success else f"status {answer().status_code}"
+        found, _ = answer()
+        theirs = str(parse_json(found.content)["product"]) if found.is_success else f"status {found.status_code}"
         return theirs == _product(), theirs
 
     def skew() -> tuple[bool, str]:
-        late = time.time() - parsedate_to_datetime(answer().headers["date"]).timestamp()
+        found, at = answer()
+        late = at - parsedate_to_datetime(found.headers["date"]).timestamp()
         return abs(late) < LARGEST_SKEW, f"{late:+.0f} s"
 
     yield check("version", _product(), "install the coordinator's version: nodes refuse another's code",
@@ -209,7 +212,7 @@ def asked(question: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
     """A question to the coordinator; one without an answer raises OSError, which a check reports."""
     try:
         return question()
-    except (httpx.HTTPError, KeyError) as error:
+    except (httpx.HTTPError, KeyError, TypeError) as error:
         raise OSError(f"no answer: {error}") from error
 
 

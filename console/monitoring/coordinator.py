@@ -1,6 +1,5 @@
 """A coordinator as its operator watches it: the SuperLink, the newest run, its anchors, the chain, the certificate."""
 
-import shutil
 import subprocess
 import time
 from collections import Counter
@@ -20,15 +19,15 @@ from console.deployments.federation_folder import FederationFolder
 from console.monitoring.server import HealthReport
 from console.options import command_for, resume_command
 from console.views.progress import Event
-from console.views.watch import is_written, standing
+from console.views.watch import standing
 from core.canonical import Address, from_json
 from core.deployment import CoordinatorSettings
-from core.errors import FoedusError
 from core.escape import redacted
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.signed import Signed
 from core.storage.events import EventLog
+from core.storage.lock import is_held
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 
@@ -97,7 +96,7 @@ class RunReader:
     @property
     def condition(self) -> str:
         """Running, stalled, dead, completed or failed."""
-        written = self.run is not None and is_written(self.state.lock(self.run.name))
+        written = self.run is not None and is_held(self.state.lock(self.run.name))
         return standing(self._events, written, time.time())
 
     def unanchored(self) -> list[float]:
@@ -126,17 +125,14 @@ class CoordinatorMonitor:
         found.gauge("foedus_coordinator_superlink_up", "Whether the SuperLink answers.", [({}, up)])
         admitted = len(list(self.settings.nodes.glob("*.pub")))
         found.gauge("foedus_coordinator_admitted_nodes", "Node keys that are admitted.", [({}, admitted)])
-        free = shutil.disk_usage(self.settings.state).free
-        found.gauge("foedus_coordinator_disk_free_bytes", "Free on the disk of its state.", [({}, free)])
+        found.disk("foedus_coordinator_disk_free_bytes", self.settings.state)
         self.look_at_certificate(found)
         if self._runs:
-            try:
+            with found.reading("the newest run"):
                 if run := self._runs.read():
                     self.look_at_run(found, run, self._runs)
-            # A file that is damaged is news for whoever watches, and no reason to be silent about the rest.
-            except (FoedusError, OSError, KeyError) as error:
-                found.problems.append(f"the newest run cannot be read: {error}")
-            self.look_at_chain(found, self._runs.run)
+            with found.reading("the federation's chain"):
+                self.look_at_chain(found, self._runs.run)
         return found
 
     @cached_property

@@ -1,6 +1,5 @@
 """An organisation's node as its operator watches it: SuperNode, worker, the way to the SuperLink, and its answers."""
 
-import shutil
 import ssl
 import time
 from contextlib import suppress
@@ -51,8 +50,7 @@ class NodeMonitor:
         found.gauge("foedus_node_last_answer_timestamp_seconds", "When it last answered.", [({}, activity.at)])
         found.gauge("foedus_node_last_answer_seconds", "How long its last answer took.", [({}, activity.seconds)])
         found.gauge("foedus_node_working_since_timestamp_seconds", "Since when it works.", [({}, activity.since)])
-        free = shutil.disk_usage(self.settings.state).free
-        found.gauge("foedus_node_disk_free_bytes", "Free on the disk of its state.", [({}, free)])
+        found.disk("foedus_node_disk_free_bytes", self.settings.state)
         answers = CounterMetricFamily("foedus_node_answers", "Messages that it has answered.", labels=["outcome"])
         answers.add_metric(["ok"], activity.answered)
         answers.add_metric(["error"], activity.failed)

@@ -7,18 +7,20 @@ Nothing can be changed by it, and nobody is asked who he is: what it shows are n
 """
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from core.errors import UsageError
+from core.errors import FoedusError, UsageError
 
 FRESH_SECONDS = 5.0
 """How long what was found is shown again: asking often must cost nothing."""
@@ -42,6 +44,19 @@ class HealthReport:
             for labels, value in known:
                 family.add_metric([*labels.values()], value)
             self.metrics.append(family)
+
+    def disk(self, name: str, state: Path) -> None:
+        """Add a gauge of the bytes that are free on the disk of a state folder."""
+        with self.reading("the state folder"):
+            self.gauge(name, "Free on the disk of its state.", [({}, shutil.disk_usage(state).free)])
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Make a problem of what cannot be read inside: it is news, and no reason to be silent about the rest."""
+        try:
+            yield
+        except (FoedusError, OSError, KeyError) as error:
+            self.problems.append(f"{what} cannot be read: {error}")
 
 
 class Monitored(Protocol):

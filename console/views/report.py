@@ -10,7 +10,6 @@ from rich.console import RenderableType
 from chain.queue import read_anchors
 from console.options import command_for, resume_command
 from console.views.tables import MOST_ROWS, short, table
-from console.views.watch import is_written
 from core.canonical import Address
 from core.genesis import Genesis
 from core.ledger import Anchor
@@ -20,6 +19,7 @@ from core.privacy import claimed
 from core.round_key import RoundKey
 from core.rounds import RoundRecord
 from core.storage.events import EventLog
+from core.storage.lock import is_held
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from core.update import UpdateManifest
@@ -166,7 +166,7 @@ def unmeasured_rows(names: Sequence[str], measured: int) -> list[tuple[str, None
 def next_commands(state: State, run: str, status: str) -> Iterator[str]:
     """What to try with a run: to watch one that goes on, to resume one that does not and is unfinished."""
     if status != "completed":
-        written = is_written(state.lock(run))
+        written = is_held(state.lock(run))
         yield command_for("status --watch", state, run) if written else resume_command(state, run)
     yield from (command_for(words, state, run) for words in ("verify", "evaluate", "export --out DIR"))
 

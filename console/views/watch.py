@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -28,7 +27,7 @@ from core.canonical import Address
 from core.escape import visible
 from core.rejections import Reason
 from core.storage.events import EventLog
-from core.storage.lock import take
+from core.storage.lock import is_held
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 
@@ -93,17 +92,6 @@ def condition(events: Iterable[Event], written: bool, now: float) -> str:
     return "stalled" if silent > max(_PATIENCE_SECONDS, _PATIENCE_TIMES * longest) else "running"
 
 
-def is_written(lock: Path) -> bool:
-    """Whether a process holds a run's lock."""
-    if not lock.exists():
-        return False
-    try:
-        take(lock).close()
-    except BlockingIOError:
-        return True
-    return False
-
-
 def watch(state: State, run: RunFolder, console: Console) -> str:
     """Show a run until it has ended or is dead, and how it then stands; returns which.
 
@@ -166,7 +154,7 @@ def standing(events: Sequence[Event], written: bool, now: float) -> str:
 def current(state: State, run: RunFolder) -> tuple[list[Event], str]:
     """A run's events, and how it stands now."""
     events, _ = EventLog.read(state.events(run.name))
-    return events, standing(events, is_written(state.lock(run.name)), time.time())
+    return events, standing(events, is_held(state.lock(run.name)), time.time())
 
 
 def picture(

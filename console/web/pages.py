@@ -176,9 +176,9 @@ class Pages:
     def evidence(self, request: Request) -> Response:
         """The evidence of a verdict as a file."""
         digest = request.path_params["digest"]
-        if digest not in self.traces:
+        if (found := self.traces.get(digest)) is None:  # once: another thread may forget it meanwhile
             raise UsageError("expected the digest of a trace of this server's last answers, got another: ask again")
-        run, trace = self.traces[digest]
+        run, trace = found
         name = f'attachment; filename="evidence-{digest[2:14]}.json"'
         data = Evidence.of(run, trace).to_bytes()
         return Response(data, media_type="application/json", headers={"content-disposition": name})

@@ -120,9 +120,10 @@ def _opened(path: Path) -> IO[bytes]:
     file.close()
     copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by the caller
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
             source.execute("vacuum into ?", (copy.name,))
     except sqlite3.OperationalError as error:
+        copy.close()
         raise UsageError(
             f"expected a database that nobody keeps locked, got {path}: {error}; `foedus chain stop` ends a chain"
         ) from error

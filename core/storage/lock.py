@@ -1,10 +1,12 @@
 """The one lock of this project: flock on a file, which the kernel gives back when its holder dies, however it dies.
 
 `take` locks any file for as long as it is open; `locked` is the lock of a run's one writer, which says who holds it.
+`is_held` looks: it takes the lock as well, but a shared one, for a moment that whoever wants the lock waits out.
 """
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -24,11 +26,38 @@ def take(path: Path, *, wait: bool = False) -> FileIO:
         _create(path)
     file = FileIO(path, "a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _take_at_once(file)
     except OSError:
         file.close()
         raise
     return file
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody has taken the lock of a file, which need not be there; raises OSError for an unreadable one."""
+    try:
+        with FileIO(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _take_at_once(file: FileIO) -> None:
+    """Lock a file; raises BlockingIOError where another has taken it, and not where others are looking."""
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        # Beside others that look there is room for one more, beside a holder there is not.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)  # two that want it must not keep each other from it
+        time.sleep(0.001)
 
 
 def _create(path: Path) -> None:

@@ -5,7 +5,6 @@ signs its manifest, the coordinator before it signs a record or commits it.
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from core.storage.readers import Readers
 from core.storage.run_folder import RunFolder
 from core.update import Bid, Organisation, UpdateManifest
 from core.wire import Packed, Rounded
+from tests.waiting import until
 
 NAMES = ("coding", "financial", "mathematical", "medical")
 LAYOUT = Layout.of({"layers.0.down": (24, 20), "layers.0.up": (20, 24)}, rank=2)
@@ -260,9 +260,8 @@ class Federation:
         if self.private:
             self.private_queue.put(self.lies.private(private))
         # A queue sends by itself: a test that names a line of its file needs every anchor behind its own commitment.
-        deadline = time.monotonic() + 10
-        while (self.queue.pending() or (self.private and self.private_queue.pending())) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        queues = (self.queue, self.private_queue) if self.private else (self.queue,)
+        until(lambda: not any(queue.pending() and queue._thread.is_alive() for queue in queues))
 
 
 def attest(

@@ -1,6 +1,6 @@
 """A contract of ours on a node: views, events and transactions, on an embedded chain in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from web3 import Web3
@@ -8,7 +8,7 @@ from web3 import Web3
 from chain.contract import BoundContract, to_digest
 from chain.devnet.accounts import CHAIN_IDS
 from core.canonical import Address, raw
-from core.errors import LedgerConflictError, UsageError
+from core.errors import LedgerConflictError, LedgerUnreachableError, UsageError
 from core.keys import derive
 from tests.behaviours.ledger import MEMBERS, some_digest
 from tests.chain.chains import bound, open_node
@@ -41,6 +41,29 @@ def test_a_contract_knows_its_chain_and_its_account(contract: BoundContract, nod
 def test_a_view_returns_a_struct_as_a_tuple(contract: BoundContract) -> None:
     coordinator, opened_at, members = contract.call("getRun", bytes(32), purpose="a run")
     assert (int(coordinator, 16), opened_at, members) == (0, 0, bytes(32))
+
+
+@pytest.mark.parametrize("method", ["eth_call", "eth_getLogs", "eth_getCode", "eth_estimateGas"])
+def test_a_node_that_answers_with_an_error_may_be_asked_again(
+    node: Web3, contract: BoundContract, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    questions: dict[str, Callable[[], object]] = {
+        "eth_call": lambda: contract.call("getRun", bytes(32), purpose="a run"),
+        "eth_getLogs": lambda: contract.events("RunOpened", 0, "latest", {}, purpose="a run"),
+        "eth_getCode": lambda: contract.genuine,
+        "eth_estimateGas": lambda: contract.execute(
+            "openRun", bytes(32), ASCENDING, effect=lambda: None, purpose="a run"
+        ),
+    }
+    answer = {"id": 1, "jsonrpc": "2.0", "error": {"code": -32005, "message": "too many\nrequests"}}
+    monkeypatch.setattr(node.provider, "around", lambda asked, ask: answer if asked == method else ask())
+    with pytest.raises(LedgerUnreachableError, match=r"in this process when asked .*got an error: too many\\nrequests"):
+        questions[method]()
+
+
+def test_a_contract_that_is_not_there_may_be_asked_again(node: Web3) -> None:
+    with pytest.raises(LedgerUnreachableError, match="when asked for a run, got none"):
+        BoundContract(node, "PublicLedger", NOWHERE).call("getRun", bytes(32), purpose="a run")
 
 
 def test_a_transaction_returns_its_effect_and_leaves_an_event(contract: BoundContract) -> None:

@@ -7,16 +7,11 @@ from chain import control
 from chain.devnet.accounts import CHAIN_IDS
 from chain.devnet.service import last_address
 from chain.nodes import embedded_service, rpc
+from console.backends.children import free_port
 from core.errors import LedgerUnreachableError, UsageError
 from core.keys import derive
 
 pytestmark = pytest.mark.chain
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_chain_is_started_seen_and_stopped(state: Path) -> None:

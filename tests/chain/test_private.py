@@ -18,6 +18,7 @@ from core.keys import derive
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, some_digest
 from tests.chain.chains import bound, open_node
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.chain
 COORDINATOR = derive(1, "coordinator")
@@ -164,9 +165,9 @@ def test_commitments_go_through_a_queue_and_the_head_is_anchored_every_second_ro
     queue = CommitQueue(tmp_path / "queue", target)
     for commitment in rounds:
         queue.put(commitment)
-    assert queue.close(30) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert [target.read(item.key) for item in rounds] == [(item, queue.anchors()[item.key]) for item in rounds]
-    assert CommitQueue(tmp_path / "queue", target).close(30) == 0
+    assert CommitQueue(tmp_path / "queue", target).close(PATIENCE_SECONDS) == 0
     anchored = target.anchored(run)
     assert anchored is not None
     assert queue.anchors()[rounds[1].key].block <= anchored.number < queue.anchors()[rounds[2].key].block

@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from core.errors import IntegrityError, LedgerConflictError, LedgerUnreachableEr
 from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 class FaultyLedger(MemoryLedger):
@@ -69,19 +70,12 @@ def chain_of(run: Digest, length: int) -> list[RoundCommitment]:
     return rounds
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
 def test_every_round_that_was_put_is_anchored_once_closed(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
     rounds = chain_of(run, 5)
     queue = CommitQueue(tmp_path / "queue", ledger)
     for commitment in rounds:
         queue.put(commitment)
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert queue.anchors() == {item.key: ledger.commit(item) for item in rounds}
     assert read_anchors(tmp_path / "queue") == queue.anchors()
 
@@ -91,7 +85,7 @@ def test_putting_a_round_again_commits_it_once(tmp_path: Path, ledger: FaultyLed
     queue = CommitQueue(tmp_path / "queue", ledger)
     queue.put(only)
     queue.put(only)
-    queue.close(10)
+    queue.close(PATIENCE_SECONDS)
     assert ledger.commits == 1
 
 
@@ -100,17 +94,28 @@ def test_a_round_cannot_be_queued_with_two_values(tmp_path: Path, ledger: Faulty
     queue.put(a_round(run))
     with pytest.raises(LedgerConflictError, match=r"round 1\b.* already queued"):
         queue.put(a_round(run))
-    queue.close(10)
+    queue.close(PATIENCE_SECONDS)
 
 
-def test_putting_does_not_wait_for_a_chain_that_is_down(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
-    ledger.down = True
+def test_putting_does_not_wait_for_a_chain_that_is_down(
+    tmp_path: Path, ledger: FaultyLedger, run: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told, answers = threading.Event(), threading.Event(), list[int]()
+
+    def say_nothing() -> None:
+        asked.set()
+        assert told.wait(PATIENCE_SECONDS)
+        answers.append(1)
+        raise LedgerUnreachableError("nothing answers")
+
+    monkeypatch.setattr(ledger, "_check_is_up", say_nothing)
     queue = CommitQueue(tmp_path / "queue", ledger)
-    start = time.monotonic()
     for commitment in chain_of(run, 3):
         queue.put(commitment)
-    assert time.monotonic() - start < 0.15
-    assert queue.close(0.3) == 3
+        assert asked.wait(PATIENCE_SECONDS)
+    assert not answers
+    assert queue.close(0) == 3
+    told.set()
 
 
 def test_rounds_are_anchored_when_the_chain_comes_back(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
@@ -119,7 +124,7 @@ def test_rounds_are_anchored_when_the_chain_comes_back(tmp_path: Path, ledger: F
     for commitment in chain_of(run, 3):
         queue.put(commitment)
     ledger.down = False
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
 
 
 def test_what_was_not_anchored_is_anchored_by_the_next_process(
@@ -133,20 +138,23 @@ def test_what_was_not_anchored_is_anchored_by_the_next_process(
     queue.close(0)
     ledger.down = False
     again = CommitQueue(tmp_path / "queue", ledger)
-    assert again.close(10) == 0
+    assert again.close(PATIENCE_SECONDS) == 0
     assert set(again.anchors()) == {item.key for item in rounds}
 
 
-def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
+@pytest.mark.parametrize("fault", [LedgerUnreachableError("connection reset"), ValueError("no number")])
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(
+    tmp_path: Path, ledger: FaultyLedger, run: Digest, fault: Exception
+) -> None:
     def lose_the_answer() -> None:
         ledger.on_commit = lambda: None
-        raise LedgerUnreachableError("connection reset")
+        raise fault
 
     ledger.on_commit = lose_the_answer
     (only,) = chain_of(run, 1)
     queue = CommitQueue(tmp_path / "queue", ledger)
     queue.put(only)
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert queue.anchors()[only.key].block == 1
 
 
@@ -161,7 +169,7 @@ def test_rounds_that_a_reorganisation_took_are_committed_again(
     until(lambda: queue.pending() == 0)
     ledger.roll_back(depth)
     queue.put(last)
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert queue.anchors() == {item.key: ledger.commit(item) for item in [*before, last]}
 
 
@@ -174,7 +182,7 @@ def test_a_reorganisation_after_the_last_round_is_seen_on_closing(
         queue.put(commitment)
     until(lambda: queue.pending() == 0)
     ledger.roll_back(2)
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert all(ledger.read(item.key) for item in rounds)
 
 
@@ -185,14 +193,14 @@ def test_a_refused_round_stops_the_run(tmp_path: Path, ledger: FaultyLedger, run
     with pytest.raises(LedgerConflictError, match="is not the head"):
         queue.put(a_round(run, 2))
     with pytest.raises(LedgerConflictError, match="is not the head"):
-        queue.close(10)
+        queue.close(PATIENCE_SECONDS)
 
 
 def test_a_queue_has_one_writer(tmp_path: Path, ledger: FaultyLedger) -> None:
     queue = CommitQueue(tmp_path / "queue", ledger)
     with pytest.raises(RunLockedError):
         CommitQueue(tmp_path / "queue", ledger)
-    queue.close(10)
+    queue.close(PATIENCE_SECONDS)
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:
@@ -200,12 +208,12 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, ledger: FaultyLedger, run: 
     rounds = chain_of(run, 2)
     queue = CommitQueue(path, ledger)
     queue.put(rounds[0])
-    queue.close(10)
+    queue.close(PATIENCE_SECONDS)
     path.write_bytes(path.read_bytes() + b'{"commitment":{"key"')
     assert len(read_anchors(path)) == 1
     again = CommitQueue(path, ledger)
     again.put(rounds[1])
-    assert again.close(10) == 0
+    assert again.close(PATIENCE_SECONDS) == 0
     assert len(read_anchors(path)) == 2
 
 
@@ -213,10 +221,15 @@ def test_a_damaged_line_is_named(tmp_path: Path, ledger: FaultyLedger, run: Dige
     path = tmp_path / "queue"
     queue = CommitQueue(path, ledger)
     queue.put(a_round(run))
-    queue.close(10)
+    queue.close(PATIENCE_SECONDS)
     path.write_bytes(path.read_bytes().replace(b'"count":4', b'"count":x'))
     with pytest.raises(IntegrityError, match="line 1 of"):
         read_anchors(path)
+    with pytest.raises(IntegrityError, match="line 1 of") as first:
+        CommitQueue(path, ledger)
+    with pytest.raises(IntegrityError, match="line 1 of") as second:  # and not the lock of the first one's error
+        CommitQueue(path, ledger)
+    assert first.value is not second.value
 
 
 def test_a_missing_file_has_no_anchors(tmp_path: Path) -> None:
@@ -256,6 +269,6 @@ def test_kill_9_loses_nothing_that_put_returned_from(
     process.stdout.close()
     process.wait()
     queue = CommitQueue(tmp_path / "queue", ledger)
-    assert queue.close(10) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     found = [ledger.read(RoundKey(run, 0, 0, number + 1)) for number in range(len(put))]
     assert [item and item[0].aggregate for item in found] == put

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import uvicorn
@@ -19,10 +20,17 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
+from client_app.heartbeat import Heartbeat
 from client_app.runtime import Runtime
 from console.backends.children import free_port
 
 SECRET = b"s" * 32
+
+
+@cache
+def heartbeat() -> Heartbeat:
+    """One for all tests: its thread goes on behind them, in a process that it must not end as it would a worker."""
+    return Heartbeat(end=lambda _status: None)
 
 
 @dataclass
@@ -78,7 +86,7 @@ def supernode(fab: bytes) -> Iterator[SuperNode]:
     while not server.started and thread.is_alive():
         time.sleep(0.01)
     try:
-        yield SuperNode(Runtime(f"127.0.0.1:{port}", SECRET), state, objects.store(), fab)
+        yield SuperNode(Runtime(f"127.0.0.1:{port}", SECRET, heartbeat()), state, objects.store(), fab)
     finally:
         server.should_exit = True
         thread.join()

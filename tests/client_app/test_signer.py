@@ -38,6 +38,7 @@ from core.update import Bid, Offer, Organisation, Registration, UpdateManifest, 
 from tests import erasures as e
 from tests import federation as f
 from tests.behaviours.runs import COORDINATOR, NAMES, Federation, Lies, build
+from tests.child import in_child
 from tests.server_app.agreeing import own_key
 
 OWN = NAMES[0]
@@ -420,23 +421,23 @@ def told_address(key: RemoteKey) -> str:
 
 def answer_to_nobody(settings: SignerSettings, key: Key, ask: Callable[[RemoteKey], str] = told_address) -> str:
     """What a process of the user nobody is told, "" where it is told nothing."""
+
+    def as_nobody() -> str:
+        os.setuid(65534)
+        try:
+            return ask(RemoteKey(settings.socket))
+        except UsageError:
+            return ""
+
     with SignerServer(settings, key) as server:
+        told = in_child(as_nobody)  # it waits at the socket until it is served
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        read, write = os.pipe()
-        if not (child := os.fork()):
-            os.setuid(65534)
-            try:
-                os.write(write, ask(RemoteKey(settings.socket)).encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        os.close(write)
-        told = os.read(read, 1000).decode()
-        os.close(read)
-        server.shutdown()
-        thread.join()
-    return told
+        try:
+            return told()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_signer_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from client_app import worker
+from client_app.runtime import Runtime
 from console.backends.app_folder import stage
 from core import keys
 from core.deployment import NodeSettings
 from core.messages.queries import Bind
 from tests import federation as f
-from tests.client_app.supernode import SECRET, supernode
+from tests.client_app.supernode import SECRET, heartbeat, supernode
 
 
 def test_memory_is_given_back_once_after_an_idle_time_and_again_after_the_next() -> None:
@@ -45,6 +47,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeSe
     parents = iter([7, 7, 7, 1])  # the node, which then has died
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     monkeypatch.setattr(worker, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "Runtime", partial(Runtime, _heartbeat=heartbeat()))
     yield found
     assert not list(parents)
 

@@ -1,5 +1,6 @@
 """`foedus coordinator` says what it lacks; tests/integration/test_nodes.py has it at work."""
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_flowers_command_line_is_connected_to_it(tmp_path: Path) -> None:
     connections = tomllib.loads((home / "config.toml").read_text())["superlink"]
     expected = {"address": "127.0.0.1:9999", "root-certificates": str(tmp_path / "c.pem")}
     assert connections[connections["default"]] == expected
+
+
+def test_a_node_key_that_was_half_written_is_registered_once_it_is_whole(tmp_path: Path) -> None:
+    path, gone = tmp_path / "medical.pub", tmp_path / "gone.pub"
+    path.write_text("ecdsa-sha2-nist")
+    gone.symlink_to(tmp_path / "nowhere")
+    (tmp_path / "medical.txt").touch()
+    half = coordinator.public_keys(tmp_path)
+    assert [key_file for key_file, _ in half] == [path]
+    assert coordinator.public_keys(tmp_path) == half
+    path.write_text("ecdsa-sha2-nistp384 AAAA")
+    os.utime(path, ns=(0, 1))
+    assert [key_file for key_file, _ in coordinator.public_keys(tmp_path) - half] == [path]
 
 
 @pytest.mark.parametrize(

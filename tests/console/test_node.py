@@ -75,7 +75,8 @@ def test_a_supernode_that_has_served_is_started_again_but_not_for_ever(
     code = f"from pathlib import Path; Path({str(starts)!r}).open('a').write('x'); raise SystemExit(3)"
     monkeypatch.setattr(node, "supernode_command", lambda *_: [python, "-S", "-c", code])
     # The first has served for 100 s when it ends, the others for none.
-    clock = SimpleNamespace(monotonic=lambda: 100.0 if starts.exists() else 0.0, sleep=lambda _: time.sleep(0.02))
+    first = iter([0.0])
+    clock = SimpleNamespace(monotonic=lambda: next(first, 100.0), sleep=lambda _: time.sleep(0.02))
     monkeypatch.setattr(node, "time", clock)
     monkeypatch.setattr(children, "time", clock)
     monkeypatch.setattr(node.sys, "executable", "/bin/true")  # the worker, which is another test's

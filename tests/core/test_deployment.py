@@ -130,8 +130,13 @@ def test_a_signer_is_told_addresses_and_digests(tmp_path: Path, text: str, error
 
 
 @pytest.mark.parametrize(
-    "wrong", ['listen = "9092"', 'listen = "0.0.0.0:none"', "control-port = 0", 'listen = "0.0.0.0:²"']
-)
+    "wrong",
+    [
+        'listen = "9092"', 'listen = "0.0.0.0:none"', "control-port = 0", 'listen = "0.0.0.0:²"',
+        f'listen = "0.0.0.0:{"9" * 5000}"',
+    ],
+    ids=lambda wrong: wrong[:20],
+)  # fmt: skip
 def test_a_coordinator_listens_on_a_port(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "coordinator.toml").write_text(COORDINATOR)
     assert CoordinatorSettings.read(tmp_path).listen == "0.0.0.0:9092"

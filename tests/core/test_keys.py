@@ -17,6 +17,7 @@ from core.canonical import Address, parse_json
 from core.eip712 import Fields
 from core.errors import ForgeryError, UsageError
 from core.keys import Domain, Signature, signer
+from tests.child import in_child
 
 CHAIN = Domain(31337, Address("0x5FbDB2315678afecb367f032d93F642f64180aa3"))
 FIELDS = (("what", "string"), ("count", "uint32"))
@@ -246,16 +247,18 @@ def test_a_key_of_roots_is_read_where_its_group_is_this_processes_alone(mode: in
     path.write_text("1" * 64)
     path.chmod(mode)
     os.chown(path, 0, group)
-    if not (child := os.fork()):
+
+    def as_user() -> str:
         os.setgroups([group])
         os.setgid(54321)
         os.setuid(54321)
         try:
-            keys.read(path)
+            return keys.read(path).address
         except UsageError as error:
-            os._exit(3 if f"got {mode:04o}" in str(error) else 4)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if read else 3)
+            return str(error)
+
+    expected = keys.Key(bytes.fromhex("1" * 64)).address if read else f"got {mode:04o}"
+    assert expected in in_child(as_user)()
     path.unlink()
     folder.rmdir()
 

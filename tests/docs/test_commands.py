@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from console.backends.children import free_port
 from console.cli import app
 from tests.commands import Done, foedus
 from tests.docs.blocks import DOCUMENTS, PAGES, ROOT, Command, commands
@@ -142,7 +142,7 @@ def _plain(text: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_works_as_it_is_written(page: Path, reader: Reader) -> None:
     script = [reader.local(c.text) for c in commands(page) if (page.name, c.heading) not in ELSEWHERE]
-    text = "\n".join(script).replace("127.0.0.1:8000", f"127.0.0.1:{(port := _free_port())}")
+    text = "\n".join(script).replace("127.0.0.1:8000", f"127.0.0.1:{(port := free_port())}")
     text = text.replace("flower-superlink ", f"flower-superlink --port {port} ")
     here = (
         "make --old-file=.venv/.installed --old-file=.venv/.developed "  # the environment is there: it is not made anew
@@ -150,16 +150,10 @@ def test_a_page_works_as_it_is_written(page: Path, reader: Reader) -> None:
     text = re.sub(r"^make ", here, text, flags=re.MULTILINE)
     ports = ("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "FLWR_LOCAL_CONTROL_API_PORT")
     try:
-        done = reader.shell(text, **{name: str(_free_port()) for name in ports})
+        done = reader.shell(text, **{name: str(free_port()) for name in ports})
         assert done.code == 0, done.out[-4000:]
     finally:
         reader.end_processes()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

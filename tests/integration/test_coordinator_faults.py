@@ -17,7 +17,7 @@ import pytest
 from console.backends.children import flower_environment, free_port, script
 from console.backends.deployment import last_error
 from console.deployments import certificates
-from console.views.watch import is_written
+from core.storage.lock import is_held
 from core.storage.state_folder import State
 from tests.commands import foedus, started
 from tests.integration.deployed import PRIVILEGED, Deployment, until, world_command
@@ -74,7 +74,7 @@ def test_a_coordinator_whose_disk_is_full_stops_and_goes_on_when_there_is_room(
         run.wait_for("round-closed", 1)
         filler = fill(disk)
         log = deployment.folder / "coordinator.log"
-        until(lambda: not is_written(run.state.lock("full-disk")), log, 2)
+        until(lambda: not is_held(run.state.lock("full-disk")), log, 2)
         flower_id = re.findall(r"Created run (\d+)", deployment.log("coordinator"))[-1]
         printed = deployment.flwr("log", flower_id, "federation", "--show").stdout
         assert "No space left on device" in last_error(printed), printed[-3000:]

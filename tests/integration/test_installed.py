@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from console.backends.children import free_port
 from core.storage.events import EventLog
 from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, World
@@ -51,12 +51,6 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
                 process.send_signal(signal.SIGTERM)
         except psutil.Error:
             continue
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_by_flower(checkout: Path, flower: dict[str, str], settings: dict[str, object]) -> str:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,9 +101,7 @@ def test_a_converted_base_is_found_without_its_package(cache: Path, monkeypatch:
     folder = cache / bases.SMOLLM2_KEY
     folder.mkdir(parents=True)
     monkeypatch.setattr(smollm2, "distribution", None)
-    started = time.monotonic()
     assert bases.find("smollm2") == folder
-    assert time.monotonic() - started < 1
 
 
 def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from tests.server_app.worlds import World, make_world
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Federations here write hundreds of files; that writes are durable is a claim of tests/core/test_store.py."""
+    """Federations here write hundreds of files; that writes are durable is a claim of tests/core/storage."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

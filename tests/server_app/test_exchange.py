@@ -1,6 +1,5 @@
 """Messages out, replies in, one at a time, each matched with its recipient."""
 
-import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
@@ -11,7 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from server_app.exchange import Recipients, ask, exchange
+from server_app.exchange import Clock, Recipients, ask, exchange
 
 NEVER = 1e9
 
@@ -27,14 +26,18 @@ def message(number: int) -> Message:
 
 
 class Post(Grid):
-    """A grid whose replies come after so many seconds; a message is known by its node, from 1."""
+    """A grid whose replies come after so many seconds of its own clock; a message is known by its node, from 1."""
 
     def __init__(self, ready: dict[int, float], lost: frozenset[int] = frozenset()) -> None:
         self.ready, self.lost = ready, lost
-        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.clock = Clock(lambda: self.seconds, self.sleep)
         self.pushed: dict[str, Message] = {}
         self.pulled: list[list[str]] = []
         self.out_when_pushed: list[int] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
 
     def push_messages(self, messages: Iterable[Message]) -> list[str | None]:  # type: ignore[override] # as Flower does
         (one,) = messages
@@ -52,7 +55,7 @@ class Post(Grid):
         return [Message(RecordDict(), reply_to=self.pushed[name]) for name in due]
 
     def _arrived(self, sent: Message) -> bool:
-        return self.ready.get(sent.metadata.dst_node_id, NEVER) <= time.monotonic() - self.began
+        return self.ready.get(sent.metadata.dst_node_id, NEVER) <= self.seconds
 
     set_run = run = create_message = get_node_ids = send_and_receive = cast(Any, None)
 
@@ -60,7 +63,7 @@ class Post(Grid):
 def answered(post: Post, count: int, timeout: float = 0.3) -> list[tuple[str, int | None]]:
     """The recipients in the order of their replies, with the node that each reply came from."""
     messages = ((f"recipient {number}", message(number)) for number in range(1, count + 1))
-    found = ask(messages, partial(exchange, post, timeout=timeout))
+    found = ask(messages, partial(exchange, post, timeout=timeout, clock=post.clock))
     return [(recipient, reply.metadata.src_node_id if reply else None) for recipient, reply in found]
 
 
@@ -79,7 +82,8 @@ def test_a_reply_that_cannot_be_read_is_that_nodes_error(fault: Exception) -> No
             return super().pull_messages([name])
 
     messages = ((f"recipient {number}", message(number)) for number in (1, 2))
-    found = dict(ask(messages, partial(exchange, Unreadable({1: 0.0, 2: 0.0}), timeout=5.0)))
+    post = Unreadable({1: 0.0, 2: 0.0})
+    found = dict(ask(messages, partial(exchange, post, timeout=5.0, clock=post.clock)))
     reply, other = found["recipient 1"], found["recipient 2"]
     assert reply is not None
     assert type(fault).__name__ in reply.error.reason
@@ -128,7 +132,7 @@ def test_messages_are_made_when_they_are_sent_and_their_contents_not_kept() -> N
             yield number, message(number)
 
     recipients = Recipients[int]()
-    replies = exchange(post, recipients.register(messages()), 0.3)
+    replies = exchange(post, recipients.register(messages()), 0.3, clock=post.clock)
     assert made == []
     assert [recipient for recipient, _ in recipients.match(replies)] == [1, 2]
 

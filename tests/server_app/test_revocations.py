@@ -1,6 +1,6 @@
 """Revocations are known soon, and nobody waits for them."""
 
-import time
+import threading
 from collections.abc import Iterable
 
 import pytest
@@ -10,16 +10,21 @@ from core.errors import LedgerUnreachableError
 from core.ledger import MemoryLedger
 from server_app.revocations import Revocations, watched
 from tests.behaviours.ledger import MEMBERS
+from tests.waiting import PATIENCE_SECONDS, until
 
 FIRST, SECOND, *_ = sorted(MEMBERS)
 
 
 class Shaky(MemoryLedger):
-    down = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.refused = False, threading.Event()
+        self.fault: Exception = LedgerUnreachableError("nothing answers")
 
     def revoked(self, organisations: Iterable[Address]) -> dict[Address, int]:
         if self.down:
-            raise LedgerUnreachableError("nothing answers")
+            self.refused.set()
+            raise self.fault
         return super().revoked(organisations)
 
 
@@ -28,26 +33,21 @@ def own(members: Iterable[Address]) -> dict[Address, Address]:
     return {member: member for member in members}
 
 
-def until(revocations: Revocations, wanted: set[Address]) -> None:
-    deadline = time.monotonic() + 30
-    while revocations() != wanted:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_revocation_is_known_soon_also_after_the_ledger_was_down() -> None:
+@pytest.mark.parametrize("fault", [LedgerUnreachableError("nothing answers"), ValueError("no number")])
+def test_a_revocation_is_known_soon_also_after_the_ledger_was_down(fault: Exception) -> None:
     ledger = Shaky()
+    ledger.fault = fault
     ledger.revoke(FIRST)
     revocations = Revocations(ledger, own(MEMBERS), every=0.01)
     assert revocations() == {FIRST}
     ledger.down = True
+    assert ledger.refused.wait(PATIENCE_SECONDS)
     ledger.revoke(SECOND)
-    time.sleep(0.05)
     assert revocations() == {FIRST}
     ledger.down = False
-    until(revocations, {FIRST, SECOND})
+    until(lambda: revocations() == {FIRST, SECOND})
     revocations.close()
-    revocations._thread.join(10)
+    revocations._thread.join(PATIENCE_SECONDS)
     assert not revocations._thread.is_alive()
 
 

@@ -13,7 +13,7 @@ NAMES = ("coding", "financial", "mathematical", "medical")
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Federations here write hundreds of files; that writes are durable is a claim of tests/core/test_store.py."""
+    """Federations here write hundreds of files; that writes are durable is a claim of tests/core/storage."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

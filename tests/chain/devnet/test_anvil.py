@@ -16,6 +16,7 @@ from core.canonical import ZERO_DIGEST, Digest
 from core.keys import derive
 from core.ledger import RoundCommitment
 from tests.behaviours.ledger import MEMBERS, a_round, some_digest
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow, pytest.mark.usefixtures("needs_anvil")]
 COORDINATOR = derive(1, "coordinator")
@@ -129,7 +130,7 @@ def test_the_queue_heals_a_reorganisation(ledger: EthereumLedger, run: Digest, t
         time.sleep(0.05)
     ask(ledger, "anvil_rollback", 3)
     queue.put(last)
-    assert queue.close(30) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert queue.anchors() == {item.key: ledger.commit(item) for item in [*before, last]}
     assert events(ledger) == 5
 
@@ -140,5 +141,5 @@ def test_rounds_wait_for_a_chain_that_is_down(ledger: EthereumLedger, run: Diges
         anvil_service(state).stop()
         queue.put(commitment)
         time.sleep(0.2)
-    assert queue.close(30) == 0
+    assert queue.close(PATIENCE_SECONDS) == 0
     assert events(ledger) == 4

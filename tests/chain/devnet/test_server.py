@@ -166,17 +166,10 @@ def test_a_server_ends_when_it_is_idle_or_its_folder_is_gone(tmp_path: Path, end
     lock.close()
 
 
-def test_a_server_that_is_asked_goes_on(tmp_path: Path) -> None:
-    server, lock = Server(0, {}, TOKEN), take(tmp_path / "lock")
-    serving = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    serving.start()
-    threading.Thread(target=server.watch, args=(lock, tmp_path / "lock", 0.5), daemon=True).start()
-    for _ in range(10):
-        time.sleep(0.1)
-        post(server, "/public", QUESTION)
-        assert serving.is_alive()
-    assert ended(server, serving, 10)
-    lock.close()
+def test_a_request_begins_the_idle_time_of_a_server_anew(server: Server) -> None:
+    server.last_request -= 3600.0
+    post(server, "/public", QUESTION)
+    assert time.monotonic() - server.last_request < 3600.0
 
 
 def test_a_daemon_that_cannot_write_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

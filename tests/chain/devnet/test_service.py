@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from chain.devnet import service
 from chain.devnet.service import LOCK, Service, announce, ended_when_interrupted, is_free, last_address
 from core.errors import LedgerUnreachableError
 from core.storage.lock import take
+from tests.waiting import PATIENCE_SECONDS, until
 
 CHAIN_ID = 7
 STUB = """
@@ -98,8 +98,7 @@ def test_a_killed_service_is_started_again(stub: Service) -> None:
     stub.ensure()
     old = pid_of(stub)
     os.kill(old, signal.SIGKILL)
-    while not is_free(stub.folder):
-        time.sleep(0.01)
+    until(lambda: is_free(stub.folder))
     assert stub.url() is None
     stub.ensure()
     assert pid_of(stub) != old
@@ -212,7 +211,8 @@ def test_what_was_started_is_ended_when_its_starter_is_interrupted(
     assert before.stop()
 
 
-def test_what_is_still_starting_is_ended_too(stub: Service, tmp_path: Path) -> None:
+def test_what_is_still_starting_is_ended_too(stub: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_ON_ITS_WAY_SECONDS", PATIENCE_SECONDS)
     late = replace(stub, folder=tmp_path / "chain" / "late")
 
     def start() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
+from console.backends import deployment
 from console.backends.children import free_port
 from console.backends.deployment import DeployedRun, answers, last_error
 from console.backends.proxy import own_certificate
@@ -91,6 +92,12 @@ def test_this_process_and_one_that_has_ended_write_no_run(tmp_path: Path) -> Non
     run.state.lock("first").write_text(str(2**22 + 1))
     assert run.writer() is None
     run.end_writer()
+
+
+def test_a_writer_that_ends_before_it_is_ended_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployment, "_LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(Scripted, "writer", lambda _: 2**22 + 1)
+    scripted(tmp_path).end_writer()
 
 
 def test_the_reason_of_a_loss_is_the_last_error_that_was_printed() -> None:

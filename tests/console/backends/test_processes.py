@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from console.backends import processes
+from tests.waiting import until
 
 SLEEP = "import time; print(flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
@@ -44,8 +44,7 @@ def test_only_the_processes_of_a_run_are_ended(start: Start, tmp_path: Path) -> 
 
 def test_children_are_ended_with_their_parent(start: Start, tmp_path: Path) -> None:
     start(PARENT, tmp_path)
-    while len(processes.marked(tmp_path)) < 2:
-        time.sleep(0.05)
+    until(lambda: len(processes.marked(tmp_path)) == 2)
     assert processes.end_all(tmp_path) == 2
     assert processes.marked(tmp_path) == []
 

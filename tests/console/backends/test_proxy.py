@@ -41,7 +41,7 @@ class Behind(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> CoordinatorSettings:
-    folder = tmp_path_factory.mktemp("coordinator")
+    folder = tmp_path_factory.mktemp('the \\ "clinics"; #1 {')
     certificate, key = own_certificate(folder / "public")
     shutil.copy(certificate, folder / "server.pem")
     shutil.copy(key, folder / "server.key")

@@ -155,3 +155,14 @@ def test_without_a_gpu_none_is_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert resources(2) == "num-supernodes=2 client-resources-num-cpus=1"
+
+
+@pytest.mark.parametrize(("gpus", "nodes"), [(1, 6), (1, 7), (2, 3), (2, 5), (3, 4), (3, 10), (8, 64)])
+def test_every_node_has_room_on_a_gpu_and_flower_counts_as_many(
+    gpus: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+    share = float(resources(nodes).partition("num-gpus=")[2])
+    on_each = 10_000 // round(share * 10_000)  # as Ray counts
+    assert nodes <= gpus * on_each
+    assert int(gpus / share) == gpus * on_each  # as Flower counts: more would be waited for

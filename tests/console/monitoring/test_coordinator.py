@@ -112,6 +112,17 @@ def test_a_damaged_record_is_a_problem_and_the_rest_is_still_told(watched: tuple
     assert "foedus_coordinator_superlink_up" in values(found)
 
 
+def test_settings_that_are_damaged_while_it_runs_are_a_problem(
+    watched: tuple[CoordinatorMonitor, State],
+) -> None:
+    monitor, _ = watched
+    assert monitor.look().problems == []
+    (monitor.settings.folder / "federation.toml").write_text("[")
+    found = monitor.look()
+    assert found.problems[0].startswith("the federation's chain cannot be read: ")
+    assert "foedus_run_round" in values(found)
+
+
 def test_a_coordinator_without_a_federation_has_no_run_to_tell_of(
     watched: tuple[CoordinatorMonitor, State],
 ) -> None:

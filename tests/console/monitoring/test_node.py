@@ -101,6 +101,17 @@ def test_a_superlink_that_is_away_and_a_last_answer_that_was_an_error_are_proble
     ]
 
 
+def test_a_state_folder_that_is_gone_is_a_problem_and_the_rest_is_still_told(
+    tmp_path: Path, kept: tuple[Kept, Kept]
+) -> None:
+    with superlink() as port:
+        own = settings(tmp_path, port)
+        own.state.rmdir()
+        found = NodeMonitor(own, *kept).look()
+    assert [problem.partition(":")[0] for problem in found.problems] == ["the state folder cannot be read"]
+    assert values(found)["foedus_node_superlink_up"] == 1
+
+
 def test_watching_imports_no_torch() -> None:
     code = "import sys, console.monitoring.node, console.monitoring.coordinator as c; "
     code += "print({'torch', 'web3', 'transformers'} & {*sys.modules})"

@@ -1,10 +1,11 @@
 """Progress of a run from its event log: bars on a terminal, elsewhere plain lines."""
 
 import io
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from core.storage.events import EventLog
 from core.storage.state_folder import State
 from tests import federation as f
 from tests.server_app.clients import Federation
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 @contextmanager
@@ -135,9 +137,7 @@ def test_work_says_what_it_is_once_it_takes_a_while(
     monkeypatch.setattr(progress, "_PATIENCE", patience)
     out = io.StringIO()
     with working("loading the base \x1b", Console(file=out)):
-        deadline = time.monotonic() + 10
-        while lines and not out.getvalue().endswith("\n") and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: not lines or out.getvalue().endswith("\n"))
     assert out.getvalue().splitlines() == lines
 
 
@@ -150,11 +150,18 @@ def test_work_on_a_terminal_has_a_spinner_that_goes_away(monkeypatch: pytest.Mon
 
 
 def test_work_that_fails_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = io.StringIO()
-    monkeypatch.setattr(progress, "_PATIENCE", 0.2)
+    out, timers, Timer = io.StringIO(), list[threading.Timer](), threading.Timer
+
+    def noted(*arguments: Any) -> threading.Timer:
+        timers.append(Timer(*arguments))
+        return timers[-1]
+
+    monkeypatch.setattr(progress, "_PATIENCE", PATIENCE_SECONDS)
+    monkeypatch.setattr(progress.threading, "Timer", noted)
     with pytest.raises(UsageError), working("loading the base", Console(file=out)):
         raise UsageError("no base")
-    time.sleep(0.4)
+    (timer,) = timers
+    assert timer.finished.is_set()
     assert not out.getvalue()
 
 

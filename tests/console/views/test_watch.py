@@ -1,8 +1,8 @@
 """`foedus status --watch`: a run that goes on, one that has stopped moving, and one that nobody writes."""
 
 import io
-import threading
-from pathlib import Path
+import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -77,17 +77,8 @@ def test_what_is_refused_after_the_end_of_a_run_does_not_make_it_fail(
     assert watch.standing(events, written, now=20) == expected
 
 
-def test_a_lock_tells_whether_a_run_is_written(tmp_path: Path) -> None:
-    lock = State(tmp_path).lock("one")
-    assert not watch.is_written(lock)
-    with locked(lock):
-        assert watch.is_written(lock)
-    assert not watch.is_written(lock)
-
-
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_run_is_watched_until_it_ends(finished: World, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    monkeypatch.setattr(watch, "_REFRESH_SECONDS", 0.01)
     state, run, out = State(finished.state), State(finished.state).existing(), io.StringIO()
     events = EventLog(state.events(run.name))
     before = events.path.read_bytes()
@@ -95,15 +86,14 @@ def test_a_run_is_watched_until_it_ends(finished: World, monkeypatch: pytest.Mon
         with locked(state.lock(run.name)):
             events.write("step", doing="beginning again")
 
-            def go_on() -> None:
+            def go_on(_seconds: float) -> None:
                 events.write("round-started", round=3, rounds=3, asked=[run.genesis.organisations[0].address])
                 events.write("failed", error="ended", exit_code=1)
 
-            end = threading.Timer(0.5, go_on)
-            end.start()
+            clock = SimpleNamespace(sleep=go_on, time=time.time, monotonic=time.monotonic)
+            monkeypatch.setattr(watch, "time", clock)
             console = Console(file=out, force_terminal=terminal, width=150)
             assert watch.watch(state, run, console) == "failed"
-            end.join()
     finally:
         events.path.write_bytes(before)
     assert ("1 organisations asked" in out.getvalue()) != terminal

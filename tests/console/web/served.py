@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -110,6 +111,8 @@ def serving(
     site = Site(folder, engine, SIGNER, Token(token_file), names, proxy)
     with listening_on(0) as listening:
         port = listening.getsockname()[1]
+        # Small: a client that reads nothing is noticed before it was sent megabytes.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)
         app = application(site, port)
         config = uvicorn.Config(
             app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="error", timeout_graceful_shutdown=1

@@ -3,7 +3,6 @@
 import stat
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from core.errors import DataError, UsageError
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from tests.commands import World
+from tests.waiting import until
 from unlearning.plan import METHODS as PLANNED
 from unlearning.requests import derived_request, read_request
 
@@ -76,7 +76,7 @@ def test_one_erasure_at_a_time_by_a_signed_request_that_is_gone_with_it(
     made, state = subprocess.Popen, State.at(tmp_path / "state")
     asked = replace(RunConfig(), organisation="medical", method="replay")
     opened = derived_request(asked, run.genesis, digests_in(RECORD))
-    files: list[Path] = []
+    files, goes_on = list[Path](), tmp_path / "goes on"
 
     def instead(arguments: list[str], **settings: Any) -> "subprocess.Popen[bytes]":
         assert arguments[3:5] == ["forget", run.name]
@@ -86,7 +86,8 @@ def test_one_erasure_at_a_time_by_a_signed_request_that_is_gone_with_it(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert "med 9" not in file.read_text(encoding="utf-8")
         files.append(file)
-        entry = "def main():\n import sys, time; time.sleep(1); print('foedus: expected this'); sys.exit(2)"
+        entry = "def main():\n from tests.waiting import until\n from pathlib import Path\n"
+        entry += f" until(Path({str(goes_on)!r}).exists)\n print('foedus: expected this')\n sys.exit(2)"
         code = arguments[2].replace("from console.entry import main", entry)
         return made([sys.executable, "-c", code, *arguments[3:]], **settings)
 
@@ -97,7 +98,7 @@ def test_one_erasure_at_a_time_by_a_signed_request_that_is_gone_with_it(
     assert erasures.running(run.name)
     with pytest.raises(UsageError, match="expected no erasure at work"):
         erasures.start(run, opened)
-    while erasures.running(run.name):
-        time.sleep(0.02)
+    goes_on.touch()
+    until(lambda: not erasures.running(run.name))
     assert erasures.outcome(run.name) == {"code": 2, "line": "foedus: expected this"}
     assert not files[0].exists()

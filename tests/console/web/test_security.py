@@ -1,8 +1,11 @@
 """Host, Origin, token, sizes and time: who is let in, and how much is read."""
 
+import asyncio
 import socket
-import time
+import threading
+from collections.abc import Awaitable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from console.web import security
 from console.web.security import LARGEST_BODY, Token
 from core.errors import UsageError
 from tests.console.web.served import Served
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.chain
 
@@ -79,11 +83,22 @@ def test_a_body_that_comes_too_slowly_is_given_up_and_holds_nobody(
 
 
 def test_a_client_that_reads_nothing_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up, page = threading.Event(), f"/runs/{served.run}"
+    more = 2**20 // len(served.ask("GET", page).text)  # than what the kernel takes for somebody who does not read
+
+    async def noted(work: Awaitable[None], seconds: float) -> None:
+        try:
+            await asyncio.wait_for(work, seconds)
+        except TimeoutError:
+            given_up.set()
+            raise
+
     monkeypatch.setattr(security, "SLOWEST_SECONDS", 0.5)
+    monkeypatch.setattr(security, "asyncio", SimpleNamespace(**vars(asyncio) | {"wait_for": noted}))
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-        connection.sendall(f"GET /runs/{served.run} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode() * 200)
-        time.sleep(1.5)
+        connection.sendall(f"GET {page} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode() * more)
+        assert given_up.wait(PATIENCE_SECONDS)
         assert served.ask("GET", "/v1/models").status == 200
 
 

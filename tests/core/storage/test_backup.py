@@ -62,7 +62,9 @@ def test_what_is_no_files_content_is_left_out(folder: Path, tmp_path: Path, monk
         assert back_up(folder, tmp_path / "b.tar.gz").files == 6
 
 
-def test_a_database_in_use_is_copied_as_it_stands(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["state", "clinic #1, 100%25?mode=rw"])
+def test_a_database_in_use_is_copied_as_it_stands(folder: Path, tmp_path: Path, name: str) -> None:
+    folder = folder.rename(tmp_path / name)
     with sqlite3.connect(folder / "link.db") as open_database:
         open_database.execute("pragma journal_mode=wal")
         open_database.execute("create table nodes (key text)")

@@ -1,5 +1,6 @@
 """One writer a run, however the last one ended."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import RunError, RunLockedError
-from core.storage.lock import holder, locked, take
+from core.storage.lock import holder, is_held, locked, take
 
 HOLD = (
     "import pathlib, sys, time; from core.storage.lock import locked\n"
@@ -50,6 +51,23 @@ def test_whoever_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     threading.Timer(0.05, first.close).start()
     with take(tmp_path / "lock", wait=True):
         assert first.closed
+
+
+def test_looking_tells_whether_somebody_has_a_lock(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "lock")
+    with take(tmp_path / "lock"):
+        assert is_held(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
+
+
+def test_whoever_looks_at_a_lock_keeps_nobody_from_taking_it_and_passes_for_no_holder(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    looking = (tmp_path / "lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as it has it for a moment
+    assert not is_held(tmp_path / "lock")
+    threading.Timer(0.05, looking.close).start()
+    with take(tmp_path / "lock"):
+        assert looking.closed
 
 
 def test_taking_a_lock_leaves_the_content_of_its_file(tmp_path: Path) -> None:
