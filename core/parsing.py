@@ -54,7 +54,8 @@ def finite(what: str, value: object, low: float = -math.inf, high: float = math.
         raise FormatError(f"{what}: expected a number, got {value!r:.140}")
     # An integer beyond the largest float is refused before it is converted, which would raise.
     if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max):
-        among = "a finite number" if math.isinf(low) else f"{low:g} to {high:g}"
+        among = f"{low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        among = "a finite number" if math.isinf(low) else among
         raise FormatError(f"{what}: expected {among}, got {number(value)}")
     return float(value)
 

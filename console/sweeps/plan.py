@@ -94,6 +94,9 @@ class Sweep:
         for name in ("settings", "grid", "random"):
             if not isinstance(data.get(name, {}), dict):
                 raise FormatError(f"expected a table [{name}], got {data[name]!r:.80}")
+        for name in ("grid", "random"):
+            if not data.get(name, True):
+                raise FormatError(f"[{name}]: expected a setting at least, got none")
         seeds = data.get("seeds", list(cls.seeds))
         if not isinstance(seeds, list) or not seeds or len(set(map(repr, seeds))) < len(seeds):
             raise FormatError(f"seeds: expected a list of different whole numbers, got {seeds!r:.80}")
