@@ -112,7 +112,8 @@ def test_an_installed_wheel_runs_everything_embedded(checkout: Path, tmp_path: P
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    settings = [word for s in ("local-steps=1", "batch-size=1", "evaluate-limit=1") for word in ("--set", s)]
+    chosen = ("local-steps=1", "batch-size=1", "evaluate-limit=1", "participation=all")
+    settings = [word for setting in chosen for word in ("--set", setting)]
     result = installed("run", "--backend", "inline", "--rounds", "1", *settings)
     assert result["status"] == "completed"
     assert set(result["organisations"]) == {"coding", "financial", "mathematical", "medical"}
