@@ -71,6 +71,7 @@ def test_flower_runs_a_clean_checkout(checkout: Path, flower: dict[str, str], wo
         "base": str(world.base),
         "data": str(world.data),
         "quantisation": "none",
+        "participation": "all",
     }
     numbers: dict[str, object] = {
         "rounds": 1,
