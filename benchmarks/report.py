@@ -18,6 +18,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from core.storage import blobs
+
 RESULTS = Path(__file__).parent / "results"
 MEASURED = Path(__file__).parent / "measured"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr", "numpy", "web3", "py-evm")
@@ -26,7 +28,6 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "flwr
 def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder: Path | None = None) -> Path:
     """Write NAME.json, into RESULTS unless told: figures with seed, command, versions and hardware; return its path."""
     folder = RESULTS if folder is None else folder
-    folder.mkdir(exist_ok=True)
     report = {
         "benchmark": name,
         "command": command,
@@ -37,7 +38,7 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder
     }
     path = folder / f"{name}.json"
     # A NaN is a mistake of the benchmark, and no JSON.
-    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    blobs.write(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -55,8 +56,7 @@ def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
     if known(name, key) is None:
         found = {"hardware": hardware(), "versions": versions(), "figures": measure()}
         path = MEASURED / name / f"{key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
+        blobs.write(path, (json.dumps(found, allow_nan=False) + "\n").encode())
         sys.stderr.write(f"{time.strftime('%X')} {name} {key}\n")
     return known(name, key)
 

@@ -43,7 +43,8 @@ def chat(tokenizer: Any, messages: Iterable[Message], *, answered: bool) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     roles = ", ".join(turn["role"] for turn in turns)
     try:
-        with _ONE_AT_A_TIME, stopped_after(LONGEST_SECONDS), at_most(MOST_BYTES):
+        with _ONE_AT_A_TIME, memory_limit_restored(), stopped_after(LONGEST_SECONDS):
+            limit_memory(MOST_BYTES)
             return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered))
     except _LoopError as error:
         raise DataError(
@@ -77,20 +78,24 @@ def fix_date(tokenizer: Any, day: date) -> None:
 
 
 @contextmanager
-def at_most(more: int) -> Iterator[None]:
-    """Inside, this process can take so many more bytes of memory, beyond which Python raises MemoryError; on Linux."""
+def memory_limit_restored() -> Iterator[None]:
+    """Have this process's limit of memory as it was, however what is inside ends."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so many more bytes of memory, beyond which Python raises MemoryError; on Linux."""
     sizes = Path("/proc/self/statm")
     if not sizes.exists():
-        yield
         return
     before, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = int(sizes.read_text(encoding="ascii").split()[0]) * resource.getpagesize() + more
     lowest = min(limit for limit in (most, before, hard) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 @contextmanager

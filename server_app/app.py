@@ -123,6 +123,7 @@ def unlearn(grid: Grid, context: RunContext) -> None:
     opened = request_of(config, run.genesis)
     request = opened.request.value
     with federation(grid, context, leaving=request.organisation if request.whole else None) as strategy:
+        strategy.bindings.wait_for_answers(grid)  # whoever is there and slow is a holder, too
         strategy.unlearn(opened)
     context.events.write("finished")
 

@@ -190,6 +190,13 @@ class Bindings:
             reason = f"a node failed: {self.failure}" if self.failure else "nodes that are not up, or a busy machine"
             raise RunError(f"{answered}; {reason}")
 
+    def wait_for_answers(self, grid: Grid) -> None:
+        """Ask until nobody who was asked has still to answer, until the deadline of `wait`."""
+        self.refresh(grid)
+        while self._out and self.clock.now() <= self.deadline:
+            self.clock.sleep(_POLL_SECONDS)
+            self.refresh(grid)
+
     def _ask_until_complete(self, grid: Grid) -> bool:
         """Whether so many organisations are bound before the deadline as are waited for."""
         while True:

@@ -39,6 +39,7 @@ _POLL_SECONDS = 0.2
 _SILENCE_SECONDS = 10.0
 _LINGER_SECONDS = 60.0
 _STARTS = 4
+_LISTING_SECONDS = 30.0
 """Tries to start Ray."""
 _LATE = "timed out during startup"
 _EXCEPTION = re.compile(r"\b\w*(Error|Exception): (?!An error was encountered|Simulation Runtime crashed)")
@@ -173,10 +174,16 @@ def resources(nodes: int) -> str:
 
 def _listed_gpus() -> list[str]:
     """A line for each GPU of this machine. NVIDIA's tool is asked, since importing torch takes seconds."""
+    command = ["nvidia-smi", "-L"]  # by its name: it lies where PATH says
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # noqa: S607 - on PATH
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LISTING_SECONDS)  # noqa: S603
     except OSError:
         return []
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(
+            f"nvidia-smi: expected the GPUs of this machine within {_LISTING_SECONDS:g} s, got nothing; "
+            "CUDA_VISIBLE_DEVICES='' runs without them"
+        ) from error
     return [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
 
 

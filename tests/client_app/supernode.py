@@ -3,25 +3,25 @@
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode import start_client_internal
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
 from client_app.heartbeat import Heartbeat
 from client_app.runtime import Runtime
+from client_app.supernode import receive_next
 from console.backends.children import free_port
 
 SECRET = b"s" * 32
@@ -43,8 +43,8 @@ class SuperNode:
     fab: bytes
     sent: int = 0
 
-    def send(self, content: RecordDict | None = None) -> Message:
-        """A message of run 1 arrives from the coordinator."""
+    def send(self, content: RecordDict | None = None, **steps: Callable[..., Any]) -> Message:
+        """A message of run 1 arrives from the coordinator, with other steps than those that go well."""
         self.sent += 1
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1  # a message needs a sender
         message = Message(content or RecordDict({"n": ConfigRecord({"n": self.sent})}), 5, "query.bind", group_id="1")
@@ -52,11 +52,12 @@ class SuperNode:
         contents = {name: item.deflate() for name, item in get_all_nested_objects(message).items()}
         run = Run.create_empty(1)
         run.fab_id, run.fab_version, run.fab_hash = "foedus/foedus", "0", hashlib.sha256(self.fab).hexdigest()
-        start_client_internal._pull_and_store_message(
-            self.state, self.objects, {"organisation": "foreign"},
+        good = {"pull_object": lambda _, name: contents[name], "confirm_message_received": lambda *_: None}
+        receive_next(
+            state=self.state, object_store=self.objects, node_config={"organisation": "foreign"},
             receive=lambda: (message, get_object_tree(message)), get_run=lambda _: run,
-            get_fab=lambda *_: Fab(run.fab_hash, self.fab, {}), pull_object=lambda _, name: contents[name],
-            confirm_message_received=lambda *_: None, trusted_entities=None,
+            get_fab=lambda *_: Fab(run.fab_hash, self.fab, {}), trusted_entities=None,
+            **good | steps,
         )  # fmt: skip
         return message
 
@@ -68,6 +69,11 @@ class SuperNode:
     def pushed(self) -> bytes:
         """Everything that waits for the coordinator, as it would travel."""
         return b"".join(entry.content for entry in self.objects.store.values())
+
+
+def over(*_: object) -> NoReturn:
+    """A step at which Flower learns that the run has ended."""
+    raise RunNotRunningException
 
 
 @contextmanager

@@ -1,19 +1,24 @@
 """A worker's tasks, through Flower's real runtime API."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.constant import ErrorCode, SubStatus
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime.run_clientapp import pull_task_input
 
 from client_app.own_app import check_app
 from console.backends.app_folder import stage
-from tests.client_app.supernode import SuperNode, supernode
+from tests.client_app.supernode import SuperNode, over, supernode
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,40 @@ def test_a_task_whose_run_has_ended_meanwhile_does_not_end_the_worker(node: Supe
 
     node.send()
     assert node.runtime.handle_next(check_app, end)
+    node.send()
+    assert node.runtime.handle_next(check_app, echo)
+
+
+@pytest.mark.parametrize("step", ["pull_object", "confirm_message_received"])
+def test_a_message_whose_run_ends_while_it_is_received_holds_no_later_one(node: SuperNode, step: str) -> None:
+    node.send(**{step: over})
+    # Before a worker asks for it: for the contents of such a message it would wait for an hour.
+    assert not node.state.get_messages_legacy(is_reply=False)
+    assert not node.runtime.handle_next(check_app, echo)
+    sent = node.send()
+    assert node.runtime.handle_next(check_app, echo)
+    assert node.reply().metadata.reply_to_message_id == sent.metadata.message_id
+
+
+def test_a_worker_that_waits_for_the_contents_of_a_message_whose_run_ends_goes_on(
+    node: SuperNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, answered = Event(), list[Future[bool]]()
+
+    def waiting(client: RuntimeHttpClient) -> object:
+        waits.set()
+        return pull_task_input(client)
+
+    monkeypatch.setattr("client_app.runtime.pull_task_input", waiting)
+    with ThreadPoolExecutor(1) as workers:
+
+        def over_behind_the_worker(*_: object) -> None:
+            answered.append(workers.submit(node.runtime.handle_next, check_app, echo))
+            assert waits.wait(PATIENCE_SECONDS)
+            over()
+
+        node.send(pull_object=over_behind_the_worker)
+        assert answered[0].result(PATIENCE_SECONDS)
     node.send()
     assert node.runtime.handle_next(check_app, echo)
 

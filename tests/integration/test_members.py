@@ -102,8 +102,10 @@ def test_keys_of_an_organisation_and_of_the_coordinator_are_replaced(deployment:
     run.start(mode="rotate", request=str(request))
     assert run.end()["event"] == "finished", deployment.log("coordinator")[-3000:]
     for command, home in (("node", deployment.node("medical")), ("signer", deployment.signer("medical"))):
-        deployment.command(command, home).terminate()
-    deployment.socket("medical").unlink()  # the former signer's, where nobody answers
+        process = deployment.command(command, home)
+        process.terminate()
+        process.wait(timeout=60)
+    assert not deployment.socket("medical").exists()
     deployment.start_again("signer", deployment.signer("medical"), "medical")
     until(deployment.socket("medical").exists, deployment.folder / "signer-medical.log")
     deployment.start_again("node", deployment.node("medical"), "medical")

@@ -176,8 +176,9 @@ def test_a_coordinator_listens_for_nodes_alone(deployment: Deployment) -> None:
 
 def test_a_worker_that_is_killed_is_started_again_and_the_next_run_goes_on(deployment: Deployment) -> None:
     (killed,) = deployment.workers("medical")
-    os.kill(killed.pid, signal.SIGKILL)
     ready = deployment.log("node-medical").count("worker ready")
-    until(lambda: deployment.log("node-medical").count("worker ready") > ready, deployment.folder / "node-medical.log")
+    os.kill(killed.pid, signal.SIGKILL)
+    deployment.wait_for_worker("medical", ready + 1)
     deployment.start(deployment.app, "again", rounds=1)
-    assert deployment.end("again")["event"] == "finished"
+    ended = deployment.end("again")
+    assert ended["event"] == "finished", ended

@@ -6,11 +6,11 @@ import signal
 import tomllib
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.console.monitoring.test_server import asked, samples
 from tests.integration.deployed import MEMBERS, Deployment, until
+from tests.integration.faults import stopped
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
@@ -63,14 +63,9 @@ def test_a_run_is_seen_by_prometheus_and_a_node_is_unhealthy_while_nothing_answe
 
     until(lambda: restarts() == 1, deployment.folder / "node-medical.log")
 
-    (nginx,) = [p for p in psutil.process_iter(["cmdline"]) if "worker process" in " ".join(p.info["cmdline"] or [])
-                and p.parent() and str(deployment.coordinator) in " ".join(p.parent().cmdline())]  # fmt: skip
-    os.kill(nginx.pid, signal.SIGSTOP)
-    try:
+    with stopped([deployment.part_of("coordinator", deployment.coordinator, "nginx")]):
         until(lambda: not healthy(nodes["medical"]), deployment.folder / "node-medical.log")
         status, _, text = asked(nodes["medical"], "/health")
-    finally:
-        os.kill(nginx.pid, signal.SIGCONT)
     assert status == 503
     assert json.loads(text)["problems"] == [f"the SuperLink behind localhost:{deployment.port} does not answer"]
     assert healthy(coordinator), "the SuperLink itself is well"

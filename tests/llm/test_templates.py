@@ -42,10 +42,12 @@ def test_the_files_of_a_base_tell_whether_its_template_prints_a_date(tmp_path: P
 
 def test_a_template_that_loops_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    before = resource.getrlimit(resource.RLIMIT_AS)
     with monkeypatch.context() as patch:
         patch.setattr(templates, "LONGEST_SECONDS", 0.5)
         with pytest.raises(DataError, match=r"expected text within 0.5 s of the turns user, got none"):
             encode(byte_tokenizer(loops + CHAT), question("Who?", "You."), 64)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert chat(byte_tokenizer(CHAT), ASKED, answered=False) == "<user>Who?\n<assistant>"
 
 

@@ -1,6 +1,6 @@
 """Whole federations in one process: the real ServerApp and ClientApp, a small random model, a ledger in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from client_app.app import app as client
+from console.backends.inline import InlineGrid
 from core import keys
 from core.adapter import AdapterState
 from core.canonical import Digest, digest, from_json, to_json
@@ -294,6 +295,26 @@ def test_a_simulation_is_more_patient_with_its_nodes_which_import_a_model_s_libr
             world.run("waiting", **settings)
     simulation, deployment = waited
     assert simulation >= 600 > deployment
+
+
+def test_a_holder_that_answers_late_gives_its_receipt_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run("one", rounds=1)
+    waiting, pull = {1: 3}, InlineGrid.pull_messages
+
+    def late(grid: InlineGrid, names: Iterable[str]) -> list[Message]:
+        """Replies, of which node 1's come when they are asked for the fourth time."""
+        (name,) = names
+        node = grid.replies[name].metadata.src_node_id if name in grid.replies else 0
+        if waiting.get(node):
+            waiting[node] -= 1
+            return []
+        return pull(grid, [name])
+
+    monkeypatch.setattr(InlineGrid, "pull_messages", late)
+    world.run("one", nodes=3, rounds=1, mode="unlearn", organisation="coding", method="remove")
+    assert not waiting[1]
+    assert len(world.events("one", "receipt")) == 3
+    assert not world.events("one", "receipt-missing")
 
 
 def test_names_of_lanes_and_members_are_fixed_at_the_start(world: World) -> None:

@@ -199,6 +199,21 @@ def test_a_node_that_does_not_answer_holds_nobody_and_may_answer_later() -> None
     assert grid.pushed == 2, "an answer that takes long is one to the first question"
 
 
+def test_whoever_has_still_to_answer_is_waited_for_until_the_deadline() -> None:
+    def waited(timeout: float) -> tuple[set[int], float]:
+        """The nodes that are known then, of which one answers after 300 seconds, and the seconds."""
+        time = Time()
+        grid = Later(Clients(NAMES, 2), time)
+        bindings = Bindings(f.CHAIN, f.COORDINATOR.address, f.RUN, clock=time.clock)
+        bindings.wait(grid, 2, timeout)
+        assert time.seconds == 0.0
+        bindings.wait_for_answers(grid)
+        return set(bindings.nodes.values()), time.seconds
+
+    assert waited(600.0) == ({1, 2}, 300.0)
+    assert waited(60.0) == ({2}, 60.5)
+
+
 class Later(TestGrid):
     """Node 1 takes five minutes to answer."""
 

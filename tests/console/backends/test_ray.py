@@ -129,6 +129,17 @@ def test_nodes_share_the_gpus_that_are_there(
     assert resources(2).startswith("num-supernodes=2 client-resources-num-cpus=1 ")
 
 
+def test_a_driver_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(ray, "_LISTING_SECONDS", 0.5)
+    with pytest.raises(UsageError, match=r"nvidia-smi: expected the GPUs of this machine within 0.5 s, got nothing"):
+        resources(2)
+
+
 @pytest.mark.parametrize(("visible", "share"), [("0", "=0.5"), ("0,3", "=1"), ("", "cpus=1"), ("-1", "cpus=1")])
 def test_gpus_that_are_hidden_do_not_count(visible: str, share: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
