@@ -28,7 +28,9 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     prompt: Annotated[str, typer.Option(help="The user's message: an instruction, its input in the lines below.")],
     run: RunArgument = "",
     response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
-    method: Annotated[str, typer.Option(help="marginal, ablation, gradient, direct-logit, protoken or shapley [marginal].")] = "",
+    method: Annotated[
+        str, typer.Option(help="marginal, ablation, gradient, direct-logit, protoken or shapley [marginal].")
+    ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,

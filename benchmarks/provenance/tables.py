@@ -128,6 +128,7 @@ TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
 """Percent right that it should reach."""
 PAPER_TARGET = 99.0
 _ALONE = f"{JUDGED}, scores alone"
+_CORRELATED = ("gradient", "direct-logit", "protoken", "shapley", "ablation", "marginal", "client likelihood")
 
 Keep = Callable[[Mapping[str, Any]], bool]
 
@@ -246,7 +247,7 @@ def correlations(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (experiment, base), some in _grouped(runs, lambda run: (run["experiment"], run["base"])).items():
         for truth in ("ablation", "exact shapley"):
-            for method in ("gradient", "direct-logit", "protoken", "shapley", "ablation", "marginal", "client likelihood"):
+            for method in _CORRELATED:
                 pairs = list(_pairs(some, method, truth)) if method != truth else []
                 if pairs:
                     one, other = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
