@@ -1,7 +1,7 @@
 """Attribution: a prompt, a response and a method become a TokenTrace.
 
-marginal      the default: the loss without each organisation and the gain from it alone
-ablation      the loss without each organisation: what would not have been said but for it
+ablation      the default: the loss without each organisation, a forward pass for sixteen of them
+marginal      the same, and the gain from each organisation alone
 gradient      fast whatever their number: first order, own positions for tokens and all paths for the response
 direct-logit  while generating: exact sums of direct writes to the residual stream
 protoken      the paper's score, to compare with
@@ -44,7 +44,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         )
     }
 )
-DEFAULT = "marginal"
+DEFAULT = "ablation"
 _UNCUT = 2**31
 
 

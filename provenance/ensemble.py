@@ -75,7 +75,7 @@ class EnsembleSubject:
         if method.score_mixture is None:
             raise UsageError(
                 f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}: "
-                "use marginal, ablation or gradient"
+                "use gradient, ablation or marginal"
             )
         weighed = []
         for part, lane in zip(self.adapter.parts, self.lanes, strict=True):

@@ -225,7 +225,8 @@ def tokens_of_facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
         for method in ("gradient", "protoken", "direct-logit", "ablation", "marginal"):
-            found = list(responses(some, method))
+            if not (found := list(responses(some, method))):
+                continue
             fact, every = ([sum(one[of][i] for one in found) for i in (0, 1)] for of in ("fact_tokens", "tokens"))
             table.append(
                 {
