@@ -96,4 +96,16 @@ TARGETS = (
         "agents", "Share of honest organisations better off abstaining, in real rounds",
         "agents_real", _of_agents("honest_worse_than_abstaining_share"), 0.0,
     ),
+    Target(
+        "agents", "Cost to target in real rounds on a base that speaks (else of the whole run), relative to `ucb`",
+        "agents_speaking", _against("ucb"), 5, " %",
+    ),
+    Target(
+        "agents", "Share of traces in which the agents reach the target, on a base that speaks", "agents_speaking",
+        _of_agents("target_reached_share"), 1.0, at_least=True,
+    ),
+    Target(
+        "agents", "Share of honest organisations that lost more than their first round's cost, on a base that speaks",
+        "agents_speaking", _of_agents("honest_lost_more_than_first_round_share"), 0.0,
+    ),
 )  # fmt: skip
