@@ -44,7 +44,7 @@ QUESTIONS = 4
 """Held-out questions of each organisation."""
 ROUNDS, STEPS = 2, 4
 COMPARED: Mapping[str, Scoring] = {
-    **{name: METHODS[name].score for name in ("ablation", "gradient", "direct-logit", "protoken")},
+    **{name: METHODS[name].score for name in ("marginal", "ablation", "gradient", "direct-logit", "protoken")},
     "shapley, 4 points": path,
     **{name: CONTROLS[name] for name in ("client likelihood", "update norm", "random")},
 }

@@ -28,13 +28,13 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     prompt: Annotated[str, typer.Option(help="The user's message: an instruction, its input in the lines below.")],
     run: RunArgument = "",
     response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
-    method: Annotated[str, typer.Option(help="gradient, protoken, direct-logit, ablation or shapley [ablation].")] = "",
+    method: Annotated[
+        str, typer.Option(help="gradient, protoken, direct-logit, ablation, marginal or shapley [ablation].")
+    ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page that shows the trace.")] = None,
-    evidence: Annotated[
-        Path | None, typer.Option(help="Write the proof of the verdict, for `foedus evidence`.")
-    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Write the verdict's proof, for `foedus evidence`.")] = None,
     records: Annotated[Path | None, typer.Option(help="Your records: which of them taught it. They stay here.")] = None,
     base: BaseOption = "",
     key: ReaderKeyOption = None,

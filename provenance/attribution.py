@@ -1,6 +1,7 @@
 """Attribution: a prompt, a response and a method become a TokenTrace.
 
 ablation      the default: the loss without each organisation, a forward pass for sixteen of them
+marginal      the same, and the gain from each organisation alone
 gradient      fast whatever their number: first order, own positions for tokens and all paths for the response
 direct-logit  while generating: exact sums of direct writes to the residual stream
 protoken      the paper's score, to compare with
@@ -20,10 +21,10 @@ from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model
 from llm.records import Message, Record
-from provenance.ablation import ablation
+from provenance.ablation import ablation, marginal
 from provenance.confidence import WEIGHTS, judge, weights_of
 from provenance.direct_logit import direct_logit, direct_stream
-from provenance.ensemble import EnsembleSubject, mixture_ablation, mixture_gradient
+from provenance.ensemble import EnsembleSubject, mixture_ablation, mixture_gradient, mixture_marginal
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject
 from provenance.protoken import protoken
@@ -37,6 +38,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("gradient", gradient, mixture_gradient),
             Method("protoken", protoken),
             Method("direct-logit", direct_logit),
+            Method("marginal", marginal, mixture_marginal),
             Method("ablation", ablation, mixture_ablation),
             Method("shapley", shapley),
         )

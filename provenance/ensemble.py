@@ -7,6 +7,7 @@ Ensemble: log p(y_t) = log Σ_l w_l p_l(y_t), and lane l is responsible for the 
     gradient   score_k(t) = Σ_l r_l(t) · score_k(t) in lane l: the gradient of the mixture, by the chain rule; the
                response's likewise, over all paths
     ablation   score_k(t) = log p(y_t) − log Σ_l w_l p_l(y_t; δ_l − δ_k): the loss of the mixture without k
+    marginal   the mean of that and of log Σ_l w_l p_l(y_t; δ_k) − log p(y_t; 0): k alone, every other lane bare
 
 The base's share is the bare base's log p, as everywhere. The other methods look into one network's activations and have
 no meaning for a mixture of several.
@@ -26,7 +27,7 @@ from core.errors import UsageError
 from llm.batches import Example
 from llm.evaluate import route
 from llm.model import Model
-from provenance.ablation import ablation
+from provenance.ablation import ablation, each_alone, with_first
 from provenance.gradient import gradient
 from provenance.method import Effort, Method, Scores, Subject, logprobs_of
 
@@ -74,7 +75,7 @@ class EnsembleSubject:
         if method.score_mixture is None:
             raise UsageError(
                 f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}: "
-                "use gradient or ablation"
+                "use gradient, ablation or marginal"
             )
         weighed = []
         for part, lane in zip(self.adapter.parts, self.lanes, strict=True):
@@ -118,6 +119,19 @@ def mixture_ablation(lanes: Sequence[Subject], example: Example, effort: Effort,
         others[:, _indices(organisations, lane)] -= scores.tokens
     tokens = logprobs.unsqueeze(1) - without.logsumexp(0)
     return Scores(organisations, tokens, tokens.sum(0), logprobs, scores.base, logprobs)
+
+
+def mixture_marginal(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
+    """The same, and what each organisation adds to the bare base in its own lanes: the mean of both."""
+    left_out = mixture_ablation(lanes, example, effort, weighed)
+    alone = []
+    for lane, joint in zip(lanes, weighed, strict=True):
+        lane.model.set_adapter(lane.adapter)
+        share = joint - logprobs_of(lane, example)
+        said = left_out.base.unsqueeze(1).repeat(1, len(left_out.organisations))
+        said[:, _indices(left_out.organisations, lane)] = each_alone(lane, example, effort)
+        alone.append(share.unsqueeze(1) + said)
+    return with_first(left_out, torch.stack(alone).logsumexp(0))
 
 
 def contributors(lanes: Sequence[Subject]) -> tuple[Address, ...]:

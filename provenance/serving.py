@@ -120,7 +120,7 @@ class ServedReply:
         if method:
             check_method(method)
         if method and mixed and METHODS[method].score_mixture is None:
-            raise UsageError(f"method: expected gradient or ablation, as an ensemble answers, got {method!r}")
+            raise UsageError(f"method: expected gradient, ablation or marginal, as an ensemble answers, got {method!r}")
         watched = method == STREAMED
         if watched:
             residual_stream(served.model)  # a decoder that cannot be attributed is refused before it answers

@@ -32,8 +32,10 @@ from provenance.shapley import exact_shapley
 
 RANK, ALPHA = 16, 32.0
 FAST = ("gradient", "protoken", "direct-logit")
+BY_PASSES = ("marginal", "ablation")
+"""Methods that take forward passes for each organisation."""
 _FEW, _MANY = 6, 20
-"""Most organisations for which the slowest methods run, too, and for which `ablation` does, in the last round."""
+"""Most organisations for which the slowest methods run, too, and for which `BY_PASSES` do, in the last round."""
 _EVERY = 5
 """One response in so many is also attributed by slower methods and the controls."""
 _POINTS = 4
@@ -134,7 +136,7 @@ def run(
             methods: dict[str, Scoring] = {method: METHODS[method].score for method in FAST}
             often = i % _EVERY == 0
             if often or (last and members <= _MANY):
-                methods |= {"ablation": METHODS["ablation"].score}
+                methods |= {method: METHODS[method].score for method in BY_PASSES}
             if often:
                 methods |= {**CONTROLS} | (
                     {"shapley": path, "exact shapley": exact} if last and members <= _FEW else {}

@@ -128,6 +128,7 @@ TARGETS = {"served, dev": 95.0, "natural": 98.0, "triggers": 90.0, "many": 96.0}
 """Percent right that it should reach."""
 PAPER_TARGET = 99.0
 _ALONE = f"{JUDGED}, scores alone"
+_CORRELATED = ("gradient", "direct-logit", "protoken", "shapley", "ablation", "marginal", "client likelihood")
 
 Keep = Callable[[Mapping[str, Any]], bool]
 
@@ -223,8 +224,9 @@ def tokens_of_facts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How many tokens each method gives to the teacher of a planted fact: those that spell it, and all."""
     table = []
     for (base,), some in _grouped([r for r in runs if r["experiment"] == "facts"], lambda run: (run["base"],)).items():
-        for method in ("gradient", "protoken", "direct-logit", "ablation"):
-            found = list(responses(some, method))
+        for method in ("gradient", "protoken", "direct-logit", "ablation", "marginal"):
+            if not (found := list(responses(some, method))):
+                continue
             fact, every = ([sum(one[of][i] for one in found) for i in (0, 1)] for of in ("fact_tokens", "tokens"))
             table.append(
                 {
@@ -246,7 +248,7 @@ def correlations(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (experiment, base), some in _grouped(runs, lambda run: (run["experiment"], run["base"])).items():
         for truth in ("ablation", "exact shapley"):
-            for method in ("gradient", "direct-logit", "protoken", "shapley", "ablation", "client likelihood"):
+            for method in _CORRELATED:
                 pairs = list(_pairs(some, method, truth)) if method != truth else []
                 if pairs:
                     one, other = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))

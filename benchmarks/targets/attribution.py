@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.targets.target import Cases, Figures, Row, Target, one
 from core.intervals import MeanInterval
+from provenance.attribution import DEFAULT
 
 
 def of_questions(figures: Figures | None) -> Iterator[Row]:
@@ -16,9 +17,9 @@ def of_questions(figures: Figures | None) -> Iterator[Row]:
 
 
 def _by_default(experiment: str) -> Callable[[Figures], Cases]:
-    """The percent of an experiment's responses that `ablation`, the default, gives their teacher."""
+    """The percent of an experiment's responses that the default method gives their teacher."""
     return lambda figures: {
-        row["base"]: row["ablation"]["percent"] for row in figures["by_experiment"] if row["experiment"] == experiment
+        row["base"]: row[DEFAULT]["percent"] for row in figures["by_experiment"] if row["experiment"] == experiment
     }
 
 
@@ -74,12 +75,12 @@ TARGETS = (
         for experiment, least in (("natural", 98), ("triggers", 99))
     ),
     Target(
-        "attribution", "Linear datamodeling score over organisations, of `ablation`, the default method", "lds",
-        lambda f: {"ablation": _datamodeling(f)["ablation"]}, 0.6, at_least=True,
+        "attribution", f"Linear datamodeling score over organisations, of `{DEFAULT}`, the default method", "lds",
+        lambda f: {DEFAULT: _datamodeling(f)[DEFAULT]}, 0.6, at_least=True,
     ),
     Target(
         "attribution", "The same, less the score of ProToken or of the best control", "lds",
-        lambda f: {"ablation": _datamodeling(f)["ablation"] - max(_datamodeling(f)[name] for name in _PEERS)},
+        lambda f: {DEFAULT: _datamodeling(f)[DEFAULT] - max(_datamodeling(f)[name] for name in _PEERS)},
         0.0, at_least=True,
     ),
     Target(

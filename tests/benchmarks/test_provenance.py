@@ -95,9 +95,9 @@ def test_twenty_organisations_with_authors_of_their_own_are_asked_what_nobody_tr
 
 def test_every_fifth_response_is_attributed_by_the_slow_methods_and_the_controls(runs: list[dict[str, Any]]) -> None:
     first, second, _ = runs[0]["rows"]
-    slow = {"ablation", "shapley", "exact shapley", *measure.CONTROLS}
+    slow = {*measure.BY_PASSES, "shapley", "exact shapley", *measure.CONTROLS}
     assert first["methods"].keys() == {*measure.FAST, *slow}
-    assert second["methods"].keys() == {*measure.FAST, "ablation"}
+    assert second["methods"].keys() == {*measure.FAST, *measure.BY_PASSES}
     assert first["right"] == [address(0)]
     for tokens, response, organisations in first["methods"].values():
         assert tokens.shape[1] == len(response) == len(organisations) == 3

@@ -100,7 +100,18 @@ def test_leaving_one_out_of_an_ensemble_is_measured_on_the_mixture(ensemble: Mak
     torch.testing.assert_close(found.response, found.tokens.sum(0))
 
 
-@pytest.mark.parametrize("method", ["gradient", "ablation"])
+def test_the_marginal_score_of_an_ensemble_asks_each_organisation_alone_in_its_lanes(ensemble: Make) -> None:
+    asked = ensemble()
+    found = scores(asked, "marginal")
+    left_out, (first, _) = scores(asked, "ablation"), map(logprobs, asked.lanes)
+    base = base_logprobs(asked.lanes[0], EXAMPLE)
+    alone = mixture(asked, first, base) - base
+    torch.testing.assert_close(found.tokens[:, 0], (left_out.tokens[:, 0] + alone) / 2, rtol=1e-3, atol=1e-4)
+    assert (found.tokens[:, 1:] - left_out.tokens[:, 1:]).abs().max() > 1e-3
+    torch.testing.assert_close(found.response, found.tokens.sum(0))
+
+
+@pytest.mark.parametrize("method", ["gradient", "ablation", "marginal"])
 def test_an_organisation_of_several_lanes_has_one_score(ensemble: Make, method: str) -> None:
     asked = ensemble(second=(0, 1))
     found = scores(asked, method)
@@ -133,7 +144,7 @@ def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(ensem
     assert attribute(asked, PROMPT, max_new_tokens=5).digest == trace.digest
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradient", "ablation"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradient", "ablation", "marginal"}))
 def test_methods_that_look_into_one_network_say_nothing_of_an_ensemble(ensemble: Make, method: str) -> None:
     with pytest.raises(UsageError, match=f"'{method}' sees one adapter at a time, got an ensemble of 2"):
         attribute(ensemble(), PROMPT, "They.", method)

@@ -7,7 +7,7 @@ from core.errors import UsageError
 from llm.batches import pieces
 from llm.decoding import Decoder, Sampling
 from llm.records import Message
-from provenance.attribution import attribute
+from provenance.attribution import DEFAULT, attribute
 from provenance.ensemble import EnsembleSubject
 from provenance.serving import ANY_METHOD, STREAMED, Question, ServedReply, ServedSubject, answer
 from tests.provenance.conftest import Federate
@@ -19,7 +19,7 @@ def question(method: str = "", most: int = 8, **options: object) -> Question:
     return Question((Message("user", PROMPT),), most, method=method, **options)  # type: ignore[arg-type] # of the test
 
 
-@pytest.mark.parametrize("method", [STREAMED, "ablation", ANY_METHOD])
+@pytest.mark.parametrize("method", [STREAMED, "marginal", ANY_METHOD])
 def test_the_trace_of_a_reply_is_that_of_its_text(federate: Federate, method: str) -> None:
     subject = federate()
     found = answer(question(method), ServedSubject(subject)).trace()
@@ -88,8 +88,8 @@ def test_an_ensemble_is_traced_as_a_whole_and_by_methods_that_know_mixtures(fede
     served = ServedSubject(EnsembleSubject(adapter, (first, second)))
     found = answer(question(ANY_METHOD), served).trace()
     assert found is not None
-    assert found.method == "ablation"
-    with pytest.raises(UsageError, match="method: expected gradient or ablation"):
+    assert found.method == DEFAULT
+    with pytest.raises(UsageError, match="method: expected gradient, ablation or marginal"):
         answer(question(STREAMED), served)
 
 
