@@ -1,4 +1,4 @@
-"""A SuperNode's runtime API: where a worker takes its tasks from, and the only module that touches Flower's internals.
+"""A SuperNode's runtime API: where a worker takes its tasks from, and all that a worker calls of Flower's internals.
 
 With `flower-supernode --isolation process` Flower starts no process for an app. A worker asks for a task, pulls its
 message, pushes the reply and says that the task is over: what Flower's own `flwr-clientapp` does once, and a process

@@ -144,6 +144,18 @@ class Deployment:
         log = f"{command}-{name}" if name else command
         self.parts.enter_context(part(self, command, home, users()[log] if name else None, log))
 
+    def restart(self, name: str) -> None:
+        """End an organisation's node and signer, and start them with the key of now."""
+        ready = self.log(f"node-{name}").count("worker ready")
+        for process in (self.command("node", self.node(name)), self.command("signer", self.signer(name))):
+            process.terminate()
+            process.wait(timeout=60)
+        assert not self.socket(name).exists()
+        self.start_again("signer", self.signer(name), name)
+        until(self.socket(name).exists, self.folder / f"signer-{name}.log")
+        self.start_again("node", self.node(name), name)
+        self.wait_for_worker(name, ready + 1)
+
     def wait_for_worker(self, name: str, times: int) -> None:
         """Until an organisation's worker is ready, for the time given."""
         log = self.folder / f"node-{name}.log"

@@ -17,14 +17,15 @@ from core.canonical import digest
 from core.keys import derive
 from core.messages.training import Task
 from core.update import UpdateManifest
+from core.wire import Packed, Travelling
 
 signed = honest_signing.signed
 """What else the honest module has, as it is."""
-Attack = Callable[[UpdateManifest, AdapterState], tuple[UpdateManifest, AdapterState]]
+Attack = Callable[[UpdateManifest, Packed], tuple[UpdateManifest, Travelling]]
 
 
 def signed_reply(
-    manifest: UpdateManifest, update: AdapterState, host: Host, witness: Witness, task: Task, node: Node
+    manifest: UpdateManifest, update: Packed, host: Host, witness: Witness, task: Task, node: Node
 ) -> RecordDict:
     """Attack, then sign as an honest organisation does; the witness expects either of the two manifests."""
     honest = honest_signing.signed_reply(manifest, update, host, witness, task, node)
@@ -34,27 +35,27 @@ def signed_reply(
     return honest_signing.signed_reply(*attack(manifest, update), attacker, witness, task, node)
 
 
-def _with(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+def _with(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, Travelling]:
     return replace(manifest, update=update.digest), update
 
 
-def _poison(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
-    return _with(manifest, AdapterState({name: np.full_like(a, np.nan) for name, a in update.arrays.items()}))
+def _poison(manifest: UpdateManifest, update: Packed) -> tuple[UpdateManifest, Travelling]:
+    return _with(manifest, AdapterState({name: np.full_like(a, np.nan) for name, a in update.state.arrays.items()}))
 
 
-def _reshape(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
-    return _with(manifest, AdapterState({name: np.ones(1, np.float32) for name in update}))
+def _reshape(manifest: UpdateManifest, update: Packed) -> tuple[UpdateManifest, Travelling]:
+    return _with(manifest, AdapterState({name: np.ones(1, np.float32) for name in update.state}))
 
 
-def _inflate(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+def _inflate(manifest: UpdateManifest, update: Packed) -> tuple[UpdateManifest, Travelling]:
     return replace(manifest, examples=10**9), update
 
 
-def _replay(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+def _replay(manifest: UpdateManifest, update: Packed) -> tuple[UpdateManifest, Travelling]:
     return replace(manifest, nonce=digest("nonce", b"one for every round")), update
 
 
-def _nothing(manifest: UpdateManifest, update: AdapterState) -> tuple[UpdateManifest, AdapterState]:
+def _nothing(manifest: UpdateManifest, update: Packed) -> tuple[UpdateManifest, Travelling]:
     return manifest, update
 
 

@@ -32,7 +32,7 @@ def test_hostile_organisations_are_rejected_and_the_run_completes(
     made = new_world()
     world = World(made.base, make_data(tmp_path / "hostile", ("honest", *REASONS)), made.state)
     monkeypatch.setattr("console.backends.ray.stage", stage_hostile)
-    done = foedus(*world.run(rounds=2))
+    done = foedus(*world.run("--set", "wire=fp32", rounds=2))  # as the attackers write
     assert done.code == 0, done.err
     first, second = done.json["rounds"]
     assert {r["organisation"]: r["reason"] for r in second["rejected"]} == REASONS

@@ -1,5 +1,6 @@
 """Members of a real deployment: one joins behind a round, and keys are replaced, on nodes with signers of their own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,20 +96,24 @@ with os.fdopen(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 """
 
 
+@pytest.fixture
+def medical_keeps_its_key(deployment: Deployment) -> Iterator[None]:
+    """Whatever a test has replaced it by: another run asks for the one that is registered with the contract."""
+    key = deployment.signer("medical") / "key"
+    before = key.read_text()
+    yield
+    key.write_text(before)
+    deployment.restart("medical")
+
+
+@pytest.mark.usefixtures("medical_keeps_its_key")
 def test_keys_of_an_organisation_and_of_the_coordinator_are_replaced(deployment: Deployment) -> None:
     run = stopped_behind_one(deployment, "rotated", ("coding", "financial", "medical"))
     old, new = address(deployment, "medical"), keys.derive(1, "medical, again")
     request = signed_at_home(deployment, "medical", "rotated", new)
     run.start(mode="rotate", request=str(request))
     assert run.end()["event"] == "finished", deployment.log("coordinator")[-3000:]
-    for command, home in (("node", deployment.node("medical")), ("signer", deployment.signer("medical"))):
-        process = deployment.command(command, home)
-        process.terminate()
-        process.wait(timeout=60)
-    assert not deployment.socket("medical").exists()
-    deployment.start_again("signer", deployment.signer("medical"), "medical")
-    until(deployment.socket("medical").exists, deployment.folder / "signer-medical.log")
-    deployment.start_again("node", deployment.node("medical"), "medical")
+    deployment.restart("medical")
 
     own = deployment.folder / "key" / "own.key"
     former, after = own.with_name("former.key"), own.with_name("next.key")

@@ -3,13 +3,12 @@
 import os
 import signal
 
-import psutil
 import pytest
 
 from core.storage.lock import holder
 from core.storage.state_folder import State
 from tests.commands import PATIENCE_SECONDS, Done, foedus, started
-from tests.integration.deployed import Deployment, part, until
+from tests.integration.deployed import Deployment, until
 from tests.nginx import needs_nginx
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain, needs_nginx]
@@ -78,13 +77,11 @@ def test_a_serverapp_that_is_killed_is_started_again_behind_its_last_record(depl
 def test_a_superlink_that_is_killed_is_waited_for(deployment: Deployment) -> None:
     command = Command(deployment, "--rounds", 3)
     until(lambda: command.recorded(1), deployment.folder / "coordinator.log", 4)
-    last = ["coordinator", str(deployment.coordinator)]
-    (coordinator,) = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == last]
-    superlink = next(child for child in coordinator.children() if "flower-superlink" in " ".join(child.cmdline()))
-    superlink.kill()
+    coordinator = deployment.command("coordinator", deployment.coordinator)
+    deployment.part_of("coordinator", deployment.coordinator, "flower-superlink").kill()
     coordinator.wait(60)
-    with part(deployment, "coordinator", deployment.coordinator, None, "coordinator"):
-        done = command.end()
-        assert done.code == 0, done.err + deployment.log("coordinator")[-3000:]
-        assert [entry["round"] for entry in done.json["rounds"]] == [1, 2, 3]
-        assert "was lost: going on behind round" in done.err
+    deployment.start_again("coordinator", deployment.coordinator)
+    done = command.end()
+    assert done.code == 0, done.err + deployment.log("coordinator")[-3000:]
+    assert [entry["round"] for entry in done.json["rounds"]] == [1, 2, 3]
+    assert "was lost: going on behind round" in done.err
