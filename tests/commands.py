@@ -107,8 +107,8 @@ class World:
         return foedus(*name.split(), *arguments, "--state", self.state, "--json")
 
 
-def make_base(folder: Path) -> Path:
-    """A random Llama of four layers with a byte tokenizer."""
+def make_base(folder: Path, positions: int = 128) -> Path:
+    """A random Llama of four layers with a byte tokenizer, for texts of so many bytes."""
     config = LlamaConfig(
         vocab_size=260,
         hidden_size=64,
@@ -116,7 +116,7 @@ def make_base(folder: Path) -> Path:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         bos_token_id=257,
         eos_token_id=258,
         pad_token_id=256,

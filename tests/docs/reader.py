@@ -40,8 +40,11 @@ class Reader:
         (folder / "hub").mkdir()
         rows = [{"question": f"{i}?", "answer": f"{i * i}", "domain": "even" if i % 2 else "odd"} for i in range(48)]
         (folder / "hub" / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-        base = make_base(folder / "base")
-        return cls(checkout, home, {"Qwen/Qwen2.5-0.5B-Instruct": str(base), "OWNER/NAME": str(folder / "hub")})
+        base = make_base(folder / "base", positions=1024)  # conf/gpu.toml has rows of so many tokens
+        made = cls(checkout, home, {"Qwen/Qwen2.5-0.5B-Instruct": str(base), "OWNER/NAME": str(folder / "hub")})
+        for settings in (checkout / "conf").glob("*.toml"):
+            settings.write_text(made.local(settings.read_text(encoding="utf-8")), encoding="utf-8")
+        return made
 
     @property
     def tiny_base(self) -> str:
@@ -49,7 +52,7 @@ class Reader:
         return self.hub["Qwen/Qwen2.5-0.5B-Instruct"]
 
     def local(self, text: str) -> str:
-        """A command with local folders for what it would download."""
+        """A command, or settings, with local folders for what it would download."""
         for name, path in self.hub.items():
             text = text.replace(name, path)
         return text
