@@ -193,6 +193,7 @@ def _parts() -> list[str]:
 def deployed(folder: Path) -> Iterator[Deployment]:
     """Start everything in a folder that every user may enter, and end it afterwards."""
     with ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o022))  # a command that ran in this process has made it private
         python = _interpreter(folder)
         base = make_base(folder / "base")
         shutil.copytree(base, folder / "base-of-the-coordinator")
