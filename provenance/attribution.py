@@ -38,8 +38,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("gradient", gradient, mixture_gradient),
             Method("protoken", protoken),
             Method("direct-logit", direct_logit),
-            Method("marginal", marginal, mixture_marginal),
             Method("ablation", ablation, mixture_ablation),
+            Method("marginal", marginal, mixture_marginal),
             Method("shapley", shapley),
         )
     }

@@ -43,8 +43,8 @@ class Weights(NamedTuple):
 _NATS = Weights(0.4, 0.4, 50.0)
 WEIGHTS = {
     "gradient": _NATS,
-    "marginal": _NATS,
     "ablation": _NATS,
+    "marginal": _NATS,
     "shapley": _NATS,
     "protoken": Weights(0.4, 0.0, 50.0),
     "direct-logit": Weights(0.5, 0.0, 50.0),

@@ -39,8 +39,9 @@ _POLL_SECONDS = 0.2
 _SILENCE_SECONDS = 10.0
 _LINGER_SECONDS = 60.0
 _STARTS = 4
-_LISTING_SECONDS = 30.0
 """Tries to start Ray."""
+_LISTING_SECONDS = 30.0
+"""NVIDIA's tool takes a second; so much longer, its driver does not answer."""
 _LATE = "timed out during startup"
 _EXCEPTION = re.compile(r"\b\w*(Error|Exception): (?!An error was encountered|Simulation Runtime crashed)")
 """But not one that Flower raises because of another."""
@@ -174,9 +175,14 @@ def resources(nodes: int) -> str:
 
 def _listed_gpus() -> list[str]:
     """A line for each GPU of this machine. NVIDIA's tool is asked, since importing torch takes seconds."""
-    command = ["nvidia-smi", "-L"]  # by its name: it lies where PATH says
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LISTING_SECONDS)  # noqa: S603
+        done = subprocess.run(
+            ["nvidia-smi", "-L"],  # noqa: S607 - on PATH
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LISTING_SECONDS,
+        )
     except OSError:
         return []
     except subprocess.TimeoutExpired as error:
