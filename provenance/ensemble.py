@@ -73,10 +73,7 @@ class EnsembleSubject:
     def scores(self, method: Method, example: Example, effort: Effort) -> Scores:
         """The scores of an ensemble's answer; raises UsageError for a method that has none for a mixture."""
         if method.score_mixture is None:
-            raise UsageError(
-                f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}: "
-                "use gradient, ablation or marginal"
-            )
+            raise UsageError(f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}")
         weighed = []
         for part, lane in zip(self.adapter.parts, self.lanes, strict=True):
             lane.model.set_adapter(lane.adapter)
