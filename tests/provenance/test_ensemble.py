@@ -112,6 +112,17 @@ def test_the_marginal_score_of_an_ensemble_asks_each_organisation_alone_in_its_l
     torch.testing.assert_close(found.response, found.tokens.sum(0))
 
 
+@pytest.mark.parametrize("method", ["ablation", "marginal"])
+def test_a_mixture_reads_an_answer_as_often_as_its_lanes_by_themselves(ensemble: Make, method: str) -> None:
+    asked, read = ensemble(), list[None]()
+    with asked.model.module.get_base_model().register_forward_hook(lambda *_: read.append(None)):
+        for lane in asked.lanes:
+            METHODS[method].score(lane, EXAMPLE, Effort())
+        alone = len(read)
+        scores(asked, method)
+    assert len(read) == 2 * alone > 0
+
+
 @pytest.mark.parametrize("method", sorted(MIXING))
 def test_an_organisation_of_several_lanes_has_one_score(ensemble: Make, method: str) -> None:
     asked = ensemble(second=(0, 1))
