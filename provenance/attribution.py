@@ -62,8 +62,8 @@ def attribute(
     response, or more tokens than the model's context.
     """
     started = time.perf_counter()
-    check_method(method)
     subject = answering(subject, prompt)
+    check_method(method, subject)
     return attribute_answer(
         subject, prompt, _example(subject, prompt, response, max_new_tokens), method, effort, started
     )
@@ -152,10 +152,13 @@ def answering(subject: Subject | EnsembleSubject, prompt: str) -> Subject | Ense
     return subject.answering(encode_prompt(subject.model.tokenizer, prompt))
 
 
-def check_method(method: str) -> None:
-    """Raise UsageError for an unknown method."""
-    if method not in METHODS:
-        raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+def check_method(method: str, subject: Subject | EnsembleSubject | None = None) -> None:
+    """Raise UsageError for an unknown method, and for one without a meaning for an ensemble where that answers."""
+    mixed = isinstance(subject, EnsembleSubject)
+    known = [name for name, one in METHODS.items() if one.score_mixture or not mixed]
+    if method not in known:
+        why = " as an ensemble answers" if mixed else ""
+        raise UsageError(f"method: expected one of {', '.join(known)}{why}, got {method!r}")
 
 
 def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | None, max_new_tokens: int) -> Example:

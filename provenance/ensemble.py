@@ -73,15 +73,9 @@ class EnsembleSubject:
     def scores(self, method: Method, example: Example, effort: Effort) -> Scores:
         """The scores of an ensemble's answer; raises UsageError for a method that has none for a mixture."""
         if method.score_mixture is None:
-            raise UsageError(
-                f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}: "
-                "use gradient, ablation or marginal"
-            )
-        weighed = []
-        for part, lane in zip(self.adapter.parts, self.lanes, strict=True):
-            lane.model.set_adapter(lane.adapter)
-            weighed.append(torch.log(torch.tensor(part.share)).double() + logprobs_of(lane, example))
-        return method.score_mixture(self.lanes, example, effort, torch.stack(weighed))
+            raise UsageError(f"method {method.name!r} sees one adapter at a time, got an ensemble of {len(self.lanes)}")
+        shares = torch.stack([torch.log(torch.tensor(part.share)).double() for part in self.adapter.parts])
+        return method.score_mixture(self.lanes, example, effort, shares)
 
     def familiarity(self, example: Example, scores: Scores, size: int | None = None) -> torch.Tensor:
         """Familiarity (K,) with a text, each organisation's in its own lane, or the mean over its lanes."""
@@ -94,43 +88,49 @@ class EnsembleSubject:
         return means - means.mean()
 
 
-def mixture_gradient(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
-    """Gradient scores of a mixture; `weighed` (L, T) is log w_l p_l of each token."""
-    organisations, logprobs = contributors(lanes), weighed.logsumexp(0)
-    responsible = (weighed - logprobs).exp()
+def mixture_gradient(lanes: Sequence[Subject], example: Example, effort: Effort, shares: torch.Tensor) -> Scores:
+    """Gradient scores of a mixture; `shares` (L,) are log w_l."""
+    organisations, said = contributors(lanes), []
+    for lane, share in zip(lanes, shares, strict=True):
+        lane.model.set_adapter(lane.adapter)
+        said.append(share + logprobs_of(lane, example))
+    weighed = torch.stack(said)
+    logprobs = weighed.logsumexp(0)
     tokens = torch.zeros(len(logprobs), len(organisations), dtype=torch.float64)
     response = torch.zeros(len(organisations), dtype=torch.float64)
-    for lane, part in zip(lanes, responsible, strict=True):
+    for lane, responsible in zip(lanes, (weighed - logprobs).exp(), strict=True):
         lane.model.set_adapter(lane.adapter)
-        scores = gradient(lane, example, effort, part)
+        scores = gradient(lane, example, effort, responsible)
         indices = _indices(organisations, lane)
         tokens[:, indices] += scores.tokens
         response[indices] += scores.response
     return Scores(organisations, tokens, response, logprobs, scores.base, logprobs)
 
 
-def mixture_ablation(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
-    """Leave-one-out scores of a mixture; `weighed` (L, T) is log w_l p_l of each token."""
-    organisations, logprobs = contributors(lanes), weighed.logsumexp(0)
-    without = weighed.unsqueeze(2).repeat(1, 1, len(organisations))
-    for lane, others in zip(lanes, without, strict=True):
+def mixture_ablation(lanes: Sequence[Subject], example: Example, effort: Effort, shares: torch.Tensor) -> Scores:
+    """Leave-one-out scores of a mixture; `shares` (L,) are log w_l."""
+    organisations, weighed, without = contributors(lanes), [], []
+    for lane, share in zip(lanes, shares, strict=True):
         lane.model.set_adapter(lane.adapter)
         scores = ablation(lane, example, effort)
+        weighed.append(share + scores.logprobs)
+        others = weighed[-1].unsqueeze(1).repeat(1, len(organisations))
         others[:, _indices(organisations, lane)] -= scores.tokens
-    tokens = logprobs.unsqueeze(1) - without.logsumexp(0)
+        without.append(others)
+    logprobs = torch.stack(weighed).logsumexp(0)
+    tokens = logprobs.unsqueeze(1) - torch.stack(without).logsumexp(0)
     return Scores(organisations, tokens, tokens.sum(0), logprobs, scores.base, logprobs)
 
 
-def mixture_marginal(lanes: Sequence[Subject], example: Example, effort: Effort, weighed: torch.Tensor) -> Scores:
+def mixture_marginal(lanes: Sequence[Subject], example: Example, effort: Effort, shares: torch.Tensor) -> Scores:
     """The same, and what each organisation adds to the bare base in its own lanes: the mean of both."""
-    left_out = mixture_ablation(lanes, example, effort, weighed)
+    left_out = mixture_ablation(lanes, example, effort, shares)
     alone = []
-    for lane, joint in zip(lanes, weighed, strict=True):
+    for lane, share in zip(lanes, shares, strict=True):
         lane.model.set_adapter(lane.adapter)
-        share = joint - logprobs_of(lane, example)
         said = left_out.base.unsqueeze(1).repeat(1, len(left_out.organisations))
         said[:, _indices(left_out.organisations, lane)] = each_alone(lane, example, effort)
-        alone.append(share.unsqueeze(1) + said)
+        alone.append(share + said)
     return with_first(left_out, torch.stack(alone).logsumexp(0))
 
 

@@ -123,7 +123,7 @@ class Subject:
 Scoring = Callable[[Subject, Example, Effort], Scores]
 """Scores the answer of an example; the model holds the served adapter."""
 MixtureScoring = Callable[[Sequence[Subject], Example, Effort, torch.Tensor], Scores]
-"""(lanes, example, effort, log w_l p_l (L, T)) -> scores of the mixture that the lanes are served as."""
+"""(lanes, example, effort, log w_l (L,)) -> scores of the mixture that the lanes are served as."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 
 from core.composition import Composition
-from core.errors import UsageError
 from llm.batches import Example, GrowingText, encode_turns
 from llm.decoding import Answer, Decoder, Factors, Sampling, Step, factors_of
 from llm.model import Model
@@ -19,7 +18,6 @@ from llm.records import Message
 from llm.residual_stream import residual_stream
 from provenance.attribution import (
     DEFAULT,
-    METHODS,
     attribute_answer,
     check_method,
     room_for,
@@ -114,13 +112,11 @@ class ServedReply:
         started = time.perf_counter()
         prompt = encode_turns(served.model.tokenizer, question.turns)
         subject = served.subject.answering(prompt)
-        mixed, method = isinstance(subject, EnsembleSubject), question.method
+        method = question.method
         if method == ANY_METHOD:
-            method = DEFAULT if mixed else STREAMED
+            method = DEFAULT if isinstance(subject, EnsembleSubject) else STREAMED
         if method:
-            check_method(method)
-        if method and mixed and METHODS[method].score_mixture is None:
-            raise UsageError(f"method: expected gradient, ablation or marginal, as an ensemble answers, got {method!r}")
+            check_method(method, subject)
         watched = method == STREAMED
         if watched:
             residual_stream(served.model)  # a decoder that cannot be attributed is refused before it answers

@@ -19,6 +19,7 @@ from tests.provenance.reference import in_float64, token_logprobs
 
 SHARES = (0.3, 0.7)
 PROMPT = "How many are two and three?"
+MIXING = {"gradient", "ablation", "marginal"}
 
 Make = Callable[..., EnsembleSubject]
 
@@ -111,7 +112,18 @@ def test_the_marginal_score_of_an_ensemble_asks_each_organisation_alone_in_its_l
     torch.testing.assert_close(found.response, found.tokens.sum(0))
 
 
-@pytest.mark.parametrize("method", ["gradient", "ablation", "marginal"])
+@pytest.mark.parametrize("method", ["ablation", "marginal"])
+def test_a_mixture_reads_an_answer_as_often_as_its_lanes_by_themselves(ensemble: Make, method: str) -> None:
+    asked, read = ensemble(), list[None]()
+    with asked.model.module.get_base_model().register_forward_hook(lambda *_: read.append(None)):
+        for lane in asked.lanes:
+            METHODS[method].score(lane, EXAMPLE, Effort())
+        alone = len(read)
+        scores(asked, method)
+    assert len(read) == 2 * alone > 0
+
+
+@pytest.mark.parametrize("method", sorted(MIXING))
 def test_an_organisation_of_several_lanes_has_one_score(ensemble: Make, method: str) -> None:
     asked = ensemble(second=(0, 1))
     found = scores(asked, method)
@@ -144,10 +156,19 @@ def test_an_ensemble_s_own_answer_is_attributed_with_its_base_and_residual(ensem
     assert attribute(asked, PROMPT, max_new_tokens=5).digest == trace.digest
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradient", "ablation", "marginal"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - MIXING))
 def test_methods_that_look_into_one_network_say_nothing_of_an_ensemble(ensemble: Make, method: str) -> None:
     with pytest.raises(UsageError, match=f"'{method}' sees one adapter at a time, got an ensemble of 2"):
+        scores(ensemble(), method)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - MIXING))
+def test_whoever_asks_an_ensemble_by_another_method_is_told_those_that_know_mixtures(
+    ensemble: Make, method: str
+) -> None:
+    with pytest.raises(UsageError, match=f"got '{method}'") as refused:
         attribute(ensemble(), PROMPT, "They.", method)
+    assert {name for name in METHODS if name in str(refused.value).partition("got")[0]} == MIXING
 
 
 def test_an_ensemble_is_not_attributed_while_it_generates(ensemble: Make) -> None:

@@ -89,7 +89,7 @@ def test_an_ensemble_is_traced_as_a_whole_and_by_methods_that_know_mixtures(fede
     found = answer(question(ANY_METHOD), served).trace()
     assert found is not None
     assert found.method == DEFAULT
-    with pytest.raises(UsageError, match="method: expected gradient, ablation or marginal"):
+    with pytest.raises(UsageError, match="as an ensemble answers, got 'direct-logit'"):
         answer(question(STREAMED), served)
 
 
