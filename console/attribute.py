@@ -29,7 +29,7 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunArgument = "",
     response: Annotated[str | None, typer.Option(help="The answer to trace; without it the model's own.")] = None,
     method: Annotated[
-        str, typer.Option(help="gradient, protoken, direct-logit, ablation, marginal or shapley [ablation].")
+        str, typer.Option(help="gradient, protoken, direct-logit, ablation, marginal or shapley [marginal].")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 64,
     organisation: Annotated[str, typer.Option(help="Colour by this organisation alone.")] = "",

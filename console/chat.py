@@ -16,7 +16,7 @@ app = command_app()
 def chat(
     run: RunArgument = "",
     method: Annotated[
-        str, typer.Option(help="As for attribute [direct-logit, while generating; ablation for an ensemble].")
+        str, typer.Option(help="As for attribute [direct-logit, while generating; marginal for an ensemble].")
     ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")] = 256,
     base: BaseOption = "",

@@ -9,6 +9,7 @@ arXiv 2012.14913). The size of δ is divided out: longer training is no familiar
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -30,13 +31,21 @@ def keys(modules: Sequence[str]) -> tuple[str, ...]:
 
 def inputs_of(model: Model, tokens: Sequence[int], names: Sequence[str]) -> dict[str, torch.Tensor]:
     """The inputs of modules, (positions, in), when the model as it now stands reads a text."""
-    seen = Seen(model.device)
     # All prompt and no answer: not one position goes through the output layer.
     batch = model.entered(collate([Example(tuple(tokens), len(tokens))], [[0]]).to(model.device))
-    with torch.no_grad(), hooked([(model.layers[name], seen.hook(name)) for name in names]):
+    with torch.no_grad(), reading(model, names) as inputs:
         answer_logits(model, batch)
+    return inputs
+
+
+@contextmanager
+def reading(model: Model, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Inside, the model reads one text; then the dict has the inputs of the modules, (positions, in)."""
+    seen, inputs = Seen(model.device), dict[str, torch.Tensor]()
+    with hooked([(model.layers[name], seen.hook(name)) for name in names]):
+        yield inputs
     # Some decoders (OPT) flatten rows and positions inside.
-    return {name: seen.inputs[name].reshape(len(tokens), -1) for name in names}
+    inputs |= {name: found.flatten(0, -2) for name, found in seen.inputs.items()}
 
 
 def answered(left: torch.Tensor, right: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

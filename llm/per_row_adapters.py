@@ -24,8 +24,8 @@ def _row_hook(pairs: Sequence[Pair], scale: float) -> Hook:
     def add(_module: torch.nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         with torch.autocast(output.device.type, enabled=False):
             for left, right in pairs:
-                inner = inputs[0].to(right) @ right.transpose(1, 2)
-                output = output + (scale * inner @ left.transpose(1, 2)).to(output)
+                inner = inputs[0].to(right) @ right.mT
+                output = output + (scale * inner @ left.mT).to(output)
         return output
 
     return add

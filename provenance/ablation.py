@@ -20,6 +20,7 @@ from dataclasses import replace
 import torch
 
 from llm.batches import Example
+from llm.familiarity import keys, reading
 from llm.loss import answer_losses
 from llm.per_row_adapters import per_row_adapters
 from provenance.method import Effort, Scores, Subject, base_logprobs, logprobs_of, rows_of
@@ -30,9 +31,11 @@ _ROWS = 16
 
 def ablation(subject: Subject, example: Example, effort: Effort) -> Scores:
     """Score tokens by leaving out each organisation; the response is their sum."""
-    logprobs, base = logprobs_of(subject, example), base_logprobs(subject, example)
+    with reading(subject.model, keys(subject.contributions.modules)) as inputs:
+        logprobs = logprobs_of(subject, example)
+    base = base_logprobs(subject, example)
     tokens = logprobs.unsqueeze(1) - _with_each(subject, example, effort, -subject.contributions.scale)
-    return Scores(subject.organisations, tokens, tokens.sum(0), logprobs, base, logprobs)
+    return Scores(subject.organisations, tokens, tokens.sum(0), logprobs, base, logprobs, inputs)
 
 
 def marginal(subject: Subject, example: Example, effort: Effort) -> Scores:

@@ -1,7 +1,7 @@
 """Attribution: a prompt, a response and a method become a TokenTrace.
 
-ablation      the default: the loss without each organisation, a forward pass for sixteen of them
-marginal      the same, and the gain from each organisation alone
+marginal      the default: what is lost without each organisation and gained from it alone, by forward passes
+ablation      what is lost without it, in half the passes
 gradient      fast whatever their number: first order, own positions for tokens and all paths for the response
 direct-logit  while generating: exact sums of direct writes to the residual stream
 protoken      the paper's score, to compare with
@@ -44,7 +44,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         )
     }
 )
-DEFAULT = "ablation"
+DEFAULT = "marginal"
 _UNCUT = 2**31
 
 

@@ -1,11 +1,12 @@
 """Speed of attribution against ProToken as published, in one run on one model; memory; growth curves.
 
-    python -m benchmarks.provenance.speed [--base foedus-tiny] [--repeats 3]
+    python -m benchmarks.provenance.speed [--base foedus-tiny] [--repeats 3] [--speaking]
 
 A 64-token prompt and 32 answer tokens; contributions are random updates, which cost as much as trained ones. Times are
 CPU seconds of the process in one thread, medians of some repeats, so that other work on the machine hardly counts; the
 first call, which reads the contributions, is not among them. Peak memory is that of a process of its own for each
-number of organisations, which reads the updates one by one, as from a run folder.
+number of organisations, which reads the updates one by one, as from a run folder. With --speaking the default base, as
+it is served with the default settings, is compared with generating alone, and nothing else is measured.
 """
 
 import argparse
@@ -31,10 +32,12 @@ from benchmarks.timing import cpu_timed
 from core import lora
 from core.adapter import AdapterState
 from core.aggregation import WeightedUpdate
+from core.config import RunConfig
 from llm.batches import Example
 from llm.determinism import reproducible
 from llm.evaluate import generate
 from llm.model import Model, ModelSpec, load
+from llm.sources import base_of_settings
 from provenance.attribution import METHODS, attribute
 from provenance.contributions import Contributions
 from provenance.history import StoredRound
@@ -142,8 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=assets.BASE_MODEL)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--speaking", action="store_true")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.speaking:
+        speaking(options.repeats)
+        return
     model = load(ModelSpec(options.base, "none", device="cpu"))
     with reproducible(model.device, 0):
         if options.peak:
@@ -166,6 +173,15 @@ def main() -> None:
         }
     command = f"python -m benchmarks.provenance.speed --base {figures['base']} --repeats {options.repeats}"
     report.write("provenance_speed", figures, command, 0)
+
+
+def speaking(repeats: int) -> None:
+    """Measure and write what an attribution takes on the default base, relative to generating the answer."""
+    model = base_of_settings(RunConfig())
+    with reproducible(model.device, 0):
+        figures = {"base": RunConfig().base, **against_generation(model, repeats)}
+    command = f"python -m benchmarks.provenance.speed --repeats {repeats} --speaking"
+    report.write("provenance_speed_speaking", figures, command, 0)
 
 
 def _add(lines: dict[str, dict[int, float]], size: int, subject: Subject, example: Example, repeats: int) -> None:

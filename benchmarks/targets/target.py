@@ -32,8 +32,8 @@ class Target:
 
 
 ON_SMOLLM2 = {
-    "speaking", "speaking_unseen", "rules", "lds", "records", "provenance_speaking", "serving", "node_overhead",
-    "unlearning_speaking", "agents_speaking",
+    "speaking", "speaking_unseen", "rules", "lds", "records", "provenance_speaking", "provenance_speed_speaking",
+    "serving", "node_overhead", "unlearning_speaking", "agents_speaking",
 }  # fmt: skip
 """The results that were measured on SmolLM2-135M-Instruct."""
 

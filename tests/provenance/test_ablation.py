@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from provenance.ablation import ablation, marginal
-from provenance.method import Effort
+from provenance.method import Effort, Scoring
 from provenance.shapley import exact_shapley
+from tests.llm.small_decoder import V
 from tests.provenance.small_subjects import FIRST, ONE, SECOND, TWO, log_linear
 
 
@@ -18,6 +19,15 @@ def test_a_score_is_the_loss_of_log_p_without_the_organisation(chunk: int | None
     assert scores.logprobs.tolist() == pytest.approx([math.log(3 / 5)], abs=1e-6)
     assert scores.base.tolist() == pytest.approx([math.log(1 / 2)], abs=1e-6)
     assert scores.explained is scores.logprobs
+
+
+@pytest.mark.parametrize("method", [ablation, marginal])
+def test_it_keeps_the_inputs_that_familiarity_asks_for(method: Scoring) -> None:
+    scores = method(log_linear(), TWO, Effort())
+    assert scores.inputs is not None
+    assert {name: inputs.tolist() for name, inputs in scores.inputs.items()} == {
+        V: [[0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    }
 
 
 def test_the_response_is_the_sum_of_its_tokens() -> None:

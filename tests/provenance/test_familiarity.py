@@ -7,8 +7,8 @@ import torch
 from llm.differentiate import Seen, hooked
 from llm.familiarity import keys
 from llm.loss import answer_logits
+from provenance.attribution import METHODS
 from provenance.contributions import Contributions
-from provenance.gradient import gradient
 from provenance.method import Effort, Scores, Subject, rows_of
 from tests.provenance.conftest import EXAMPLE, Federate
 
@@ -59,13 +59,14 @@ def test_organisations_may_be_looked_at_one_at_a_time(federate: Federate) -> Non
     assert torch.allclose(pair, whole[1:] - whole[1:].mean())
 
 
+@pytest.mark.parametrize("method", ["gradient", "ablation", "marginal"])
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
-def test_gradient_has_read_the_text_already(
-    federate: Federate, architecture: str, monkeypatch: pytest.MonkeyPatch
+def test_a_method_has_read_the_text_already(
+    federate: Federate, architecture: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = federate(architecture)
     read_again = familiarity(subject)
-    found = gradient(subject, EXAMPLE, Effort())
+    found = METHODS[method].score(subject, EXAMPLE, Effort())
     monkeypatch.setattr("provenance.method.inputs_of", None)
     torch.testing.assert_close(subject.familiarity(EXAMPLE, found), read_again, rtol=1e-4, atol=1e-5)
 

@@ -36,7 +36,7 @@ def test_a_chat_says_what_is_served_and_who_taught_it(composed: World, monkeypat
     code, text = talk(composed, monkeypatch, "coding 3?")
     assert code == 0, text
     ((method, tokens, organisations),) = seen
-    method_of, organisations_of = {"ensemble": ("ablation", len(ORGANISATIONS)), "routing": ("direct-logit", 1)}[kind]
+    method_of, organisations_of = {"ensemble": ("marginal", len(ORGANISATIONS)), "routing": ("direct-logit", 1)}[kind]
     assert (method, organisations) == (method_of, organisations_of)
     asked = composed.command("attribute", "--prompt", "coding 3?", "--max-new-tokens", 6).json
     assert tokens == tuple(token["token"] for token in asked["tokens"])
