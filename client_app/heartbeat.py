@@ -60,5 +60,7 @@ class Heartbeat:
 
     def _is_stuck(self) -> bool:
         """Whether a thread that was started has not begun, and had not at the last look."""
-        before, self._starting = self._starting, {one for one in threading.enumerate() if not one.is_alive()}
+        # The main thread is listed behind its end, where Python waits for others that it has started.
+        among = set(threading.enumerate()) - {threading.main_thread()}
+        before, self._starting = self._starting, {one for one in among if not one.is_alive()}
         return not before.isdisjoint(self._starting)

@@ -1,5 +1,7 @@
 """Heartbeats of all tasks come from one thread, which nothing ends."""
 
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -102,3 +104,13 @@ def test_one_that_computes_for_long_is_not_ended(monkeypatch: pytest.MonkeyPatch
     finish.set()
     long.join()
     assert ended == []
+
+
+def test_a_process_whose_main_thread_has_ended_is_not_ended_before_its_other_threads() -> None:
+    """Python waits for them with a main thread that lives no more, and has begun long before."""
+    ending = (
+        "import threading, time; from client_app.heartbeat import Heartbeat; Heartbeat(0.01); "
+        "threading.Thread(target=lambda: (time.sleep(0.5), print('whole'))).start()"
+    )
+    done = subprocess.run([sys.executable, "-c", ending], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
