@@ -24,6 +24,9 @@ from core.storage import jsonl
 from core.storage.jsonl import JsonLines
 
 RECHECK_SECONDS: Final = 30.0
+LAST_ANSWER_SECONDS: Final = 5.0
+"""For the answer that a thread waits for when it is to end: of a development chain that is ended meanwhile it would not
+come, and the question would start that chain again."""
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 10.0
 
@@ -84,7 +87,8 @@ class CommitQueue(Generic[Commitment]):
     def close(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until everything is anchored; returns how many commitments are not.
 
-        They stay in the file for whoever opens it next. Raises LedgerConflictError when the ledger has refused one.
+        They stay in the file for whoever opens it next, and what the ledger is being asked is waited for. Raises
+        LedgerConflictError when the ledger has refused one.
         """
         with self._changed:
             self._closing = True
@@ -94,6 +98,8 @@ class CommitQueue(Generic[Commitment]):
             # The thread may still wait for a chain that is down: from here on it records nothing.
             self._stopped.set()
             self._file.close()
+        self._thread.join(LAST_ANSWER_SECONDS)
+        with self._changed:
             self._raise_failure()
         return self.pending()
 

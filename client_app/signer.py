@@ -35,6 +35,7 @@ from core.generations import GenerationRecord
 from core.genesis import Genesis
 from core.keys import Domain, PublicKey
 from core.membership import Leave, MembershipRecord, Proposal
+from core.parsing import in_words
 from core.rotations import Rotation
 from core.rounds import ShownRecord
 from core.signed import OrganisationStatement, Signed
@@ -176,7 +177,7 @@ class Signer:
         statement = allowed[noun].from_dict(value)
         genesis = self._agreement.agreed(statement.federation())
         if (got := genesis.signing(statement.organisation)) != self._key.address:
-            raise IntegrityError(f"{type(statement).__name__}: expected one of {self._key.address}, got one of {got}")
+            raise IntegrityError(f"{in_words(type(statement))}: expected one of {self._key.address}, got one of {got}")
         witness = self._witness(genesis)
         if isinstance(statement, UpdateManifest):
             witness.check_parent(statement)

@@ -1,4 +1,4 @@
-"""Calibration: the weights of a verdict, fitted on records that organisations of a run have published.
+"""calibration: the weights of a verdict, fitted on records that organisations of a run have published.
 
 It is of one federation, one served state and one method of attribution; a verdict on anything else keeps the constants.
 It names its records, so that whoever has them can fit it again: a digest confirms a guess at a record, which costs
@@ -70,10 +70,10 @@ class Calibration(CoordinatorStatement):
         """Parse plain data; raises FormatError."""
         found = parsed(cls, data, {"records": records_of})
         for name, most in _MOST.items():
-            finite(f"Calibration: {name}", getattr(found, name), 0.0, most)
+            finite(f"calibration: {name}", getattr(found, name), 0.0, most)
         if not 1 <= len(found.method) <= _LONGEST_METHOD:
             expected = f"a method of 1 to {_LONGEST_METHOD} characters"
-            raise FormatError(f"Calibration: expected {expected}, got {found.method!r:.40}")
+            raise FormatError(f"calibration: expected {expected}, got {found.method!r:.40}")
         return found
 
 
@@ -84,7 +84,7 @@ def verified_calibration(signed: Signed[Calibration], genesis: Genesis) -> Calib
     """
     calibration = signed.verified(genesis)
     if strange := [record.organisation for record in calibration.records if record.organisation not in genesis.names]:
-        raise IntegrityError(f"Calibration: expected records of members, got one of {strange[0]}")
+        raise IntegrityError(f"calibration: expected records of members, got one of {strange[0]}")
     return calibration
 
 
@@ -92,14 +92,14 @@ def records_of(values: Any) -> tuple[CalibrationRecord, ...]:
     """The records of a calibration from plain data; raises FormatError."""
     if not isinstance(values, list) or not 1 <= len(values) <= MOST_RECORDS:
         got = len(values) if isinstance(values, list) else type(values).__name__
-        raise FormatError(f"Calibration: expected a list of 1 to {MOST_RECORDS} records, got {got}")
+        raise FormatError(f"calibration: expected a list of 1 to {MOST_RECORDS} records, got {got}")
     if odd := [value for value in values if set(value) != {"organisation", "record"}]:
-        raise FormatError(f"Calibration: expected organisation and record, got {sorted(odd[0])}")
+        raise FormatError(f"calibration: expected organisation and record, got {sorted(odd[0])}")
     records = tuple(CalibrationRecord(address(v["organisation"]), Digest(v["record"])) for v in values)
     for record in records:
         raw(record.record)
     if records != in_order(records):
-        raise FormatError("Calibration: expected records in order of address and digest, each once, got another order")
+        raise FormatError("calibration: expected records in order of address and digest, each once, got another order")
     return records
 
 

@@ -190,9 +190,9 @@ class OpenedRequest:
         )
         # One question has one file: what only reads as a list, or as no salt, is another spelling.
         if opened.to_dict() != data:
-            raise FormatError("malformed OpenedRequest: expected a list of records and a salt as text")
+            raise FormatError("malformed opened request: expected a list of records and a salt as text")
         if list(opened.records) != sorted(set(opened.records)) or bool(opened.records) != bool(opened.salt):
-            raise FormatError("malformed OpenedRequest: expected records once, in order, and a salt for them alone")
+            raise FormatError("malformed opened request: expected records once, in order, and a salt for them alone")
         return opened
 
 
@@ -313,13 +313,13 @@ class Attestation(MemberStatement):
             },
         )
         if not 0 <= found.parent_generation < found.generation:
-            raise FormatError("malformed Attestation: it opens no generation")
+            raise FormatError("malformed attestation: it opens no generation")
         if found.lane not in found.request.value.lanes:
-            raise FormatError(f"malformed Attestation: expected a lane of its request, got lane {found.lane}")
+            raise FormatError(f"malformed attestation: expected a lane of its request, got lane {found.lane}")
         if found.whole != (found.organisation in found.erased):
-            raise FormatError("malformed Attestation: it leaves out who asked, or erases who asked for records only")
+            raise FormatError("malformed attestation: it leaves out who asked, or erases who asked for records only")
         if odd := [name for name in _COUNTS if not 0 <= getattr(found, name) < 2**32]:
-            raise FormatError(f"malformed Attestation: expected {odd[0]} of 32 bits, got {getattr(found, odd[0])}")
+            raise FormatError(f"malformed attestation: expected {odd[0]} of 32 bits, got {getattr(found, odd[0])}")
         return found
 
 

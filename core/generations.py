@@ -89,10 +89,10 @@ class GenerationRecord(CoordinatorStatement):
         record = parsed(cls, data, {"members": lambda v: tuple(address(member) for member in v)})
         if not 0 <= record.parent_generation < record.generation or record.parent_round < 0:
             place = f"round {record.parent_round} of generation {record.parent_generation}"
-            raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
+            raise FormatError(f"malformed generation record: generation {record.generation} grows from {place}")
         if record.rounds < record.parent_round:
             place = f"round {record.parent_round} and ends with round {record.rounds}"
-            raise FormatError(f"malformed GenerationRecord: generation {record.generation} grows from {place}")
+            raise FormatError(f"malformed generation record: generation {record.generation} grows from {place}")
         raw(record.membership)
         return record
 

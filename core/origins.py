@@ -45,5 +45,5 @@ class FormerRun:
         """Parse plain data; raises FormatError, also for a run id that is no name of a folder."""
         origin = parsed(cls, data, {})
         if not RUN_ID.fullmatch(origin.run):
-            raise FormatError(f"malformed FormerRun: expected a run id, got {origin.run!r:.80}")
+            raise FormatError(f"malformed former run: expected a run id, got {origin.run!r:.80}")
         return origin

@@ -26,9 +26,9 @@ class Pruned:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Parse plain data; raises FormatError."""
         if not isinstance(data, Mapping) or data.keys() != {"aggregates"} or not isinstance(data["aggregates"], list):
-            raise FormatError("malformed Pruned: expected a list of aggregates")
+            raise FormatError("malformed list of what was pruned: expected aggregates")
         for name in data["aggregates"]:
             raw(name)
         if data["aggregates"] != sorted(set(data["aggregates"])):
-            raise FormatError("malformed Pruned: expected aggregates in order, each once")
+            raise FormatError("malformed list of what was pruned: expected aggregates in order, each once")
         return cls(tuple(map(Digest, data["aggregates"])))

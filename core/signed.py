@@ -13,7 +13,7 @@ from core.canonical import Address, Digest
 from core.eip712 import Fields
 from core.errors import ForgeryError, FormatError
 from core.keys import Domain, PublicKey, Signature, Struct, signer, signing_key
-from core.parsing import parsed
+from core.parsing import in_words, parsed
 
 Place = tuple[int, int]
 """A lane and a generation."""
@@ -154,7 +154,7 @@ class Signed(Generic[S_co]):
         A statement that has no place of its own is checked by the keys of `place`: those of what contains it.
         """
         place = self.value.place or place
-        value, noun = self.value, type(self.value).__name__
+        value, noun = self.value, in_words(type(self.value))
         if (got := value.federation()) != federation.digest:
             raise ForgeryError(f"{noun}: expected federation {federation.digest}, got {got}")
         for part in value.parts():
@@ -163,7 +163,7 @@ class Signed(Generic[S_co]):
 
     def signed_by(self, domain: Domain, *signers: Address) -> S_co:
         """The value; raises ForgeryError unless exactly these signed it, in this order."""
-        value, noun = self.value, type(self.value).__name__
+        value, noun = self.value, in_words(type(self.value))
         if len(self.signatures) != len(signers):
             raise ForgeryError(f"{noun}: expected {len(signers)} signatures, got {len(self.signatures)}")
         for signature, expected in zip(self.signatures, signers, strict=True):
@@ -184,7 +184,8 @@ class Signed(Generic[S_co]):
     @staticmethod
     def parse(noun: type[N], data: Mapping[str, Any]) -> "Signed[N]":
         """Parse plain data; raises FormatError. Signatures are checked when they are verified."""
-        return parsed(Signed, data, {"value": noun.from_dict, "signatures": _signatures})
+        nested = {"value": noun.from_dict, "signatures": _signatures}
+        return parsed(Signed, data, nested, f"signed {in_words(noun)}")
 
 
 def _signatures(values: Any) -> tuple[Signature, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Final
 
+from chain.queue import LAST_ANSWER_SECONDS
 from core.canonical import Address
 from core.ledger import LedgerView
 
@@ -38,8 +39,9 @@ class Revocations:
         return self._known
 
     def close(self) -> None:
-        """Ask no more."""
+        """Ask no more; what is being asked is waited for."""
         self._stopped.set()
+        self._thread.join(LAST_ANSWER_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):

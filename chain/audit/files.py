@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from core.canonical import Address, from_json, to_json
 from core.errors import FormatError
+from core.parsing import in_words
 from core.signed import Signed, Statement
 from core.storage.artifacts import KEYS, SEALED
 from core.storage.blobs import Folder
@@ -135,7 +136,7 @@ class Files:
         value = parse(from_json(data))
         # A parser may drop what it does not know, which no digest would cover then.
         if to_json(value.to_dict()) != data:
-            raise FormatError(f"expected the fields of {type(value).__name__}, got others")
+            raise FormatError(f"{in_words(type(value))}: expected its own fields, got others")
         return value
 
     def read_signed(self, name: str, noun: type[S]) -> Signed[S]:

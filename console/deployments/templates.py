@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 _UNITS = (".service", ".socket")
+_COMPOSE = "compose.yaml"
 _HEALTH = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout=5)"
 
 
@@ -27,6 +28,21 @@ def write_templates(kind: str, folder: Path, values: Mapping[str, object]) -> li
         place = folder / "systemd" if source.name.endswith(_UNITS) else folder
         place.mkdir(exist_ok=True)
         path = place / source.name
-        path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(_filled(line, source.name, values) for line in lines), encoding="utf-8")
         written.append(path)
     return written
+
+
+def _filled(line: str, name: str, values: Mapping[str, object]) -> str:
+    """A line of the template of this name, with its values; paths in it stand between double quotes."""
+    unit, looks_up = name.endswith(_UNITS), name == _COMPOSE or line.startswith("Exec")
+
+    def shown(value: object) -> object:
+        if not isinstance(value, Path):
+            return value
+        text = json.dumps(str(value), ensure_ascii=False)[1:-1]
+        text = text.replace("%", "%%") if unit else text
+        return text.replace("$", "$$") if looks_up else text
+
+    return Template(line).substitute({name: shown(value) for name, value in values.items()})

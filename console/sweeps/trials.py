@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -43,12 +44,14 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_kill_child_processes_on_worker_exit": "false",
     "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 """Ray's environment: it says little, looks nothing up, and leaves the working directory as it is.
 
 Its workers are not niced, as they would be by 15: trials are all that they do, and would wait for whatever else runs.
+A run ends with its worker by itself (`end_with_parent`), and with it the chains that it has started: Ray would kill it.
 """
 
 
@@ -92,9 +95,11 @@ def run_trials(
 
 def start_ray(address: str) -> None:
     """Reach the Ray cluster at `address`, or start one on this machine (""); raises RunError when that fails."""
+    leaving = signal.getsignal(signal.SIGTERM)
     for attempt in range(_STARTS):
         try:
             ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
+            signal.signal(signal.SIGTERM, leaving)  # Ray's own ends this process as a crash does, with a trace
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
         # Ray raises a bare Exception where its own processes have not started within 30 seconds: on a busy machine.

@@ -79,9 +79,9 @@ class Readers:
             organisations, auditors = (tuple(map(public_key, data[name])) for name in ("organisations", "auditors"))
             parsed = cls(public_key(data["coordinator"]), organisations, auditors)
         except (KeyError, TypeError) as error:
-            raise FormatError(f"malformed Readers: {error}") from error
+            raise FormatError(f"malformed list of readers: {error}") from error
         if len(data) != 3:
-            raise FormatError(f"malformed Readers: {sorted(data)}")
+            raise FormatError(f"malformed list of readers: {sorted(data)}")
         return parsed
 
 

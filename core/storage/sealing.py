@@ -76,9 +76,9 @@ class Wraps:
             (ephemeral, wraps) = data["ephemeral"], data["wraps"]
             parsed = cls(public_key(ephemeral), {address(reader): _wrap(wrap) for reader, wrap in wraps.items()})
         except (AttributeError, KeyError, TypeError) as error:
-            raise FormatError(f"malformed Wraps: {error}") from error
+            raise FormatError(f"malformed key wraps: {error}") from error
         if set(data) != {"ephemeral", "wraps"}:
-            raise FormatError(f"malformed Wraps: {sorted(data)}")
+            raise FormatError(f"malformed key wraps: {sorted(data)}")
         return parsed
 
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,8 +115,27 @@ def test_putting_does_not_wait_for_a_chain_that_is_down(
         queue.put(commitment)
         assert asked.wait(PATIENCE_SECONDS)
     assert not answers
-    assert queue.close(0) == 3
     told.set()
+    assert queue.close(0) == 3
+
+
+def test_what_the_chain_is_being_asked_is_answered_before_the_queue_is_closed(
+    tmp_path: Path, ledger: FaultyLedger, run: Digest
+) -> None:
+    """Else it would start the chain again that is ended behind it."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        asked.set()
+        time.sleep(0.3)
+        answered.set()
+
+    ledger.on_commit = slowly
+    queue = CommitQueue(tmp_path / "queue", ledger)
+    queue.put(chain_of(run, 1)[0])
+    assert asked.wait(PATIENCE_SECONDS)
+    assert queue.close(0) == 1
+    assert answered.is_set()
 
 
 def test_rounds_are_anchored_when_the_chain_comes_back(tmp_path: Path, ledger: FaultyLedger, run: Digest) -> None:

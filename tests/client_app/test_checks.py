@@ -188,7 +188,7 @@ def test_an_organisation_refuses(cheat: str) -> None:
 
 def test_a_record_that_the_coordinator_did_not_sign_is_refused() -> None:
     forged = RECORD.sign(derive(1, "mallory"), GENESIS.chain)
-    with pytest.raises(ForgeryError, match="RoundRecord: expected the signature of"):
+    with pytest.raises(ForgeryError, match="round record: expected the signature of"):
         checked(replace(SECOND, parent=forged))
 
 

@@ -291,7 +291,7 @@ def test_a_record_that_the_coordinator_did_not_sign_is_a_forgery(tmp_path: Path)
     federation = a_federation(tmp_path)
     record = next(federation.run.records()).value
     forged: Signed[RoundRecord] = record.sign(federation.members[OWN], federation.genesis.chain)
-    with pytest.raises(ForgeryError, match="RoundRecord: expected the signature of"):
+    with pytest.raises(ForgeryError, match="round record: expected the signature of"):
         witness(federation, tmp_path, None).check_record(forged, federation.run.salts(record))
 
 

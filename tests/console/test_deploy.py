@@ -51,7 +51,9 @@ def test_organisations_are_admitted_and_registered(made: Done, home: Path) -> No
 def test_what_is_no_request_admits_nobody(made: Done, home: Path) -> None:
     assert made.code == 0
     (home / "x.json").write_text("{}")
-    assert "malformed JoinRequest" in foedus("deploy", "admit", home / "x.json", "--federation", home / "clinics").error
+    assert (
+        "malformed join request" in foedus("deploy", "admit", home / "x.json", "--federation", home / "clinics").error
+    )
     assert "expected a folder" in foedus("deploy", "admit", home / "x.json", "--federation", home / "nowhere").error
 
 

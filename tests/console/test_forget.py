@@ -52,7 +52,7 @@ def test_a_request_that_its_organisation_signed_is_carried_out(base: Path, data:
     other = replace(signed, request=signed.request.value.sign(keys.derive(genesis.seed, "medical"), genesis.chain))
     path.write_bytes(to_json(other.to_dict()))
     refused = world.command("forget", "--request", path, "--backend", "inline")
-    assert "ErasureRequest: expected the signature of" in refused.error
+    assert "erasure request: expected the signature of" in refused.error
 
 
 @pytest.mark.parametrize(

@@ -18,5 +18,5 @@ def test_a_kit_becomes_a_folder_with_a_request(tmp_path: Path) -> None:
 
 def test_what_is_no_kit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kit.json").write_text("[]")
-    assert "malformed JoinKit" in foedus("join", tmp_path / "kit.json").error
+    assert "malformed join kit" in foedus("join", tmp_path / "kit.json").error
     assert "expected a kit" in foedus("join", tmp_path / "nowhere.json").error

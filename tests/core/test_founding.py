@@ -73,7 +73,7 @@ def test_an_agreement_that_is_not_the_members_own_is_found(what: str) -> None:
 
 
 def test_consents_are_to_this_genesis() -> None:
-    with pytest.raises(IntegrityError, match="Consent: expected federation"):
+    with pytest.raises(IntegrityError, match="consent: expected federation"):
         founding().check(replace(GENESIS, norm_bound=50.0))
 
 

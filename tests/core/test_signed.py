@@ -72,7 +72,7 @@ def test_a_signed_value_comes_back_from_plain_data_and_is_its_signers() -> None:
 )
 def test_other_signatures_or_another_order_are_a_forgery(keys: Any) -> None:
     first, *others = keys
-    with pytest.raises(ForgeryError, match="Note: expected"):
+    with pytest.raises(ForgeryError, match="note: expected"):
         NOTE.sign(first, GENESIS.chain, *others).verified(GENESIS)
 
 
@@ -85,7 +85,7 @@ def test_a_signature_is_for_one_chain_and_one_struct() -> None:
     with pytest.raises(ForgeryError):
         NOTE.sign(MEMBER, replace(GENESIS.chain, chain_id=1), f.COORDINATOR).verified(GENESIS)
     envelope = Envelope(GENESIS.digest, MEMBER.address, "hello")
-    with pytest.raises(ForgeryError, match="Envelope"):
+    with pytest.raises(ForgeryError, match="envelope"):
         Signed(envelope, SIGNED.signatures).verified(GENESIS)
 
 
@@ -101,7 +101,7 @@ def test_what_a_value_contains_is_verified_with_it() -> None:
         return value.sign(MEMBER, GENESIS.chain, f.COORDINATOR)
 
     assert envelope(SIGNED).verified(GENESIS).inner == SIGNED
-    with pytest.raises(ForgeryError, match="Note"):
+    with pytest.raises(ForgeryError, match="note"):
         envelope(NOTE.sign(OTHER, GENESIS.chain, f.COORDINATOR)).verified(GENESIS)
 
 

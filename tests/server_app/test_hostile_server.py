@@ -157,7 +157,7 @@ def test_a_server_that_swaps_an_update_is_caught_by_its_owner_and_by_the_audit(
     run = cheated(world, monkeypatch, Swapping)
     caught = objections(world)
     assert [(number, r.organisation) for number, r in caught] == [(2, VICTIM), (3, VICTIM)]
-    assert f"UpdateManifest: expected the signature of {VICTIM}, got that of" in caught[0][1].detail
+    assert f"update manifest: expected the signature of {VICTIM}, got that of" in caught[0][1].detail
     failure = verify(run, world.ledger).failures[0]
     assert failure.what == "manifest's signature"
     assert failure.where == "round 1, lane 0, medical"

@@ -1,6 +1,7 @@
 """Revocations are known soon, and nobody waits for them."""
 
 import threading
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -47,8 +48,26 @@ def test_a_revocation_is_known_soon_also_after_the_ledger_was_down(fault: Except
     ledger.down = False
     until(lambda: revocations() == {FIRST, SECOND})
     revocations.close()
-    revocations._thread.join(PATIENCE_SECONDS)
     assert not revocations._thread.is_alive()
+
+
+def test_what_is_being_asked_is_answered_before_nobody_asks_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would start the chain again that is ended behind it."""
+    ledger = Shaky()
+    revocations = Revocations(ledger, own(MEMBERS), every=0.01)
+    asked, answered = threading.Event(), threading.Event()
+
+    def slowly(_: Iterable[Address]) -> dict[Address, int]:
+        asked.set()
+        time.sleep(0.3)
+        answered.set()
+        return {}
+
+    monkeypatch.setattr(ledger, "revoked", slowly)
+    assert asked.wait(PATIENCE_SECONDS)
+    answered.clear()
+    revocations.close()
+    assert answered.is_set()
 
 
 def test_others_are_not_asked_for() -> None:

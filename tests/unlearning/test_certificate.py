@@ -61,7 +61,7 @@ def test_every_field_of_an_attestation_is_signed(name: str) -> None:
     ],
 )
 def test_an_attestation_is_the_coordinator_s(forged: Signed[Attestation]) -> None:
-    with pytest.raises(ForgeryError, match="Attestation: expected"):
+    with pytest.raises(ForgeryError, match="attestation: expected"):
         forged.verified(GENESIS)
 
 

@@ -166,5 +166,5 @@ def test_a_record_of_another_signer_is_refused() -> None:
     history = together(*EVERYONE)
     record = history.records[0].value
     history.records[0] = record.sign(f.key("medical"), history.genesis.chain)
-    with pytest.raises(ForgeryError, match="RoundRecord: expected the signature of"):
+    with pytest.raises(ForgeryError, match="round record: expected the signature of"):
         history.lanes()

@@ -67,7 +67,7 @@ def test_the_file_of_a_request_is_the_request_whatever_the_other_settings_say(tm
     (path := tmp_path / "request.json").write_bytes(to_json(made.to_dict()))
     assert request_of(RunConfig(request=str(path), organisation="medical", method="remove"), f.genesis()) == made
     path.write_bytes(b"{}")
-    with pytest.raises(FormatError, match="OpenedRequest"):
+    with pytest.raises(FormatError, match="opened request"):
         read_request(path)
     with pytest.raises(UsageError, match=r"expected a file of `foedus request`, got No such file"):
         read_request(tmp_path / "none.json")

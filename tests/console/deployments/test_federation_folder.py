@@ -112,7 +112,7 @@ def test_a_federation_is_found_by_its_folder_or_its_name(tmp_path: Path, monkeyp
 def test_units_name_the_folder_and_the_port(tmp_path: Path) -> None:
     found = founded(tmp_path)
     texts = {path.name: path.read_text() for path in found.write_units()}
-    assert f"coordinator {found.folder}\n" in texts["foedus-coordinator.service"]
+    assert f'coordinator "{found.folder}"\n' in texts["foedus-coordinator.service"]
     assert "ListenStream=9092" in texts["foedus-coordinator.socket"]
 
 

@@ -2,6 +2,8 @@
 
 import configparser
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,10 +17,14 @@ from compose_spec import PyCompose
 from console.deployments.templates import watched_by, write_templates
 from tests import test_helm as chart
 
-VALUES = {"folder": "/etc/foedus/clinics", "program": "/usr/bin/true", "user": "root", "port": 9092}
+VALUES = {"folder": Path("/etc/foedus/clinics"), "program": Path("/usr/bin/true"), "user": "root", "port": 9092}
 VALUES |= {"hosts": '["hub.example"]'}
-VALUES |= {"node_user": "root", "signer_user": "root", "data": "/srv/data", "key": "/etc/foedus/clinics/own.key"}
+VALUES |= {"node_user": "root", "signer_user": "root", "data": Path("/srv/data")}
+VALUES |= {"key": Path("/etc/foedus/clinics/own.key")}
 VALUES |= {"coordinator_port": 9092, "chain_port": 8545} | watched_by("127.0.0.1:9465", "127.0.0.1:9465")
+
+
+ODD = Path('/srv/%h, a "b": [c] $HOME ${D} \\e; #')
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
@@ -37,6 +43,54 @@ def test_every_template_is_filled_in(tmp_path: Path, kind: str) -> None:
             assert parser["Service"].get("NoNewPrivileges", "yes") == "yes"
 
 
+def in_odd_places(kind: str, folder: Path) -> dict[str, str]:
+    """The files for paths with letters that systemd, compose and YAML read as their own, by name."""
+    places = {name: ODD / str(name) for name, value in VALUES.items() if isinstance(value, Path)}
+    return {path.name: path.read_text() for path in write_templates(kind, folder, VALUES | places)}
+
+
+def words(text: str, *doubled: str) -> list[str]:
+    """The words of a unit's line, in which a sign that systemd reads as its own is written twice."""
+    found = shlex.split(text)
+    for sign in doubled:
+        assert not [word for word in found if sign in word.replace(2 * sign, "")]
+        found = [word.replace(2 * sign, sign) for word in found]
+    return found
+
+
+def test_a_unit_names_folders_as_systemd_reads_them(tmp_path: Path) -> None:
+    texts = in_odd_places("coordinator", tmp_path) | in_odd_places("organisation", tmp_path)
+    folder, program = str(ODD / "folder"), str(ODD / "program")
+    for part, given, writes in (
+        ("coordinator", folder, [folder]),
+        ("signer", f"{folder}/signer", [f"{folder}/signer", f"{folder}/socket"]),
+        ("node", f"{folder}/node", [f"{folder}/node"]),
+    ):
+        unit = dict(re.findall(r"^(\w+)=(.*)$", texts[f"foedus-{part}.service"], re.MULTILINE))
+        assert words(unit["ExecStart"], "%", "$") == [program, part, given]
+        assert words(unit["ReadWritePaths"], "%") == writes
+
+
+def test_compose_and_kubernetes_mount_folders_of_any_name(tmp_path: Path) -> None:
+    folder, data = str(ODD / "folder"), str(ODD / "data")
+    for kind, service, mounted in (
+        ("coordinator", "coordinator", [f"{folder}:/etc/foedus"]),
+        ("organisation", "node", [f"{folder}/node:/etc/foedus/node", f"{data}:{data}:ro"]),
+    ):
+        texts = in_odd_places(kind, tmp_path)
+        volumes = yaml.safe_load(texts["compose.yaml"])["services"][service]["volumes"]
+        assert not [volume for volume in volumes if "$" in volume.replace("$$", "")]
+        assert {volume.replace("$$", "$") for volume in volumes} >= set(mounted)
+        pods = (
+            m["spec"]["template"]["spec"]
+            for m in yaml.safe_load_all(texts["kubernetes.yaml"])
+            if "template" in m["spec"]
+        )
+        places = [mount["mountPath"] for pod in pods for c in pod["containers"] for mount in c["volumeMounts"]]
+        assert {place for place in places if place.startswith(str(ODD))} >= {folder if kind == "coordinator" else data}
+        assert f"{folder}/node" in places or kind == "coordinator"
+
+
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
 def test_the_values_for_helm_are_some_that_the_chart_has_and_install_this_part_alone(tmp_path: Path, kind: str) -> None:
     write_templates(kind, tmp_path, VALUES)
@@ -52,9 +106,12 @@ def test_the_values_for_helm_are_some_that_the_chart_has_and_install_this_part_a
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path, kind: str) -> None:
-    units = [path for path in write_templates(kind, tmp_path, VALUES) if path.suffix == ".service"]
+    program = tmp_path / "a %h; #"  # systemd runs no program with quotes or a backslash in its name
+    shutil.copy("/usr/bin/true", program)
+    odd = {"program": program, "folder": tmp_path / ODD.name}
+    units = [path for path in write_templates(kind, tmp_path, VALUES | odd) if path.suffix == ".service"]
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
-    assert "Unknown" not in done.stderr, done.stderr
+    assert str(tmp_path) not in done.stderr, done.stderr  # where ip is missing, it says so
 
 
 def test_a_signer_has_no_network_and_nothing_but_the_coordinator_publishes_a_port(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from console.sweeps.trials import (
 from core.errors import RunError, UsageError
 from core.storage.events import EventLog
 from tests.commands import make_base, make_data
+from tests.waiting import until
 
 FOEDUS = Path(sys.executable).with_name("foedus")
 QUICK = {
@@ -206,6 +207,38 @@ def test_a_trials_simulation_takes_no_more_processors_than_the_trial(
     assert given == ["1", "1", "2"]
 
 
+def test_a_signal_ends_a_sweep_as_it_did_before_ray_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, lambda *_: None))
+    start_ray("")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def living(out: Path) -> list[psutil.Process]:
+    """The processes with a folder in their command."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.mark.slow
+@pytest.mark.chain
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_leaves_neither_a_run_nor_its_chain(tmp_path: Path, number: signal.Signals) -> None:
+    settings = QUICK | {
+        "rounds": 500,
+        "base": str(make_base(tmp_path / "base")),
+        "data": str(make_data(tmp_path / "data")),
+    }
+    file, out = tmp_path / "long.toml", tmp_path / "out"
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    file.write_text("\n".join(['backend = "inline"', "[settings]", *lines]), encoding="utf-8")
+    with (tmp_path / "said").open("wb") as said:
+        sweep = subprocess.Popen([FOEDUS, "sweep", file, "--out", out], stdout=subprocess.DEVNULL, stderr=said)
+    until(lambda: '"round":3' in "".join(p.read_text() for p in out.glob("trials/*/state/events/*.jsonl")))
+    sweep.send_signal(number)
+    assert sweep.wait() == (-9 if number == signal.SIGKILL else 1), (tmp_path / "said").read_text()  # 1 is Ray's choice
+    until(lambda: not living(out))
+
+
 @pytest.mark.slow
 @pytest.mark.chain
 def test_a_sweep_of_eight_with_one_that_fails_ends_resumes_after_a_kill_and_draws_its_plots(tmp_path: Path) -> None:
@@ -242,4 +275,4 @@ def test_a_sweep_of_eight_with_one_that_fails_ends_resumes_after_a_kill_and_draw
     html = Path(found["files"]["html"]).read_text(encoding="utf-8")
     assert html.count("<circle") == 7
     assert html.count("<polyline") == 7
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+    assert not living(out)

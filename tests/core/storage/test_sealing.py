@@ -97,7 +97,7 @@ def test_malformed_wraps_are_refused(change: dict[str, Any]) -> None:
 
 
 def test_wraps_without_a_field_are_refused() -> None:
-    with pytest.raises(FormatError, match="malformed Wraps"):
+    with pytest.raises(FormatError, match="malformed key wraps"):
         Wraps.from_dict({"ephemeral": WRAPS.ephemeral})
 
 
