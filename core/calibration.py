@@ -1,4 +1,4 @@
-"""calibration: the weights of a verdict, fitted on records that organisations of a run have published.
+"""Calibration: the weights of a verdict, fitted on records that organisations of a run have published.
 
 It is of one federation, one served state and one method of attribution; a verdict on anything else keeps the constants.
 It names its records, so that whoever has them can fit it again: a digest confirms a guess at a record, which costs

@@ -4,9 +4,10 @@
 
 A 64-token prompt and 32 answer tokens; contributions are random updates, which cost as much as trained ones. Times are
 CPU seconds of the process in one thread, medians of some repeats, so that other work on the machine hardly counts; the
-first call, which reads the contributions, is not among them. Peak memory is that of a process of its own for each
-number of organisations, which reads the updates one by one, as from a run folder. With --speaking the default base, as
-it is served with the default settings, is compared with generating alone, and nothing else is measured.
+first call, which reads the contributions, is not among them. Each call has another text, of which nothing is kept. Peak
+memory is that of a process of its own for each number of organisations, which reads the updates one by one, as from a
+run folder. With --speaking 6 organisations are scored on the default base, as it is served with the default settings,
+and nothing else is measured.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,7 +46,9 @@ from provenance.history import StoredRound
 from provenance.method import Effort, Subject
 
 PROMPT, ANSWER = 64, 32
-ORGANISATIONS = (2, 6, 10, 16, 55, 200, 1000)
+FEW = 6
+"""Organisations, where something else than their number is looked at."""
+ORGANISATIONS = (2, FEW, 10, 16, 55, 200, 1000)
 ANSWERS = (8, 16, 32, 64)
 DEPTHS = (2, 4, 8)
 FAST = ("gradient", "direct-logit", "protoken")
@@ -80,27 +84,25 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     return median(cpu_timed(call)[1] for _ in range(repeats))
 
 
-def against_naive(curves: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """Speed of each method relative to the naive way, for two numbers of organisations."""
+def against_naive(curves: Mapping[str, Mapping[int, float]], *counts: int) -> dict[str, Any]:
+    """Speed of each method relative to the naive way, for some numbers of organisations."""
     naive = curves["naive"]
-    return {
-        f"{count}_organisations": {name: naive[count] / curves[name][count] for name in FAST}
-        for count in (6, NAIVE_MOST)
-    }
+    return {f"{count}_organisations": {name: naive[count] / curves[name][count] for name in FAST} for count in counts}
 
 
 def against_generation(model: Model, repeats: int) -> dict[str, Any]:
     """Seconds to generate 32 tokens greedily with a cache, and attribution of as many as a part of that.
 
-    `attribute` is all of it by the default method, as a command does it: scores, familiarity, verdict and texts.
+    `attribute` is all of it by the default method, as a command does it: scores, familiarity, verdict and words.
     """
-    subject, example = random_subject(model, 6), make_example(model)
-    prompt = model.tokenizer.decode(example.tokens[:PROMPT], skip_special_tokens=True)
+    subject, example = random_subject(model, FEW), make_example(model)
+    words = partial(model.tokenizer.decode, skip_special_tokens=True)
+    prompt = words(example.tokens[:PROMPT])
     made = max(len(generate(model, subject.adapter, prompt, ANSWER)), 1)
     takes = seconds(lambda: generate(model, subject.adapter, prompt, ANSWER), repeats) * ANSWER / made
     parts = {name: seconds(_call(name, subject, example), repeats) / takes for name in FAST}
-    answer = model.tokenizer.decode(example.tokens[PROMPT:], skip_special_tokens=True)
-    parts["attribute"] = seconds(lambda: attribute(subject, prompt, answer), repeats) / takes
+    texts = ((words(text.tokens[:PROMPT]), words(text.tokens[PROMPT:])) for text in _texts(example))
+    parts["attribute"] = seconds(lambda: attribute(subject, *next(texts)), repeats) / takes
     return {"generation_seconds": takes, "generated_tokens": made, "attribution_to_generation": parts}
 
 
@@ -132,11 +134,11 @@ def growth(model: Model, repeats: int) -> dict[str, dict[str, dict[int, float]]]
     curves: dict[str, dict[str, dict[int, float]]] = {"K": {}, "T": {}, "depth": {}}
     for count in ORGANISATIONS:
         _add(curves["K"], count, random_subject(model, count), example, repeats)
-    few = random_subject(model, 6)
+    few = random_subject(model, FEW)
     for length in ANSWERS:
         _add(curves["T"], length, few, make_example(model, length), repeats)
     for depth, deep in _deep_models(model):
-        _add(curves["depth"], depth, random_subject(deep, 6), example, repeats)
+        _add(curves["depth"], depth, random_subject(deep, FEW), example, repeats)
     return curves
 
 
@@ -162,7 +164,7 @@ def main() -> None:
             "prompt_tokens": PROMPT,
             "answer_tokens": ANSWER,
             "target_times_faster": {"6_organisations": 20, "55_organisations": 100},
-            "times_faster_than_naive": against_naive(curves["K"]),
+            "times_faster_than_naive": against_naive(curves["K"], FEW, NAIVE_MOST),
             "against_generation": against_generation(model, options.repeats),
             "peak_memory": memory(options.base),
             "growth": [
@@ -176,10 +178,15 @@ def main() -> None:
 
 
 def speaking(repeats: int) -> None:
-    """Measure and write what an attribution takes on the default base, relative to generating the answer."""
-    model = base_of_settings(RunConfig())
+    """Measure and write what scoring takes on the default base, relative to the naive way and to generating."""
+    model, curves = base_of_settings(RunConfig()), dict[str, dict[int, float]]()
     with reproducible(model.device, 0):
-        figures = {"base": RunConfig().base, **against_generation(model, repeats)}
+        _add(curves, FEW, random_subject(model, FEW), make_example(model), repeats)
+        figures = {
+            "base": RunConfig().base,
+            "times_faster_than_naive": against_naive(curves, FEW),
+            "against_generation": against_generation(model, repeats),
+        }
     command = f"python -m benchmarks.provenance.speed --repeats {repeats} --speaking"
     report.write("provenance_speed_speaking", figures, command, 0)
 
@@ -195,7 +202,14 @@ def _add(lines: dict[str, dict[int, float]], size: int, subject: Subject, exampl
 
 def _call(name: str, subject: Subject, example: Example) -> Callable[[], object]:
     subject.model.set_adapter(subject.adapter)
-    return lambda: METHODS[name].score(subject, example, Effort())
+    texts = _texts(example)
+    return lambda: METHODS[name].score(subject, next(texts), Effort())
+
+
+def _texts(example: Example) -> Iterator[Example]:
+    """Texts as long as an example: its tokens, from another one on."""
+    for start in cycle(range(len(example))):
+        yield Example(example.tokens[start:] + example.tokens[:start], example.prompt_length)
 
 
 def _update(state: AdapterState, index: int) -> AdapterState:

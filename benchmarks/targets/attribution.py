@@ -62,7 +62,11 @@ TARGETS = (
     ),
     Target(
         "attribution", "Time of an attribution, relative to generating the answer, on a base that speaks",
-        "provenance_speed_speaking", lambda f: f["attribution_to_generation"], 1.0, "×",
+        "provenance_speed_speaking", lambda f: f["against_generation"]["attribution_to_generation"], 1.0, "×",
+    ),
+    Target(
+        "attribution", "Speed relative to ProToken as published, 6 organisations, on a base that speaks",
+        "provenance_speed_speaking", lambda f: f["times_faster_than_naive"]["6_organisations"], 20, "×", at_least=True,
     ),
     Target(
         "attribution", "Peak memory for 1,000 organisations, relative to 10", "provenance_speed",
