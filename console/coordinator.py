@@ -5,6 +5,7 @@ keys in the folder `nodes`: a file that is put there is registered at once.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ app = command_app()
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with coordinator.toml.")]
 _POLL_SECONDS = 1.0
+_AGAIN_SECONDS = 60.0
+"""Until a node that the SuperLink did not register is tried again."""
 _START_SECONDS = 120.0
 _STAYS_SECONDS = 10.0
 """An nginx that ends by itself sooner would again: its port is taken, or its certificate is none."""
@@ -64,7 +67,7 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
     nginx = Nginx(children, settings)
     show(f"Coordinator on {settings.listen}, nodes by {settings.nodes}/*.pub", on=screen(stderr=True))
     show(f"Start a run on this machine: foedus run --federation {settings.folder}", on=screen(stderr=True))
-    registered: set[tuple[Path, int]] = set()
+    due: dict[tuple[Path, int], float] = {}
     with monitored(settings.metrics, CoordinatorMonitor(settings, superlink, certificate)):
         while superlink.poll() is None:
             if not nginx.alive:
@@ -74,9 +77,7 @@ def _watch(settings: CoordinatorSettings, children: Children) -> NoReturn:
                 nginx.start()
             elif told := nginx.follow_certificate():
                 show(told, on=screen(stderr=True))
-            for key_file in sorted(public_keys(settings.nodes) - registered):
-                register(key_file[0], environment)
-                registered.add(key_file)
+            register_due(settings.nodes, environment, due)
             time.sleep(_POLL_SECONDS)
     name, ended = ("the SuperLink", superlink) if superlink.poll() is not None else ("nginx", nginx.process)
     raise RunError(f"{name} ended with status {ended.returncode}: its log above says why")
@@ -127,16 +128,25 @@ def public_keys(folder: Path) -> set[tuple[Path, int]]:
     return found
 
 
-def register(path: Path, environment: dict[str, str]) -> None:
-    """Admit the node with this public key; one that is admitted already stays so."""
+def register_due(nodes: Path, environment: dict[str, str], due: dict[tuple[Path, int], float]) -> None:
+    """Register the nodes whose keys lie in the folder; `due` says when each is to be tried again, and is kept up."""
+    for key_file in sorted(public_keys(nodes)):
+        if time.monotonic() >= due.get(key_file, 0.0):
+            known = register(key_file[0], environment)
+            due[key_file] = math.inf if known else time.monotonic() + _AGAIN_SECONDS
+
+
+def register(path: Path, environment: dict[str, str]) -> bool:
+    """Admit the node with this public key, and say whether it is: one that is admitted already stays so."""
     command = [*script("flwr"), "supernode", "register", str(path), CONNECTION, "--format", "json"]
     done = subprocess.run(  # noqa: S603 - a command of ours
         [*command, "--name", path.stem], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     said = done.stdout + done.stderr
     # In JSON Flower exits with 0 whatever became of it.
-    how = "registered" if '"success": true' in said else " ".join(said.split())
+    new, before = '"success": true' in said, "already in use" in said
+    how = "registered" if new else " ".join(said.split())
     if number := re.search(r'"node-id": "?(\d+)', said):
         how += f" as {number[1]}"  # Flower lists nodes by number alone
-    how = "registered before" if "already in use" in said else how
-    show(f"Node {path.stem}: {how}", on=screen(stderr=True))
+    show(f"Node {path.stem}: {'registered before' if before else how}", on=screen(stderr=True))
+    return new or before

@@ -55,16 +55,39 @@ def test_a_node_key_that_was_half_written_is_registered_once_it_is_whole(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("code", "how"),
+    ("code", "how", "known"),
     [
-        ("""print('{"success": true, "node-id": 5}')""", "registered as 5"),
-        ("print('Public key already in use.')", "registered before"),
-        ("raise SystemExit('no answer')", "no answer"),
+        ("""print('{"success": true, "node-id": 5}')""", "registered as 5", True),
+        ("print('Public key already in use.')", "registered before", True),
+        ("raise SystemExit('no answer')", "no answer", False),
     ],
 )
 def test_it_says_what_became_of_a_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: str, how: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    how: str,
+    known: bool,
 ) -> None:
     monkeypatch.setattr(coordinator, "script", lambda _: [sys.executable, "-c", code])
-    coordinator.register(tmp_path / "medical.pub", {})
+    assert coordinator.register(tmp_path / "medical.pub", {}) is known
     assert capsys.readouterr().err == f"Node medical: {how}\n"
+
+
+def test_a_node_that_was_not_registered_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked, answers = 100.0, [], iter([True, False, True])
+
+    def register(path: Path, _environment: dict[str, str]) -> bool:
+        asked.append(path.name)
+        return next(answers)
+
+    monkeypatch.setattr(coordinator, "register", register)
+    monkeypatch.setattr("console.coordinator.time.monotonic", lambda: now)
+    for name in ("coding", "medical"):
+        (tmp_path / f"{name}.pub").touch()
+    due: dict[tuple[Path, int], float] = {}
+    for seconds in (0, 1, 60, 60):
+        now += seconds
+        coordinator.register_due(tmp_path, {}, due)
+    assert asked == ["coding.pub", "medical.pub", "medical.pub"]
