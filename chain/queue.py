@@ -87,8 +87,8 @@ class CommitQueue(Generic[Commitment]):
     def close(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until everything is anchored; returns how many commitments are not.
 
-        They stay in the file for whoever opens it next, and what the ledger is being asked is waited for. Raises
-        LedgerConflictError when the ledger has refused one.
+        They stay in the file for whoever opens it next. What the ledger is being asked then is waited for some seconds
+        more. Raises LedgerConflictError when the ledger has refused one.
         """
         with self._changed:
             self._closing = True

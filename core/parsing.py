@@ -31,7 +31,7 @@ def parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any], cal
     """
     called = called or in_words(cls)
     try:
-        names = [item.name for item in fields(cls)]  # type: ignore[arg-type] # as below
+        names = [item.name for item in fields(cls)]  # type: ignore[arg-type] # every T here is a dataclass
         if missing := [name for name in names if name not in data]:
             raise FormatError(f"malformed {called}: expected a field {missing[0]!r}, got {sorted(data)}")
         if added := sorted(set(data).difference(names)):
@@ -46,7 +46,7 @@ def parsed(cls: type[T], data: Mapping[str, Any], nested: Mapping[str, Any], cal
 def typed(value: T) -> T:
     """The value itself; raises FormatError when a plain field has another type than it declares, or no such value."""
     called = in_words(type(value))
-    for item in fields(value):  # type: ignore[arg-type] # every T here is a dataclass
+    for item in fields(value):  # type: ignore[arg-type] # as above
         got = getattr(value, item.name)
         if check := _CHECKS.get(item.type):
             check(got)

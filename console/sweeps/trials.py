@@ -99,7 +99,6 @@ def start_ray(address: str) -> None:
     for attempt in range(_STARTS):
         try:
             ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
-            signal.signal(signal.SIGTERM, leaving)  # Ray's own ends this process as a crash does, with a trace
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RunError(f"--address: expected a Ray cluster at {address!r}, got {error}") from error
         # Ray raises a bare Exception where its own processes have not started within 30 seconds: on a busy machine.
@@ -108,6 +107,7 @@ def start_ray(address: str) -> None:
             if attempt == _STARTS - 1:
                 raise RunError(f"expected Ray to start, got {error}: --resume goes on") from error
         else:
+            signal.signal(signal.SIGTERM, leaving)  # Ray's own ends this process as a crash does, with a trace
             return
 
 
