@@ -3,8 +3,9 @@
     python -m benchmarks.provenance.speaking --data DATA --work WORK [--seeds N] [--only NAME …]
 
 DATA holds the four domains of real data, and TOFU in the folder unlearning; WORK keeps all scores. What was judged of a
-federation lies in benchmarks/measured, and is not measured again. The responses and their teachers are those of
-`benchmarks.provenance`; where an organisation misses the later rounds there, it does so here.
+federation lies in benchmarks/measured, and is not measured again: the tables have all that lies there. The responses
+and their teachers are those of `benchmarks.provenance`; where an organisation misses the later rounds there, it does so
+here.
 """
 
 import argparse
@@ -44,9 +45,21 @@ def shortened(experiment: Experiment) -> Experiment:
     return replace(experiment, schedule=schedule, probes={len(rounds) - 1: tuple(kept)})
 
 
-def measured(name: str, settings: ExperimentSettings, work: Path) -> dict[str, Any]:
+def measured(name: str, data: Path, seed: int, work: Path) -> dict[str, Any]:
     """What was judged of the responses of one federation."""
+    settings = ExperimentSettings(base_of_settings(RunConfig()), data, "", seed)
     return judged(torch.load(run(name, RunConfig().base, settings, work, shaped=shortened), weights_only=False))
+
+
+def figures() -> dict[str, Any]:
+    """The tables of every federation that was measured, whenever that was."""
+    found = (report.known("provenance", f"{name}-{seed}") for seed in SEEDS for name in RUN)
+    runs = [run for run in found if run is not None]
+    return {
+        "by_experiment": by_experiment(runs),
+        "tokens_of_facts": tokens_of_facts(runs),
+        "correlations": correlations(runs),
+    }
 
 
 def main() -> None:
@@ -57,19 +70,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=RUN, choices=RUN, help="the experiments to run")
     options = parser.parse_args()
-    model, runs = base_of_settings(RunConfig()), []
     for seed in SEEDS[: options.seeds]:
         for name in options.only:
-            settings = ExperimentSettings(model, options.data, "", seed)
-            runs.append(report.kept("provenance", f"{name}-{seed}", partial(measured, name, settings, options.work)))
+            report.kept("provenance", f"{name}-{seed}", partial(measured, name, options.data, seed, options.work))
             # After every federation: a measurement that stops leaves its figures behind.
-            figures = {
-                "by_experiment": by_experiment(runs),
-                "tokens_of_facts": tokens_of_facts(runs),
-                "correlations": correlations(runs),
-            }
             command = "python -m benchmarks.provenance.speaking --data DATA --work WORK"
-            report.write("provenance_speaking", figures, command, SEEDS[0])
+            report.write("provenance_speaking", figures(), command, SEEDS[0])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """What benchmarks report and keep."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import report
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def test_a_seed_is_measured_once_and_kept_with_its_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +34,37 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="Out of range"):
         report.kept("rules", "7", lambda: {"loss": float("nan")})
     assert not (tmp_path / "rules" / "7.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "result"),
+    [
+        ("lds", "--work WORK", "lds"),
+        ("records", "--work WORK", "records"),
+        ("rules", "--work WORK", "rules"),
+        ("agents.tables", "--scenario speaking", "agents_speaking"),
+        ("provenance.speaking", "--work WORK --data DATA --only natural", "provenance_speaking"),
+        ("unlearning.speaking", "--data DATA", "unlearning_speaking"),
+    ],
+)
+def test_published_figures_are_those_of_the_seeds_that_are_kept(
+    module: str, options: str, result: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if module == "unlearning.speaking" and not DATA.is_dir():
+        pytest.skip("reads its task from the data outside the repository")
+    written: dict[str, Any] = {}
+
+    def known(name: str, key: str, _measure: object) -> Any:
+        found = report.known(name, key)
+        assert found is not None, f"{name} {key} was published and is not kept"
+        return found
+
+    def write(name: str, figures: dict[str, Any], *_: object) -> None:
+        written[name] = json.loads(json.dumps(figures))
+
+    monkeypatch.setattr(report, "kept", known)
+    monkeypatch.setattr(report, "write", write)
+    words = options.replace("WORK", str(tmp_path)).replace("DATA", str(DATA)).split()
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+    assert written == {result: report.figures(result)}
