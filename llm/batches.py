@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from core.errors import DataError
-from llm.records import Message, Record
+from llm.records import Message, Record, check_unicode
 from llm.templates import chat
 
 IGNORED = -100
@@ -84,7 +84,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> tuple[int, ...]:
 
 
 def encode_turns(tokenizer: Any, turns: tuple[Message, ...]) -> tuple[int, ...]:
-    """The same of a conversation; raises DataError for turns that the chat template refuses."""
+    """The same of a conversation; raises DataError for turns that the chat template refuses, or no Unicode text."""
     return tuple(_tokens(tokenizer, _prompt_text(tokenizer, Record(turns, ""))))
 
 
@@ -138,6 +138,7 @@ class GrowingText:
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
+    check_unicode("prompt or answer", text)
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 

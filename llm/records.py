@@ -141,12 +141,20 @@ def text_of(fields: Mapping[str, Any], name: str, default: str | None = None) ->
         return to_json(value).decode()
     if not isinstance(value, str):
         raise DataError(f"field {name!r}: expected text, got {_kind(value)}")
-    try:  # an escape in JSON can spell half a character, which no tokenizer and no digest takes
-        value.encode()
-    except UnicodeEncodeError as error:
-        got = f"\\u{ord(value[error.start]):04x} alone"
-        raise DataError(f"field {name!r}: expected Unicode text, got {got}: mend or remove the record") from error
+    check_unicode(f"field {name!r}", value, "mend or remove the record")
     return value
+
+
+def check_unicode(what: str, text: str, advice: str = "write it in UTF-8") -> None:
+    """Raise DataError for half a character, which no tokenizer and no digest takes.
+
+    An escape in JSON can spell one, and Python makes one of each byte of an argument or a line that is no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        got = f"\\u{ord(text[error.start]):04x} alone"
+        raise DataError(f"{what}: expected Unicode text, got {got}: {advice}") from error
 
 
 def _pair(fields: Mapping[str, Any], prompt: str, answer: str, domain: str) -> Record:

@@ -4,6 +4,7 @@ from core.canonical import Address
 from core.errors import UsageError
 from core.storage.run_folder import RunFolder
 from llm.model import Model
+from llm.records import check_unicode
 from llm.served import serving
 from provenance.attribution import DEFAULT, attribute, check_method
 from provenance.ensemble import EnsembleSubject
@@ -44,6 +45,8 @@ def trace(
     check_method(method)
     if not prompt.strip():
         raise UsageError("prompt: expected a question, got nothing")
+    for name, text in (("prompt", prompt), ("response", response or "")):
+        check_unicode(name, text)
     traced = attribute(subject(run, base), prompt, response, method, max_new_tokens)
     if organisation is not None and organisation not in traced.organisations:
         name = run.genesis.contributors[organisation]

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.canonical import parse_json
+from core.canonical import parse_json, to_json
 from core.errors import FormatError, UsageError
 from core.keys import read_passphrase
 
@@ -143,15 +143,18 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
 
 
 async def read_json(request: Request) -> Any:
-    """The JSON of a request's body; raises UsageError for another type, FormatError for what is none."""
+    """The JSON of a request's body; raises UsageError for another type, and for what is none."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         # A form of another site can send text/plain without asking, and nothing else that is read here.
         raise UsageError(f"content-type: expected application/json, got {request.headers.get('content-type')!r:.80}")
     body = await _body(request)
     try:
-        return parse_json(body, LARGEST_BODY)
+        found = parse_json(body, LARGEST_BODY)
+        # Python's parser takes NaN, and half a character: neither could be said again, in an answer or a receipt.
+        to_json(found)
     except FormatError as error:
         raise UsageError(f"body: {error}") from error
+    return found
 
 
 async def read_form(request: Request) -> dict[str, str]:

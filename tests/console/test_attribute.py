@@ -84,6 +84,8 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
         (("--organisation", "hospital"), ("'hospital'", "coding", "medical")),
         (("--response", " "), ("response", "empty")),
         (("--prompt", ""), ("prompt", "nothing")),
+        (("--prompt", "caf\udce9"), ("prompt: expected Unicode text", "\\udce9 alone")),
+        (("--response", "caf\udce9"), ("response: expected Unicode text", "\\udce9 alone")),
         (("--prompt", "word " * 200), ("context", "128")),
         (("--max-new-tokens", 0), ("--max-new-tokens", "0")),
         (("nobody",), ("'nobody'",)),

@@ -38,7 +38,7 @@ def test_a_chat_ends_with_its_input(finished: World, monkeypatch: pytest.MonkeyP
     assert "Verdict" not in text
 
 
-@pytest.mark.parametrize("line", ["/method", "/method guess", "/fly", "/", "word " * 200])
+@pytest.mark.parametrize("line", ["/method", "/method guess", "/fly", "/", "word " * 200, "caf\udce9"])
 def test_a_mistake_in_a_pipe_ends_the_chat(finished: World, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     code, text = talk(finished, monkeypatch, line, "coding 3?")
     assert code == 2

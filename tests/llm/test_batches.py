@@ -52,6 +52,11 @@ def test_turns_that_the_template_refuses_are_a_data_error() -> None:
         encode(byte_tokenizer(refuses), question("Who?", "I."), 100)
 
 
+def test_half_a_character_is_a_data_error() -> None:
+    with pytest.raises(DataError, match=r"expected Unicode text, got \\udce9 alone"):
+        encode_prompt(byte_tokenizer(CHAT), "caf\udce9")
+
+
 def test_an_order_of_turns_that_the_template_refuses_is_named_before_training() -> None:
     alternating = (
         "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"

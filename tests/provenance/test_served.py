@@ -60,7 +60,11 @@ def test_a_member_without_a_part_is_named(federation: Federation, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("prompt", "method", "error"),
-    [(" ", "gradient", "expected a question"), ("Why?", "guess", "expected one of gradient, .*, got 'guess'")],
+    [
+        (" ", "gradient", "expected a question"),
+        ("Why?", "guess", "expected one of gradient, .*, got 'guess'"),
+        ("caf\udce9", "gradient", r"prompt: expected Unicode text, got \\udce9 alone"),
+    ],
 )
 def test_a_wrong_question_is_refused_before_anything_is_loaded(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, prompt: str, method: str, error: str

@@ -150,6 +150,20 @@ def test_what_is_no_request_is_refused(served: Served, body: bytes) -> None:
     assert found.json["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "\ud800"}]}, {"stop": "\ud800"}, {"user": "\ud800"}, {"\ud800": 1},
+        {"user": float("nan")}, {"metadata": {"n": float("inf")}},
+    ],
+)  # fmt: skip
+def test_what_no_receipt_could_say_again_is_refused(served: Served, fields: dict[str, Any]) -> None:
+    for stream in (False, True):
+        found = served.complete(stream=stream, **fields)
+        assert (found.status, found.json["error"]["type"]) == (400, "invalid_request_error")
+        assert found.json["error"]["message"].startswith("body: ")
+
+
 def test_fields_that_change_nothing_are_taken(served: Served) -> None:
     neutral = {"n": 1, "user": "somebody", "presence_penalty": 0, "response_format": {"type": "text"}, "stop": None}
     assert served.complete(**neutral).status == 200
