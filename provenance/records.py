@@ -36,16 +36,22 @@ _ROW = 64
 """Tokens of a row, where no record is longer: attention over a few records costs less than over many."""
 
 
+def check_one_answers(run: RunFolder) -> None:
+    """Raise UsageError where an ensemble answers: it has no one B."""
+    lanes = [lane for lane in range(len(run.genesis.lanes)) if run.members(lane)]
+    if run.genesis.composition == "ensemble" and len(lanes) > 1:
+        raise UsageError(f"--records: expected one adapter that answers, got an ensemble of {len(lanes)}")
+
+
 def scores_of_records(run: RunFolder, trace: TokenTrace, records: Sequence[Record], base: str = "") -> torch.Tensor:
     """Score every record for every token of a trace of what the run serves: (T, N), float64 on the CPU.
 
-    Raises UsageError where an ensemble answers: it has no one B.
+    Raises UsageError where an ensemble answers.
     """
+    check_one_answers(run)
     served = serving(run, base)
     model, adapters = served.model, served.adapter
     start = encode_prompt(model.tokenizer, trace.prompt)
-    if adapters.kind == "ensemble" and len(adapters.parts) > 1:
-        raise UsageError(f"--records: expected one adapter that answers, got an ensemble of {len(adapters.parts)}")
     adapter = adapters.states[route(model, adapters, [start])[0]]
     example = Example((*start, *(token.token for token in trace.tokens)), len(start))
     return record_scores(model, adapter, example, records, run.genesis.training.max_length)

@@ -132,6 +132,16 @@ def test_the_command_names_the_first_records_of_every_token(finished: World) -> 
     assert f"The first of your {len(lines)} records for each token" in shown.out
 
 
+@pytest.mark.parametrize("composed", ["ensemble"], indirect=True)
+def test_records_are_refused_for_an_ensemble_before_it_answers(
+    composed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provenance.served.trace", None)
+    done = foedus("attribute", *QUESTION, "--records", composed.data / "coding.jsonl", "--state", composed.state)
+    assert done.code == 2
+    assert "--records: expected one adapter that answers, got an ensemble of 3" in done.error
+
+
 def test_records_that_are_none_are_refused_before_the_model_is_loaded(finished: World, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     for name, got in (("empty.jsonl", "expected records"), ("absent.jsonl", "expected a file")):
