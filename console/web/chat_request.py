@@ -27,6 +27,10 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True, False), "modalities": (["text"],),
 }  # fmt: skip
 """Fields that are known, and the values of them that change nothing."""
+_KINDS: Mapping[type, str] = {
+    str: "text", bool: "true or false", dict: "an object",
+    int: "an integer within ±(2^53 − 1)",  # beyond it, JSON's readers have a double
+}  # fmt: skip
 
 
 class RequestError(UsageError):
@@ -132,5 +136,5 @@ def _number(given: Json, name: str, low: float, high: float) -> float:
 def _typed(given: Json, name: str, kind: type, default: Any) -> Any:
     value = given.get(name, default)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RequestError(name, f"expected {kind.__name__}, got {value!r:.80}")
+        raise RequestError(name, f"expected {_KINDS[kind]}, got {value!r:.80}")
     return value

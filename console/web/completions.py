@@ -109,11 +109,12 @@ class _Frame:
                 foedus = {"token": _token(event)} if event.scores else None
                 yield self._chunk({"content": event.text}, foedus=foedus)
                 event = await anext(events)
+            whole = self._foedus(event)
         except (FoedusError, OSError) as error:
             # The status is sent already: the error is the stream's last event.
             yield _event(error_body(error)[1])
             return
-        yield self._chunk({}, finish=event.reply.finished, foedus=self._foedus(event))
+        yield self._chunk({}, finish=event.reply.finished, foedus=whole)
         if self.asked.usage:
             yield _event(self._body("chat.completion.chunk", []) | {"usage": _usage(event)})
         yield b"data: [DONE]\n\n"

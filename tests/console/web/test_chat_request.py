@@ -72,5 +72,10 @@ def test_what_is_none_is_refused_by_name(change: dict[str, Any]) -> None:
         ChatRequest.of(PLAIN | change)
 
 
+def test_an_integer_that_json_cannot_hold_is_told_the_bound() -> None:
+    with pytest.raises(RequestError, match=r"seed: expected an integer within ±\(2\^53 − 1\), got 1.15"):
+        ChatRequest.of(PLAIN | {"seed": float(2**60)})
+
+
 def test_a_seed_may_be_any_integer() -> None:
     assert ChatRequest.of(PLAIN | {"seed": -1}).question.sampling == Sampling(1.0, 1.0, 2**53 - 1)

@@ -243,11 +243,14 @@ def test_more_than_the_server_takes_on_is_told_to_come_again(served: Served, mon
         client.chat.completions.create(model=served.run, **ASKED)
 
 
-def test_an_error_in_the_midst_of_a_stream_is_its_last_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["provenance.serving.ServedReply.trace", "console.web.completions.receipt_bundle"])
+def test_an_error_in_the_midst_of_a_stream_is_its_last_event(
+    served: Served, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     def fail(*_: object) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("provenance.serving.ServedReply.trace", fail)
+    monkeypatch.setattr(step, fail)
     found = served.complete(stream=True)
     assert found.status == 200
     last = json.loads(found.text.strip().split("\n\n")[-1].removeprefix("data: "))
