@@ -6,21 +6,24 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
 from urllib.request import getproxies
 
 _FOR_SOCKS = {"socksio==1.0.0": "socksio", "PySocks==1.7.1": "socks"}
 """What httpx, by which Flower and the Hub's client connect, and requests, by which web3 does, need for SOCKS."""
+_STREAMS = (
+    ("stdin", "r", "surrogateescape"),  # what is no UTF-8 is refused where text is read, in words
+    ("stdout", "w", "replace"),  # letters that the terminal's encoding lacks become question marks, not an error
+    ("stderr", "w", "replace"),
+)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     leave_on_signals()
-    for stream in (sys.stdout, sys.stderr):
-        # What is shown may have letters that the terminal's encoding lacks: they become question marks, not an error.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    open_streams()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes train at once; more threads slow all of them
     # What listens on this machine's loopback is never behind a proxy, whatever the network's settings leave out.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
@@ -38,6 +41,15 @@ def main() -> None:
         sys.stderr.write(f"foedus: expected the module {error.name!r}, got no such module: {remedy}\n")
         code = 2
     sys.exit(code)
+
+
+def open_streams() -> None:
+    """Have the standard streams open, and take any text: one that was closed is empty, and takes everything."""
+    for name, mode, errors in _STREAMS:
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the process's end
+        if isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def lacking_for_socks() -> list[str]:

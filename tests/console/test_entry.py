@@ -116,6 +116,31 @@ def test_a_socks_proxy_is_refused_in_one_line_where_the_packages_for_it_are_miss
     )
 
 
+def test_streams_that_are_closed_are_empty() -> None:
+    """As some services and cron jobs start a command."""
+    script = (
+        "import sys; import console.cli as cli, console.entry as entry\n"
+        "def run():\n"
+        "    print(sys.stdin.read()); sys.stderr.write('told')\n"
+        "    return 0\n"
+        "cli.run_command = run; entry.main()"
+    )
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, script]
+    assert subprocess.run(closed, check=False).returncode == 0
+
+
+def test_a_line_that_is_no_utf_8_is_read() -> None:
+    script = (
+        "import sys; import console.cli as cli, console.entry as entry\n"
+        "cli.run_command = lambda: print(ascii(input()))\n"
+        "entry.main()"
+    )
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input=b"caf\xe9\n", capture_output=True, check=False, env=strict)
+    assert done.stdout.decode().strip() == r"'caf\udce9'"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_as_an_exception_does(number: signal.Signals) -> None:
     """A second one, which service managers and terminals send, does not end the ending."""
