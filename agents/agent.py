@@ -16,6 +16,7 @@ from typing import Final, Self
 from agents.q_function import Action, QFunction, is_number
 from core.canonical import from_json, to_json
 from core.errors import ConfigError, FormatError, UsageError
+from core.parsing import parsed
 
 _SAVED: Final = ("seed", "decisions", "spent", "earned", "risk")
 
@@ -202,13 +203,13 @@ class Agent:
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Self:
         """Parse a saved agent; raises FormatError when it is malformed, or of another version."""
-        parsed = from_json(data)
-        if not isinstance(parsed, dict):
+        saved = from_json(data)
+        if not isinstance(saved, dict):
             raise FormatError("malformed agent: not an object")
         try:
-            values = QFunction.from_data(parsed["values"])
-            waiting = [Decision(**{**d, "action": Action(d["action"])}) for d in parsed["waiting"]]
-            plain = {name: parsed[name] for name in _SAVED}
+            values = QFunction.from_data(saved["values"])
+            waiting = [parsed(Decision, d, {"action": Action}) for d in saved["waiting"]]
+            plain = {name: saved[name] for name in _SAVED}
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"malformed agent: {error}") from error
         if not (is_number(plain["spent"]) and is_number(plain["earned"])):

@@ -22,6 +22,7 @@ from enum import IntEnum
 from typing import Any, Final, Self
 
 from core.errors import FormatError
+from core.parsing import parsed
 from core.update import Bid
 
 VERSION: Final = 2
@@ -108,11 +109,11 @@ class QFunction:
             version, learning, weights, visits = (data[n] for n in ("version", "learning", "weights", "visits"))
             if version != VERSION:
                 raise FormatError(f"Q-function: expected version {VERSION}, got {version!r}")
-            found = cls(Learning(**learning), list(weights), list(visits))
+            found = cls(parsed(Learning, learning, {}), list(weights), list(visits))
         except (KeyError, TypeError) as error:
             raise FormatError(f"malformed Q-function: {error}") from error
-        if not all(is_number(value) for value in [*asdict(found.learning).values(), *found.weights]):
-            raise FormatError("malformed Q-function: a weight or a schedule is not a number")
+        if not all(is_number(value) for value in found.weights):
+            raise FormatError("malformed Q-function: a weight is not a number")
         if not all(type(n) is int and n >= 0 for n in found.visits):
             raise FormatError(f"malformed Q-function: visits are {found.visits}")
         if (len(found.weights), len(found.visits)) != (2, len(Action)):

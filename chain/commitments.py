@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from core.canonical import Digest, commitment, digest, salt_bytes, to_json
 from core.errors import FormatError
 from core.ledger import Anchor, RoundCommitment
+from core.parsing import parsed
 from core.round_key import RoundKey
 from core.rounds import Admitted, RoundRecord, Salts
 
@@ -66,8 +67,13 @@ def tag(commitment: RoundCommitment | PrivateCommitment) -> str:
 
 
 def parse(entry: dict[str, Any]) -> Any:
-    """The commitment in an entry of a queue's file: {tag: fields}. Raises KeyError or TypeError when there is none."""
+    """The commitment in an entry of a queue's file: {tag: fields}. Raises FormatError, KeyError or ValueError."""
     ((name, fields),) = entry.items()
     # JSON has lists only, and a commitment is compared and hashed.
-    values = {field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()}
-    return _KINDS[name](**{**values, "key": RoundKey(**fields["key"])})
+    lists = dict.fromkeys(("manifests", "bids", "allocations"), tuple)
+    return parsed(_KINDS[name], fields, {"key": RoundKey.from_dict, **lists})
+
+
+def parse_anchor(entry: dict[str, Any]) -> tuple[RoundKey, Anchor]:
+    """The anchor in another such entry, {"key", "anchor"}, and of which round. Raises FormatError."""
+    return RoundKey.from_dict(entry["key"]), parsed(Anchor, entry["anchor"], {})

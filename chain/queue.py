@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Generic
 
-from chain.commitments import Commitment, Recorder, parse, tag
+from chain.commitments import Commitment, Recorder, parse, parse_anchor, tag
 from core.canonical import Digest
-from core.errors import IntegrityError, LedgerConflictError, LedgerError
+from core.errors import LedgerConflictError, LedgerError
 from core.ledger import Anchor
 from core.round_key import RoundKey
 from core.storage import jsonl
@@ -187,13 +187,14 @@ def _load(path: Path) -> tuple[dict[RoundKey, Any], dict[RoundKey, Anchor]]:
     """The commitments and the anchors in a queue's file; raises IntegrityError on damage."""
     commitments: dict[RoundKey, Any] = {}
     anchors: dict[RoundKey, Anchor] = {}
-    for number, entry in enumerate(jsonl.read(path), start=1):
-        try:
-            if "anchor" in entry:
-                anchors[RoundKey(**entry["key"])] = Anchor(**entry["anchor"])
-            else:
-                commitment = parse(entry)
-                commitments[commitment.key] = commitment
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(f"line {number} of {path} is damaged: {error}") from error
+
+    def take(entry: dict[str, Any]) -> None:
+        if "anchor" in entry:
+            key, anchor = parse_anchor(entry)
+            anchors[key] = anchor
+        else:
+            commitment = parse(entry)
+            commitments[commitment.key] = commitment
+
+    jsonl.read_as(path, take)
     return commitments, {key: anchor for key, anchor in anchors.items() if key in commitments}

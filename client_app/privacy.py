@@ -13,11 +13,13 @@ public, and so is the noise that follows from them.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from core.canonical import Digest, digest, raw, to_json
 from core.errors import IntegrityError, PrivacyError
 from core.messages.training import Task
+from core.parsing import parsed
 from core.privacy import PrivacyPlan
 from core.round_key import RoundKey
 from core.signed import SigningKey
@@ -42,6 +44,15 @@ class PrivateRound:
         return Mechanism(plan.rate, plan.privacy.clip, plan.noise, plan.expected, self.secret)
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What is entered of one."""
+
+    key: RoundKey
+    inputs: Digest
+    steps: int
+
+
 class PrivacyAccount:
     """One organisation's account in one federation; its messages are handled one at a time, by any process."""
 
@@ -53,10 +64,9 @@ class PrivacyAccount:
 
         Raises PrivacyError when the budget does not cover it, IntegrityError when the account is damaged.
         """
-        entries = jsonl.read(self._path)
-        entry = {"key": asdict(key), "inputs": inputs, "steps": steps}
+        entries, entry = self._entries(), _Training(key, inputs, steps)
         known = entry in entries
-        spent = sum(e["steps"] for e in entries if e["key"]["lane"] == key.lane)
+        spent = sum(e.steps for e in entries if e.key.lane == key.lane)
         if not known and spent + steps > self._plan.most:
             raise PrivacyError(
                 f"privacy budget: expected at most {self._plan.most - spent} steps more, got a round of {steps}: it is "
@@ -64,7 +74,7 @@ class PrivacyAccount:
             )
         if not known:
             # On disk first: an update that nobody has counted must not leave.
-            jsonl.append(self._path, entry)
+            jsonl.append(self._path, asdict(entry))
         return self._plan.spent(spent if known else spent + steps)
 
     def check_whole(self, trained: Mapping[RoundKey, int]) -> None:
@@ -72,13 +82,16 @@ class PrivacyAccount:
 
         An account that is lost, or older than the organisation's memory, would spend the same budget again.
         """
-        entered = Counter(RoundKey(**entry["key"]) for entry in jsonl.read(self._path))
+        entered = Counter(entry.key for entry in self._entries())
         for key, updates in sorted(trained.items()):
             if entered[key] < updates:
                 raise IntegrityError(
                     f"privacy account {self._path}: expected {updates} entries of {key}, got {entered[key]}: restore "
                     "its newest copy"
                 )
+
+    def _entries(self) -> list[_Training]:
+        return jsonl.read_as(self._path, partial(parsed, _Training, nested={"key": RoundKey.from_dict}, called="entry"))
 
 
 def private_round(

@@ -28,6 +28,7 @@ from core.generations import GenerationRecord, check_members
 from core.genesis import Genesis
 from core.ledger import LedgerView
 from core.model_selection import best_of
+from core.parsing import parsed
 from core.round_key import RoundKey
 from core.rounds import Best, RoundRecord, Salts, ShownRecord, commit_to
 from core.signed import Signed
@@ -111,8 +112,7 @@ class Witness:
         self._confirmed: set[RoundKey] = set()
         self._known_ledger = False
         self._caught = ""
-        for entry in jsonl.read(path):
-            self._remember(entry)
+        jsonl.read_as(path, self._remember)
 
     def sent(self, signed: Signed[UpdateManifest]) -> None:
         """Remember an own manifest; call it before it is sent."""
@@ -358,20 +358,19 @@ class Witness:
 
     def _remember(self, entry: dict[str, Any]) -> None:
         if "sent" in entry or "lost" in entry:
-            key, manifest = RoundKey(**(entry.get("sent") or entry["lost"])), Digest(entry["manifest"])
+            key, manifest = RoundKey.from_dict(entry.get("sent") or entry["lost"]), Digest(entry["manifest"])
             self._sent.setdefault(key, []).append(manifest)
             self._updates.setdefault(key, set()).add(Digest(entry["update"]))
             self._lost |= {manifest} if "lost" in entry else set()
         elif "shown" in entry:
-            plain = entry["shown"]
-            best = Best(**plain["best"]) if plain["best"] else None
-            shown = _ShownRound(**{**plain, "key": RoundKey(**plain["key"]), "best": best})
+            nested = {"key": RoundKey.from_dict, "best": lambda best: parsed(Best, best, {}) if best else None}
+            shown = parsed(_ShownRound, entry["shown"], nested, "round that was shown")
             self._shown[shown.key] = shown
         elif "opened" in entry:
-            opened = _Opened(**entry["opened"])
+            opened = parsed(_Opened, entry["opened"], {}, "generation that was opened")
             self._opened[opened.lane, opened.generation] = opened
         elif "confirmed" in entry:
-            self._confirmed.add(RoundKey(**entry["confirmed"]))
+            self._confirmed.add(RoundKey.from_dict(entry["confirmed"]))
         elif "caught" in entry:
             self._caught = entry["caught"]
         else:

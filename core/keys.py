@@ -59,6 +59,9 @@ class Domain:
     chain_id: int
     contract: Address
 
+    def __str__(self) -> str:
+        return f"contract {self.contract} on chain {self.chain_id}"
+
     def to_dict(self) -> dict[str, Any]:
         """The EIP712Domain struct."""
         return {

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from core.canonical import Address, Digest, address, digest, from_json, to_json
 from core.errors import FormatError
-from core.parsing import finite, typed
+from core.parsing import finite, parsed
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,20 @@ class TokenTrace:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
         """Parse the plain data of `to_bytes`; raises FormatError."""
-        try:
-            tokens = tuple(typed(TokenScores(**t | {"scores": _floats(t["scores"])})) for t in data["tokens"])
-            vectors = {name: _floats(data["response"][name]) for name in ("scores", "familiarity")}
-            response = typed(ResponseScores(**data["response"] | vectors))
-            organisations = tuple(address(a) for a in data["organisations"])
-            trace = typed(cls(**{**data, "tokens": tokens, "response": response, "organisations": organisations}))
-            for residual in (response.residual, *(token.residual for token in tokens)):
-                finite("residual", 0.0 if residual is None else residual)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"malformed trace: {error}") from error
-        rows = (response.scores, response.familiarity, *(t.scores for t in tokens))
+        trace = parsed(
+            cls,
+            data,
+            {
+                "tokens": lambda tokens: tuple(parsed(TokenScores, token, {"scores": _floats}) for token in tokens),
+                "response": lambda whole: parsed(ResponseScores, whole, {"scores": _floats, "familiarity": _floats}),
+                "organisations": lambda addresses: tuple(map(address, addresses)),
+            },
+            "trace",
+        )
+        response, organisations = trace.response, trace.organisations
+        for residual in (response.residual, *(token.residual for token in trace.tokens)):
+            finite("residual", 0.0 if residual is None else residual)
+        rows = (response.scores, response.familiarity, *(token.scores for token in trace.tokens))
         if odd := [len(row) for row in rows if len(row) != len(organisations)]:
             raise FormatError(f"malformed trace: expected {len(organisations)} scores everywhere, got {odd[0]}")
         if response.verdict is not None and response.verdict not in organisations:

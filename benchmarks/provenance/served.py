@@ -12,11 +12,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks.provenance.experiments import unended
 from benchmarks.provenance.measure import FAST, attributed, save
 from core.adapter import AdapterState
 from core.canonical import Address
+from core.errors import UsageError
+from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from llm.files import read_records
 from llm.records import Record
@@ -24,6 +27,8 @@ from provenance import served
 from provenance.attribution import METHODS
 from provenance.method import Subject
 
+PARTS = ("validation", "dev")
+"""The shared validation set, and each organisation's held-out records."""
 _UNCUT = 2**31
 
 
@@ -36,20 +41,26 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50, help="records of each organisation")
     options = parser.parse_args()
     run = State(options.state).existing()
-    subject, names = served.subject(run), run.genesis.names
-    if not isinstance(subject, Subject) or not isinstance(subject.adapter, AdapterState):
-        parser.error(f"expected a run that serves one sum, got composition {run.genesis.composition}")
-    subject.model.set_adapter(subject.adapter)
     base = Path(run.genesis.base.name).name
-    for seed, part in enumerate(("validation", "dev")):
-        rows = []
-        for organisation, record in _records(options.data, part, sorted(names.items()), options.limit):
-            # Whole, as by the command: rows are cut in training only.
-            example = unended(subject.model, record, _UNCUT)
-            scores = attributed(subject, example, {name: METHODS[name].score for name in FAST})
-            rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
+    for seed, part in enumerate(PARTS):
+        rows = asked(run, options.data, part, options.limit, FAST)
         where = {"experiment": "served", "base": base, "domain": "", "seed": seed}
         save({**where, "rows": rows}, options.work / f"served-{base}-{part}-{seed}.pt")
+
+
+def asked(run: RunFolder, data: Path, part: str, limit: int, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """What methods say of the first records of a part of the data, each with its own answer: a row for each record."""
+    subject, names = served.subject(run), run.genesis.names
+    if not isinstance(subject, Subject) or not isinstance(subject.adapter, AdapterState):
+        raise UsageError(f"expected a run that serves one sum, got composition {run.genesis.composition}")
+    subject.model.set_adapter(subject.adapter)
+    rows = []
+    for organisation, record in _records(data, part, sorted(names.items()), limit):
+        # Whole, as by the command: rows are cut in training only.
+        example = unended(subject.model, record, _UNCUT)
+        scores = attributed(subject, example, {name: METHODS[name].score for name in methods})
+        rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
+    return rows
 
 
 def _records(

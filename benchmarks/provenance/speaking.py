@@ -17,16 +17,22 @@ from typing import Any
 
 import torch
 
+from assets import samples
 from benchmarks import report
+from benchmarks.command_line import foedus
 from benchmarks.in_process import Schedule
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
-from benchmarks.provenance.measure import run
+from benchmarks.provenance.measure import BY_PASSES, FAST, run
+from benchmarks.provenance.served import PARTS, asked
 from benchmarks.provenance.tables import by_experiment, correlations, judged, tokens_of_facts
-from benchmarks.speaking import SEEDS
+from benchmarks.speaking import SEEDS, once
 from core.config import RunConfig
+from core.storage.state_folder import State
 from llm.sources import base_of_settings
 
-RUN = ("natural", "triggers", "facts", "absent", "same", "unequal", "authors")
+SERVED = "served"
+"""A run of `foedus run` as it comes, which is asked about the held-out and the validation records of the samples."""
+RUN = ("natural", "triggers", "facts", SERVED, "absent", "same", "unequal", "authors")
 STEPS = 16
 """Of an organisation in each round."""
 ASKED = 6
@@ -47,8 +53,18 @@ def shortened(experiment: Experiment) -> Experiment:
 
 def measured(name: str, data: Path, seed: int, work: Path) -> dict[str, Any]:
     """What was judged of the responses of one federation."""
+    if name == SERVED:
+        return served(seed, work / f"{SERVED}-{seed}")
     settings = ExperimentSettings(base_of_settings(RunConfig()), data, "", seed)
     return judged(torch.load(run(name, RunConfig().base, settings, work, shaped=shortened), weights_only=False))
+
+
+def served(seed: int, state: Path) -> dict[str, Any]:
+    """The same of a default run in a state folder, made once."""
+    once(state.with_suffix(".json"), lambda: foedus("run", "--state", str(state), "--seed", str(seed)))
+    found, methods = State(state).existing(), (*FAST, *BY_PASSES)
+    rows = [row for part in PARTS for row in asked(found, samples(), part, ASKED, methods)]
+    return judged({"experiment": SERVED, "base": RunConfig().base, "domain": "", "seed": seed, "rows": rows})
 
 
 def figures() -> dict[str, Any]:

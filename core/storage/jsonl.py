@@ -8,18 +8,22 @@ parse are damage.
     append(path, entry)          one entry, waiting for another writer
     JsonLines(path)              a writer that keeps the file to itself until it is closed
     read(path)                   every entry, or IntegrityError
+    read_as(path, parse)         what a parser makes of every entry, or IntegrityError
     read_lines(path, offset)     the whole lines as bytes, for who follows a file or judges each line by itself
 """
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from io import SEEK_END
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from core.canonical import from_json, to_json
 from core.errors import FormatError, IntegrityError, RunLockedError
 from core.storage.lock import take
+
+T = TypeVar("T")
 
 
 class Lines(NamedTuple):
@@ -92,13 +96,19 @@ def stamp() -> str:
 
 def read(path: Path) -> list[Any]:
     """Every entry of `path`, none when it is missing; raises IntegrityError, which names the line, on damage."""
-    entries = []
+    return read_as(path, lambda entry: entry)
+
+
+def read_as(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    """What `parse` makes of every entry of `path`; where it fails, the line is damaged, as in `read`."""
+    found = []
     for number, line in enumerate(read_lines(path).whole, start=1):
         try:
-            entries.append(from_json(line))
-        except FormatError as error:
+            found.append(parse(from_json(line)))
+        # An entry may be of any type: whatever the parser trips over is one fault.
+        except (FormatError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"line {number} of {path} is damaged: {error}") from error
-    return entries
+    return found
 
 
 def read_lines(path: Path, offset: int = 0) -> Lines:

@@ -1,5 +1,7 @@
 """The Q-function: what is known of a round before any, what one teaches, and which saved ones are refused."""
 
+from dataclasses import asdict
+
 import pytest
 
 from agents.q_function import Action, Learning, QFunction, explain, policy_table
@@ -87,8 +89,8 @@ def test_what_is_saved_is_what_is_read() -> None:
         ({"weights": None}, "malformed"),
         ({"visits": [0, -1, 0, 0]}, "visits"),
         ({"visits": [0, 0, 0]}, "4 counts"),
-        ({"learning": {"discount": "a lot"}}, "not a number"),
-        ({"learning": {"unknown": 1}}, "malformed"),
+        ({"learning": asdict(Learning()) | {"discount": "a lot"}}, "learning: expected float or int as discount"),
+        ({"learning": {"unknown": 1}}, "malformed learning: expected a field 'discount'"),
     ],
 )
 def test_another_function_is_refused(change: dict[str, object], fact: str) -> None:

@@ -4,17 +4,20 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from benchmarks.in_process import Member, Schedule, address
-from benchmarks.provenance import measure, tables
+from benchmarks.provenance import measure, served, tables
 from benchmarks.provenance.experiments import EXPERIMENTS, Experiment, ExperimentSettings, Probe
+from benchmarks.provenance.federation import subjects
 from benchmarks.provenance.speaking import ASKED, shortened
 from benchmarks.tofu import AUTHORS
 from core.config import RunConfig
+from core.storage.run_folder import RunFolder
 from llm.model import Model
 from tests.commands import make_base
 from tests.llm.conftest import question
@@ -67,6 +70,24 @@ def test_on_a_base_that_speaks_each_teacher_is_asked_about_equally_often_after_f
     assert Counter((probe.right, probe.kind) for probe in kept) == {
         ((k,), kind): ASKED for k in (0, 1) for kind in ("dev", "own")
     }
+
+
+def test_a_run_is_asked_the_first_records_of_its_organisations_and_of_their_domains(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny(ExperimentSettings(model, Path(), "coding", 0))
+    *_, subject = subjects(model, experiment.members, SCHEDULE, 0)
+    monkeypatch.setattr(served.served, "subject", lambda _: subject)
+    names = {address(0): "ava", address(1): "ben"}
+    rows = [{"question": f"What is {n}?", "answer": str(n), "domain": name} for n in (1, 2) for name in names.values()]
+    for name, some in {"validation.jsonl": rows, "ava/dev.jsonl": rows[:1], "ben/dev.jsonl": rows[1:]}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    run = cast(RunFolder, SimpleNamespace(genesis=SimpleNamespace(names=names)))
+    for part, limit, asked in (("validation", 1, [0, 1]), ("dev", 2, [0, 1, 1])):
+        found = served.asked(run, tmp_path, part, limit, ("gradient",))
+        assert [row["right"] for row in found] == [[address(index)] for index in asked]
+        assert all(row["kind"] == part and {*row["familiarity"]} == {*map(address, range(3))} for row in found)
 
 
 def test_twenty_organisations_with_authors_of_their_own_are_asked_what_nobody_trained_on(

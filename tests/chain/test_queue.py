@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chain.queue import CommitQueue, read_anchors
-from core.canonical import ZERO_DIGEST, Digest
+from core.canonical import ZERO_DIGEST, Digest, to_json
 from core.errors import IntegrityError, LedgerConflictError, LedgerUnreachableError, RunLockedError
 from core.ledger import Anchor, LaneHead, MemoryLedger, RoundCommitment
 from core.round_key import RoundKey
@@ -250,6 +250,15 @@ def test_a_damaged_line_is_named(tmp_path: Path, ledger: FaultyLedger, run: Dige
     with pytest.raises(IntegrityError, match="line 1 of") as second:  # and not the lock of the first one's error
         CommitQueue(path, ledger)
     assert first.value is not second.value
+
+
+def test_a_line_that_is_neither_a_commitment_nor_an_anchor_is_named_and_said_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    for odd in ({"anchor": {}, "key": {}}, {"commitment": {}}, {"commitment": []}, {"other": {}}, [], 1):
+        path.write_bytes(to_json(odd) + b"\n")
+        with pytest.raises(IntegrityError, match=r"line 1 of .* is damaged") as found:
+            read_anchors(path)
+        assert "__init__" not in str(found.value)
 
 
 def test_a_missing_file_has_no_anchors(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_an_account_that_lost_a_round_is_refused(account: PrivacyAccount, tmp_pa
         account.check_whole({key(1): 1})
 
 
+@pytest.mark.parametrize("odd", ["1", "[]", "{}", '{"inputs":"0x","key":{},"steps":1}'])
+def test_an_entry_that_is_none_is_damage_and_said_in_words(account: PrivacyAccount, tmp_path: Path, odd: str) -> None:
+    (tmp_path / "account.jsonl").write_text(f"{odd}\n")
+    for use in (lambda: account.spend(key(1), f.other("a"), 2), lambda: account.check_whole({})):
+        with pytest.raises(IntegrityError, match=r"line 1 of .* is damaged") as found:
+            use()
+        assert "__init__" not in str(found.value)
+
+
 def test_an_account_that_lost_one_of_two_trainings_of_a_round_is_refused(account: PrivacyAccount) -> None:
     """A round may have been trained from two states, and is paid for twice."""
     account.spend(key(1), f.other("a"), 1)

@@ -339,7 +339,7 @@ def test_whose_ledger_it_is_is_asked_once(tmp_path: Path) -> None:
 
 def test_another_chain_is_not_the_federation_s(tmp_path: Path) -> None:
     federation = a_federation(tmp_path)
-    with pytest.raises(IntegrityError, match=r"ledger: expected Domain\(chain_id=0, .* got Domain\(chain_id=1, "):
+    with pytest.raises(IntegrityError, match=r"ledger: expected contract \w+ on chain 0, got contract \w+ on chain 1"):
         witness(federation, tmp_path, Elsewhere()).confirm(0, 0, 1)
 
 

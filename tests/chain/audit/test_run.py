@@ -544,7 +544,18 @@ FILES = [
         "an anchor's block", edit_line(2, lambda e: e["anchor"].update(block=9)), What.ANCHOR, "anchors.jsonl, line 2"
     ),
     Case("an anchor's chain", edit_line(2, lambda e: e["anchor"].update(chain_id=9)), What.CHAIN_ID, "line 2"),
-    Case("an anchor's contract", edit_line(2, lambda e: e["anchor"].update(contract="0x")), What.CONTRACT, "line 2"),
+    Case(
+        "an anchor's contract",
+        edit_line(2, lambda e: e["anchor"].update(contract=OUTSIDER.address)),
+        What.CONTRACT,
+        "anchors.jsonl, line 2",
+    ),
+    Case(
+        "an anchor's contract, by no address",
+        edit_line(2, lambda e: e["anchor"].update(contract="0x")),
+        What.QUEUE,
+        "anchors.jsonl, line 2",
+    ),
     Case("an anchor's round", edit_line(2, lambda e: e["key"].update(round=7)), What.NOT_RECORDED, "line 2"),
     Case("a round that was sent", edit_line(1, lambda e: e["commitment"].update(count=9)), What.COUNT, "line 1"),
     Case("an unknown line of the queue", edit_line(1, lambda e: e.update(more=1)), What.QUEUE, "line 1"),

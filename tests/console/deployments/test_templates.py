@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ VALUES |= {"key": Path("/etc/foedus/clinics/own.key")}
 VALUES |= {"coordinator_port": 9092, "chain_port": 8545} | watched_by("127.0.0.1:9465", "127.0.0.1:9465")
 
 
-ODD = Path('/srv/%h, a "b": [c] $HOME ${D} \\e; #')
+ODD = Path('/srv/%h, a "b": [c] $HOME ${D} $(E) \\e: #')
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
@@ -71,22 +73,34 @@ def test_a_unit_names_folders_as_systemd_reads_them(tmp_path: Path) -> None:
         assert words(unit["ReadWritePaths"], "%") == writes
 
 
+def containers(texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The containers of the pods in kubernetes.yaml."""
+    found = [m["spec"] for m in yaml.safe_load_all(texts["kubernetes.yaml"])]
+    return [one for spec in found if "template" in spec for one in spec["template"]["spec"]["containers"]]
+
+
+def test_a_command_on_kubernetes_names_folders_as_it_reads_them(tmp_path: Path) -> None:
+    for kind, command, given in (("coordinator", "coordinator", ""), ("organisation", "node", "/node")):
+        found = containers(in_odd_places(kind, tmp_path))
+        (path,) = (one["command"][2] for one in found if one.get("command", [])[:2] == ["foedus", command])
+        # A $ before a bracket begins a variable's name there, and two are one.
+        assert "$" not in path.replace("$$", "")
+        assert path.replace("$$", "$") == f"{ODD}/folder{given}"
+
+
 def test_compose_and_kubernetes_mount_folders_of_any_name(tmp_path: Path) -> None:
     folder, data = str(ODD / "folder"), str(ODD / "data")
     for kind, service, mounted in (
-        ("coordinator", "coordinator", [f"{folder}:/etc/foedus"]),
-        ("organisation", "node", [f"{folder}/node:/etc/foedus/node", f"{data}:{data}:ro"]),
+        ("coordinator", "coordinator", {(folder, "/etc/foedus")}),
+        ("organisation", "node", {(f"{folder}/node", "/etc/foedus/node"), (data, data)}),
     ):
         texts = in_odd_places(kind, tmp_path)
         volumes = yaml.safe_load(texts["compose.yaml"])["services"][service]["volumes"]
-        assert not [volume for volume in volumes if "$" in volume.replace("$$", "")]
-        assert {volume.replace("$$", "$") for volume in volumes} >= set(mounted)
-        pods = (
-            m["spec"]["template"]["spec"]
-            for m in yaml.safe_load_all(texts["kubernetes.yaml"])
-            if "template" in m["spec"]
-        )
-        places = [mount["mountPath"] for pod in pods for c in pod["containers"] for mount in c["volumeMounts"]]
+        # In the long form alone: where the short one has a colon, a path ends.
+        ends = {(volume["source"], volume["target"]) for volume in volumes}
+        assert not [path for path in chain.from_iterable(ends) if "$" in path.replace("$$", "")]
+        assert {(source.replace("$$", "$"), target.replace("$$", "$")) for source, target in ends} >= mounted
+        places = [mount["mountPath"] for container in containers(texts) for mount in container["volumeMounts"]]
         assert {place for place in places if place.startswith(str(ODD))} >= {folder if kind == "coordinator" else data}
         assert f"{folder}/node" in places or kind == "coordinator"
 
@@ -127,8 +141,9 @@ def test_a_signer_has_no_network_and_nothing_but_the_coordinator_publishes_a_por
         assert (service.get("network_mode") == "none") == (name == "signer")
         assert service.get("ports", []) == (["9092:9092"] if name == "coordinator" else [])
     # The node's container sees no key, the signer's no data.
-    assert not [volume for volume in services["node"]["volumes"] if "/signer" in volume]
-    assert not [volume for volume in services["signer"]["volumes"] if "/node" in volume or "/srv/data" in volume]
+    mounted = {name: {volume["source"] for volume in services[name]["volumes"]} for name in ("node", "signer")}
+    assert mounted["node"] == {f"{VALUES['folder']}/{part}" for part in ("node", "socket")} | {"/srv/data", "base"}
+    assert mounted["signer"] == {f"{VALUES['folder']}/{part}" for part in ("signer", "socket")}
 
 
 @pytest.mark.parametrize("kind", ["coordinator", "organisation"])
