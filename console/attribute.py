@@ -43,18 +43,14 @@ def attribute(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Trace every token of an answer to the organisations that taught it."""
     from console.views import teaching  # noqa: PLC0415 - torch: seconds that help need not wait
-    from llm.files import read_records  # noqa: PLC0415
     from provenance.attribution import DEFAULT  # noqa: PLC0415
     from provenance.evidence import Evidence  # noqa: PLC0415
     from provenance.page import page  # noqa: PLC0415
-    from provenance.records import check_one_answers  # noqa: PLC0415
     from provenance.served import trace  # noqa: PLC0415
 
-    own = read_records(records.expanduser()) if records is not None else ()
     files = {name: writable_file(path) for name, path in (("html", html), ("evidence", evidence)) if path is not None}
     found = readable_run(state_of(state), run, key)
-    if own:
-        check_one_answers(found)  # before the answer, which may take a minute
+    own = teaching.own_records(found, records.expanduser()) if records is not None else ()
     names = found.genesis.contributors
     only = found.genesis.named(organisation).address if organisation else None
     with working(f"loading the base {found.genesis.base.name}, answering and tracing the answer"):

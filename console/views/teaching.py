@@ -1,6 +1,7 @@
 """Which of somebody's own records taught an answer, as JSON and as a table."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,14 +9,21 @@ from rich.console import RenderableType
 
 from console.views.tables import table
 from core.storage.run_folder import RunFolder
+from llm.files import read_records
 from llm.records import Record
-from provenance.records import scores_of_records
+from provenance.records import check_one_answers, scores_of_records
 from provenance.trace import TokenTrace
 
 FIRST = 3
 """Records that are named for each token, and for the answer."""
 _LONGEST = 60
 """Characters of a record's answer in the table."""
+
+
+def own_records(run: RunFolder, file: Path) -> tuple[Record, ...]:
+    """The records of a file; raises UsageError where what the run serves has no scores for records."""
+    check_one_answers(run)  # before the answer, which may take a minute
+    return read_records(file)
 
 
 def by_records(
