@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import torch
 
-from core.errors import UsageError
+from core.errors import ModelError, UsageError
 from llm.batches import Example, GrowingText, encode, encode_prompt, pieces
 from llm.determinism import reproducible
 from llm.evaluate import generate
@@ -225,7 +225,10 @@ def _trace(
     familiar: torch.Tensor,
     started: float,
 ) -> TokenTrace:
-    """The trace with its response and verdict."""
+    """The trace with its response and verdict; raises ModelError for scores that are no numbers."""
+    found = (scores.tokens, scores.response, scores.logprobs, scores.base, familiar)
+    if not all(torch.isfinite(numbers).all() for numbers in found):
+        raise ModelError(f"expected finite scores by {method}, got inf or NaN: the base overflows on this text")
     answer = example.tokens[example.prompt_length :]
     tokens = token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
     fitted = subject.calibration

@@ -10,7 +10,7 @@ import torch
 
 from core.aggregation import RULES
 from core.canonical import Address
-from core.errors import IntegrityError, UsageError
+from core.errors import IntegrityError, ModelError, UsageError
 from llm.batches import encode_prompt
 from llm.evaluate import generate
 from llm.model import Model
@@ -44,6 +44,18 @@ def test_a_trace_has_every_token_the_base_and_a_residual(federate: Federate, met
         assert token.residual is not None
         if method != "direct-logit":
             assert token.logprob == pytest.approx(token.base + sum(token.scores) + token.residual)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_scores_that_are_no_numbers_are_an_error_and_no_verdict(federate: Federate, method: str) -> None:
+    subject = federate()
+    head = subject.model.module.get_base_model().get_output_embeddings()
+    hook = head.register_forward_hook(lambda _module, _inputs, logits: logits * float("inf"))
+    try:
+        with pytest.raises(ModelError, match=f"expected finite scores by {method}, got inf or NaN"):
+            attribute(subject, PROMPT, RESPONSE, method, effort=Effort(points=2))
+    finally:
+        hook.remove()
 
 
 def test_the_same_question_has_the_same_digest(federate: Federate) -> None:
