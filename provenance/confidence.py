@@ -10,8 +10,8 @@ softmax_k(β z + α S + γ f). Many nats are never noise, few may be: α is for 
 differences are log odds; others have no common scale, and z alone. The weights are fitted on the run's own published
 records (provenance/calibrating.py); where there are none, they are constants that were chosen on responses whose
 teacher is known (benchmarks/provenance). Two organisations that taught the same thing share their probability. A method
-abstains where the distribution is nearly uniform, so where the organisations are not distinguishable; its normalised
-entropy does not depend on their number.
+abstains where the organisations are not distinguishable: where the distribution is nearly uniform, by its normalised
+entropy, which does not depend on their number, and where two are the likeliest alike.
 
 In NumPy: whoever checks the evidence of a verdict computes it again, and needs no model for it.
 """
@@ -29,6 +29,8 @@ from provenance.trace import TokenTrace
 Array = NDArray[np.float64]
 LEAST_CERTAINTY = 0.02
 """Of 1 − H(p) / log K: below it a method abstains."""
+_ALIKE = 1e-6
+"""Two probabilities as near as this differ by the rounding of scores, which are sums in float32."""
 
 
 class Weights(NamedTuple):
@@ -102,9 +104,10 @@ def features(tokens: ArrayLike, response: ArrayLike, familiar: ArrayLike) -> Arr
 def verdict(
     organisations: tuple[Address, ...], chances: Array, certainty: float = LEAST_CERTAINTY
 ) -> tuple[float, Address | None]:
-    """The highest probability and its organisation; None where no probability stands out."""
+    """The highest probability and its organisation; None where no probability stands out, or two do alike."""
     best = int(chances.argmax())
-    return float(chances[best]), None if certainty_of(chances) < certainty else organisations[best]
+    several = np.count_nonzero(chances >= chances[best] - _ALIKE) > 1
+    return float(chances[best]), None if several or certainty_of(chances) < certainty else organisations[best]
 
 
 def certainty_of(chances: Array) -> float:
