@@ -4,9 +4,10 @@ For every seed `foedus run` trains a federation with the default settings. Then 
 question greedily: said is the percent of answers that hold the fact, named the percent of the model's own answers whose
 verdict is the organisation that taught the fact. One organisation is erased by replay and everything is asked again;
 and where organisations learn in lanes of one, composed by routing, by remove. The base is asked as well. Facts that the
-run's calibration has seen are left out of named. Everything measured lies in WORK: a run that stops goes on from there.
+run's calibration has seen are left out of named. Runs lie in WORK; what they answered is kept in benchmarks/measured,
+under the name of the result, and not measured again.
 
-    python -m benchmarks.speaking --work DIR [--data DIR] [--seeds N] [--erase NAME] [--name RESULT]
+    python -m benchmarks.speaking --work DIR [--data DIR --name RESULT] [--seeds N] [--erase NAME]
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ from provenance.served import subject
 from provenance.trace import TokenTrace
 
 SEEDS = (7, 8, 9, 10, 11)
+SAMPLES = "speaking"
+"""The result of the samples."""
 LONGEST = 24
 """Tokens of an answer."""
 ISOLATED = ("--lane-size", "1", "--composition", "routing", "--rounds", "10")
@@ -147,7 +151,10 @@ def said_by_base(config: RunConfig, asked: Sequence[Question]) -> dict[str, floa
 
 @dataclass(frozen=True)
 class Speaking:
-    """One seed's federation in a folder of its own, driven by the command line as a user would."""
+    """One seed's federation in a folder of its own, driven by the command line as a user would.
+
+    What is measured of it is kept under the folder's name.
+    """
 
     folder: Path
     data: Path
@@ -155,31 +162,34 @@ class Speaking:
     options: Sequence[str]
     asked: Sequence[Question]
 
-    @property
-    def state(self) -> State:
-        """Its state folder."""
-        return State(self.folder / "state")
-
-    def figures(self, erased: str, method: str) -> dict[str, Any]:
+    def figures(self, result: str, erased: str, method: str) -> dict[str, Any]:
         """Seconds, answers, and those after the erasure of an organisation, where one is named."""
-        where = ("--state", str(self.state.folder))
-        trained = self._once(
-            "run", lambda: foedus("run", *where, "--data", str(self.data), "--seed", str(self.seed), *self.options)
-        )
-        run = self.state.existing("")
-        before = self._once("before", lambda: [asdict(answer) for answer in ask(run, self.asked)])
-        if not erased:
-            return {"seconds": trained["seconds"], "before": before}
-        gone = self._once(
-            f"forget-{method}",
-            lambda: foedus("forget", *where, "--organisation", erased, "--method", method),
-        )
-        after = self._once(f"after-{method}", lambda: [asdict(answer) for answer in ask(run, self.asked)])
-        seconds = {"seconds": trained["seconds"], "seconds_of_erasure": gone["seconds"], "label": gone["label"]}
-        return seconds | {"before": before, "after": after}
+        key = self.folder.name
+        found: dict[str, Any] = report.kept(result, key, self._trained)
+        if erased:
+            found |= report.kept(result, f"{key}-without-{erased}", partial(self._erased, erased, method))
+        return found
 
-    def _once(self, name: str, measure: Callable[[], Any]) -> Any:
-        return once(self.folder / f"{name}.json", measure)
+    def _trained(self) -> dict[str, Any]:
+        return {"seconds": self._run()["seconds"], "before": self._answers()}
+
+    def _erased(self, organisation: str, method: str) -> dict[str, Any]:
+        self._run()
+        words = ("forget", "--state", str(self._state), "--organisation", organisation, "--method", method)
+        gone = once(self.folder / "forget.json", lambda: foedus(*words))
+        return {"seconds_of_erasure": gone["seconds"], "label": gone["label"], "after": self._answers()}
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "state"
+
+    def _run(self) -> dict[str, Any]:
+        words = ("run", "--state", str(self._state), "--data", str(self.data), "--seed", str(self.seed))
+        found: dict[str, Any] = once(self.folder / "run.json", lambda: foedus(*words, *self.options))
+        return found
+
+    def _answers(self) -> list[dict[str, Any]]:
+        return [asdict(answer) for answer in ask(State(self._state).existing(""), self.asked)]
 
 
 def once(path: Path, measure: Callable[[], Any]) -> Any:
@@ -200,8 +210,14 @@ def timed_alone(state: Path, data: Path) -> dict[str, float]:
 def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Percent said and named with intervals over the seeds, and the calibration errors of all held-out answers."""
     names = sorted({answer["organisation"] for answer in seeds[0]["before"]})
-    fresh = [answer for seed in seeds for answer in seed["before"] if not answer["fitted"]]
+    answers = [answer for seed in seeds for answer in seed["before"]]
+    fresh = [answer for answer in answers if not answer["fitted"]]
+    said = [answer for answer in fresh if answer["said"]]
     return {
+        "answers": len(answers),
+        "said": sum(answer["said"] for answer in answers),
+        "said_and_not_fitted": len(said),
+        "said_and_not_fitted_and_named": sum(answer["named"] == answer["organisation"] for answer in said),
         "seconds": _by_seed(seeds, "seconds"),
         "said_percent": {name: str(MeanInterval.of(_said(seeds, "before", name))) for name in names},
         "named_percent": {
@@ -256,22 +272,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
     parser.add_argument("--data", type=Path, default=assets.samples(), help="organisations with facts [the samples]")
+    parser.add_argument("--name", default=SAMPLES, help="the result, and the folder of benchmarks/measured")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
     parser.add_argument("--alone", action="store_true", help="time a run first: on a machine with nothing else to do")
     parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
     parser.add_argument("--erase", default="medical", help="the organisation that is erased")
     parser.add_argument("--erasures", type=int, default=len(SEEDS), help="seeds of either kind in which it is")
-    parser.add_argument("--name", default="speaking", help="the result file")
     options = parser.parse_args()
     work, data = options.work.absolute(), options.data.absolute()
-    where = "" if options.data == assets.samples() else f" --data {options.data}"
-    command = f"python -m benchmarks.speaking{where} --name {options.name}"
+    if (data == assets.samples()) != (options.name == SAMPLES):
+        parser.error(f"expected --name other than {SAMPLES} with --data, and without it none, got {options.name}")
+    where = "" if options.name == SAMPLES else f" --data {options.data} --name {options.name}"
+    command = f"python -m benchmarks.speaking --work DIR{where}"
     asked = questions(data, options.fitted)
-    base = once(work / "base.json", lambda: said_by_base(RunConfig(data=str(data)), asked))
+    base = report.kept(options.name, "base", lambda: said_by_base(RunConfig(data=str(data)), asked))
     figures: dict[str, Any] = {"base_said_percent": base}
-    if options.alone or (work / "alone.json").exists():
-        figures["alone"] = once(work / "alone.json", lambda: timed_alone(work / "alone", data))
+    if options.alone or report.known(options.name, "alone"):
+        figures["alone"] = report.kept(options.name, "alone", lambda: timed_alone(work / "alone", data))
     plans = (
         ("together", "replay", (), SEEDS[: options.seeds]),
         ("isolated lanes, routed", "remove", ISOLATED, SEEDS[: options.isolated_seeds]),
@@ -279,8 +297,9 @@ def main() -> None:
     for name, method, settings, seeds in plans:
         measured = []
         for index, seed in enumerate(seeds):
-            federation = Speaking(work / f"{method}-{seed}", data, seed, settings, asked)
-            measured.append(federation.figures(options.erase if index < options.erasures else "", method))
+            federation = Speaking(work / f"{seed}-{name.split()[0]}", data, seed, settings, asked)
+            erased = options.erase if index < options.erasures else ""
+            measured.append(federation.figures(options.name, erased, method))
             # After every seed: a run that stops leaves its figures behind.
             after = erasure([one for one in measured if "after" in one], options.erase)
             figures[name] = {"seeds": len(measured), "method": method, **summary(measured), **after}

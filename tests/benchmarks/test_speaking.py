@@ -42,6 +42,8 @@ def test_a_summary_counts_what_is_said_named_and_forgotten() -> None:
     found = summary([seed, seed]) | erasure([seed, seed], "a")
     assert found["said_percent"] == {"a": "50 ± 0", "b": "100 ± 0"}
     assert found["named_percent"] == {"calibrated": "66.67 ± 0", "constants": "33.33 ± 0"}
+    assert (found["answers"], found["said"]) == (8, 6)
+    assert (found["said_and_not_fitted"], found["said_and_not_fitted_and_named"]) == (4, 4)
     assert found["calibration_error"]["calibrated"] == 1 / 3
     assert (found["erased_said_after_percent"], found["others_change_points"]) == ("0 ± 0", "-50 ± 0")
     assert (found["seconds"], found["label"]) == (
