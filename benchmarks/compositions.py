@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import RULE, Member, Schedule, fresh_adapter, train_to_end
 from core.adapter import AdapterState
 from core.composition import Composition, Part
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--base", action="append", default=[], help="a base model besides the embedded one")
     parser.add_argument("--steps", type=int, default=50, help="steps of an organisation in a round, on foedus-tiny")
     parser.add_argument("--small-steps", type=int, default=60, help="the same on the other bases")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
     options = parser.parse_args()
     config = RunConfig(
         data=str(Path(options.data).absolute()), base="foedus-tiny", quantisation="none", target_blocks="all"

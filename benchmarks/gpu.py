@@ -16,14 +16,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import RULE, fresh_adapter
 from benchmarks.provenance.speed import ANSWER, PROMPT, make_example, random_subject
 from benchmarks.random_bases import SHAPES, Shape, random_model
@@ -223,10 +222,10 @@ def measure(shape: Shape, quantisation: Quantisation, device: torch.device) -> d
 def main() -> None:
     """Measure one shape after another until the seconds are spent; write after each, print at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=arguments.device, default="cuda")
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--shapes", nargs="+", default=[name for name in SHAPES if name != "smallest"], choices=SHAPES)
-    parser.add_argument("--results", type=Path, default=report.RESULTS)
+    parser.add_argument("--results", type=arguments.output, default=report.RESULTS)
     options = parser.parse_args()
     started, longest = time.monotonic(), 0.0
     figures: dict[str, Any] = {}
@@ -237,7 +236,7 @@ def main() -> None:
             if left < longest:
                 figures[case] = {"not measured": f"{left:.0f} s were left, the longest before it took {longest:.0f} s"}
             else:
-                call = partial(measure, SHAPES[name], quantisation, torch.device(options.device))
+                call = partial(measure, SHAPES[name], quantisation, options.device)
                 figures[case], seconds = wall_timed(call)
                 longest = max(longest, seconds)
             # After each: what is measured stays, whatever ends the script.

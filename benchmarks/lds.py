@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import RULE, Member, Schedule, fresh_adapter, train_to_end
 from benchmarks.provenance.federation import subjects
 from benchmarks.provenance.measure import CONTROLS, path
@@ -126,8 +126,8 @@ def measured(work: Path, folders: Sequence[Path], seed: int) -> dict[str, list[f
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for what was measured")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for what was measured")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=3)
     options = parser.parse_args()
     folders = sorted(
         (file.parent for home in (assets.samples(), WORLDS) for file in home.glob("*/train.jsonl")),

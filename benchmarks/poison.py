@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from assets import BASE_MODEL
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.agents.federation import DOMAINS, RoundSettings
 from benchmarks.in_process import RULE, address, fresh_adapter
 from benchmarks.speaking import once
@@ -234,11 +234,15 @@ def rows(
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of the four domains, and validation.jsonl")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="a folder of the four domains, and validation.jsonl"
+    )
     parser.add_argument("--base", required=True, help="a base model's folder")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for what is measured")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
-    parser.add_argument("--crowd-seeds", type=int, default=len(SEEDS), help="seeds of three of ten")
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for what is measured")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
+    parser.add_argument(
+        "--crowd-seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS), help="seeds of three of ten"
+    )
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     command = "python -m benchmarks.poison --data FOLDER --base FOLDER --work DIR"

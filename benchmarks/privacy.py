@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import fresh_adapter
 from benchmarks.speaking import once
 from benchmarks.unlearning.canaries import COUNT, draw, exposures
@@ -164,11 +164,15 @@ def row(epsilon: float, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with the domain's train and dev records")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="a folder with the domain's train and dev records"
+    )
     parser.add_argument("--base", required=True, help="a base model's folder")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for what is measured")
-    parser.add_argument("--runs", type=int, default=RUNS, help="runs of each ε, an even number")
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for what is measured")
+    parser.add_argument("--runs", type=arguments.count(2), default=RUNS, help="runs of each ε, an even number")
     options = parser.parse_args()
+    if options.runs % 2:  # in the second of a pair are the records that the first leaves out
+        parser.error(f"argument --runs: expected an even number, got {options.runs}")
     model = load(ModelSpec(options.base, "none", RANK, ALPHA, blocks="last-half"))
     pool, kept = Pool.read(options.data, "medical"), {epsilon: list[dict[str, Any]]() for epsilon in EPSILONS}
     # Every ε within a run: a measurement that stops has as many runs of each.

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import assets
-from benchmarks import json_lines, report
+from benchmarks import arguments, json_lines, report
 from benchmarks.command_line import foedus
 from benchmarks.speaking import SEEDS, Question, once, questions
 from benchmarks.timing import cpu_timed
@@ -108,8 +108,8 @@ def row(by: str, first: int, seeds: Sequence[Mapping[str, Any]]) -> dict[str, An
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for the runs")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=3)
     options = parser.parse_args()
     asked, seeds = questions(assets.samples(), 0), []
     for seed in SEEDS[: options.seeds]:

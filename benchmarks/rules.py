@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.command_line import foedus
 from benchmarks.speaking import SEEDS, Question, once, own_answers, questions
 from core.aggregation import RULES
@@ -109,8 +109,8 @@ def row(case: Case, seeds: Sequence[Mapping[str, float]]) -> dict[str, str]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for the runs")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=3)
     options = parser.parse_args()
     asked, found = questions(assets.samples(), 0), dict[Case, list[dict[str, float]]]()
     for seed, case in cases(SEEDS[: options.seeds]):

@@ -30,7 +30,7 @@ from typing import Any
 
 from hexbytes import HexBytes
 
-from benchmarks import json_lines, plain_flower, report
+from benchmarks import arguments, json_lines, plain_flower, report
 from benchmarks.command_line import foedus, given
 from benchmarks.speaking import once
 from chain import control
@@ -341,7 +341,7 @@ def points(sizes: str, rounds: int, work: Path) -> list[Point]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for runs and what is measured")
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for runs and what is measured")
     parser.add_argument("--sizes", default=SIZES, help="organisations:asked, by commas")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

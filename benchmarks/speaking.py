@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import assets
-from benchmarks import json_lines, report
+from benchmarks import arguments, json_lines, report
 from benchmarks.command_line import foedus
 from benchmarks.statistics import calibration_error
 from core.adapter import AdapterState
@@ -267,25 +267,48 @@ def _percent(hits: Sequence[bool]) -> float:
     return 100 * sum(hits) / len(hits)
 
 
+def given() -> tuple[argparse.Namespace, list[Question]]:
+    """The options, and the questions that they ask; ends the process for those that cannot be measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for the runs")
+    parser.add_argument(
+        "--data", type=arguments.folder, default=assets.samples(), help="organisations with facts [the samples]"
+    )
+    parser.add_argument("--name", default=SAMPLES, help="the result, and the folder of benchmarks/measured")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
+    parser.add_argument(
+        "--isolated-seeds", type=arguments.count(0, len(SEEDS)), default=1, help="seeds with lanes of one"
+    )
+    parser.add_argument("--alone", action="store_true", help="time a run first: on a machine with nothing else to do")
+    parser.add_argument(
+        "--fitted", type=arguments.count(0), default=4, help="held-out records of each that the calibration sees"
+    )
+    parser.add_argument("--erase", default="medical", help="the organisation that is erased")
+    parser.add_argument(
+        "--erasures",
+        type=arguments.count(0, len(SEEDS)),
+        default=len(SEEDS),
+        help="seeds of either kind in which it is",
+    )
+    options = parser.parse_args()
+    if (options.data.absolute() == assets.samples()) != (options.name == SAMPLES):
+        parser.error(f"expected --name other than {SAMPLES} with --data, and without it none, got {options.name}")
+    asked = questions(options.data, options.fitted)
+    if not (names := {question.organisation for question in asked}):
+        parser.error(f"argument --data: expected NAME/dev.jsonl with facts, got none in {options.data}")
+    if options.erase not in names:
+        parser.error(f"argument --erase: expected one of {', '.join(sorted(names))}, got {options.erase}")
+    if names != {question.organisation for question in asked if not question.fitted}:
+        parser.error(f"argument --fitted: expected fewer than the held-out records of each, got {options.fitted}")
+    return options, asked
+
+
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--data", type=Path, default=assets.samples(), help="organisations with facts [the samples]")
-    parser.add_argument("--name", default=SAMPLES, help="the result, and the folder of benchmarks/measured")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
-    parser.add_argument("--isolated-seeds", type=int, default=1, help="seeds with lanes of one")
-    parser.add_argument("--alone", action="store_true", help="time a run first: on a machine with nothing else to do")
-    parser.add_argument("--fitted", type=int, default=4, help="held-out records of each that the calibration sees")
-    parser.add_argument("--erase", default="medical", help="the organisation that is erased")
-    parser.add_argument("--erasures", type=int, default=len(SEEDS), help="seeds of either kind in which it is")
-    options = parser.parse_args()
+    options, asked = given()
     work, data = options.work.absolute(), options.data.absolute()
-    if (data == assets.samples()) != (options.name == SAMPLES):
-        parser.error(f"expected --name other than {SAMPLES} with --data, and without it none, got {options.name}")
     where = "" if options.name == SAMPLES else f" --data {options.data} --name {options.name}"
     command = f"python -m benchmarks.speaking --work DIR{where}"
-    asked = questions(data, options.fitted)
     base = report.kept(options.name, "base", lambda: said_by_base(RunConfig(data=str(data)), asked))
     figures: dict[str, Any] = {"base_said_percent": base}
     if options.alone or report.known(options.name, "alone"):

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.command_line import FOEDUS, foedus, given
 from benchmarks.speaking import once
 from benchmarks.timing import wall_timed
@@ -177,7 +177,9 @@ def _row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the runs and what is measured")
+    parser.add_argument(
+        "--work", type=arguments.output, required=True, help="a folder for the runs and what is measured"
+    )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10, help="optimiser steps of a round")
     options = parser.parse_args()

@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks import json_lines
+from benchmarks import arguments, json_lines
 from benchmarks.base_text import SIZES, TextRecord, corpus
 from benchmarks.copying_heads import set_copying_heads
 from benchmarks.ngram import CharacterNgram
@@ -553,12 +553,14 @@ def _report(options: Options, run: Run, bits: dict[str, dict[str, float]]) -> No
     log.info("bits per character of the dev answers and their ends:\n%s", json.dumps(bits, indent=1))
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
+def parse(words: Sequence[str] | None = None) -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/base.jsonl and DOMAIN/dev.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="folder with DOMAIN/base.jsonl and DOMAIN/dev.jsonl"
+    )
+    parser.add_argument("--out", type=arguments.output, required=True, help="folder for the model")
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for checkpoints")
     parser.add_argument("--family", choices=sorted(FAMILIES), default="llama")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
@@ -571,7 +573,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--copying-heads-at", type=float, default=0.2, help="share of the time; 1 or more: never")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    return Options(**vars(parser.parse_args(arguments)))
+    return Options(**vars(parser.parse_args(words)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import assets
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.timing import cpu_timed
 from llm.batches import IGNORED, Batch, collate, encode, pack
 from llm.data import read_folder
@@ -130,7 +130,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=assets.BASE_MODEL)
-    parser.add_argument("--data", type=Path, default=None, help="a folder of organisations; the embedded samples")
+    parser.add_argument(
+        "--data", type=arguments.folder, default=None, help="a folder of organisations; the embedded samples"
+    )
     parser.add_argument("--pairs", type=int, default=15, help="steps of each loop")
     parser.add_argument("--packing-steps", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.agents.federation import DOMAINS, RoundSettings
 from benchmarks.in_process import RULE, address, fresh_adapter
 from benchmarks.speaking import once
@@ -164,10 +164,10 @@ def large_rows(layers: Mapping[str, tuple[int, int]], blocks: int, rank: int) ->
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a folder of the four domains")
+    parser.add_argument("--data", type=arguments.folder, required=True, help="a folder of the four domains")
     parser.add_argument("--base", required=True, help="a base model's folder")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for what is measured")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--work", type=arguments.output, required=True, help="a folder for what is measured")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=len(SEEDS))
     parser.add_argument("--rounds", type=int, default=SETTINGS.rounds)
     options = parser.parse_args()
     settings = replace(SETTINGS, rounds=options.rounds)

@@ -18,7 +18,6 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from agents.market import Effect, Market, Scenario
 from agents.q_function import Action
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.agents import fit, market
 from benchmarks.agents.federation import DOMAINS, RealFederation, RoundSettings, create_federation
 from benchmarks.agents.market import traces_of
@@ -101,7 +100,7 @@ class RealMarket(Market):
 def main() -> None:
     """Measure every missing run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=arguments.folder, required=True)
     parser.add_argument("--base", required=True, help="a folder, or smollm2")
     parser.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
     parser.add_argument("--only", nargs="*", default=[""], help="policies, or `ride`: what the runs' names begin with")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.q_function import Action
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.agents.federation import RoundSettings, create_federation
 
 SEED = 7
@@ -27,7 +27,7 @@ ABSTAIN = (0.0, 0.5, 0.25, 0.75, 0.5, 0.25)
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=arguments.folder, required=True)
     parser.add_argument("--base", required=True)
     options = parser.parse_args()
     runs = [_run(options.data, options.base, run) for run in range(len(ABSTAIN))]

@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
+from benchmarks import arguments
 from benchmarks.provenance.experiments import DOMAINS, EXPERIMENTS, ExperimentSettings
 from benchmarks.provenance.measure import model_of, run
 from benchmarks.timing import wall_timed
@@ -22,12 +22,14 @@ from benchmarks.timing import wall_timed
 def main() -> None:
     """Read the command line and run the experiments, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
-    parser.add_argument("--bases", type=Path, required=True, help="folder with the base models")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl"
+    )
+    parser.add_argument("--bases", type=arguments.folder, required=True, help="folder with the base models")
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for the scores")
     parser.add_argument("--base", action="append", required=True, help="a base of BASES; may be repeated")
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="for paper and many; may be repeated")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=arguments.count(), default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("experiment", nargs="+", choices=sorted(EXPERIMENTS))
     options = parser.parse_args()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import address
 from benchmarks.provenance.experiments import ExperimentSettings, Probe, facts
 from benchmarks.provenance.federation import subjects
@@ -68,10 +68,12 @@ def compared(rows: Sequence[Mapping[str, Any]], wide: Sequence[Mapping[str, Any]
 def main() -> None:
     """Train, attribute on every form, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
-    parser.add_argument("--base", type=Path, required=True, help="folder of a base")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--every", type=int, default=2, help="attribute one response in so many")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl"
+    )
+    parser.add_argument("--base", type=arguments.folder, required=True, help="folder of a base")
+    parser.add_argument("--seeds", type=arguments.count(), default=2)
+    parser.add_argument("--every", type=arguments.count(), default=2, help="attribute one response in so many")
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for seed in range(options.seeds):

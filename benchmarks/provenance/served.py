@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks import arguments
 from benchmarks.provenance.experiments import unended
 from benchmarks.provenance.measure import FAST, attributed, save
 from core.adapter import AdapterState
@@ -36,9 +37,9 @@ def main() -> None:
     """Read the command line, attribute, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, required=True, help="state folder of the newest run")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that it was trained on")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
-    parser.add_argument("--limit", type=int, default=50, help="records of each organisation")
+    parser.add_argument("--data", type=arguments.folder, required=True, help="the folder that it was trained on")
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for the scores")
+    parser.add_argument("--limit", type=arguments.count(), default=50, help="records of each organisation")
     options = parser.parse_args()
     run = State(options.state).existing()
     base = Path(run.genesis.base.name).name

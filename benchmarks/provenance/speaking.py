@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from assets import samples
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.command_line import foedus
 from benchmarks.in_process import Schedule
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
@@ -81,10 +81,12 @@ def figures() -> dict[str, Any]:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the scores")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=RUN, choices=RUN, help="the experiments to run")
+    parser.add_argument(
+        "--data", type=arguments.folder, required=True, help="folder with DOMAIN/train.jsonl and DOMAIN/dev.jsonl"
+    )
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for the scores")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=3)
+    parser.add_argument("--only", nargs="+", default=RUN, choices=RUN, help="the experiments to run")
     options = parser.parse_args()
     for seed in SEEDS[: options.seeds]:
         for name in options.only:

@@ -13,14 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product, starmap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.statistics import Share, calibration_error, pearson, resampled_pearson, span, spearman
 from core.canonical import Address
 from provenance import confidence
@@ -322,7 +321,9 @@ def fitted(found: Sequence[Attributed]) -> tuple[Weights, float]:
 def main() -> None:
     """Write every result that there are measurements for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.provenance` filled")
+    parser.add_argument(
+        "--work", type=arguments.folder, required=True, help="folder that `python -m benchmarks.provenance` filled"
+    )
     folder = parser.parse_args().work
     runs = [torch.load(file, weights_only=False) for file in sorted(folder.glob("*.pt"))]
     known = [judged(run) for run in runs]

@@ -11,8 +11,8 @@ import argparse
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
+from benchmarks import arguments
 from benchmarks.timing import wall_timed
 from benchmarks.unlearning.measure import REFERENCES, SEEDS, run, task_of
 from benchmarks.unlearning.tasks import TASKS
@@ -21,9 +21,9 @@ from benchmarks.unlearning.tasks import TASKS
 def main() -> None:
     """Read the command line and measure the tasks, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with unlearning and sentiment")
-    parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the measurements")
+    parser.add_argument("--data", type=arguments.folder, required=True, help="folder with unlearning and sentiment")
+    parser.add_argument("--base", type=arguments.folder, required=True, help="folder of the base model")
+    parser.add_argument("--work", type=arguments.output, required=True, help="folder for the measurements")
     parser.add_argument("task", nargs="*", help=f"some of: {'; '.join(TASKS)}")
     options = parser.parse_args()
     tasks = {name: task_of(name, options.base, options.data) for name in options.task or TASKS}

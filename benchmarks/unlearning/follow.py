@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import arguments
 from benchmarks.in_process import RULE, fresh_adapter, train_to_end
 from benchmarks.unlearning.measure import METHODS, SEEDS, base_of, kept, look, model_of, task_of
 from benchmarks.unlearning.tasks import TASKS, ErasureTask
@@ -38,9 +39,11 @@ _RESURFACING = 5
 def main() -> None:
     """Read the command line and measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with unlearning and sentiment")
-    parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
-    parser.add_argument("--work", type=Path, required=True, help="folder that `python -m benchmarks.unlearning` filled")
+    parser.add_argument("--data", type=arguments.folder, required=True, help="folder with unlearning and sentiment")
+    parser.add_argument("--base", type=arguments.folder, required=True, help="folder of the base model")
+    parser.add_argument(
+        "--work", type=arguments.folder, required=True, help="folder that `python -m benchmarks.unlearning` filled"
+    )
     parser.add_argument("what", choices=("later", "precision"))
     parser.add_argument("task", nargs="+", help=f"some of: {'; '.join(TASKS)}")
     options = parser.parse_args()

@@ -12,11 +12,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import product
-from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.in_process import RULE, TrainedRound, fresh_adapter, train_rounds
 from benchmarks.speaking import SEEDS
 from benchmarks.timing import wall_timed
@@ -158,8 +157,8 @@ def relearning(seed: Seed, number: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with unlearning")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=arguments.folder, required=True, help="folder with unlearning")
+    parser.add_argument("--seeds", type=arguments.count(most=len(SEEDS)), default=3)
     options = parser.parse_args()
     task, found = tofu_authors(options.data), {method: list[Found]() for method in METHODS}
     seeds = {number: Seed(task, number) for number in SEEDS[: options.seeds]}

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import arguments, report
 from benchmarks.statistics import span
 from benchmarks.unlearning.follow import PRECISIONS, RELEARNT
 from benchmarks.unlearning.measure import METHODS
@@ -299,7 +299,9 @@ def _interval(values: Sequence[float]) -> str:
 def main() -> None:
     """Write every result with measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder filled by `python -m benchmarks.unlearning`")
+    parser.add_argument(
+        "--work", type=arguments.folder, required=True, help="folder filled by `python -m benchmarks.unlearning`"
+    )
     folder = parser.parse_args().work
     tasks = read(folder)
     made = {

@@ -43,7 +43,7 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
         ("records", "--work WORK", "records"),
         ("rules", "--work WORK", "rules"),
         ("agents.tables", "--scenario speaking", "agents_speaking"),
-        ("provenance.speaking", "--work WORK --data DATA --only natural", "provenance_speaking"),
+        ("provenance.speaking", "--work WORK --data WORK --only natural", "provenance_speaking"),
         ("unlearning.speaking", "--data DATA", "unlearning_speaking"),
     ],
 )

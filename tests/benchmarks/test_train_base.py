@@ -48,7 +48,7 @@ def documents(tokenizer: PreTrainedTokenizerFast) -> list[Document]:
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
     small = ["--hidden", "64", "--layers", "1", "--steps", "4", "--length", "128", "--rows", "2"]
-    return parse(["--data", "unused", "--out", str(tmp_path / "out"), "--work", str(tmp_path), *small])
+    return parse(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--work", str(tmp_path), *small])
 
 
 def _run(options: Options, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> Run:
