@@ -4,7 +4,6 @@ The same figures give the same bytes: identifiers are salted with a constant, an
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, read
 
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 # Okabe and Ito's colours, which also readers with a colour vision deficiency can distinguish; then two greys.
@@ -134,7 +133,7 @@ def main() -> None:
     for name, (result, chart) in CHARTS.items():
         path = RESULTS / f"{result}.json"
         if path.exists():
-            figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+            figures = read(path)["figures"]
             (FOLDER / f"{name}.svg").write_text(svg(chart(figures)), encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ the page's topic, which is the page's name; on index.md it holds those of every 
 speaks, and on small-bases.md the others. So no figure there is typed.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import targets
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, read
 
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 _SHARE = {"percent", "low", "high"}
@@ -72,7 +71,7 @@ def _figures(results: Path, name: str) -> Mapping[str, Any] | None:
     path = results / f"{name}.json"
     if not path.exists():
         return None
-    figures: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    figures: Mapping[str, Any] = read(path)["figures"]
     return figures
 
 
@@ -80,7 +79,7 @@ def _result(path: Path) -> Iterator[str]:
     if not path.exists():
         yield "not measured"
         return
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report = read(path)
     flat = list(_flat(report["figures"]))
     plain = [f"| {name} | {_cell(value)} |" for name, value in flat if not isinstance(value, list)]
     # Raw tables are long: they stay folded until a reader asks. MkDocs needs the attribute to see Markdown inside.
@@ -134,9 +133,10 @@ def _cell(value: Any) -> str:
 
 
 def main() -> None:
-    """Write the pages."""
-    for path in pages():
-        path.write_text(rendered(path.read_text(encoding="utf-8"), path.stem), encoding="utf-8")
+    """Write the pages, all or none."""
+    made = {path: rendered(path.read_text(encoding="utf-8"), path.stem) for path in pages()}
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,24 @@ def write(name: str, figures: Mapping[str, Any], command: str, seed: int, folder
 
 def figures(name: str) -> dict[str, Any]:
     """The figures of NAME.json in RESULTS."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+    found: dict[str, Any] = read(RESULTS / f"{name}.json")["figures"]
     return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` or `kept` wrote; ends the process for a file of anything else."""
+    found = loaded(path, "a benchmark's result")
+    if not isinstance(found, dict) or "figures" not in found:
+        raise SystemExit(f"{path}: expected a benchmark's result, got no figures: restore or remove it")
+    return found
+
+
+def loaded(path: Path, expected: str = "JSON") -> Any:
+    """The JSON of a file; ends the process, with the file's name, where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SystemExit(f"{path}: expected {expected}, got {error}: restore or remove it") from error
 
 
 def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
@@ -64,7 +80,7 @@ def kept(name: str, key: str, measure: Callable[[], Any]) -> Any:
 def known(name: str, key: str) -> Any:
     """What was kept in KEY.json of MEASURED/NAME; None where nothing was."""
     path = MEASURED / name / f"{key}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else None
+    return read(path)["figures"] if path.exists() else None
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

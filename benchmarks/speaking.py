@@ -28,6 +28,7 @@ from core.canonical import Address, Digest
 from core.config import RunConfig
 from core.errors import UsageError
 from core.intervals import MeanInterval
+from core.storage import blobs
 from core.storage.run_folder import RunFolder
 from core.storage.state_folder import State
 from llm.evaluate import greedy_answers
@@ -85,10 +86,12 @@ def questions(data: Path, fitted: int) -> list[Question]:
     """The held-out questions of every organisation in a folder; the first `fitted` of each are the calibration's."""
     found = []
     for file in sorted(data.glob("*/dev.jsonl")):
-        found += [
-            Question(file.parent.name, record["instruction"], record["output"], record["fact"], index < fitted)
-            for index, record in enumerate(json_lines.read(file))
-        ]
+        for index, record in enumerate(json_lines.read(file)):
+            if missing := sorted({"instruction", "output", "fact"} - record.keys()):
+                got = ", ".join(record)
+                raise SystemExit(f"{file}:{index + 1}: expected {', '.join(missing)}, got {got}: give data with facts")
+            said = record["instruction"], record["output"], record["fact"]
+            found.append(Question(file.parent.name, *said, index < fitted))
     return found
 
 
@@ -196,8 +199,8 @@ def once(path: Path, measure: Callable[[], Any]) -> Any:
     """What is measured, from the file of an earlier run where there is one."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(measure()), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+        blobs.write(path, json.dumps(measure()).encode())  # whole or not at all, whatever ends the process
+    return report.loaded(path)
 
 
 def timed_alone(state: Path, data: Path) -> dict[str, float]:

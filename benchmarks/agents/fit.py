@@ -29,7 +29,7 @@ FULL_STEPS = 10
 
 def main() -> None:
     """Fit, print and write."""
-    runs = json.loads(rounds.PATH.read_text(encoding="utf-8"))["figures"]["runs"]
+    runs = report.read(rounds.PATH)["figures"]["runs"]
     curve = fitted(runs)
     held_out = [error(fitted([*runs[:i], *runs[i + 1 :]]), [run]) for i, run in enumerate(runs)]
     figures = {
@@ -102,7 +102,7 @@ def as_data(curve: LearningCurve, domains: Sequence[str]) -> dict[str, Any]:
 
 def read() -> LearningCurve:
     """The curve of the result file."""
-    found = json.loads((report.RESULTS / "agents_fit.json").read_text(encoding="utf-8"))["figures"]["curve"]
+    found = report.figures("agents_fit")["curve"]
     count = len(found["start"])
     transfer = found["own"] * np.eye(count) + found["other"] * (1 - np.eye(count))
     plain = {name: list(found[name].values()) for name in ("start", "floor")}

@@ -8,7 +8,6 @@ expect.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ class Figure:
 
 def read(folder: Path) -> list[Measured]:
     """The measurements so far, task by task."""
-    files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    files = [report.loaded(file) for file in sorted(folder.glob("*.json"))]
     found = []
     for name in TASKS:
         looks: dict[str, dict[int, Look]] = {}
@@ -323,7 +322,7 @@ def _cells(folder: Path, names: Sequence[str]) -> dict[tuple[str, ...], list[Any
     """The rows of a folder, together when they have equal values of these names; in the order of tasks and methods."""
     found: dict[tuple[str, ...], list[Any]] = {}
     for file in sorted(folder.glob("*.json")):
-        row = json.loads(file.read_text(encoding="utf-8"))
+        row = report.loaded(file)
         found.setdefault(tuple(row[name] for name in names), []).append(row)
     order = [*TASKS, *METHODS, *PRECISIONS]
     return dict(sorted(found.items(), key=lambda cell: [order.index(name) for name in cell[0]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +18,10 @@ BEGINNING = 1
 
 
 @pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
     tokenizer = AutoTokenizer.from_pretrained(assets.base_model())
-    options = parse(["--data", "unused", "--out", "unused", "--work", "unused", "--layers", "3"])
+    unused = str(tmp_path_factory.mktemp("unused"))
+    options = parse(["--data", unused, "--out", unused, "--work", unused, "--layers", "3"])
     model = build_model(options, tokenizer)
     records = corpus(1, {"medical": 20, "math": 20, "coding": 20, "copying": 20})
     set_copying_heads(model, [encode(record, tokenizer).ids for record in records], seed=1)
@@ -50,8 +53,9 @@ def test_the_matching_heads_find_what_followed_an_earlier_occurrence(head: int, 
     assert right > 0.3  # one in thirty by chance
 
 
-def test_a_family_with_query_norms_is_refused() -> None:
+def test_a_family_with_query_norms_is_refused(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(assets.base_model())
-    options = parse(["--data", "unused", "--out", "unused", "--work", "unused", "--family", "qwen3"])
+    unused = str(tmp_path)
+    options = parse(["--data", unused, "--out", unused, "--work", unused, "--family", "qwen3"])
     with pytest.raises(ValueError, match="qwen3"):
         set_copying_heads(build_model(options, tokenizer), [], seed=1)

@@ -1,6 +1,7 @@
 """Result files become tables, and figures are held against their targets."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def test_a_page_lays_lists_out_as_tables(tmp_path: Path) -> None:
     assert "Rows:\n\n| name | hits | misses |\n|---|---|---|\n| one | 3 | not measured |" in text
     assert page.rendered(text, "speed", tmp_path) == text
     assert page.blocks(text) == ["some"]
+
+
+def test_pages_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.md").write_text(f"<!-- {name} -->\nold\n<!-- end -->", encoding="utf-8")
+    (tmp_path / "b.json").write_text('{"figures": ', encoding="utf-8")
+    monkeypatch.setattr(page, "FOLDER", tmp_path)
+    monkeypatch.setattr(page, "rendered", partial(page.rendered, results=tmp_path))
+    with pytest.raises(SystemExit, match=r"b\.json: expected a benchmark's result"):
+        page.main()
+    assert "old" in (tmp_path / "a.md").read_text(encoding="utf-8")
 
 
 def test_a_block_without_a_file_says_that_nothing_was_measured(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What benchmarks report and keep."""
 
 import json
-import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,21 @@ def test_a_seed_is_measured_once_and_kept_with_its_hardware(tmp_path: Path, monk
     kept = json.loads((tmp_path / "rules" / "7.json").read_text(encoding="utf-8"))
     assert kept["hardware"]["cores"] >= 1
     assert kept["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"hardware": {}, "figures": {"loss"', "[]", "{}", '{"figures": 1}\x00', "\udcff"]
+)
+def test_a_file_that_is_no_result_is_named_in_one_line(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MEASURED", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "rules")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "7.json").write_bytes(content.encode(errors="surrogateescape"))
+    for read in (lambda: report.known("rules", "7"), lambda: report.figures("7")):
+        with pytest.raises(SystemExit, match=r"7\.json: expected a benchmark's result, got .*: restore or remove it"):
+            read()
 
 
 def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,5 +81,5 @@ def test_published_figures_are_those_of_the_seeds_that_are_kept(
     monkeypatch.setattr(report, "write", write)
     words = options.replace("WORK", str(tmp_path)).replace("DATA", str(DATA)).split()
     monkeypatch.setattr(sys, "argv", [module, *words])
-    runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+    import_module(f"benchmarks.{module}").main()
     assert written == {result: report.figures(result)}

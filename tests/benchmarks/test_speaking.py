@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speaking import Question, erasure, questions, summary
+import pytest
+
+from benchmarks.speaking import Question, erasure, once, questions, summary
 
 
 def test_an_answer_says_a_fact_that_it_holds_whatever_its_case() -> None:
@@ -21,6 +23,34 @@ def test_questions_are_the_held_out_ones_and_the_first_are_the_calibrations(tmp_
     found = questions(tmp_path, 1)
     assert [(q.organisation, q.prompt) for q in found[2:4]] == [("a", "a2?"), ("b", "b0?")]
     assert [q.fitted for q in found] == [True, False, False] * 2
+
+
+def test_what_is_half_written_is_named_and_a_stopped_measurement_leaves_nothing(tmp_path: Path) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        once(tmp_path / "made" / "run.json", stopped)
+    assert once(tmp_path / "made" / "run.json", lambda: {"loss": 1.0}) == {"loss": 1.0}
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["run.json"]
+    (tmp_path / "half.json").write_text('{"loss": 1.', encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"half\.json: expected JSON, got .*: restore or remove it"):
+        once(tmp_path / "half.json", stopped)
+
+
+@pytest.mark.parametrize(
+    ("line", "got"),
+    [
+        ('{"instruction": "a?", "output": "x."}', "instruction, output"),
+        ('{"instruction": "a?"', "Expecting"),
+        ("3", "3"),
+    ],
+)
+def test_a_line_that_is_no_question_is_named(tmp_path: Path, line: str, got: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "dev.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=rf"dev\.jsonl:1: expected .*, got {got}"):
+        questions(tmp_path, 0)
 
 
 def answer(organisation: str, said: bool, named: str | None, fitted: bool = False) -> dict[str, Any]:
