@@ -39,6 +39,8 @@ def main() -> None:
     runs = {
         policy: found for policy in scenario.settings["policies"]["names"] if (found := _complete(name, policy, traces))
     }
+    if "all" not in runs:
+        raise SystemExit(f"agents, {name}: expected every trace of the policy all, which is the measure, got fewer")
     played = {policy: [_played(scenario, run) for run in found] for policy, found in runs.items()}
     figures = {
         "real": measured(played),

@@ -142,3 +142,11 @@ def test_negative_credit_is_split_by_domain() -> None:
     assert medical["where_negative_from_own_domain"] == pytest.approx(100)
     assert medical["where_negative_from_other_domains"] == pytest.approx(-150)
     assert rows["coding"]["rounds"] == 20
+
+
+def test_tables_need_the_policy_that_others_are_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = report.known
+    monkeypatch.setattr(report, "known", lambda name, key: None if "-all-" in key else known(name, key))
+    monkeypatch.setattr("sys.argv", ["tables", "--scenario", "speaking"])
+    with pytest.raises(SystemExit, match="agents, speaking: expected every trace of the policy all"):
+        tables.main()

@@ -93,6 +93,15 @@ def test_every_target_reads_its_figures_from_the_stored_results() -> None:
     assert "embedded base" in retained.measured
 
 
+def test_a_result_of_half_a_measurement_is_named() -> None:
+    def halved(name: str) -> dict[str, Any] | None:
+        figures = stored(name)
+        return {**figures, "methods": []} if figures and name == "lds" else figures
+
+    with pytest.raises(SystemExit, match=r"lds\.json: expected the figures of '.*', got .*: measure it to its end"):
+        list(targets.rows(halved))
+
+
 def test_what_was_not_measured_says_so() -> None:
     rows = list(targets.rows(lambda name: None))
     assert {row.met for row in rows} == {"not measured"}
