@@ -140,6 +140,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
         return task.result()
     finally:
         task.cancel()
+        await asyncio.wait({task})  # what it holds, as a generator that answers, is in use until it has ended
 
 
 async def read_json(request: Request) -> Any:

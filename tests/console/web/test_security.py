@@ -3,12 +3,14 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
 
 from console.web import security
 from console.web.security import LARGEST_BODY, Token
@@ -156,3 +158,20 @@ def test_a_token_that_others_can_read_or_guess_is_refused(tmp_path: Path) -> Non
         Token(file)
     with pytest.raises(UsageError, match="folder"):
         Token(tmp_path / "nowhere" / "token")
+
+
+def test_work_that_nobody_waits_for_has_ended_when_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes a generator that still runs gets an error of the event loop's, and no answer of ours."""
+    monkeypatch.setattr(security, "_LOOK_SECONDS", 0.01)
+
+    async def answer() -> AsyncGenerator[int, None]:
+        await asyncio.sleep(PATIENCE_SECONDS)
+        yield 1
+
+    async def ask() -> None:
+        gone, events = SimpleNamespace(is_disconnected=partial(asyncio.sleep, 0, True)), answer()
+        with pytest.raises(security.TooLargeError, match="got one that has gone"):
+            await security.while_connected(cast(Request, gone), anext(events))
+        await events.aclose()
+
+    asyncio.run(ask())
