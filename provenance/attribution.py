@@ -46,6 +46,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 DEFAULT = "marginal"
 _UNCUT = 2**31
+_SILENT = "the model's answer: expected text to attribute, got none"
 
 
 def attribute(
@@ -125,7 +126,7 @@ def stream(
         parts.append(step[1])
         yield token_scores(step[1], chosen[-1:], [text.add(chosen[-1])])[0]
     if not parts:
-        raise UsageError("the model's answer is empty: there is no token to attribute")
+        raise UsageError(_SILENT)
     return trace_of_stream(subject, prompt, Example((*start, *chosen), len(start)), parts, started)
 
 
@@ -171,9 +172,8 @@ def _example(subject: Subject | EnsembleSubject, prompt: str, response: str | No
         answer = encode(model.tokenizer, Record((Message("user", prompt),), response), _UNCUT).tokens[len(start) :]
     example = without_end(model, Example((*start, *answer), len(start)))
     if len(example) == len(start) or (response is not None and not response.strip()):
-        raise UsageError(
-            f"the {'answer of the model' if response is None else 'response'} is empty: nothing to attribute"
-        )
+        got = "special tokens alone" if response and response.strip() else "none"
+        raise UsageError(_SILENT if response is None else f"response: expected text to attribute, got {got}")
     # The last token is predicted, never read: it needs no position of its own.
     room_for(subject, len(example) - 1, 1)
     return example

@@ -82,7 +82,7 @@ def test_one_organisation_can_be_looked_at(finished: World, tmp_path: Path) -> N
     [
         (("--method", "guess"), ("method", "'guess'", "gradient")),
         (("--organisation", "hospital"), ("'hospital'", "coding", "medical")),
-        (("--response", " "), ("response", "empty")),
+        (("--response", " "), ("response: expected text", "none")),
         (("--prompt", ""), ("prompt", "nothing")),
         (("--prompt", "caf\udce9"), ("prompt: expected Unicode text", "\\udce9 alone")),
         (("--response", "caf\udce9"), ("response: expected Unicode text", "\\udce9 alone")),

@@ -154,8 +154,9 @@ def test_bad_input(federate: Federate, load_tiny: Callable[..., Model]) -> None:
     subject = federate()
     questions: list[tuple[dict[str, object], str]] = [
         ({"method": "guess"}, "expected one of gradient, .*, got 'guess'"),
-        ({"response": ""}, "response is empty"),
-        ({"response": " \n"}, "response is empty"),
+        ({"response": ""}, "response: expected text to attribute, got none"),
+        ({"response": " \n"}, "response: expected text to attribute, got none"),
+        ({"response": "</s><s>"}, "response: expected text to attribute, got special tokens alone"),
         ({"prompt": "why " * 100}, "at most 256 tokens"),
         ({"prompt": "why " * 100, "response": None}, "at most 256 tokens"),
         ({"response": "because " * 40}, "at most 256 tokens"),
@@ -172,9 +173,9 @@ def test_an_answer_that_ends_at_once_is_refused(federate: Federate, monkeypatch:
     subject = federate()
     ends = list(itertools.islice(range(subject.model.module.config.vocab_size), 1000))
     monkeypatch.setattr(subject.model.module.get_base_model().generation_config, "eos_token_id", ends)
-    with pytest.raises(UsageError, match="answer of the model is empty"):
+    with pytest.raises(UsageError, match="the model's answer: expected text to attribute, got none"):
         attribute(subject, PROMPT)
-    with pytest.raises(UsageError, match="answer is empty"):
+    with pytest.raises(UsageError, match="the model's answer: expected text to attribute, got none"):
         list(stream(subject, PROMPT))
 
 
