@@ -207,7 +207,10 @@ def _concatenated(parts: Sequence[Scores]) -> Scores:
 
 
 def token_scores(scores: Scores, chosen: Sequence[int], texts: Sequence[str]) -> tuple[TokenScores, ...]:
-    """The rows of scores with their tokens and texts."""
+    """The rows of scores with their tokens and texts; raises ModelError for scores that are no numbers."""
+    found = (scores.tokens, scores.response, scores.logprobs, scores.base)
+    if not all(torch.isfinite(numbers).all() for numbers in found):
+        raise ModelError("expected finite scores, got inf or NaN: the base overflows on this text")
     residuals: list[float | None] = [None] * len(chosen)
     if scores.explained is not None:
         residuals = (scores.explained - scores.base - scores.tokens.sum(1)).tolist()
@@ -225,10 +228,7 @@ def _trace(
     familiar: torch.Tensor,
     started: float,
 ) -> TokenTrace:
-    """The trace with its response and verdict; raises ModelError for scores that are no numbers."""
-    found = (scores.tokens, scores.response, scores.logprobs, scores.base, familiar)
-    if not all(torch.isfinite(numbers).all() for numbers in found):
-        raise ModelError(f"expected finite scores by {method}, got inf or NaN: the base overflows on this text")
+    """The trace with its response and verdict."""
     answer = example.tokens[example.prompt_length :]
     tokens = token_scores(scores, answer, pieces(subject.model.tokenizer, answer))
     fitted = subject.calibration

@@ -1,7 +1,7 @@
 """The way in, on tiny models and on runs that were written to disk."""
 
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from provenance.attribution import METHODS, attribute, stream
 from provenance.contributions import of_run
 from provenance.factors import bytes_each, summed_terms
 from provenance.history import History
-from provenance.method import Effort
+from provenance.method import Effort, Subject
 from provenance.terms import Terms
 from provenance.trace import TokenScores, TokenTrace
 from tests.behaviours.runs import LAYOUT, build, found
@@ -46,16 +46,25 @@ def test_a_trace_has_every_token_the_base_and_a_residual(federate: Federate, met
             assert token.logprob == pytest.approx(token.base + sum(token.scores) + token.residual)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-def test_scores_that_are_no_numbers_are_an_error_and_no_verdict(federate: Federate, method: str) -> None:
+@pytest.fixture
+def overflowing(federate: Federate) -> Iterator[Subject]:
+    """A subject whose logits are infinite."""
     subject = federate()
     head = subject.model.module.get_base_model().get_output_embeddings()
     hook = head.register_forward_hook(lambda _module, _inputs, logits: logits * float("inf"))
-    try:
-        with pytest.raises(ModelError, match=f"expected finite scores by {method}, got inf or NaN"):
-            attribute(subject, PROMPT, RESPONSE, method, effort=Effort(points=2))
-    finally:
-        hook.remove()
+    yield subject
+    hook.remove()
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_scores_that_are_no_numbers_are_an_error_and_no_verdict(overflowing: Subject, method: str) -> None:
+    with pytest.raises(ModelError, match="expected finite scores, got inf or NaN"):
+        attribute(overflowing, PROMPT, RESPONSE, method, effort=Effort(points=2))
+
+
+def test_a_stream_of_scores_that_are_no_numbers_ends_before_the_first(overflowing: Subject) -> None:
+    with pytest.raises(ModelError, match="expected finite scores, got inf or NaN"):
+        next(stream(overflowing, PROMPT, max_new_tokens=2))
 
 
 def test_the_same_question_has_the_same_digest(federate: Federate) -> None:
