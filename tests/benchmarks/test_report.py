@@ -57,6 +57,7 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
         ("lds", "--work WORK", "lds"),
         ("records", "--work WORK", "records"),
         ("rules", "--work WORK", "rules"),
+        ("speaking", "--work WORK --erasures 2 --isolated-seeds 0", "speaking"),
         ("agents.tables", "--scenario speaking", "agents_speaking"),
         ("provenance.speaking", "--work WORK --data WORK --only natural", "provenance_speaking"),
         ("unlearning.speaking", "--data DATA", "unlearning_speaking"),
