@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from console.web.completions import Completions, refused
+from console.web.completions import Completions, refused, unknown_endpoint
 from console.web.engine import Engine
 from console.web.pages import Pages
 from console.web.proxy import Proxy
@@ -57,7 +57,11 @@ def application(site: Site, port: int) -> ASGIApp:
             Route("/v1/chat/completions", completions.create, methods=["POST"]),
             *pages.routes(),
         ],
-        exception_handlers={FoedusError: partial(_failed, pages), OSError: partial(_failed, pages), 404: pages.missing},
+        exception_handlers={
+            FoedusError: partial(_failed, pages),
+            OSError: partial(_failed, pages),
+            404: partial(_missing, pages),
+        },
     )
     if proxy:
         return Guard(app, [proxy.origin], proxy.user)
@@ -82,3 +86,8 @@ def answer_on(listening: socket.socket, site: Site) -> None:
 async def _failed(pages: Pages, request: Request, error: Any) -> Response:
     """An error as who asked can read it: JSON for programs, a page for people."""
     return refused(error) if request.url.path.startswith("/v1/") else pages.failed(request, error)
+
+
+async def _missing(pages: Pages, request: Request, error: Any) -> Response:
+    """A place that is none, likewise."""
+    return unknown_endpoint(request) if request.url.path.startswith("/v1/") else await pages.missing(request, error)

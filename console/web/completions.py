@@ -169,6 +169,12 @@ def _unknown_model(name: str, runs: Mapping[str, float]) -> Response:
     return JSONResponse(_error(message, "invalid_request_error", "model", "model_not_found"), 404)
 
 
+def unknown_endpoint(request: Request) -> Response:
+    """The answer where OpenAI has an endpoint and this server none."""
+    message = f"expected /v1/models or /v1/chat/completions, got {request.url.path!r:.80}"
+    return JSONResponse(_error(message, "invalid_request_error", None, "unknown_url"), 404)
+
+
 def _model(name: str, began: float) -> Json:
     return {"id": name, "object": "model", "created": int(began), "owned_by": "foedus"}
 

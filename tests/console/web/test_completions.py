@@ -164,6 +164,13 @@ def test_what_no_receipt_could_say_again_is_refused(served: Served, fields: dict
         assert found.json["error"]["message"].startswith("body: ")
 
 
+def test_an_endpoint_that_is_not_there_is_told_as_openai_tells_it(served: Served) -> None:
+    with served.client() as client, pytest.raises(openai.NotFoundError) as raised:
+        client.embeddings.create(model=served.run, input="coding 3?")
+    assert isinstance(raised.value.body, dict)
+    assert raised.value.body["message"] == "expected /v1/models or /v1/chat/completions, got '/v1/embeddings'"
+
+
 def test_fields_that_change_nothing_are_taken(served: Served) -> None:
     neutral = {"n": 1, "user": "somebody", "presence_penalty": 0, "response_format": {"type": "text"}, "stop": None}
     assert served.complete(**neutral).status == 200
