@@ -299,7 +299,7 @@ def given() -> tuple[argparse.Namespace, list[Question]]:
     asked = questions(options.data, options.fitted)
     if not (names := {question.organisation for question in asked}):
         parser.error(f"argument --data: expected NAME/dev.jsonl with facts, got none in {options.data}")
-    if options.erase not in names:
+    if options.erasures and options.erase not in names:
         parser.error(f"argument --erase: expected one of {', '.join(sorted(names))}, got {options.erase}")
     if names != {question.organisation for question in asked if not question.fitted}:
         parser.error(f"argument --fitted: expected fewer than the held-out records of each, got {options.fitted}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report
+from benchmarks.lds import WORLDS
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -58,6 +59,11 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
         ("records", "--work WORK", "records"),
         ("rules", "--work WORK", "rules"),
         ("speaking", "--work WORK --erasures 2 --isolated-seeds 0", "speaking"),
+        (
+            "speaking",
+            "--work WORK --data WORLDS --name speaking_unseen --seeds 3 --isolated-seeds 0 --erasures 0",
+            "speaking_unseen",
+        ),
         ("agents.tables", "--scenario speaking", "agents_speaking"),
         ("provenance.speaking", "--work WORK --data WORK --only natural", "provenance_speaking"),
         ("unlearning.speaking", "--data DATA", "unlearning_speaking"),
@@ -80,7 +86,7 @@ def test_published_figures_are_those_of_the_seeds_that_are_kept(
 
     monkeypatch.setattr(report, "kept", known)
     monkeypatch.setattr(report, "write", write)
-    words = options.replace("WORK", str(tmp_path)).replace("DATA", str(DATA)).split()
+    words = options.replace("WORK", str(tmp_path)).replace("DATA", str(DATA)).replace("WORLDS", str(WORLDS)).split()
     monkeypatch.setattr(sys, "argv", [module, *words])
     import_module(f"benchmarks.{module}").main()
     assert written == {result: report.figures(result)}
