@@ -8,7 +8,8 @@ x_ik are what a verdict weighs of organisation k in record i: the trace of the r
 it, and nothing is generated. So signs stay, a constant of 0 stays 0, and few records move the constants little: the
 ridge is a normal prior of standard deviation 1/2 on the logarithms of n records. The certainty below which a verdict
 abstains is, of the constant and the certainties of these records above it, the one that leaves the most right verdicts
-less the wrong ones; of equals the lowest.
+less the wrong ones; of equals the lowest. It stays the constant unless that silences four wrong verdicts more than
+right ones: of two records, one of them wrong, the other's certainty would silence whatever is a little less sure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from provenance.method import Subject
 
 _STEPS = 200
 """The most steps of the fit; it ends after some ten."""
+_SILENCED = 4
+"""The least gain, in wrong verdicts less right ones, for which more is left unsaid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,5 +124,10 @@ def threshold(weights: Weights, labelled: Sequence[Labelled]) -> float:
     """The certainty from which on right verdicts outnumber wrong ones the most, at least that of `weights`."""
     judged = [(certainty_of(one.chances(weights)), one.right(weights)) for one in labelled]
     least = sorted({weights.certainty, *(sure for sure, _ in judged if sure > weights.certainty)})
+
+    def gained(bound: float) -> int:
+        return sum(1 if right else -1 for sure, right in judged if sure >= bound)
+
     # `max` takes the first of equals: the lowest.
-    return max(least, key=lambda bound: sum(1 if right else -1 for sure, right in judged if sure >= bound))
+    best = max(least, key=gained)
+    return best if gained(best) - gained(weights.certainty) >= _SILENCED else weights.certainty

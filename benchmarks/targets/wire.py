@@ -49,7 +49,8 @@ TARGETS = (
         _compressed(lambda row: MeanInterval.parse_mean(row["loss_change_percent"])), 1, " %",
     ),
     Target(
-        "wire", "The same after three rounds on a base that speaks", "rules", _compressed_speaking, 1, " %",
+        "wire", "Change of the final loss against fp32, three rounds on a base that speaks", "rules",
+        _compressed_speaking, 1, " %",
     ),
     Target(
         "wire", "Part of an organisation's round that goes into compressing", "wire",

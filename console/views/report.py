@@ -190,9 +190,9 @@ def member_lines(run: RunFolder, result: Json) -> Iterator[str]:
         return
     for name, each in sorted(told.items()):
         used = [records["used"] for records in each if records["used"] is not None]
-        fewest = f"used at least {min(used)}" if used else "used not told"
+        fewest = f"trained on {min(used)} or more" if used else "trained on an untold number"
         read = min(records["read"] for records in each)
-        yield f"Records  {name}: {each[0]['registered']} registered; a round read at least {read}, {fewest}"
+        yield f"Records  {name}: {each[0]['registered']} registered; each round read {read} or more, {fewest}"
     if run.genesis.memberships:
         yield f"Members  now: {listed(result['members'])}"
 
@@ -263,7 +263,7 @@ def round_remarks(rounds: list[Json]) -> Iterator[str]:
             when = f"{entry['grace']:.0f} s after its quorum"
             yield f"Late     in round {entry['round']}, {when}: {listed(entry['late'])}"
     if lost := max((entry["rounding"] for entry in rounds), default=0.0):
-        yield f"Rounding up to {100 * lost:.2g} % of a state on its way down; what is summed has none"
+        yield f"Rounding organisations receive the adapter compressed, up to {100 * lost:.2g} % off; sums are not"
 
 
 def served_lines(served: list[Json]) -> Iterator[str]:

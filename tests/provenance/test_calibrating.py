@@ -72,6 +72,14 @@ def test_few_records_move_the_constants_little() -> None:
     assert moved(1) < 0.5 < moved(400)
 
 
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_few_wrong_verdicts_silence_nobody(wrong: int) -> None:
+    """Of two records, one wrong, the right one's certainty would silence what is a little less sure."""
+    clear, unsure = responses(0, wrong, size=12.0), responses(0, wrong, seed=2, size=1.0)
+    labelled = clear + [replace(one, teacher=int(one.chances(CONSTANTS).argmin())) for one in unsure]
+    assert fit(CONSTANTS, labelled).certainty == LEAST_CERTAINTY
+
+
 def test_a_constant_of_zero_stays_zero_and_signs_stay() -> None:
     wrong = [replace(one, teacher=(one.teacher + 1) % 4) for one in responses(0, 50)]
     fitted = fit(WEIGHTS["protoken"], wrong)

@@ -122,7 +122,7 @@ def test_what_rounding_loses_is_told_where_states_are_rounded() -> None:
     assert list(round_remarks([])) == list(round_remarks([{"rounding": 0.0, "late": []}])) == []
     rounds = [{"rounding": lost, "late": []} for lost in (0.0, 0.0912, 0.08)]
     (line,) = round_remarks(rounds)
-    assert line == "Rounding up to 9.1 % of a state on its way down; what is summed has none"
+    assert line == "Rounding organisations receive the adapter compressed, up to 9.1 % off; sums are not"
 
 
 def test_a_round_has_its_transaction_as_soon_as_it_is_anchored(federation: Federation) -> None:
