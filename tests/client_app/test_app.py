@@ -503,7 +503,7 @@ def test_a_node_does_not_agree_to_a_genesis_beyond_the_site_s_policy_and_says_wh
 
 def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parse of the task, one hash of the update, one replay of the witness's memory."""
-    parse, replay = Task.from_content, jsonl.read
+    parse, replay = Task.from_content, jsonl.read_as
     parsed: list[RecordDict] = []
     hashed: list[bytes] = []
     replayed: list[Path] = []
@@ -515,10 +515,10 @@ def test_a_message_is_handled_once(places: dict[str, Any], genesis: Genesis, mon
     monkeypatch.setattr(Task, "from_content", lambda content, kept: [parsed.append(content), parse(content, kept)][1])
     for module in (core.adapter, core.wire):
         monkeypatch.setattr(module, "digest", counted_digest)
-    monkeypatch.setattr(jsonl, "read", lambda path: [replayed.append(path), replay(path)][1])
+    monkeypatch.setattr(jsonl, "read_as", lambda path, take: [replayed.append(path), replay(path, take)][1])
     reply = trained(places, task(genesis))
     assert (len(parsed), hashed.count(bytes(reply.update)), len(replayed)) == (1, 1, 1)
-    assert replay(replayed[0])[-1] == {
+    assert jsonl.read(replayed[0])[-1] == {
         "sent": asdict(RoundKey(genesis.digest, 0, 0, 1)),
         "manifest": reply.signed.value.digest,
         "update": reply.signed.value.update,
