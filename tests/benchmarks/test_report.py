@@ -58,7 +58,7 @@ def test_a_seed_that_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
         ("lds", "--work WORK", "lds"),
         ("records", "--work WORK", "records"),
         ("rules", "--work WORK", "rules"),
-        ("speaking", "--work WORK --erasures 2 --isolated-seeds 0", "speaking"),
+        ("speaking", "--work WORK --erasures 2", "speaking"),
         (
             "speaking",
             "--work WORK --data WORLDS --name speaking_unseen --seeds 3 --isolated-seeds 0 --erasures 0",
