@@ -67,13 +67,13 @@ def tag(commitment: RoundCommitment | PrivateCommitment) -> str:
 
 
 def parse(entry: dict[str, Any]) -> Any:
-    """The commitment in an entry of a queue's file: {tag: fields}. Raises FormatError, KeyError or ValueError."""
+    """What an entry of a queue's file holds: a commitment, {tag: fields}, or a round's key with its anchor.
+
+    Raises FormatError, AttributeError, KeyError, TypeError or ValueError for an entry of anything else.
+    """
+    if set(entry) == {"key", "anchor"}:
+        return RoundKey.from_dict(entry["key"]), parsed(Anchor, entry["anchor"], {})
     ((name, fields),) = entry.items()
     # JSON has lists only, and a commitment is compared and hashed.
     lists = dict.fromkeys(("manifests", "bids", "allocations"), tuple)
     return parsed(_KINDS[name], fields, {"key": RoundKey.from_dict, **lists})
-
-
-def parse_anchor(entry: dict[str, Any]) -> tuple[RoundKey, Anchor]:
-    """The anchor in another such entry, {"key", "anchor"}, and of which round. Raises FormatError."""
-    return RoundKey.from_dict(entry["key"]), parsed(Anchor, entry["anchor"], {})

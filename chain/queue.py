@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Generic
 
-from chain.commitments import Commitment, Recorder, parse, parse_anchor, tag
+from chain.commitments import Commitment, Recorder, parse, tag
 from core.canonical import Digest
 from core.errors import LedgerConflictError, LedgerError
 from core.ledger import Anchor
@@ -187,14 +187,9 @@ def _load(path: Path) -> tuple[dict[RoundKey, Any], dict[RoundKey, Anchor]]:
     """The commitments and the anchors in a queue's file; raises IntegrityError on damage."""
     commitments: dict[RoundKey, Any] = {}
     anchors: dict[RoundKey, Anchor] = {}
-
-    def take(entry: dict[str, Any]) -> None:
-        if "anchor" in entry:
-            key, anchor = parse_anchor(entry)
-            anchors[key] = anchor
+    for sent in jsonl.read_as(path, parse):
+        if isinstance(sent, tuple):
+            anchors[sent[0]] = sent[1]
         else:
-            commitment = parse(entry)
-            commitments[commitment.key] = commitment
-
-    jsonl.read_as(path, take)
+            commitments[sent.key] = sent
     return commitments, {key: anchor for key, anchor in anchors.items() if key in commitments}
