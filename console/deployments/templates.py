@@ -1,7 +1,6 @@
 """The files that a service manager or a container engine reads, from the templates in `assets/deployment`."""
 
 import json
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -9,11 +8,11 @@ from string import Template
 
 _UNITS = (".service", ".socket")
 _LOOKED_UP = {
-    "compose.yaml": re.compile(""),
-    "kubernetes.yaml": re.compile(r"command: |value: "),
-    **dict.fromkeys(_UNITS, re.compile("^Exec")),
+    "compose.yaml": ("",),
+    "kubernetes.yaml": ("command: ", "value: "),
+    **dict.fromkeys(_UNITS, ("Exec",)),
 }
-"""The lines, by the file's name or suffix, in which $ begins the name of a variable, and $$ is a $."""
+"""By the file's name or suffix what the lines hold in which $ begins the name of a variable, and $$ is a $."""
 _HEALTH = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout=5)"
 
 
@@ -43,13 +42,13 @@ def write_templates(kind: str, folder: Path, values: Mapping[str, object]) -> li
 def _filled(line: str, name: str, values: Mapping[str, object]) -> str:
     """A line of the template of this name, with its values; paths in it stand between double quotes."""
     unit = name.endswith(_UNITS)
-    looked_up = _LOOKED_UP.get(Path(name).suffix if unit else name)
+    looked_up = any(part in line for part in _LOOKED_UP.get(Path(name).suffix if unit else name, ()))
 
     def shown(value: object) -> object:
         if not isinstance(value, Path):
             return value
         text = json.dumps(str(value), ensure_ascii=False)[1:-1]
         text = text.replace("%", "%%") if unit else text
-        return text.replace("$", "$$") if looked_up and looked_up.search(line) else text
+        return text.replace("$", "$$") if looked_up else text
 
     return Template(line).substitute({name: shown(value) for name, value in values.items()})
