@@ -23,11 +23,9 @@ import torch
 
 import assets
 from benchmarks import arguments, json_lines, report
-from benchmarks.command_line import foedus
-from benchmarks.speaking import SEEDS, Question, once, questions
+from benchmarks.speaking import SEEDS, Question, questions, trained
 from benchmarks.timing import cpu_timed
 from core.intervals import MeanInterval
-from core.storage.state_folder import State
 from llm.batches import Example, encode
 from llm.files import read_records
 from llm.model import Model
@@ -82,10 +80,8 @@ def times(served: Serving, question: Question, records: Sequence[Record]) -> flo
 
 def measured(work: Path, asked: Sequence[Question], seed: int) -> dict[str, Any]:
     """Percent of the facts of which a record that states it is among the first, and the mean of the times."""
-    state = work / f"{seed}" / "state"
-    run = ("run", "--backend", "inline", "--state", str(state), "--data", str(assets.samples()), "--seed", str(seed))
-    once(work / f"{seed}" / "run.json", partial(foedus, *run))
-    served = serving(State(state).existing(""))
+    options = ("--backend", "inline", "--data", str(assets.samples()), "--seed", str(seed))
+    served = serving(trained(work / f"{seed}", *options)[0])
     found, took = list[dict[str, int]](), list[float]()
     for name in sorted({question.organisation for question in asked}):
         file = assets.samples() / name / "train.jsonl"

@@ -174,25 +174,25 @@ class Speaking:
         return found
 
     def _trained(self) -> dict[str, Any]:
-        return {"seconds": self._run()["seconds"], "before": self._answers()}
+        run, told = self._run()
+        return {"seconds": told["seconds"], "before": [asdict(answer) for answer in ask(run, self.asked)]}
 
     def _erased(self, organisation: str, method: str) -> dict[str, Any]:
-        self._run()
-        words = ("forget", "--state", str(self._state), "--organisation", organisation, "--method", method)
+        run, _ = self._run()
+        words = ("forget", "--state", str(self.folder / "state"), "--organisation", organisation, "--method", method)
         gone = once(self.folder / "forget.json", lambda: foedus(*words))
-        return {"seconds_of_erasure": gone["seconds"], "label": gone["label"], "after": self._answers()}
+        after = [asdict(answer) for answer in ask(run, self.asked)]
+        return {"seconds_of_erasure": gone["seconds"], "label": gone["label"], "after": after}
 
-    @property
-    def _state(self) -> Path:
-        return self.folder / "state"
+    def _run(self) -> tuple[RunFolder, dict[str, Any]]:
+        return trained(self.folder, "--data", str(self.data), "--seed", str(self.seed), *self.options)
 
-    def _run(self) -> dict[str, Any]:
-        words = ("run", "--state", str(self._state), "--data", str(self.data), "--seed", str(self.seed))
-        found: dict[str, Any] = once(self.folder / "run.json", lambda: foedus(*words, *self.options))
-        return found
 
-    def _answers(self) -> list[dict[str, Any]]:
-        return [asdict(answer) for answer in ask(State(self._state).existing(""), self.asked)]
+def trained(folder: Path, *options: str) -> tuple[RunFolder, dict[str, Any]]:
+    """The run in a folder's `state`, by `foedus run` with options, made once; and what the command told."""
+    state = folder / "state"
+    told: dict[str, Any] = once(folder / "run.json", lambda: foedus("run", "--state", str(state), *options))
+    return State(state).existing(""), told
 
 
 def once(path: Path, measure: Callable[[], Any]) -> Any:

@@ -43,24 +43,26 @@ def main() -> None:
     options = parser.parse_args()
     run = State(options.state).existing()
     base = Path(run.genesis.base.name).name
+    found = asked(run, options.data, options.limit, FAST)
     for seed, part in enumerate(PARTS):
-        rows = asked(run, options.data, part, options.limit, FAST)
+        rows = [row for row in found if row["kind"] == part]
         where = {"experiment": "served", "base": base, "domain": "", "seed": seed}
         save({**where, "rows": rows}, options.work / f"served-{base}-{part}-{seed}.pt")
 
 
-def asked(run: RunFolder, data: Path, part: str, limit: int, methods: Sequence[str]) -> list[dict[str, Any]]:
-    """What methods say of the first records of a part of the data, each with its own answer: a row for each record."""
+def asked(run: RunFolder, data: Path, limit: int, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """What methods say of the first records of each part of the data, with their own answers: a row for each record."""
     subject, names = served.subject(run), run.genesis.names
     if not isinstance(subject, Subject) or not isinstance(subject.adapter, AdapterState):
         raise UsageError(f"expected a run that serves one sum, got composition {run.genesis.composition}")
     subject.model.set_adapter(subject.adapter)
     rows = []
-    for organisation, record in _records(data, part, sorted(names.items()), limit):
-        # Whole, as by the command: rows are cut in training only.
-        example = unended(subject.model, record, _UNCUT)
-        scores = attributed(subject, example, {name: METHODS[name].score for name in methods})
-        rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
+    for part in PARTS:
+        for organisation, record in _records(data, part, sorted(names.items()), limit):
+            # Whole, as by the command: rows are cut in training only.
+            example = unended(subject.model, record, _UNCUT)
+            scores = attributed(subject, example, {name: METHODS[name].score for name in methods})
+            rows.append({"round": 0, "right": [organisation], "kind": part, "marked": (), **scores})
     return rows
 
 

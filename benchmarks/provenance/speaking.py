@@ -19,15 +19,13 @@ import torch
 
 from assets import samples
 from benchmarks import arguments, report
-from benchmarks.command_line import foedus
 from benchmarks.in_process import Schedule
 from benchmarks.provenance.experiments import Experiment, ExperimentSettings, Probe
 from benchmarks.provenance.measure import BY_PASSES, FAST, run
-from benchmarks.provenance.served import PARTS, asked
+from benchmarks.provenance.served import asked
 from benchmarks.provenance.tables import by_experiment, correlations, judged, tokens_of_facts
-from benchmarks.speaking import SEEDS, once
+from benchmarks.speaking import SEEDS, trained
 from core.config import RunConfig
-from core.storage.state_folder import State
 from llm.sources import base_of_settings
 
 SERVED = "served"
@@ -54,16 +52,14 @@ def shortened(experiment: Experiment) -> Experiment:
 def measured(name: str, data: Path, seed: int, work: Path) -> dict[str, Any]:
     """What was judged of the responses of one federation."""
     if name == SERVED:
-        return served(seed, work / f"{SERVED}-{seed}")
+        return served(seed, (work / f"{SERVED}-{seed}").absolute())
     settings = ExperimentSettings(base_of_settings(RunConfig()), data, "", seed)
     return judged(torch.load(run(name, RunConfig().base, settings, work, shaped=shortened), weights_only=False))
 
 
-def served(seed: int, state: Path) -> dict[str, Any]:
-    """The same of a default run in a state folder, made once."""
-    once(state.with_suffix(".json"), lambda: foedus("run", "--state", str(state), "--seed", str(seed)))
-    found, methods = State(state).existing(), (*FAST, *BY_PASSES)
-    rows = [row for part in PARTS for row in asked(found, samples(), part, ASKED, methods)]
+def served(seed: int, folder: Path) -> dict[str, Any]:
+    """The same of a default run in a folder, made once."""
+    rows = asked(trained(folder, "--seed", str(seed))[0], samples(), ASKED, (*FAST, *BY_PASSES))
     return judged({"experiment": SERVED, "base": RunConfig().base, "domain": "", "seed": seed, "rows": rows})
 
 
